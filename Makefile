@@ -1,0 +1,48 @@
+# make demo    the post's figures on the embedded model: report/index.html
+# make test    lint, types and all tests
+# make format  rewrite the sources in the project's style
+#
+# Each target remembers that it succeeded, so a second run with nothing changed takes no time.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+# Directories are listed beside the files in them: removing a file changes its directory.
+PACKAGE := $(shell find lens_interventions -not -path '*__pycache__*')
+CHECKED := $(PACKAGE) $(wildcard README.md Makefile) \
+           $(shell find tests benchmarks notebooks docs -not -path '*__pycache__*' 2>/dev/null)
+
+.PHONY: demo test lint format clean
+.DELETE_ON_ERROR:
+
+demo: report/index.html
+test: $(VENV)/.tested
+lint: $(VENV)/.linted
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $@
+
+report/index.html: $(VENV)/.installed $(PACKAGE)
+	$(BIN)/lens-interventions demo --out report/
+	touch $@
+
+$(VENV)/.linted: $(VENV)/.installed $(CHECKED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.linted
+	$(BIN)/python -m pytest -n 2
+	touch $@
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf report build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+from .models import load_model as load_model
+
+__version__: str
