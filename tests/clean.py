@@ -1,0 +1,62 @@
+"""Whether a bridge was left as it was found."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+_TOKENS = torch.arange(4, 16).reshape(2, 6)
+
+
+@contextmanager
+def left_as_found(bridge: TransformerBridge) -> Iterator[TransformerBridge]:
+    """Assert on the way out, exception or not, that the block changed nothing in `bridge`.
+
+    Held equal: every hook and forward of every module, the training flags, the `requires_grad`
+    flags, and the logits, bit by bit.
+    """
+    state, logits = _state(bridge), _logits(bridge)
+    try:
+        yield bridge
+    finally:
+        assert _state(bridge) == state
+        torch.testing.assert_close(_logits(bridge), logits, rtol=0, atol=0)
+
+
+def _state(bridge: TransformerBridge) -> dict[str, object]:
+    state: dict[str, object] = {}
+    for root_name, root in (("bridge", bridge), ("hf", bridge.original_model)):
+        for name, module in root.named_modules():
+            state[f"{root_name} {name}"] = _module_state(module)
+        for name, parameter in root.named_parameters():
+            state[f"{root_name} {name} requires_grad"] = parameter.requires_grad
+    return state
+
+
+def _module_state(module: nn.Module) -> dict[str, object]:
+    forward = module.forward
+    torch_hooks = [
+        hook
+        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        for hook in hooks.values()
+        # Both libraries wire captures of their own into a model, for good, when first asked for
+        # its activations. What a user adds through TransformerLens is among `lens_hooks`.
+        if hook.__module__.split(".")[0] not in ("transformers", "transformer_lens")
+    ]
+    lens_hooks = [*module.fwd_hooks, *module.bwd_hooks] if isinstance(module, HookPoint) else []
+    return {
+        "forward": getattr(forward, "__func__", forward),
+        "training": module.training,
+        "torch hooks": torch_hooks,
+        "hooks": lens_hooks,
+    }
+
+
+@torch.no_grad()
+def _logits(bridge: TransformerBridge) -> Tensor:
+    if getattr(bridge.original_model.config, "is_encoder_decoder", False):
+        return bridge(_TOKENS, decoder_input=_TOKENS)
+    return bridge(_TOKENS)

@@ -1,0 +1,200 @@
+"""Tiny random bridges, one per architecture: built from configs, seeded, nothing downloaded.
+
+Every parameter is drawn anew, norms and biases included, so that a forgotten affine, bias or scale
+changes the numbers, and weights are large enough for attention and logits to vary.
+"""
+
+import functools
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerFast,
+)
+
+D_VOCAB = 112
+N_CTX = 128
+WINDOW = 6  # of sliding-window attention: shorter than any text worth a test
+
+_MODERN = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": N_CTX,
+}
+_NO_GROUPS = {**_MODERN, "num_key_value_heads": 4}
+_GPT = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": N_CTX}
+_MIXED = {
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+
+LENS_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": _GPT,
+    "gpt_bigcode": _GPT,
+    "gptj": {**_GPT, "rotary_dim": 4},
+    "codegen": {**_GPT, "n_ctx": N_CTX, "rotary_dim": 4},
+    "gpt_neox": {**_NO_GROUPS, "rotary_pct": 0.5},
+    "opt": {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": N_CTX,
+    },
+    "llama": _MODERN,
+    "mistral": {**_MODERN, "sliding_window": WINDOW},
+    "mixtral": {
+        **_MODERN,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "experts_implementation": "eager",  # the grouped product has no float64
+    },
+    "qwen2": _MODERN,
+    "qwen3": _MODERN,
+    "gemma2": {
+        **_MODERN,
+        **_MIXED,
+        "query_pre_attn_scalar": 8,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 5.0,
+    },
+    "gemma3_text": {**_MODERN, **_MIXED, "query_pre_attn_scalar": 8},
+    "phi": {**_NO_GROUPS, "partial_rotary_factor": 0.5},
+    "phi3": _MODERN,
+    "stablelm": {**_MODERN, "use_qkv_bias": True, "partial_rotary_factor": 0.5},
+    "cohere": {**_MODERN, "logit_scale": 0.5},
+    "cohere2": {**_MODERN, **_MIXED, "logit_scale": 0.5},
+    "falcon": {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "alibi": False,
+        "max_position_embeddings": N_CTX,
+    },
+    "olmo2": _MODERN,
+    "granite": {
+        **_MODERN,
+        "embedding_multiplier": 2.0,
+        "residual_multiplier": 0.7,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 2.0,
+    },
+    "starcoder2": {**_MODERN, "use_bias": True},
+    "smollm3": {**_MODERN, "no_rope_layers": [1, 0, 1]},
+}
+
+# What the lens or the two streams must refuse, or must not trust.
+PROBLEM_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt_neo": {
+        "hidden_size": 32,
+        "num_layers": 3,
+        "num_heads": 4,
+        "attention_types": [[["global", "local", "global"], 1]],
+        "window_size": WINDOW,
+        "max_position_embeddings": N_CTX,
+    },
+    "mpt": {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": N_CTX},
+    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4},
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4},
+}
+
+ARCHITECTURES = {**LENS_ARCHITECTURES, **PROBLEM_ARCHITECTURES}
+
+
+def tiny_bridge(
+    arch: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, **config: Any
+) -> TransformerBridge:
+    """A new seeded bridge of architecture `arch` in eval mode.
+
+    `config` overrides entries of the Hugging Face config, such as `num_hidden_layers=1`.
+    """
+    tokenizer = tiny_tokenizer()
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    hf_config = AutoConfig.for_model(
+        arch, **{"vocab_size": D_VOCAB, **special, **ARCHITECTURES[arch], **config}
+    )
+    auto = AutoModelForSeq2SeqLM if hf_config.is_encoder_decoder else AutoModelForCausalLM
+    model = auto.from_config(hf_config)
+    model.config.architectures = [type(model).__name__]
+    _draw_parameters(model, seed)
+    return TransformerBridge.boot_transformers(
+        f"tiny-{arch}",
+        hf_model=model.to(dtype).eval(),
+        dtype=dtype,
+        device="cpu",
+        tokenizer=tokenizer,
+    )
+
+
+@functools.cache
+def shared_bridge(arch: str, dtype: torch.dtype = torch.float64) -> TransformerBridge:
+    """The session's one bridge of this kind. Leave it as you found it."""
+    return tiny_bridge(arch, dtype=dtype)
+
+
+@torch.no_grad()
+def _draw_parameters(model: torch.nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        # Gains and biases vary around their neutral value, which is 0 for Gemma's gains.
+        neutral = parameter if parameter.ndim == 1 else 0.0
+        parameter.copy_(neutral + 0.3 * noise)
+
+
+_CORPUS = """\
+Sometimes, when people say plasma, they mean a state of matter. Other times, when people say
+plasma, they mean blood. the quick brown fox jumps over the lazy dog; THE QUICK BROWN FOX JUMPS
+OVER THE LAZY DOG! and then the people say that the time they mean is the other time? No."""
+
+
+@functools.cache
+def _trained_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        [_CORPUS],
+        trainers.BpeTrainer(
+            vocab_size=D_VOCAB,
+            special_tokens=["<s>", "</s>", "<pad>", "<unk>"],
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
+    )
+    return tokenizer
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of `D_VOCAB` tokens that prepends `<s>` and pads with `<pad>`.
+
+    It knows English letters, spaces, newlines and a little punctuation.
+    """
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_trained_tokenizer(),
+        # TransformerLens reloads by name, from the hub, any tokenizer without these two.
+        name_or_path="tiny",
+        add_bos_token=True,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=N_CTX,
+    )
