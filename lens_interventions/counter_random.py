@@ -1,0 +1,62 @@
+"""Random numbers that are a function of where they are used, not of what was drawn before.
+
+A draw depends on a seed and on counters (text, position, coordinate), so it is the same in every
+batch, chunk and order of computation.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Odd constants of SplitMix64 (Steele, Lea & Flood 2014), as signed 64-bit integers.
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+_MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
+
+
+def random_bits(seed: int, *counters: Int[Tensor, "*#shape"]) -> Int[Tensor, "*shape"]:
+    """63 random bits, as non-negative int64, for every combination of counters (they broadcast).
+
+    SplitMix64's mixing function, applied once for each counter.
+    """
+    state = _mix(torch.tensor(seed % 2**63, device=counters[0].device) * _GAMMA + _GAMMA)
+    for counter in counters:
+        # The offset keeps a counter of zero from leaving the state as it is.
+        state = _mix(state ^ ((counter.long() + 1) * _GAMMA))
+    return _shift_right(state, 1)
+
+
+def random_integers(
+    high: int | Int[Tensor, "*#shape"], seed: int, *counters: Int[Tensor, "*#shape"]
+) -> Int[Tensor, "*shape"]:
+    """Uniform integers in `[0, high)`; the bias of the remainder is below high / 2**63."""
+    return random_bits(seed, *counters) % high
+
+
+def random_normal(
+    size: int, seed: int, *counters: Int[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape {size}"]:
+    """Standard normal vectors of `size` coordinates in float32, by Box and Muller's transform."""
+    counters = tuple(counter[..., None] for counter in counters)
+    coordinate = torch.arange(size, device=counters[0].device)
+    radius = _uniform(random_bits(seed, *counters, 2 * coordinate)).log().mul(-2).sqrt()
+    angle = _uniform(random_bits(seed, *counters, 2 * coordinate + 1)).mul(2 * math.pi)
+    return (radius * angle.cos()).float()
+
+
+def _uniform(bits: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    # 53 bits are what a double holds; half a step up keeps the logarithm away from zero.
+    return ((bits >> 10).double() + 0.5) * 2.0**-53
+
+
+def _mix(state: Tensor) -> Tensor:
+    state = (state ^ _shift_right(state, 30)) * _MULTIPLIER_1
+    state = (state ^ _shift_right(state, 27)) * _MULTIPLIER_2
+    return state ^ _shift_right(state, 31)
+
+
+def _shift_right(bits: Tensor, by: int) -> Tensor:
+    """Logical shift; torch's own carries the sign along."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
