@@ -1,7 +1,11 @@
 from .intervention import BoundPatch as BoundPatch
 from .intervention import NextTokenPatch as NextTokenPatch
+from .lens import Lens as Lens
+from .lens import logit_lens as logit_lens
 from .models import load_model as load_model
 from .patch_site import KnownText as KnownText
 from .patch_site import PatchSite as PatchSite
+from .points import select_points as select_points
+from .trajectory import Trajectory as Trajectory
 
 __version__: str

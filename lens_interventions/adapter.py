@@ -1,0 +1,244 @@
+"""What the library needs to know about the inside of a `TransformerBridge`.
+
+Everything model-specific that a lens or a patch uses goes through here: the readout (final norm,
+unembedding, output transform), the embedding as the model feeds it, and the residual stream.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.exceptions import StopAtLayerException
+from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
+
+from .points import hook_name
+from .token_batch import TokenBatch
+
+Norm = Literal["full", "pre_affine"]
+
+# Bridges whose readout was checked against their own logits, with the state it was checked in.
+_checked: WeakKeyDictionary[TransformerBridge, bool] = WeakKeyDictionary()
+
+
+@contextmanager
+def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
+    """Run modules without the hooks that a user has put on them; the hooks come back after."""
+    points = list(hook_points)
+    saved = [(point, point._forward_hooks, point._backward_hooks) for point in points]
+    try:
+        for point in points:
+            point._forward_hooks = OrderedDict()
+            point._backward_hooks = OrderedDict()
+        yield
+    finally:
+        for point, forward_hooks, backward_hooks in saved:
+            point._forward_hooks, point._backward_hooks = forward_hooks, backward_hooks
+
+
+def require_readable(bridge: TransformerBridge) -> None:
+    """Refuse a model whose logits are not `ln_final -> unembed` of its last residual point.
+
+    The judgement and its reasons are TransformerLens's `logit_lens`, asked once for each bridge on
+    four tokens, without the hooks that the user may have on.
+
+    Raises `NotImplementedError` (encoder-decoder and encoder-only models) or `ValueError`.
+    """
+    if not isinstance(bridge, TransformerBridge):
+        raise TypeError(
+            f"expected a TransformerBridge, got {type(bridge).__name__}: boot one with "
+            "lens_interventions.load_model or TransformerBridge.boot_transformers"
+        )
+    compatibility = bool(bridge.compatibility_mode)
+    if _checked.get(bridge) == compatibility:
+        return
+    if getattr(bridge.cfg, "is_stateful", False):
+        raise NotImplementedError(
+            f"{bridge.cfg.architecture} carries a recurrent state between positions; lenses and "
+            "next-token patches are defined for attention-only decoders"
+        )
+    tokens = torch.arange(4, device=bridge.cfg.device)[None] % int(bridge.cfg.d_vocab)
+    with torch.no_grad(), without_hooks(bridge.hook_points()):
+        transformer_lens_logit_lens(bridge, tokens, layers=[-1], positions=None, top_k=1)
+    _checked[bridge] = compatibility
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The way from a residual to logits: `transform(scale * (weight @ normalize(r) + bias))`.
+
+    Attributes:
+        norm: the model's final norm, or None.
+        apply_affine: whether the norm's learned point-wise transformation is applied.
+        weight: `[d_vocab, d_model]`, rows contiguous where the model stores them so.
+        bias: `[d_vocab]`, None where it is zero.
+        transform: what the model does to its logits (Gemma's soft cap, Cohere's scale).
+        scale: the factor by which `transform` multiplies, None where it is not linear.
+    """
+
+    norm: nn.Module | None
+    apply_affine: bool
+    weight: Float[Tensor, "d_vocab d_model"]
+    bias: Float[Tensor, " d_vocab"] | None
+    transform: Callable[[Tensor], Tensor]
+    scale: float | None
+
+    def normalize(self, residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
+        """The residual as it enters the unembedding."""
+        residual = residual.to(self.weight.device, self.weight.dtype)
+        if self.norm is None:
+            return residual
+        # Norm modules contract on [batch, pos, d_model]; their statistics are per vector.
+        flat = residual.reshape(1, -1, residual.shape[-1])
+        hooks = [module for module in self.norm.modules() if isinstance(module, HookPoint)]
+        captured: list[Tensor] = []
+        with without_hooks(hooks):
+            if self.apply_affine:
+                return self.norm(flat).reshape(residual.shape)
+            normalized = self.norm.get_submodule("hook_normalized")
+            handle = normalized.register_forward_hook(
+                lambda _module, _args, output: captured.append(output)
+            )
+            try:
+                self.norm(flat)
+            finally:
+                handle.remove()
+        return captured[0].to(residual.dtype).reshape(residual.shape)
+
+    def logits(
+        self,
+        normalized: Float[Tensor, "*row d_model"],
+        out: Float[Tensor, "row d_vocab"] | None = None,
+    ) -> Float[Tensor, "*row d_vocab"]:
+        """Logits of normalized residuals, the model's own at its last point.
+
+        `out` (rows flattened, no gradient) receives the product, so that chunks share a buffer.
+        """
+        if out is None:
+            logits = normalized @ self.weight.T
+        else:
+            logits = torch.mm(normalized.reshape(-1, normalized.shape[-1]), self.weight.T, out=out)
+            logits = logits.view(*normalized.shape[:-1], -1)
+        if self.bias is not None:
+            logits = logits + self.bias if out is None else logits.add_(self.bias)
+        return logits if self.scale == 1 else self.transform(logits)
+
+    def __call__(self, residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_vocab"]:
+        """Logits of a residual."""
+        return self.logits(self.normalize(residual))
+
+
+def readout(bridge: TransformerBridge, *, norm: Norm = "full") -> Readout:
+    """The model's own readout; with `norm="pre_affine"` without the final norm's affine part.
+
+    The post reads the latter, which TransformerLens caches as `ln_final.hook_normalized`.
+
+    Raises what `require_readable` raises, `ValueError` for an unknown norm.
+    """
+    if norm not in ("full", "pre_affine"):
+        raise ValueError(f"norm must be 'full' or 'pre_affine', got {norm!r}")
+    require_readable(bridge)
+    has_norm = bridge.cfg.normalization_type is not None
+    bias = bridge.b_U.detach()
+    transform = bridge.adapter.apply_output_logits_transform
+    return Readout(
+        norm=bridge.ln_final if has_norm else None,
+        apply_affine=norm == "full",
+        weight=bridge.W_U.detach().T,
+        bias=bias if bool(bias.any()) else None,
+        transform=transform,
+        scale=_linear_scale(transform, bridge.W_U),
+    )
+
+
+def _linear_scale(transform: Callable[[Tensor], Tensor], like: Tensor) -> float | None:
+    """The factor of a transform that multiplies by one number, else None."""
+    values = torch.tensor([1.0, -3.0, 100.0, 1e4], dtype=torch.float64, device=like.device)
+    changed = transform(values)
+    linear = torch.allclose(changed, values * changed[0], rtol=1e-6, atol=0)
+    return float(changed[0]) if linear else None
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Token embeddings as the model feeds them: `scale * weight[id]`.
+
+    Attributes:
+        weight: `[d_vocab, d_model]`, TransformerLens's `W_E`.
+        scale: what the model multiplies by (the square root of d_model in Gemma), else 1.
+    """
+
+    weight: Float[Tensor, "d_vocab d_model"]
+    scale: float
+
+    def __call__(self, ids: Int[Tensor, "*row"]) -> Float[Tensor, "*row d_model"]:
+        """Embeddings of token ids."""
+        return self.weight[ids] * self.scale
+
+
+def embedding(bridge: TransformerBridge) -> Embedding:
+    """The model's token embedding, with the factor it applies, measured on four tokens.
+
+    Raises `NotImplementedError` where the model does more to an embedding than multiply it.
+    """
+    weight = bridge.W_E.detach()
+    tokens = torch.arange(4, device=weight.device)[None] % len(weight)
+    with torch.no_grad(), without_hooks(bridge.hook_points()):
+        fed = _capture(bridge, TokenBatch(tokens, tokens >= 0), ["embed.hook_out"])[0]
+    rows = weight[tokens]
+    scale = float((fed * rows).sum() / (rows * rows).sum())
+    # A half-precision model rounds its factor and its products.
+    tolerance = 1e-5 if weight.dtype in (torch.float32, torch.float64) else 2e-2
+    if not torch.allclose(fed, rows * scale, rtol=tolerance, atol=tolerance * float(fed.std())):
+        raise NotImplementedError(
+            f"{bridge.cfg.architecture} transforms its token embeddings before the first block, so "
+            "a row of W_E is not what it feeds: use the unembedding (embedding='W_U')"
+        )
+    return Embedding(weight, 1.0 if abs(scale - 1) < tolerance else scale)
+
+
+def residuals(
+    bridge: TransformerBridge, batch: TokenBatch, labels: Iterable[str]
+) -> list[Float[Tensor, "batch pos d_model"]]:
+    """The residual stream at the given points, `[batch, pos, d_model]` each.
+
+    Runs the bridge with the user's hooks on, and stops at the last point: nothing is unembedded.
+
+    Raises `ValueError` where the model has no such point (blocks whose attention and MLP run in
+    parallel have no middle).
+    """
+    n_layers = int(bridge.cfg.n_layers)
+    names = [hook_name(label, n_layers) for label in labels]
+    missing = [name for name in names if name not in bridge.hook_dict]
+    if missing:
+        raise ValueError(
+            f"{bridge.cfg.architecture} has no {missing[0]}: its blocks run attention and MLP in "
+            "parallel or are not attention blocks; read it with incl_mid=False"
+        )
+    return _capture(bridge, batch, names)
+
+
+def _capture(bridge: TransformerBridge, batch: TokenBatch, names: list[str]) -> list[Tensor]:
+    """Activations at hooks given in the order in which they fire; the run stops at the last."""
+    captured: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook_fn(tensor: Tensor, hook: HookPoint) -> None:
+            captured[name] = tensor
+            if len(captured) == len(names):
+                raise StopAtLayerException(tensor)
+
+        return hook_fn
+
+    # Padding on the right is invisible to a causal model; on the left it shifts positions.
+    mask = {"attention_mask": batch.mask.long()} if batch.left_padded else {}
+    with bridge.hooks(fwd_hooks=[(name, keep(name)) for name in names]):
+        bridge(batch.tokens, use_cache=False, **mask)
+    return [captured[name] for name in names]

@@ -1,0 +1,306 @@
+"""The logit lens: what the model would predict if it stopped at a residual point.
+
+`lens(l, i) = softmax(unembed(ln_final(T_l(r[l][i]))))` with `T_l` the identity, from the post
+"interpreting GPT: the logit lens" (nostalgebraist, 2020), or a fitted map, as in the tuned lens
+(Belrose et al. 2023).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens import ActivationCache
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.utilities.slice import Slice
+
+from .activations import cached_batch, cached_residuals
+from .adapter import Norm, readout, residuals
+from .points import FINAL, INPUT, PointSelection, point_layer, select_points
+from .reduction import ChunkReducer, default_chunk_size
+from .token_batch import TextOrTokens, TokenBatch, token_batch, token_ids, token_strings
+from .trajectory import Trajectory, empty
+
+Divergence = Literal["kl", "kl_reverse", "js"]
+
+
+class Lens(Protocol):
+    """A map per layer from the residual stream to the last residual point's coordinates."""
+
+    def __call__(
+        self, residual: Float[Tensor, "*row d_model"], layer: int
+    ) -> Float[Tensor, "*row d_model"]:
+        """`T_l(r[l])` for `layer` l in 0..L-1; the last point is never mapped."""
+        ...
+
+
+# Statistics of one target a row, which lose the target axis.
+_SINGLE = tuple(
+    f"{target}_{kind}"
+    for target in ("final", "input", "next", "compare")
+    for kind in ("rank", "log_prob")
+)
+
+
+@torch.no_grad()
+def logit_lens(
+    bridge: TransformerBridge,
+    text_or_tokens: TextOrTokens | ActivationCache,
+    *,
+    tokens: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    prepend_bos: bool | None = None,
+    points: PointSelection = None,
+    every: int = 1,
+    include_input: bool = True,
+    incl_mid: bool = False,
+    positions: Any = None,
+    watch: str | int | Sequence[str | int] = (),
+    next_token: str | int | Sequence[str | int] | None = None,
+    compare_with: str | int = "final",
+    divergences: Sequence[Divergence] = ("kl",),
+    top_k: int = 5,
+    norm: Norm = "full",
+    lens: Lens | None = None,
+    chunk_size: int | None = None,
+    progress: bool = False,
+) -> Trajectory:
+    """Read every residual point of a run through the model's own readout.
+
+    The last point reproduces the model's logits (its log-probabilities in compatibility mode).
+    Hooks that are on the bridge act on what is read, so that under
+    `with bridge.hooks(fwd_hooks=...)` the lens reads the patched activations.
+
+    **Arguments:**
+
+    - `bridge`: any decoder that TransformerLens boots.
+    - `text_or_tokens`: a text, a list of texts of any lengths, token ids, or an `ActivationCache`
+        of `run_with_cache`, which holds `hook_resid_pre` or `hook_resid_post` of the blocks.
+    - `tokens`: the ids that a cache was made from, where it does not hold them itself.
+    - `attention_mask`: `[batch, pos]` of an id tensor (or of `tokens`) that is padded.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `points`, `every`, `include_input`, `incl_mid`: which residual points, see
+        `lens_interventions.points.select_points`.
+    - `positions`: which of each text's own positions (padding does not count), as in
+        TransformerLens's `Slice`: -1 is every text's last token.
+    - `watch`: tokens to follow through the points: `" plasma"`, or ids.
+    - `next_token`: the token that follows the text, one for all texts or one for each; without it
+        the last position has no next token.
+    - `compare_with`: `"final"`, `"input"`, a label or an index; the reference of `kl_compare` and
+        `compare_rank`.
+    - `divergences`: `"kl"` is KL(reference ‖ point), `"kl_reverse"` KL(point ‖ reference), `"js"`
+        the Jensen-Shannon divergence; the last two cost a pass over the vocabulary for each point.
+    - `top_k`: how many of the likeliest tokens to keep.
+    - `norm`: `"full"`, or `"pre_affine"` to read after the final norm but before its learned
+        point-wise part, as the post does.
+    - `lens`: a fitted lens or any `f(residual, layer) -> residual`, applied below the last point.
+    - `chunk_size`: rows of logits held at a time; chosen from memory by default.
+    - `progress`: show a progress bar over chunks.
+
+    **Returns:** a `Trajectory`.
+
+    Raises `ValueError`, `TypeError` or `NotImplementedError` for a model that cannot be read so
+    (see `lens_interventions.adapter.require_readable`) or input that does not fit it.
+    """
+    read = readout(bridge, norm=norm)
+    n_layers = int(bridge.cfg.n_layers)
+    labels = select_points(
+        n_layers, points, every=every, include_input=include_input, incl_mid=incl_mid
+    )
+    compare = _reference_label(compare_with, n_layers)
+    _check_options(divergences, top_k, chunk_size, int(bridge.cfg.d_vocab))
+    needed = select_points(n_layers, list(dict.fromkeys([*labels, FINAL, INPUT, compare])))
+    if isinstance(text_or_tokens, ActivationCache):
+        batch = cached_batch(bridge, text_or_tokens, tokens, attention_mask)
+        streams = cached_residuals(bridge, text_or_tokens, batch, needed)
+    else:
+        if tokens is not None:
+            raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
+        batch = token_batch(
+            bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
+        )
+        streams = dict(zip(needed, residuals(bridge, batch, needed), strict=True))
+    _require_finite(streams, batch)
+
+    watched = token_ids(bridge, watch)
+    following = _next_tokens(bridge, batch, next_token)
+    row, column, place = _select_positions(batch, positions)
+    device = read.weight.device
+    rows = len(row)
+    chunk = chunk_size or default_chunk_size(device, len(read.weight), read.weight.dtype)
+    chunk = min(chunk, rows)
+    reducer = ChunkReducer(
+        read,
+        chunk,
+        k=top_k,
+        divergences=divergences,
+        references={"final": FINAL, "input": INPUT, "compare": compare},
+    )
+    ids = torch.stack([batch.tokens[row, column], following[row, column]], dim=-1).to(device)
+    collected: dict[str, Tensor] = {}
+    for start in tqdm(range(0, rows, chunk), disable=not progress, unit="chunk", desc="lens"):
+        part = slice(start, start + chunk)
+        piece = {
+            label: stream[row[part].to(stream.device), column[part].to(stream.device)]
+            for label, stream in streams.items()
+        }
+        if lens is not None:
+            piece = {
+                label: value if label == FINAL else lens(value, point_layer(label, n_layers))
+                for label, value in piece.items()
+            }
+        targets = {
+            "input": ids[part, :1],
+            "next": ids[part, 1:].clamp(min=0),
+            "watched": torch.tensor(watched, dtype=torch.long, device=device).expand(
+                len(row[part]), -1
+            ),
+        }
+        for label, values in reducer.reduce(piece, targets):
+            if label not in labels:
+                continue
+            for name, value in values.items():
+                value = value[:, 0] if name.endswith(_SINGLE) else value
+                if name not in collected:
+                    shape = (len(labels), rows, *value.shape[1:])
+                    collected[name] = empty(shape, value.dtype).to(device)
+                collected[name][labels.index(label), part] = value
+    no_next = ids[:, 1] < 0
+    collected["next_rank"][:, no_next] = -1
+    collected["next_log_prob"][:, no_next] = torch.nan
+    return _trajectory(
+        bridge,
+        batch,
+        following,
+        (row, column, place),
+        labels,
+        collected,
+        watched=watched,
+        compare_with=compare,
+        settings={
+            "model": str(bridge.cfg.model_name),
+            "norm": norm,
+            "lens": "logit lens" if lens is None else getattr(lens, "name", type(lens).__name__),
+        },
+    )
+
+
+def _reference_label(point: str | int, n_layers: int) -> str:
+    names = {"final": FINAL, "input": INPUT}
+    return select_points(n_layers, [names.get(point, point) if isinstance(point, str) else point])[
+        0
+    ]
+
+
+def _check_options(
+    divergences: Sequence[str], top_k: int, chunk_size: int | None, d_vocab: int
+) -> None:
+    unknown = set(divergences) - {"kl", "kl_reverse", "js"}
+    if isinstance(divergences, str) or unknown or "kl" not in divergences:
+        raise ValueError(
+            f"divergences must be a list with 'kl', and 'kl_reverse' and 'js' if wanted; got "
+            f"{divergences!r}"
+        )
+    if not 1 <= top_k <= d_vocab:
+        raise ValueError(f"top_k must be between 1 and the vocabulary size {d_vocab}, got {top_k}")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+
+
+def _require_finite(streams: Mapping[str, Tensor], batch: TokenBatch) -> None:
+    finite = [stream.isfinite().all(-1).to(batch.mask.device) for stream in streams.values()]
+    broken = ~torch.stack(finite) & batch.mask
+    if broken.any():
+        point, row, pos = broken.nonzero()[0].tolist()
+        raise ValueError(
+            f"the residual stream is not finite (NaN or infinite) first at {list(streams)[point]}, "
+            f"prompt {row}, position {pos}: look for a hook that writes such values, or a "
+            "half-precision overflow"
+        )
+
+
+def _next_tokens(
+    bridge: TransformerBridge,
+    batch: TokenBatch,
+    last: str | int | Sequence[str | int] | None,
+) -> Int[Tensor, "batch pos"]:
+    """The id after each token, -1 where there is none."""
+    following = batch.tokens.roll(-1, dims=-1)
+    following = torch.where(batch.mask.roll(-1, dims=-1) & batch.mask, following, -1)
+    ends = batch.mask.cumsum(-1).argmax(-1)
+    rows = torch.arange(len(ends), device=ends.device)
+    following[rows, ends] = -1
+    if last is not None:
+        ids = token_ids(bridge, last)
+        if len(ids) not in (1, len(ends)):
+            raise ValueError(f"next_token names {len(ids)} tokens for {len(ends)} texts")
+        following[rows, ends] = torch.tensor(ids, device=ends.device)
+    return following
+
+
+def _select_positions(
+    batch: TokenBatch, positions: Any
+) -> tuple[Int[Tensor, " row"], Int[Tensor, " row"], Int[Tensor, " row"]]:
+    """Which cells to read: batch row, column of the tokens, and column of the result."""
+    selection = Slice.unwrap(positions)
+    cells = []
+    for row, mask in enumerate(batch.mask.cpu()):
+        columns = mask.nonzero()[:, 0]
+        try:
+            chosen = torch.atleast_1d(selection.apply(columns))
+        except IndexError as error:
+            raise ValueError(
+                f"positions {positions!r} do not exist in prompt {row} of {len(columns)} tokens"
+            ) from error
+        if chosen.numel() == 0:
+            raise ValueError(f"positions {positions!r} leave nothing of prompt {row}")
+        cells.append(torch.stack([torch.full_like(chosen, row), chosen, torch.arange(len(chosen))]))
+    row, column, place = torch.cat(cells, dim=-1).to(batch.tokens.device)
+    return row, column, place
+
+
+def _trajectory(
+    bridge: TransformerBridge,
+    batch: TokenBatch,
+    following: Int[Tensor, "batch pos"],
+    cells: tuple[Tensor, Tensor, Tensor],
+    labels: tuple[str, ...],
+    collected: Mapping[str, Float[Tensor, "point row *rest"] | Int[Tensor, "point row *rest"]],
+    **rest: Any,
+) -> Trajectory:
+    """Lay out the rows that were read as `[point, batch, pos]`, padded on the right."""
+    row, column, place = (index.cpu() for index in cells)
+    shape = (len(batch.tokens), int(place.max()) + 1)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[row, place] = True
+
+    def laid_out(values: Tensor) -> Tensor:
+        out = empty((len(labels), *shape, *values.shape[2:]), values.dtype)
+        out[:, row, place] = values.cpu()
+        return out
+
+    def of_tokens(values: Tensor) -> Tensor:
+        out = empty(shape, torch.int64)
+        out[row, place] = values.cpu()[row, column]
+        return out
+
+    tokens, next_tokens = of_tokens(batch.tokens), of_tokens(following)
+    statistics: dict[str, Any] = {name: laid_out(values) for name, values in collected.items()}
+    watched = rest.pop("watched")
+    ids = {*tokens.unique().tolist(), *next_tokens.unique().tolist(), *watched}
+    ids |= set(statistics["top_ids"].unique().tolist())
+    if not watched:
+        del statistics["watched_rank"], statistics["watched_log_prob"]
+    return Trajectory(
+        points=labels,
+        tokens=tokens,
+        next_tokens=next_tokens,
+        positions=of_tokens(batch.positions),
+        mask=mask,
+        vocab=token_strings(bridge, ids - {-1}),
+        watched=tuple(watched),
+        **statistics,
+        **rest,
+    )

@@ -1,0 +1,98 @@
+"""Residual points: the places where a lens reads the residual stream.
+
+A model of L blocks has L + 1 points between blocks: `0_pre` (the input: token embedding, plus
+position where the model adds it), `1_pre` (the output of block 0) and so on, and `final_post`,
+the output of the last block. `3_mid` lies inside block 3, after attention. The labels are
+TransformerLens's (`ActivationCache.accumulated_resid`).
+"""
+
+from collections.abc import Sequence
+
+INPUT = "0_pre"
+FINAL = "final_post"
+
+PointSelection = slice | Sequence[int | str] | None
+
+
+def point_labels(n_layers: int, *, incl_mid: bool = False) -> list[str]:
+    """All residual points of a model, in the order in which the stream passes them."""
+    labels = []
+    for layer in range(n_layers):
+        labels.append(f"{layer}_pre")
+        if incl_mid:
+            labels.append(f"{layer}_mid")
+    return [*labels, FINAL]
+
+
+def hook_name(label: str, n_layers: int) -> str:
+    """TransformerLens's name of the hook at a residual point."""
+    if label == FINAL:
+        return f"blocks.{n_layers - 1}.hook_resid_post"
+    layer, side = label.split("_")
+    return f"blocks.{layer}.hook_resid_{side}"
+
+
+def point_layer(label: str, n_layers: int) -> int:
+    """The l of `r[l]`: the block that the point enters, `n_layers` for the last point.
+
+    Raises `ValueError` at a mid-block point, which lies between two of them.
+    """
+    if label == FINAL:
+        return n_layers
+    layer, side = label.split("_")
+    if side == "mid":
+        raise ValueError(f"{label} lies inside a block: lens maps exist between blocks only")
+    return int(layer)
+
+
+def select_points(
+    n_layers: int,
+    points: PointSelection = None,
+    *,
+    every: int = 1,
+    include_input: bool = True,
+    incl_mid: bool = False,
+) -> tuple[str, ...]:
+    """The residual points to read, in stream order.
+
+    **Arguments:**
+
+    - `points`: labels and/or indices (l stands for `r[l]`; negative ones count from the end, so -1
+        is the last point), or a slice over those indices. All by default.
+    - `every`: keep every n-th of them, and always the last.
+    - `include_input`: keep `0_pre`.
+    - `incl_mid`: add the points inside the blocks that are kept.
+
+    Raises `ValueError` for an unknown point or when nothing is left.
+    """
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
+    between = point_labels(n_layers)
+    order = point_labels(n_layers, incl_mid=True)
+    if points is None:
+        chosen = list(between)
+    elif isinstance(points, slice):
+        chosen = between[points]
+    else:
+        chosen = [_label(point, between, order) for point in points]
+    if not include_input:
+        chosen = [label for label in chosen if label != INPUT]
+    if not chosen:
+        raise ValueError(f"no residual point is left of {points!r}; there are {between}")
+    kept = {*chosen[::every], chosen[-1]}
+    if incl_mid:
+        kept |= {label.replace("_pre", "_mid") for label in kept if label.endswith("_pre")}
+    return tuple(label for label in order if label in kept)
+
+
+def _label(point: int | str, between: list[str], order: list[str]) -> str:
+    if isinstance(point, str):
+        if point in order:
+            return point
+        raise ValueError(f"unknown residual point {point!r}; points are {between}, or '3_mid'")
+    if not -len(between) <= point < len(between):
+        raise ValueError(
+            f"residual point {point} does not exist: the model has points 0 (the input) to "
+            f"{len(between) - 1} (the output of the last block)"
+        )
+    return between[point]

@@ -1,0 +1,194 @@
+"""Texts and token ids as one padded batch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+TextOrTokens = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Token ids with the mask that tells real tokens from padding.
+
+    Attributes:
+        tokens: `[batch, pos]` ids on the model's device; padded entries hold an arbitrary valid id.
+        mask: `[batch, pos]`, True at real tokens. The real tokens of a row are contiguous.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+
+    @property
+    def lengths(self) -> Int[Tensor, " batch"]:
+        """Number of real tokens of each row."""
+        return self.mask.sum(-1)
+
+    @property
+    def positions(self) -> Int[Tensor, "batch pos"]:
+        """Position of each token counted from its row's first real token; 0 at padding."""
+        return ((self.mask.cumsum(-1) - 1).clamp(min=0)) * self.mask
+
+    @property
+    def padded(self) -> bool:
+        """Whether any entry is padding."""
+        return not bool(self.mask.all())
+
+    @property
+    def left_padded(self) -> bool:
+        """Whether any row begins with padding, so that positions differ from column numbers."""
+        return not bool(self.mask[:, 0].all())
+
+
+def token_batch(
+    bridge: TransformerBridge,
+    text_or_tokens: TextOrTokens,
+    *,
+    prepend_bos: bool | None = None,
+    attention_mask: Tensor | None = None,
+) -> TokenBatch:
+    """Turn one text, a list of texts, ids, lists of ids or an id tensor into a `TokenBatch`.
+
+    Texts and lists are tokenised one by one and padded on the right whatever the tokenizer's own
+    side is: in a causal model nothing to the right of a token reaches it, so every prompt of a
+    batch gets what it gets alone.
+
+    **Arguments:**
+
+    - `bridge`: gives the tokenizer, the device, the vocabulary and the context length.
+    - `text_or_tokens`: what to read.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`; only for texts.
+    - `attention_mask`: `[batch, pos]`, nonzero at real tokens; only for an id tensor, which may be
+        padded on either side.
+
+    Raises `ValueError` for an empty text, more tokens than the model's context, an id outside the
+    vocabulary or a mask with gaps, `TypeError` for anything that is neither text nor ids.
+    """
+    is_text = isinstance(text_or_tokens, str) or (
+        isinstance(text_or_tokens, Sequence)
+        and len(text_or_tokens) > 0
+        and all(isinstance(item, str) for item in text_or_tokens)
+    )
+    if attention_mask is not None and not isinstance(text_or_tokens, Tensor):
+        raise ValueError("attention_mask goes with a tensor of token ids; texts are padded here")
+    if is_text:
+        texts = [text_or_tokens] if isinstance(text_or_tokens, str) else list(text_or_tokens)
+        batch = _right_padded([_tokenize(bridge, text, prepend_bos) for text in texts])
+    elif isinstance(text_or_tokens, Tensor):
+        batch = _from_tensor(text_or_tokens, attention_mask)
+    elif isinstance(text_or_tokens, Sequence) and len(text_or_tokens) > 0:
+        batch = _right_padded([_id_row(row) for row in _as_rows(text_or_tokens)])
+    else:
+        raise TypeError(
+            f"expected a text, a non-empty list of texts, token ids or an id tensor; got "
+            f"{text_or_tokens!r}"
+        )
+    _check(bridge, batch)
+    device = bridge.cfg.device
+    return TokenBatch(batch.tokens.to(device), batch.mask.to(device))
+
+
+def token_ids(bridge: TransformerBridge, tokens: str | int | Sequence[str | int]) -> list[int]:
+    """Ids of tokens given as ids or as strings that are one token each.
+
+    Raises `ValueError` for a string that is not one token, or an id outside the vocabulary.
+    """
+    named = [tokens] if isinstance(tokens, (str, int)) else list(tokens)
+    ids = []
+    for token in named:
+        if isinstance(token, str):
+            pieces = bridge.to_tokens(token, prepend_bos=False, move_to_device=False)[0].tolist()
+            if len(pieces) != 1:
+                strings = [bridge.tokenizer.decode([piece]) for piece in pieces]
+                raise ValueError(
+                    f"{token!r} is not one token of this model but {len(pieces)}: {strings}; most "
+                    "tokenizers want a leading space before a word"
+                )
+            token = pieces[0]
+        if not 0 <= token < int(bridge.cfg.d_vocab):
+            raise ValueError(f"token id {token} is not in [0, {int(bridge.cfg.d_vocab)})")
+        ids.append(int(token))
+    return ids
+
+
+def token_strings(bridge: TransformerBridge, ids: Iterable[int]) -> dict[int, str]:
+    """Text of each id; its number where the bridge has no tokenizer."""
+    if bridge.tokenizer is None:
+        return {token: str(token) for token in ids}
+    return {token: bridge.tokenizer.decode([token]) for token in sorted(ids)}
+
+
+def _tokenize(bridge: TransformerBridge, text: str, prepend_bos: bool | None) -> Tensor:
+    if bridge.tokenizer is None:
+        raise ValueError("this bridge has no tokenizer: pass token ids instead of text")
+    if not text:
+        raise ValueError("the text is empty: give at least one token to read")
+    # The tokenizer would cut a long text silently; the length is checked with the ids instead.
+    tokens = bridge.to_tokens(text, prepend_bos=prepend_bos, truncate=False, move_to_device=False)
+    if tokens.numel() == 0:
+        raise ValueError(f"the text {text!r} has no tokens: give at least one token to read")
+    return tokens[0]
+
+
+def _as_rows(ids: Sequence) -> list:
+    return list(ids) if isinstance(ids[0], (Sequence, Tensor)) else [ids]
+
+
+def _id_row(row: Sequence[int] | Tensor) -> Tensor:
+    ids = torch.as_tensor(row)
+    if ids.ndim != 1 or ids.numel() == 0 or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise TypeError(f"expected a non-empty list of integer token ids, got {row!r}")
+    return ids.long()
+
+
+def _right_padded(rows: list[Tensor]) -> TokenBatch:
+    # Any id serves as padding; a row's own last token is in the vocabulary of every model.
+    width = max(len(row) for row in rows)
+    tokens = torch.stack([torch.cat([row, row[-1:].expand(width - len(row))]) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return TokenBatch(tokens, torch.arange(width) < lengths[:, None])
+
+
+def _from_tensor(tokens: Tensor, attention_mask: Tensor | None) -> TokenBatch:
+    if tokens.is_floating_point() or tokens.dtype == torch.bool or tokens.ndim not in (1, 2):
+        raise TypeError(
+            f"expected integer token ids of shape [pos] or [batch, pos], got {tokens.dtype} of "
+            f"shape {tuple(tokens.shape)}"
+        )
+    tokens = torch.atleast_2d(tokens).long()
+    if tokens.numel() == 0:
+        raise ValueError(f"there are no tokens to read: shape {tuple(tokens.shape)}")
+    if attention_mask is None:
+        return TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    mask = torch.atleast_2d(attention_mask).to(tokens.device) != 0
+    if mask.shape != tokens.shape:
+        raise ValueError(
+            f"attention_mask has shape {tuple(mask.shape)}, the tokens {tuple(tokens.shape)}"
+        )
+    if not mask.any(-1).all():
+        raise ValueError("attention_mask leaves a row without any token")
+    # 0/1 differences: contiguous real tokens start once and stop once.
+    starts = (mask.int().diff(dim=-1) == 1).sum(-1) + mask[:, 0].int()
+    if (starts != 1).any():
+        raise ValueError("attention_mask has a gap: pad on the left or on the right only")
+    return TokenBatch(tokens, mask)
+
+
+def _check(bridge: TransformerBridge, batch: TokenBatch) -> None:
+    longest, context = int(batch.lengths.max()), int(bridge.cfg.n_ctx)
+    if longest > context:
+        raise ValueError(
+            f"{longest} tokens do not fit the model's context of {context}: shorten the text or "
+            "read it in windows"
+        )
+    d_vocab = int(bridge.cfg.d_vocab)
+    low, high = int(batch.tokens.min()), int(batch.tokens.max())
+    if low < 0 or high >= d_vocab:
+        raise ValueError(
+            f"token ids must be in [0, {d_vocab}), got ids from {low} to {high}: were they made by "
+            "another model's tokenizer?"
+        )
