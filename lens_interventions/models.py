@@ -81,7 +81,7 @@ def _check_device(device: str | torch.device) -> None:
 
 def _local_directory(name: str | os.PathLike[str]) -> Path | None:
     """The directory that `name` means, or None for a name on the hub."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # noqa: PTH111, as Path's raises for unknown users
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise FileNotFoundError(

@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -119,6 +120,19 @@ def tiny_bridge(
 
     `config` overrides entries of the Hugging Face config, such as `num_hidden_layers=1`.
     """
+    return TransformerBridge.boot_transformers(
+        f"tiny-{arch}",
+        hf_model=tiny_model(arch, dtype=dtype, seed=seed, **config),
+        dtype=dtype,
+        device="cpu",
+        tokenizer=tiny_tokenizer(),
+    )
+
+
+def tiny_model(
+    arch: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, **config: Any
+) -> PreTrainedModel:
+    """The Hugging Face model inside `tiny_bridge`, before TransformerLens takes it apart."""
     tokenizer = tiny_tokenizer()
     special = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -132,13 +146,7 @@ def tiny_bridge(
     model = auto.from_config(hf_config)
     model.config.architectures = [type(model).__name__]
     _draw_parameters(model, seed)
-    return TransformerBridge.boot_transformers(
-        f"tiny-{arch}",
-        hf_model=model.to(dtype).eval(),
-        dtype=dtype,
-        device="cpu",
-        tokenizer=tokenizer,
-    )
+    return model.to(dtype).eval()
 
 
 @functools.cache

@@ -1,0 +1,103 @@
+"""What a user installs: pins, public names, a light import, the files of the wheel."""
+
+import ast
+import importlib.metadata
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import lens_interventions
+from lens_interventions import _versions
+from lens_interventions._versions import TRANSFORMERS, check_versions
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = {
+    requirement.name: requirement for requirement in map(Requirement, PROJECT["dependencies"])
+}
+
+
+def test_pins_agree_with_the_run_time_check():
+    assert REQUIREMENTS["transformers"].specifier == Requirement(f"x{TRANSFORMERS}").specifier
+
+
+@pytest.mark.parametrize("version", ["5.20.2", "5.21.0", "5.22.0", "5.23.0", "5.23.4"])
+@pytest.mark.parametrize("caching", [True, False])
+def test_known_transformers_pass(version, caching, monkeypatch, recwarn):
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    check_versions(caching=caching)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("version", ["5.24.0", "5.24.0.dev0", "5.25.1", "6.0", "5.20.1", "4.57.0"])
+def test_other_transformers_are_named_with_what_to_install(version, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    advice = rf"transformers {version} is installed.*pip install 'transformers{TRANSFORMERS}'"
+    with pytest.warns(UserWarning, match=advice):
+        check_versions(caching=False)
+    with pytest.raises(RuntimeError, match=advice):
+        check_versions(caching=True)
+
+
+def test_the_installed_transformers_passes():
+    check_versions(caching=True)
+
+
+def test_load_model_warns_the_caller(monkeypatch, tmp_path):
+    monkeypatch.setattr(_versions, "TRANSFORMERS", "<5")
+    with (
+        pytest.warns(UserWarning, match="KV cache"),
+        pytest.raises(FileNotFoundError),
+    ):
+        lens_interventions.load_model(tmp_path)
+
+
+def test_every_public_name_is_there_and_documented():
+    stub = ast.parse((ROOT / "lens_interventions" / "__init__.pyi").read_text())
+    names = {
+        alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert names
+    assert names == set(lens_interventions.__all__)
+    undocumented = [name for name in names if not getattr(lens_interventions, name).__doc__]
+    assert not undocumented
+
+
+def test_import_is_light():
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import lens_interventions, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    heavy = {"torch", "transformers", "transformer_lens", "plotly", "pandas", "scipy", "typer"}
+    assert not heavy & set(loaded)
+
+
+def test_wheel_carries_types_stub_and_licence_but_no_tests(tmp_path):
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "hatchling",
+            "build",
+            "--target",
+            "wheel",
+            "--directory",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        files = archive.namelist()
+    assert {"lens_interventions/py.typed", "lens_interventions/__init__.pyi"} <= set(files)
+    assert any(name.endswith("licenses/LICENSE") for name in files)
+    assert all(name.startswith("lens_interventions") for name in files)
