@@ -30,17 +30,28 @@ _checked: WeakKeyDictionary[TransformerBridge, bool] = WeakKeyDictionary()
 
 @contextmanager
 def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
-    """Run modules without the hooks that a user has put on them; the hooks come back after."""
-    points = list(hook_points)
+    """Run modules without the hooks that a user has put on them; the hooks come back after.
+
+    Permanent hooks stay: some architectures are adapted by them.
+    """
+    points = [point for point in hook_points if has_temporary_hooks(point)]
     saved = [(point, point._forward_hooks, point._backward_hooks) for point in points]
     try:
-        for point in points:
-            point._forward_hooks = OrderedDict()
-            point._backward_hooks = OrderedDict()
+        for point, *directions in saved:
+            permanent = {h.hook.id for h in (*point.fwd_hooks, *point.bwd_hooks) if h.is_permanent}
+            point._forward_hooks, point._backward_hooks = (
+                OrderedDict((key, fn) for key, fn in hooks.items() if key in permanent)
+                for hooks in directions
+            )
         yield
     finally:
         for point, forward_hooks, backward_hooks in saved:
             point._forward_hooks, point._backward_hooks = forward_hooks, backward_hooks
+
+
+def has_temporary_hooks(point: HookPoint) -> bool:
+    """Whether a hook is on that `reset_hooks` would take off."""
+    return any(not handle.is_permanent for handle in (*point.fwd_hooks, *point.bwd_hooks))
 
 
 def require_readable(bridge: TransformerBridge) -> None:
@@ -97,9 +108,8 @@ class Readout:
             return residual
         # Norm modules contract on [batch, pos, d_model]; their statistics are per vector.
         flat = residual.reshape(1, -1, residual.shape[-1])
-        hooks = [module for module in self.norm.modules() if isinstance(module, HookPoint)]
         captured: list[Tensor] = []
-        with without_hooks(hooks):
+        with without_hooks(m for m in self.norm.modules() if isinstance(m, HookPoint)):
             if self.apply_affine:
                 return self.norm(flat).reshape(residual.shape)
             normalized = self.norm.get_submodule("hook_normalized")
@@ -212,8 +222,11 @@ def residuals(
     Runs the bridge with the user's hooks on, and stops at the last point: nothing is unembedded.
 
     Raises `ValueError` where the model has no such point (blocks whose attention and MLP run in
-    parallel have no middle).
+    parallel have no middle), or when the batch is padded on the left.
     """
+    if batch.left_padded:
+        # The models' own masks let padded rows see nothing, whose NaN then reaches real tokens.
+        raise ValueError("pad on the right: a causal model needs no mask for padding there")
     n_layers = int(bridge.cfg.n_layers)
     names = [hook_name(label, n_layers) for label in labels]
     missing = [name for name in names if name not in bridge.hook_dict]
@@ -237,8 +250,6 @@ def _capture(bridge: TransformerBridge, batch: TokenBatch, names: list[str]) -> 
 
         return hook_fn
 
-    # Padding on the right is invisible to a causal model; on the left it shifts positions.
-    mask = {"attention_mask": batch.mask.long()} if batch.left_padded else {}
     with bridge.hooks(fwd_hooks=[(name, keep(name)) for name in names]):
-        bridge(batch.tokens, use_cache=False, **mask)
+        bridge(batch.tokens, use_cache=False)
     return [captured[name] for name in names]

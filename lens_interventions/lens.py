@@ -6,7 +6,8 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.slice import Slice
 
 from .activations import cached_batch, cached_residuals
-from .adapter import Norm, readout, residuals
+from .adapter import Norm, has_temporary_hooks, readout, residuals
 from .points import FINAL, INPUT, PointSelection, point_layer, select_points
 from .reduction import ChunkReducer, default_chunk_size
 from .token_batch import TextOrTokens, TokenBatch, token_batch, token_ids, token_strings
@@ -26,6 +27,7 @@ from .trajectory import Trajectory, empty
 Divergence = Literal["kl", "kl_reverse", "js"]
 
 
+@runtime_checkable
 class Lens(Protocol):
     """A map per layer from the residual stream to the last residual point's coordinates."""
 
@@ -34,14 +36,6 @@ class Lens(Protocol):
     ) -> Float[Tensor, "*row d_model"]:
         """`T_l(r[l])` for `layer` l in 0..L-1; the last point is never mapped."""
         ...
-
-
-# Statistics of one target a row, which lose the target axis.
-_SINGLE = tuple(
-    f"{target}_{kind}"
-    for target in ("final", "input", "next", "compare")
-    for kind in ("rank", "log_prob")
-)
 
 
 @torch.no_grad()
@@ -121,62 +115,42 @@ def logit_lens(
         batch = token_batch(
             bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
         )
+        if batch.left_padded:
+            if any(map(has_temporary_hooks, bridge.hook_points())):
+                raise ValueError(
+                    "there are hooks on the bridge and padding on the left, which the lens moves "
+                    "to the right: pad on the right, or pass the ActivationCache of a hooked run"
+                )
+            batch = batch.right_padded()
         streams = dict(zip(needed, residuals(bridge, batch, needed), strict=True))
     _require_finite(streams, batch)
 
     watched = token_ids(bridge, watch)
     following = _next_tokens(bridge, batch, next_token)
-    row, column, place = _select_positions(batch, positions)
-    device = read.weight.device
-    rows = len(row)
-    chunk = chunk_size or default_chunk_size(device, len(read.weight), read.weight.dtype)
-    chunk = min(chunk, rows)
+    cells = _select_positions(batch, positions)
+    chunk = chunk_size or default_chunk_size(read.weight)
+    references = {"final": FINAL, "input": INPUT}
+    if compare != FINAL:
+        references["compare"] = compare
     reducer = ChunkReducer(
-        read,
-        chunk,
-        k=top_k,
-        divergences=divergences,
-        references={"final": FINAL, "input": INPUT, "compare": compare},
+        read, min(chunk, len(cells.row)), k=top_k, divergences=divergences, references=references
     )
-    ids = torch.stack([batch.tokens[row, column], following[row, column]], dim=-1).to(device)
-    collected: dict[str, Tensor] = {}
-    for start in tqdm(range(0, rows, chunk), disable=not progress, unit="chunk", desc="lens"):
-        part = slice(start, start + chunk)
-        piece = {
-            label: stream[row[part].to(stream.device), column[part].to(stream.device)]
-            for label, stream in streams.items()
-        }
-        if lens is not None:
-            piece = {
-                label: value if label == FINAL else lens(value, point_layer(label, n_layers))
-                for label, value in piece.items()
-            }
-        targets = {
-            "input": ids[part, :1],
-            "next": ids[part, 1:].clamp(min=0),
-            "watched": torch.tensor(watched, dtype=torch.long, device=device).expand(
-                len(row[part]), -1
-            ),
-        }
-        for label, values in reducer.reduce(piece, targets):
-            if label not in labels:
-                continue
-            for name, value in values.items():
-                value = value[:, 0] if name.endswith(_SINGLE) else value
-                if name not in collected:
-                    shape = (len(labels), rows, *value.shape[1:])
-                    collected[name] = empty(shape, value.dtype).to(device)
-                collected[name][labels.index(label), part] = value
-    no_next = ids[:, 1] < 0
-    collected["next_rank"][:, no_next] = -1
-    collected["next_log_prob"][:, no_next] = torch.nan
+    targets = {
+        "input": batch.tokens[cells.row, cells.column][:, None],
+        "next": following[cells.row, cells.column][:, None],
+        "watched": torch.tensor(watched, dtype=torch.long).expand(len(cells.row), -1),
+    }
+    statistics = _read_rows(reducer, streams, cells, targets, labels, lens, n_layers, progress)
+    if compare == FINAL:
+        names = [name for name in statistics if "final" in name]
+        statistics |= {name.replace("final", "compare"): statistics[name] for name in names}
     return _trajectory(
         bridge,
         batch,
         following,
-        (row, column, place),
+        cells,
         labels,
-        collected,
+        statistics,
         watched=watched,
         compare_with=compare,
         settings={
@@ -187,11 +161,71 @@ def logit_lens(
     )
 
 
+@dataclass(frozen=True)
+class _Cells:
+    """Which cells are read, one a row: of the tokens (`row`, `column`), into column `place`."""
+
+    row: Int[Tensor, " row"]
+    column: Int[Tensor, " row"]
+    place: Int[Tensor, " row"]
+
+
+def _read_rows(
+    reducer: ChunkReducer,
+    streams: Mapping[str, Float[Tensor, "batch pos d_model"]],
+    cells: _Cells,
+    targets: Mapping[str, Int[Tensor, "row target"]],
+    labels: tuple[str, ...],
+    lens: Lens | None,
+    n_layers: int,
+    progress: bool,
+) -> dict[str, Tensor]:
+    """Every statistic as `[point, row]` or `[point, row, k]`, chunk by chunk."""
+    device = reducer.readout.weight.device
+    targets = {name: ids.to(device) for name, ids in targets.items()}
+    starts = range(0, len(cells.row), reducer.rows)
+    collected: dict[str, Tensor] = {}
+    for start in tqdm(starts, disable=not progress, unit="chunk", desc="lens"):
+        part = slice(start, start + reducer.rows)
+        index = cells.row[part], cells.column[part]
+        piece = {
+            label: stream[tuple(i.to(stream.device) for i in index)].to(device)
+            for label, stream in streams.items()
+        }
+        if lens is not None:
+            piece = {
+                label: residual if label == FINAL else lens(residual, point_layer(label, n_layers))
+                for label, residual in piece.items()
+            }
+        # A missing next token (-1) is read as token 0, and taken out below.
+        ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
+        for label, values in reducer.reduce(piece, ids):
+            if label in labels:
+                for name, value in values.items():
+                    if name not in collected:
+                        shape = (len(labels), len(cells.row), *value.shape[1:])
+                        collected[name] = value.new_empty(shape)
+                    collected[name][labels.index(label), part] = value
+    missing = targets["next"] < 0
+    collected["next_rank"].masked_fill_(missing, -1)
+    collected["next_log_prob"].masked_fill_(missing, torch.nan)
+    return {
+        name: value[..., 0] if name in _ONE_TARGET else value for name, value in collected.items()
+    }
+
+
+# Statistics of one target a row, which lose the target axis.
+_ONE_TARGET = {
+    f"{target}_{kind}"
+    for target in ("final", "input", "next", "compare")
+    for kind in ("rank", "log_prob")
+}
+
+
 def _reference_label(point: str | int, n_layers: int) -> str:
-    names = {"final": FINAL, "input": INPUT}
-    return select_points(n_layers, [names.get(point, point) if isinstance(point, str) else point])[
-        0
-    ]
+    if isinstance(point, str):
+        point = {"final": FINAL, "input": INPUT}.get(point, point)
+    return select_points(n_layers, [point])[0]
 
 
 def _check_options(
@@ -240,10 +274,7 @@ def _next_tokens(
     return following
 
 
-def _select_positions(
-    batch: TokenBatch, positions: Any
-) -> tuple[Int[Tensor, " row"], Int[Tensor, " row"], Int[Tensor, " row"]]:
-    """Which cells to read: batch row, column of the tokens, and column of the result."""
+def _select_positions(batch: TokenBatch, positions: Any) -> _Cells:
     selection = Slice.unwrap(positions)
     cells = []
     for row, mask in enumerate(batch.mask.cpu()):
@@ -257,21 +288,20 @@ def _select_positions(
         if chosen.numel() == 0:
             raise ValueError(f"positions {positions!r} leave nothing of prompt {row}")
         cells.append(torch.stack([torch.full_like(chosen, row), chosen, torch.arange(len(chosen))]))
-    row, column, place = torch.cat(cells, dim=-1).to(batch.tokens.device)
-    return row, column, place
+    return _Cells(*torch.cat(cells, dim=-1).to(batch.tokens.device))
 
 
 def _trajectory(
     bridge: TransformerBridge,
     batch: TokenBatch,
     following: Int[Tensor, "batch pos"],
-    cells: tuple[Tensor, Tensor, Tensor],
+    cells: _Cells,
     labels: tuple[str, ...],
     collected: Mapping[str, Float[Tensor, "point row *rest"] | Int[Tensor, "point row *rest"]],
     **rest: Any,
 ) -> Trajectory:
     """Lay out the rows that were read as `[point, batch, pos]`, padded on the right."""
-    row, column, place = (index.cpu() for index in cells)
+    row, column, place = cells.row.cpu(), cells.column.cpu(), cells.place.cpu()
     shape = (len(batch.tokens), int(place.max()) + 1)
     mask = torch.zeros(shape, dtype=torch.bool)
     mask[row, place] = True

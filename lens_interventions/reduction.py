@@ -23,11 +23,11 @@ _GPU_SHARE = 0.25
 _MAX_ROWS = 8192
 
 
-def default_chunk_size(device: torch.device, d_vocab: int, dtype: torch.dtype) -> int:
+def default_chunk_size(unembedding: Float[Tensor, "d_vocab d_model"]) -> int:
     """Rows of logits to hold at a time: what fits a CPU's buffer or a GPU's free memory."""
-    row_bytes = d_vocab * max(4, dtype.itemsize)
-    if device.type == "cuda":
-        budget = int(torch.cuda.mem_get_info(device)[0] * _GPU_SHARE) // 6
+    row_bytes = len(unembedding) * max(4, unembedding.dtype.itemsize)
+    if unembedding.is_cuda:
+        budget = int(torch.cuda.mem_get_info(unembedding.device)[0] * _GPU_SHARE) // 6
     else:
         budget = _CPU_BUFFER_BYTES
     return max(1, min(_MAX_ROWS, budget // row_bytes))
@@ -81,8 +81,7 @@ class ChunkReducer:
     - `rows`: the largest chunk.
     - `k`: how many of the likeliest tokens to keep.
     - `divergences`: of `"kl"` (reference ‖ point), `"kl_reverse"` (point ‖ reference), `"js"`.
-    - `references`: the points to compare with, by the name that their statistics carry. `"final"`
-        and `"input"` must be among them.
+    - `references`: the points to compare with, by the name that their statistics carry.
     """
 
     def __init__(
@@ -94,12 +93,8 @@ class ChunkReducer:
         divergences: Sequence[str],
         references: Mapping[str, str],
     ) -> None:
-        self.readout, self.k, self.divergences, self.references = (
-            readout,
-            k,
-            divergences,
-            references,
-        )
+        self.readout, self.rows, self.k = readout, rows, k
+        self.divergences, self.references = divergences, references
         weight = readout.weight
         self._half = weight.dtype not in (torch.float32, torch.float64)
 
@@ -120,7 +115,8 @@ class ChunkReducer:
     ) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Yield (label, statistics by name) for every point, references among them.
 
-        `targets` are the tokens to rank, by the name that their statistics carry.
+        `targets` are the tokens to rank, by the name that their statistics carry. A reference's
+        top guess is ranked too, unless a target bears its name.
         """
         references = {}
         for label, kept in self._kept.items():
@@ -129,8 +125,8 @@ class ChunkReducer:
                 self._read(normalized, self._logits(normalized, kept))
             )
         by_name = {name: references[label] for name, label in self.references.items()}
-        named_tops = {n: by_name[n].distribution.top_ids[:, :1] for n in ("final", "compare")}
-        targets = {**targets, **named_tops}
+        tops = {name: ref.distribution.top_ids[:, :1] for name, ref in by_name.items()}
+        targets = {**tops, **targets}
         for label, residual in residuals.items():
             if label in references:  # its logits were kept, its weights overwritten
                 normalized = references[label].distribution.normalized

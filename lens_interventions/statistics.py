@@ -86,10 +86,12 @@ def expectation(
     weights: Float[Tensor, "*row d_vocab"], values: Float[Tensor, "*row d_vocab"]
 ) -> Float[Tensor, "*row"]:
     """Sum over the vocabulary of `weights * values`, both finite."""
-    # A batched dot product reads each once and makes no temporary.
-    d_vocab = weights.shape[-1]
-    products = torch.bmm(weights.reshape(-1, 1, d_vocab), values.reshape(-1, d_vocab, 1))
-    return products.view(weights.shape[:-1])
+    if weights.device.type != "cpu":
+        return torch.linalg.vecdot(weights, values)
+    # A dot product for each row reads both once and writes nothing; batched products of single
+    # rows leave the fast path of a CPU's BLAS, and the product of both is one more large buffer.
+    rows = zip(weights.flatten(0, -2), values.flatten(0, -2), strict=True)
+    return torch.stack([torch.dot(*row) for row in rows]).view(weights.shape[:-1])
 
 
 def entropy(logits: Float[Tensor, "*row d_vocab"]) -> Float[Tensor, "*row"]:

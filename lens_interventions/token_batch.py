@@ -38,6 +38,12 @@ class TokenBatch:
         """Whether any entry is padding."""
         return not bool(self.mask.all())
 
+    def right_padded(self) -> "TokenBatch":
+        """The same rows with all padding at the right end, where a causal model ignores it."""
+        # A stable sort by "is padding" moves the real tokens to the front, in their order.
+        order = (~self.mask).int().argsort(dim=-1, stable=True)
+        return TokenBatch(self.tokens.gather(-1, order), self.mask.gather(-1, order))
+
     @property
     def left_padded(self) -> bool:
         """Whether any row begins with padding, so that positions differ from column numbers."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+    import pandas
+    import plotly.graph_objects
 
 _FORMAT = "lens_interventions.Trajectory/1"
 # Tensors that do not have the axes [point, batch, pos].
@@ -137,7 +137,7 @@ class Trajectory:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
-    def __getitem__(self, positions: slice | int) -> Self:
+    def __getitem__(self, positions: slice | int) -> "Trajectory":
         """The same trajectory at a range of its columns, or at one (which keeps its axis)."""
         if isinstance(positions, int):
             width = self.tokens.shape[1]
@@ -150,7 +150,7 @@ class Trajectory:
         }
         return replace(self, **cut)
 
-    def prompt(self, index: int) -> Self:
+    def prompt(self, index: int) -> "Trajectory":
         """One prompt of the batch, without padding; the batch axis stays, of length 1."""
         columns = self.mask[index]
         cut: dict[str, Any] = {
@@ -161,13 +161,13 @@ class Trajectory:
         }
         return replace(self, **cut)
 
-    def to_dataframe(self) -> "pd.DataFrame":
+    def to_dataframe(self) -> "pandas.DataFrame":
         """One row per (point, prompt, position) with every statistic, padding left out.
 
         The columns `token`, `next_token` and `top_token` hold text; of the top-k lists the frame
         has the first, of watched tokens one pair of columns each.
         """
-        import pandas as pd
+        import pandas
 
         point, batch, pos = self.mask.expand(len(self.points), -1, -1).nonzero(as_tuple=True)
         cell = (point, batch, pos)
@@ -194,7 +194,7 @@ class Trajectory:
                     columns[f"{name}[{self.vocab[token_id]}]"] = tensor[..., i][cell].numpy()
         for name in ("agrees_final", "agrees_next", "agrees_input"):
             columns[name] = getattr(self, name)[cell].numpy()
-        return pd.DataFrame(columns)
+        return pandas.DataFrame(columns)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: the tensors, and the rest as JSON in its header."""
@@ -210,7 +210,7 @@ class Trajectory:
         save_file(tensors, str(path), metadata={"trajectory": json.dumps(rest)})
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "Trajectory":
         """Read what `save` wrote.
 
         Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
@@ -229,13 +229,13 @@ class Trajectory:
         rest |= {"points": tuple(rest["points"]), "watched": tuple(rest["watched"])}
         return cls(**rest | {"vocab": dict(rest["vocab"])}, **tensors)
 
-    def plot(self, statistic: str = "top1", **options: Any) -> "go.Figure":
+    def plot(self, statistic: str = "top1", **options: Any) -> "plotly.graph_objects.Figure":
         """A figure of one statistic; see `lens_interventions.plots` for each and its options."""
         from . import plots
 
         return plots.plot(self, statistic, **options)
 
-    def plot_top1(self, **options: Any) -> "go.Figure":
+    def plot_top1(self, **options: Any) -> "plotly.graph_objects.Figure":
         """The top guess of every cell, coloured by its logit; see `lens_interventions.plots`."""
         return self.plot("top1", **options)
 
