@@ -1,3 +1,5 @@
+from .aggregate import LensAggregate as LensAggregate
+from .aggregate import lens_over as lens_over
 from .intervention import BoundPatch as BoundPatch
 from .intervention import NextTokenPatch as NextTokenPatch
 from .lens import Lens as Lens
