@@ -36,7 +36,7 @@ $(VENV)/.linted: $(VENV)/.installed $(CHECKED)
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.linted
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 	touch $@
 
 format: $(VENV)/.installed

@@ -13,6 +13,7 @@ import time
 import zipfile
 
 import pytest
+from safetensors import SafetensorError
 
 from lens_interventions import _embedded, load_model
 from lens_interventions._embedded import CACHE_VARIABLE, GGUF, NAME, PACKAGE, embedded_model
@@ -224,10 +225,17 @@ def test_full_disk_is_told_before_the_conversion(gguf, conversions, monkeypatch)
     assert not conversions
 
 
-def test_disk_that_fills_up_meanwhile(cache, gguf, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError(f"I/O error: {os.strerror(errno.ENOSPC)}"),
+    ],
+)
+def test_disk_that_fills_up_meanwhile(error, cache, gguf, monkeypatch):
     def fill(_gguf, directory):
         directory.mkdir()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise error
 
     monkeypatch.setattr(_embedded, "_convert", fill)
     with pytest.raises(OSError, match=rf"{os.strerror(errno.ENOSPC)}.*set {CACHE_VARIABLE}"):
