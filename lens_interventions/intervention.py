@@ -13,6 +13,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from .adapter import Embedding, Readout, embedding, readout
+from .lens import Lens
 from .modes import MODES, Mode
 from .patch_site import KnownText, PatchSite
 from .points import hook_name
@@ -54,6 +55,7 @@ class NextTokenPatch:
         source: `"true"`, or a control: `"random"`, `"shuffled"`, `"current"`, `"guess"`,
             `"direction"` (see `sources`), or a function such as those.
         seed: of the random sources.
+        lens: read by the gate, `"correct"` and `"guess"`; by default the logit lens.
     """
 
     layer: int | tuple[int, ...]
@@ -66,6 +68,7 @@ class NextTokenPatch:
     gate: float | None = None
     source: Literal["true", "random", "shuffled", "current", "guess", "direction"] | Source = "true"
     seed: int = 0
+    lens: Lens | None = None
 
     def __post_init__(self) -> None:
         layers = (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
@@ -181,13 +184,13 @@ class NextTokenPatch:
     def to_json(self) -> str:
         """The patch as a JSON object.
 
-        Raises `ValueError` when mode or source is a function.
+        Raises `ValueError` when mode or source is a function, or with a fitted lens.
         """
-        for name in ("mode", "source"):
+        for name in ("mode", "source", "lens"):
             if callable(getattr(self, name)):
                 raise ValueError(
-                    f"{name} is the function {getattr(self, name)!r}, which JSON cannot hold: save "
-                    "the other fields and pass it again"
+                    f"{name} is {getattr(self, name)!r}, which JSON cannot hold: save the patch "
+                    f"without it, `dataclasses.replace(patch, {name}=...)`, and give it again"
                 )
         return json.dumps({field.name: getattr(self, field.name) for field in fields(self)})
 
@@ -231,32 +234,26 @@ class BoundPatch:
             it is. `patch.window` is the caller's business: it depends on what is predicted.
         """
         active = self._in_scope(position, text)
-        if not active.any():
-            return resid
-        rows = max(1, _LENS_ROWS // len(resid)) if self.patch.reads_lens else resid.shape[1]
-        return torch.cat(
-            [
-                self._patch_rows(
-                    PatchSite(
-                        layer=layer,
-                        resid=some_resid,
-                        position=some_position,
-                        embedding=self.embedding,
-                        lens=self.readout,
-                        seed=self.patch.seed,
-                        text=text,
-                    ),
-                    some_active,
-                )
-                for some_resid, some_position, some_active in zip(
-                    resid.split(rows, 1),
-                    position.split(rows, 1),
-                    active.split(rows, 1),
-                    strict=True,
-                )
-            ],
-            dim=1,
-        )
+        columns = active.any(0).nonzero()[:, 0]
+        per_part = max(1, _LENS_ROWS // len(resid)) if self.patch.reads_lens else resid.shape[1]
+        for part in columns.split(per_part):
+            site = PatchSite(
+                layer=layer,
+                resid=resid[:, part],
+                position=position[:, part],
+                embedding=self.embedding,
+                lens=self._lens_at(layer),
+                seed=self.patch.seed,
+                text=text,
+            )
+            resid = resid.index_copy(1, part, self._patch_rows(site, active[:, part]))
+        return resid
+
+    def _lens_at(self, layer: int) -> Callable[[Tensor], Tensor]:
+        fitted = self.patch.lens
+        if fitted is None:
+            return self.readout
+        return lambda resid: self.readout(fitted(resid, layer))
 
     def _in_scope(
         self, position: Int[Tensor, "batch pos"], text: KnownText
