@@ -1,3 +1,7 @@
+from . import behaviour as behaviour
+from . import intervals as intervals
+from . import materials as materials
+from . import verdicts as verdicts
 from .aggregate import LensAggregate as LensAggregate
 from .aggregate import lens_over as lens_over
 from .intervention import BoundPatch as BoundPatch

@@ -1,0 +1,19 @@
+"""The number of real tokens of each right-padded row."""
+
+from jaxtyping import Int
+from torch import Tensor
+
+
+def row_lengths(
+    tokens: Int[Tensor, "batch pos"], lengths: Int[Tensor, " batch"] | None
+) -> list[int]:
+    """`lengths` as a list, or the full width of every row; `ValueError` if one does not fit."""
+    batch, width = tokens.shape
+    if lengths is None:
+        return [width] * batch
+    as_list: list[int] = lengths.tolist()
+    if len(as_list) != batch:
+        raise ValueError(f"{len(as_list)} lengths for {batch} rows: give one per row")
+    if any(not 0 <= length <= width for length in as_list):
+        raise ValueError(f"lengths must be between 0 and the width {width}, got {as_list}")
+    return as_list

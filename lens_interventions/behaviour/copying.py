@@ -1,0 +1,74 @@
+"""Tokens that could have been copied from earlier in the same text.
+
+Results stand at the position that makes the prediction: entry i is about the token `x[i + 1]`,
+like the loss there, and the last position has none.
+"""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+def copyable(
+    tokens: Int[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
+) -> Bool[Tensor, "batch pos"]:
+    """Whether the next token completes a pair that occurred earlier in the text.
+
+    True at i where some k < i has `x[k] == x[i]` and `x[k + 1] == x[i + 1]`: a reader who looks
+    back for the current token can find the next one behind it. The earlier pair may share the
+    token `x[i]` ("a a a": the third is copyable). False at the last position.
+
+    `mask`: True at real tokens; a pair with padding in it is none.
+    """
+    return pair_distance(tokens, mask=mask) > 0
+
+
+def pair_distance(
+    tokens: Int[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
+) -> Int[Tensor, "batch pos"]:
+    """How many tokens back the pair `(x[i], x[i + 1])` occurred last; 0 where it never did.
+
+    `i - k` for the largest k as in `copyable`. 0 at the last position.
+    """
+    real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    # One number per pair, through dense ids so that the product cannot overflow.
+    ids, dense = torch.unique(tokens, return_inverse=True)
+    pairs = dense[:, :-1] * len(ids) + dense[:, 1:]
+    earlier = _previous_equal(pairs, real[:, :-1] & real[:, 1:])
+    here = torch.arange(pairs.shape[1], device=tokens.device)
+    distance = torch.zeros_like(tokens)
+    distance[:, :-1] = torch.where(earlier >= 0, here - earlier, 0).to(tokens.dtype)
+    return distance
+
+
+def induction_targets(
+    tokens: Int[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
+) -> Int[Tensor, "batch pos"]:
+    """What an induction head would say: the token that followed the last earlier `x[i]`.
+
+    `x[k + 1]` for the largest k < i with `x[k] == x[i]`; -1 where `x[i]` is new and at padding.
+    The last position has a target too. Where it equals `x[i + 1]`, the next token is `copyable`;
+    the converse fails when the pair is older than the last occurrence of `x[i]`.
+    (Olsson et al. 2022, "In-context Learning and Induction Heads".)
+    """
+    real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    earlier = _previous_equal(tokens, real)
+    followers = tokens.gather(1, (earlier + 1).clamp(min=0))
+    return torch.where(earlier >= 0, followers, -1)
+
+
+def _previous_equal(
+    keys: Int[Tensor, "batch pos"], valid: Bool[Tensor, "batch pos"]
+) -> Int[Tensor, "batch pos"]:
+    """The last earlier position with the same key, both valid; -1 where there is none."""
+    # A stable sort puts equal keys side by side in order of position: each one's left neighbour is
+    # the occurrence before it.
+    order = keys.argsort(dim=1, stable=True)
+    ordered, usable = keys.gather(1, order), valid.gather(1, order)
+    # Invalid entries would hide the valid ones to their left: they are sorted apart first.
+    apart = usable.to(torch.int8).argsort(dim=1, stable=True)
+    order, ordered, usable = (t.gather(1, apart) for t in (order, ordered, usable))
+    same = (ordered[:, 1:] == ordered[:, :-1]) & usable[:, 1:] & usable[:, :-1]
+    neighbours = torch.full_like(order, -1)
+    neighbours[:, 1:] = torch.where(same, order[:, :-1], -1)
+    return torch.empty_like(order).scatter(1, order, neighbours)

@@ -1,0 +1,86 @@
+"""Surprisal of tokens, and quantities averaged over bins of it."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, Real
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Values sorted into intervals.
+
+    Attributes:
+        index: `[batch, pos]`, number of the bin of each value; -1 at nan.
+        labels: what each bin holds, such as "1 to 2".
+    """
+
+    index: Int[Tensor, "batch pos"]
+    labels: tuple[str, ...]
+
+
+def bin_by(values: Float[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
+    """Sort values into `len(edges) + 1` bins: below the first edge, between two, from the last on.
+
+    Bin b holds `edges[b - 1] <= value < edges[b]`; the outer bins are open, so every number has a
+    bin, infinities too. A nan ("there is no next token") has none.
+
+    Raises `ValueError` unless the edges are finite and increase.
+    """
+    if not edges or not all(map(math.isfinite, edges)) or sorted(set(edges)) != list(edges):
+        raise ValueError(f"bin edges must be finite numbers in increasing order, got {edges}")
+    boundaries = torch.tensor(edges, dtype=values.dtype, device=values.device)
+    index = torch.bucketize(values, boundaries, right=True)
+    between = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+    labels = (f"below {edges[0]:g}", *between, f"{edges[-1]:g} and more")
+    return Bins(torch.where(values.isnan(), -1, index), labels)
+
+
+def bin_totals(
+    values: Float[Tensor, "batch pos"], bins: Int[Tensor, "batch pos"], n_bins: int
+) -> tuple[Float[Tensor, "batch bin"], Int[Tensor, "batch bin"]]:
+    """Sum and number of the values of each sequence in each bin.
+
+    Their quotient is the sequence's mean; kept apart because that is what
+    `intervals.mean_interval` resamples. Bin -1 and values of nan are left out. Any partition of
+    positions will do for `bins`, such as `copyable(tokens).long()`.
+
+    Raises `ValueError` for a bin outside -1..n_bins-1.
+    """
+    if bins.numel() and not -1 <= int(bins.min()) <= int(bins.max()) < n_bins:
+        raise ValueError(
+            f"bins must be between -1 and {n_bins - 1}, got {int(bins.min())} to {int(bins.max())}"
+        )
+    used = (bins >= 0) & ~values.isnan()
+    where = bins.clamp(min=0)
+    totals = values.new_zeros(values.shape[0], n_bins, dtype=torch.float64)
+    totals.scatter_add_(1, where, torch.where(used, values, 0).double())
+    counts = where.new_zeros(values.shape[0], n_bins)
+    counts.scatter_add_(1, where, used.to(where.dtype))
+    return totals, counts
+
+
+def unigram_surprisal(
+    counts: Real[Tensor, " d_vocab"], *, smoothing: float = 0.5
+) -> Float[Tensor, " d_vocab"]:
+    """Surprisal in nats of each token by its frequency alone, from counts.
+
+    `-log((count + smoothing) / (sum of counts + smoothing * d_vocab))`: additive smoothing, so a
+    token that was never counted has a finite surprisal, the largest. The default of a half is
+    Krichevsky and Trofimov's (1981); the order of the tokens, and hence ranks, quantiles and rank
+    correlations, are the same for every `smoothing`.
+
+    Raises `ValueError` unless `smoothing` is positive and the counts are not negative.
+    """
+    if smoothing <= 0 or not math.isfinite(smoothing) or bool((counts < 0).any()):
+        raise ValueError(
+            "unigram surprisal needs counts >= 0 and smoothing > 0 (an unseen token would be "
+            f"infinitely surprising), got smoothing={smoothing} and a smallest count of "
+            f"{counts.min().item()}"
+        )
+    smoothed = counts.double() + smoothing
+    return smoothed.sum().log() - smoothed.log()

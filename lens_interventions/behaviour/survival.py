@@ -1,0 +1,89 @@
+"""How long texts go on before they fall into a loop."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import CensoredData, ecdf
+
+from .loops import MIN_LENGTH, Loop
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Share of texts that have not entered a loop, over time.
+
+    Attributes:
+        time: `[time]`, 0, 1, ... tokens.
+        share: `[time]`, estimated share of texts whose loop, if any, begins after this token.
+        low: `[time]`, lower end of the pointwise confidence interval; nan where it has none, at
+            shares of 0 and 1.
+        high: `[time]`, its upper end.
+        at_risk: `[time]`, texts still watched and without a loop just before this token.
+        level: of the interval.
+    """
+
+    time: Int[np.ndarray, " time"]
+    share: Float[np.ndarray, " time"]
+    low: Float[np.ndarray, " time"]
+    high: Float[np.ndarray, " time"]
+    at_risk: Int[np.ndarray, " time"]
+    level: float
+
+
+def loop_free_survival(
+    loops: Sequence[Loop | None],
+    lengths: Sequence[int],
+    *,
+    level: float = 0.95,
+    min_length: int = MIN_LENGTH,
+) -> Survival:
+    """Kaplan-Meier estimate of the share of texts without a loop, from each one's ending loop.
+
+    The event is the loop's `start`. A text that ends in none is censored: nobody knows what it
+    would have done next. It is censored `min_length` tokens before its end, because a loop that
+    began later would not have been recognised as one; pass what `ending_loops` was given. A text
+    that stopped by itself is treated like one that was cut off; to count it as safe for ever,
+    give it the full budget of tokens as its length.
+
+    Intervals are `scipy.stats.ecdf`'s, pointwise, on the log(-log) scale, where they stay between
+    0 and 1. They take the texts for independent: one sample per prompt.
+
+    Raises `ValueError` for no texts, for unequal numbers of loops and lengths, or for a loop that
+    begins where this `min_length` could not have found it.
+    """
+    if not loops or len(loops) != len(lengths):
+        raise ValueError(
+            f"expected one length per text and at least one text, got {len(loops)} loops and "
+            f"{len(lengths)} lengths"
+        )
+    watched = np.maximum(np.asarray(lengths) - min_length, 0)
+    looped = np.array([loop is not None for loop in loops])
+    times = np.array(
+        [until if loop is None else loop.start for loop, until in zip(loops, watched, strict=True)]
+    )
+    if (times > watched).any():
+        late = int(np.argmax(times > watched))
+        raise ValueError(
+            f"text {late} of {lengths[late]} tokens has a loop from {times[late]}, shorter than "
+            f"min_length={min_length}: pass the min_length that the loops were found with"
+        )
+    curve = ecdf(CensoredData(times[looped], right=times[~looped])).sf
+    with warnings.catch_warnings():
+        # It is undefined at shares of 0 and 1, and nan says so.
+        warnings.filterwarnings("ignore", "The confidence interval is undefined", RuntimeWarning)
+        interval = curve.confidence_interval(level, method="log-log")
+    time = np.arange(int(watched.max()) + 1)
+    share = curve.evaluate(time)
+    # Before the first observation scipy calls the interval certain, after it undefined.
+    uncertain = (share > 0) & (share < 1)
+    return Survival(
+        time=time,
+        share=share,
+        low=np.where(uncertain, interval.low.evaluate(time), np.nan),  # type: ignore[attr-defined]
+        high=np.where(uncertain, interval.high.evaluate(time), np.nan),  # type: ignore[attr-defined]
+        at_risk=(times >= time[:, None]).sum(-1),
+        level=level,
+    )

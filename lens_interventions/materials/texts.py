@@ -1,0 +1,118 @@
+"""Texts from elsewhere: the Python reference, a user's file, a column of a data set."""
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with a title.
+
+    Attributes:
+        title: unique within its collection.
+        text: what a model reads; the title is no part of it.
+        register: what kind of text it is.
+    """
+
+    title: str
+    text: str
+    register: str
+
+
+def python_reference() -> tuple[Document, ...]:
+    """The Python language reference as plain text, one document per topic.
+
+    From `pydoc_data.topics`, what `help("for")` prints: some 80 topics and half a megabyte of
+    technical English with code, on every machine that runs CPython. White space around a topic is
+    removed and nothing else. The text differs between Python versions; a result that used it
+    should name its version.
+    """
+    from pydoc_data.topics import topics  # half a megabyte, and only for this
+
+    return tuple(Document(title, text.strip(), "reference") for title, text in topics.items())
+
+
+def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) -> list[str]:
+    """The documents in a UTF-8 file.
+
+    **Arguments:**
+
+    - `path`: a `.jsonl` file with one JSON object per line, or any other file, read as plain text
+        in which blank lines separate documents.
+    - `field`: which entry of each JSON object is the text.
+    - `whole`: take a plain text file as one document, blank lines and all.
+
+    Raises `ValueError`, with the line where there is one, for a file that is not UTF-8, a line that
+    is no JSON object with a string in `field`, or a file without any text; `FileNotFoundError`
+    where there is no file.
+    """
+    path = Path(path)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}): convert it first") from error
+    if path.suffix == ".jsonl":
+        # Not splitlines(): JSON may hold other line separators as they are.
+        lines = enumerate(content.split("\n"), start=1)
+        texts = [_entry(path, number, line, field) for number, line in lines if line.strip()]
+    elif whole:
+        texts = [content]
+    else:
+        # A line of spaces is blank to whoever wrote the file.
+        paragraphs = itertools.groupby(content.split("\n"), key=lambda line: bool(line.strip()))
+        texts = ["\n".join(lines) for has_text, lines in paragraphs if has_text]
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise ValueError(f"{path} holds no text")
+    return texts
+
+
+def dataset_column(
+    name: str, column: str, *, split: str = "train", limit: int | None = None
+) -> list[str]:
+    """Texts of one column of a Hugging Face data set, in order, empty ones left out.
+
+    Reads row by row (`streaming=True`) and stops at `limit`, so that the beginning of a large data
+    set does not cost the whole of it. `name` is what `datasets.load_dataset` takes: a name on the
+    hub or a local directory of JSON, CSV, Parquet or text files.
+
+    Raises `ValueError` if there is no such column or no text in it, `TypeError` if it does not hold
+    text, and whatever `datasets` raises if there is no such data set or split.
+    """
+    from datasets import load_dataset  # type: ignore[import-untyped]
+
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    rows = load_dataset(name, split=split, streaming=True)
+    texts = (text for row in rows if (text := _cell(name, row, column)).strip())
+    found = list(itertools.islice(texts, limit))
+    if not found:
+        raise ValueError(f"column {column!r} of {name} ({split}) holds no text")
+    return found
+
+
+def _entry(path: Path, number: int, line: str, field: str) -> str:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+    if not isinstance(entry, dict) or not isinstance(entry.get(field), str):
+        keys = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+        raise ValueError(
+            f"{path}, line {number}: expected an object with a string under {field!r}, got {keys}; "
+            "name another field"
+        )
+    return entry[field]
+
+
+def _cell(name: str, row: dict[str, Any], column: str) -> str:
+    if column not in row:
+        raise ValueError(f"{name} has no column {column!r}; it has {', '.join(row)}")
+    if not isinstance(row[column], str):
+        raise TypeError(
+            f"column {column!r} of {name} holds {type(row[column]).__name__}, expected text"
+        )
+    return row[column]
