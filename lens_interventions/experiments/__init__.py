@@ -1,0 +1,17 @@
+"""Experiments: does it help a model to see the true next token?
+
+An experiment is a plan: settings, stages that turn into independent units of work, and an analysis
+of their rows. `run` carries it out on a model, in this process or on any executor, and keeps every
+finished unit in the directory of the run.
+"""
+
+from .model_source import Model as Model
+from .results import Analysis as Analysis
+from .results import Finding as Finding
+from .results import Result as Result
+from .results import load_result as load_result
+from .run import Experiment as Experiment
+from .run import run as run
+from .run_directory import RunDirectoryError as RunDirectoryError
+from .run_directory import read_tables as read_tables
+from .units import Unit as Unit

@@ -1,0 +1,57 @@
+"""Settings of a run as JSON: frozen dataclasses of plain values and tuples."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_values(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON keeps them: tuples become lists, dataclasses objects.
+
+    Raises `TypeError` for a field that JSON cannot hold.
+    """
+    return json.loads(canonical_json(asdict(settings)))
+
+
+def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The dataclass `kind` that `to_values` was given.
+
+    Raises `ValueError` for missing or unknown fields, naming them.
+    """
+    assert is_dataclass(kind)
+    expected = {field.name for field in fields(kind)}
+    if expected != set(values):
+        missing, unknown = sorted(expected - set(values)), sorted(set(values) - expected)
+        raise ValueError(
+            f"{kind.__name__}: missing {missing or 'none'}, unknown {unknown or 'none'}"
+        )
+    return kind(**{name: _tuples(value) for name, value in values.items()})
+
+
+def canonical_json(values: Any) -> str:
+    """JSON that is the same for the same values, whatever the order of their keys."""
+    return json.dumps(values, sort_keys=True, ensure_ascii=False)
+
+
+def digest(values: Any) -> str:
+    """SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+
+
+def differences(here: Any, there: Any, name: str = "") -> list[str]:
+    """Where two JSON values differ, one line each: `settings.layers: [3] here, [4] there`."""
+    if isinstance(here, Mapping) and isinstance(there, Mapping):
+        return [
+            line
+            for key in sorted({*here, *there})
+            for line in differences(here.get(key), there.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if here == there else [f"{name}: {json.dumps(here)} here, {json.dumps(there)} there"]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
