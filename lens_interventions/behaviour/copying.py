@@ -18,7 +18,8 @@ def copyable(
     back for the current token can find the next one behind it. The earlier pair may share the
     token `x[i]` ("a a a": the third is copyable). False at the last position.
 
-    `mask`: True at real tokens; a pair with padding in it is none.
+    `mask`: True at real tokens, which are contiguous in each row; a pair with padding in it is
+    none.
     """
     return pair_distance(tokens, mask=mask) > 0
 
@@ -62,12 +63,9 @@ def _previous_equal(
 ) -> Int[Tensor, "batch pos"]:
     """The last earlier position with the same key, both valid; -1 where there is none."""
     # A stable sort puts equal keys side by side in order of position: each one's left neighbour is
-    # the occurrence before it.
+    # the occurrence before it. Padding never lies between two of them, as it lies outside the text.
     order = keys.argsort(dim=1, stable=True)
     ordered, usable = keys.gather(1, order), valid.gather(1, order)
-    # Invalid entries would hide the valid ones to their left: they are sorted apart first.
-    apart = usable.to(torch.int8).argsort(dim=1, stable=True)
-    order, ordered, usable = (t.gather(1, apart) for t in (order, ordered, usable))
     same = (ordered[:, 1:] == ordered[:, :-1]) & usable[:, 1:] & usable[:, :-1]
     neighbours = torch.full_like(order, -1)
     neighbours[:, 1:] = torch.where(same, order[:, :-1], -1)
