@@ -1,0 +1,118 @@
+"""The lens costs little more than what it cannot do without: the forward and the unembedding.
+
+All residual points of the embedded default model, with top-5, ranks of the final top-1, the input
+and the next token, their log-probabilities, entropy, KL(final ‖ point) and KL(input ‖ point).
+"""
+
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
+
+import lens_interventions as li
+from benchmarks.common import in_turns, peak_memory, prose_tokens, ratio, report
+
+_ROWS = 128  # of logits at a time in the bare product: the fastest of 62, 124, 155 and 248
+
+
+@torch.no_grad()
+def ours(bridge: TransformerBridge, tokens: Tensor) -> None:
+    """`lens_interventions.logit_lens`, everything it gives by default."""
+    li.logit_lens(bridge, tokens)
+
+
+@torch.no_grad()
+def floor(bridge: TransformerBridge, tokens: Tensor) -> None:
+    """The model's forward, and every point's residual through the bare unembedding product."""
+    n_layers = bridge.cfg.n_layers
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers)]
+    names.append(f"blocks.{n_layers - 1}.hook_resid_post")
+    _, cache = bridge.run_with_cache(
+        tokens, names_filter=names, stop_at_layer=n_layers, return_type=None
+    )
+    weight = bridge.W_U.T
+    out = torch.empty(_ROWS, len(weight))
+    for start in range(0, tokens.shape[1], _ROWS):
+        for stream in cache.cache_dict.values():
+            rows = stream[0, start : start + _ROWS]
+            torch.mm(rows, weight.T, out=out[: len(rows)])
+
+
+@torch.no_grad()
+def transformer_lens_calls(bridge: TransformerBridge, tokens: Tensor) -> None:
+    """TransformerLens's `logit_lens` asked for what it can give: no divergences among it."""
+    following = tokens.roll(-1, dims=-1)
+    transformer_lens_logit_lens(bridge, tokens, positions=None, top_k=5)
+    last = transformer_lens_logit_lens(bridge, tokens, positions=None, top_k=1, layers=[-1])
+    for targets in (last.readout.top_ids[0, ..., 0], tokens, following):
+        transformer_lens_logit_lens(
+            bridge, tokens, positions=None, targets=targets, return_type="log_probs"
+        )
+
+
+@torch.no_grad()
+def materialized(bridge: TransformerBridge, tokens: Tensor) -> None:
+    """Every logit of every point at once, then the statistics, as one would write it first."""
+    logits = transformer_lens_logit_lens(bridge, tokens, positions=None).values
+    log_probs = logits.log_softmax(-1)
+    logits.topk(5)
+    following = tokens.roll(-1, dims=-1)
+    for ids in (logits[-1].argmax(-1), tokens, following):
+        target = logits.gather(-1, ids.expand(len(logits), *ids.shape)[..., None])
+        (logits > target).sum(-1)
+    (-log_probs.exp() * log_probs).sum(-1)
+    for reference in (log_probs[-1], log_probs[0]):
+        (reference.exp() * (reference - log_probs)).sum(-1)
+
+
+_IMPLEMENTATIONS = {
+    "forward and bare product": floor,
+    "lens_interventions": ours,
+    "TransformerLens, without KL": transformer_lens_calls,
+    "materialized": materialized,
+}
+
+
+def _memory(name: str, length: int) -> float:
+    bridge = li.load_model(device="cpu")
+    short, tokens = prose_tokens(bridge, 8), prose_tokens(bridge, length)
+    _IMPLEMENTATIONS[name](bridge, short)
+    return peak_memory(lambda: _IMPLEMENTATIONS[name](bridge, tokens))
+
+
+def main(
+    tokens: Annotated[int, typer.Option(help="length of the text")] = 512,
+    rounds: int = 3,
+    skip: Annotated[list[str] | None, typer.Option(help="implementations to leave out")] = None,
+    out: Path | None = None,
+) -> None:
+    """Print time, ratio to the floor and peak memory of each implementation."""
+    bridge = li.load_model(device="cpu")
+    ids = prose_tokens(bridge, tokens)
+    names = [name for name in _IMPLEMENTATIONS if name not in (skip or [])]
+    functions = {name: (lambda name=name: _IMPLEMENTATIONS[name](bridge, ids)) for name in names}
+    seconds = in_turns(functions, rounds)
+    rows = []
+    for name in names:
+        # A fresh process for each, as a peak is only seen the first time.
+        with get_context("spawn").Pool(1) as pool:
+            memory = pool.apply(_memory, (name, tokens))
+        rows.append(
+            {
+                "implementation": name,
+                "seconds": sorted(seconds[name])[rounds // 2],
+                "to the floor": ratio(seconds, name, names[0]),
+                "to ours": ratio(seconds, name, "lens_interventions"),
+                "peak MiB beyond the model": memory,
+            }
+        )
+    report(f"Lens statistics of {tokens} tokens, all points", rows, out)
+
+
+if __name__ == "__main__":
+    typer.run(main)
