@@ -46,7 +46,7 @@ def cached_residuals(
     for label in labels:
         found = [name for name in _names(label, n_layers) if name in cache.cache_dict]
         if found:
-            stream = cache.cache_dict[found[0]]
+            stream = cache.cache_dict[found[0]].to(bridge.cfg.device)
             streams[label] = stream if cache.has_batch_dim else stream[None]
         elif label == INPUT:
             with torch.no_grad(), without_hooks(bridge.hook_points()):

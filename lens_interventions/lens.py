@@ -5,7 +5,7 @@
 (Belrose et al. 2023).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.slice import Slice
 
 from .activations import cached_batch, cached_residuals
-from .adapter import Norm, has_temporary_hooks, readout, residuals
+from .adapter import Norm, has_temporary_hooks, readout, residual_chunks
 from .points import FINAL, INPUT, PointSelection, point_layer, select_points
 from .reduction import ChunkReducer, default_chunk_size
 from .token_batch import TextOrTokens, TokenBatch, token_batch, token_ids, token_strings
@@ -108,7 +108,7 @@ def logit_lens(
     needed = select_points(n_layers, list(dict.fromkeys([*labels, FINAL, INPUT, compare])))
     if isinstance(text_or_tokens, ActivationCache):
         batch = cached_batch(bridge, text_or_tokens, tokens, attention_mask)
-        streams = cached_residuals(bridge, text_or_tokens, batch, needed)
+        chunks = iter([(0, cached_residuals(bridge, text_or_tokens, batch, needed))])
     else:
         if tokens is not None:
             raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
@@ -122,8 +122,7 @@ def logit_lens(
                     "to the right: pad on the right, or pass the ActivationCache of a hooked run"
                 )
             batch = batch.right_padded()
-        streams = dict(zip(needed, residuals(bridge, batch, needed), strict=True))
-    _require_finite(streams, batch)
+        chunks = residual_chunks(bridge, batch, needed)
 
     watched = token_ids(bridge, watch)
     following = _next_tokens(bridge, batch, next_token)
@@ -140,7 +139,7 @@ def logit_lens(
         "next": following[cells.row, cells.column][:, None],
         "watched": torch.tensor(watched, dtype=torch.long).expand(len(cells.row), -1),
     }
-    statistics = _read_rows(reducer, streams, cells, targets, labels, lens, n_layers, progress)
+    statistics = _read_rows(reducer, chunks, cells, targets, labels, lens, n_layers, progress)
     if compare == FINAL:
         names = [name for name in statistics if "final" in name]
         statistics |= {name.replace("final", "compare"): statistics[name] for name in names}
@@ -172,7 +171,7 @@ class _Cells:
 
 def _read_rows(
     reducer: ChunkReducer,
-    streams: Mapping[str, Float[Tensor, "batch pos d_model"]],
+    chunks: Iterable[tuple[int, Mapping[str, Float[Tensor, "batch chunk d_model"]]]],
     cells: _Cells,
     targets: Mapping[str, Int[Tensor, "row target"]],
     labels: tuple[str, ...],
@@ -180,32 +179,31 @@ def _read_rows(
     n_layers: int,
     progress: bool,
 ) -> dict[str, Tensor]:
-    """Every statistic as `[point, row]` or `[point, row, k]`, chunk by chunk."""
+    """Every statistic as `[point, row]` or `[point, row, k]`, from chunks of columns."""
     device = reducer.readout.weight.device
     targets = {name: ids.to(device) for name, ids in targets.items()}
-    starts = range(0, len(cells.row), reducer.rows)
     collected: dict[str, Tensor] = {}
-    for start in tqdm(starts, disable=not progress, unit="chunk", desc="lens"):
-        part = slice(start, start + reducer.rows)
-        index = cells.row[part], cells.column[part]
-        piece = {
-            label: stream[tuple(i.to(stream.device) for i in index)].to(device)
-            for label, stream in streams.items()
-        }
-        if lens is not None:
-            piece = {
-                label: residual if label == FINAL else lens(residual, point_layer(label, n_layers))
-                for label, residual in piece.items()
-            }
-        # A missing next token (-1) is read as token 0, and taken out below.
-        ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
-        for label, values in reducer.reduce(piece, ids):
-            if label in labels:
-                for name, value in values.items():
-                    if name not in collected:
-                        shape = (len(labels), len(cells.row), *value.shape[1:])
-                        collected[name] = value.new_empty(shape)
-                    collected[name][labels.index(label), part] = value
+    with tqdm(total=len(cells.row), disable=not progress, unit="pos", desc="lens") as bar:
+        for first, streams in chunks:
+            _require_finite(streams, cells, first)
+            width = next(iter(streams.values())).shape[1]
+            here = ((cells.column >= first) & (cells.column < first + width)).nonzero()[:, 0]
+            for part in here.split(reducer.rows):
+                row, column = cells.row[part], cells.column[part] - first
+                piece = {label: stream[row, column] for label, stream in streams.items()}
+                for label, residual in piece.items():
+                    if lens is not None and label != FINAL:
+                        piece[label] = lens(residual, point_layer(label, n_layers))
+                # A missing next token (-1) is read as token 0, and taken out below.
+                ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
+                for label, values in reducer.reduce(piece, ids):
+                    if label in labels:
+                        for name, value in values.items():
+                            if name not in collected:
+                                shape = (len(labels), len(cells.row), *value.shape[1:])
+                                collected[name] = value.new_empty(shape)
+                            collected[name][labels.index(label), part] = value
+                bar.update(len(part))
     missing = targets["next"] < 0
     collected["next_rank"].masked_fill_(missing, -1)
     collected["next_log_prob"].masked_fill_(missing, torch.nan)
@@ -243,14 +241,17 @@ def _check_options(
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
 
 
-def _require_finite(streams: Mapping[str, Tensor], batch: TokenBatch) -> None:
-    finite = [stream.isfinite().all(-1).to(batch.mask.device) for stream in streams.values()]
-    broken = ~torch.stack(finite) & batch.mask
+def _require_finite(streams: Mapping[str, Tensor], cells: _Cells, first: int) -> None:
+    finite = torch.stack([stream.isfinite().all(-1) for stream in streams.values()])
+    real = torch.zeros_like(finite[0])
+    inside = (cells.column >= first) & (cells.column < first + real.shape[1])
+    real[cells.row[inside], cells.column[inside] - first] = True
+    broken = ~finite & real
     if broken.any():
         point, row, pos = broken.nonzero()[0].tolist()
         raise ValueError(
             f"the residual stream is not finite (NaN or infinite) first at {list(streams)[point]}, "
-            f"prompt {row}, position {pos}: look for a hook that writes such values, or a "
+            f"prompt {row}, position {first + pos}: look for a hook that writes such values, or a "
             "half-precision overflow"
         )
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 from transformer_lens import ActivationCache
 from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
+from transformers import DynamicCache
 
+from lens_interventions import adapter
 from lens_interventions.lens import logit_lens
 from tests import reference
 from tests.clean import left_as_found
@@ -223,6 +225,35 @@ def test_the_chunk_size_changes_nothing(chunk_size):
     whole, cut = logit_lens(bridge, TOKENS), logit_lens(bridge, TOKENS, chunk_size=chunk_size)
     for name, value in whole.tensors().items():
         torch.testing.assert_close(cut.tensors()[name], value, rtol=0, atol=1e-9, equal_nan=True)
+
+
+def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
+    """Beyond a length the blocks run on chunks, with a cache of keys and values."""
+    texts = TOKENS.repeat(1, 3)
+    whole = logit_lens(bridge, texts)
+    monkeypatch.setattr(adapter, "_WHOLE", 16)
+    monkeypatch.setattr(adapter, "_CHUNK_ROWS", 14)
+    chunked = logit_lens(bridge, texts)
+    for name, value in whole.tensors().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(
+                chunked.tensors()[name], value, rtol=0, atol=SHAPE_ATOL, equal_nan=True
+            )
+
+
+class _EmptyCache(DynamicCache):
+    """As with transformers 5.24, where the attention of TransformerLens 4.3 fills no cache."""
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        return key_states, value_states
+
+
+def test_an_empty_cache_is_noticed(monkeypatch):
+    bridge = shared_bridge("llama")
+    whole = logit_lens(bridge, TOKENS)
+    monkeypatch.setattr(adapter, "_WHOLE", 8)
+    monkeypatch.setattr(adapter, "DynamicCache", _EmptyCache)
+    torch.testing.assert_close(logit_lens(bridge, TOKENS).entropy, whole.entropy)
 
 
 def test_a_translator_is_applied_below_the_last_point():
