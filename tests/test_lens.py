@@ -244,7 +244,7 @@ def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
 class _EmptyCache(DynamicCache):
     """As with transformers 5.24, where the attention of TransformerLens 4.3 fills no cache."""
 
-    def update(self, key_states, value_states, *args, **kwargs):
+    def update(self, key_states, value_states, *_args, **_kwargs):
         return key_states, value_states
 
 
