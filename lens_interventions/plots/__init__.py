@@ -1,0 +1,14 @@
+"""Figures of what a lens read: results in, plotly figures out, nothing shown or saved.
+
+- `plot`: a statistic over layers and tokens, the post's figure
+- `plot_position`: one position through the layers, as lines
+- `plot_side_by_side`: two trajectories of the same tokens, and their difference
+- `plot_aggregate`: means over many texts, with bands
+- `save`: write a figure as .html, .png, .svg or .json
+"""
+
+from .aggregate_curves import plot_aggregate as plot_aggregate
+from .export import save as save
+from .heatmap import plot as plot
+from .position import plot_position as plot_position
+from .side_by_side import plot_side_by_side as plot_side_by_side

@@ -1,0 +1,85 @@
+"""Figures as files: an HTML page that opens offline, an image, or plotly's JSON."""
+
+import html
+import importlib.util
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+SUFFIXES = (".html", ".json", ".png", ".svg")
+CONFIG = {"displaylogo": False, "responsive": True, "scrollZoom": False, "typesetMath": False}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+</head>
+<body style="margin: 0; background: {background}">
+<div style="overflow-x: auto">{figure}</div>
+</body>
+</html>
+"""
+_WIDTH = 1000  # pixels of an image, for figures that otherwise fit their place
+_SHARP_WIDTH = 4000  # up to which images have two pixels for each of the figure's
+
+
+def save(figure: "go.Figure", path: str | Path) -> None:
+    """Write a figure to a file, as its suffix says.
+
+    `.html` is one page that opens offline, with plotly.js inside (5 MB); wide figures scroll.
+    `.png` and `.svg` need kaleido (`pip install "lens-interventions[figures]"`) and an installed
+    Chrome, Chromium or Edge. `.json` is plotly's own format.
+
+    Raises `ValueError` for another suffix, `RuntimeError` where kaleido or a browser is missing,
+    `OSError` where the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"cannot save a figure as {path.name!r}: use one of {', '.join(SUFFIXES)}")
+    if suffix == ".html":
+        path.write_text(_page(figure), encoding="utf-8")
+    elif suffix == ".json":
+        path.write_text(figure.to_json(), encoding="utf-8")
+    else:
+        path.write_bytes(_image(figure, suffix.removeprefix(".")))
+
+
+def figure_html(figure: "go.Figure", *, div_id: str | None = None, plotlyjs: bool = False) -> str:
+    """A figure as a `<div>` and its script, with plotly.js itself or without."""
+    return figure.to_html(full_html=False, include_plotlyjs=plotlyjs, div_id=div_id, config=CONFIG)
+
+
+def _page(figure: "go.Figure") -> str:
+    title = re.sub(r"<br>.*|<[^>]*>", "", figure.layout.title.text or "lens_interventions")
+    background = figure.layout.template.layout.paper_bgcolor or "white"
+    return _PAGE.format(
+        title=html.escape(html.unescape(title)),
+        background=background,
+        figure=figure_html(figure, plotlyjs=True),
+    )
+
+
+def _image(figure: "go.Figure", image_format: str) -> bytes:
+    if importlib.util.find_spec("kaleido") is None:
+        raise RuntimeError(
+            f"saving .{image_format} needs kaleido: pip install 'lens-interventions[figures]', or "
+            "save as .html"
+        )
+    from kaleido.errors import BrowserClosedError, BrowserFailedError
+
+    width = figure.layout.width or _WIDTH
+    scale = 2 if width <= _SHARP_WIDTH else 1
+    try:
+        return figure.to_image(format=image_format, width=width, scale=scale)
+    except (RuntimeError, BrowserFailedError, BrowserClosedError) as error:
+        raise RuntimeError(
+            f"saving .{image_format} needs Chrome, Chromium or Edge, and none started: install one "
+            "(on Debian: apt install chromium), or name it in the variable BROWSER_PATH, or save "
+            f"as .html. ({str(error).strip().splitlines()[0]})"
+        ) from error

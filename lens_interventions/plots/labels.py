@@ -1,0 +1,40 @@
+"""Tokens as people can see them: white space marked, control characters named, long ones cut."""
+
+import html
+import re
+import unicodedata
+
+_MARKS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "\\r", "\u00a0": "⍽"}
+_RUN = re.compile(r"([·␣⏎⇥⍽])\1{3,}")
+
+
+def visible(text: str) -> str:
+    """A token's text with everything in it visible.
+
+    A space becomes `·`, or `␣` in a token of nothing but spaces; a newline `⏎`, a tab `⇥`, a
+    carriage return `\\r`, a no-break space `⍽`. Runs of four or more are counted (`␣×8`). Control
+    and invisible characters become `<U+200B>`. A token that is only part of a character decodes to
+    `�` and stays so; empty text becomes `∅`.
+    """
+    shown = "".join(_MARKS.get(character) or _named(character) for character in text)
+    if not text.strip(" "):
+        shown = "␣" * len(text)
+    if text and unicodedata.category(text[0]) in ("Mn", "Me"):
+        shown = "◌" + shown  # a combining mark needs something to sit on
+    return _RUN.sub(lambda run: f"{run[1]}×{len(run[0])}", shown) or "∅"
+
+
+def shorten(text: str, width: int) -> str:
+    """`text`, or its beginning and `…`, in at most `width` characters."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def markup(text: str) -> str:
+    """`text` for a plotly figure, which reads HTML tags, entities and TeX between dollar signs."""
+    return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def _named(character: str) -> str:
+    if unicodedata.category(character) in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"):
+        return f"<U+{ord(character):04X}>"
+    return character

@@ -1,0 +1,277 @@
+"""A grid of coloured cells with tokens on both sides: the drawing that heat maps are made of."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from .colours import DARK_INK, LIGHT_INK, ColourScale, prefers_dark_ink
+from .labels import markup, shorten
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+LABEL_WIDTH = 16  # characters of a token beside the axes
+_LABEL_FONT, _SMALL_LABEL_FONT = 12, 10
+_TEXT_CELL = 34  # pixels; narrower cells have no text
+_OUTLINE = 0.44  # half the side of an outline, in cells
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What to draw: everything as it will appear, nothing left to look up.
+
+    Attributes:
+        places: `[row, column]`, position of each value on `scale`; NaN leaves the cell empty.
+        scale: colours of the places.
+        ticks: places and texts of the colour bar's ticks.
+        bar_title: beside the colour bar.
+        texts: `[row][column]`, in the cells.
+        outlined: `[row, column]`.
+        rows: labels from the bottom up.
+        inputs: labels below the columns.
+        outputs: labels above the columns; empty texts for none.
+        hover_template, hover_data: see `hover`.
+    """
+
+    places: Float[np.ndarray, "row column"]
+    scale: ColourScale
+    ticks: tuple[list[float], list[str]]
+    bar_title: str
+    texts: tuple[tuple[str, ...], ...]
+    outlined: Bool[np.ndarray, "row column"]
+    rows: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    hover_template: str
+    hover_data: list
+
+
+@dataclass(frozen=True)
+class CellSize:
+    """Pixels of a cell."""
+
+    width: float
+    height: float
+
+    @property
+    def font(self) -> float | None:
+        """Size of the text in a cell, None where none fits."""
+        return None if self.width < _TEXT_CELL else min(12.0, 7 + self.width / 16)
+
+    @property
+    def characters(self) -> int:
+        """How many characters fit into a cell."""
+        return int(self.width / (0.56 * (self.font or self.width)))
+
+    @property
+    def label_font(self) -> int:
+        """Size of the tokens beside the axes, which are tilted and so need the cell's width."""
+        return _LABEL_FONT if self.width >= 22 else _SMALL_LABEL_FONT
+
+
+def cell_size(columns: int, *, width: float | None = None, budget: float = 1240) -> CellSize:
+    """A size at which `columns` cells read well: with text while some fits into `budget` pixels.
+
+    Raises `ValueError` for a `width` that leaves nothing to see.
+    """
+    if width is None:
+        width = min(64.0, budget / columns)
+        if columns <= 48:
+            width = max(width, 40.0)
+        width = max(width, 17.0)
+    elif width < 2:
+        raise ValueError(f"cells must be at least 2 pixels wide, got {width}")
+    return CellSize(width, 22.0 if width >= _TEXT_CELL else 16.0)
+
+
+def label_extent(labels: tuple[str, ...], size: CellSize) -> float:
+    """Pixels that tilted labels take beside their axis, in either direction."""
+    longest = max((min(len(label), LABEL_WIDTH) for label in labels), default=0)
+    return 0.75 * (0.62 * size.label_font * longest) + 14
+
+
+def draw(
+    figure: "go.Figure",
+    panel: Panel,
+    *,
+    size: CellSize,
+    axis: int,
+    x_domain: tuple[float, float],
+    y_domain: tuple[float, float],
+    bar: dict[str, Any] | None,
+) -> None:
+    """Add a panel to a figure.
+
+    Its columns are the numbers 0, 1, ... with tokens as tick texts: repeated tokens stay columns of
+    their own. `axis` counts panels from 0 and numbers their axes: `x`, `x2` (above) and `y` for the
+    first. `bar` places the colour bar; None for none.
+    """
+    import plotly.graph_objects as go
+
+    x, top, y = _axis(2 * axis + 1), _axis(2 * axis + 2), _axis(axis + 1)
+    places, texts = panel.ticks
+    figure.add_trace(
+        go.Heatmap(
+            z=[_numbers(row) for row in panel.places],
+            xaxis=f"x{x}",
+            yaxis=f"y{y}",
+            zmin=panel.scale.low,
+            zmax=panel.scale.high if panel.scale.high > panel.scale.low else panel.scale.low + 1,
+            colorscale=_colorscale(panel.scale),
+            xgap=1 if size.width > 8 else 0,
+            ygap=1,
+            customdata=panel.hover_data,
+            hovertemplate=panel.hover_template,
+            hoverongaps=True,
+            showscale=bar is not None,
+            colorbar={
+                "title": {"text": panel.bar_title, "side": "right"},
+                "tickvals": places,
+                "ticktext": texts,
+                "thickness": 14,
+                "outlinewidth": 0,
+                "ypad": 0,
+                **(bar or {}),
+            },
+        )
+    )
+    # An invisible point: plotly draws an axis only where a trace uses it.
+    figure.add_trace(
+        go.Scatter(
+            x=[0],
+            y=[0],
+            xaxis=f"x{top}",
+            yaxis=f"y{y}",
+            mode="markers",
+            marker_opacity=0,
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    for ink, chosen in _inks(panel).items():
+        _draw_outlines(figure, panel.outlined & chosen, ink, f"x{x}", f"y{y}")
+        if size.font is not None:
+            _draw_texts(figure, panel, chosen, ink, size, f"x{x}", f"y{y}")
+    columns, rows = len(panel.inputs), len(panel.rows)
+    shared = {
+        "tickmode": "array",
+        "tickvals": list(range(columns)),
+        "tickangle": -45,
+        "tickfont": {"size": size.label_font},
+        "range": [-0.5, columns - 0.5],
+        "showgrid": False,
+        "domain": x_domain,
+        "ticklabelstandoff": 2,
+    }
+    figure.update_layout(
+        {
+            f"xaxis{x}": {
+                **shared,
+                "ticktext": _labels(panel.inputs),
+                "anchor": f"y{y}",
+                "side": "bottom",
+            },
+            f"xaxis{top}": {
+                **shared,
+                "ticktext": _labels(panel.outputs),
+                "anchor": f"y{y}",
+                "overlaying": f"x{x}",
+                "matches": f"x{x}",
+                "side": "top",
+            },
+            f"yaxis{y}": {
+                "tickmode": "array",
+                "tickvals": list(range(rows)),
+                "ticktext": list(panel.rows),
+                "tickfont": {"size": 11},
+                "range": [-0.5, rows - 0.5],
+                "showgrid": False,
+                "domain": y_domain,
+                "anchor": f"x{x}",
+                "ticklabelstandoff": 4,
+            },
+        }
+    )
+
+
+def _axis(number: int) -> str:
+    return "" if number == 1 else str(number)
+
+
+def _colorscale(scale: ColourScale) -> list[list]:
+    stops = scale.stops
+    return [[i / (len(stops) - 1), stop] for i, stop in enumerate(stops)]
+
+
+def _labels(texts: tuple[str, ...]) -> list[str]:
+    return [markup(shorten(text, LABEL_WIDTH)) for text in texts]
+
+
+def _inks(panel: Panel) -> dict[str | None, Bool[np.ndarray, "row column"]]:
+    """The cells to be written in each ink; None, the text's own colour, where a cell is empty."""
+    empty = np.isnan(panel.places)
+    dark = prefers_dark_ink(panel.scale.rgb(panel.places))
+    return {DARK_INK: dark & ~empty, LIGHT_INK: ~dark & ~empty, None: empty}
+
+
+def _draw_outlines(
+    figure: "go.Figure", cells: Bool[np.ndarray, "row column"], ink: str | None, x: str, y: str
+) -> None:
+    """All outlines of one ink as a single line, broken between cells."""
+    import plotly.graph_objects as go
+
+    if not cells.any():
+        return
+    row, column = np.nonzero(cells)
+    corners = _OUTLINE * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1], [np.nan, np.nan]])
+    figure.add_trace(
+        go.Scatter(
+            x=_numbers((column[:, None] + corners[:, 0]).ravel()),
+            y=_numbers((row[:, None] + corners[:, 1]).ravel()),
+            xaxis=x,
+            yaxis=y,
+            mode="lines",
+            line={"color": ink, "width": 1.6},
+            hoverinfo="skip",
+            showlegend=False,
+            name="outline",
+        )
+    )
+
+
+def _numbers(values: Float[np.ndarray, " value"]) -> list[float | None]:
+    return [None if math.isnan(value) else round(value, 4) for value in values.tolist()]
+
+
+def _draw_texts(
+    figure: "go.Figure",
+    panel: Panel,
+    cells: Bool[np.ndarray, "row column"],
+    ink: str | None,
+    size: CellSize,
+    x: str,
+    y: str,
+) -> None:
+    import plotly.graph_objects as go
+
+    places = [(r, c) for r, c in np.argwhere(cells).tolist() if panel.texts[r][c]]
+    if not places:
+        return
+    font = {"size": size.font} | ({"color": ink} if ink else {})
+    figure.add_trace(
+        go.Scatter(
+            x=[column for _, column in places],
+            y=[row for row, _ in places],
+            xaxis=x,
+            yaxis=y,
+            mode="text",
+            text=[markup(shorten(panel.texts[r][c], size.characters)) for r, c in places],
+            textfont=font,
+            hoverinfo="skip",
+            showlegend=False,
+            name="guesses",
+        )
+    )
