@@ -2,6 +2,8 @@ from . import behaviour as behaviour
 from . import intervals as intervals
 from . import materials as materials
 from . import verdicts as verdicts
+from .affine import AffineLens as AffineLens
+from .affine import fit_affine_lens as fit_affine_lens
 from .aggregate import LensAggregate as LensAggregate
 from .aggregate import lens_over as lens_over
 from .intervention import BoundPatch as BoundPatch

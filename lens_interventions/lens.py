@@ -19,6 +19,7 @@ from transformer_lens.utilities.slice import Slice
 
 from .activations import cached_batch, cached_residuals
 from .adapter import Norm, has_temporary_hooks, readout, residual_chunks
+from .affine import AffineLens
 from .points import FINAL, INPUT, PointSelection, point_layer, select_points
 from .reduction import ChunkReducer, default_chunk_size
 from .token_batch import TextOrTokens, TokenBatch, token_batch, token_ids, token_strings
@@ -99,6 +100,8 @@ def logit_lens(
     (see `lens_interventions.adapter.require_readable`) or input that does not fit it.
     """
     read = readout(bridge, norm=norm)
+    if isinstance(lens, AffineLens):
+        lens.require_fits(bridge)
     n_layers = int(bridge.cfg.n_layers)
     labels = select_points(
         n_layers, points, every=every, include_input=include_input, incl_mid=incl_mid
