@@ -1,0 +1,188 @@
+"""From rows to correlations, means by rarity, verdicts and figures."""
+
+import numpy as np
+import pandas as pd
+
+from ...intervals import Interval, mean_intervals
+from ...verdicts import verdict
+from ..results import Analysis, Finding, Tables
+from .correlations import copy_correlation, token_correlation
+from .figures import draw
+from .settings import PreservationSettings
+from .token_rows import ACROSS, NET, RARITY, RAW, SURPRISE, WITHIN, TokenRows, later, token_rows
+
+_PREDICTORS = {
+    "rarity": (RARITY, None),
+    "surprise": (SURPRISE, None),
+    "rarity, surprise held fixed": (RARITY, SURPRISE),
+    "surprise, rarity held fixed": (SURPRISE, RARITY),
+}
+
+
+def analyse(settings: PreservationSettings, rows: Tables) -> Analysis:
+    """The analysis of a run."""
+    tokens = token_rows(rows["tokens"], rows["counts"])
+    items = rows["templates"]
+    findings = (*_token_findings(tokens, settings), _template_finding(items, settings))
+    tables = {
+        "correlations": correlations(tokens, settings),
+        "by_quantile": by_quantile(tokens, settings),
+        "copying": copying_correlations(items, settings),
+    }
+    return Analysis(tables, findings, draw)
+
+
+def correlations(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFrame:
+    """Rank correlation of preservation with rarity and surprise, at every point."""
+    found = []
+    for kind, kept in tokens.kept.items():
+        for name, (x, given) in _PREDICTORS.items():
+            for point, label in enumerate(tokens.labels):
+                interval = token_correlation(tokens, kept[point], x, given, settings.resampling)
+                found.append(
+                    {
+                        "preservation": kind,
+                        "correlated_with": name,
+                        "point": label,
+                        "estimate": interval.estimate,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "n": interval.n,
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def by_quantile(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFrame:
+    """Mean preservation of tokens sorted into equal parts by rarity and by surprise."""
+    documents, of = np.unique(tokens.document, return_inverse=True)
+    found = []
+    for by, values in ((RARITY, tokens.rarity), (SURPRISE, tokens.surprise)):
+        edges = np.quantile(values, np.arange(1, settings.quantiles) / settings.quantiles)
+        part = np.searchsorted(edges, values, side="right")
+        for kind, kept in tokens.kept.items():
+            usable = np.isfinite(kept[0])
+            for quantile in np.unique(part):
+                here = usable & (part == quantile)
+                counts = np.bincount(of[here], minlength=len(documents)).astype(np.float64)
+                totals = np.stack(
+                    [np.bincount(of[here], row[here], minlength=len(documents)) for row in kept]
+                )
+                intervals = mean_intervals(
+                    totals,
+                    np.broadcast_to(counts, totals.shape),
+                    rng=settings.resampling.rng(),
+                    level=settings.resampling.level,
+                    n_resamples=settings.resampling.n_resamples,
+                )
+                for label, interval in zip(tokens.labels, intervals, strict=True):
+                    found.append(
+                        {
+                            "sorted_by": by,
+                            "preservation": kind,
+                            "quantile": int(quantile) + 1,
+                            "from_nats": float(values[here].min()) if here.any() else np.nan,
+                            "to_nats": float(values[here].max()) if here.any() else np.nan,
+                            "point": label,
+                            "estimate": interval.estimate,
+                            "low": interval.low,
+                            "high": interval.high,
+                            "n": interval.n,
+                        }
+                    )
+    return pd.DataFrame(found)
+
+
+def copying_correlations(items: pd.DataFrame, settings: PreservationSettings) -> pd.DataFrame:
+    """Rank correlation over templates of preservation at the first occurrence with copying."""
+    found = []
+    for comparison in (ACROSS, WITHIN):
+        for label in items["label"].drop_duplicates():
+            here = items[items["label"] == label]
+            kept = -here["log_rank"].to_numpy(dtype=np.float64)
+            interval = copy_correlation(here, kept, comparison, settings.resampling)
+            found.append(
+                {
+                    "templates": comparison,
+                    "point": label,
+                    "estimate": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "n": interval.n,
+                }
+            )
+    return pd.DataFrame(found)
+
+
+_TOKENS = (
+    "{n:,} tokens of {documents} documents. The {kept} of the input token, averaged over the "
+    "points {first} to {last} (the upper half without the output), against its {x}: Spearman's "
+    "correlation, partial, with its {given} held fixed. Documents are resampled. "
+)
+_NET = (
+    "The log-probability counts relative to the one that the same points give the same token at a "
+    "position of another document, where it is not the input: otherwise whatever makes the lens "
+    "favour common tokens everywhere would pass for preservation, or hide it. "
+)
+_KEPT = {RAW: "rank (log of one plus it)", NET: "log-probability"}
+_POSITIVE = "Positive: the larger the {x}, the better preserved."
+_X = {RARITY: "unigram surprisal", SURPRISE: "surprisal in context"}
+_QUESTIONS = (
+    ("Does rarity help a token to keep a high rank in later layers, as the post saw it?", RAW),
+    ("Does rarity help a token to be preserved, beyond how likely it seems anywhere?", NET),
+    (
+        "Does being unexpected help a token to be preserved, beyond how likely it seems anywhere?",
+        NET,
+    ),
+)
+_TEMPLATE = (
+    "{n} templates of {words} words. The rank of the word's tokens at its first occurrence (as "
+    "above) against the log-probability of the whole word where it is due again. Spearman's "
+    "correlation after the means of each word and of each sentence are taken out, since some words "
+    "and sentences are easier in both respects. Words are resampled. Positive: better preserved, "
+    "better copied."
+)
+
+
+def _token_findings(tokens: TokenRows, settings: PreservationSettings) -> list[Finding]:
+    findings = []
+    points = later(tokens.labels)
+    for (question, kind), (x, given) in zip(
+        _QUESTIONS, ((RARITY, SURPRISE), (RARITY, SURPRISE), (SURPRISE, RARITY)), strict=True
+    ):
+        kept = tokens.kept[kind][points].mean(axis=0)
+        interval = token_correlation(tokens, kept, x, given, settings.resampling)
+        method = (_TOKENS + (_NET if kind == NET else "") + _POSITIVE).format(
+            kept=_KEPT[kind],
+            n=int(np.isfinite(kept).sum()),
+            documents=interval.n,
+            first=tokens.labels[points[0]],
+            last=tokens.labels[points[-1]],
+            x=_X[x],
+            given=_X[given],
+        )
+        findings.append(_finding(question, interval, method, "correlation", settings))
+    return findings
+
+
+def _template_finding(items: pd.DataFrame, settings: PreservationSettings) -> Finding:
+    labels = tuple(items["label"].drop_duplicates())
+    chosen = items[items["label"].isin([labels[i] for i in later(labels)])]
+    one = items[items["label"] == labels[0]].set_index("item")
+    kept = -chosen.groupby("item")["log_rank"].mean().loc[one.index].to_numpy(dtype=np.float64)
+    interval = copy_correlation(one.reset_index(), kept, WITHIN, settings.resampling)
+    question = "Does better preservation where a word stands first help to copy it later?"
+    method = _TEMPLATE.format(n=len(one), words=interval.n)
+    return _finding(question, interval, method, "copying", settings)
+
+
+def _finding(
+    question: str, interval: Interval, method: str, figure: str, settings: PreservationSettings
+) -> Finding:
+    judged = verdict(
+        interval,
+        smallest_effect=settings.smallest_correlation,
+        lower_is_better=False,
+        units="rank correlation",
+    )
+    return Finding(question, judged, method, figure)

@@ -1,0 +1,154 @@
+"""Rank correlations of tokens, resampled by document."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from ...intervals import Interval
+from ..contrasts import Resampling
+from .token_rows import RARITY, SURPRISE, WITHIN, TokenRows
+
+# Resamples worked on at once.
+_BATCH = 250
+
+
+def spearman_interval(
+    y: Float[np.ndarray, " token"],
+    x: Float[np.ndarray, " token"],
+    clusters: np.ndarray,
+    resampling: Resampling,
+    *,
+    given: Float[np.ndarray, " token"] | None = None,
+) -> Interval:
+    """Spearman's correlation of y and x over all tokens, with an interval over clusters.
+
+    With `given`, the partial correlation: of what is left of both when the ranks of `given` have
+    been regressed out, `(r_yx - r_yz r_xz) / sqrt((1 - r_yz^2)(1 - r_xz^2))`.
+
+    Whole clusters are drawn with replacement (`scipy.stats.bootstrap`, BCa, or percentile where it
+    is undefined). Ranks are those of the full sample, so that a resample is a weighted sum of each
+    cluster's moments.
+    """
+    names, of = np.unique(clusters, return_inverse=True)
+    variables = [_standard_ranks(v) for v in (y, x, *(() if given is None else (given,)))]
+    moments: list[np.ndarray] = [np.bincount(of, minlength=len(names)).astype(np.float64)]
+    moments += [np.bincount(of, v, minlength=len(names)) for v in variables]
+    moments += [
+        np.bincount(of, a * b, minlength=len(names))
+        for i, a in enumerate(variables)
+        for b in variables[i:]
+    ]
+    n_variables = len(variables)
+
+    def statistic(*sums: np.ndarray, axis: int) -> np.ndarray:
+        return _correlation([s.sum(axis) for s in sums], n_variables)
+
+    estimate = float(_correlation([m.sum() for m in moments], n_variables))
+    n, level = len(names), resampling.level
+    if n < 2 or not np.isfinite(estimate):
+        return Interval(estimate, float("nan"), float("nan"), level, "none", n)
+    for method in ("BCa", "percentile"):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends = stats.bootstrap(
+                moments,
+                statistic,
+                paired=True,
+                vectorized=True,
+                axis=-1,
+                batch=_BATCH,
+                n_resamples=resampling.n_resamples,
+                confidence_level=level,
+                method=method,
+                rng=resampling.rng(),
+            ).confidence_interval
+        if np.isfinite([ends.low, ends.high]).all():
+            return Interval(estimate, float(ends.low), float(ends.high), level, method, n)
+    return Interval(estimate, float("nan"), float("nan"), level, "none", n)
+
+
+def token_correlation(
+    tokens: TokenRows,
+    kept: Float[np.ndarray, " token"],
+    x: str,
+    given: str | None,
+    resampling: Resampling,
+) -> Interval:
+    """How preservation goes with rarity or surprise; tokens without a value left out."""
+    usable = np.isfinite(kept)
+    values = {RARITY: tokens.rarity[usable], SURPRISE: tokens.surprise[usable]}
+    return spearman_interval(
+        kept[usable],
+        values[x],
+        tokens.document[usable],
+        resampling,
+        given=None if given is None else values[given],
+    )
+
+
+def copy_correlation(
+    items: pd.DataFrame,
+    kept: Float[np.ndarray, " item"],
+    comparison: str,
+    resampling: Resampling,
+) -> Interval:
+    """How preservation at the first occurrence goes with copying at the second; by word."""
+    copied = items["copy_log_prob"].to_numpy(dtype=np.float64)
+    if comparison == WITHIN:
+        # Near and far are different sentences.
+        words = (items["group"] + " " + items["said"]).to_numpy()
+        sentences = (items["group"] + " " + items["frame"] + " " + items["distance"]).to_numpy()
+        kept, copied = (doubly_centred(values, words, sentences) for values in (kept, copied))
+    return spearman_interval(copied, kept, items["said"].to_numpy(), resampling)
+
+
+def doubly_centred(
+    values: Float[np.ndarray, " item"], rows: np.ndarray, columns: np.ndarray
+) -> Float[np.ndarray, " item"]:
+    """Values minus the means of their row and of their column, by least squares.
+
+    What is left varies neither with the row alone nor with the column alone. Repeats until both
+    kinds of means vanish, since not every row need have every column.
+    """
+    left = np.asarray(values, dtype=np.float64)
+    _, row = np.unique(rows, return_inverse=True)
+    _, column = np.unique(columns, return_inverse=True)
+    for _ in range(200):
+        before = left
+        for of in (row, column):
+            left = left - (np.bincount(of, left) / np.bincount(of))[of]
+        if np.abs(left - before).max() < 1e-12:
+            break
+    return left
+
+
+def _standard_ranks(values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
+    ranked = stats.rankdata(values)
+    # Centred and scaled, so that sums of squares lose no digits.
+    return (ranked - ranked.mean()) / max(float(ranked.std()), 1e-300)
+
+
+def _correlation(sums: Sequence[np.ndarray], n_variables: int) -> np.ndarray:
+    """Pearson's correlation of the first two variables, given the third if there is one."""
+    count, means = sums[0], [s / sums[0] for s in sums[1 : 1 + n_variables]]
+    products = iter(sums[1 + n_variables :])
+    covariance = {
+        (i, j): next(products) / count - means[i] * means[j]
+        for i in range(n_variables)
+        for j in range(i, n_variables)
+    }
+
+    def correlation(i: int, j: int) -> np.ndarray:
+        variances = np.maximum(covariance[i, i] * covariance[j, j], 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return covariance[i, j] / np.sqrt(variances)
+
+    plain = correlation(0, 1)
+    if n_variables == 2:
+        return plain
+    with_third, third_with = correlation(0, 2), correlation(1, 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest = np.sqrt((1 - with_third**2) * (1 - third_with**2))
+        return (plain - with_third * third_with) / rest

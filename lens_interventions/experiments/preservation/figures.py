@@ -1,0 +1,56 @@
+"""Figures of the preservation experiment, from its tables."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ..line_figures import Axes, curves
+from ..results import Figures, Tables
+from .token_rows import NET, RAW
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def draw(tables: Tables) -> Figures:
+    """Correlation by point, mean rank by rarity and surprise, and copying."""
+    correlations = tables["correlations"]
+    return {
+        "correlation": curves(
+            {
+                f"preserved: {kind}": rows
+                for kind, rows in correlations.groupby("preservation", sort=False)
+            },
+            Axes("point", "estimate", "correlated_with", "residual point", "rank correlation"),
+            title="Preservation of the input token against its rarity and its surprise",
+        ),
+        "rank_by_rarity": _by_quantile(tables["by_quantile"], "rarity"),
+        "rank_by_surprise": _by_quantile(tables["by_quantile"], "surprise"),
+        "copying": curves(
+            {"": tables["copying"]},
+            Axes("point", "estimate", "templates", "residual point", "rank correlation"),
+            title="Preserved at the first occurrence, copied at the second?",
+        ),
+    }
+
+
+def _by_quantile(table: pd.DataFrame, by: str) -> "go.Figure":
+    rows = table[table["sorted_by"] == by]
+    names = {
+        row.quantile: f"{row.from_nats:.1f} to {row.to_nats:.1f} nats"
+        for row in rows[rows["preservation"] == RAW].itertuples()
+    }
+    rows = rows.assign(tokens=rows["quantile"].map(names))
+    ranks = rows[rows["preservation"] == RAW]
+    # -log(1 + rank) becomes a rank again: a geometric mean.
+    ranks = ranks.assign(**{name: -ranks[name] for name in ("estimate", "low", "high")})
+    ranks = ranks.rename(columns={"low": "high", "high": "low"})
+    views = {
+        "log(1 + rank) of the input token": ranks,
+        "log-prob above the same token's elsewhere": rows[rows["preservation"] == NET],
+    }
+    return curves(
+        views,
+        Axes("point", "estimate", "tokens", "residual point", "mean"),
+        title=f"The input token by layer, tokens sorted by {by}",
+    )

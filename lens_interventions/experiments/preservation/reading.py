@@ -1,0 +1,164 @@
+"""Units: how each residual point ranks the tokens that were its input, and tokens that were not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...adapter import readout, residual_chunks
+from ...points import FINAL, select_points
+from ...reduction import default_chunk_size
+from ...statistics import ranks
+from ...token_batch import TokenBatch, token_batch
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What every point makes of some tokens.
+
+    Attributes:
+        rank: `[point, row, target]`, zero-based.
+        log_prob: `[point, row, target]`, nats.
+    """
+
+    rank: Int[np.ndarray, "point row target"]
+    log_prob: Float[np.ndarray, "point row target"]
+
+
+def read_ranking(
+    bridge: TransformerBridge,
+    streams: Sequence[Float[Tensor, "row d_model"]],
+    targets: Int[Tensor, "row target"],
+) -> Ranking:
+    """Rank target tokens of each row in the readout of every stream."""
+    read = readout(bridge)
+    size = default_chunk_size(read.weight)
+    found: list[tuple[Tensor, Tensor]] = []
+    for stream in streams:
+        parts = []
+        for start in range(0, len(targets), size):
+            part = slice(start, start + size)
+            logits = read(stream[part])
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            log_probs = logits.gather(-1, targets[part]) - logits.logsumexp(-1, keepdim=True)
+            parts.append((ranks(logits, targets[part]), log_probs))
+        found.append((torch.cat([r for r, _ in parts]), torch.cat([p for _, p in parts])))
+    return Ranking(
+        torch.stack([r for r, _ in found]).cpu().numpy(),
+        torch.stack([p for _, p in found]).double().cpu().numpy(),
+    )
+
+
+def point_streams(
+    bridge: TransformerBridge, batch: TokenBatch, points: Sequence[str]
+) -> dict[str, Float[Tensor, "batch pos d_model"]]:
+    """The residual stream of whole texts at some points."""
+    chunks = [streams for _, streams in residual_chunks(bridge, batch, points)]
+    return {label: torch.cat([chunk[label] for chunk in chunks], dim=1) for label in points}
+
+
+def points_read(bridge: TransformerBridge, every: int) -> tuple[str, ...]:
+    """Labels of the points of a run; the last, which gives surprisals, is always among them."""
+    return select_points(int(bridge.cfg.n_layers), every=every)
+
+
+def measure_tokens(
+    bridge: TransformerBridge, documents: Sequence[Mapping], every: int
+) -> pd.DataFrame:
+    """A row per token and point: its rank and log-prob there, and at another document's position.
+
+    The first token of a text is left out: nothing came before it, so it has no surprisal.
+    `elsewhere_` values are NaN where the other position belongs to the same document or holds the
+    same token: it must be one where the token is not the input.
+    """
+    batch = token_batch(bridge, [list(document["tokens"]) for document in documents])
+    points = points_read(bridge, every)
+    streams = point_streams(bridge, batch, points)
+    row, column = batch.mask.nonzero(as_tuple=True)
+    row, column = row[column > 0], column[column > 0]
+    own = batch.tokens[row, column]
+    half = len(own) // 2
+    asked = torch.stack([own, own.roll(-half)], dim=-1)
+    rows = [streams[label][row, column] for label in points]
+    ranking = read_ranking(bridge, rows, asked)
+    # What a position says of another's token is filed with that token.
+    elsewhere_rank = np.roll(ranking.rank[..., 1], half, axis=-1).astype(np.float64)
+    elsewhere_log_prob = np.roll(ranking.log_prob[..., 1], half, axis=-1)
+    unfit = (row == row.roll(half)) | (own == own.roll(half))
+    elsewhere_rank[:, unfit.cpu().numpy()] = np.nan
+    elsewhere_log_prob[:, unfit.cpu().numpy()] = np.nan
+
+    before = streams[FINAL][row, column - 1]
+    surprisal = -read_ranking(bridge, [before], own[:, None]).log_prob[0, :, 0]
+    clusters = np.array([document["cluster"] for document in documents])
+    n_points, n_rows = len(points), len(own)
+    return pd.DataFrame(
+        {
+            "document": np.tile(clusters[row.cpu().numpy()], n_points),
+            "position": np.tile(column.cpu().numpy(), n_points),
+            "token": np.tile(own.cpu().numpy(), n_points),
+            "surprisal": np.tile(surprisal, n_points),
+            "point": np.repeat(np.arange(n_points), n_rows),
+            "label": np.repeat(np.array(points), n_rows),
+            "rank": ranking.rank[..., 0].ravel(),
+            "log_prob": ranking.log_prob[..., 0].ravel(),
+            "elsewhere_rank": elsewhere_rank.ravel(),
+            "elsewhere_log_prob": elsewhere_log_prob.ravel(),
+        }
+    )
+
+
+def measure_templates(
+    bridge: TransformerBridge, items: Sequence[Mapping], every: int
+) -> pd.DataFrame:
+    """A row per template and point: how the word is kept where it stands first, and copied later.
+
+    `log_rank` is the mean of log(1 + rank) over the word's tokens at its first occurrence,
+    `log_prob` the mean of their log-probs there; `copy_log_prob` the log-probability of the whole
+    word at its second.
+    """
+    texts = [[*item["prefix"], *item["word"]] for item in items]
+    batch = token_batch(bridge, texts)
+    points = points_read(bridge, every)
+    streams = point_streams(bridge, batch, points)
+    row = torch.tensor([i for i, item in enumerate(items) for _ in item["word"]])
+    first = torch.tensor([p for item in items for p in item["first"]])
+    second = torch.tensor(
+        [len(item["prefix"]) + n for item in items for n in range(len(item["word"]))]
+    )
+    at_first = [streams[label][row, first] for label in points]
+    own = batch.tokens[row, first][:, None]
+    kept = read_ranking(bridge, at_first, own)
+    copied = read_ranking(
+        bridge, [streams[FINAL][row, second - 1]], batch.tokens[row, second][:, None]
+    )
+    item_of = row.numpy()
+    sizes = np.bincount(item_of, minlength=len(items))
+
+    def means(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " item"]:
+        return np.bincount(item_of, values, minlength=len(items)) / sizes
+
+    copy_log_prob = means(copied.log_prob[0, :, 0]) * sizes
+    frames = [
+        pd.DataFrame(
+            {
+                **{name: [item[name] for item in items] for name in ITEM_COLUMNS},
+                "pieces": sizes,
+                "copy_log_prob": copy_log_prob,
+                "point": index,
+                "label": label,
+                "log_rank": means(np.log1p(kept.rank[index, :, 0])),
+                "log_prob": means(kept.log_prob[index, :, 0]),
+            }
+        )
+        for index, label in enumerate(points)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+ITEM_COLUMNS = ("item", "group", "frame", "said", "frequency", "distance")

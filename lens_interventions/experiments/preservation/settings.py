@@ -1,0 +1,60 @@
+"""What a run of the preservation experiment measures."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..contrasts import Resampling
+
+Preset = Literal["quick", "full"]
+
+
+@dataclass(frozen=True)
+class PreservationSettings:
+    """Settings of the preservation experiment; `PreservationSettings.preset` makes them.
+
+    Attributes:
+        texts: where text comes from: "python_reference", "prose", a path, or a data set, as in the
+            copying experiment.
+        documents: of each text, up to how many.
+        document_tokens: how many tokens of each document are read, from its beginning.
+        every: every how many residual points are read; the last always is.
+        quantiles: into how many equal parts tokens are sorted by rarity and by surprise.
+        template_words: how many words of each frequency in each group of templates.
+        batch: documents to a unit of work, at least 2: a token is also looked for in another
+            document of the batch, where it is not the input.
+        template_batch: templates to a unit of work.
+        smallest_correlation: the smallest rank correlation worth talking about.
+        resampling: of the intervals.
+        seed: of the choice of documents.
+    """
+
+    texts: tuple[str, ...] = ("python_reference", "prose")
+    documents: int = 40
+    document_tokens: int = 384
+    every: int = 1
+    quantiles: int = 5
+    template_words: int = 4
+    batch: int = 4
+    template_batch: int = 48
+    smallest_correlation: float = 0.1
+    resampling: Resampling = field(default_factory=lambda: Resampling(n_resamples=1999))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 2 or self.documents < 2:
+            raise ValueError(
+                f"a token is looked for in another document too: batch={self.batch} and "
+                f"documents={self.documents} must be at least 2"
+            )
+
+    @classmethod
+    def preset(cls, name: Preset) -> "PreservationSettings":
+        """ "quick" reads about 5,000 tokens at every third point, "full" 20,000 at all.
+
+        Raises `ValueError` for another name.
+        """
+        if name == "quick":
+            return cls(documents=20, document_tokens=128, every=3, template_words=2)
+        if name == "full":
+            return cls()
+        raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")

@@ -1,0 +1,126 @@
+"""What is read in a run: documents, counts of their tokens, templates."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from ... import materials
+from ...materials import Template
+from ..copying.sequences import beginning, read_documents, token_list
+from ..results import Tables
+from ..units import Unit
+from .reading import measure_templates, measure_tokens
+from .settings import PreservationSettings
+
+
+def plan(
+    bridge: TransformerBridge, settings: PreservationSettings, _rows: Tables
+) -> Sequence[Unit]:
+    """All units of the experiment."""
+    documents = chosen_documents(bridge, settings)
+    items = template_items(bridge, settings)
+    counts = [
+        Unit("counts", f"{number:02d}", count_tokens, {"source": source})
+        for number, source in enumerate(settings.texts)
+    ]
+    readings = [
+        Unit(
+            "tokens",
+            f"{number:03d}",
+            measure_tokens,
+            {"documents": part, "every": settings.every},
+        )
+        for number, part in enumerate(_parts(documents, settings.batch, at_least=2))
+    ]
+    templates = [
+        Unit(
+            "templates",
+            f"{number:03d}",
+            measure_templates,
+            {"items": part, "every": settings.every},
+        )
+        for number, part in enumerate(_parts(items, settings.template_batch))
+    ]
+    return [*counts, *readings, *templates]
+
+
+def count_tokens(bridge: TransformerBridge, source: str) -> pd.DataFrame:
+    """How often each token occurs in each document of a source, whole documents."""
+    rows = [
+        (f"{source}: {document.title}", token, count)
+        for document in read_documents(source)
+        for token, count in sorted(Counter(token_list(bridge, document.text)).items())
+    ]
+    found = pd.DataFrame(rows, columns=["document", "token", "count"])
+    return found.assign(d_vocab=int(bridge.cfg.d_vocab))
+
+
+def chosen_documents(
+    bridge: TransformerBridge, settings: PreservationSettings
+) -> list[dict[str, Any]]:
+    """The beginnings of documents drawn from each source, a BOS in front."""
+    rng = np.random.default_rng([settings.seed, 3])
+    found = []
+    for source in settings.texts:
+        documents = read_documents(source)
+        for index in rng.permutation(len(documents))[: settings.documents]:
+            body = token_list(bridge, documents[index].text)[: settings.document_tokens - 1]
+            tokens = [*beginning(bridge), *body]
+            if len(tokens) > 2:
+                found.append({"cluster": f"{source}: {documents[index].title}", "tokens": tokens})
+    return found
+
+
+def template_items(
+    bridge: TransformerBridge, settings: PreservationSettings
+) -> list[dict[str, Any]]:
+    """Templates with their word's tokens and the positions of its first occurrence.
+
+    Only those whose word is spelled with the same tokens at both places.
+    """
+    found = []
+    start = list(beginning(bridge))
+    for number, item in enumerate(materials.templates()):
+        if not _wanted(item, settings.template_words):
+            continue
+        word = token_list(bridge, item.continuation)
+        prefix = [*start, *token_list(bridge, item.prefix)]
+        at = item.prefix.index(item.continuation) if item.continuation in item.prefix else 0
+        n_before = len(start) + (len(token_list(bridge, item.prefix[:at])) if at else 0)
+        first = list(range(n_before, n_before + len(word)))
+        if prefix[n_before : n_before + len(word)] == word and first[0] > 0:
+            found.append(
+                {
+                    "item": number,
+                    "group": item.group,
+                    "frame": item.frame,
+                    "said": item.word,
+                    "frequency": item.frequency,
+                    "distance": item.distance,
+                    "prefix": prefix,
+                    "word": word,
+                    "first": first,
+                }
+            )
+    return found
+
+
+def _wanted(item: Template, n_words: int) -> bool:
+    words = dict.fromkeys(
+        other.word
+        for other in materials.templates()
+        if (other.group, other.frequency) == (item.group, item.frequency)
+    )
+    return list(words).index(item.word) < n_words
+
+
+def _parts(items: Sequence[Any], size: int, *, at_least: int = 1) -> list[list[Any]]:
+    """Consecutive parts of `size`; a last one that is too small joins the one before."""
+    parts = [list(items[start : start + size]) for start in range(0, len(items), size)]
+    if len(parts) > 1 and len(parts[-1]) < at_least:
+        parts[-2:] = [parts[-2] + parts[-1]]
+    return parts
