@@ -1,0 +1,21 @@
+"""`lens-interventions report`: one page about finished runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Directories of runs, or with runs below them.")
+    ],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Its title.")] = (
+        "Does seeing the true next token help?"
+    ),
+) -> None:
+    """Write one self-contained HTML page about finished experiments."""
+    from ..report import report as write_report
+
+    typer.echo(f"wrote {write_report(runs, out=out, title=title)}")
