@@ -6,6 +6,9 @@ from .affine import AffineLens as AffineLens
 from .affine import fit_affine_lens as fit_affine_lens
 from .aggregate import LensAggregate as LensAggregate
 from .aggregate import lens_over as lens_over
+from .generated_text import Generation as Generation
+from .generated_text import GenerationStep as GenerationStep
+from .generation import generate as generate
 from .intervention import BoundPatch as BoundPatch
 from .intervention import NextTokenPatch as NextTokenPatch
 from .lens import Lens as Lens

@@ -1,0 +1,40 @@
+"""Which keys each row attends to, in the form in which the models of transformers take it."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+
+def additive_masks(
+    bridge: TransformerBridge,
+    visible: Bool[Tensor, "batch row key"],
+    distance: Int[Tensor, "row key"],
+    dtype: torch.dtype,
+) -> Float[Tensor, "batch 1 row key"] | dict[str, Float[Tensor, "batch 1 row key"]]:
+    """The mask to add to attention scores, or one for each kind of layer in models that mix them.
+
+    **Arguments:**
+
+    - `visible`: which keys a row attends to, before the model's own sliding windows. The batch
+        may be 1, for all.
+    - `distance`: the row's position minus the key's. Windows are cut by it, not by place in the
+        sequence, so that they hold whatever rows a cache has.
+    - `dtype`: of the residual stream.
+    """
+    model: Any = bridge.original_model
+    config = model.config.get_text_config(decoder=True)
+    window = getattr(config, "sliding_window", None)
+    within = visible if window is None else visible & (distance < window)
+
+    def additive(seen: Bool[Tensor, "batch row key"]) -> Float[Tensor, "batch 1 row key"]:
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if not kinds:
+        return additive(within)
+    masks = {kind: additive(within if kind == "sliding_attention" else visible) for kind in kinds}
+    return masks if len(kinds) > 1 else masks.popitem()[1]
