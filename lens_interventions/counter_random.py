@@ -35,6 +35,11 @@ def random_integers(
     return random_bits(seed, *counters) % high
 
 
+def random_uniform(seed: int, *counters: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+    """Uniform numbers in (0, 1), in float64."""
+    return _uniform(random_bits(seed, *counters))
+
+
 def random_normal(
     size: int, seed: int, *counters: Int[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape {size}"]:
