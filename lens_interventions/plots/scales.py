@@ -15,8 +15,8 @@ from .colours import ColourScale
 Unit = Literal["logit", "rank", "nats", "log-prob"]
 
 # Where the colours of ranks and divergences stop, as in the post.
-RANK_LIMIT, INPUT_RANK_LIMIT, KL_LIMIT = 100, 1000, 30
-LOG_PROB_LIMIT = -20
+RANK_LIMIT, INPUT_RANK_LIMIT, KL_LIMIT = 100.0, 1000.0, 30.0
+LOG_PROB_LIMIT = -20.0
 _RANK_TICKS = (0, 1, 3, 10, 30, 100, 300, 1000)
 
 
@@ -92,15 +92,15 @@ def round_steps(low: float, high: float) -> list[float]:
 
 
 def _divergence(reference: str, *, title: str = "KL({} ‖ layer)", limit: float = KL_LIMIT) -> Scale:
-    return Scale(title.format(reference), "nats", "magma", 0, limit, show_input=True)
+    return Scale(title.format(reference), "nats", "magma", 0.0, limit, show_input=True)
 
 
-def _rank(of: str, *, limit: int = RANK_LIMIT, show_input: bool = False) -> Scale:
-    return Scale(f"Rank of {of}", "rank", "cividis", 0, limit, show_input)
+def _rank(of: str, *, limit: float = RANK_LIMIT, show_input: bool = False) -> Scale:
+    return Scale(f"Rank of {of}", "rank", "cividis", 0.0, limit, show_input)
 
 
 def _log_prob(of: str, *, show_input: bool = False) -> Scale:
-    return Scale(f"Log-probability of {of}", "log-prob", "viridis", LOG_PROB_LIMIT, 0, show_input)
+    return Scale(f"Log-probability of {of}", "log-prob", "viridis", LOG_PROB_LIMIT, 0.0, show_input)
 
 
 _FINAL, _INPUT, _NEXT = "the final top guess", "the input token", "the next token"
@@ -120,7 +120,7 @@ SCALES: dict[str, Scale] = {
     "next_log_prob": _log_prob(_NEXT),
     "compare_log_prob": _log_prob(_COMPARE),
     "watched_log_prob": _log_prob(_TOKEN),
-    "entropy": Scale("Entropy of each layer's distribution", "nats", "magma", 0),
+    "entropy": Scale("Entropy of each layer's distribution", "nats", "magma", 0.0),
     "log_normalizer": Scale("Log of the sum of the exponentials of all logits", "nats", "viridis"),
     "kl_final": _divergence("final"),
     "kl_input": _divergence("input"),
