@@ -1,5 +1,6 @@
 """Rank correlations of tokens, resampled by document."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ from .token_rows import RARITY, SURPRISE, WITHIN, TokenRows
 
 # Resamples worked on at once.
 _BATCH = 250
+
+# Sums over a resample, or over the sample itself.
+Numbers = np.ndarray | np.float64
 
 
 def spearman_interval(
@@ -43,7 +47,7 @@ def spearman_interval(
     ]
     n_variables = len(variables)
 
-    def statistic(*sums: np.ndarray, axis: int) -> np.ndarray:
+    def statistic(*sums: np.ndarray, axis: int) -> Numbers:
         return _correlation([s.sum(axis) for s in sums], n_variables)
 
     estimate = float(_correlation([m.sum() for m in moments], n_variables))
@@ -51,8 +55,10 @@ def spearman_interval(
     if n < 2 or not np.isfinite(estimate):
         return Interval(estimate, float("nan"), float("nan"), level, "none", n)
     for method in ("BCa", "percentile"):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ends = stats.bootstrap(
+        # Where BCa is undefined scipy warns and returns nan.
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            ends = stats.bootstrap(  # type: ignore[call-overload]
                 moments,
                 statistic,
                 paired=True,
@@ -130,7 +136,7 @@ def _standard_ranks(values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " 
     return (ranked - ranked.mean()) / max(float(ranked.std()), 1e-300)
 
 
-def _correlation(sums: Sequence[np.ndarray], n_variables: int) -> np.ndarray:
+def _correlation(sums: Sequence[Numbers], n_variables: int) -> Numbers:
     """Pearson's correlation of the first two variables, given the third if there is one."""
     count, means = sums[0], [s / sums[0] for s in sums[1 : 1 + n_variables]]
     products = iter(sums[1 + n_variables :])
@@ -140,7 +146,7 @@ def _correlation(sums: Sequence[np.ndarray], n_variables: int) -> np.ndarray:
         for j in range(i, n_variables)
     }
 
-    def correlation(i: int, j: int) -> np.ndarray:
+    def correlation(i: int, j: int) -> Numbers:
         variances = np.maximum(covariance[i, i] * covariance[j, j], 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             return covariance[i, j] / np.sqrt(variances)

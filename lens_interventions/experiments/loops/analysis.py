@@ -1,0 +1,172 @@
+"""From rows to the tables, verdicts and figures of the loops experiment."""
+
+from dataclasses import dataclass
+
+from ...intervals import Interval, share_difference_interval
+from ...verdicts import verdict
+from ..conditions import NO_PATCH, Arm, Cell
+from ..contrasts import Measure, Totals, contrast, totals_of
+from ..copying.sequences import REPORT, SELECTION
+from ..results import Analysis, Finding, Tables
+from .choice import (
+    LOOPED,
+    REP,
+    again_totals,
+    best_control,
+    loops_cell,
+    loss_totals,
+    round_cell,
+    sample_totals,
+)
+from .figures import draw
+from .rules import GREEDY
+from .settings import LoopsSettings
+from .tables import condition_table, escape_table, grid_table, noticing_table, survival_table
+from .texts import shown_samples
+
+
+def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
+    """The analysis of a run."""
+    chosen = Choice.of(rows, settings)
+    tables = {
+        "conditions": condition_table(rows, settings),
+        "survival": survival_table(rows, settings),
+        "grid": grid_table(rows, settings),
+        "escape": escape_table(rows, settings),
+        "noticing": noticing_table(rows["noticing"], settings),
+        "samples": shown_samples(rows["samples"], chosen.control, settings),
+    }
+    findings = (
+        _share_finding(rows, chosen, settings),
+        _rep_finding(rows, chosen, settings),
+        _escape_finding(rows, chosen, settings),
+    )
+    return Analysis(tables, findings, draw)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the selection half chose.
+
+    Attributes:
+        cell, control: for sampling.
+        round_cell, round_control: for the way out of a repeated passage.
+    """
+
+    cell: Cell
+    control: Arm
+    round_cell: Cell
+    round_control: Arm
+
+    @classmethod
+    def of(cls, rows: Tables, settings: LoopsSettings) -> "Choice":
+        """The choice, from rows of the selection half alone."""
+        cell, round_at = loops_cell(rows, settings), round_cell(rows, settings)
+        greedy = _greedy(rows, LOOPED, SELECTION)
+        again = again_totals(rows, SELECTION)
+        return cls(
+            cell,
+            best_control(greedy, cell, rows, settings),
+            round_at,
+            best_control(again, round_at, rows, settings),
+        )
+
+
+_CHOSEN = (
+    " The cell of the patch ({cell}) and the best control ({control}) were chosen on the other "
+    "half of the {material}, among those that raise the loss on held-out prose by at most "
+    "{budget:g} nats (or, where none does, as that with the lowest loss). Loss here: {losses}."
+)
+
+
+def _share_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
+    greedy = _greedy(rows, LOOPED, REPORT)
+    true = Arm.at(chosen.cell)
+    interval = share_difference_interval(
+        greedy.of(true) > 0, greedy.of(chosen.control) > 0, level=settings.resampling.level
+    )
+    method = (
+        f"Share of {interval.n} prompts whose greedy continuation, up to {settings.new_tokens} "
+        f"tokens, ends in an exact loop, paired by prompt: {_means(greedy, true, chosen.control)}."
+        + _how_chosen(rows, chosen.cell, chosen.control, "prompts", settings)
+    )
+    return _finding(
+        "Does seeing the true token help greedy decoding to stay out of loops?",
+        interval,
+        method,
+        "loop_share",
+        settings,
+    )
+
+
+def _rep_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
+    greedy = _greedy(rows, REP, REPORT)
+    true = Arm.at(chosen.cell)
+    interval = contrast(greedy, true, chosen.control, settings.resampling).interval
+    method = (
+        f"rep-4, the share of 4-grams that repeat another of the same sample, of the same "
+        f"{interval.n} samples: {_means(greedy, true, chosen.control)}. Prompts are resampled."
+        + _how_chosen(rows, chosen.cell, chosen.control, "prompts", settings)
+    )
+    return _finding(
+        "Does seeing the true token help greedy decoding to repeat itself less?",
+        interval,
+        method,
+        "frontier",
+        settings,
+    )
+
+
+def _escape_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
+    again = again_totals(rows, REPORT)
+    true = Arm.at(chosen.round_cell)
+    interval = contrast(again, true, chosen.round_control, settings.resampling).interval
+    method = (
+        f"Probability that free running at temperature 1 says a passage exactly once more after it "
+        f"was said k times, mean over k = 1 to {settings.rounds - 1} and {interval.n} passages, "
+        f"which are resampled: {_means(again, true, chosen.round_control)}."
+        + _how_chosen(rows, chosen.round_cell, chosen.round_control, "passages", settings)
+    )
+    return _finding(
+        "Does seeing the true token help the model out of a passage that was repeated?",
+        interval,
+        method,
+        "escape",
+        settings,
+    )
+
+
+def _how_chosen(
+    rows: Tables, cell: Cell, control: Arm, material: str, settings: LoopsSettings
+) -> str:
+    losses = loss_totals(rows, REPORT)
+    return _CHOSEN.format(
+        cell=cell,
+        control=control.source,
+        material=material,
+        budget=settings.loss_budget,
+        losses=_means(losses, Arm.at(cell), control),
+    )
+
+
+def _means(totals: Totals, true: Arm, control: Arm) -> str:
+    named = (("no patch", NO_PATCH), ("true", true), (control.source, control))
+    return ", ".join(f"{name} {totals.mean(arm):.3g}" for name, arm in named)
+
+
+def _greedy(rows: Tables, measure: str, half: str) -> Totals:
+    samples = rows["samples"]
+    greedy = sample_totals(samples[samples["rule"] == str(GREEDY)])
+    return totals_of(greedy, Measure(measure), half)
+
+
+def _finding(
+    question: str, interval: Interval, method: str, figure: str, settings: LoopsSettings
+) -> Finding:
+    judged = verdict(
+        interval,
+        smallest_effect=settings.smallest_share,
+        lower_is_better=True,
+        units="of samples" if figure == "loop_share" else "",
+    )
+    return Finding(question, judged, method, figure)

@@ -1,0 +1,88 @@
+"""What the selection half chooses: the cells of the patch, and the best control."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ..conditions import CONTROLS, NO_PATCH, Arm, Cell
+from ..contrasts import Measure, Totals, totals_of
+from ..copying.sequences import SELECTION
+from ..results import Tables
+from .cost import LOSS
+from .repetition import AGAIN
+from .rules import GREEDY
+from .settings import LoopsSettings
+
+LOOPED, REP = "looped", "rep-4"
+
+
+def loops_cell(rows: Tables, settings: LoopsSettings) -> Cell:
+    """Where the true source leaves the fewest greedy samples in a loop, within the loss budget.
+
+    Of equals, the cell with the lowest mean rep-4, then the one with the lowest loss.
+    """
+    samples = sample_totals(rows["search"])
+    looped, rep = (totals_of(samples, Measure(name), SELECTION) for name in (LOOPED, REP))
+    losses = loss_totals(rows, SELECTION)
+    arms = affordable([a for a in looped.arms if a.source == "true"], losses, settings.loss_budget)
+    return min(arms, key=lambda arm: (looped.mean(arm), rep.mean(arm), losses.mean(arm))).cell
+
+
+def round_cell(rows: Tables, settings: LoopsSettings) -> Cell:
+    """Where the true source makes another round least likely, within the loss budget."""
+    again, losses = again_totals(rows, SELECTION), loss_totals(rows, SELECTION)
+    arms = affordable([a for a in again.arms if a.source == "true"], losses, settings.loss_budget)
+    return min(arms, key=again.mean).cell
+
+
+def best_control(outcome: Totals, cell: Cell, rows: Tables, settings: LoopsSettings) -> Arm:
+    """The control at a cell with the lowest outcome on the selection half, within the budget."""
+    controls = [Arm.at(cell, source) for source in CONTROLS]
+    arms = affordable(controls, loss_totals(rows, SELECTION), settings.loss_budget)
+    return min(arms, key=outcome.mean)
+
+
+def affordable(arms: Sequence[Arm], losses: Totals, budget: float) -> list[Arm]:
+    """Arms whose loss exceeds the unpatched model's by no more than `budget`.
+
+    Where none is left, the one with the smallest loss.
+    """
+    limit = losses.mean(NO_PATCH) + budget
+    within = [arm for arm in arms if losses.mean(arm) <= limit]
+    return within or [min(arms, key=losses.mean)]
+
+
+def loss_totals(rows: Tables, half: str) -> Totals:
+    """Losses of the arms on one half of the documents."""
+    losses = rows["loss"]
+    return totals_of(losses[losses["rule"] == str(GREEDY)], Measure(LOSS), half)
+
+
+def again_totals(rows: Tables, half: str, k: int | None = None) -> Totals:
+    """Probability of another round, over all k or after k rounds."""
+    tags = frozenset() if k is None else frozenset({f"k-{k}"})
+    return totals_of(rows["rounds"], Measure(AGAIN, tags), half)
+
+
+def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
+    """Samples as rows of sums, one of each measure for each prompt.
+
+    A sample of fewer than four tokens has no 4-gram, and no rep-4.
+    """
+    arms = samples[["source", "layer", "strength", "mode"]]
+    common = {
+        "half": samples["half"],
+        "sequence": samples["prompt"],
+        "cluster": samples["prompt"].astype(str),
+        "category": samples["rule"].str.replace(" ", "_"),
+    }
+    parts = [
+        arms.assign(
+            **common,
+            measure=measure,
+            total=samples[column].fillna(0).astype(float),
+            count=samples[column].notna().astype(int),
+        )
+        for measure, column in ((LOOPED, "looped"), (REP, "rep_4"))
+    ]
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,182 @@
+"""Figures of the loops experiment, from its tables."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ...plots.colours import LINES
+from ...plots.theme import template
+from ..copying.sequences import REPORT
+from ..grid_figure import effect_heatmaps
+from ..line_figures import Axes, curves
+from ..results import Figures, Tables
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
+
+
+def draw(tables: Tables) -> Figures:
+    """Loop shares, survival, the frontier against loss, the grid, escape, and noticing."""
+    conditions = tables["conditions"]
+    return {
+        "loop_share": _shares(conditions[conditions["prompts"] == REPORT]),
+        "survival": _survival(tables["survival"]),
+        "frontier": _frontier(conditions[conditions["prompts"] == REPORT]),
+        "grid": effect_heatmaps(
+            tables["grid"], title="True next token minus no patch, by layer and strength"
+        ),
+        "escape": curves(
+            {"": tables["escape"]},
+            Axes(
+                "rounds_said",
+                "estimate",
+                "condition",
+                "rounds said",
+                "probability of another round",
+                {"rangemode": "tozero"},
+            ),
+            title="Going round once more after k rounds",
+        ),
+        "noticing": _noticing(tables["noticing"]),
+    }
+
+
+def _shares(conditions: pd.DataFrame) -> "go.Figure":
+    import plotly.graph_objects as go
+
+    rows = conditions.iloc[::-1]
+    figure = go.Figure(
+        go.Scatter(
+            x=rows["loop_share"].tolist(),
+            y=[_wrapped(name) for name in rows["condition"]],
+            mode="markers",
+            marker={"size": 9, "color": [_colour(name, conditions) for name in rows["family"]]},
+            error_x=_bars(rows, "loop_share", "loop_low", "loop_high"),
+            text=[_describe(row) for row in rows.to_dict("records")],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        template=template("light"),
+        title=_title("Share of samples that end in a loop"),
+        height=120 + 34 * len(rows),
+        margin={"l": 8, "r": 16, "t": 48, "b": 48},
+        xaxis={"tickformat": ".0%", "range": [-0.02, 1.02]},
+        yaxis={"automargin": True, "tickfont": {"size": 11}},
+    )
+    return figure
+
+
+def _survival(table: pd.DataFrame) -> "go.Figure":
+    greedy = table["condition"].str.endswith("greedy")
+    penalised = table["family"] == "repetition penalty"
+    views = {
+        "greedy": table[greedy],
+        "sampled, and other rules": table[~greedy & ~penalised],
+        "repetition penalty": table[penalised | (table["family"] == "no patch")],
+    }
+    return curves(
+        {name: rows for name, rows in views.items() if not rows.empty},
+        Axes(
+            "token",
+            "estimate",
+            "condition",
+            "token",
+            "share without a loop",
+            {"tickformat": ".0%", "range": [0, 1.02]},
+        ),
+        title="Samples that have not entered a loop",
+    )
+
+
+def _frontier(conditions: pd.DataFrame) -> "go.Figure":
+    """Loop share and rep-4 against the loss on held-out text; a line per family."""
+    import plotly.graph_objects as go
+
+    from ..line_figures import add_buttons
+
+    views = (
+        ("share ending in a loop", "loop_share", "loop_low", "loop_high"),
+        ("rep-4", "rep_4", "rep_4_low", "rep_4_high"),
+    )
+    traces, owner = [], []
+    for name, value, low, high in views:
+        for place, (family, rows) in enumerate(conditions.groupby("family", sort=False)):
+            ordered = rows.sort_values("loss")
+            traces.append(
+                go.Scatter(
+                    x=ordered["loss"].tolist(),
+                    y=ordered[value].tolist(),
+                    error_x=_bars(ordered, "loss", "loss_low", "loss_high", width=0),
+                    error_y=_bars(ordered, value, low, high, width=0),
+                    mode="markers" if family == "controls" else "lines+markers",
+                    name=str(family),
+                    visible=name == views[0][0],
+                    marker={"size": 9, "symbol": _MARKERS[place % len(_MARKERS)]},
+                    line={"color": _colour(str(family), conditions), "width": 1.5},
+                    text=[_describe(row) for row in ordered.to_dict("records")],
+                    hovertemplate="%{text}<extra></extra>",
+                )
+            )
+            owner.append(name)
+    figure = go.Figure(traces)
+    figure.update_layout(
+        template=template("light"),
+        title=_title("What leaving loops costs: lower left is better"),
+        height=480,
+        margin={"l": 60, "r": 16, "t": 84, "b": 120},
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+        hovermode="closest",
+        xaxis={"title": {"text": "loss on held-out prose, nats a token"}},
+        yaxis={"title": {"text": "share, or rep-4"}, "rangemode": "tozero"},
+    )
+    add_buttons(
+        figure, [(name, {"visible": [of == name for of in owner]}, {}) for name, *_ in views]
+    )
+    return figure
+
+
+def _noticing(table: pd.DataFrame) -> "go.Figure":
+    rows = table.assign(said=["round " + str(number) for number in table["round"]])
+    shares = rows.assign(estimate=rows["top_share"]).drop(columns=["low", "high"])
+    return curves(
+        {"log(1 + rank) of the right token": rows, "share of tokens it ranks first": shares},
+        Axes("point", "estimate", "said", "residual point", "mean over tokens"),
+        title="Where repetition is noticed: the right continuation by layer and round",
+    )
+
+
+def _colour(family: str, conditions: pd.DataFrame) -> str:
+    families = list(conditions["family"].unique())
+    return LINES[families.index(family) % len(LINES)]
+
+
+def _bars(rows: pd.DataFrame, value: str, low: str, high: str, width: int = 4) -> dict:
+    return {
+        "type": "data",
+        "symmetric": False,
+        # An interval of its own kind need not hold the estimate to the last digit.
+        "array": (rows[high] - rows[value]).clip(lower=0).tolist(),
+        "arrayminus": (rows[value] - rows[low]).clip(lower=0).tolist(),
+        "thickness": 1,
+        "width": width,
+    }
+
+
+def _describe(row: dict) -> str:
+    return (
+        f"{row['condition']}<br>{row['loop_share']:.0%} of {row['n']} end in a loop "
+        f"[{row['loop_low']:.0%}, {row['loop_high']:.0%}]<br>rep-4 {row['rep_4']:.2f}<br>"
+        f"loss {row['loss']:.3f} nats [{row['loss_low']:.3f}, {row['loss_high']:.3f}]"
+        + (f"<br>{row['excluded']:.1%} of held-out tokens cut off" if row["excluded"] else "")
+    )
+
+
+def _wrapped(name: str) -> str:
+    return name.replace(" (", "<br>(", 1)
+
+
+def _title(text: str) -> dict:
+    return {"text": text, "font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"}

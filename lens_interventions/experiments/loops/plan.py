@@ -1,0 +1,212 @@
+"""What is measured when: the grid on the selection half, then the chosen cells in full."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from transformer_lens.model_bridge import TransformerBridge
+
+from ... import materials
+from ..conditions import CONTROLS, NO_PATCH, Arm, grid
+from ..copying.sequences import REPORT, SELECTION, beginning, token_list
+from ..results import Tables
+from ..units import Unit
+from .choice import loops_cell, round_cell
+from .cost import measure_arm_losses, measure_rule_loss
+from .repetition import measure_noticing, measure_rounds
+from .rules import GREEDY, Rule
+from .sampling import measure_samples
+from .settings import LoopsSettings
+
+# Every how many points the lens reads, so that about sixteen are left.
+_POINTS = 16
+
+
+def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) -> Sequence[Unit]:
+    """Every cell of the grid on the selection half: its loss, its loops, its way out of them."""
+    prompts = halves(prompt_items(bridge, settings))[SELECTION][: settings.search_prompts]
+    documents = halves(document_items(bridge, settings))[SELECTION]
+    passages = halves(passage_items(bridge, settings))[SELECTION]
+    cells = grid(settings.layers, settings.strengths, settings.modes)
+    units = [_samples("search", settings, prompts, NO_PATCH, GREEDY, settings.search_tokens)]
+    units += [
+        _samples("search", settings, prompts, Arm.at(cell), GREEDY, settings.search_tokens)
+        for cell in cells
+    ]
+    for name, arms in (
+        ("none", [NO_PATCH]),
+        *(
+            (str(layer), [Arm.at(c) for c in cells if c.layer == layer])
+            for layer in settings.layers
+        ),
+    ):
+        units.append(_losses(f"search-{name}", settings, documents, arms))
+        units.append(_rounds(f"search-{name}", settings, passages, arms))
+    return units
+
+
+def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> Sequence[Unit]:
+    """The chosen cells with all sources, the other rules, and what they cost."""
+    prompts = halves(prompt_items(bridge, settings))
+    documents = halves(document_items(bridge, settings))
+    passages = halves(passage_items(bridge, settings))
+    cell, round_at = loops_cell(rows, settings), round_cell(rows, settings)
+    sources = [Arm.at(cell, source) for source in CONTROLS]
+    stronger = [
+        Arm.at(replace(cell, strength=strength))
+        for strength in settings.strengths
+        if strength != cell.strength
+    ]
+    both, one = (SELECTION, REPORT), (REPORT,)
+    conditions: list[tuple[Arm, Rule, Sequence[str]]] = [
+        *((arm, GREEDY, both) for arm in (NO_PATCH, Arm.at(cell), *sources)),
+        *(
+            (arm, Rule(sample=True, temperature=value), both)
+            for value in settings.temperatures
+            for arm in (NO_PATCH, Arm.at(cell))
+        ),
+        *((arm, GREEDY, one) for arm in stronger),
+        *((NO_PATCH, rule, one) for rule in settings.rules()),
+    ]
+    units = [
+        _samples("samples", settings, prompts[half], arm, rule, settings.new_tokens)
+        for arm, rule, parts in conditions
+        for half in parts
+    ]
+    compared = list(dict.fromkeys([*sources, *(Arm.at(round_at, s) for s in CONTROLS)]))
+    units += [_losses("report-none", settings, documents[REPORT], [NO_PATCH])]
+    units += [_rounds("report-none", settings, passages[REPORT], [NO_PATCH])]
+    for half in both:
+        # The true source went over the grid on the selection half already.
+        true = [Arm.at(cell), *stronger, Arm.at(round_at)] if half == REPORT else []
+        units.append(_losses(half, settings, documents[half], _distinct([*true, *compared])))
+        true = [Arm.at(round_at), Arm.at(cell)] if half == REPORT else []
+        controls = [Arm.at(round_at, source) for source in CONTROLS]
+        units.append(_rounds(half, settings, passages[half], _distinct([*true, *controls])))
+    sampled = [(arm, rule) for arm, rule, _ in conditions if rule != GREEDY]
+    for place, (arm, rule) in enumerate(sampled):
+        parameters = {
+            "documents": documents[REPORT],
+            "arm": arm.columns(),
+            "rule": rule.columns(),
+            "patch": asdict(settings.patch),
+        }
+        units.append(Unit("loss", f"rule-{place:02d}", measure_rule_loss, parameters))
+    every = max(1, int(bridge.cfg.n_layers) // _POINTS)
+    units += [
+        Unit("noticing", half, measure_noticing, {"passages": passages[half], "every": every})
+        for half in both
+    ]
+    return units
+
+
+def prompt_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[dict[str, Any]]:
+    """Prompts as units get them, every register in both halves."""
+    start = beginning(bridge)
+    return [
+        {**item, "text": prompt.text, "tokens": [*start, *token_list(bridge, prompt.text)]}
+        for item, prompt in _drawn(materials.prompts(), settings.prompts, settings.seed, 4)
+    ]
+
+
+def passage_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[dict[str, Any]]:
+    """Passages to be repeated; each round begins with a space."""
+    start = list(beginning(bridge))
+    return [
+        {
+            **item,
+            "start": start,
+            "said": token_list(bridge, f" {passage.text}"),
+            "rounds": settings.rounds,
+        }
+        for item, passage in _drawn(materials.passages(), settings.passages, settings.seed, 5)
+    ]
+
+
+def document_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[dict[str, Any]]:
+    """Beginnings of the prose documents, for the loss."""
+    start = beginning(bridge)
+    return [
+        {
+            **item,
+            "title": document.title,
+            "tokens": [*start, *token_list(bridge, document.text)][: settings.document_tokens],
+        }
+        for item, document in _drawn(materials.prose(), settings.documents, settings.seed, 6)
+    ]
+
+
+def halves(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Items by half."""
+    items = list(items)
+    return {half: [i for i in items if i["half"] == half] for half in (SELECTION, REPORT)}
+
+
+def _drawn(
+    items: Sequence[Any], n: int, seed: int, stream: int
+) -> list[tuple[dict[str, Any], Any]]:
+    """`n` items in a random order, with number, half and register; registers in both halves."""
+    rng = np.random.default_rng([seed, stream])
+    seen: dict[str, int] = {}
+    found = []
+    for index in rng.permutation(len(items))[:n]:
+        item = items[index]
+        place = seen[item.register] = seen.get(item.register, -1) + 1
+        # Alternate within a register; which half comes first alternates between registers.
+        half = (SELECTION, REPORT)[(place + list(seen).index(item.register)) % 2]
+        found.append(({"number": int(index), "half": half, "register": item.register}, item))
+    return found
+
+
+def _samples(
+    table: str,
+    settings: LoopsSettings,
+    prompts: Sequence[dict[str, Any]],
+    arm: Arm,
+    rule: Rule,
+    new_tokens: int,
+) -> Unit:
+    words = [prompts[0]["half"], arm.source]
+    if arm != NO_PATCH:
+        words += [str(arm.layer), f"{arm.strength:g}", arm.mode]
+    words += str(rule).replace(",", "").split()
+    return Unit(
+        table,
+        "-".join(words),
+        measure_samples,
+        {
+            "prompts": list(prompts),
+            "arm": arm.columns(),
+            "rule": rule.columns(),
+            "patch": asdict(settings.patch),
+            "new_tokens": new_tokens,
+            "seed": settings.seed,
+        },
+    )
+
+
+def _losses(
+    name: str, settings: LoopsSettings, documents: Sequence[dict[str, Any]], arms: Sequence[Arm]
+) -> Unit:
+    parameters = {
+        "documents": list(documents),
+        "arms": [arm.columns() for arm in arms],
+        "patch": asdict(settings.patch),
+    }
+    return Unit("loss", name, measure_arm_losses, parameters)
+
+
+def _rounds(
+    name: str, settings: LoopsSettings, passages: Sequence[dict[str, Any]], arms: Sequence[Arm]
+) -> Unit:
+    parameters = {
+        "passages": list(passages),
+        "arms": [arm.columns() for arm in arms],
+        "patch": asdict(settings.patch),
+    }
+    return Unit("rounds", name, measure_rounds, parameters)
+
+
+def _distinct(items: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(items))

@@ -1,0 +1,86 @@
+"""Units: texts sampled from open-ended prompts, and the loops in which they end."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...behaviour import Loop, ending_loops, rep_n
+from ...generation import generate
+from ..conditions import Arm, PatchSettings
+from ..settings import from_values
+from .rules import Rule
+
+REP_N = (2, 4)
+
+# Apart by more than there are prompts, so that two seeds share no prompt's.
+_STRIDE = 1_000_003
+
+
+def measure_samples(
+    bridge: TransformerBridge,
+    prompts: Sequence[Mapping[str, Any]],
+    arm: Mapping[str, Any],
+    rule: Mapping[str, Any],
+    patch: Mapping[str, Any],
+    new_tokens: int,
+    seed: int,
+) -> pd.DataFrame:
+    """A row per prompt: what was sampled, how much it repeats, the loop in which it ends.
+
+    Looked at are the sampled tokens up to, and without, an end-of-text token. `onset`, `period` and
+    `loop_length` are in tokens, -1 without a loop. `before`, `first_round` and `again` are the text
+    in three parts: up to the loop, its first round, and the rest of it.
+    """
+    chosen, condition = Rule(**rule), Arm(**arm)
+    texts = [list(prompt["tokens"]) for prompt in prompts]
+    longest = max(map(len, texts)) + new_tokens
+    out = generate(
+        bridge,
+        texts,
+        from_values(PatchSettings, patch).patch(condition, longest),
+        max_new_tokens=new_tokens,
+        do_sample=chosen.sample,
+        logits_processor=chosen.processors(),
+        seed=[seed * _STRIDE + prompt["number"] for prompt in prompts],
+        text_seeds=torch.tensor([prompt["number"] for prompt in prompts]),
+    )
+    rows = []
+    for prompt, row, ended in zip(prompts, out.tokens.tolist(), out.finished.tolist(), strict=True):
+        # A text that ended by itself carries the token that ended it.
+        ids = [token for token in row if token >= 0][: -1 if ended else None]
+        tokens = torch.tensor(ids, dtype=torch.long)
+        (loop,) = ending_loops(tokens[None])
+        rows.append(
+            {
+                "half": prompt["half"],
+                "prompt": prompt["number"],
+                "register": prompt["register"],
+                **condition.columns(),
+                **{f"rule_{name}": value for name, value in chosen.columns().items()},
+                "rule": str(chosen),
+                "new_tokens": new_tokens,
+                "n_tokens": len(ids),
+                "looped": loop is not None,
+                "onset": -1 if loop is None else loop.start,
+                "period": -1 if loop is None else loop.period,
+                "loop_length": -1 if loop is None else loop.length,
+                **{f"rep_{n}": float(rep_n(tokens[None], n)[0]) for n in REP_N},
+                "prompt_text": prompt["text"],
+                **_in_parts(bridge, ids, loop),
+                "tokens": ids,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _in_parts(bridge: TransformerBridge, ids: list[int], loop: Loop | None) -> dict[str, str]:
+    start = len(ids) if loop is None else loop.start
+    once = len(ids) if loop is None else loop.start + loop.period
+    cuts = {"before": ids[:start], "first_round": ids[start:once], "again": ids[once:]}
+    tokenizer = bridge.tokenizer
+    if tokenizer is None:
+        return {name: " ".join(map(str, part)) for name, part in cuts.items()}
+    return {name: tokenizer.decode(part) for name, part in cuts.items()}

@@ -1,0 +1,106 @@
+"""What a run of the loops experiment measures."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..conditions import PatchSettings, spread_layers
+from ..contrasts import Resampling
+from .rules import Rule
+
+Preset = Literal["quick", "full"]
+
+
+@dataclass(frozen=True)
+class LoopsSettings:
+    """Settings of the loops experiment; `LoopsSettings.preset` makes them.
+
+    Prompts, passages and documents are shared out evenly between a half that selects the cell of
+    the patch and the best control, and a half that reports.
+
+    Attributes:
+        layers, strengths, modes: the grid.
+        patch: what all patches have in common.
+        prompts: open-ended prompts of both halves together.
+        new_tokens: tokens that are sampled for each.
+        search_prompts: prompts of the selection half that every cell of the grid is tried on.
+        search_tokens: tokens sampled for each of these.
+        temperatures: at which the model is sampled with and without the patch.
+        penalties, top_p, min_p, rule_temperatures: of the other ways out of loops, one arm each,
+            all without a patch. The penalty decodes greedily, like the patch; top-p and min-p
+            sample at temperature 1.
+        passages: passages of both halves together that are said again and again.
+        rounds: how many times.
+        documents: prose documents of both halves together that the loss is measured on.
+        document_tokens: how many tokens of each are read, from its beginning.
+        loss_budget: how much worse than unpatched the loss of a cell may be, in nats, to be chosen.
+        shown: prompts of the report half whose samples are kept for the page, per condition.
+        smallest_share: the smallest difference of a share or probability worth talking about.
+        resampling: of the intervals and p-values.
+        seed: of the draws.
+    """
+
+    layers: tuple[int, ...]
+    strengths: tuple[float, ...]
+    modes: tuple[str, ...] = ("interpolate", "add", "correct")
+    patch: PatchSettings = field(default_factory=PatchSettings)
+    prompts: int = 72
+    new_tokens: int = 256
+    search_prompts: int = 24
+    search_tokens: int = 96
+    temperatures: tuple[float, ...] = (0.7, 1.0)
+    penalties: tuple[float, ...] = (1.05, 1.1, 1.2)
+    top_p: tuple[float, ...] = (0.9,)
+    min_p: tuple[float, ...] = (0.1,)
+    rule_temperatures: tuple[float, ...] = (0.4,)
+    passages: int = 16
+    rounds: int = 6
+    documents: int = 40
+    document_tokens: int = 96
+    loss_budget: float = 0.1
+    shown: int = 12
+    smallest_share: float = 0.1
+    resampling: Resampling = field(default_factory=Resampling)
+    seed: int = 0
+
+    @classmethod
+    def preset(cls, name: Preset, n_layers: int) -> "LoopsSettings":
+        """Settings for a model of `n_layers` layers.
+
+        On the default model and two idle cores "quick" takes about 4 minutes, "full" about 25.
+
+        Raises `ValueError` for another name.
+        """
+        if name == "quick":
+            return cls(
+                layers=spread_layers(n_layers, 3)[-2:],
+                strengths=(0.1, 0.3),
+                modes=("interpolate", "correct"),
+                prompts=24,
+                new_tokens=96,
+                search_prompts=8,
+                search_tokens=64,
+                temperatures=(0.7,),
+                penalties=(1.2,),
+                rule_temperatures=(1.0,),
+                min_p=(),
+                passages=8,
+                rounds=4,
+                documents=12,
+                document_tokens=64,
+            )
+        if name == "full":
+            return cls(layers=spread_layers(n_layers, 4), strengths=(0.03, 0.1, 0.3))
+        raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")
+
+    def rules(self) -> list[Rule]:
+        """The sampling rules without a patch, apart from greedy and `temperatures`."""
+        return [
+            *(Rule(repetition_penalty=value) for value in self.penalties),
+            *(
+                Rule(sample=True, temperature=value)
+                for value in self.rule_temperatures
+                if value not in self.temperatures
+            ),
+            *(Rule(sample=True, top_p=value) for value in self.top_p),
+            *(Rule(sample=True, min_p=value) for value in self.min_p),
+        ]

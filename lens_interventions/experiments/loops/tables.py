@@ -1,0 +1,227 @@
+"""Tables of the loops experiment."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ...behaviour import Loop, distinct_n, loop_free_survival
+from ...intervals import mean_interval, share_interval
+from ..conditions import ARM_COLUMNS, NO_PATCH, Arm
+from ..contrasts import Measure, effect_over_grid, totals_of
+from ..copying.sequences import REPORT, SELECTION
+from ..results import Tables
+from .choice import LOOPED, REP, again_totals, loss_totals, round_cell, sample_totals
+from .cost import EXCLUDED, LOSS
+from .labels import arm_label, condition_label
+from .rules import GREEDY, Rule
+from .settings import LoopsSettings
+
+ALL = "all"
+# Every how many tokens a survival curve is kept.
+_STEP = 4
+
+
+def condition_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
+    """Loops, repetition and cost of every condition, on the report half.
+
+    Conditions without a patch that were sampled on both halves have a second row for all prompts:
+    nothing about them was chosen.
+    """
+    found = []
+    for arm, rule, part in _conditions(rows["samples"]):
+        found.append(_condition(rows, settings, arm, rule, part[part["half"] == REPORT], REPORT))
+        if arm == NO_PATCH and (part["half"] == SELECTION).any():
+            found.append(_condition(rows, settings, arm, rule, part, ALL))
+    return pd.DataFrame(found)
+
+
+def survival_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
+    """Share of samples that have not entered a loop, over time, on the report half.
+
+    A sample that ended by itself counts as never looping.
+    """
+    found = []
+    for arm, rule, part in _conditions(rows["samples"]):
+        here = part[part["half"] == REPORT]
+        loops = [
+            Loop(row["onset"], row["onset"] + row["loop_length"], row["period"])
+            if row["looped"]
+            else None
+            for row in here.to_dict("records")
+        ]
+        curve = loop_free_survival(
+            loops, [settings.new_tokens] * len(loops), level=settings.resampling.level
+        )
+        kept = slice(None, None, _STEP)
+        found.append(
+            pd.DataFrame(
+                {
+                    "condition": condition_label(arm, str(rule)),
+                    "family": _family(arm, rule),
+                    "token": curve.time[kept],
+                    "estimate": curve.share[kept],
+                    "low": curve.low[kept],
+                    "high": curve.high[kept],
+                }
+            )
+        )
+    return pd.concat(found, ignore_index=True)
+
+
+def grid_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
+    """The true source minus no patch at every cell of the grid, on the selection half."""
+    samples = sample_totals(rows["search"])
+    measures = {
+        "share ending in a loop": totals_of(samples, Measure(LOOPED), SELECTION),
+        "rep-4": totals_of(samples, Measure(REP), SELECTION),
+        "loss on held-out prose, nats": loss_totals(rows, SELECTION),
+        "probability of another round": again_totals(rows, SELECTION),
+        **{
+            f"probability of another round after {k}": again_totals(rows, SELECTION, k)
+            for k in range(1, settings.rounds)
+        },
+    }
+    return pd.concat(
+        [
+            effect_over_grid(totals, settings.resampling).assign(measure=name)
+            for name, totals in measures.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def escape_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
+    """Probability of another round after k rounds, at the chosen cell, on the report half."""
+    cell = round_cell(rows, settings)
+    found = []
+    for k in range(1, settings.rounds):
+        again = again_totals(rows, REPORT, k)
+        arms = [arm for arm in again.arms if arm == NO_PATCH or arm.cell == cell]
+        for arm in sorted(arms, key=lambda arm: (arm != NO_PATCH, arm.source != "true")):
+            interval = mean_interval(
+                again.of(arm),
+                again.counts,
+                rng=settings.resampling.rng(),
+                level=settings.resampling.level,
+                n_resamples=settings.resampling.n_resamples,
+            )
+            found.append(
+                {
+                    "condition": arm_label(arm),
+                    "source": arm.source,
+                    "cell": str(cell),
+                    "rounds_said": k,
+                    "estimate": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "n": interval.n,
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def noticing_table(rows: pd.DataFrame, settings: LoopsSettings) -> pd.DataFrame:
+    """Mean of log(1 + rank) of the right continuation, and how often it is first, by round."""
+    found = []
+    for (number, _, label), part in rows.groupby(["round", "point", "label"], sort=True):
+        counts = part["count"].to_numpy(dtype=np.float64)
+        interval = mean_interval(
+            part["log_rank"].to_numpy(),
+            counts,
+            rng=settings.resampling.rng(),
+            level=settings.resampling.level,
+            n_resamples=settings.resampling.n_resamples,
+        )
+        found.append(
+            {
+                "round": number,
+                "point": label,
+                "estimate": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                "n": interval.n,
+                "top_share": part["top"].sum() / counts.sum(),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def _conditions(samples: pd.DataFrame) -> Iterator[tuple[Arm, Rule, pd.DataFrame]]:
+    rule_columns = [f"rule_{field.name}" for field in fields(Rule)]
+    for values, part in samples.groupby([*ARM_COLUMNS, *rule_columns], sort=False):
+        found: tuple[Any, ...] = values
+        n = len(ARM_COLUMNS)
+        yield Arm(*found[:n]), Rule(*found[n:]), part
+
+
+def _condition(
+    rows: Tables, settings: LoopsSettings, arm: Arm, rule: Rule, part: pd.DataFrame, prompts: str
+) -> dict[str, object]:
+    looped = part[part["looped"]]
+    share = share_interval(len(looped), len(part), level=settings.resampling.level)
+    rep = part["rep_4"].dropna().to_numpy()
+    rep_4 = mean_interval(rep, rng=settings.resampling.rng(), level=settings.resampling.level)
+    tokens, lengths = _padded(part["tokens"])
+    return {
+        "condition": condition_label(arm, str(rule)),
+        "family": _family(arm, rule),
+        **arm.columns(),
+        "rule": str(rule),
+        "prompts": prompts,
+        "n": len(part),
+        "loop_share": share.estimate,
+        "loop_low": share.low,
+        "loop_high": share.high,
+        "onset": looped["onset"].median(),
+        "period": looped["period"].median(),
+        "loop_length": looped["loop_length"].median(),
+        "rep_2": part["rep_2"].mean(),
+        "rep_4": rep_4.estimate,
+        "rep_4_low": rep_4.low,
+        "rep_4_high": rep_4.high,
+        "distinct_2": distinct_n(tokens, 2, lengths=lengths),
+        "ended": (part["n_tokens"] < part["new_tokens"]).mean(),
+        **_cost(rows, settings, arm, rule),
+    }
+
+
+def _cost(rows: Tables, settings: LoopsSettings, arm: Arm, rule: Rule) -> dict[str, object]:
+    """Loss on the report half of the prose, and the share of its tokens that the rule cuts off.
+
+    Greedy decoding leaves the model's distribution alone: its loss is the model's.
+    """
+    losses = rows["loss"]
+    here = losses[(losses["half"] == REPORT) & (losses["rule"] == str(rule))]
+    totals = totals_of(here, Measure(LOSS), REPORT)
+    interval = mean_interval(
+        totals.of(arm),
+        totals.counts,
+        rng=settings.resampling.rng(),
+        level=settings.resampling.level,
+        n_resamples=settings.resampling.n_resamples,
+    )
+    excluded = totals_of(here, Measure(EXCLUDED), REPORT)
+    return {
+        "loss": interval.estimate,
+        "loss_low": interval.low,
+        "loss_high": interval.high,
+        "excluded": excluded.mean(arm),
+    }
+
+
+def _family(arm: Arm, rule: Rule) -> str:
+    if arm == NO_PATCH:
+        return "no patch" if rule == GREEDY else rule.family
+    kind = "true next token" if arm.source == "true" else "controls"
+    return kind if rule == GREEDY else f"{kind}, {rule.family}"
+
+
+def _padded(texts: pd.Series) -> tuple[Tensor, Tensor]:
+    rows = [torch.tensor(np.asarray(ids, dtype=np.int64)) for ids in texts]
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return padded, torch.tensor([len(row) for row in rows])

@@ -1,0 +1,42 @@
+"""Samples that are kept for a reader."""
+
+import pandas as pd
+
+from ..conditions import NO_PATCH, Arm
+from ..copying.sequences import REPORT
+from .labels import condition_label
+from .rules import GREEDY
+from .settings import LoopsSettings
+
+KEPT = ("before", "first_round", "again")
+"""Parts of a sample: up to its loop, the loop's first round, and the rest of it."""
+
+
+def shown_samples(samples: pd.DataFrame, control: Arm, settings: LoopsSettings) -> pd.DataFrame:
+    """Samples of a few prompts: without patch, true and best control, and at temperatures.
+
+    Columns: condition, prompt_number, register, prompt, the parts of the text, onset and period.
+    """
+    report = samples[samples["half"] == REPORT]
+    prompts = sorted(report["prompt"].unique())[: settings.shown]
+    cell = control.cell
+    arms = {NO_PATCH, Arm.at(cell), control}
+    kept = []
+    for row in report[report["prompt"].isin(prompts)].to_dict("records"):
+        arm = Arm(row["source"], row["layer"], row["strength"], row["mode"])
+        if arm not in arms or not (
+            row["rule"] == str(GREEDY) or row["rule"].startswith("temperature")
+        ):
+            continue
+        kept.append(
+            {
+                "condition": condition_label(arm, row["rule"]),
+                "prompt_number": row["prompt"],
+                "register": row["register"],
+                "prompt": row["prompt_text"],
+                **{part: row[part] for part in KEPT},
+                "onset": row["onset"],
+                "period": row["period"],
+            }
+        )
+    return pd.DataFrame(kept)
