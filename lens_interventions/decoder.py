@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -29,26 +29,11 @@ _HALF_TOLERANCE = 0.1
 _found: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, bool], str]] = WeakKeyDictionary()
 
 
-class Decoder(Protocol):
-    """Logits at the end of growing texts.
-
-    Attributes:
-        recorded: the residual stream of the positions that predicted last, by point label.
-    """
-
-    recorded: dict[str, Float[Tensor, "batch d_model"]]
-
-    def logits(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:
-        """Logits at the last known position of every text, which is the last column."""
-        ...
-
-    def keep(self, rows: Int[Tensor, " row"]) -> None:
-        """Go on with these rows only."""
-        ...
-
-
 class RecomputingDecoder:
-    """Runs every text from its start, alone and without padding: slow, but right on any model."""
+    """Runs every text from its start, alone and without padding: slow, but right on any model.
+
+    Arguments, attributes and methods as of `CachedDecoder`.
+    """
 
     def __init__(
         self, bridge: TransformerBridge, rows: PatchedRows, *, record: bool = False
@@ -58,7 +43,7 @@ class RecomputingDecoder:
 
     @torch.no_grad()
     def logits(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:
-        """Logits at the last known position of every text, which is the last column."""
+        """As of `CachedDecoder`."""
         logits, streams = [], []
         for row in range(len(text.tokens)):
             index = torch.tensor([row], device=text.tokens.device)
@@ -74,7 +59,7 @@ class RecomputingDecoder:
         return torch.cat(logits)
 
     def keep(self, rows: Int[Tensor, " row"]) -> None:
-        """Go on with these rows only."""
+        """As of `CachedDecoder`."""
         self._rows = self._rows.keep(rows)
 
     def _hooks(
@@ -97,6 +82,9 @@ class RecomputingDecoder:
         ]
         labels = point_labels(n_layers) if self._record else []
         return hooks + [(hook_name(label, n_layers), capture_at(label)) for label in labels]
+
+
+Decoder = CachedDecoder | RecomputingDecoder
 
 
 def decoder(

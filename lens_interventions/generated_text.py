@@ -1,7 +1,7 @@
 """What sampling under a patch gave: tokens, how likely they were, where the texts ended."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -93,7 +93,7 @@ class Generation:
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return TokenBatch(tokens, torch.arange(tokens.shape[1]) < lengths[:, None])
 
-    def of_patch(self, index: int) -> Self:
+    def of_patch(self, index: int) -> "Generation":
         """The rows of one patch, in the order of the prompts."""
         chosen = range(len(self.patches))[index]
         rows = (self.patch_index == chosen).nonzero()[:, 0]

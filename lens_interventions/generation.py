@@ -109,7 +109,7 @@ def generate(
 
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
-    streams: list[dict[str, Float[Tensor, "row d_model"]]] = []
+    streams: list[dict[str, Tensor]] = []
     for step, ended in _decode(steps, text, sampler, criteria, max_new_tokens):
         taken.append(step)
         ends.append(ended)
@@ -245,7 +245,7 @@ def _trajectory(
     prompts: KnownText,
     tokens: Int[Tensor, "batch new"],
     steps: Sequence[GenerationStep],
-    streams: Sequence[Mapping[str, Float[Tensor, "row d_model"]]],
+    streams: Sequence[Mapping[str, Tensor]],
     options: bool | Mapping[str, Any],
 ) -> Trajectory:
     """`logit_lens` of the positions that predicted: last of the prompt, new ones but the last."""
