@@ -1,7 +1,7 @@
 """Random numbers that are a function of where they are used, not of what was drawn before.
 
 A draw depends on a seed and on counters (text, position, coordinate), so it is the same in every
-batch, chunk and order of computation.
+batch, chunk and order of computation, and on every device: draws are made on the CPU.
 """
 
 import math
@@ -21,11 +21,11 @@ def random_bits(seed: int, *counters: Int[Tensor, "*#shape"]) -> Int[Tensor, "*s
 
     SplitMix64's mixing function, applied once for each counter.
     """
-    state = _mix(torch.tensor(seed % 2**63, device=counters[0].device) * _GAMMA + _GAMMA)
+    state = _mix(torch.tensor(seed % 2**63) * _GAMMA + _GAMMA)
     for counter in counters:
         # The offset keeps a counter of zero from leaving the state as it is.
-        state = _mix(state ^ ((counter.long() + 1) * _GAMMA))
-    return _shift_right(state, 1)
+        state = _mix(state ^ ((counter.cpu().long() + 1) * _GAMMA))
+    return _shift_right(state, 1).to(counters[0].device)
 
 
 def random_integers(
@@ -43,12 +43,12 @@ def random_uniform(seed: int, *counters: Int[Tensor, "*#shape"]) -> Float[Tensor
 def random_normal(
     size: int, seed: int, *counters: Int[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape {size}"]:
-    """Standard normal vectors of `size` coordinates in float32, by Box and Muller's transform."""
-    counters = tuple(counter[..., None] for counter in counters)
-    coordinate = torch.arange(size, device=counters[0].device)
+    """Standard normal vectors of `size` coordinates, by Box and Muller's transform, on the CPU."""
+    counters = tuple(counter[..., None].cpu() for counter in counters)
+    coordinate = torch.arange(size)
     radius = _uniform(random_bits(seed, *counters, 2 * coordinate)).log().mul(-2).sqrt()
     angle = _uniform(random_bits(seed, *counters, 2 * coordinate + 1)).mul(2 * math.pi)
-    return (radius * angle.cos()).float()
+    return radius * angle.cos()
 
 
 def _uniform(bits: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

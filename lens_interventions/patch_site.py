@@ -144,4 +144,4 @@ class PatchSite:
         """Gaussian vectors, a function of seed, text seed and position."""
         width = self.resid.shape[-1]
         normal = random_normal(width, self.seed, self.text.seed[:, None], self.position)
-        return normal.to(self.resid.dtype)
+        return normal.to(self.resid)

@@ -56,6 +56,7 @@ def token_batch(
     *,
     prepend_bos: bool | None = None,
     attention_mask: Tensor | None = None,
+    any_length: bool = False,
 ) -> TokenBatch:
     """Turn one text, a list of texts, ids, lists of ids or an id tensor into a `TokenBatch`.
 
@@ -70,6 +71,7 @@ def token_batch(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`; only for texts.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens; only for an id tensor, which may be
         padded on either side.
+    - `any_length`: allow more tokens than the model's context, for reading in windows.
 
     Raises `ValueError` for an empty text, more tokens than the model's context, an id outside the
     vocabulary or a mask with gaps, `TypeError` for anything that is neither text nor ids.
@@ -93,7 +95,7 @@ def token_batch(
             f"expected a text, a non-empty list of texts, token ids or an id tensor; got "
             f"{text_or_tokens!r}"
         )
-    _check(bridge, batch)
+    _check(bridge, batch, any_length)
     device = bridge.cfg.device
     return TokenBatch(batch.tokens.to(device), batch.mask.to(device))
 
@@ -184,9 +186,9 @@ def _from_tensor(tokens: Tensor, attention_mask: Tensor | None) -> TokenBatch:
     return TokenBatch(tokens, mask)
 
 
-def _check(bridge: TransformerBridge, batch: TokenBatch) -> None:
+def _check(bridge: TransformerBridge, batch: TokenBatch, any_length: bool) -> None:
     longest, context = int(batch.lengths.max()), int(bridge.cfg.n_ctx)
-    if longest > context:
+    if longest > context and not any_length:
         raise ValueError(
             f"{longest} tokens do not fit the model's context of {context}: shorten the text or "
             "read it in windows"

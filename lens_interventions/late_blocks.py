@@ -1,0 +1,138 @@
+"""The blocks from a layer up, run on a residual: as the model would, or on rows of any layout.
+
+The blocks below hand their input through meanwhile. With `adapter` and what generation needs,
+this is all that touches the inside of a `TransformerBridge`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.exceptions import StopAtLayerException
+from transformers import Cache
+
+from .adapter import has_temporary_hooks
+from .attention_masks import additive_masks
+from .block_range import replaced_forwards
+from .points import FINAL, hook_name
+
+Hook = tuple[str, Callable[..., Tensor | None]]
+
+# Whether the blocks of a bridge return tuples, as those of some architectures do.
+_returns_tuple: WeakKeyDictionary[TransformerBridge, bool] = WeakKeyDictionary()
+
+
+def run_late_blocks(
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "batch pos d_model"],
+    *,
+    fwd_hooks: Sequence[Hook] = (),
+) -> Float[Tensor, "batch pos d_model"]:
+    """`r[L]` from `r[layer]` of whole texts, with the hooks given; nothing is unembedded."""
+    return _run(bridge, layer, resid, fwd_hooks, use_cache=False)
+
+
+def run_late_rows(
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "batch row d_model"],
+    *,
+    position: Int[Tensor, " row"],
+    key_position: Int[Tensor, " key"],
+    visible: Bool[Tensor, "row key"],
+    cache: Cache,
+    fwd_hooks: Sequence[Hook] = (),
+) -> Float[Tensor, "batch row d_model"]:
+    """`r[L]` of rows that enter block `layer` as `resid`.
+
+    **Arguments:**
+
+    - `position`: the position of each row. Several rows may share one.
+    - `key_position`: the positions of the cached rows and of these rows, in that order.
+    - `visible`: which of those keys each row attends to, before the model's own sliding windows,
+        which are cut here.
+    - `cache`: keys and values of earlier rows; those of these rows are appended.
+    - `fwd_hooks`: hooks inside the blocks for this run.
+    """
+    distance = position[:, None] - key_position
+    return _run(
+        bridge,
+        layer,
+        resid,
+        fwd_hooks,
+        attention_mask=additive_masks(bridge, visible[None], distance, resid.dtype),
+        position_ids=position.expand(len(resid), -1),
+        past_key_values=cache,
+    )
+
+
+def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
+    """Raise `ValueError` where a user's hook would see other rows than the text's.
+
+    Hooks below `layer` are welcome: those blocks run once, on the text as it is.
+    """
+    for block in bridge.blocks[layer:]:
+        for name, point in block.named_modules():
+            if isinstance(point, HookPoint) and has_temporary_hooks(point):
+                raise ValueError(
+                    f"there is a hook on {block.name}.{name}: from the patched block {layer} up "
+                    "the model runs on patched and clean copies of the text, which the hook does "
+                    "not expect. Take it off, or use patch.fwd_hooks beside it"
+                )
+
+
+def _run(
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "batch row d_model"],
+    fwd_hooks: Sequence[Hook],
+    **inputs: Any,
+) -> Float[Tensor, "batch row d_model"]:
+    final = hook_name(FINAL, int(bridge.cfg.n_layers))
+    with (
+        _blocks_below_hand_through(bridge, layer),
+        bridge.hooks(fwd_hooks=[*fwd_hooks, (final, _stop_here)]),
+    ):
+        return bridge(resid, start_at_layer=layer, **inputs)
+
+
+def _stop_here(resid: Tensor, hook: HookPoint) -> None:
+    raise StopAtLayerException(resid)
+
+
+@contextmanager
+def _blocks_below_hand_through(bridge: TransformerBridge, layer: int) -> Iterator[None]:
+    """Blocks below `layer` return what they get; `start_at_layer` injects the residual above."""
+    as_tuple = layer > 0 and _blocks_return_tuples(bridge)
+
+    def hand_through(*args: Any, **kwargs: Any) -> Any:
+        hidden_states = args[0] if args else kwargs["hidden_states"]
+        return (hidden_states,) if as_tuple else hidden_states
+
+    with replaced_forwards([(block, hand_through) for block in bridge.blocks[:layer]]):
+        yield
+
+
+def _blocks_return_tuples(bridge: TransformerBridge) -> bool:
+    if bridge not in _returns_tuple:
+        outputs: list[object] = []
+
+        def look(_module: nn.Module, _args: tuple, output: object) -> None:
+            outputs.append(output)
+            raise StopAtLayerException(torch.empty(0))
+
+        handle = bridge.blocks[0].register_forward_hook(look)
+        try:
+            with torch.no_grad():
+                bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
+        finally:
+            handle.remove()
+        _returns_tuple[bridge] = isinstance(outputs[0], tuple)
+    return _returns_tuple[bridge]

@@ -1,0 +1,118 @@
+"""Whether the two streams are right on a model: tried on it, not looked up by name.
+
+Some architectures build part of their attention mask inside (GPT-Neo's local layers, ALiBi), by
+place in the sequence, and are silently wrong on rows in another order.
+"""
+
+from collections.abc import Callable, Iterator
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from .adapter import readout, residuals, without_hooks
+from .counter_random import random_integers
+from .intervention import NextTokenPatch
+from .late_blocks import run_late_blocks
+from .patch_site import KnownText
+from .step_by_step import recomputed_steps
+from .token_batch import TokenBatch
+from .two_streams import MAX_CHUNK, two_streams
+
+_LENGTH = 8
+# A chunk that leaves some of the probe's positions in the cache and the last chunk unfilled.
+_CHUNK = 3
+_SHORTEST_PLAIN = 32
+
+# Largest error of a row against the largest effect of the patch (or row), by whether the model
+# computes in half precision. Right rows were within 2e-5 in float32 and 1e-2 in bfloat16, wrong
+# ones beyond 0.03 (ALiBi on 8 tokens) and 0.2 (anything on 32).
+_TOLERANCE = {False: 0.01, True: 0.1}
+
+# What models raise when the rows, masks or caches are not what they expect.
+_REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+# By bridge, and there by compatibility mode and layer: the longest text that the two streams were
+# found right on, 0 where they are wrong.
+_right_up_to: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, int], int]] = (
+    WeakKeyDictionary()
+)
+
+
+@torch.no_grad()
+def two_streams_hold(
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"]
+) -> bool:
+    """Whether the two streams from `layer` up are right on texts as long as `resid`, `r[layer]`.
+
+    The first time at a layer, a strong patch on a few random tokens is run through them and step
+    by step. Then, for every new power of two of lengths, they are run without a patch on rows of
+    `resid`, where they must equal the plain model: what is cut or biased by place shows more, or
+    only, in longer texts.
+    """
+    right_up_to = _right_up_to.setdefault(bridge, {})
+    key = (bool(bridge.compatibility_mode), layer)
+    length = max(resid.shape[1], _SHORTEST_PLAIN)
+    if key not in right_up_to:
+        with without_hooks(bridge.hook_points()):
+            right_up_to[key] = _LENGTH if _agrees_with_steps(bridge, layer) else 0
+    if 0 < right_up_to[key] < length:
+        longer = min(2 ** (length - 1).bit_length(), int(bridge.cfg.n_ctx))
+        repeats = -(-longer // resid.shape[1])
+        tiled = resid[:1].repeat(1, repeats, 1)[:, :longer]
+        right_up_to[key] = longer if _agrees_with_plain(bridge, layer, tiled) else 0
+    return right_up_to[key] > 0
+
+
+def _agrees_with_steps(bridge: TransformerBridge, layer: int) -> bool:
+    length = min(_LENGTH, int(bridge.cfg.n_ctx))
+    counter = torch.arange(length, device=bridge.cfg.device)[None]
+    tokens = random_integers(int(bridge.cfg.d_vocab), 0, counter)
+    batch = TokenBatch(tokens, counter >= 0)
+    text = KnownText.from_batch(batch)
+    # Replaces whole residuals by noise of their own size, so that missing the patch shows.
+    bound = NextTokenPatch(
+        layer=layer, strength=1.0, scale="norm", embedding="W_U", source="direction"
+    ).bind(bridge)
+    (resid,) = residuals(bridge, batch, [f"{layer}_pre"])
+    late = _attempt(
+        lambda: two_streams(bridge, [bound], resid, text, layer=layer, chunk_size=_CHUNK)
+    )
+    if late is None:
+        return False
+    expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
+    effect = expected - bridge(tokens, use_cache=False)
+    return _close(bound.readout(late[0]), expected, effect)
+
+
+def _agrees_with_plain(
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"]
+) -> bool:
+    tokens = torch.zeros_like(resid[..., 0], dtype=torch.long)
+    text = KnownText.from_batch(TokenBatch(tokens, tokens == 0))
+    unpatched = _attempt(
+        lambda: two_streams(bridge, [None], resid, text, layer=layer, chunk_size=MAX_CHUNK)
+    )
+    if unpatched is None:
+        return False
+    normalize = readout(bridge).normalize
+    expected = normalize(run_late_blocks(bridge, layer, resid))
+    return _close(normalize(unpatched[0]), expected, expected)
+
+
+def _attempt(path: Callable[[], Iterator[Tensor]]) -> Tensor | None:
+    """The chunks of a path in one, None where the model cannot run on such rows."""
+    try:
+        return torch.cat(list(path()), dim=2)
+    except torch.OutOfMemoryError:
+        raise
+    except _REFUSALS:
+        return None
+
+
+def _close(actual: Tensor, expected: Tensor, effect: Tensor) -> bool:
+    error, largest = (rows.float().norm(dim=-1).max() for rows in (actual - expected, effect))
+    half = actual.dtype not in (torch.float32, torch.float64)
+    return bool(error <= _TOLERANCE[half] * largest)

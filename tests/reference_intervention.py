@@ -1,0 +1,142 @@
+"""The patch as a sampler would meet it: the text so far is recomputed for each position.
+
+Shares no code with the package, only the fields of a patch: hooks are plain closures, random
+numbers come from Python integers.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+_MASK = 2**64 - 1
+_GAMMA = 0x9E3779B97F4A7C15
+
+
+def patched_logits(
+    bridge: TransformerBridge,
+    tokens: Tensor,
+    patch: Any,
+    *,
+    prompt_length: int = 0,
+    text_seed: int = 0,
+    leak: bool = False,
+    only_last: bool = False,
+) -> Tensor:
+    """Logits `[pos, d_vocab]` of one unpadded text `[pos]`, each from a run on its own prefix.
+
+    With `leak`, also the predicting position is patched, with the token that it should predict.
+    With `only_last`, those at the last position alone, `[1, d_vocab]`.
+    """
+    layers = (patch.layer,) if isinstance(patch.layer, int) else patch.layer
+    vectors = _vectors(bridge, patch.embedding)
+    rows = []
+    for t in range(len(tokens) - 1 if only_last else 0, len(tokens)):
+        patched = [
+            i
+            for i in range(t + 1 if leak and t + 1 < len(tokens) else t)
+            if _chosen(patch.positions, i, prompt_length)
+            and (patch.window is None or i >= t - patch.window)
+        ]
+
+        def hook_at(layer: int, patched: list[int] = patched) -> Any:
+            def hook_fn(resid: Tensor, hook: Any) -> Tensor:
+                out = resid.clone()
+                for i in patched:
+                    out[0, i] = _patched_row(
+                        bridge, patch, vectors, resid[0, i], tokens, i, text_seed
+                    )
+                return out
+
+            return hook_fn
+
+        hooks = [(f"blocks.{layer}.hook_resid_pre", hook_at(layer)) for layer in layers]
+        rows.append(bridge.run_with_hooks(tokens[None, : t + 1], fwd_hooks=hooks)[0, -1])
+    return torch.stack(rows)
+
+
+def _chosen(positions: Any, i: int, prompt_length: int) -> bool:
+    if positions == "all":
+        return True
+    if positions == "generated":
+        return i + 1 >= prompt_length
+    return i in positions
+
+
+def _patched_row(
+    bridge: TransformerBridge,
+    patch: Any,
+    vectors: Tensor,
+    r: Tensor,
+    tokens: Tensor,
+    i: int,
+    text_seed: int,
+) -> Tensor:
+    logits = bridge.adapter.apply_output_logits_transform(
+        bridge.unembed(bridge.ln_final(r[None, None]))
+    )
+    log_probs = logits[0, 0].log_softmax(-1)
+    if patch.gate is not None and -log_probs[tokens[i + 1]] < patch.gate:
+        return r
+
+    if patch.source == "direction":
+        bits = [_draw(patch.seed, text_seed, i, j) >> 10 for j in range(2 * len(r))]
+        u = [(b + 0.5) / 2**53 for b in bits]
+        normal = [
+            math.sqrt(-2 * math.log(u[2 * j])) * math.cos(2 * math.pi * u[2 * j + 1])
+            for j in range(len(r))
+        ]
+        e = torch.tensor(normal, dtype=r.dtype)
+        e = e / e.norm() * vectors[tokens[i + 1]].norm()
+    else:
+        if patch.source == "true":
+            written = tokens[i + 1]
+        elif patch.source == "current":
+            written = tokens[i]
+        elif patch.source == "guess":
+            written = log_probs.argmax()
+        elif patch.source == "random":
+            written = _draw(patch.seed, text_seed, i) % bridge.cfg.d_vocab
+        elif patch.source == "shuffled":
+            if i == 0:
+                return r
+            written = tokens[_draw(patch.seed, text_seed, i) % i + 1]
+        e = vectors[written]
+
+    s = r.norm() / e.norm() if patch.scale == "norm" else 1.0
+    a = patch.strength
+    if patch.mode == "interpolate":
+        return (1 - a) * r + a * s * e
+    if patch.mode == "add":
+        return r + a * s * e
+    expected = sum(p * vectors[v] for v, p in enumerate(log_probs.exp().tolist()))
+    return r + a * s * (e - expected)
+
+
+def _vectors(bridge: TransformerBridge, embedding: str) -> Tensor:
+    """What stands for each token, `[d_vocab, d_model]`."""
+    if embedding == "W_U":
+        return bridge.W_U.T
+    if hasattr(bridge, "pos_embed"):
+        return bridge.W_E
+    # Without position embeddings, what enters the first block is the embedding as it is fed.
+    every = torch.arange(bridge.cfg.d_vocab)[:, None]
+    _, cache = bridge.run_with_cache(every, names_filter="blocks.0.hook_in")
+    return cache["blocks.0.hook_in"][:, 0]
+
+
+def _draw(seed: int, *counters: int) -> int:
+    """63 bits of SplitMix64's finalizer, chained over the counters."""
+    state = _finalize(seed * _GAMMA + _GAMMA)
+    for counter in counters:
+        state = _finalize(state ^ ((counter + 1) * _GAMMA & _MASK))
+    return state >> 1
+
+
+def _finalize(x: int) -> int:
+    x &= _MASK
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
+    return x ^ (x >> 31)
