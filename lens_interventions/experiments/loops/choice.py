@@ -67,7 +67,9 @@ def again_totals(rows: Tables, half: str, k: int | None = None) -> Totals:
 def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
     """Samples as rows of sums, one of each measure for each prompt.
 
-    A sample of fewer than four tokens has no 4-gram, and no rep-4.
+    A text that ended by itself before its fourth token has no 4-gram, and a rep-4 of 0 here, so
+    that arms are compared on the same prompts: like one that ended before a loop, it repeated
+    nothing. The share of texts that ended is in the table of conditions.
     """
     arms = samples[["source", "layer", "strength", "mode"]]
     common = {
@@ -81,7 +83,7 @@ def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
             **common,
             measure=measure,
             total=samples[column].fillna(0).astype(float),
-            count=samples[column].notna().astype(int),
+            count=1,
         )
         for measure, column in ((LOOPED, "looped"), (REP, "rep_4"))
     ]

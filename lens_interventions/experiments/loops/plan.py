@@ -19,6 +19,9 @@ from .rules import GREEDY, Rule
 from .sampling import measure_samples
 from .settings import LoopsSettings
 
+# Texts that are sampled at a time: beyond this a step is bound by arithmetic, and memory grows.
+_BATCH = 128
+
 # Every how many points the lens reads, so that about sixteen are left.
 _POINTS = 16
 
@@ -29,11 +32,12 @@ def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) ->
     documents = halves(document_items(bridge, settings))[SELECTION]
     passages = halves(passage_items(bridge, settings))[SELECTION]
     cells = grid(settings.layers, settings.strengths, settings.modes)
-    units = [_samples("search", settings, prompts, NO_PATCH, GREEDY, settings.search_tokens)]
-    units += [
-        _samples("search", settings, prompts, Arm.at(cell), GREEDY, settings.search_tokens)
-        for cell in cells
-    ]
+    units = _samples(
+        "search",
+        settings,
+        [([NO_PATCH], GREEDY, prompts), ([Arm.at(cell) for cell in cells], GREEDY, prompts)],
+        settings.search_tokens,
+    )
     for name, arms in (
         ("none", [NO_PATCH]),
         *(
@@ -58,33 +62,36 @@ def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> 
         for strength in settings.strengths
         if strength != cell.strength
     ]
-    both, one = (SELECTION, REPORT), (REPORT,)
-    conditions: list[tuple[Arm, Rule, Sequence[str]]] = [
-        *((arm, GREEDY, both) for arm in (NO_PATCH, Arm.at(cell), *sources)),
-        *(
-            (arm, Rule(sample=True, temperature=value), both)
-            for value in settings.temperatures
-            for arm in (NO_PATCH, Arm.at(cell))
-        ),
-        *((arm, GREEDY, one) for arm in stronger),
-        *((NO_PATCH, rule, one) for rule in settings.rules()),
+    everything = [*prompts[SELECTION], *prompts[REPORT]]
+    temperatures = [Rule(sample=True, temperature=value) for value in settings.temperatures]
+    sampled = [
+        *((arm, rule) for rule in temperatures for arm in (NO_PATCH, Arm.at(cell))),
+        *((NO_PATCH, rule) for rule in settings.rules()),
     ]
-    units = [
-        _samples("samples", settings, prompts[half], arm, rule, settings.new_tokens)
-        for arm, rule, parts in conditions
-        for half in parts
-    ]
+    units = _samples(
+        "samples",
+        settings,
+        [
+            ([NO_PATCH], GREEDY, everything),
+            ([Arm.at(cell), *sources], GREEDY, everything),
+            (stronger, GREEDY, prompts[REPORT]),
+            *(
+                ([arm], rule, everything if rule in temperatures else prompts[REPORT])
+                for arm, rule in sampled
+            ),
+        ],
+        settings.new_tokens,
+    )
     compared = list(dict.fromkeys([*sources, *(Arm.at(round_at, s) for s in CONTROLS)]))
     units += [_losses("report-none", settings, documents[REPORT], [NO_PATCH])]
     units += [_rounds("report-none", settings, passages[REPORT], [NO_PATCH])]
-    for half in both:
+    for half in (SELECTION, REPORT):
         # The true source went over the grid on the selection half already.
         true = [Arm.at(cell), *stronger, Arm.at(round_at)] if half == REPORT else []
         units.append(_losses(half, settings, documents[half], _distinct([*true, *compared])))
         true = [Arm.at(round_at), Arm.at(cell)] if half == REPORT else []
         controls = [Arm.at(round_at, source) for source in CONTROLS]
         units.append(_rounds(half, settings, passages[half], _distinct([*true, *controls])))
-    sampled = [(arm, rule) for arm, rule, _ in conditions if rule != GREEDY]
     for place, (arm, rule) in enumerate(sampled):
         parameters = {
             "documents": documents[REPORT],
@@ -96,7 +103,7 @@ def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> 
     every = max(1, int(bridge.cfg.n_layers) // _POINTS)
     units += [
         Unit("noticing", half, measure_noticing, {"passages": passages[half], "every": every})
-        for half in both
+        for half in (SELECTION, REPORT)
     ]
     return units
 
@@ -162,28 +169,27 @@ def _drawn(
 def _samples(
     table: str,
     settings: LoopsSettings,
-    prompts: Sequence[dict[str, Any]],
-    arm: Arm,
-    rule: Rule,
+    groups: Sequence[tuple[Sequence[Arm], Rule, Sequence[dict[str, Any]]]],
     new_tokens: int,
-) -> Unit:
-    words = [prompts[0]["half"], arm.source]
-    if arm != NO_PATCH:
-        words += [str(arm.layer), f"{arm.strength:g}", arm.mode]
-    words += str(rule).replace(",", "").split()
-    return Unit(
-        table,
-        "-".join(words),
-        measure_samples,
-        {
-            "prompts": list(prompts),
-            "arm": arm.columns(),
-            "rule": rule.columns(),
-            "patch": asdict(settings.patch),
-            "new_tokens": new_tokens,
-            "seed": settings.seed,
-        },
-    )
+) -> list[Unit]:
+    """Units of as many arms as fit into a batch, for each group of arms with its rule and prompts.
+
+    A step of decoding reads all weights whatever the batch, so arms go through it together.
+    """
+    found: list[Unit] = []
+    for arms, rule, prompts in groups:
+        per_unit = max(1, _BATCH // len(prompts))
+        for start in range(0, len(arms), per_unit):
+            parameters = {
+                "prompts": list(prompts),
+                "arms": [arm.columns() for arm in arms[start : start + per_unit]],
+                "rule": rule.columns(),
+                "patch": asdict(settings.patch),
+                "new_tokens": new_tokens,
+                "seed": settings.seed,
+            }
+            found.append(Unit(table, f"{len(found):03d}", measure_samples, parameters))
+    return found
 
 
 def _losses(

@@ -22,58 +22,68 @@ _STRIDE = 1_000_003
 def measure_samples(
     bridge: TransformerBridge,
     prompts: Sequence[Mapping[str, Any]],
-    arm: Mapping[str, Any],
+    arms: Sequence[Mapping[str, Any]],
     rule: Mapping[str, Any],
     patch: Mapping[str, Any],
     new_tokens: int,
     seed: int,
 ) -> pd.DataFrame:
-    """A row per prompt: what was sampled, how much it repeats, the loop in which it ends.
+    """A row per arm and prompt: what was sampled, how much it repeats, the loop it ends in.
 
     Looked at are the sampled tokens up to, and without, an end-of-text token. `onset`, `period` and
     `loop_length` are in tokens, -1 without a loop. `before`, `first_round` and `again` are the text
     in three parts: up to the loop, its first round, and the rest of it.
     """
-    chosen, condition = Rule(**rule), Arm(**arm)
+    chosen, conditions = Rule(**rule), [Arm(**arm) for arm in arms]
+    settings = from_values(PatchSettings, patch)
     texts = [list(prompt["tokens"]) for prompt in prompts]
     longest = max(map(len, texts)) + new_tokens
     out = generate(
         bridge,
         texts,
-        from_values(PatchSettings, patch).patch(condition, longest),
+        [settings.patch(arm, longest) for arm in conditions],
         max_new_tokens=new_tokens,
         do_sample=chosen.sample,
         logits_processor=chosen.processors(),
         seed=[seed * _STRIDE + prompt["number"] for prompt in prompts],
         text_seeds=torch.tensor([prompt["number"] for prompt in prompts]),
     )
+    compared = [(arm, prompt) for arm in conditions for prompt in prompts]
     rows = []
-    for prompt, row, ended in zip(prompts, out.tokens.tolist(), out.finished.tolist(), strict=True):
+    for (arm, prompt), row, ended in zip(
+        compared, out.tokens.tolist(), out.finished.tolist(), strict=True
+    ):
         # A text that ended by itself carries the token that ended it.
         ids = [token for token in row if token >= 0][: -1 if ended else None]
-        tokens = torch.tensor(ids, dtype=torch.long)
-        (loop,) = ending_loops(tokens[None])
         rows.append(
             {
                 "half": prompt["half"],
                 "prompt": prompt["number"],
                 "register": prompt["register"],
-                **condition.columns(),
+                **arm.columns(),
                 **{f"rule_{name}": value for name, value in chosen.columns().items()},
                 "rule": str(chosen),
                 "new_tokens": new_tokens,
-                "n_tokens": len(ids),
-                "looped": loop is not None,
-                "onset": -1 if loop is None else loop.start,
-                "period": -1 if loop is None else loop.period,
-                "loop_length": -1 if loop is None else loop.length,
-                **{f"rep_{n}": float(rep_n(tokens[None], n)[0]) for n in REP_N},
                 "prompt_text": prompt["text"],
-                **_in_parts(bridge, ids, loop),
-                "tokens": ids,
+                **_described(bridge, ids),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _described(bridge: TransformerBridge, ids: list[int]) -> dict[str, Any]:
+    tokens = torch.tensor(ids, dtype=torch.long)
+    (loop,) = ending_loops(tokens[None])
+    return {
+        "n_tokens": len(ids),
+        "looped": loop is not None,
+        "onset": -1 if loop is None else loop.start,
+        "period": -1 if loop is None else loop.period,
+        "loop_length": -1 if loop is None else loop.length,
+        **{f"rep_{n}": float(rep_n(tokens[None], n)[0]) for n in REP_N},
+        **_in_parts(bridge, ids, loop),
+        "tokens": ids,
+    }
 
 
 def _in_parts(bridge: TransformerBridge, ids: list[int], loop: Loop | None) -> dict[str, str]:

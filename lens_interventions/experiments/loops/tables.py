@@ -1,6 +1,5 @@
 """Tables of the loops experiment."""
 
-from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ...behaviour import Loop, distinct_n, loop_free_survival
 from ...intervals import mean_interval, share_interval
-from ..conditions import ARM_COLUMNS, NO_PATCH, Arm
+from ..conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm
 from ..contrasts import Measure, effect_over_grid, totals_of
 from ..copying.sequences import REPORT, SELECTION
 from ..results import Tables
@@ -151,12 +150,17 @@ def noticing_table(rows: pd.DataFrame, settings: LoopsSettings) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _conditions(samples: pd.DataFrame) -> Iterator[tuple[Arm, Rule, pd.DataFrame]]:
+def _conditions(samples: pd.DataFrame) -> list[tuple[Arm, Rule, pd.DataFrame]]:
+    """Samples by condition: greedy before other rules, no patch before sources."""
     rule_columns = [f"rule_{field.name}" for field in fields(Rule)]
-    for values, part in samples.groupby([*ARM_COLUMNS, *rule_columns], sort=False):
-        found: tuple[Any, ...] = values
+    found = []
+    for values, part in samples.groupby([*ARM_COLUMNS, *rule_columns], sort=True):
+        keys: tuple[Any, ...] = values
         n = len(ARM_COLUMNS)
-        yield Arm(*found[:n]), Rule(*found[n:]), part
+        found.append((Arm(*keys[:n]), Rule(*keys[n:]), part))
+    order = ("none", "true", *CONTROLS)
+    # A stable sort: strengths and parameters stay in the order of their numbers.
+    return sorted(found, key=lambda of: (of[1] != GREEDY, of[1].family, order.index(of[0].source)))
 
 
 def _condition(
@@ -164,7 +168,7 @@ def _condition(
 ) -> dict[str, object]:
     looped = part[part["looped"]]
     share = share_interval(len(looped), len(part), level=settings.resampling.level)
-    rep = part["rep_4"].dropna().to_numpy()
+    rep = part["rep_4"].fillna(0).to_numpy()
     rep_4 = mean_interval(rep, rng=settings.resampling.rng(), level=settings.resampling.level)
     tokens, lengths = _padded(part["tokens"])
     return {

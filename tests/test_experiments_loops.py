@@ -1,0 +1,393 @@
+"""Loops: what units measure, what the selection half chooses, and verdicts on planted data."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from pandas.testing import assert_frame_equal
+from transformer_lens.model_bridge import TransformerBridge
+
+import lens_interventions as li
+from lens_interventions.behaviour import ending_loop
+from lens_interventions.experiments import load_result, read_tables
+from lens_interventions.experiments.conditions import CONTROLS, NO_PATCH, Arm, PatchSettings
+from lens_interventions.experiments.contrasts import Resampling
+from lens_interventions.experiments.loops import LoopsSettings, Rule, loops
+from lens_interventions.experiments.loops.analysis import analyse
+from lens_interventions.experiments.loops.choice import loops_cell
+from lens_interventions.experiments.loops.cost import (
+    SPREAD,
+    measure_arm_losses,
+    measure_rule_loss,
+    processed_log_probs,
+    smoothed_loss,
+)
+from lens_interventions.experiments.loops.plan import prompt_items
+from lens_interventions.experiments.loops.repetition import measure_noticing, measure_rounds
+from lens_interventions.experiments.loops.sampling import measure_samples
+from tests.tiny import shared_bridge, tiny_bridge
+
+PATCH = PatchSettings()
+ARMS = [NO_PATCH, Arm("true", 1, 0.5, "interpolate"), Arm("random", 1, 0.5, "interpolate")]
+SETTINGS = LoopsSettings(
+    layers=(1, 2),
+    strengths=(0.1, 0.5),
+    modes=("interpolate",),
+    prompts=12,
+    new_tokens=24,
+    search_prompts=2,
+    search_tokens=16,
+    temperatures=(0.7,),
+    penalties=(1.2,),
+    rule_temperatures=(),
+    passages=4,
+    rounds=2,
+    documents=4,
+    document_tokens=20,
+    shown=3,
+    resampling=Resampling(n_resamples=199),
+)
+
+
+def roomy_bridge() -> TransformerBridge:
+    """Room for prompts and passages, which are long in a vocabulary of 112."""
+    return tiny_bridge("llama", max_position_embeddings=2048)
+
+
+@pytest.fixture(autouse=True)
+def _without_gradients() -> Iterator[None]:
+    """As units are measured."""
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def bridge() -> TransformerBridge:
+    return shared_bridge("llama")
+
+
+@pytest.fixture(scope="module")
+def looping_bridge() -> TransformerBridge:
+    """One of the few random models whose greedy text falls into a loop, from `[1, 5, 6]`."""
+    return tiny_bridge("gpt2", seed=5)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from start to end."""
+    out = tmp_path_factory.mktemp("loops")
+    loops(roomy_bridge, settings=SETTINGS, out=out)
+    return out
+
+
+def next_logits(bridge: TransformerBridge, tokens: list[int], arm: Arm) -> torch.Tensor:
+    """Logits after a text, with plain hooks on all positions but the last."""
+    text = torch.tensor([tokens])
+    patch = PATCH.patch(arm, len(tokens))
+    seeds = torch.tensor([7])
+    hooks = [] if patch is None else patch.fwd_hooks(bridge, text, text_seeds=seeds)
+    return bridge.run_with_hooks(text, fwd_hooks=hooks)[0, -1]
+
+
+def test_another_round_is_scored_as_if_it_were_sampled(bridge: TransformerBridge) -> None:
+    start, said = [1], [20, 31, 42]
+    passage = {"number": 7, "half": "report", "start": start, "said": said, "rounds": 3}
+    rows = measure_rounds(bridge, [passage], [arm.columns() for arm in ARMS], asdict(PATCH))
+    assert len(rows) == len(ARMS) * 2 * 3
+    for arm in ARMS:
+        for k in (1, 2):
+            text, log_prob = [*start, *said * k], 0.0
+            for token in said:
+                log_prob += float(next_logits(bridge, text, arm).log_softmax(-1)[token])
+                text.append(token)
+            here = rows[(rows["source"] == arm.source) & (rows["category"] == f"k-{k}")]
+            total = here.set_index("measure")["total"]
+            assert_allclose(total["again"], math.exp(log_prob), atol=1e-9)
+            assert_allclose(total["round-loss"], -log_prob, atol=1e-9)
+
+
+@pytest.mark.parametrize("arm", ARMS[:2], ids=["none", "true"])
+def test_greedy_rounds_are_what_greedy_decoding_does(
+    looping_bridge: TransformerBridge, arm: Arm
+) -> None:
+    """On a passage that the model itself loops in, and on one that it never says."""
+    bridge = looping_bridge
+    patch = PATCH.patch(arm, 128)
+    seeds = torch.tensor([7])
+    out = li.generate(
+        bridge, [[1, 5, 6]], patch, max_new_tokens=110, stop_at_eos=False, text_seeds=seeds
+    )
+    sampled = out.tokens[0]
+    loop = ending_loop(sampled)
+    assert loop is not None
+    own = sampled[loop.start : loop.start + loop.period].tolist()
+    start = [1, 5, 6, *sampled[: loop.start].tolist()]
+    found = []
+    for said in (own, [20, 31, 42]):
+        passage = {"number": 7, "half": "report", "start": start, "said": said, "rounds": 3}
+        rows = measure_rounds(bridge, [passage], [arm.columns()], asdict(PATCH))
+        greedy = rows[rows["measure"] == "again-greedily"].set_index("category")["total"]
+        for k in (1, 2):
+            goes_on = li.generate(
+                bridge,
+                [[*start, *said * k]],
+                patch,
+                max_new_tokens=len(said),
+                stop_at_eos=False,
+                text_seeds=seeds,
+            ).tokens[0]
+            assert greedy[f"k-{k}"] == float(goes_on.tolist() == said)
+            found.append(greedy[f"k-{k}"])
+    assert found == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_samples_are_described_as_they_are(looping_bridge: TransformerBridge) -> None:
+    bridge = looping_bridge
+    prompts = [
+        {"number": n, "half": "report", "register": "x", "text": "p", "tokens": [1, n, n + 1]}
+        for n in (5, 30, 40)
+    ]
+    arm = ARMS[1]
+    rows = measure_samples(
+        bridge,
+        prompts,
+        [NO_PATCH.columns(), arm.columns()],
+        Rule().columns(),
+        asdict(PATCH),
+        110,
+        0,
+    )
+    out = li.generate(
+        bridge,
+        [p["tokens"] for p in prompts],
+        PATCH.patch(arm, 128),
+        max_new_tokens=110,
+        text_seeds=torch.tensor([5, 30, 40]),
+    )
+    assert rows["source"].tolist() == ["none"] * 3 + ["true"] * 3
+    for row, tokens, ended in zip(
+        rows[3:].to_dict("records"), out.tokens, out.finished.tolist(), strict=True
+    ):
+        expected = tokens[tokens >= 0]
+        expected = expected[: len(expected) - ended]
+        assert list(row["tokens"]) == expected.tolist()
+        loop = ending_loop(expected)
+        assert row["looped"] == (loop is not None)
+        if loop is not None:
+            assert (row["onset"], row["period"]) == (loop.start, loop.period)
+            assert row["again"].startswith(row["first_round"][:1])
+        whole = row["before"] + row["first_round"] + row["again"]
+        assert whole.replace(" ", "") == bridge.tokenizer.decode(expected).replace(" ", "")
+    assert rows["looped"].any()
+
+
+def test_a_prompt_s_sample_does_not_depend_on_its_batch(bridge: TransformerBridge) -> None:
+    prompts = [
+        {"number": n, "half": "report", "register": "x", "text": "p", "tokens": [1, n]}
+        for n in (30, 40)
+    ]
+    rule = Rule(sample=True, temperature=1.5)
+    arguments = ([ARMS[2].columns()], rule.columns(), asdict(PATCH), 20, 3)
+    together = measure_samples(bridge, prompts, *arguments)
+    alone = measure_samples(bridge, prompts[1:], *arguments)
+    assert list(together["tokens"][1]) == list(alone["tokens"][0])
+    other = measure_samples(bridge, prompts[1:], *arguments[:-1], 4)
+    assert list(other["tokens"][0]) != list(alone["tokens"][0])
+
+
+def test_noticing_ranks_the_continuation_of_each_round(bridge: TransformerBridge) -> None:
+    said = [20, 31, 42]
+    passage = {"number": 0, "half": "report", "start": [1], "said": said, "rounds": 2}
+    rows = measure_noticing(bridge, [passage], 1)
+    _, cache = bridge.run_with_cache(torch.tensor([[1, *said, *said]]))
+    for layer in range(3):
+        logits = bridge.unembed(bridge.ln_final(cache[f"blocks.{layer}.hook_resid_pre"]))[0]
+        for number in (0, 1):
+            ranks = [
+                int((logits[3 * number + i] > logits[3 * number + i, token]).sum())
+                for i, token in enumerate(said)
+            ]
+            (row,) = rows[(rows["point"] == layer) & (rows["round"] == number + 1)].to_dict(
+                "records"
+            )
+            assert row["count"] == 3
+            assert_allclose(row["log_rank"], np.log1p(ranks).sum(), atol=1e-9)
+            assert row["top"] == ranks.count(0)
+
+
+def documents(bridge: TransformerBridge) -> list[dict]:
+    return [
+        {"number": n, "half": "report", "title": f"d{n}", "tokens": [1, n, n, n + 9, n]}
+        for n in (30, 40)
+    ]
+
+
+def test_losses_of_arms_are_of_the_patched_model(bridge: TransformerBridge) -> None:
+    rows = measure_arm_losses(
+        bridge, documents(bridge)[:1], [arm.columns() for arm in ARMS[:2]], asdict(PATCH)
+    )
+    tokens = documents(bridge)[0]["tokens"]
+    for arm in ARMS[:2]:
+        log_probs = torch.stack(
+            [
+                next_logits(bridge, tokens[:i], arm).log_softmax(-1)[tokens[i]]
+                for i in range(1, len(tokens))
+            ]
+        )
+        expected = -((1 - SPREAD) * log_probs.exp() + SPREAD / 112).log().sum()
+        (found,) = rows[(rows["source"] == arm.source) & (rows["measure"] == "loss")]["total"]
+        assert_allclose(found, float(expected), atol=1e-9)
+
+
+def test_a_rule_s_loss_is_that_of_the_processed_distribution() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]] * 3)
+    tokens = torch.tensor([0, 1, 3, 0])
+    at_two = processed_log_probs(Rule(sample=True, temperature=2.0), tokens, logits)
+    expected = (logits[0] / 2).log_softmax(-1)[tokens[1:]]
+    assert_allclose(at_two.numpy(), expected.numpy(), atol=1e-6)  # transformers' float32
+    # Probabilities 0.64, 0.24, 0.09, 0.03: the first two make 0.88, so 0.7 keeps both.
+    top_p = processed_log_probs(Rule(sample=True, top_p=0.7), tokens, logits)
+    assert top_p.isneginf().tolist() == [False, True, False]
+    assert_allclose(float(top_p[0]), math.log(1 / (1 + math.e)), atol=1e-6)
+    # What has been said is penalised: 0 at all positions, 1 from the second on.
+    penalised = processed_log_probs(Rule(repetition_penalty=2.0), tokens, logits)
+    seen_0 = torch.tensor([1.0, 1.0, 0.0, -1.0]).log_softmax(-1)
+    seen_all = torch.tensor([1.0, 0.5, 0.0, -2.0]).log_softmax(-1)
+    assert_allclose(float(penalised[0]), float(seen_0[1]), atol=1e-6)
+    assert_allclose(float(penalised[2]), float(seen_all[0]), atol=1e-6)
+
+
+def test_a_token_that_a_rule_cuts_off_costs_a_finite_loss() -> None:
+    losses = smoothed_loss(torch.tensor([-math.inf, 0.0, -2.0]), 49152)
+    assert_allclose(float(losses[0]), math.log(100 * 49152), atol=1e-9)
+    # p = 1 loses a hundredth, other tokens no more than that.
+    assert_allclose(losses[1:].numpy(), [-math.log(0.99 + 0.01 / 49152), 2.01005], atol=1e-5)
+
+
+def test_the_cut_off_share_is_counted(bridge: TransformerBridge) -> None:
+    rule = Rule(sample=True, min_p=0.9)
+    rows = measure_rule_loss(
+        bridge, documents(bridge), NO_PATCH.columns(), rule.columns(), asdict(PATCH)
+    )
+    excluded = rows[rows["measure"] == "excluded"]
+    assert excluded["total"].between(1, 4).all()  # min-p 0.9 leaves hardly any token
+    assert np.isfinite(rows["total"]).all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "family"),
+    [
+        (Rule(), "greedy", "greedy"),
+        (Rule(repetition_penalty=1.1), "repetition penalty 1.1", "repetition penalty"),
+        (Rule(sample=True), "temperature 1", "temperature"),
+        (Rule(sample=True, temperature=0.7), "temperature 0.7", "temperature"),
+        (Rule(sample=True, top_p=0.9), "top-p 0.9", "top-p"),
+        (Rule(sample=True, min_p=0.1), "min-p 0.1", "min-p"),
+    ],
+)
+def test_rules_have_names(rule: Rule, name: str, family: str) -> None:
+    assert str(rule) == name
+    assert rule.family == family
+
+
+def test_halves_are_even_and_share_registers() -> None:
+    items = prompt_items(shared_bridge("llama"), replace(SETTINGS, prompts=72))
+    halves = pd.DataFrame(items).groupby(["register", "half"]).size().unstack()
+    assert (halves == 2).all(axis=None)
+
+
+def test_a_run_from_start_to_end(finished: Path) -> None:
+    result = load_result(finished)
+    table = result.to_dataframe()
+    report = table[table["prompts"] == "report"]
+    assert set(report["family"]) == {
+        *("no patch", "true next token", "controls", "repetition penalty"),
+        *("temperature", "true next token, temperature", "top-p", "min-p"),
+    }
+    assert (report["n"] == 6).all()
+    assert report["loss"].notna().all()
+    assert (report["source"].isin(CONTROLS)).sum() == len(CONTROLS)
+    # All strengths of the chosen layer and mode make the frontier of the true token.
+    assert (report["family"] == "true next token").sum() == len(SETTINGS.strengths)
+    (greedy,) = table[(table["condition"] == "no patch, greedy") & (table["prompts"] == "all")]["n"]
+    assert greedy == 12
+    survival = result.tables["survival"]
+    assert survival["estimate"].between(0, 1).all()
+    assert (survival[survival["token"] == 0]["estimate"] <= 1).all()
+    grid = result.tables["grid"]
+    assert grid.groupby("measure").size().unique().tolist() == [4]
+    samples = result.tables["samples"]
+    assert samples["prompt_number"].nunique() == SETTINGS.shown
+    assert samples["condition"].nunique() == 5  # none, true, control; none and true at 0.7
+    assert set(result.tables["escape"]["source"]) == {"none", "true", *CONTROLS}
+    figures = result.figures()
+    assert {finding.figure for finding in result.verdicts} <= set(figures)
+    assert len(figures["frontier"].data) == 2 * report["family"].nunique()
+
+
+def test_rows_give_the_same_analysis_again(finished: Path) -> None:
+    rows = {
+        name: table.sample(frac=1, random_state=0) for name, table in read_tables(finished).items()
+    }
+    again = analyse(SETTINGS, rows)
+    kept = load_result(finished)
+    assert_frame_equal(again.tables["conditions"], kept.to_dataframe())
+    for found, expected in zip(again.verdicts, kept.verdicts, strict=True):
+        assert found.verdict.outcome == expected.verdict.outcome
+        # Sums in another order round otherwise.
+        assert_allclose(found.verdict.interval.low, expected.verdict.interval.low, atol=1e-9)
+
+
+def with_loops(rows: dict[str, pd.DataFrame], looping: list[str]) -> dict[str, pd.DataFrame]:
+    """The rows, but greedy samples end in a loop under these sources and no others."""
+    samples = rows["samples"].copy()
+    looped = samples["source"].isin(looping)
+    samples["looped"] = looped
+    for column, value in (("onset", 3), ("period", 5), ("loop_length", 20)):
+        samples[column] = np.where(looped, value, -1)
+    samples["rep_4"] = np.where(looped, 0.8, 0.1)
+    return {**rows, "samples": samples}
+
+
+@pytest.mark.parametrize(
+    ("looping", "expected"),
+    [
+        (["none", *CONTROLS], ["helps", "helps"]),
+        (["none", "true"], ["hurts", "hurts"]),
+        # Twelve prompts that do not differ: rep-4 varies nowhere, a share might.
+        (["none", "true", *CONTROLS], ["undecided", "no effect"]),
+    ],
+)
+def test_planted_effects_are_found_and_planted_nulls_are_not(
+    finished: Path, looping: list[str], expected: list[str]
+) -> None:
+    found = analyse(SETTINGS, with_loops(read_tables(finished), looping))
+    assert [finding.verdict.outcome for finding in found.verdicts[:2]] == expected
+
+
+def test_a_cell_that_breaks_the_model_is_not_chosen(finished: Path) -> None:
+    rows = read_tables(finished)
+    search, loss = rows["search"].copy(), rows["loss"].copy()
+    strong = (search["strength"] == 0.5) & (search["layer"] == 1)
+    search["looped"] = ~strong  # it alone leaves no loops
+    ruined = (loss["source"] == "true") & (loss["strength"] == 0.5) & (loss["layer"] == 1)
+    fine = ~ruined & (loss["measure"] == "loss")
+    loss.loc[fine, "total"] = 2.0 * loss.loc[fine, "count"]
+    for per_token, chosen in ((2.05, (1, 0.5)), (2.5, None)):
+        loss.loc[ruined & (loss["measure"] == "loss"), "total"] = per_token * loss["count"]
+        cell = loops_cell({**rows, "search": search, "loss": loss}, SETTINGS)
+        assert ((cell.layer, cell.strength) == (1, 0.5)) == (chosen is not None)
+
+
+def test_presets_fit_any_depth() -> None:
+    for n_layers in (2, 3, 30):
+        for name in ("quick", "full"):
+            layers = LoopsSettings.preset(name, n_layers).layers
+            assert layers
+            assert all(0 <= layer < n_layers for layer in layers)
