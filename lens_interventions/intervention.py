@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -58,7 +58,7 @@ class NextTokenPatch:
         lens: read by the gate, `"correct"` and `"guess"`; by default the logit lens.
     """
 
-    layer: int | tuple[int, ...]
+    layer: int | Sequence[int]
     strength: float
     mode: Literal["interpolate", "add", "correct"] | Mode = "interpolate"
     scale: Literal["raw", "norm"] = "raw"
@@ -71,12 +71,12 @@ class NextTokenPatch:
     lens: Lens | None = None
 
     def __post_init__(self) -> None:
-        layers = (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
+        layers = tuple(self.layer) if isinstance(self.layer, Sequence) else (self.layer,)
         if not layers or any(not isinstance(layer, int) or layer < 0 for layer in layers):
             raise ValueError(f"layer must be one or more block numbers from 0 up, got {self.layer}")
         if len(set(layers)) < len(layers):
             raise ValueError(f"layer names a block twice: {self.layer}")
-        if len(layers) > 1 or not isinstance(self.layer, int):
+        if not isinstance(self.layer, int):
             object.__setattr__(self, "layer", tuple(sorted(layers)))
         if not math.isfinite(self.strength):
             raise ValueError(f"strength must be a finite number, got {self.strength}")
@@ -102,7 +102,7 @@ class NextTokenPatch:
     @property
     def layers(self) -> tuple[int, ...]:
         """The patched layers, lowest first."""
-        return (self.layer,) if isinstance(self.layer, int) else self.layer
+        return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     @property
     def reads_lens(self) -> bool:
