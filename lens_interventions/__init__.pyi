@@ -1,4 +1,5 @@
 from . import behaviour as behaviour
+from . import experiments as experiments
 from . import intervals as intervals
 from . import materials as materials
 from . import verdicts as verdicts
@@ -19,6 +20,7 @@ from .models import load_model as load_model
 from .patch_site import KnownText as KnownText
 from .patch_site import PatchSite as PatchSite
 from .points import select_points as select_points
+from .report import report as report
 from .teacher_forcing import teacher_forced_log_probs as teacher_forced_log_probs
 from .teacher_forcing import teacher_forced_logits as teacher_forced_logits
 from .trajectory import Trajectory as Trajectory

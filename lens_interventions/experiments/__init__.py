@@ -5,7 +5,11 @@ of their rows. `run` carries it out on a model, in this process or on any execut
 finished unit in the directory of the run.
 """
 
+from .loops import LoopsSettings as LoopsSettings
+from .loops import loops as loops
 from .model_source import Model as Model
+from .preservation import PreservationSettings as PreservationSettings
+from .preservation import preservation as preservation
 from .results import Analysis as Analysis
 from .results import Finding as Finding
 from .results import Result as Result

@@ -1,6 +1,6 @@
 """Curves with bands, several panels' worth of data behind buttons."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +66,12 @@ def curves(views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "") ->
         yaxis={"title": {"text": axes.y_title}, **(axes.y_layout or {})},
     )
     if len(views) > 1:
-        buttons = [(view, {"visible": [of == view for of in owner]}, {}) for view in views]
-        add_buttons(figure, buttons)
+        add_buttons(figure, {v: {"visible": [of == v for of in owner]} for v in views})
     return figure
 
 
-def add_buttons(figure: "go.Figure", buttons: Sequence[tuple[str, dict, dict]]) -> None:
-    """A menu of (label, restyle, relayout) over the plot; the first is shown at the start."""
+def add_buttons(figure: "go.Figure", restyles: Mapping[str, dict[str, Any]]) -> None:
+    """A menu over the plot, of what each entry changes in the traces; the first is shown."""
     figure.update_layout(
         updatemenus=[
             {
@@ -84,8 +83,8 @@ def add_buttons(figure: "go.Figure", buttons: Sequence[tuple[str, dict, dict]]) 
                 "pad": {"b": 4},
                 "bgcolor": "#ffffff",
                 "buttons": [
-                    {"label": label, "method": "update", "args": [restyle, relayout]}
-                    for label, restyle, relayout in buttons
+                    {"label": label, "method": "restyle", "args": [restyle]}
+                    for label, restyle in restyles.items()
                 ],
             }
         ]

@@ -8,7 +8,7 @@ from ...plots.colours import LINES
 from ...plots.theme import template
 from ..copying.sequences import REPORT
 from ..grid_figure import effect_heatmaps
-from ..line_figures import Axes, curves
+from ..line_figures import Axes, add_buttons, curves
 from ..results import Figures, Tables
 
 if TYPE_CHECKING:
@@ -95,8 +95,6 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
     """Loop share and rep-4 against the loss on held-out text; a line per family."""
     import plotly.graph_objects as go
 
-    from ..line_figures import add_buttons
-
     views = (
         ("share ending in a loop", "loop_share", "loop_low", "loop_high"),
         ("rep-4", "rep_4", "rep_4_low", "rep_4_high"),
@@ -132,9 +130,7 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
         xaxis={"title": {"text": "loss on held-out prose, nats a token"}},
         yaxis={"title": {"text": "share, or rep-4"}, "rangemode": "tozero"},
     )
-    add_buttons(
-        figure, [(name, {"visible": [of == name for of in owner]}, {}) for name, *_ in views]
-    )
+    add_buttons(figure, {name: {"visible": [of == name for of in owner]} for name, *_ in views})
     return figure
 
 
