@@ -77,7 +77,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
         margin={"l": 60, "r": 16, "t": 120, "b": 50},
     )
     if len(measures) > 1:
-        add_buttons(figure, {name: {"visible": [of == name for of in owner]} for name in measures})
+        add_buttons(figure, [(m, {"visible": [of == m for of in owner]}, {}) for m in measures])
         figure.update_layout(updatemenus=[{"y": 1.14}])
     return figure
 

@@ -1,6 +1,6 @@
 """Curves with bands, several panels' worth of data behind buttons."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +66,14 @@ def curves(views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "") ->
         yaxis={"title": {"text": axes.y_title}, **(axes.y_layout or {})},
     )
     if len(views) > 1:
-        add_buttons(figure, {v: {"visible": [of == v for of in owner]} for v in views})
+        add_buttons(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v in views])
     return figure
 
 
-def add_buttons(figure: "go.Figure", restyles: Mapping[str, dict[str, Any]]) -> None:
-    """A menu over the plot, of what each entry changes in the traces; the first is shown."""
+def add_buttons(
+    figure: "go.Figure", buttons: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]
+) -> None:
+    """A menu of (label, restyle, relayout) over the plot; the first is shown at the start."""
     figure.update_layout(
         updatemenus=[
             {
@@ -83,8 +85,8 @@ def add_buttons(figure: "go.Figure", restyles: Mapping[str, dict[str, Any]]) -> 
                 "pad": {"b": 4},
                 "bgcolor": "#ffffff",
                 "buttons": [
-                    {"label": label, "method": "restyle", "args": [restyle]}
-                    for label, restyle in restyles.items()
+                    {"label": label, "method": "update", "args": [restyle, relayout]}
+                    for label, restyle, relayout in buttons
                 ],
             }
         ]

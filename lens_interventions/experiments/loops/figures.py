@@ -130,7 +130,7 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
         xaxis={"title": {"text": "loss on held-out prose, nats a token"}},
         yaxis={"title": {"text": "share, or rep-4"}, "rangemode": "tozero"},
     )
-    add_buttons(figure, {name: {"visible": [of == name for of in owner]} for name, *_ in views})
+    add_buttons(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v, *_ in views])
     return figure
 
 
