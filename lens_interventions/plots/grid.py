@@ -145,10 +145,12 @@ def _select_rows(
         raise ValueError(f"every must be at least 1, got {every}")
     if include_input is None:
         include_input = SCALES[statistic].show_input
-    rows = [i for i, point in enumerate(points) if include_input or point != INPUT]
-    rows = rows or list(range(len(points)))  # a trajectory of the input alone
-    every = every or math.ceil(len(rows) / _MAX_ROWS)
-    return sorted({*rows[::every], rows[-1]})
+    rows = [i for i, point in enumerate(points) if point != INPUT]
+    # The input is no layer: with or without it the same layers are shown.
+    shown = {*rows[:: every or math.ceil(len(rows) / _MAX_ROWS)], *rows[-1:]}
+    if INPUT in points and (include_input or not rows):
+        shown.add(points.index(INPUT))
+    return sorted(shown)
 
 
 def _at_rows(trajectory: Trajectory, rows: list[int]) -> Trajectory:

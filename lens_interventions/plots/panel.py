@@ -1,6 +1,7 @@
 """A grid of coloured cells with tokens on both sides: the drawing that heat maps are made of."""
 
 import math
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,8 @@ def cell_size(columns: int, *, width: float | None = None, budget: float = 1240)
 
 def label_extent(labels: tuple[str, ...], size: CellSize) -> float:
     """Pixels that tilted labels take beside their axis, in either direction."""
-    longest = max((min(len(label), LABEL_WIDTH) for label in labels), default=0)
-    return 0.75 * (0.62 * size.label_font * longest) + 14
+    longest = max((_columns(shorten(label, LABEL_WIDTH)) for label in labels), default=0)
+    return 0.71 * (0.6 * size.label_font * longest) + 14
 
 
 def draw(
@@ -195,6 +196,11 @@ def draw(
             },
         }
     )
+
+
+def _columns(text: str) -> int:
+    """How many Latin letters are as wide as a text."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _axis(number: int) -> str:

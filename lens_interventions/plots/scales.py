@@ -88,7 +88,7 @@ def round_steps(low: float, high: float) -> list[float]:
     magnitude = 10 ** math.floor(math.log10((high - low) / 4))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if (high - low) / (m * magnitude) <= 7)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 10) for i in range(first, last + 1)]
+    return [float(round(i * step, 10)) for i in range(first, last + 1)]
 
 
 def _divergence(reference: str, *, title: str = "KL({} ‖ layer)", limit: float = KL_LIMIT) -> Scale:

@@ -1,0 +1,5 @@
+"""`python -m lens_interventions` is the `lens-interventions` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,70 @@
+"""The `lens-interventions` command.
+
+One module for each command, which imports what it needs when it runs: `--help` loads neither torch
+nor plotly. A new command is a function with Typer's annotations and a line in `app` below.
+"""
+
+import errno
+import os
+import sys
+
+import typer
+
+from .demo import demo
+from .lens import lens
+from .report import report
+
+# What the library raises, with a message for the user, when input or surroundings do not allow the
+# request. RuntimeError includes NotImplementedError.
+USER_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
+
+app = typer.Typer(
+    help="Read what each layer of a language model believes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _common(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    """Read what each layer of a language model believes."""
+
+
+app.command()(lens)
+app.command()(demo)
+app.command()(report)
+
+
+def main() -> None:
+    """Run the command; on a user's mistake print one line and leave with status 1, 2 for usage."""
+    try:
+        app()
+    except USER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            # Whoever read our output has stopped; Python must not try to flush it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            _print_error(error)
+        sys.exit(1)
+
+
+def _print_error(error: Exception) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    line = " ".join(str(error).split()) or type(error).__name__
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error: ", "bold red"), line))

@@ -1,0 +1,23 @@
+"""`lens-interventions demo`: the post's findings, measured on a model, as one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, Model, load, shows_progress
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The directory for index.html.")] = Path("report"),
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Measure the post's findings on a model and write them as a page that opens offline."""
+    out.mkdir(parents=True, exist_ok=True)
+    bridge = load(model, device)
+
+    from ..demo import build_page
+
+    path = build_page(bridge, out / "index.html", progress=shows_progress())
+    typer.echo(f"wrote {path}", err=True)

@@ -1,0 +1,135 @@
+"""`lens-interventions lens`: what every layer would predict, as a table, a figure or numbers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import Device, Model, load, shows_progress
+from .selections import parse_layers, parse_positions
+
+if TYPE_CHECKING:
+    from ..trajectory import Trajectory
+
+_FIGURES = (".html", ".png", ".svg")
+_NUMBERS = (".csv", ".json", ".safetensors")
+
+
+def lens(
+    text: Annotated[str | None, typer.Argument(help="The text to read.")] = None,
+    file: Annotated[
+        typer.FileText | None,
+        typer.Option("--file", encoding="utf-8", help="Read the text from a file; - for stdin."),
+    ] = None,
+    model: Model = None,
+    device: Device = None,
+    stat: Annotated[
+        str,
+        typer.Option(
+            help="What the colours show: top1, final_rank, kl_final, kl_input, input_rank, "
+            "next_rank, next_log_prob, entropy, watched_rank, ..."
+        ),
+    ] = "top1",
+    layers: Annotated[
+        str | None, typer.Option(help="A range like 0:30:2 or a list like 0,5,final.")
+    ] = None,
+    positions: Annotated[
+        str | None, typer.Option(help="A range like -20: or a list like 0,5,-1.")
+    ] = None,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(help="A token to follow, such as ' plasma'; may be given several times."),
+    ] = None,
+    compare_with: Annotated[
+        str, typer.Option(help="The point that the kl_compare statistic refers to.")
+    ] = "final",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a figure (.html, .png, .svg) or the numbers (.csv, .json, .safetensors) "
+            "instead of printing a table."
+        ),
+    ] = None,
+) -> None:
+    """Show what each layer of a model would predict at each token of a text."""
+    read = _text(text, file)
+    options = _lens_options(stat, layers, positions, watch or [], compare_with)
+    if out is not None:
+        _check_out(out)
+    bridge = load(model, device)
+
+    from ..lens import logit_lens
+
+    trajectory = logit_lens(bridge, read, progress=shows_progress(), **options)
+    # Layers that were asked for by name are all shown.
+    shown: dict[str, Any] = {"every": 1, "include_input": True} if layers else {}
+    if out is None:
+        _print_table(trajectory, stat, shown)
+    else:
+        _write(trajectory, stat, shown, out)
+        typer.echo(f"wrote {out}", err=True)
+
+
+def _text(text: str | None, file: typer.FileText | None) -> str:
+    if (text is None) == (file is None):
+        raise typer.BadParameter("give a text, or --file and no text")
+    # Editors end a file with a newline that is no part of the text.
+    read = text if file is None else file.read().removesuffix("\n")
+    if not read:
+        raise typer.BadParameter("the text is empty")
+    return read
+
+
+def _lens_options(
+    stat: str, layers: str | None, positions: str | None, watch: list[str], compare_with: str
+) -> dict[str, Any]:
+    from ..plots.scales import SCALES
+
+    if stat not in SCALES:
+        raise typer.BadParameter(f"unknown statistic {stat!r}; there are {', '.join(SCALES)}")
+    if stat.startswith("watched") and not watch:
+        raise typer.BadParameter(f"{stat} needs --watch, such as --watch ' plasma'")
+    divergences = ["kl"]
+    if stat.endswith("_reverse"):
+        divergences.append("kl_reverse")
+    if stat.startswith("js_"):
+        divergences.append("js")
+    return {
+        "points": parse_layers(layers) if layers else None,
+        "positions": parse_positions(positions) if positions else None,
+        "watch": watch,
+        "compare_with": int(compare_with) if compare_with.isdecimal() else compare_with,
+        "divergences": divergences,
+    }
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix.lower() not in (*_FIGURES, *_NUMBERS):
+        raise typer.BadParameter(
+            f"cannot write {out.name!r}: use one of {', '.join((*_FIGURES, *_NUMBERS))}"
+        )
+    if not out.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no directory {out.parent}")
+
+
+def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from ..plots.grid import make_grid
+    from .table import GridTable
+
+    Console().print(GridTable(make_grid(trajectory, stat, **shown)))
+
+
+def _write(trajectory: "Trajectory", stat: str, shown: dict[str, Any], out: Path) -> None:
+    suffix = out.suffix.lower()
+    if suffix == ".safetensors":
+        trajectory.save(out)
+    elif suffix == ".csv":
+        trajectory.to_dataframe().to_csv(out, index=False)
+    elif suffix == ".json":
+        trajectory.to_dataframe().to_json(out, orient="records", force_ascii=False)
+    else:
+        from ..plots import plot, save
+
+        save(plot(trajectory, stat, **shown), out)

@@ -1,0 +1,94 @@
+"""A statistic of a prompt as a coloured table for the terminal."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import UInt8
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.style import Style
+from rich.text import Text
+
+from ..plots.colours import DARK_INK, LIGHT_INK, prefers_dark_ink
+from ..plots.grid import Grid
+from ..plots.hover import rounded
+
+_CELL = 9  # characters of a column, one of which keeps it from its neighbour
+_CORRECT = "*"
+
+
+class GridTable:
+    """Layers by tokens, the last layer first: top guesses on the colours of the statistic.
+
+    Shows the last tokens of a prompt that is wider than the terminal.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        """Prepare a grid to be printed by rich."""
+        self.grid = grid
+        self.colours = grid.scale.colours(grid.colour_range)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Title, tokens above, a line for each layer, tokens below, and how to read them."""
+        grid = self.grid
+        margin = max(len(row) for row in grid.rows) + 1
+        total = len(grid.inputs)
+        columns = range(total - min(total, max(1, (options.max_width - margin) // _CELL)), total)
+        # Without colours the numbers must say themselves what the figure is about.
+        texts = grid.guesses
+        if console.color_system is None and grid.name != "top1":
+            texts = tuple(
+                tuple(str(rounded(value)) for value in row) for row in grid.values.tolist()
+            )
+        yield Text(grid.title, style="bold")
+        yield self._legend()
+        yield self._labels("next", [self._output(column) for column in columns], margin)
+        yield from self._rows(texts, columns, margin)
+        yield self._labels("token", [grid.inputs[column] for column in columns], margin)
+        reading = f"{_CORRECT} the model's guess was right; underlined: also the final guess"
+        if len(columns) < total:
+            reading = f"the last {len(columns)} of {total} tokens (--out shows all). {reading}"
+        yield Text(reading, style="dim")
+
+    def _legend(self) -> Text:
+        places, labels = self.grid.scale.ticks(self.colours, self.grid.values)
+        legend = Text(f"{self.grid.scale.unit_title}: ", style="dim", no_wrap=True)
+        for place, label in zip(self.colours.rgb(np.array(places)), labels, strict=True):
+            legend.append(f" {label} ", _painted(place))
+        return legend
+
+    def _output(self, column: int) -> str:
+        return (_CORRECT if self.grid.correct[column] else "") + self.grid.outputs[column]
+
+    def _rows(
+        self, texts: tuple[tuple[str, ...], ...], columns: range, margin: int
+    ) -> Iterator[Text]:
+        grid = self.grid
+        rgb = self.colours.rgb(grid.scale.position(grid.values))
+        empty = np.isnan(grid.values)
+        for row in reversed(range(len(grid.rows))):
+            line = Text(grid.rows[row].rjust(margin - 1) + " ", no_wrap=True, end="\n")
+            for column in columns:
+                style = Style(underline=bool(grid.agrees[row, column]))
+                if not empty[row, column]:
+                    style += _painted(rgb[row, column])
+                line.append(_fitted(texts[row][column], _CELL - 1), style)
+                line.append(" ")
+            yield line
+
+    def _labels(self, name: str, texts: list[str], margin: int) -> Text:
+        cells = "".join(_fitted(text, _CELL - 1) + " " for text in texts)
+        return Text(name.rjust(margin - 1)[: margin - 1] + " " + cells, style="bold", no_wrap=True)
+
+
+def _painted(rgb: UInt8[np.ndarray, "3"]) -> Style:
+    red, green, blue = rgb.tolist()
+    ink = DARK_INK if prefers_dark_ink(rgb) else LIGHT_INK
+    return Style(color=ink, bgcolor=f"rgb({red},{green},{blue})", dim=False)
+
+
+def _fitted(text: str, width: int) -> str:
+    """`text` in exactly `width` terminal cells, of which some characters take two."""
+    if cell_len(text) > width:
+        return set_cell_size(text, width - 1) + "…"
+    return set_cell_size(text, width)

@@ -1,0 +1,69 @@
+"""A section of the page: a claim, the conditions it is judged by, what was measured, figures."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Verdict = Literal["agrees", "partly", "disagrees"]
+
+RULE = (
+    "A model agrees with a finding when every condition below it holds, disagrees when none does, "
+    "and partly agrees otherwise. The conditions are our reading of the post; the numbers were "
+    "measured when this page was made."
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing that a finding implies, and whether it is so.
+
+    Attributes:
+        says: what should be the case, with its threshold.
+        holds: whether it is.
+        measured: the number or numbers that decide it.
+    """
+
+    says: str
+    holds: bool
+    measured: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and the sentence above it, which says what to look at."""
+
+    caption: str
+    figure: "go.Figure"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A finding of the post, held against a model.
+
+    Attributes:
+        name: of the section, for links.
+        title: the finding in a few words.
+        claim: what the post says.
+        conditions: what decides the verdict.
+        text: paragraphs on what was read and what to make of it.
+        figures: in the order of reading.
+        brief: what was measured in a few words, for the summary.
+    """
+
+    name: str
+    title: str
+    claim: str
+    conditions: tuple[Condition, ...]
+    text: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    brief: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """By `RULE`."""
+        holding = sum(condition.holds for condition in self.conditions)
+        if holding == len(self.conditions):
+            return "agrees"
+        return "partly" if holding else "disagrees"

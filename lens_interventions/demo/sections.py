@@ -1,0 +1,21 @@
+"""The sections of the page, in order."""
+
+from collections.abc import Callable
+
+from .convergence import convergence
+from .discarding import discarding
+from .plasma import plasma
+from .rarity import rarity
+from .readings import Readings
+from .repetition import repetition
+from .section import Section
+from .seeing import seeing
+
+SECTIONS: tuple[Callable[[Readings], Section], ...] = (
+    convergence,
+    discarding,
+    plasma,
+    repetition,
+    rarity,
+    seeing,
+)
