@@ -69,10 +69,11 @@ class GridTable:
         for row in reversed(range(len(grid.rows))):
             line = Text(grid.rows[row].rjust(margin - 1) + " ", no_wrap=True, end="\n")
             for column in columns:
-                style = Style(underline=bool(grid.agrees[row, column]))
-                if not empty[row, column]:
-                    style += _painted(rgb[row, column])
-                line.append(_fitted(texts[row][column], _CELL - 1), style)
+                paint = Style() if empty[row, column] else _painted(rgb[row, column])
+                cell = _fitted(texts[row][column], _CELL - 1)
+                guess = cell.rstrip()
+                line.append(guess, paint + Style(underline=bool(grid.agrees[row, column])))
+                line.append(cell[len(guess) :], paint)
                 line.append(" ")
             yield line
 

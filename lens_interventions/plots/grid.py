@@ -147,7 +147,8 @@ def _select_rows(
         include_input = SCALES[statistic].show_input
     rows = [i for i, point in enumerate(points) if point != INPUT]
     # The input is no layer: with or without it the same layers are shown.
-    shown = {*rows[:: every or math.ceil(len(rows) / _MAX_ROWS)], *rows[-1:]}
+    every = every or max(1, math.ceil(len(rows) / _MAX_ROWS))
+    shown = {*rows[::every], *rows[-1:]}
     if INPUT in points and (include_input or not rows):
         shown.add(points.index(INPUT))
     return sorted(shown)

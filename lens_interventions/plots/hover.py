@@ -57,7 +57,7 @@ def hover_data(grid: Grid) -> list[list[list[float | str]]]:
     return data
 
 
-def rounded(value: float) -> float | str:
+def rounded(value: float) -> float | int | str:
     """Three significant digits, four decimals at most, and all digits before the point."""
     if math.isnan(value):
         return MISSING
