@@ -1,3 +1,1 @@
-import pytest
-
-pytest.register_assert_rewrite("tests.clean")
+from . import type_checker as type_checker  # jaxtyping looks for it here, by name

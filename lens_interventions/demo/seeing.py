@@ -20,14 +20,11 @@ def seeing(readings: Readings) -> Section:
     layer = round(0.8 * int(bridge.cfg.n_layers))
     patch = NextTokenPatch(layer=layer, strength=STRENGTH, scale="norm")
     tokens = bridge.to_tokens(PLASMA)
-    options = {"watch": PLASMA_WORD, "next_token": PLASMA_WORD}
-    clean = logit_lens(bridge, tokens, **options)
+    clean = logit_lens(bridge, tokens, next_token=PLASMA_WORD)
     with bridge.hooks(fwd_hooks=patch.fwd_hooks(bridge, tokens)):
-        patched = logit_lens(bridge, tokens, **options)
+        patched = logit_lens(bridge, tokens, next_token=PLASMA_WORD)
     last = clean.points.index(FINAL)
-    before, after = (
-        float(read.watched_log_prob[last, 0, -1, 0].exp()) for read in (clean, patched)
-    )
+    before, after = (float(read.next_log_prob[last, 0, -1].exp()) for read in (clean, patched))
     out = generate(bridge, LOOPING, [None, patch], max_new_tokens=LOOPING_TOKENS)
     texts = [LOOPING + text for text in out.texts or ()]
     loops = [ending_loop(new[:length]) for new, length in zip(out.tokens, out.lengths, strict=True)]
