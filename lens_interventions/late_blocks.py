@@ -78,14 +78,15 @@ def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
 
     Hooks below `layer` are welcome: those blocks run once, on the text as it is.
     """
-    for block in bridge.blocks[layer:]:
-        for name, point in block.named_modules():
-            if isinstance(point, HookPoint) and has_temporary_hooks(point):
-                raise ValueError(
-                    f"there is a hook on {block.name}.{name}: from the patched block {layer} up "
-                    "the model runs on patched and clean copies of the text, which the hook does "
-                    "not expect. Take it off, or use patch.fwd_hooks beside it"
-                )
+    for name, point in bridge.hook_dict.items():
+        family, _, rest = name.partition(".")
+        above = family == "blocks" and int(rest.partition(".")[0]) >= layer
+        if above and has_temporary_hooks(point):
+            raise ValueError(
+                f"there is a hook on {name}: from the patched block {layer} up the model runs on "
+                "patched and clean copies of the text, which the hook does not expect. Take it "
+                "off, or use patch.fwd_hooks beside it"
+            )
 
 
 def _run(

@@ -111,7 +111,7 @@ def _patched_row(
         return (1 - a) * r + a * s * e
     if patch.mode == "add":
         return r + a * s * e
-    expected = sum(p * vectors[v] for v, p in enumerate(log_probs.exp().tolist()))
+    expected = log_probs.exp() @ vectors
     return r + a * s * (e - expected)
 
 
