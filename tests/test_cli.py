@@ -26,8 +26,8 @@ def run(monkeypatch, capsys, *arguments):
 
 
 def test_a_table_in_the_terminal(monkeypatch, capsys):
-    status, out, _ = run(monkeypatch, capsys, "lens", TEXT, "--layers", "0,15,final")
-    assert status == 0
+    status, out, err = run(monkeypatch, capsys, "lens", TEXT, "--layers", "0,15,final")
+    assert status == 0, err
     assert "final" in out
     assert "Paris" in out
 

@@ -71,7 +71,8 @@ def luminance(rgb: UInt8[np.ndarray, "*cell 3"]) -> Float[np.ndarray, "*cell"]:
     """WCAG 2's relative luminance of sRGB colours, 0 to 1."""
     channel = rgb / 255
     linear = np.where(channel <= 0.04045, channel / 12.92, ((channel + 0.055) / 1.055) ** 2.4)
-    return linear @ np.array([0.2126, 0.7152, 0.0722])
+    # Of a single colour too an array, not numpy's scalar.
+    return np.asarray(linear @ np.array([0.2126, 0.7152, 0.0722]))
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
