@@ -81,5 +81,5 @@ def _image(figure: "go.Figure", image_format: str) -> bytes:
         raise RuntimeError(
             f"saving .{image_format} needs Chrome, Chromium or Edge, and none started: install one "
             "(on Debian: apt install chromium), or name it in the variable BROWSER_PATH, or save "
-            f"as .html. ({str(error).strip().splitlines()[0]})"
+            "as .html"
         ) from error
