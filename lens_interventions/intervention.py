@@ -233,21 +233,7 @@ class BoundPatch:
         - `text`: what is known when the prediction is made; a text's last known position stays as
             it is. `patch.window` is the caller's business: it depends on what is predicted.
         """
-        active = self._in_scope(position, text)
-        columns = active.any(0).nonzero()[:, 0]
-        per_part = max(1, _LENS_ROWS // len(resid)) if self.patch.reads_lens else resid.shape[1]
-        for part in columns.split(per_part):
-            site = PatchSite(
-                layer=layer,
-                resid=resid[:, part],
-                position=position[:, part],
-                embedding=self.embedding,
-                lens=self._lens_at(layer),
-                seed=self.patch.seed,
-                text=text,
-            )
-            resid = resid.index_copy(1, part, self._patch_rows(site, active[:, part]))
-        return resid
+        return patch_copies([self], resid, layer=layer, position=position, text=text)[0]
 
     def _lens_at(self, layer: int) -> Callable[[Tensor], Tensor]:
         fitted = self.patch.lens
@@ -298,6 +284,41 @@ class BoundPatch:
         length = vectors.norm(dim=-1, keepdim=True)
         # A vector of length zero (an untrained embedding) stays zero at any scale.
         return resid.norm(dim=-1, keepdim=True) / length.where(length > 0, 1)
+
+
+def patch_copies(
+    bounds: Sequence[BoundPatch],
+    resid: Float[Tensor, "batch pos d_model"],
+    *,
+    layer: int,
+    position: Int[Tensor, "batch pos"],
+    text: KnownText,
+) -> list[Float[Tensor, "batch pos d_model"]]:
+    """The same rows under each of several patches, which read the lens once for all.
+
+    Arguments as of `BoundPatch`.
+    """
+    active = [bound._in_scope(position, text) for bound in bounds]
+    columns = torch.stack(active).any(0).any(0).nonzero()[:, 0]
+    reads_lens = any(bound.patch.reads_lens for bound in bounds)
+    copies = [resid] * len(bounds)
+    for part in columns.split(max(1, _LENS_ROWS // len(resid)) if reads_lens else len(columns)):
+        sites: dict[tuple[str, int, int], PatchSite] = {}
+        for i, bound in enumerate(bounds):
+            key = (bound.patch.embedding, id(bound.patch.lens), bound.patch.seed)
+            if key not in sites:
+                sites[key] = PatchSite(
+                    layer=layer,
+                    resid=resid[:, part],
+                    position=position[:, part],
+                    embedding=bound.embedding,
+                    lens=bound._lens_at(layer),
+                    seed=bound.patch.seed,
+                    text=text,
+                )
+            patched = bound._patch_rows(sites[key], active[i][:, part])
+            copies[i] = copies[i].index_copy(1, part, patched)
+    return copies
 
 
 def _require_choice(

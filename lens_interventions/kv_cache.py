@@ -53,7 +53,14 @@ class CachedDecoder:
         self, bridge: TransformerBridge, rows: PatchedRows, *, chunk_size: int, record: bool = False
     ) -> None:
         self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
-        self._bridge, self._rows, self._chunk_size, self._record = bridge, rows, chunk_size, record
+        self._bridge, self._rows, self._chunk_size = bridge, rows, chunk_size
+        n_layers, points = int(bridge.cfg.n_layers), bridge.hook_dict
+        # Looking up a hook by its name takes longer than a block.
+        self._patched = [
+            (layer, points[hook_name(f"{layer}_pre", n_layers)]) for layer in rows.layers
+        ]
+        labels = point_labels(n_layers) if record else []
+        self._watched = [(label, points[hook_name(label, n_layers)]) for label in labels]
         self._split = rows.layers[0] if rows.layers else 0
         self._range = BlockRange(bridge, self._split)
         # Caches that are made with the model's config drop what leaves a sliding window, and then
@@ -153,7 +160,7 @@ class CachedDecoder:
         if kept == 0:
             self._above = DynamicCache()
         else:
-            self._above.crop(kept - self._stop)
+            shorten(self._above, self._stop - kept)
             _require_length(self._above, self._split, kept)
         self._n_above = kept
 
@@ -174,14 +181,21 @@ class CachedDecoder:
 
             return record
 
-        n_layers = int(self._bridge.cfg.n_layers)
-        hooks: list[tuple[str, Callable[..., Any]]] = [
-            (f"{layer}_pre", patch_at(layer)) for layer in self._rows.layers
+        hooks: list[tuple[HookPoint, Callable[..., Any]]] = [
+            (point, patch_at(layer)) for layer, point in self._patched
         ]
-        if self._record:
-            hooks += [(label, record_at(label)) for label in point_labels(n_layers)]
-        points = self._bridge.hook_dict if hooks else {}
-        return [(points[hook_name(label, n_layers)], function) for label, function in hooks]
+        return hooks + [(point, record_at(label)) for label, point in self._watched]
+
+
+def shorten(cache: DynamicCache, by: int) -> None:
+    """Drop the last `by` positions, in the layers that hold any.
+
+    `DynamicCache.crop` of transformers 5.20 fails at layers that hold none.
+    """
+    layers: list[Any] = cache.layers
+    for layer in layers:
+        if layer.get_seq_length() > 0:
+            layer.crop(-by)
 
 
 def _require_length(cache: DynamicCache, layer: int, expected: int) -> None:

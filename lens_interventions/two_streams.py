@@ -25,7 +25,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from .intervention import BoundPatch
+from .intervention import BoundPatch, patch_copies
 from .late_blocks import Hook, run_late_rows
 from .patch_site import KnownText
 
@@ -112,7 +112,7 @@ def two_streams(
             key_position=torch.cat([cached, rows.position]),
             visible=visible(rows, start, window),
             cache=cache,
-            fwd_hooks=_hooks(patches, rows, text),
+            fwd_hooks=_hooks(patches, layer, rows, text),
         )
         cache.crop(rows.n_stream - len(rows.position))
         yield rearrange(
@@ -120,21 +120,33 @@ def two_streams(
         )
 
 
-def _hooks(patches: Sequence[BoundPatch | None], rows: Layout, text: KnownText) -> list[Hook]:
+def _hooks(
+    patches: Sequence[BoundPatch | None], lowest: int, rows: Layout, text: KnownText
+) -> list[Hook]:
     position = rows.position.masked_fill(~rows.patched, -1).expand(len(text.tokens), -1)
 
     def hook_at(layer: int) -> Callable[..., Tensor]:
+        here = {
+            i: bound for i, bound in enumerate(patches) if bound and layer in bound.patch.layers
+        }
+
         def patch_residual(resid: Tensor, hook: HookPoint) -> Tensor:
-            return torch.cat(
-                [
-                    part
-                    if bound is None or layer not in bound.patch.layers
-                    else bound(part, layer=layer, position=position, text=text)
-                    for bound, part in zip(patches, resid.chunk(len(patches)), strict=True)
-                ]
-            )
+            copies = list(resid.chunk(len(patches)))
+            # Until a patch has acted, the copies are one.
+            groups = [list(here)] if layer == lowest else [[i] for i in here]
+            for group in groups:
+                patched = patch_copies(
+                    [here[i] for i in group],
+                    copies[group[0]],
+                    layer=layer,
+                    position=position,
+                    text=text,
+                )
+                for i, copy in zip(group, patched, strict=True):
+                    copies[i] = copy
+            return torch.cat(copies)
 
         return patch_residual
 
-    layers = {layer for bound in patches if bound is not None for layer in bound.patch.layers}
+    layers = {layer for bound in patches if bound for layer in bound.patch.layers}
     return [(f"blocks.{layer}.hook_resid_pre", hook_at(layer)) for layer in layers]

@@ -34,7 +34,12 @@ class _Unit:
 
     @property
     def quiet(self) -> bool:
-        return not any(_listens(module) for module in self.listeners)
+        # Of a few hundred modules hardly any has hooks: they are passed over without a call.
+        return not any(
+            (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or "forward" in vars(m))
+            and _listens(m)
+            for m in self.listeners
+        )
 
 
 class Unwrapping:
@@ -74,17 +79,13 @@ class Unwrapping:
 
 
 def _listens(module: nn.Module) -> bool:
-    if "forward" in vars(module):
+    if module._backward_hooks or "forward" in vars(module):
         return True
-    if not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
-        return False
     if isinstance(module, HookPoint):
         hooks = [handle.user_hook for handle in (*module.fwd_hooks, *module.bwd_hooks)]
     else:
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    return bool(module._backward_hooks) or any(
-        getattr(hook, "__module__", None) not in _OWN_HOOKS for hook in hooks
-    )
+    return any(getattr(hook, "__module__", None) not in _OWN_HOOKS for hook in hooks)
 
 
 def _units(module: nn.Module) -> Iterator[_Unit]:

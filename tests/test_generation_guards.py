@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 import torch
 from transformers import DynamicCache, LogitsProcessor, TemperatureLogitsWarper
+from transformers.cache_utils import DynamicLayer
 
 import lens_interventions as li
 from lens_interventions import decoder, kv_cache
@@ -221,7 +222,7 @@ def test_an_empty_cache_is_named():
 def test_a_cache_that_cannot_be_shortened_is_named():
     bridge = tiny_bridge("llama")
     with (
-        mock.patch.object(DynamicCache, "crop", return_value=None),
+        mock.patch.object(DynamicLayer, "crop", return_value=None),
         pytest.raises(kv_cache.CacheError, match="holds 7 positions where it should hold 6"),
     ):
         li.generate(bridge, PROMPTS, PATCH, **OPTIONS)

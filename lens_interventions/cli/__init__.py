@@ -4,15 +4,15 @@ One module for each command, which imports what it needs when it runs: `--help` 
 nor plotly. A new command is a function with Typer's annotations and a line in `app` below.
 """
 
-import errno
-import os
 import sys
 
 import typer
 
 from .demo import demo
+from .generate import generate
 from .lens import lens
 from .report import report
+from .score import score
 
 # What the library raises, with a message for the user, when input or surroundings do not allow the
 # request. RuntimeError includes NotImplementedError.
@@ -47,18 +47,16 @@ def _common(
 app.command()(lens)
 app.command()(demo)
 app.command()(report)
+app.command()(generate)
+app.command()(score)
 
 
 def main() -> None:
-    """Run the command; on a user's mistake print one line and leave with status 1, 2 for usage."""
+    """Run the command; on a user's mistake print one line and leave with status 1 (2: usage)."""
     try:
         app()
     except USER_ERRORS as error:
-        if isinstance(error, OSError) and error.errno == errno.EPIPE:
-            # Whoever read our output has stopped; Python must not try to flush it again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
-            _print_error(error)
+        _print_error(error)
         sys.exit(1)
 
 

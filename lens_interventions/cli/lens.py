@@ -72,11 +72,11 @@ def lens(
 
 def _text(text: str | None, file: typer.FileText | None) -> str:
     if (text is None) == (file is None):
-        raise typer.BadParameter("give a text, or --file and no text")
+        raise ValueError("give a text, or --file and no text")
     # Editors end a file with a newline that is no part of the text.
     read = text if file is None else file.read().removesuffix("\n")
     if not read:
-        raise typer.BadParameter("the text is empty")
+        raise ValueError("the text is empty")
     return read
 
 
@@ -86,9 +86,9 @@ def _lens_options(
     from ..plots.scales import SCALES
 
     if stat not in SCALES:
-        raise typer.BadParameter(f"unknown statistic {stat!r}; there are {', '.join(SCALES)}")
+        raise ValueError(f"unknown statistic {stat!r}; there are {', '.join(SCALES)}")
     if stat.startswith("watched") and not watch:
-        raise typer.BadParameter(f"{stat} needs --watch, such as --watch ' plasma'")
+        raise ValueError(f"{stat} needs --watch, such as --watch ' plasma'")
     divergences = ["kl"]
     if stat.endswith("_reverse"):
         divergences.append("kl_reverse")
@@ -105,11 +105,11 @@ def _lens_options(
 
 def _check_out(out: Path) -> None:
     if out.suffix.lower() not in (*_FIGURES, *_NUMBERS):
-        raise typer.BadParameter(
+        raise ValueError(
             f"cannot write {out.name!r}: use one of {', '.join((*_FIGURES, *_NUMBERS))}"
         )
     if not out.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no directory {out.parent}")
+        raise ValueError(f"there is no directory {out.parent}")
 
 
 def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> None:

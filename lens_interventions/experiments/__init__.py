@@ -5,6 +5,8 @@ of their rows. `run` carries it out on a model, in this process or on any execut
 finished unit in the directory of the run.
 """
 
+from .copying import CopyingSettings as CopyingSettings
+from .copying import copying as copying
 from .loops import LoopsSettings as LoopsSettings
 from .loops import loops as loops
 from .model_source import Model as Model

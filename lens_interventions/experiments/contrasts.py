@@ -158,19 +158,34 @@ def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
     )
 
 
-def best_cell(totals: Totals, *, lower_is_better: bool) -> Cell:
-    """The cell where the true source does best; of equals the first in the order of the columns."""
-    return _best([arm for arm in totals.arms if arm.source == "true"], totals, lower_is_better).cell
+def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:
+    """Each layer's best cell for the true source; the best `n` of them, best first."""
+    arms = sorted(
+        (arm for arm in totals.arms if arm.source == "true"),
+        key=totals.mean,
+        reverse=not lower_is_better,
+    )
+    best_of_layer: dict[int, Cell] = {}
+    for arm in arms:
+        best_of_layer.setdefault(arm.layer, arm.cell)
+    return list(best_of_layer.values())[:n]
 
 
 def best_control(totals: Totals, cell: Cell, *, lower_is_better: bool) -> Arm:
     """The control that does best at a cell."""
     controls = [Arm.at(cell, source) for source in CONTROLS]
-    return _best(controls, totals, lower_is_better)
+    return (min if lower_is_better else max)(controls, key=totals.mean)
 
 
-def _best(arms: Sequence[Arm], totals: Totals, lower_is_better: bool) -> Arm:
-    return (min if lower_is_better else max)(arms, key=totals.mean)
+def most_specific(totals: Totals, cells: Sequence[Cell], *, lower_is_better: bool) -> Cell:
+    """The cell where the true source beats the best control there by most, or loses by least."""
+
+    def disadvantage(cell: Cell) -> float:
+        control = best_control(totals, cell, lower_is_better=lower_is_better)
+        difference = totals.mean(Arm.at(cell)) - totals.mean(control)
+        return difference if lower_is_better else -difference
+
+    return min(cells, key=disadvantage)
 
 
 def _p_values(

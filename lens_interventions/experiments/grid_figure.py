@@ -67,7 +67,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
     figure.update_layout(
         template=template("light"),
         title={
-            "text": f"{title}<br><sup>* p below 0.05 after Holm's correction over the grid</sup>",
+            "text": f"{title} (* p &lt; 0.05 after Holm's correction over the grid)",
             "font": {"size": 15},
             "x": 0,
             "xref": "paper",

@@ -12,6 +12,9 @@ from ..plots.theme import template
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+# More bands than this hide each other.
+_BANDS = 4
+
 _DASHES = ("solid", "dash", "dot")
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 
@@ -38,7 +41,8 @@ class Axes:
 def curves(views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "") -> "go.Figure":
     """One curve per group; several tables take turns, chosen by buttons that bear their names.
 
-    Rows keep the order they have. The views may differ in their groups.
+    Rows keep the order they have. The views may differ in their groups. Of more than four curves
+    in a view only the first two have their bands drawn; the others' are told on hover.
     """
     import plotly.graph_objects as go
 
@@ -48,8 +52,10 @@ def curves(views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "") ->
     owner: list[str] = []
     first = next(iter(views), "")
     for view, rows in views.items():
-        for name, part in rows.groupby(axes.group, sort=False):
-            made = _curve(str(name), part, axes, order[name])
+        groups = list(rows.groupby(axes.group, sort=False))
+        for number, (name, part) in enumerate(groups):
+            banded = len(groups) <= _BANDS or number < 2
+            made = _curve(str(name), part, axes, order[name], banded=banded)
             traces += made
             owner += [view] * len(made)
     for trace, view in zip(traces, owner, strict=True):
@@ -65,6 +71,9 @@ def curves(views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "") ->
         xaxis={"title": {"text": axes.x_title}},
         yaxis={"title": {"text": axes.y_title}, **(axes.y_layout or {})},
     )
+    if any(not pd.api.types.is_numeric_dtype(rows[axes.x]) for rows in views.values()):
+        # Else "1" would be read as a number, with ticks between.
+        figure.update_xaxes(type="category")
     if len(views) > 1:
         add_buttons(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v in views])
     return figure
@@ -93,20 +102,23 @@ def add_buttons(
     )
 
 
-def _curve(name: str, rows: pd.DataFrame, axes: Axes, place: int) -> "list[go.Scatter]":
+def _curve(
+    name: str, rows: pd.DataFrame, axes: Axes, place: int, *, banded: bool
+) -> "list[go.Scatter]":
     import plotly.graph_objects as go
 
     colour = LINES[place % len(LINES)]
     x, y = rows[axes.x].tolist(), _numbers(rows[axes.y])
     traces = []
     has_band = {"low", "high"} <= set(rows) and bool(rows["low"].notna().any())
-    if has_band:
+    if has_band and banded:
         known = rows[rows["low"].notna() & rows["high"].notna()]
         around = known[axes.x].tolist()
         traces.append(
             go.Scatter(
                 x=[*around, *around[::-1]],
                 y=[*_numbers(known["high"]), *_numbers(known["low"])[::-1]],
+                mode="lines",
                 fill="toself",
                 fillcolor=_faint(colour),
                 line={"width": 0},

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
 
@@ -29,7 +29,13 @@ def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
         raise ValueError(
             f"{kind.__name__}: missing {missing or 'none'}, unknown {unknown or 'none'}"
         )
-    return kind(**{name: _tuples(value) for name, value in values.items()})
+    kinds = get_type_hints(kind)
+    return kind(
+        **{
+            name: from_values(kinds[name], value) if is_dataclass(kinds[name]) else _tuples(value)
+            for name, value in values.items()
+        }
+    )
 
 
 def canonical_json(values: Any) -> str:

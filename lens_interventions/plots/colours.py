@@ -8,7 +8,7 @@ ColorBrewer's. Between its stops a scale is linear in RGB, as plotly draws it.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 PALETTES: dict[str, tuple[str, ...]] = {
     "viridis": (
@@ -59,19 +59,19 @@ class ColourScale:
         return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def prefers_dark_ink(rgb: UInt8[np.ndarray, "*cell 3"]) -> np.ndarray:
+def prefers_dark_ink(rgb: UInt8[np.ndarray, "*cell 3"]) -> Bool[np.ndarray, "*cell"]:
     """Whether black has more contrast with each colour than white, by WCAG 2's contrast ratio.
 
     The better of the two is never below 4.5, which WCAG asks of text.
     """
-    return luminance(rgb) > 0.179  # where (L + 0.05)^2 = 1.05 * 0.05
+    return np.asarray(luminance(rgb) > 0.179)  # where (L + 0.05)^2 = 1.05 * 0.05
 
 
 def luminance(rgb: UInt8[np.ndarray, "*cell 3"]) -> Float[np.ndarray, "*cell"]:
     """WCAG 2's relative luminance of sRGB colours, 0 to 1."""
     channel = rgb / 255
     linear = np.where(channel <= 0.04045, channel / 12.92, ((channel + 0.055) / 1.055) ** 2.4)
-    # Of a single colour too an array, not numpy's scalar.
+    # An array for a single colour too, not numpy's scalar.
     return np.asarray(linear @ np.array([0.2126, 0.7152, 0.0722]))
 
 

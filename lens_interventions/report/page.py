@@ -110,7 +110,9 @@ class _Section:
 
     @property
     def title(self) -> str:
-        return f"{self.result.experiment.capitalize()} ({self.path.name})"
+        experiment = self.result.experiment
+        name = "" if self.path.name == experiment else f" ({self.path.name})"
+        return experiment.capitalize() + name
 
     def figure_id(self, name: str) -> str:
         return f"{self.anchor}-{name}"

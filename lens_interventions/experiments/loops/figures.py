@@ -14,6 +14,7 @@ from ..results import Figures, Tables
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+_CHANGE = ("loss_change", "loss_change_low", "loss_change_high")
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
 
 
@@ -92,7 +93,7 @@ def _survival(table: pd.DataFrame) -> "go.Figure":
 
 
 def _frontier(conditions: pd.DataFrame) -> "go.Figure":
-    """Loop share and rep-4 against the loss on held-out text; a line per family."""
+    """Loop share and rep-4 against what they cost on held-out text; a line per family."""
     import plotly.graph_objects as go
 
     views = (
@@ -102,12 +103,14 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
     traces, owner = [], []
     for name, value, low, high in views:
         for place, (family, rows) in enumerate(conditions.groupby("family", sort=False)):
-            ordered = rows.sort_values("loss")
+            ordered = rows.sort_values("loss_change")
             traces.append(
                 go.Scatter(
-                    x=ordered["loss"].tolist(),
+                    x=ordered["loss_change"].tolist(),
                     y=ordered[value].tolist(),
-                    error_x=_bars(ordered, "loss", "loss_low", "loss_high", width=0),
+                    error_x=_bars(
+                        ordered, "loss_change", "loss_change_low", "loss_change_high", width=0
+                    ),
                     error_y=_bars(ordered, value, low, high, width=0),
                     mode="markers" if family == "controls" else "lines+markers",
                     name=str(family),
@@ -127,7 +130,7 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
         margin={"l": 60, "r": 16, "t": 84, "b": 120},
         legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
         hovermode="closest",
-        xaxis={"title": {"text": "loss on held-out prose, nats a token"}},
+        xaxis={"title": {"text": "loss on held-out prose above the plain model's, nats a token"}},
         yaxis={"title": {"text": "share, or rep-4"}, "rangemode": "tozero"},
     )
     add_buttons(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v, *_ in views])
@@ -156,7 +159,7 @@ def _bars(rows: pd.DataFrame, value: str, low: str, high: str, width: int = 4) -
         # An interval of its own kind need not hold the estimate to the last digit.
         "array": (rows[high] - rows[value]).clip(lower=0).tolist(),
         "arrayminus": (rows[value] - rows[low]).clip(lower=0).tolist(),
-        "thickness": 1,
+        "thickness": 0.7,
         "width": width,
     }
 
@@ -165,7 +168,8 @@ def _describe(row: dict) -> str:
     return (
         f"{row['condition']}<br>{row['loop_share']:.0%} of {row['n']} end in a loop "
         f"[{row['loop_low']:.0%}, {row['loop_high']:.0%}]<br>rep-4 {row['rep_4']:.2f}<br>"
-        f"loss {row['loss']:.3f} nats [{row['loss_low']:.3f}, {row['loss_high']:.3f}]"
+        f"loss {row['loss']:.3f} nats, {row['loss_change']:+.3f} from the plain model "
+        f"[{row['loss_change_low']:+.3f}, {row['loss_change_high']:+.3f}]"
         + (f"<br>{row['excluded']:.1%} of held-out tokens cut off" if row["excluded"] else "")
     )
 

@@ -20,7 +20,7 @@ from .sampling import measure_samples
 from .settings import LoopsSettings
 
 # Texts that are sampled at a time: beyond this a step is bound by arithmetic, and memory grows.
-_BATCH = 128
+_BATCH = 160
 
 # Every how many points the lens reads, so that about sixteen are left.
 _POINTS = 16
@@ -155,13 +155,17 @@ def _drawn(
 ) -> list[tuple[dict[str, Any], Any]]:
     """`n` items in a random order, with number, half and register; registers in both halves."""
     rng = np.random.default_rng([seed, stream])
-    seen: dict[str, int] = {}
+    last: dict[str, str] = {}
+    sizes = {SELECTION: 0, REPORT: 0}
     found = []
     for index in rng.permutation(len(items))[:n]:
         item = items[index]
-        place = seen[item.register] = seen.get(item.register, -1) + 1
-        # Alternate within a register; which half comes first alternates between registers.
-        half = (SELECTION, REPORT)[(place + list(seen).index(item.register)) % 2]
+        # Alternately within a register, which begins in the smaller half.
+        half = min(sizes, key=sizes.__getitem__)
+        if item.register in last:
+            half = REPORT if last[item.register] == SELECTION else SELECTION
+        last[item.register] = half
+        sizes[half] += 1
         found.append(({"number": int(index), "half": half, "register": item.register}, item))
     return found
 

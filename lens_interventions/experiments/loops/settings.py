@@ -45,7 +45,7 @@ class LoopsSettings:
     patch: PatchSettings = field(default_factory=PatchSettings)
     prompts: int = 72
     new_tokens: int = 256
-    search_prompts: int = 24
+    search_prompts: int = 20
     search_tokens: int = 96
     temperatures: tuple[float, ...] = (0.7, 1.0)
     penalties: tuple[float, ...] = (1.05, 1.1, 1.2)
@@ -53,7 +53,7 @@ class LoopsSettings:
     min_p: tuple[float, ...] = (0.1,)
     rule_temperatures: tuple[float, ...] = (0.4,)
     passages: int = 16
-    rounds: int = 6
+    rounds: int = 8
     documents: int = 40
     document_tokens: int = 96
     loss_budget: float = 0.1
@@ -84,7 +84,7 @@ class LoopsSettings:
                 rule_temperatures=(1.0,),
                 min_p=(),
                 passages=8,
-                rounds=4,
+                rounds=5,
                 documents=12,
                 document_tokens=64,
             )

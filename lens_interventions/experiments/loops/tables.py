@@ -114,7 +114,7 @@ def escape_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
                     "condition": arm_label(arm),
                     "source": arm.source,
                     "cell": str(cell),
-                    "rounds_said": k,
+                    "rounds_said": str(k),
                     "estimate": interval.estimate,
                     "low": interval.low,
                     "high": interval.high,
@@ -173,9 +173,6 @@ def _condition(
     tokens, lengths = _padded(part["tokens"])
     return {
         "condition": condition_label(arm, str(rule)),
-        "family": _family(arm, rule),
-        **arm.columns(),
-        "rule": str(rule),
         "prompts": prompts,
         "n": len(part),
         "loop_share": share.estimate,
@@ -191,30 +188,41 @@ def _condition(
         "distinct_2": distinct_n(tokens, 2, lengths=lengths),
         "ended": (part["n_tokens"] < part["new_tokens"]).mean(),
         **_cost(rows, settings, arm, rule),
+        "family": _family(arm, rule),
+        **arm.columns(),
+        "rule": str(rule),
     }
 
 
 def _cost(rows: Tables, settings: LoopsSettings, arm: Arm, rule: Rule) -> dict[str, object]:
-    """Loss on the report half of the prose, and the share of its tokens that the rule cuts off.
+    """Loss on the report half of the prose, its change from no patch, and the share cut off.
 
-    Greedy decoding leaves the model's distribution alone: its loss is the model's.
+    Greedy decoding leaves the model's distribution alone: its loss is the model's. The change is
+    paired by document.
     """
     losses = rows["loss"]
-    here = losses[(losses["half"] == REPORT) & (losses["rule"] == str(rule))]
+    losses = losses[losses["half"] == REPORT]
+    plain = totals_of(losses[losses["rule"] == str(GREEDY)], Measure(LOSS), REPORT).of(NO_PATCH)
+    here = losses[losses["rule"] == str(rule)]
     totals = totals_of(here, Measure(LOSS), REPORT)
-    interval = mean_interval(
-        totals.of(arm),
-        totals.counts,
-        rng=settings.resampling.rng(),
-        level=settings.resampling.level,
-        n_resamples=settings.resampling.n_resamples,
+    loss, change = (
+        mean_interval(
+            values,
+            totals.counts,
+            rng=settings.resampling.rng(),
+            level=settings.resampling.level,
+            n_resamples=settings.resampling.n_resamples,
+        )
+        for values in (totals.of(arm), totals.of(arm) - plain)
     )
-    excluded = totals_of(here, Measure(EXCLUDED), REPORT)
     return {
-        "loss": interval.estimate,
-        "loss_low": interval.low,
-        "loss_high": interval.high,
-        "excluded": excluded.mean(arm),
+        "loss": loss.estimate,
+        "loss_low": loss.low,
+        "loss_high": loss.high,
+        "loss_change": change.estimate,
+        "loss_change_low": change.low,
+        "loss_change_high": change.high,
+        "excluded": totals_of(here, Measure(EXCLUDED), REPORT).mean(arm),
     }
 
 

@@ -1,0 +1,144 @@
+"""`lens-interventions generate`: what a model goes on to say, with a patch and without."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import Device, Model, load
+from .patch_options import (
+    Embedding,
+    Gate,
+    Layer,
+    Mode,
+    Scale,
+    Source,
+    Strength,
+    Window,
+    describe,
+    patch_from,
+)
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from ..generated_text import Generation
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
+    layer: Layer,
+    strength: Strength,
+    mode: Mode = "interpolate",
+    source: Source = "true",
+    scale: Scale = "raw",
+    embedding: Embedding = "W_E",
+    window: Window = None,
+    gate: Gate = None,
+    only_generated: Annotated[
+        bool,
+        typer.Option("--only-generated", help="Leave the positions inside the prompt alone."),
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Beside it, the same without a patch.")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 100,
+    temperature: Annotated[
+        float, typer.Option(help="Sample at this temperature; 0 takes the likeliest token.")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the likeliest tokens of this probability.")
+    ] = 1.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Divide the logits of tokens that occurred by this.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling and of random sources.")] = 0,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Continue a prompt with each known next token patched into a layer; loops are marked."""
+    patch = patch_from(
+        layer,
+        strength,
+        mode,
+        source,
+        scale,
+        embedding,
+        window,
+        gate,
+        seed=seed,
+        positions="generated" if only_generated else "all",
+    )
+    rules = _sampling(temperature, top_p, repetition_penalty)
+    bridge = load(model, device)
+
+    from ..generation import generate as continue_prompts
+
+    out = continue_prompts(
+        bridge,
+        prompt,
+        [None, patch] if compare else patch,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        **rules,
+    )
+    _print(prompt, out, [_marked(bridge.tokenizer, row) for row in out.tokens])
+
+
+def _sampling(temperature: float, top_p: float, repetition_penalty: float) -> dict[str, Any]:
+    from transformers import RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
+
+    processors: list[Any] = []
+    if repetition_penalty != 1:
+        processors.append(RepetitionPenaltyLogitsProcessor(repetition_penalty))
+    if top_p != 1:
+        if temperature == 0:
+            raise typer.BadParameter("--top-p needs --temperature above 0: it is for sampling")
+        processors.append(TopPLogitsWarper(top_p))
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
+    return {"logits_processor": processors, **sampling}
+
+
+def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":
+    """A continuation with its loops marked, and what they are."""
+    from rich.text import Text
+
+    from ..behaviour import find_loops
+
+    ids = row[row >= 0]
+    text = Text(tokenizer.decode(ids, skip_special_tokens=True))
+
+    def place(token: int) -> int:
+        return len(tokenizer.decode(ids[:token], skip_special_tokens=True))
+
+    loops = find_loops(ids)
+    for loop in reversed(loops):
+        text.stylize("black on yellow", place(loop.start), place(loop.start + loop.period))
+        text.stylize("yellow", place(loop.start + loop.period), place(loop.end))
+        # For those who see no colours.
+        text = Text.assemble(text[: place(loop.start)], "⟲", text[place(loop.start) :])
+    found = [
+        f"a loop of {loop.period} tokens, {loop.rounds:.1f} times round from token {loop.start}"
+        for loop in loops
+    ]
+    return text, "; ".join(found) or "no loop"
+
+
+def _print(prompt: str, out: "Generation", marked: "list[tuple[Text, str]]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(expand=True)
+    cells, facts = [], []
+    for row, (text, loops) in enumerate(marked):
+        table.add_column(describe(out.patches[int(out.patch_index[row])]), ratio=1)
+        cells.append(text)
+        mean = float(out.log_probs[row].nanmean())
+        facts.append(
+            f"{int(out.lengths[row])} tokens, {-mean:.2f} nats each under the model; {loops}"
+        )
+    table.add_row(*cells, end_section=True)
+    table.add_row(*(Text(fact, style="dim") for fact in facts))
+    console = Console()
+    console.print(Text(prompt, style="bold"))
+    console.print(table)

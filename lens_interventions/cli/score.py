@@ -1,0 +1,151 @@
+"""`lens-interventions score`: how surprising a text is, with a patch and without."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Device, Model, load, shows_progress
+from .patch_options import (
+    Embedding,
+    Gate,
+    Layer,
+    Mode,
+    Scale,
+    Source,
+    Strength,
+    Window,
+    describe,
+    patch_from,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from ..intervals import Interval
+    from ..intervention import NextTokenPatch
+
+_ROWS = 8  # windows that are scored at a time
+
+
+def score(
+    file: Annotated[
+        Path,
+        typer.Option(
+            "--file", help="A text, or a .jsonl file with a document in the field 'text' of a line."
+        ),
+    ],
+    layer: Layer,
+    strength: Strength,
+    mode: Mode = "interpolate",
+    source: Source = "true",
+    scale: Scale = "raw",
+    embedding: Embedding = "W_E",
+    window: Window = None,
+    gate: Gate = None,
+    context: Annotated[
+        int, typer.Option(help="Cut documents into pieces of so many tokens, scored alone.")
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="Of random sources and of the bootstrap.")] = 0,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Print the loss of a text with and without a patch, with 95% intervals.
+
+    Intervals come from resampling documents, or the pieces of a single document: tokens of one
+    text are not independent.
+    """
+    from ..materials import read_texts
+
+    patch = patch_from(layer, strength, mode, source, scale, embedding, window, gate, seed=seed)
+    documents = read_texts(file, whole=True)
+    bridge = load(model, device)
+    pieces, document = _pieces(bridge, documents, context)
+    losses, counts = _losses(bridge, pieces, patch)
+    if len(documents) > 1:
+        import numpy as np
+
+        sums = np.zeros((len(documents), 3))
+        np.add.at(sums, document, np.column_stack([losses.T, counts]))
+        sums = sums[sums[:, 2] > 0]
+        losses, counts = sums[:, :2].T, sums[:, 2]
+    _print(patch, losses, counts, "documents" if len(documents) > 1 else "pieces", seed)
+
+
+def _pieces(
+    bridge: "TransformerBridge", documents: list[str], context: int
+) -> tuple[list[list[int]], list[int]]:
+    """Token ids of each piece, with the BOS token that the model expects, and its document."""
+    limit = int(bridge.cfg.n_ctx)
+    if not 2 <= context <= limit:
+        raise typer.BadParameter(f"--context must be from 2 to the model's {limit}, got {context}")
+    tokenizer = bridge.tokenizer
+    wants_bos = bridge.cfg.default_prepend_bos and tokenizer.bos_token_id is not None
+    start = [tokenizer.bos_token_id] if wants_bos else []
+    room = context - len(start)
+    pieces, places = [], []
+    for place, document in enumerate(documents):
+        tokens = bridge.to_tokens(document, prepend_bos=False, truncate=False)
+        ids = tokens[0].tolist()
+        for first in range(0, len(ids), room):
+            piece = start + ids[first : first + room]
+            if len(piece) > 1:
+                pieces.append(piece)
+                places.append(place)
+    return pieces, places
+
+
+def _losses(
+    bridge: "TransformerBridge", pieces: list[list[int]], patch: "NextTokenPatch"
+) -> "tuple[np.ndarray, np.ndarray]":
+    """Nats of each piece, `[2, piece]`, without and with the patch; and its predicted tokens."""
+    import torch
+    from tqdm.auto import tqdm
+
+    from ..teacher_forcing import teacher_forced_log_probs
+
+    sums, counts = [], []
+    for first in tqdm(range(0, len(pieces), _ROWS), disable=not shows_progress(), unit="batch"):
+        some = pieces[first : first + _ROWS]
+        log_probs = teacher_forced_log_probs(
+            bridge,
+            some,
+            [None, patch],
+            text_seeds=torch.arange(first, first + len(some)),
+        )
+        sums.append(-log_probs.double().nansum(-1).cpu())
+        counts.append((~log_probs[0].isnan()).sum(-1).cpu())
+    return torch.cat(sums, dim=1).numpy(), torch.cat(counts).numpy()
+
+
+def _print(
+    patch: "NextTokenPatch", losses: "np.ndarray", counts: "np.ndarray", unit: str, seed: int
+) -> None:
+    import math
+
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..intervals import mean_interval
+
+    without, patched = losses
+    table = Table("", "nats a token", "95% interval", "perplexity")
+    for name, totals in (("no patch", without), (describe(patch), patched)):
+        interval = mean_interval(totals, counts, rng=np.random.default_rng(seed))
+        table.add_row(name, *_cells(interval), f"{math.exp(interval.estimate):.4g}")
+    difference = mean_interval(patched - without, counts, rng=np.random.default_rng(seed))
+    table.add_row("difference", *_cells(difference), f"×{math.exp(difference.estimate):.4g}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{int(counts.sum())} tokens predicted in {len(counts)} {unit}, which were resampled",
+        style="dim",
+    )
+
+
+def _cells(interval: "Interval") -> tuple[str, str]:
+    if interval.method == "none":
+        return f"{interval.estimate:.4f}", "needs more text"
+    return f"{interval.estimate:.4f}", f"{interval.low:.4f} to {interval.high:.4f}"

@@ -1,0 +1,212 @@
+"""Figures of the copying experiment."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ...plots.colours import LINES
+from ...plots.theme import template
+from ..grid_figure import effect_heatmaps
+from ..line_figures import Axes, add_buttons, curves
+from ..results import Figures, Tables
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_NAMES = {
+    "induction": "random tokens, loss",
+    "templates": "words in templates, log-prob",
+    "copyable": "copyable tokens, loss",
+    "other": "other tokens, loss",
+    "surprise": "after a surprise, loss",
+}
+
+
+def draw(tables: Tables) -> Figures:
+    """All figures by name."""
+    categories = tables["categories"]
+    return {
+        "sources": _sources(tables["contrasts"]),
+        "surprisal": _by_category(
+            categories[categories["division"] == "surprisal of the token before"],
+            title="Change of loss by surprisal of the token before",
+            x_title="surprisal of the token before, nats",
+            y_title="change of loss, nats (below 0 is better)",
+        ),
+        "last_surprise": _by_category(
+            categories[categories["division"] == "last surprise"],
+            title="Change of loss by when the last surprise came",
+            x_title="",
+            y_title="change of loss, nats (below 0 is better)",
+        ),
+        "copyable": _by_category(
+            categories[categories["division"] == "copyable and other tokens"],
+            title="Change of loss on tokens that could have been copied, and on others",
+            x_title="",
+            y_title="change of loss, nats (below 0 is better)",
+        ),
+        "words": _by_category(
+            categories[categories["division"] == "kind of word"],
+            title="Change of the word's log-probability, by kind of word",
+            x_title="",
+            y_title="change of log-prob, nats (above 0 is better)",
+        ),
+        "depth": effect_heatmaps(
+            _named_measures(tables["grid"]),
+            title="True source minus no patch, by layer and strength (selection half)",
+        ),
+        "lens": _lens(tables["lens"]),
+    }
+
+
+def _sources(contrasts: pd.DataFrame) -> "go.Figure":
+    """Every source minus no patch, and the true one minus the best control, per question."""
+    import plotly.graph_objects as go
+
+    first = contrasts.groupby("question", sort=False)["measure"].transform("first")
+    shown = contrasts[contrasts["measure"] == first]
+    labels = [
+        f"true − {row['minus'].removeprefix('best control: ')}"
+        if row["minus"] != "none"
+        else f"{row['source']} − no patch"
+        for row in shown.to_dict("records")
+    ]
+    shown = shown.assign(label=labels)
+    figure = go.Figure()
+    questions = list(shown["question"].unique())
+    for place, question in enumerate(questions):
+        rows = shown[shown["question"] == question]
+        headline = rows["minus"] != "none"
+        figure.add_trace(
+            go.Scatter(
+                x=rows["estimate"].tolist(),
+                y=rows["label"].tolist(),
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (rows["high"] - rows["estimate"]).tolist(),
+                    "arrayminus": (rows["estimate"] - rows["low"]).tolist(),
+                },
+                mode="markers",
+                marker={
+                    "size": 10,
+                    "color": [LINES[1] if top else LINES[0] for top in headline],
+                    "symbol": ["diamond" if top else "circle" for top in headline],
+                },
+                customdata=[_hover(row) for row in rows.to_dict("records")],
+                hovertemplate="%{customdata}<extra></extra>",
+                name=_NAMES[question],
+                visible=place == 0,
+                showlegend=False,
+            )
+        )
+    figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
+    figure.update_layout(
+        template=template("light"),
+        title={
+            "text": "Sources at the chosen cell, report half",
+            "font": {"size": 15},
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+        },
+        height=420,
+        margin={"l": 140, "r": 16, "t": 84, "b": 50},
+        xaxis={"title": {"text": "difference, nats"}},
+        yaxis={"autorange": "reversed", "type": "category"},
+    )
+    add_buttons(
+        figure,
+        [
+            (_NAMES[question], {"visible": [other == question for other in questions]}, {})
+            for question in questions
+        ],
+    )
+    return figure
+
+
+def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) -> "go.Figure":
+    """Points with intervals: true and best control minus no patch, and their difference."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    names = {
+        (source, minus): "true − best control"
+        if minus != "none"
+        else ("true − no patch" if source == "true" else f"best control ({source}) − no patch")
+        for source, minus in rows[["source", "minus"]].drop_duplicates().itertuples(index=False)
+    }
+    categories = list(rows["category"].unique())
+    for place, ((source, minus), name) in enumerate(names.items()):
+        part = rows[(rows["source"] == source) & (rows["minus"] == minus)]
+        offset = 0.16 * (place - 1)
+        figure.add_trace(
+            go.Scatter(
+                x=[categories.index(category) + offset for category in part["category"]],
+                y=part["estimate"].tolist(),
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (part["high"] - part["estimate"]).tolist(),
+                    "arrayminus": (part["estimate"] - part["low"]).tolist(),
+                },
+                mode="markers",
+                marker={
+                    "size": 9,
+                    "symbol": ("circle", "square", "diamond")[place % 3],
+                    "color": LINES[(0, 2, 1)[place % 3]],
+                },
+                name=name,
+                customdata=[
+                    f"{row['category']}<br>{_hover(row)}" for row in part.to_dict("records")
+                ],
+                hovertemplate="%{customdata}<extra></extra>",
+            )
+        )
+    figure.add_hline(y=0, line={"width": 1, "dash": "dot"})
+    figure.update_layout(
+        template=template("light"),
+        title={"text": title, "font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+        height=440,
+        margin={"l": 60, "r": 16, "t": 48, "b": 120},
+        legend={"orientation": "h", "y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"},
+        xaxis={
+            "title": {"text": x_title},
+            "tickvals": list(range(len(categories))),
+            "ticktext": categories,
+        },
+        yaxis={"title": {"text": y_title}},
+    )
+    return figure
+
+
+def _lens(table: pd.DataFrame) -> "go.Figure":
+    axes = Axes(
+        x="point",
+        y="share",
+        group="role",
+        x_title="residual point",
+        y_title="share of templates with the word at the top of the lens",
+    )
+    views = {f"{kind} words": rows for kind, rows in table.groupby("words", sort=False)}
+    return curves(views, axes, title="Where the lens puts the word at the top")
+
+
+def _named_measures(grid: pd.DataFrame) -> pd.DataFrame:
+    first = grid.groupby("question", sort=False)["measure"].transform("first")
+    names = [
+        _NAMES[row["question"]]
+        if row["measure"] == top
+        else f"{_NAMES[row['question']].split(',')[0]}, {row['measure']}"
+        for row, top in zip(grid.to_dict("records"), first, strict=True)
+    ]
+    return grid.assign(measure=names)
+
+
+def _hover(row: dict) -> str:
+    minus = "no patch" if row["minus"] == "none" else row["minus"]
+    return (
+        f"{row['source']} minus {minus}<br>{row['estimate']:.3g} "
+        f"[{row['low']:.3g}, {row['high']:.3g}], n = {row['n']}<br>"
+        f"p = {row['p_value']:.2g}, {row['p_holm']:.2g} after Holm"
+    )

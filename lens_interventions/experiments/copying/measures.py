@@ -1,0 +1,224 @@
+"""Units of the copying experiment: sequences under arms, summed per sequence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...behaviour import bin_by, copyable
+from ...lens import logit_lens
+from ..conditions import NO_PATCH, Arm, PatchSettings
+from ..contrasts import ROW_COLUMNS
+from ..readings import read_log_probs, read_ranks
+from ..settings import from_values
+from .sequences import TokenSequence
+
+Values = Mapping[str, Any]
+
+
+def measure_induction(
+    bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Values
+) -> pd.DataFrame:
+    """Loss and top-1 accuracy on the second copy, without its first token: nothing announces it."""
+    texts, conditions, settings = _parse(sequences, arms, patch)
+    read = read_ranks(bridge, _tokens(texts), conditions, settings, _numbers(texts))
+    # The last `copied` predictions are of the second copy.
+    second = slice(1 - texts[0].copied, None)
+    values = {
+        "loss": -read.log_prob[..., second],
+        "top1": (read.rank[..., second] == 0).double(),
+    }
+    counts = np.full(len(texts), texts[0].copied - 1)
+    return pd.concat(
+        [
+            _rows(texts, conditions, measure, [text.tags for text in texts], v.sum(-1), counts)
+            for measure, v in values.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def measure_templates(
+    bridge: TransformerBridge,
+    sequences: Sequence[Values],
+    arms: Sequence[Values],
+    patch: Values,
+    ranks: bool,
+) -> pd.DataFrame:
+    """Log-prob of the whole word; with `ranks` also the rank of its first token, zero-based.
+
+    Measures "log_prob", "rank", "log_rank" (`log(1 + rank)`) and "top1".
+    """
+    texts, conditions, settings = _parse(sequences, arms, patch)
+    first = torch.tensor([len(text.tokens) - text.copied - 1 for text in texts])
+    values: dict[str, Tensor] = {}
+    if ranks:
+        read = read_ranks(bridge, _tokens(texts), conditions, settings, _numbers(texts))
+        log_probs = read.log_prob
+        rank = read.rank[:, torch.arange(len(texts)), first].double()
+        values = {"rank": rank, "log_rank": rank.log1p(), "top1": (rank == 0).double()}
+    else:
+        log_probs = read_log_probs(bridge, _tokens(texts), conditions, settings, _numbers(texts))
+    # Padding is NaN, and comes after the word.
+    place = torch.arange(log_probs.shape[-1])
+    of_word = torch.where(place >= first[:, None], log_probs, 0.0).nansum(-1)
+    tags, ones = [text.tags for text in texts], np.ones(len(texts))
+    return pd.concat(
+        [
+            _rows(texts, conditions, measure, tags, v, ones)
+            for measure, v in {"log_prob": of_word, **values}.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def measure_lens(
+    bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Values
+) -> pd.DataFrame:
+    """At which residual points the logit lens has the word's first token at the top.
+
+    Read where the word is due, in the run in which everything before is patched. Measure
+    "lens_top", with the tag "point-p" for each point p, and "lens_first": the first such point,
+    counted from 0, or the number of points if there is none.
+    """
+    texts, conditions, settings = _parse(sequences, arms, patch)
+    parts = []
+    for text in texts:
+        prefix = list(text.tokens[: len(text.tokens) - text.copied])
+        word = text.tokens[len(prefix)]
+        top = torch.stack(
+            [_top_by_point(bridge, prefix, word, arm, settings, text.number) for arm in conditions]
+        )
+        n_points = top.shape[-1]
+        first = torch.where(top.any(-1), top.int().argmax(-1), n_points)
+        parts.append(_rows([text], conditions, "lens_first", [text.tags], first[:, None], [1]))
+        for point in range(n_points):
+            tags = f"{text.tags} point-{point}"
+            found = top[:, point, None]
+            parts.append(_rows([text], conditions, "lens_top", [tags], found, [1]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def measure_text(
+    bridge: TransformerBridge,
+    sequences: Sequence[Values],
+    arms: Sequence[Values],
+    patch: Values,
+    edges: Sequence[float],
+    surprising: float,
+    recent: int,
+) -> pd.DataFrame:
+    """Loss by what kind of token is predicted and what came before it.
+
+    The tokens of each text are divided in three ways, by surprisal without a patch: copyable or
+    not (tags "copyable", "other"); by the surprisal of the token before ("bin-0" and on); and by
+    when the last surprising token came ("surprise-now", "surprise-recent", "surprise-none").
+    """
+    texts, conditions, settings = _parse(sequences, arms, patch)
+    measured = list(dict.fromkeys([NO_PATCH, *conditions]))
+    log_probs = read_log_probs(bridge, _tokens(texts), measured, settings, _numbers(texts))
+    before = _surprisal_before(log_probs[measured.index(NO_PATCH)])
+    parts = []
+    for row, text in enumerate(texts):
+        length = len(text.tokens) - 1
+        loss = -log_probs[[measured.index(arm) for arm in conditions], row, :length]
+        for tag, where in _divisions(text, before[row, :length], edges, surprising, recent):
+            total, count = loss[:, where].sum(-1), int(where.sum())
+            tags = f"{text.tags} {tag}"
+            parts.append(_rows([text], conditions, "loss", [tags], total[:, None], [count]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _divisions(
+    text: TokenSequence,
+    before: Float[Tensor, " next"],
+    edges: Sequence[float],
+    surprising: float,
+    recent: int,
+) -> list[tuple[str, Bool[Tensor, " next"]]]:
+    """Tags, and which predictions they are about; the three divisions one after the other."""
+    is_copyable = copyable(torch.tensor(text.tokens)[None])[0, :-1]
+    bins = bin_by(before[None], edges).index[0]
+    now = before >= surprising
+    lately = torch.nn.functional.pad(now, (recent - 1, 0)).unfold(0, recent, 1).any(-1)
+    known = ~before.isnan()
+    return [
+        ("copyable", is_copyable),
+        ("other", ~is_copyable),
+        *[(f"bin-{index}", bins == index) for index in range(len(edges) + 1)],
+        ("surprise-now", now),
+        ("surprise-recent", lately & ~now),
+        ("surprise-none", known & ~lately),
+    ]
+
+
+def _surprisal_before(
+    log_prob: Float[Tensor, "sequence next"],
+) -> Float[Tensor, "sequence next"]:
+    """For the prediction of `x[i + 1]` the surprisal of `x[i]`, NaN for the first."""
+    unknown = torch.full_like(log_prob[:, :1], torch.nan)
+    return torch.cat([unknown, -log_prob[:, :-1]], dim=1)
+
+
+def _top_by_point(
+    bridge: TransformerBridge,
+    prefix: list[int],
+    word: int,
+    arm: Arm,
+    settings: PatchSettings,
+    seed: int,
+) -> Bool[Tensor, " point"]:
+    made = settings.patch(arm, len(prefix))
+    seeds = torch.tensor([seed])
+    hooks = [] if made is None else made.fwd_hooks(bridge, prefix, text_seeds=seeds)
+    with bridge.hooks(fwd_hooks=hooks):
+        trajectory = logit_lens(bridge, prefix, positions=-1, watch=word, top_k=1)
+    ranks = trajectory.watched_rank
+    assert ranks is not None
+    return ranks[:, 0, 0, 0] == 0
+
+
+def _parse(
+    sequences: Sequence[Values], arms: Sequence[Values], patch: Values
+) -> tuple[list[TokenSequence], list[Arm], PatchSettings]:
+    texts = [from_values(TokenSequence, values) for values in sequences]
+    return texts, [from_values(Arm, values) for values in arms], from_values(PatchSettings, patch)
+
+
+def _tokens(texts: Sequence[TokenSequence]) -> list[tuple[int, ...]]:
+    return [text.tokens for text in texts]
+
+
+def _numbers(texts: Sequence[TokenSequence]) -> list[int]:
+    return [text.number for text in texts]
+
+
+def _rows(
+    texts: Sequence[TokenSequence],
+    arms: Sequence[Arm],
+    measure: str,
+    categories: Sequence[str],
+    totals: Tensor,
+    counts: Sequence[float] | np.ndarray,
+) -> pd.DataFrame:
+    """One row for each arm and text; `totals` is `[arm, text]`, `counts` `[text]`."""
+    rows = [
+        {
+            "half": text.half,
+            "sequence": text.number,
+            "cluster": text.cluster,
+            **arm.columns(),
+            "measure": measure,
+            "category": category,
+            "total": float(total),
+            "count": int(count),
+        }
+        for arm, of_arm in zip(arms, totals.tolist(), strict=True)
+        for text, category, total, count in zip(texts, categories, of_arm, counts, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=ROW_COLUMNS)

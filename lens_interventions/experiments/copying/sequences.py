@@ -1,0 +1,138 @@
+"""The sequences of the copying experiment: random tokens said twice, templates, natural text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformer_lens.model_bridge import TransformerBridge
+
+from ... import materials
+from ...materials import Document, Template
+from ..settings import to_values
+from .settings import CopyingSettings
+
+SELECTION, REPORT = "selection", "report"
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """A text as a unit of work gets it.
+
+    Attributes:
+        number: unique within its part.
+        half: "selection" or "report".
+        cluster: what an interval resamples: this sequence, its document or its word.
+        tags: what kind it is, apart by spaces.
+        tokens: ids, a BOS in front.
+        copied: how many tokens at the end are the copy; 0 in natural text.
+    """
+
+    number: int
+    half: str
+    cluster: str
+    tags: str
+    tokens: tuple[int, ...]
+    copied: int
+
+    def values(self) -> dict[str, Any]:
+        """As parameters of a unit."""
+        return to_values(self)
+
+
+def induction_sequences(
+    bridge: TransformerBridge, settings: CopyingSettings
+) -> list[TokenSequence]:
+    """`[BOS] + A + A`, A being distinct tokens drawn from the vocabulary, none of them special."""
+    special = set() if bridge.tokenizer is None else set(bridge.tokenizer.all_special_ids)
+    ordinary = np.array([i for i in range(int(bridge.cfg.d_vocab)) if i not in special])
+    rng = np.random.default_rng([settings.seed, 1])
+    sequences = []
+    selecting, reporting = settings.induction_sequences
+    for number in range(selecting + reporting):
+        said = rng.choice(ordinary, settings.induction_length, replace=False).tolist()
+        half = SELECTION if number < selecting else REPORT
+        tokens = (*beginning(bridge), *said, *said)
+        sequences.append(TokenSequence(number, half, str(number), "", tokens, len(said)))
+    return sequences
+
+
+def template_sequences(bridge: TransformerBridge, settings: CopyingSettings) -> list[TokenSequence]:
+    """Each template with its word, which are the last tokens; tags: rarity, distance and pieces.
+
+    The frames are shared out between the halves, two of each group to either. Words are the
+    clusters: a word stands in both halves, but in other sentences.
+    """
+    items = materials.templates()
+    words = {
+        half: _some_words(items, n)
+        for half, n in zip((SELECTION, REPORT), settings.template_words, strict=True)
+    }
+    frames = list(dict.fromkeys(item.frame for item in items))
+    sequences = []
+    for number, item in enumerate(items):
+        half = SELECTION if frames.index(item.frame) % 2 == 0 else REPORT
+        if item.word not in words[half]:
+            continue
+        word = token_list(bridge, item.continuation)
+        pieces = "single" if len(word) == 1 else "several"
+        tokens = (*beginning(bridge), *token_list(bridge, item.prefix), *word)
+        tags = f"{item.frequency} {item.distance} {pieces}"
+        sequences.append(TokenSequence(number, half, item.word, tags, tokens, len(word)))
+    return sequences
+
+
+def text_sequences(bridge: TransformerBridge, settings: CopyingSettings) -> list[TokenSequence]:
+    """The beginnings of documents, alternately for one half and the other; the tag is the text."""
+    rng = np.random.default_rng([settings.seed, 2])
+    sequences: list[TokenSequence] = []
+    for source in settings.texts:
+        documents = read_documents(source)
+        taken = dict(zip((SELECTION, REPORT), settings.documents, strict=True))
+        for place, index in enumerate(rng.permutation(len(documents))):
+            half = SELECTION if place % 2 == 0 else REPORT
+            if place // 2 >= taken[half]:
+                continue
+            body = token_list(bridge, documents[index].text)[: settings.document_tokens - 1]
+            cluster, tag = f"{source}: {documents[index].title}", source.replace(" ", "_")
+            tokens = (*beginning(bridge), *body)
+            if len(tokens) > 2:
+                sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
+    return sequences
+
+
+def read_documents(source: str) -> Sequence[Document]:
+    """The documents that one entry of `CopyingSettings.texts` names."""
+    if source == "python_reference":
+        return materials.python_reference()
+    if source == "prose":
+        return materials.prose()
+    if source.startswith("dataset:"):
+        name, column, *split = source.removeprefix("dataset:").split(":")
+        texts = materials.dataset_column(name, column, split=split[0] if split else "train")
+    else:
+        texts = materials.read_texts(Path(source))
+    return [Document(str(number), text, "") for number, text in enumerate(texts)]
+
+
+def beginning(bridge: TransformerBridge) -> tuple[int, ...]:
+    """The BOS token, or nothing where the tokenizer has none."""
+    bos = None if bridge.tokenizer is None else bridge.tokenizer.bos_token_id
+    return () if bos is None else (int(bos),)
+
+
+def token_list(bridge: TransformerBridge, text: str) -> list[int]:
+    """The ids of a text, without a BOS."""
+    ids = bridge.to_tokens(text, prepend_bos=False, truncate=False, move_to_device=False)
+    return [int(i) for i in ids[0]]
+
+
+def _some_words(items: Sequence[Template], n: int) -> set[str]:
+    """`n` words of each frequency in each group, spread over the list, which grows in tokens."""
+    words: dict[tuple[str, str], list[str]] = {}
+    for item in items:
+        known = words.setdefault((item.group, item.frequency), [])
+        if item.word not in known:
+            known.append(item.word)
+    return {word for known in words.values() for word in known[:: max(len(known) // n, 1)][:n]}

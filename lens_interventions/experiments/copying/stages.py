@@ -1,0 +1,235 @@
+"""The three stages: the grid and a shortlist of cells on one half, the report on the other.
+
+The grid is measured with the true source alone. For each question the best cell of each layer is
+found, and the best few of these are shortlisted; there all controls are measured, on the same half.
+The cell where the true source beats its best control by most is chosen, with that control.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..conditions import CONTROLS, NO_PATCH, Arm, Cell, all_sources, grid
+from ..contrasts import Measure, best_control, most_specific, shortlist, totals_of
+from ..results import Tables
+from ..units import Unit
+from .measures import measure_induction, measure_lens, measure_templates, measure_text
+from .sequences import (
+    REPORT,
+    SELECTION,
+    TokenSequence,
+    induction_sequences,
+    template_sequences,
+    text_sequences,
+)
+from .settings import CopyingSettings
+
+_MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
+    "induction": measure_induction,
+    "templates": measure_templates,
+    "text": measure_text,
+    "lens": measure_lens,
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something that the experiment asks.
+
+    Attributes:
+        name: short.
+        text: as a reader would ask it.
+        table: which rows answer it.
+        measure: by what.
+        chosen_by: name of the question whose cell it takes over; its own name if it selects.
+        material: what was measured on, for the reader.
+    """
+
+    name: str
+    text: str
+    table: str
+    measure: Measure
+    chosen_by: str
+    material: str
+
+
+QUESTIONS = (
+    Question(
+        "induction",
+        "Does seeing the true tokens help to copy random tokens said before?",
+        "induction",
+        Measure("loss"),
+        "induction",
+        "loss on the second copy of random tokens",
+    ),
+    Question(
+        "templates",
+        "Does it help to say a word again where the sentence calls for it?",
+        "templates",
+        Measure("log_prob", lower_is_better=False),
+        "templates",
+        "log-probability of the word at the copy",
+    ),
+    Question(
+        "copyable",
+        "Does it help on tokens of natural text that could have been copied?",
+        "text",
+        Measure("loss", frozenset({"copyable"})),
+        "copyable",
+        "loss on tokens that complete an earlier pair",
+    ),
+    Question(
+        "other",
+        "What does that do to the other tokens of natural text?",
+        "text",
+        Measure("loss", frozenset({"other"})),
+        "copyable",
+        "loss on tokens that do not complete an earlier pair",
+    ),
+    Question(
+        "surprise",
+        "Does it help right after something surprising really happened?",
+        "text",
+        Measure("loss", frozenset({"surprise-now"})),
+        "surprise",
+        "loss on the token after a surprising one",
+    ),
+)
+
+
+def select(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tables) -> list[Unit]:
+    """The true source on the whole grid, on the selection half."""
+    cells = grid(settings.layers, settings.strengths, settings.modes)
+    arms = [NO_PATCH, *map(Arm.at, cells)]
+    arms_of = dict.fromkeys(("induction", "templates", "text"), arms)
+    return _units(bridge, settings, SELECTION, "grid", arms_of)
+
+
+def compare_controls(
+    bridge: TransformerBridge, settings: CopyingSettings, rows: Tables
+) -> list[Unit]:
+    """The controls at the shortlisted cells, still on the selection half."""
+    arms_of = {
+        table: [Arm.at(cell, source) for cell in cells for source in CONTROLS]
+        for table, cells in _by_table(shortlists(settings, rows)).items()
+    }
+    return _units(bridge, settings, SELECTION, "controls", arms_of)
+
+
+def report(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -> list[Unit]:
+    """Every source at the chosen cells, on the report half; and the lens under three of them."""
+    chosen = choices(settings, rows)
+    cells = _by_table({name: [choice.cell] for name, choice in chosen.items()})
+    arms_of: dict[str, Sequence[Arm]] = {t: all_sources(of_table) for t, of_table in cells.items()}
+    words = chosen["templates"]
+    arms_of["lens"] = [NO_PATCH, Arm.at(words.cell), words.control]
+    return _units(bridge, settings, REPORT, "report", arms_of)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the selection half chose for a question.
+
+    Attributes:
+        cell: of the shortlist, where the true source beats its best control by most.
+        control: the control that did best there.
+    """
+
+    cell: Cell
+    control: Arm
+
+
+def choices(settings: CopyingSettings, rows: Tables) -> Mapping[str, Choice]:
+    """For each question the cell and the control, chosen on the selection half."""
+    lists = shortlists(settings, rows)
+    selecting = {q.name: q for q in QUESTIONS}
+    found = {}
+    for question in QUESTIONS:
+        chooser = selecting[question.chosen_by]
+        totals = totals_of(rows[chooser.table], chooser.measure, SELECTION)
+        cell = most_specific(
+            totals, lists[chooser.name], lower_is_better=chooser.measure.lower_is_better
+        )
+        own = totals_of(rows[question.table], question.measure, SELECTION)
+        control = best_control(own, cell, lower_is_better=question.measure.lower_is_better)
+        found[question.name] = Choice(cell, control)
+    return found
+
+
+def shortlists(settings: CopyingSettings, rows: Tables) -> dict[str, list[Cell]]:
+    """For each question that chooses its own cell, the cells to be compared with controls."""
+    return {
+        question.name: shortlist(
+            totals_of(rows[question.table], question.measure, SELECTION),
+            settings.shortlist,
+            lower_is_better=question.measure.lower_is_better,
+        )
+        for question in QUESTIONS
+        if question.chosen_by == question.name
+    }
+
+
+def _by_table(cells: Mapping[str, Sequence[Cell]]) -> dict[str, list[Cell]]:
+    """The cells of all questions of a table together, each once."""
+    found: dict[str, list[Cell]] = {}
+    for question in QUESTIONS:
+        known = found.setdefault(question.table, [])
+        known += [cell for cell in cells.get(question.name, ()) if cell not in known]
+    return found
+
+
+def _units(
+    bridge: TransformerBridge,
+    settings: CopyingSettings,
+    half: str,
+    stage: str,
+    arms_of: Mapping[str, Sequence[Arm]],
+) -> list[Unit]:
+    units = []
+    for table, arms in arms_of.items():
+        sequences = _sequences(table, bridge, settings)
+        missing = {SELECTION, REPORT} - {text.half for text in sequences}
+        if missing:
+            raise ValueError(
+                f"there is nothing for {table} on the {missing.pop()} half: give more texts"
+            )
+        texts = [text for text in sequences if text.half == half]
+        # Texts of one length side by side: the shorter ones of a batch are padded.
+        texts.sort(key=lambda text: (len(text.tokens), text.number))
+        for index, batch in enumerate(_batched(texts, settings.batch)):
+            parameters: dict[str, Any] = {
+                "sequences": [text.values() for text in batch],
+                "arms": [arm.columns() for arm in arms],
+                "patch": asdict(settings.patch),
+            }
+            if table == "text":
+                parameters |= {
+                    "edges": list(settings.surprisal_edges),
+                    "surprising": settings.surprising,
+                    "recent": settings.recent,
+                }
+            if table == "templates":
+                # Ranks need whole rows of logits: on the grid the log-probability is enough.
+                parameters["ranks"] = stage == "report"
+            units.append(Unit(table, f"{stage}-{index:03}", _MEASURES[table], parameters))
+    return units
+
+
+def _sequences(
+    table: str, bridge: TransformerBridge, settings: CopyingSettings
+) -> list[TokenSequence]:
+    if table == "induction":
+        return induction_sequences(bridge, settings)
+    if table == "text":
+        return text_sequences(bridge, settings)
+    return template_sequences(bridge, settings)
+
+
+def _batched(texts: Iterable[TokenSequence], size: int) -> Iterable[list[TokenSequence]]:
+    iterator = iter(texts)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
