@@ -300,8 +300,10 @@ def patch_copies(
     """
     active = [bound._in_scope(position, text) for bound in bounds]
     columns = torch.stack(active).any(0).any(0).nonzero()[:, 0]
-    reads_lens = any(bound.patch.reads_lens for bound in bounds)
     copies = [resid] * len(bounds)
+    if len(columns) == 0:
+        return copies
+    reads_lens = any(bound.patch.reads_lens for bound in bounds)
     for part in columns.split(max(1, _LENS_ROWS // len(resid)) if reads_lens else len(columns)):
         sites: dict[tuple[str, int, int], PatchSite] = {}
         for i, bound in enumerate(bounds):
