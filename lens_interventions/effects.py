@@ -17,6 +17,8 @@ from .adapter import Readout, readout, residuals
 from .intervention import NextTokenPatch
 from .late_blocks import refuse_late_hooks, run_late_blocks, run_late_rows
 from .patch_site import KnownText
+from .plots.colours import PALETTES
+from .plots.theme import ThemeName, get_theme, template
 from .points import FINAL
 from .probe import two_streams_hold
 from .token_batch import TextOrTokens, token_batch, token_strings
@@ -70,9 +72,14 @@ class EffectMap:
             }
         )
 
-    def plot(self) -> "go.Figure":
-        """A heat map, the highest layer at the top, white where the patch changes nothing."""
+    def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
+        """A heat map, the highest layer at the top: red where it raises the metric, blue below.
+
+        Raises `ValueError` for an unknown theme.
+        """
         import plotly.graph_objects as go
+
+        palette = PALETTES[get_theme(theme).difference]
 
         heatmap = go.Heatmap(
             z=self.effect.tolist(),
@@ -85,7 +92,7 @@ class EffectMap:
                 ]
                 for layer in self.layers
             ],
-            colorscale="RdBu",
+            colorscale=list(palette),
             zmid=0,
             colorbar={"title": "change of<br>the metric"},
             hovertemplate=(
@@ -106,9 +113,8 @@ class EffectMap:
             tickvals=list(range(len(self.layers))),
             ticktext=[str(layer) for layer in self.layers],
         )
-        return figure.update_layout(
-            title=f"Effect of one patched position (from {self.baseline:.4g})"
-        )
+        title = f"Change of the metric, {self.baseline:.4g} without a patch"
+        return figure.update_layout(title=title, template=template(theme))
 
 
 @torch.no_grad()
