@@ -34,6 +34,14 @@ def run(monkeypatch, capsys, *arguments):
     return status, captured.out, captured.err
 
 
+@pytest.fixture
+def default(monkeypatch, default_bridge):
+    """The `lens` command on the default model, which is loaded once for all tests."""
+    module = importlib.import_module("lens_interventions.cli.lens")
+    monkeypatch.setattr(module, "load", lambda *_: default_bridge)
+
+
+@pytest.mark.usefixtures("default")
 def test_a_table_in_the_terminal(monkeypatch, capsys):
     status, out, err = run(monkeypatch, capsys, "lens", TEXT, "--layers", "0,15,final")
     assert status == 0, err
@@ -41,6 +49,7 @@ def test_a_table_in_the_terminal(monkeypatch, capsys):
     assert "Paris" in out
 
 
+@pytest.mark.usefixtures("default")
 @pytest.mark.parametrize("suffix", ["csv", "json", "html", "safetensors"])
 def test_results_in_files(monkeypatch, capsys, tmp_path, suffix):
     path = tmp_path / f"out.{suffix}"
@@ -58,7 +67,6 @@ def test_results_in_files(monkeypatch, capsys, tmp_path, suffix):
     ("arguments", "message"),
     [
         (["lens", ""], "empty"),
-        (["lens", TEXT, "--layers", "99"], "99"),
         (["lens", TEXT, "--stat", "loss"], "loss"),
         (["lens", TEXT, "--model", "no/such-model"], "no/such-model"),
         (["lens", TEXT, "--out", "picture.xyz"], "xyz"),
@@ -78,6 +86,17 @@ def test_help_of_every_command():
     for command in ("lens", "demo", "report"):
         assert command in result.output
         assert CliRunner().invoke(cli.app, [command, "--help"]).exit_code == 0
+
+
+def test_the_command_loads_the_default_model():
+    done = subprocess.run(
+        [sys.executable, "-m", "lens_interventions", "lens", TEXT, "--layers", "final"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Paris" in done.stdout
+    assert done.stderr == ""  # nobody watches: no progress bars, and no library's chatter either
 
 
 def test_as_a_module():
@@ -124,8 +143,17 @@ def test_a_file_or_standard_input_gives_what_the_text_gives(tmp_path):
             (["--file", "-"], "the people say\n"),
         )
     ]
-    assert all(result.exit_code == 0 for result in results)
+    assert [result.exit_code for result in results] == [0, 0, 0]
     assert len({result.stdout for result in results}) == 1
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_file_in_another_encoding_is_refused(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_bytes("naïve".encode("latin-1"))
+    status, _, err = run(monkeypatch, capsys, "lens", "--file", file)
+    assert status == 1
+    assert "text.txt is not UTF-8 text" in err
 
 
 @pytest.mark.usefixtures("tiny")
@@ -166,6 +194,7 @@ def test_chosen_positions_and_layers_are_shown(monkeypatch, capsys):
         (["a", "--watch", " lazy"], "is not one token of this model"),
         (["a", "--layers", "1:x"], "expected a range start:stop:step"),
         (["a", "--layers", "0,,2"], "nothing between two commas"),
+        (["a", "--layers", "99"], "residual point 99 does not exist"),
         (["a", "--layers", "middle"], "unknown residual point 'middle'"),
         (["a", "--positions", "first"], "expected a range like -20: or a list"),
         (["a", "--positions", "7"], "do not exist in prompt 0"),

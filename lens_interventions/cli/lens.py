@@ -1,5 +1,6 @@
 """`lens-interventions lens`: what every layer would predict, as a table, a figure or numbers."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +19,8 @@ _NUMBERS = (".csv", ".json", ".safetensors")
 def lens(
     text: Annotated[str | None, typer.Argument(help="The text to read.")] = None,
     file: Annotated[
-        typer.FileText | None,
-        typer.Option("--file", encoding="utf-8", help="Read the text from a file; - for stdin."),
+        Path | None,
+        typer.Option(help="Read the text from a file, - for standard input."),
     ] = None,
     model: Model = None,
     device: Device = None,
@@ -70,14 +71,25 @@ def lens(
         typer.echo(f"wrote {out}", err=True)
 
 
-def _text(text: str | None, file: typer.FileText | None) -> str:
-    if (text is None) == (file is None):
+def _text(text: str | None, file: Path | None) -> str:
+    if text is not None and file is None:
+        read = text
+    elif file is not None and text is None:
+        # Editors end a file with a newline that is no part of the text.
+        read = _content(file).removesuffix("\n")
+    else:
         raise ValueError("give a text, or --file and no text")
-    # Editors end a file with a newline that is no part of the text.
-    read = text if file is None else file.read().removesuffix("\n")
     if not read:
         raise ValueError("the text is empty")
     return read
+
+
+def _content(file: Path) -> str:
+    content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text ({error}): convert it first") from error
 
 
 def _lens_options(
