@@ -30,19 +30,19 @@ _P = slice(2 * D_VOCAB, D_MODEL)
 @functools.cache
 def planted_bridge() -> TransformerBridge:
     """The model that copies beliefs."""
-    return _bridge("planted", copies=True)
+    return _bridge("planted", copying=10.0)
 
 
 @functools.cache
-def deaf_bridge() -> TransformerBridge:
-    """The same without the copying, so that no patch of an earlier position reaches anything."""
-    return _bridge("deaf", copies=False)
+def faint_bridge() -> TransformerBridge:
+    """The same with next to no copying: patches of earlier positions change almost nothing."""
+    return _bridge("faint", copying=0.002)
 
 
-def _bridge(name: str, *, copies: bool) -> TransformerBridge:
+def _bridge(name: str, *, copying: float) -> TransformerBridge:
     return TransformerBridge.boot_transformers(
         name,
-        hf_model=planted_model(copies=copies),
+        hf_model=planted_model(copying=copying),
         dtype=torch.float64,
         device="cpu",
         tokenizer=tiny_tokenizer(),
@@ -50,15 +50,15 @@ def _bridge(name: str, *, copies: bool) -> TransformerBridge:
 
 
 @torch.no_grad()
-def planted_model(*, copies: bool) -> PreTrainedModel:
-    """The Hugging Face model, float64."""
+def planted_model(*, copying: float) -> PreTrainedModel:
+    """The Hugging Face model, float64; what is copied weighs `copying`, what is believed 1."""
     model = tiny_model("gpt2", n_embd=D_MODEL, n_layer=2, n_head=1, n_positions=N_CTX, n_inner=4)
     for parameter in model.parameters():
         parameter.zero_()
     body = model.transformer
     for norm in (body.h[0].ln_1, body.h[1].ln_1):
         norm.weight.fill_(1.0)
-    body.ln_f.weight.fill_(0.25)  # a temperature: confident, not absolute
+    body.ln_f.weight.fill_(0.3)  # a temperature: confident, not absolute
     body.wte.weight[:, _B] = torch.eye(D_VOCAB)  # tied with the unembedding
     body.wpe.weight[:, _P] = torch.eye(N_CTX)
 
@@ -80,7 +80,7 @@ def planted_model(*, copies: bool) -> PreTrainedModel:
     _key(look)[_K, _K] = torch.eye(D_VOCAB)
     _key(look)[_P, _P] = torch.eye(N_CTX)
     _value(look)[_B, _B] = scale * torch.eye(D_VOCAB)
-    write.weight[_B, _B] = (10.0 if copies else 0.0) * torch.eye(D_VOCAB)
+    write.weight[_B, _B] = copying * torch.eye(D_VOCAB)
     return model
 
 

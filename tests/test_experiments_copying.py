@@ -37,7 +37,8 @@ from lens_interventions.experiments.copying.sequences import (
 from lens_interventions.experiments.settings import from_values, to_values
 from lens_interventions.patch_site import PatchSite
 from lens_interventions.sources import SOURCES
-from tests.planted import deaf_bridge, planted_bridge
+from tests.exact import float64_softmax
+from tests.planted import faint_bridge, planted_bridge
 from tests.tiny import shared_bridge
 
 SETTINGS = CopyingSettings(
@@ -114,11 +115,10 @@ def test_the_same_pipeline_finds_nothing_with_the_source_swapped(
     assert "helps" not in found.values()
 
 
-def test_a_model_that_does_not_listen_is_not_helped() -> None:
-    result = copying(deaf_bridge, settings=SETTINGS)
+def test_a_model_that_hardly_copies_is_hardly_helped() -> None:
+    result = copying(faint_bridge, settings=SETTINGS)
     assert set(outcomes(result).values()) == {"no effect"}
-    assert all(finding.verdict.interval.estimate == 0 for finding in result.verdicts)
-    assert (result.tables["grid"]["p_holm"] == 1).all()
+    assert result.tables["grid"].query("layer == 1")["estimate"].abs().max() < 0.05
 
 
 def test_every_source_is_reported_for_every_question(planted: Result) -> None:
@@ -206,7 +206,7 @@ def test_induction_is_the_second_copy_step_by_step(arch: str) -> None:
     bridge = shared_bridge(arch)
     said = [[9, 40, 7, 21, 33], [50, 51, 8, 90, 10]]
     texts = [text(n, [0, *half, *half], copied=5) for n, half in enumerate(said)]
-    with torch.no_grad():
+    with torch.no_grad(), float64_softmax():
         rows = measure_induction(bridge, **parameters(texts))
         for item in texts:
             for arm in ARMS:
@@ -225,7 +225,7 @@ def test_templates_score_the_word_step_by_step(ranks: bool) -> None:
     bridge = shared_bridge("llama")
     # Unequal lengths and words of 2 tokens and 1: the shorter text is padded.
     texts = [text(3, [0, 9, 8, 7, 60, 61], copied=2), text(5, [0, 30, 31], copied=1)]
-    with torch.no_grad():
+    with torch.no_grad(), float64_softmax():
         rows = measure_templates(bridge, **parameters(texts), ranks=ranks)
         for item in texts:
             for arm in ARMS:
@@ -253,7 +253,7 @@ def test_text_is_divided_by_what_came_before() -> None:
     tokens = [0, 5, 6, 7, 5, 6, 9, 5, 6, 7, 20]
     edges = [3.0, 5.0, 7.0]
     texts = [text(0, tokens), text(1, tokens[:4])]
-    with torch.no_grad():
+    with torch.no_grad(), float64_softmax():
         rows = measure_text(bridge, **parameters(texts), edges=edges, surprising=5.0, recent=2)
         clean = step_by_step(bridge, tokens, NO_PATCH, 0)
         patched = step_by_step(bridge, tokens, ARMS[1], 0)
@@ -288,7 +288,7 @@ def test_the_model_without_a_patch_divides_even_where_it_is_not_reported() -> No
     bridge = shared_bridge("llama")
     texts = [text(0, [0, 5, 6, 7, 5, 6, 9])]
     options = {"edges": [3.0, 5.0], "surprising": 5.0, "recent": 2}
-    with torch.no_grad():
+    with torch.no_grad(), float64_softmax():
         both = measure_text(bridge, **parameters(texts), **options)
         alone = measure_text(bridge, **parameters(texts, ARMS[1:]), **options)
     without = both[both["source"] != "none"].set_index(["source", "category"])["total"]

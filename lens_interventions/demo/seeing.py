@@ -35,6 +35,8 @@ def seeing(readings: Readings) -> Section:
     return Section(
         name="seeing",
         title="Letting late layers see the true next token",
+        brief=f"p(“plasma”) = {before:.2f} without the patch, {after:.2f} with it; the patched "
+        f"continuation ends in {ends[1]}",
         claim="In a comment the author thinks of replacing late activations, which are a guess at "
         "the next token, by the embedding of the token that really came, so that later positions "
         "see what happened rather than what was expected.",

@@ -1,0 +1,78 @@
+"""Generation on the embedded default model, against transformers on the same weights."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+import lens_interventions as li
+from lens_interventions._embedded import embedded_model
+from lens_interventions.materials import prompts
+from tests.clean import left_as_found
+
+NEW = 100
+# Where two ways of computing the same part, the model must have been as good as undecided.
+UNDECIDED = 1e-4
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(embedded_model(), dtype=torch.float32).eval()
+
+
+def greedy(model, batch):
+    """`generate` of transformers on right-padded texts: new tokens of each."""
+    width = batch.tokens.shape[1]
+    tokens = torch.zeros_like(batch.tokens)
+    mask = torch.zeros_like(batch.tokens)
+    for row, length in enumerate(batch.lengths.tolist()):
+        tokens[row, width - length :] = batch.tokens[row, :length]
+        mask[row, width - length :] = 1
+    out = model.generate(
+        tokens, attention_mask=mask, max_new_tokens=NEW, do_sample=False, pad_token_id=0
+    )
+    return out[:, width:].tolist()
+
+
+@torch.no_grad()
+def margin(model, tokens):
+    """By how much the likeliest next token leads the second, in logits."""
+    best = model(torch.tensor([tokens])).logits[0, -1].topk(2).values
+    return float(best[0] - best[1])
+
+
+def test_strength_zero_is_generate_of_transformers(default_bridge, model):
+    texts = [prompt.text for prompt in prompts()[::4]][:18] + ["Once upon a time", "1 2 3 4 5"]
+    assert len(texts) == 20
+    patch = li.NextTokenPatch(layer=24, strength=0.0)
+    with left_as_found(default_bridge):
+        ours = li.generate(default_bridge, texts, patch, max_new_tokens=NEW)
+    begin = li.generate(default_bridge, texts, max_new_tokens=1)
+    theirs = greedy(model, _prompts(begin))
+    parted = []
+    for row in range(20):
+        mine = ours.tokens[row, : ours.lengths[row]].tolist()
+        same = next(
+            (i for i, (a, b) in enumerate(zip(mine, theirs[row], strict=False)) if a != b),
+            len(mine),
+        )
+        if same < len(mine):
+            prompt = ours.prompts[row][ours.prompts[row] >= 0].tolist()
+            parted.append((row, same, margin(model, prompt + mine[:same])))
+        else:
+            assert len(mine) == NEW or ours.finished[row]
+    assert all(lead < UNDECIDED for _, _, lead in parted), parted
+    # Else the comparison would say little.
+    assert len(parted) <= 2, parted
+
+
+def _prompts(out):
+    from lens_interventions.token_batch import TokenBatch
+
+    return TokenBatch(out.prompts.clamp(min=0), out.prompts >= 0)
+
+
+def test_a_patch_at_full_strength_changes_what_is_said(default_bridge):
+    patches = [None, li.NextTokenPatch(layer=24, strength=1.0)]
+    out = li.generate(default_bridge, "The capital of France is", patches, max_new_tokens=8)
+    assert "Paris" in out.texts[0]
+    assert out.tokens[0].tolist() != out.tokens[1].tolist()
