@@ -111,13 +111,17 @@ def test_the_same_pipeline_finds_nothing_with_the_source_swapped(
     monkeypatch.setitem(SOURCES, "true", another_random_token)
     result = copying(planted_bridge, settings=SETTINGS)
     found = outcomes(result)
-    assert found["induction"] == found["copyable"] == "no effect"
+    assert found["induction"] == "no effect"
     assert "helps" not in found.values()
 
 
 def test_a_model_that_hardly_copies_is_hardly_helped() -> None:
     result = copying(faint_bridge, settings=SETTINGS)
-    assert set(outcomes(result).values()) == {"no effect"}
+    # Guessing at random it is never surprised by 6 nats: about that there is nothing to say.
+    found = outcomes(result)
+    assert found.pop("surprise") == "undecided"
+    assert result.verdicts[-1].verdict.interval.n == 0
+    assert set(found.values()) == {"no effect"}
     assert result.tables["grid"].query("layer == 1")["estimate"].abs().max() < 0.05
 
 

@@ -41,7 +41,7 @@ def margin(model, tokens):
 
 
 def test_strength_zero_is_generate_of_transformers(default_bridge, model):
-    texts = [prompt.text for prompt in prompts()[::4]][:18] + ["Once upon a time", "1 2 3 4 5"]
+    texts = [*[prompt.text for prompt in prompts()[::4]][:18], "Once upon a time", "1 2 3 4 5"]
     assert len(texts) == 20
     patch = li.NextTokenPatch(layer=24, strength=0.0)
     with left_as_found(default_bridge):
