@@ -57,8 +57,7 @@ def test_continuations_side_by_side(run):
     for row, text in enumerate(expected.texts):
         assert f"{int(expected.lengths[row])} tokens" in out
         assert f"{-float(expected.log_probs[row].nanmean()):.2f} nats" in out
-        if flat(text):
-            assert any(flat(text)[:12] in flat(line) for line in [out])
+        assert flat(text)[:12] in flat(out)
 
 
 def test_options_reach_the_patch_and_the_sampling(run):
@@ -123,14 +122,14 @@ def rows_of(out):
 
 def test_score_is_the_mean_loss(run, tmp_path):
     bridge = shared_bridge("llama")
-    text = "the people say that the time they mean is the other time? " * 3
+    text = "the people say that the time they mean is the other time? " * 3 + "No."
     file = tmp_path / "text.txt"
     file.write_text(text)
     status, out, err = run(
         *("score", "--file", file, "--layer", 1, "--strength", 0.5, "--context", 12)
     )
     assert status == 0, err
-    ids = bridge.to_tokens(text.strip(), prepend_bos=False)[0]
+    ids = bridge.to_tokens(text, prepend_bos=False)[0]
     pieces = [torch.cat([torch.tensor([0]), ids[i : i + 11]]) for i in range(0, len(ids), 11)]
     counts = sum(len(piece) - 1 for piece in pieces)
     expected = {}
@@ -170,7 +169,7 @@ def test_score_resamples_documents_where_there_are_several(run, tmp_path):
     [
         (["generate", "x", "--layer", "1"], "--strength", 2),
         (["generate", "x", "--layer", "9", "--strength", "0.1"], "blocks 0 to 2", 1),
-        (["generate", "x", "--layer", "1", "--strength", "0.1", "--mode", "y"], "mode must be", 1),
+        (["generate", "x", "--layer", "1", "--strength", "nan"], "strength must be", 1),
         (["generate", "x", "--layer", "1", "--strength", "0.1", "--top-p", "0.5"], "--top-p", 2),
         (["score", "--file", "no.txt", "--layer", "1", "--strength", "0.1"], "no.txt", 1),
     ],

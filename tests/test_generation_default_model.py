@@ -19,16 +19,16 @@ def model() -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(embedded_model(), dtype=torch.float32).eval()
 
 
-def greedy(model, batch):
-    """`generate` of transformers on right-padded texts: new tokens of each."""
-    width = batch.tokens.shape[1]
-    tokens = torch.zeros_like(batch.tokens)
-    mask = torch.zeros_like(batch.tokens)
-    for row, length in enumerate(batch.lengths.tolist()):
-        tokens[row, width - length :] = batch.tokens[row, :length]
-        mask[row, width - length :] = 1
+def greedy(model, prompts):
+    """New tokens by `generate` of transformers, which wants padding on the left."""
+    width = prompts.shape[1]
+    tokens = torch.stack([row.roll(int((row < 0).sum())) for row in prompts])
     out = model.generate(
-        tokens, attention_mask=mask, max_new_tokens=NEW, do_sample=False, pad_token_id=0
+        tokens.clamp(min=0),
+        attention_mask=(tokens >= 0).long(),
+        max_new_tokens=NEW,
+        do_sample=False,
+        pad_token_id=0,
     )
     return out[:, width:].tolist()
 
@@ -41,13 +41,12 @@ def margin(model, tokens):
 
 
 def test_strength_zero_is_generate_of_transformers(default_bridge, model):
-    texts = [*[prompt.text for prompt in prompts()[::4]][:18], "Once upon a time", "1 2 3 4 5"]
-    assert len(texts) == 20
+    texts = [prompt.text for prompt in prompts()[::4]][:18]
+    texts += ["Once upon a time", "The once-blue skies of the planet Earth"]
     patch = li.NextTokenPatch(layer=24, strength=0.0)
     with left_as_found(default_bridge):
         ours = li.generate(default_bridge, texts, patch, max_new_tokens=NEW)
-    begin = li.generate(default_bridge, texts, max_new_tokens=1)
-    theirs = greedy(model, _prompts(begin))
+    theirs = greedy(model, ours.prompts)
     parted = []
     for row in range(20):
         mine = ours.tokens[row, : ours.lengths[row]].tolist()
@@ -63,12 +62,6 @@ def test_strength_zero_is_generate_of_transformers(default_bridge, model):
     assert all(lead < UNDECIDED for _, _, lead in parted), parted
     # Else the comparison would say little.
     assert len(parted) <= 2, parted
-
-
-def _prompts(out):
-    from lens_interventions.token_batch import TokenBatch
-
-    return TokenBatch(out.prompts.clamp(min=0), out.prompts >= 0)
 
 
 def test_a_patch_at_full_strength_changes_what_is_said(default_bridge):
