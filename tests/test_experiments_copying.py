@@ -306,18 +306,27 @@ def test_the_model_without_a_patch_divides_even_where_it_is_not_reported() -> No
 
 def test_the_lens_is_read_where_the_word_is_due() -> None:
     bridge = shared_bridge("llama")
-    prefix = [0, 9, 8, 7]
+    prefixes = {0: [0, 9, 8, 7], 4: [0, 30, 31, 32, 33, 34]}  # the shorter one is padded
+    arms = (NO_PATCH, Arm("true", 1, 0.5, "add"), Arm("random", 0, 0.5, "add"))
+    guesses: dict[tuple[int, Arm], list[int]] = {}
+    for number, prefix in prefixes.items():
+        for arm in arms:
+            patch = PATCH.patch(arm, 8)
+            seeds = torch.tensor([number])
+            hooks = patch.fwd_hooks(bridge, prefix, text_seeds=seeds) if patch else []
+            with bridge.hooks(fwd_hooks=hooks):
+                guesses[number, arm] = logit_lens(bridge, prefix).top_ids[:, 0, -1, 0].tolist()
+    assert guesses[4, arms[0]] != guesses[4, arms[1]], "the patch must show in the lens"
+    words = {number: guesses[number, NO_PATCH][2] for number in prefixes}
+    texts = [text(n, [*prefix, words[n], 3], copied=2) for n, prefix in prefixes.items()]
     with torch.no_grad():
-        clean = logit_lens(bridge, prefix)
-        word = int(clean.top_ids[2, 0, -1, 0])  # the lens's top guess at the third point
-        rows = measure_lens(bridge, **parameters([text(0, [*prefix, word, 3], copied=2)]))
-    unpatched = rows[rows["source"] == "none"]
-    top = [
-        total(rows, NO_PATCH, 0, "lens_top", f"point-{point}") for point in range(len(clean.points))
-    ]
-    assert top == [float(clean.top_ids[p, 0, -1, 0] == word) for p in range(len(clean.points))]
-    first = unpatched[unpatched["measure"] == "lens_first"]["total"].item()
-    assert first == top.index(1.0)
+        rows = measure_lens(bridge, **parameters(texts, arms))
+    for (number, arm), by_point in guesses.items():
+        expected = [guess == words[number] for guess in by_point]
+        top = [total(rows, arm, number, "lens_top", f"point-{p}") for p in range(len(by_point))]
+        assert top == [float(value) for value in expected]
+        first = expected.index(True) if any(expected) else len(expected)
+        assert total(rows, arm, number, "lens_first") == first
 
 
 # --- sequences ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 import typer
 
 from .demo import demo
+from .experiment import experiment
 from .generate import generate
 from .lens import lens
 from .report import report
@@ -46,6 +47,7 @@ def _common(
 
 app.command()(lens)
 app.command()(demo)
+app.command()(experiment)
 app.command()(report)
 app.command()(generate)
 app.command()(score)

@@ -22,7 +22,8 @@ class ModelSource:
 
     Attributes:
         model: a bridge; what `load_model` takes (None is the embedded default); or a function of
-            no arguments, defined in a module, that returns a bridge.
+            no arguments, defined in a module, that returns a bridge. Its calls are kept by
+            equality, so a new lambda or `functools.partial` loads the model anew.
     """
 
     model: Model
@@ -49,6 +50,23 @@ class ModelSource:
                 "name or directory, or a function in a module that loads it"
             )
         return ModelSource, (self.model,)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """`load_model` with a name and a device, to be called wherever the model is needed.
+
+    Attributes:
+        name: what `load_model` takes, or None for the embedded default.
+        device: such as "cpu"; by default TransformerLens's choice.
+    """
+
+    name: str | None
+    device: str | None
+
+    def __call__(self) -> TransformerBridge:
+        """The bridge."""
+        return load_model(self.name, device=self.device)
 
 
 def identity(bridge: TransformerBridge) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...behaviour import bin_by, copyable
@@ -87,20 +88,14 @@ def measure_lens(
     counted from 0, or the number of points if there is none.
     """
     texts, conditions, settings = _parse(sequences, arms, patch)
-    parts = []
-    for text in texts:
-        prefix = list(text.tokens[: len(text.tokens) - text.copied])
-        word = text.tokens[len(prefix)]
-        top = torch.stack(
-            [_top_by_point(bridge, prefix, word, arm, settings, text.number) for arm in conditions]
-        )
-        n_points = top.shape[-1]
-        first = torch.where(top.any(-1), top.int().argmax(-1), n_points)
-        parts.append(_rows([text], conditions, "lens_first", [text.tags], first[:, None], [1]))
-        for point in range(n_points):
-            tags = f"{text.tags} point-{point}"
-            found = top[:, point, None]
-            parts.append(_rows([text], conditions, "lens_top", [tags], found, [1]))
+    top = torch.stack([_top_by_point(bridge, texts, arm, settings) for arm in conditions])
+    n_points = top.shape[-1]
+    first = torch.where(top.any(-1), top.int().argmax(-1), n_points)
+    tags, ones = [text.tags for text in texts], np.ones(len(texts))
+    parts = [_rows(texts, conditions, "lens_first", tags, first, ones)]
+    for point in range(n_points):
+        of_point = [f"{tag} point-{point}" for tag in tags]
+        parts.append(_rows(texts, conditions, "lens_top", of_point, top[..., point], ones))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -166,21 +161,21 @@ def _surprisal_before(
 
 
 def _top_by_point(
-    bridge: TransformerBridge,
-    prefix: list[int],
-    word: int,
-    arm: Arm,
-    settings: PatchSettings,
-    seed: int,
-) -> Bool[Tensor, " point"]:
-    made = settings.patch(arm, len(prefix))
-    seeds = torch.tensor([seed])
-    hooks = [] if made is None else made.fwd_hooks(bridge, prefix, text_seeds=seeds)
+    bridge: TransformerBridge, texts: Sequence[TokenSequence], arm: Arm, settings: PatchSettings
+) -> Bool[Tensor, "sequence point"]:
+    """Whether the word's first token is at the top, read at the token before it."""
+    prefixes = [torch.tensor(text.tokens[: len(text.tokens) - text.copied]) for text in texts]
+    words = [text.tokens[len(prefix)] for text, prefix in zip(texts, prefixes, strict=True)]
+    tokens = pad_sequence(prefixes, batch_first=True).to(bridge.cfg.device)
+    lengths = torch.tensor([len(prefix) for prefix in prefixes])
+    mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).to(bridge.cfg.device)
+    patch = settings.patch(arm, tokens.shape[1])
+    seeds = torch.tensor(_numbers(texts))
+    hooks = patch.fwd_hooks(bridge, tokens, attention_mask=mask, text_seeds=seeds) if patch else []
     with bridge.hooks(fwd_hooks=hooks):
-        trajectory = logit_lens(bridge, prefix, positions=-1, watch=word, top_k=1)
-    ranks = trajectory.watched_rank
-    assert ranks is not None
-    return ranks[:, 0, 0, 0] == 0
+        trajectory = logit_lens(bridge, tokens, attention_mask=mask, positions=-1, top_k=1)
+    top = trajectory.top_ids[:, :, 0, 0] == torch.tensor(words)
+    return top.T
 
 
 def _parse(

@@ -88,10 +88,11 @@ class CopyingSettings:
             return cls(
                 layers=spread_layers(n_layers, 3),
                 strengths=(0.1, 0.3),
+                modes=("interpolate", "correct"),
                 shortlist=2,
                 induction_sequences=(8, 12),
-                template_words=(1, 2),
-                documents=(8, 10),
+                template_words=(1, 1),
+                documents=(6, 8),
                 document_tokens=128,
             )
         if name == "full":

@@ -1,0 +1,110 @@
+"""`lens-interventions experiment`: run an experiment, or go on with one that was stopped."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import Device, Model, shows_progress
+
+if TYPE_CHECKING:
+    from ..experiments import CopyingSettings, Result
+
+
+class Name(StrEnum):
+    """The experiments."""
+
+    copying = "copying"
+    loops = "loops"
+    preservation = "preservation"
+
+
+class PresetName(StrEnum):
+    """How much is measured."""
+
+    quick = "quick"
+    full = "full"
+
+
+def experiment(
+    name: Annotated[Name, typer.Argument(help="Which experiment.")],
+    out: Annotated[
+        Path, typer.Option(help="The directory of the run; given again, the run goes on there.")
+    ],
+    preset: Annotated[
+        PresetName, typer.Option(help="quick takes minutes on two cores, full up to 45.")
+    ] = PresetName.quick,
+    model: Model = None,
+    device: Device = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="copying only: a text file, or dataset:NAME:COLUMN, instead of the Python "
+            "reference and the prose; may be given several times."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes to share the units of work among.")
+    ] = 1,
+) -> None:
+    """Run an experiment: does it help a model to see the true next token?
+
+    Every finished unit of work is kept. Stopped at any point, the same command goes on, and ends in
+    the same numbers.
+    """
+    if text and name is not Name.copying:
+        raise typer.BadParameter(f"--text belongs to copying; {name.value} has its own texts")
+
+    from .. import experiments
+    from ..experiments.model_source import NamedModel
+
+    source = NamedModel(model, device)
+    options: dict[str, Any] = {}
+    if text:
+        options["settings"] = _copying_settings(source, preset.value, tuple(text))
+    runs: dict[Name, Callable[..., Result]] = {
+        Name.copying: experiments.copying,
+        Name.loops: experiments.loops,
+        Name.preservation: experiments.preservation,
+    }
+    with ExitStack() as stack:
+        result = runs[name](
+            source,
+            preset.value,
+            out=out,
+            executor=None if workers == 1 else stack.enter_context(_processes(workers)),
+            progress=shows_progress(),
+            **options,
+        )
+    for finding in result.verdicts:
+        typer.echo(f"{finding}\n  {finding.method}")
+    typer.echo(f"wrote {out}", err=True)
+
+
+def _copying_settings(source: Any, preset: Any, texts: tuple[str, ...]) -> "CopyingSettings":
+    from ..experiments import CopyingSettings
+    from ..experiments.model_source import ModelSource
+
+    n_layers = int(ModelSource(source).bridge().cfg.n_layers)
+    return replace(CopyingSettings.preset(preset, n_layers), texts=texts)
+
+
+def _processes(workers: int) -> Executor:
+    """A pool of new processes that share the cores."""
+    import multiprocessing
+    import os
+    from concurrent.futures import ProcessPoolExecutor
+
+    import torch
+
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(max((os.cpu_count() or 1) // workers, 1),),
+    )
