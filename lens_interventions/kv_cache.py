@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from einops import repeat
 from jaxtyping import Float, Int
+from packaging.specifiers import SpecifierSet
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
@@ -111,7 +112,7 @@ class CachedDecoder:
         with above:
             logits = self._run(text.tokens[:, self._n_above : self._stop], text.first, self._above)
         self._n_above = self._stop
-        _require_length(self._above, self._split, self._stop)
+        _require_length(self._bridge, self._above, self._split, self._stop)
         if self._waiting is not None:
             self._waiting = self._waiting[:, -self._rows.reach :]
         return logits[:, -1]
@@ -124,7 +125,7 @@ class CachedDecoder:
                 text.tokens[rows, self._n_below : self._stop], text.first[rows], self._below
             )
         self._n_below = self._stop
-        _require_length(self._below, 0, self._stop)
+        _require_length(self._bridge, self._below, 0, self._stop)
         return repeat(resid, "prompt pos d -> (copy prompt) pos d", copy=self._copies)
 
     def _run(
@@ -161,7 +162,7 @@ class CachedDecoder:
             self._above = DynamicCache()
         else:
             shorten(self._above, self._stop - kept)
-            _require_length(self._above, self._split, kept)
+            _require_length(self._bridge, self._above, self._split, kept)
         self._n_above = kept
 
     def _hooks(self, text: KnownText) -> list[tuple[HookPoint, Callable[..., Any]]]:
@@ -198,13 +199,22 @@ def shorten(cache: DynamicCache, by: int) -> None:
             layer.crop(-by)
 
 
-def _require_length(cache: DynamicCache, layer: int, expected: int) -> None:
+def _require_length(
+    bridge: TransformerBridge, cache: DynamicCache, layer: int, expected: int
+) -> None:
     length = cache.get_seq_length(layer)
     if length == expected:
         return
+    problem = (
+        f"the cache of keys and values holds {length} positions where it should hold {expected}"
+    )
     version = importlib.metadata.version("transformers")
+    if SpecifierSet(TRANSFORMERS).contains(version, prereleases=True):
+        raise CacheError(
+            f"{problem}: {bridge.cfg.architecture} does not keep one that can be taken back by a "
+            "position, as recurrent models do not"
+        )
     raise CacheError(
-        f"the cache of keys and values holds {length} positions where it should hold {expected}: "
-        f"transformers {version} does not fill or shorten it as TransformerLens expects. Run: "
-        f"python -m pip install 'transformers{TRANSFORMERS}'"
+        f"{problem}: transformers {version} does not work with this version of TransformerLens. "
+        f"Run: python -m pip install 'transformers{TRANSFORMERS}'"
     )

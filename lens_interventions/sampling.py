@@ -63,13 +63,16 @@ class Sampler:
         """
         if not self.do_sample:
             return scores.argmax(-1)
-        cumulative = scores.double().softmax(-1).cumsum(-1)
+        # Float64, which MPS does not have.
+        wide = scores.cpu() if scores.device.type == "mps" else scores
+        cumulative = wide.double().softmax(-1).cumsum(-1)
         total = cumulative[:, -1:]
         if not total.isfinite().all():
             raise ValueError("the logits processors leave a text without any token to choose")
-        uniform = random_uniform(_STREAM, self.seeds[ids], text.length)
+        uniform = random_uniform(_STREAM, self.seeds[ids].cpu(), text.length.cpu())
         # The first token at which the sum reaches a number above 0: one that has probability.
-        return torch.searchsorted(cumulative, uniform[:, None] * total)[:, 0]
+        threshold = uniform.to(total.device)[:, None] * total
+        return torch.searchsorted(cumulative, threshold)[:, 0].to(scores.device)
 
 
 def make_sampler(

@@ -1,5 +1,6 @@
 """Generation leaves the bridge as it was, lets its hooks fire, and is never silently wrong."""
 
+import importlib.metadata
 import re
 import warnings
 from dataclasses import replace
@@ -17,7 +18,7 @@ from lens_interventions.unwrapped import Unwrapping
 from tests.clean import left_as_found
 from tests.exact import float64_softmax
 from tests.reference_generation import generate_naively
-from tests.tiny import D_VOCAB, LENS_ARCHITECTURES, N_CTX, shared_bridge, tiny_bridge
+from tests.tiny import ARCHITECTURES, D_VOCAB, LENS_ARCHITECTURES, N_CTX, shared_bridge, tiny_bridge
 
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9], [33, 8]]
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
@@ -214,6 +215,7 @@ def test_an_empty_cache_is_named():
     bridge = tiny_bridge("llama")
     with (
         mock.patch.object(DynamicCache, "update", lambda _self, k, v, *_args, **_kw: (k, v)),
+        mock.patch.object(importlib.metadata, "version", return_value="5.24.0"),
         pytest.raises(kv_cache.CacheError, match=re.escape("pip install 'transformers")),
     ):
         li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
@@ -279,10 +281,49 @@ def test_the_probe_runs_once_and_without_the_users_hooks():
         li.generate(bridge, PROMPTS[:1], PATCH, max_new_tokens=1)
 
 
-@pytest.mark.parametrize("arch", ["mamba", "t5"])
-def test_other_models_are_refused(arch):
-    with pytest.raises(NotImplementedError):
+OTHERS = {
+    "jamba": {
+        **ARCHITECTURES["llama"],
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "use_mamba_kernels": False,
+        "mamba_d_state": 4,
+        "mamba_dt_rank": 4,
+    },
+    "rwkv": {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 3},
+    "llama4_text": {
+        **ARCHITECTURES["llama"],
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        "attention_chunk_size": 6,
+        "intermediate_size_mlp": 48,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("arch", "error", "message"),
+    [
+        ("mamba", NotImplementedError, "recurrent state"),
+        ("t5", NotImplementedError, "encoder-decoder"),
+        ("jamba", NotImplementedError, "recurrent layers"),
+        ("rwkv", kv_cache.CacheError, "as recurrent models do not"),
+    ],
+)
+def test_other_models_are_refused(monkeypatch, arch, error, message):
+    monkeypatch.setitem(ARCHITECTURES, arch, OTHERS.get(arch) or ARCHITECTURES[arch])
+    with pytest.raises(error, match=message):
         li.generate(tiny_bridge(arch), PROMPTS, None, max_new_tokens=1)
+
+
+def test_attention_in_chunks_is_found_out(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "llama4_text", OTHERS["llama4_text"])
+    bridge = tiny_bridge("llama4_text", dtype=torch.float32)
+    with pytest.warns(UserWarning, match="logits differ by"):
+        out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    assert out.tokens.tolist() == naive(bridge, PATCH)
 
 
 @pytest.mark.parametrize(
