@@ -314,8 +314,9 @@ OTHERS = {
 )
 def test_other_models_are_refused(monkeypatch, arch, error, message):
     monkeypatch.setitem(ARCHITECTURES, arch, OTHERS.get(arch) or ARCHITECTURES[arch])
+    bridge = tiny_bridge(arch, dtype=torch.float32)
     with pytest.raises(error, match=message):
-        li.generate(tiny_bridge(arch), PROMPTS, None, max_new_tokens=1)
+        li.generate(bridge, PROMPTS, None, max_new_tokens=1)
 
 
 def test_attention_in_chunks_is_found_out(monkeypatch):
