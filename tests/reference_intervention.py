@@ -123,8 +123,7 @@ def _vectors(bridge: TransformerBridge, embedding: str) -> Tensor:
         return bridge.W_E
     # Without position embeddings, what enters the first block is the embedding as it is fed.
     every = torch.arange(bridge.cfg.d_vocab)[:, None]
-    _, cache = bridge.run_with_cache(every, names_filter="blocks.0.hook_in")
-    return cache["blocks.0.hook_in"][:, 0]
+    return bridge(every, stop_at_layer=0)[:, 0]
 
 
 def _draw(seed: int, *counters: int) -> int:

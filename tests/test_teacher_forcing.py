@@ -460,3 +460,15 @@ def test_any_patch_on_any_batch(architecture, patches, lengths, left, prompt_len
                 )
             )
             close(of_patch[row, mask[row]], expected, 1e-8)
+
+
+@torch.no_grad()
+def test_the_default_model(default_bridge):
+    tokens = default_bridge.to_tokens("People say plasma, they mean a state of matter")[0]
+    patch = NextTokenPatch(layer=(20, 26), strength=0.3, scale="norm", gate=1.0)
+    with left_as_found(default_bridge):
+        logits = teacher_forced_logits(default_bridge, tokens, patch)[0]
+    expected = patched_logits(default_bridge, tokens, patch)
+    # Float32 over 30 layers: 1e-4, where the patch moves logits by ten.
+    close(logits, expected, 2e-3)
+    assert (logits - default_bridge(tokens)[0]).abs().max() > 1
