@@ -155,6 +155,17 @@ def test_categories_divide_the_text(planted: Result) -> None:
     assert high == plain[plain["category"] == "right after a surprise"]["count"].item() > 0
 
 
+def test_the_lens_finds_the_word_no_earlier_than_it_is_copied(planted: Result) -> None:
+    first = planted.tables["lens_first"]
+    everything = first[(first["words"] == "all") & (first["minus"] == "none")].iloc[0]
+    # Points 0 and 1 hold the current token and the belief; copies are made in block 1.
+    assert 2 <= everything["mean"] <= everything["unpatched"] <= 3
+    lens = planted.tables["lens"]
+    shares = lens[(lens["words"] == "all") & (lens["role"] == "true")].set_index("point")["share"]
+    assert shares.index.tolist() == [0, 1, 2]
+    assert shares[0] == shares[1] == 0
+
+
 def test_figures_have_all_data(planted: Result) -> None:
     figures = planted.figures()
     assert set(figures) >= {"sources", "surprisal", "copyable", "words", "depth", "lens"}

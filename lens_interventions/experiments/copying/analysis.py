@@ -32,6 +32,7 @@ def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
         "grid": _grid(settings, rows),
         "conditions": _conditions(rows, chosen),
         "lens": _lens(rows, chosen["templates"]),
+        "lens_first": _lens_first(settings, rows, chosen["templates"]),
     }
     verdicts = tuple(_finding(settings, question, contrasts, rows) for question in QUESTIONS)
     return Analysis(tables, verdicts, draw)
@@ -202,6 +203,32 @@ def _lens(rows: Tables, choice: Choice) -> pd.DataFrame:
                         "count": int(totals.counts.sum()),
                     }
                 )
+    return pd.DataFrame(found)
+
+
+def _lens_first(settings: CopyingSettings, rows: Tables, choice: Choice) -> pd.DataFrame:
+    """The first residual point with the word at the top; a word that never is counts as one more.
+
+    Columns `mean` and `unpatched` are of the source and without a patch.
+    """
+    found = []
+    true = Arm.at(choice.cell)
+    for kind in ("all", "common", "rare", "near", "far"):
+        tags = frozenset() if kind == "all" else frozenset({kind})
+        if tagged(rows["lens"], tags).empty:
+            continue
+        totals = totals_of(rows["lens"], Measure("lens_first", tags), REPORT)
+        for arm, reference in [(true, NO_PATCH), (true, choice.control)]:
+            found.append(
+                {
+                    "words": kind,
+                    "source": arm.source,
+                    "minus": _name(reference, choice),
+                    "mean": totals.mean(arm),
+                    "unpatched": totals.mean(NO_PATCH),
+                    **_contrast_row(contrast(totals, arm, reference, settings.resampling)),
+                }
+            )
     return pd.DataFrame(found)
 
 

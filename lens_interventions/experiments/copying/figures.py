@@ -66,7 +66,7 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     first = contrasts.groupby("question", sort=False)["measure"].transform("first")
     shown = contrasts[contrasts["measure"] == first]
     labels = [
-        f"true − {row['minus'].removeprefix('best control: ')}"
+        f"true − {row['minus'].replace(': ', ' (')})"
         if row["minus"] != "none"
         else f"{row['source']} − no patch"
         for row in shown.to_dict("records")
@@ -86,6 +86,7 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
                     "symmetric": False,
                     "array": (rows["high"] - rows["estimate"]).tolist(),
                     "arrayminus": (rows["estimate"] - rows["low"]).tolist(),
+                    "color": "#8a8f98",
                 },
                 mode="markers",
                 marker={
@@ -111,18 +112,27 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
             "xanchor": "left",
         },
         height=420,
-        margin={"l": 140, "r": 16, "t": 84, "b": 50},
-        xaxis={"title": {"text": "difference, nats"}},
+        margin={"l": 190, "r": 16, "t": 84, "b": 50},
+        xaxis={"title": {"text": _better(shown, questions[0])}},
         yaxis={"autorange": "reversed", "type": "category"},
     )
     add_buttons(
         figure,
         [
-            (_NAMES[question], {"visible": [other == question for other in questions]}, {})
+            (
+                _NAMES[question],
+                {"visible": [other == question for other in questions]},
+                {"xaxis.title.text": _better(shown, question)},
+            )
             for question in questions
         ],
     )
     return figure
+
+
+def _better(contrasts: pd.DataFrame, question: str) -> str:
+    lower = contrasts[contrasts["question"] == question]["lower_is_better"].iloc[0]
+    return f"difference, nats ({'below' if lower else 'above'} 0 is better)"
 
 
 def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) -> "go.Figure":
