@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,6 +15,7 @@ from lens_interventions.demo import SECTIONS, build_page
 from lens_interventions.demo.convergence import convergence
 from lens_interventions.demo.discarding import discarding
 from lens_interventions.demo.page import render
+from lens_interventions.demo.readings import Readings
 from lens_interventions.demo.section import Condition, Figure, Section
 from lens_interventions.lens import logit_lens
 from tests.tiny import shared_bridge
@@ -73,7 +73,7 @@ def test_the_page_draws_without_console_errors(page, tmp_path, scheme):
     flags = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
     dom, console = browse(page.as_uri(), tmp_path, *flags)
     assert console == []
-    figures = page.read_text().count("data-figure")
+    figures = page.read_text().count('data-figure="')
     assert f'data-drawn="{figures}"' in dom
     assert dom.count('class="plot-container') == figures
     # Each heat map is an image of its cells.
@@ -140,13 +140,15 @@ def test_text_from_a_model_cannot_act_as_markup():
 
 
 def readings(statistics):
-    """Stands in for what was read: means of one text, and a tiny model's passage."""
+    """What was read, made up: means of one text, and a tiny model's passage."""
     names = tuple(statistics)
     totals = np.array([statistics[name] for name in names], dtype=float)[..., None]
     passage = logit_lens(shared_bridge("llama"), "the people say")
     points = ("0_pre", *(f"{i}_pre" for i in range(1, totals.shape[1] - 1)), "final_post")
     prose = LensAggregate(points, names, totals, np.ones((len(names), 1), dtype=int))
-    return SimpleNamespace(prose=prose, abstract=passage, abstract_map=passage.plot)
+    read = Readings(shared_bridge("llama"))
+    read.prose, read.abstract = prose, passage
+    return read
 
 
 @pytest.mark.parametrize(

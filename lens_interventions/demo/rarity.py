@@ -20,7 +20,7 @@ from .texts import PLASMA, PLASMA_FIRST
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_EXCERPTS, _TOKENS = 10, 40
+_EXCERPTS, _TOKENS = 8, 32
 _WATCHED = 5  # rarest and commonest tokens of each excerpt
 _WORDS = 50  # of a paragraph that is worth an excerpt
 _GROUPS = ("rare", "common")
