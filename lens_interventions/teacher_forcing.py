@@ -211,7 +211,7 @@ class _Passes:
 
     def _logits(self, text: KnownText) -> Iterator[tuple[list[int], Iterator[Tensor]]]:
         """For patches that go through the model together: which they are, and their logits."""
-        groups = self._groups()
+        groups = self._groups(text.tokens.shape[1])
         layers = sorted({layer for layer, _ in groups})
         refuse_late_hooks(self.bridge, layers[0])
         batch = TokenBatch(text.tokens, torch.ones_like(text.tokens, dtype=torch.bool))
@@ -228,12 +228,14 @@ class _Passes:
             else:
                 yield members, self._step_by_step(bounds, text, layer)
 
-    def _groups(self) -> dict[tuple[int, int | None], list[int]]:
-        """The patches by lowest layer and window."""
+    def _groups(self, length: int) -> dict[tuple[int, int | None], list[int]]:
+        """The patches by lowest layer and window, None where it spans the text."""
         groups: dict[tuple[int, int | None], list[int]] = {}
         for i, bound in enumerate(self.patches):
             if bound is not None:
-                key = (bound.patch.layers[0], bound.patch.window)
+                window = bound.patch.window
+                spans = window is None or window >= length - 1
+                key = (bound.patch.layers[0], None if spans else window)
                 groups.setdefault(key, []).append(i)
         # The model without a patch is cheapest to run from high up.
         top = max(groups, key=lambda key: key[0], default=(int(self.bridge.cfg.n_layers) - 1, None))
@@ -252,7 +254,7 @@ class _Passes:
         chunk_size = min(max(_BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
         read = readout(self.bridge)
         for late in two_streams(
-            self.bridge, bounds, resid, text, layer=layer, chunk_size=chunk_size
+            self.bridge, bounds, resid, text, layer=layer, window=window, chunk_size=chunk_size
         ):
             for rows in late.split(max(1, _LOGIT_ROWS // n_texts), dim=2):
                 yield read(rows)

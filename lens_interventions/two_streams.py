@@ -89,15 +89,18 @@ def two_streams(
     *,
     layer: int,
     chunk_size: int,
+    window: int | None = None,
 ) -> Iterator[Float[Tensor, "patch batch chunk d_model"]]:
     """`r[L]` at the clean copies, chunk after chunk of positions.
 
     **Arguments:**
 
-    - `patches`: none of them acts below `layer`, and they have one window. None is no patch.
+    - `patches`: none of them acts below `layer`. None is no patch.
     - `resid`: `r[layer]` of the whole texts; column i is position i of every text.
+    - `layer`: from where two copies run.
+    - `chunk_size`: how many positions go through the blocks at a time.
+    - `window`: the window of all the patches.
     """
-    (window,) = {bound.patch.window for bound in patches if bound is not None} or {None}
     n_patches, length = len(patches), resid.shape[1]
     cache = DynamicCache()
     for start in range(0, length, chunk_size):
