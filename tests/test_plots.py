@@ -354,9 +354,9 @@ def test_cells_have_text_while_it_can_be_read(columns):
     if columns <= 40:
         assert all(trace.textfont.size >= 9 for trace in texts)
         assert texts
-        # Letters of the font are about 0.56 of its size wide.
+        # Letters of the font are about 0.6 of its size wide.
         longest = max(len(text) for trace in texts for text in trace.text)
-        assert 0.56 * texts[0].textfont.size * longest <= cell + 1
+        assert 0.6 * texts[0].textfont.size * longest <= cell + 1
     else:
         assert not texts
     # Labels that are tilted by 45 degrees stand apart if lines of them fit side by side.

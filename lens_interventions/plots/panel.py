@@ -65,7 +65,7 @@ class CellSize:
     @property
     def characters(self) -> int:
         """How many characters fit into a cell."""
-        return int(self.width / (0.56 * (self.font or self.width)))
+        return int(self.width / (0.6 * (self.font or self.width)))
 
     @property
     def label_font(self) -> int:
