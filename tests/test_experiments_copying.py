@@ -52,7 +52,8 @@ SETTINGS = CopyingSettings(
     texts=("prose",),
     documents=(4, 8),
     document_tokens=48,
-    smallest_loss=0.25,
+    smallest_copy=0.25,
+    smallest_text=0.25,
     resampling=Resampling(n_resamples=999),
 )
 CONTROLS = {"random", "shuffled", "current", "guess", "direction"}

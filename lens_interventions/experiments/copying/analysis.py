@@ -243,7 +243,9 @@ def _finding(
     totals = totals_of(rows[question.table], question.measure, REPORT)
     judged = verdict(
         _interval(headline),
-        smallest_effect=settings.smallest_loss,
+        smallest_effect=(
+            settings.smallest_text if question.table == "text" else settings.smallest_copy
+        ),
         lower_is_better=question.measure.lower_is_better,
         units="nats",
     )

@@ -31,7 +31,9 @@ class CopyingSettings:
         surprising: from how many nats on a token counts as surprising; one of the edges.
         recent: a surprise counts as recent for so many tokens.
         batch: sequences to a unit of work.
-        smallest_loss: the smallest difference of a loss or log-prob worth talking about, nats.
+        smallest_copy: the smallest difference worth talking about in the loss on a copy or the
+            log-prob of a word, in nats: 0.05 is a twentieth of its probability.
+        smallest_text: the same in the loss on natural text, which is a mean over many tokens.
         resampling: of the intervals and p-values.
         seed: of the random tokens and the halves.
     """
@@ -41,7 +43,7 @@ class CopyingSettings:
     modes: tuple[str, ...] = ("interpolate", "add", "correct")
     shortlist: int = 3
     patch: PatchSettings = field(default_factory=PatchSettings)
-    induction_sequences: tuple[int, int] = (16, 32)
+    induction_sequences: tuple[int, int] = (16, 96)
     induction_length: int = 40
     template_words: tuple[int, int] = (1, 4)
     texts: tuple[str, ...] = ("python_reference", "prose")
@@ -51,7 +53,8 @@ class CopyingSettings:
     surprising: float = 6.0
     recent: int = 8
     batch: int = 8
-    smallest_loss: float = 0.02
+    smallest_copy: float = 0.05
+    smallest_text: float = 0.02
     resampling: Resampling = field(default_factory=Resampling)
     seed: int = 0
 
