@@ -19,6 +19,8 @@ from benchmarks.common import in_turns, prose_tokens, ratio, report
 from lens_interventions._embedded import embedded_model
 
 PATCH = li.NextTokenPatch(layer=24, strength=0.1)
+# Every block runs on two positions a token, as it would without splitting at the patched layer.
+LOWEST = li.NextTokenPatch(layer=0, strength=0.1)
 CORRECT = li.NextTokenPatch(layer=24, strength=0.1, mode="correct")
 REFERENCE = "transformers"
 
@@ -44,6 +46,7 @@ def implementations(
         ),
         "without a patch": lambda: li.generate(bridge, prompts, **options),
         "patched": lambda: li.generate(bridge, prompts, PATCH, **options),
+        "patched at layer 0": lambda: li.generate(bridge, prompts, LOWEST, **options),
         "patched, correct": lambda: li.generate(bridge, prompts, CORRECT, **options),
     }
 

@@ -2,7 +2,7 @@
 
 A `TransformerBridge` replaces the modules of a Hugging Face model by components that call the
 hooks. For one token that is most of the time beyond reading the weights: on the default model and
-a 2-core CPU 52 ms a token with the components, 35 ms without, the same bits either way.
+a 2-core CPU 52 ms a token with the components, 35 ms without, for the same logits.
 """
 
 from collections.abc import Iterator
