@@ -107,20 +107,24 @@ class NextTokenPatch:
     @property
     def reads_lens(self) -> bool:
         """Whether the patch may need the lens at the layer, two products with the vocabulary."""
-        by_name = self.mode in ("interpolate", "add") and self.source in SOURCES
+        never = self.mode in ("interpolate", "add") or not getattr(self.mode, "reads_lens", True)
+        by_name = never and self.source in SOURCES
         return not by_name or self.gate is not None or self.source == "guess"
 
     def bind(self, bridge: TransformerBridge) -> "BoundPatch":
         """The patch on one model, ready to be applied to its residuals.
 
         Raises `ValueError` for a layer that the model does not have, and what the model's readout
-        and embedding raise.
+        and embedding, and the mode's `require_fits(bridge, patch)` if it has one, raise.
         """
         n_layers = int(bridge.cfg.n_layers)
         if self.layers[-1] >= n_layers:
             raise ValueError(
                 f"the model has blocks 0 to {n_layers - 1}, the patch asks for {self.layers[-1]}"
             )
+        require_fits = getattr(self.mode, "require_fits", None)
+        if require_fits is not None:
+            require_fits(bridge, self)
         head = readout(bridge)
         table = embedding(bridge) if self.embedding == "W_E" else Embedding(head.weight, 1.0)
         return BoundPatch(self, table, head)

@@ -1,7 +1,9 @@
 """How a patch writes.
 
 A mode is a function of a `PatchSite`, the vectors `e` to write `[batch, pos, d_model]`, their
-scale `s` `[batch, pos, 1]` and the strength `a`. It returns the patched rows.
+scale `s` `[batch, pos, 1]` and the strength `a`. It returns the patched rows. An object that is
+called as one may have `require_fits(bridge, patch)`, which raises `ValueError` where it must not be
+used, and `reads_lens`, False where it never asks the site for the lens.
 """
 
 from collections.abc import Callable

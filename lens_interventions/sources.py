@@ -52,6 +52,11 @@ def direction(site: PatchSite) -> Float[Tensor, "batch pos d_model"]:
     return torch.nn.functional.normalize(vectors, dim=-1) * length
 
 
+def constant(site: PatchSite) -> Float[Tensor, "batch pos d_model"]:
+    """No token, vectors of zeros: what is left of a learned write is its bias."""
+    return torch.zeros_like(site.resid)
+
+
 SOURCES: dict[str, Source] = {
     source.__name__: source for source in (true, random, shuffled, current, guess, direction)
 }
