@@ -1,7 +1,7 @@
 """A lens over many texts: means per residual point, with intervals over texts."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,8 +49,8 @@ class LensAggregate:
 
     points: tuple[str, ...]
     statistics: tuple[str, ...]
-    totals: Float[np.ndarray, "statistic point text"]
-    counts: Int[np.ndarray, "statistic text"]
+    totals: Float[np.ndarray, "statistic point text"] = field(repr=False)
+    counts: Int[np.ndarray, "statistic text"] = field(repr=False)
 
     def means(self, statistic: str) -> Float[np.ndarray, " point"]:
         """Mean of a statistic over all positions of all texts, at every point."""
@@ -126,8 +126,11 @@ def lens_over(
         `positions=(1, None)` leaves it out.
     - `options`: of `logit_lens`, such as `points`, `positions`, `norm` and `lens`.
 
-    Raises `ValueError` when there is no text, and what `logit_lens` raises.
+    Raises `ValueError` when there is no text, `TypeError` for a single text, and what `logit_lens`
+    raises.
     """
+    if isinstance(texts, str):
+        raise TypeError("expected an iterable of texts, got one text: put it in a list")
     points: tuple[str, ...] = ()
     totals, counts = [], []
     for number, text in enumerate(tqdm(texts, disable=not progress, unit="text", desc="lens")):

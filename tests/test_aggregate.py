@@ -51,5 +51,7 @@ def test_bad_texts_are_named_by_number():
             lens_over(BRIDGE, ["fox", ""], progress=False)
         with pytest.raises(ValueError, match="no texts to read"):
             lens_over(BRIDGE, [], progress=False)
+        with pytest.raises(TypeError, match="got one text"):  # not a text for each character
+            lens_over(BRIDGE, "fox", progress=False)
     with pytest.raises(ValueError, match="'loss' was not aggregated"):
         lens_over(BRIDGE, ["fox"], progress=False).means("loss")
