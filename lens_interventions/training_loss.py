@@ -1,0 +1,66 @@
+"""The loss of patched texts and its gradient, a few rows of logits at a time."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from .adapter import Readout
+from .intervention import BoundPatch
+from .patch_site import KnownText
+from .two_streams import two_streams
+
+# Rows whose logits are held at a time.
+_LOGIT_ROWS = 128
+
+
+def patched_nats(
+    bridge: TransformerBridge,
+    bound: BoundPatch,
+    resid: Float[Tensor, "batch pos d_model"],
+    text: KnownText,
+    *,
+    backward: float | None = None,
+) -> Float[Tensor, " batch"]:
+    """Nats of all the next tokens of each text, every position before the predicting one patched.
+
+    `resid` is `r` at the patch's lowest layer; there is no padding on the left. With `backward`,
+    the gradient of so many times their sum is added to whatever leaves the patch depends on.
+    """
+    with torch.set_grad_enabled(backward is not None):
+        (late,) = two_streams(
+            bridge, [bound], resid, text, layer=bound.patch.layers[0], chunk_size=resid.shape[1]
+        )
+        return next_token_nats(bound.readout, late[0], text, backward=backward)
+
+
+def next_token_nats(
+    read: Readout,
+    late: Float[Tensor, "batch pos d_model"],
+    text: KnownText,
+    *,
+    backward: float | None = None,
+) -> Float[Tensor, " batch"]:
+    """The same from `r[L]`.
+
+    A chunk's logits and their gradient are dropped before the next chunk's are made, which a graph
+    through all of them would keep.
+    """
+    predicts = torch.arange(late.shape[1], device=late.device) + 1 < text.length[:, None]
+    owner = predicts.nonzero()[:, 0]
+    targets = text.tokens.roll(-1, dims=1)[predicts]
+    rows = late[predicts]
+    nats, gradients = [], []
+    for part, ids in zip(rows.split(_LOGIT_ROWS), targets.split(_LOGIT_ROWS), strict=True):
+        leaf = part.detach().requires_grad_(backward is not None)
+        logits = read(leaf)
+        # Half precision loses too much in the sum over the vocabulary.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        lost = logits.logsumexp(-1) - logits.gather(-1, ids[:, None])[:, 0]
+        if backward is not None:
+            gradients += torch.autograd.grad(backward * lost.sum(), leaf)
+        nats.append(lost.detach())
+    if backward is not None:
+        rows.backward(torch.cat(gradients))
+    lost = torch.cat(nats)
+    return lost.new_zeros(len(late)).index_add(0, owner, lost)

@@ -1,0 +1,70 @@
+"""How a patch is trained."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How a patch is trained, beyond what `train_patch` is told.
+
+    Attributes:
+        bias: whether the write has a bias.
+        input_gate: whether the write is scaled by a learned sigmoid of the residual.
+        embedding, scale: as in `NextTokenPatch`.
+        first_position: positions below are never patched. With 1 the first token of a window is
+            spared, where models park attention, in a residual much longer than the others.
+        window: tokens of a window.
+        batch_size: windows of a step.
+        learning_rate: of AdamW, at its peak, in units of typical residuals and embeddings.
+        warmup: share of the steps in which it rises to the peak; then it falls as a cosine.
+        weight_decay: of AdamW.
+        max_gradient_norm: longer gradients are cut to this length.
+        evaluate_every: steps between evaluations on held-out windows.
+        patience: stop after so many evaluations without a lower held-out loss; None never stops.
+        held_out_windows: at most so many, spread evenly over what is held out.
+    """
+
+    bias: bool = True
+    input_gate: bool = False
+    embedding: Literal["W_E", "W_U"] = "W_E"
+    scale: Literal["raw", "norm"] = "raw"
+    first_position: int = 1
+    window: int = 256
+    batch_size: int = 8
+    learning_rate: float = 3e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    evaluate_every: int = 25
+    patience: int | None = 5
+    held_out_windows: int = 32
+
+    def __post_init__(self) -> None:
+        counts = ("batch_size", "evaluate_every", "held_out_windows")
+        for name in (*counts, *(("patience",) if self.patience is not None else ())):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.window < 2 or self.first_position < 0:
+            raise ValueError(
+                f"a window has at least 2 tokens and first_position is at least 0, got "
+                f"{self.window} and {self.first_position}"
+            )
+        if not (self.learning_rate > 0 and self.max_gradient_norm > 0 and self.weight_decay >= 0):
+            raise ValueError(
+                "learning_rate and max_gradient_norm must be above 0, weight_decay not below; got "
+                f"{self.learning_rate}, {self.max_gradient_norm} and {self.weight_decay}"
+            )
+        if not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"warmup is a share of the steps, from 0 to below 1; got {self.warmup}"
+            )
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """Of the step after `step` others."""
+        warmup = round(self.warmup * steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
+        progress = (step - warmup) / (steps - warmup)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
