@@ -377,6 +377,15 @@ class TestProbe:
         close(logits[0], patched_logits(bridge, tokens[0], PATCH))
 
     @torch.no_grad()
+    def test_a_patch_that_no_other_position_hears_of_is_no_reason_to_mistrust(self):
+        bridge, tokens = tiny_bridge("llama", dtype=torch.float32), random_tokens(1, 40)
+        for block in bridge.original_model.model.layers[1:]:
+            block.self_attn.o_proj.weight.zero_()
+        plain = bridge(tokens)
+        # Without a warning, and rounding of float32 is all the difference that there is.
+        close(teacher_forced_logits(bridge, tokens, PATCH), plain, 1e-4)
+
+    @torch.no_grad()
     def test_it_is_tried_once_for_each_layer_and_power_of_two(self, monkeypatch):
         bridge, tried = tiny_bridge("llama"), []
         for name in ("_agrees_with_steps", "_agrees_with_plain"):
