@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from .tensor_file import save_tensors
 
 if TYPE_CHECKING:
     import pandas
@@ -197,7 +198,10 @@ class Trajectory:
         return pandas.DataFrame(columns)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file: the tensors, and the rest as JSON in its header."""
+        """Write one safetensors file: the tensors, and the rest as JSON in its header.
+
+        Raises `OSError` where the file cannot be written.
+        """
         rest = {
             "format": _FORMAT,
             "points": self.points,
@@ -206,8 +210,7 @@ class Trajectory:
             "compare_with": self.compare_with,
             "settings": dict(self.settings),
         }
-        tensors = {name: value.contiguous() for name, value in self.tensors().items()}
-        save_file(tensors, str(path), metadata={"trajectory": json.dumps(rest)})
+        save_tensors(path, self.tensors(), header={"trajectory": json.dumps(rest)})
 
     @classmethod
     def load(cls, path: str | Path) -> "Trajectory":

@@ -59,6 +59,11 @@ def test_one_prompt_of_the_batch(trajectory):
     assert torch.equal(alone.kl_input, trajectory.kl_input[:, 1:, :length])
 
 
+def test_a_file_that_cannot_be_written_is_an_error_of_the_file_system(trajectory, tmp_path):
+    with pytest.raises(OSError, match="cannot be written"):
+        trajectory.save(tmp_path)
+
+
 def test_the_dataframe_has_a_row_for_every_cell(trajectory):
     frame = trajectory.to_dataframe()
     assert len(frame) == len(trajectory.points) * int(trajectory.mask.sum())
