@@ -8,12 +8,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-# Directories are listed beside the files in them: removing a file changes its directory.
-PACKAGE := $(shell find lens_interventions -not -path '*__pycache__*')
+PACKAGE := $(shell find lens_interventions -type f -not -path '*__pycache__*')
 CHECKED := $(PACKAGE) $(wildcard README.md Makefile) \
-           $(shell find tests benchmarks notebooks docs -not -path '*__pycache__*' 2>/dev/null)
+           $(shell find tests benchmarks notebooks docs -type f -not -path '*__pycache__*' 2>/dev/null)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format clean FORCE
 .DELETE_ON_ERROR:
 
 demo: report/index.html
@@ -29,7 +28,12 @@ report/index.html: $(VENV)/.installed $(PACKAGE)
 	$(BIN)/lens-interventions demo --out report/
 	touch $@
 
-$(VENV)/.linted: $(VENV)/.installed $(CHECKED)
+# A list of the files that changes when one is removed. Their directories also change, but with
+# every __pycache__ that Python makes in them.
+$(VENV)/.checked: $(VENV)/.installed FORCE
+	@echo $(CHECKED) | cmp -s - $@ || echo $(CHECKED) > $@
+
+$(VENV)/.linted: $(VENV)/.checked $(CHECKED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -2,8 +2,10 @@
 
 import ast
 import importlib.metadata
+import shutil
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 from pathlib import Path
@@ -77,6 +79,40 @@ def test_import_is_light():
     ).stdout.split()
     heavy = {"torch", "transformers", "transformer_lens", "plotly", "pandas", "scipy", "typer"}
     assert not heavy & set(loaded)
+
+
+def test_make_does_again_only_what_changed(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    tools = tmp_path / ".venv" / "bin"
+    for directory in ("lens_interventions", "tests", "report", ".venv/bin"):
+        (tmp_path / directory).mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / "lens_interventions" / f"{name}.py").touch()
+    for name in ("python", "ruff", "mypy", "lens-interventions"):
+        tool = tools / name
+        # What Python leaves beside the modules that it imports.
+        tool.write_text("#!/bin/sh\nmkdir -p lens_interventions/__pycache__\n")
+        tool.chmod(0o755)
+
+    def make(target):
+        # One second is all that some file systems tell apart.
+        time.sleep(1.1)
+        done = subprocess.run(
+            ["make", target], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return [line.split()[0] for line in done.stdout.splitlines() if "/bin/" in line]
+
+    ran = [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/mypy", ".venv/bin/python"]
+    assert make("test")[-4:] == ran
+    assert make("test") == []
+    (tmp_path / "lens_interventions" / "b.py").unlink()
+    assert make("test") == ran
+    assert make("test") == []
+    assert make("demo") == [".venv/bin/lens-interventions"]
+    assert make("demo") == []
+    (tmp_path / "lens_interventions" / "a.py").touch()
+    assert make("demo") == [".venv/bin/lens-interventions"]
 
 
 def test_wheel_carries_types_stub_and_licence_but_no_tests(tmp_path):
