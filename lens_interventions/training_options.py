@@ -33,7 +33,7 @@ class TrainingOptions:
     first_position: int = 1
     window: int = 256
     batch_size: int = 8
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     warmup: float = 0.05
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0

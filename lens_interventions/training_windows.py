@@ -55,7 +55,7 @@ class TrainingWindows:
     def __init__(
         self,
         bridge: TransformerBridge,
-        windows: Sequence[Int[Tensor, " pos"]],
+        windows: Sequence[Int[Tensor, " _"]],
         *,
         layer: int,
         store_bytes: float,
@@ -135,7 +135,7 @@ def split_windows(
     window: int,
     n_held_out: int,
     prepend_bos: bool | None,
-) -> tuple[list[Int[Tensor, " pos"]], list[Int[Tensor, " pos"]]]:
+) -> tuple[list[Int[Tensor, " _"]], list[Int[Tensor, " _"]]]:
     """Windows to train on, and at most `n_held_out` others, spread evenly.
 
     Without texts to hold out, every tenth text is; every tenth window where texts are fewer.

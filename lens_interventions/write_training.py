@@ -79,6 +79,7 @@ class WriteTraining:
         """The write with the lowest held-out loss."""
         return with_tensors(self._bound, self._parameters.tensors(self.state.best))
 
+    @torch.enable_grad()
     def _step(self) -> None:
         state, options = self.state, self._options
         indices, seeds = visited(
@@ -164,7 +165,8 @@ def initial_parameters(
     seed: int,
 ) -> WriteParameters:
     """What is trained, at its start, for a patch whose write has no tensors yet."""
-    table, patch = bound.embedding, bound.patch
+    patch = bound.patch
+    table = bound.embeddings[patch.layers[0]]
     assert isinstance(patch.mode, LearnedWrite)
     sizes = windows.typical_sizes(patch.layers, options.first_position)
     d_model = table.weight.shape[-1]
