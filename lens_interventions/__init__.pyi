@@ -14,15 +14,19 @@ from .generated_text import GenerationStep as GenerationStep
 from .generation import generate as generate
 from .intervention import BoundPatch as BoundPatch
 from .intervention import NextTokenPatch as NextTokenPatch
+from .learned_write import LearnedWrite as LearnedWrite
 from .lens import Lens as Lens
 from .lens import logit_lens as logit_lens
 from .models import load_model as load_model
 from .patch_site import KnownText as KnownText
 from .patch_site import PatchSite as PatchSite
+from .patch_training import TrainedPatch as TrainedPatch
+from .patch_training import train_patch as train_patch
 from .points import select_points as select_points
 from .report import report as report
 from .teacher_forcing import teacher_forced_log_probs as teacher_forced_log_probs
 from .teacher_forcing import teacher_forced_logits as teacher_forced_logits
+from .training_options import TrainingOptions as TrainingOptions
 from .trajectory import Trajectory as Trajectory
 
 __version__: str
