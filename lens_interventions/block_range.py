@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -12,6 +14,9 @@ from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
 # A level that no hook context of TransformerLens has, so that only hooks made here are removed.
 _LEVEL = -1
+
+# Whether the blocks of a bridge return tuples, as those of some architectures do.
+_returns_tuple: WeakKeyDictionary[TransformerBridge, bool] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -45,50 +50,57 @@ def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) 
                 attributes["forward"] = replaced
 
 
-class BlockRange:
-    """Runs a bridge up to a block, and from it on."""
+@contextmanager
+def only_blocks_below(bridge: TransformerBridge, layer: int) -> Iterator[None]:
+    """Inside, calling the bridge returns `r[layer]`, before the hooks at that point."""
 
-    def __init__(self, bridge: TransformerBridge, layer: int) -> None:
-        self._bridge, self._layer = bridge, layer
-        # Whether blocks return tuples, as some architectures' do; seen in the first run below.
-        self._as_tuple = False
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise StopAtLayerException(_hidden_states(args, kwargs))
 
-    @contextmanager
-    def below(self) -> Iterator[None]:
-        """Inside, calling the bridge returns `r[layer]`, before the hooks at that point."""
-        blocks = list(self._bridge.blocks)
+    with replaced_forwards([(bridge.blocks[layer], stop)]):
+        yield
 
-        def stop(*args: Any, **kwargs: Any) -> None:
-            raise StopAtLayerException(_hidden_states(args, kwargs))
 
-        def look(_module: nn.Module, _args: tuple, output: Any) -> None:
-            self._as_tuple = isinstance(output, tuple)
+@contextmanager
+def only_blocks_from(
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"] | None = None
+) -> Iterator[None]:
+    """Inside, the blocks below `layer` do nothing, and block `layer` gets `resid`.
 
-        handle = blocks[self._layer - 1].register_forward_hook(look)
+    Without `resid`, which needs a block below, it gets what the bridge's `start_at_layer` injects.
+    """
+    as_tuple = layer > 0 and _blocks_return_tuples(bridge)
+
+    def hand_through(*args: Any, **kwargs: Any) -> Any:
+        hidden_states = _hidden_states(args, kwargs)
+        return (hidden_states,) if as_tuple else hidden_states
+
+    def hand_over(*_args: Any, **_kwargs: Any) -> Any:
+        return (resid,) if as_tuple else resid
+
+    stand_ins = [hand_through] * layer
+    if resid is not None:
+        stand_ins[-1] = hand_over
+    with replaced_forwards(list(zip(list(bridge.blocks)[:layer], stand_ins, strict=True))):
+        yield
+
+
+def _blocks_return_tuples(bridge: TransformerBridge) -> bool:
+    if bridge not in _returns_tuple:
+        outputs: list[object] = []
+
+        def look(_module: nn.Module, _args: tuple, output: object) -> None:
+            outputs.append(output)
+            raise StopAtLayerException(torch.empty(0))
+
+        handle = bridge.blocks[0].register_forward_hook(look)
         try:
-            with replaced_forwards([(blocks[self._layer], stop)]):
-                yield
+            with torch.no_grad():
+                bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
         finally:
             handle.remove()
-
-    @contextmanager
-    def above(self, resid: Float[Tensor, "batch pos d_model"]) -> Iterator[None]:
-        """Inside, block `layer` gets `resid`, and the blocks below it do nothing.
-
-        Call it after a run below.
-        """
-
-        def hand_through(*args: Any, **kwargs: Any) -> Any:
-            hidden_states = _hidden_states(args, kwargs)
-            return (hidden_states,) if self._as_tuple else hidden_states
-
-        def hand_over(*_args: Any, **_kwargs: Any) -> Any:
-            return (resid,) if self._as_tuple else resid
-
-        below = list(self._bridge.blocks)[: self._layer]
-        stand_ins = [hand_through] * (self._layer - 1) + [hand_over]
-        with replaced_forwards(list(zip(below, stand_ins, strict=True))):
-            yield
+        _returns_tuple[bridge] = isinstance(outputs[0], tuple)
+    return _returns_tuple[bridge]
 
 
 def _hidden_states(args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from transformers import DynamicCache
 
 from ._versions import TRANSFORMERS
 from .attention_masks import additive_masks
-from .block_range import BlockRange, temporary_hooks
+from .block_range import only_blocks_below, only_blocks_from, temporary_hooks
 from .patch_site import KnownText
 from .patched_rows import PatchedRows
 from .points import hook_name, point_labels
@@ -63,7 +63,6 @@ class CachedDecoder:
         labels = point_labels(n_layers) if record else []
         self._watched = [(label, points[hook_name(label, n_layers)]) for label in labels]
         self._split = rows.layers[0] if rows.layers else 0
-        self._range = BlockRange(bridge, self._split)
         # Caches that are made with the model's config drop what leaves a sliding window, and then
         # cannot be shortened.
         self._below, self._above = DynamicCache(), DynamicCache()
@@ -108,7 +107,8 @@ class CachedDecoder:
         if self._split > 0:
             arriving = [] if self._waiting is None else [self._waiting]
             self._waiting = torch.cat([*arriving, self._run_below(text)], dim=1)
-            above = self._range.above(self._waiting[:, self._n_above - self._stop :])
+            resid = self._waiting[:, self._n_above - self._stop :]
+            above = only_blocks_from(self._bridge, self._split, resid)
         with above:
             logits = self._run(text.tokens[:, self._n_above : self._stop], text.first, self._above)
         self._n_above = self._stop
@@ -120,7 +120,7 @@ class CachedDecoder:
     def _run_below(self, text: KnownText) -> Float[Tensor, "batch pos d_model"]:
         """`r[split]` of the new columns."""
         rows = slice(len(text.tokens) // self._copies)
-        with self._range.below():
+        with only_blocks_below(self._bridge, self._split):
             resid = self._run(
                 text.tokens[rows, self._n_below : self._stop], text.first[rows], self._below
             )

@@ -1,17 +1,14 @@
 """The blocks from a layer up, run on a residual: as the model would, or on rows of any layout.
 
-The blocks below hand their input through meanwhile. With `adapter` and what generation needs,
-this is all that touches the inside of a `TransformerBridge`.
+The blocks below do nothing meanwhile. With `adapter` and what generation needs, this is all that
+touches the inside of a `TransformerBridge`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
@@ -19,13 +16,10 @@ from transformers import Cache
 
 from .adapter import has_temporary_hooks
 from .attention_masks import additive_masks
-from .block_range import replaced_forwards
+from .block_range import only_blocks_from
 from .points import FINAL, hook_name
 
 Hook = tuple[str, Callable[..., Tensor | None]]
-
-# Whether the blocks of a bridge return tuples, as those of some architectures do.
-_returns_tuple: WeakKeyDictionary[TransformerBridge, bool] = WeakKeyDictionary()
 
 
 def run_late_blocks(
@@ -98,7 +92,7 @@ def _run(
 ) -> Float[Tensor, "batch row d_model"]:
     final = hook_name(FINAL, int(bridge.cfg.n_layers))
     with (
-        _blocks_below_hand_through(bridge, layer),
+        only_blocks_from(bridge, layer),
         bridge.hooks(fwd_hooks=[*fwd_hooks, (final, _stop_here)]),
     ):
         return bridge(resid, start_at_layer=layer, **inputs)
@@ -106,34 +100,3 @@ def _run(
 
 def _stop_here(resid: Tensor, hook: HookPoint) -> None:
     raise StopAtLayerException(resid)
-
-
-@contextmanager
-def _blocks_below_hand_through(bridge: TransformerBridge, layer: int) -> Iterator[None]:
-    """Blocks below `layer` return what they get; `start_at_layer` injects the residual above."""
-    as_tuple = layer > 0 and _blocks_return_tuples(bridge)
-
-    def hand_through(*args: Any, **kwargs: Any) -> Any:
-        hidden_states = args[0] if args else kwargs["hidden_states"]
-        return (hidden_states,) if as_tuple else hidden_states
-
-    with replaced_forwards([(block, hand_through) for block in bridge.blocks[:layer]]):
-        yield
-
-
-def _blocks_return_tuples(bridge: TransformerBridge) -> bool:
-    if bridge not in _returns_tuple:
-        outputs: list[object] = []
-
-        def look(_module: nn.Module, _args: tuple, output: object) -> None:
-            outputs.append(output)
-            raise StopAtLayerException(torch.empty(0))
-
-        handle = bridge.blocks[0].register_forward_hook(look)
-        try:
-            with torch.no_grad():
-                bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
-        finally:
-            handle.remove()
-        _returns_tuple[bridge] = isinstance(outputs[0], tuple)
-    return _returns_tuple[bridge]
