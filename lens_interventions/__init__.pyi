@@ -4,7 +4,8 @@ from . import intervals as intervals
 from . import materials as materials
 from . import verdicts as verdicts
 from .affine import AffineLens as AffineLens
-from .affine import fit_affine_lens as fit_affine_lens
+from .affine_fit import fit_affine_lens as fit_affine_lens
+from .affine_refinement import refine_affine_lens as refine_affine_lens
 from .aggregate import LensAggregate as LensAggregate
 from .aggregate import lens_over as lens_over
 from .effects import EffectMap as EffectMap
@@ -15,8 +16,9 @@ from .generation import generate as generate
 from .intervention import BoundPatch as BoundPatch
 from .intervention import NextTokenPatch as NextTokenPatch
 from .learned_write import LearnedWrite as LearnedWrite
-from .lens import Lens as Lens
 from .lens import logit_lens as logit_lens
+from .lens_interchange import load_tuned_lens as load_tuned_lens
+from .lens_protocol import Lens as Lens
 from .models import load_model as load_model
 from .patch_site import KnownText as KnownText
 from .patch_site import PatchSite as PatchSite

@@ -183,19 +183,29 @@ def _linear_scale(transform: Callable[[Tensor], Tensor], like: Tensor) -> float 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Token embeddings as the model feeds them: `scale * weight[id]`.
+    """Vectors that stand for tokens: `scale * weight[id]`, as the model feeds them, or carried on.
 
     Attributes:
         weight: `[d_vocab, d_model]`, TransformerLens's `W_E`.
         scale: what the model multiplies by (the square root of d_model in Gemma), else 1.
+        carry: `[d_model, d_model]`, takes the vectors to other coordinates, if given.
     """
 
     weight: Float[Tensor, "d_vocab d_model"]
     scale: float
+    carry: Float[Tensor, "d_model d_model"] | None = None
 
     def __call__(self, ids: Int[Tensor, "*row"]) -> Float[Tensor, "*row d_model"]:
         """Embeddings of token ids."""
-        return self.weight[ids] * self.scale
+        return self._carried(self.weight[ids])
+
+    def mean(self, probabilities: Float[Tensor, "*row d_vocab"]) -> Float[Tensor, "*row d_model"]:
+        """The expected embedding of a token drawn with these probabilities."""
+        return self._carried(probabilities.to(self.weight.dtype) @ self.weight)
+
+    def _carried(self, vectors: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
+        vectors = vectors * self.scale
+        return vectors if self.carry is None else vectors @ self.carry
 
 
 def embedding(bridge: TransformerBridge) -> Embedding:

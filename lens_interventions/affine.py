@@ -1,32 +1,28 @@
 """Affine lenses: a linear map per layer from the residual stream to the last residual point.
 
 The raw logit lens reads a middle layer in the coordinates of the last; a map fitted between them
-lets it speak (Belrose et al. 2023, the tuned lens; Din et al. 2023, "Jump to Conclusions"). The fit
-is closed: ridge regression from streamed normal equations.
+lets it speak (Belrose et al. 2023, the tuned lens; Din et al. 2023, "Jump to Conclusions").
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from .adapter import require_readable, residuals
-from .points import select_points
-from .token_batch import TextOrTokens, TokenBatch, token_batch
+UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
 
 _FORMAT = "lens_interventions.AffineLens/1"
-# Ridges tried, relative to a coordinate's own variance.
-_RIDGES = tuple(10.0**exponent for exponent in range(-8, 2))
+_SMALLEST_SINGULAR = 1e-2
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,9 @@ class AffineLens:
     Attributes:
         weight: `[layer, d_model, d_model]`, `A`.
         bias: `[layer, d_model]`, `b`.
-        fingerprint: of the model it was fitted for, see `fingerprint`; it is refused on others.
-        settings: what it was fitted on: model, numbers of tokens, ridge per layer.
+        fingerprint: of the model it was fitted for, by `fingerprint`, or `UNEMBEDDING` and its
+            `unembedding_hash`; it is refused on others. `UNKNOWN` fits any model of its size.
+        settings: what it was fitted on: model, corpus and its hash, numbers of tokens, ridges.
     """
 
     weight: Float[Tensor, "layer d_model d_model"] = field(repr=False)
@@ -48,7 +45,7 @@ class AffineLens:
     @property
     def name(self) -> str:
         """How a trajectory names it."""
-        return f"affine lens from {self.settings.get('tokens')} tokens"
+        return self.settings.get("source") or f"affine lens, {self.settings['tokens']} tokens"
 
     def __call__(
         self, residual: Float[Tensor, "*row d_model"], layer: int
@@ -59,13 +56,25 @@ class AffineLens:
 
     def require_fits(self, bridge: TransformerBridge) -> None:
         """Raise `ValueError` unless the lens was fitted for this bridge's weights."""
-        found = fingerprint(bridge)
-        if found != self.fingerprint:
+        kind, _, _ = self.fingerprint.rpartition(" ")
+        found = f"{kind} {unembedding_hash(bridge)}" if kind else fingerprint(bridge)
+        shape = int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
+        fits = found == self.fingerprint or self.fingerprint == UNKNOWN
+        if not fits or self.bias.shape != shape:
             raise ValueError(
-                f"this lens was fitted for {self.settings.get('model')} with weights "
-                f"{self.fingerprint}, the bridge is {bridge.cfg.model_name} with weights {found}: "
-                "fit one with fit_affine_lens"
+                f"this lens was fitted for {self.settings.get('model')}, {len(self.bias)} layers "
+                f"and weights {self.fingerprint}; the bridge is {bridge.cfg.model_name}, "
+                f"{shape[0]} layers and weights {found}: fit one with fit_affine_lens"
             )
+
+    def inverse(self, layer: int) -> Float[Tensor, "d_model d_model"]:
+        """`P` that takes a direction at the last point back to `layer`: `d P (I + A) ~ d`.
+
+        The pseudo-inverse of the map's linear part. Directions that the map shrinks to less than a
+        hundredth of what it stretches most are left out: they would be stretched without bound.
+        """
+        linear = torch.eye(self.bias.shape[-1], dtype=torch.float64) + self.weight[layer].double()
+        return torch.linalg.pinv(linear, rtol=_SMALLEST_SINGULAR).to(self.weight.dtype)
 
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write one safetensors file, in half precision unless another `dtype` is given."""
@@ -106,118 +115,11 @@ def fingerprint(bridge: TransformerBridge) -> str:
     return hashed.hexdigest()[:16]
 
 
-@torch.no_grad()
-def fit_affine_lens(
-    bridge: TransformerBridge,
-    texts: Iterable[TextOrTokens],
-    *,
-    window: int = 512,
-    skip_first: int = 1,
-    holdout: int = 10,
-    prepend_bos: bool | None = None,
-    progress: bool = True,
-) -> AffineLens:
-    """Fit a map per layer by ridge regression, in one pass over any amount of text.
+def unembedding_hash(bridge: TransformerBridge) -> str:
+    """The hash by which checkpoints of the tuned-lens library name an unembedding.
 
-    Minimizes `sum_i |r[L]_i - T_l(r[l]_i)|² / |r[L]_i|²` with a ridge that draws `T_l` to the
-    identity: the final norm makes the length of a residual irrelevant, so every position counts
-    the same. Only the normal equations are held, `[layer, d_model, d_model]` in float64, for the
-    fit and for the held-out windows; the result does not depend on how texts are batched.
-    Coordinates are standardized, as a few of a llama-like model's are thousands of times larger
-    than the rest; directions in which nothing varies are left alone by the ridge.
-
-    **Arguments:**
-
-    - `texts`: any iterable, read once. Each is read in windows of `window` tokens.
-    - `skip_first`: leave out this many tokens of every window: the first is an outlier, at which
-        attention rests.
-    - `holdout`: every so-manieth window is not fitted to but used to choose the ridge per layer.
-    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-
-    Raises `ValueError` with fewer windows than `holdout`, and what `require_readable` raises.
+    It is of numpy's abridged print of the matrix to one digit (its `tensor_hash`), so that it
+    survives a change of precision.
     """
-    require_readable(bridge)
-    n_layers, device = int(bridge.cfg.n_layers), bridge.W_U.device
-    labels = select_points(n_layers)
-    fitted, held_out = (_NormalEquations(n_layers, int(bridge.cfg.d_model), device) for _ in "ab")
-    windows = 0
-    bar = tqdm(disable=not progress, unit="token", desc="fitting")
-    for text in texts:
-        batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
-        for row, mask in zip(batch.tokens, batch.mask, strict=True):
-            for piece in row[mask].split(window):
-                if len(piece) <= skip_first:
-                    continue
-                part = TokenBatch(piece[None], torch.ones_like(piece[None], dtype=torch.bool))
-                streams = [r[0, skip_first:] for r in residuals(bridge, part, labels)]
-                windows += 1
-                equations = held_out if windows % holdout == 0 else fitted
-                equations.add(streams)
-                bar.update(len(piece))
-    bar.close()
-    if windows < holdout:
-        raise ValueError(
-            f"{windows} windows of text leave none to choose the ridge on: give more text, or a "
-            f"smaller window or holdout than {window} and {holdout}"
-        )
-    weights, biases, ridges = zip(
-        *(fitted.solve(layer, held_out) for layer in range(n_layers)), strict=True
-    )
-    dtype = bridge.W_U.dtype if bridge.W_U.dtype == torch.float64 else torch.float32
-    return AffineLens(
-        torch.stack(weights).to("cpu", dtype),
-        torch.stack(biases).to("cpu", dtype),
-        fingerprint(bridge),
-        {
-            "model": str(bridge.cfg.model_name),
-            "tokens": fitted.n,
-            "held_out_tokens": held_out.n,
-            "window": window,
-            "skip_first": skip_first,
-            "ridges": ridges,
-        },
-    )
-
-
-class _NormalEquations:
-    """Weighted moments of `[r[l], 1]` and of what the last point adds to `r[l]`, per layer."""
-
-    def __init__(self, n_layers: int, d_model: int, device: torch.device) -> None:
-        self.n = 0
-        options: dict[str, Any] = {"dtype": torch.float64, "device": device}
-        # One more coordinate, constantly 1, carries the bias.
-        self.xx = torch.zeros(n_layers, d_model + 1, d_model + 1, **options)
-        self.xy = torch.zeros(n_layers, d_model + 1, d_model, **options)
-        self.yy = torch.zeros(n_layers, d_model, **options)
-
-    def add(self, streams: Sequence[Float[Tensor, "pos d_model"]]) -> None:
-        last = streams[-1].double()
-        length = last.norm(dim=-1, keepdim=True)
-        scale = 1 / length.where(length > 0, 1)
-        self.n += len(last)
-        for layer, stream in enumerate(streams[:-1]):
-            x = stream.double()
-            y = (last - x) * scale
-            x = torch.cat([x, torch.ones_like(scale)], dim=-1) * scale
-            self.xx[layer].addmm_(x.T, x)
-            self.xy[layer].addmm_(x.T, y)
-            self.yy[layer] += y.square().sum(0)
-
-    def solve(
-        self, layer: int, held_out: "_NormalEquations"
-    ) -> tuple[Float[Tensor, "d_model d_model"], Float[Tensor, " d_model"], float]:
-        """`A`, `b` and the ridge whose held-out error is least."""
-        spread = self.xx[layer].diagonal().sqrt()
-        unit = torch.where(spread > 0, 1 / spread, 0)  # a coordinate that is always 0 stays out
-        values, vectors = torch.linalg.eigh(unit[:, None] * self.xx[layer] * unit)
-        projected = vectors.T @ (unit[:, None] * self.xy[layer])
-        back = unit[:, None] * vectors
-        candidates = []
-        for ridge in _RIDGES:
-            solution = back @ (projected / (values.clamp(min=0) + ridge)[:, None])
-            # Squared error from the moments: yy - 2 s·xy + s·xx·s.
-            error = held_out.yy[layer].sum() - 2 * (solution * held_out.xy[layer]).sum()
-            error = error + (solution * (held_out.xx[layer] @ solution)).sum()
-            candidates.append((float(error), ridge, solution))
-        _, ridge, best = min(candidates, key=lambda candidate: candidate[0])
-        return best[:-1], best[-1], ridge
+    matrix = bridge.W_U.detach().T.float().cpu().numpy()
+    return hashlib.sha256(np.array_str(matrix, precision=1).encode()).hexdigest()

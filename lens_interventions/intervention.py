@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -11,9 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import JacobianLens
 
 from .adapter import Embedding, Readout, embedding, readout
-from .lens import Lens
+from .affine import AffineLens
+from .lens_interchange import bound_lens
+from .lens_protocol import Lens
 from .modes import MODES, Mode
 from .patch_site import KnownText, PatchSite
 from .points import hook_name
@@ -45,7 +48,8 @@ class NextTokenPatch:
         strength: `a`; 0 changes nothing, 1 interpolates all the way.
         mode: one of the formulas above, or a function such as those in `modes`.
         scale: `"raw"` for `s = 1`, `"norm"` for `s = |r| / |e|`.
-        embedding: `"W_E"`, rows as the model feeds them, or `"W_U"`, columns of the unembedding.
+        embedding: `"W_E"`, rows as the model feeds them; `"W_U"`, columns of the unembedding; or
+            `"lens"`, the latter carried back to the layer by `AffineLens.inverse`.
         positions: `"all"`; `"generated"`, those whose next token was not in the prompt; or the
             positions themselves, counted from the first token.
         window: if given, only the last `window` known positions are patched at each prediction;
@@ -55,20 +59,21 @@ class NextTokenPatch:
         source: `"true"`, or a control: `"random"`, `"shuffled"`, `"current"`, `"guess"`,
             `"direction"` (see `sources`), or a function such as those.
         seed: of the random sources.
-        lens: read by the gate, `"correct"` and `"guess"`; by default the logit lens.
+        lens: read by the gate, `"correct"` and `"guess"`; by default the logit lens. A fitted one,
+            TransformerLens's `JacobianLens` or any `f(residual, layer)`.
     """
 
     layer: int | Sequence[int]
     strength: float
     mode: Literal["interpolate", "add", "correct"] | Mode = "interpolate"
     scale: Literal["raw", "norm"] = "raw"
-    embedding: Literal["W_E", "W_U"] = "W_E"
+    embedding: Literal["W_E", "W_U", "lens"] = "W_E"
     positions: Literal["all", "generated"] | Collection[int] = "all"
     window: int | None = None
     gate: float | None = None
     source: Literal["true", "random", "shuffled", "current", "guess", "direction"] | Source = "true"
     seed: int = 0
-    lens: Lens | None = None
+    lens: Lens | JacobianLens | None = None
 
     def __post_init__(self) -> None:
         layers = tuple(self.layer) if isinstance(self.layer, Sequence) else (self.layer,)
@@ -83,7 +88,12 @@ class NextTokenPatch:
         _require_choice("mode", self.mode, MODES, callable_too=True)
         _require_choice("source", self.source, SOURCES, callable_too=True)
         _require_choice("scale", self.scale, ("raw", "norm"))
-        _require_choice("embedding", self.embedding, ("W_E", "W_U"))
+        _require_choice("embedding", self.embedding, ("W_E", "W_U", "lens"))
+        if self.embedding == "lens" and not isinstance(self.lens, AffineLens):
+            raise ValueError(
+                f"embedding='lens' needs lens= to be an AffineLens, such as fit_affine_lens makes; "
+                f"got {self.lens!r}"
+            )
         if isinstance(self.positions, str):
             _require_choice("positions", self.positions, ("all", "generated"))
         else:
@@ -114,8 +124,9 @@ class NextTokenPatch:
     def bind(self, bridge: TransformerBridge) -> "BoundPatch":
         """The patch on one model, ready to be applied to its residuals.
 
-        Raises `ValueError` for a layer that the model does not have, and what the model's readout
-        and embedding, and the mode's `require_fits(bridge, patch)` if it has one, raise.
+        Raises `ValueError` for a layer that the model does not have or a lens of other weights, and
+        what the model's readout and embedding, and the mode's `require_fits(bridge, patch)` if it
+        has one, raise.
         """
         n_layers = int(bridge.cfg.n_layers)
         if self.layers[-1] >= n_layers:
@@ -127,7 +138,14 @@ class NextTokenPatch:
             require_fits(bridge, self)
         head = readout(bridge)
         table = embedding(bridge) if self.embedding == "W_E" else Embedding(head.weight, 1.0)
-        return BoundPatch(self, table, head)
+        lens = bound_lens(bridge, self.lens)
+        tables = dict.fromkeys(self.layers, table)
+        if self.embedding == "lens" and isinstance(lens, AffineLens):
+            tables = {
+                layer: replace(table, carry=lens.inverse(layer).to(table.weight))
+                for layer in self.layers
+            }
+        return BoundPatch(self, tables, head, lens)
 
     def fwd_hooks(
         self,
@@ -216,8 +234,9 @@ class BoundPatch:
     """
 
     patch: NextTokenPatch
-    embedding: Embedding
+    embeddings: Mapping[int, Embedding]
     readout: Readout
+    lens: Lens | None
 
     def __call__(
         self,
@@ -240,7 +259,7 @@ class BoundPatch:
         return patch_copies([self], resid, layer=layer, position=position, text=text)[0]
 
     def _lens_at(self, layer: int) -> Callable[[Tensor], Tensor]:
-        fitted = self.patch.lens
+        fitted = self.lens
         if fitted is None:
             return self.readout
         return lambda resid: self.readout(fitted(resid, layer))
@@ -272,7 +291,7 @@ class BoundPatch:
             _require_shape("source", source, vectors, resid.shape)
         else:
             _require_shape("source", source, written, resid.shape[:2])
-            vectors = self.embedding(written.clamp(min=0))
+            vectors = site.embedding(written.clamp(min=0))
             active = active & (written >= 0)
         if patch.gate is not None:
             active = active & (site.surprisal >= patch.gate)
@@ -317,7 +336,7 @@ def patch_copies(
                     layer=layer,
                     resid=resid[:, part],
                     position=position[:, part],
-                    embedding=bound.embedding,
+                    embedding=bound.embeddings[layer],
                     lens=bound._lens_at(layer),
                     seed=bound.patch.seed,
                     text=text,

@@ -7,7 +7,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,28 +15,19 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import JacobianLens
 from transformer_lens.utilities.slice import Slice
 
 from .activations import cached_batch, cached_residuals
 from .adapter import Norm, has_temporary_hooks, readout, residual_chunks
-from .affine import AffineLens
+from .lens_interchange import bound_lens
+from .lens_protocol import Lens
 from .points import FINAL, INPUT, PointSelection, point_layer, select_points
 from .reduction import ChunkReducer, default_chunk_size
 from .token_batch import TextOrTokens, TokenBatch, token_batch, token_ids, token_strings
 from .trajectory import Trajectory, empty
 
 Divergence = Literal["kl", "kl_reverse", "js"]
-
-
-@runtime_checkable
-class Lens(Protocol):
-    """A map per layer from the residual stream to the last residual point's coordinates."""
-
-    def __call__(
-        self, residual: Float[Tensor, "*row d_model"], layer: int
-    ) -> Float[Tensor, "*row d_model"]:
-        """`T_l(r[l])` for `layer` l in 0..L-1; the last point is never mapped."""
-        ...
 
 
 @torch.no_grad()
@@ -58,7 +49,7 @@ def logit_lens(
     divergences: Sequence[Divergence] = ("kl",),
     top_k: int = 5,
     norm: Norm = "full",
-    lens: Lens | None = None,
+    lens: Lens | JacobianLens | None = None,
     chunk_size: int | None = None,
     progress: bool = False,
 ) -> Trajectory:
@@ -90,7 +81,8 @@ def logit_lens(
     - `top_k`: how many of the likeliest tokens to keep.
     - `norm`: `"full"`, or `"pre_affine"` to read after the final norm but before its learned
         point-wise part, as the post does.
-    - `lens`: a fitted lens or any `f(residual, layer) -> residual`, applied below the last point.
+    - `lens`: a fitted lens, TransformerLens's `JacobianLens`, or any
+        `f(residual, layer) -> residual`, applied below the last point.
     - `chunk_size`: rows of logits held at a time; chosen from memory by default.
     - `progress`: show a progress bar over chunks.
 
@@ -100,8 +92,7 @@ def logit_lens(
     (see `lens_interventions.adapter.require_readable`) or input that does not fit it.
     """
     read = readout(bridge, norm=norm)
-    if isinstance(lens, AffineLens):
-        lens.require_fits(bridge)
+    lens = bound_lens(bridge, lens)
     n_layers = int(bridge.cfg.n_layers)
     labels = select_points(
         n_layers, points, every=every, include_input=include_input, incl_mid=incl_mid

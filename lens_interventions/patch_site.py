@@ -133,8 +133,7 @@ class PatchSite:
     @cached_property
     def expected_embedding(self) -> Float[Tensor, "batch pos d_model"]:
         """`E_{v ~ lens} e(v)`: the embedding of what the layer guesses, on average."""
-        matrix = self.embedding.weight
-        return self.log_probs.exp().to(matrix.dtype) @ matrix * self.embedding.scale
+        return self.embedding.mean(self.log_probs.exp())
 
     def draw_integers(self, high: int | Tensor) -> Int[Tensor, "batch pos"]:
         """Uniform integers in `[0, high)`, a function of seed, text seed and position."""

@@ -1,12 +1,20 @@
 """Affine lenses against least squares on materialized residuals, and where the truth is linear."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from lens_interventions.affine import AffineLens, fingerprint, fit_affine_lens
+from lens_interventions import windows
+from lens_interventions.adapter import readout
+from lens_interventions.affine import AffineLens, fingerprint
+from lens_interventions.affine_fit import fit_affine_lens
+from lens_interventions.affine_refinement import _kl_and_gradient, refine_affine_lens
 from lens_interventions.aggregate import lens_over
+from lens_interventions.intervention import NextTokenPatch
 from lens_interventions.lens import logit_lens
+from lens_interventions.teacher_forcing import teacher_forced_log_probs
 from tests.clean import left_as_found
 from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
@@ -87,7 +95,7 @@ def test_round_trip_and_refusals(tmp_path):
     torch.testing.assert_close(loaded.weight, lens.weight.float())
     torch.testing.assert_close(loaded.bias, lens.bias.float())
     assert loaded.fingerprint == fingerprint(bridge)
-    assert loaded.settings["ridges"] == list(lens.settings["ridges"])
+    assert loaded.settings == lens.settings
     with pytest.raises(ValueError, match="was fitted for tiny-llama"):
         logit_lens(tiny_bridge("llama", seed=5), [5, 6], lens=loaded)
     with pytest.raises(FileNotFoundError):
@@ -97,3 +105,124 @@ def test_round_trip_and_refusals(tmp_path):
         AffineLens.load(tmp_path / "bad")
     with pytest.raises(ValueError, match="3 windows of text leave none"):
         fit_affine_lens(bridge, random_texts(3), progress=False)
+    with pytest.raises(TypeError, match="put it in a list"):
+        fit_affine_lens(bridge, "one text", progress=False)
+
+
+class StopError(Exception):
+    """What ends a fit in the middle."""
+
+
+def stopping_after(texts, n):
+    yield from texts[:n]
+    raise StopError
+
+
+def test_a_fit_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(windows, "_SECONDS_BETWEEN_SAVES", 0)
+    bridge, texts, path = shared_bridge("llama"), random_texts(40), tmp_path / "partial"
+    whole = fit_affine_lens(bridge, texts, progress=False)
+    with pytest.raises(StopError):
+        fit_affine_lens(bridge, stopping_after(texts, 25), checkpoint=path, progress=False)
+    with pytest.raises(ValueError, match="made from other texts"):
+        fit_affine_lens(bridge, texts[1:], checkpoint=path, progress=False)
+    with pytest.raises(ValueError, match="'holdout': 5"):
+        fit_affine_lens(bridge, texts, holdout=5, checkpoint=path, progress=False)
+    read = []
+    with bridge.hooks(fwd_hooks=[("embed.hook_out", lambda x, hook: read.append(len(x)))]):
+        resumed = fit_affine_lens(bridge, texts, checkpoint=path, progress=False)
+    assert sum(read) == 15
+    assert torch.equal(resumed.weight, whole.weight)
+    assert resumed.settings == whole.settings
+    (tmp_path / "bad").write_text("x")
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        fit_affine_lens(bridge, texts, checkpoint=tmp_path / "bad", progress=False)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma2", "cohere"])
+def test_refinement_lowers_held_out_kl_at_every_layer(arch):
+    """Gemma 2 caps its logits, Cohere multiplies them: the gradient goes through both."""
+    bridge, texts = shared_bridge(arch), random_texts(80)
+    lens = fit_affine_lens(bridge, texts, progress=False)
+    with left_as_found(bridge):
+        refined = refine_affine_lens(
+            bridge, lens, texts, steps=40, held_out=240, evaluate_every=10, progress=False
+        )
+    history = refined.settings["refined"]["held_out_kl"]
+    assert history[-1] < 0.99 * history[0]
+    # The same tokens, read by the lens itself: ten texts of 24 tokens, without their first.
+    held_out = texts[:10]
+    options = {"positions": (1, None), "progress": False}
+    for fitted, expected in ((lens, history[0]), (refined, history[-1])):
+        kl = lens_over(bridge, held_out, lens=fitted, **options).means("kl_final")
+        assert kl[:-1].mean() == pytest.approx(expected, rel=1e-6)
+    first = lens_over(bridge, held_out, lens=lens, **options).means("kl_final")
+    last = lens_over(bridge, held_out, lens=refined, **options).means("kl_final")
+    assert (last <= first + 1e-9).all()
+
+
+def test_the_gradient_of_refinement_is_that_of_autograd():
+    for arch in ("llama", "gemma2", "cohere"):
+        head = readout(shared_bridge(arch))
+        generator = torch.Generator().manual_seed(3)
+        normalized = torch.randn(5, 32, dtype=torch.float64, generator=generator)
+        target = torch.randn(5, D_VOCAB, dtype=torch.float64, generator=generator).softmax(-1)
+        leaf = normalized.clone().requires_grad_()
+        expected = -(target * head.logits(leaf).log_softmax(-1)).sum(-1)
+        expected.sum().backward()
+        kl, gradient = _kl_and_gradient(head, normalized, target, torch.empty_like(target))
+        torch.testing.assert_close(kl, expected.detach(), rtol=0, atol=1e-12)
+        torch.testing.assert_close(gradient, leaf.grad, rtol=0, atol=1e-12)
+
+
+def test_refinement_refuses_too_little_text():
+    bridge = shared_bridge("llama")
+    lens = fit_affine_lens(bridge, random_texts(20), progress=False)
+    with pytest.raises(ValueError, match="480 tokens of text leave none to train on after 1024"):
+        refine_affine_lens(bridge, lens, random_texts(20), progress=False)
+
+
+def test_a_direction_carried_to_a_layer_is_read_as_the_token():
+    """`inverse` undoes the linear part of a map, but for directions that the map all but erases."""
+    generator = torch.Generator().manual_seed(3)
+    weight = 0.1 * torch.randn(2, 32, 32, dtype=torch.float64, generator=generator)
+    # Layer 1 erases coordinate 0 but for a thousandth.
+    weight[1] = 0
+    weight[1, 0, 0] = -0.999
+    lens = AffineLens(weight, torch.zeros(2, 32, dtype=torch.float64), "", {"tokens": 1})
+    direction = torch.randn(1, 32, dtype=torch.float64, generator=generator)
+    for layer in range(2):
+        read = lens(direction @ lens.inverse(layer), layer)
+        expected = direction.clone()
+        expected[:, 0] *= layer == 0
+        torch.testing.assert_close(read, expected, rtol=0, atol=1e-9)
+
+
+def test_the_patch_writes_in_the_layers_own_coordinates():
+    bridge = shared_bridge("llama")
+    lens = fit_affine_lens(bridge, random_texts(60), progress=False)
+    tokens = random_texts(1, seed=4)[0][None]
+    patch = NextTokenPatch(layer=(1, 2), strength=0.5, mode="add", embedding="lens", lens=lens)
+    _, clean = bridge.run_with_cache(tokens)
+    with bridge.hooks(fwd_hooks=patch.fwd_hooks(bridge, tokens)):
+        _, patched = bridge.run_with_cache(tokens)
+    for layer in (1, 2):
+        name = f"blocks.{layer}.hook_resid_pre"
+        before = clean[name] if layer == 1 else patched["blocks.1.hook_resid_post"]
+        written = bridge.W_U.T[tokens[0, 1:]] @ lens.inverse(layer)
+        torch.testing.assert_close(patched[name][0, :-1], before[0, :-1] + 0.5 * written)
+    with pytest.raises(ValueError, match="needs lens= to be an AffineLens"):
+        NextTokenPatch(layer=1, strength=0.5, embedding="lens")
+    with pytest.raises(ValueError, match="was fitted for tiny-llama"):
+        patch.bind(tiny_bridge("llama", seed=5))
+
+
+def test_every_use_of_the_lens_by_a_patch_takes_the_fitted_one():
+    bridge = shared_bridge("llama")
+    lens = fit_affine_lens(bridge, random_texts(60), progress=False)
+    tokens = random_texts(1, seed=4)[0]
+    for options in ({"mode": "correct"}, {"gate": 4.0}, {"source": "guess"}):
+        patch = NextTokenPatch(layer=1, strength=0.5, **options)
+        raw = teacher_forced_log_probs(bridge, tokens, patch)
+        fitted = teacher_forced_log_probs(bridge, tokens, replace(patch, lens=lens))
+        assert (raw - fitted).abs().max() > 1e-3, options

@@ -57,7 +57,7 @@ class TestFields:
             ({"mode": "replace"}, "'interpolate', 'add', 'correct' or a function; got 'replace'"),
             ({"source": "next"}, "'true', 'random', .* or a function; got 'next'"),
             ({"scale": "unit"}, "'raw', 'norm'; got 'unit'"),
-            ({"embedding": "W_V"}, "'W_E', 'W_U'; got 'W_V'"),
+            ({"embedding": "W_V"}, "'W_E', 'W_U', 'lens'; got 'W_V'"),
             ({"positions": "some"}, "'all', 'generated'; got 'some'"),
             ({"positions": [2, -1]}, r"got \[-1\]"),
             ({"window": 0}, "at least 1"),

@@ -1,0 +1,122 @@
+"""Corpora in windows: pieces of texts that fit a model, with how far a fit has come in them."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from .token_batch import TextOrTokens, TokenBatch, token_batch
+
+_SECONDS_BETWEEN_SAVES = 60.0
+
+
+def token_windows(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    *,
+    window: int,
+    prepend_bos: bool | None = None,
+) -> Iterator[Int[Tensor, " pos"]]:
+    """Each text in pieces of at most `window` tokens, and of what fits the model."""
+    if isinstance(texts, str):
+        raise TypeError("expected an iterable of texts, got one text: put it in a list")
+    if window < 2:
+        raise ValueError(f"window must be at least 2 tokens, got {window}")
+    window = min(window, int(bridge.cfg.n_ctx))
+    for text in texts:
+        batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
+        for row, mask in zip(batch.tokens, batch.mask, strict=True):
+            yield from row[mask].split(window)
+
+
+def as_batch(window: Int[Tensor, " pos"]) -> TokenBatch:
+    """One window as a batch of one text."""
+    return TokenBatch(window[None], torch.ones_like(window[None], dtype=torch.bool))
+
+
+class Checkpoint:
+    """A file that keeps what was summed over the first windows of a corpus.
+
+    Going on skips as many windows, and refuses a corpus whose windows are not the ones that were
+    summed. Without a path nothing is kept.
+    """
+
+    def __init__(self, path: str | Path | None, settings: Mapping[str, Any]) -> None:
+        """`settings` is what must be the same for going on."""
+        self.path = None if path is None else Path(path)
+        self.done = 0
+        self.counts: dict[str, int] = {}
+        self._settings = json.loads(json.dumps(dict(settings)))
+        self._hash = hashlib.sha256()
+        self._expected: str | None = None
+        self._saved = time.monotonic()
+
+    @property
+    def digest(self) -> str:
+        """A hash of the windows so far."""
+        return self._hash.hexdigest()[:16]
+
+    def load(self) -> dict[str, Tensor]:
+        """The tensors that were kept, empty where none were.
+
+        Raises `ValueError` for a file of other settings or another kind.
+        """
+        if self.path is None or not self.path.is_file():
+            return {}
+        try:
+            with safe_open(str(self.path), framework="pt") as file:
+                kept = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{self.path} is not a checkpoint: {error}") from error
+        if kept.get("settings") != self._settings:
+            raise ValueError(
+                f"{self.path} was made with {kept.get('settings')}, this is {self._settings}: "
+                "give another path, or remove it"
+            )
+        self.done, self.counts, self._expected = kept["done"], kept["counts"], kept["digest"]
+        return tensors
+
+    def remaining(self, windows: Iterable[Int[Tensor, " pos"]]) -> Iterator[Int[Tensor, " pos"]]:
+        """The windows after those that were summed.
+
+        Raises `ValueError` when those before are not the ones that were.
+        """
+        done, seen = self.done, 0
+        for window in windows:
+            self._hash.update(window.cpu().numpy().tobytes() + b"|")
+            seen += 1
+            if seen == done and self.digest != self._expected:
+                break
+            if seen > done:
+                self.done = seen
+                yield window
+        if done and (seen < done or (seen == done and self.digest != self._expected)):
+            raise ValueError(
+                f"{self.path} was made from other texts than these: give another path, or remove it"
+            )
+
+    def save(self, state: Callable[[], Mapping[str, Tensor]], *, now: bool = False) -> None:
+        """Keep the sums over the windows so far, if the last time is a minute ago."""
+        recent = time.monotonic() - self._saved < _SECONDS_BETWEEN_SAVES
+        if self.path is None or (recent and not now):
+            return
+        kept = {
+            "settings": self._settings,
+            "done": self.done,
+            "counts": self.counts,
+            "digest": self.digest,
+        }
+        partial = self.path.with_name(self.path.name + ".writing")
+        save_file(dict(state()), str(partial), metadata={"checkpoint": json.dumps(kept)})
+        partial.replace(self.path)
+        self._saved = time.monotonic()
