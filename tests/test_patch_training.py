@@ -61,6 +61,17 @@ def assert_same_bits(one, other):
             torch.testing.assert_close(value, getattr(other, name), rtol=0, atol=0)
 
 
+def runs_below(bridge, texts, **options):
+    """How often block 1 ran in a training of block 2, and what was trained."""
+    runs = []
+    handle = bridge.blocks[1].attn.register_forward_hook(lambda *_: runs.append(1))
+    try:
+        result = train(bridge, texts, layer=2, **options)
+    finally:
+        handle.remove()
+    return len(runs), result
+
+
 class TestLoss:
     @torch.no_grad()
     @pytest.mark.parametrize("arch", ["gpt2", "llama", "gemma2"])
@@ -187,24 +198,33 @@ class TestOrder:
 
     def test_blocks_below_run_once_for_each_window(self):
         bridge, texts = tiny_bridge("llama"), random_texts(12)
-        runs = []
-
-        def count(resid, hook):
-            runs.append(resid.shape)
-
-        def n_runs(**options):
-            runs.clear()
-            with bridge.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", count)]):
-                result = train(bridge, texts, layer=2, **options)
-            return len(runs), result
-
         train(bridge, texts, layer=2, steps=1)  # checks that are made once for each model
-        once, _ = n_runs(steps=8)
-        again, kept = n_runs(steps=24)
+        once, _ = runs_below(bridge, texts, steps=8)
+        again, kept = runs_below(bridge, texts, steps=24)
         assert again == once
-        without, recomputed = n_runs(steps=24, store_gib=0)
+        without, recomputed = runs_below(bridge, texts, steps=24, store=li.ResidualStore(gib=0))
         assert without > 3 * once
         assert_same_bits(kept.write, recomputed.write)
+
+    def test_a_store_is_shared_between_trainings(self):
+        bridge, store = tiny_bridge("llama"), li.ResidualStore()
+        texts = random_texts(12)
+        alone, expected = runs_below(bridge, texts, steps=8, source="current")
+        train(bridge, texts, layer=2, steps=8, store=store)
+        shared, found = runs_below(bridge, texts, steps=8, source="current", store=store)
+        assert shared <= alone - 12
+        assert_same_bits(found.write, expected.write)
+        # What another layer or other weights leave is another thing.
+        train(bridge, texts, layer=1, steps=8, store=store)
+        other = tiny_bridge("llama", seed=1)
+        assert_same_bits(
+            train(other, texts, layer=2, store=store).write, train(other, texts, layer=2).write
+        )
+        with (
+            bridge.hooks(fwd_hooks=[("blocks.0.hook_out", lambda resid, hook: 2 * resid)]),
+            pytest.raises(ValueError, match="there are hooks on the bridge"),
+        ):
+            train(bridge, texts, layer=2, store=store)
 
 
 class TestGoingOn:
