@@ -29,6 +29,7 @@ from .report import report as report
 from .teacher_forcing import teacher_forced_log_probs as teacher_forced_log_probs
 from .teacher_forcing import teacher_forced_logits as teacher_forced_logits
 from .training_options import TrainingOptions as TrainingOptions
+from .training_windows import ResidualStore as ResidualStore
 from .trajectory import Trajectory as Trajectory
 
 __version__: str
