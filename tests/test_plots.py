@@ -16,9 +16,10 @@ import torch
 from lens_interventions import plots
 from lens_interventions.aggregate import lens_over
 from lens_interventions.lens import logit_lens
+from lens_interventions.plots.colours import LINES
 from lens_interventions.plots.labels import markup, shorten, visible
 from lens_interventions.plots.scales import SCALES
-from lens_interventions.plots.theme import get_theme
+from lens_interventions.plots.theme import get_theme, template
 from lens_interventions.trajectory import statistic_names
 from tests.tiny import shared_bridge
 
@@ -338,10 +339,42 @@ def test_an_unknown_theme_is_named():
         get_theme("blue")
 
 
-def test_themes_differ_in_paper_only(trajectory):
-    light, dark = (plots.plot(trajectory, "kl_final", theme=theme) for theme in ("light", "dark"))
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_a_theme_is_the_template_alone(trajectory, side_by_side):
+    other = replace(trajectory, top_ids=trajectory.top_ids.roll(1, dims=2))
+    light, dark = (
+        plots.plot_side_by_side(trajectory, other, "next_rank", theme=theme)
+        if side_by_side
+        else plots.plot(trajectory, "next_rank", theme=theme)
+        for theme in ("light", "dark")
+    )
     assert light.layout.template != dark.layout.template
-    assert light.data == dark.data
+    assert light.update_layout(template=dark.layout.template) == dark
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_themes_text_reads_on_its_colours_of_differences(theme):
+    layout = template(theme).layout
+    scale = [tuple(stop) for stop in layout.coloraxis.colorscale]
+    assert [place for place, _ in scale] == [0, 0.25, 0.5, 0.75, 1]
+    for place in np.linspace(0, 1, 41):
+        assert contrast(plotly_colour(scale, place), layout.font.color) >= 4.5
+
+
+def test_a_difference_is_written_in_the_themes_text(trajectory):
+    other = replace(trajectory, top_ids=trajectory.top_ids.roll(1, dims=2))
+    figure = plots.plot_side_by_side(trajectory, other, "kl_final")
+    difference = [t for t in figure.data if isinstance(t, go.Heatmap)][-1]
+    texts = [t for t in figure.data if t.name == "guesses" and t.yaxis == difference.yaxis]
+    assert texts
+    assert all(trace.textfont.color is None for trace in texts)
+
+
+def test_outlines_of_empty_cells_are_no_line_of_a_curve(ended):
+    figure = plots.plot(replace(ended, next_rank=torch.full_like(ended.next_rank, -1)), "next_rank")
+    lines = [trace.line.color for trace in figure.data if trace.name == "outline"]
+    assert lines
+    assert not {None, *LINES} & set(lines)
 
 
 @pytest.mark.parametrize("columns", [1, 10, 40, 200])
@@ -451,7 +484,8 @@ def test_side_by_side_shows_both_and_their_difference(trajectory):
     np.testing.assert_allclose(
         numbers(difference.z), numbers(second.z) - numbers(first.z), atol=1.6e-4
     )
-    assert difference.zmin == -difference.zmax
+    assert difference.coloraxis == "coloraxis"
+    assert figure.layout.coloraxis.cmin == -figure.layout.coloraxis.cmax < 0
     assert [a.text for a in figure.layout.annotations] == [
         "<b>one</b>", "<b>two</b>", "<b>two − one</b>",
     ]  # fmt: skip
@@ -464,7 +498,8 @@ def test_a_difference_of_ranks_is_a_factor(trajectory):
     figure = plots.plot_side_by_side(trajectory, worse, "final_rank")
     difference = [t for t in figure.data if isinstance(t, go.Heatmap)][-1]
     np.testing.assert_allclose(numbers(difference.z), 1, atol=1e-4)
-    ticks = dict(zip(difference.colorbar.tickvals, difference.colorbar.ticktext, strict=True))
+    bar = figure.layout.coloraxis.colorbar
+    ticks = dict(zip(bar.tickvals, bar.ticktext, strict=True))
     assert ticks == {-1: "÷10", 0: "same", 1: "×10"}
 
 

@@ -5,6 +5,7 @@ colour blindness (Smith & van der Walt 2015; Nuñez, Anderton & Renslow 2018); `
 ColorBrewer's. Between its stops a scale is linear in RGB, as plotly draws it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,9 @@ PALETTES: dict[str, tuple[str, ...]] = {
         *("#180f3d", "#440f76", "#721f81", "#9e2f7f", "#cd4071"),
         *("#f1605d", "#fd9668", "#feca8d"),
     ),
-    "difference-light": ("#2166ac", "#67a9cf", "#f7f7f7", "#ef8a62", "#b2182b"),
-    "difference-dark": ("#92c5de", "#2f6f9f", "#23272e", "#b5532f", "#f4a582"),
+    # On both the theme's own text has a contrast of at least 4.5 throughout.
+    "difference-light": ("#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62"),
+    "difference-dark": ("#2d6b9a", "#2b4d66", "#23272e", "#69402f", "#a5472a"),
 }
 
 # Okabe & Ito's colours for lines, without the yellow and the black that one background swallows.
@@ -57,6 +59,11 @@ class ColourScale:
         place = place * (len(stops) - 1)
         channels = [np.interp(place, np.arange(len(stops)), stops[:, i]) for i in range(3)]
         return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def colorscale(stops: Sequence[str]) -> list[list]:
+    """Colours at equal distances, as plotly takes them."""
+    return [[i / (len(stops) - 1), stop] for i, stop in enumerate(stops)]
 
 
 def prefers_dark_ink(rgb: UInt8[np.ndarray, "*cell 3"]) -> Bool[np.ndarray, "*cell"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from .colours import DARK_INK, LIGHT_INK, ColourScale, prefers_dark_ink
+from .colours import DARK_INK, LIGHT_INK, ColourScale, colorscale, prefers_dark_ink
 from .labels import markup, shorten
 
 if TYPE_CHECKING:
@@ -18,6 +18,20 @@ LABEL_WIDTH = 16  # characters of a token beside the axes
 _LABEL_FONT, _SMALL_LABEL_FONT = 12, 10
 _TEXT_CELL = 34  # pixels; narrower cells have no text
 _OUTLINE = 0.44  # half the side of an outline, in cells
+
+
+# The one grey that is seen on light and on dark paper.
+_EITHER_INK = "#7d838c"
+
+
+@dataclass(frozen=True)
+class DifferenceScale:
+    """From `-limit` to `limit`, in the template's colours, on which the template's text is read.
+
+    So a figure changes its theme with its template.
+    """
+
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class Panel:
     """
 
     places: Float[np.ndarray, "row column"]
-    scale: ColourScale
+    scale: ColourScale | DifferenceScale
     ticks: tuple[list[float], list[str]]
     bar_title: str
     texts: tuple[tuple[str, ...], ...]
@@ -113,30 +127,21 @@ def draw(
     import plotly.graph_objects as go
 
     x, top, y = _axis(2 * axis + 1), _axis(2 * axis + 2), _axis(axis + 1)
-    places, texts = panel.ticks
+    colours = _colour_options(panel, bar)
+    if isinstance(panel.scale, DifferenceScale):
+        figure.update_layout(coloraxis=colours)
+        colours = {"coloraxis": "coloraxis"}
     figure.add_trace(
         go.Heatmap(
             z=[_numbers(row) for row in panel.places],
             xaxis=f"x{x}",
             yaxis=f"y{y}",
-            zmin=panel.scale.low,
-            zmax=panel.scale.high if panel.scale.high > panel.scale.low else panel.scale.low + 1,
-            colorscale=_colorscale(panel.scale),
+            **colours,
             xgap=1 if size.width > 8 else 0,
             ygap=1,
             customdata=panel.hover_data,
             hovertemplate=panel.hover_template,
             hoverongaps=True,
-            showscale=bar is not None,
-            colorbar={
-                "title": {"text": panel.bar_title, "side": "right"},
-                "tickvals": places,
-                "ticktext": texts,
-                "thickness": 14,
-                "outlinewidth": 0,
-                "ypad": 0,
-                **(bar or {}),
-            },
         )
     )
     # An invisible point: plotly draws an axis only where a trace uses it.
@@ -207,9 +212,25 @@ def _axis(number: int) -> str:
     return "" if number == 1 else str(number)
 
 
-def _colorscale(scale: ColourScale) -> list[list]:
-    stops = scale.stops
-    return [[i / (len(stops) - 1), stop] for i, stop in enumerate(stops)]
+def _colour_options(panel: Panel, bar: dict[str, Any] | None) -> dict[str, Any]:
+    """What a heat map, or its colour axis, needs to know of its colours."""
+    scale, (places, texts) = panel.scale, panel.ticks
+    options: dict[str, Any] = {
+        "showscale": bar is not None,
+        "colorbar": {
+            "title": {"text": panel.bar_title, "side": "right"},
+            "tickvals": places,
+            "ticktext": texts,
+            "thickness": 14,
+            "outlinewidth": 0,
+            "ypad": 0,
+            **(bar or {}),
+        },
+    }
+    if isinstance(scale, DifferenceScale):
+        return options | {"cmin": -scale.limit, "cmax": scale.limit}
+    high = scale.high if scale.high > scale.low else scale.low + 1
+    return options | {"zmin": scale.low, "zmax": high, "colorscale": colorscale(scale.stops)}
 
 
 def _labels(texts: tuple[str, ...]) -> list[str]:
@@ -217,8 +238,10 @@ def _labels(texts: tuple[str, ...]) -> list[str]:
 
 
 def _inks(panel: Panel) -> dict[str | None, Bool[np.ndarray, "row column"]]:
-    """The cells to be written in each ink; None, the text's own colour, where a cell is empty."""
+    """The cells to be written in each ink; None, the template's, on the template's colours."""
     empty = np.isnan(panel.places)
+    if isinstance(panel.scale, DifferenceScale):
+        return {None: np.ones_like(empty)}
     dark = prefers_dark_ink(panel.scale.rgb(panel.places))
     return {DARK_INK: dark & ~empty, LIGHT_INK: ~dark & ~empty, None: empty}
 
@@ -240,7 +263,7 @@ def _draw_outlines(
             xaxis=x,
             yaxis=y,
             mode="lines",
-            line={"color": ink, "width": 1.6},
+            line={"color": ink or _EITHER_INK, "width": 1.6},
             hoverinfo="skip",
             showlegend=False,
             name="outline",

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..trajectory import Trajectory
-from .colours import ColourScale
 from .grid import Grid, make_grid
 from .heatmap import LEFT, LINE, RIGHT, grid_panel, headline, title_block
 from .hover import rounded
 from .labels import markup, shorten
-from .panel import CellSize, Panel, cell_size, draw, label_extent
+from .panel import CellSize, DifferenceScale, Panel, cell_size, draw, label_extent
 from .scales import Scale, round_steps
-from .theme import ThemeName, get_theme, template
+from .theme import ThemeName, template
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -76,14 +75,17 @@ def plot_side_by_side(
         replace(grid_panel(grid, colours=colours, header=f"{markup(name)}: "), ticks=ticks)
         for grid, name in zip(grids, names, strict=True)
     ]
-    panels.append(_difference(*grids, names=names, palette=get_theme(theme).difference))
+    panels.append(_difference(*grids, names=names))
     columns, rows = len(panels[0].inputs), len(panels[0].rows)
     beside = columns <= _BESIDE
     size = cell_size(columns * 3 if beside else columns, width=cell_width)
     if beside and cell_width is None:
         size = CellSize(max(size.width, 40.0), 22.0)
     across, down = size.width * columns, size.height * rows
-    above = _NAME + max(label_extent(panel.outputs, size) for panel in panels)
+    extents = [label_extent(panel.outputs, size) for panel in panels]
+    above = _NAME + max(extents)
+    if beside:  # names on one line
+        extents = [max(extents)] * 3
     below = label_extent(panels[0].inputs, size)
     if beside:
         boxes = [_Box(0, 0), _Box(across + LEFT, 0), _Box(2 * (across + LEFT) + RIGHT, 0)]
@@ -97,7 +99,9 @@ def plot_side_by_side(
     height = top + area[1] + below
     figure = go.Figure(layout={"template": template(theme)})
     titles = (*names, f"{names[1]} − {names[0]}")
-    for axis, (panel, box, name) in enumerate(zip(panels, boxes, titles, strict=True)):
+    for axis, (panel, box, name, extent) in enumerate(
+        zip(panels, boxes, titles, extents, strict=True)
+    ):
         x_domain = box.left / area[0], min((box.left + across) / area[0], 1)
         y_domain = box.bottom / area[1], min((box.bottom + down) / area[1], 1)
         bar = {"x": x_domain[1], "xpad": 12, "y": sum(y_domain) / 2, "len": down / area[1]}
@@ -120,7 +124,7 @@ def plot_side_by_side(
             xanchor="left",
             yanchor="bottom",
             xshift=16 - LEFT,
-            yshift=label_extent(panel.outputs, size),
+            yshift=extent,
             showarrow=False,
             font={"size": 14},
         )
@@ -154,7 +158,7 @@ def _reading(names: tuple[str, str], size: CellSize) -> str:
     return f"{text} In it a cell shows the top guess of {names[1]} where that is another one."
 
 
-def _difference(first: Grid, second: Grid, *, names: tuple[str, str], palette: str) -> Panel:
+def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
     scale = first.scale
     places = scale.position(second.values) - scale.position(first.values)
     limit = _limit(scale, places)
@@ -169,7 +173,7 @@ def _difference(first: Grid, second: Grid, *, names: tuple[str, str], palette: s
     cell_items = zip(first.values, second.values, first.guesses, second.guesses, strict=True)
     return Panel(
         places=places,
-        scale=ColourScale(palette, -limit, limit),
+        scale=DifferenceScale(limit),
         ticks=_ticks(scale, limit),
         bar_title=_change(scale, names),
         texts=changed,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .colours import LINES
+from .colours import LINES, PALETTES, colorscale
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -66,6 +66,8 @@ def template(name: ThemeName) -> "go.layout.Template":
             "paper_bgcolor": theme.paper,
             "plot_bgcolor": theme.plot,
             "colorway": list(LINES),
+            # A figure's only colour axis is that of a difference, whose colours the theme decides.
+            "coloraxis": {"colorscale": colorscale(PALETTES[theme.difference])},
             "xaxis": axis,
             "yaxis": axis,
             "hoverlabel": {
