@@ -17,8 +17,9 @@ from .adapter import Readout, readout, residuals
 from .intervention import NextTokenPatch
 from .late_blocks import refuse_late_hooks, run_late_blocks, run_late_rows
 from .patch_site import KnownText
-from .plots.colours import PALETTES
-from .plots.theme import ThemeName, get_theme, template
+from .plots.labels import markup, shorten, visible
+from .plots.panel import LABEL_WIDTH
+from .plots.theme import ThemeName, template
 from .points import FINAL
 from .probe import two_streams_hold
 from .token_batch import TextOrTokens, token_batch, token_strings
@@ -79,22 +80,19 @@ class EffectMap:
         """
         import plotly.graph_objects as go
 
-        palette = PALETTES[get_theme(theme).difference]
-
+        tokens, following = (
+            [markup(shorten(visible(text), LABEL_WIDTH)) for text in texts]
+            for texts in (self.tokens, self.next_tokens)
+        )
         heatmap = go.Heatmap(
             z=self.effect.tolist(),
             x=list(range(len(self.positions))),
             y=list(range(len(self.layers))),
             customdata=[
-                [
-                    [layer, *column]
-                    for column in zip(self.positions, self.tokens, self.next_tokens, strict=True)
-                ]
+                [[layer, *column] for column in zip(self.positions, tokens, following, strict=True)]
                 for layer in self.layers
             ],
-            colorscale=list(palette),
-            zmid=0,
-            colorbar={"title": "change of<br>the metric"},
+            coloraxis="coloraxis",
             hovertemplate=(
                 "layer %{customdata[0]}, position %{customdata[1]}<br>"
                 "at %{customdata[2]}, next %{customdata[3]}<br>effect %{z:.4g}<extra></extra>"
@@ -105,16 +103,28 @@ class EffectMap:
         figure.update_xaxes(
             title="position patched, with the token that comes next",
             tickvals=list(range(len(self.positions))),
-            ticktext=list(self.next_tokens),
+            ticktext=following,
             tickangle=-45,
+            showgrid=False,
         )
         figure.update_yaxes(
             title="layer",
             tickvals=list(range(len(self.layers))),
             ticktext=[str(layer) for layer in self.layers],
+            showgrid=False,
         )
-        title = f"Change of the metric, {self.baseline:.4g} without a patch"
-        return figure.update_layout(title=title, template=template(theme))
+        return figure.update_layout(
+            title={
+                "text": f"Change of the metric, {self.baseline:.4g} without a patch",
+                "x": 0,
+                "xref": "paper",
+                "xanchor": "left",
+            },
+            coloraxis={"cmid": 0, "colorbar": {"title": "change of<br>the metric"}},
+            template=template(theme),
+            width=max(700, 200 + 20 * len(self.positions)),
+            height=max(400, 220 + 16 * len(self.layers)),
+        )
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention import NextTokenPatch
+from lens_interventions.plots.labels import visible
 from tests.clean import left_as_found
 from tests.exact import float64_softmax, tolerance
 from tests.tiny import D_VOCAB, shared_bridge
@@ -107,8 +108,11 @@ def test_what_a_map_says(llama):
     assert last.effect == float(found.effect[-1, -1])
     figure = json.loads(found.plot().to_json())
     # As many columns as positions, though tokens repeat.
-    assert figure["layout"]["xaxis"]["ticktext"] == strings[1:]
+    assert figure["layout"]["xaxis"]["ticktext"] == [visible(text) for text in strings[1:]]
     assert figure["data"][0]["x"] == list(range(len(strings) - 1))
+    # A page may change the theme of a figure by its template alone.
+    dark = found.plot(theme="dark")
+    assert found.plot().update_layout(template=dark.layout.template) == dark
 
 
 @pytest.mark.parametrize(
