@@ -2,6 +2,7 @@ from . import behaviour as behaviour
 from . import experiments as experiments
 from . import intervals as intervals
 from . import materials as materials
+from . import plots as plots
 from . import verdicts as verdicts
 from .affine import AffineLens as AffineLens
 from .affine_fit import fit_affine_lens as fit_affine_lens
