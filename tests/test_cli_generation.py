@@ -60,6 +60,14 @@ def test_continuations_side_by_side(run):
         assert flat(text)[:12] in flat(out)
 
 
+def test_whoever_waits_sees_how_far_it_is(run, monkeypatch):
+    module = importlib.import_module("lens_interventions.cli.generate")
+    arguments = ("generate", PROMPT, "--layer", 1, "--strength", 0.5, "--max-new-tokens", 7)
+    assert run(*arguments)[2] == ""
+    monkeypatch.setattr(module, "shows_progress", lambda: True)
+    assert "7/7" in run(*arguments)[2]
+
+
 def test_options_reach_the_patch_and_the_sampling(run):
     bridge = shared_bridge("llama")
     options = "--mode add --source random --scale norm --embedding W_U --window 3 --gate 1"

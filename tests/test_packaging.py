@@ -66,7 +66,7 @@ def test_every_public_name_is_there_and_documented():
     }
     assert names
     assert names == set(lens_interventions.__all__)
-    # The README's figures: a submodule is no attribute until something has imported it.
+    # A submodule is no attribute until something has imported it.
     assert {"plots", "behaviour", "experiments"} <= names
     undocumented = [name for name in names if not getattr(lens_interventions, name).__doc__]
     assert not undocumented

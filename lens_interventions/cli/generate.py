@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Device, Model, load
+from .options import Device, Model, load, shows_progress
 from .patch_options import (
     Embedding,
     Gate,
@@ -71,16 +71,20 @@ def generate(
     rules = _sampling(temperature, top_p, repetition_penalty)
     bridge = load(model, device)
 
+    from tqdm.auto import tqdm
+
     from ..generation import generate as continue_prompts
 
-    out = continue_prompts(
-        bridge,
-        prompt,
-        [None, patch] if compare else patch,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        **rules,
-    )
+    with tqdm(total=max_new_tokens, disable=not shows_progress(), unit="token") as bar:
+        out = continue_prompts(
+            bridge,
+            prompt,
+            [None, patch] if compare else patch,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            callback=lambda _step: bar.update(),
+            **rules,
+        )
     _print(prompt, out, [_marked(bridge.tokenizer, row) for row in out.tokens])
 
 
