@@ -10,10 +10,12 @@ import typer
 
 from .demo import demo
 from .experiment import experiment
+from .fit_lens import fit_lens
 from .generate import generate
 from .lens import lens
 from .report import report
 from .score import score
+from .train_patch import train_patch
 
 # What the library raises, with a message for the user, when input or surroundings do not allow the
 # request. RuntimeError includes NotImplementedError.
@@ -47,10 +49,12 @@ def _common(
 
 app.command()(lens)
 app.command()(demo)
+app.command()(fit_lens)
 app.command()(experiment)
 app.command()(report)
 app.command()(generate)
 app.command()(score)
+app.command()(train_patch)
 
 
 def main() -> None:

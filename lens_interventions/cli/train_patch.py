@@ -1,0 +1,109 @@
+"""`lens-interventions train-patch`: learn what to write, or go on with a training."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from .options import Device, Model, load, shows_progress
+
+if TYPE_CHECKING:
+    from ..patch_training import TrainedPatch
+
+
+def train_patch(
+    file: Annotated[
+        Path,
+        typer.Option(
+            "--file", help="A text, or a .jsonl file with a document in the field 'text' of a line."
+        ),
+    ],
+    layer: Annotated[
+        list[int],
+        typer.Option("--layer", help="The block whose input is written to; several may be given."),
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
+    rank: Annotated[int, typer.Option(help="Of the learned matrix.")] = 64,
+    full: Annotated[bool, typer.Option("--full", help="A full matrix instead.")] = False,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="What is read: true (the next token), or a control: random, shuffled, current, "
+            "guess, direction, constant (the bias alone)."
+        ),
+    ] = "true",
+    steps: Annotated[int, typer.Option(help="Steps of the optimizer.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of the start, the order and random sources.")] = 0,
+    window: Annotated[int, typer.Option(help="Tokens of a window of text.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Windows of a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 0.01,
+    bias: Annotated[bool, typer.Option(help="Learn a bias too.")] = True,
+    input_gate: Annotated[
+        bool, typer.Option("--input-gate", help="Scale the write by a learned gate.")
+    ] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Write the loss curve, .html, .png, .svg or .json.")
+    ] = None,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Learn the write into a layer that makes the next token of most use, the model as it is.
+
+    Stopped at any point, the same command goes on from OUT.partial, and ends in the same numbers.
+    """
+    from ..materials import read_texts
+    from ..patch_training import train_patch as train
+    from ..training_options import TrainingOptions
+
+    _require_writable(out)
+    options = TrainingOptions(
+        window=window,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        bias=bias,
+        input_gate=input_gate,
+    )
+    documents = read_texts(file, whole=True)
+    bridge = load(model, device)
+    partial = out.with_name(out.name + ".partial")
+    result = train(
+        bridge,
+        documents,
+        layer=layer[0] if len(layer) == 1 else tuple(layer),
+        rank=None if full else rank,
+        source=cast(Any, source),
+        steps=steps,
+        seed=seed,
+        options=options,
+        checkpoint=partial,
+        progress=shows_progress(),
+    )
+    result.write.save(out)
+    if figure is not None:
+        from ..plots import save
+
+        save(result.plot(), figure)
+    partial.unlink()
+    _print(result)
+    typer.echo(f"wrote {out}", err=True)
+
+
+def _require_writable(out: Path) -> None:
+    # Not after hours of training.
+    if out.is_dir() or not out.parent.is_dir():
+        raise typer.BadParameter(f"--out must be a file in a directory that exists, got {out}")
+
+
+def _print(result: "TrainedPatch") -> None:
+    settings = result.settings
+    best = result.held_out.loc[result.held_out["step"] == settings["best_step"]].iloc[0]
+    typer.echo(
+        f"held-out loss {best['clean_loss']:.4f} nats a token without the patch, "
+        f"{best['loss']:.4f} with it ({best['change']:+.4f}), after {settings['best_step']} of "
+        f"{settings['steps_made']} steps"
+    )
+    if settings["source"] == "true":
+        typer.echo(
+            "What a write without news gains is not the true token's: train --source current and "
+            "constant to compare."
+        )
