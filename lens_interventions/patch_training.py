@@ -4,7 +4,7 @@ Through the two streams a patched forward is one differentiable pass over a wind
 model stays as it is; only the write is trained, on the model's own loss.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,7 +68,7 @@ def train_patch(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],
     *,
-    layer: int | tuple[int, ...],
+    layer: int | Sequence[int],
     rank: int | None = 64,
     source: SourceName = "true",
     steps: int = 500,

@@ -22,7 +22,8 @@ class TrainingOptions:
         weight_decay: of AdamW.
         max_gradient_norm: longer gradients are cut to this length.
         evaluate_every: steps between evaluations on held-out windows.
-        patience: stop after so many evaluations without a lower held-out loss; None never stops.
+        patience: stop after so many evaluations without a lower held-out loss; None makes all
+            steps, as trainings that are to be compared should.
         held_out_windows: at most so many, spread evenly over what is held out.
     """
 

@@ -138,7 +138,8 @@ class TrainingWindows:
                 streams = residuals(self._bridge, as_batch(window), labels)
                 for rows, stream in zip(sizes, streams, strict=True):
                     late = stream[0, min(first_position, len(window) - 1) :]
-                    rows.append(late.double().square().mean(-1).sqrt())
+                    wide = late.to(torch.promote_types(late.dtype, torch.float32))
+                    rows.append(wide.square().mean(-1).sqrt())
         return torch.stack([torch.cat(rows).median() for rows in sizes])
 
     def digest(self) -> str:

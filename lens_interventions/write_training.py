@@ -170,10 +170,12 @@ def initial_parameters(
     assert isinstance(patch.mode, LearnedWrite)
     sizes = windows.typical_sizes(patch.layers, options.first_position)
     d_model = table.weight.shape[-1]
+    dtype = torch.promote_types(table.weight.dtype, torch.float32)
     if options.scale == "norm":
         lengths = sizes * d_model**0.5
     else:
-        lengths = (table.weight.double().norm(dim=-1).median() * table.scale).expand_as(sizes)
+        every = torch.linalg.vector_norm(table.weight, dim=-1, dtype=dtype)
+        lengths = (every.median() * table.scale).expand_as(sizes)
     return WriteParameters(
         rank=rank,
         reads_tokens=patch.mode.source != constant.__name__,
@@ -183,7 +185,7 @@ def initial_parameters(
         embedding_length=lengths,
         d_model=d_model,
         seed=seed,
-        dtype=torch.promote_types(table.weight.dtype, torch.float32),
+        dtype=dtype,
         device=table.weight.device,
     )
 
