@@ -55,7 +55,14 @@ def two_streams_hold(
     by step. Then, for every new power of two of lengths, they are run without a patch on rows of
     `resid`, where they must equal the plain model: what is cut or biased by place shows more, or
     only, in longer texts.
+
+    Raises `ValueError` where `resid` is not finite: it would say nothing of the model.
     """
+    if not resid.isfinite().all():
+        raise ValueError(
+            f"the residual stream is not finite (NaN or infinite) where it enters block {layer}: "
+            "look for a hook that writes such values, or a half-precision overflow"
+        )
     right_up_to = _right_up_to.setdefault(bridge, {})
     key = (bool(bridge.compatibility_mode), layer)
     length = max(resid.shape[1], _SHORTEST_PLAIN)

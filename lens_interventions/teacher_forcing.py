@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -71,7 +71,8 @@ def teacher_forced_log_probs(
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
     Raises `ValueError` when a hook is on a patched block or one above it, when `positions` would
-    have to be counted across windows, or for input that `token_batch` refuses;
+    have to be counted across windows, where logits are not a number, or for input that
+    `token_batch` refuses;
     `NotImplementedError` for a model whose logits are not read off one residual stream.
     """
     with torch.set_grad_enabled(enable_grad):
@@ -96,7 +97,9 @@ def teacher_forced_log_probs(
             bridge, _listed(patch), aligned, max_length, overlap, prompt_length, text_seeds
         )
         values = _pad_like(batch, passes.read(log_probs))[..., :-1]
-        values = values.masked_fill(~(batch.mask[:, :-1] & batch.mask[:, 1:]), torch.nan)
+        predicted = batch.mask[:, :-1] & batch.mask[:, 1:]
+        _require_numbers(values.isnan() & predicted)
+        values = values.masked_fill(~predicted, torch.nan)
     return values if isinstance(patch, Sequence) else values[0]
 
 
@@ -141,6 +144,7 @@ def teacher_forced_logits(
             text_seeds,
         )
         values = _pad_like(batch, passes.read(lambda logits, _start: logits))
+        _require_numbers(values.detach().amax(-1).isnan() & batch.mask)
         values = values.masked_fill(~batch.mask[..., None], torch.nan)
     return values if isinstance(patch, Sequence) else values[0]
 
@@ -270,6 +274,16 @@ class _Passes:
             stacklevel=5,
         )
         return steps(self.bridge, bounds, text)
+
+
+def _require_numbers(missing: Bool[Tensor, "patch batch _"]) -> None:
+    if missing.any():
+        patch, text, position = missing.nonzero()[0].tolist()
+        raise ValueError(
+            f"the model's logits are not a number, first under patch {patch} in text {text} at "
+            f"column {position}: look for a patch that writes such values, or a half-precision "
+            "overflow"
+        )
 
 
 def _listed(patch: Patches) -> Sequence[NextTokenPatch | None]:

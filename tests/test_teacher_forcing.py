@@ -288,6 +288,33 @@ class TestOtherHooks:
         close(found[0], expected)
         assert (found - teacher_forced_logits(llama, tokens, PATCH)).abs().max() > 1e-3
 
+    @torch.no_grad()
+    def test_values_that_are_not_finite_are_named_and_no_reason_to_mistrust(self):
+        bridge, tokens = tiny_bridge("llama"), random_tokens(1, 8)
+
+        def overflow(value, hook):
+            return value.index_fill(1, torch.tensor([3]), torch.inf)
+
+        with (
+            bridge.hooks(fwd_hooks=[("blocks.0.mlp.hook_out", overflow)]),
+            pytest.raises(ValueError, match=r"not finite .* enters block 1: look for a hook"),
+        ):
+            teacher_forced_logits(bridge, tokens, PATCH)
+        # In two streams, without a warning.
+        found = teacher_forced_logits(bridge, tokens, PATCH)
+        close(found[0], patched_logits(bridge, tokens[0], PATCH))
+
+    @pytest.mark.parametrize("score", [teacher_forced_logits, teacher_forced_log_probs])
+    def test_logits_that_are_not_numbers_are_named(self, llama, score):
+        def undefined(site, e, s, a):
+            return site.resid.masked_fill((site.position == 4)[..., None], torch.nan)
+
+        bad = dataclasses.replace(PATCH, mode=undefined)
+        with pytest.raises(ValueError, match="not a number, first under patch 1 in text 0 at col"):
+            score(llama, random_tokens(2, 8), [PATCH, bad])
+        # Where no next token asks for it, nothing is missing.
+        assert score(llama, random_tokens(2, 4), [PATCH, bad]).isfinite().all()
+
     def test_hooks_from_the_patch_up_are_refused(self, llama):
         tokens = random_tokens(1, 8)
         above = [("blocks.2.mlp.hook_out", lambda value, hook: value * 1)]
