@@ -60,9 +60,7 @@ def fit_affine_lens(
     settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
     kept = Checkpoint(checkpoint, {"model": weights_hash, **settings})
     if state := kept.load():
-        for name, moments in sums.items():
-            tensors = {key: state[f"{name}.{key}"] for key in moments.tensors()}
-            moments.restore(tensors, kept.counts[name])
+        kept.restore(state, sums)
     windows = (
         piece
         for piece in token_windows(bridge, texts, window=window, prepend_bos=prepend_bos)
@@ -79,14 +77,9 @@ def fit_affine_lens(
                 moments.add(layer, stream, last - stream, scale)
             moments.n += len(last)
             bar.update(len(piece))
-            kept.counts = {name: moments.n for name, moments in sums.items()}
-            kept.save(lambda: _tensors(sums))
-    if kept.done < holdout:
-        raise ValueError(
-            f"{kept.done} windows of text leave none to choose the ridge on: give more text, or a "
-            f"smaller window or holdout than {window} and {holdout}"
-        )
-    kept.save(lambda: _tensors(sums), now=True)
+            kept.save(sums)
+    kept.require_windows(holdout, window)
+    kept.save(sums, now=True)
     solutions = [fitted.solve(layer, held_out) for layer in range(n_layers)]
     dtype = bridge.W_U.dtype if bridge.W_U.dtype == torch.float64 else torch.float32
     return AffineLens(
@@ -103,11 +96,3 @@ def fit_affine_lens(
             "ridges": [solution.ridge for solution in solutions],
         },
     )
-
-
-def _tensors(sums: dict[str, RidgeMoments]) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}.{key}": tensor
-        for name, moments in sums.items()
-        for key, tensor in moments.tensors().items()
-    }

@@ -14,7 +14,7 @@ class Verdict:
 
     Attributes:
         outcome: "helps", "hurts", "no effect" (none larger than `smallest_effect`) or "undecided".
-        interval: of the true source minus the best control, paired.
+        interval: of the true source minus the best control, paired; or of what else is asked about.
         smallest_effect: the smallest difference worth talking about, in the interval's units.
         lower_is_better: True for a loss or a loop rate, False for an accuracy or a log-prob.
         units: of the numbers, such as "nats"; for reading only.
@@ -35,7 +35,7 @@ class Verdict:
             "no effect": f"no effect larger than {margin}",
             "undecided": f"undecided: cannot tell none from one of {margin} or more",
         }[self.outcome]
-        return f"{found} (true source minus best control{units and ',' + units}: {self.interval})"
+        return f"{found}: {self.interval}{units and ',' + units}"
 
 
 def verdict(

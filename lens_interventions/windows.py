@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from .ridge import RidgeMoments
 from .token_batch import TextOrTokens, TokenBatch, token_batch
 
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -105,11 +106,33 @@ class Checkpoint:
                 f"{self.path} was made from other texts than these: give another path, or remove it"
             )
 
-    def save(self, state: Callable[[], Mapping[str, Tensor]], *, now: bool = False) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], sums: Mapping[str, RidgeMoments]) -> None:
+        """Put back what `save` kept of the sums."""
+        for name, moments in sums.items():
+            kept = {key: tensors[f"{name}.{key}"] for key in moments.tensors()}
+            moments.restore(kept, self.counts[name])
+
+    def require_windows(self, holdout: int, window: int) -> None:
+        """Raise `ValueError` unless a window was held out."""
+        if self.done < holdout:
+            raise ValueError(
+                f"{self.done} windows of text leave none to choose the ridge on: give more text, "
+                f"or a smaller window or holdout than {window} and {holdout}"
+            )
+
+    def save(
+        self, sums: Mapping[str, RidgeMoments], *, now: bool = False, **others: Tensor
+    ) -> None:
         """Keep the sums over the windows so far, if the last time is a minute ago."""
         recent = time.monotonic() - self._saved < _SECONDS_BETWEEN_SAVES
         if self.path is None or (recent and not now):
             return
+        tensors = {
+            f"{name}.{key}": tensor
+            for name, moments in sums.items()
+            for key, tensor in moments.tensors().items()
+        }
+        self.counts = {name: moments.n for name, moments in sums.items()}
         kept = {
             "settings": self._settings,
             "done": self.done,
@@ -117,6 +140,6 @@ class Checkpoint:
             "digest": self.digest,
         }
         partial = self.path.with_name(self.path.name + ".writing")
-        save_file(dict(state()), str(partial), metadata={"checkpoint": json.dumps(kept)})
+        save_file(tensors | others, str(partial), metadata={"checkpoint": json.dumps(kept)})
         partial.replace(self.path)
         self._saved = time.monotonic()

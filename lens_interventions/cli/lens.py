@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Device, Model, load, shows_progress
+from .options import Device, LensFile, Model, load, load_lens, shows_progress
 from .selections import parse_layers, parse_positions
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def lens(
     compare_with: Annotated[
         str, typer.Option(help="The point that the kl_compare statistic refers to.")
     ] = "final",
+    lens: LensFile = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -57,6 +58,7 @@ def lens(
     options = _lens_options(stat, layers, positions, watch or [], compare_with)
     if out is not None:
         _check_out(out)
+    options["lens"] = load_lens(lens)
     bridge = load(model, device)
 
     from ..lens import logit_lens

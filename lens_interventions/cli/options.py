@@ -1,12 +1,15 @@
 """Options that several commands share, and loading the model that they name."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+    from ..affine import AffineLens
 
 Model = Annotated[
     str | None,
@@ -20,6 +23,13 @@ Model = Annotated[
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, mps; by default CUDA if there is one.")
 ]
+LensFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--lens",
+        help="Read through a fitted lens: a file of fit-lens, or a folder of tuned-lens.",
+    ),
+]
 
 
 def load(model: str | None, device: str | None) -> "TransformerBridge":
@@ -29,6 +39,16 @@ def load(model: str | None, device: str | None) -> "TransformerBridge":
     if shows_progress():
         typer.echo(f"Loading {model or 'the embedded model'} ...", err=True)
     return load_model(model, device=device)
+
+
+def load_lens(path: Path | None) -> "AffineLens | None":
+    """The lens that `--lens` names."""
+    from ..affine import AffineLens
+    from ..lens_interchange import load_tuned_lens
+
+    if path is None:
+        return None
+    return load_tuned_lens(path) if path.is_dir() else AffineLens.load(path)
 
 
 def shows_progress() -> bool:

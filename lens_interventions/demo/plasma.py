@@ -22,7 +22,7 @@ def plasma(readings: Readings) -> Section:
     here = trajectory[due]
     ranks = here.next_rank[:, 0, 0].tolist()
     last = len(ranks) - 1
-    found = _found_from(ranks)
+    found = found_from(ranks, top=_TOP)
     log_prob = float(here.next_log_prob[-1, 0, 0])
     guess = visible(here.vocab[int(here.top_ids[-1, 0, 0, 0])])
     named = "in no layer" if found is None else f"from {_point(trajectory.points[found])} on"
@@ -68,9 +68,9 @@ def plasma(readings: Readings) -> Section:
     )
 
 
-def _found_from(ranks: list[int]) -> int | None:
-    """The first point from which on the rank stays among the top."""
-    out = [index for index, rank in enumerate(ranks) if rank >= _TOP]
+def found_from(ranks: list[int], *, top: int) -> int | None:
+    """The first point from which on the rank stays among the first `top`."""
+    out = [index for index, rank in enumerate(ranks) if rank >= top]
     first = out[-1] + 1 if out else 0
     return first if first < len(ranks) else None
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from .convergence import convergence
 from .discarding import discarding
+from .fitted import fitted
 from .plasma import plasma
 from .rarity import rarity
 from .readings import Readings
@@ -15,6 +16,7 @@ SECTIONS: tuple[Callable[[Readings], Section], ...] = (
     convergence,
     discarding,
     plasma,
+    fitted,
     repetition,
     rarity,
     seeing,

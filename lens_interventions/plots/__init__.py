@@ -4,6 +4,7 @@
 - `plot_position`: one position through the layers, as lines
 - `plot_side_by_side`: two trajectories of the same tokens, and their difference
 - `plot_aggregate`: means over many texts, with bands
+- `plot_recovery`: how well a probe recovers the input token
 - `save`: write a figure as .html, .png, .svg or .json
 """
 
@@ -11,4 +12,5 @@ from .aggregate_curves import plot_aggregate as plot_aggregate
 from .export import save as save
 from .heatmap import plot as plot
 from .position import plot_position as plot_position
+from .recovery import plot_recovery as plot_recovery
 from .side_by_side import plot_side_by_side as plot_side_by_side

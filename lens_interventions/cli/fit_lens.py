@@ -1,0 +1,109 @@
+"""`lens-interventions fit-lens`: a linear map per layer, so that the lens speaks in all of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Device, Model, load, shows_progress
+
+if TYPE_CHECKING:
+    from ..lens_quality import LensQuality
+
+_QUALITY = (".csv", ".html", ".png", ".svg")
+_TEST_TOKENS = 256
+
+
+def fit_lens(
+    out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text to fit to, or .jsonl with a document in the field 'text' of each line; by "
+            "default the Python reference."
+        ),
+    ] = None,
+    test_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text to judge the lens by, blank lines between documents, or .jsonl; by default "
+            "prose that comes with the library."
+        ),
+    ] = None,
+    quality: Annotated[
+        Path | None,
+        typer.Option(help="Write the comparison with the raw lens: .csv, .html, .png or .svg."),
+    ] = None,
+    refine: Annotated[
+        int, typer.Option(min=0, help="Then train so many steps on KL(final ‖ lens).")
+    ] = 0,
+    window: Annotated[int, typer.Option(min=2, help="Tokens that are read at a time.")] = 512,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Fit an affine lens in closed form, and print how it reads other text.
+
+    Stopped at any point, the same command goes on with the fit where it was.
+    """
+    if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
+        raise ValueError(f"{out} must end in .safetensors and lie in a directory that exists")
+    if quality is not None and quality.suffix not in _QUALITY:
+        raise ValueError(f"cannot write {quality.name!r}: use one of {', '.join(_QUALITY)}")
+
+    from ..affine_fit import fit_affine_lens
+    from ..affine_refinement import refine_affine_lens
+    from ..lens_quality import lens_quality
+    from ..materials import prose, python_reference, read_texts
+
+    texts = (
+        [topic.text for topic in python_reference()]
+        if file is None
+        else read_texts(file, whole=True)
+    )
+    tests = [each.text for each in prose()] if test_file is None else read_texts(test_file)
+    bridge = load(model, device)
+    partial, progress = out.with_suffix(".partial"), shows_progress()
+    lens = fit_affine_lens(
+        bridge,
+        texts,
+        window=window,
+        corpus="Python language reference" if file is None else file.name,
+        checkpoint=partial,
+        progress=progress,
+    )
+    if refine:
+        lens = refine_affine_lens(bridge, lens, texts, steps=refine, progress=progress)
+    lens.save(out)
+    partial.unlink(missing_ok=True)
+    typer.echo(f"wrote {out}, fitted to {lens.settings['tokens']:,} tokens", err=True)
+    judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=progress)
+    _print(judged)
+    if quality is not None:
+        _write(judged, quality)
+
+
+def _print(judged: "LensQuality") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    names = {
+        "kl_final": "KL(final ‖ point), nats",
+        "agrees_final": "top guess is the output's",
+        "next_log_prob": "log-prob of the next token",
+    }
+    table = Table(title="Means over the points, on text that the lens was not fitted to")
+    for heading in ("", "raw", "fitted", "difference"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for statistic, intervals in judged.summary().items():
+        table.add_row(names[statistic], *map(str, intervals.values()))
+    Console().print(table)
+
+
+def _write(judged: "LensQuality", path: Path) -> None:
+    if path.suffix == ".csv":
+        judged.to_dataframe().to_csv(path, index=False)
+    else:
+        from ..plots import save
+
+        save(judged.plot(), path)
+    typer.echo(f"wrote {path}", err=True)

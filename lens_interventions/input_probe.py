@@ -1,0 +1,235 @@
+"""The input probe: is the token that came in still to be read from the residual stream?
+
+A linear map for each residual point, from the stream to the embedding of the input token, fitted
+in closed form; and one map for all points together. A comment on the post asks for it: fit a
+linear model that gives back the input, and see how that gets easier or harder further up.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from .adapter import embedding, require_readable, residuals
+from .affine import fingerprint
+from .points import select_points
+from .ridge import RidgeMoments
+from .token_batch import TextOrTokens
+from .windows import Checkpoint, as_batch, token_windows
+
+if TYPE_CHECKING:
+    import pandas
+
+_FORMAT = "lens_interventions.InputProbe/1"
+
+
+@dataclass(frozen=True)
+class InputProbe:
+    """`P_l(r) = (r / rms(r)) W_l + b_l`, which should come out as the input token's embedding.
+
+    The stream is brought to unit root mean square, as the model's own blocks see it, so that one
+    map can serve points of different size.
+
+    Attributes:
+        points: labels of the residual points, the input included.
+        weight: `[point, d_model, d_model]`.
+        bias: `[point, d_model]`.
+        shared_weight: `[d_model, d_model]`, of the one map for all points but the input.
+        shared_bias: `[d_model]`.
+        counts: `[d_vocab]`, how often each token was fitted to.
+        fingerprint: of the model that it was fitted for, by `affine.fingerprint`.
+        settings: what it was fitted on.
+    """
+
+    points: tuple[str, ...]
+    weight: Float[Tensor, "point d_model d_model"] = field(repr=False)
+    bias: Float[Tensor, "point d_model"] = field(repr=False)
+    shared_weight: Float[Tensor, "d_model d_model"] = field(repr=False)
+    shared_bias: Float[Tensor, " d_model"] = field(repr=False)
+    counts: Int[Tensor, " d_vocab"] = field(repr=False)
+    fingerprint: str
+    settings: Mapping[str, Any]
+
+    def __call__(
+        self, residual: Float[Tensor, "*row d_model"], point: str, *, shared: bool = False
+    ) -> Float[Tensor, "*row d_model"]:
+        """What the point's own map, or the shared one, makes of residuals at a point."""
+        index = self.points.index(point)
+        weight = self.shared_weight if shared else self.weight[index]
+        bias = self.shared_bias if shared else self.bias[index]
+        return _unit(residual) @ weight.to(residual) + bias.to(residual)
+
+    def require_fits(self, bridge: TransformerBridge) -> None:
+        """Raise `ValueError` unless the probe was fitted for this bridge's weights."""
+        found = fingerprint(bridge)
+        if found != self.fingerprint:
+            raise ValueError(
+                f"this probe was fitted for {self.settings.get('model')} with weights "
+                f"{self.fingerprint}, the bridge is {bridge.cfg.model_name} with weights {found}: "
+                "fit one with fit_input_probe"
+            )
+
+    def overlap(self, bridge: TransformerBridge, *, k: int = 64) -> "pandas.DataFrame":
+        """How far the maps read from the directions in which embeddings vary.
+
+        For each point, and "all" for the shared map, the principal angles between the `k` leading
+        input directions of the map (left singular vectors of `W`) and the `k` leading principal
+        directions of the embedding matrix.
+
+        **Returns:** one row per point: `smallest` and `median` angle in degrees, `overlap`, the
+        mean squared cosine, and `chance`, the overlap expected of random directions, k / d_model.
+        """
+        import pandas
+
+        self.require_fits(bridge)
+        table = bridge.W_E.detach().double()
+        _, _, principal = torch.linalg.svd(table - table.mean(0), full_matrices=False)
+        if not 1 <= k <= table.shape[1]:
+            raise ValueError(f"k must be between 1 and d_model = {table.shape[1]}, got {k}")
+        rows = []
+        for point, weight in zip(
+            [*self.points, "all"], [*self.weight, self.shared_weight], strict=True
+        ):
+            reads, _, _ = torch.linalg.svd(weight.to(table))
+            cosines = torch.linalg.svdvals(principal[:k] @ reads[:, :k]).clamp(max=1)
+            angles = cosines.acos().rad2deg()
+            rows.append(
+                {
+                    "point": point,
+                    "smallest": float(angles.min()),
+                    "median": float(angles.median()),
+                    "overlap": float(cosines.square().mean()),
+                    "chance": k / table.shape[1],
+                }
+            )
+        return pandas.DataFrame(rows)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, maps in half precision."""
+        rest = {
+            "format": _FORMAT,
+            "points": self.points,
+            "fingerprint": self.fingerprint,
+            "settings": dict(self.settings),
+        }
+        names = ("weight", "bias", "shared_weight", "shared_bias")
+        tensors = {name: getattr(self, name).half() for name in names} | {"counts": self.counts}
+        save_file(tensors, str(path), metadata={"probe": json.dumps(rest)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "InputProbe":
+        """Read what `save` wrote, in float32.
+
+        Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no probe at {path}")
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                rest = json.loads((file.metadata() or {}).get("probe", "{}"))
+                if rest.pop("format", None) != _FORMAT:
+                    raise ValueError(f"{path} is a safetensors file, but not one of a probe")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a saved probe: {error}") from error
+        maps = {name: value.float() for name, value in tensors.items() if name != "counts"}
+        rest["points"] = tuple(rest["points"])
+        return cls(**rest, **maps, counts=tensors["counts"])
+
+
+@torch.no_grad()
+def fit_input_probe(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    *,
+    window: int = 512,
+    skip_first: int = 1,
+    holdout: int = 10,
+    prepend_bos: bool | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> InputProbe:
+    """Fit maps from every residual point to the input token's embedding, in one pass.
+
+    Ridge regression to the embedding as the model feeds it, less the mean over the vocabulary.
+    Memory, held-out text and checkpoints as in `fit_affine_lens`, whose arguments these are.
+
+    Raises `ValueError` with fewer windows than `holdout` or a checkpoint of something else, and
+    what `require_readable` raises.
+    """
+    require_readable(bridge)
+    labels, device = select_points(int(bridge.cfg.n_layers)), bridge.W_E.device
+    table = input_embeddings(bridge)
+    d_model = table.shape[1]
+    fitted, held_out = (RidgeMoments(len(labels), d_model, d_model, device) for _ in "ab")
+    counts = torch.zeros(len(table), dtype=torch.long, device=device)
+    sums = {"fitted": fitted, "held_out": held_out}
+    weights_hash = fingerprint(bridge)
+    settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
+    kept = Checkpoint(checkpoint, {"probe of": weights_hash, **settings})
+    if state := kept.load():
+        kept.restore(state, sums)
+        counts.copy_(state["counts"])
+    windows = (
+        piece
+        for piece in token_windows(bridge, texts, window=window, prepend_bos=prepend_bos)
+        if len(piece) > skip_first
+    )
+    with tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n) as bar:
+        for piece in kept.remaining(windows):
+            tokens = piece[skip_first:]
+            moments = held_out if kept.done % holdout == 0 else fitted
+            if moments is fitted:
+                counts += torch.bincount(tokens, minlength=len(counts))
+            targets = table[tokens].double()
+            scale = torch.ones_like(targets[:, :1])
+            for index, stream in enumerate(residuals(bridge, as_batch(piece), labels)):
+                moments.add(index, _unit(stream[0, skip_first:]), targets, scale)
+            moments.n += len(tokens)
+            bar.update(len(piece))
+            kept.save(sums, counts=counts)
+    kept.require_windows(holdout, window)
+    kept.save(sums, counts=counts, now=True)
+    solutions = [fitted.solve(index, held_out) for index in range(len(labels))]
+    above = slice(1, None)
+    shared = fitted.pooled(above).solve(0, held_out.pooled(above))
+    dtype = torch.promote_types(table.dtype, torch.float32)
+    return InputProbe(
+        labels,
+        torch.stack([solution.weight for solution in solutions]).to("cpu", dtype),
+        torch.stack([solution.bias for solution in solutions]).to("cpu", dtype),
+        shared.weight.to("cpu", dtype),
+        shared.bias.to("cpu", dtype),
+        counts.cpu(),
+        weights_hash,
+        {
+            "model": str(bridge.cfg.model_name),
+            "tokens": fitted.n,
+            "held_out_tokens": held_out.n,
+            "corpus_hash": kept.digest,
+            **settings,
+            "ridges": [solution.ridge for solution in solutions],
+            "shared_ridge": shared.ridge,
+        },
+    )
+
+
+def input_embeddings(bridge: TransformerBridge) -> Float[Tensor, "d_vocab d_model"]:
+    """What a probe gives back: embeddings as the model feeds them, less their mean."""
+    ids = torch.arange(len(bridge.W_E), device=bridge.W_E.device)
+    table = embedding(bridge)(ids)
+    return table - table.mean(0)
+
+
+def _unit(residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
+    size = residual.square().mean(-1, keepdim=True).sqrt()
+    return residual / size.where(size > 0, 1)
