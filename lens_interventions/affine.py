@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+
+from .tensor_file import save_tensors
 
 UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
 
@@ -84,7 +85,7 @@ class AffineLens:
             "settings": dict(self.settings),
         }
         tensors = {"weight": self.weight.to(dtype), "bias": self.bias.to(dtype)}
-        save_file(tensors, str(path), metadata={"lens": json.dumps(rest)})
+        save_tensors(path, tensors, header={"lens": json.dumps(rest)})
 
     @classmethod
     def load(cls, path: str | Path) -> "AffineLens":

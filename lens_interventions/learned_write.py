@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -18,6 +17,7 @@ from .intervention import NextTokenPatch
 from .modes import Rows, Scales
 from .patch_site import PatchSite
 from .sources import SOURCES, Source, constant
+from .tensor_file import save_tensors
 
 _FORMAT = "lens_interventions.LearnedWrite/1"
 _TENSORS = ("down", "up", "bias", "gate_weight", "gate_bias")
@@ -157,7 +157,7 @@ class LearnedWrite:
             "fingerprint": self.fingerprint,
             "settings": dict(self.settings),
         }
-        save_file(tensors, str(path), metadata={"write": json.dumps(rest)})
+        save_tensors(path, tensors, header={"write": json.dumps(rest)})
 
     @classmethod
     def load(cls, path: str | Path) -> "LearnedWrite":

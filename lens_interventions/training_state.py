@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from .tensor_file import save_tensors
 
 _FORMAT = "lens_interventions.training/1"
 
@@ -54,11 +55,7 @@ class TrainingState:
             "held_out": self.held_out,
         }
         partial = path.with_name(path.name + ".writing")
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            str(partial),
-            metadata={"training": json.dumps(kept)},
-        )
+        save_tensors(partial, tensors, header={"training": json.dumps(kept)})
         partial.replace(path)
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:

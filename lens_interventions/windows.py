@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from .ridge import RidgeMoments
+from .tensor_file import save_tensors
 from .token_batch import TextOrTokens, TokenBatch, token_batch
 
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -140,6 +140,6 @@ class Checkpoint:
             "digest": self.digest,
         }
         partial = self.path.with_name(self.path.name + ".writing")
-        save_file(tensors | others, str(partial), metadata={"checkpoint": json.dumps(kept)})
+        save_tensors(partial, tensors | others, header={"checkpoint": json.dumps(kept)})
         partial.replace(self.path)
         self._saved = time.monotonic()
