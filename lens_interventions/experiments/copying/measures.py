@@ -20,10 +20,11 @@ from ..settings import from_values
 from .sequences import TokenSequence
 
 Values = Mapping[str, Any]
+Patch = Values | PatchSettings
 
 
 def measure_induction(
-    bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Values
+    bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Patch
 ) -> pd.DataFrame:
     """Loss and top-1 accuracy on the second copy, without its first token: nothing announces it."""
     texts, conditions, settings = _parse(sequences, arms, patch)
@@ -48,7 +49,7 @@ def measure_templates(
     bridge: TransformerBridge,
     sequences: Sequence[Values],
     arms: Sequence[Values],
-    patch: Values,
+    patch: Patch,
     ranks: bool,
 ) -> pd.DataFrame:
     """Log-prob of the whole word; with `ranks` also the rank of its first token, zero-based.
@@ -79,7 +80,7 @@ def measure_templates(
 
 
 def measure_lens(
-    bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Values
+    bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Patch
 ) -> pd.DataFrame:
     """At which residual points the logit lens has the word's first token at the top.
 
@@ -103,7 +104,7 @@ def measure_text(
     bridge: TransformerBridge,
     sequences: Sequence[Values],
     arms: Sequence[Values],
-    patch: Values,
+    patch: Patch,
     edges: Sequence[float],
     surprising: float,
     recent: int,
@@ -179,10 +180,11 @@ def _top_by_point(
 
 
 def _parse(
-    sequences: Sequence[Values], arms: Sequence[Values], patch: Values
+    sequences: Sequence[Values], arms: Sequence[Values], patch: Patch
 ) -> tuple[list[TokenSequence], list[Arm], PatchSettings]:
     texts = [from_values(TokenSequence, values) for values in sequences]
-    return texts, [from_values(Arm, values) for values in arms], from_values(PatchSettings, patch)
+    made = patch if isinstance(patch, PatchSettings) else from_values(PatchSettings, patch)
+    return texts, [from_values(Arm, values) for values in arms], made
 
 
 def _tokens(texts: Sequence[TokenSequence]) -> list[tuple[int, ...]]:

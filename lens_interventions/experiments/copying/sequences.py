@@ -1,6 +1,6 @@
 """The sequences of the copying experiment: random tokens said twice, templates, natural text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,20 @@ def template_sequences(bridge: TransformerBridge, settings: CopyingSettings) -> 
     return sequences
 
 
-def text_sequences(bridge: TransformerBridge, settings: CopyingSettings) -> list[TokenSequence]:
-    """The beginnings of documents, alternately for one half and the other; the tag is the text."""
+def text_sequences(
+    bridge: TransformerBridge,
+    settings: CopyingSettings,
+    read: Callable[[str], Sequence[Document]] | None = None,
+) -> list[TokenSequence]:
+    """The beginnings of documents, alternately for one half and the other; the tag is the text.
+
+    `read` gives the documents of each text, by default `read_documents`.
+    """
+    read = read or read_documents
     rng = np.random.default_rng([settings.seed, 2])
     sequences: list[TokenSequence] = []
     for source in settings.texts:
-        documents = read_documents(source)
+        documents = read(source)
         taken = dict(zip((SELECTION, REPORT), settings.documents, strict=True))
         for place, index in enumerate(rng.permutation(len(documents))):
             half = SELECTION if place % 2 == 0 else REPORT
