@@ -81,7 +81,8 @@ def by_quantile(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFra
                             "sorted_by": by,
                             "preservation": kind,
                             "quantile": int(quantile) + 1,
-                            "from_nats": float(values[here].min()) if here.any() else np.nan,
+                            # The log of a probability that rounds to 1 can come out above 0.
+                            "from_nats": max(0.0, values[here].min()) if here.any() else np.nan,
                             "to_nats": float(values[here].max()) if here.any() else np.nan,
                             "point": label,
                             "estimate": interval.estimate,
