@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+# Full runs of the experiments on the default model, which the demo shows beside a live part.
+RESULTS := results/smollm2-135m-instruct
+
 PACKAGE := $(shell find lens_interventions -type f -not -path '*__pycache__*')
 CHECKED := $(PACKAGE) $(wildcard README.md Makefile) \
            $(shell find tests benchmarks notebooks docs -type f -not -path '*__pycache__*' 2>/dev/null)
@@ -24,8 +27,8 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --editable '.[dev]'
 	touch $@
 
-report/index.html: $(VENV)/.installed $(PACKAGE)
-	$(BIN)/lens-interventions demo --out report/
+report/index.html: $(VENV)/.installed $(PACKAGE) $(shell find $(RESULTS) -type f)
+	$(BIN)/lens-interventions demo --out report/ --results $(RESULTS)
 	touch $@
 
 # A list of the files that changes when one is removed. Their directories also change, but with

@@ -78,7 +78,9 @@ class NextTokenPatch:
     def __post_init__(self) -> None:
         layers = tuple(self.layer) if isinstance(self.layer, Sequence) else (self.layer,)
         if not layers or any(not isinstance(layer, int) or layer < 0 for layer in layers):
-            raise ValueError(f"layer must be one or more block numbers from 0 up, got {self.layer!r}")
+            raise ValueError(
+                f"layer must be one or more block numbers from 0 up, got {self.layer!r}"
+            )
         if len(set(layers)) < len(layers):
             raise ValueError(f"layer names a block twice: {self.layer}")
         if not isinstance(self.layer, int):

@@ -12,6 +12,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="The directory for index.html.")] = Path("report"),
     model: Model = None,
     device: Device = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Full runs of the experiments on this model, to be shown and tried again."
+        ),
+    ] = None,
 ) -> None:
     """Measure the post's findings on a model and write them as a page that opens offline."""
     out.mkdir(parents=True, exist_ok=True)
@@ -19,5 +25,5 @@ def demo(
 
     from ..demo import build_page
 
-    path = build_page(bridge, out / "index.html", progress=shows_progress())
+    path = build_page(bridge, out / "index.html", results=results, progress=shows_progress())
     typer.echo(f"wrote {path}", err=True)

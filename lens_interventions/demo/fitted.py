@@ -71,7 +71,7 @@ def fitted(readings: Readings) -> Section:
             f"The maps were fitted by ridge regression to {lens.settings['tokens']:,} tokens of "
             f"the Python reference and tried on {PROSE_TEXTS} pieces of prose of {PROSE_TOKENS} "
             "tokens. "
-            "They are kept in the cache; more text makes better ones (`fit-lens`).",
+            "They are kept in the cache; more text makes better ones: see the fit-lens command.",
         ),
         figures=(
             Figure(

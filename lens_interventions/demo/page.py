@@ -15,6 +15,7 @@ from .. import __version__
 from ..plots.export import CONFIG
 from ..plots.theme import template
 from .readings import Readings
+from .replication import replication
 from .section import RULE, Condition, Section
 from .sections import SECTIONS
 
@@ -27,6 +28,7 @@ def build_page(
     path: str | Path,
     *,
     sections: Sequence[Callable[[Readings], Section]] = SECTIONS,
+    results: str | Path | None = None,
     progress: bool = False,
 ) -> Path:
     """Measure the post's findings on a model and write them as one page that opens offline.
@@ -36,14 +38,19 @@ def build_page(
     - `bridge`: any decoder that `logit_lens` reads and that has a tokenizer.
     - `path`: of the HTML file; its directory must exist.
     - `sections`: what to measure; every finding by default.
+    - `results`: directory with finished runs `copying`, `loops` and `preservation`; the page then
+        ends with them, and with a small part of each measured again.
     - `progress`: show a progress bar over the sections.
 
     **Returns:** `path`.
 
-    Raises what `logit_lens` raises, and `OSError` where the file cannot be written.
+    Raises what `logit_lens` and `experiments.load_result` raise, and `OSError` where the file
+    cannot be written.
     """
     path = Path(path)
     readings = Readings(bridge)
+    if results is not None:
+        sections = (*sections, replication(Path(results)))
     started = time.monotonic()
     measured = []
     with tqdm(sections, disable=not progress, unit="finding", leave=False) as bar:
