@@ -20,6 +20,7 @@ class Name(StrEnum):
     """The experiments."""
 
     copying = "copying"
+    learned = "learned"
     loops = "loops"
     preservation = "preservation"
 
@@ -69,6 +70,7 @@ def experiment(
         options["settings"] = _copying_settings(source, preset.value, tuple(text))
     runs: dict[Name, Callable[..., Result]] = {
         Name.copying: experiments.copying,
+        Name.learned: experiments.learned,
         Name.loops: experiments.loops,
         Name.preservation: experiments.preservation,
     }

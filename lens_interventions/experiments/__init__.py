@@ -7,6 +7,9 @@ finished unit in the directory of the run.
 
 from .copying import CopyingSettings as CopyingSettings
 from .copying import copying as copying
+from .learned import LearnedSettings as LearnedSettings
+from .learned import learned as learned
+from .learned import trained_writes as trained_writes
 from .loops import LoopsSettings as LoopsSettings
 from .loops import loops as loops
 from .model_source import Model as Model

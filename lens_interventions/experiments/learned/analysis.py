@@ -1,0 +1,316 @@
+"""From the rows of the experiment with learned writes to tables and verdicts.
+
+Paired over sequences and seeds: a sequence's difference is the mean over the seeds of the trainings
+(each seed's true source against the same seed's control, the same sequence), and sequences are what
+intervals resample and sign flips flip. How far the seeds differ is in the table "seeds".
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ...behaviour import bin_by
+from ...intervals import Interval, holm
+from ...verdicts import verdict
+from ..conditions import NO_PATCH, Arm
+from ..contrasts import Measure, Totals, contrast, totals_of
+from ..copying.sequences import REPORT, SELECTION
+from ..results import Analysis, Finding, Tables
+from .figures import draw
+from .read_analysis import read_tables_of
+from .settings import CONTROLS, SOURCES, LearnedSettings
+from .sweeps import sweep_tables
+from .units import NO_SEED, over_seeds
+from .writes import TABLE
+
+_NAMES = {
+    "prose": "prose",
+    "python_reference": "Python reference, topics not trained on",
+    "python_code": "code of Python's standard library",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something that is asked about the true source against its controls.
+
+    Attributes:
+        name: short.
+        text: as a reader would ask it.
+        table: which rows answer it.
+        measure: by what.
+        divisions: only categories of these tags, any of them; all if there are none.
+        smallest: the smallest difference worth talking about, nats.
+        material: what was measured on, for the reader.
+    """
+
+    name: str
+    text: str
+    table: str
+    measure: Measure
+    divisions: tuple[str, ...]
+    smallest: float
+    material: str
+
+    def totals(self, rows: Tables, half: str) -> Totals:
+        """Sums of the measure per arm and cluster."""
+        found = rows[self.table]
+        if self.divisions:
+            last = found["category"].str.split().str[-1]
+            found = found[last.isin(self.divisions)]
+        return totals_of(found, self.measure, half)
+
+
+def questions(settings: LearnedSettings) -> list[Question]:
+    """All questions, one verdict each."""
+    material = settings.material
+    kinds = [(text, text.replace(" ", "_")) for text in material.texts]
+    whole = ("copyable", "other")
+    return [
+        *(
+            Question(
+                _NAMES.get(text, text),
+                f"Does a write learned from the true next token help on {_NAMES.get(text, text)}?",
+                "text",
+                Measure("loss", frozenset({tag})),
+                whole,
+                material.smallest_text,
+                "loss on all tokens",
+            )
+            for text, tag in kinds
+        ),
+        Question(
+            "after a surprise",
+            "Does it help right after something surprising really happened?",
+            "text",
+            Measure("loss", frozenset({"surprise-now"})),
+            (),
+            material.smallest_text,
+            "loss on the token after a surprising one, all texts",
+        ),
+        Question(
+            "random copies",
+            "Does it help to copy random tokens said before?",
+            "induction",
+            Measure("loss"),
+            (),
+            material.smallest_copy,
+            "loss on the second copy of random tokens",
+        ),
+        Question(
+            "rare words",
+            "Does it help to say a rare word again where the sentence calls for it?",
+            "templates",
+            Measure("log_prob", frozenset({"rare"}), lower_is_better=False),
+            (),
+            material.smallest_copy,
+            "log-probability of the word at the copy",
+        ),
+    ]
+
+
+def main_arm(settings: LearnedSettings, source: str = "true") -> Arm:
+    """A source of the main comparison, over all seeds."""
+    rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
+    return Arm(source, settings.layer, 1.0, f"{rank}, {settings.steps} steps")
+
+
+def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
+    """Tables, one verdict per question, and figures."""
+    averaged = {table: over_seeds(rows[table]) for table in ("induction", "templates", "text")}
+    asked = questions(settings)
+    chosen = {question.name: _best_control(settings, question, averaged) for question in asked}
+    contrasts = pd.DataFrame(
+        [row for question in asked for row in _contrasts(settings, question, averaged, chosen)]
+    )
+    tables = {
+        "contrasts": contrasts,
+        "seeds": _by_seed(settings, rows, asked, chosen),
+        "categories": _categories(settings, averaged, asked, chosen),
+        "curves": _curves(rows[TABLE]),
+        **sweep_tables(settings, averaged),
+        **read_tables_of(settings, rows),
+    }
+    verdicts = tuple(_finding(settings, question, contrasts, averaged) for question in asked)
+    return Analysis(tables, verdicts, draw)
+
+
+def compared(
+    settings: LearnedSettings, totals: Totals, pairs: Iterable[tuple[Arm, Arm]]
+) -> list[dict[str, Any]]:
+    """A row for each pair, arm minus reference, with Holm's correction over them."""
+    rows = []
+    for arm, reference in pairs:
+        found = contrast(totals, arm, reference, settings.resampling)
+        interval = found.interval
+        rows.append(
+            {
+                "source": arm.source,
+                "minus": reference.source,
+                "estimate": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                "level": interval.level,
+                "method": interval.method,
+                "n": interval.n,
+                "p_value": found.p_value,
+            }
+        )
+    adjusted = holm(np.array([row["p_value"] for row in rows], dtype=np.float64))
+    return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _best_control(settings: LearnedSettings, question: Question, rows: Tables) -> str:
+    """The control that does best on the selection half."""
+    totals = question.totals(rows, SELECTION)
+    choose = min if question.measure.lower_is_better else max
+    return choose(CONTROLS, key=lambda source: totals.mean(main_arm(settings, source)))
+
+
+def _contrasts(
+    settings: LearnedSettings, question: Question, rows: Tables, chosen: dict[str, str]
+) -> list[dict[str, Any]]:
+    """On the report half: the true source minus the best control, and every source minus none.
+
+    `p_holm` is corrected over all comparisons of the same question.
+    """
+    totals = question.totals(rows, REPORT)
+    control = main_arm(settings, chosen[question.name])
+    pairs = [
+        (main_arm(settings), control),
+        *((main_arm(settings, source), NO_PATCH) for source in SOURCES),
+    ]
+    return [
+        {
+            "question": question.name,
+            "measure": question.measure.name,
+            "lower_is_better": question.measure.lower_is_better,
+            **row,
+            "mean": totals.mean(main_arm(settings, row["source"])),
+            "unpatched": totals.mean(NO_PATCH),
+            "count": int(totals.counts.sum()),
+        }
+        for row in compared(settings, totals, pairs)
+    ]
+
+
+def _by_seed(
+    settings: LearnedSettings, rows: Tables, asked: Sequence[Question], chosen: dict[str, str]
+) -> pd.DataFrame:
+    """The same for each seed alone: the true source minus the best control, and minus no patch."""
+    found = []
+    for seed in settings.seeds:
+        of_seed = {
+            table: over_seeds(part[part["seed"].isin([seed, NO_SEED])])
+            for table, part in rows.items()
+            if table in ("induction", "templates", "text")
+        }
+        for question in asked:
+            totals = question.totals(of_seed, REPORT)
+            references = [main_arm(settings, chosen[question.name]), NO_PATCH]
+            pairs = [(main_arm(settings), reference) for reference in references]
+            found += [
+                {"question": question.name, "seed": seed, **row}
+                for row in compared(settings, totals, pairs)
+            ]
+    return pd.DataFrame(found).drop(columns="p_holm")
+
+
+def _categories(
+    settings: LearnedSettings, rows: Tables, asked: Sequence[Question], chosen: dict[str, str]
+) -> pd.DataFrame:
+    """The true source and the best control on each kind of token and word, report half.
+
+    `p_holm` is corrected over the categories of a division and comparison.
+    """
+    by_name = {question.name: question for question in asked}
+    edges = settings.material.surprisal_edges
+    bins = bin_by(torch.zeros(1, 1), edges).labels
+    texts = [(_NAMES.get(text, text), text.replace(" ", "_")) for text in settings.material.texts]
+    divisions: list[tuple[str, str, dict[str, set[str]]]] = [
+        (
+            "surprisal of the token before",
+            "after a surprise",
+            {label: {f"bin-{index}"} for index, label in enumerate(bins)},
+        ),
+        (
+            "copyable and other tokens",
+            "after a surprise",
+            {f"{kind}, {n}": {kind, tag} for kind in ("copyable", "other") for n, tag in texts},
+        ),
+        (
+            "kind of word",
+            "rare words",
+            {tag: {tag} for tag in ("common", "rare", "near", "far", "single", "several")},
+        ),
+    ]
+    found = []
+    for division, name, tags in divisions:
+        question = by_name[name]
+        true, control = main_arm(settings), main_arm(settings, chosen[name])
+        for arm, reference in ((true, NO_PATCH), (control, NO_PATCH), (true, control)):
+            some = []
+            for label, wanted in tags.items():
+                measure = Measure(question.measure.name, frozenset(wanted))
+                part = rows[question.table]
+                if not any(wanted <= set(c.split()) for c in part["category"].unique()):
+                    continue
+                totals = totals_of(part, measure, REPORT)
+                if totals.counts.sum() == 0:
+                    continue
+                (row,) = compared(settings, totals, [(arm, reference)])
+                some.append({"category": label, "count": int(totals.counts.sum()), **row})
+            if some:
+                adjusted = holm(np.array([row["p_value"] for row in some], dtype=np.float64))
+                found += [
+                    {
+                        "division": division,
+                        "measure": question.measure.name,
+                        **row,
+                        "p_holm": float(p),
+                    }
+                    for row, p in zip(some, adjusted, strict=True)
+                ]
+    return pd.DataFrame(found)
+
+
+def _curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """How every training went, without the writes."""
+    return rows[rows["kind"] != "write"].drop(columns="write").reset_index(drop=True)
+
+
+def _finding(
+    settings: LearnedSettings, question: Question, contrasts: pd.DataFrame, rows: Tables
+) -> Finding:
+    of_question = contrasts[contrasts["question"] == question.name].to_dict("records")
+    headline = of_question[0]
+    plain = next(r for r in of_question if r["source"] == "true" and r["minus"] == "none")
+    totals = question.totals(rows, REPORT)
+    judged = verdict(
+        _interval(headline),
+        smallest_effect=question.smallest,
+        lower_is_better=question.measure.lower_is_better,
+        units="nats",
+    )
+    rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
+    seeds = len(settings.seeds)
+    method = (
+        f"{question.material[0].upper()}{question.material[1:]}; {int(totals.counts.sum())} "
+        f"predictions in {int((totals.counts > 0).sum())} clusters of the report half. The write, "
+        f"{rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
+        f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}; a cluster's difference is "
+        "the mean over the seeds, and clusters are resampled. Best control, trained in the same "
+        f"way, chosen on the other half: {headline['minus']}. True source minus no patch: "
+        f"{_interval(plain)} (p = {plain['p_value']:.2g}); minus best control "
+        f"p = {headline['p_value']:.2g}, {headline['p_holm']:.2g} after Holm's correction over the "
+        "comparisons of this question."
+    )
+    return Finding(question.text, judged, method, "materials")
+
+
+def _interval(row: dict[Any, Any]) -> Interval:
+    return Interval(row["estimate"], row["low"], row["high"], row["level"], row["method"], row["n"])

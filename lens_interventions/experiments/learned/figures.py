@@ -1,0 +1,160 @@
+"""Figures of the experiment with learned writes."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ...plots.colours import LINES
+from ...plots.theme import template
+from ..line_figures import Axes, curves
+from ..results import Figures, Tables
+from .read_figures import ablation_figure, attention_figure, directions_figure
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_COLUMNS = 3
+BELOW_IS_BETTER = "change of loss, nats (below 0 is better)"
+
+
+def draw(tables: Tables) -> Figures:
+    """All figures by name; those of sweeps and attention only where there are such tables."""
+    figures = {
+        "materials": _materials(tables["contrasts"]),
+        "curves": _curves(tables["curves"]),
+        "surprisal": _categories(tables["categories"]),
+    }
+    for name, x in (("layers", "layer"), ("ranks", "rank")):
+        if name in tables:
+            figures[name] = _sweep(tables[name], x)
+    figures["ablation"] = ablation_figure(tables["ablation"])
+    figures["directions"] = directions_figure(tables["directions"])
+    if "attention" in tables:
+        figures["attention"] = attention_figure(tables["attention"])
+    return figures
+
+
+def _materials(contrasts: pd.DataFrame) -> "go.Figure":
+    """A panel for each question: every source minus no patch, and the true one minus the best."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    questions = list(contrasts["question"].unique())
+    n_rows = -(-len(questions) // _COLUMNS)
+    figure = make_subplots(
+        rows=n_rows,
+        cols=_COLUMNS,
+        subplot_titles=questions,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        vertical_spacing=0.3 / n_rows,
+    )
+    for place, question in enumerate(questions):
+        # A log-probability that rises is a loss that falls.
+        rows = _as_losses(contrasts[contrasts["question"] == question])
+        headline = rows["minus"] != "none"
+        figure.add_trace(
+            go.Scatter(
+                x=rows["estimate"].tolist(),
+                y=[_label(row) for row in rows.to_dict("records")],
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (rows["high"] - rows["estimate"]).tolist(),
+                    "arrayminus": (rows["estimate"] - rows["low"]).tolist(),
+                    "color": "#8a8f98",
+                },
+                mode="markers",
+                marker={
+                    "size": 9,
+                    "color": [LINES[1] if top else LINES[0] for top in headline],
+                    "symbol": ["diamond" if top else "circle" for top in headline],
+                },
+                customdata=[_hover(row) for row in rows.to_dict("records")],
+                hovertemplate="%{customdata}<extra></extra>",
+                showlegend=False,
+            ),
+            row=place // _COLUMNS + 1,
+            col=place % _COLUMNS + 1,
+        )
+    figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
+    figure.update_annotations(font={"size": 12})
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_xaxes(nticks=5)
+    figure.update_xaxes(title={"text": BELOW_IS_BETTER}, row=n_rows, col=1)
+    figure.update_layout(
+        template=template("light"),
+        title=_title("Change of loss by source and material, report half"),
+        height=110 + 230 * n_rows,
+        margin={"l": 150, "r": 16, "t": 84, "b": 50},
+    )
+    return figure
+
+
+def _curves(rows: pd.DataFrame) -> "go.Figure":
+    """The change of the loss while training, the mean over seeds; the main comparison alone."""
+    first = rows[rows["steps"] == rows["steps"].iloc[0]]
+    main = first[
+        (first["layer"] == first["layer"].iloc[0]) & (first["rank"] == first["rank"].iloc[0])
+    ]
+    means = main.groupby(["kind", "source", "step"], sort=False)["change"].mean().reset_index()
+    axes = Axes(
+        x="step",
+        y="change",
+        group="source",
+        x_title="steps made",
+        y_title="loss minus that without a patch, nats a token",
+    )
+    views = {
+        label: means[means["kind"] == kind]
+        for label, kind in (("held-out text", "held-out"), ("text of the step", "step"))
+    }
+    return curves(views, axes, title="Change of loss while the writes are trained")
+
+
+def _categories(rows: pd.DataFrame) -> "go.Figure":
+    """True and best control, and their difference, by kind of token and word."""
+    named = _as_losses(rows).assign(name=[_label(row) for row in rows.to_dict("records")])
+    axes = Axes(x="category", y="estimate", group="name", x_title="", y_title=BELOW_IS_BETTER)
+    views = {str(name): part for name, part in named.groupby("division", sort=False)}
+    return curves(views, axes, title="Change of loss by kind of token, report half")
+
+
+def _sweep(rows: pd.DataFrame, x: str) -> "go.Figure":
+    names = {
+        (True, False): "true − best control",
+        (True, True): "true − no patch",
+        (False, True): "best control − no patch",
+    }
+    kinds = zip(rows["source"] == "true", rows["minus"] == "none", strict=True)
+    named = rows.assign(name=[names[kind] for kind in kinds], x=rows[x].astype(str))
+    axes = Axes(x="x", y="estimate", group="name", x_title=x, y_title=BELOW_IS_BETTER)
+    views = {str(name): part for name, part in named.groupby("material", sort=False)}
+    steps = rows["steps"].iloc[0]
+    return curves(views, axes, title=f"Writes trained for {steps} steps, by {x} (selection half)")
+
+
+def _as_losses(rows: pd.DataFrame) -> pd.DataFrame:
+    turned = rows["measure"] == "log_prob"
+    low, high = rows["low"].where(~turned, -rows["high"]), rows["high"].where(~turned, -rows["low"])
+    estimate = rows["estimate"].where(~turned, -rows["estimate"])
+    return rows.assign(estimate=estimate, low=low, high=high)
+
+
+def _label(row: dict[Any, Any]) -> str:
+    if row["minus"] == "none":
+        return f"{row['source']} − no patch"
+    return "true − best control"
+
+
+def _hover(row: dict[Any, Any]) -> str:
+    minus = "no patch" if row["minus"] == "none" else f"{row['minus']} (best control)"
+    return (
+        f"{row['source']} minus {minus}<br>{row['estimate']:.3g} "
+        f"[{row['low']:.3g}, {row['high']:.3g}], n = {row['n']}<br>"
+        f"p = {row['p_value']:.2g}, {row['p_holm']:.2g} after Holm"
+    )
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"text": text, "font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"}

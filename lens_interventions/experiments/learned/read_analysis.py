@@ -1,0 +1,65 @@
+"""Tables of the reading: directions, geometry, attention and the write taken away here or there."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...intervals import mean_interval
+from ..results import Tables
+from .read_units import EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS
+from .settings import LearnedSettings
+
+
+def read_tables_of(settings: LearnedSettings, rows: Tables) -> dict[str, pd.DataFrame]:
+    """By name; "attention" only for a model that shows it."""
+    tables = {
+        "ablation": _ablation(settings, rows["ablation"]),
+        "directions": rows["directions"],
+        "geometry": rows["geometry"],
+    }
+    if "attention" in rows:
+        tables["attention"] = attention_changes(rows["attention"])
+    return tables
+
+
+def attention_changes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over sequences and seeds, the largest change of any kind of position first."""
+    keys = ["layer", "head", "kind"]
+    found = rows.groupby(keys, sort=True)[["clean", "patched"]].mean().reset_index()
+    found["change"] = found["patched"] - found["clean"]
+    order = found["change"].abs().sort_values(ascending=False, kind="stable").index
+    return found.loc[order].reset_index(drop=True)
+
+
+def _ablation(settings: LearnedSettings, rows: pd.DataFrame) -> pd.DataFrame:
+    """The change of the loss on the second copy, means over seeds, sequences resampled."""
+    keys = ["cluster", "condition"]
+    means = rows.groupby(keys, sort=True)[["total", "count"]].mean().unstack("condition")
+    totals, counts = means["total"], means["count"]["none"].to_numpy(dtype=np.float64)
+    pairs = [
+        *((condition, "none") for condition in (EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS)),
+        (WITHOUT_MATCHED, EVERYWHERE),
+        (WITHOUT_OTHERS, EVERYWHERE),
+    ]
+    found: list[dict[str, Any]] = []
+    for condition, minus in pairs:
+        difference = (totals[condition] - totals[minus]).to_numpy(dtype=np.float64)
+        interval = mean_interval(
+            difference,
+            counts,
+            rng=settings.resampling.rng(),
+            level=settings.resampling.level,
+            n_resamples=settings.resampling.n_resamples,
+        )
+        found.append(
+            {
+                "condition": condition,
+                "minus": minus,
+                "estimate": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                "n": interval.n,
+            }
+        )
+    return pd.DataFrame(found)

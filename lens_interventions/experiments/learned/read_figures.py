@@ -1,0 +1,139 @@
+"""Figures of what was learned: one for each part of the reading."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ...plots.colours import LINES, PALETTES, colorscale
+from ...plots.labels import markup
+from ...plots.theme import template
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_HEADS = 16
+
+
+def ablation_figure(table: pd.DataFrame) -> "go.Figure":
+    """The change of the loss on random copies with the write everywhere, and not."""
+    import plotly.graph_objects as go
+
+    rows = table[table["minus"] == "none"]
+    figure = go.Figure(
+        go.Scatter(
+            x=rows["estimate"].tolist(),
+            y=rows["condition"].tolist(),
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": (rows["high"] - rows["estimate"]).tolist(),
+                "arrayminus": (rows["estimate"] - rows["low"]).tolist(),
+            },
+            mode="markers",
+            marker={"size": 10, "color": LINES[0]},
+            hovertemplate="%{y}<br>%{x:.3g}<extra></extra>",
+        )
+    )
+    figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
+    figure.update_layout(
+        **_layout("The write taken away where it holds what is due, change of loss on copies", 240),
+        xaxis={"title": {"text": "loss minus that without a patch, nats (below 0 is better)"}},
+        yaxis={"autorange": "reversed", "type": "category"},
+    )
+    figure.update_layout(margin={"l": 170})
+    return figure
+
+
+def directions_figure(table: pd.DataFrame) -> "go.Figure":
+    """Singular values, and on hover the tokens that each direction reads and writes."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for place, (seed, rows) in enumerate(table.groupby("seed", sort=True)):
+        texts = [
+            "<br>".join(
+                f"{'+' if row['sign'] > 0 else '−'} reads {markup(row['reads'])}<br>"
+                f"&nbsp; writes {markup(row['writes'])}"
+                for row in part.to_dict("records")
+            )
+            for _, part in rows.groupby("direction", sort=True)
+        ]
+        one = rows[rows["sign"] == 1]
+        figure.add_trace(
+            go.Scatter(
+                x=one["direction"].tolist(),
+                y=one["value"].tolist(),
+                mode="lines+markers",
+                line={"color": LINES[place % len(LINES)]},
+                name=f"seed {seed}",
+                customdata=texts,
+                hovertemplate="%{y:.3g}<br>%{customdata}<extra></extra>",
+            )
+        )
+    figure.update_layout(
+        **_layout("Singular values of the learned map", 380),
+        xaxis={"title": {"text": "direction"}, "dtick": 1},
+        yaxis={"title": {"text": "singular value"}, "rangemode": "tozero"},
+    )
+    return figure
+
+
+def attention_figure(table: pd.DataFrame) -> "go.Figure":
+    """The heads whose attention the write changes most, by kind of position."""
+    import plotly.graph_objects as go
+
+    table = table.assign(name=[f"{r['layer']}.{r['head']}" for r in table.to_dict("records")])
+    heads = list(dict.fromkeys(table["name"]))[:_HEADS]
+    kinds = list(dict.fromkeys(sorted(table["kind"])))
+    chosen = table[table["name"].isin(heads)].set_index(["name", "kind"])
+    changes = [[float(chosen.loc[(head, kind), "change"]) for kind in kinds] for head in heads]
+    hover = [
+        [
+            f"head {head}, {kind}<br>{chosen.loc[(head, kind), 'clean']:.3f} without, "
+            f"{chosen.loc[(head, kind), 'patched']:.3f} with the write"
+            for kind in kinds
+        ]
+        for head in heads
+    ]
+    largest = max((abs(value) for row in changes for value in row), default=0.0) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            x=kinds,
+            y=heads,
+            z=changes,
+            zmin=-largest,
+            zmax=largest,
+            colorscale=colorscale(PALETTES["difference-light"]),
+            text=[[f"{value:+.2f}" for value in row] for row in changes],
+            texttemplate="%{text}",
+            customdata=hover,
+            hovertemplate="%{customdata}<extra></extra>",
+            colorbar={"thickness": 10},
+            xgap=1,
+            ygap=1,
+        )
+    )
+    figure.update_layout(
+        **_layout(
+            "Change of attention from the second copy, the heads it changes most, "
+            "by what stands where they look",
+            140 + 26 * len(heads),
+        ),
+        yaxis={"autorange": "reversed", "type": "category", "title": {"text": "layer.head"}},
+    )
+    return figure
+
+
+def _layout(title: str, height: int) -> dict[str, Any]:
+    return {
+        "template": template("light"),
+        "title": {
+            "text": title,
+            "font": {"size": 15},
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+        },
+        "height": height,
+        "margin": {"l": 80, "r": 16, "t": 48, "b": 60},
+    }

@@ -1,0 +1,259 @@
+"""What units read off a learned write: its directions, the attention with it, the loss without."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...adapter import embedding, readout
+from ...learned_write import LearnedWrite
+from ...plots.labels import visible
+from ...teacher_forcing import teacher_forced_log_probs
+from ..copying.sequences import TokenSequence
+from ..settings import from_values
+from .reading import (
+    KINDS,
+    SingularDirections,
+    attention_by_kind,
+    identity_cosine,
+    learned_map,
+    matched_positions,
+    participation,
+    position_kinds,
+    singular_directions,
+    subspace_share,
+    token_cosines,
+)
+from .writes import read_write
+
+Values = Mapping[str, Any]
+
+EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS = (
+    "everywhere",
+    "not at matched tokens",
+    "not at as many others",
+)
+
+_TOP = 6
+# Prefixes that are run at a time while attention is read.
+_PREFIXES = 16
+
+
+def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
+    """The largest singular directions, and the tokens that they read and write.
+
+    `reads` are the tokens whose embeddings have the largest products with the input, `writes` the
+    model's top tokens for the output alone, through its final norm; each with the sign given.
+    """
+    learned, layer = _write(write), int(write["layer"])
+    matrix = learned_map(learned, layer)
+    every = singular_directions(matrix, len(matrix)).values
+    found = singular_directions(matrix, n)
+    table = _table(bridge, learned)
+    read = readout(bridge)
+    rows = []
+    for index in range(len(found.values)):
+        for sign in (1, -1):
+            scores = table.double() @ (sign * found.inputs[index])
+            logits = read(sign * found.outputs[index])
+            rows.append(
+                {
+                    "seed": int(write["seed"]),
+                    "direction": index,
+                    "value": float(found.values[index]),
+                    "share": _share(every, index),
+                    "sign": sign,
+                    "reads": _tokens(bridge, scores),
+                    "writes": _tokens(bridge, logits),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
+    """How near the map is to simple ones: rows of `quantity`, `value` and what `chance` gives."""
+    learned, layer = _write(write), int(write["layer"])
+    matrix = learned_map(learned, layer)
+    d_model = len(matrix)
+    rank = min(int(write["rank"]) or d_model, d_model)
+    found = singular_directions(matrix, n)
+    table = _table(bridge, learned).double()
+    unembedding = readout(bridge).weight.double()
+    written = table @ matrix
+    to_own_u, to_other_u = token_cosines(written, unembedding)
+    to_own_e, to_other_e = token_cosines(written, embedding(bridge).weight.double())
+    values = [
+        ("size of the map", float(matrix.norm()), 0.0),
+        ("directions that share the work", participation(_values(matrix)), float(rank)),
+        ("cosine to the identity", identity_cosine(matrix), 0.0),
+        ("the largest such cosine at this rank", (rank / d_model) ** 0.5, 0.0),
+        ("cosine of what is written to the token's unembedding", to_own_u, to_other_u),
+        ("cosine of what is written to the token's embedding", to_own_e, to_other_e),
+        *_subspaces(found, table, unembedding, max(d_model // 10, 1)),
+    ]
+    rows = [{"quantity": q, "value": v, "chance": c} for q, v, c in values]
+    return pd.DataFrame(rows).assign(seed=int(write["seed"]))
+
+
+def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
+    """Attention of the patched layer's heads and those above, by kind of position, while copying.
+
+    From each token of the second copy, in a run of its own in which every position before it is
+    patched, and in one without a patch; means over the tokens.
+    """
+    patch = _write(write).patch(seed=int(write["seed"]))
+    text = from_values(TokenSequence, sequence)
+    tokens = torch.tensor(text.tokens, device=bridge.cfg.device)
+    ends = range(len(tokens) - text.copied + 1, len(tokens))
+    layers = range(patch.layers[0], int(bridge.cfg.n_layers))
+    sums = {name: [torch.zeros(0)] * len(layers) for name in ("clean", "patched")}
+    for start in range(0, len(ends), _PREFIXES):
+        lengths = torch.tensor(ends[start : start + _PREFIXES], device=tokens.device)
+        prefixes = tokens[: int(lengths.max())].expand(len(lengths), -1)
+        mask = torch.arange(prefixes.shape[1], device=tokens.device) < lengths[:, None]
+        seeds = torch.full((len(lengths),), text.number)
+        hooks = patch.fwd_hooks(bridge, prefixes, attention_mask=mask, text_seeds=seeds)
+        for name, used in (("clean", []), ("patched", hooks)):
+            read = _last_patterns(bridge, prefixes, lengths, layers, used)
+            for index, pattern in enumerate(read):
+                added = _summed_by_kind(pattern, tokens, lengths)
+                known = sums[name][index]
+                sums[name][index] = added if known.numel() == 0 else known + added
+    rows = []
+    for index, layer in enumerate(layers):
+        clean, patched = (sums[name][index] / len(ends) for name in ("clean", "patched"))
+        for head in range(len(clean)):
+            for number, kind in enumerate(KINDS):
+                rows.append(
+                    {
+                        "seed": int(write["seed"]),
+                        "sequence": text.number,
+                        "layer": layer,
+                        "head": head,
+                        "kind": kind,
+                        "clean": float(clean[head, number]),
+                        "patched": float(patched[head, number]),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
+    """Loss on the second copy, its first token left out, with the write taken away here or there.
+
+    Conditions: "none", everywhere, not at the positions whose pair comes again, and not at as many
+    of the others, the last ones.
+    """
+    learned, seed = _write(write), int(write["seed"])
+    text = from_values(TokenSequence, sequence)
+    tokens = torch.tensor([text.tokens], device=bridge.cfg.device)
+    every = range(tokens.shape[1])
+    matched = set(matched_positions(tokens[0]))
+    others = [i for i in every if i not in matched][-len(matched) - 1 : -1]
+    kept = {
+        EVERYWHERE: set(every),
+        WITHOUT_MATCHED: set(every) - matched,
+        WITHOUT_OTHERS: set(every) - set(others),
+    }
+    patches = [learned.patch(seed=seed, positions=tuple(sorted(p))) for p in kept.values()]
+    log_probs = teacher_forced_log_probs(
+        bridge, tokens, [None, *patches], text_seeds=torch.tensor([text.number])
+    )
+    losses = -log_probs[:, 0, 1 - text.copied :].double().sum(-1)
+    return pd.DataFrame(
+        [
+            {
+                "seed": seed,
+                "sequence": text.number,
+                "cluster": text.cluster,
+                "condition": condition,
+                "total": float(loss),
+                "count": text.copied - 1,
+            }
+            for condition, loss in zip(("none", *kept), losses, strict=True)
+        ]
+    )
+
+
+def shows_attention(bridge: TransformerBridge, layer: int) -> bool:
+    """Whether the model's attention can be read from a layer up."""
+    layers = range(layer, int(bridge.cfg.n_layers))
+    return all(f"blocks.{i}.attn.hook_pattern" in bridge.hook_dict for i in layers)
+
+
+def _last_patterns(
+    bridge: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    lengths: Int[Tensor, " batch"],
+    layers: range,
+    hooks: list[Any],
+) -> list[Float[Tensor, "batch head pos"]]:
+    """The attention of each text's last token, layer by layer."""
+    kept: dict[int, Tensor] = {}
+    rows = torch.arange(len(tokens), device=tokens.device)
+
+    def keep(pattern: Tensor, hook: HookPoint) -> None:
+        kept[hook.layer()] = pattern[rows, :, lengths - 1].float()
+
+    places = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in layers]
+    with bridge.hooks(fwd_hooks=[*hooks, *places]):
+        bridge(tokens, return_type=None)
+    return [kept[layer] for layer in layers]
+
+
+def _summed_by_kind(
+    pattern: Float[Tensor, "batch head pos"],
+    tokens: Int[Tensor, " pos"],
+    lengths: Int[Tensor, " batch"],
+) -> Float[Tensor, "head kind"]:
+    parts = [
+        attention_by_kind(rows[:, :length], position_kinds(tokens[:length]))
+        for rows, length in zip(pattern, lengths.tolist(), strict=True)
+    ]
+    return torch.stack(parts).sum(0)
+
+
+def _subspaces(
+    found: SingularDirections, table: Tensor, unembedding: Tensor, n: int
+) -> list[tuple[str, float, float]]:
+    d_model = found.inputs.shape[1]
+    return [
+        (
+            f"share of the {side} in the first {n} principal axes of {name}",
+            subspace_share(directions, rows, n),
+            n / d_model,
+        )
+        for side, directions in (("inputs", found.inputs), ("outputs", found.outputs))
+        for name, rows in (("the embedding", table), ("the unembedding", unembedding))
+    ]
+
+
+def _write(values: Values) -> LearnedWrite:
+    return read_write(base64.b64decode(values["write"]))
+
+
+def _table(bridge: TransformerBridge, write: LearnedWrite) -> Float[Tensor, "d_vocab d_model"]:
+    """The vectors that the map reads."""
+    return embedding(bridge).weight if write.embedding == "W_E" else readout(bridge).weight
+
+
+def _values(matrix: Float[Tensor, "d_model d_model"]) -> Float[Tensor, " direction"]:
+    return torch.linalg.svdvals(matrix)
+
+
+def _share(values: Float[Tensor, " direction"], index: int) -> float:
+    total = float(values.square().sum())
+    return float(values[index].square()) / total if total else 0.0
+
+
+def _tokens(bridge: TransformerBridge, scores: Float[Tensor, " d_vocab"]) -> str:
+    ids = scores.topk(min(_TOP, len(scores))).indices.tolist()
+    if bridge.tokenizer is None:
+        return " ".join(map(str, ids))
+    return " ".join(visible(bridge.tokenizer.decode([i])) for i in ids)

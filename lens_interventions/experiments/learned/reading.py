@@ -1,0 +1,140 @@
+"""What a learned map is, and what it does: pure functions of tensors.
+
+A map `M` takes an embedding `e`, a row, to what is written, `e M`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...behaviour import pair_distance
+from ...learned_write import LearnedWrite
+
+KINDS = ("first", "itself", "earlier occurrence", "after one", "before one", "other")
+"""Kinds of positions that the last one of a text may attend to, see `position_kinds`."""
+
+
+@dataclass(frozen=True)
+class SingularDirections:
+    """`M` as a sum of `value * outer(input, output)`, the largest first.
+
+    Attributes:
+        values: `[direction]`.
+        inputs: `[direction, d_model]`, unit vectors that an embedding is read by.
+        outputs: `[direction, d_model]`, unit vectors that are written then.
+    """
+
+    values: Float[Tensor, " direction"]
+    inputs: Float[Tensor, "direction d_model"]
+    outputs: Float[Tensor, "direction d_model"]
+
+
+def learned_map(write: LearnedWrite, layer: int) -> Float[Tensor, "d_model d_model"]:
+    """`M` of a layer in float64.
+
+    Raises `ValueError` for a write that has none, a bias alone.
+    """
+    if write.up is None:
+        raise ValueError("the write has no map: it was trained with the source 'constant'")
+    index = write.layers.index(layer)
+    up = write.up[index].detach().double()
+    return up if write.down is None else write.down[index].detach().double() @ up
+
+
+def singular_directions(matrix: Float[Tensor, "d_model d_model"], n: int) -> SingularDirections:
+    """The first `n` of them. Signs are arbitrary: a direction and its negative are one."""
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    return SingularDirections(values[:n], left.T[:n], right[:n])
+
+
+def participation(values: Float[Tensor, " direction"]) -> float:
+    """How many directions share the work: `(sum s^2)^2 / sum s^4`, from 1 to their number.
+
+    0 for a map of zeros.
+    """
+    squares = values.square()
+    return float(squares.sum().square() / squares.square().sum()) if squares.any() else 0.0
+
+
+def identity_cosine(matrix: Float[Tensor, "d_model d_model"]) -> float:
+    """Cosine of `M` to the identity, `tr M / (|M| sqrt(d))`: 1 for any positive multiple of it.
+
+    A map of rank k cannot exceed `sqrt(k / d)`, which a projection reaches. 0 for a map of zeros.
+    """
+    size = matrix.norm()
+    return float(matrix.trace() / (size * len(matrix) ** 0.5)) if size > 0 else 0.0
+
+
+def token_cosines(
+    written: Float[Tensor, "token d_model"], vectors: Float[Tensor, "token d_model"]
+) -> tuple[float, float]:
+    """Mean cosine of what is written for a token to its own vector, and to another token's.
+
+    The mean over tokens is taken off both first: what all tokens have in common tells none from
+    another. A row of zeros counts as 0.
+    """
+    one, other = (
+        torch.nn.functional.normalize(rows - rows.mean(0), dim=-1) for rows in (written, vectors)
+    )
+    own = (one * other).sum(-1).mean()
+    return float(own), float((one * other.roll(1, 0)).sum(-1).mean())
+
+
+def subspace_share(
+    directions: Float[Tensor, "direction d_model"], rows: Float[Tensor, "token d_model"], n: int
+) -> float:
+    """How much of some unit vectors lies in the span of the first `n` principal axes of the rows.
+
+    The mean of squared lengths of the projections, 0 to 1; `n / d_model` by chance.
+    """
+    centred = rows - rows.mean(0)
+    _, axes = torch.linalg.eigh(centred.T @ centred)
+    return float((directions @ axes[:, -n:]).square().sum(-1).mean())
+
+
+def position_kinds(tokens: Int[Tensor, " pos"]) -> list[str]:
+    """What each position is to the last one, whose token is `x[t]`; the first that applies.
+
+    - "first": position 0
+    - "itself": position t
+    - "earlier occurrence": holds `x[t]`. A patch of the true token wrote there what followed then.
+    - "after one": follows an earlier occurrence. An induction head attends there.
+    - "before one": precedes one. A patch of the true token wrote `x[t]` there.
+    - "other"
+    """
+    ids = tokens.tolist()
+    last = len(ids) - 1
+    earlier = {i for i in range(last) if ids[i] == ids[last]}
+
+    def kind(i: int) -> str:
+        if i == 0:
+            return "first"
+        if i == last:
+            return "itself"
+        if i in earlier:
+            return "earlier occurrence"
+        if i - 1 in earlier:
+            return "after one"
+        return "before one" if i + 1 in earlier else "other"
+
+    return [kind(i) for i in range(len(ids))]
+
+
+def attention_by_kind(
+    pattern: Float[Tensor, "head pos"], kinds: list[str]
+) -> Float[Tensor, "head kind"]:
+    """Each head's attention from the last position, summed over positions of a kind of `KINDS`."""
+    which = torch.tensor([KINDS.index(kind) for kind in kinds], device=pattern.device)
+    return pattern.new_zeros(len(pattern), len(KINDS)).index_add(1, which, pattern)
+
+
+def matched_positions(tokens: Int[Tensor, " pos"]) -> list[int]:
+    """Positions whose pair, `x[k]` and `x[k + 1]`, comes again: a patch wrote there what is due.
+
+    Of several earlier occurrences of a pair the last one.
+    """
+    back = pair_distance(tokens[None])[0]
+    here = torch.arange(len(tokens), device=tokens.device)
+    return sorted(set((here - back)[back > 0].tolist()))

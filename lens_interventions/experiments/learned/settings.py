@@ -1,0 +1,139 @@
+"""What a run of the experiment with learned writes trains and measures."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ...training_options import TrainingOptions
+from ..contrasts import Resampling
+from ..copying.settings import CopyingSettings
+
+Preset = Literal["quick", "full"]
+
+CONTROLS = ("current", "guess", "shuffled", "random", "constant")
+"""Sources that are trained as the true one is, and carry no news of the next token."""
+
+SOURCES = ("true", *CONTROLS)
+
+
+@dataclass(frozen=True)
+class LearnedSettings:
+    """Settings of the experiment; `LearnedSettings.preset` makes them.
+
+    Attributes:
+        layer: where the writes of the main comparison are trained.
+        rank: of their maps; None for full ones.
+        seeds: of the trainings; every source is trained once with each.
+        steps: of each training.
+        options: of each training; patience is None, so that all make the same steps.
+        corpus: what is trained on, named as in `CopyingSettings.texts`, without the documents that
+            are measured.
+        material: what is measured, and with which halves; the settings of the copying experiment,
+            of which the grid and the patch are not read. Its texts may name "python_code".
+        sweep_layers: layers to train at beside the main one; none for no sweeps.
+        sweep_ranks: ranks to train at the best of the layers, on the selection half.
+        sweep_steps: of each training of the sweeps.
+        sweep_controls: which controls the sweeps train beside the true source.
+        sweep_seed: of the trainings of the sweeps.
+        read_sequences: how many sequences of random tokens, said twice, the attention is read on.
+        directions: how many singular directions of the learned map are read.
+    """
+
+    layer: int
+    rank: int | None = 64
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 150
+    options: TrainingOptions = field(
+        default_factory=lambda: TrainingOptions(
+            window=128, batch_size=6, patience=None, held_out_windows=16
+        )
+    )
+    corpus: str = "python_reference"
+    material: CopyingSettings = field(
+        default_factory=lambda: CopyingSettings(
+            layers=(0,),
+            strengths=(1.0,),
+            induction_sequences=(24, 64),
+            template_words=(1, 2),
+            texts=("prose", "python_reference", "python_code"),
+            documents=(10, 20),
+            batch=4,
+        )
+    )
+    sweep_layers: tuple[int, ...] = ()
+    sweep_ranks: tuple[int, ...] = ()
+    sweep_steps: int = 50
+    sweep_controls: tuple[str, ...] = ("current",)
+    sweep_seed: int = 0
+    read_sequences: int = 8
+    directions: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be one or more different numbers, got {self.seeds}")
+        if self.options.patience is not None:
+            raise ValueError(
+                f"patience is {self.options.patience}: trainings that are compared make the same "
+                "steps, so it must be None"
+            )
+        if self.read_sequences < 1 or self.directions < 1:
+            raise ValueError(
+                "read_sequences and directions must be at least 1, got "
+                f"{self.read_sequences} and {self.directions}"
+            )
+        unknown = sorted(set(self.sweep_controls) - set(CONTROLS))
+        if unknown or not self.sweep_controls:
+            raise ValueError(
+                f"sweep_controls must be some of {', '.join(CONTROLS)}; got {self.sweep_controls}"
+            )
+        if self.sweep_ranks and not self.sweep_layers:
+            raise ValueError("ranks are swept at the best of sweep_layers: give those too")
+
+    @property
+    def resampling(self) -> Resampling:
+        """Of the intervals and p-values."""
+        return self.material.resampling
+
+    @classmethod
+    def preset(cls, name: Preset, n_layers: int) -> "LearnedSettings":
+        """Settings for a model of `n_layers` layers.
+
+        The layer is the one at 0.73 of the depth. Neither preset has sweeps; `with_sweeps` adds
+        them.
+
+        Raises `ValueError` for another name.
+        """
+        layer = min(round(0.73 * n_layers), n_layers - 1)
+        if name == "full":
+            return cls(layer=layer)
+        if name != "quick":
+            raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")
+        full = cls(layer=layer)
+        return replace(
+            full,
+            rank=16,
+            seeds=(0,),
+            steps=10,
+            options=replace(
+                full.options, window=64, batch_size=4, evaluate_every=10, held_out_windows=4
+            ),
+            material=replace(
+                full.material,
+                induction_sequences=(4, 8),
+                template_words=(1, 1),
+                documents=(4, 6),
+                document_tokens=64,
+            ),
+            read_sequences=1,
+        )
+
+    def with_sweeps(self, n_layers: int) -> "LearnedSettings":
+        """The same with a coarse sweep over layers, and one over ranks at the best of them."""
+        layers = {
+            min(round(part * n_layers), n_layers - 1) for part in (0.4, 0.6, 0.73, 0.83, 0.93)
+        }
+        return replace(
+            self,
+            sweep_layers=tuple(sorted(layers)),
+            sweep_ranks=(4, 16, 64, 256),
+            sweep_steps=max(self.steps // 3, 1),
+        )

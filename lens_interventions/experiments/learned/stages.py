@@ -1,0 +1,276 @@
+"""The stages: train and measure every source; sweep layers, then ranks; read the result.
+
+The best control is chosen on the selection half, and so are the best of the layers and the best of
+the ranks; the numbers reported are those of the report half.
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..conditions import Arm
+from ..contrasts import Measure, totals_of
+from ..copying.sequences import REPORT, SELECTION, TokenSequence
+from ..results import Tables
+from ..run import Stage
+from ..units import Unit
+from .read_units import (
+    measure_ablation,
+    measure_attention,
+    measure_directions,
+    measure_geometry,
+    shows_attention,
+)
+from .settings import SOURCES, LearnedSettings
+from .texts import measured_sequences, training_texts
+from .units import measure_training, measure_writes, over_seeds
+from .writes import TABLE, Training, write_text, written
+
+_COPIES = Measure("loss")
+
+
+def stages(settings: LearnedSettings) -> dict[str, Stage]:
+    """By name, in order; those of the sweeps only if there are any."""
+    swept: dict[str, Stage] = {}
+    if settings.sweep_layers:
+        swept |= {"training, layers": train_layers, "layers": measure_layers}
+    if settings.sweep_ranks:
+        swept |= {"training, ranks": train_ranks, "ranks": measure_ranks}
+    if swept:
+        swept["best of the sweeps"] = measure_best
+    return {"training": train, "measures": measure, **swept, "reading": read}
+
+
+def main_trainings(settings: LearnedSettings) -> list[Training]:
+    """Every source with every seed."""
+    return [
+        Training(source, settings.layer, settings.rank, settings.steps, seed)
+        for seed in settings.seeds
+        for source in SOURCES
+    ]
+
+
+def layer_trainings(settings: LearnedSettings) -> list[Training]:
+    """Of the sweep over layers."""
+    return [
+        Training(source, layer, settings.rank, settings.sweep_steps, settings.sweep_seed)
+        for layer in settings.sweep_layers
+        for source in ("true", *settings.sweep_controls)
+    ]
+
+
+def rank_trainings(settings: LearnedSettings, layer: int) -> list[Training]:
+    """Of the sweep over ranks at a layer."""
+    return [
+        Training(source, layer, rank, settings.sweep_steps, settings.sweep_seed)
+        for rank in settings.sweep_ranks
+        for source in ("true", *settings.sweep_controls)
+    ]
+
+
+def best_training(settings: LearnedSettings, rows: Tables, of: Sequence[Training]) -> Training:
+    """The training with the true source that beats its best control by most on the copies.
+
+    On the selection half of the random tokens said twice.
+    """
+    totals = totals_of(over_seeds(rows["induction"]), _COPIES, SELECTION)
+
+    def advantage(training: Training) -> float:
+        arm = training.arm
+        controls = [
+            totals.mean(Arm(source, arm.layer, arm.strength, arm.mode))
+            for source in settings.sweep_controls
+        ]
+        return min(controls) - totals.mean(arm)
+
+    return max((training for training in of if training.source == "true"), key=advantage)
+
+
+def best_layer(settings: LearnedSettings, rows: Tables) -> int:
+    """Chosen by `best_training` among the layers."""
+    return best_training(settings, rows, layer_trainings(settings)).layer
+
+
+def best_of_sweeps(settings: LearnedSettings, rows: Tables) -> Training:
+    """Chosen by `best_training` among the ranks at the best layer, or among the layers."""
+    if settings.sweep_ranks:
+        of = rank_trainings(settings, best_layer(settings, rows))
+        return best_training(settings, rows, of)
+    return best_training(settings, rows, layer_trainings(settings))
+
+
+def train(bridge: TransformerBridge, settings: LearnedSettings, _rows: Tables) -> list[Unit]:
+    """The trainings of the main comparison."""
+    return _training_units(bridge, settings, main_trainings(settings))
+
+
+def measure(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
+    """All material under every source, both halves."""
+    trainings = main_trainings(settings)
+    tables = ("induction", "templates", "text")
+    return [
+        unit
+        for half in (SELECTION, REPORT)
+        for unit in _measure_units(bridge, settings, rows, trainings, half, "main", tables)
+    ]
+
+
+def train_layers(bridge: TransformerBridge, settings: LearnedSettings, _rows: Tables) -> list[Unit]:
+    """Fewer steps at other layers."""
+    return _training_units(bridge, settings, _new(layer_trainings(settings), settings))
+
+
+def measure_layers(
+    bridge: TransformerBridge, settings: LearnedSettings, rows: Tables
+) -> list[Unit]:
+    """The selection half under what the sweep over layers trained."""
+    new = _new(layer_trainings(settings), settings)
+    return _measure_units(bridge, settings, rows, new, SELECTION, "layers", _SWEPT)
+
+
+def train_ranks(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
+    """Other ranks at the best layer."""
+    trainings = rank_trainings(settings, best_layer(settings, rows))
+    return _training_units(bridge, settings, _new(trainings, settings, layers=True))
+
+
+def measure_ranks(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
+    """The selection half under what the sweep over ranks trained."""
+    trainings = rank_trainings(settings, best_layer(settings, rows))
+    new = _new(trainings, settings, layers=True)
+    return _measure_units(bridge, settings, rows, new, SELECTION, "ranks", _SWEPT)
+
+
+def measure_best(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
+    """The report half under the best of the sweeps and its controls."""
+    best = best_of_sweeps(settings, rows)
+    trainings = [
+        Training(source, best.layer, best.rank, best.steps, best.seed)
+        for source in ("true", *settings.sweep_controls)
+    ]
+    new = _new(trainings, settings)
+    return _measure_units(bridge, settings, rows, new, REPORT, "best", _SWEPT)
+
+
+def read(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
+    """What the true source's writes are and do, those of the main comparison."""
+    sequences = measured_sequences(bridge, settings)["induction"]
+    texts = [text for text in sequences if text.half == REPORT][: settings.read_sequences]
+    writes = written(rows[TABLE])
+    on_texts: dict[str, Callable[..., pd.DataFrame]] = {"ablation": measure_ablation}
+    if shows_attention(bridge, settings.layer):
+        on_texts["attention"] = measure_attention
+    else:
+        warnings.warn(
+            f"{bridge.cfg.architecture} does not show its attention: that part of the reading is "
+            "left out",
+            stacklevel=2,
+        )
+    units = []
+    for training in main_trainings(settings):
+        if training.source != "true":
+            continue
+        write = _parameters([training], writes)[training.name]
+        name = f"seed-{training.seed}"
+        of_map = {"write": write, "n": settings.directions}
+        units += [
+            Unit("directions", name, measure_directions, of_map),
+            Unit("geometry", name, measure_geometry, of_map),
+        ]
+        units += [
+            Unit(
+                table,
+                f"{name}-{text.number:03}",
+                function,
+                {"write": write, "sequence": text.values()},
+            )
+            for table, function in on_texts.items()
+            for text in texts
+        ]
+    return units
+
+
+# Sweeps leave out the templates, of which it takes many to tell anything.
+_SWEPT = ("induction", "text")
+
+
+def _new(
+    trainings: Sequence[Training], settings: LearnedSettings, *, layers: bool = False
+) -> list[Training]:
+    """Those that are not among the main ones, nor with `layers` in the sweep over layers."""
+    known = {*main_trainings(settings), *(layer_trainings(settings) if layers else ())}
+    return [training for training in trainings if training not in known]
+
+
+def _training_units(
+    bridge: TransformerBridge, settings: LearnedSettings, trainings: Sequence[Training]
+) -> list[Unit]:
+    texts = training_texts(bridge, settings, measured_sequences(bridge, settings)["text"])
+    return [
+        Unit(
+            TABLE,
+            training.name,
+            measure_training,
+            {
+                "training": training.columns(),
+                "texts": texts,
+                "options": asdict(settings.options),
+            },
+        )
+        for training in trainings
+    ]
+
+
+def _measure_units(
+    bridge: TransformerBridge,
+    settings: LearnedSettings,
+    rows: Tables,
+    trainings: Sequence[Training],
+    half: str,
+    name: str,
+    tables: Iterable[str],
+) -> list[Unit]:
+    if not trainings:
+        return []
+    material = settings.material
+    writes = _parameters(trainings, written(rows[TABLE]))
+    sequences = measured_sequences(bridge, settings)
+    units = []
+    for table in tables:
+        texts = [text for text in sequences[table] if text.half == half]
+        # Texts of one length side by side: the shorter ones of a batch are padded.
+        texts.sort(key=lambda text: (len(text.tokens), text.number))
+        for index, batch in enumerate(_batched(texts, material.batch)):
+            parameters: dict[str, Any] = {
+                "table": table,
+                "writes": writes,
+                "sequences": [text.values() for text in batch],
+            }
+            if table == "text":
+                parameters |= {
+                    "edges": list(material.surprisal_edges),
+                    "surprising": material.surprising,
+                    "recent": material.recent,
+                }
+            units.append(Unit(table, f"{name}-{half}-{index:03}", measure_writes, parameters))
+    return units
+
+
+def _parameters(
+    trainings: Sequence[Training], writes: Mapping[Training, bytes]
+) -> dict[str, dict[str, Any]]:
+    return {
+        training.name: {**training.columns(), "write": write_text(writes[training])}
+        for training in trainings
+    }
+
+
+def _batched(texts: Iterable[TokenSequence], size: int) -> Iterable[list[TokenSequence]]:
+    iterator = iter(texts)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,84 @@
+"""Tables of the sweeps: the true source against its best control by layer and by rank."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from ..conditions import NO_PATCH, Arm
+from ..contrasts import Measure, Totals, contrast, totals_of
+from ..copying.sequences import REPORT, SELECTION
+from ..results import Tables
+from .settings import LearnedSettings
+from .stages import best_layer, best_of_sweeps, layer_trainings, rank_trainings
+from .writes import Training
+
+_MATERIALS = {"random copies": "induction", "text": "text"}
+
+
+def sweep_tables(settings: LearnedSettings, rows: Tables) -> dict[str, pd.DataFrame]:
+    """ "layers" and "ranks" on the selection half and "best" on the report half.
+
+    Only those that were swept; `rows` are means over seeds.
+    """
+    tables = {}
+    if settings.sweep_layers:
+        tables["layers"] = _swept(settings, rows, layer_trainings(settings), SELECTION)
+    if settings.sweep_ranks:
+        trainings = rank_trainings(settings, best_layer(settings, rows))
+        tables["ranks"] = _swept(settings, rows, trainings, SELECTION)
+    if settings.sweep_layers:
+        tables["best"] = _swept(settings, rows, [best_of_sweeps(settings, rows)], REPORT)
+    return tables
+
+
+def _swept(
+    settings: LearnedSettings, rows: Tables, trainings: Sequence[Training], half: str
+) -> pd.DataFrame:
+    """The true source minus none, its best control minus none, and the one minus the other.
+
+    The control is the one of the sweep that does best on the selection half.
+    """
+    found = []
+    for material, table in _MATERIALS.items():
+        totals = _totals(rows, table, half)
+        selecting = _totals(rows, table, SELECTION)
+        for training in trainings:
+            if training.source != "true":
+                continue
+            arm = training.arm
+            controls = [replace(arm, source=source) for source in settings.sweep_controls]
+            control = min(controls, key=selecting.mean)
+            for one, other in ((arm, control), (arm, NO_PATCH), (control, NO_PATCH)):
+                found.append(
+                    {
+                        "material": material,
+                        "half": half,
+                        "layer": training.layer,
+                        "rank": training.rank or 0,
+                        "steps": training.steps,
+                        **_row(settings, totals, one, other),
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def _totals(rows: Tables, table: str, half: str) -> Totals:
+    found = rows[table]
+    if table == "text":
+        found = found[found["category"].str.split().str[-1].isin(["copyable", "other"])]
+    return totals_of(found, Measure("loss"), half)
+
+
+def _row(settings: LearnedSettings, totals: Totals, arm: Arm, reference: Arm) -> dict:
+    compared = contrast(totals, arm, reference, settings.resampling)
+    interval = compared.interval
+    return {
+        "source": arm.source,
+        "minus": reference.source,
+        "estimate": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.n,
+        "p_value": compared.p_value,
+    }

@@ -1,0 +1,97 @@
+"""What units do: train one write, or measure sequences under some."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...affine import fingerprint
+from ...patch_training import train_patch
+from ...training_options import TrainingOptions
+from ...training_windows import ResidualStore
+from ..conditions import ARM_COLUMNS, NO_PATCH
+from ..copying.measures import measure_induction, measure_templates, measure_text
+from ..settings import from_values
+from .writes import LearnedPatches, Training, parse_writes, write_bytes
+
+Values = Mapping[str, Any]
+
+NO_SEED = -1
+"""The seed of rows without a patch."""
+
+_MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
+    "induction": measure_induction,
+    "templates": functools.partial(measure_templates, ranks=False),
+    "text": measure_text,
+}
+
+
+def measure_training(
+    bridge: TransformerBridge, training: Values, texts: Sequence[Sequence[int]], options: Values
+) -> pd.DataFrame:
+    """Train a write: a row for each step and each evaluation, and one for what was learned.
+
+    `kind` is "step", "held-out" or "write"; losses are nats per token; `write` is a file's bytes.
+    """
+    made = Training.from_columns(training)
+    result = train_patch(
+        bridge,
+        [list(text) for text in texts],
+        layer=made.layer,
+        rank=made.rank,
+        source=made.source,  # type: ignore[arg-type]
+        steps=made.steps,
+        seed=made.seed,
+        options=from_values(TrainingOptions, options),
+        store=_store(fingerprint(bridge), made.layer),
+        progress=False,
+    )
+    last = {"step": result.settings["best_step"], "write": write_bytes(result.write)}
+    rows = pd.concat(
+        [
+            result.curve.assign(kind="step"),
+            result.held_out.assign(kind="held-out"),
+            pd.DataFrame([{**last, "kind": "write"}]),
+        ],
+        ignore_index=True,
+    )
+    return rows.assign(**made.columns())
+
+
+def measure_writes(
+    bridge: TransformerBridge, table: str, writes: Mapping[str, Values], **parameters: Any
+) -> pd.DataFrame:
+    """A table of the copying experiment, without a patch and with each write at strength 1.
+
+    The arm's columns are those of `Training.arm`, and `seed` is that of the training.
+    """
+    patches = LearnedPatches(writes=parse_writes(writes))
+    trainings = {training.own_arm: training for training in patches.writes or {}}
+    arms = [NO_PATCH.columns(), *(arm.columns() for arm in trainings)]
+    rows = _MEASURES[table](bridge, arms=arms, patch=patches, **parameters)
+    seeds = {arm.mode: training.seed for arm, training in trainings.items()}
+    modes = {arm.mode: training.mode for arm, training in trainings.items()}
+    return rows.assign(
+        seed=rows["mode"].map(seeds).fillna(NO_SEED).astype(int),
+        mode=rows["mode"].replace(modes),
+    )
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `measure_writes` with the mean over seeds for each arm, sequence and category."""
+    keys = ["half", "sequence", "cluster", *ARM_COLUMNS, "measure", "category"]
+    grouped = rows.groupby(keys, sort=False)
+    return grouped.agg(total=("total", "mean"), count=("count", "first")).reset_index()
+
+
+def forget_residuals() -> None:
+    """Free what trainings in this process share."""
+    _store.cache_clear()
+
+
+@functools.lru_cache(maxsize=1)
+def _store(_weights: str, _layer: int) -> ResidualStore:
+    # Trainings at one layer come one after the other; more than one layer's is too much to keep.
+    return ResidualStore()

@@ -1,0 +1,135 @@
+"""Trainings, and the writes that came of them, as rows and parameters can hold them."""
+
+import base64
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...intervention import NextTokenPatch
+from ...learned_write import LearnedWrite
+from ..conditions import NO_PATCH, Arm, PatchSettings
+from ..run_directory import RunDirectoryError, read_tables
+
+TABLE = "training"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training.
+
+    Attributes:
+        source: what the write was trained with.
+        layer: where.
+        rank: of the map, None for a full one.
+        steps: how many.
+        seed: of its start, the order of the text and random sources.
+    """
+
+    source: str
+    layer: int
+    rank: int | None
+    steps: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Different for different trainings, and fit for a file."""
+        rank = "full" if self.rank is None else f"rank{self.rank}"
+        return f"{self.source}-layer{self.layer}-{rank}-{self.steps}steps-seed{self.seed}"
+
+    @property
+    def mode(self) -> str:
+        """What trainings with other seeds have in common beside source and layer."""
+        rank = "full rank" if self.rank is None else f"rank {self.rank}"
+        return f"{rank}, {self.steps} steps"
+
+    @property
+    def arm(self) -> Arm:
+        """The condition, whatever the seed."""
+        return Arm(self.source, self.layer, 1.0, self.mode)
+
+    @property
+    def own_arm(self) -> Arm:
+        """The condition with this seed."""
+        return Arm(self.source, self.layer, 1.0, f"{self.mode}, seed {self.seed}")
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of a row; a full rank is 0."""
+        return {**asdict(self), "rank": self.rank or 0}
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[Any, Any]) -> "Training":
+        """What `columns` was made of."""
+        layer, rank, steps, seed = (int(columns[c]) for c in ("layer", "rank", "steps", "seed"))
+        return cls(str(columns["source"]), layer, rank or None, steps, seed)
+
+
+@dataclass(frozen=True)
+class LearnedPatches(PatchSettings):
+    """The patches of arms that stand for trainings.
+
+    Attributes:
+        writes: what was learned in each training.
+    """
+
+    writes: Mapping[Training, LearnedWrite] | None = None
+
+    def patch(self, arm: Arm, length: int) -> NextTokenPatch | None:  # noqa: ARG002
+        """The patch that was trained, whatever the length; its random draws are the seed's."""
+        if arm == NO_PATCH:
+            return None
+        by_arm = {training.own_arm: training for training in self.writes or {}}
+        training = by_arm[arm]
+        return (self.writes or {})[training].patch(seed=training.seed)
+
+
+def write_bytes(write: LearnedWrite) -> bytes:
+    """The file that `LearnedWrite.save` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "write"
+        write.save(file)
+        return file.read_bytes()
+
+
+def read_write(data: bytes) -> LearnedWrite:
+    """What `write_bytes` was given, in float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "write"
+        file.write_bytes(data)
+        return LearnedWrite.load(file)
+
+
+def write_text(data: bytes) -> str:
+    """Bytes as a parameter of a unit, so that whoever measures it needs nothing else."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def parse_writes(writes: Mapping[str, Mapping[str, Any]]) -> dict[Training, LearnedWrite]:
+    """Trainings and their writes from parameters, `{name: {**columns, "write": text}}`."""
+    return {
+        Training.from_columns(values): read_write(base64.b64decode(values["write"]))
+        for values in writes.values()
+    }
+
+
+def written(rows: pd.DataFrame) -> dict[Training, bytes]:
+    """The file of every training in the table of trainings."""
+    kept = rows[rows["kind"] == "write"]
+    return {Training.from_columns(row): bytes(row["write"]) for row in kept.to_dict("records")}
+
+
+def trained_writes(directory: str | Path) -> dict[Training, LearnedWrite]:
+    """The writes of a run with learned writes, finished or not, by how they were trained.
+
+    `write.patch()` of any is a `NextTokenPatch` for `generate` and the rest of the library.
+
+    Raises `RunDirectoryError` for a directory that has none.
+    """
+    tables = read_tables(Path(directory))
+    if TABLE not in tables:
+        raise RunDirectoryError(f"{directory} holds no trained writes")
+    return {training: read_write(data) for training, data in written(tables[TABLE]).items()}
