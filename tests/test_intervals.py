@@ -254,9 +254,7 @@ def test_verdicts(low, high, outcome):
 
 def test_verdicts_read_as_sentences():
     null = verdict(interval(-0.04, 0.04), smallest_effect=0.05, lower_is_better=True, units="nats")
-    assert str(null) == (
-        "no effect larger than 0.05 nats: 0 [-0.04, 0.04] (95% BCa, n = 64), nats"
-    )
+    assert str(null) == ("no effect larger than 0.05 nats: 0 [-0.04, 0.04] (95% BCa, n = 64), nats")
     helps = verdict(interval(0.1, 0.2), smallest_effect=0.05, lower_is_better=False)
     assert str(helps).startswith("helps: 0.15 [")
     with pytest.raises(ValueError, match="positive"):
