@@ -111,12 +111,12 @@ def _slice(full: Result) -> Any:
             document_tokens=96,
         )
     conditions = full.tables["conditions"]
-    cell = conditions[conditions["family"] == "controls"].iloc[0]
+    patched = conditions[conditions["family"] == "controls"].iloc[0]
     return replace(
         from_values(LoopsSettings, full.settings),
-        layers=(int(cell["layer"]),),
-        strengths=(float(cell["strength"]),),
-        modes=(str(cell["mode"]),),
+        layers=(int(patched["layer"]),),
+        strengths=(float(patched["strength"]),),
+        modes=(str(patched["mode"]),),
         prompts=8,
         new_tokens=64,
         search_prompts=1,
