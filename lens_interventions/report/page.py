@@ -28,7 +28,7 @@ are those of the other half. Intervals resample texts, prompts, passages or word
 Significance over a grid is by sign flips and Holm's correction. No arm samples under a penalty
 unless the arm is named after it.</p>
 <p>A verdict follows from the interval alone. With m the smallest effect worth talking about, fixed
-beforehand: <strong>no effect</strong> if the whole interval lies between −m and m; else
+before the run: <strong>no effect</strong> if the whole interval lies between −m and m; else
 <strong>helps</strong> or <strong>hurts</strong> if it lies on one side of zero; else
 <strong>undecided</strong>. In the drawings the grey band is −m to m. Where a question is about a
 correlation, "helps" means that it is positive.</p>"""
