@@ -57,6 +57,7 @@ def refine_affine_lens(
         if it is the best so far.
     - `patience`: stop when the mean over layers has not fallen for so many measurements.
     - `window`: tokens read at a time; the first of each, an outlier, is left out.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `seed`: of the order of the windows.
 
     **Returns:** a new lens, never worse than `lens` on the held-out tokens at any layer; its

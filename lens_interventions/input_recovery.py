@@ -106,6 +106,7 @@ def input_recovery(
 
     - `texts`: ones that the probe was not fitted to, each cut to `max_tokens`.
     - `skip_first`: leave out this many tokens of each: the first is an outlier.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
 
     Raises `ValueError` for a probe of other weights or without any text.
     """

@@ -86,6 +86,8 @@ def mean_intervals(
     `scipy.stats.bootstrap((totals, counts), ratio, paired=True)` with the same generator; the
     resamples are summed by one matrix product here, so that thousands of cells take seconds.
 
+    `level` is the confidence; `rng` draws the `n_resamples` resamples.
+
     - A sequence with a count of 0 in a cell says nothing there and is left out of it; `n` tells how
       many are left. Fewer than two give no interval (`method` "none"), none a nan estimate.
     - `method` is "BCa" (Efron 1987), or "percentile" where BCa is undefined: all resamples alike,
@@ -123,8 +125,9 @@ def mean_intervals(
 def share_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     """Wilson's interval of a share, such as the share of samples that end in a loop.
 
-    `scipy.stats.binomtest(...).proportion_ci(method="wilson")`. Unlike a bootstrap it has a width
-    when none or all of the samples succeed. The samples must be independent: one per prompt.
+    `scipy.stats.binomtest(...).proportion_ci(method="wilson")` at confidence `level`. Unlike a
+    bootstrap it has a width when none or all of the samples succeed. The samples must be
+    independent: one per prompt.
 
     Raises `ValueError` unless `0 <= successes <= n` and `n >= 1`.
     """
@@ -144,8 +147,8 @@ def share_difference_interval(
 
     Bonett and Price (2012), "Adjusted Wald Confidence Interval for a Difference of Binomial
     Proportions Based on Paired Data": with one more pair in which only the first succeeds and one
-    in which only the second does, the normal interval. It has a width when no pair differs, and is
-    centred on the adjusted difference, a little nearer to 0 than the estimate.
+    in which only the second does, the normal interval at `level`. It has a width when no pair
+    differs, and is centred on the adjusted difference, a little nearer to 0 than the estimate.
 
     Raises `ValueError` for unequal numbers or none.
     """
@@ -176,8 +179,8 @@ def sign_flip_p_values(
     "samples"; the same flips serve all cells. Differences of totals test the difference of
     the means over tokens, as the counts are common to both.
 
-    The smallest p-value that can come out is `2 / 2^n`, or `2 / (n_resamples + 1)`; choose
-    `n_resamples` so that this survives the correction for the size of the grid.
+    `rng` draws the flips. The smallest p-value that can come out is `2 / 2^n`, or `2 / (n_resamples
+    + 1)`; choose `n_resamples` so that this survives the correction for the size of the grid.
 
     Raises `ValueError` for fewer than two sequences or values that are not finite.
     """
@@ -206,7 +209,7 @@ def holm(p_values: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
     Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure": the k-th smallest of m
     is multiplied by m - k + 1, made monotone, and cut at 1. It assumes nothing about dependence.
 
-    Raises `ValueError` for a p-value outside 0..1, nan included.
+    Raises `ValueError` for one of `p_values` outside 0..1, nan included.
     """
     if not ((p_values >= 0) & (p_values <= 1)).all():
         raise ValueError(f"p-values must lie between 0 and 1, got {p_values}")

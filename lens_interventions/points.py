@@ -57,6 +57,7 @@ def select_points(
 
     **Arguments:**
 
+    - `n_layers`: how many blocks the model has.
     - `points`: labels and/or indices (l stands for `r[l]`; negative ones count from the end, so -1
         is the last point), or a slice over those indices. All by default.
     - `every`: keep every n-th of them, and always the last.

@@ -55,6 +55,8 @@ def verdict(
     (1 - level) / 2 each side. m is chosen before the numbers are seen. So is the control: choosing
     the best one on the data that are reported makes the true source look worse than it is.
 
+    The better side is below zero where `lower_is_better`. `units` are of the numbers, for reading.
+
     Raises `ValueError` unless `smallest_effect` is positive.
     """
     if not smallest_effect > 0:

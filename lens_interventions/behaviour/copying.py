@@ -29,7 +29,7 @@ def pair_distance(
 ) -> Int[Tensor, "batch pos"]:
     """How many tokens back the pair `(x[i], x[i + 1])` occurred last; 0 where it never did.
 
-    `i - k` for the largest k as in `copyable`. 0 at the last position.
+    `i - k` for the largest k as in `copyable`, `mask` as there. 0 at the last position.
     """
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     # One number per pair, through dense ids so that the product cannot overflow.
@@ -48,8 +48,9 @@ def induction_targets(
     """What an induction head would say: the token that followed the last earlier `x[i]`.
 
     `x[k + 1]` for the largest k < i with `x[k] == x[i]`; -1 where `x[i]` is new and at padding.
-    The last position has a target too. Where it equals `x[i + 1]`, the next token is `copyable`;
-    the converse fails when the pair is older than the last occurrence of `x[i]`.
+    `tokens` are `[batch, pos]`, `mask` is True at real ones. The last position has a target too.
+    Where it equals `x[i + 1]`, the next token is `copyable`; the converse fails when the pair is
+    older than the last occurrence of `x[i]`.
     (Olsson et al. 2022, "In-context Learning and Induction Heads".)
     """
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask

@@ -48,8 +48,8 @@ def loop_free_survival(
     that stopped by itself is treated like one that was cut off; to count it as safe for ever,
     give it the full budget of tokens as its length.
 
-    Intervals are `scipy.stats.ecdf`'s, pointwise, on the log(-log) scale, where they stay between
-    0 and 1. They take the texts for independent: one sample per prompt.
+    Intervals at `level` are `scipy.stats.ecdf`'s, pointwise, on the log(-log) scale, where they
+    stay between 0 and 1. They take the texts for independent: one sample per prompt.
 
     Raises `ValueError` for no texts, for unequal numbers of loops and lengths, or for a loop that
     begins where this `min_length` could not have found it.

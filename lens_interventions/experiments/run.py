@@ -55,6 +55,7 @@ def run(
 
     **Arguments:**
 
+    - `experiment`: what to measure and how to analyse it.
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
         function that returns a bridge. With processes or a cluster as executor, not a bridge.
     - `out`: directory of the run. Stopped at any point, a run goes on from the units that were

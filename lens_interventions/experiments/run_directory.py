@@ -146,7 +146,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_tables(path: Path) -> dict[str, pd.DataFrame]:
-    """All rows of a run by table, finished or not, in the order of the units' names.
+    """All rows of the run at `path` by table, finished or not, in the order of the units' names.
 
     Raises `RunDirectoryError` for a directory that is not a run's, or a damaged file.
     """

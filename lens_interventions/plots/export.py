@@ -29,7 +29,7 @@ _SHARP_WIDTH = 4000  # up to which images have two pixels for each of the figure
 
 
 def save(figure: "go.Figure", path: str | Path) -> None:
-    """Write a figure to a file, as its suffix says.
+    """Write a figure to the file `path`, as its suffix says.
 
     `.html` is one page that opens offline, with plotly.js inside (5 MB); wide figures scroll.
     `.png` and `.svg` need kaleido (`pip install "lens-interventions[figures]"`) and an installed

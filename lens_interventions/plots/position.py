@@ -32,6 +32,7 @@ def plot_position(
 
     **Arguments:**
 
+    - `trajectory`: of `logit_lens`.
     - `position`: a column of the prompt, negative ones from its end.
     - `statistics`: names as for `plot`; `watched_rank` and `watched_log_prob` give a line for each
         watched token. By default the ranks of the final guess, the input, the next token where

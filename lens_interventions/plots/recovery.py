@@ -25,6 +25,7 @@ def plot_recovery(
 
     **Arguments:**
 
+    - `recovery`: of `input_recovery`.
     - `by_rarity`: a curve for each bin of how often the token was fitted to, by the points' own
         maps, instead of own and shared maps.
     - `level`, `seed`: of the intervals over texts.
