@@ -20,7 +20,7 @@ def fitted(readings: Readings) -> Section:
     texts = [document.text for document in prose()[:PROSE_TEXTS]]
     quality = lens_quality(bridge, lens, texts, max_tokens=PROSE_TOKENS, progress=False)
     kl = {"raw": quality.raw.means("kl_final"), "fitted": quality.fitted.means("kl_final")}
-    nearer = (kl["fitted"][:-1] < kl["raw"][:-1]).sum()
+    nearer = int((kl["fitted"][:-1] < kl["raw"][:-1]).sum())
     agree = {
         name: float(aggregate.means("agrees_final")[middle(len(kl["raw"]))].mean())
         for name, aggregate in (("raw", quality.raw), ("fitted", quality.fitted))
