@@ -9,7 +9,7 @@ from ..run import Experiment, run
 from .analysis import analyse
 from .settings import LearnedSettings as LearnedSettings
 from .settings import Preset as Preset
-from .stages import stages
+from .stages import stages_of
 from .units import forget_residuals
 from .writes import Training as Training
 from .writes import trained_writes as trained_writes
@@ -51,7 +51,7 @@ def learned(
         settings = LearnedSettings.preset(preset, n_layers)
     try:
         return run(
-            Experiment("learned", settings, stages(settings), analyse),
+            Experiment("learned", settings, stages_of(settings), analyse),
             model,
             out=out,
             executor=executor,

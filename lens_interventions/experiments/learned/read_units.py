@@ -209,7 +209,7 @@ def _last_patterns(
 
 def _summed_by_kind(
     pattern: Float[Tensor, "batch head pos"],
-    tokens: Int[Tensor, " pos"],
+    tokens: Int[Tensor, " whole"],
     lengths: Int[Tensor, " batch"],
 ) -> Float[Tensor, "head kind"]:
     parts = [

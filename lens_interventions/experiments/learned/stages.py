@@ -34,7 +34,7 @@ from .writes import TABLE, Training, write_text, written
 _COPIES = Measure("loss")
 
 
-def stages(settings: LearnedSettings) -> dict[str, Stage]:
+def stages_of(settings: LearnedSettings) -> dict[str, Stage]:
     """By name, in order; those of the sweeps only if there are any."""
     swept: dict[str, Stage] = {}
     if settings.sweep_layers:
