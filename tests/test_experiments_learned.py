@@ -55,14 +55,14 @@ SETTINGS = LearnedSettings(
     layer=1,
     rank=16,
     seeds=(0, 1),
-    steps=24,
+    steps=20,
     options=li.TrainingOptions(
         window=N_CTX,
         batch_size=8,
-        evaluate_every=8,
+        evaluate_every=10,
         learning_rate=0.03,
         patience=None,
-        held_out_windows=8,
+        held_out_windows=30,
     ),
     material=CopyingSettings(
         layers=(0,),
@@ -77,7 +77,7 @@ SETTINGS = LearnedSettings(
     ),
     sweep_layers=(0, 1),
     sweep_ranks=(1, 16),
-    sweep_steps=12,
+    sweep_steps=8,
     read_sequences=3,
     directions=3,
 )
@@ -113,7 +113,7 @@ def planted_sequences(
 
 
 def planted_training_texts(*_: object) -> list[list[int]]:
-    return [text.tolist() for text in key_value_texts(80, seed=1)]
+    return [text.tolist() for text in key_value_texts(300, seed=1)]
 
 
 @contextmanager
@@ -192,7 +192,7 @@ class TestPlanted:
                 -li.teacher_forced_log_probs(
                     bridge,
                     tokens,
-                    writes[Training(source, 1, 16, 24, seed)].patch(seed=seed),
+                    writes[Training(source, 1, 16, 20, seed)].patch(seed=seed),
                     text_seeds=seeds,
                 ).mean()
                 / 2
@@ -215,12 +215,12 @@ class TestPlanted:
 
     def test_all_are_trained_alike(self, planted: tuple[Result, Path]) -> None:
         curves = planted[0].tables["curves"]
-        main = curves[(curves["steps"] == 24) & (curves["kind"] == "step")]
+        main = curves[(curves["steps"] == 20) & (curves["kind"] == "step")]
         for seed in (0, 1):
             of_seed = main[main["seed"] == seed]
             clean = of_seed.pivot(index="step", columns="source", values="clean_loss")
             assert set(clean.columns) == set(SOURCES)
-            assert len(clean) == 24
+            assert len(clean) == 20
             assert (clean.nunique(axis=1) == 1).all()
         first, second = (main[main["seed"] == s]["clean_loss"].to_numpy() for s in (0, 1))
         assert (first != second).any()
@@ -240,13 +240,13 @@ class TestPlanted:
         assert sorted(ranks["rank"].unique()) == [1, 16]
         chosen = ranks[(ranks["material"] == "random copies") & (ranks["minus"] == "current")]
         assert set(best["rank"]) == {chosen.loc[chosen["estimate"].idxmin(), "rank"]}
-        assert set(best["steps"]) == {12}
+        assert set(best["steps"]) == {8}
 
     def test_the_reading_finds_what_was_planted(self, planted: tuple[Result, Path]) -> None:
         tables = planted[0].tables
         geometry = tables["geometry"].groupby("quantity")["value"].mean()
         # Copying asks for a code of the token in the place where embeddings live.
-        assert geometry["cosine of what is written to the token's embedding"] > 0.5
+        assert geometry["cosine of what is written to the token's embedding"] > 0.4
         ablation = tables["ablation"].set_index(["condition", "minus"])["estimate"]
         everywhere = ablation["everywhere", "none"]
         assert everywhere < -0.2
@@ -279,7 +279,7 @@ class TestPlanted:
 
     def test_the_method_says_how(self, planted: tuple[Result, Path]) -> None:
         method = planted[0].verdicts[0].method
-        for part in ("rank 16 at layer 1", "24 steps", "2 seeds", "mean over the seeds", "Holm"):
+        for part in ("rank 16 at layer 1", "20 steps", "2 seeds", "mean over the seeds", "Holm"):
             assert part in method
 
 
@@ -299,7 +299,7 @@ class TestGoingOn:
 
         def stops(self: write_training.WriteTraining) -> None:
             made.append(1)
-            if len(made) == 60:  # in the middle of the third training
+            if len(made) == 50:  # in the middle of the third training
                 raise KeyboardInterrupt
             step(self)
 
@@ -313,9 +313,9 @@ class TestGoingOn:
             kept.items()
             <= {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}.items()
         )
-        # 24 steps of two trainings were not made again, those of the third were.
+        # The steps of two trainings were not made again, those of the third were.
         trainings = 12 + 4 + 4 - 2  # of the ranks at the best layer two are among the layers
-        assert len(made) == 60 + 24 * 10 + 12 * (trainings - 12)
+        assert len(made) == 50 + 20 * 10 + 8 * (trainings - 12)
         monkeypatch.setattr(write_training.WriteTraining, "_step", None)  # nothing is left to do
         assert_same(run(out=out), planted[0])
         loaded = load_result(out)
@@ -331,10 +331,10 @@ class TestGoingOn:
 
     def test_the_writes_are_there_to_be_used(self, planted: tuple[Result, Path]) -> None:
         writes = trained_writes(planted[1])
-        assert {t.source for t in writes if t.steps == 24} == set(SOURCES)
-        assert {t.seed for t in writes if t.steps == 24} == {0, 1}
-        write = writes[Training("true", 1, 16, 24, 1)]
-        assert write.settings["steps"] == 24
+        assert {t.source for t in writes if t.steps == 20} == set(SOURCES)
+        assert {t.seed for t in writes if t.steps == 20} == {0, 1}
+        write = writes[Training("true", 1, 16, 20, 1)]
+        assert write.settings["steps"] == 20
         assert write.settings["seed"] == 1
         tokens = key_value_texts(1, seed=7)[0][None]
         (change,) = (
@@ -473,10 +473,6 @@ class TestSettings:
     def test_settings_that_cannot_be_run_are_refused(self, change: dict, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(SETTINGS, **change)
-
-    def test_an_unknown_preset(self) -> None:
-        with pytest.raises(ValueError, match="must be 'quick' or 'full'"):
-            LearnedSettings.preset("long", 30)
 
 
 def test_a_model_that_hides_its_attention_is_read_without(

@@ -89,7 +89,7 @@ class TestMaps:
         full = random_write(bridge, full=True)
         torch.testing.assert_close(learned_map(full, 1), full.up[0], rtol=0, atol=0)
         constant = dataclasses.replace(low, down=None, up=None, source="constant")
-        with pytest.raises(ValueError, match="has no map: it was trained with the source):
+        with pytest.raises(ValueError, match="has no map: it was trained with the source"):
             learned_map(constant, 2)
 
     def test_token_cosines_tell_a_token_from_another(self):

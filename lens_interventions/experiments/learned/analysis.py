@@ -135,7 +135,9 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
         **sweep_tables(settings, averaged),
         **read_tables_of(settings, rows),
     }
-    verdicts = tuple(_finding(settings, question, contrasts, averaged) for question in asked)
+    verdicts = tuple(
+        _finding(settings, question, contrasts, tables["seeds"], averaged) for question in asked
+    )
     return Analysis(tables, verdicts, draw)
 
 
@@ -284,7 +286,11 @@ def _curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _finding(
-    settings: LearnedSettings, question: Question, contrasts: pd.DataFrame, rows: Tables
+    settings: LearnedSettings,
+    question: Question,
+    contrasts: pd.DataFrame,
+    by_seed: pd.DataFrame,
+    rows: Tables,
 ) -> Finding:
     of_question = contrasts[contrasts["question"] == question.name].to_dict("records")
     headline = of_question[0]
@@ -298,6 +304,8 @@ def _finding(
     )
     rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
     seeds = len(settings.seeds)
+    own = by_seed[(by_seed["question"] == question.name) & (by_seed["minus"] == headline["minus"])]
+    each = ", ".join(f"{estimate:.3g}" for estimate in own["estimate"])
     method = (
         f"{question.material[0].upper()}{question.material[1:]}; {int(totals.counts.sum())} "
         f"predictions in {int((totals.counts > 0).sum())} clusters of the report half. The write, "
@@ -307,7 +315,8 @@ def _finding(
         f"way, chosen on the other half: {headline['minus']}. True source minus no patch: "
         f"{_interval(plain)} (p = {plain['p_value']:.2g}); minus best control "
         f"p = {headline['p_value']:.2g}, {headline['p_holm']:.2g} after Holm's correction over the "
-        "comparisons of this question."
+        f"comparisons of this question. By seed: {each}. The interval is about these trainings: it "
+        "knows nothing of how others would have turned out."
     )
     return Finding(question.text, judged, method, "materials")
 
