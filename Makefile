@@ -1,5 +1,6 @@
 # make demo    the post's figures on the embedded model: report/index.html
 # make test    lint, types and all tests
+# make docs    the documentation, warnings are errors: site/index.html
 # make format  rewrite the sources in the project's style
 #
 # Each target remembers that it succeeded, so a second run with nothing changed takes no time.
@@ -12,10 +13,10 @@ BIN    := $(VENV)/bin
 RESULTS := results/smollm2-135m-instruct
 
 PACKAGE := $(shell find lens_interventions -type f -not -path '*__pycache__*')
-CHECKED := $(PACKAGE) $(wildcard README.md Makefile) \
+CHECKED := $(PACKAGE) $(wildcard *.md Makefile mkdocs.yml) \
            $(shell find tests benchmarks notebooks docs -type f -not -path '*__pycache__*' 2>/dev/null)
 
-.PHONY: demo test lint format clean FORCE
+.PHONY: demo test lint docs format clean FORCE
 .DELETE_ON_ERROR:
 
 demo: report/index.html
@@ -46,10 +47,17 @@ $(VENV)/.tested: $(VENV)/.linted
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	touch $@
 
+docs: $(VENV)/.documented
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.documented: $(VENV)/.installed
+	$(BIN)/python -m pip install --editable '.[docs]'
+	touch $@
+
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf report build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf report site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
