@@ -213,7 +213,7 @@ def _kl_and_gradient(
 
 
 @torch.no_grad()
-def _streams(bridge: TransformerBridge, windows: Sequence[Int[Tensor, " pos"]]) -> Streams:
+def _streams(bridge: TransformerBridge, windows: Sequence[Int[Tensor, " _"]]) -> Streams:
     """`r[l]` of every point for all rows but each window's first."""
     labels = select_points(int(bridge.cfg.n_layers))
     parts = [residuals(bridge, as_batch(window), labels) for window in windows]
@@ -221,8 +221,8 @@ def _streams(bridge: TransformerBridge, windows: Sequence[Int[Tensor, " pos"]]) 
 
 
 def _split(
-    windows: list[Int[Tensor, " pos"]], held_out: int
-) -> tuple[list[Int[Tensor, " pos"]], list[Int[Tensor, " pos"]]]:
+    windows: list[Int[Tensor, " _"]], held_out: int
+) -> tuple[list[Int[Tensor, " _"]], list[Int[Tensor, " _"]]]:
     total = 0
     for number, piece in enumerate(windows):
         total += len(piece)
@@ -235,10 +235,10 @@ def _split(
 
 
 def _batches(
-    windows: list[Int[Tensor, " pos"]], batch: int, order: torch.Generator
-) -> Iterable[list[Int[Tensor, " pos"]]]:
+    windows: list[Int[Tensor, " _"]], batch: int, order: torch.Generator
+) -> Iterable[list[Int[Tensor, " _"]]]:
     """Windows of about `batch` tokens together, shuffled, again and again."""
-    part: list[Int[Tensor, " pos"]] = []
+    part: list[Int[Tensor, " _"]] = []
     while True:
         for index in torch.randperm(len(windows), generator=order).tolist():
             part.append(windows[index])
