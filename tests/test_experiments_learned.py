@@ -163,7 +163,7 @@ class TestPlanted:
             return (site.draw_integers(len(site.embedding.weight)) + 5) % 16
 
         monkeypatch.setitem(sources.SOURCES, "true", another_random_token)
-        result = run(WITHOUT_SWEEPS)
+        result = run(dataclasses.replace(WITHOUT_SWEEPS, seeds=(0,)))
         assert "helps" not in [finding.verdict.outcome for finding in result.verdicts]
         assert result.verdicts[0].verdict.outcome == "no effect"
         assert headline(result, "random copies")["p_value"] > 0.05
@@ -446,18 +446,16 @@ class TestSettings:
     @pytest.mark.parametrize("preset", ["quick", "full"])
     @pytest.mark.parametrize("n_layers", [1, 3, 12, 30])
     def test_presets_survive_json_and_fit_the_model(self, preset: str, n_layers: int) -> None:
-        for settings in (
-            LearnedSettings.preset(preset, n_layers),
-            LearnedSettings.preset(preset, n_layers).with_sweeps(n_layers),
-        ):
-            assert from_values(LearnedSettings, to_values(settings)) == settings
-            assert all(0 <= i < n_layers for i in (settings.layer, *settings.sweep_layers))
-            assert settings.options.patience is None
+        settings = LearnedSettings.preset(preset, n_layers)
+        assert from_values(LearnedSettings, to_values(settings)) == settings
+        assert all(0 <= i < n_layers for i in (settings.layer, *settings.sweep_layers))
+        assert settings.options.patience is None
+        assert bool(settings.sweep_layers) == (preset == "full")
 
     def test_the_default_model_is_patched_at_22(self) -> None:
         settings = LearnedSettings.preset("full", 30)
         assert (settings.layer, settings.seeds, settings.steps) == (22, (0, 1, 2), 150)
-        assert settings.with_sweeps(30).sweep_layers == (12, 18, 22, 25, 28)
+        assert settings.sweep_layers == (12, 18, 22, 25, 28)
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -38,7 +38,8 @@ def experiment(
         Path, typer.Option(help="The directory of the run; given again, the run goes on there.")
     ],
     preset: Annotated[
-        PresetName, typer.Option(help="quick takes minutes on two cores, full up to 45.")
+        PresetName,
+        typer.Option(help="quick takes minutes on two cores, full up to 45, of learned hours."),
     ] = PresetName.quick,
     model: Model = None,
     device: Device = None,

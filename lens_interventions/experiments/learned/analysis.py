@@ -303,12 +303,12 @@ def _finding(
         units="nats",
     )
     rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
-    seeds = len(settings.seeds)
+    seeds, clusters = len(settings.seeds), int((totals.counts > 0).sum())
     own = by_seed[(by_seed["question"] == question.name) & (by_seed["minus"] == headline["minus"])]
     each = ", ".join(f"{estimate:.3g}" for estimate in own["estimate"])
     method = (
         f"{question.material[0].upper()}{question.material[1:]}; {int(totals.counts.sum())} "
-        f"predictions in {int((totals.counts > 0).sum())} clusters of the report half. The write, "
+        f"predictions in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. The write, "
         f"{rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
         f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}; a cluster's difference is "
         "the mean over the seeds, and clusters are resampled. Best control, trained in the same "

@@ -7,11 +7,13 @@ import pandas as pd
 from ...plots.colours import LINES, PALETTES, colorscale
 from ...plots.labels import markup
 from ...plots.theme import template
+from .reading import KINDS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _HEADS = 16
+_LOOK_UPS = ("earlier occurrence", "after one", "before one")
 
 
 def ablation_figure(table: pd.DataFrame) -> "go.Figure":
@@ -79,12 +81,13 @@ def directions_figure(table: pd.DataFrame) -> "go.Figure":
 
 
 def attention_figure(table: pd.DataFrame) -> "go.Figure":
-    """The heads whose attention the write changes most, by kind of position."""
+    """The heads whose attention to where a pair stood the write changes most, by kind of position."""
     import plotly.graph_objects as go
 
     table = table.assign(name=[f"{r['layer']}.{r['head']}" for r in table.to_dict("records")])
-    heads = list(dict.fromkeys(table["name"]))[:_HEADS]
-    kinds = list(dict.fromkeys(sorted(table["kind"])))
+    kinds = list(KINDS)
+    # The table is in the order of the changes, and most of it is the first position giving way.
+    heads = list(dict.fromkeys(table[table["kind"].isin(_LOOK_UPS)]["name"]))[:_HEADS]
     chosen = table[table["name"].isin(heads)].set_index(["name", "kind"])
     changes = [[float(chosen.loc[(head, kind), "change"]) for kind in kinds] for head in heads]
     hover = [
@@ -115,8 +118,8 @@ def attention_figure(table: pd.DataFrame) -> "go.Figure":
     )
     figure.update_layout(
         **_layout(
-            "Change of attention from the second copy, the heads it changes most, "
-            "by what stands where they look",
+            "Change of attention from the second copy, by how a position is related to an "
+            "earlier occurrence of the current token",
             140 + 26 * len(heads),
         ),
         yaxis={"autorange": "reversed", "type": "category", "title": {"text": "layer.head"}},
