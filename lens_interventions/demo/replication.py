@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from transformer_lens.model_bridge import TransformerBridge
 
 from ..experiments import (
     CopyingSettings,
@@ -11,22 +12,17 @@ from ..experiments import (
     LoopsSettings,
     PreservationSettings,
     Result,
-    copying,
     load_result,
     loops,
     preservation,
 )
-from ..experiments.conditions import Cell
+from ..experiments.copying.again import copying_again
 from ..experiments.settings import from_values
 from ..intervals import Interval
 from .readings import Readings
 from .section import Condition, Figure, Section
 
-_EXPERIMENTS: dict[str, Callable[..., Result]] = {
-    "copying": copying,
-    "loops": loops,
-    "preservation": preservation,
-}
+_EXPERIMENTS = ("copying", "loops", "preservation")
 # The question whose figure stands on the page, of each experiment.
 _SHOWN = {"copying": 3, "loops": 0, "preservation": 1}
 
@@ -43,10 +39,12 @@ def replication(results: Path) -> Callable[[Readings], Section]:
     def section(readings: Readings) -> Section:
         conditions, figures = [], []
         for name, measured in full.items():
-            live = _EXPERIMENTS[name](readings.bridge, settings=_slice(measured))
-            again = {found.question: found for found in live.verdicts}
-            for found in _comparable(measured):
-                conditions.append(_condition(found, again[found.question]))
+            live = _live(readings.bridge, measured)
+            conditions += [
+                _condition(found, live[found.question])
+                for found in measured.verdicts
+                if found.question in live
+            ]
             shown = measured.verdicts[_SHOWN[name]].figure
             figures.append(Figure(f"{name.capitalize()}, full run.", measured.figures()[shown]))
         agreeing = sum(condition.holds for condition in conditions)
@@ -75,12 +73,12 @@ def replication(results: Path) -> Callable[[Readings], Section]:
     return section
 
 
-def _condition(full: Finding, live: Finding) -> Condition:
-    there, here = full.verdict.interval, live.verdict.interval
+def _condition(full: Finding, live: Interval) -> Condition:
+    there = full.verdict.interval
     return Condition(
         f"live and full agree: {full.question[0].lower()}{full.question[1:].rstrip('?')}",
-        overlap(there, here),
-        f"full {_short(there)}, live {_short(here)}",
+        overlap(there, live),
+        f"full {_short(there)}, live {_short(live)}",
     )
 
 
@@ -93,32 +91,34 @@ def _short(interval: Interval) -> str:
     return f"{interval.estimate:+.3g} [{interval.low:+.3g}, {interval.high:+.3g}]"
 
 
-def _slice(full: Result) -> Any:
-    """Settings of a measurement of a minute or less, at the cell that the full run chose."""
-    if full.experiment == "preservation":
-        whole = from_values(PreservationSettings, full.settings)
-        return replace(whole, documents=6, document_tokens=64, every=10, template_words=1)
+def _live(bridge: TransformerBridge, full: Result) -> dict[str, Interval]:
+    """Intervals of a measurement of half a minute, by question, at the cells of the full run."""
     if full.experiment == "copying":
-        cell = _cells(full)[full.verdicts[_SHOWN["copying"]].question]
-        return replace(
+        copies = replace(
             from_values(CopyingSettings, full.settings),
-            layers=(cell.layer,),
-            strengths=(cell.strength,),
-            modes=(cell.mode,),
-            induction_sequences=(2, 8),
-            template_words=(1, 1),
-            documents=(2, 5),
+            induction_sequences=(1, 16),
+            documents=(1, 6),
             document_tokens=96,
         )
+        return copying_again(bridge, copies, full.tables["contrasts"])
+    if full.experiment == "preservation":
+        tokens = replace(
+            from_values(PreservationSettings, full.settings),
+            documents=6,
+            document_tokens=64,
+            every=10,
+            template_words=1,
+        )
+        return _intervals(preservation(bridge, settings=tokens))
     conditions = full.tables["conditions"]
     patched = conditions[conditions["family"] == "controls"].iloc[0]
-    return replace(
+    samples = replace(
         from_values(LoopsSettings, full.settings),
         layers=(int(patched["layer"]),),
         strengths=(float(patched["strength"]),),
         modes=(str(patched["mode"]),),
         prompts=8,
-        new_tokens=64,
+        new_tokens=48,
         search_prompts=1,
         search_tokens=16,
         temperatures=(),
@@ -131,21 +131,10 @@ def _slice(full: Result) -> Any:
         documents=4,
         document_tokens=32,
     )
+    found = loops(bridge, settings=samples).verdicts
+    # Repeated passages have a cell of their own in the full run.
+    return {f.question: f.verdict.interval for f in found if f.figure != "escape"}
 
 
-def _comparable(full: Result) -> list[Finding]:
-    """The findings that the slice measures at the same cell."""
-    if full.experiment == "loops":  # repeated passages have a cell of their own
-        return [found for found in full.verdicts if found.figure in ("loop_share", "frontier")]
-    if full.experiment == "preservation":
-        return list(full.verdicts)
-    cells = _cells(full)
-    shown = cells[full.verdicts[_SHOWN["copying"]].question]
-    return [found for found in full.verdicts if cells[found.question] == shown]
-
-
-def _cells(full: Result) -> dict[str, Cell]:
-    """The cell of each question of the copying experiment."""
-    table = full.tables["contrasts"].drop_duplicates("question")
-    cells = map(Cell, table["layer"].tolist(), table["strength"].tolist(), table["mode"].tolist())
-    return {found.question: cell for found, cell in zip(full.verdicts, cells, strict=True)}
+def _intervals(result: Result) -> dict[str, Interval]:
+    return {found.question: found.verdict.interval for found in result.verdicts}

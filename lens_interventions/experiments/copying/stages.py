@@ -106,7 +106,7 @@ def select(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tables) 
     cells = grid(settings.layers, settings.strengths, settings.modes)
     arms = [NO_PATCH, *map(Arm.at, cells)]
     arms_of = dict.fromkeys(("induction", "templates", "text"), arms)
-    return _units(bridge, settings, SELECTION, "grid", arms_of)
+    return units_of(bridge, settings, SELECTION, "grid", arms_of)
 
 
 def compare_controls(
@@ -117,7 +117,7 @@ def compare_controls(
         table: [Arm.at(cell, source) for cell in cells for source in CONTROLS]
         for table, cells in _by_table(shortlists(settings, rows)).items()
     }
-    return _units(bridge, settings, SELECTION, "controls", arms_of)
+    return units_of(bridge, settings, SELECTION, "controls", arms_of)
 
 
 def report(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -> list[Unit]:
@@ -127,7 +127,7 @@ def report(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -
     arms_of: dict[str, Sequence[Arm]] = {t: all_sources(of_table) for t, of_table in cells.items()}
     words = chosen["templates"]
     arms_of["lens"] = [NO_PATCH, Arm.at(words.cell), words.control]
-    return _units(bridge, settings, REPORT, "report", arms_of)
+    return units_of(bridge, settings, REPORT, "report", arms_of)
 
 
 @dataclass(frozen=True)
@@ -182,13 +182,14 @@ def _by_table(cells: Mapping[str, Sequence[Cell]]) -> dict[str, list[Cell]]:
     return found
 
 
-def _units(
+def units_of(
     bridge: TransformerBridge,
     settings: CopyingSettings,
     half: str,
     stage: str,
     arms_of: Mapping[str, Sequence[Arm]],
 ) -> list[Unit]:
+    """Units that measure arms, given by table, on one half of the table's material."""
     units = []
     for table, arms in arms_of.items():
         sequences = _sequences(table, bridge, settings)
