@@ -32,7 +32,7 @@ def refine_affine_lens(
     texts: Iterable[TextOrTokens],
     *,
     steps: int = 300,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     batch: int = 256,
     held_out: int = 1024,
     evaluate_every: int = 25,

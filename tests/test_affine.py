@@ -146,7 +146,14 @@ def test_refinement_lowers_held_out_kl_at_every_layer(arch):
     lens = fit_affine_lens(bridge, texts, progress=False)
     with left_as_found(bridge):
         refined = refine_affine_lens(
-            bridge, lens, texts, steps=40, held_out=240, evaluate_every=10, progress=False
+            bridge,
+            lens,
+            texts,
+            steps=40,
+            learning_rate=1e-3,  # few steps, so larger ones
+            held_out=240,
+            evaluate_every=10,
+            progress=False,
         )
     history = refined.settings["refined"]["held_out_kl"]
     assert history[-1] < 0.99 * history[0]
