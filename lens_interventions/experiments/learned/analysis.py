@@ -6,7 +6,6 @@ intervals resample and sign flips flip. How far the seeds differ is in the table
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,102 +20,17 @@ from ..contrasts import Measure, Totals, contrast, totals_of
 from ..copying.sequences import REPORT, SELECTION
 from ..results import Analysis, Finding, Tables
 from .figures import draw
+from .questions import NAMES, Question, questions
 from .read_analysis import read_tables_of
 from .settings import CONTROLS, SOURCES, LearnedSettings
 from .sweeps import sweep_tables
 from .units import NO_SEED, over_seeds
-from .writes import TABLE
-
-_NAMES = {
-    "prose": "prose",
-    "python_reference": "Python reference, topics not trained on",
-    "python_code": "code of Python's standard library",
-}
-
-
-@dataclass(frozen=True)
-class Question:
-    """Something that is asked about the true source against its controls.
-
-    Attributes:
-        name: short.
-        text: as a reader would ask it.
-        table: which rows answer it.
-        measure: by what.
-        divisions: only categories of these tags, any of them; all if there are none.
-        smallest: the smallest difference worth talking about, nats.
-        material: what was measured on, for the reader.
-    """
-
-    name: str
-    text: str
-    table: str
-    measure: Measure
-    divisions: tuple[str, ...]
-    smallest: float
-    material: str
-
-    def totals(self, rows: Tables, half: str) -> Totals:
-        """Sums of the measure per arm and cluster."""
-        found = rows[self.table]
-        if self.divisions:
-            last = found["category"].str.split().str[-1]
-            found = found[last.isin(self.divisions)]
-        return totals_of(found, self.measure, half)
-
-
-def questions(settings: LearnedSettings) -> list[Question]:
-    """All questions, one verdict each."""
-    material = settings.material
-    kinds = [(text, text.replace(" ", "_")) for text in material.texts]
-    whole = ("copyable", "other")
-    return [
-        *(
-            Question(
-                _NAMES.get(text, text),
-                f"Does a write learned from the true next token help on {_NAMES.get(text, text)}?",
-                "text",
-                Measure("loss", frozenset({tag})),
-                whole,
-                material.smallest_text,
-                "loss on all tokens",
-            )
-            for text, tag in kinds
-        ),
-        Question(
-            "after a surprise",
-            "Does it help right after something surprising really happened?",
-            "text",
-            Measure("loss", frozenset({"surprise-now"})),
-            (),
-            material.smallest_text,
-            "loss on the token after a surprising one, all texts",
-        ),
-        Question(
-            "random copies",
-            "Does it help to copy random tokens said before?",
-            "induction",
-            Measure("loss"),
-            (),
-            material.smallest_copy,
-            "loss on the second copy of random tokens",
-        ),
-        Question(
-            "rare words",
-            "Does it help to say a rare word again where the sentence calls for it?",
-            "templates",
-            Measure("log_prob", frozenset({"rare"}), lower_is_better=False),
-            (),
-            material.smallest_copy,
-            "log-probability of the word at the copy",
-        ),
-    ]
+from .writes import TABLE, Training
 
 
 def main_arm(settings: LearnedSettings, source: str = "true") -> Arm:
     """A source of the main comparison, over all seeds."""
-    rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
-    return Arm(source, settings.layer, 1.0, f"{rank}, {settings.steps} steps")
+    return Training(source, settings.layer, settings.rank, settings.steps, settings.seeds[0]).arm
 
 
 def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
@@ -232,7 +146,7 @@ def _categories(
     by_name = {question.name: question for question in asked}
     edges = settings.material.surprisal_edges
     bins = bin_by(torch.zeros(1, 1), edges).labels
-    texts = [(_NAMES.get(text, text), text.replace(" ", "_")) for text in settings.material.texts]
+    texts = [(NAMES.get(text, text), text.replace(" ", "_")) for text in settings.material.texts]
     divisions: list[tuple[str, str, dict[str, set[str]]]] = [
         (
             "surprisal of the token before",
@@ -308,8 +222,8 @@ def _finding(
     each = ", ".join(f"{estimate:.3g}" for estimate in own["estimate"])
     method = (
         f"{question.material[0].upper()}{question.material[1:]}; {int(totals.counts.sum())} "
-        f"predictions in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. The write, "
-        f"{rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
+        f"predictions in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. "
+        f"The write, {rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
         f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}; a cluster's difference is "
         "the mean over the seeds, and clusters are resampled. Best control, trained in the same "
         f"way, chosen on the other half: {headline['minus']}. True source minus no patch: "

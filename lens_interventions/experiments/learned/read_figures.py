@@ -81,7 +81,7 @@ def directions_figure(table: pd.DataFrame) -> "go.Figure":
 
 
 def attention_figure(table: pd.DataFrame) -> "go.Figure":
-    """The heads whose attention to where a pair stood the write changes most, by kind of position."""
+    """The heads whose look-ups of earlier occurrences change most, by kind of position."""
     import plotly.graph_objects as go
 
     table = table.assign(name=[f"{r['layer']}.{r['head']}" for r in table.to_dict("records")])
