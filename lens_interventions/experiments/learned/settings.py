@@ -31,7 +31,7 @@ class LearnedSettings:
             of which the grid and the patch are not read. Its texts may name "python_code".
         sweep_layers: layers to train at beside the main one; none for no sweeps.
         sweep_ranks: ranks to train at the best of the layers, on the selection half.
-        sweep_steps: of each training of the sweeps; other than `steps`, so that they are told apart.
+        sweep_steps: of each training of the sweeps; other than `steps`, to tell them apart.
         sweep_controls: which controls the sweeps train beside the true source.
         sweep_seed: of the trainings of the sweeps.
         read_sequences: how many sequences of random tokens, said twice, the attention is read on.
