@@ -21,8 +21,10 @@ _TITLE_SPACE = 34
 _RULES = """<h2 id="methods">How it was measured</h2>
 <p>Wherever a true next token is written into the residual stream, five controls are written at the
 same place with the same strength: a random token, the next token of another position, the current
-token, the layer's own guess and a random direction of the same length. The number of a verdict
-about the patch is the true source <em>minus the best control</em>, paired.</p>
+token, the layer's own guess and a random direction of the same length. Where what is written is
+trained, a constant takes the place of the random direction, and every control is trained as long as
+the truth. The number of a verdict about the patch is the true source <em>minus the best
+control</em>, paired.</p>
 <p>Layer, strength, mode and the best control are chosen on one half of the material; the numbers
 are those of the other half. Intervals resample texts, prompts, passages or words and never tokens.
 Significance over a grid is by sign flips and Holm's correction. No arm samples under a penalty
