@@ -44,7 +44,7 @@ class LearnedSettings:
     steps: int = 150
     options: TrainingOptions = field(
         default_factory=lambda: TrainingOptions(
-            window=128, batch_size=6, patience=None, held_out_windows=16
+            window=128, batch_size=3, patience=None, held_out_windows=16
         )
     )
     corpus: str = "python_reference"
