@@ -1,18 +1,17 @@
 """Fitting affine lenses in closed form, in one pass over any amount of text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
+from jaxtyping import Float, Int
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .adapter import require_readable, residuals
-from .affine import AffineLens, fingerprint
-from .points import select_points
+from .affine import AffineLens
+from .corpus_moments import corpus_moments
 from .ridge import RidgeMoments
 from .token_batch import TextOrTokens
-from .windows import Checkpoint, as_batch, token_windows
 
 
 @torch.no_grad()
@@ -51,48 +50,40 @@ def fit_affine_lens(
     Raises `ValueError` with fewer windows than `holdout` or a checkpoint of something else, and
     what `require_readable` raises.
     """
-    require_readable(bridge)
-    n_layers, d_model = int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
-    device, labels = bridge.W_U.device, select_points(n_layers)
-    fitted, held_out = (RidgeMoments(n_layers, d_model, d_model, device) for _ in "ab")
-    sums = {"fitted": fitted, "held_out": held_out}
-    weights_hash = fingerprint(bridge)
-    settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
-    kept = Checkpoint(checkpoint, {"model": weights_hash, **settings})
-    if state := kept.load():
-        kept.restore(state, sums)
-    windows = (
-        piece
-        for piece in token_windows(bridge, texts, window=window, prepend_bos=prepend_bos)
-        if len(piece) > skip_first
+
+    def add(
+        moments: RidgeMoments,
+        _tokens: Int[Tensor, " pos"],
+        streams: Sequence[Float[Tensor, "pos d_model"]],
+    ) -> None:
+        last = streams[-1].double()
+        length = last.norm(dim=-1, keepdim=True)
+        scale = 1 / length.where(length > 0, 1)
+        for layer, stream in enumerate(streams[:-1]):
+            moments.add(layer, stream, last - stream, scale)
+
+    moments = corpus_moments(
+        bridge,
+        texts,
+        add,
+        n_maps=int(bridge.cfg.n_layers),
+        purpose="AffineLens",
+        window=window,
+        skip_first=skip_first,
+        holdout=holdout,
+        prepend_bos=prepend_bos,
+        checkpoint=checkpoint,
+        progress=progress,
     )
-    with tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n) as bar:
-        for piece in kept.remaining(windows):
-            streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), labels)]
-            moments = held_out if kept.done % holdout == 0 else fitted
-            last = streams[-1].double()
-            length = last.norm(dim=-1, keepdim=True)
-            scale = 1 / length.where(length > 0, 1)
-            for layer, stream in enumerate(streams[:-1]):
-                moments.add(layer, stream, last - stream, scale)
-            moments.n += len(last)
-            bar.update(len(piece))
-            kept.save(sums)
-    kept.require_windows(holdout, window)
-    kept.save(sums, now=True)
-    solutions = [fitted.solve(layer, held_out) for layer in range(n_layers)]
-    dtype = bridge.W_U.dtype if bridge.W_U.dtype == torch.float64 else torch.float32
+    solutions = moments.solve()
+    dtype = torch.promote_types(bridge.W_U.dtype, torch.float32)
     return AffineLens(
         torch.stack([solution.weight for solution in solutions]).to("cpu", dtype),
         torch.stack([solution.bias for solution in solutions]).to("cpu", dtype),
-        weights_hash,
+        moments.fingerprint,
         {
-            "model": str(bridge.cfg.model_name),
-            "tokens": fitted.n,
-            "held_out_tokens": held_out.n,
+            **moments.settings,
             "corpus": corpus,
-            "corpus_hash": kept.digest,
-            **settings,
             "ridges": [solution.ridge for solution in solutions],
         },
     )

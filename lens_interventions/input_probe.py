@@ -6,7 +6,7 @@ linear model that gives back the input, and see how that gets easier or harder f
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,14 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from .adapter import embedding, require_readable, residuals
+from .adapter import embedding
 from .affine import fingerprint
+from .corpus_moments import corpus_moments
 from .points import select_points
 from .ridge import RidgeMoments
 from .token_batch import TextOrTokens
-from .windows import Checkpoint, as_batch, token_windows
 
 if TYPE_CHECKING:
     import pandas
@@ -166,57 +165,44 @@ def fit_input_probe(
     Raises `ValueError` with fewer windows than `holdout` or a checkpoint of something else, and
     what `require_readable` raises.
     """
-    require_readable(bridge)
-    labels, device = select_points(int(bridge.cfg.n_layers)), bridge.W_E.device
-    table = input_embeddings(bridge)
-    d_model = table.shape[1]
-    fitted, held_out = (RidgeMoments(len(labels), d_model, d_model, device) for _ in "ab")
-    counts = torch.zeros(len(table), dtype=torch.long, device=device)
-    sums = {"fitted": fitted, "held_out": held_out}
-    weights_hash = fingerprint(bridge)
-    settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
-    kept = Checkpoint(checkpoint, {"probe of": weights_hash, **settings})
-    if state := kept.load():
-        kept.restore(state, sums)
-        counts.copy_(state["counts"])
-    windows = (
-        piece
-        for piece in token_windows(bridge, texts, window=window, prepend_bos=prepend_bos)
-        if len(piece) > skip_first
+    table, n_points = input_embeddings(bridge), int(bridge.cfg.n_layers) + 1
+
+    def add(
+        moments: RidgeMoments,
+        tokens: Int[Tensor, " pos"],
+        streams: Sequence[Float[Tensor, "pos d_model"]],
+    ) -> None:
+        targets = table[tokens].double()
+        scale = torch.ones_like(targets[:, :1])
+        for index, stream in enumerate(streams):
+            moments.add(index, _unit(stream), targets, scale)
+
+    moments = corpus_moments(
+        bridge,
+        texts,
+        add,
+        n_maps=n_points,
+        purpose="InputProbe",
+        window=window,
+        skip_first=skip_first,
+        holdout=holdout,
+        prepend_bos=prepend_bos,
+        checkpoint=checkpoint,
+        progress=progress,
     )
-    with tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n) as bar:
-        for piece in kept.remaining(windows):
-            tokens = piece[skip_first:]
-            moments = held_out if kept.done % holdout == 0 else fitted
-            if moments is fitted:
-                counts += torch.bincount(tokens, minlength=len(counts))
-            targets = table[tokens].double()
-            scale = torch.ones_like(targets[:, :1])
-            for index, stream in enumerate(residuals(bridge, as_batch(piece), labels)):
-                moments.add(index, _unit(stream[0, skip_first:]), targets, scale)
-            moments.n += len(tokens)
-            bar.update(len(piece))
-            kept.save(sums, counts=counts)
-    kept.require_windows(holdout, window)
-    kept.save(sums, counts=counts, now=True)
-    solutions = [fitted.solve(index, held_out) for index in range(len(labels))]
-    above = slice(1, None)
-    shared = fitted.pooled(above).solve(0, held_out.pooled(above))
+    solutions, above = moments.solve(), slice(1, None)
+    shared = moments.fitted.pooled(above).solve(0, moments.held_out.pooled(above))
     dtype = torch.promote_types(table.dtype, torch.float32)
     return InputProbe(
-        labels,
+        select_points(int(bridge.cfg.n_layers)),
         torch.stack([solution.weight for solution in solutions]).to("cpu", dtype),
         torch.stack([solution.bias for solution in solutions]).to("cpu", dtype),
         shared.weight.to("cpu", dtype),
         shared.bias.to("cpu", dtype),
-        counts.cpu(),
-        weights_hash,
+        moments.counts,
+        moments.fingerprint,
         {
-            "model": str(bridge.cfg.model_name),
-            "tokens": fitted.n,
-            "held_out_tokens": held_out.n,
-            "corpus_hash": kept.digest,
-            **settings,
+            **moments.settings,
             "ridges": [solution.ridge for solution in solutions],
             "shared_ridge": shared.ridge,
         },

@@ -37,13 +37,14 @@ class RidgeMoments:
     """Weighted moments of inputs `[x, 1]` and targets y, of several regressions.
 
     Attributes:
+        n_maps: how many regressions.
         n: rows added, counted once for all regressions.
     """
 
     def __init__(self, n_maps: int, d_in: int, d_out: int, device: torch.device | None = None):
         """All moments zero."""
         options: dict[str, Any] = {"dtype": torch.float64, "device": device}
-        self.n = 0
+        self.n_maps, self.n = n_maps, 0
         # One more coordinate, constantly 1, carries the bias.
         self._xx = torch.zeros(n_maps, d_in + 1, d_in + 1, **options)
         self._xy = torch.zeros(n_maps, d_in + 1, d_out, **options)
@@ -65,7 +66,7 @@ class RidgeMoments:
 
     def pooled(self, indices: slice = slice(None)) -> "RidgeMoments":
         """One regression from the rows of several, each regression with the same weight."""
-        maps = range(len(self._yy))[indices]
+        maps = range(self.n_maps)[indices]
         _, d_in, d_out = self._xy.shape
         pooled = RidgeMoments(1, d_in - 1, d_out, self._xy.device)
         pooled.n = self.n * len(maps)
