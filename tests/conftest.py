@@ -1,11 +1,12 @@
 """Fixtures shared by all tests: tiny bridges, the real default model, seeds."""
 
 import os
+import sys
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -45,3 +46,23 @@ def default_bridge() -> TransformerBridge:
     from lens_interventions import load_model
 
     return load_model(device="cpu")
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`lens-interventions` with arguments: exit status, standard output and standard error."""
+    from lens_interventions import cli
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lens-interventions", *map(str, arguments)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run_command

@@ -22,18 +22,6 @@ from tests.tiny import shared_bridge
 TEXT = "The capital of France is"
 
 
-def run(monkeypatch, capsys, *arguments):
-    """Exit status, standard output and standard error of the command."""
-    monkeypatch.setattr(sys, "argv", ["lens-interventions", *map(str, arguments)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code or 0
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
 @pytest.fixture
 def default(monkeypatch, default_bridge):
     """The `lens` command on the default model, which is loaded once for all tests."""
@@ -42,8 +30,8 @@ def default(monkeypatch, default_bridge):
 
 
 @pytest.mark.usefixtures("default")
-def test_a_table_in_the_terminal(monkeypatch, capsys):
-    status, out, err = run(monkeypatch, capsys, "lens", TEXT, "--layers", "0,15,final")
+def test_a_table_in_the_terminal(command):
+    status, out, err = command("lens", TEXT, "--layers", "0,15,final")
     assert status == 0, err
     assert "final" in out
     assert "Paris" in out
@@ -51,9 +39,9 @@ def test_a_table_in_the_terminal(monkeypatch, capsys):
 
 @pytest.mark.usefixtures("default")
 @pytest.mark.parametrize("suffix", ["csv", "json", "html", "safetensors"])
-def test_results_in_files(monkeypatch, capsys, tmp_path, suffix):
+def test_results_in_files(command, tmp_path, suffix):
     path = tmp_path / f"out.{suffix}"
-    status, _, err = run(monkeypatch, capsys, "lens", TEXT, "--layers", "0,final", "--out", path)
+    status, _, err = command("lens", TEXT, "--layers", "0,final", "--out", path)
     assert status == 0, err
     if suffix == "safetensors":
         assert Trajectory.load(path).points == ("0_pre", "final_post")
@@ -73,8 +61,8 @@ def test_results_in_files(monkeypatch, capsys, tmp_path, suffix):
         (["lens", "--file", "no-such-file.txt"], "no-such-file.txt"),
     ],
 )
-def test_mistakes_get_one_line(monkeypatch, capsys, arguments, message):
-    status, out, err = run(monkeypatch, capsys, *arguments)
+def test_mistakes_get_one_line(command, arguments, message):
+    status, out, err = command(*arguments)
     assert status in (1, 2)
     assert out == ""
     assert message in err
@@ -148,10 +136,10 @@ def test_a_file_or_standard_input_gives_what_the_text_gives(tmp_path):
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_file_in_another_encoding_is_refused(monkeypatch, capsys, tmp_path):
+def test_a_file_in_another_encoding_is_refused(command, tmp_path):
     file = tmp_path / "text.txt"
     file.write_bytes("naïve".encode("latin-1"))
-    status, _, err = run(monkeypatch, capsys, "lens", "--file", file)
+    status, _, err = command("lens", "--file", file)
     assert status == 1
     assert "text.txt is not UTF-8 text" in err
 
@@ -165,19 +153,17 @@ def test_a_file_in_another_encoding_is_refused(monkeypatch, capsys, tmp_path):
         (["--stat", "watched_rank", "--watch", " say", "--watch", " they"], "watched_rank[ they]"),
     ],
 )
-def test_what_a_statistic_needs_is_computed(monkeypatch, capsys, tmp_path, arguments, column):
+def test_what_a_statistic_needs_is_computed(command, tmp_path, arguments, column):
     path = tmp_path / "out.csv"
-    status, _, err = run(monkeypatch, capsys, "lens", "the people", *arguments, "--out", path)
+    status, _, err = command("lens", "the people", *arguments, "--out", path)
     assert status == 0, err
     with path.open(newline="") as file:
         assert column in next(csv.reader(file))
 
 
 @pytest.mark.usefixtures("tiny")
-def test_chosen_positions_and_layers_are_shown(monkeypatch, capsys):
-    status, out, _ = run(
-        monkeypatch, capsys, "lens", "the people say", "--positions", "-2:", "--layers", "0,final"
-    )
+def test_chosen_positions_and_layers_are_shown(command):
+    status, out, _ = command("lens", "the people say", "--positions", "-2:", "--layers", "0,final")
     assert status == 0
     rows = [line.split()[0] for line in out.splitlines()]
     assert rows[rows.index("next") : rows.index("token") + 1] == ["next", "final", "input", "token"]
@@ -202,8 +188,8 @@ def test_chosen_positions_and_layers_are_shown(monkeypatch, capsys):
         (["a", "--out", "no/such/directory/out.csv"], "there is no directory no/such/directory"),
     ],
 )
-def test_mistakes_name_what_was_expected(monkeypatch, capsys, arguments, message):
-    status, out, err = run(monkeypatch, capsys, "lens", *arguments)
+def test_mistakes_name_what_was_expected(command, arguments, message):
+    status, out, err = command("lens", *arguments)
     assert status == 1
     assert out == ""
     assert err.startswith("Error: ")

@@ -4,13 +4,11 @@ import importlib
 import json
 import math
 import re
-import sys
 
 import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions import cli
 from tests.reference_intervention import patched_logits
 from tests.tiny import shared_bridge, tiny_bridge
 
@@ -19,25 +17,14 @@ PATCH = li.NextTokenPatch(layer=1, strength=0.5)
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """The command on a tiny Llama: exit status, standard output and standard error."""
+def run(monkeypatch, command):
+    """The command on a tiny Llama, in a wide terminal."""
     bridge = shared_bridge("llama")
     for name in ("generate", "score"):
         module = importlib.import_module(f"lens_interventions.cli.{name}")
         monkeypatch.setattr(module, "load", lambda *_: bridge)
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lens-interventions", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run_command
+    return command
 
 
 def flat(text):
@@ -159,6 +146,25 @@ def test_score_is_the_mean_loss(run, tmp_path):
     difference = expected["layer 1, interpolate 0.5"] - expected["no patch"]
     assert table["difference"][0] == f"{difference:.4f}"
     assert f"{counts} tokens predicted in {len(pieces)} pieces" in out
+
+
+def test_the_true_token_is_written_through_a_fitted_lens(run, tmp_path):
+    bridge = shared_bridge("llama")
+    fitted = li.fit_affine_lens(bridge, [PROMPT] * 4, holdout=2, progress=False)
+    fitted.save(tmp_path / "lens.safetensors")
+    # What was saved is in half precision.
+    kept = li.AffineLens.load(tmp_path / "lens.safetensors")
+    patch = li.NextTokenPatch(layer=1, strength=0.5, embedding="lens", lens=kept)
+    text = tmp_path / "text.txt"
+    text.write_text(PROMPT)
+    status, out, err = run(
+        *("score", "--file", text, "--layer", 1, "--strength", 0.5),
+        *("--embedding", "lens", "--lens", tmp_path / "lens.safetensors"),
+    )
+    assert status == 0, err
+    loss = -float(li.teacher_forced_log_probs(bridge, PROMPT, patch).nanmean())
+    row = rows_of(out)["layer 1, interpolate 0.5, embedding lens, fitted lens"]
+    assert row[0] == f"{loss:.4f}"
 
 
 def test_score_resamples_documents_where_there_are_several(run, tmp_path):

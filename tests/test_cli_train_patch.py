@@ -1,15 +1,15 @@
 """`lens-interventions train-patch` on a tiny model: what it writes, going on, what it refuses."""
 
+import functools
 import importlib
 import json
-import sys
 
 import jaxtyping
 import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions import cli, write_training
+from lens_interventions import write_training
 from tests.tiny import shared_bridge
 
 DOCUMENTS = [
@@ -26,24 +26,11 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """The command on a tiny Llama: exit status, standard output and standard error."""
+def run(monkeypatch, command):
+    """The command on a tiny Llama."""
     module = importlib.import_module("lens_interventions.cli.train_patch")
     monkeypatch.setattr(module, "load", lambda *_: shared_bridge("llama"))
-
-    def run_command(*arguments):
-        monkeypatch.setattr(
-            sys, "argv", ["lens-interventions", "train-patch", *map(str, arguments)]
-        )
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run_command
+    return functools.partial(command, "train-patch")
 
 
 def arguments(corpus, out, *more):

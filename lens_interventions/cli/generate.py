@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Device, Model, load, shows_progress
+from .options import Device, LensFile, Model, load, shows_progress
 from .patch_options import (
     Embedding,
     Gate,
@@ -34,6 +34,7 @@ def generate(
     embedding: Embedding = "W_E",
     window: Window = None,
     gate: Gate = None,
+    lens: LensFile = None,
     only_generated: Annotated[
         bool,
         typer.Option("--only-generated", help="Leave the positions inside the prompt alone."),
@@ -65,6 +66,7 @@ def generate(
         embedding,
         window,
         gate,
+        lens,
         seed=seed,
         positions="generated" if only_generated else "all",
     )

@@ -1,8 +1,11 @@
 """The options that describe a patch, shared by the commands that apply one."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+from .options import load_lens
 
 if TYPE_CHECKING:
     from ..intervention import NextTokenPatch
@@ -27,7 +30,12 @@ Scale = Annotated[
     str, typer.Option("--scale", help="raw, or norm: as long as the residual it replaces.")
 ]
 Embedding = Annotated[
-    str, typer.Option("--embedding", help="W_E or W_U: which matrix stands for a token.")
+    str,
+    typer.Option(
+        "--embedding",
+        help="W_E or W_U: which matrix stands for a token; lens: W_U, carried to the layer through "
+        "--lens.",
+    ),
 ]
 Window = Annotated[
     int | None, typer.Option("--window", help="Patch only so many of the last positions.")
@@ -47,6 +55,7 @@ def patch_from(
     embedding: str,
     window: int | None,
     gate: float | None,
+    lens: Path | None,
     **rest: Any,
 ) -> "NextTokenPatch":
     """The patch that the options describe; it judges them itself."""
@@ -61,6 +70,7 @@ def patch_from(
         embedding=cast(Any, embedding),
         window=window,
         gate=gate,
+        lens=load_lens(lens),
         **rest,
     )
 
@@ -76,6 +86,7 @@ def describe(patch: "NextTokenPatch | None") -> str:
         for name, usual in defaults.items()
         if getattr(patch, name) != usual
     ]
+    words += ["fitted lens"] if patch.lens is not None else []
     words += [
         f"{name} {getattr(patch, name):g}"
         for name in ("window", "gate")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Device, Model, load, shows_progress
+from .options import Device, LensFile, Model, load, shows_progress
 from .patch_options import (
     Embedding,
     Gate,
@@ -44,6 +44,7 @@ def score(
     embedding: Embedding = "W_E",
     window: Window = None,
     gate: Gate = None,
+    lens: LensFile = None,
     context: Annotated[
         int, typer.Option(help="Cut documents into pieces of so many tokens, scored alone.")
     ] = 256,
@@ -58,7 +59,9 @@ def score(
     """
     from ..materials import read_texts
 
-    patch = patch_from(layer, strength, mode, source, scale, embedding, window, gate, seed=seed)
+    patch = patch_from(
+        layer, strength, mode, source, scale, embedding, window, gate, lens, seed=seed
+    )
     documents = read_texts(file, whole=True)
     bridge = load(model, device)
     pieces, document = _pieces(bridge, documents, context)

@@ -1,10 +1,12 @@
 """Conditions: what is patched in a run, as plain values that rows and settings can hold."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from ..affine import AffineLens
 from ..intervention import NextTokenPatch
 
 CONTROLS = ("random", "shuffled", "current", "guess", "direction")
@@ -70,7 +72,10 @@ class PatchSettings:
     Attributes:
         scale: "norm" makes what is written as long as the residual times the strength; "raw" writes
             the embedding as it is.
-        embedding: "W_E" or "W_U".
+        embedding: "W_E", "W_U" or "lens", the latter with `lens`.
+        lens: the file of an `AffineLens`, which is to stay as it is while a run is unfinished. It
+            carries the embedding "lens" to the layer, and the gate, the mode "correct" and the
+            source "guess" read it in place of the logit lens.
         first_position: positions below are never patched. With 1 the first token of the text is
             spared: models park attention there, in a residual that can be a hundred times longer
             than the others (25,000 against 190 in the middle of the default model), and a patch
@@ -80,7 +85,8 @@ class PatchSettings:
     """
 
     scale: Literal["raw", "norm"] = "norm"
-    embedding: Literal["W_E", "W_U"] = "W_E"
+    embedding: Literal["W_E", "W_U", "lens"] = "W_E"
+    lens: str | None = None
     first_position: int = 1
     gate: float | None = None
     seed: int = 0
@@ -95,11 +101,18 @@ class PatchSettings:
             mode=arm.mode,  # type: ignore[arg-type]
             scale=self.scale,
             embedding=self.embedding,
+            lens=None if self.lens is None else _loaded(self.lens),
             positions=tuple(range(self.first_position, length)),
             gate=self.gate,
             source=arm.source,  # type: ignore[arg-type]
             seed=self.seed,
         )
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(path: str) -> AffineLens:
+    # One object for all arms: patches with the same lens read it once.
+    return AffineLens.load(path)
 
 
 def grid(layers: Sequence[int], strengths: Sequence[float], modes: Sequence[str]) -> list[Cell]:
