@@ -31,6 +31,7 @@ from lens_interventions.experiments import (
 from lens_interventions.experiments.conditions import NO_PATCH
 from lens_interventions.experiments.contrasts import Resampling
 from lens_interventions.experiments.copying.sequences import TokenSequence, induction_sequences
+from lens_interventions.experiments.learned import sampled
 from lens_interventions.experiments.learned import stages as stages_module
 from lens_interventions.experiments.learned.settings import SOURCES
 from lens_interventions.experiments.learned.texts import (
@@ -80,6 +81,9 @@ SETTINGS = LearnedSettings(
     sweep_layers=(0, 1),
     sweep_ranks=(1, 16),
     sweep_steps=8,
+    sampled_prompts=12,
+    sampled_tokens=20,
+    sampled_copies=6,
     read_sequences=3,
     directions=3,
 )
@@ -114,6 +118,20 @@ def planted_sequences(
     }
 
 
+def planted_prompts(_bridge: TransformerBridge, n: int, _seed: int) -> list[dict]:
+    """Beginnings of texts, half of them on each half."""
+    return [
+        {
+            "number": number,
+            "half": ("selection", "report")[number % 2],
+            "register": "keys",
+            "text": str(text[:12].tolist()),
+            "tokens": text[:12].tolist(),
+        }
+        for number, text in enumerate(key_value_texts(n, seed=7))
+    ]
+
+
 def planted_training_texts(*_: object) -> list[list[int]]:
     return [text.tolist() for text in key_value_texts(300, seed=1)]
 
@@ -123,6 +141,7 @@ def planted_texts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(stages_module, "measured_sequences", planted_sequences)
         monkeypatch.setattr(stages_module, "training_texts", planted_training_texts)
+        monkeypatch.setattr(sampled, "prompt_items", planted_prompts)
         yield
 
 
@@ -144,15 +163,15 @@ def headline(result: Result, question: str) -> pd.Series:
     return rows[(rows["question"] == question) & (rows["minus"] != "none")].iloc[0]
 
 
-QUESTIONS = ["keys", "after a surprise", "random copies", "rare words"]
+QUESTIONS = ["keys", "after a surprise", "random copies", "rare words", "free copies", "loops"]
 
 
 class TestPlanted:
     def test_the_true_token_is_learned_and_found(self, planted: tuple[Result, Path]) -> None:
         result, _ = planted
         assert list(result.to_dataframe()["question"].unique()) == QUESTIONS
-        assert [finding.verdict.outcome for finding in result.verdicts] == ["helps"] * 4
-        for question in QUESTIONS:
+        assert [finding.verdict.outcome for finding in result.verdicts][:5] == ["helps"] * 5
+        for question in QUESTIONS[:4]:
             row = headline(result, question)
             assert row["source"] == "true"
             assert row["p_holm"] < 0.05
@@ -205,6 +224,30 @@ class TestPlanted:
         expected = float(losses["true"] - losses[row["minus"]])
         # Attention of GPT-2 is cast to float32 here, and other batches sum in another order.
         assert row["estimate"] == pytest.approx(expected, abs=1e-6)
+
+    def test_free_copies_are_those_of_generate(self, planted: tuple[Result, Path]) -> None:
+        """By hand: of the second half of the second copy, what the true write gets right."""
+        result, out = planted
+        row = headline(result, "free copies")
+        bridge, writes = ablated_bridge(), trained_writes(out)
+        texts = [t for t in planted_sequences(bridge, SETTINGS)["induction"] if t.half == "report"]
+        right = []
+        for seed in (0, 1):
+            patch = writes[Training("true", 1, 16, 20, seed)].patch(seed=seed)
+            for text in texts[:6]:
+                said = li.generate(bridge, [list(text.tokens[:16])], patch, max_new_tokens=5)
+                right += [a == b for a, b in zip(said.tokens[0], text.tokens[16:], strict=True)]
+        assert row["mean"] == pytest.approx(sum(right) / len(right))
+        assert row["estimate"] > 0.1
+        assert row["p_value"] < 0.05
+
+    def test_samples_are_kept_for_a_reader(self, planted: tuple[Result, Path]) -> None:
+        shown = planted[0].tables["samples"]
+        control = headline(planted[0], "loops")["minus"]
+        for _, of_prompt in shown.groupby("prompt_number"):
+            assert len(of_prompt) == 3
+            assert any(control in condition for condition in of_prompt["condition"])
+        assert shown["prompt_number"].nunique() == 6
 
     def test_the_mean_over_seeds_is_that_of_the_seeds(self, planted: tuple[Result, Path]) -> None:
         result, _ = planted

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -297,7 +297,7 @@ def test_rules_have_names(rule: Rule, name: str, family: str) -> None:
 
 
 def test_halves_are_even_and_share_registers() -> None:
-    items = prompt_items(shared_bridge("llama"), replace(SETTINGS, prompts=72))
+    items = prompt_items(shared_bridge("llama"), 72, SETTINGS.seed)
     halves = pd.DataFrame(items).groupby(["register", "half"]).size().unstack()
     assert (halves == 2).all(axis=None)
 

@@ -20,8 +20,9 @@ from ..contrasts import Measure, Totals, contrast, totals_of
 from ..copying.sequences import REPORT, SELECTION
 from ..results import Analysis, Finding, Tables
 from .figures import draw
-from .questions import NAMES, Question, questions
+from .questions import LOOPS, NAMES, TABLES, Question, questions
 from .read_analysis import read_tables_of
+from .sampled import SAMPLES, loop_rows, samples_to_show
 from .settings import CONTROLS, SOURCES, LearnedSettings
 from .sweeps import sweep_tables
 from .units import NO_SEED, over_seeds
@@ -35,7 +36,8 @@ def main_arm(settings: LearnedSettings, source: str = "true") -> Arm:
 
 def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
     """Tables, one verdict per question, and figures."""
-    averaged = {table: over_seeds(rows[table]) for table in ("induction", "templates", "text")}
+    rows = {**rows, LOOPS: loop_rows(rows[SAMPLES])}
+    averaged = {table: over_seeds(rows[table]) for table in TABLES}
     asked = questions(settings)
     chosen = {question.name: _best_control(settings, question, averaged) for question in asked}
     contrasts = pd.DataFrame(
@@ -46,6 +48,7 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
         "seeds": _by_seed(settings, rows, asked, chosen),
         "categories": _categories(settings, averaged, asked, chosen),
         "curves": _curves(rows[TABLE]),
+        "samples": samples_to_show(settings, rows, main_arm(settings, chosen["loops"])),
         **sweep_tables(settings, averaged),
         **read_tables_of(settings, rows),
     }
@@ -104,6 +107,7 @@ def _contrasts(
         {
             "question": question.name,
             "measure": question.measure.name,
+            "units": question.units,
             "lower_is_better": question.measure.lower_is_better,
             **row,
             "mean": totals.mean(main_arm(settings, row["source"])),
@@ -123,7 +127,7 @@ def _by_seed(
         of_seed = {
             table: over_seeds(part[part["seed"].isin([seed, NO_SEED])])
             for table, part in rows.items()
-            if table in ("induction", "templates", "text")
+            if table in TABLES
         }
         for question in asked:
             totals = question.totals(of_seed, REPORT)
@@ -186,6 +190,7 @@ def _categories(
                     {
                         "division": division,
                         "measure": question.measure.name,
+                        "lower_is_better": question.measure.lower_is_better,
                         **row,
                         "p_holm": float(p),
                     }
@@ -214,7 +219,7 @@ def _finding(
         _interval(headline),
         smallest_effect=question.smallest,
         lower_is_better=question.measure.lower_is_better,
-        units="nats",
+        units=question.units,
     )
     rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
     seeds, clusters = len(settings.seeds), int((totals.counts > 0).sum())
@@ -222,7 +227,7 @@ def _finding(
     each = ", ".join(f"{estimate:.3g}" for estimate in own["estimate"])
     method = (
         f"{question.material[0].upper()}{question.material[1:]}; {int(totals.counts.sum())} "
-        f"predictions in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. "
+        f"{question.items} in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. "
         f"The write, {rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
         f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}; a cluster's difference is "
         "the mean over the seeds, and clusters are resampled. Best control, trained in the same "

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _COLUMNS = 3
-BELOW_IS_BETTER = "change of loss, nats (below 0 is better)"
+BELOW_IS_BETTER = "change, nats of loss or as named (below 0 is better)"
 
 
 def draw(tables: Tables) -> Figures:
@@ -39,19 +39,19 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    questions = list(contrasts["question"].unique())
-    n_rows = -(-len(questions) // _COLUMNS)
+    by_question = [part for _, part in contrasts.groupby("question", sort=False)]
+    n_rows = -(-len(by_question) // _COLUMNS)
     figure = make_subplots(
         rows=n_rows,
         cols=_COLUMNS,
-        subplot_titles=questions,
+        subplot_titles=[_heading(part) for part in by_question],
         shared_yaxes=True,
         horizontal_spacing=0.04,
         vertical_spacing=0.3 / n_rows,
     )
-    for place, question in enumerate(questions):
+    for place, part in enumerate(by_question):
         # A log-probability that rises is a loss that falls.
-        rows = _as_losses(contrasts[contrasts["question"] == question])
+        rows = _as_losses(part)
         headline = rows["minus"] != "none"
         figure.add_trace(
             go.Scatter(
@@ -84,7 +84,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     figure.update_xaxes(title={"text": BELOW_IS_BETTER}, row=n_rows, col=1)
     figure.update_layout(
         template=template("light"),
-        title=_title("Change of loss by source and material, report half"),
+        title=_title("Change by source and material, report half"),
         height=110 + 230 * n_rows,
         margin={"l": 150, "r": 16, "t": 84, "b": 50},
     )
@@ -134,8 +134,13 @@ def _sweep(rows: pd.DataFrame, x: str) -> "go.Figure":
     return curves(views, axes, title=f"Writes trained for {steps} steps, by {x} (selection half)")
 
 
+def _heading(rows: pd.DataFrame) -> str:
+    units = rows["units"].iloc[0]
+    return rows["question"].iloc[0] if units == "nats" else f"{rows['question'].iloc[0]} ({units})"
+
+
 def _as_losses(rows: pd.DataFrame) -> pd.DataFrame:
-    turned = rows["measure"] == "log_prob"
+    turned = ~rows["lower_is_better"].astype(bool)
     low, high = rows["low"].where(~turned, -rows["high"]), rows["high"].where(~turned, -rows["low"])
     estimate = rows["estimate"].where(~turned, -rows["estimate"])
     return rows.assign(estimate=estimate, low=low, high=high)

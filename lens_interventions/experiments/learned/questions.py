@@ -3,8 +3,16 @@
 from dataclasses import dataclass
 
 from ..contrasts import Measure, Totals, totals_of
+from ..loops.choice import LOOPED
 from ..results import Tables
+from .sampled import COPIES
 from .settings import LearnedSettings
+
+LOOPS = "loops"
+"""Rows of sums of the samples."""
+
+TABLES = ("induction", "templates", "text", COPIES, LOOPS)
+"""Rows that answer questions."""
 
 NAMES = {
     "prose": "prose",
@@ -24,8 +32,10 @@ class Question:
         table: which rows answer it.
         measure: by what.
         divisions: only categories of these tags, any of them; all if there are none.
-        smallest: the smallest difference worth talking about, nats.
+        smallest: the smallest difference worth talking about, in `units`.
         material: what was measured on, for the reader.
+        units: of the measure.
+        items: what is counted.
     """
 
     name: str
@@ -35,6 +45,8 @@ class Question:
     divisions: tuple[str, ...]
     smallest: float
     material: str
+    units: str = "nats"
+    items: str = "predictions"
 
     def totals(self, rows: Tables, half: str) -> Totals:
         """Sums of the measure per arm and cluster."""
@@ -89,5 +101,27 @@ def questions(settings: LearnedSettings) -> list[Question]:
             (),
             material.smallest_copy,
             "log-probability of the word at the copy",
+        ),
+        Question(
+            "free copies",
+            "Does it help to go on copying random tokens when nobody dictates them?",
+            COPIES,
+            Measure("right", lower_is_better=False),
+            (),
+            settings.smallest_share,
+            "share of right tokens in the second half of the second copy, decoded greedily",
+            "of tokens",
+            "tokens",
+        ),
+        Question(
+            "loops",
+            "Does it keep greedy samples out of loops?",
+            LOOPS,
+            Measure(LOOPED),
+            (),
+            settings.smallest_share,
+            f"share of greedy samples of {settings.sampled_tokens} tokens that end in a loop",
+            "of samples",
+            "samples",
         ),
     ]

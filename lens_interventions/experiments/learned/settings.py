@@ -34,6 +34,10 @@ class LearnedSettings:
         sweep_steps: of each training of the sweeps; other than `steps`, to tell them apart.
         sweep_controls: which controls the sweeps train beside the true source.
         sweep_seed: of the trainings of the sweeps.
+        sampled_prompts: open-ended prompts that are continued greedily under every write.
+        sampled_tokens: new tokens of each.
+        sampled_copies: sequences of random tokens on each half whose second copy is gone on with.
+        smallest_share: the smallest difference of loops or right copies worth talking about.
         read_sequences: how many sequences of random tokens, said twice, the attention is read on.
         directions: how many singular directions of the learned map are read.
     """
@@ -64,6 +68,10 @@ class LearnedSettings:
     sweep_steps: int = 50
     sweep_controls: tuple[str, ...] = ("current",)
     sweep_seed: int = 0
+    sampled_prompts: int = 64
+    sampled_tokens: int = 128
+    sampled_copies: int = 16
+    smallest_share: float = 0.1
     read_sequences: int = 4
     directions: int = 8
 
@@ -128,6 +136,9 @@ class LearnedSettings:
                 documents=(4, 6),
                 document_tokens=64,
             ),
+            sampled_prompts=8,
+            sampled_tokens=48,
+            sampled_copies=4,
             read_sequences=1,
         )
 

@@ -26,6 +26,7 @@ from .read_units import (
     measure_geometry,
     shows_attention,
 )
+from .sampled import sampling_units
 from .settings import SOURCES, LearnedSettings
 from .texts import measured_sequences, training_texts
 from .units import measure_training, measure_writes, over_seeds
@@ -43,7 +44,8 @@ def stages_of(settings: LearnedSettings) -> dict[str, Stage]:
         swept |= {"training, ranks": train_ranks, "ranks": measure_ranks}
     if swept:
         swept["best of the sweeps"] = measure_best
-    return {"training": train, "measures": measure, **swept, "reading": read}
+    main = {"training": train, "measures": measure, "sampling": sample}
+    return {**main, **swept, "reading": read}
 
 
 def main_trainings(settings: LearnedSettings) -> list[Training]:
@@ -118,6 +120,13 @@ def measure(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) 
         for half in (SELECTION, REPORT)
         for unit in _measure_units(bridge, settings, rows, trainings, half, "main", tables)
     ]
+
+
+def sample(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
+    """Going on freely under every source, both halves."""
+    writes = _parameters(main_trainings(settings), written(rows[TABLE]))
+    sequences = measured_sequences(bridge, settings)["induction"]
+    return sampling_units(bridge, settings, writes, sequences)
 
 
 def train_layers(bridge: TransformerBridge, settings: LearnedSettings, _rows: Tables) -> list[Unit]:

@@ -67,12 +67,25 @@ def measure_writes(
 
     The arm's columns are those of `Training.arm`, and `seed` is that of the training.
     """
-    patches = LearnedPatches(writes=parse_writes(writes))
-    trainings = {training.own_arm: training for training in patches.writes or {}}
-    arms = [NO_PATCH.columns(), *(arm.columns() for arm in trainings)]
+    patches, arms, trainings = conditions(writes)
+    arms = [NO_PATCH.columns(), *arms]
     rows = _MEASURES[table](bridge, arms=arms, patch=patches, **parameters)
-    seeds = {arm.mode: training.seed for arm, training in trainings.items()}
-    modes = {arm.mode: training.mode for arm, training in trainings.items()}
+    return named_by_seed(rows, trainings)
+
+
+def conditions(
+    writes: Mapping[str, Values],
+) -> tuple[LearnedPatches, list[dict[str, Any]], list[Training]]:
+    """Patches of writes as parameters, the columns of an arm for each, and their trainings."""
+    patches = LearnedPatches(writes=parse_writes(writes))
+    trainings = list(patches.writes or {})
+    return patches, [training.own_arm.columns() for training in trainings], trainings
+
+
+def named_by_seed(rows: pd.DataFrame, trainings: Sequence[Training]) -> pd.DataFrame:
+    """Rows of the trainings' own arms as rows of `Training.arm`, with a column `seed`."""
+    seeds = {training.own_arm.mode: training.seed for training in trainings}
+    modes = {training.own_arm.mode: training.mode for training in trainings}
     return rows.assign(
         seed=rows["mode"].map(seeds).fillna(NO_SEED).astype(int),
         mode=rows["mode"].replace(modes),

@@ -34,7 +34,7 @@ def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
         "grid": grid_table(rows, settings),
         "escape": escape_table(rows, settings),
         "noticing": noticing_table(rows["noticing"], settings),
-        "samples": shown_samples(rows["samples"], chosen.control, settings),
+        "samples": shown_samples(rows["samples"], chosen.control, settings.shown),
     }
     findings = (
         _share_finding(rows, chosen, settings),

@@ -28,7 +28,8 @@ _POINTS = 16
 
 def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) -> Sequence[Unit]:
     """Every cell of the grid on the selection half: its loss, its loops, its way out of them."""
-    prompts = halves(prompt_items(bridge, settings))[SELECTION][: settings.search_prompts]
+    prompts = halves(prompt_items(bridge, settings.prompts, settings.seed))[SELECTION]
+    prompts = prompts[: settings.search_prompts]
     documents = halves(document_items(bridge, settings))[SELECTION]
     passages = halves(passage_items(bridge, settings))[SELECTION]
     cells = grid(settings.layers, settings.strengths, settings.modes)
@@ -52,7 +53,7 @@ def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) ->
 
 def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> Sequence[Unit]:
     """The chosen cells with all sources, the other rules, and what they cost."""
-    prompts = halves(prompt_items(bridge, settings))
+    prompts = halves(prompt_items(bridge, settings.prompts, settings.seed))
     documents = halves(document_items(bridge, settings))
     passages = halves(passage_items(bridge, settings))
     cell, round_at = loops_cell(rows, settings), round_cell(rows, settings)
@@ -108,12 +109,12 @@ def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> 
     return units
 
 
-def prompt_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[dict[str, Any]]:
-    """Prompts as units get them, every register in both halves."""
+def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str, Any]]:
+    """`n` prompts as units get them, every register in both halves."""
     start = beginning(bridge)
     return [
         {**item, "text": prompt.text, "tokens": [*start, *token_list(bridge, prompt.text)]}
-        for item, prompt in _drawn(materials.prompts(), settings.prompts, settings.seed, 4)
+        for item, prompt in _drawn(materials.prompts(), n, seed, 4)
     ]
 
 

@@ -24,7 +24,7 @@ def measure_samples(
     prompts: Sequence[Mapping[str, Any]],
     arms: Sequence[Mapping[str, Any]],
     rule: Mapping[str, Any],
-    patch: Mapping[str, Any],
+    patch: Mapping[str, Any] | PatchSettings,
     new_tokens: int,
     seed: int,
 ) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def measure_samples(
     in three parts: up to the loop, its first round, and the rest of it.
     """
     chosen, conditions = Rule(**rule), [Arm(**arm) for arm in arms]
-    settings = from_values(PatchSettings, patch)
+    settings = patch if isinstance(patch, PatchSettings) else from_values(PatchSettings, patch)
     texts = [list(prompt["tokens"]) for prompt in prompts]
     longest = max(map(len, texts)) + new_tokens
     out = generate(

@@ -6,19 +6,18 @@ from ..conditions import NO_PATCH, Arm
 from ..copying.sequences import REPORT
 from .labels import condition_label
 from .rules import GREEDY
-from .settings import LoopsSettings
 
 KEPT = ("before", "first_round", "again")
 """Parts of a sample: up to its loop, the loop's first round, and the rest of it."""
 
 
-def shown_samples(samples: pd.DataFrame, control: Arm, settings: LoopsSettings) -> pd.DataFrame:
-    """Samples of a few prompts: without patch, true and best control, and at temperatures.
+def shown_samples(samples: pd.DataFrame, control: Arm, shown: int) -> pd.DataFrame:
+    """Samples of the first `shown` prompts: without patch, true and best control, at temperatures.
 
     Columns: condition, prompt_number, register, prompt, the parts of the text, onset and period.
     """
     report = samples[samples["half"] == REPORT]
-    prompts = sorted(report["prompt"].unique())[: settings.shown]
+    prompts = sorted(report["prompt"].unique())[:shown]
     cell = control.cell
     arms = {NO_PATCH, Arm.at(cell), control}
     kept = []

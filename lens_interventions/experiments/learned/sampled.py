@@ -1,0 +1,127 @@
+"""Going on freely under every write: the loops that samples end in, and copies nobody dictates."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...generation import generate
+from ..conditions import NO_PATCH, Arm
+from ..contrasts import ROW_COLUMNS
+from ..copying.sequences import REPORT, SELECTION, TokenSequence
+from ..loops.choice import sample_totals
+from ..loops.plan import halves, prompt_items
+from ..loops.rules import GREEDY
+from ..loops.sampling import measure_samples
+from ..loops.texts import shown_samples
+from ..results import Tables
+from ..settings import from_values
+from ..units import Unit
+from .settings import LearnedSettings
+from .units import NO_SEED, conditions, named_by_seed
+
+Values = Mapping[str, Any]
+
+SAMPLES, COPIES = "samples", "copies"
+
+# Texts that go on at a time; a step of decoding reads all weights, however many there are.
+_BATCH = 160
+
+# Prompts whose samples are kept for a reader.
+_SHOWN = 8
+
+
+def measure_loops(
+    bridge: TransformerBridge, writes: Values, prompts: Sequence[Values], new_tokens: int
+) -> pd.DataFrame:
+    """Greedy samples under each write, or without a patch if there is none, and their loops.
+
+    Rows of `loops.sampling.measure_samples`, `seed` being that of the training.
+    """
+    patches, arms, named = conditions(writes)
+    rows = measure_samples(
+        bridge, prompts, arms or [NO_PATCH.columns()], GREEDY.columns(), patches, new_tokens, 0
+    )
+    return named_by_seed(rows, named)
+
+
+def measure_copies(
+    bridge: TransformerBridge, writes: Values, sequences: Sequence[Values]
+) -> pd.DataFrame:
+    """Free-running copies: of random tokens the first half of the second copy is given.
+
+    The rest is decoded greedily. Measure "right": how many of those tokens are the copy's.
+    """
+    patches, columns, named = conditions(writes)
+    arms = [Arm(**values) for values in columns] or [NO_PATCH]
+    texts = [from_values(TokenSequence, values) for values in sequences]
+    left = texts[0].copied // 2
+    out = generate(
+        bridge,
+        [list(text.tokens[:-left]) for text in texts],
+        [patches.patch(arm, len(texts[0].tokens)) for arm in arms],
+        max_new_tokens=left,
+        stop_at_eos=False,
+        text_seeds=torch.tensor([text.number for text in texts]),
+    )
+    wanted = torch.tensor([text.tokens[-left:] for text in texts], device=out.tokens.device)
+    right = (out.tokens.view(len(arms), len(texts), left) == wanted).sum(-1)
+    rows = [
+        (text.half, text.number, text.cluster, *arm.columns().values(), "right", "", n, left)
+        for arm, of_arm in zip(arms, right.tolist(), strict=True)
+        for text, n in zip(texts, of_arm, strict=True)
+    ]
+    return named_by_seed(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), named)
+
+
+def sampling_units(
+    bridge: TransformerBridge,
+    settings: LearnedSettings,
+    writes: Mapping[str, Values],
+    sequences: Sequence[TokenSequence],
+) -> list[Unit]:
+    """Both halves, without a patch and under all writes, some together."""
+    prompts = halves(prompt_items(bridge, settings.sampled_prompts, settings.material.seed))
+    units = []
+    for half in (SELECTION, REPORT):
+        of_half = [text for text in sequences if text.half == half]
+        copies = [text.values() for text in of_half[: settings.sampled_copies]]
+        for index, part in enumerate(_parts(writes, len(prompts[half]))):
+            parameters = {"writes": part, "prompts": prompts[half]}
+            units.append(
+                Unit(
+                    SAMPLES,
+                    f"{half}-{index:02}",
+                    measure_loops,
+                    {**parameters, "new_tokens": settings.sampled_tokens},
+                )
+            )
+        for index, part in enumerate(_parts(writes, len(copies))):
+            parameters = {"writes": part, "sequences": copies}
+            units.append(Unit(COPIES, f"{half}-{index:02}", measure_copies, parameters))
+    return units
+
+
+def loop_rows(samples: pd.DataFrame) -> pd.DataFrame:
+    """Samples as rows of sums, by the seed of the training."""
+    return pd.concat(
+        [sample_totals(part).assign(seed=seed) for seed, part in samples.groupby("seed")],
+        ignore_index=True,
+    )
+
+
+def samples_to_show(settings: LearnedSettings, rows: Tables, control: Arm) -> pd.DataFrame:
+    """Samples of a few prompts, those of the first seed: none, the true source, its control."""
+    samples = rows[SAMPLES]
+    first = samples[samples["seed"].isin([settings.seeds[0], NO_SEED])]
+    return shown_samples(first, control, _SHOWN)
+
+
+def _parts(writes: Mapping[str, Values], n_texts: int) -> Iterator[dict[str, Values]]:
+    """No write, then as many at a time as fit a batch."""
+    yield {}
+    names, size = list(writes), max(1, _BATCH // n_texts)
+    for start in range(0, len(names), size):
+        yield {name: writes[name] for name in names[start : start + size]}
