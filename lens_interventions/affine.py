@@ -5,7 +5,6 @@ lets it speak (Belrose et al. 2023, the tuned lens; Din et al. 2023, "Jump to Co
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .tensor_file import save_tensors
+from .tensor_file import load_tensors, save_tensors
 
 UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
 
-_FORMAT = "lens_interventions.AffineLens/1"
 _SMALLEST_SINGULAR = 1e-2
 
 
@@ -79,13 +76,9 @@ class AffineLens:
 
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write one safetensors file, in half precision unless another `dtype` is given."""
-        rest = {
-            "format": _FORMAT,
-            "fingerprint": self.fingerprint,
-            "settings": dict(self.settings),
-        }
+        rest = {"fingerprint": self.fingerprint, "settings": dict(self.settings)}
         tensors = {"weight": self.weight.to(dtype), "bias": self.bias.to(dtype)}
-        save_tensors(path, tensors, header={"lens": json.dumps(rest)})
+        save_tensors(path, tensors, kind="lens", rest=rest)
 
     @classmethod
     def load(cls, path: str | Path) -> "AffineLens":
@@ -93,17 +86,8 @@ class AffineLens:
 
         Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no lens at {path}")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                rest = json.loads((file.metadata() or {}).get("lens", "{}"))
-                if rest.get("format") != _FORMAT:
-                    raise ValueError(f"{path} is a safetensors file, but not one of a lens")
-                weight, bias = (file.get_tensor(name).float() for name in ("weight", "bias"))
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a saved lens: {error}") from error
-        return cls(weight, bias, rest["fingerprint"], rest["settings"])
+        tensors, rest = load_tensors(path, kind="lens")
+        return cls(tensors["weight"].float(), tensors["bias"].float(), **rest)
 
 
 def fingerprint(bridge: TransformerBridge) -> str:

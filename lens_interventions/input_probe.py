@@ -5,7 +5,6 @@ in closed form; and one map for all points together. A comment on the post asks 
 linear model that gives back the input, and see how that gets easier or harder further up.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -23,12 +20,11 @@ from .affine import fingerprint
 from .corpus_moments import corpus_moments
 from .points import select_points
 from .ridge import RidgeMoments
+from .tensor_file import load_tensors, save_tensors
 from .token_batch import TextOrTokens
 
 if TYPE_CHECKING:
     import pandas
-
-_FORMAT = "lens_interventions.InputProbe/1"
 
 
 @dataclass(frozen=True)
@@ -115,14 +111,13 @@ class InputProbe:
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, maps in half precision."""
         rest = {
-            "format": _FORMAT,
             "points": self.points,
             "fingerprint": self.fingerprint,
             "settings": dict(self.settings),
         }
         names = ("weight", "bias", "shared_weight", "shared_bias")
         tensors = {name: getattr(self, name).half() for name in names} | {"counts": self.counts}
-        save_file(tensors, str(path), metadata={"probe": json.dumps(rest)})
+        save_tensors(path, tensors, kind="probe", rest=rest)
 
     @classmethod
     def load(cls, path: str | Path) -> "InputProbe":
@@ -130,19 +125,10 @@ class InputProbe:
 
         Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no probe at {path}")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                rest = json.loads((file.metadata() or {}).get("probe", "{}"))
-                if rest.pop("format", None) != _FORMAT:
-                    raise ValueError(f"{path} is a safetensors file, but not one of a probe")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a saved probe: {error}") from error
+        tensors, rest = load_tensors(path, kind="probe")
         maps = {name: value.float() for name, value in tensors.items() if name != "counts"}
-        rest["points"] = tuple(rest["points"])
-        return cls(**rest, **maps, counts=tensors["counts"])
+        fields: dict[str, Any] = {**rest, **maps, "counts": tensors["counts"]}
+        return cls(**fields | {"points": tuple(rest["points"])})
 
 
 @torch.no_grad()

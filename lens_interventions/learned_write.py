@@ -1,6 +1,5 @@
 """A write that was learned: what to do with the embedding of the next token, layer by layer."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -17,9 +15,8 @@ from .intervention import NextTokenPatch
 from .modes import Rows, Scales
 from .patch_site import PatchSite
 from .sources import SOURCES, Source, constant
-from .tensor_file import save_tensors
+from .tensor_file import load_tensors, save_tensors
 
-_FORMAT = "lens_interventions.LearnedWrite/1"
 _TENSORS = ("down", "up", "bias", "gate_weight", "gate_bias")
 
 TRAINABLE: dict[str, Source] = {**SOURCES, constant.__name__: constant}
@@ -147,7 +144,6 @@ class LearnedWrite:
             if getattr(self, name) is not None
         }
         rest = {
-            "format": _FORMAT,
             "layers": self.layers,
             "trained_with": self.trained_with,
             "source": self.source,
@@ -157,7 +153,7 @@ class LearnedWrite:
             "fingerprint": self.fingerprint,
             "settings": dict(self.settings),
         }
-        save_tensors(path, tensors, header={"write": json.dumps(rest)})
+        save_tensors(path, tensors, kind="write", rest=rest)
 
     @classmethod
     def load(cls, path: str | Path) -> "LearnedWrite":
@@ -165,19 +161,8 @@ class LearnedWrite:
 
         Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no learned write at {path}")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                rest = json.loads((file.metadata() or {}).get("write", "{}"))
-                if rest.pop("format", None) != _FORMAT:
-                    raise ValueError(f"{path} is a safetensors file, but not of a learned write")
-                kept = set(file.keys())
-                tensors: dict[str, Any] = {
-                    name: file.get_tensor(name) if name in kept else None for name in _TENSORS
-                }
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a saved write: {error}") from error
+        kept, rest = load_tensors(path, kind="write")
+        tensors: dict[str, Any] = {name: kept.get(name) for name in _TENSORS}
         return cls(**tensors, **{**rest, "layers": tuple(rest["layers"])})
 
 

@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .tensor_file import save_tensors
-
-_FORMAT = "lens_interventions.training/1"
+from .tensor_file import load_tensors, save_tensors
 
 
 @dataclass
@@ -46,7 +43,6 @@ class TrainingState:
             for key, value in self.optimizer.state[leaf].items():
                 tensors[f"adam.{name}.{key}"] = value
         kept = {
-            "format": _FORMAT,
             "settings": settings,
             "step": self.step,
             "best_step": self.best_step,
@@ -55,7 +51,7 @@ class TrainingState:
             "held_out": self.held_out,
         }
         partial = path.with_name(path.name + ".writing")
-        save_tensors(partial, tensors, header={"training": json.dumps(kept)})
+        save_tensors(partial, tensors, kind="training", rest=kept)
         partial.replace(path)
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -63,14 +59,7 @@ class TrainingState:
 
         Raises `ValueError` for a file of another training or another kind.
         """
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                kept = json.loads((file.metadata() or {}).get("training", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a checkpoint: {error}") from error
-        if kept.get("format") != _FORMAT:
-            raise ValueError(f"{path} is a safetensors file, but not a checkpoint of a training")
+        tensors, kept = load_tensors(path, kind="training")
         if kept["settings"] != json.loads(json.dumps(settings)):
             here, there = json.loads(json.dumps(settings)), kept["settings"]
             other = sorted(k for k in {*here, *there} if here.get(k) != there.get(k))

@@ -1,6 +1,5 @@
 """What a lens read: one value per (residual point, prompt, position) for every statistic."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -8,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .tensor_file import save_tensors
+from .tensor_file import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
 
-_FORMAT = "lens_interventions.Trajectory/1"
 # Tensors that do not have the axes [point, batch, pos].
 _TOKEN_FIELDS = ("tokens", "next_tokens", "positions", "mask")
 
@@ -203,14 +200,13 @@ class Trajectory:
         Raises `OSError` where the file cannot be written.
         """
         rest = {
-            "format": _FORMAT,
             "points": self.points,
             "vocab": list(self.vocab.items()),
             "watched": self.watched,
             "compare_with": self.compare_with,
             "settings": dict(self.settings),
         }
-        save_tensors(path, self.tensors(), header={"trajectory": json.dumps(rest)})
+        save_tensors(path, self.tensors(), kind="trajectory", rest=rest)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trajectory":
@@ -218,19 +214,10 @@ class Trajectory:
 
         Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no trajectory at {path}")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                header = (file.metadata() or {}).get("trajectory")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a saved trajectory: {error}") from error
-        rest = json.loads(header) if header else {}
-        if rest.pop("format", None) != _FORMAT:
-            raise ValueError(f"{path} is a safetensors file, but not one of Trajectory.save")
+        tensors, rest = load_tensors(path, kind="trajectory")
         rest |= {"points": tuple(rest["points"]), "watched": tuple(rest["watched"])}
-        return cls(**rest | {"vocab": dict(rest["vocab"])}, **tensors)
+        fields: dict[str, Any] = {**rest, **tensors, "vocab": dict(rest["vocab"])}
+        return cls(**fields)
 
     def plot(self, statistic: str = "top1", **options: Any) -> "plotly.graph_objects.Figure":
         """A figure of one statistic; see `lens_interventions.plots` for each and its options."""

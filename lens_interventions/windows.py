@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from .ridge import RidgeMoments
-from .tensor_file import save_tensors
+from .tensor_file import load_tensors, save_tensors
 from .token_batch import TextOrTokens, TokenBatch, token_batch
 
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -73,12 +72,7 @@ class Checkpoint:
         """
         if self.path is None or not self.path.is_file():
             return {}
-        try:
-            with safe_open(str(self.path), framework="pt") as file:
-                kept = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{self.path} is not a checkpoint: {error}") from error
+        tensors, kept = load_tensors(self.path, kind="checkpoint")
         if kept.get("settings") != self._settings:
             raise ValueError(
                 f"{self.path} was made with {kept.get('settings')}, this is {self._settings}: "
@@ -140,6 +134,6 @@ class Checkpoint:
             "digest": self.digest,
         }
         partial = self.path.with_name(self.path.name + ".writing")
-        save_tensors(partial, tensors | others, header={"checkpoint": json.dumps(kept)})
+        save_tensors(partial, tensors | others, kind="checkpoint", rest=kept)
         partial.replace(self.path)
         self._saved = time.monotonic()

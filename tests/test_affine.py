@@ -135,7 +135,7 @@ def test_a_fit_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert torch.equal(resumed.weight, whole.weight)
     assert resumed.settings == whole.settings
     (tmp_path / "bad").write_text("x")
-    with pytest.raises(ValueError, match="is not a checkpoint"):
+    with pytest.raises(ValueError, match="is not a saved checkpoint"):
         fit_affine_lens(bridge, texts, checkpoint=tmp_path / "bad", progress=False)
 
 

@@ -158,7 +158,7 @@ def test_the_true_token_is_written_through_a_fitted_lens(run, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(PROMPT)
     status, out, err = run(
-        *("score", "--file", text, "--layer", 1, "--strength", 0.5),
+        *("score", "--file", text, "--layer", 1, "--strength", 0.5, "--context", 12),
         *("--embedding", "lens", "--lens", tmp_path / "lens.safetensors"),
     )
     assert status == 0, err

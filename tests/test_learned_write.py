@@ -254,12 +254,12 @@ class TestFile:
         loaded.patch().bind(bridge)
 
     def test_other_files(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="no learned write"):
+        with pytest.raises(FileNotFoundError, match="no write at"):
             LearnedWrite.load(tmp_path / "none")
         (tmp_path / "text").write_text("x")
         with pytest.raises(ValueError, match="is not a saved write"):
             LearnedWrite.load(tmp_path / "text")
         lens = li.AffineLens(torch.zeros(1, 2, 2), torch.zeros(1, 2), "0", {})
         lens.save(tmp_path / "lens")
-        with pytest.raises(ValueError, match="but not of a learned write"):
+        with pytest.raises(ValueError, match="but not of a saved write"):
             LearnedWrite.load(tmp_path / "lens")

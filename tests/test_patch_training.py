@@ -278,10 +278,10 @@ class TestGoingOn:
     def test_other_files_are_refused(self, tmp_path):
         bridge = shared_bridge("llama")
         (tmp_path / "text").write_text("x")
-        with pytest.raises(ValueError, match="is not a checkpoint"):
+        with pytest.raises(ValueError, match="is not a saved training"):
             train(bridge, checkpoint=tmp_path / "text")
         random_write(bridge).save(tmp_path / "write")
-        with pytest.raises(ValueError, match="not a checkpoint of a training"):
+        with pytest.raises(ValueError, match="not of a saved training"):
             train(bridge, checkpoint=tmp_path / "write")
 
 
