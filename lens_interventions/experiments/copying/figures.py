@@ -6,6 +6,7 @@ import pandas as pd
 
 from ...plots.colours import LINES
 from ...plots.theme import template
+from ..contrast_figure import contrast_points
 from ..grid_figure import effect_heatmaps
 from ..line_figures import Axes, add_buttons, curves
 from ..results import Figures, Tables
@@ -76,29 +77,13 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     questions = list(shown["question"].unique())
     for place, question in enumerate(questions):
         rows = shown[shown["question"] == question]
-        headline = rows["minus"] != "none"
         figure.add_trace(
-            go.Scatter(
-                x=rows["estimate"].tolist(),
-                y=rows["label"].tolist(),
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (rows["high"] - rows["estimate"]).tolist(),
-                    "arrayminus": (rows["estimate"] - rows["low"]).tolist(),
-                    "color": "#8a8f98",
-                },
-                mode="markers",
-                marker={
-                    "size": 10,
-                    "color": [LINES[1] if top else LINES[0] for top in headline],
-                    "symbol": ["diamond" if top else "circle" for top in headline],
-                },
-                customdata=[_hover(row) for row in rows.to_dict("records")],
-                hovertemplate="%{customdata}<extra></extra>",
+            contrast_points(
+                rows,
+                labels=rows["label"].tolist(),
+                hover=[_hover(row) for row in rows.to_dict("records")],
                 name=_NAMES[question],
                 visible=place == 0,
-                showlegend=False,
             )
         )
     figure.add_vline(x=0, line={"width": 1, "dash": "dot"})

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ...plots.colours import LINES
 from ...plots.theme import template
+from ..contrast_figure import contrast_points
 from ..line_figures import Axes, curves
 from ..results import Figures, Tables
 from .read_figures import ablation_figure, attention_figure, directions_figure
@@ -36,7 +36,6 @@ def draw(tables: Tables) -> Figures:
 
 def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     """A panel for each question: every source minus no patch, and the true one minus the best."""
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     by_question = [part for _, part in contrasts.groupby("question", sort=False)]
@@ -52,27 +51,11 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     for place, part in enumerate(by_question):
         # A log-probability that rises is a loss that falls.
         rows = _as_losses(part)
-        headline = rows["minus"] != "none"
         figure.add_trace(
-            go.Scatter(
-                x=rows["estimate"].tolist(),
-                y=[_label(row) for row in rows.to_dict("records")],
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (rows["high"] - rows["estimate"]).tolist(),
-                    "arrayminus": (rows["estimate"] - rows["low"]).tolist(),
-                    "color": "#8a8f98",
-                },
-                mode="markers",
-                marker={
-                    "size": 9,
-                    "color": [LINES[1] if top else LINES[0] for top in headline],
-                    "symbol": ["diamond" if top else "circle" for top in headline],
-                },
-                customdata=[_hover(row) for row in rows.to_dict("records")],
-                hovertemplate="%{customdata}<extra></extra>",
-                showlegend=False,
+            contrast_points(
+                rows,
+                labels=[_label(row) for row in rows.to_dict("records")],
+                hover=[_hover(row) for row in rows.to_dict("records")],
             ),
             row=place // _COLUMNS + 1,
             col=place % _COLUMNS + 1,
