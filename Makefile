@@ -1,9 +1,11 @@
 # make demo    the post's figures on the embedded model: report/index.html
 # make test    lint, types and all tests
 # make docs    the documentation, warnings are errors: site/index.html
+# make bench   every claim of speed and memory, measured here: benchmarks/README.md
 # make format  rewrite the sources in the project's style
 #
-# Each target remembers that it succeeded, so a second run with nothing changed takes no time.
+# demo, test and lint remember that they succeeded, so a second run with nothing changed takes no
+# time.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -16,7 +18,7 @@ PACKAGE := $(shell find lens_interventions -type f -not -path '*__pycache__*')
 CHECKED := $(PACKAGE) $(wildcard *.md Makefile mkdocs.yml) \
            $(shell find tests benchmarks notebooks docs -type f -not -path '*__pycache__*' 2>/dev/null)
 
-.PHONY: demo test lint docs format clean FORCE
+.PHONY: demo test lint docs bench format clean FORCE
 .DELETE_ON_ERROR:
 
 demo: report/index.html
@@ -53,6 +55,10 @@ docs: $(VENV)/.documented
 $(VENV)/.documented: $(VENV)/.installed
 	$(BIN)/python -m pip install --editable '.[docs]'
 	touch $@
+
+# On a machine that does nothing else: it takes its threads from the environment and all cores.
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks --out benchmarks/results.json --page benchmarks/README.md
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

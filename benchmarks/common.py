@@ -1,21 +1,19 @@
-"""What all benchmarks share: timing in turns, peak memory, one table, one JSON file."""
+"""What all benchmarks share: timing in turns, peak memory, the text they run on."""
 
-import json
-import platform
 import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pydoc_data import topics
+from typing import TypeVar
 
 import psutil
-import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+
+T = TypeVar("T")
 
 
 def in_turns(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -42,8 +40,8 @@ def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str) -> float:
 def peak_memory(function: Callable[[], object]) -> float:
     """MiB of resident memory beyond what was there before, at the highest point of a call.
 
-    Meaningful in a process that has not run anything larger before: memory that an earlier call
-    gave back to the allocator is not counted again.
+    Meaningful in a process that has not run anything larger before, see `in_fresh_process`: memory
+    that an earlier call gave back to the allocator is not counted again.
     """
     process = psutil.Process()
     before = peak = process.memory_info().rss
@@ -64,35 +62,13 @@ def peak_memory(function: Callable[[], object]) -> float:
     return (peak - before) / 2**20
 
 
+def in_fresh_process(function: Callable[..., T], *args: object) -> T:
+    """What a function of a module returns in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
 def prose_tokens(bridge: TransformerBridge, length: int) -> Tensor:
     """`[1, length]` ids of the Python language reference, which every CPython carries."""
     text = "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
     return bridge.to_tokens(text[: 12 * length], truncate=False)[:, :length]
-
-
-def report(title: str, rows: Sequence[Mapping[str, object]], out: Path | None) -> None:
-    """Print the rows as a table under the machine's description; write both as JSON."""
-    machine = {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "transformer_lens")},
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    table = Table(title=title, caption=", ".join(f"{k} {v}" for k, v in machine.items() if v))
-    for column in rows[0]:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=140).print(table)
-    if out is not None:
-        out.write_text(json.dumps({"title": title, "machine": machine, "rows": rows}, indent=1))
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()

@@ -1,28 +1,57 @@
-"""Decoding under a patch costs little more than decoding.
+"""Decoding under a patch, given or learned, costs little more than decoding.
 
-The embedded default model, greedy, against `generate` of transformers on the same weights, which
-reads the weights once a token, with attention fused (sdpa); and against TransformerLens's own.
+The embedded default model, greedy, 32-token prompts, against `generate` of transformers on the same
+weights, which reads the weights once a token, with attention fused (sdpa); and against
+TransformerLens's own.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Mapping
 
 import torch
-import typer
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
 import lens_interventions as li
-from benchmarks.common import in_turns, prose_tokens, ratio, report
+from benchmarks.command import run
+from benchmarks.common import in_turns, prose_tokens, ratio
+from benchmarks.results import Row
 from lens_interventions._embedded import embedded_model
+from lens_interventions.affine import fingerprint
 
-PATCH = li.NextTokenPatch(layer=24, strength=0.1)
-# Every block runs on two positions a token, as it would without splitting at the patched layer.
-LOWEST = li.NextTokenPatch(layer=0, strength=0.1)
-CORRECT = li.NextTokenPatch(layer=24, strength=0.1, mode="correct")
+PROMPT = 32
+LEARNED_LAYER, RANK = 22, 64
 REFERENCE = "transformers"
+PATCHES: Mapping[str, li.NextTokenPatch | None] = {
+    "without a patch": None,
+    "patched": li.NextTokenPatch(layer=24, strength=0.1),
+    "patched, mode correct": li.NextTokenPatch(layer=24, strength=0.1, mode="correct"),
+    # Every block runs on two positions a token, as it would without splitting at the patched layer.
+    "patched at layer 0": li.NextTokenPatch(layer=0, strength=0.1),
+    "patched at layer 22": li.NextTokenPatch(layer=LEARNED_LAYER, strength=0.1, mode="add"),
+}
+
+
+def learned_patch(bridge: TransformerBridge) -> li.NextTokenPatch:
+    """A write of the size that `train_patch` learns by default, of random weights."""
+    generator = torch.Generator().manual_seed(0)
+    d_model = int(bridge.cfg.d_model)
+
+    def draw(*shape: int) -> Tensor:
+        return 0.01 * torch.randn(1, *shape, generator=generator)
+
+    return li.LearnedWrite(
+        layers=(LEARNED_LAYER,),
+        down=draw(d_model, RANK),
+        up=draw(RANK, d_model),
+        bias=draw(d_model),
+        trained_with="true",
+        source="true",
+        embedding="W_E",
+        scale="raw",
+        first_position=1,
+        fingerprint=fingerprint(bridge),
+    ).patch()
 
 
 def implementations(
@@ -33,6 +62,7 @@ def implementations(
     model.generation_config.eos_token_id = None
     mask = torch.ones_like(prompts)
     options = {"max_new_tokens": new_tokens, "stop_at_eos": False}
+    patches = {**PATCHES, "learned write": learned_patch(bridge)}
     return {
         REFERENCE: lambda: model.generate(
             prompts,
@@ -44,57 +74,53 @@ def implementations(
         "TransformerLens": lambda: bridge.generate(
             prompts, do_sample=False, verbose=False, **options
         ),
-        "without a patch": lambda: li.generate(bridge, prompts, **options),
-        "patched": lambda: li.generate(bridge, prompts, PATCH, **options),
-        "patched at layer 0": lambda: li.generate(bridge, prompts, LOWEST, **options),
-        "patched, correct": lambda: li.generate(bridge, prompts, CORRECT, **options),
+        **{
+            name: (lambda patch=patch: li.generate(bridge, prompts, patch, **options))
+            for name, patch in patches.items()
+        },
     }
 
 
 def rows(
-    bridge: TransformerBridge,
-    *,
-    batch: int,
-    new_tokens: int,
-    prompt: int = 32,
-    rounds: int = 5,
-    skip: tuple[str, ...] = (),
-) -> list[dict[str, object]]:
-    """A row for each implementation: milliseconds a step, and the ratio to transformers."""
-    prompts = prose_tokens(bridge, batch * prompt).reshape(batch, prompt)
-    functions = {
-        name: function
-        for name, function in implementations(bridge, prompts, new_tokens).items()
-        if name not in skip
-    }
-    seconds = in_turns(functions, rounds)
+    bridge: TransformerBridge, *, batch: int, new_tokens: int, rounds: int, goal: float
+) -> list[Row]:
+    """Time a token of each implementation to that of transformers."""
+    prompts = prose_tokens(bridge, batch * PROMPT).reshape(batch, PROMPT)
+    seconds = in_turns(implementations(bridge, prompts, new_tokens), rounds)
     return [
-        {
-            "batch": batch,
-            "implementation": name,
-            "ms a step": 1000 * min(seconds[name]) / new_tokens,
-            "to transformers": ratio(seconds, name, REFERENCE),
-        }
-        for name in functions
+        Row(
+            work=f"batch {batch}: {REFERENCE}, a step",
+            measured=1000 * min(seconds[REFERENCE]) / new_tokens,
+            unit="ms",
+        ),
+        *(
+            Row(
+                work=f"batch {batch}: {name}, to {REFERENCE}",
+                measured=ratio(seconds, name, REFERENCE),
+                unit="x",
+                at_most=goal if name == "patched" else None,
+            )
+            for name in seconds
+            if name != REFERENCE
+        ),
+        Row(
+            work=f"batch {batch}: learned write, to the plain patch there",
+            measured=ratio(seconds, "learned write", "patched at layer 22"),
+            unit="x",
+        ),
     ]
 
 
-def main(
-    rounds: int = 5,
-    skip: Annotated[list[str] | None, typer.Option(help="implementations to leave out")] = None,
-    out: Path | None = None,
-) -> None:
-    """Print time a step of each implementation, for one prompt and for 32."""
+def measure(quick: bool) -> list[Row]:
+    """One prompt and 32; ratios to transformers in the same round."""
     bridge = li.load_model(device="cpu")
-    table = [
-        row
-        for batch, new_tokens in ((1, 64), (32, 24))
-        for row in rows(
-            bridge, batch=batch, new_tokens=new_tokens, rounds=rounds, skip=tuple(skip or ())
-        )
+    if quick:
+        return rows(bridge, batch=2, new_tokens=3, rounds=1, goal=1.5)
+    return [
+        *rows(bridge, batch=1, new_tokens=64, rounds=5, goal=1.25),
+        *rows(bridge, batch=32, new_tokens=24, rounds=5, goal=1.5),
     ]
-    report("Greedy decoding, 32-token prompts; 64 new tokens for one, 24 for 32", table, out)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(measure)

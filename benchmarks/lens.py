@@ -4,18 +4,17 @@ All residual points of the embedded default model, with top-5, ranks of the fina
 and the next token, their log-probabilities, entropy, KL(final ‖ point) and KL(input ‖ point).
 """
 
-from multiprocessing import get_context
-from pathlib import Path
-from typing import Annotated
+import statistics
 
 import torch
-import typer
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
 
 import lens_interventions as li
-from benchmarks.common import in_turns, peak_memory, prose_tokens, ratio, report
+from benchmarks.command import run
+from benchmarks.common import in_fresh_process, in_turns, peak_memory, prose_tokens, ratio
+from benchmarks.results import Row
 
 _ROWS = 128  # of logits at a time in the bare product: the fastest of 62, 124, 155 and 248
 
@@ -71,9 +70,9 @@ def materialized(bridge: TransformerBridge, tokens: Tensor) -> None:
 
 
 _IMPLEMENTATIONS = {
-    "forward and bare product": floor,
-    "lens_interventions": ours,
-    "TransformerLens, without KL": transformer_lens_calls,
+    "floor": floor,
+    "ours": ours,
+    "TransformerLens": transformer_lens_calls,
     "materialized": materialized,
 }
 
@@ -85,34 +84,62 @@ def _memory(name: str, length: int) -> float:
     return peak_memory(lambda: _IMPLEMENTATIONS[name](bridge, tokens))
 
 
-def main(
-    tokens: Annotated[int, typer.Option(help="length of the text")] = 512,
-    rounds: int = 3,
-    skip: Annotated[list[str] | None, typer.Option(help="implementations to leave out")] = None,
-    out: Path | None = None,
-) -> None:
-    """Print time, ratio to the floor and peak memory of each implementation."""
+def _seconds(
+    bridge: TransformerBridge, names: tuple[str, ...], length: int, rounds: int
+) -> dict[str, list[float]]:
+    tokens = prose_tokens(bridge, length)
+    return in_turns(
+        {name: (lambda name=name: _IMPLEMENTATIONS[name](bridge, tokens)) for name in names}, rounds
+    )
+
+
+def measure(quick: bool) -> list[Row]:
+    """Time against the floor and TransformerLens; peak memory, each in a fresh process."""
+    # Every logit at once takes 13 GB for 512 tokens, so that is compared on a shorter text.
+    short, length, long, rounds = (8, 16, 24, 1) if quick else (128, 512, 2048, 3)
     bridge = li.load_model(device="cpu")
-    ids = prose_tokens(bridge, tokens)
-    names = [name for name in _IMPLEMENTATIONS if name not in (skip or [])]
-    functions = {name: (lambda name=name: _IMPLEMENTATIONS[name](bridge, ids)) for name in names}
-    seconds = in_turns(functions, rounds)
-    rows = []
-    for name in names:
-        # A fresh process for each, as a peak is only seen the first time.
-        with get_context("spawn").Pool(1) as pool:
-            memory = pool.apply(_memory, (name, tokens))
-        rows.append(
-            {
-                "implementation": name,
-                "seconds": sorted(seconds[name])[rounds // 2],
-                "to the floor": ratio(seconds, name, names[0]),
-                "to ours": ratio(seconds, name, "lens_interventions"),
-                "peak MiB beyond the model": memory,
-            }
-        )
-    report(f"Lens statistics of {tokens} tokens, all points", rows, out)
+    seconds = _seconds(bridge, ("floor", "ours", "TransformerLens"), length, rounds)
+    at_once = _seconds(bridge, ("ours", "materialized"), short, rounds)
+    return [
+        Row(work=f"{length} tokens", measured=statistics.median(seconds["ours"]), unit="s"),
+        Row(
+            work="to the forward and the bare product",
+            measured=ratio(seconds, "ours", "floor"),
+            unit="x",
+            at_most=1.6,
+        ),
+        Row(
+            work="TransformerLens's lens, without KL, to it",
+            measured=ratio(seconds, "TransformerLens", "ours"),
+            unit="x",
+            at_least=8,
+        ),
+        Row(
+            work="TransformerLens's lens to the floor",
+            measured=ratio(seconds, "TransformerLens", "floor"),
+            unit="x",
+        ),
+        Row(
+            work=f"{short} tokens, every logit at once, to it",
+            measured=ratio(at_once, "materialized", "ours"),
+            unit="x",
+        ),
+        *(
+            Row(
+                work=f"{tokens} tokens, {label}beyond the model",
+                measured=in_fresh_process(_memory, name, tokens),
+                unit="MiB",
+                at_most=250 if name == "ours" else None,
+            )
+            for name, label, tokens in (
+                ("ours", "", length),
+                ("ours", "", long),
+                ("TransformerLens", "TransformerLens, ", length),
+                ("materialized", "every logit at once, ", short),
+            )
+        ),
+    ]
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(measure)

@@ -5,69 +5,84 @@ very bottom, where all blocks are differentiated through.
 """
 
 import time
-from multiprocessing import get_context
-from pathlib import Path
 
-import typer
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
-from benchmarks.common import peak_memory, report
+from benchmarks.command import run
+from benchmarks.common import in_fresh_process, peak_memory
+from benchmarks.results import Row
 from lens_interventions.materials import python_reference
-
-OPTIONS = li.TrainingOptions(window=256, batch_size=8, held_out_windows=1, evaluate_every=1000)
+from lens_interventions.patch_training import SourceName
 
 
 def train(
-    bridge: TransformerBridge, layer: int, source: str, steps: int, store: li.ResidualStore
-) -> None:
-    """A few steps on the Python reference."""
+    bridge: TransformerBridge,
+    *,
+    layer: int,
+    source: SourceName,
+    steps: int,
+    windows: tuple[int, int],
+    store: li.ResidualStore,
+) -> float:
+    """Seconds of a few steps on the Python reference, each of some windows of some tokens."""
+    batch_size, window = windows
+    options = li.TrainingOptions(
+        window=window, batch_size=batch_size, held_out_windows=1, evaluate_every=1000
+    )
     texts = [document.text for document in python_reference()]
+    start = time.perf_counter()
     li.train_patch(
         bridge,
         texts,
         layer=layer,
         source=source,
         steps=steps,
-        options=OPTIONS,
+        options=options,
         store=store,
         progress=False,
     )
+    return time.perf_counter() - start
 
 
-def measure(layer: int, steps: int) -> tuple[float, float, float]:
-    """Peak GiB beyond the model, and seconds a step the first time and with the store filled."""
+def _at(layer: int, steps: int, windows: tuple[int, int]) -> tuple[float, float, float]:
     bridge = li.load_model(device="cpu")
     store, seconds = li.ResidualStore(), []
 
     def first() -> None:
-        start = time.perf_counter()
-        train(bridge, layer, "true", steps, store)
-        seconds.append((time.perf_counter() - start) / steps)
+        seconds.append(
+            train(bridge, layer=layer, source="true", steps=steps, windows=windows, store=store)
+        )
 
     memory = peak_memory(first)
-    start = time.perf_counter()
-    train(bridge, layer, "current", steps, store)
-    seconds.append((time.perf_counter() - start) / steps)
-    return memory / 1024, *seconds
+    again = train(bridge, layer=layer, source="current", steps=steps, windows=windows, store=store)
+    return memory / 1024, seconds[0], again
 
 
-def main(steps: int = 4, out: Path | None = None) -> None:
-    """Print what was measured beside the goals."""
+def measure(quick: bool) -> list[Row]:
+    """Memory and time of the first source, and of a control with the store filled."""
+    steps, windows = (1, (2, 16)) if quick else (4, (8, 256))
     rows = []
     for layer in (22, 0):
-        with get_context("spawn").Pool(1) as pool:
-            memory, first, again = pool.apply(measure, (layer, steps))
+        memory, first, again = in_fresh_process(_at, layer, steps, windows)
         rows += [
-            {"work": f"layer {layer}: {name}", "measured": value, "unit": unit, "goal": goal}
-            for name, value, unit, goal in (
-                ("memory beyond the model", memory, "GiB", "< 6"),
-                ("a step, first source", first, "s", ""),
-                ("a step, a control in the same store", again, "s", ""),
-            )
+            Row(
+                work=f"layer {layer}: memory beyond the model",
+                measured=memory,
+                unit="GiB",
+                at_most=6,
+            ),
+            Row(work=f"layer {layer}: {steps} steps and what they need", measured=first, unit="s"),
+            Row(
+                work=f"layer {layer}: the same for a control, to the first",
+                measured=again / first,
+                unit="x",
+                # At the bottom there is nothing below the write that could be kept.
+                at_most=1 if layer else None,
+            ),
         ]
-    report("Training a patch, 8 windows of 256 tokens", rows, out)
+    return rows
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(measure)
