@@ -1,4 +1,4 @@
-"""What `make bench` does around the measuring: every module runs, goals are judged, a page is kept."""
+"""What `make bench` does around measuring: every module runs, goals are judged, a page is kept."""
 
 import importlib
 import subprocess
