@@ -5,8 +5,9 @@ Rows are sums: `total` over `count` tokens or items, for one arm, sequence, meas
 up first. A category is a set of tags in one string, "far rare single".
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,6 +113,21 @@ class Contrast:
 
     interval: Interval
     p_value: float
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of a row."""
+        return {**asdict(self.interval), "p_value": self.p_value}
+
+
+def with_holm(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of contrasts that are looked at together, with Holm's correction as `p_holm`."""
+    adjusted = holm(np.array([row["p_value"] for row in rows], dtype=np.float64))
+    return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def row_interval(row: Mapping[Any, Any]) -> Interval:
+    """The interval in a row of `Contrast.columns`."""
+    return Interval(**{field.name: row[field.name] for field in fields(Interval)})
 
 
 def contrast(totals: Totals, arm: Arm, reference: Arm, resampling: Resampling) -> Contrast:

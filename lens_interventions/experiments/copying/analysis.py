@@ -1,18 +1,24 @@
 """From the rows of the copying experiment to tables and verdicts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from ...behaviour import bin_by
-from ...intervals import Interval, holm
 from ...verdicts import verdict
 from ..conditions import CONTROLS, NO_PATCH, Arm
-from ..contrasts import Contrast, Measure, contrast, effect_over_grid, tagged, totals_of
+from ..contrasts import (
+    Measure,
+    contrast,
+    effect_over_grid,
+    row_interval,
+    tagged,
+    totals_of,
+    with_holm,
+)
 from ..results import Analysis, Finding, Tables
 from .figures import draw
 from .sequences import REPORT, SELECTION
@@ -53,11 +59,11 @@ def _contrasts(
             true = Arm.at(choice.cell)
             pairs = [(Arm.at(choice.cell, s), NO_PATCH) for s in ("true", *CONTROLS)]
             compared = [
-                _contrast_row(contrast(totals, arm, reference, settings.resampling))
+                contrast(totals, arm, reference, settings.resampling).columns()
                 | {"source": arm.source, "minus": _name(reference, choice)}
                 for arm, reference in [(true, choice.control), *pairs]
             ]
-            for row in _with_holm(compared):
+            for row in with_holm(compared):
                 found.append(
                     {
                         "question": question.name,
@@ -95,14 +101,14 @@ def _categories(
                 if totals.counts.sum() == 0:
                     continue
                 compared.append(
-                    _contrast_row(contrast(totals, arm, reference, settings.resampling))
+                    contrast(totals, arm, reference, settings.resampling).columns()
                     | {
                         "category": label,
                         "count": int(totals.counts.sum()),
                         "unpatched": totals.mean(NO_PATCH),
                     }
                 )
-            for row in _with_holm(compared):
+            for row in with_holm(compared):
                 found.append(
                     {
                         "division": name,
@@ -226,7 +232,7 @@ def _lens_first(settings: CopyingSettings, rows: Tables, choice: Choice) -> pd.D
                     "minus": _name(reference, choice),
                     "mean": totals.mean(arm),
                     "unpatched": totals.mean(NO_PATCH),
-                    **_contrast_row(contrast(totals, arm, reference, settings.resampling)),
+                    **contrast(totals, arm, reference, settings.resampling).columns(),
                 }
             )
     return pd.DataFrame(found)
@@ -242,7 +248,7 @@ def _finding(
     plain = next(r for r in of_question if r["source"] == "true" and r["minus"] == "none")
     totals = totals_of(rows[question.table], question.measure, REPORT)
     judged = verdict(
-        _interval(headline),
+        row_interval(headline),
         smallest_effect=(
             settings.smallest_text if question.table == "text" else settings.smallest_copy
         ),
@@ -256,7 +262,7 @@ def _finding(
         f"{int(totals.counts.sum())} predictions in {int((totals.counts > 0).sum())} "
         f"clusters of the report half, which are resampled. Cell chosen{selected} on the other "
         f"half: layer {headline['layer']}, {headline['mode']} {headline['strength']:g}; best "
-        f"control there: {control}. True source minus no patch: {_interval(plain)} "
+        f"control there: {control}. True source minus no patch: {row_interval(plain)} "
         f"(p = {plain['p_value']:.2g}); minus best control p = {headline['p_value']:.2g}."
     )
     return Finding(question.text, judged, method, "sources")
@@ -269,30 +275,6 @@ def _measures_of(question: Question) -> list[Measure]:
         "templates": [Measure("top1", lower_is_better=False), Measure("log_rank")],
     }
     return [question.measure, *more.get(question.name, [])]
-
-
-def _contrast_row(compared: Contrast) -> dict[str, Any]:
-    interval = compared.interval
-    return {
-        "estimate": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "level": interval.level,
-        "method": interval.method,
-        "n": interval.n,
-        "p_value": compared.p_value,
-    }
-
-
-def _interval(row: Mapping[Any, Any]) -> Interval:
-    return Interval(row["estimate"], row["low"], row["high"], row["level"], row["method"], row["n"])
-
-
-def _with_holm(rows: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    if not rows:
-        return []
-    adjusted = holm(np.array([row["p_value"] for row in rows]))
-    return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _cell_columns(choice: Choice) -> dict[str, Any]:

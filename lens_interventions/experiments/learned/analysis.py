@@ -8,15 +8,13 @@ intervals resample and sign flips flip. How far the seeds differ is in the table
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from ...behaviour import bin_by
-from ...intervals import Interval, holm
 from ...verdicts import verdict
 from ..conditions import NO_PATCH, Arm
-from ..contrasts import Measure, Totals, contrast, totals_of
+from ..contrasts import Measure, Totals, contrast, row_interval, totals_of, with_holm
 from ..copying.sequences import REPORT, SELECTION
 from ..results import Analysis, Finding, Tables
 from .figures import draw
@@ -62,25 +60,16 @@ def compared(
     settings: LearnedSettings, totals: Totals, pairs: Iterable[tuple[Arm, Arm]]
 ) -> list[dict[str, Any]]:
     """A row for each pair, arm minus reference, with Holm's correction over them."""
-    rows = []
-    for arm, reference in pairs:
-        found = contrast(totals, arm, reference, settings.resampling)
-        interval = found.interval
-        rows.append(
+    return with_holm(
+        [
             {
                 "source": arm.source,
                 "minus": reference.source,
-                "estimate": interval.estimate,
-                "low": interval.low,
-                "high": interval.high,
-                "level": interval.level,
-                "method": interval.method,
-                "n": interval.n,
-                "p_value": found.p_value,
+                **contrast(totals, arm, reference, settings.resampling).columns(),
             }
-        )
-    adjusted = holm(np.array([row["p_value"] for row in rows], dtype=np.float64))
-    return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+            for arm, reference in pairs
+        ]
+    )
 
 
 def _best_control(settings: LearnedSettings, question: Question, rows: Tables) -> str:
@@ -184,18 +173,13 @@ def _categories(
                     continue
                 (row,) = compared(settings, totals, [(arm, reference)])
                 some.append({"category": label, "count": int(totals.counts.sum()), **row})
-            if some:
-                adjusted = holm(np.array([row["p_value"] for row in some], dtype=np.float64))
-                found += [
-                    {
-                        "division": division,
-                        "measure": question.measure.name,
-                        "lower_is_better": question.measure.lower_is_better,
-                        **row,
-                        "p_holm": float(p),
-                    }
-                    for row, p in zip(some, adjusted, strict=True)
-                ]
+            # Corrected over the categories, where a single comparison had nothing to correct.
+            common = {
+                "division": division,
+                "measure": question.measure.name,
+                "lower_is_better": question.measure.lower_is_better,
+            }
+            found += [{**common, **row} for row in with_holm(some)]
     return pd.DataFrame(found)
 
 
@@ -216,7 +200,7 @@ def _finding(
     plain = next(r for r in of_question if r["source"] == "true" and r["minus"] == "none")
     totals = question.totals(rows, REPORT)
     judged = verdict(
-        _interval(headline),
+        row_interval(headline),
         smallest_effect=question.smallest,
         lower_is_better=question.measure.lower_is_better,
         units=question.units,
@@ -232,13 +216,9 @@ def _finding(
         f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}; a cluster's difference is "
         "the mean over the seeds, and clusters are resampled. Best control, trained in the same "
         f"way, chosen on the other half: {headline['minus']}. True source minus no patch: "
-        f"{_interval(plain)} (p = {plain['p_value']:.2g}); minus best control "
+        f"{row_interval(plain)} (p = {plain['p_value']:.2g}); minus best control "
         f"p = {headline['p_value']:.2g}, {headline['p_holm']:.2g} after Holm's correction over the "
         f"comparisons of this question. By seed: {each}. The interval is about these trainings: it "
         "knows nothing of how others would have turned out."
     )
     return Finding(question.text, judged, method, "materials")
-
-
-def _interval(row: dict[Any, Any]) -> Interval:
-    return Interval(row["estimate"], row["low"], row["high"], row["level"], row["method"], row["n"])

@@ -72,13 +72,4 @@ def _totals(rows: Tables, table: str, half: str) -> Totals:
 
 def _row(settings: LearnedSettings, totals: Totals, arm: Arm, reference: Arm) -> dict:
     compared = contrast(totals, arm, reference, settings.resampling)
-    interval = compared.interval
-    return {
-        "source": arm.source,
-        "minus": reference.source,
-        "estimate": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "p_value": compared.p_value,
-    }
+    return {"source": arm.source, "minus": reference.source, **compared.columns()}
