@@ -1,10 +1,13 @@
-"""What a user installs: pins, public names, a light import, the files of the wheel."""
+"""What a user installs: pins, public names, a light import, the files of wheel and sdist."""
 
 import ast
+import email
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 import tomllib
 import zipfile
@@ -12,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import lens_interventions
 from lens_interventions import _versions
@@ -117,25 +121,102 @@ def test_make_does_again_only_what_changed(tmp_path):
     assert make("demo") == [".venv/bin/lens-interventions"]
 
 
-def test_wheel_carries_types_stub_and_licence_but_no_tests(tmp_path):
+def build(root, target, folder):
+    """The one file that a build of a source tree leaves."""
     subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "hatchling",
-            "build",
-            "--target",
-            "wheel",
-            "--directory",
-            str(tmp_path),
-        ],
-        cwd=ROOT,
+        [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", folder],
+        cwd=root,
         capture_output=True,
         check=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = folder.iterdir()
+    return built
+
+
+def contents(wheel):
+    """The files of a wheel and their bytes, less its list of itself."""
     with zipfile.ZipFile(wheel) as archive:
-        files = archive.namelist()
-    assert {"lens_interventions/py.typed", "lens_interventions/__init__.pyi"} <= set(files)
+        return {name: archive.read(name) for name in archive.namelist() if "RECORD" not in name}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return build(ROOT, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The source distribution, as its receiver has it."""
+    sdist = build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (root,) = folder.iterdir()
+    return root
+
+
+def test_wheel_carries_types_stub_and_licence_but_no_tests(wheel):
+    files = set(contents(wheel))
+    assert {"lens_interventions/py.typed", "lens_interventions/__init__.pyi"} <= files
     assert any(name.endswith("licenses/LICENSE") for name in files)
-    assert all(name.startswith("lens_interventions") for name in files)
+    assert {name.split("/")[0].split("-")[0] for name in files} == {"lens_interventions"}
+    modules = {str(path.relative_to(ROOT)) for path in files_of(ROOT / "lens_interventions")}
+    assert modules == {name for name in files if name.startswith("lens_interventions/")}
+
+
+def files_of(folder):
+    """The files of a folder that are not made by running them."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)
+    ]
+
+
+def test_wheel_says_what_it_needs(wheel):
+    files = contents(wheel)
+    (metadata,) = (
+        email.message_from_bytes(data) for name, data in files.items() if "METADATA" in name
+    )
+    assert metadata["Version"] == lens_interventions.__version__
+    assert metadata["Requires-Python"] == PROJECT["requires-python"]
+    needed = map(Requirement, metadata.get_all("Requires-Dist"))
+    assert {canonicalize_name(need.name): need.specifier for need in needed if not need.marker} == {
+        canonicalize_name(name): need.specifier for name, need in REQUIREMENTS.items()
+    }
+    (scripts,) = (data.decode() for name, data in files.items() if "entry_points" in name)
+    assert "lens-interventions = lens_interventions.cli:main" in scripts
+
+
+@pytest.mark.parametrize(
+    "folder", ["benchmarks", "docs", "lens_interventions", "notebooks", "results", "tests"]
+)
+def test_sdist_carries_what_the_tests_read(folder, unpacked):
+    here = {str(path.relative_to(ROOT)) for path in files_of(ROOT / folder)}
+    assert here
+    assert here == {str(path.relative_to(unpacked)) for path in files_of(unpacked / folder)}
+
+
+def test_sdist_carries_nothing_that_was_made_here(unpacked):
+    top = {path.name for path in unpacked.iterdir()}
+    assert {"README.md", "LICENSE", "Makefile", "mkdocs.yml", "pyproject.toml"} <= top
+    assert not top & {".venv", "site", "report", "dist", "build", ".ruff_cache", ".hypothesis"}
+
+
+def test_a_wheel_made_from_the_sdist_is_the_same(wheel, unpacked, tmp_path):
+    assert contents(build(unpacked, "wheel", tmp_path / "again")) == contents(wheel)
+
+
+def test_import_from_the_wheel_needs_nothing_else_of_the_sources(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = "import lens_interventions as li; li.NextTokenPatch; print(li.__file__)"
+    shown = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert Path(shown.strip()).is_relative_to(tmp_path)
