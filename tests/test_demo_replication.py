@@ -66,5 +66,5 @@ def test_copying_is_asked_again_but_for_the_templates(default_bridge):
 
 
 def test_a_directory_without_runs_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none of copying, loops, preservation"):
+    with pytest.raises(FileNotFoundError, match="none of copying, loops, preservation, learned"):
         replication(tmp_path)

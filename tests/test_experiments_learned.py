@@ -2,7 +2,6 @@
 
 import dataclasses
 import multiprocessing
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
-from lens_interventions import cli, experiments, materials, sources, write_training
+from lens_interventions import materials, sources, write_training
 from lens_interventions.experiments import (
     CopyingSettings,
     LearnedSettings,
@@ -49,7 +48,6 @@ from lens_interventions.experiments.learned.writes import (
 from lens_interventions.experiments.settings import from_values, to_values
 from lens_interventions.patch_site import PatchSite
 from tests.planted_copying import N_CTX, ablated_bridge, key_value_texts
-from tests.test_experiments_run import example, small_bridge
 from tests.test_learned_write import random_write
 from tests.test_patch_training import assert_same_bits
 from tests.tiny import shared_bridge
@@ -529,22 +527,6 @@ def test_a_model_that_hides_its_attention_is_read_without(
     assert "attention" not in result.tables
     assert "attention" not in result.figures()
     assert "ablation" in result.figures()
-
-
-def test_the_command_line_knows_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = []
-
-    def run_small(model: object, preset: str, **options: object) -> Result:
-        asked.append((preset, options["out"]))
-        return experiments.run(example(), small_bridge)
-
-    monkeypatch.setattr(experiments, "learned", run_small)
-    arguments = ["learned", "--preset", "full", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["lens-interventions", "experiment", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert not stop.value.code
-    assert asked == [("full", tmp_path)]
 
 
 def test_rows_of_a_run_can_be_read_before_it_is_finished(planted: tuple[Result, Path]) -> None:
