@@ -6,15 +6,16 @@ import warnings
 from packaging.specifiers import SpecifierSet
 
 # The same as in pyproject.toml, for those who have another version anyway.
-TRANSFORMERS = ">=5.20.2,<5.24"
+TRANSFORMERS = ">=5.22,<5.24"
 
 
 def check_versions(*, caching: bool) -> None:
     """Warn about a transformers outside `TRANSFORMERS`; refuse it where a KV cache is needed.
 
     transformers 5.24 renamed the attention's `past_key_values` to `cache`. Under TransformerLens
-    4.3 the cache then stays empty, without an error: each new token attends to itself alone. A
-    plain forward is not affected, so without `caching` this is a warning.
+    4.3 the cache then stays empty, without an error: each new token attends to itself alone. Before
+    5.22 a cache that some layers leave empty cannot be shortened, and patched texts go step by
+    step. A plain forward is not affected, so without `caching` this is a warning.
 
     **Raises:** `RuntimeError` with `caching`; its message names what to install.
     """
