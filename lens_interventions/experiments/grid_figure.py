@@ -6,6 +6,7 @@ import pandas as pd
 
 from ..plots.colours import PALETTES
 from ..plots.theme import template
+from .headings import heading
 from .line_figures import add_buttons
 
 if TYPE_CHECKING:
@@ -66,13 +67,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
     figure.update_yaxes(title={"text": "layer"}, col=1)
     figure.update_layout(
         template=template("light"),
-        title={
-            "text": f"{title} (* p &lt; 0.05 after Holm's correction over the grid)",
-            "font": {"size": 15},
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-        },
+        title=heading(f"{title} (* p &lt; 0.05 after Holm's correction over the grid)"),
         height=230 + 34 * table["layer"].nunique(),
         margin={"l": 60, "r": 16, "t": 120, "b": 50},
     )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..plots.colours import LINES
 from ..plots.theme import template
+from .headings import heading
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -63,7 +64,7 @@ def curves(views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "") ->
     figure = go.Figure(traces)
     figure.update_layout(
         template=template("light"),
-        title={"text": title, "font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+        title=heading(title),
         height=440,
         margin={"l": 60, "r": 16, "t": 84 if len(views) > 1 else 48, "b": 110},
         legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},

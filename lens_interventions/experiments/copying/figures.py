@@ -8,6 +8,7 @@ from ...plots.colours import LINES
 from ...plots.theme import template
 from ..contrast_figure import contrast_points
 from ..grid_figure import effect_heatmaps
+from ..headings import heading
 from ..line_figures import Axes, add_buttons, curves
 from ..results import Figures, Tables
 
@@ -89,13 +90,7 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
     figure.update_layout(
         template=template("light"),
-        title={
-            "text": "Sources at the chosen cell, report half",
-            "font": {"size": 15},
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-        },
+        title=heading("Sources at the chosen cell, report half"),
         height=420,
         margin={"l": 190, "r": 16, "t": 84, "b": 50},
         xaxis={"title": {"text": _better(shown, questions[0])}},
@@ -161,7 +156,7 @@ def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) 
     figure.add_hline(y=0, line={"width": 1, "dash": "dot"})
     figure.update_layout(
         template=template("light"),
-        title={"text": title, "font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+        title=heading(title),
         height=440,
         margin={"l": 60, "r": 16, "t": 48, "b": 120},
         legend={"orientation": "h", "y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"},

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ...plots.theme import template
 from ..contrast_figure import contrast_points
+from ..headings import heading
 from ..line_figures import Axes, curves
 from ..results import Figures, Tables
 from .read_figures import ablation_figure, attention_figure, directions_figure
@@ -67,7 +68,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     figure.update_xaxes(title={"text": BELOW_IS_BETTER}, row=n_rows, col=1)
     figure.update_layout(
         template=template("light"),
-        title=_title("Change by source and material, report half"),
+        title=heading("Change by source and material, report half"),
         height=110 + 230 * n_rows,
         margin={"l": 150, "r": 16, "t": 84, "b": 50},
     )
@@ -142,7 +143,3 @@ def _hover(row: dict[Any, Any]) -> str:
         f"[{row['low']:.3g}, {row['high']:.3g}], n = {row['n']}<br>"
         f"p = {row['p_value']:.2g}, {row['p_holm']:.2g} after Holm"
     )
-
-
-def _title(text: str) -> dict[str, Any]:
-    return {"text": text, "font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"}

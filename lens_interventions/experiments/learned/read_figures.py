@@ -7,6 +7,7 @@ import pandas as pd
 from ...plots.colours import LINES, PALETTES, colorscale
 from ...plots.labels import markup
 from ...plots.theme import template
+from ..headings import heading
 from .reading import KINDS
 
 if TYPE_CHECKING:
@@ -130,13 +131,7 @@ def attention_figure(table: pd.DataFrame) -> "go.Figure":
 def _layout(title: str, height: int) -> dict[str, Any]:
     return {
         "template": template("light"),
-        "title": {
-            "text": title,
-            "font": {"size": 15},
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-        },
+        "title": heading(title),
         "height": height,
         "margin": {"l": 80, "r": 16, "t": 48, "b": 60},
     }

@@ -8,6 +8,7 @@ from ...plots.colours import LINES
 from ...plots.theme import template
 from ..copying.sequences import REPORT
 from ..grid_figure import effect_heatmaps
+from ..headings import heading
 from ..line_figures import Axes, add_buttons, curves
 from ..results import Figures, Tables
 
@@ -61,7 +62,7 @@ def _shares(conditions: pd.DataFrame) -> "go.Figure":
     )
     figure.update_layout(
         template=template("light"),
-        title=_title("Share of samples that end in a loop"),
+        title=heading("Share of samples that end in a loop"),
         height=120 + 34 * len(rows),
         margin={"l": 8, "r": 16, "t": 48, "b": 48},
         xaxis={"tickformat": ".0%", "range": [-0.02, 1.02]},
@@ -125,7 +126,7 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
     figure = go.Figure(traces)
     figure.update_layout(
         template=template("light"),
-        title=_title("What leaving loops costs: lower left is better"),
+        title=heading("What leaving loops costs: lower left is better"),
         height=480,
         margin={"l": 60, "r": 16, "t": 84, "b": 120},
         legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
@@ -176,7 +177,3 @@ def _describe(row: dict) -> str:
 
 def _wrapped(name: str) -> str:
     return name.replace(" (", "<br>(", 1)
-
-
-def _title(text: str) -> dict:
-    return {"text": text, "font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"}
