@@ -161,7 +161,7 @@ class CachedDecoder:
         if kept == 0:
             self._above = DynamicCache()
         else:
-            shorten(self._above, self._stop - kept)
+            self._above.crop(kept - self._stop)
             _require_length(self._bridge, self._above, self._split, kept)
         self._n_above = kept
 
@@ -186,17 +186,6 @@ class CachedDecoder:
             (point, patch_at(layer)) for layer, point in self._patched
         ]
         return hooks + [(point, record_at(label)) for label, point in self._watched]
-
-
-def shorten(cache: DynamicCache, by: int) -> None:
-    """Drop the last `by` positions, in the layers that hold any.
-
-    `DynamicCache.crop` of transformers 5.20 fails at layers that hold none.
-    """
-    layers: list[Any] = cache.layers
-    for layer in layers:
-        if layer.get_seq_length() > 0:
-            layer.crop(-by)
 
 
 def _require_length(
