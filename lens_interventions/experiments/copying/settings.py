@@ -83,7 +83,8 @@ class CopyingSettings:
     def preset(cls, name: Preset, n_layers: int) -> "CopyingSettings":
         """Settings for a model of `n_layers` layers.
 
-        On the default model and two cores "quick" takes under 4 minutes, "full" about 25.
+        On the default model and two cores "quick" takes about 4 minutes. "full" took an
+        hour on one thread of a busy machine.
 
         Raises `ValueError` for another name.
         """

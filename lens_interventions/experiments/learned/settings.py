@@ -111,7 +111,7 @@ class LearnedSettings:
         """Settings for a model of `n_layers` layers.
 
         The layer is the one at 0.73 of the depth. "quick" has no sweeps. On the default model and
-        two cores "quick" takes about 4 minutes and "full" about 2.5 hours.
+        two cores "quick" takes about 4 minutes and "full", on a busy machine, 1 h 45 min.
 
         Raises `ValueError` for another name.
         """

@@ -66,7 +66,8 @@ class LoopsSettings:
     def preset(cls, name: Preset, n_layers: int) -> "LoopsSettings":
         """Settings for a model of `n_layers` layers.
 
-        On the default model and two idle cores "quick" takes about 4 minutes, "full" about 25.
+        On the default model and two cores "quick" takes about 4 minutes. "full" took 91 minutes on
+        one thread of a busy machine.
 
         Raises `ValueError` for another name.
         """
