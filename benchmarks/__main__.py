@@ -10,7 +10,15 @@ import typer
 
 from benchmarks.results import Results
 
-NAMES = ("lens", "affine", "teacher_forcing", "effect_map", "generation", "patch_training")
+NAMES = (
+    "lens",
+    "affine",
+    "lens_corpus",
+    "teacher_forcing",
+    "effect_map",
+    "generation",
+    "patch_training",
+)
 
 
 def main(

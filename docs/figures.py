@@ -1,21 +1,47 @@
-"""The pictures of "Reading the figures", from the embedded model: `python docs/figures.py`."""
+"""The pictures of the README and of these pages, from the embedded model: `python docs/figures.py`.
+
+Takes some five minutes on two cores, most of them to fit the probe.
+"""
 
 from pathlib import Path
 
 import lens_interventions as li
 
 IMAGES = Path(__file__).parent / "images"
+# An example of the post "interpreting GPT: the logit lens" (nostalgebraist, 2020).
 TEXT = (
     "Sometimes, when people say plasma, they mean a state of matter. Other times, when people say"
 )
+WORD = " plasma"
 
 
 def main() -> None:
     """Write the pictures anew."""
     bridge = li.load_model(device="cpu")
-    trajectory = li.logit_lens(bridge, TEXT, watch=" plasma")
-    li.plots.save(trajectory[-9:].plot("final_rank", every=3), IMAGES / "rank.png")
-    li.plots.save(li.plots.plot_position(trajectory, -1), IMAGES / "position.png")
+    prose = [document.text for document in li.materials.prose()]
+    lens = li.default_affine_lens(bridge)
+    raw, fitted = (li.logit_lens(bridge, TEXT + WORD, lens=each) for each in (None, lens))
+    due = raw.tokens.shape[-1] - 1  # the word's own column; the one before predicts it
+    trajectory = li.logit_lens(bridge, TEXT, watch=WORD)
+    probe = li.fit_input_probe(bridge, list(li.sample_texts(bridge, 256)))
+    figures = {
+        "plasma": raw[due - 10 : due].plot("top1", every=2),
+        "rank": trajectory[-9:].plot("final_rank", every=3),
+        "position": li.plots.plot_position(trajectory, -1),
+        "fitted": li.plots.plot_side_by_side(
+            raw[due - 6 : due],
+            fitted[due - 6 : due],
+            "next_rank",
+            names=("raw", "fitted"),
+            every=2,
+            title="How each layer ranks the next token, raw and through a fitted lens",
+        ),
+        "lens_quality": li.lens_quality(bridge, lens, prose, max_tokens=128).plot(),
+        "recovery": li.input_recovery(bridge, probe, prose, max_tokens=128).plot(by_rarity=True),
+    }
+    for name, figure in figures.items():
+        li.plots.save(figure, IMAGES / f"{name}.png")
+    print(probe.overlap(bridge, k=32))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from .patch_training import TrainedPatch as TrainedPatch
 from .patch_training import train_patch as train_patch
 from .points import select_points as select_points
 from .report import report as report
+from .sampled_texts import sample_texts as sample_texts
 from .teacher_forcing import teacher_forced_log_probs as teacher_forced_log_probs
 from .teacher_forcing import teacher_forced_logits as teacher_forced_logits
 from .training_options import TrainingOptions as TrainingOptions

@@ -127,6 +127,13 @@ class Readout:
                 handle.remove()
         return captured[0].to(residual.dtype).reshape(residual.shape)
 
+    def removes_mean(self) -> bool:
+        """Whether adding a constant to all of a residual changes nothing, as under a LayerNorm."""
+        d_model = self.weight.shape[-1]
+        ramp = torch.linspace(-1, 1, d_model, dtype=self.weight.dtype, device=self.weight.device)
+        # Shifted by its own size the ramp is another one, far beyond any rounding.
+        return torch.allclose(self.normalize(ramp), self.normalize(ramp + 1), rtol=0.1, atol=0.1)
+
     def logits(
         self,
         normalized: Float[Tensor, "*row d_model"],

@@ -8,8 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from .adapter import readout
 from .affine import AffineLens
 from .corpus_moments import corpus_moments
+from .lens_length import missing_length, unread_direction
 from .ridge import RidgeMoments
 from .token_batch import TextOrTokens
 
@@ -22,6 +24,7 @@ def fit_affine_lens(
     window: int = 512,
     skip_first: int = 1,
     holdout: int = 10,
+    full_length: bool = True,
     prepend_bos: bool | None = None,
     corpus: str = "",
     checkpoint: str | Path | None = None,
@@ -41,6 +44,9 @@ def fit_affine_lens(
     - `skip_first`: leave out this many tokens of every window: the first is an outlier, at which
         attention rests.
     - `holdout`: every so-manieth window is not fitted to but used to choose the ridge per layer.
+    - `full_length`: give back the length that regression takes from a residual, by a bias along the
+        direction that the logits see least. Plain regression makes a lens too certain where it
+        knows little, as the final norm stretches what it gives.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `corpus`: what the texts are, for the lens's own note beside their hash.
     - `checkpoint`: a file that keeps the sums every minute. The same call goes on from it, and
@@ -76,14 +82,23 @@ def fit_affine_lens(
         progress=progress,
     )
     solutions = moments.solve()
+    biases = [solution.bias for solution in solutions]
+    head = readout(bridge)
+    if full_length and head.norm is not None:
+        direction = unread_direction(head)
+        for layer, solution in enumerate(solutions):
+            biases[layer] = solution.bias + missing_length(
+                moments.held_out, layer, solution, direction
+            )
     dtype = torch.promote_types(bridge.W_U.dtype, torch.float32)
     return AffineLens(
         torch.stack([solution.weight for solution in solutions]).to("cpu", dtype),
-        torch.stack([solution.bias for solution in solutions]).to("cpu", dtype),
+        torch.stack(biases).to("cpu", dtype),
         moments.fingerprint,
         {
             **moments.settings,
             "corpus": corpus,
+            "full_length": full_length,
             "ridges": [solution.ridge for solution in solutions],
         },
     )

@@ -1,43 +1,39 @@
 """A fitted lens for any model without a corpus at hand: made once, kept in the user's cache.
 
 It is made rather than shipped: for the default model 20 MB of maps in half precision would go with
-every copy of the library, against about a minute of fitting on first use, for any model.
+every copy of the library, against about a minute on first use, for any model.
 """
 
 import os
-from collections.abc import Iterator
 
-from jaxtyping import Int
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ._embedded import cache_directory
 from .affine import AffineLens, fingerprint
 from .affine_fit import fit_affine_lens
-from .materials import python_reference
+from .sampled_texts import sample_texts
 
-# Tokens read of each topic of the Python reference: some 20,000 together, about a minute on two
-# cores for the default model.
-_TOKENS_EACH = 256
+# Some 12,000 tokens. Three times as many read prose hardly better: benchmarks/lens_corpus.py.
+_TEXTS, _LENGTH = 96, 128
 
 
 def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> AffineLens:
-    """An affine lens fitted to the beginnings of the Python reference's topics.
+    """An affine lens fitted to texts that the model writes itself (`sample_texts`).
 
     Fitted on first use and kept in the user's cache by the hash of the model's weights. For
-    serious use fit one to more text, and of the kind that you read: see `fit_affine_lens`.
+    material of a special kind fit one to more of it: see `fit_affine_lens`.
 
-    Raises `OSError` where the cache cannot be written, and what `fit_affine_lens` raises.
+    Raises `OSError` where the cache cannot be written, and what `sample_texts` and
+    `fit_affine_lens` raise.
     """
-    path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TOKENS_EACH}.safetensors"
+    path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
     if path.is_file():
         return AffineLens.load(path)
     lens = fit_affine_lens(
         bridge,
-        _beginnings(bridge),
-        window=_TOKENS_EACH,
-        corpus="Python language reference, beginnings of topics",
-        progress=progress,
+        sample_texts(bridge, _TEXTS, length=_LENGTH, progress=progress),
+        corpus="the model's own samples",
+        progress=False,  # each text is fitted to as it comes
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +46,3 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> 
             "LENS_INTERVENTIONS_CACHE to a directory that can be written"
         ) from error
     return AffineLens.load(path)
-
-
-def _beginnings(bridge: TransformerBridge) -> Iterator[Int[Tensor, "1 pos"]]:
-    for document in python_reference():
-        # A token is hardly ever longer than 16 characters on average.
-        text = document.text[: 16 * _TOKENS_EACH]
-        yield bridge.to_tokens(text, truncate=False)[:, :_TOKENS_EACH]

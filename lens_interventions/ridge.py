@@ -74,6 +74,10 @@ class RidgeMoments:
             moment.copy_(self.tensors()[name][indices].sum(0, keepdim=True))
         return pooled
 
+    def second(self, index: int) -> Float[Tensor, "d_in_1 d_in_1"]:
+        """Weighted second moments of the inputs `[x, 1]` of one regression."""
+        return self._xx[index]
+
     def tensors(self) -> dict[str, Tensor]:
         """The moments by name, for a checkpoint."""
         return {"xx": self._xx, "xy": self._xy, "yy": self._yy}

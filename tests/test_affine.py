@@ -14,6 +14,7 @@ from lens_interventions.affine_refinement import _kl_and_gradient, refine_affine
 from lens_interventions.aggregate import lens_over
 from lens_interventions.intervention import NextTokenPatch
 from lens_interventions.lens import logit_lens
+from lens_interventions.lens_length import unread_direction
 from lens_interventions.teacher_forcing import teacher_forced_log_probs
 from tests.clean import left_as_found
 from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge
@@ -39,7 +40,7 @@ def test_the_closed_form_is_weighted_ridge_regression(arch):
     bridge = shared_bridge(arch)
     texts = random_texts()
     with left_as_found(bridge):
-        lens = fit_affine_lens(bridge, texts, progress=False)
+        lens = fit_affine_lens(bridge, texts, full_length=False, progress=False)
     fitted = [text for i, text in enumerate(texts, 1) if i % 10]
     rows = residual_rows(bridge, fitted)
     scale = 1 / np.linalg.norm(rows[-1], axis=-1, keepdims=True)
@@ -52,6 +53,40 @@ def test_the_closed_form_is_weighted_ridge_regression(arch):
         solution = np.linalg.lstsq(*stacked, rcond=None)[0]
         np.testing.assert_allclose(lens.weight[layer], solution[:-1], atol=1e-7)
         np.testing.assert_allclose(lens.bias[layer], solution[-1], atol=1e-7)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama", "gemma2"])
+def test_the_unread_direction_is_the_last_singular_vector_of_norm_and_unembedding(arch):
+    bridge = shared_bridge(arch)
+    norm = bridge.ln_final.original_component.weight
+    scaled = (bridge.W_U.T * (1 + norm if arch == "gemma2" else norm)).detach().numpy()
+    scaled -= scaled.mean(0)
+    if arch == "gpt2":  # a LayerNorm takes out the mean, so a constant does not count
+        scaled -= scaled.mean(1, keepdims=True)
+    directions = np.linalg.svd(scaled)[2]
+    expected = directions[-2 if arch == "gpt2" else -1]
+    found = unread_direction(readout(bridge)).numpy()
+    assert abs(found @ expected) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+def test_full_length_changes_biases_along_one_direction_until_outputs_are_long_enough(arch):
+    bridge, texts = shared_bridge(arch), random_texts()
+    plain = fit_affine_lens(bridge, texts, full_length=False, progress=False)
+    lens = fit_affine_lens(bridge, texts, progress=False)
+    assert torch.equal(lens.weight, plain.weight)
+    direction = unread_direction(readout(bridge))
+    added = lens.bias - plain.bias
+    torch.testing.assert_close(added, torch.outer(added @ direction, direction), rtol=0, atol=1e-9)
+    held_out = [text for i, text in enumerate(texts, 1) if i % 10 == 0]
+    *streams, last = map(torch.tensor, residual_rows(bridge, held_out))
+    for layer, stream in enumerate(streams):
+        before, after = (
+            float((each(stream, layer).square().sum(-1) / last.square().sum(-1)).mean())
+            for each in (plain, lens)
+        )
+        assert before < 0.999, "nothing was missing, so nothing is tested"
+        assert after == pytest.approx(1, abs=1e-6)
 
 
 def test_the_fit_does_not_depend_on_batching():
@@ -143,7 +178,7 @@ def test_a_fit_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 def test_refinement_lowers_held_out_kl_at_every_layer(arch):
     """Gemma 2 caps its logits, Cohere multiplies them: the gradient goes through both."""
     bridge, texts = shared_bridge(arch), random_texts(80)
-    lens = fit_affine_lens(bridge, texts, progress=False)
+    lens = fit_affine_lens(bridge, texts, full_length=False, progress=False)
     with left_as_found(bridge):
         refined = refine_affine_lens(
             bridge,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _QUALITY = (".csv", ".html", ".png", ".svg")
 _TEST_TOKENS = 256
+_SAMPLES = 256
 
 
 def fit_lens(
@@ -20,7 +21,15 @@ def fit_lens(
         Path | None,
         typer.Option(
             help="Text to fit to, or .jsonl with a document in the field 'text' of each line; by "
-            "default the Python reference."
+            "default the model writes its own."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=10,
+            help="How many texts of 128 tokens the model writes.",
+            show_default=str(_SAMPLES),
         ),
     ] = None,
     test_file: Annotated[
@@ -50,24 +59,28 @@ def fit_lens(
     if quality is not None and quality.suffix not in _QUALITY:
         raise ValueError(f"cannot write {quality.name!r}: use one of {', '.join(_QUALITY)}")
 
+    if file is not None and samples is not None:
+        raise ValueError("--samples is for a fit without --file: give one of them")
+
     from ..affine_fit import fit_affine_lens
     from ..affine_refinement import refine_affine_lens
     from ..lens_quality import lens_quality
-    from ..materials import prose, python_reference, read_texts
+    from ..materials import prose, read_texts
+    from ..sampled_texts import sample_texts
 
-    texts = (
-        [topic.text for topic in python_reference()]
-        if file is None
-        else read_texts(file, whole=True)
-    )
     tests = [each.text for each in prose()] if test_file is None else read_texts(test_file)
     bridge = load(model, device)
     partial, progress = out.with_suffix(".partial"), shows_progress()
+    texts = (
+        list(sample_texts(bridge, samples or _SAMPLES, progress=progress))
+        if file is None
+        else read_texts(file, whole=True)
+    )
     lens = fit_affine_lens(
         bridge,
         texts,
         window=window,
-        corpus="Python language reference" if file is None else file.name,
+        corpus="the model's own samples" if file is None else file.name,
         checkpoint=partial,
         progress=progress,
     )

@@ -68,10 +68,9 @@ def fitted(readings: Readings) -> Section:
             ),
         ),
         text=(
-            f"The maps were fitted by ridge regression to {lens.settings['tokens']:,} tokens of "
-            f"the Python reference and tried on {PROSE_TEXTS} pieces of prose of {PROSE_TOKENS} "
-            "tokens. "
-            "They are kept in the cache; more text makes better ones: see the fit-lens command.",
+            f"The maps were fitted by ridge regression to {lens.settings['tokens']:,} tokens that "
+            f"the model wrote itself and tried on {PROSE_TEXTS} pieces of prose of {PROSE_TOKENS} "
+            "tokens. They are kept in the cache; the fit-lens command makes others.",
         ),
         figures=(
             Figure(
