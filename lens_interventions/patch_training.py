@@ -18,7 +18,7 @@ from .intervention import NextTokenPatch
 from .late_blocks import refuse_late_hooks
 from .learned_write import TRAINABLE, LearnedWrite
 from .plots.theme import ThemeName
-from .probe import two_streams_hold
+from .probe import two_streams_hold, what_was_raised
 from .sources import constant
 from .token_batch import TextOrTokens
 from .training_options import TrainingOptions
@@ -183,7 +183,7 @@ def _require_two_streams(bridge: TransformerBridge, layer: int, windows: Trainin
     if not two_streams_hold(bridge, layer, resid):
         raise NotImplementedError(
             f"{bridge.cfg.architecture} does not run two copies of a text side by side from block "
-            f"{layer} up as it runs one, and training needs that"
+            f"{layer} up as it runs one{what_was_raised(bridge)}, and training needs that"
         )
 
 

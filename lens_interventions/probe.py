@@ -4,7 +4,7 @@ Some architectures build part of their attention mask inside (GPT-Neo's local la
 place in the sequence, and are silently wrong on rows in another order.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 import torch
@@ -44,6 +44,10 @@ _right_up_to: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, int], int]] 
     WeakKeyDictionary()
 )
 
+# By bridge: what it raised where it did not run two streams at all. A pair of versions that do not
+# fit each other looks like a model that cannot, until one reads this.
+_raised: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
+
 
 @torch.no_grad()
 def two_streams_hold(
@@ -77,6 +81,11 @@ def two_streams_hold(
     return right_up_to[key] > 0
 
 
+def what_was_raised(bridge: TransformerBridge) -> str:
+    """A bracket for a message: the error with which the bridge refused two streams, or nothing."""
+    return f" (on two copies it raised {_raised[bridge]})" if bridge in _raised else ""
+
+
 def _agrees_with_steps(bridge: TransformerBridge, layer: int) -> bool:
     length = min(_LENGTH, int(bridge.cfg.n_ctx))
     counter = torch.arange(length, device=bridge.cfg.device)[None]
@@ -89,7 +98,7 @@ def _agrees_with_steps(bridge: TransformerBridge, layer: int) -> bool:
     ).bind(bridge)
     (resid,) = residuals(bridge, batch, [f"{layer}_pre"])
     late = _attempt(
-        lambda: two_streams(bridge, [bound], resid, text, layer=layer, chunk_size=_CHUNK)
+        bridge, two_streams(bridge, [bound], resid, text, layer=layer, chunk_size=_CHUNK)
     )
     if late is None:
         return False
@@ -104,7 +113,7 @@ def _agrees_with_plain(
     tokens = torch.zeros_like(resid[..., 0], dtype=torch.long)
     text = KnownText.from_batch(TokenBatch(tokens, tokens == 0))
     unpatched = _attempt(
-        lambda: two_streams(bridge, [None], resid, text, layer=layer, chunk_size=MAX_CHUNK)
+        bridge, two_streams(bridge, [None], resid, text, layer=layer, chunk_size=MAX_CHUNK)
     )
     if unpatched is None:
         return False
@@ -113,13 +122,14 @@ def _agrees_with_plain(
     return _close(normalize(unpatched[0]), expected, expected)
 
 
-def _attempt(path: Callable[[], Iterator[Tensor]]) -> Tensor | None:
-    """The chunks of a path in one, None where the model cannot run on such rows."""
+def _attempt(bridge: TransformerBridge, chunks: Iterator[Tensor]) -> Tensor | None:
+    """All chunks in one, None where the model cannot run on such rows."""
     try:
-        return torch.cat(list(path()), dim=2)
+        return torch.cat(list(chunks), dim=2)
     except torch.OutOfMemoryError:
         raise
-    except _REFUSALS:
+    except _REFUSALS as error:
+        _raised[bridge] = f"{type(error).__name__}: {error}"
         return None
 
 

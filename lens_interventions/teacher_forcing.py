@@ -19,7 +19,7 @@ from .counter_random import random_bits
 from .intervention import BoundPatch, NextTokenPatch
 from .late_blocks import refuse_late_hooks
 from .patch_site import KnownText
-from .probe import two_streams_hold
+from .probe import two_streams_hold, what_was_raised
 from .step_by_step import decoded_steps, recomputed_steps
 from .token_batch import TextOrTokens, TokenBatch, token_batch
 from .two_streams import MAX_CHUNK, two_streams
@@ -269,8 +269,8 @@ class _Passes:
         steps = recomputed_steps if torch.is_grad_enabled() else decoded_steps
         warnings.warn(
             f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "
-            f"block {layer} up as it runs one: every position is predicted in a step of its own, "
-            "which is exact, but slow",
+            f"block {layer} up as it runs one{what_was_raised(self.bridge)}: every position is "
+            "predicted in a step of its own, which is exact, but slow",
             stacklevel=5,
         )
         return steps(self.bridge, bounds, text)

@@ -1,9 +1,12 @@
 """`lens-interventions experiment`: what it passes on, what it prints, what it refuses."""
 
 import functools
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lens_interventions import experiments
@@ -60,6 +63,25 @@ def test_workers_are_processes(run: Run, tmp_path: Path, calls: list[tuple]) -> 
     ((_, _, preset, options),) = calls
     assert preset == "full"
     assert type(options["executor"]).__name__ == "ProcessPoolExecutor"
+
+
+# Says which process its worker is, and gives it a unit of ten minutes.
+LONG_UNIT = """
+import os, time
+from lens_interventions.cli.experiment import _processes
+pool = _processes(1)
+print(pool.submit(os.getpid).result(), flush=True)
+pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_a_worker_ends_in_its_unit_when_the_run_is_killed() -> None:
+    run = subprocess.Popen([sys.executable, "-c", LONG_UNIT], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    worker = psutil.Process(int(run.stdout.readline()))
+    run.kill()
+    run.wait()
+    worker.wait(timeout=60)  # raises where it goes on
 
 
 def test_texts_of_the_users_own_replace_the_defaults(

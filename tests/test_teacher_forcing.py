@@ -404,6 +404,19 @@ class TestProbe:
         close(logits[0], patched_logits(bridge, tokens[0], PATCH))
 
     @torch.no_grad()
+    def test_an_error_on_two_streams_is_told(self, monkeypatch):
+        """As it is raised where versions do not fit each other, which is not the model's fault."""
+
+        def refuse(*args, **kwargs):
+            raise TypeError("got an unexpected keyword argument 'cache'")
+
+        bridge, tokens = tiny_bridge("llama"), random_tokens(1, 8)
+        monkeypatch.setattr(two_streams_module, "run_late_rows", refuse)
+        with pytest.warns(UserWarning, match=r"raised TypeError: got an unexpected .* 'cache'\)"):
+            logits = teacher_forced_logits(bridge, tokens, PATCH)
+        close(logits[0], patched_logits(bridge, tokens[0], PATCH))
+
+    @torch.no_grad()
     def test_a_patch_that_no_other_position_hears_of_is_no_reason_to_mistrust(self):
         bridge, tokens = tiny_bridge("llama", dtype=torch.float32), random_tokens(1, 40)
         for block in bridge.original_model.model.layers[1:]:

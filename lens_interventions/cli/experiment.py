@@ -1,5 +1,7 @@
 """`lens-interventions experiment`: run an experiment, or go on with one that was stopped."""
 
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -98,16 +100,30 @@ def _copying_settings(source: Any, preset: Any, texts: tuple[str, ...]) -> "Copy
 
 
 def _processes(workers: int) -> Executor:
-    """A pool of new processes that share the cores."""
+    """A pool of new processes that share the cores, and end when this one is killed."""
     import multiprocessing
-    import os
     from concurrent.futures import ProcessPoolExecutor
-
-    import torch
 
     return ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
+        initializer=_begin_worker,
         initargs=(max((os.cpu_count() or 1) // workers, 1),),
     )
+
+
+def _begin_worker(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    from multiprocessing import parent_process
+
+    # A pool's workers notice a dead parent only when their unit is done, which may be in an hour.
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
