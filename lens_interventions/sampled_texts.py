@@ -10,8 +10,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .generation import generate
 
-# Texts that are written together: more would not be faster on a CPU, as their keys, values and
-# probabilities no longer fit what its allocator keeps.
+# Texts that are written together: with more, keys and values that a step copies no longer come from
+# the allocator's pool, and a CPU is slower.
 _BATCH = 64
 
 

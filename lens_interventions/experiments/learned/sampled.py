@@ -27,7 +27,7 @@ Values = Mapping[str, Any]
 SAMPLES, COPIES = "samples", "copies"
 
 # Texts that go on at a time; a step of decoding reads all weights, however many there are.
-_BATCH = 160
+_BATCH = 64
 
 # Prompts whose samples are kept for a reader.
 _SHOWN = 8
