@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _DASHES = ("solid", "7px,3px", "2px,2px", "9px,3px,2px,3px")
 _RANK_TICKS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 _NOMINAL_WIDTH = 760  # pixels that titles are wrapped for; the figure itself fits its place
+_LEFT, _RIGHT = 70, 24
 _PANEL_HEIGHT = 320
+_ENTRY_WIDTH, _LETTER = 210, 7  # pixels: of a legend's entry at least, and of a letter in it
 _MOST_LABELS = 11  # of layers below a panel
 
 
@@ -76,12 +78,13 @@ def draw_curves(
         figure.update_yaxes(**_y_axis(unit), row=place[0] + 1, col=place[1] + 1)
     lines = headline(title, subtitle, _NOMINAL_WIDTH)
     top = LINE * len(lines) + 30
-    legend_rows = math.ceil(len(curves) / 3)
+    entry = max(_ENTRY_WIDTH, 45 + _LETTER * max(len(curve.label) for curve in curves))
+    legend_rows = math.ceil(len(curves) / max(1, (_NOMINAL_WIDTH - _LEFT - _RIGHT) // entry))
     bottom = 64 + 22 * legend_rows
     height = top + rows * _PANEL_HEIGHT + bottom
     figure.update_layout(
         height=height,
-        margin={"l": 70, "r": 24, "t": top, "b": bottom},
+        margin={"l": _LEFT, "r": _RIGHT, "t": top, "b": bottom},
         title=title_block(lines, height),
         legend={
             "orientation": "h",
@@ -89,7 +92,7 @@ def draw_curves(
             "yref": "container",
             "y": 0.01,
             "yanchor": "bottom",
-            "entrywidth": 210,
+            "entrywidth": entry,
         },
         dragmode=False,
     )
