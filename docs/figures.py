@@ -1,6 +1,6 @@
 """The pictures of the README and of these pages, from the embedded model: `python docs/figures.py`.
 
-Takes some five minutes on two cores, most of them to fit the probe.
+Takes some eight minutes on two cores.
 """
 
 from pathlib import Path

@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .adapter import readout
 from .affine import AffineLens
 from .corpus_moments import corpus_moments
-from .lens_length import missing_length, unread_direction
+from .lens_length import full_length_bias, unread_direction
 from .ridge import RidgeMoments
 from .token_batch import TextOrTokens
 
@@ -87,9 +87,7 @@ def fit_affine_lens(
     if full_length and head.norm is not None:
         direction = unread_direction(head)
         for layer, solution in enumerate(solutions):
-            biases[layer] = solution.bias + missing_length(
-                moments.held_out, layer, solution, direction
-            )
+            biases[layer] = full_length_bias(moments.held_out, layer, solution, direction)
     dtype = torch.promote_types(bridge.W_U.dtype, torch.float32)
     return AffineLens(
         torch.stack([solution.weight for solution in solutions]).to("cpu", dtype),

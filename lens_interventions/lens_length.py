@@ -43,16 +43,16 @@ def unread_direction(head: Readout) -> Float[Tensor, " d_model"]:
     return torch.linalg.eigh(seen)[1][:, 0]
 
 
-def missing_length(
+def full_length_bias(
     held_out: RidgeMoments,
     index: int,
     solution: RidgeSolution,
     direction: Float[Tensor, " d_model"],
 ) -> Float[Tensor, " d_model"]:
-    """What to add to a map's bias along `direction` for outputs as long as what they stand for.
+    """A map's bias, moved along `direction` until outputs are as long as what they stand for.
 
     As long on average over the held-out rows, whose weights are one over the target's square
-    length. Zero where nothing is missing.
+    length. The bias as it is where nothing is missing.
 
     **Arguments:**
 
@@ -70,7 +70,7 @@ def missing_length(
     weights = float(second[-1, -1])
     missing = held_out.n - square
     if missing <= 0:
-        return torch.zeros_like(direction)
+        return solution.bias
     # weights c² + 2 |along| c = missing, on the side where the outputs already are.
     size = (math.sqrt(along**2 + weights * missing) - abs(along)) / weights
-    return math.copysign(size, along) * direction
+    return solution.bias + math.copysign(size, along) * direction

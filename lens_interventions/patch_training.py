@@ -183,7 +183,7 @@ def _require_two_streams(bridge: TransformerBridge, layer: int, windows: Trainin
     if not two_streams_hold(bridge, layer, resid):
         raise NotImplementedError(
             f"{bridge.cfg.architecture} does not run two copies of a text side by side from block "
-            f"{layer} up as it runs one{what_was_raised(bridge)}, and training needs that"
+            f"{layer} up as it runs one{what_was_raised(bridge, layer)}, and training needs that"
         )
 
 

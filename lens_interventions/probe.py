@@ -4,7 +4,6 @@ Some architectures build part of their attention mask inside (GPT-Neo's local la
 place in the sequence, and are silently wrong on rows in another order.
 """
 
-from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .adapter import readout, residuals, without_hooks
 from .counter_random import random_integers
-from .intervention import NextTokenPatch
+from .intervention import BoundPatch, NextTokenPatch
 from .late_blocks import run_late_blocks
 from .patch_site import KnownText
 from .step_by_step import recomputed_steps
@@ -44,9 +43,9 @@ _right_up_to: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, int], int]] 
     WeakKeyDictionary()
 )
 
-# By bridge: what it raised where it did not run two streams at all. A pair of versions that do not
-# fit each other looks like a model that cannot, until one reads this.
-_raised: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
+# In the same way, what was raised where two streams did not run at all. A pair of versions that do
+# not fit each other looks like a model that cannot, until one reads this.
+_raised: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, int], str]] = WeakKeyDictionary()
 
 
 @torch.no_grad()
@@ -68,7 +67,7 @@ def two_streams_hold(
             "look for a hook that writes such values, or a half-precision overflow"
         )
     right_up_to = _right_up_to.setdefault(bridge, {})
-    key = (bool(bridge.compatibility_mode), layer)
+    key = _key(bridge, layer)
     length = max(resid.shape[1], _SHORTEST_PLAIN)
     if key not in right_up_to:
         with without_hooks(bridge.hook_points()):
@@ -81,9 +80,14 @@ def two_streams_hold(
     return right_up_to[key] > 0
 
 
-def what_was_raised(bridge: TransformerBridge) -> str:
-    """A bracket for a message: the error with which the bridge refused two streams, or nothing."""
-    return f" (on two copies it raised {_raised[bridge]})" if bridge in _raised else ""
+def what_was_raised(bridge: TransformerBridge, layer: int) -> str:
+    """A bracket for a message: the error with which two streams ended from `layer` up, if one."""
+    error = _raised.get(bridge, {}).get(_key(bridge, layer))
+    return "" if error is None else f" (on two copies it raised {error})"
+
+
+def _key(bridge: TransformerBridge, layer: int) -> tuple[bool, int]:
+    return bool(bridge.compatibility_mode), layer
 
 
 def _agrees_with_steps(bridge: TransformerBridge, layer: int) -> bool:
@@ -97,9 +101,7 @@ def _agrees_with_steps(bridge: TransformerBridge, layer: int) -> bool:
         layer=layer, strength=1.0, scale="norm", embedding="W_U", source="direction"
     ).bind(bridge)
     (resid,) = residuals(bridge, batch, [f"{layer}_pre"])
-    late = _attempt(
-        bridge, two_streams(bridge, [bound], resid, text, layer=layer, chunk_size=_CHUNK)
-    )
+    late = _attempt(bridge, bound, resid, text, layer=layer, chunk_size=_CHUNK)
     if late is None:
         return False
     expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
@@ -112,9 +114,7 @@ def _agrees_with_plain(
 ) -> bool:
     tokens = torch.zeros_like(resid[..., 0], dtype=torch.long)
     text = KnownText.from_batch(TokenBatch(tokens, tokens == 0))
-    unpatched = _attempt(
-        bridge, two_streams(bridge, [None], resid, text, layer=layer, chunk_size=MAX_CHUNK)
-    )
+    unpatched = _attempt(bridge, None, resid, text, layer=layer, chunk_size=MAX_CHUNK)
     if unpatched is None:
         return False
     normalize = readout(bridge).normalize
@@ -122,14 +122,24 @@ def _agrees_with_plain(
     return _close(normalize(unpatched[0]), expected, expected)
 
 
-def _attempt(bridge: TransformerBridge, chunks: Iterator[Tensor]) -> Tensor | None:
-    """All chunks in one, None where the model cannot run on such rows."""
+def _attempt(
+    bridge: TransformerBridge,
+    patch: BoundPatch | None,
+    resid: Float[Tensor, "batch pos d_model"],
+    text: KnownText,
+    *,
+    layer: int,
+    chunk_size: int,
+) -> Tensor | None:
+    """What two streams give, None where the model cannot run on such rows."""
     try:
+        chunks = two_streams(bridge, [patch], resid, text, layer=layer, chunk_size=chunk_size)
         return torch.cat(list(chunks), dim=2)
     except torch.OutOfMemoryError:
         raise
     except _REFUSALS as error:
-        _raised[bridge] = f"{type(error).__name__}: {error}"
+        told = _raised.setdefault(bridge, {})
+        told[_key(bridge, layer)] = f"{type(error).__name__}: {error}"
         return None
 
 

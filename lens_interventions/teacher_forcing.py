@@ -269,8 +269,8 @@ class _Passes:
         steps = recomputed_steps if torch.is_grad_enabled() else decoded_steps
         warnings.warn(
             f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "
-            f"block {layer} up as it runs one{what_was_raised(self.bridge)}: every position is "
-            "predicted in a step of its own, which is exact, but slow",
+            f"block {layer} up as it runs one{what_was_raised(self.bridge, layer)}: every position "
+            "is predicted in a step of its own, which is exact, but slow",
             stacklevel=5,
         )
         return steps(self.bridge, bounds, text)

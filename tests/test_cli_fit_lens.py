@@ -82,7 +82,9 @@ def test_without_a_file_the_model_writes_the_corpus(run, files, tmp_path):
         (["--out", "lens.safetensors", "--file", "a.txt"], "a.txt"),
     ],
 )
-def test_what_it_refuses(run, tmp_path, monkeypatch, arguments, said):
+def test_what_it_refuses_before_it_loads_a_model(run, tmp_path, monkeypatch, arguments, said):
+    module = importlib.import_module("lens_interventions.cli.fit_lens")
+    monkeypatch.setattr(module, "load", lambda *_: pytest.fail("it loads"))
     monkeypatch.chdir(tmp_path)
     status, _, err = run(*arguments)
     assert status != 0

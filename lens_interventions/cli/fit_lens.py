@@ -1,5 +1,6 @@
 """`lens-interventions fit-lens`: a linear map per layer, so that the lens speaks in all of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from .options import Device, Model, load, shows_progress
 
 if TYPE_CHECKING:
     from ..lens_quality import LensQuality
+    from ..token_batch import TextOrTokens
 
 _QUALITY = (".csv", ".html", ".png", ".svg")
 _TEST_TOKENS = 256
@@ -68,14 +70,14 @@ def fit_lens(
     from ..materials import prose, read_texts
     from ..sampled_texts import sample_texts
 
+    texts: Sequence[TextOrTokens] | None = None
+    if file is not None:
+        texts = read_texts(file, whole=True)
     tests = [each.text for each in prose()] if test_file is None else read_texts(test_file)
     bridge = load(model, device)
     partial, progress = out.with_suffix(".partial"), shows_progress()
-    texts = (
-        list(sample_texts(bridge, samples or _SAMPLES, progress=progress))
-        if file is None
-        else read_texts(file, whole=True)
-    )
+    if texts is None:
+        texts = list(sample_texts(bridge, samples or _SAMPLES, progress=progress))
     lens = fit_affine_lens(
         bridge,
         texts,
