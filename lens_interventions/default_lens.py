@@ -8,7 +8,7 @@ import os
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ._embedded import cache_directory
+from ._user_cache import cache_directory
 from .affine import AffineLens, fingerprint
 from .affine_fit import fit_affine_lens
 from .sampled_texts import sample_texts

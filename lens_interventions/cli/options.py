@@ -16,8 +16,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="A name that TransformerLens boots or a local directory; by default the embedded "
-        "SmolLM2-135M-Instruct.",
+        help="A name that TransformerLens boots, a local directory or a GGUF file; by default the "
+        "embedded SmolLM2-135M-Instruct.",
     ),
 ]
 Device = Annotated[

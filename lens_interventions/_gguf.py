@@ -1,0 +1,132 @@
+"""GGUF files, converted once into directories that transformers loads, in the user's cache."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+from safetensors import SafetensorError
+from tqdm.auto import tqdm
+
+from ._user_cache import CACHE_VARIABLE, cache_directory
+
+_SIZES = "sizes.json"
+LOCK = "converting.lock"
+
+
+def gguf_model(file: Path) -> Path:
+    """The directory of a converted GGUF file, made now if a file of this content is new.
+
+    **Raises:** `ValueError` for a file that is not a whole GGUF of an architecture that
+    transformers converts, and what `converted` raises.
+    """
+
+    def find(scratch: Path) -> Path:
+        require_space(_float32_bytes(file), scratch)
+        return file
+
+    try:
+        return converted(f"{file.stem}-{sha256(file)[:12]}", find)
+    except (ValueError, IndexError) as error:  # the reader of a shortened file raises either
+        raise ValueError(
+            f"{file} cannot be converted: {error}. Expected a whole GGUF file of an architecture "
+            "that transformers reads from GGUF"
+        ) from error
+
+
+def converted(name: str, find: Callable[[Path], Path]) -> Path:
+    """The directory of the converted model `name`, made now if it is not there or not whole.
+
+    `find` is given a scratch directory and returns the GGUF file. The conversion happens there,
+    under a lock, and the result is renamed when it is complete: interrupted or done twice at once,
+    it leaves one whole model or none.
+
+    **Raises:** `OSError`, which says what to do, where the cache directory cannot be written or
+    lacks space, and what `find` raises.
+    """
+    cache = cache_directory()
+    directory = cache / name
+    try:
+        if not _is_whole(directory):
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache / LOCK):
+                if not _is_whole(directory):  # another process may have made it meanwhile
+                    _make(directory, find)
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno is None:  # not the file system's
+            raise
+        raise OSError(
+            f"The model {name} cannot be kept in {cache}: {error}. It needs a writable directory "
+            f"with room for its weights in float32: make room, or set {CACHE_VARIABLE} to another "
+            "one."
+        ) from error
+    return directory
+
+
+def require_space(wanted: int, directory: Path) -> None:
+    """Raise `OSError` if fewer than `wanted` bytes are free where `directory` is."""
+    if shutil.disk_usage(directory).free < wanted:
+        raise OSError(
+            errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {wanted / 1e6:.0f} MB are needed"
+        )
+
+
+def sha256(file: Path) -> str:
+    """The hexadecimal digest of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_whole(directory: Path) -> bool:
+    try:
+        sizes = json.loads((directory / _SIZES).read_text())
+        return all((directory / name).stat().st_size == size for name, size in sizes.items())
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _make(directory: Path, find: Callable[[Path], Path]) -> None:
+    cache = directory.parent
+    # The lock is held, so nobody is at work in what an interrupted conversion left behind.
+    for leftover in [*cache.glob(".converting-*"), directory]:
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=".converting-", dir=cache) as scratch:
+        gguf = find(Path(scratch))
+        made = Path(scratch) / directory.name
+        _convert(gguf, made)
+        sizes = {file.name: file.stat().st_size for file in made.iterdir()}
+        (made / _SIZES).write_text(json.dumps(sizes))
+        made.replace(directory)
+
+
+def _float32_bytes(gguf: Path) -> int:
+    from gguf import GGUFReader  # not needed once the model is converted
+
+    return 4 * sum(int(tensor.n_elements) for tensor in GGUFReader(gguf).tensors)
+
+
+def _convert(gguf: Path, directory: Path) -> None:
+    # Not needed once the model is converted, nor by whoever only asks where it is.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, file = gguf.parent, gguf.name
+    with tqdm(total=3, desc=f"Converting {file}, once", unit="step") as bar:
+        loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        bar.update()
+        # A model loaded from GGUF counts as quantized and refuses to be saved: save its double.
+        settings = loaded.config.to_dict()
+        del settings["quantization_config"]
+        config = type(loaded.config).from_dict(settings)
+        double = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        double.load_state_dict(loaded.state_dict())
+        double.save_pretrained(directory)
+        bar.update()
+        AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(directory)
+        bar.update()
