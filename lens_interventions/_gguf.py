@@ -17,10 +17,11 @@ from ._user_cache import CACHE_VARIABLE, cache_directory
 
 _SIZES = "sizes.json"
 LOCK = "converting.lock"
+_END_BYTES = 1 << 20
 
 
 def gguf_model(file: Path) -> Path:
-    """The directory of a converted GGUF file, made now if a file of this content is new.
+    """The directory of a converted GGUF file, made now if the file is new or has changed.
 
     **Raises:** `ValueError` for a file that is not a whole GGUF of an architecture that
     transformers converts, and what `converted` raises.
@@ -31,8 +32,8 @@ def gguf_model(file: Path) -> Path:
         return file
 
     try:
-        return converted(f"{file.stem}-{sha256(file)[:12]}", find)
-    except (ValueError, IndexError) as error:  # the reader of a shortened file raises either
+        return converted(f"{file.stem}-{_identity(file)}", find)
+    except (ValueError, IndexError, NotImplementedError) as error:  # by damage, by architecture
         raise ValueError(
             f"{file} cannot be converted: {error}. Expected a whole GGUF file of an architecture "
             "that transformers reads from GGUF"
@@ -105,6 +106,17 @@ def _make(directory: Path, find: Callable[[Path], Path]) -> None:
         made.replace(directory)
 
 
+def _identity(file: Path) -> str:
+    """A hash of a file's size, time and ends: reading all of some gigabytes takes seconds."""
+    found = file.stat()
+    with file.open("rb") as stream:
+        start = stream.read(_END_BYTES)
+        stream.seek(max(0, found.st_size - _END_BYTES))
+        ends = start + stream.read()
+    hashed = hashlib.sha256(f"{found.st_size} {found.st_mtime_ns} ".encode() + ends)
+    return hashed.hexdigest()[:12]
+
+
 def _float32_bytes(gguf: Path) -> int:
     from gguf import GGUFReader  # not needed once the model is converted
 
@@ -124,9 +136,9 @@ def _convert(gguf: Path, directory: Path) -> None:
         settings = loaded.config.to_dict()
         del settings["quantization_config"]
         config = type(loaded.config).from_dict(settings)
-        double = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        double.load_state_dict(loaded.state_dict())
-        double.save_pretrained(directory)
+        with torch.device("meta"):
+            double = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        double.save_pretrained(directory, state_dict=loaded.state_dict())
         bar.update()
         AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(directory)
         bar.update()

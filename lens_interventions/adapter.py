@@ -132,7 +132,8 @@ class Readout:
         d_model = self.weight.shape[-1]
         ramp = torch.linspace(-1, 1, d_model, dtype=self.weight.dtype, device=self.weight.device)
         # Shifted by its own size the ramp is another one, far beyond any rounding.
-        return torch.allclose(self.normalize(ramp), self.normalize(ramp + 1), rtol=0.1, atol=0.1)
+        before, after = self.normalize(ramp), self.normalize(ramp + 1)
+        return torch.allclose(before, after, rtol=0, atol=0.1 * float(before.abs().max()))
 
     def logits(
         self,
@@ -176,13 +177,13 @@ def readout(bridge: TransformerBridge, *, norm: Norm = "full") -> Readout:
         weight=bridge.W_U.detach().T,
         bias=bias if bool(bias.any()) else None,
         transform=transform,
-        scale=_linear_scale(transform, bridge.W_U),
+        scale=_linear_scale(transform),
     )
 
 
-def _linear_scale(transform: Callable[[Tensor], Tensor], like: Tensor) -> float | None:
+def _linear_scale(transform: Callable[[Tensor], Tensor]) -> float | None:
     """The factor of a transform that multiplies by one number, else None."""
-    values = torch.tensor([1.0, -3.0, 100.0, 1e4], dtype=torch.float64, device=like.device)
+    values = torch.tensor([1.0, -3.0, 100.0, 1e4], dtype=torch.float64)
     changed = transform(values)
     linear = torch.allclose(changed, values * changed[0], rtol=1e-6, atol=0)
     return float(changed[0]) if linear else None

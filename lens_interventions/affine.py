@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .tensor_file import load_tensors, save_tensors
+from .tensor_file import load_tensors, narrowed, save_tensors
 
 UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
 
@@ -43,7 +43,14 @@ class AffineLens:
     @property
     def name(self) -> str:
         """How a trajectory names it."""
-        return self.settings.get("source") or f"affine lens, {self.settings['tokens']} tokens"
+        if source := self.settings.get("source"):
+            return str(source)
+        parts = ["affine lens"]
+        if "tokens" in self.settings:
+            parts.append(f"{self.settings['tokens']} tokens")
+        if "refined" in self.settings:
+            parts.append("refined")
+        return ", ".join(parts)
 
     def __call__(
         self, residual: Float[Tensor, "*row d_model"], layer: int
@@ -60,9 +67,15 @@ class AffineLens:
         fits = found == self.fingerprint or self.fingerprint == UNKNOWN
         if not fits or self.bias.shape != shape:
             raise ValueError(
-                f"this lens was fitted for {self.settings.get('model')}, {len(self.bias)} layers "
-                f"and weights {self.fingerprint}; the bridge is {bridge.cfg.model_name}, "
-                f"{shape[0]} layers and weights {found}: fit one with fit_affine_lens"
+                "this lens was fitted for {}, {} layers of width {} and weights {}; the bridge is "
+                "{}, {} layers of width {} and weights {}: fit one with fit_affine_lens".format(
+                    self.settings.get("model"),
+                    *self.bias.shape,
+                    self.fingerprint,
+                    bridge.cfg.model_name,
+                    *shape,
+                    found,
+                )
             )
 
     def inverse(self, layer: int) -> Float[Tensor, "d_model d_model"]:
@@ -71,13 +84,17 @@ class AffineLens:
         The pseudo-inverse of the map's linear part. Directions that the map shrinks to less than a
         hundredth of what it stretches most are left out: they would be stretched without bound.
         """
-        linear = torch.eye(self.bias.shape[-1], dtype=torch.float64) + self.weight[layer].double()
-        return torch.linalg.pinv(linear, rtol=_SMALLEST_SINGULAR).to(self.weight.dtype)
+        weight = self.weight[layer].cpu().double()  # not every device has float64
+        linear = torch.eye(len(weight), dtype=torch.float64) + weight
+        return torch.linalg.pinv(linear, rtol=_SMALLEST_SINGULAR).to(self.weight)
 
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
-        """Write one safetensors file, in half precision unless another `dtype` is given."""
+        """Write one safetensors file, in half precision unless another `dtype` is given.
+
+        Maps or biases with values beyond its range are kept as they are.
+        """
         rest = {"fingerprint": self.fingerprint, "settings": dict(self.settings)}
-        tensors = {"weight": self.weight.to(dtype), "bias": self.bias.to(dtype)}
+        tensors = {name: narrowed(getattr(self, name), dtype) for name in ("weight", "bias")}
         save_tensors(path, tensors, kind="lens", rest=rest)
 
     @classmethod
@@ -94,7 +111,7 @@ def fingerprint(bridge: TransformerBridge) -> str:
     """A hash of a sample of every parameter, made in milliseconds: tells weights apart."""
     hashed = hashlib.sha256(str(bool(bridge.compatibility_mode)).encode())
     for name, parameter in sorted(bridge.original_model.named_parameters()):
-        sample = parameter.detach().reshape(-1)[:64].double().cpu().numpy()
+        sample = parameter.detach().reshape(-1)[:64].cpu().double().numpy()
         hashed.update(f"{name}{tuple(parameter.shape)}".encode())
         hashed.update(sample.tobytes())
     return hashed.hexdigest()[:16]
@@ -106,5 +123,14 @@ def unembedding_hash(bridge: TransformerBridge) -> str:
     It is of numpy's abridged print of the matrix to one digit (its `tensor_hash`), so that it
     survives a change of precision.
     """
-    matrix = bridge.W_U.detach().T.float().cpu().numpy()
-    return hashlib.sha256(np.array_str(matrix, precision=1).encode()).hexdigest()
+    matrix = bridge.W_U.detach().T
+    threshold = 1000
+    if matrix.numel() > threshold:
+        # Shown are three rows and columns at each end, and dots for any number between.
+        threshold = 0
+        for axis, size in enumerate(matrix.shape):
+            shown = torch.arange(size, device=matrix.device)
+            matrix = matrix.index_select(axis, torch.cat([shown[:-3][:4], shown[-3:]]))
+    with np.printoptions(threshold=threshold):
+        text = np.array_str(matrix.float().cpu().numpy(), precision=1)
+    return hashlib.sha256(text.encode()).hexdigest()

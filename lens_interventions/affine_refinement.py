@@ -45,14 +45,14 @@ def refine_affine_lens(
     """Train all maps of a lens on KL(final ‖ lens), and keep the best by held-out text.
 
     AdamW on the change of each map, in coordinates of unit variance, with warm-up and a cosine.
-    One step costs `batch` rows of logits and their gradient for every layer.
+    One step costs a row of logits and its gradient for every token and layer.
 
     **Arguments:**
 
     - `lens`: where to begin: of `fit_affine_lens`, on this bridge's weights.
     - `texts`: read once and held as tokens; the first `held_out` tokens are not trained on.
     - `steps`, `learning_rate`: at most so many steps; the rate at its highest.
-    - `batch`: tokens to a step.
+    - `batch`: at least so many tokens to a step, in whole windows.
     - `evaluate_every`: after so many steps each layer's held-out KL is measured, and its map kept
         if it is the best so far.
     - `patience`: stop when the mean over layers has not fallen for so many measurements.
@@ -66,6 +66,9 @@ def refine_affine_lens(
     Raises `ValueError` where the texts are too short to hold out and train, and for a lens of other
     weights.
     """
+    for name, value in {"steps": steps, "batch": batch, "evaluate_every": evaluate_every}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     lens.require_fits(bridge)
     head = readout(bridge)
     if head.weight.dtype not in (torch.float32, torch.float64):
@@ -77,11 +80,13 @@ def refine_affine_lens(
     training = _Training(head, lens, _streams(bridge, kept_out), learning_rate, steps)
     best, history = training.measure(), []
     history.append(float(best.mean()))
-    chosen, stale = training.maps(), 0
+    chosen, stale, trained = training.maps(), 0, 0
     with tqdm(total=steps, disable=not progress, unit="step", desc="refining") as bar:
         bar.set_postfix(kl=history[-1])
         for step, part in enumerate(islice(_batches(train, batch, order), steps), start=1):
-            training.step(_streams(bridge, part))
+            streams = _streams(bridge, part)
+            training.step(streams)
+            trained += len(streams[0])
             bar.update()
             if step % evaluate_every and step < steps:
                 continue
@@ -99,7 +104,7 @@ def refine_affine_lens(
             if stale >= patience:
                 break
     weight, bias = chosen
-    refined = {"steps": step, "tokens": step * batch, "held_out_kl": history, "seed": seed}
+    refined = {"steps": step, "tokens": trained, "held_out_kl": history, "seed": seed}
     settings = dict(lens.settings) | {"refined": refined}
     return replace(lens, weight=weight.to(lens.weight), bias=bias.to(lens.bias), settings=settings)
 
@@ -148,6 +153,7 @@ class _Training:
         change = (standard @ self.change[layer] + self.shift[layer]) * self.size
         return r + r @ self.start[0][layer] + self.start[1][layer] + change
 
+    @torch.enable_grad()
     def step(self, streams: Streams) -> None:
         """One step on the rows of one batch."""
         self.optimizer.zero_grad()
@@ -182,7 +188,9 @@ class _Training:
                 kl, gradient = _kl_and_gradient(self.head, normalized.detach(), target, logits)
                 total[layer] += (kl + negentropy).sum()
                 if backward:
-                    normalized.backward(gradient / len(last))
+                    # The final norm may have parameters of the user's own.
+                    leaves = [self.change, self.shift]
+                    torch.autograd.backward(normalized, gradient / len(last), inputs=leaves)
         return total / len(last)
 
 

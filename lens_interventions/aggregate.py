@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .intervals import Interval, mean_intervals
 from .lens import logit_lens
-from .token_batch import TextOrTokens, token_batch
+from .token_batch import TextOrTokens, require_texts, token_batch
 from .trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -124,13 +124,15 @@ def lens_over(
         model's context raises `ValueError`.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
         `positions=(1, None)` leaves it out.
-    - `options`: of `logit_lens`, such as `points`, `positions`, `norm` and `lens`.
+    - `options`: of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all but
+        `top_k`, as top tokens are not kept.
 
     Raises `ValueError` when there is no text, `TypeError` for a single text, and what `logit_lens`
     raises.
     """
-    if isinstance(texts, str):
-        raise TypeError("expected an iterable of texts, got one text: put it in a list")
+    require_texts(texts)
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
     points: tuple[str, ...] = ()
     totals, counts = [], []
     for number, text in enumerate(tqdm(texts, disable=not progress, unit="text", desc="lens")):

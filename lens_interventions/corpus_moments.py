@@ -13,10 +13,11 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .adapter import require_readable, residuals
 from .affine import fingerprint
+from .fit_checkpoint import FitCheckpoint
 from .points import select_points
 from .ridge import RidgeMoments, RidgeSolution
 from .token_batch import TextOrTokens
-from .windows import Checkpoint, as_batch, token_windows
+from .windows import as_batch, token_windows
 
 AddRows = Callable[
     [RidgeMoments, Int[Tensor, " pos"], Sequence[Float[Tensor, "pos d_model"]]], None
@@ -67,9 +68,14 @@ def corpus_moments(
     `purpose` tells the checkpoints of one fit from those of another; the other arguments are those
     of `fit_affine_lens`.
 
-    Raises `ValueError` with fewer windows than `holdout` or a checkpoint of something else, and
-    what `require_readable` raises.
+    Raises `ValueError` with fewer windows than `holdout`, a checkpoint of something else or a
+    residual stream that is not finite, and what `require_readable` raises.
     """
+    if holdout < 2 or skip_first < 0:
+        raise ValueError(
+            "one window in `holdout` is not fitted to, so it must be at least 2, and skip_first 0; "
+            f"got {holdout} and {skip_first}"
+        )
     require_readable(bridge)
     d_model, device = int(bridge.cfg.d_model), bridge.W_U.device
     labels = select_points(int(bridge.cfg.n_layers))
@@ -77,7 +83,7 @@ def corpus_moments(
     counts = torch.zeros(len(bridge.W_E), dtype=torch.long, device=device)
     sums, weights_hash = {"fitted": fitted, "held_out": held_out}, fingerprint(bridge)
     settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
-    kept = Checkpoint(checkpoint, {"purpose": purpose, "model": weights_hash, **settings})
+    kept = FitCheckpoint(checkpoint, {"purpose": purpose, "model": weights_hash, **settings})
     if state := kept.load():
         kept.restore(state, sums)
         counts.copy_(state["counts"])
@@ -90,6 +96,11 @@ def corpus_moments(
         for piece in kept.remaining(windows):
             tokens = piece[skip_first:]
             streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), labels)]
+            if not all(bool(stream.isfinite().all()) for stream in streams):
+                raise ValueError(
+                    f"the residual stream is not finite (NaN or infinite) in window {kept.done}: "
+                    "look for a hook that writes such values, or a half-precision overflow"
+                )
             moments = held_out if kept.done % holdout == 0 else fitted
             if moments is fitted:
                 counts += torch.bincount(tokens, minlength=len(counts))

@@ -4,11 +4,10 @@ It is made rather than shipped: for the default model 20 MB of maps in half prec
 every copy of the library, against about a minute on first use, for any model.
 """
 
-import os
-
 from transformer_lens.model_bridge import TransformerBridge
 
 from ._user_cache import cache_directory
+from .adapter import without_hooks
 from .affine import AffineLens, fingerprint
 from .affine_fit import fit_affine_lens
 from .sampled_texts import sample_texts
@@ -20,8 +19,9 @@ _TEXTS, _LENGTH = 96, 128
 def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> AffineLens:
     """An affine lens fitted to texts that the model writes itself (`sample_texts`).
 
-    Fitted on first use and kept in the user's cache by the hash of the model's weights. For
-    material of a special kind fit one to more of it: see `fit_affine_lens`.
+    Fitted on first use, without the hooks that may be on the bridge, and kept in the user's cache
+    by the hash of the model's weights. For material of a special kind fit one to more of it: see
+    `fit_affine_lens`.
 
     Raises `OSError` where the cache cannot be written, and what `sample_texts` and
     `fit_affine_lens` raise.
@@ -29,17 +29,16 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> 
     path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
     if path.is_file():
         return AffineLens.load(path)
-    lens = fit_affine_lens(
-        bridge,
-        sample_texts(bridge, _TEXTS, length=_LENGTH, progress=progress),
-        corpus="the model's own samples",
-        progress=False,  # each text is fitted to as it comes
-    )
+    with without_hooks(bridge.hook_points()):  # it is kept for the weights alone
+        lens = fit_affine_lens(
+            bridge,
+            sample_texts(bridge, _TEXTS, length=_LENGTH, progress=progress),
+            corpus="the model's own samples",
+            progress=False,  # each text is fitted to as it comes
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        lens.save(partial)
-        partial.replace(path)
+        lens.save(path)
     except OSError as error:
         raise OSError(
             f"the fitted lens cannot be kept in {path.parent}: {error}. Set "

@@ -20,7 +20,7 @@ from .affine import fingerprint
 from .corpus_moments import corpus_moments
 from .points import select_points
 from .ridge import RidgeMoments
-from .tensor_file import load_tensors, save_tensors
+from .tensor_file import load_tensors, narrowed, save_tensors
 from .token_batch import TextOrTokens
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class InputProbe:
         self, residual: Float[Tensor, "*row d_model"], point: str, *, shared: bool = False
     ) -> Float[Tensor, "*row d_model"]:
         """What the point's own map, or the shared one, makes of residuals at a point."""
+        if point not in self.points:
+            raise ValueError(f"the probe has no map at {point!r}; its points are {self.points}")
         index = self.points.index(point)
         weight = self.shared_weight if shared else self.weight[index]
         bias = self.shared_bias if shared else self.bias[index]
@@ -109,15 +111,15 @@ class InputProbe:
         return pandas.DataFrame(rows)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, maps in half precision."""
+        """Write one safetensors file, maps in half precision where it has room for them."""
         rest = {
             "points": self.points,
             "fingerprint": self.fingerprint,
             "settings": dict(self.settings),
         }
         names = ("weight", "bias", "shared_weight", "shared_bias")
-        tensors = {name: getattr(self, name).half() for name in names} | {"counts": self.counts}
-        save_tensors(path, tensors, kind="probe", rest=rest)
+        tensors = {name: narrowed(getattr(self, name), torch.float16) for name in names}
+        save_tensors(path, tensors | {"counts": self.counts}, kind="probe", rest=rest)
 
     @classmethod
     def load(cls, path: str | Path) -> "InputProbe":

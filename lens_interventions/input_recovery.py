@@ -16,7 +16,7 @@ from .input_probe import InputProbe, input_embeddings
 from .intervals import mean_intervals
 from .reduction import default_chunk_size
 from .statistics import ranks
-from .token_batch import TextOrTokens
+from .token_batch import TextOrTokens, require_texts
 from .windows import as_batch, token_windows
 
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ def input_recovery(
 
     Raises `ValueError` for a probe of other weights or without any text.
     """
+    require_texts(texts)
+    if max_tokens < 2:
+        raise ValueError(f"max_tokens must be at least 2, got {max_tokens}")
     probe.require_fits(bridge)
     table = torch.nn.functional.normalize(input_embeddings(bridge), dim=-1)
     edges = torch.tensor(RARITY_EDGES, device=table.device)

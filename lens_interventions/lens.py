@@ -24,7 +24,14 @@ from .lens_interchange import bound_lens
 from .lens_protocol import Lens
 from .points import FINAL, INPUT, PointSelection, point_layer, select_points
 from .reduction import ChunkReducer, default_chunk_size
-from .token_batch import TextOrTokens, TokenBatch, token_batch, token_ids, token_strings
+from .token_batch import (
+    NamedTokens,
+    TextOrTokens,
+    TokenBatch,
+    token_batch,
+    token_ids,
+    token_strings,
+)
 from .trajectory import Trajectory, empty
 
 Divergence = Literal["kl", "kl_reverse", "js"]
@@ -43,8 +50,8 @@ def logit_lens(
     include_input: bool = True,
     incl_mid: bool = False,
     positions: Any = None,
-    watch: str | int | Sequence[str | int] = (),
-    next_token: str | int | Sequence[str | int] | None = None,
+    watch: NamedTokens = (),
+    next_token: NamedTokens | None = None,
     compare_with: str | int = "final",
     divergences: Sequence[Divergence] = ("kl",),
     top_k: int = 5,
@@ -116,6 +123,7 @@ def logit_lens(
                     "to the right: pad on the right, or pass the ActivationCache of a hooked run"
                 )
             batch = batch.right_padded()
+        batch = batch.trimmed()
         chunks = residual_chunks(bridge, batch, needed)
 
     watched = token_ids(bridge, watch)
@@ -182,12 +190,18 @@ def _read_rows(
             _require_finite(streams, cells, first)
             width = next(iter(streams.values())).shape[1]
             here = ((cells.column >= first) & (cells.column < first + width)).nonzero()[:, 0]
-            for part in here.split(reducer.rows):
+            # A chunk may hold none of them; an empty tensor splits into one empty part.
+            for part in here.split(reducer.rows) if len(here) else ():
                 row, column = cells.row[part], cells.column[part] - first
                 piece = {label: stream[row, column] for label, stream in streams.items()}
                 for label, residual in piece.items():
                     if lens is not None and label != FINAL:
                         piece[label] = lens(residual, point_layer(label, n_layers))
+                        if not piece[label].isfinite().all():
+                            raise ValueError(
+                                f"what the lens makes of finite residuals at {label} is not finite "
+                                "(NaN or infinite)"
+                            )
                 # A missing next token (-1) is read as token 0, and taken out below.
                 ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
                 for label, values in reducer.reduce(piece, ids):
@@ -253,7 +267,7 @@ def _require_finite(streams: Mapping[str, Tensor], cells: _Cells, first: int) ->
 def _next_tokens(
     bridge: TransformerBridge,
     batch: TokenBatch,
-    last: str | int | Sequence[str | int] | None,
+    last: NamedTokens | None,
 ) -> Int[Tensor, "batch pos"]:
     """The id after each token, -1 where there is none."""
     following = batch.tokens.roll(-1, dims=-1)

@@ -4,6 +4,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float
@@ -37,6 +38,8 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
     """
     folder = _folder(path_or_name, revision)
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder} is not a checkpoint of tuned-lens: {_CONFIG} is no object")
     if config.get("lens_type", _KIND) != _KIND:
         raise ValueError(f"{folder} holds a {config['lens_type']!r}; only {_KIND!r} can be read")
     try:
@@ -49,10 +52,12 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
         )
     except KeyError as error:
         raise ValueError(f"{folder} is not a checkpoint of tuned-lens: no {error}") from error
-    if weights.shape[1:] != (d_model, d_model):
+    except (AttributeError, TypeError, RuntimeError, UnpicklingError) as error:
+        raise ValueError(f"{folder} is not a checkpoint of tuned-lens: {error}") from error
+    if weights.shape[1:] != (d_model, d_model) or biases.shape[1:] != (d_model,):
         raise ValueError(
-            f"{folder}: maps of shape {tuple(weights.shape[1:])}, but config.json says d_model is "
-            f"{d_model}"
+            f"{folder}: maps of shape {tuple(weights.shape[1:])} and biases of "
+            f"{tuple(biases.shape[1:])}, but config.json says d_model is {d_model}"
         )
     hashed = config.get("unembed_hash")
     if hashed is None:
@@ -142,6 +147,6 @@ class _Transport:
         if layer - 1 not in self.jacobian.source_layers:
             raise ValueError(
                 f"the Jacobian lens was not fitted for what leaves block {layer - 1}, which is "
-                f"point {layer}_pre, but for blocks {self.jacobian.source_layers}: choose points="
+                f"point {layer}_pre, but for blocks {self.jacobian.source_layers}: read others"
             )
         return self.jacobian.transport(residual, layer - 1).to(residual.dtype)

@@ -12,7 +12,7 @@ from .affine import AffineLens
 from .aggregate import LensAggregate, lens_over
 from .intervals import Interval, mean_intervals
 from .lens_protocol import Lens
-from .token_batch import TextOrTokens
+from .token_batch import TextOrTokens, require_texts, token_batch
 
 if TYPE_CHECKING:
     import pandas
@@ -112,13 +112,20 @@ def lens_quality(
     - `lens`: a fitted lens, or any that `logit_lens` takes.
     - `texts`: ones that the lens was not fitted to; held in memory and read twice.
     - `max_tokens`: of each text.
-    - `skip_first`: leave out this many tokens of each: the first is an outlier.
+    - `skip_first`: leave out this many tokens of each: the first is an outlier. Texts without any
+        other are left out.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
     Raises what `lens_over` raises.
     """
-    held = list(texts)
+    require_texts(texts)
+
+    def has_more(text: TextOrTokens) -> bool:
+        batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
+        return int(batch.lengths.min()) > skip_first
+
+    held = [text for text in texts if has_more(text)]
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
         "positions": slice(skip_first, None),

@@ -64,12 +64,15 @@ def select_points(
     - `include_input`: keep `0_pre`.
     - `incl_mid`: add the points inside the blocks that are kept.
 
-    Raises `ValueError` for an unknown point or when nothing is left.
+    Raises `ValueError` for an unknown point or when nothing is left, `TypeError` for a point that
+    is not in a list.
     """
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
     between = point_labels(n_layers)
     order = point_labels(n_layers, incl_mid=True)
+    if isinstance(points, (str, int)):
+        raise TypeError(f"points must be a list of points or a slice; for one point: [{points!r}]")
     if points is None:
         chosen = list(between)
     elif isinstance(points, slice):

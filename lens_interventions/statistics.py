@@ -94,23 +94,6 @@ def expectation(
     return torch.stack([torch.dot(*row) for row in rows]).view(weights.shape[:-1])
 
 
-def entropy(logits: Float[Tensor, "*row d_vocab"]) -> Float[Tensor, "*row"]:
-    """Entropy of the softmax of `logits`, in nats; a logit of -inf is a token that cannot be."""
-    return torch.special.entr(logits.softmax(-1)).sum(-1)
-
-
-def kl_divergence(
-    p_logits: Float[Tensor, "*row d_vocab"], q_logits: Float[Tensor, "*row d_vocab"]
-) -> Float[Tensor, "*row"]:
-    """KL(p ‖ q) of the softmaxes of two sets of logits, in nats.
-
-    Nothing is clipped: infinite where q excludes a token that p allows.
-    """
-    log_p, log_q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
-    p = log_p.exp()
-    return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(-1).clamp(min=0)
-
-
 def js_divergence(
     p_logits: Float[Tensor, "*row d_vocab"], q_logits: Float[Tensor, "*row d_vocab"]
 ) -> Float[Tensor, "*row"]:

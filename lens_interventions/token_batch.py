@@ -1,7 +1,9 @@
 """Texts and token ids as one padded batch."""
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Bool, Int
@@ -9,6 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 TextOrTokens = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
+NamedTokens = str | SupportsIndex | Sequence[str | SupportsIndex]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class TokenBatch:
         # A stable sort by "is padding" moves the real tokens to the front, in their order.
         order = (~self.mask).int().argsort(dim=-1, stable=True)
         return TokenBatch(self.tokens.gather(-1, order), self.mask.gather(-1, order))
+
+    def trimmed(self) -> "TokenBatch":
+        """The same rows without the columns on the right in which all are padding."""
+        width = int(self.mask.any(0).nonzero().max()) + 1
+        return TokenBatch(self.tokens[:, :width], self.mask[:, :width])
 
     @property
     def left_padded(self) -> bool:
@@ -100,12 +108,18 @@ def token_batch(
     return TokenBatch(batch.tokens.to(device), batch.mask.to(device))
 
 
-def token_ids(bridge: TransformerBridge, tokens: str | int | Sequence[str | int]) -> list[int]:
+def require_texts(texts: Iterable[TextOrTokens]) -> None:
+    """Raise `TypeError` for one text where many are expected: its letters would be the texts."""
+    if isinstance(texts, str):
+        raise TypeError("expected an iterable of texts, got one text: put it in a list")
+
+
+def token_ids(bridge: TransformerBridge, tokens: NamedTokens) -> list[int]:
     """Ids of tokens given as ids or as strings that are one token each.
 
     Raises `ValueError` for a string that is not one token, or an id outside the vocabulary.
     """
-    named = [tokens] if isinstance(tokens, (str, int)) else list(tokens)
+    named = [tokens] if isinstance(tokens, (str, SupportsIndex)) else list(tokens)
     ids = []
     for token in named:
         if isinstance(token, str):
@@ -117,9 +131,10 @@ def token_ids(bridge: TransformerBridge, tokens: str | int | Sequence[str | int]
                     "tokenizers want a leading space before a word"
                 )
             token = pieces[0]
+        token = operator.index(token)
         if not 0 <= token < int(bridge.cfg.d_vocab):
             raise ValueError(f"token id {token} is not in [0, {int(bridge.cfg.d_vocab)})")
-        ids.append(int(token))
+        ids.append(token)
     return ids
 
 

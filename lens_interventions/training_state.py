@@ -36,7 +36,7 @@ class TrainingState:
     held_out: list[dict[str, float]] = field(default_factory=list)
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Write one safetensors file, whole or not at all."""
+        """Write one safetensors file."""
         tensors = {f"leaf.{name}": leaf.detach() for name, leaf in self.leaves.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for name, leaf in self.leaves.items():
@@ -50,9 +50,7 @@ class TrainingState:
             "curve": self.curve,
             "held_out": self.held_out,
         }
-        partial = path.with_name(path.name + ".writing")
-        save_tensors(partial, tensors, kind="training", rest=kept)
-        partial.replace(path)
+        save_tensors(path, tensors, kind="training", rest=kept)
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Take over what `save` wrote.

@@ -18,7 +18,7 @@ from .affine import fingerprint
 from .counter_random import random_bits
 from .late_blocks import run_late_blocks
 from .patch_site import KnownText
-from .token_batch import TextOrTokens, TokenBatch
+from .token_batch import TextOrTokens, TokenBatch, require_texts
 from .training_loss import next_token_nats
 from .windows import as_batch, token_windows
 
@@ -167,8 +167,7 @@ def split_windows(
     """
 
     def cut(some: Iterable[TextOrTokens]) -> list[list[Tensor]]:
-        if isinstance(some, str):
-            raise TypeError("expected an iterable of texts, got one text: put it in a list")
+        require_texts(some)
         pieces = (
             token_windows(bridge, [text], window=window, prepend_bos=prepend_bos) for text in some
         )

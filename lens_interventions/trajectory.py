@@ -1,9 +1,10 @@
 """What a lens read: one value per (residual point, prompt, position) for every statistic."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -135,9 +136,10 @@ class Trajectory:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
-    def __getitem__(self, positions: slice | int) -> "Trajectory":
+    def __getitem__(self, positions: slice | SupportsIndex) -> "Trajectory":
         """The same trajectory at a range of its columns, or at one (which keeps its axis)."""
-        if isinstance(positions, int):
+        if not isinstance(positions, slice):
+            positions = operator.index(positions)
             width = self.tokens.shape[1]
             if not -width <= positions < width:
                 raise IndexError(f"position {positions} is out of range for {width} columns")
@@ -188,11 +190,19 @@ class Trajectory:
             if tensor.ndim == 3:
                 columns[name] = tensor[cell].numpy()
             else:
-                for i, token_id in enumerate(self.watched):
-                    columns[f"{name}[{self.vocab[token_id]}]"] = tensor[..., i][cell].numpy()
+                for i, text in enumerate(self._watched_names()):
+                    columns[f"{name}[{text}]"] = tensor[..., i][cell].numpy()
         for name in ("agrees_final", "agrees_next", "agrees_input"):
             columns[name] = getattr(self, name)[cell].numpy()
         return pandas.DataFrame(columns)
+
+    def _watched_names(self) -> list[str]:
+        texts = [self.vocab[token] for token in self.watched]
+        # Pieces of a character all read as the same replacement character.
+        return [
+            text if texts.count(text) == 1 else f"{text} {token}"
+            for text, token in zip(texts, self.watched, strict=True)
+        ]
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: the tensors, and the rest as JSON in its header.

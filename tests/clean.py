@@ -16,7 +16,7 @@ def left_as_found(bridge: TransformerBridge) -> Iterator[TransformerBridge]:
     """Assert on the way out, exception or not, that the block changed nothing in `bridge`.
 
     Held equal: every hook and forward of every module, the training flags, the `requires_grad`
-    flags, and the logits, bit by bit.
+    flags, whether parameters have gradients, and the logits, bit by bit.
     """
     state, logits = _state(bridge), _logits(bridge)
     try:
@@ -33,6 +33,7 @@ def _state(bridge: TransformerBridge) -> dict[str, object]:
             state[f"{root_name} {name}"] = _module_state(module)
         for name, parameter in root.named_parameters():
             state[f"{root_name} {name} requires_grad"] = parameter.requires_grad
+            state[f"{root_name} {name} has no gradient"] = parameter.grad is None
     return state
 
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from lens_interventions import windows
+from lens_interventions import default_lens, fit_checkpoint
+from lens_interventions._user_cache import CACHE_VARIABLE
 from lens_interventions.adapter import readout
 from lens_interventions.affine import AffineLens, fingerprint
 from lens_interventions.affine_fit import fit_affine_lens
 from lens_interventions.affine_refinement import _kl_and_gradient, refine_affine_lens
 from lens_interventions.aggregate import lens_over
+from lens_interventions.default_lens import default_affine_lens
 from lens_interventions.intervention import NextTokenPatch
 from lens_interventions.lens import logit_lens
 from lens_interventions.lens_length import unread_direction
@@ -142,6 +144,50 @@ def test_round_trip_and_refusals(tmp_path):
         fit_affine_lens(bridge, random_texts(3), progress=False)
     with pytest.raises(TypeError, match="put it in a list"):
         fit_affine_lens(bridge, "one text", progress=False)
+    for options in ({"holdout": 1}, {"skip_first": -1}):
+        with pytest.raises(ValueError, match="must be at least 2, and skip_first 0; got"):
+            fit_affine_lens(bridge, random_texts(20), progress=False, **options)
+
+
+def test_residuals_that_are_not_finite_are_not_fitted_to():
+    bridge, texts = shared_bridge("llama"), random_texts(20)
+    runs = []
+
+    def overflow(resid, hook):
+        runs.append(len(resid))
+        return resid / (len(runs) != 7)
+
+    with (
+        left_as_found(bridge),
+        bridge.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", overflow)]),
+        pytest.raises(ValueError, match=r"not finite \(NaN or infinite\) in window 7"),
+    ):
+        fit_affine_lens(bridge, texts, progress=False)
+
+
+def test_values_beyond_half_precision_are_saved_as_they_are(tmp_path):
+    bridge = shared_bridge("llama")
+    lens = fit_affine_lens(bridge, random_texts(20), progress=False)
+    lens.bias[1, 3] = 1e5
+    lens.save(tmp_path / "lens.safetensors")
+    loaded = AffineLens.load(tmp_path / "lens.safetensors")
+    assert torch.equal(loaded.bias, lens.bias.float())
+    assert torch.equal(loaded.weight, lens.weight.half().float())
+
+
+def test_the_default_lens_is_the_models_whatever_hooks_are_on(tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(default_lens, "_LENGTH", 12)
+    bridge = shared_bridge("llama")
+
+    def noise(resid, hook):
+        return resid + 3 * torch.randn_like(resid)
+
+    with left_as_found(bridge), bridge.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", noise)]):
+        made = default_affine_lens(bridge, progress=False)
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    assert torch.equal(made.weight, default_affine_lens(bridge, progress=False).weight)
 
 
 class StopError(Exception):
@@ -154,7 +200,7 @@ def stopping_after(texts, n):
 
 
 def test_a_fit_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(windows, "_SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(fit_checkpoint, "_SECONDS_BETWEEN_SAVES", 0)
     bridge, texts, path = shared_bridge("llama"), random_texts(40), tmp_path / "partial"
     whole = fit_affine_lens(bridge, texts, progress=False)
     with pytest.raises(StopError):
@@ -179,7 +225,7 @@ def test_refinement_lowers_held_out_kl_at_every_layer(arch):
     """Gemma 2 caps its logits, Cohere multiplies them: the gradient goes through both."""
     bridge, texts = shared_bridge(arch), random_texts(80)
     lens = fit_affine_lens(bridge, texts, full_length=False, progress=False)
-    with left_as_found(bridge):
+    with left_as_found(bridge), torch.no_grad():
         refined = refine_affine_lens(
             bridge,
             lens,
@@ -192,6 +238,9 @@ def test_refinement_lowers_held_out_kl_at_every_layer(arch):
         )
     history = refined.settings["refined"]["held_out_kl"]
     assert history[-1] < 0.99 * history[0]
+    # Whole windows of 23 tokens after their first, until 256 with their firsts are reached.
+    assert refined.settings["refined"]["tokens"] == 40 * 11 * 23
+    assert refined.name == "affine lens, 1656 tokens, refined"
     # The same tokens, read by the lens itself: ten texts of 24 tokens, without their first.
     held_out = texts[:10]
     options = {"positions": (1, None), "progress": False}
@@ -222,6 +271,9 @@ def test_refinement_refuses_too_little_text():
     lens = fit_affine_lens(bridge, random_texts(20), progress=False)
     with pytest.raises(ValueError, match="480 tokens of text leave none to train on after 1024"):
         refine_affine_lens(bridge, lens, random_texts(20), progress=False)
+    for name in ("steps", "batch", "evaluate_every"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+            refine_affine_lens(bridge, lens, random_texts(20), progress=False, **{name: 0})
 
 
 def test_a_direction_carried_to_a_layer_is_read_as_the_token():

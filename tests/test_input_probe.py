@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lens_interventions import windows
+from lens_interventions import fit_checkpoint
 from lens_interventions.input_probe import InputProbe, fit_input_probe
 from lens_interventions.input_recovery import RARITY_EDGES, input_recovery
 from tests.clean import left_as_found
@@ -110,7 +110,7 @@ def test_a_map_that_reads_the_leading_directions_overlaps_with_them():
 
 
 def test_round_trip_resumption_and_refusals(tmp_path, monkeypatch):
-    monkeypatch.setattr(windows, "_SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(fit_checkpoint, "_SECONDS_BETWEEN_SAVES", 0)
     bridge, texts = shared_bridge("llama"), random_texts(30)
     whole = fit_input_probe(bridge, texts, progress=False)
     with pytest.raises(ZeroDivisionError):
@@ -154,3 +154,14 @@ def test_the_figure_shows_what_the_frame_holds(by_rarity):
     first = groups["top1", "own", seen[0] if by_rarity else "all"]
     # Figures keep four digits.
     assert list(lines[0].y) == pytest.approx(first.tolist(), abs=5e-5)
+
+
+def test_recovery_of_one_text_or_of_no_token_is_refused():
+    bridge = shared_bridge("gpt2")
+    probe = fit_input_probe(bridge, random_texts(20), progress=False)
+    with pytest.raises(TypeError, match="put it in a list"):
+        input_recovery(bridge, probe, "the quick brown fox", progress=False)
+    with pytest.raises(ValueError, match="max_tokens must be at least 2, got 1"):
+        input_recovery(bridge, probe, random_texts(2), max_tokens=1, progress=False)
+    with pytest.raises(ValueError, match="no map at '3_mid'; its points are"):
+        probe(torch.zeros(1, 32, dtype=torch.float64), "3_mid")

@@ -11,7 +11,7 @@ from lens_interventions import adapter
 from lens_interventions.lens import logit_lens
 from tests import reference
 from tests.clean import left_as_found
-from tests.tiny import D_VOCAB, LENS_ARCHITECTURES, shared_bridge, tiny_bridge
+from tests.tiny import D_VOCAB, LENS_ARCHITECTURES, N_CTX, shared_bridge, tiny_bridge
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 ALL = ("kl", "kl_reverse", "js")
@@ -201,6 +201,15 @@ def test_a_last_position_of_unequal_prompts_is_each_ones_own():
         torch.testing.assert_close(last.entropy[:, i, 0], alone, rtol=0, atol=SHAPE_ATOL)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_more_padding_than_the_context_holds_is_not_read(side):
+    bridge, real, padding = shared_bridge("gpt2"), TOKENS[:, :9], torch.zeros(2, N_CTX).long()
+    wide = torch.cat([padding, real] if side == "left" else [real, padding], dim=1)
+    mask = torch.cat([padding, real > 0] if side == "left" else [real > 0, padding], dim=1)
+    read, expected = logit_lens(bridge, wide, attention_mask=mask), logit_lens(bridge, real)
+    torch.testing.assert_close(read.kl_final, expected.kl_final, rtol=0, atol=1e-9)
+
+
 def test_left_padding_under_hooks_is_refused():
     bridge = shared_bridge("llama")
     mask = torch.ones_like(TOKENS)
@@ -233,12 +242,15 @@ def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
     whole = logit_lens(bridge, texts)
     monkeypatch.setattr(adapter, "_WHOLE", 16)
     monkeypatch.setattr(adapter, "_CHUNK_ROWS", 14)
-    chunked = logit_lens(bridge, texts)
-    for name, value in whole.tensors().items():
-        if value.is_floating_point():
-            torch.testing.assert_close(
-                chunked.tensors()[name], value, rtol=0, atol=SHAPE_ATOL, equal_nan=True
-            )
+    # Most chunks hold no position of the second reading.
+    for positions in (None, (-3, None)):
+        chunked = logit_lens(bridge, texts, positions=positions)
+        expected = whole if positions is None else whole[-3:]
+        for name, value in expected.tensors().items():
+            if value.is_floating_point():
+                torch.testing.assert_close(
+                    chunked.tensors()[name], value, rtol=0, atol=SHAPE_ATOL, equal_nan=True
+                )
 
 
 class _EmptyCache(DynamicCache):
@@ -334,6 +346,28 @@ def test_a_single_layer_a_single_token():
     assert trajectory.points == ("0_pre", "final_post")
     assert trajectory.tokens.shape == (1, 1)
     assert trajectory.next_rank.eq(-1).all()
+
+
+def test_tokens_are_named_by_whatever_is_an_index():
+    bridge = shared_bridge("llama")
+    expected = logit_lens(bridge, TOKENS, watch=7, next_token=5)
+    for seven, five in ((np.int64(7), torch.tensor(5)), ([torch.tensor(7)], [np.int64(5), 5])):
+        read = logit_lens(bridge, TOKENS, watch=seven, next_token=five)
+        assert torch.equal(read.watched_rank, expected.watched_rank)
+        assert torch.equal(read.next_tokens, expected.next_tokens)
+
+
+def test_a_lens_that_gives_no_numbers_is_named():
+    def broken(residual, layer):
+        return residual * (torch.nan if layer == 1 else 1)
+
+    with pytest.raises(ValueError, match="what the lens makes of finite residuals at 1_pre"):
+        logit_lens(shared_bridge("llama"), TOKENS, lens=broken)
+
+
+def test_one_point_is_asked_for_in_a_list():
+    with pytest.raises(TypeError, match=r"for one point: \['1_pre'\]"):
+        logit_lens(shared_bridge("llama"), TOKENS, points="1_pre")
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_tuned_lens_is_refused_on_other_weights(tmp_path):
     with pytest.warns(UserWarning, match="does not say which unembedding"):
         lens = load_tuned_lens(tmp_path / "unknown")
     logit_lens(shared_bridge("llama"), TOKENS, lens=lens)
-    with pytest.raises(ValueError, match="2 layers"):
+    with pytest.raises(ValueError, match=r"3 layers of width 32 .* 2 layers of width 32"):
         logit_lens(tiny_bridge("llama", num_hidden_layers=2), TOKENS, lens=lens)
 
 
@@ -78,6 +78,21 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "deep", shared_bridge("llama"), num_hidden_layers=4)
     with pytest.raises(ValueError, match=r"no '3\.weight'"):
         load_tuned_lens(tmp_path / "deep")
+    write_checkpoint(tmp_path / "garbage", shared_bridge("llama"))
+    (tmp_path / "garbage" / "params.pt").write_bytes(b"garbage")
+    with pytest.raises(ValueError, match="is not a checkpoint of tuned-lens"):
+        load_tuned_lens(tmp_path / "garbage")
+    (tmp_path / "garbage" / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json is no object"):
+        load_tuned_lens(tmp_path / "garbage")
+    write_checkpoint(tmp_path / "narrow", shared_bridge("llama"))
+    state = torch.load(tmp_path / "narrow" / "params.pt")
+    torch.save(
+        {name: value[:31] if "bias" in name else value for name, value in state.items()},
+        tmp_path / "narrow" / "params.pt",
+    )
+    with pytest.raises(ValueError, match=r"biases of \(31,\)"):
+        load_tuned_lens(tmp_path / "narrow")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="the hub cannot be reached"):
         load_tuned_lens("no-such-model")

@@ -67,3 +67,15 @@ def test_the_note_and_the_figure_come_along(judged):
     names = {trace.name for trace in quality.plot().data if trace.name}
     assert any("raw" in name for name in names)
     assert any("fitted" in name for name in names)
+
+
+def test_texts_with_nothing_but_a_first_token_are_left_out(judged):
+    bridge, lens, texts, quality = judged
+    more = lens_quality(bridge, lens, [[5], *texts], progress=False)
+    np.testing.assert_array_equal(more.fitted.totals, quality.fitted.totals)
+
+
+def test_one_text_is_not_read_letter_by_letter(judged):
+    bridge, lens = judged[:2]
+    with pytest.raises(TypeError, match="put it in a list"):
+        lens_quality(bridge, lens, "the quick brown fox", progress=False)

@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lens_interventions.statistics import (
-    entropy,
     expectation,
     js_divergence,
-    kl_divergence,
     normalizer_and_entropy,
     ranks,
     top_k,
@@ -60,13 +58,6 @@ def test_top_k_of_a_large_vocabulary_is_torchs(d_vocab):
     torch.testing.assert_close(ours, (ids, values), rtol=0, atol=0)
 
 
-@given(_logits())
-def test_entropy(logits):
-    (z,) = logits
-    # 1e-12: rounding of sums of up to 200 terms of size below 6.
-    np.testing.assert_allclose(entropy(torch.tensor(z)), reference.entropies(z), atol=1e-12)
-
-
 @given(_logits(values=st.floats(-50, 50)))
 def test_normalizer_and_entropy_of_finite_logits(logits):
     (z,) = logits
@@ -79,10 +70,8 @@ def test_normalizer_and_entropy_of_finite_logits(logits):
 
 
 @given(_logits(n=2))
-def test_divergences(logits):
+def test_js_divergence(logits):
     p, q = logits
-    ours = kl_divergence(torch.tensor(p), torch.tensor(q)).numpy()
-    np.testing.assert_allclose(ours, reference.kl(p, q), rtol=1e-9, atol=1e-12)
     # scipy takes a square root of a difference, which loses half of the digits near zero.
     ours = js_divergence(torch.tensor(p), torch.tensor(q)).numpy()
     np.testing.assert_allclose(ours, reference.js(p, q), rtol=1e-9, atol=1e-12)
@@ -91,8 +80,7 @@ def test_divergences(logits):
 
 def test_a_vocabulary_of_one_token_has_nothing_to_say():
     z = torch.tensor([[3.0]], dtype=torch.float64)
-    assert entropy(z).item() == 0
-    assert kl_divergence(z, z).item() == js_divergence(z, z).item() == 0
+    assert js_divergence(z, z).item() == 0
     assert ranks(z, torch.tensor([[0]])).item() == 0
     assert top_k(z, 1)[0].item() == 0
 

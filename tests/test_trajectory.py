@@ -1,5 +1,8 @@
 """The result of a lens: cutting, tabulating, keeping."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -75,6 +78,21 @@ def test_the_dataframe_has_a_row_for_every_cell(trajectory):
     for name in ("kl_final", "kl_compare", "js_input", "next_rank", "entropy"):
         assert row[name] == trajectory.statistic(name)[point, 0, 3]
     assert row["watched_rank[ say]"] == trajectory.watched_rank[point, 0, 3, 0]
+
+
+def test_any_index_takes_a_column(trajectory):
+    for index in (np.int64(3), torch.tensor(3), trajectory.entropy[0, 0].argmax() * 0 + 3):
+        assert torch.equal(trajectory[index].tokens, trajectory.tokens[:, 3:4])
+
+
+def test_watched_tokens_that_read_the_same_keep_columns_of_their_own():
+    bridge = shared_bridge("llama")
+    watching = logit_lens(bridge, [4, 5, 6], watch=[7, 8, 9])
+    alike = replace(watching, vocab=watching.vocab | {7: "\ufffd", 8: "\ufffd"})
+    frame = alike.to_dataframe()
+    for i, name in enumerate(["\ufffd 7", "\ufffd 8", watching.vocab[9]]):
+        expected = watching.watched_rank[..., i].flatten().numpy()
+        assert (frame[f"watched_rank[{name}]"] == expected).all()
 
 
 def test_agreements_follow_the_ranks(trajectory):

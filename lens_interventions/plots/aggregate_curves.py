@@ -39,8 +39,8 @@ def plot_aggregate(
     **Arguments:**
 
     - `aggregates`: of `lens_over`; or several by name, such as clean and patched, to compare.
-    - `statistics`: names in `LensAggregate.statistics`. Those of one unit share a panel. Ranks are
-        geometric means of 1 + rank, on a logarithmic axis with the top guess at the top.
+    - `statistics`: one or more of `LensAggregate.statistics`. Those of one unit share a panel.
+        Ranks are geometric means of 1 + rank, on a logarithmic axis with the top guess at the top.
     - `include_input`: begin at the input, whose divergences dwarf the rest.
     - `level`, `seed`: of the intervals.
     - `title`, `theme`: as in `plot`.
@@ -48,6 +48,8 @@ def plot_aggregate(
     Raises `ValueError` for a statistic that was not aggregated, or points that differ.
     """
     named = aggregates if isinstance(aggregates, Mapping) else {"": aggregates}
+    if isinstance(statistics, str):
+        statistics = [statistics]
     if not named or not statistics:
         raise ValueError("there is nothing to draw: give an aggregate and a statistic at least")
     points = {aggregate.points for aggregate in named.values()}
@@ -82,8 +84,12 @@ def plot_aggregate(
                     dash=dash,
                 )
             )
-    texts = next(iter(named.values())).counts.shape[-1]
-    subtitle = f"{texts} texts; bands are {level:.0%} bootstrap intervals over texts."
+    counts = {name: aggregate.counts.shape[-1] for name, aggregate in named.items()}
+    if len(set(counts.values())) == 1:
+        texts = f"{next(iter(counts.values()))} texts"
+    else:
+        texts = ", ".join(f"{n} texts ({name})" for name, n in counts.items())
+    subtitle = f"{texts}; bands are {level:.0%} bootstrap intervals over texts."
     if "rank" in units:
         subtitle += " Ranks are geometric means of 1 + rank."
     return draw_curves(

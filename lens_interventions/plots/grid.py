@@ -136,10 +136,10 @@ def _select_rows(
     points: tuple[str, ...], statistic: str, every: int | None, include_input: bool | None
 ) -> list[int]:
     if statistic not in SCALES:
-        unit = sorted(set(statistic_names()) - set(SCALES))
+        others = sorted(set(statistic_names()) - set(SCALES))
         raise ValueError(
             f"there is no figure of {statistic!r}; there are {list(SCALES)} "
-            f"({', '.join(unit)} are shown by top1)"
+            f"({', '.join(others)} are shown by top1)"
         )
     if every is not None and every < 1:
         raise ValueError(f"every must be at least 1, got {every}")

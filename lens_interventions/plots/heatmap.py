@@ -46,7 +46,8 @@ def plot(
         `Trajectory` such as `"final_rank"`, `"kl_input"`, `"entropy"`, `"watched_rank"`.
     - `batch`: which prompt.
     - `every`: keep every n-th layer, and always the last; by default as many as make at most 32.
-    - `include_input`: show the input's row; by default for divergences and the input's rank.
+    - `include_input`: show the input's row; by default for divergences and what the input
+        token gets.
     - `token`: which watched token, as id or text; the first by default.
     - `title`: instead of the statistic's own.
     - `theme`: `"light"` or `"dark"`.

@@ -34,10 +34,10 @@ def plot_position(
 
     - `trajectory`: of `logit_lens`.
     - `position`: a column of the prompt, negative ones from its end.
-    - `statistics`: names as for `plot`; `watched_rank` and `watched_log_prob` give a line for each
-        watched token. By default the ranks of the final guess, the input, the next token where
-        there is one and the watched tokens; the divergences to the final point and to the input;
-        and the entropy.
+    - `statistics`: one or more names as for `plot`; `watched_rank` and `watched_log_prob` give a
+        line for each watched token. By default the ranks of the final guess, the input, the next
+        token where there is one and the watched tokens; the divergences to the final point and to
+        the input; and the entropy.
     - `batch`: which prompt.
     - `include_input`: begin at the input, whose divergences dwarf the rest.
     - `title`, `theme`: as in `plot`.
@@ -51,6 +51,8 @@ def plot_position(
         has_next = bool((column.next_tokens >= 0).all())
         statistics = [name for name in _DEFAULT if name != "next_rank" or has_next]
         statistics += ["watched_rank"] if trajectory.watched else []
+    if isinstance(statistics, str):
+        statistics = [statistics]
     lines: list[tuple[str, str | int | None]] = []
     for name in statistics:
         tokens = trajectory.watched if name.startswith("watched") else ()
