@@ -25,6 +25,9 @@ from .token_batch import TokenBatch
 
 Norm = Literal["full", "pre_affine"]
 
+# Rows of logits that are held at a time.
+LOGIT_ROWS = 128
+
 # Texts up to this long go through the blocks whole, longer ones this many rows at a time.
 _WHOLE = 512
 _CHUNK_ROWS = 128
@@ -65,13 +68,16 @@ def require_readable(bridge: TransformerBridge) -> None:
     The judgement and its reasons are TransformerLens's `logit_lens`, asked once for each bridge on
     four tokens, without the hooks that the user may have on.
 
-    Raises `NotImplementedError` (encoder-decoder and encoder-only models) or `ValueError`.
+    Raises `NotImplementedError` (encoder-decoder and encoder-only models), or `ValueError`, also
+    for a model in training mode.
     """
     if not isinstance(bridge, TransformerBridge):
         raise TypeError(
             f"expected a TransformerBridge, got {type(bridge).__name__}: boot one with "
             "lens_interventions.load_model or TransformerBridge.boot_transformers"
         )
+    if bridge.original_model.training:
+        raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
     compatibility = bool(bridge.compatibility_mode)
     if _checked.get(bridge) == compatibility:
         return

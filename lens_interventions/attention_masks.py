@@ -7,6 +7,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+_KNOWN = {"full_attention", "sliding_attention"}
+
+
+def unknown_kinds(bridge: TransformerBridge) -> list[str]:
+    """Kinds of layers that see other keys than masks made here say, such as chunks of a text."""
+    return sorted(_layer_kinds(bridge) - _KNOWN)
+
 
 def additive_masks(
     bridge: TransformerBridge,
@@ -24,8 +31,7 @@ def additive_masks(
         sequence, so that they hold whatever rows a cache has.
     - `dtype`: of the residual stream.
     """
-    model: Any = bridge.original_model
-    config = model.config.get_text_config(decoder=True)
+    config = _config(bridge)
     window = getattr(config, "sliding_window", None)
     within = visible if window is None else visible & (distance < window)
 
@@ -33,8 +39,17 @@ def additive_masks(
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
-    kinds = set(getattr(config, "layer_types", None) or ())
+    kinds = _layer_kinds(bridge)
     if not kinds:
         return additive(within)
     masks = {kind: additive(within if kind == "sliding_attention" else visible) for kind in kinds}
     return masks if len(kinds) > 1 else masks.popitem()[1]
+
+
+def _config(bridge: TransformerBridge) -> Any:
+    model: Any = bridge.original_model
+    return model.config.get_text_config(decoder=True)
+
+
+def _layer_kinds(bridge: TransformerBridge) -> set[str]:
+    return set(getattr(_config(bridge), "layer_types", None) or ())

@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
 from .adapter import require_readable, without_hooks
+from .attention_masks import unknown_kinds
 from .intervention import NextTokenPatch
 from .kv_cache import CachedDecoder, CacheError
 from .patch_site import KnownText
@@ -103,13 +104,19 @@ def decoder(
     kind = (processed, bool(rows.layers) and rows.layers[0] > 0)
     known = _found.setdefault(bridge, {})
     if kind not in known:
-        known[kind] = _probe(bridge, in_parts=kind[1])
+        # What they see of a long text, the probe's few tokens do not show.
+        unknown = unknown_kinds(bridge)
+        known[kind] = (
+            f"it has layers of {', '.join(unknown)}"
+            if unknown
+            else _probe(bridge, in_parts=kind[1])
+        )
     if not known[kind]:
         return CachedDecoder(bridge, rows, chunk_size=chunk_size, record=record)
     warnings.warn(
         f"decoding with a cache is not exact on {bridge.cfg.architecture} ({known[kind]}): every "
         "text is recomputed from its start for each new token, which is slow",
-        stacklevel=3,
+        stacklevel=4,  # torch.no_grad around `generate` is a frame
     )
     return RecomputingDecoder(bridge, rows, record=record)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from .adapter import Readout, readout, residuals
+from .adapter import LOGIT_ROWS, Readout, readout, residuals
 from .intervention import NextTokenPatch
-from .late_blocks import refuse_late_hooks, run_late_blocks, run_late_rows
+from .late_blocks import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
 from .patch_site import KnownText
 from .plots.labels import markup, shorten, visible
 from .plots.panel import LABEL_WIDTH
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 # Takes logits `[batch, pos, d_vocab]`, as the metrics of `transformer_lens.patching` do.
 Metric = Callable[[Tensor], Tensor | float]
-
-# Rows that go through a block at a time, and rows of logits that are held at a time.
-_BLOCK_ROWS = 512
-_LOGIT_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -167,6 +163,8 @@ def effect_map(
         raise ValueError(
             f"the texts have {batch.lengths.tolist()} tokens: a map needs texts of one length"
         )
+    if length < 2:
+        raise ValueError("the text has one token: a map needs a position with a next token")
     layers = _chosen("layers", layers, n_layers)
     positions = _chosen("positions", positions, length - 1)
     refuse_late_hooks(bridge, layers[0])
@@ -223,7 +221,7 @@ def _late_runs(
     index = 0
     while index < len(positions):
         start = positions[index] if from_cache else 0
-        size = max(1, _BLOCK_ROWS // (n_texts * (length - start)))
+        size = max(1, BLOCK_ROWS // (n_texts * (length - start)))
         group = positions[index : index + size]
         index += size
         variants = repeat(resid[:, start:], "b p d -> b v p d", v=len(group)).clone()
@@ -278,7 +276,7 @@ def _logits(
 ) -> list[Float[Tensor, "batch _ d_vocab"]]:
     """Logits of several pieces of text, in products of the size that runs fastest."""
     rows = torch.cat([rearrange(piece, "b p d -> (b p) d") for piece in residuals])
-    logits = torch.cat([read(part) for part in rows.split(_LOGIT_ROWS)])
+    logits = torch.cat([read(part) for part in rows.split(LOGIT_ROWS)])
     pieces = logits.split([piece.shape[0] * piece.shape[1] for piece in residuals])
     return [
         rearrange(part, "(b p) v -> b p v", b=len(piece))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -19,6 +19,7 @@ from .patch_site import KnownText
 from .patched_rows import PatchedRows, select_rows
 from .points import hook_name
 from .sampling import Sampler, has_ended, make_sampler, prompt_seeds, stop_criteria
+from .statistics import log_probs_of
 from .token_batch import TextOrTokens, TokenBatch, token_batch
 from .trajectory import Trajectory
 
@@ -158,7 +159,12 @@ def _decode(
         logits = steps.logits(text)
         scores = sampler.scores(text, logits)
         new = sampler.choose(text, scores, rows)
-        log_probs = _log_probs(logits, new)
+        log_probs = log_probs_of(logits, new)
+        if log_probs.isnan().any():
+            raise ValueError(
+                "the model's logits are not a number: look for a hook or patch that writes such "
+                "values, or a half-precision overflow"
+            )
         text = replace(
             text, tokens=torch.cat([text.tokens, new[:, None]], dim=1), length=text.length + 1
         )
@@ -170,19 +176,6 @@ def _decode(
         if len(going_on) < len(rows):
             steps.keep(going_on)
             text, rows = select_rows(text, going_on), rows[going_on]
-
-
-def _log_probs(
-    logits: Float[Tensor, "row d_vocab"], ids: Int[Tensor, " row"]
-) -> Float[Tensor, " row"]:
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    log_probs = logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(-1)
-    if log_probs.isnan().any():
-        raise ValueError(
-            "the model's logits are not a number: look for a hook or patch that writes such "
-            "values, or a half-precision overflow"
-        )
-    return log_probs
 
 
 def _check(
@@ -204,8 +197,6 @@ def _check(
             f"{longest} tokens of prompt and {max_new_tokens} new ones do not fit the model's "
             f"context of {context}: ask for {context - longest} at most"
         )
-    if bridge.original_model.training:
-        raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
 
 
 def _prompt_text(

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -76,15 +77,16 @@ class NextTokenPatch:
     lens: Lens | JacobianLens | None = None
 
     def __post_init__(self) -> None:
+        several = isinstance(self.layer, Sequence)
         layers = tuple(self.layer) if isinstance(self.layer, Sequence) else (self.layer,)
-        if not layers or any(not isinstance(layer, int) or layer < 0 for layer in layers):
+        if not layers or not all(map(_is_count, layers)):
             raise ValueError(
                 f"layer must be one or more block numbers from 0 up, got {self.layer!r}"
             )
         if len(set(layers)) < len(layers):
             raise ValueError(f"layer names a block twice: {self.layer}")
-        if not isinstance(self.layer, int):
-            object.__setattr__(self, "layer", tuple(sorted(layers)))
+        layers = tuple(sorted(map(int, layers)))
+        object.__setattr__(self, "layer", layers if several else layers[0])
         if not math.isfinite(self.strength):
             raise ValueError(f"strength must be a finite number, got {self.strength}")
         _require_choice("mode", self.mode, MODES, callable_too=True)
@@ -99,13 +101,10 @@ class NextTokenPatch:
         if isinstance(self.positions, str):
             _require_choice("positions", self.positions, ("all", "generated"))
         else:
-            chosen = tuple(sorted(set(self.positions)))
-            if any(not isinstance(i, int) or i < 0 for i in chosen):
-                raise ValueError(
-                    "positions count from the text's first token, 0 up; got "
-                    f"{[i for i in chosen if not isinstance(i, int) or i < 0]}"
-                )
-            object.__setattr__(self, "positions", chosen)
+            wrong = [i for i in self.positions if not _is_count(i)]
+            if wrong:
+                raise ValueError(f"positions count from the text's first token, 0 up; got {wrong}")
+            object.__setattr__(self, "positions", tuple(sorted(set(map(int, self.positions)))))
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 position, got {self.window}")
         if self.gate is not None and math.isnan(self.gate):
@@ -120,7 +119,7 @@ class NextTokenPatch:
     def reads_lens(self) -> bool:
         """Whether the patch may need the lens at the layer, two products with the vocabulary."""
         never = self.mode in ("interpolate", "add") or not getattr(self.mode, "reads_lens", True)
-        by_name = never and self.source in SOURCES
+        by_name = never and isinstance(self.source, str)
         return not by_name or self.gate is not None or self.source == "guess"
 
     def bind(self, bridge: TransformerBridge) -> "BoundPatch":
@@ -148,6 +147,14 @@ class NextTokenPatch:
                 for layer in self.layers
             }
         return BoundPatch(self, tables, head, lens)
+
+    def within_window(
+        self, position: Int[Tensor, "batch pos"], text: KnownText
+    ) -> Int[Tensor, "batch pos"]:
+        """Positions, -1 where they are too old for the window when the last known one predicts."""
+        if self.window is None:
+            return position
+        return position.masked_fill(position < text.length[:, None] - 1 - self.window, -1)
 
     def fwd_hooks(
         self,
@@ -182,10 +189,7 @@ class NextTokenPatch:
                 "run on, and its attention_mask"
             )
         text = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
-        bound, positions = self.bind(bridge), text.column_positions()
-        if self.window is not None:
-            too_old = positions < text.length[:, None] - 1 - self.window
-            positions = positions.masked_fill(too_old, -1)
+        bound, positions = self.bind(bridge), self.within_window(text.column_positions(), text)
 
         def hook_at(layer: int) -> Callable[..., Tensor]:
             def patch_residual(
@@ -211,9 +215,10 @@ class NextTokenPatch:
         Raises `ValueError` when mode or source is a function, or with a fitted lens.
         """
         for name in ("mode", "source", "lens"):
-            if callable(getattr(self, name)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, which JSON cannot hold: save the patch "
+                    f"{name} is {value!r}, which JSON cannot hold: save the patch "
                     f"without it, `dataclasses.replace(patch, {name}=...)`, and give it again"
                 )
         return json.dumps({field.name: getattr(self, field.name) for field in fields(self)})
@@ -299,7 +304,7 @@ class BoundPatch:
             active = active & (site.surprisal >= patch.gate)
         patched = mode(site, vectors, self._scale(resid, vectors), patch.strength)
         _require_shape("mode", mode, patched, resid.shape)
-        return torch.where(active[..., None], patched, resid)
+        return torch.where(active[..., None], patched.to(resid.dtype), resid)
 
     def _scale(
         self, resid: Float[Tensor, "batch pos d_model"], vectors: Float[Tensor, "batch pos d_model"]
@@ -348,10 +353,15 @@ def patch_copies(
     return copies
 
 
+def _is_count(value: object) -> bool:
+    """Whether it is an integer from 0 up, Python's or numpy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
 def _require_choice(
     name: str, value: object, choices: Collection[str], *, callable_too: bool = False
 ) -> None:
-    if value in choices or (callable_too and callable(value)):
+    if (callable_too and callable(value)) or (isinstance(value, str) and value in choices):
         return
     listed = ", ".join(repr(choice) for choice in choices)
     raise ValueError(

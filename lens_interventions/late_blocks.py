@@ -19,6 +19,12 @@ from .attention_masks import additive_masks
 from .block_range import only_blocks_from
 from .points import FINAL, hook_name
 
+# Rows that go through a block at a time.
+BLOCK_ROWS = 512
+
+# What runs again for the late blocks, or reads them without its hooks.
+_NOT_AS_IS = ("rotary_emb", "ln_final", "unembed")
+
 Hook = tuple[str, Callable[..., Tensor | None]]
 
 
@@ -68,18 +74,18 @@ def run_late_rows(
 
 
 def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
-    """Raise `ValueError` where a user's hook would see other rows than the text's.
+    """Raise `ValueError` where a user's hook would see other rows than the text's, or none.
 
     Hooks below `layer` are welcome: those blocks run once, on the text as it is.
     """
     for name, point in bridge.hook_dict.items():
         family, _, rest = name.partition(".")
-        above = family == "blocks" and int(rest.partition(".")[0]) >= layer
-        if above and has_temporary_hooks(point):
+        late = family in _NOT_AS_IS or (family == "blocks" and int(rest.partition(".")[0]) >= layer)
+        if late and has_temporary_hooks(point):
             raise ValueError(
                 f"there is a hook on {name}: from the patched block {layer} up the model runs on "
-                "patched and clean copies of the text, which the hook does not expect. Take it "
-                "off, or use patch.fwd_hooks beside it"
+                "patched and clean copies of the text, and is read without hooks, which the hook "
+                "does not expect. Take it off, or use patch.fwd_hooks beside it"
             )
 
 

@@ -44,17 +44,22 @@ class KnownText:
     ) -> "KnownText":
         """All real tokens of a batch are known; seeds are 0 unless given."""
         n_texts, device = len(batch.tokens), batch.tokens.device
+        of_each = {"text_seeds": 0 if text_seeds is None else text_seeds}
         if prompt_length is not None:
-            prompt_length = torch.as_tensor(prompt_length, device=device).expand(n_texts)
-        if text_seeds is None:
-            text_seeds = torch.zeros(n_texts, dtype=torch.long, device=device)
-        elif text_seeds.shape != (n_texts,):
-            raise ValueError(
-                f"text_seeds has shape {tuple(text_seeds.shape)}; give one seed for each of the "
-                f"{n_texts} texts"
-            )
+            of_each["prompt_length"] = prompt_length
+        numbers: dict[str, Tensor] = {}
+        for name, given in of_each.items():
+            number = torch.as_tensor(given, dtype=torch.long, device=device)
+            if number.shape not in ((), (n_texts,)):
+                raise ValueError(
+                    f"{name} has shape {tuple(number.shape)}; give one number for each of the "
+                    f"{n_texts} texts"
+                )
+            numbers[name] = number.expand(n_texts)
         first = batch.mask.int().argmax(-1)
-        return cls(batch.tokens, first, batch.lengths, prompt_length, text_seeds.to(device))
+        return cls(
+            batch.tokens, first, batch.lengths, numbers.get("prompt_length"), numbers["text_seeds"]
+        )
 
     def at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
         """Token ids at positions; where there is no such position, some token of the text."""

@@ -207,8 +207,6 @@ def _check(
         )
     if steps < 1 or save_every < 1:
         raise ValueError(f"steps and save_every must be at least 1, got {steps}, {save_every}")
-    if bridge.original_model.training:
-        raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
     # Checks the layers themselves.
     NextTokenPatch(layer=layers, strength=1.0).bind(bridge)
     refuse_late_hooks(bridge, layers[0])

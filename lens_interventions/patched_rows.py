@@ -75,9 +75,7 @@ class PatchedRows:
                 parts.append(resid[rows])
                 continue
             known, places = select_rows(text, rows), position[rows]
-            if bound.patch.window is not None:
-                too_old = places < known.length[:, None] - 1 - bound.patch.window
-                places = places.masked_fill(too_old, -1)
+            places = bound.patch.within_window(places, known)
             parts.append(bound(resid[rows], layer=layer, position=places, text=known))
         return torch.cat(parts)
 

@@ -5,9 +5,10 @@ and some of them count the padding. Here they see each text without it, in sets 
 length, so that a text is treated as if it were alone.
 """
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -96,13 +97,13 @@ def make_sampler(
     return Sampler(LogitsProcessorList([*warm, *(processors or [])]), do_sample, seeds)
 
 
-def prompt_seeds(seed: int | Sequence[int], n_prompts: int) -> Int[Tensor, " prompt"]:
+def prompt_seeds(seed: SupportsIndex | Sequence[int], n_prompts: int) -> Int[Tensor, " prompt"]:
     """`seed + i` for prompt i, or the seeds given one by one.
 
     Raises `ValueError` when there are not as many as prompts.
     """
-    if isinstance(seed, int):
-        return torch.arange(n_prompts) + seed
+    if isinstance(seed, SupportsIndex):
+        return torch.arange(n_prompts) + operator.index(seed)
     if len(seed) != n_prompts:
         raise ValueError(f"{len(seed)} seeds for {n_prompts} prompts: give one int, or one each")
     return torch.tensor(list(seed), dtype=torch.long)

@@ -94,6 +94,17 @@ def expectation(
     return torch.stack([torch.dot(*row) for row in rows]).view(weights.shape[:-1])
 
 
+def log_probs_of(
+    logits: Float[Tensor, "*row d_vocab"], ids: Int[Tensor, "*row"]
+) -> Float[Tensor, "*row"]:
+    """Log-probability of one token a row, in nats and at least float32.
+
+    Half precision loses too much in the sum over the vocabulary.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return wide.gather(-1, ids[..., None])[..., 0] - wide.logsumexp(-1)
+
+
 def js_divergence(
     p_logits: Float[Tensor, "*row d_vocab"], q_logits: Float[Tensor, "*row d_vocab"]
 ) -> Float[Tensor, "*row"]:

@@ -5,13 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .adapter import Readout
+from .adapter import LOGIT_ROWS, Readout
 from .intervention import BoundPatch
 from .patch_site import KnownText
+from .statistics import log_probs_of
 from .two_streams import two_streams
-
-# Rows whose logits are held at a time.
-_LOGIT_ROWS = 128
 
 
 def patched_nats(
@@ -51,12 +49,9 @@ def next_token_nats(
     targets = text.tokens.roll(-1, dims=1)[predicts]
     rows = late[predicts]
     nats, gradients = [], []
-    for part, ids in zip(rows.split(_LOGIT_ROWS), targets.split(_LOGIT_ROWS), strict=True):
+    for part, ids in zip(rows.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True):
         leaf = part.detach().requires_grad_(backward is not None)
-        logits = read(leaf)
-        # Half precision loses too much in the sum over the vocabulary.
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        lost = logits.logsumexp(-1) - logits.gather(-1, ids[:, None])[:, 0]
+        lost = -log_probs_of(read(leaf), ids)
         if backward is not None:
             gradients += torch.autograd.grad(backward * lost.sum(), leaf)
         nats.append(lost.detach())

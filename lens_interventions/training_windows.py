@@ -41,11 +41,6 @@ class WindowBatch:
     text: KnownText
     clean_nats: Float[Tensor, " batch"]
 
-    @property
-    def n_predicted(self) -> int:
-        """How many tokens are predicted."""
-        return int((self.text.length - 1).sum())
-
 
 class ResidualStore:
     """What enters a layer in windows of text, kept between visits and between trainings.

@@ -55,7 +55,7 @@ def cell(bridge, tokens, layer, position, strength=PATCH.strength):
 @pytest.mark.parametrize("rows", [1, 25, 512])
 @pytest.mark.parametrize("bridge", ["gpt2", "llama", "gemma2", "falcon"], indirect=True)
 def test_every_cell_is_a_run_with_one_hook(bridge, rows, monkeypatch):
-    monkeypatch.setattr("lens_interventions.effects._BLOCK_ROWS", rows)
+    monkeypatch.setattr("lens_interventions.effects.BLOCK_ROWS", rows)
     tokens = torch.randint(4, D_VOCAB, (2, 9))
     found = li.effect_map(bridge, tokens, metric, patch=PATCH)
     assert found.effect.shape == (3, 8)

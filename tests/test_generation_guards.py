@@ -297,7 +297,8 @@ OTHERS = {
         **ARCHITECTURES["llama"],
         "num_local_experts": 2,
         "num_experts_per_tok": 1,
-        "attention_chunk_size": 6,
+        # Longer than what the probe looks at.
+        "attention_chunk_size": 10,
         "intermediate_size_mlp": 48,
     },
 }
@@ -322,9 +323,19 @@ def test_other_models_are_refused(monkeypatch, arch, error, message):
 def test_attention_in_chunks_is_found_out(monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "llama4_text", OTHERS["llama4_text"])
     bridge = tiny_bridge("llama4_text", dtype=torch.float32)
-    with pytest.warns(UserWarning, match="logits differ by"):
+    with pytest.warns(UserWarning, match="it has layers of chunked_attention"):
         out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
     assert out.tokens.tolist() == naive(bridge, PATCH)
+    text = torch.arange(4, 34)[None]
+    with pytest.warns(UserWarning, match="does not run two copies|is not exact"):
+        scored = li.teacher_forced_log_probs(bridge, text, PATCH)[0]
+    for known in (9, 29):
+        hooks = PATCH.fwd_hooks(bridge, text[:, :known])
+        logits = bridge.run_with_hooks(text[:, :known], fwd_hooks=hooks)[0, -1]
+        # Twice the same in float32.
+        assert scored[known - 1] == pytest.approx(
+            float(logits.log_softmax(-1)[text[0, known]]), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -338,6 +349,7 @@ def test_attention_in_chunks_is_found_out(monkeypatch):
         ({"temperature": 0.5}, "do_sample=True"),
         ({"temperature": 0.0, "do_sample": True}, "above 0"),
         ({"seed": [1]}, "1 seeds for 2 prompts"),
+        ({"prompt_length": torch.tensor([3])}, r"prompt_length has shape \(1,\); give one number"),
         ({"prompt_length": 3}, r"prompt_length must be from 1 to .*\[7, 2\], got \[3, 3\]"),
         ({"prompts": [[D_VOCAB]]}, "token ids must be in"),
         ({"prompts": [""]}, "empty"),
@@ -351,11 +363,20 @@ def test_bad_input_is_named(arguments, message):
         li.generate(bridge, **options)
 
 
-def test_training_mode_is_refused():
-    bridge = tiny_bridge("llama")
+@pytest.mark.parametrize("used_before", [False, True])
+def test_training_mode_is_refused(used_before):
+    bridge, text = tiny_bridge("gpt2"), torch.arange(4, 12)[None]
+    if used_before:
+        li.logit_lens(bridge, text)
     bridge.train()
-    with pytest.raises(ValueError, match="training mode"):
-        li.generate(bridge, PROMPTS, max_new_tokens=1)
+    for run in (
+        lambda: li.generate(bridge, PROMPTS, max_new_tokens=1),
+        lambda: li.teacher_forced_log_probs(bridge, text, None),
+        lambda: li.teacher_forced_logits(bridge, text, PATCH),
+        lambda: li.effect_map(bridge, text, lambda logits: logits.mean(), patch=PATCH),
+    ):
+        with pytest.raises(ValueError, match=r"training mode.*bridge\.eval\(\)"):
+            run()
 
 
 def test_values_that_are_not_numbers_are_named():

@@ -3,8 +3,10 @@
 import dataclasses
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
+from transformer_lens.tools.analysis import JacobianLens
 
 import lens_interventions as li
 from lens_interventions.counter_random import random_integers, random_normal
@@ -53,6 +55,7 @@ class TestFields:
             ({"layer": ()}, "block numbers from 0 up"),
             ({"layer": (1, 1)}, "names a block twice"),
             ({"layer": 1.5}, "block numbers from 0 up"),
+            ({"layer": True}, "block numbers from 0 up"),
             ({"strength": float("nan")}, "finite"),
             ({"mode": "replace"}, "'interpolate', 'add', 'correct' or a function; got 'replace'"),
             ({"source": "next"}, "'true', 'random', .* or a function; got 'next'"),
@@ -99,9 +102,18 @@ class TestFields:
     def test_json_brings_it_back(self, patch):
         assert NextTokenPatch.from_json(patch.to_json()) == patch
 
-    @pytest.mark.parametrize("field", ["mode", "source", "lens"])
+    def test_numbers_of_numpy_are_numbers(self, monkeypatch):
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        patch = NextTokenPatch(layer=np.int64(1), strength=0.1, positions=np.array([4, 2]))
+        assert patch == NextTokenPatch(layer=1, strength=0.1, positions=(2, 4))
+        assert NextTokenPatch.from_json(patch.to_json()) == patch
+
+    @pytest.mark.parametrize("field", ["mode", "source", "lens", "jacobian"])
     def test_json_refuses_functions(self, field):
-        patch = NextTokenPatch(layer=1, strength=0.1, **{field: lambda *_: None})
+        given = {field: lambda *_: None}
+        if field == "jacobian":  # which cannot be called
+            field, given = "lens", {"lens": JacobianLens({0: torch.eye(4)}, n_prompts=1, d_model=4)}
+        patch = NextTokenPatch(layer=1, strength=0.1, **given)
         with pytest.raises(ValueError, match=f"{field} is .* which JSON cannot hold"):
             patch.to_json()
 
@@ -207,6 +219,33 @@ class TestFunctions:
             li.teacher_forced_logits(llama, tokens, own),
             li.teacher_forced_logits(llama, tokens, built_in),
         )
+
+    @torch.no_grad()
+    def test_a_source_and_a_mode_may_be_objects_that_cannot_be_hashed(self, llama, tokens):
+        @dataclasses.dataclass
+        class Mine:
+            def __call__(self, site, *parts):
+                if not parts:
+                    return site.next_tokens
+                e, s, a = parts
+                return (1 - a) * site.resid + a * s * e
+
+        own = NextTokenPatch(layer=1, strength=0.5, source=Mine(), mode=Mine())
+        assert torch.equal(
+            li.teacher_forced_logits(llama, tokens, own),
+            li.teacher_forced_logits(llama, tokens, NextTokenPatch(layer=1, strength=0.5)),
+        )
+
+    @torch.no_grad()
+    def test_vectors_in_double_precision_are_written_into_any_model(self, tokens):
+        bridge = shared_bridge("llama", torch.float32)
+        double = NextTokenPatch(
+            layer=1, strength=0.5, source=lambda site: site.embedding(site.next_tokens).double()
+        )
+        found = li.teacher_forced_logits(bridge, tokens, double)
+        expected = li.teacher_forced_logits(bridge, tokens, NextTokenPatch(layer=1, strength=0.5))
+        # Sums in float64 or in float32, then the rest of the model in float32.
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
     @torch.no_grad()
     def test_where_a_source_says_minus_one_nothing_is_written(self, llama, tokens):
@@ -333,5 +372,5 @@ class TestDraws:
         apart = li.teacher_forced_logits(llama, same, patch, text_seeds=torch.tensor([0, 1]))
         assert torch.equal(apart[0], alike[0])
         assert (apart[1] != alike[1]).any()
-        with pytest.raises(ValueError, match="one seed for each of the 2 texts"):
+        with pytest.raises(ValueError, match="one number for each of the 2 texts"):
             li.teacher_forced_logits(llama, same, patch, text_seeds=torch.tensor([0]))

@@ -91,7 +91,7 @@ class TestLoss:
     @pytest.mark.parametrize("full", [False, True])
     def test_its_gradient_is_that_of_finite_differences(self, monkeypatch, arch, full):
         """Of every tensor, over texts of several lengths, two layers and many chunks of logits."""
-        monkeypatch.setattr(training_loss, "_LOGIT_ROWS", 7)
+        monkeypatch.setattr(training_loss, "LOGIT_ROWS", 7)
         bridge = shared_bridge(arch)
         write = random_write(bridge, layers=(1, 2), full=full, gate=True)
         leaves = {name: leaf for name, leaf in tensors(write).items() if leaf is not None}

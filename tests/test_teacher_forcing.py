@@ -5,6 +5,7 @@ That it equals the step-by-step loop on every architecture is in `test_equivalen
 
 import dataclasses
 import itertools
+import re
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_every_combination(bridge):
 @pytest.mark.parametrize("bridge", SOME, indirect=True)
 @pytest.mark.parametrize("window", [None, 3])
 def test_texts_longer_than_a_chunk(bridge, window, monkeypatch):
-    monkeypatch.setattr("lens_interventions.teacher_forcing.MAX_CHUNK", 5)
+    monkeypatch.setattr("lens_interventions.text_passes.MAX_CHUNK", 5)
     tokens, patch = random_tokens(18), dataclasses.replace(PATCH, window=window)
     close(teacher_forced_logits(bridge, tokens, patch)[0], patched_logits(bridge, tokens, patch))
 
@@ -178,6 +179,20 @@ class TestLongTexts:
         assert log_probs.shape == (1, N_CTX + 29)
         within = teacher_forced_log_probs(llama, tokens[:, :N_CTX], PATCH)
         close(log_probs[:, : N_CTX - 1], within)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_padding_is_not_counted(self, llama, side):
+        tokens, padding = random_tokens(2, 12), torch.zeros(2, N_CTX).long()
+        parts = [padding, tokens] if side == "left" else [tokens, padding]
+        patch = dataclasses.replace(PATCH, positions=[1, 4])
+        mask = torch.cat([part > 0 for part in parts], dim=1)
+        found = teacher_forced_log_probs(
+            llama, torch.cat(parts, dim=1), patch, attention_mask=mask.int()
+        )
+        assert found.shape == (2, N_CTX + 11)
+        expected = teacher_forced_log_probs(llama, tokens, patch)
+        close(found[~found.isnan()].view(2, 11), expected)
 
     @torch.no_grad()
     def test_windows_draw_for_themselves(self, llama):
@@ -315,16 +330,37 @@ class TestOtherHooks:
         # Where no next token asks for it, nothing is missing.
         assert score(llama, random_tokens(2, 4), [PATCH, bad]).isfinite().all()
 
-    def test_hooks_from_the_patch_up_are_refused(self, llama):
+    @pytest.mark.parametrize(
+        "name",
+        ["blocks.2.mlp.hook_out", "rotary_emb.hook_cos", "ln_final.hook_scale", "unembed.hook_out"],
+    )
+    def test_hooks_from_the_patch_up_are_refused(self, llama, name):
         tokens = random_tokens(1, 8)
-        above = [("blocks.2.mlp.hook_out", lambda value, hook: value * 1)]
+        above = [(name, lambda value, hook: value * 1)]
         with (
             llama.hooks(fwd_hooks=above),
             pytest.raises(
-                ValueError, match=r"a hook on blocks\.2\.mlp.*: from the patched block 1 up"
+                ValueError, match=rf"a hook on {re.escape(name)}: from the patched block 1 up"
             ),
         ):
             teacher_forced_logits(llama, tokens, PATCH)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("architecture", ["llama", "mpt"])
+    @pytest.mark.filterwarnings("ignore:.*does not run two copies of a text")
+    def test_hooks_below_the_patch_see_the_text(self, architecture):
+        """In one pass and, where there is none, step by step."""
+        bridge, tokens = shared_bridge(architecture), random_tokens(1, 8)
+        patch = dataclasses.replace(PATCH, layer=2, embedding="W_U")
+
+        def at_the_third(resid, hook):
+            # Nothing where the text is shorter.
+            return torch.cat([resid[:, :3], resid[:, 3:4] + 1, resid[:, 4:]], dim=1)
+
+        with bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", at_the_third)]):
+            found = teacher_forced_logits(bridge, tokens, patch)
+            expected = patched_logits(bridge, tokens[0], patch)
+        close(found[0], expected, 1e-4)
 
 
 class TestExceptions:
@@ -334,7 +370,7 @@ class TestExceptions:
     @pytest.mark.parametrize("n_calls", [1, 4])
     @pytest.mark.parametrize("role", ["source", "mode"])
     def test_a_failing_function(self, llama, error, n_calls, role, monkeypatch):
-        monkeypatch.setattr("lens_interventions.teacher_forcing.MAX_CHUNK", 3)
+        monkeypatch.setattr("lens_interventions.text_passes.MAX_CHUNK", 3)
         calls = []
 
         def fails(site, *_):
