@@ -331,7 +331,8 @@ def test_attention_in_chunks_is_found_out(monkeypatch):
         scored = li.teacher_forced_log_probs(bridge, text, PATCH)[0]
     for known in (9, 29):
         hooks = PATCH.fwd_hooks(bridge, text[:, :known])
-        logits = bridge.run_with_hooks(text[:, :known], fwd_hooks=hooks)[0, -1]
+        with torch.no_grad():
+            logits = bridge.run_with_hooks(text[:, :known], fwd_hooks=hooks)[0, -1]
         # Twice the same in float32.
         assert scored[known - 1] == pytest.approx(
             float(logits.log_softmax(-1)[text[0, known]]), abs=1e-4
