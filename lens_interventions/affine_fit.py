@@ -43,7 +43,7 @@ def fit_affine_lens(
         the model.
     - `skip_first`: leave out this many tokens of every window: the first is an outlier, at which
         attention rests.
-    - `holdout`: every so-manieth window is not fitted to but used to choose the ridge per layer.
+    - `holdout`: one window of so many is not fitted to but used to choose the ridge per layer.
     - `full_length`: give back the length that regression takes from a residual, by a bias along the
         direction that the logits see least. Plain regression makes a lens too certain where it
         knows little, as the final norm stretches what it gives.

@@ -17,9 +17,6 @@ from .adapter import LOGIT_ROWS, Readout, readout, residuals
 from .intervention import NextTokenPatch
 from .late_blocks import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
 from .patch_site import KnownText
-from .plots.labels import markup, shorten, visible
-from .plots.panel import LABEL_WIDTH
-from .plots.theme import ThemeName, template
 from .points import FINAL
 from .probe import two_streams_hold
 from .token_batch import TextOrTokens, token_batch, token_strings
@@ -27,6 +24,8 @@ from .token_batch import TextOrTokens, token_batch, token_strings
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+    from .plots.theme import ThemeName
 
 # Takes logits `[batch, pos, d_vocab]`, as the metrics of `transformer_lens.patching` do.
 Metric = Callable[[Tensor], Tensor | float]
@@ -69,58 +68,14 @@ class EffectMap:
             }
         )
 
-    def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
+    def plot(self, *, theme: "ThemeName" = "light") -> "go.Figure":
         """A heat map, the highest layer at the top: red where it raises the metric, blue below.
 
         Raises `ValueError` for an unknown theme.
         """
-        import plotly.graph_objects as go
+        from .plots.effects import plot_effects
 
-        tokens, following = (
-            [markup(shorten(visible(text), LABEL_WIDTH)) for text in texts]
-            for texts in (self.tokens, self.next_tokens)
-        )
-        heatmap = go.Heatmap(
-            z=self.effect.tolist(),
-            x=list(range(len(self.positions))),
-            y=list(range(len(self.layers))),
-            customdata=[
-                [[layer, *column] for column in zip(self.positions, tokens, following, strict=True)]
-                for layer in self.layers
-            ],
-            coloraxis="coloraxis",
-            hovertemplate=(
-                "layer %{customdata[0]}, position %{customdata[1]}<br>"
-                "at %{customdata[2]}, next %{customdata[3]}<br>effect %{z:.4g}<extra></extra>"
-            ),
-        )
-        figure = go.Figure(heatmap)
-        # Columns are numbered: on a category axis plotly merges tokens that repeat.
-        figure.update_xaxes(
-            title="position patched, with the token that comes next",
-            tickvals=list(range(len(self.positions))),
-            ticktext=following,
-            tickangle=-45,
-            showgrid=False,
-        )
-        figure.update_yaxes(
-            title="layer",
-            tickvals=list(range(len(self.layers))),
-            ticktext=[str(layer) for layer in self.layers],
-            showgrid=False,
-        )
-        return figure.update_layout(
-            title={
-                "text": f"Change of the metric, {self.baseline:.4g} without a patch",
-                "x": 0,
-                "xref": "paper",
-                "xanchor": "left",
-            },
-            coloraxis={"cmid": 0, "colorbar": {"title": "change of<br>the metric"}},
-            template=template(theme),
-            width=max(700, 200 + 20 * len(self.positions)),
-            height=max(400, 220 + 16 * len(self.layers)),
-        )
+        return plot_effects(self, theme=theme)
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """The blocks from a layer up, run on a residual: as the model would, or on rows of any layout.
 
-The blocks below do nothing meanwhile. With `adapter` and what generation needs, this is all that
-touches the inside of a `TransformerBridge`.
+The blocks below do nothing meanwhile.
 """
 
 from collections.abc import Callable, Sequence

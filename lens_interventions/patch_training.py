@@ -17,7 +17,6 @@ from .affine import fingerprint
 from .intervention import NextTokenPatch
 from .late_blocks import refuse_late_hooks
 from .learned_write import TRAINABLE, LearnedWrite
-from .plots.theme import ThemeName
 from .probe import two_streams_hold, what_was_raised
 from .sources import constant
 from .token_batch import TextOrTokens
@@ -28,6 +27,8 @@ from .write_training import WriteTraining, frozen, initial_parameters
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+    from .plots.theme import ThemeName
 
 SourceName = Literal["true", "random", "shuffled", "current", "guess", "direction", "constant"]
 
@@ -57,7 +58,7 @@ class TrainedPatch:
         """The patch that was trained, at strength 1."""
         return self.write.patch()
 
-    def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
+    def plot(self, *, theme: "ThemeName" = "light") -> "go.Figure":
         """The change of the loss over the steps, on the text of each step and on held-out text."""
         from .plots.training import plot_training
 

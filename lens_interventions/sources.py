@@ -1,4 +1,4 @@
-"""What a patch writes: the true next token, and the controls that carry other news.
+"""What a patch writes: the true next token, and the controls, which carry no news.
 
 A source is a function of a `PatchSite`. It returns token ids `[batch, pos]`, -1 where it has
 nothing to write and the position stays as it is, or vectors `[batch, pos, d_model]`. It is a

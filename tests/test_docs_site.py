@@ -177,5 +177,7 @@ def test_pictures_and_included_files_are_there():
     for page, text in PAGES.items():
         for path in re.findall(r"!\[.*?\]\((.*?)\)", text):
             assert (DOCS / page).parent.joinpath(path).stat().st_size > 10_000
-        for path in re.findall(r'--8<-- "(.*?)"', text):
-            assert (ROOT / path).is_file()
+        for path, section in re.findall(r'--8<-- "(.*?)(?::(.*?))?"', text):
+            included = (ROOT / path).read_text()
+            for end in ("start", "end") if section else ():
+                assert f"<!-- --8<-- [{end}:{section}] -->" in included

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SIGNIFICANT = 0.05
 
+# Pixels above the panels, of which the names of the modes take some, and below them.
+_ABOVE, _MODES, _BELOW = 136, 28, 50
+
 
 def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
     """Heat maps of `estimate` by layer and strength.
@@ -65,15 +68,18 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
     figure.update_xaxes(type="category", title={"text": "strength"}, showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_yaxes(title={"text": "layer"}, col=1)
+    # A line of its own: plotly cuts what is wider than the figure.
+    star = f"* p &lt; {SIGNIFICANT} after Holm's correction over the grid"
+    panel_height = 60 + 34 * table["layer"].nunique()
     figure.update_layout(
         template=template("light"),
-        title=heading(f"{title} (* p &lt; 0.05 after Holm's correction over the grid)"),
-        height=230 + 34 * table["layer"].nunique(),
-        margin={"l": 60, "r": 16, "t": 120, "b": 50},
+        title=heading(title) | {"subtitle": {"text": star, "font": {"size": 12}}},
+        height=panel_height + _ABOVE + _BELOW,
+        margin={"l": 60, "r": 16, "t": _ABOVE, "b": _BELOW},
     )
     if len(measures) > 1:
         add_buttons(figure, [(m, {"visible": [of == m for of in owner]}, {}) for m in measures])
-        figure.update_layout(updatemenus=[{"y": 1.14}])
+        figure.update_layout(updatemenus=[{"y": 1 + _MODES / panel_height}])
     return figure
 
 

@@ -25,9 +25,10 @@ def copying(
 
     Random tokens said twice, sentences that call for a word from before, and natural text, where
     copyable tokens, others, and tokens after a surprise are told apart. All teacher-forced and
-    exact. One half of the material chooses, for each question, layer, strength and mode by the true
-    source alone, and the best control at that cell; the other half reports. A verdict is about
-    the true source minus the best control, paired.
+    exact. One half of the material chooses for each question: the true source alone shortlists the
+    best cells (layer, strength and mode) of a few layers, and of these that is taken where it beats
+    its best control by most. The other half reports. A verdict is about the true source minus the
+    best control, paired.
 
     **Arguments:**
 
