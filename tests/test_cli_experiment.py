@@ -1,6 +1,7 @@
 """`lens-interventions experiment`: what it passes on, what it prints, what it refuses."""
 
 import functools
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +26,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     asked: list[tuple] = []
 
     def instead(name: str):
+        signature = inspect.signature(getattr(experiments, name))
+
         def run_small(model: object, preset: str, **options: object) -> Result:
+            signature.bind(model, preset, **options)
             asked.append((name, model, preset, options))
             return experiments.run(example(), small_bridge, out=options["out"])
 
