@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from distributed import Client, LocalCluster
 from pandas.testing import assert_frame_equal
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -178,12 +179,11 @@ def test_an_executor_gives_the_same(tmp_path: Path, expected: Result, pool: str)
 
 
 def test_a_dask_cluster_gives_the_same(expected: Result) -> None:
-    distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
     with (
-        distributed.LocalCluster(
+        LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
         ) as cluster,
-        distributed.Client(cluster) as client,
+        Client(cluster) as client,
     ):
         assert_same(run(example(), small_bridge, executor=client.get_executor()), expected)
 
