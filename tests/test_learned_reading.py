@@ -32,16 +32,11 @@ from lens_interventions.experiments.learned.reading import (
 )
 from lens_interventions.experiments.learned.writes import Training, write_bytes, write_text
 from tests.clean import left_as_found
-from tests.exact import float64_softmax
 from tests.planted_copying import N_TOKENS, ablated_bridge
 from tests.test_learned_write import random_write
 from tests.tiny import shared_bridge
 
-
-@pytest.fixture(autouse=True)
-def _exact():
-    with float64_softmax(), torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("exact", "without_gradients")
 
 
 def draw(*shape):
