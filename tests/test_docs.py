@@ -1,45 +1,25 @@
-"""Every Python block of the README runs, in order, and every command that it shows exists."""
-
-import re
-import shlex
-from pathlib import Path
+"""The README: its Python runs, its commands exist, its pictures are there."""
 
 import pytest
-from typer.testing import CliRunner
 
-from lens_interventions.cli import app
+from tests.pages import ROOT, assert_command_exists, assert_pictures_are_there, blocks, commands
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_python_blocks_run(capsys):
     names = {}
-    for block in blocks("python"):
+    for block in blocks(README, "python"):
         exec(compile(block, "README.md", "exec"), names)
     assert "'final_post'" in capsys.readouterr().out
     assert names["log_probs"].shape == (2, 1, names["tokens"].shape[1] - 1)
     assert names["patched"].points == names["traj"].points
 
 
-@pytest.mark.parametrize(
-    "line", [line for block in blocks("sh") for line in block.splitlines() if line]
-)
+@pytest.mark.parametrize("line", commands([README]))
 def test_the_commands_exist(line):
-    command, *rest = shlex.split(line, comments=True)
-    if command == "make":
-        makefile = (ROOT / "Makefile").read_text()
-        assert re.search(rf"^{rest[0]}:", makefile, re.MULTILINE)
-        return
-    assert command == "lens-interventions"
-    subcommand = [part for part in rest[:1] if not part.startswith("-")]
-    assert CliRunner().invoke(app, [*subcommand, "--help"]).exit_code == 0
+    assert_command_exists(line)
 
 
 def test_the_pictures_are_there():
-    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / path).stat().st_size > 10_000
+    assert_pictures_are_there(ROOT / "README.md")
