@@ -1,4 +1,7 @@
-"""The README: its Python runs, its commands exist, its pictures are there."""
+"""The README: its Python runs, its commands exist, its tables are what was measured."""
+
+import json
+import re
 
 import pytest
 
@@ -23,3 +26,25 @@ def test_the_commands_exist(line):
 
 def test_the_pictures_are_there():
     assert_pictures_are_there(ROOT / "README.md")
+
+
+INTERVAL = re.compile(r"([-+.\de]+) \[([-+.\de]+), ([-+.\de]+)\]")
+
+
+def test_the_verdict_tables_are_the_committed_results():
+    """Each row is one finding: against the best control, then what its method says of no patch."""
+    measured = []
+    for path in ROOT.glob("results/*/*/result.json"):
+        for finding in json.loads(path.read_text())["verdicts"]:
+            found = [finding["verdict"]["interval"][name] for name in ("estimate", "low", "high")]
+            measured.append([found, *INTERVAL.findall(finding["method"])])
+    tables = re.findall(r"^\| question .*\n\|[-|]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert len(tables) == 2
+    for row in "".join(tables).replace("−", "-").splitlines():
+        first, *others = INTERVAL.findall(row)
+        digits = len(first[0].partition(".")[2])
+        rounded = [
+            [tuple(f"{float(value):+.{digits}f}" for value in values) for values in finding]
+            for finding in measured
+        ]
+        assert any(first == own and {*others} <= {*rest} for own, *rest in rounded), row
