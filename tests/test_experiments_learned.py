@@ -436,11 +436,11 @@ class TestUnits:
             ]
         losses = rows[rows["measure"] == "loss"]
         assert losses["seed"].tolist() == [NO_SEED, 4, 9]
-        np.testing.assert_allclose(losses["total"], expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(losses["total"], expected, rtol=0, atol=1e-9)
         assert expected[1] != pytest.approx(expected[2], abs=1e-3)
         means = over_seeds(losses)
         assert means["source"].tolist() == ["none", "random"]
-        assert means["total"].iloc[1] == pytest.approx(np.mean(expected[1:]), abs=1e-6)
+        assert means["total"].iloc[1] == pytest.approx(np.mean(expected[1:]), abs=1e-9)
         assert means["count"].tolist() == [2, 2]
         assert NO_PATCH.mode in means["mode"].tolist()
 

@@ -185,13 +185,13 @@ class TestUnits:
         bridge = ablated_bridge()
         rows = measure_geometry(bridge, parameters(planted_write(2.0)), n=4)
         values = rows.set_index("quantity")["value"]
-        assert values["cosine to the identity"] == pytest.approx(1, abs=1e-6)
-        assert values["size of the map"] == pytest.approx(2 * bridge.cfg.d_model**0.5, rel=1e-6)
+        assert values["cosine to the identity"] == pytest.approx(1, abs=1e-9)
+        assert values["size of the map"] == pytest.approx(2 * bridge.cfg.d_model**0.5, rel=1e-9)
         assert values["directions that share the work"] == pytest.approx(
-            bridge.cfg.d_model, rel=1e-6
+            bridge.cfg.d_model, rel=1e-9
         )
         own = values["cosine of what is written to the token's embedding"]
-        assert own == pytest.approx(1, abs=1e-6)
+        assert own == pytest.approx(1, abs=1e-9)
         assert (rows["seed"] == 3).all()
 
     def test_attention_is_that_of_plain_runs(self):
