@@ -81,6 +81,42 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def few_templates() -> Iterator[None]:
+    """One group of templates, near copies: planted models read letters, slowly on long texts."""
+    from lens_interventions import materials
+
+    few = tuple(t for t in materials.templates() if t.group == "idea" and t.distance == "near")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(materials, "templates", lambda: few)
+        yield
+
+
+@pytest.fixture(scope="session")
+def trajectory() -> object:
+    """What figures are drawn of: every statistic of two texts."""
+    from lens_interventions.lens import logit_lens
+    from tests.figures import TEXTS
+
+    return logit_lens(
+        shared_bridge("llama"),
+        TEXTS,
+        watch=[" say", " mean"],
+        divergences=("kl", "kl_reverse", "js"),
+        compare_with=1,
+        next_token=" say",
+    )
+
+
+@pytest.fixture(scope="session")
+def ended() -> object:
+    """The same without a token after the last one."""
+    from lens_interventions.lens import logit_lens
+    from tests.figures import TEXTS
+
+    return logit_lens(shared_bridge("llama"), TEXTS)
+
+
 @pytest.fixture
 def command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
