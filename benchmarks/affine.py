@@ -8,7 +8,7 @@ import torch
 
 import lens_interventions as li
 from benchmarks.command import run
-from benchmarks.common import in_turns, prose_tokens, ratio
+from benchmarks.common import in_turns, ratio, reference_tokens
 from benchmarks.results import Row
 from lens_interventions.adapter import residuals
 from lens_interventions.points import select_points
@@ -20,7 +20,7 @@ def measure(quick: bool) -> list[Row]:
     """The time of a fit without its solution, beside the forward pass; that of the solution."""
     window, windows, rounds = (16, 2, 1) if quick else (512, 4, 5)
     bridge = li.load_model(device="cpu")
-    pieces = list(prose_tokens(bridge, windows * window)[0].split(window))
+    pieces = list(reference_tokens(bridge, windows * window)[0].split(window))
     n_layers, d_model = int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
     labels = select_points(n_layers)
 

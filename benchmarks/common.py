@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pydoc_data import topics
 from typing import TypeVar
 
 import psutil
+import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+
+import lens_interventions as li
 
 T = TypeVar("T")
 
@@ -68,7 +70,26 @@ def in_fresh_process(function: Callable[..., T], *args: object) -> T:
         return pool.submit(function, *args).result()
 
 
-def prose_tokens(bridge: TransformerBridge, length: int) -> Tensor:
-    """`[1, length]` ids of the Python language reference, which every CPython carries."""
-    text = "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
+def memory_on_text(function: Callable[[TransformerBridge, Tensor], object], length: int) -> float:
+    """`peak_memory` of a module's function of the default model and a text, in a fresh process."""
+    return in_fresh_process(_memory, function, length)
+
+
+def _memory(function: Callable[[TransformerBridge, Tensor], object], length: int) -> float:
+    bridge = li.load_model(device="cpu")
+    short, tokens = reference_tokens(bridge, 8), reference_tokens(bridge, length)
+    function(bridge, short)
+    return peak_memory(lambda: function(bridge, tokens))
+
+
+@torch.no_grad()
+def forward(bridge: TransformerBridge, tokens: Tensor) -> None:
+    """The model without a patch: its logits."""
+    bridge(tokens)
+
+
+def reference_tokens(bridge: TransformerBridge, length: int) -> Tensor:
+    """`[1, length]` ids of the Python language reference."""
+    # Topics end in a line break, which documents are without.
+    text = "\n\n\n".join(document.text for document in li.materials.python_reference())
     return bridge.to_tokens(text[: 12 * length], truncate=False)[:, :length]

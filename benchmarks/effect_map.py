@@ -5,12 +5,11 @@ The embedded default model, all 30 layers and 50 positions of a text.
 
 import statistics
 
-import torch
 from torch import Tensor
 
 import lens_interventions as li
 from benchmarks.command import run
-from benchmarks.common import in_turns, prose_tokens
+from benchmarks.common import forward, in_turns, reference_tokens
 from benchmarks.results import Row
 
 PATCH = li.NextTokenPatch(layer=24, strength=0.1)
@@ -25,19 +24,18 @@ def measure(quick: bool) -> list[Row]:
     """Seconds of the map, and those of as many plain forwards beside it."""
     layers, positions = (2, 3) if quick else (None, 50)
     bridge = li.load_model(device="cpu")
-    tokens = prose_tokens(bridge, positions + 1)
+    tokens = reference_tokens(bridge, positions + 1)
     rows = list(range(layers or int(bridge.cfg.n_layers)))
 
-    @torch.no_grad()
-    def forward() -> None:
-        bridge(tokens)
+    def plain() -> None:
+        forward(bridge, tokens)
 
     def effects() -> None:
         li.effect_map(bridge, tokens, metric, patch=PATCH, layers=rows)
 
-    plain = statistics.median(in_turns({"forward": forward}, 5)["forward"])
+    before = statistics.median(in_turns({"forward": plain}, 5)["forward"])
     taken = in_turns({"map": effects}, 1)["map"][0]
-    again = statistics.median(in_turns({"forward": forward}, 5)["forward"])
+    again = statistics.median(in_turns({"forward": plain}, 5)["forward"])
     cells = len(rows) * positions
     return [
         Row(
@@ -48,7 +46,7 @@ def measure(quick: bool) -> list[Row]:
         ),
         Row(
             work="a plain forward for each cell, to it",
-            measured=cells * (plain + again) / 2 / taken,
+            measured=cells * (before + again) / 2 / taken,
             unit="x",
         ),
     ]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 import lens_interventions as li
 from benchmarks.command import run
-from benchmarks.common import in_turns, prose_tokens, ratio
+from benchmarks.common import in_turns, ratio, reference_tokens
 from benchmarks.results import Row
 from lens_interventions._embedded import embedded_model
 from lens_interventions.affine import fingerprint
@@ -85,7 +85,7 @@ def rows(
     bridge: TransformerBridge, *, batch: int, new_tokens: int, rounds: int, goal: float
 ) -> list[Row]:
     """Time a token of each implementation to that of transformers."""
-    prompts = prose_tokens(bridge, batch * PROMPT).reshape(batch, PROMPT)
+    prompts = reference_tokens(bridge, batch * PROMPT).reshape(batch, PROMPT)
     seconds = in_turns(implementations(bridge, prompts, new_tokens), rounds)
     return [
         Row(

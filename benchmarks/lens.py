@@ -13,7 +13,7 @@ from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit
 
 import lens_interventions as li
 from benchmarks.command import run
-from benchmarks.common import in_fresh_process, in_turns, peak_memory, prose_tokens, ratio
+from benchmarks.common import in_turns, memory_on_text, ratio, reference_tokens
 from benchmarks.results import Row
 
 _ROWS = 128  # of logits at a time in the bare product: the fastest of 62, 124, 155 and 248
@@ -77,17 +77,10 @@ _IMPLEMENTATIONS = {
 }
 
 
-def _memory(name: str, length: int) -> float:
-    bridge = li.load_model(device="cpu")
-    short, tokens = prose_tokens(bridge, 8), prose_tokens(bridge, length)
-    _IMPLEMENTATIONS[name](bridge, short)
-    return peak_memory(lambda: _IMPLEMENTATIONS[name](bridge, tokens))
-
-
 def _seconds(
     bridge: TransformerBridge, names: tuple[str, ...], length: int, rounds: int
 ) -> dict[str, list[float]]:
-    tokens = prose_tokens(bridge, length)
+    tokens = reference_tokens(bridge, length)
     return in_turns(
         {name: (lambda name=name: _IMPLEMENTATIONS[name](bridge, tokens)) for name in names}, rounds
     )
@@ -127,7 +120,7 @@ def measure(quick: bool) -> list[Row]:
         *(
             Row(
                 work=f"{tokens} tokens, {label}beyond the model",
-                measured=in_fresh_process(_memory, name, tokens),
+                measured=memory_on_text(_IMPLEMENTATIONS[name], tokens),
                 unit="MiB",
                 at_most=250 if name == "ours" else None,
             )

@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
 from benchmarks.command import run
-from benchmarks.common import in_fresh_process, in_turns, peak_memory, prose_tokens, ratio
+from benchmarks.common import forward, in_turns, memory_on_text, ratio, reference_tokens
 from benchmarks.results import Row
 
 LAYER = 24
@@ -33,12 +33,6 @@ def log_probs(
 
 
 @torch.no_grad()
-def forward(bridge: TransformerBridge, tokens: Tensor) -> None:
-    """The model without a patch: its logits."""
-    bridge(tokens)
-
-
-@torch.no_grad()
 def loop(bridge: TransformerBridge, tokens: Tensor) -> None:
     """A run on the text up to each position, with hooks on the positions before it."""
     for stop in range(1, tokens.shape[1] + 1):
@@ -46,18 +40,16 @@ def loop(bridge: TransformerBridge, tokens: Tensor) -> None:
         bridge.run_with_hooks(text, fwd_hooks=PATCH.fwd_hooks(bridge, text))
 
 
-def _memory(length: int) -> float:
-    bridge = li.load_model(device="cpu")
-    short, tokens = prose_tokens(bridge, 8), prose_tokens(bridge, length)
-    log_probs(bridge, short, PATCH)()
-    return peak_memory(log_probs(bridge, tokens, PATCH))
+def patched(bridge: TransformerBridge, tokens: Tensor) -> None:
+    """Teacher forcing with one patch."""
+    log_probs(bridge, tokens, PATCH)()
 
 
 def measure(quick: bool) -> list[Row]:
     """Time against the plain forward, the loop and separate calls; memory in a fresh process."""
     looped, length, long, rounds = (8, 16, 24, 1) if quick else (256, 512, 2048, 5)
     bridge = li.load_model(device="cpu")
-    tokens, short = prose_tokens(bridge, length), prose_tokens(bridge, looped)
+    tokens, short = reference_tokens(bridge, length), reference_tokens(bridge, looped)
     seconds = in_turns(
         {
             "forward": lambda: forward(bridge, tokens),
@@ -105,7 +97,7 @@ def measure(quick: bool) -> list[Row]:
         ),
         Row(
             work=f"{long} tokens, beyond the model",
-            measured=in_fresh_process(_memory, long) / 1024,
+            measured=memory_on_text(patched, long) / 1024,
             unit="GiB",
             at_most=1.5,
         ),

@@ -7,6 +7,7 @@ import sys
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hypothesis import settings
 from transformer_lens.model_bridge import TransformerBridge
 
 from tests.clean import left_as_found
+from tests.exact import float64_softmax
 from tests.tiny import LENS_ARCHITECTURES, shared_bridge
 
 settings.register_profile("seeded", deadline=None, derandomize=True)
@@ -40,12 +42,79 @@ def bridge(request: pytest.FixtureRequest) -> Iterator[TransformerBridge]:
         yield shared
 
 
+@pytest.fixture
+def llama() -> Iterator[TransformerBridge]:
+    """The tiny Llama of `bridge`, for tests that one architecture is enough for."""
+    with left_as_found(shared_bridge("llama")) as shared:
+        yield shared
+
+
+@pytest.fixture
+def exact() -> Iterator[None]:
+    """For a module's `pytestmark`: float64 throughout, see `tests/exact.py`."""
+    with float64_softmax():
+        yield
+
+
+@pytest.fixture
+def without_gradients() -> Iterator[None]:
+    """For a module's `pytestmark`: units of experiments are measured so."""
+    with torch.no_grad():
+        yield
+
+
 @pytest.fixture(scope="session")
 def default_bridge() -> TransformerBridge:
     """The embedded default model, float32 on the CPU."""
     from lens_interventions import load_model
 
     return load_model(device="cpu")
+
+
+@pytest.fixture
+def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache directory for converted models, which does not exist yet."""
+    from lens_interventions._user_cache import CACHE_VARIABLE
+
+    directory = tmp_path / "cache"
+    monkeypatch.setenv(CACHE_VARIABLE, str(directory))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def few_templates() -> Iterator[None]:
+    """One group of templates, near copies: planted models read letters, slowly on long texts."""
+    from lens_interventions import materials
+
+    few = tuple(t for t in materials.templates() if t.group == "idea" and t.distance == "near")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(materials, "templates", lambda: few)
+        yield
+
+
+@pytest.fixture(scope="session")
+def trajectory() -> object:
+    """What figures are drawn of: every statistic of two texts."""
+    from lens_interventions.lens import logit_lens
+    from tests.figures import TEXTS
+
+    return logit_lens(
+        shared_bridge("llama"),
+        TEXTS,
+        watch=[" say", " mean"],
+        divergences=("kl", "kl_reverse", "js"),
+        compare_with=1,
+        next_token=" say",
+    )
+
+
+@pytest.fixture(scope="session")
+def ended() -> object:
+    """The same without a token after the last one."""
+    from lens_interventions.lens import logit_lens
+    from tests.figures import TEXTS
+
+    return logit_lens(shared_bridge("llama"), TEXTS)
 
 
 @pytest.fixture

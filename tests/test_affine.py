@@ -53,8 +53,8 @@ def test_the_closed_form_is_weighted_ridge_regression(arch):
         penalty = np.diag(np.sqrt(ridge) * np.linalg.norm(x, axis=0))
         stacked = np.vstack([x, penalty]), np.vstack([y, np.zeros((len(penalty), y.shape[1]))])
         solution = np.linalg.lstsq(*stacked, rcond=None)[0]
-        np.testing.assert_allclose(lens.weight[layer], solution[:-1], atol=1e-7)
-        np.testing.assert_allclose(lens.bias[layer], solution[-1], atol=1e-7)
+        np.testing.assert_allclose(lens.weight[layer], solution[:-1], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(lens.bias[layer], solution[-1], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "gemma2"])
@@ -88,7 +88,7 @@ def test_full_length_changes_biases_along_one_direction_until_outputs_are_long_e
             for each in (plain, lens)
         )
         assert before < 0.999, "nothing was missing, so nothing is tested"
-        assert after == pytest.approx(1, abs=1e-6)
+        assert after == pytest.approx(1, abs=1e-9)
 
 
 def test_the_fit_does_not_depend_on_batching():
@@ -246,7 +246,7 @@ def test_refinement_lowers_held_out_kl_at_every_layer(arch):
     options = {"positions": (1, None), "progress": False}
     for fitted, expected in ((lens, history[0]), (refined, history[-1])):
         kl = lens_over(bridge, held_out, lens=fitted, **options).means("kl_final")
-        assert kl[:-1].mean() == pytest.approx(expected, rel=1e-6)
+        assert kl[:-1].mean() == pytest.approx(expected, rel=1e-9)
     first = lens_over(bridge, held_out, lens=lens, **options).means("kl_final")
     last = lens_over(bridge, held_out, lens=refined, **options).means("kl_final")
     assert (last <= first + 1e-9).all()

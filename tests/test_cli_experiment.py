@@ -1,6 +1,7 @@
 """`lens-interventions experiment`: what it passes on, what it prints, what it refuses."""
 
 import functools
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +26,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     asked: list[tuple] = []
 
     def instead(name: str):
+        signature = inspect.signature(getattr(experiments, name))
+
         def run_small(model: object, preset: str, **options: object) -> Result:
+            signature.bind(model, preset, **options)
             asked.append((name, model, preset, options))
             return experiments.run(example(), small_bridge, out=options["out"])
 
@@ -113,5 +117,5 @@ def test_a_model_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None
     missing = tmp_path / "no model"
     status, _, error = run("copying", "--out", tmp_path / "run", "--model", missing)
     assert status == 1
-    assert "is not a directory" in error
+    assert "is no directory" in error
     assert not (tmp_path / "run").exists()

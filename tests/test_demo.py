@@ -1,9 +1,6 @@
 """The demo page: verdicts by rule, one file, drawn in a browser on screens of every kind."""
 
-import os
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +15,7 @@ from lens_interventions.demo.page import render
 from lens_interventions.demo.readings import Readings
 from lens_interventions.demo.section import Condition, Figure, Section
 from lens_interventions.lens import logit_lens
+from tests.browser import browse
 from tests.tiny import shared_bridge
 
 
@@ -27,33 +25,12 @@ def page(default_bridge, tmp_path_factory):
     return build_page(default_bridge, path)
 
 
-def browse(url, profile, *flags):
-    """The page's DOM once it has drawn, and what it wrote to the console."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    # Without a browser nobody has seen the page; a missing one must not pass for a page that works.
-    assert browser, "install Debian's chromium: the page has to be seen in a browser"
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--enable-logging=stderr",
-            "--allow-file-access-from-files", *flags, "--dump-dom", url,
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-        env=os.environ | {"HOME": str(profile)},
-    )  # fmt: skip
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 def test_the_page_is_one_file_with_every_section(page):
     text = page.read_text()
     assert text.count("<section") == 1 + len(SECTIONS)
     for loads in ('src="http', "<script src", '<link rel="stylesheet', "@import"):
         assert loads not in text
-    assert page.stat().st_size < 6e6
+    assert page.stat().st_size < 6e6  # 4.8e6 of it plotly.js, 0.7e6 what is drawn
 
 
 def test_every_finding_has_a_verdict_numbers_and_figures(page):

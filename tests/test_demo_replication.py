@@ -28,7 +28,7 @@ def test_intervals_agree_when_they_have_a_number_in_common():
     assert not overlap(interval(0, 1), interval(float("nan"), float("nan")))
 
 
-@pytest.mark.parametrize("name", ["copying", "loops", "preservation"])
+@pytest.mark.parametrize("name", ["copying", "loops", "preservation", "learned"])
 def test_full_results_are_there_and_say_how_they_were_made(name):
     full = load_result(RESULTS / name)
     assert full.header["model"]["name"] == "SmolLM2-135M-Instruct"

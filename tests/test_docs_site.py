@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import json
 import re
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,27 +18,20 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
-from typer.testing import CliRunner
 
 import lens_interventions as li
 from lens_interventions import models
-from lens_interventions.cli import app
 from lens_interventions.experiments import CopyingSettings, model_source
 from lens_interventions.experiments.contrasts import Resampling
+from tests.pages import ROOT, assert_command_exists, assert_pictures_are_there, blocks, commands
 from tests.tiny import tiny_model
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 N_LAYERS, WIDTH = 30, 32
 
 # Sampling text from random weights may draw any byte, and a pool of threads may outlive a page.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-def blocks(page, *languages):
-    """Code blocks of a page, in order."""
-    return re.findall(rf"^```(?:{'|'.join(languages)})\n(.*?)^```", PAGES[page], re.DOTALL | re.M)
 
 
 def small_tokenizer():
@@ -137,29 +129,16 @@ def write_tuned_lens(folder, bridge):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page], "python")])
 def test_the_python_blocks_run(page, place):
     names = {"__name__": "page"}
-    for block in blocks(page, "python"):
+    for block in blocks(PAGES[page], "python"):
         exec(compile(block, page, "exec"), names)
 
 
-COMMANDS = sorted(
-    {line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines() if line}
-)
-
-
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", commands(PAGES.values()))
 def test_the_commands_exist(line):
-    command, *rest = shlex.split(line, comments=True)
-    if command == "make":
-        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        return
-    assert command == "lens-interventions"
-    shown = CliRunner().invoke(app, [rest[0], "--help"], env={"COLUMNS": "200"})
-    assert shown.exit_code == 0
-    options = {part for part in rest if part.startswith("--")}
-    assert options <= set(re.findall(r"--[a-z-]+", shown.output))
+    assert_command_exists(line)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -175,8 +154,7 @@ def test_every_page_is_in_the_menu():
 
 def test_pictures_and_included_files_are_there():
     for page, text in PAGES.items():
-        for path in re.findall(r"!\[.*?\]\((.*?)\)", text):
-            assert (DOCS / page).parent.joinpath(path).stat().st_size > 10_000
+        assert_pictures_are_there(DOCS / page)
         for path, section in re.findall(r'--8<-- "(.*?)(?::(.*?))?"', text):
             included = (ROOT / path).read_text()
             for end in ("start", "end") if section else ():

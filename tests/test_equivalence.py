@@ -14,9 +14,11 @@ from lens_interventions.teacher_forcing import teacher_forced_logits
 from lens_interventions.token_batch import TokenBatch
 from lens_interventions.two_streams import two_streams
 from tests.clean import left_as_found
-from tests.exact import float64_softmax, tolerance
+from tests.exact import tolerance
 from tests.reference_intervention import patched_logits
 from tests.tiny import D_VOCAB, shared_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
 
 # Together: every mode, scale, source and embedding, one and several layers, gates, windows and
 # every choice of positions.
@@ -31,12 +33,6 @@ PATCHES = [
 ]
 LENGTH = 10  # longer than the sliding windows of the tiny models
 PROMPT_LENGTH = 4
-
-
-@pytest.fixture(autouse=True)
-def _exact():
-    with float64_softmax():
-        yield
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Loops: what units measure, what the selection half chooses, and verdicts on planted data."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,7 +30,9 @@ from lens_interventions.experiments.loops.cost import (
 from lens_interventions.experiments.loops.plan import prompt_items
 from lens_interventions.experiments.loops.repetition import measure_noticing, measure_rounds
 from lens_interventions.experiments.loops.sampling import measure_samples
-from tests.tiny import shared_bridge, tiny_bridge
+from tests.tiny import tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 PATCH = PatchSettings()
 ARMS = [NO_PATCH, Arm("true", 1, 0.5, "interpolate"), Arm("random", 1, 0.5, "interpolate")]
@@ -60,18 +61,6 @@ def roomy_bridge() -> TransformerBridge:
     return tiny_bridge("llama", max_position_embeddings=2048)
 
 
-@pytest.fixture(autouse=True)
-def _without_gradients() -> Iterator[None]:
-    """As units are measured."""
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def bridge() -> TransformerBridge:
-    return shared_bridge("llama")
-
-
 @pytest.fixture(scope="module")
 def looping_bridge() -> TransformerBridge:
     """One of the few random models whose greedy text falls into a loop, from `[1, 5, 6]`."""
@@ -95,16 +84,16 @@ def next_logits(bridge: TransformerBridge, tokens: list[int], arm: Arm) -> torch
     return bridge.run_with_hooks(text, fwd_hooks=hooks)[0, -1]
 
 
-def test_another_round_is_scored_as_if_it_were_sampled(bridge: TransformerBridge) -> None:
+def test_another_round_is_scored_as_if_it_were_sampled(llama: TransformerBridge) -> None:
     start, said = [1], [20, 31, 42]
     passage = {"number": 7, "half": "report", "start": start, "said": said, "rounds": 3}
-    rows = measure_rounds(bridge, [passage], [arm.columns() for arm in ARMS], asdict(PATCH))
+    rows = measure_rounds(llama, [passage], [arm.columns() for arm in ARMS], asdict(PATCH))
     assert len(rows) == len(ARMS) * 2 * 3
     for arm in ARMS:
         for k in (1, 2):
             text, log_prob = [*start, *said * k], 0.0
             for token in said:
-                log_prob += float(next_logits(bridge, text, arm).log_softmax(-1)[token])
+                log_prob += float(next_logits(llama, text, arm).log_softmax(-1)[token])
                 text.append(token)
             here = rows[(rows["source"] == arm.source) & (rows["category"] == f"k-{k}")]
             total = here.set_index("measure")["total"]
@@ -187,27 +176,27 @@ def test_samples_are_described_as_they_are(looping_bridge: TransformerBridge) ->
     assert rows["looped"].any()
 
 
-def test_a_prompt_s_sample_does_not_depend_on_its_batch(bridge: TransformerBridge) -> None:
+def test_a_prompt_s_sample_does_not_depend_on_its_batch(llama: TransformerBridge) -> None:
     prompts = [
         {"number": n, "half": "report", "register": "x", "text": "p", "tokens": [1, n]}
         for n in (30, 40)
     ]
     rule = Rule(sample=True, temperature=1.5)
     arguments = ([ARMS[2].columns()], rule.columns(), asdict(PATCH), 20, 3)
-    together = measure_samples(bridge, prompts, *arguments)
-    alone = measure_samples(bridge, prompts[1:], *arguments)
+    together = measure_samples(llama, prompts, *arguments)
+    alone = measure_samples(llama, prompts[1:], *arguments)
     assert list(together["tokens"][1]) == list(alone["tokens"][0])
-    other = measure_samples(bridge, prompts[1:], *arguments[:-1], 4)
+    other = measure_samples(llama, prompts[1:], *arguments[:-1], 4)
     assert list(other["tokens"][0]) != list(alone["tokens"][0])
 
 
-def test_noticing_ranks_the_continuation_of_each_round(bridge: TransformerBridge) -> None:
+def test_noticing_ranks_the_continuation_of_each_round(llama: TransformerBridge) -> None:
     said = [20, 31, 42]
     passage = {"number": 0, "half": "report", "start": [1], "said": said, "rounds": 2}
-    rows = measure_noticing(bridge, [passage], 1)
-    _, cache = bridge.run_with_cache(torch.tensor([[1, *said, *said]]))
+    rows = measure_noticing(llama, [passage], 1)
+    _, cache = llama.run_with_cache(torch.tensor([[1, *said, *said]]))
     for layer in range(3):
-        logits = bridge.unembed(bridge.ln_final(cache[f"blocks.{layer}.hook_resid_pre"]))[0]
+        logits = llama.unembed(llama.ln_final(cache[f"blocks.{layer}.hook_resid_pre"]))[0]
         for number in (0, 1):
             ranks = [
                 int((logits[3 * number + i] > logits[3 * number + i, token]).sum())
@@ -228,15 +217,15 @@ def documents(bridge: TransformerBridge) -> list[dict]:
     ]
 
 
-def test_losses_of_arms_are_of_the_patched_model(bridge: TransformerBridge) -> None:
+def test_losses_of_arms_are_of_the_patched_model(llama: TransformerBridge) -> None:
     rows = measure_arm_losses(
-        bridge, documents(bridge)[:1], [arm.columns() for arm in ARMS[:2]], asdict(PATCH)
+        llama, documents(llama)[:1], [arm.columns() for arm in ARMS[:2]], asdict(PATCH)
     )
-    tokens = documents(bridge)[0]["tokens"]
+    tokens = documents(llama)[0]["tokens"]
     for arm in ARMS[:2]:
         log_probs = torch.stack(
             [
-                next_logits(bridge, tokens[:i], arm).log_softmax(-1)[tokens[i]]
+                next_logits(llama, tokens[:i], arm).log_softmax(-1)[tokens[i]]
                 for i in range(1, len(tokens))
             ]
         )
@@ -270,10 +259,10 @@ def test_a_token_that_a_rule_cuts_off_costs_a_finite_loss() -> None:
     assert_allclose(losses[1:].numpy(), [-math.log(0.99 + 0.01 / 49152), 2.01005], atol=1e-5)
 
 
-def test_the_cut_off_share_is_counted(bridge: TransformerBridge) -> None:
+def test_the_cut_off_share_is_counted(llama: TransformerBridge) -> None:
     rule = Rule(sample=True, min_p=0.9)
     rows = measure_rule_loss(
-        bridge, documents(bridge), NO_PATCH.columns(), rule.columns(), asdict(PATCH)
+        llama, documents(llama), NO_PATCH.columns(), rule.columns(), asdict(PATCH)
     )
     excluded = rows[rows["measure"] == "excluded"]
     assert excluded["total"].between(1, 4).all()  # min-p 0.9 leaves hardly any token
@@ -296,8 +285,8 @@ def test_rules_have_names(rule: Rule, name: str, family: str) -> None:
     assert rule.family == family
 
 
-def test_halves_are_even_and_share_registers() -> None:
-    items = prompt_items(shared_bridge("llama"), 72, SETTINGS.seed)
+def test_halves_are_even_and_share_registers(llama: TransformerBridge) -> None:
+    items = prompt_items(llama, 72, SETTINGS.seed)
     halves = pd.DataFrame(items).groupby(["register", "half"]).size().unstack()
     assert (halves == 2).all(axis=None)
 

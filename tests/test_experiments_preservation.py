@@ -1,6 +1,5 @@
 """Preservation: what is read, the correlations, and verdicts on planted data."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,9 @@ from lens_interventions.experiments.preservation.correlations import (
 from lens_interventions.experiments.preservation.reading import measure_templates, measure_tokens
 from lens_interventions.experiments.preservation.token_rows import NET, token_rows
 from lens_interventions.experiments.preservation.units import count_tokens, template_items
-from tests.tiny import shared_bridge, tiny_bridge
+from tests.tiny import tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 FEW = Resampling(n_resamples=199)
 SMALL = PreservationSettings(
@@ -40,18 +41,6 @@ SMALL = PreservationSettings(
 def long_bridge() -> TransformerBridge:
     """Room for the templates, which are long in a vocabulary of 112."""
     return tiny_bridge("llama", max_position_embeddings=512)
-
-
-@pytest.fixture(autouse=True)
-def _without_gradients() -> Iterator[None]:
-    """As units are measured."""
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def bridge() -> TransformerBridge:
-    return shared_bridge("llama")
 
 
 def documents() -> list[dict]:
@@ -71,11 +60,11 @@ def naive_log_probs(bridge: TransformerBridge, tokens: list[int]) -> list[torch.
     return [bridge.unembed(bridge.ln_final(r))[0].log_softmax(-1) for r in points]
 
 
-def test_ranks_log_probs_and_surprisal_are_the_lens_s(bridge: TransformerBridge) -> None:
-    rows = measure_tokens(bridge, documents(), 1)
+def test_ranks_log_probs_and_surprisal_are_the_lens_s(llama: TransformerBridge) -> None:
+    rows = measure_tokens(llama, documents(), 1)
     for document in documents():
         tokens = document["tokens"]
-        points = naive_log_probs(bridge, tokens)
+        points = naive_log_probs(llama, tokens)
         for point, log_probs in enumerate(points):
             here = rows[(rows["document"] == document["cluster"]) & (rows["point"] == point)]
             assert here["position"].tolist() == list(range(1, len(tokens)))
@@ -88,10 +77,10 @@ def test_ranks_log_probs_and_surprisal_are_the_lens_s(bridge: TransformerBridge)
                 assert_allclose(row["surprisal"], -float(before[tokens[position]]), atol=1e-9)
 
 
-def test_elsewhere_is_a_position_of_another_document(bridge: TransformerBridge) -> None:
+def test_elsewhere_is_a_position_of_another_document(llama: TransformerBridge) -> None:
     """Each value is found at some position of another document that holds another token."""
-    rows = measure_tokens(bridge, documents(), 1)
-    read = {d["cluster"]: naive_log_probs(bridge, d["tokens"]) for d in documents()}
+    rows = measure_tokens(llama, documents(), 1)
+    read = {d["cluster"]: naive_log_probs(llama, d["tokens"]) for d in documents()}
     tokens = {d["cluster"]: d["tokens"] for d in documents()}
     assert rows["elsewhere_rank"].notna().mean() > 0.8
     for row in rows[rows["elsewhere_log_prob"].notna()].to_dict("records"):
@@ -106,7 +95,7 @@ def test_elsewhere_is_a_position_of_another_document(bridge: TransformerBridge) 
         assert np.abs(np.array(candidates) - row["elsewhere_log_prob"]).min() < 1e-9
 
 
-def test_a_token_s_rarity_leaves_its_own_document_out(bridge: TransformerBridge) -> None:
+def test_a_token_s_rarity_leaves_its_own_document_out() -> None:
     counts = pd.DataFrame(
         {
             "document": ["a", "a", "b", "b"],
@@ -305,8 +294,8 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     assert shown == list(buttons[0].args[0]["visible"])
 
 
-def test_counts_are_of_whole_documents(bridge: TransformerBridge) -> None:
-    counts = count_tokens(bridge, "prose")
+def test_counts_are_of_whole_documents(llama: TransformerBridge) -> None:
+    counts = count_tokens(llama, "prose")
     assert counts["document"].nunique() == 40
     assert counts["count"].sum() > 10_000
     assert not counts.duplicated(["document", "token"]).any()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from distributed import Client, LocalCluster
 from pandas.testing import assert_frame_equal
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -40,7 +42,7 @@ ROOT = Path(__file__).parents[1]
 @dataclass(frozen=True)
 class Settings:
     starts: tuple[int, ...] = (3, 4, 5, 6)
-    pause: float = 0.0
+    gate: str = "."  # the later units wait until it exists, as this directory does
     tags: tuple[tuple[str, int], ...] = (("a", 1),)
 
 
@@ -52,9 +54,10 @@ def other_bridge() -> TransformerBridge:
     return tiny_bridge("llama", seed=1)
 
 
-def mean_logits(bridge: TransformerBridge, start: int, pause: float) -> pd.DataFrame:
+def mean_logits(bridge: TransformerBridge, start: int, gate: str) -> pd.DataFrame:
     """Rows of a unit: two sequences, and the mean of their logits."""
-    time.sleep(pause)
+    while start > 4 and not Path(gate).exists():
+        time.sleep(0.02)
     tokens = torch.arange(start, start + 12).reshape(2, 6)
     means = bridge(tokens).mean((-1, -2))
     return pd.DataFrame({"start": start, "sequence": [0, 1], "mean": means.numpy()})
@@ -66,7 +69,7 @@ def fails(bridge: TransformerBridge, start: int) -> pd.DataFrame:
 
 def first_stage(bridge: TransformerBridge, settings: Settings, rows: object) -> list[Unit]:
     return [
-        Unit("first", f"unit-{n}", mean_logits, {"start": n, "pause": settings.pause})
+        Unit("first", f"unit-{n}", mean_logits, {"start": n, "gate": settings.gate})
         for n in settings.starts
     ]
 
@@ -76,7 +79,7 @@ def second_stage(
 ) -> list[Unit]:
     """Measures where the first stage found the largest mean."""
     best = int(rows["first"].sort_values("mean")["start"].iloc[-1])
-    return [Unit("second", "best", mean_logits, {"start": 30 + best, "pause": 0.0})]
+    return [Unit("second", "best", mean_logits, {"start": 30 + best, "gate": settings.gate})]
 
 
 def analyse(settings: Settings, rows: dict[str, pd.DataFrame]) -> Analysis:
@@ -151,8 +154,8 @@ def test_settings_come_back_from_a_finished_run(tmp_path: Path) -> None:
 
 def test_settings_with_another_field_are_refused() -> None:
     values = to_values(Settings())
-    with pytest.raises(ValueError, match=r"missing \['pause'\], unknown \['puase'\]"):
-        from_values(Settings, {"puase" if k == "pause" else k: v for k, v in values.items()})
+    with pytest.raises(ValueError, match=r"missing \['gate'\], unknown \['gait'\]"):
+        from_values(Settings, {"gait" if k == "gate" else k: v for k, v in values.items()})
 
 
 def test_finished_units_are_not_measured_again(tmp_path: Path, expected: Result) -> None:
@@ -178,12 +181,11 @@ def test_an_executor_gives_the_same(tmp_path: Path, expected: Result, pool: str)
 
 
 def test_a_dask_cluster_gives_the_same(expected: Result) -> None:
-    distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
     with (
-        distributed.LocalCluster(
+        LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
         ) as cluster,
-        distributed.Client(cluster) as client,
+        Client(cluster) as client,
     ):
         assert_same(run(example(), small_bridge, executor=client.get_executor()), expected)
 
@@ -196,57 +198,63 @@ def test_a_live_bridge_cannot_go_to_another_process() -> None:
         run(example(), small_bridge(), executor=pool)
 
 
-_KILLED = """
+_RUN = """
 from tests.test_experiments_run import *
-run(example(Settings(pause=0.3)), small_bridge, out={out!r})
+run(example(Settings(gate={gate!r})), small_bridge, out={out!r})
 """
 
 
-def start(out: Path) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-c", _KILLED.format(out=str(out))],
-        env=environment,
+@pytest.fixture
+def halfway(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, Path, Path]]:
+    """A process whose run has two units on disk and waits in the third; its directory and gate."""
+    out, gate = tmp_path / "run", tmp_path / "gate"
+    with subprocess.Popen(
+        [sys.executable, "-c", _RUN.format(out=str(out), gate=str(gate))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
-    )
-
-
-def wait_for_rows(out: Path, n: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("rows/*/*.parquet"))) < n:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    ) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while len(list(out.glob("rows/*/*.parquet"))) < 2:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield process, out, gate
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path, how: signal.Signals) -> None:
-    process = start(tmp_path)
-    wait_for_rows(tmp_path, 2, process)
+def test_a_run_that_was_stopped_goes_on(
+    halfway: tuple[subprocess.Popen, Path, Path], how: signal.Signals
+) -> None:
+    process, out, gate = halfway
     process.send_signal(how)
-    process.communicate()
-    assert process.returncode == -how
-    finished = {file: file.stat().st_mtime_ns for file in tmp_path.glob("rows/*/*.parquet")}
-    assert 2 <= len(finished) < 5
-    (tmp_path / "rows" / "first" / ".unit-6.parquet.unfinished").write_bytes(b"PAR1 half")
+    assert process.wait() == -how
+    finished = {file: file.stat().st_mtime_ns for file in out.glob("rows/*/*.parquet")}
+    assert {file.stem for file in finished} == {"unit-3", "unit-4"}
+    (out / "rows" / "first" / ".unit-6.parquet.unfinished").write_bytes(b"PAR1 half")
     with pytest.raises(RunDirectoryError, match="is not finished"):
-        load_result(tmp_path)
+        load_result(out)
 
-    settings = Settings(pause=0.3)
-    result = run(example(settings), small_bridge, out=tmp_path)
+    gate.touch()
+    settings = Settings(gate=str(gate))
+    result = run(example(settings), small_bridge, out=out)
     assert_same(result, run(example(replace(settings)), small_bridge))
     assert all(file.stat().st_mtime_ns == when for file, when in finished.items())
-    assert not list(tmp_path.rglob("*.unfinished"))
+    assert not list(out.rglob("*.unfinished"))
 
 
-def test_a_second_process_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    wait_for_rows(tmp_path, 1, process)
+def test_a_second_process_is_refused_and_told_who_is_first(
+    halfway: tuple[subprocess.Popen, Path, Path],
+) -> None:
+    process, out, gate = halfway
     with pytest.raises(RunDirectoryError, match=f"written by process {process.pid} on "):
-        run(example(Settings(pause=0.3)), small_bridge, out=tmp_path)
+        run(example(Settings(gate=str(gate))), small_bridge, out=out)
+    gate.touch()
     _, error = process.communicate()
     assert process.returncode == 0, error
-    load_result(tmp_path)
+    load_result(out)
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
@@ -358,4 +366,4 @@ def test_settings_are_readable_json(tmp_path: Path) -> None:
     run(example(), small_bridge, out=tmp_path)
     header = json.loads((tmp_path / "settings.json").read_text())
     assert header["experiment"] == "example"
-    assert header["settings"] == {"starts": [3, 4, 5, 6], "pause": 0.0, "tags": [["a", 1]]}
+    assert header["settings"] == {"starts": [3, 4, 5, 6], "gate": ".", "tags": [["a", 1]]}

@@ -373,7 +373,7 @@ def test_samples_follow_the_processed_distribution(processors):
     assert ((counts - draws * probabilities).abs() <= 5 * deviation + 1).all()
     # The log-probabilities are the model's own all the same.
     own = bridge(torch.tensor([prompt]))[0, -1].log_softmax(-1)
-    torch.testing.assert_close(out.log_probs[:, 0], own[out.tokens[:, 0]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.log_probs[:, 0], own[out.tokens[:, 0]], rtol=0, atol=1e-9)
 
 
 def test_samples_are_functions_of_seed_and_position():

@@ -12,14 +12,9 @@ from lens_interventions._gguf import LOCK, gguf_model
 from lens_interventions._user_cache import CACHE_VARIABLE
 from tests.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("user_cache")
+
 ARCH = "qwen2"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    directory = tmp_path / "cache"
-    monkeypatch.setenv(CACHE_VARIABLE, str(directory))
-    return directory
 
 
 def write_gguf(file, *, seed=0):
@@ -76,7 +71,7 @@ def test_the_model_is_the_one_in_the_file(file, as_path):
     ]
 
 
-def test_known_by_content(file, tmp_path, cache):
+def test_known_by_content(file, tmp_path, user_cache):
     first = gguf_model(file)
     written = (first / "model.safetensors").stat().st_mtime_ns
     assert gguf_model(file) == first
@@ -84,12 +79,12 @@ def test_known_by_content(file, tmp_path, cache):
 
     file.unlink()
     second = gguf_model(write_gguf(file, seed=1))
-    assert {entry.name for entry in cache.iterdir()} == {first.name, second.name, LOCK}
+    assert {entry.name for entry in user_cache.iterdir()} == {first.name, second.name, LOCK}
     assert len({first.name, second.name}) == 2
 
 
 @pytest.mark.parametrize("damage", ["shortened", "something else", "unknown architecture"])
-def test_file_that_cannot_be_converted(damage, file, cache):
+def test_file_that_cannot_be_converted(damage, file, user_cache):
     if damage == "shortened":
         file.write_bytes(file.read_bytes()[:-2000])
     elif damage == "something else":
@@ -98,7 +93,7 @@ def test_file_that_cannot_be_converted(damage, file, cache):
         file.write_bytes(file.read_bytes().replace(b"qwen2", b"qwerz"))
     with pytest.raises(ValueError, match=r"tiny-qwen\.gguf cannot be converted: .*whole GGUF"):
         load_model(file)
-    assert {entry.name for entry in cache.iterdir()} == {LOCK}
+    assert {entry.name for entry in user_cache.iterdir()} == {LOCK}
 
 
 def test_no_such_file(tmp_path):
@@ -106,8 +101,8 @@ def test_no_such_file(tmp_path):
         load_model(tmp_path / "absent.gguf")
 
 
-def test_no_room_is_told_before_the_conversion(file, cache, monkeypatch):
+def test_no_room_is_told_before_the_conversion(file, user_cache, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match=rf"MB are needed.*set {CACHE_VARIABLE}"):
         load_model(file)
-    assert {entry.name for entry in cache.iterdir()} == {LOCK}
+    assert {entry.name for entry in user_cache.iterdir()} == {LOCK}

@@ -23,8 +23,8 @@ def test_the_maps_are_ridge_regressions_to_the_embedding(arch):
         probe = fit_input_probe(bridge, texts, progress=False)
     fitted = [text for i, text in enumerate(texts, 1) if i % 10]
     tokens = np.concatenate([text[1:] for text in fitted])
-    # As the model feeds them: Gemma multiplies by the square root of its width.
-    table = bridge.W_E.detach().numpy() * (32**0.5 if arch == "gemma2" else 1)
+    # As the model feeds them: Gemma multiplies by the square root of its width, kept in float32.
+    table = bridge.W_E.detach().numpy() * (float(np.float32(32**0.5)) if arch == "gemma2" else 1)
     targets = (table - table.mean(0))[tokens]
     streams = [unit(rows) for rows in residual_rows(bridge, fitted)]
     problems = [([stream], probe.weight[i], probe.bias[i], probe.settings["ridges"][i])
@@ -38,8 +38,8 @@ def test_the_maps_are_ridge_regressions_to_the_embedding(arch):
         penalty = np.diag(np.sqrt(ridge) * np.linalg.norm(x, axis=0))
         stacked = np.vstack([x, penalty]), np.vstack([y, np.zeros((len(penalty), y.shape[1]))])
         solution = np.linalg.lstsq(*stacked, rcond=None)[0]
-        np.testing.assert_allclose(weight, solution[:-1], atol=1e-6)
-        np.testing.assert_allclose(bias, solution[-1], atol=1e-6)
+        np.testing.assert_allclose(weight, solution[:-1], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(bias, solution[-1], rtol=0, atol=1e-9)
     assert np.array_equal(probe.counts, np.bincount(tokens, minlength=D_VOCAB))
 
 

@@ -15,24 +15,12 @@ from lens_interventions.modes import MODES
 from lens_interventions.patch_site import KnownText
 from lens_interventions.sources import SOURCES
 from lens_interventions.token_batch import TokenBatch
-from tests.clean import left_as_found
-from tests.exact import float64_softmax
 from tests.reference_intervention import patched_logits
 from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
+pytestmark = pytest.mark.usefixtures("exact")
+
 LENGTH = 9
-
-
-@pytest.fixture(autouse=True)
-def _exact():
-    with float64_softmax():
-        yield
-
-
-@pytest.fixture
-def llama():
-    with left_as_found(shared_bridge("llama")) as bridge:
-        yield bridge
 
 
 @pytest.fixture

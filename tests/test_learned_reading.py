@@ -32,16 +32,11 @@ from lens_interventions.experiments.learned.reading import (
 )
 from lens_interventions.experiments.learned.writes import Training, write_bytes, write_text
 from tests.clean import left_as_found
-from tests.exact import float64_softmax
 from tests.planted_copying import N_TOKENS, ablated_bridge
 from tests.test_learned_write import random_write
 from tests.tiny import shared_bridge
 
-
-@pytest.fixture(autouse=True)
-def _exact():
-    with float64_softmax(), torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("exact", "without_gradients")
 
 
 def draw(*shape):
@@ -190,13 +185,13 @@ class TestUnits:
         bridge = ablated_bridge()
         rows = measure_geometry(bridge, parameters(planted_write(2.0)), n=4)
         values = rows.set_index("quantity")["value"]
-        assert values["cosine to the identity"] == pytest.approx(1, abs=1e-6)
-        assert values["size of the map"] == pytest.approx(2 * bridge.cfg.d_model**0.5, rel=1e-6)
+        assert values["cosine to the identity"] == pytest.approx(1, abs=1e-9)
+        assert values["size of the map"] == pytest.approx(2 * bridge.cfg.d_model**0.5, rel=1e-9)
         assert values["directions that share the work"] == pytest.approx(
-            bridge.cfg.d_model, rel=1e-6
+            bridge.cfg.d_model, rel=1e-9
         )
         own = values["cosine of what is written to the token's embedding"]
-        assert own == pytest.approx(1, abs=1e-6)
+        assert own == pytest.approx(1, abs=1e-9)
         assert (rows["seed"] == 3).all()
 
     def test_attention_is_that_of_plain_runs(self):

@@ -10,16 +10,12 @@ from lens_interventions.affine import fingerprint
 from lens_interventions.learned_write import LearnedWrite
 from lens_interventions.sources import constant
 from tests.clean import left_as_found
-from tests.exact import float64_softmax, tolerance
+from tests.exact import tolerance
 from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
+pytestmark = pytest.mark.usefixtures("exact")
+
 D_MODEL, RANK = 32, 5
-
-
-@pytest.fixture(autouse=True)
-def _exact():
-    with float64_softmax():
-        yield
 
 
 def random_write(bridge, *, layers=(1,), full=False, bias=True, gate=False, **fields):

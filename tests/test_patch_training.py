@@ -16,22 +16,17 @@ from lens_interventions.token_batch import token_batch
 from lens_interventions.training_loss import patched_nats
 from lens_interventions.training_windows import visited
 from tests.clean import left_as_found
-from tests.exact import float64_softmax
 from tests.planted_copying import N_CTX, ablated_bridge, key_value_texts
 from tests.test_learned_write import random_write
 from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
 
 SMALL = li.TrainingOptions(
     window=12, batch_size=3, evaluate_every=4, learning_rate=0.01, held_out_windows=4
 )
 # So slow that nothing changes by a bit: what comes out is what it began with.
 NO_STEPS = dataclasses.replace(SMALL, learning_rate=1e-300)
-
-
-@pytest.fixture(autouse=True)
-def _exact():
-    with float64_softmax():
-        yield
 
 
 def random_texts(n=24, *, seed=0):

@@ -19,25 +19,14 @@ from lens_interventions.modes import MODES
 from lens_interventions.sources import SOURCES
 from lens_interventions.teacher_forcing import teacher_forced_log_probs, teacher_forced_logits
 from tests.clean import left_as_found
-from tests.exact import float64_softmax
 from tests.reference_intervention import patched_logits
 from tests.tiny import D_VOCAB, N_CTX, shared_bridge, tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
 
 # Grouped queries, sliding windows, soft caps, scaled embeddings, learned positions, no biases.
 SOME = ["gpt2", "llama", "gemma2"]
 PATCH = NextTokenPatch(layer=1, strength=0.5, scale="norm")
-
-
-@pytest.fixture(autouse=True)
-def _exact():
-    with float64_softmax():
-        yield
-
-
-@pytest.fixture
-def llama():
-    with left_as_found(shared_bridge("llama")) as bridge:
-        yield bridge
 
 
 def random_tokens(*shape):

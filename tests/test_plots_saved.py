@@ -1,0 +1,61 @@
+"""Figures as files."""
+
+import json
+import subprocess
+import sys
+
+import plotly.io
+import pytest
+
+from lens_interventions import plots
+
+
+def test_a_saved_page_needs_nothing_else(trajectory, tmp_path):
+    path = tmp_path / "figure.html"
+    plots.save(plots.plot(trajectory, "top1", theme="dark"), path)
+    page = path.read_text()
+    assert "<title>Top guess of each layer</title>" in page
+    assert "<script src" not in page
+    assert "Plotly.newPlot" in page
+    assert len(page) < 6_000_000
+    assert "overflow-x: auto" in page
+
+
+def test_saved_json_is_the_figure(trajectory, tmp_path):
+    path = tmp_path / "figure.json"
+    figure = plots.plot(trajectory, "kl_final")
+    plots.save(figure, path)
+    assert plotly.io.from_json(path.read_text()) == figure
+    assert json.loads(path.read_text())["data"]
+
+
+@pytest.mark.parametrize(("suffix", "begins"), [("png", b"\x89PNG"), ("svg", b"<svg")])
+def test_images(trajectory, tmp_path, suffix, begins):
+    path = tmp_path / f"figure.{suffix}"
+    plots.save(plots.plot_position(trajectory, 0), path)
+    assert path.read_bytes().startswith(begins)
+
+
+def test_images_without_a_browser_say_what_to_install(trajectory, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no-browser"))
+    path = tmp_path / "figure.png"
+    with pytest.raises(RuntimeError, match=r"apt install chromium.*save as \.html"):
+        plots.save(plots.plot(trajectory, "top1"), path)
+    assert not path.exists()
+
+
+def test_images_without_kaleido_say_what_to_install(trajectory, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'lens-interventions\[figures\]'"):
+        plots.save(plots.plot(trajectory, "top1"), tmp_path / "figure.svg")
+
+
+def test_other_formats_are_refused(trajectory, tmp_path):
+    with pytest.raises(ValueError, match=r"figure\.gif.*\.html"):
+        plots.save(plots.plot(trajectory, "top1"), tmp_path / "figure.gif")
+
+
+def test_plotly_is_imported_when_something_is_drawn():
+    code = "import sys, lens_interventions.plots; print('plotly' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
