@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from lens_interventions.experiments import load_result, read_tables
 from lens_interventions.experiments.conditions import CONTROLS, NO_PATCH, Arm, PatchSettings
 from lens_interventions.experiments.contrasts import Resampling
 from lens_interventions.experiments.loops import LoopsSettings, Rule, loops
+from lens_interventions.experiments.loops.again import loops_again
 from lens_interventions.experiments.loops.analysis import analyse
 from lens_interventions.experiments.loops.choice import loops_cell
 from lens_interventions.experiments.loops.cost import (
@@ -342,6 +343,16 @@ def test_rows_give_the_same_analysis_again(finished: Path) -> None:
         assert found.verdict.outcome == expected.verdict.outcome
         # Sums in another order round otherwise.
         assert_allclose(found.verdict.interval.low, expected.verdict.interval.low, atol=1e-9)
+
+
+def test_all_prompts_sampled_again_give_the_verdicts_again(finished: Path) -> None:
+    result = load_result(finished)
+    again = loops_again(roomy_bridge(), SETTINGS, result.tables)
+    assert list(again.items()) == [
+        (found.question, found.verdict.interval) for found in result.verdicts[:2]
+    ]
+    fewer = loops_again(roomy_bridge(), replace(SETTINGS, prompts=6), result.tables)
+    assert {interval.n for interval in fewer.values()} == {3}
 
 
 def with_loops(rows: dict[str, pd.DataFrame], looping: list[str]) -> dict[str, pd.DataFrame]:
