@@ -75,7 +75,7 @@ def template_sequences(bridge: TransformerBridge, settings: CopyingSettings) -> 
         half = SELECTION if frames.index(item.frame) % 2 == 0 else REPORT
         if item.word not in words[half]:
             continue
-        word = token_list(bridge, item.continuation)
+        word = continuation(bridge, item.prefix, item.continuation)
         pieces = "single" if len(word) == 1 else "several"
         tokens = (*beginning(bridge), *token_list(bridge, item.prefix), *word)
         tags = f"{item.frequency} {item.distance} {pieces}"
@@ -134,6 +134,18 @@ def token_list(bridge: TransformerBridge, text: str) -> list[int]:
     """The ids of a text, without a BOS."""
     ids = bridge.to_tokens(text, prepend_bos=False, truncate=False, move_to_device=False)
     return [int(i) for i in ids[0]]
+
+
+def continuation(bridge: TransformerBridge, prefix: str, text: str) -> list[int]:
+    """The ids of a text that goes on from a prefix: what it adds to the prefix's.
+
+    Alone it may be spelled otherwise: SentencePiece puts a space before any text, so that " word"
+    becomes a space and a word. Its own ids where the two grow together at their seam.
+    """
+    before, whole = token_list(bridge, prefix), token_list(bridge, prefix + text)
+    if whole[: len(before)] == before:
+        return whole[len(before) :]
+    return token_list(bridge, text)
 
 
 def _some_words(items: Sequence[Template], n: int) -> set[str]:
