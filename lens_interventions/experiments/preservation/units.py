@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
 from ...materials import Template
-from ..copying.sequences import beginning, read_documents, token_list
+from ..copying.sequences import beginning, continuation, read_documents, token_list
 from ..results import Tables
 from ..units import Unit
 from .reading import measure_templates, measure_tokens
@@ -20,9 +20,18 @@ from .settings import PreservationSettings
 def plan(
     bridge: TransformerBridge, settings: PreservationSettings, _rows: Tables
 ) -> Sequence[Unit]:
-    """All units of the experiment."""
+    """All units of the experiment.
+
+    Raises `ValueError` if no template can be used.
+    """
     documents = chosen_documents(bridge, settings)
     items = template_items(bridge, settings)
+    if not items:
+        raise ValueError(
+            f"with template_words={settings.template_words} and this model's tokenizer no template "
+            "has its word in the same tokens where it stands first and where it is due again: "
+            "give more words, or another model"
+        )
     counts = [
         Unit("counts", f"{number:02d}", count_tokens, {"source": source})
         for number, source in enumerate(settings.texts)
@@ -87,7 +96,7 @@ def template_items(
     for number, item in enumerate(materials.templates()):
         if not _wanted(item, settings.template_words):
             continue
-        word = token_list(bridge, item.continuation)
+        word = continuation(bridge, item.prefix, item.continuation)
         prefix = [*start, *token_list(bridge, item.prefix)]
         at = item.prefix.index(item.continuation) if item.continuation in item.prefix else 0
         n_before = len(start) + (len(token_list(bridge, item.prefix[:at])) if at else 0)
