@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import materials
 from ...materials import Document, Template
 from ..settings import to_values
+from ..text_sources import read_documents
 from .settings import CopyingSettings
 
 SELECTION, REPORT = "selection", "report"
@@ -44,7 +44,11 @@ class TokenSequence:
 def induction_sequences(
     bridge: TransformerBridge, settings: CopyingSettings
 ) -> list[TokenSequence]:
-    """`[BOS] + A + A`, A being distinct tokens drawn from the vocabulary, none of them special."""
+    """`[BOS] + A + A`, A being distinct tokens drawn from the vocabulary, none of them special.
+
+    Special to the tokenizer, that is. Tokens that a vocabulary keeps in reserve and no text is
+    spelled with, such as Gemma's `<unused0>`, are drawn like any other.
+    """
     special = set() if bridge.tokenizer is None else set(bridge.tokenizer.all_special_ids)
     ordinary = np.array([i for i in range(int(bridge.cfg.d_vocab)) if i not in special])
     rng = np.random.default_rng([settings.seed, 1])
@@ -108,20 +112,6 @@ def text_sequences(
             if len(tokens) > 2:
                 sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
     return sequences
-
-
-def read_documents(source: str) -> Sequence[Document]:
-    """The documents that one entry of `CopyingSettings.texts` names."""
-    if source == "python_reference":
-        return materials.python_reference()
-    if source == "prose":
-        return materials.prose()
-    if source.startswith("dataset:"):
-        name, column, *split = source.removeprefix("dataset:").split(":")
-        texts = materials.dataset_column(name, column, split=split[0] if split else "train")
-    else:
-        texts = materials.read_texts(Path(source))
-    return [Document(str(number), text, "") for number, text in enumerate(texts)]
 
 
 def beginning(bridge: TransformerBridge) -> tuple[int, ...]:
