@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
@@ -32,7 +33,8 @@ from lens_interventions.experiments.loops.cost import (
 from lens_interventions.experiments.loops.plan import prompt_items
 from lens_interventions.experiments.loops.repetition import measure_noticing, measure_rounds
 from lens_interventions.experiments.loops.sampling import measure_samples
-from tests.tiny import shared_bridge, tiny_bridge
+from tests.exact import float64_softmax
+from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
 PATCH = PatchSettings()
 ARMS = [NO_PATCH, Arm("true", 1, 0.5, "interpolate"), Arm("random", 1, 0.5, "interpolate")]
@@ -96,11 +98,12 @@ def next_logits(bridge: TransformerBridge, tokens: list[int], arm: Arm) -> torch
     return bridge.run_with_hooks(text, fwd_hooks=hooks)[0, -1]
 
 
+@float64_softmax()
 def test_another_round_is_scored_as_if_it_were_sampled(bridge: TransformerBridge) -> None:
     start, said = [1], [20, 31, 42]
     passage = {"number": 7, "half": "report", "start": start, "said": said, "rounds": 3}
     rows = measure_rounds(bridge, [passage], [arm.columns() for arm in ARMS], asdict(PATCH))
-    assert len(rows) == len(ARMS) * 2 * 3
+    assert len(rows) == len(ARMS) * 2
     for arm in ARMS:
         for k in (1, 2):
             text, log_prob = [*start, *said * k], 0.0
@@ -108,44 +111,30 @@ def test_another_round_is_scored_as_if_it_were_sampled(bridge: TransformerBridge
                 log_prob += float(next_logits(bridge, text, arm).log_softmax(-1)[token])
                 text.append(token)
             here = rows[(rows["source"] == arm.source) & (rows["category"] == f"k-{k}")]
-            total = here.set_index("measure")["total"]
-            assert_allclose(total["again"], math.exp(log_prob), atol=1e-9)
-            assert_allclose(total["round-loss"], -log_prob, atol=1e-9)
+            assert here["measure"].tolist() == ["again"]
+            # Small ones too, of which the relative error tells.
+            assert_allclose(here["total"], math.exp(log_prob), rtol=1e-9)
 
 
-@pytest.mark.parametrize("arm", ARMS[:2], ids=["none", "true"])
-def test_greedy_rounds_are_what_greedy_decoding_does(
-    looping_bridge: TransformerBridge, arm: Arm
-) -> None:
-    """On a passage that the model itself loops in, and on one that it never says."""
-    bridge = looping_bridge
-    patch = PATCH.patch(arm, 128)
-    seeds = torch.tensor([7])
-    out = li.generate(
-        bridge, [[1, 5, 6]], patch, max_new_tokens=110, stop_at_eos=False, text_seeds=seeds
-    )
-    sampled = out.tokens[0]
-    loop = ending_loop(sampled)
-    assert loop is not None
-    own = sampled[loop.start : loop.start + loop.period].tolist()
-    start = [1, 5, 6, *sampled[: loop.start].tolist()]
-    found = []
-    for said in (own, [20, 31, 42]):
-        passage = {"number": 7, "half": "report", "start": start, "said": said, "rounds": 3}
-        rows = measure_rounds(bridge, [passage], [arm.columns()], asdict(PATCH))
-        greedy = rows[rows["measure"] == "again-greedily"].set_index("category")["total"]
-        for k in (1, 2):
-            goes_on = li.generate(
-                bridge,
-                [[*start, *said * k]],
-                patch,
-                max_new_tokens=len(said),
-                stop_at_eos=False,
-                text_seeds=seeds,
-            ).tokens[0]
-            assert greedy[f"k-{k}"] == float(goes_on.tolist() == said)
-            found.append(greedy[f"k-{k}"])
-    assert found == [1.0, 1.0, 0.0, 0.0]
+class LogitRows(TorchDispatchMode):
+    """How many rows of logits there are in the largest tensor of them."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.shape[-1:] == (D_VOCAB,):
+            self.most = max(self.most, out.numel() // D_VOCAB)
+        return out
+
+
+def test_rounds_do_not_hold_the_logits_of_all_arms(bridge: TransformerBridge) -> None:
+    """With 262,144 tokens they would be gigabytes."""
+    passage = {"number": 7, "half": "report", "start": [1], "said": [20, 31, 42], "rounds": 33}
+    arms = [Arm(source, 1, 0.5, "interpolate").columns() for source in ("true", *CONTROLS)]
+    with LogitRows() as rows:
+        measure_rounds(bridge, [passage], arms, asdict(PATCH))
+    assert 0 < rows.most < 3 * 33 * len(arms) / 2
 
 
 def test_samples_are_described_as_they_are(looping_bridge: TransformerBridge) -> None:
