@@ -67,6 +67,8 @@ def load_model(
     elif directory := _local_directory(name):
         with _hub_offline():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
+        # However the path is written: the name goes into runs and pages, to other machines.
+        bridge.cfg.model_name = directory.resolve().name
     else:
         bridge = _boot_from_hub(os.fspath(name), **options)
     return bridge.eval()

@@ -126,9 +126,9 @@ def token_ids(bridge: TransformerBridge, tokens: NamedTokens) -> list[int]:
             pieces = bridge.to_tokens(token, prepend_bos=False, move_to_device=False)[0].tolist()
             if len(pieces) != 1:
                 strings = [bridge.tokenizer.decode([piece]) for piece in pieces]
+                hint = "" if token[:1] == " " else "; most tokenizers want a space before a word"
                 raise ValueError(
-                    f"{token!r} is not one token of this model but {len(pieces)}: {strings}; most "
-                    "tokenizers want a leading space before a word"
+                    f"{token!r} is not one token of this model but {len(pieces)}: {strings}{hint}"
                 )
             token = pieces[0]
         token = operator.index(token)

@@ -93,8 +93,11 @@ def test_texts_of_the_users_own_replace_the_defaults(
 ) -> None:
     # The settings need the depth of the model.
     monkeypatch.setattr(ModelSource, "bridge", lambda _self: small_bridge())
-    assert run("copying", "--out", tmp_path, "--text", "a.txt", "--text", "b")[0] == 0
-    assert calls[0][3]["settings"].texts == ("a.txt", "b")
+    texts = (str(tmp_path / "a.txt"), "prose", "dataset:wikitext:text:test")
+    (tmp_path / "a.txt").write_text("text")
+    options = [word for text in texts for word in ("--text", text)]
+    assert run("copying", "--out", tmp_path / "run", *options)[0] == 0
+    assert calls[0][3]["settings"].texts == texts
     assert max(calls[0][3]["settings"].layers) < 3
 
 
@@ -119,3 +122,23 @@ def test_a_model_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None
     assert status == 1
     assert "is no directory" in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--text", "no.txt"), "there is no text file no.txt"),
+        (("--text", "dataset:wikitext"), "expected dataset:NAME:COLUMN"),
+        (("--out", "pyproject.toml"), "pyproject.toml is a file: choose a directory"),
+    ],
+)
+def test_what_is_wrong_without_a_model_is_said_before_one_is_loaded(
+    run: Run, tmp_path: Path, options: tuple, message: str
+) -> None:
+    missing = tmp_path / "no model"
+    out = tmp_path / "run"
+    status, _, error = run("copying", "--out", out, "--model", missing, *options)
+    assert status == 1
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()

@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from lens_interventions.demo import build_page
 from lens_interventions.demo import replication as module
 from lens_interventions.demo.readings import Readings
 from lens_interventions.demo.replication import overlap, replication
 from lens_interventions.experiments import CopyingSettings, load_result
 from lens_interventions.experiments.copying.again import copying_again
+from lens_interventions.experiments.copying.sequences import induction_sequences
+from lens_interventions.experiments.loops import again
+from lens_interventions.experiments.loops.plan import prompt_items
 from lens_interventions.experiments.settings import from_values
 from lens_interventions.intervals import Interval
+from tests.tiny import shared_bridge
 
 RESULTS = Path(__file__).parents[1] / "results" / "smollm2-135m-instruct"
 
@@ -42,7 +47,7 @@ def test_full_results_are_there_and_say_how_they_were_made(name):
 def test_live_parts_agree_with_the_full_runs(default_bridge, monkeypatch):
     """Loops are left out here, for time."""
     monkeypatch.setattr(module, "_EXPERIMENTS", ("copying", "preservation"))
-    section = replication(RESULTS)(Readings(default_bridge))
+    section = replication(RESULTS, default_bridge)(Readings(default_bridge))
     assert len(section.conditions) == 4 + 4
     assert section.verdict == "agrees", section.conditions
 
@@ -67,4 +72,44 @@ def test_copying_is_asked_again_but_for_the_templates(default_bridge):
 
 def test_a_directory_without_runs_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="none of copying, loops, preservation, learned"):
-        replication(tmp_path)
+        replication(tmp_path, shared_bridge("llama"))
+
+
+def test_runs_of_another_model_are_refused_before_anything_is_measured(tmp_path):
+    with pytest.raises(ValueError, match=r"copying was measured on SmolLM2.*is of tiny-llama"):
+        build_page(shared_bridge("llama"), tmp_path / "index.html", results=RESULTS)
+
+
+def test_copied_again_are_sequences_of_the_report_half_alone(default_bridge, monkeypatch):
+    full = load_result(RESULTS / "copying")
+    asked = []
+    monkeypatch.setattr(
+        module, "copying_again", lambda _, settings, __: asked.append(settings) or {}
+    )
+    module._live(default_bridge, full)
+    live, whole = (
+        [
+            text.tokens
+            for text in induction_sequences(default_bridge, settings)
+            if text.half == "report"
+        ]
+        for settings in (*asked, from_values(CopyingSettings, full.settings))
+    )
+    assert live == whole[:16]
+
+
+def test_sampled_again_is_what_the_full_run_compared(default_bridge, monkeypatch):
+    full = load_result(RESULTS / "loops")
+    asked = []
+    monkeypatch.setattr(again, "measure_samples", lambda *arguments: asked.append(arguments))
+    for number, name in enumerate(("loops_interval", "repetition_interval")):
+        monkeypatch.setattr(again, name, lambda *_, n=number: interval(n, n + 1))
+    assert module._live(default_bridge, full) == {
+        full.verdicts[number].question: interval(number, number + 1) for number in (0, 1)
+    }
+    ((_, prompts, arms, _, _, new_tokens, _),) = asked
+    everything = prompt_items(default_bridge, full.settings["prompts"], full.settings["seed"])
+    assert prompts == [prompt for prompt in everything if prompt["half"] == "report"][:8]
+    cell = {"layer": 14, "strength": 0.1, "mode": "add"}
+    assert arms == [{"source": "true", **cell}, {"source": "shuffled", **cell}]
+    assert new_tokens == full.settings["new_tokens"] == 256

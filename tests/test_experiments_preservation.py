@@ -12,7 +12,8 @@ from pandas.testing import assert_frame_equal
 from scipy import stats
 from transformer_lens.model_bridge import TransformerBridge
 
-from lens_interventions.experiments import load_result
+from lens_interventions import materials
+from lens_interventions.experiments import RunDirectoryError, load_result
 from lens_interventions.experiments.contrasts import Resampling
 from lens_interventions.experiments.preservation import PreservationSettings, preservation
 from lens_interventions.experiments.preservation.analysis import analyse
@@ -22,8 +23,12 @@ from lens_interventions.experiments.preservation.correlations import (
 )
 from lens_interventions.experiments.preservation.reading import measure_templates, measure_tokens
 from lens_interventions.experiments.preservation.token_rows import NET, token_rows
-from lens_interventions.experiments.preservation.units import count_tokens, template_items
-from tests.tiny import tiny_bridge
+from lens_interventions.experiments.preservation.units import (
+    count_tokens,
+    template_items,
+    text_digest,
+)
+from tests.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
@@ -295,7 +300,7 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
 
 
 def test_counts_are_of_whole_documents(llama: TransformerBridge) -> None:
-    counts = count_tokens(llama, "prose")
+    counts = count_tokens(llama, "prose", text_digest(materials.prose()))
     assert counts["document"].nunique() == 40
     assert counts["count"].sum() > 10_000
     assert not counts.duplicated(["document", "token"]).any()
@@ -304,3 +309,20 @@ def test_counts_are_of_whole_documents(llama: TransformerBridge) -> None:
 def test_settings_that_leave_no_elsewhere_are_refused() -> None:
     with pytest.raises(ValueError, match="batch=1"):
         replace(SMALL, batch=1)
+
+
+def test_a_text_that_changes_while_a_run_is_unfinished_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "mine.txt"
+    beginnings = "\n\n".join(f"{name} {'the quick brown fox ' * 9}" for name in "abcd")
+    text.write_text(beginnings)
+    settings = replace(SMALL, texts=(str(text),))
+    preservation(long_bridge, settings=settings, out=tmp_path / "run")
+    # Behind what is read, but it counts for the rarity.
+    text.write_text(f"{beginnings} and the lazy people say")
+    with pytest.raises(RunDirectoryError, match=r"counts.*has a text file changed"):
+        preservation(long_bridge, settings=settings, out=tmp_path / "run")
+    planned = text_digest(materials.prose())
+    with pytest.raises(ValueError, match=r"mine\.txt is another text here and now"):
+        count_tokens(shared_bridge("llama"), str(text), planned)

@@ -8,6 +8,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.experiments.copying.sequences import TokenSequence
+from lens_interventions.experiments.learned import reading
 from lens_interventions.experiments.learned.read_analysis import attention_changes
 from lens_interventions.experiments.learned.read_units import (
     EVERYWHERE,
@@ -26,6 +27,7 @@ from lens_interventions.experiments.learned.reading import (
     matched_positions,
     participation,
     position_kinds,
+    principal_axes,
     singular_directions,
     subspace_share,
     token_cosines,
@@ -90,11 +92,12 @@ class TestMaps:
     def test_token_cosines_tell_a_token_from_another(self):
         vectors = draw(400, 16)
         common = 50 * draw(16)
-        own, other = token_cosines(3 * vectors + common, vectors - common)
+        thrice, turned = 3 * torch.eye(16).double(), -torch.eye(16).double()
+        own, other = token_cosines(vectors + common, thrice, vectors - common)
         assert own == pytest.approx(1, abs=1e-9)
         # Of 400 pairs of random vectors in 16 dimensions: a deviation of 0.25 / 20.
         assert abs(other) < 0.05
-        own, other = token_cosines(-vectors, vectors)
+        own, other = token_cosines(vectors, turned, vectors)
         assert own == pytest.approx(-1, abs=1e-9)
 
     def test_subspaces(self):
@@ -104,10 +107,23 @@ class TestMaps:
         rows = draw(500, 12) * sizes @ axes.T + 4 * draw(12)
         inside, outside = axes.T[:3], axes.T[3:]
         # The axes of 500 rows are off by about 0.1 / 7 / sqrt(500).
-        assert subspace_share(inside, rows, 3) == pytest.approx(1, abs=1e-3)
-        assert subspace_share(outside, rows, 3) == pytest.approx(0, abs=1e-3)
+        found = principal_axes(rows, 3)
+        assert subspace_share(inside, found) == pytest.approx(1, abs=1e-3)
+        assert subspace_share(outside, found) == pytest.approx(0, abs=1e-3)
         half = (inside[:1] + outside[:1]) / 2**0.5
-        assert subspace_share(half, rows, 3) == pytest.approx(0.5, abs=0.02)
+        assert subspace_share(half, found) == pytest.approx(0.5, abs=0.02)
+
+    def test_a_vocabulary_is_read_in_parts(self, monkeypatch):
+        embeddings, matrix, vectors = draw(50, 8) + 3, draw(8, 8), draw(50, 8) - 2
+        written = embeddings @ matrix
+        one, other = written - written.mean(0), vectors - vectors.mean(0)
+        cosine = torch.nn.functional.cosine_similarity
+        expected = cosine(one, other).mean(), cosine(one, other.roll(1, 0)).mean()
+        _, _, axes = torch.linalg.svd(other)
+        monkeypatch.setattr(reading, "_ROWS", 7)
+        found = token_cosines(embeddings, matrix, vectors)
+        assert found == pytest.approx(tuple(map(float, expected)), abs=1e-12)
+        assert subspace_share(axes[:3], principal_axes(vectors, 3)) == pytest.approx(1, abs=1e-9)
 
 
 class TestPositions:

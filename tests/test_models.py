@@ -50,6 +50,12 @@ def test_local_directory_without_network(directory, as_path):
     assert not hub.HF_HUB_OFFLINE
 
 
+def test_a_directory_has_one_name_whatever_its_path(directory, monkeypatch):
+    monkeypatch.chdir(directory)
+    for path in (directory, ".", directory / ".." / directory.name, f"{directory}/"):
+        assert load_model(path, device="cpu").cfg.model_name == "llama"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dtype(directory, dtype):
     bridge = load_model(directory, dtype=dtype)

@@ -66,11 +66,17 @@ def experiment(
 
     from .. import experiments
     from ..experiments.model_source import NamedModel
+    from ..experiments.run_directory import require_run_directory
+    from ..experiments.text_sources import require_source
 
-    source = NamedModel(model, device)
+    # Loading a model takes a while: what is wrong without one is said first.
+    require_run_directory(out)
+    for source in text or ():
+        require_source(source)
+    loaded = NamedModel(model, device)
     options: dict[str, Any] = {}
     if text:
-        options["settings"] = _copying_settings(source, preset.value, tuple(text))
+        options["settings"] = _copying_settings(loaded, preset.value, tuple(text))
     runs: dict[Name, Callable[..., Result]] = {
         Name.copying: experiments.copying,
         Name.learned: experiments.learned,
@@ -79,7 +85,7 @@ def experiment(
     }
     with ExitStack() as stack:
         result = runs[name](
-            source,
+            loaded,
             preset.value,
             out=out,
             executor=None if workers == 1 else stack.enter_context(_processes(workers)),

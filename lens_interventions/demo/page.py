@@ -38,19 +38,20 @@ def build_page(
     - `bridge`: any decoder that `logit_lens` reads and that has a tokenizer.
     - `path`: of the HTML file; its directory must exist.
     - `sections`: what to measure; every finding by default.
-    - `results`: directory with finished runs `copying`, `loops` and `preservation`; the page then
-        ends with them, and with a small part of each measured again.
+    - `results`: directory with finished runs of this model, `copying`, `loops`, `preservation` and
+        `learned` or some of them; the page then ends with them, and with a small part of each
+        measured again, but of `learned`, whose training takes hours.
     - `progress`: show a progress bar over the sections.
 
     **Returns:** `path`.
 
-    Raises what `logit_lens` and `experiments.load_result` raise, and `OSError` where the file
-    cannot be written.
+    Raises what `logit_lens` and `experiments.load_result` raise, `ValueError` for runs of another
+    model, and `OSError` where the file cannot be written.
     """
     path = Path(path)
     readings = Readings(bridge)
     if results is not None:
-        sections = (*sections, replication(Path(results)))
+        sections = (*sections, replication(Path(results), bridge))
     started = time.monotonic()
     measured = []
     with tqdm(sections, disable=not progress, unit="finding", leave=False) as bar:

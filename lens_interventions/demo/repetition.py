@@ -27,7 +27,9 @@ def repetition(readings: Readings) -> Section:
     first, last = means[0], means[-1]
     gains = 10 ** (first - last)
     half = len(gains) // 2
-    best = 1 + int(gains[1:half].argmax())
+    # In the lower half of one or two blocks there is nothing but the input.
+    lowest = min(1, half - 1)
+    best = lowest + int(gains[lowest:half].argmax())
     noticed = next((i for i, gain in enumerate(gains) if gain >= _FACTOR), None)
     layers = [point_name(point) for point in trajectory.points]
     where = "at no layer" if noticed is None else f"first at layer {layers[noticed]}"

@@ -1,6 +1,6 @@
 """Committed results of the experiments, beside a small part of them measured again now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from ..experiments import (
     PreservationSettings,
     Result,
     load_result,
-    loops,
     preservation,
 )
 from ..experiments.copying.again import copying_again
+from ..experiments.loops.again import loops_again
+from ..experiments.model_source import weights_sha256
 from ..experiments.settings import from_values
 from ..intervals import Interval
 from .readings import Readings
@@ -25,16 +26,20 @@ from .section import Condition, Figure, Section
 _EXPERIMENTS = ("copying", "loops", "preservation", "learned")
 # The question whose figure stands on the page, of each experiment.
 _SHOWN = {"copying": 3, "loops": 0, "preservation": 1, "learned": 0}
+# Of the report half, that are sampled again.
+_PROMPTS = 8
 
 
-def replication(results: Path) -> Callable[[Readings], Section]:
+def replication(results: Path, bridge: TransformerBridge) -> Callable[[Readings], Section]:
     """A section on the runs below a directory, as `experiment --preset full` leaves them.
 
-    Raises `FileNotFoundError` without any, and what `load_result` raises.
+    Raises `FileNotFoundError` without any, `ValueError` for runs of another model than the bridge,
+    and what `load_result` raises.
     """
     full = {name: load_result(results / name) for name in _EXPERIMENTS if (results / name).is_dir()}
     if not full:
         raise FileNotFoundError(f"none of {', '.join(_EXPERIMENTS)} is in {results}")
+    _require_same_model(results, full, bridge)
 
     def section(readings: Readings) -> Section:
         conditions, figures = [], []
@@ -74,6 +79,21 @@ def replication(results: Path) -> Callable[[Readings], Section]:
     return section
 
 
+def _require_same_model(
+    results: Path, full: Mapping[str, Result], bridge: TransformerBridge
+) -> None:
+    here = weights_sha256(bridge)
+    for name, measured in full.items():
+        model = measured.header["model"]
+        if model["weights_sha256"] != here:
+            raise ValueError(
+                f"{results / name} was measured on {model['name']} with weights "
+                f"{model['weights_sha256'][:12]}, the page is of {bridge.cfg.model_name} with "
+                f"weights {here[:12]}: give the model of the runs (in their dtype, and as their "
+                "transformer_lens names its weights), or leave them out"
+            )
+
+
 def _condition(full: Finding, live: Interval) -> Condition:
     there = full.verdict.interval
     return Condition(
@@ -95,9 +115,11 @@ def _short(interval: Interval) -> str:
 def _live(bridge: TransformerBridge, full: Result) -> dict[str, Interval]:
     """Intervals of a measurement of half a minute, by question, at the cells of the full run."""
     if full.experiment == "copying":
+        settings = from_values(CopyingSettings, full.settings)
         copies = replace(
-            from_values(CopyingSettings, full.settings),
-            induction_sequences=(1, 16),
+            settings,
+            # Both halves are drawn one after the other, so the first is to be as long as it was.
+            induction_sequences=(settings.induction_sequences[0], 16),
             documents=(1, 6),
             document_tokens=96,
         )
@@ -113,30 +135,8 @@ def _live(bridge: TransformerBridge, full: Result) -> dict[str, Interval]:
         return _intervals(preservation(bridge, settings=tokens))
     if full.experiment == "learned":
         return {}
-    conditions = full.tables["conditions"]
-    patched = conditions[conditions["family"] == "controls"].iloc[0]
-    samples = replace(
-        from_values(LoopsSettings, full.settings),
-        layers=(int(patched["layer"]),),
-        strengths=(float(patched["strength"]),),
-        modes=(str(patched["mode"]),),
-        prompts=8,
-        new_tokens=48,
-        search_prompts=1,
-        search_tokens=16,
-        temperatures=(),
-        penalties=(),
-        top_p=(),
-        min_p=(),
-        rule_temperatures=(),
-        passages=4,
-        rounds=2,
-        documents=4,
-        document_tokens=32,
-    )
-    found = loops(bridge, settings=samples).verdicts
-    # Repeated passages have a cell of their own in the full run.
-    return {f.question: f.verdict.interval for f in found if f.figure != "escape"}
+    samples = replace(from_values(LoopsSettings, full.settings), prompts=2 * _PROMPTS)
+    return loops_again(bridge, samples, full.tables)
 
 
 def _intervals(result: Result) -> dict[str, Interval]:

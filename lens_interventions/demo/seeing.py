@@ -1,6 +1,7 @@
 """The post's idea for sampling: let late layers see the token that really came next."""
 
 from ..behaviour import ending_loop
+from ..experiments.copying.sequences import continuation
 from ..generation import generate
 from ..intervention import NextTokenPatch
 from ..lens import logit_lens
@@ -17,12 +18,14 @@ _SHOWN_TOKENS = 8
 def seeing(readings: Readings) -> Section:
     """The plasma sentence and a looping continuation, clean and patched."""
     bridge = readings.bridge
-    layer = round(0.8 * int(bridge.cfg.n_layers))
+    n_layers = int(bridge.cfg.n_layers)
+    layer = min(round(0.8 * n_layers), n_layers - 1)
     patch = NextTokenPatch(layer=layer, strength=STRENGTH, scale="norm")
     tokens = bridge.to_tokens(PLASMA)
-    clean = logit_lens(bridge, tokens, next_token=PLASMA_WORD)
+    word = continuation(bridge, PLASMA, PLASMA_WORD)[0]
+    clean = logit_lens(bridge, tokens, next_token=word)
     with bridge.hooks(fwd_hooks=patch.fwd_hooks(bridge, tokens)):
-        patched = logit_lens(bridge, tokens, next_token=PLASMA_WORD)
+        patched = logit_lens(bridge, tokens, next_token=word)
     last = clean.points.index(FINAL)
     before, after = (float(read.next_log_prob[last, 0, -1].exp()) for read in (clean, patched))
     out = generate(bridge, LOOPING, [None, patch], max_new_tokens=LOOPING_TOKENS)
@@ -57,7 +60,7 @@ def seeing(readings: Readings) -> Section:
             "embedding of the next token, scaled to the residual's length, at every position "
             "whose next token is known: exactly what a sampler can do, the predicting position "
             "left alone. Two texts show what it does and prove nothing; the experiments measure "
-            "it over many, against controls.",
+            "it over many, against controls. Of a word of several tokens p is that of the first.",
             f"Greedy, without the patch: {texts[0]}",
             f"Greedy, with the patch: {texts[1]}",
         ),

@@ -87,7 +87,7 @@ def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirecto
     Raises `RunDirectoryError` if another process holds it, if it holds something else than this
     run (the message lists the settings that differ), or if a file in it is damaged.
     """
-    _require_ours(path)
+    require_run_directory(path)
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / _LOCK, timeout=0)
     try:
@@ -106,6 +106,21 @@ def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirecto
     finally:
         (path / _HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def require_run_directory(path: Path) -> None:
+    """Raise `RunDirectoryError` for a file, or a directory that holds something else than a run.
+
+    One that is empty or not there can become a run's.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunDirectoryError(f"{path} is a file: choose a directory")
+    foreign = [] if not path.exists() else [p.name for p in path.iterdir() if p.name[0] != "."]
+    if foreign and SETTINGS not in foreign:
+        raise RunDirectoryError(
+            f"{path} is not a run directory: it holds {', '.join(sorted(foreign)[:3])} and no "
+            f"{SETTINGS}; choose a new or empty directory"
+        )
 
 
 @contextmanager
@@ -160,18 +175,6 @@ def read_tables(path: Path) -> dict[str, pd.DataFrame]:
         for folder in folders
         if any(folder.glob("*.parquet"))
     }
-
-
-def _require_ours(path: Path) -> None:
-    """A directory with files in it must be a run's before anything is written there."""
-    if path.exists() and not path.is_dir():
-        raise RunDirectoryError(f"{path} is a file: choose a directory")
-    foreign = [] if not path.exists() else [p.name for p in path.iterdir() if p.name[0] != "."]
-    if foreign and SETTINGS not in foreign:
-        raise RunDirectoryError(
-            f"{path} is not a run directory: it holds {', '.join(sorted(foreign)[:3])} and no "
-            f"{SETTINGS}; choose a new or empty directory"
-        )
 
 
 def _agree(file: Path, header: Mapping[str, Any]) -> None:

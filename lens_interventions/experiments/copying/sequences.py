@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import materials
 from ...materials import Document, Template
 from ..settings import to_values
+from ..text_sources import read_documents
 from .settings import CopyingSettings
 
 SELECTION, REPORT = "selection", "report"
@@ -44,7 +44,11 @@ class TokenSequence:
 def induction_sequences(
     bridge: TransformerBridge, settings: CopyingSettings
 ) -> list[TokenSequence]:
-    """`[BOS] + A + A`, A being distinct tokens drawn from the vocabulary, none of them special."""
+    """`[BOS] + A + A`, A being distinct tokens drawn from the vocabulary, none of them special.
+
+    Special to the tokenizer, that is. Tokens that a vocabulary keeps in reserve and no text is
+    spelled with, such as Gemma's `<unused0>`, are drawn like any other.
+    """
     special = set() if bridge.tokenizer is None else set(bridge.tokenizer.all_special_ids)
     ordinary = np.array([i for i in range(int(bridge.cfg.d_vocab)) if i not in special])
     rng = np.random.default_rng([settings.seed, 1])
@@ -75,7 +79,7 @@ def template_sequences(bridge: TransformerBridge, settings: CopyingSettings) -> 
         half = SELECTION if frames.index(item.frame) % 2 == 0 else REPORT
         if item.word not in words[half]:
             continue
-        word = token_list(bridge, item.continuation)
+        word = continuation(bridge, item.prefix, item.continuation)
         pieces = "single" if len(word) == 1 else "several"
         tokens = (*beginning(bridge), *token_list(bridge, item.prefix), *word)
         tags = f"{item.frequency} {item.distance} {pieces}"
@@ -110,20 +114,6 @@ def text_sequences(
     return sequences
 
 
-def read_documents(source: str) -> Sequence[Document]:
-    """The documents that one entry of `CopyingSettings.texts` names."""
-    if source == "python_reference":
-        return materials.python_reference()
-    if source == "prose":
-        return materials.prose()
-    if source.startswith("dataset:"):
-        name, column, *split = source.removeprefix("dataset:").split(":")
-        texts = materials.dataset_column(name, column, split=split[0] if split else "train")
-    else:
-        texts = materials.read_texts(Path(source))
-    return [Document(str(number), text, "") for number, text in enumerate(texts)]
-
-
 def beginning(bridge: TransformerBridge) -> tuple[int, ...]:
     """The BOS token, or nothing where the tokenizer has none."""
     bos = None if bridge.tokenizer is None else bridge.tokenizer.bos_token_id
@@ -134,6 +124,18 @@ def token_list(bridge: TransformerBridge, text: str) -> list[int]:
     """The ids of a text, without a BOS."""
     ids = bridge.to_tokens(text, prepend_bos=False, truncate=False, move_to_device=False)
     return [int(i) for i in ids[0]]
+
+
+def continuation(bridge: TransformerBridge, prefix: str, text: str) -> list[int]:
+    """The ids of a text that goes on from a prefix: what it adds to the prefix's.
+
+    Alone it may be spelled otherwise: SentencePiece puts a space before any text, so that " word"
+    becomes a space and a word. Its own ids where the two grow together at their seam.
+    """
+    before, whole = token_list(bridge, prefix), token_list(bridge, prefix + text)
+    if whole[: len(before)] == before:
+        return whole[len(before) :]
+    return token_list(bridge, text)
 
 
 def _some_words(items: Sequence[Template], n: int) -> set[str]:

@@ -42,13 +42,16 @@ def learned(
     - `model`, `out`, `executor`, `progress`: as in `run`.
     - `preset`: "quick" or "full", unless `settings` are given.
 
-    Raises what `run` raises, `ValueError` for an unknown preset or settings that leave a half of
-    the material without sequences or the corpus without text, and `NotImplementedError` for a model
+    Raises what `run` raises, `ValueError` for an unknown preset, layers or ranks that the model has
+    not, or settings that leave a half of the material without sequences or the corpus without text,
+    and `NotImplementedError` for a model
     that the two streams do not fit.
     """
+    cfg = ModelSource(model).bridge().cfg
+    n_layers, d_model = int(cfg.n_layers), int(cfg.d_model)
     if settings is None:
-        n_layers = int(ModelSource(model).bridge().cfg.n_layers)
-        settings = LearnedSettings.preset(preset, n_layers)
+        settings = LearnedSettings.preset(preset, n_layers, d_model)
+    settings.require_fit(n_layers, d_model)
     try:
         return run(
             Experiment("learned", settings, stages_of(settings), analyse),

@@ -26,6 +26,7 @@ from .reading import (
     matched_positions,
     participation,
     position_kinds,
+    principal_axes,
     singular_directions,
     subspace_share,
     token_cosines,
@@ -55,12 +56,11 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
     matrix = learned_map(learned, layer)
     every = singular_directions(matrix, len(matrix)).values
     found = singular_directions(matrix, n)
-    table = _table(bridge, learned)
+    scores = _table(bridge, learned).double() @ found.inputs.T
     read = readout(bridge)
     rows = []
     for index in range(len(found.values)):
         for sign in (1, -1):
-            scores = table.double() @ (sign * found.inputs[index])
             logits = read(sign * found.outputs[index])
             rows.append(
                 {
@@ -69,7 +69,7 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
                     "value": float(found.values[index]),
                     "share": _share(every, index),
                     "sign": sign,
-                    "reads": _tokens(bridge, scores),
+                    "reads": _tokens(bridge, sign * scores[:, index]),
                     "writes": _tokens(bridge, logits),
                 }
             )
@@ -83,11 +83,9 @@ def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.Dat
     d_model = len(matrix)
     rank = min(int(write["rank"]) or d_model, d_model)
     found = singular_directions(matrix, n)
-    table = _table(bridge, learned).double()
-    unembedding = readout(bridge).weight.double()
-    written = table @ matrix
-    to_own_u, to_other_u = token_cosines(written, unembedding)
-    to_own_e, to_other_e = token_cosines(written, embedding(bridge).weight.double())
+    table, unembedding = _table(bridge, learned), readout(bridge).weight
+    to_own_u, to_other_u = token_cosines(table, matrix, unembedding)
+    to_own_e, to_other_e = token_cosines(table, matrix, embedding(bridge).weight)
     values = [
         ("size of the map", float(matrix.norm()), 0.0),
         ("directions that share the work", participation(_values(matrix)), float(rank)),
@@ -223,14 +221,18 @@ def _subspaces(
     found: SingularDirections, table: Tensor, unembedding: Tensor, n: int
 ) -> list[tuple[str, float, float]]:
     d_model = found.inputs.shape[1]
+    axes = {
+        "the embedding": principal_axes(table, n),
+        "the unembedding": principal_axes(unembedding, n),
+    }
     return [
         (
             f"share of the {side} in the first {n} principal axes of {name}",
-            subspace_share(directions, rows, n),
+            subspace_share(directions, of_rows),
             n / d_model,
         )
         for side, directions in (("inputs", found.inputs), ("outputs", found.outputs))
-        for name, rows in (("the embedding", table), ("the unembedding", unembedding))
+        for name, of_rows in axes.items()
     ]
 
 

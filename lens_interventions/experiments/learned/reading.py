@@ -15,6 +15,9 @@ from ...learned_write import LearnedWrite
 KINDS = ("first", "itself", "earlier occurrence", "after one", "before one", "other")
 """Kinds of positions that the last one of a text may attend to, see `position_kinds`."""
 
+# Of a vocabulary, that are held in float64 at a time.
+_ROWS = 8192
+
 
 @dataclass(frozen=True)
 class SingularDirections:
@@ -68,30 +71,43 @@ def identity_cosine(matrix: Float[Tensor, "d_model d_model"]) -> float:
 
 
 def token_cosines(
-    written: Float[Tensor, "token d_model"], vectors: Float[Tensor, "token d_model"]
+    embeddings: Float[Tensor, "token d_model"],
+    matrix: Float[Tensor, "d_model d_model"],
+    vectors: Float[Tensor, "token d_model"],
 ) -> tuple[float, float]:
     """Mean cosine of what is written for a token to its own vector, and to another token's.
 
     The mean over tokens is taken off both first: what all tokens have in common tells none from
     another. A row of zeros counts as 0.
     """
-    one, other = (
-        torch.nn.functional.normalize(rows - rows.mean(0), dim=-1) for rows in (written, vectors)
-    )
-    own = (one * other).sum(-1).mean()
-    return float(own), float((one * other.roll(1, 0)).sum(-1).mean())
+    mean_embedding, mean_vector = _mean(embeddings), _mean(vectors)
+    own = other = 0.0
+    for rows in torch.arange(len(vectors), device=vectors.device).split(_ROWS):
+        written = _unit((embeddings[rows].double() - mean_embedding) @ matrix)
+        own += float((written * _unit(vectors[rows].double() - mean_vector)).sum())
+        # The first row's other token is the last.
+        other += float((written * _unit(vectors[rows - 1].double() - mean_vector)).sum())
+    return own / len(vectors), other / len(vectors)
+
+
+def principal_axes(rows: Float[Tensor, "token d_model"], n: int) -> Float[Tensor, "d_model axis"]:
+    """The first `n` principal axes of the rows, as unit columns, the last one first."""
+    mean = _mean(rows)
+    products = torch.zeros(len(mean), len(mean), dtype=mean.dtype, device=mean.device)
+    for part in rows.split(_ROWS):
+        centred = part.double() - mean
+        products += centred.T @ centred
+    return torch.linalg.eigh(products).eigenvectors[:, -n:]
 
 
 def subspace_share(
-    directions: Float[Tensor, "direction d_model"], rows: Float[Tensor, "token d_model"], n: int
+    directions: Float[Tensor, "direction d_model"], axes: Float[Tensor, "d_model axis"]
 ) -> float:
-    """How much of some unit vectors lies in the span of the first `n` principal axes of the rows.
+    """How much of some unit vectors lies in the span of some axes, which are orthonormal.
 
-    The mean of squared lengths of the projections, 0 to 1; `n / d_model` by chance.
+    The mean of squared lengths of the projections, 0 to 1; `n / d_model` by chance for n axes.
     """
-    centred = rows - rows.mean(0)
-    _, axes = torch.linalg.eigh(centred.T @ centred)
-    return float((directions @ axes[:, -n:]).square().sum(-1).mean())
+    return float((directions @ axes).square().sum(-1).mean())
 
 
 def position_kinds(tokens: Int[Tensor, " pos"]) -> list[str]:
@@ -138,3 +154,11 @@ def matched_positions(tokens: Int[Tensor, " pos"]) -> list[int]:
     back = pair_distance(tokens[None])[0]
     here = torch.arange(len(tokens), device=tokens.device)
     return sorted(set((here - back)[back > 0].tolist()))
+
+
+def _mean(rows: Float[Tensor, "token d_model"]) -> Float[Tensor, " d_model"]:
+    return rows.mean(0, dtype=torch.float64)
+
+
+def _unit(rows: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+    return torch.nn.functional.normalize(rows, dim=-1)

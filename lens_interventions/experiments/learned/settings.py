@@ -83,11 +83,13 @@ class LearnedSettings:
                 f"patience is {self.options.patience}: trainings that are compared make the same "
                 "steps, so it must be None"
             )
-        if self.read_sequences < 1 or self.directions < 1:
-            raise ValueError(
-                "read_sequences and directions must be at least 1, got "
-                f"{self.read_sequences} and {self.directions}"
-            )
+        for least, names in (
+            (2, ("sampled_prompts",)),
+            (1, ("sampled_copies", "sampled_tokens", "read_sequences", "directions")),
+        ):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         unknown = sorted(set(self.sweep_controls) - set(CONTROLS))
         if unknown or not self.sweep_controls:
             raise ValueError(
@@ -101,14 +103,27 @@ class LearnedSettings:
                 "the seeds of the main comparison, give them fewer"
             )
 
+    def require_fit(self, n_layers: int, d_model: int) -> None:
+        """Raise `ValueError` for a layer or rank that a model of this depth and width has not."""
+        layers = [i for i in (self.layer, *self.sweep_layers) if not 0 <= i < n_layers]
+        if layers:
+            raise ValueError(f"there is no layer {layers[0]}: the model has {n_layers}, from 0 on")
+        ranks = [r for r in (self.rank, *self.sweep_ranks) if r is not None]
+        beyond = [rank for rank in ranks if not 1 <= rank <= d_model]
+        if beyond:
+            raise ValueError(
+                f"there is no map of rank {beyond[0]}: ranks go from 1 to the model's width, "
+                f"{d_model}"
+            )
+
     @property
     def resampling(self) -> Resampling:
         """Of the intervals and p-values."""
         return self.material.resampling
 
     @classmethod
-    def preset(cls, name: Preset, n_layers: int) -> "LearnedSettings":
-        """Settings for a model of `n_layers` layers.
+    def preset(cls, name: Preset, n_layers: int, d_model: int | None = None) -> "LearnedSettings":
+        """Settings for a model of `n_layers` layers, with ranks that fit a width of `d_model`.
 
         The layer is the one at 0.73 of the depth. "quick" has no sweeps. On the default model and
         two cores "quick" takes about 4 minutes and "full", on a busy machine, 1 h 45 min.
@@ -116,14 +131,14 @@ class LearnedSettings:
         Raises `ValueError` for another name.
         """
         layer = min(round(0.73 * n_layers), n_layers - 1)
-        if name == "full":
-            return cls(layer=layer).with_sweeps(n_layers)
-        if name != "quick":
+        if name not in ("quick", "full"):
             raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")
-        full = cls(layer=layer)
+        rank = 64 if name == "full" else 16
+        full = cls(layer=layer, rank=rank if d_model is None else min(rank, d_model))
+        if name == "full":
+            return full.with_sweeps(n_layers, d_model)
         return replace(
             full,
-            rank=16,
             seeds=(0,),
             steps=10,
             options=replace(
@@ -142,14 +157,17 @@ class LearnedSettings:
             read_sequences=1,
         )
 
-    def with_sweeps(self, n_layers: int) -> "LearnedSettings":
-        """The same with a coarse sweep over layers, and one over ranks at the best of them."""
+    def with_sweeps(self, n_layers: int, d_model: int | None = None) -> "LearnedSettings":
+        """The same with a coarse sweep over layers, and one over ranks at the best of them.
+
+        Ranks beyond a width of `d_model` are left out.
+        """
         layers = {
             min(round(part * n_layers), n_layers - 1) for part in (0.4, 0.6, 0.73, 0.83, 0.93)
         }
         return replace(
             self,
             sweep_layers=tuple(sorted(layers)),
-            sweep_ranks=(4, 16, 64, 256),
+            sweep_ranks=tuple(r for r in (4, 16, 64, 256) if d_model is None or r <= d_model),
             sweep_steps=max(self.steps // 3, 1),
         )

@@ -12,11 +12,11 @@ from ..copying.sequences import (
     TokenSequence,
     beginning,
     induction_sequences,
-    read_documents,
     template_sequences,
     text_sequences,
     token_list,
 )
+from ..text_sources import read_documents
 from .settings import LearnedSettings
 
 PYTHON_CODE = "python_code"

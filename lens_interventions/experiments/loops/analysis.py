@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
+
 from ...intervals import Interval, share_difference_interval
 from ...verdicts import verdict
 from ..conditions import NO_PATCH, Arm, Cell
-from ..contrasts import Measure, Totals, contrast, totals_of
+from ..contrasts import Measure, Resampling, Totals, contrast, totals_of
 from ..copying.sequences import REPORT, SELECTION
 from ..results import Analysis, Finding, Tables
 from .choice import (
@@ -23,6 +25,9 @@ from .rules import GREEDY
 from .settings import LoopsSettings
 from .tables import condition_table, escape_table, grid_table, noticing_table, survival_table
 from .texts import shown_samples
+
+LOOPS_QUESTION = "Does seeing the true token help greedy decoding to stay out of loops?"
+REPETITION_QUESTION = "Does seeing the true token help greedy decoding to repeat itself less?"
 
 
 def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
@@ -62,7 +67,7 @@ class Choice:
     def of(cls, rows: Tables, settings: LoopsSettings) -> "Choice":
         """The choice, from rows of the selection half alone."""
         cell, round_at = loops_cell(rows, settings), round_cell(rows, settings)
-        greedy = _greedy(rows, LOOPED, SELECTION)
+        greedy = _greedy(rows["samples"], LOOPED, SELECTION)
         again = again_totals(rows, SELECTION)
         return cls(
             cell,
@@ -79,42 +84,45 @@ _CHOSEN = (
 )
 
 
-def _share_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
-    greedy = _greedy(rows, LOOPED, REPORT)
-    true = Arm.at(chosen.cell)
-    interval = share_difference_interval(
-        greedy.of(true) > 0, greedy.of(chosen.control) > 0, level=settings.resampling.level
+def loops_interval(
+    samples: pd.DataFrame, true: Arm, control: Arm, resampling: Resampling
+) -> Interval:
+    """The share of the report half's greedy samples that end in a loop, true minus control."""
+    looped = _greedy(samples, LOOPED, REPORT)
+    return share_difference_interval(
+        looped.of(true) > 0, looped.of(control) > 0, level=resampling.level
     )
+
+
+def repetition_interval(
+    samples: pd.DataFrame, true: Arm, control: Arm, resampling: Resampling
+) -> Interval:
+    """rep-4 of the report half's greedy samples, true minus control."""
+    return contrast(_greedy(samples, REP, REPORT), true, control, resampling).interval
+
+
+def _share_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
+    greedy = _greedy(rows["samples"], LOOPED, REPORT)
+    true = Arm.at(chosen.cell)
+    interval = loops_interval(rows["samples"], true, chosen.control, settings.resampling)
     method = (
         f"Share of {interval.n} prompts whose greedy continuation, up to {settings.new_tokens} "
         f"tokens, ends in an exact loop, paired by prompt: {_means(greedy, true, chosen.control)}."
         + _how_chosen(rows, chosen.cell, chosen.control, "prompts", settings)
     )
-    return _finding(
-        "Does seeing the true token help greedy decoding to stay out of loops?",
-        interval,
-        method,
-        "loop_share",
-        settings,
-    )
+    return _finding(LOOPS_QUESTION, interval, method, "loop_share", settings)
 
 
 def _rep_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
-    greedy = _greedy(rows, REP, REPORT)
+    greedy = _greedy(rows["samples"], REP, REPORT)
     true = Arm.at(chosen.cell)
-    interval = contrast(greedy, true, chosen.control, settings.resampling).interval
+    interval = repetition_interval(rows["samples"], true, chosen.control, settings.resampling)
     method = (
         f"rep-4, the share of 4-grams that repeat another of the same sample, of the same "
         f"{interval.n} samples: {_means(greedy, true, chosen.control)}. Prompts are resampled."
         + _how_chosen(rows, chosen.cell, chosen.control, "prompts", settings)
     )
-    return _finding(
-        "Does seeing the true token help greedy decoding to repeat itself less?",
-        interval,
-        method,
-        "frontier",
-        settings,
-    )
+    return _finding(REPETITION_QUESTION, interval, method, "frontier", settings)
 
 
 def _escape_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
@@ -154,8 +162,7 @@ def _means(totals: Totals, true: Arm, control: Arm) -> str:
     return ", ".join(f"{name} {totals.mean(arm):.3g}" for name, arm in named)
 
 
-def _greedy(rows: Tables, measure: str, half: str) -> Totals:
-    samples = rows["samples"]
+def _greedy(samples: pd.DataFrame, measure: str, half: str) -> Totals:
     greedy = sample_totals(samples[samples["rule"] == str(GREEDY)])
     return totals_of(greedy, Measure(measure), half)
 

@@ -15,7 +15,6 @@ from ..results import Figures, Tables
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_CHANGE = ("loss_change", "loss_change_low", "loss_change_high")
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
 
 

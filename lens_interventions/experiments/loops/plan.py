@@ -65,7 +65,7 @@ def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> 
         if strength != cell.strength
     ]
     everything = [*prompts[SELECTION], *prompts[REPORT]]
-    temperatures = [Rule(sample=True, temperature=value) for value in settings.temperatures]
+    temperatures = settings.sampled()
     sampled = [
         *((arm, rule) for rule in temperatures for arm in (NO_PATCH, Arm.at(cell))),
         *((NO_PATCH, rule) for rule in settings.rules()),

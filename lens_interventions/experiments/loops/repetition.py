@@ -1,22 +1,20 @@
 """Units: passages that are said again and again, scored round by round and layer by layer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens import logit_lens
 from ...points import select_points
-from ...teacher_forcing import teacher_forced_logits
 from ..conditions import Arm, PatchSettings
+from ..readings import read_log_probs
 from ..settings import from_values
 
-AGAIN, AGAIN_GREEDILY, ROUND_LOSS = "again", "again-greedily", "round-loss"
+AGAIN = "again"
 
 
 def measure_rounds(
@@ -27,10 +25,8 @@ def measure_rounds(
 ) -> pd.DataFrame:
     """How likely each arm is to go round once more, after k = 1, 2, ... rounds of a passage.
 
-    For every arm, passage and k three rows. "again": the probability that free running at
-    temperature 1 says the passage exactly once more, the product of the probabilities of its
-    tokens. "again-greedily": 1 if greedy decoding does, each token of the round being the likeliest
-    after those before. "round-loss": summed loss of the round, over as many tokens.
+    For every arm, passage and k a row "again": the probability that free running at temperature 1
+    says the passage exactly once more, the product of the probabilities of its tokens.
 
     One teacher-forced pass gives all k at once: what the patch writes while a text is sampled is
     what it writes when the same text is given.
@@ -40,36 +36,23 @@ def measure_rounds(
     rows = []
     for passage in passages:
         start, said, rounds = passage["start"], passage["said"], passage["rounds"]
-        text = torch.tensor([[*start, *said * rounds]])
-        logits = teacher_forced_logits(
-            bridge,
-            text,
-            [settings.patch(arm, text.shape[1]) for arm in conditions],
-            text_seeds=torch.tensor([passage["number"]]),
-        )[:, 0, :-1]
-        for arm, arm_logits in zip(conditions, logits, strict=True):
-            log_probs, is_top = _of_text(arm_logits, text[0, 1:].to(arm_logits.device))
+        text = [*start, *said * rounds]
+        read = read_log_probs(bridge, [text], conditions, settings, [passage["number"]])[:, 0]
+        for arm, log_probs in zip(conditions, read, strict=True):
             for k in range(1, rounds):
-                here = slice(len(start) + k * len(said) - 1, len(start) + (k + 1) * len(said) - 1)
-                log_prob = float(log_probs[here].sum())
-                values = {
-                    AGAIN: (float(np.exp(log_prob)), 1),
-                    AGAIN_GREEDILY: (float(is_top[here].all()), 1),
-                    ROUND_LOSS: (-log_prob, len(said)),
-                }
-                rows += [
+                first = len(start) + k * len(said) - 1
+                rows.append(
                     {
                         "half": passage["half"],
                         "sequence": passage["number"],
                         "cluster": str(passage["number"]),
                         **arm.columns(),
-                        "measure": measure,
+                        "measure": AGAIN,
                         "category": f"k-{k}",
-                        "total": total,
-                        "count": count,
+                        "total": math.exp(log_probs[first : first + len(said)].sum()),
+                        "count": 1,
                     }
-                    for measure, (total, count) in values.items()
-                ]
+                )
     return pd.DataFrame(rows)
 
 
@@ -103,12 +86,3 @@ def measure_noticing(
                 for place, (label, row) in enumerate(zip(read.points, here, strict=True))
             ]
     return pd.DataFrame(rows)
-
-
-def _of_text(
-    logits: Float[Tensor, "pos d_vocab"], following: Tensor
-) -> tuple[Float[Tensor, " pos"], Tensor]:
-    """Log-probability of each next token, and whether it is the likeliest."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    own = logits.gather(-1, following[:, None])[:, 0]
-    return (own - logits.logsumexp(-1)).double(), logits.argmax(-1) == following

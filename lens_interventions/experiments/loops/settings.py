@@ -5,7 +5,7 @@ from typing import Literal
 
 from ..conditions import PatchSettings, spread_layers
 from ..contrasts import Resampling
-from .rules import Rule
+from .rules import GREEDY, Rule
 
 Preset = Literal["quick", "full"]
 
@@ -14,8 +14,8 @@ Preset = Literal["quick", "full"]
 class LoopsSettings:
     """Settings of the loops experiment; `LoopsSettings.preset` makes them.
 
-    Prompts, passages and documents are shared out evenly between a half that selects the cell of
-    the patch and the best control, and a half that reports.
+    Prompts, passages and documents are shared out by register, as evenly as their numbers allow,
+    between a half that selects the cell of the patch and the best control, and a half that reports.
 
     Attributes:
         layers, strengths, modes: the grid.
@@ -62,6 +62,25 @@ class LoopsSettings:
     resampling: Resampling = field(default_factory=Resampling)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not (self.layers and self.strengths and self.modes):
+            raise ValueError("give at least one layer, strength and mode")
+        for least, names in (
+            (2, ("prompts", "passages", "documents", "rounds", "document_tokens")),
+            (1, ("search_prompts", "search_tokens", "new_tokens", "shown")),
+        ):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        # Rows are told apart by the names of their rules.
+        rules = [*map(str, (GREEDY, *self.sampled(), *self.rules()))]
+        twice = sorted({name for name in rules if rules.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"two arms would be the same, {', '.join(twice)}: leave out one, or values at "
+                "which a rule does nothing"
+            )
+
     @classmethod
     def preset(cls, name: Preset, n_layers: int) -> "LoopsSettings":
         """Settings for a model of `n_layers` layers.
@@ -92,6 +111,10 @@ class LoopsSettings:
         if name == "full":
             return cls(layers=spread_layers(n_layers, 4), strengths=(0.03, 0.1, 0.3))
         raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")
+
+    def sampled(self) -> list[Rule]:
+        """The sampling rules with the patch and without: `temperatures`."""
+        return [Rule(sample=True, temperature=value) for value in self.temperatures]
 
     def rules(self) -> list[Rule]:
         """The sampling rules without a patch, apart from greedy and `temperatures`."""

@@ -46,8 +46,11 @@ class TokenRows:
 
 
 def later(labels: tuple[str, ...]) -> Int[np.ndarray, " later"]:
-    """Indices of the points in the upper half, the last, which is the output, left out."""
-    return np.arange(len(labels) // 2, len(labels) - 1)
+    """Indices of the points in the upper half, the last, which is the output, left out.
+
+    Of the two points of a single layer the first.
+    """
+    return np.arange(min(len(labels) // 2, len(labels) - 2), len(labels) - 1)
 
 
 def token_rows(rows: pd.DataFrame, counts: pd.DataFrame) -> TokenRows:

@@ -1,7 +1,7 @@
 """What is read in a run: documents, counts of their tokens, templates."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,11 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
-from ...materials import Template
-from ..copying.sequences import beginning, read_documents, token_list
+from ...materials import Document, Template
+from ..copying.sequences import beginning, continuation, token_list
 from ..results import Tables
+from ..settings import digest
+from ..text_sources import read_documents
 from ..units import Unit
 from .reading import measure_templates, measure_tokens
 from .settings import PreservationSettings
@@ -20,12 +22,22 @@ from .settings import PreservationSettings
 def plan(
     bridge: TransformerBridge, settings: PreservationSettings, _rows: Tables
 ) -> Sequence[Unit]:
-    """All units of the experiment."""
-    documents = chosen_documents(bridge, settings)
+    """All units of the experiment.
+
+    Raises `ValueError` if no template can be used.
+    """
+    texts = {source: read_documents(source) for source in settings.texts}
+    documents = chosen_documents(bridge, settings, texts)
     items = template_items(bridge, settings)
+    if not items:
+        raise ValueError(
+            f"with template_words={settings.template_words} and this model's tokenizer no template "
+            "has its word in the same tokens where it stands first and where it is due again: "
+            "give more words, or another model"
+        )
     counts = [
-        Unit("counts", f"{number:02d}", count_tokens, {"source": source})
-        for number, source in enumerate(settings.texts)
+        Unit("counts", f"{number:02d}", count_tokens, {"source": source, "text": text_digest(text)})
+        for number, (source, text) in enumerate(texts.items())
     ]
     readings = [
         Unit(
@@ -48,25 +60,40 @@ def plan(
     return [*counts, *readings, *templates]
 
 
-def count_tokens(bridge: TransformerBridge, source: str) -> pd.DataFrame:
-    """How often each token occurs in each document of a source, whole documents."""
+def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFrame:
+    """How often each token occurs in each document of a source, whole documents.
+
+    Raises `ValueError` where the source has another text than that of the digest `text`.
+    """
+    documents = read_documents(source)
+    if text_digest(documents) != text:
+        raise ValueError(
+            f"{source} is another text here and now than where and when the run was planned: give "
+            "every worker the same files and the same Python, and leave them as they are meanwhile"
+        )
     rows = [
         (f"{source}: {document.title}", token, count)
-        for document in read_documents(source)
+        for document in documents
         for token, count in sorted(Counter(token_list(bridge, document.text)).items())
     ]
     found = pd.DataFrame(rows, columns=["document", "token", "count"])
     return found.assign(d_vocab=int(bridge.cfg.d_vocab))
 
 
+def text_digest(documents: Sequence[Document]) -> str:
+    """Tells one text of a source from another: a file may change while a run is unfinished."""
+    return digest([[document.title, document.text] for document in documents])
+
+
 def chosen_documents(
-    bridge: TransformerBridge, settings: PreservationSettings
+    bridge: TransformerBridge,
+    settings: PreservationSettings,
+    texts: Mapping[str, Sequence[Document]],
 ) -> list[dict[str, Any]]:
     """The beginnings of documents drawn from each source, a BOS in front."""
     rng = np.random.default_rng([settings.seed, 3])
     found = []
-    for source in settings.texts:
-        documents = read_documents(source)
+    for source, documents in texts.items():
         for index in rng.permutation(len(documents))[: settings.documents]:
             body = token_list(bridge, documents[index].text)[: settings.document_tokens - 1]
             tokens = [*beginning(bridge), *body]
@@ -87,7 +114,7 @@ def template_items(
     for number, item in enumerate(materials.templates()):
         if not _wanted(item, settings.template_words):
             continue
-        word = token_list(bridge, item.continuation)
+        word = continuation(bridge, item.prefix, item.continuation)
         prefix = [*start, *token_list(bridge, item.prefix)]
         at = item.prefix.index(item.continuation) if item.continuation in item.prefix else 0
         n_before = len(start) + (len(token_list(bridge, item.prefix[:at])) if at else 0)

@@ -1,0 +1,47 @@
+"""Texts by name: what a name stands for, how much is read, and names that say nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from lens_interventions import materials
+from lens_interventions.experiments import text_sources
+from lens_interventions.experiments.text_sources import read_documents
+
+
+def test_own_texts_and_files_are_read_whole(tmp_path: Path) -> None:
+    assert read_documents("prose") == materials.prose()
+    assert read_documents("python_reference") == materials.python_reference()
+    file = tmp_path / "texts.txt"
+    file.write_text("one\n\ntwo")
+    found = [(document.title, document.text) for document in read_documents(str(file))]
+    assert found == [("0", "one"), ("1", "two")]
+
+
+@pytest.mark.parametrize(("split", "wanted"), [("", "train"), (":test", "test")])
+def test_of_a_data_set_the_beginning_is_read(
+    monkeypatch: pytest.MonkeyPatch, split: str, wanted: str
+) -> None:
+    asked = []
+
+    def column(*arguments: str, **options: object) -> list[str]:
+        asked.append((arguments, options))
+        return ["a text"]
+
+    monkeypatch.setattr(materials, "dataset_column", column)
+    (document,) = read_documents(f"dataset:owner/name:body{split}")
+    assert document.text == "a text"
+    limit = text_sources.DOCUMENTS
+    assert asked == [(("owner/name", "body"), {"split": wanted, "limit": limit})]
+    assert 0 < limit <= 10_000
+
+
+@pytest.mark.parametrize("source", ["dataset:wiki", "dataset:", "dataset:a::b", "dataset:a:b:c:d"])
+def test_a_data_set_without_a_column_is_refused(source: str) -> None:
+    with pytest.raises(ValueError, match="names no column of a data set: expected dataset:NAME"):
+        read_documents(source)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no\.txt: give a file, python_reference, prose"):
+        read_documents(str(tmp_path / "no.txt"))
