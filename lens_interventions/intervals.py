@@ -43,6 +43,10 @@ class Interval:
     method: str
     n: int
 
+    def columns(self) -> dict[str, float]:
+        """What a row of a table says of it: estimate, low, high and n."""
+        return {"estimate": self.estimate, "low": self.low, "high": self.high, "n": self.n}
+
     def __str__(self) -> str:
         if self.method == "none":
             return f"{self.estimate:.3g} (no interval, n = {self.n})"

@@ -26,16 +26,19 @@ class Verdict:
     lower_is_better: bool
     units: str = ""
 
-    def __str__(self) -> str:
-        units = f" {self.units}" if self.units else ""
-        margin = f"{self.smallest_effect:g}{units}"
-        found = {
+    @property
+    def words(self) -> str:
+        """The outcome with the size of effect that it is about."""
+        margin = f"{self.smallest_effect:g} {self.units}".strip()
+        return {
             "helps": "helps",
             "hurts": "hurts",
             "no effect": f"no effect larger than {margin}",
-            "undecided": f"undecided: cannot tell none from one of {margin} or more",
+            "undecided": f"undecided: cannot tell no effect from one of {margin} or more",
         }[self.outcome]
-        return f"{found}: {self.interval}{units and ',' + units}"
+
+    def __str__(self) -> str:
+        return f"{self.words}: {self.interval}" + (f", {self.units}" if self.units else "")
 
 
 def verdict(

@@ -193,3 +193,15 @@ def test_mistakes_are_named_in_a_line(run, arguments, message, status):
     assert code == status
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_text_of_one_token_has_nothing_to_score(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_bridge("llama").cfg, "default_prepend_bos", False)
+    file = tmp_path / "short.txt"
+    file.write_text("x")
+    status, out, err = run(
+        *("score", "--file", file, "--layer", 1, "--strength", 0.5, "--context", 12)
+    )
+    assert status == 1, err
+    assert out == ""
+    assert "short.txt holds no text of two tokens" in err

@@ -32,6 +32,7 @@ from lens_interventions.experiments.loops.cost import (
 from lens_interventions.experiments.loops.plan import prompt_items
 from lens_interventions.experiments.loops.repetition import measure_noticing, measure_rounds
 from lens_interventions.experiments.loops.sampling import measure_samples
+from lens_interventions.intervals import mean_interval
 from tests.exact import float64_softmax
 from tests.tiny import D_VOCAB, tiny_bridge
 
@@ -310,10 +311,22 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
     assert len(figures["frontier"].data) == 2 * report["family"].nunique()
 
 
+def test_intervals_of_conditions_take_the_resamples_of_the_settings(finished: Path) -> None:
+    rows = read_tables(finished)
+    conditions = analyse(SETTINGS, rows).tables["conditions"]
+    of_rule = conditions[conditions["condition"] == "no patch, temperature 0.7"]
+    (row,) = of_rule[of_rule["prompts"] == "report"].to_dict("records")
+    samples = rows["samples"].query("source == 'none' and half == 'report'")
+    rep_4 = samples[samples["rule"] == row["rule"]]["rep_4"].fillna(0).to_numpy()
+    expected = mean_interval(rep_4, rng=np.random.default_rng(0), n_resamples=199)
+    assert (row["rep_4_low"], row["rep_4_high"]) == (expected.low, expected.high)
+
+
 def test_rows_give_the_same_analysis_again(finished: Path) -> None:
-    rows = {
-        name: table.sample(frac=1, random_state=0) for name, table in read_tables(finished).items()
-    }
+    kept_rows = read_tables(finished)
+    rows = {name: table.sample(frac=1, random_state=0) for name, table in kept_rows.items()}
+    # Resamples are drawn by the place of a prompt among the others of its condition.
+    rows["samples"] = kept_rows["samples"].sort_values(["source", "rule"], kind="stable")
     again = analyse(SETTINGS, rows)
     kept = load_result(finished)
     assert_frame_equal(again.tables["conditions"], kept.to_dataframe())

@@ -58,15 +58,15 @@ def generate(
 ) -> None:
     """Continue a prompt with each known next token patched into a layer; loops are marked."""
     patch = patch_from(
-        layer,
-        strength,
-        mode,
-        source,
-        scale,
-        embedding,
-        window,
-        gate,
-        lens,
+        layer=layer,
+        strength=strength,
+        mode=mode,
+        source=source,
+        scale=scale,
+        embedding=embedding,
+        window=window,
+        gate=gate,
+        lens=lens,
         seed=seed,
         positions="generated" if only_generated else "all",
     )

@@ -47,6 +47,7 @@ Gate = Annotated[
 
 
 def patch_from(
+    *,
     layer: list[int],
     strength: float,
     mode: str,

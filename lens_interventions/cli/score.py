@@ -60,11 +60,22 @@ def score(
     from ..materials import read_texts
 
     patch = patch_from(
-        layer, strength, mode, source, scale, embedding, window, gate, lens, seed=seed
+        layer=layer,
+        strength=strength,
+        mode=mode,
+        source=source,
+        scale=scale,
+        embedding=embedding,
+        window=window,
+        gate=gate,
+        lens=lens,
+        seed=seed,
     )
     documents = read_texts(file, whole=True)
     bridge = load(model, device)
     pieces, document = _pieces(bridge, documents, context)
+    if not pieces:
+        raise ValueError(f"{file} holds no text of two tokens, so there is nothing to predict")
     losses, counts = _losses(bridge, pieces, patch)
     if len(documents) > 1:
         import numpy as np

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from ..intervals import Interval, holm, mean_interval, mean_intervals, sign_flip_p_values
 from .conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm, Cell
@@ -51,6 +51,26 @@ class Resampling:
     def rng(self) -> np.random.Generator:
         """A new generator."""
         return np.random.default_rng(self.seed)
+
+    def interval(
+        self, totals: Real[np.ndarray, " seq"], counts: Real[np.ndarray, " seq"] | None = None
+    ) -> Interval:
+        """As `intervals.mean_interval`."""
+        return mean_interval(
+            totals, counts, rng=self.rng(), level=self.level, n_resamples=self.n_resamples
+        )
+
+    def intervals(
+        self, totals: Real[np.ndarray, "cell seq"], counts: Real[np.ndarray, " seq"]
+    ) -> list[Interval]:
+        """As `intervals.mean_intervals`, all cells having the same counts."""
+        return mean_intervals(
+            totals,
+            np.broadcast_to(counts, totals.shape),
+            rng=self.rng(),
+            level=self.level,
+            n_resamples=self.n_resamples,
+        )
 
 
 @dataclass(frozen=True)
@@ -133,13 +153,7 @@ def row_interval(row: Mapping[Any, Any]) -> Interval:
 def contrast(totals: Totals, arm: Arm, reference: Arm, resampling: Resampling) -> Contrast:
     """`arm` minus `reference`."""
     difference = totals.of(arm) - totals.of(reference)
-    interval = mean_interval(
-        difference,
-        totals.counts,
-        rng=resampling.rng(),
-        level=resampling.level,
-        n_resamples=resampling.n_resamples,
-    )
+    interval = resampling.interval(difference, totals.counts)
     return Contrast(interval, float(_p_values(difference[None], totals.counts, resampling)[0]))
 
 
@@ -150,28 +164,13 @@ def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
     """
     arms = [arm for arm in totals.arms if arm.source == "true"]
     differences = np.stack([totals.of(arm) - totals.of(NO_PATCH) for arm in arms])
-    counts = np.broadcast_to(totals.counts, differences.shape)
-    intervals = mean_intervals(
-        differences,
-        counts,
-        rng=resampling.rng(),
-        level=resampling.level,
-        n_resamples=resampling.n_resamples,
-    )
+    intervals = resampling.intervals(differences, totals.counts)
     p_values = _p_values(differences, totals.counts, resampling)
-    return pd.DataFrame(
-        {
-            "layer": [arm.layer for arm in arms],
-            "strength": [arm.strength for arm in arms],
-            "mode": [arm.mode for arm in arms],
-            "estimate": [interval.estimate for interval in intervals],
-            "low": [interval.low for interval in intervals],
-            "high": [interval.high for interval in intervals],
-            "n": [interval.n for interval in intervals],
-            "p_value": p_values,
-            "p_holm": holm(p_values),
-        }
-    )
+    rows = [
+        {"layer": arm.layer, "strength": arm.strength, "mode": arm.mode, **interval.columns()}
+        for arm, interval in zip(arms, intervals, strict=True)
+    ]
+    return pd.DataFrame(rows).assign(p_value=p_values, p_holm=holm(p_values))
 
 
 def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:

@@ -18,17 +18,6 @@ SAMPLE_COLUMNS = frozenset({"condition", "prompt", "before", "first_round", "aga
 _SVG_WIDTH, _SVG_HEIGHT, _MARGIN = 400, 36, 8
 
 
-def outcome(verdict: Verdict) -> str:
-    """The verdict in words."""
-    margin = f"{verdict.smallest_effect:g} {verdict.units}".strip()
-    return {
-        "helps": "helps",
-        "hurts": "hurts",
-        "no effect": f"no effect larger than {margin}",
-        "undecided": f"undecided: cannot tell no effect from one of {margin} or more",
-    }[verdict.outcome]
-
-
 def finding(found: Finding, target: str, *, with_method: bool) -> str:
     """Question, verdict, number with its interval, and the interval drawn."""
     verdict = found.verdict
@@ -37,7 +26,7 @@ def finding(found: Finding, target: str, *, with_method: bool) -> str:
     return (
         f'<div class="finding {verdict.outcome.replace(" ", "-")}">'
         f'<p class="question">{escape(found.question)}</p>'
-        f'<p><span class="verdict">{escape(outcome(verdict))}</span>: {number(verdict)}.{link}</p>'
+        f'<p><span class="verdict">{escape(verdict.words)}</span>: {number(verdict)}.{link}</p>'
         f"{strip(verdict)}{method}</div>"
     )
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...intervals import mean_interval
 from ..results import Tables
 from .read_units import EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS
 from .settings import LearnedSettings
@@ -45,21 +44,12 @@ def _ablation(settings: LearnedSettings, rows: pd.DataFrame) -> pd.DataFrame:
     found: list[dict[str, Any]] = []
     for condition, minus in pairs:
         difference = (totals[condition] - totals[minus]).to_numpy(dtype=np.float64)
-        interval = mean_interval(
-            difference,
-            counts,
-            rng=settings.resampling.rng(),
-            level=settings.resampling.level,
-            n_resamples=settings.resampling.n_resamples,
-        )
+        interval = settings.resampling.interval(difference, counts)
         found.append(
             {
                 "condition": condition,
                 "minus": minus,
-                "estimate": interval.estimate,
-                "low": interval.low,
-                "high": interval.high,
-                "n": interval.n,
+                **interval.columns(),
             }
         )
     return pd.DataFrame(found)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...behaviour import Loop, distinct_n, loop_free_survival
-from ...intervals import mean_interval, share_interval
+from ...intervals import share_interval
 from ..conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm
 from ..contrasts import Measure, effect_over_grid, totals_of
 from ..copying.sequences import REPORT, SELECTION
@@ -102,23 +102,14 @@ def escape_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
         again = again_totals(rows, REPORT, k)
         arms = [arm for arm in again.arms if arm == NO_PATCH or arm.cell == cell]
         for arm in sorted(arms, key=lambda arm: (arm != NO_PATCH, arm.source != "true")):
-            interval = mean_interval(
-                again.of(arm),
-                again.counts,
-                rng=settings.resampling.rng(),
-                level=settings.resampling.level,
-                n_resamples=settings.resampling.n_resamples,
-            )
+            interval = settings.resampling.interval(again.of(arm), again.counts)
             found.append(
                 {
                     "condition": arm_label(arm),
                     "source": arm.source,
                     "cell": str(cell),
                     "rounds_said": str(k),
-                    "estimate": interval.estimate,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "n": interval.n,
+                    **interval.columns(),
                 }
             )
     return pd.DataFrame(found)
@@ -129,21 +120,12 @@ def noticing_table(rows: pd.DataFrame, settings: LoopsSettings) -> pd.DataFrame:
     found = []
     for (number, _, label), part in rows.groupby(["round", "point", "label"], sort=True):
         counts = part["count"].to_numpy(dtype=np.float64)
-        interval = mean_interval(
-            part["log_rank"].to_numpy(),
-            counts,
-            rng=settings.resampling.rng(),
-            level=settings.resampling.level,
-            n_resamples=settings.resampling.n_resamples,
-        )
+        interval = settings.resampling.interval(part["log_rank"].to_numpy(), counts)
         found.append(
             {
                 "round": number,
                 "point": label,
-                "estimate": interval.estimate,
-                "low": interval.low,
-                "high": interval.high,
-                "n": interval.n,
+                **interval.columns(),
                 "top_share": part["top"].sum() / counts.sum(),
             }
         )
@@ -169,7 +151,7 @@ def _condition(
     looped = part[part["looped"]]
     share = share_interval(len(looped), len(part), level=settings.resampling.level)
     rep = part["rep_4"].fillna(0).to_numpy()
-    rep_4 = mean_interval(rep, rng=settings.resampling.rng(), level=settings.resampling.level)
+    rep_4 = settings.resampling.interval(rep)
     tokens, lengths = _padded(part["tokens"])
     return {
         "condition": condition_label(arm, str(rule)),
@@ -206,13 +188,7 @@ def _cost(rows: Tables, settings: LoopsSettings, arm: Arm, rule: Rule) -> dict[s
     here = losses[losses["rule"] == str(rule)]
     totals = totals_of(here, Measure(LOSS), REPORT)
     loss, change = (
-        mean_interval(
-            values,
-            totals.counts,
-            rng=settings.resampling.rng(),
-            level=settings.resampling.level,
-            n_resamples=settings.resampling.n_resamples,
-        )
+        settings.resampling.interval(values, totals.counts)
         for values in (totals.of(arm), totals.of(arm) - plain)
     )
     return {

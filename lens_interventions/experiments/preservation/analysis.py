@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ...intervals import Interval, mean_intervals
+from ...intervals import Interval
 from ...verdicts import verdict
 from ..results import Analysis, Finding, Tables
 from .correlations import copy_correlation, token_correlation
@@ -44,10 +44,7 @@ def correlations(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFr
                         "preservation": kind,
                         "correlated_with": name,
                         "point": label,
-                        "estimate": interval.estimate,
-                        "low": interval.low,
-                        "high": interval.high,
-                        "n": interval.n,
+                        **interval.columns(),
                     }
                 )
     return pd.DataFrame(found)
@@ -68,13 +65,7 @@ def by_quantile(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFra
                 totals = np.stack(
                     [np.bincount(of[here], row[here], minlength=len(documents)) for row in kept]
                 )
-                intervals = mean_intervals(
-                    totals,
-                    np.broadcast_to(counts, totals.shape),
-                    rng=settings.resampling.rng(),
-                    level=settings.resampling.level,
-                    n_resamples=settings.resampling.n_resamples,
-                )
+                intervals = settings.resampling.intervals(totals, counts)
                 for label, interval in zip(tokens.labels, intervals, strict=True):
                     found.append(
                         {
@@ -85,10 +76,7 @@ def by_quantile(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFra
                             "from_nats": max(0.0, values[here].min()) if here.any() else np.nan,
                             "to_nats": float(values[here].max()) if here.any() else np.nan,
                             "point": label,
-                            "estimate": interval.estimate,
-                            "low": interval.low,
-                            "high": interval.high,
-                            "n": interval.n,
+                            **interval.columns(),
                         }
                     )
     return pd.DataFrame(found)
@@ -106,10 +94,7 @@ def copying_correlations(items: pd.DataFrame, settings: PreservationSettings) ->
                 {
                     "templates": comparison,
                     "point": label,
-                    "estimate": interval.estimate,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "n": interval.n,
+                    **interval.columns(),
                 }
             )
     return pd.DataFrame(found)
