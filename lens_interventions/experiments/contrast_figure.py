@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..plots.colours import LINES
+from .error_bars import error_bars
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,13 +26,7 @@ def contrast_points(
     return go.Scatter(
         x=rows["estimate"].tolist(),
         y=list(labels),
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": (rows["high"] - rows["estimate"]).tolist(),
-            "arrayminus": (rows["estimate"] - rows["low"]).tolist(),
-            "color": "#8a8f98",
-        },
+        error_x=error_bars(rows, color="#8a8f98"),
         mode="markers",
         marker={
             "size": 9,

@@ -7,6 +7,7 @@ import pandas as pd
 from ...plots.colours import LINES
 from ...plots.theme import template
 from ..contrast_figure import contrast_points
+from ..error_bars import error_bars
 from ..grid_figure import effect_heatmaps
 from ..headings import heading
 from ..line_figures import Axes, add_buttons, curves
@@ -134,12 +135,7 @@ def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) 
             go.Scatter(
                 x=[categories.index(category) + offset for category in part["category"]],
                 y=part["estimate"].tolist(),
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (part["high"] - part["estimate"]).tolist(),
-                    "arrayminus": (part["estimate"] - part["low"]).tolist(),
-                },
+                error_y=error_bars(part),
                 mode="markers",
                 marker={
                     "size": 9,

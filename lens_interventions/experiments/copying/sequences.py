@@ -1,6 +1,6 @@
 """The sequences of the copying experiment: random tokens said twice, templates, natural text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,16 @@ def text_sequences(
             if len(tokens) > 2:
                 sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
     return sequences
+
+
+def batches(texts: Iterable[TokenSequence], half: str, size: int) -> list[list[TokenSequence]]:
+    """The texts of one half, `size` at a time, for a unit of work each.
+
+    Those of one length side by side: the shorter ones of a batch are padded.
+    """
+    of_half = [text for text in texts if text.half == half]
+    of_half.sort(key=lambda text: (len(text.tokens), text.number))
+    return [of_half[start : start + size] for start in range(0, len(of_half), size)]
 
 
 def beginning(bridge: TransformerBridge) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What a run of the copying experiment measures."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..conditions import PatchSettings, spread_layers
 from ..contrasts import Resampling
@@ -79,6 +79,15 @@ class CopyingSettings:
                 "induction_length must be at least 2, document_tokens 3, recent 1; got "
                 f"{self.induction_length}, {self.document_tokens}, {self.recent}"
             )
+
+    @property
+    def divisions(self) -> dict[str, Any]:
+        """How text is divided, as parameters of units that measure it."""
+        return {
+            "edges": list(self.surprisal_edges),
+            "surprising": self.surprising,
+            "recent": self.recent,
+        }
 
     @classmethod
     def preset(cls, name: Preset, n_layers: int) -> "CopyingSettings":

@@ -5,8 +5,7 @@ found, and the best few of these are shortlisted; there all controls are measure
 The cell where the true source beats its best control by most is chosen, with that control.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from .sequences import (
     REPORT,
     SELECTION,
     TokenSequence,
+    batches,
     induction_sequences,
     template_sequences,
     text_sequences,
@@ -198,21 +198,14 @@ def units_of(
             raise ValueError(
                 f"there is nothing for {table} on the {missing.pop()} half: give more texts"
             )
-        texts = [text for text in sequences if text.half == half]
-        # Texts of one length side by side: the shorter ones of a batch are padded.
-        texts.sort(key=lambda text: (len(text.tokens), text.number))
-        for index, batch in enumerate(_batched(texts, settings.batch)):
+        for index, batch in enumerate(batches(sequences, half, settings.batch)):
             parameters: dict[str, Any] = {
                 "sequences": [text.values() for text in batch],
                 "arms": [arm.columns() for arm in arms],
                 "patch": asdict(settings.patch),
             }
             if table == "text":
-                parameters |= {
-                    "edges": list(settings.surprisal_edges),
-                    "surprising": settings.surprising,
-                    "recent": settings.recent,
-                }
+                parameters |= settings.divisions
             if table == "templates":
                 # Ranks need whole rows of logits: on the grid the log-probability is enough.
                 parameters["ranks"] = stage == "report"
@@ -228,9 +221,3 @@ def _sequences(
     if table == "text":
         return text_sequences(bridge, settings)
     return template_sequences(bridge, settings)
-
-
-def _batched(texts: Iterable[TokenSequence], size: int) -> Iterable[list[TokenSequence]]:
-    iterator = iter(texts)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

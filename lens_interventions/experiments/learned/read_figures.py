@@ -7,6 +7,7 @@ import pandas as pd
 from ...plots.colours import LINES, PALETTES, colorscale
 from ...plots.labels import markup
 from ...plots.theme import template
+from ..error_bars import error_bars
 from ..headings import heading
 from .reading import KINDS
 
@@ -26,12 +27,7 @@ def ablation_figure(table: pd.DataFrame) -> "go.Figure":
         go.Scatter(
             x=rows["estimate"].tolist(),
             y=rows["condition"].tolist(),
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": (rows["high"] - rows["estimate"]).tolist(),
-                "arrayminus": (rows["estimate"] - rows["low"]).tolist(),
-            },
+            error_x=error_bars(rows),
             mode="markers",
             marker={"size": 10, "color": LINES[0]},
             hovertemplate="%{y}<br>%{x:.3g}<extra></extra>",

@@ -4,7 +4,6 @@ The best control is chosen on the selection half, and so are the best of the lay
 the ranks; the numbers reported are those of the report half.
 """
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..conditions import Arm
 from ..contrasts import Measure, totals_of
-from ..copying.sequences import REPORT, SELECTION, TokenSequence
+from ..copying.sequences import REPORT, SELECTION, batches
 from ..results import Tables
 from ..run import Stage
 from ..units import Unit
@@ -251,21 +250,14 @@ def _measure_units(
     sequences = measured_sequences(bridge, settings)
     units = []
     for table in tables:
-        texts = [text for text in sequences[table] if text.half == half]
-        # Texts of one length side by side: the shorter ones of a batch are padded.
-        texts.sort(key=lambda text: (len(text.tokens), text.number))
-        for index, batch in enumerate(_batched(texts, material.batch)):
+        for index, batch in enumerate(batches(sequences[table], half, material.batch)):
             parameters: dict[str, Any] = {
                 "table": table,
                 "writes": writes,
                 "sequences": [text.values() for text in batch],
             }
             if table == "text":
-                parameters |= {
-                    "edges": list(material.surprisal_edges),
-                    "surprising": material.surprising,
-                    "recent": material.recent,
-                }
+                parameters |= material.divisions
             units.append(Unit(table, f"{name}-{half}-{index:03}", measure_writes, parameters))
     return units
 
@@ -277,9 +269,3 @@ def _parameters(
         training.name: {**training.columns(), "write": write_text(writes[training])}
         for training in trainings
     }
-
-
-def _batched(texts: Iterable[TokenSequence], size: int) -> Iterable[list[TokenSequence]]:
-    iterator = iter(texts)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

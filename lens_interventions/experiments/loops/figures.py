@@ -7,6 +7,7 @@ import pandas as pd
 from ...plots.colours import LINES
 from ...plots.theme import template
 from ..copying.sequences import REPORT
+from ..error_bars import error_bars
 from ..grid_figure import effect_heatmaps
 from ..headings import heading
 from ..line_figures import Axes, add_buttons, curves
@@ -153,15 +154,7 @@ def _colour(family: str, conditions: pd.DataFrame) -> str:
 
 
 def _bars(rows: pd.DataFrame, value: str, low: str, high: str, width: int = 4) -> dict:
-    return {
-        "type": "data",
-        "symmetric": False,
-        # An interval of its own kind need not hold the estimate to the last digit.
-        "array": (rows[high] - rows[value]).clip(lower=0).tolist(),
-        "arrayminus": (rows[value] - rows[low]).clip(lower=0).tolist(),
-        "thickness": 0.7,
-        "width": width,
-    }
+    return error_bars(rows, value, low, high, thickness=0.7, width=width)
 
 
 def _describe(row: dict) -> str:
