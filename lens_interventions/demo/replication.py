@@ -125,11 +125,11 @@ def _live(bridge: TransformerBridge, full: Result) -> dict[str, Interval]:
         )
         return copying_again(bridge, copies, full.tables["contrasts"])
     if full.experiment == "preservation":
+        # At all points that the full run read: it judges by their mean.
         tokens = replace(
             from_values(PreservationSettings, full.settings),
             documents=6,
             document_tokens=64,
-            every=10,
             template_words=1,
         )
         return _intervals(preservation(bridge, settings=tokens))

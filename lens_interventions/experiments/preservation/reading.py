@@ -65,10 +65,10 @@ def point_streams(
 def points_read(bridge: TransformerBridge, every: int) -> tuple[str, ...]:
     """Labels of the points of a run; the last, which gives surprisals, is always among them.
 
-    At least every quarter of the model is read, so that there are points in its upper half.
+    At least every third of the model is read, so that there are points in its upper half.
     """
     n_layers = int(bridge.cfg.n_layers)
-    return select_points(n_layers, every=min(every, max(1, n_layers // 4)))
+    return select_points(n_layers, every=min(every, max(1, n_layers // 3)))
 
 
 def measure_tokens(
