@@ -17,7 +17,7 @@ def convergence(readings: Readings) -> Section:
     """KL(final ‖ layer) and the rank of the final top guess, from layer to layer."""
     kl = readings.prose.means("kl_final")[1:]
     falling = np.diff(kl) < 0
-    share = float(falling.mean()) if len(falling) else 0.0  # a single block leaves no step
+    fallen = float(falling.mean()) if len(falling) else 0.0  # a single block leaves no step
     typical = [typical_rank(mean) for mean in readings.prose.means("log10_final_rank")]
     half = len(typical) // 2
     agreement = readings.prose.means("agrees_final")
@@ -26,7 +26,7 @@ def convergence(readings: Readings) -> Section:
     return Section(
         name="convergence",
         title="Guesses converge over the layers",
-        brief=f"KL(final ‖ layer) falls at {share:.0%} of the steps; typical rank of the "
+        brief=f"KL(final ‖ layer) falls at {fallen:.0%} of the steps; typical rank of the "
         f"final guess halfway up {count(typical[half])}",
         claim="Each layer's distribution comes closer to the final one, gradually, and somewhere "
         "in the middle the model already has a pretty good guess, which later layers refine.",
@@ -34,8 +34,8 @@ def convergence(readings: Readings) -> Section:
             Condition(
                 f"KL(final ‖ layer) falls at {_STEPS:.0%} of the steps from layer to layer, or "
                 "more, after the first block",
-                share >= _STEPS,
-                f"it falls at {falling.sum()} of {len(falling)} steps ({share:.0%}); the "
+                fallen >= _STEPS,
+                f"it falls at {falling.sum()} of {len(falling)} steps ({fallen:.0%}); the "
                 f"mean is {kl[0]:.1f} nats after the first block, at most {kl.max():.1f} (entering "
                 f"block {peak}), {kl[max(len(kl) - 2, 0)]:.1f} before the last",
             ),
