@@ -31,15 +31,20 @@ def test_the_pictures_are_there():
 INTERVAL = re.compile(r"([-+.\de]+) \[([-+.\de]+), ([-+.\de]+)\]")
 
 
-def test_the_verdict_tables_are_the_committed_results():
+@pytest.mark.parametrize(
+    ("page", "model", "n_tables"),
+    [("README.md", "smollm2-135m-instruct", 2), ("docs/second-model.md", "gemma-3-270m", 1)],
+)
+def test_the_verdict_tables_are_the_committed_results(page, model, n_tables):
     """Each row is one finding: against the best control, then what its method says of no patch."""
     measured = []
-    for path in ROOT.glob("results/smollm2-135m-instruct/*/result.json"):
+    for path in ROOT.glob(f"results/{model}/*/result.json"):
         for finding in json.loads(path.read_text())["verdicts"]:
             found = [finding["verdict"]["interval"][name] for name in ("estimate", "low", "high")]
             measured.append([found, *INTERVAL.findall(finding["method"])])
-    tables = re.findall(r"^\| question .*\n\|[-|]+\n((?:\|.*\n)+)", README, re.MULTILINE)
-    assert len(tables) == 2
+    text = (ROOT / page).read_text()
+    tables = re.findall(r"^\| question \| true .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert len(tables) == n_tables
     for row in "".join(tables).replace("−", "-").splitlines():
         first, *others = INTERVAL.findall(row)
         digits = len(first[0].partition(".")[2])
