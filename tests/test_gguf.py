@@ -1,4 +1,4 @@
-"""Models from GGUF files: converted by content, once, and the same model as before."""
+"""Models from GGUF files: converted once, and the same model as before."""
 
 import json
 
