@@ -77,12 +77,6 @@ def require_space(wanted: int, directory: Path) -> None:
         )
 
 
-def sha256(file: Path) -> str:
-    """The hexadecimal digest of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _is_whole(directory: Path) -> bool:
     try:
         sizes = json.loads((directory / _SIZES).read_text())

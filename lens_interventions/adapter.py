@@ -321,5 +321,7 @@ def _capture(
         return hook_fn
 
     with bridge.hooks(fwd_hooks=[(name, keep(name)) for name in names]):
-        bridge(batch.tokens, **{"use_cache": False} | forward)
+        # The model's own cache stays on: TransformerLens 4.3 cannot run OLMo 2 in half precision
+        # without it.
+        bridge(batch.tokens, **forward)
     return [captured[name] for name in names]

@@ -52,7 +52,7 @@ class RecomputingDecoder:
             captured: dict[str, Tensor] = {}
             hooks = self._hooks(alone, self._rows.keep(index), captured)
             with self._bridge.hooks(fwd_hooks=hooks):
-                logits.append(self._bridge(alone.tokens, use_cache=False)[:, -1])
+                logits.append(self._bridge(alone.tokens)[:, -1])
             streams.append(captured)
         self.recorded = {
             label: torch.cat([captured[label] for captured in streams]) for label in streams[0]

@@ -35,7 +35,7 @@ def run_late_blocks(
     fwd_hooks: Sequence[Hook] = (),
 ) -> Float[Tensor, "batch pos d_model"]:
     """`r[L]` from `r[layer]` of whole texts, with the hooks given; nothing is unembedded."""
-    return _run(bridge, layer, resid, fwd_hooks, use_cache=False)
+    return _run(bridge, layer, resid, fwd_hooks)
 
 
 def run_late_rows(

@@ -16,9 +16,9 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers.utils import logging as transformers_logging
 
-from lens_interventions._embedded import NAME, embedded_model
-from lens_interventions._gguf import gguf_model
-from lens_interventions._versions import check_versions
+from ._embedded import NAME, embedded_model
+from ._gguf import gguf_model
+from ._versions import check_versions
 
 HUB_PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unreachable
 

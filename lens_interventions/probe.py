@@ -105,7 +105,7 @@ def _agrees_with_steps(bridge: TransformerBridge, layer: int) -> bool:
     if late is None:
         return False
     expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
-    effect = expected - bridge(tokens, use_cache=False)
+    effect = expected - bridge(tokens)
     return _close(bound.readout(late[0]), expected, effect)
 
 

@@ -47,7 +47,7 @@ def recomputed_steps(
 
         hooks = [(f"blocks.{layer}.hook_resid_pre", patch_residual) for layer in rows.layers]
         with bridge.hooks(fwd_hooks=hooks):
-            logits = bridge(known.tokens, use_cache=False)[:, -1]
+            logits = bridge(known.tokens)[:, -1]
         yield _by_patch(logits, len(patches))
 
 

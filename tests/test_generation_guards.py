@@ -191,7 +191,7 @@ def test_compatibility_mode(arch):
     assert out.tokens.tolist() == naive(bridge, PATCH)
 
 
-@pytest.mark.parametrize("arch", ["llama", "gpt2", "gemma3_text"])
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "gemma3_text", "olmo2"])
 def test_bfloat16(arch):
     bridge = shared_bridge(arch, torch.bfloat16)
     with warnings.catch_warnings():

@@ -107,8 +107,7 @@ def test_middle_points(request, bridge):
     assert_statistics(trajectory, logits, TOKENS, compare=3)
 
 
-# TransformerLens 4.3 cannot run OLMo 2 in bfloat16: its rotary angles stay float32.
-@pytest.mark.parametrize("arch", sorted(set(LENS_ARCHITECTURES) - {"olmo2"}))
+@pytest.mark.parametrize("arch", sorted(LENS_ARCHITECTURES))
 def test_bfloat16(arch):
     """Logits as the model rounds them, statistics of them in float32."""
     bridge = shared_bridge(arch, torch.bfloat16)
