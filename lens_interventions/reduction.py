@@ -1,11 +1,11 @@
 """From residuals to statistics in bounded memory: no `[point, pos, d_vocab]` tensor ever exists.
 
 Positions go through in chunks. For one chunk the reference distributions (the last point, the
-input, a chosen point) are made first and kept in reduced form; then every point's logits are made
-in one reused buffer, reduced to a few numbers a row, and overwritten by the next point's.
+input, a chosen point) are made first and kept in reduced form; then every other point's logits are
+made in one reused buffer, reduced to a few numbers a row, and overwritten by the next point's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,7 @@ class _Distribution:
     """One point's next-token distributions in one chunk: logits, and what a first pass gives.
 
     `weights` are the unnormalized probabilities `exp(logits - maximum)`, in a buffer that the next
-    distribution overwrites.
+    distribution overwrites, as it does `logits` unless they have a buffer of their own.
     """
 
     normalized: Float[Tensor, "row d_model"]
@@ -90,23 +90,21 @@ class ChunkReducer:
         rows: int,
         *,
         k: int,
-        divergences: Sequence[str],
+        divergences: Collection[str],
         references: Mapping[str, str],
     ) -> None:
         self.readout, self.rows, self.k = readout, rows, k
         self.divergences, self.references = divergences, references
         weight = readout.weight
         self._half = weight.dtype not in (torch.float32, torch.float64)
-
-        def buffer(dtype: torch.dtype) -> Tensor:
-            return torch.empty(rows, len(weight), dtype=dtype, device=weight.device)
-
+        # The logits of a half-precision model are rounded, so no longer linear in the residual.
+        self._linear = readout.scale is not None and not self._half
         # Logits are the model's own, in its precision; statistics of them are taken in float32.
-        dtype = torch.float32 if self._half else weight.dtype
-        self._product = buffer(weight.dtype) if self._half else None
-        self._point_logits = buffer(dtype)
-        self._scratch = buffer(dtype)
-        self._kept = {label: buffer(dtype) for label in dict.fromkeys(references.values())}
+        self._dtype = torch.float32 if self._half else weight.dtype
+        self._product = self._buffer(weight.dtype) if self._half else None
+        self._point_logits = self._buffer(self._dtype)
+        self._scratch = self._buffer(self._dtype)
+        self._kept: dict[str, Tensor] = {}
 
     def reduce(
         self,
@@ -118,23 +116,47 @@ class ChunkReducer:
         `targets` are the tokens to rank, by the name that their statistics carry. A reference's
         top guess is ranked too, unless a target bears its name.
         """
-        references = {}
-        for label, kept in self._kept.items():
+        labels = list(dict.fromkeys(self.references.values()))
+        later = {label for name, label in self.references.items() if name not in targets}
+        # Whether a reference's logits are needed once the next one is read: for divergences that
+        # are no dot products, or to rank what a later one likes best.
+        kept = not (self._linear and set(self.divergences) <= {"kl"} and later <= {labels[0]})
+        references: dict[str, _Reference] = {}
+        alone: dict[str, dict[str, Tensor]] = {}
+        for label in labels:
             normalized = self.readout.normalize(residuals[label])
-            references[label] = self._reference(
-                self._read(normalized, self._logits(normalized, kept))
-            )
+            point = self._read(normalized, self._logits(normalized, self._room(label, kept)))
+            references[label] = self._reference(point)
+            names = [name for name, of in self.references.items() if of == label]
+            targets = {**dict.fromkeys(names, point.top_ids[:, :1]), **targets}
+            if not kept:
+                alone[label] = self._alone(point, targets)
         by_name = {name: references[label] for name, label in self.references.items()}
-        tops = {name: ref.distribution.top_ids[:, :1] for name, ref in by_name.items()}
-        targets = {**tops, **targets}
         for label, residual in residuals.items():
-            if label in references:  # its logits were kept, its weights overwritten
-                normalized = references[label].distribution.normalized
-                logits = references[label].distribution.logits
+            if label in alone:
+                point = references[label].distribution
+            elif label in references:  # its logits were kept, its weights overwritten
+                distribution = references[label].distribution
+                point = self._read(distribution.normalized, distribution.logits)
             else:
                 normalized = self.readout.normalize(residual)
-                logits = self._logits(normalized, self._point_logits)
-            yield label, self._statistics(self._read(normalized, logits), targets, by_name)
+                point = self._read(normalized, self._logits(normalized, self._point_logits))
+            values: dict[str, Tensor] = {}
+            for name, reference in by_name.items():
+                values |= self._divergences(name, point, reference)
+            yield label, values | (alone.get(label) or self._alone(point, targets))
+
+    def _buffer(self, dtype: torch.dtype) -> Float[Tensor, "max_row d_vocab"]:
+        weight = self.readout.weight
+        return torch.empty(self.rows, len(weight), dtype=dtype, device=weight.device)
+
+    def _room(self, label: str, kept: bool) -> Float[Tensor, "max_row d_vocab"]:
+        """Where a reference's logits go."""
+        if not kept:
+            return self._point_logits
+        if label not in self._kept:
+            self._kept[label] = self._buffer(self._dtype)
+        return self._kept[label]
 
     def _logits(
         self, normalized: Float[Tensor, "row d_model"], out: Float[Tensor, "max_row d_vocab"]
@@ -157,28 +179,22 @@ class ChunkReducer:
     def _reference(self, distribution: _Distribution) -> _Reference:
         bias = self.readout.bias
         weights, total = distribution.weights, distribution.total
-        # The logits of a half-precision model are rounded, so no longer linear in the residual.
-        if self.readout.scale is None or self._half:
+        if not self._linear:
             return _Reference(distribution, None, None, weights / total)
         mean_row = weights @ self.readout.weight / total
         mean_bias = None if bias is None else weights @ bias / total[:, 0]
         return _Reference(distribution, mean_row, mean_bias, None)
 
-    def _statistics(
-        self,
-        point: _Distribution,
-        targets: Mapping[str, Int[Tensor, "row target"]],
-        references: Mapping[str, _Reference],
+    def _alone(
+        self, point: _Distribution, targets: Mapping[str, Int[Tensor, "row target"]]
     ) -> dict[str, Tensor]:
+        """All but the divergences. The ranks overwrite the buffer that holds the weights."""
         values = {
             "top_ids": point.top_ids,
             "top_logits": point.top_logits,
             "log_normalizer": point.log_normalizer,
             "entropy": point.entropy,
         }
-        for name, reference in references.items():
-            values |= self._divergences(name, point, reference)
-        # Ranks last: they overwrite the scratch buffer that holds the weights.
         ids = torch.cat(list(targets.values()), dim=-1)
         widths = [target.shape[-1] for target in targets.values()]
         target_ranks = ranks(point.logits, ids, point.weights).split(widths, dim=-1)

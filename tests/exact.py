@@ -16,6 +16,11 @@ def tolerance(arch: str) -> float:
     return 1e-4 if arch in FLOAT32_ATTENTION else 1e-9
 
 
+def close(actual: Tensor, expected: Tensor, atol: float = 1e-9) -> None:
+    """Assert that all values are within `atol` of each other."""
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
 @contextmanager
 def float64_softmax() -> Iterator[None]:
     """Softmaxes of float64 scores stay in float64.

@@ -10,7 +10,7 @@ from lens_interventions.intervention import NextTokenPatch
 from lens_interventions.plots.labels import visible
 from tests.clean import left_as_found
 from tests.exact import tolerance
-from tests.tiny import D_VOCAB, shared_bridge
+from tests.tiny import random_tokens, shared_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -46,7 +46,7 @@ def cell(bridge, tokens, layer, position, strength=PATCH.strength):
 @pytest.mark.parametrize("bridge", ["gpt2", "llama", "gemma2", "falcon"], indirect=True)
 def test_every_cell_is_a_run_with_one_hook(bridge, rows, monkeypatch):
     monkeypatch.setattr("lens_interventions.effects.BLOCK_ROWS", rows)
-    tokens = torch.randint(4, D_VOCAB, (2, 9))
+    tokens = random_tokens(2, 9)
     found = li.effect_map(bridge, tokens, metric, patch=PATCH)
     assert found.effect.shape == (3, 8)
     assert abs(found.baseline - float(metric(bridge(tokens)))) < 1e-9
@@ -60,7 +60,7 @@ def test_every_cell_is_a_run_with_one_hook(bridge, rows, monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", ["gpt_neo", "mpt"])
 def test_models_that_take_no_mask_of_ones_own(architecture):
-    tokens = torch.randint(4, D_VOCAB, (1, 9))
+    tokens = random_tokens(1, 9)
     with left_as_found(shared_bridge(architecture)) as bridge:
         found = li.effect_map(bridge, tokens, metric, patch=PATCH, layers=[2, 1], positions=[6, 2])
         assert (found.layers, found.positions) == ((1, 2), (2, 6))
@@ -72,7 +72,7 @@ def test_models_that_take_no_mask_of_ones_own(architecture):
 
 @torch.no_grad()
 def test_positions_up_to_the_patched_one_are_untouched(llama):
-    tokens = torch.randint(4, D_VOCAB, (1, 6))
+    tokens = random_tokens(1, 6)
     seen = []
 
     def first_three(logits):
@@ -115,7 +115,7 @@ def test_what_a_map_says(llama):
     ],
 )
 def test_what_makes_no_sense_is_refused(llama, arguments, message):
-    tokens = torch.randint(4, D_VOCAB, (1, 6))
+    tokens = random_tokens(1, 6)
     with pytest.raises(ValueError, match=message):
         li.effect_map(llama, tokens, **{"metric": metric, "patch": PATCH} | arguments)
 
@@ -130,4 +130,4 @@ def test_a_failing_metric_leaves_the_bridge_as_it_was(llama):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        li.effect_map(llama, torch.randint(4, D_VOCAB, (1, 6)), fails, patch=PATCH)
+        li.effect_map(llama, random_tokens(1, 6), fails, patch=PATCH)

@@ -26,8 +26,8 @@ from lens_interventions.experiments.learned.writes import (
 )
 from lens_interventions.experiments.settings import from_values, to_values
 from tests.planted_learned import SETTINGS
+from tests.small_training import assert_same_bits
 from tests.test_learned_write import random_write
-from tests.test_patch_training import assert_same_bits
 from tests.tiny import shared_bridge
 
 

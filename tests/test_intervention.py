@@ -16,7 +16,7 @@ from lens_interventions.patch_site import KnownText
 from lens_interventions.sources import SOURCES
 from lens_interventions.token_batch import TokenBatch
 from tests.reference_intervention import patched_logits
-from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge
+from tests.tiny import random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -25,7 +25,7 @@ LENGTH = 9
 
 @pytest.fixture
 def tokens():
-    return torch.randint(4, D_VOCAB, (2, LENGTH))
+    return random_tokens(2, LENGTH)
 
 
 EVERY_KIND = [
@@ -287,7 +287,7 @@ class TestFunctions:
 class TestHooks:
     @torch.no_grad()
     def test_the_last_position_is_what_a_sampler_computes(self, bridge):
-        text = torch.randint(4, D_VOCAB, (LENGTH,))
+        text = random_tokens(LENGTH)
         for patch in (
             NextTokenPatch(layer=(0, 2), strength=0.5, scale="norm"),
             NextTokenPatch(layer=1, strength=0.5, source="direction", window=2),

@@ -11,7 +11,7 @@ from lens_interventions.learned_write import LearnedWrite
 from lens_interventions.sources import constant
 from tests.clean import left_as_found
 from tests.exact import tolerance
-from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge
+from tests.tiny import random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -55,7 +55,7 @@ class TestFormula:
         write = random_write(
             bridge, layers=(0, 2), full=full, bias=bias, gate=gate, scale=scale, first_position=2
         )
-        tokens = torch.randint(4, D_VOCAB, (1, 6))
+        tokens = random_tokens(1, 6)
         patch = write.patch(strength=0.7)
         assert patch.layers == (0, 2)
         residuals = {}
@@ -102,7 +102,7 @@ class TestFormula:
         bridge = shared_bridge("llama")
         write = random_write(bridge, trained_with="constant", source="constant")
         without = dataclasses.replace(write, down=None, up=None)
-        tokens = torch.randint(4, D_VOCAB, (2, 7))
+        tokens = random_tokens(2, 7)
         both = li.teacher_forced_logits(bridge, tokens, [write.patch(), without.patch()])
         torch.testing.assert_close(both[0], both[1], rtol=0, atol=1e-12)
         none = li.teacher_forced_logits(bridge, tokens, None)
@@ -133,7 +133,7 @@ class TestEveryWayOfRunning:
     def test_teacher_forced_is_the_loop_of_hooks(self, arch, layers):
         with left_as_found(shared_bridge(arch)) as bridge:
             patch = random_write(bridge, layers=layers, gate=True).patch()
-            tokens = torch.randint(4, D_VOCAB, (2, 9))
+            tokens = random_tokens(2, 9)
             logits = li.teacher_forced_logits(bridge, tokens, patch)
             for stop in range(1, 10):
                 prefix = tokens[:, :stop]
@@ -191,7 +191,7 @@ class TestRefusals:
 
     @torch.no_grad()
     def test_another_source_when_asked_for(self):
-        bridge, tokens = shared_bridge("llama"), torch.randint(4, D_VOCAB, (1, 8))
+        bridge, tokens = shared_bridge("llama"), random_tokens(1, 8)
         write = random_write(bridge)
         other = write.for_source("current")
         assert (other.trained_with, other.source) == ("true", "current")

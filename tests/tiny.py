@@ -155,6 +155,11 @@ def shared_bridge(arch: str, dtype: torch.dtype = torch.float64) -> TransformerB
     return tiny_bridge(arch, dtype=dtype)
 
 
+def random_tokens(*shape: int) -> torch.Tensor:
+    """Ids of pieces of words, none of them special."""
+    return torch.randint(4, D_VOCAB, shape)
+
+
 @torch.no_grad()
 def _draw_parameters(model: torch.nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
