@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,15 +36,14 @@ def main(
     unknown = sorted(set(names or ()) - set(NAMES))
     if unknown:
         raise typer.BadParameter(f"no benchmark is called {unknown}; there are {', '.join(NAMES)}")
-    found = [_run(name, quick) for name in names or NAMES]
-    results = Results(
-        machine=found[0].machine,
-        quick=quick,
-        benchmarks=[benchmark for part in found for benchmark in part.benchmarks],
-    )
+    parts = []
+    for name in names or NAMES:
+        parts.append(_run(name, quick))
+        measured = [benchmark for part in parts for benchmark in part.benchmarks]
+        results = replace(parts[0], benchmarks=measured)
+        if out is not None:
+            results.save(out)  # each time, so that a failure of the next one loses nothing
     results.show()
-    if out is not None:
-        results.save(out)
     if page is not None:
         results.write_into(page)
 

@@ -107,6 +107,14 @@ def test_what_is_saved_is_read_back(tmp_path):
     assert Results.load(tmp_path / "results.json") == RESULTS
 
 
+def test_the_readme_shows_the_committed_results():
+    folder = ROOT / "benchmarks"
+    results = Results.load(folder / "results.json")
+    assert not results.quick
+    assert [benchmark.name for benchmark in results.benchmarks] == list(NAMES)
+    assert results.markdown() in (folder / "README.md").read_text()
+
+
 def test_the_readme_has_a_place_for_the_table_and_explains_every_benchmark(tmp_path):
     text = (ROOT / "benchmarks" / "README.md").read_text()
     page = tmp_path / "README.md"
