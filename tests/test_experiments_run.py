@@ -198,7 +198,10 @@ def test_a_live_bridge_cannot_go_to_another_process() -> None:
         run(example(), small_bridge(), executor=pool)
 
 
+# What a shell starts in the background ignores Ctrl-C, and so would all that it starts in turn.
 _RUN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.test_experiments_run import *
 run(example(Settings(gate={gate!r})), small_bridge, out={out!r})
 """
@@ -230,7 +233,7 @@ def test_a_run_that_was_stopped_goes_on(
 ) -> None:
     process, out, gate = halfway
     process.send_signal(how)
-    assert process.wait() == -how
+    assert process.wait(timeout=60) == -how
     finished = {file: file.stat().st_mtime_ns for file in out.glob("rows/*/*.parquet")}
     assert {file.stem for file in finished} == {"unit-3", "unit-4"}
     (out / "rows" / "first" / ".unit-6.parquet.unfinished").write_bytes(b"PAR1 half")
