@@ -28,7 +28,7 @@ def page(default_bridge, tmp_path_factory):
 def test_the_page_is_one_file_with_every_section(page):
     text = page.read_text()
     assert text.count("<section") == 1 + len(SECTIONS)
-    for loads in ('src="http', "<script src", '<link rel="stylesheet', "@import"):
+    for loads in (' src="http', "<script src", '<link rel="stylesheet', "@import"):
         assert loads not in text
     assert page.stat().st_size < 6e6  # 4.8e6 of it plotly.js, 0.7e6 what is drawn
 

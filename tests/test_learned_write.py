@@ -163,7 +163,8 @@ class TestEveryWayOfRunning:
             return logits[0, -1, 3]
 
         found = li.effect_map(bridge, tokens, metric, patch=patch, layers=[1])
-        assert found.effect[0, 0] == 0  # the first position stays as it is
+        # The first position stays as it is.
+        assert found.effect[0, 0] == pytest.approx(0, abs=1e-12)
         for position in (1, 2, 3):
             alone = dataclasses.replace(patch, positions=[position])
             logits = li.teacher_forced_logits(bridge, tokens, alone)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SUFFIXES = (".html", ".json", ".png", ".svg")
-CONFIG = {"displaylogo": False, "responsive": True, "scrollZoom": False, "typesetMath": False}
+CONFIG = {"displaylogo": False, "responsive": True, "scrollZoom": False}
 
 _PAGE = """<!doctype html>
 <html lang="en">

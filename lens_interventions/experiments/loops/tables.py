@@ -134,11 +134,12 @@ def noticing_table(rows: pd.DataFrame, settings: LoopsSettings) -> pd.DataFrame:
 
 def _conditions(samples: pd.DataFrame) -> list[tuple[Arm, Rule, pd.DataFrame]]:
     """Samples by condition: greedy before other rules, no patch before sources."""
-    rule_columns = [f"rule_{field.name}" for field in fields(Rule)]
+    columns = [*ARM_COLUMNS, *(f"rule_{field.name}" for field in fields(Rule))]
+    n = len(ARM_COLUMNS)
     found = []
-    for values, part in samples.groupby([*ARM_COLUMNS, *rule_columns], sort=True):
-        keys: tuple[Any, ...] = values
-        n = len(ARM_COLUMNS)
+    for _, part in samples.groupby(columns, sort=True):
+        # Not the keys of the group, whose numbers are numpy's in pandas 2.2.
+        keys: tuple[Any, ...] = next(part[columns].itertuples(index=False, name=None))
         found.append((Arm(*keys[:n]), Rule(*keys[n:]), part))
     order = ("none", "true", *CONTROLS)
     # A stable sort: strengths and parameters stay in the order of their numbers.
