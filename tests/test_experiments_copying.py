@@ -201,6 +201,13 @@ def test_documents_go_to_one_half_each(tmp_path: Path) -> None:
     assert len({s.number for s in sequences}) == len(sequences)
 
 
+def test_a_text_that_is_there_twice_is_on_one_half_only(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("\n\n".join(f"the time of fox {n}" for n in "aabbccdd"))
+    chosen = replace(SETTINGS, texts=(str(tmp_path / "mine.txt"),), documents=(9, 9))
+    sequences = text_sequences(shared_bridge("llama"), chosen)
+    assert len({s.tokens for s in sequences}) == len(sequences) == 4
+
+
 def test_one_document_is_not_enough(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("the quick brown fox")
     settings = replace(SETTINGS, texts=(str(tmp_path / "one.txt"),))

@@ -94,12 +94,23 @@ class TestTexts:
         texts = training_texts(bridge, settings, measured["text"])
         kept = [t for t in measured["text"] if t.tags == "python_reference"]
         assert len(kept) == 10
-        assert len(texts) == len(materials.python_reference()) - 10
+        titles = {t.cluster.removeprefix("python_reference: ") for t in kept}
+        text_of = {document.title: document.text for document in materials.python_reference()}
+        others = {*text_of.values()} - {text_of[title] for title in titles}
+        assert len({*map(tuple, texts)}) == len(others)
         beginnings = {tuple(text[:40]) for text in texts}
         assert beginnings.isdisjoint({t.tokens[:40] for t in kept})
         assert all(text[0] == bridge.tokenizer.bos_token_id for text in texts)
         assert {t.tags for t in measured["text"]} == {"prose", "python_reference", "python_code"}
         assert {t.half for t in measured["induction"]} == {"selection", "report"}
+
+    def test_nor_is_one_that_is_there_twice(self, tmp_path: Path) -> None:
+        bridge, corpus = shared_bridge("llama"), tmp_path / "mine.txt"
+        corpus.write_text("\n\n".join(f"the time of fox {n}" for n in "abcab"))
+        settings = dataclasses.replace(LearnedSettings.preset("quick", 3), corpus=str(corpus))
+        for left, title in ((3, "0"), (4, "2")):
+            measured = TokenSequence(0, "report", f"{corpus}: {title}", "", (1, 2, 3), 0)
+            assert len(training_texts(bridge, settings, [measured])) == left
 
     def test_code_begins_with_a_definition(self) -> None:
         documents = python_code()

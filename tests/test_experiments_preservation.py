@@ -24,10 +24,12 @@ from lens_interventions.experiments.preservation.correlations import (
 from lens_interventions.experiments.preservation.reading import measure_templates, measure_tokens
 from lens_interventions.experiments.preservation.token_rows import NET, token_rows
 from lens_interventions.experiments.preservation.units import (
+    chosen_documents,
     count_tokens,
     template_items,
     text_digest,
 )
+from lens_interventions.experiments.text_sources import read_documents
 from tests.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
@@ -304,6 +306,19 @@ def test_counts_are_of_whole_documents(llama: TransformerBridge) -> None:
     assert counts["document"].nunique() == 40
     assert counts["count"].sum() > 10_000
     assert not counts.duplicated(["document", "token"]).any()
+
+
+def test_a_text_that_is_there_twice_is_read_and_counted_once(
+    llama: TransformerBridge, tmp_path: Path
+) -> None:
+    mine = str(tmp_path / "mine.txt")
+    Path(mine).write_text("\n\n".join(f"the time of fox {n}" for n in "abcab"))
+    documents = read_documents(mine)
+    counts = count_tokens(llama, mine, text_digest(documents))
+    settings = replace(SMALL, texts=(mine,), documents=9)
+    chosen = chosen_documents(llama, settings, {mine: documents})
+    assert sorted(document["cluster"] for document in chosen) == [f"{mine}: {n}" for n in range(3)]
+    assert {*counts["document"]} == {document["cluster"] for document in chosen}
 
 
 def test_settings_that_leave_no_elsewhere_are_refused() -> None:

@@ -1,6 +1,6 @@
 """Natural text by the names that settings hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .. import materials
@@ -30,6 +30,17 @@ def read_documents(source: str) -> Sequence[Document]:
     else:
         texts = materials.read_texts(Path(source))
     return [Document(str(number), text, "") for number, text in enumerate(texts)]
+
+
+def by_text(documents: Iterable[Document]) -> dict[str, Document]:
+    """Each text once, with the first document that has it.
+
+    The Python reference has one text under two titles, and files may repeat a paragraph.
+    """
+    found: dict[str, Document] = {}
+    for document in documents:
+        found.setdefault(document.text, document)
+    return found
 
 
 def require_source(source: str) -> None:

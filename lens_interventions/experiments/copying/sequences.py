@@ -94,19 +94,23 @@ def text_sequences(
 ) -> list[TokenSequence]:
     """The beginnings of documents, alternately for one half and the other; the tag is the text.
 
-    `read` gives the documents of each text, by default `read_documents`.
+    No document is taken twice, so none is on both halves: the Python reference has one under two
+    titles. `read` gives the documents of each text, by default `read_documents`.
     """
     read = read or read_documents
     rng = np.random.default_rng([settings.seed, 2])
     sequences: list[TokenSequence] = []
+    kept: set[str] = set()
     for source in settings.texts:
         documents = read(source)
         taken = dict(zip((SELECTION, REPORT), settings.documents, strict=True))
         for place, index in enumerate(rng.permutation(len(documents))):
             half = SELECTION if place % 2 == 0 else REPORT
-            if place // 2 >= taken[half]:
+            text = documents[index].text
+            if place // 2 >= taken[half] or text in kept:
                 continue
-            body = token_list(bridge, documents[index].text)[: settings.document_tokens - 1]
+            kept.add(text)
+            body = token_list(bridge, text)[: settings.document_tokens - 1]
             cluster, tag = f"{source}: {documents[index].title}", source.replace(" ", "_")
             tokens = (*beginning(bridge), *body)
             if len(tokens) > 2:

@@ -70,9 +70,12 @@ def training_texts(
     bridge: TransformerBridge, settings: LearnedSettings, measured: Sequence[TokenSequence]
 ) -> list[list[int]]:
     """The documents of the corpus that are not among the measured ones, whole, a BOS in front."""
-    taken = {text.cluster for text in measured}
+    corpus, titles = documents(settings.corpus), {text.cluster for text in measured}
+    taken = {
+        document.text for document in corpus if f"{settings.corpus}: {document.title}" in titles
+    }
     return [
         [*beginning(bridge), *token_list(bridge, document.text)]
-        for document in documents(settings.corpus)
-        if f"{settings.corpus}: {document.title}" not in taken
+        for document in corpus
+        if document.text not in taken
     ]

@@ -13,7 +13,7 @@ from ...materials import Document, Template
 from ..copying.sequences import beginning, continuation, token_list
 from ..results import Tables
 from ..settings import digest
-from ..text_sources import read_documents
+from ..text_sources import by_text, read_documents
 from ..units import Unit
 from .reading import measure_templates, measure_tokens
 from .settings import PreservationSettings
@@ -61,7 +61,7 @@ def plan(
 
 
 def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFrame:
-    """How often each token occurs in each document of a source, whole documents.
+    """How often each token occurs in each document of a source, whole documents, each text once.
 
     Raises `ValueError` where the source has another text than that of the digest `text`.
     """
@@ -73,7 +73,7 @@ def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFr
         )
     rows = [
         (f"{source}: {document.title}", token, count)
-        for document in documents
+        for document in by_text(documents).values()
         for token, count in sorted(Counter(token_list(bridge, document.text)).items())
     ]
     found = pd.DataFrame(rows, columns=["document", "token", "count"])
@@ -90,15 +90,16 @@ def chosen_documents(
     settings: PreservationSettings,
     texts: Mapping[str, Sequence[Document]],
 ) -> list[dict[str, Any]]:
-    """The beginnings of documents drawn from each source, a BOS in front."""
+    """The beginnings of documents drawn from each source, each text once, a BOS in front."""
     rng = np.random.default_rng([settings.seed, 3])
     found = []
     for source, documents in texts.items():
-        for index in rng.permutation(len(documents))[: settings.documents]:
-            body = token_list(bridge, documents[index].text)[: settings.document_tokens - 1]
-            tokens = [*beginning(bridge), *body]
+        drawn = rng.permutation(len(documents))[: settings.documents]
+        named = by_text(documents)
+        for text in dict.fromkeys(documents[index].text for index in drawn):
+            tokens = [*beginning(bridge), *token_list(bridge, text)[: settings.document_tokens - 1]]
             if len(tokens) > 2:
-                found.append({"cluster": f"{source}: {documents[index].title}", "tokens": tokens})
+                found.append({"cluster": f"{source}: {named[text].title}", "tokens": tokens})
     return found
 
 
