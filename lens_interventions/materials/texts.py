@@ -27,8 +27,8 @@ def python_reference() -> tuple[Document, ...]:
 
     From `pydoc_data.topics`, what `help("for")` prints: some 80 topics and half a megabyte of
     technical English with code, on every machine that runs CPython. White space around a topic is
-    removed and nothing else. The text differs between Python versions; a result that used it
-    should name its version.
+    removed and nothing else; "if" and "else" have the same text. The text differs between Python
+    versions; a result that used it should name its version.
     """
     from pydoc_data.topics import topics  # half a megabyte, and only for this
 
