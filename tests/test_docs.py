@@ -53,3 +53,20 @@ def test_the_verdict_tables_are_the_committed_results(page, model, n_tables):
             for finding in measured
         ]
         assert any(first == own and {*others} <= {*rest} for own, *rest in rounded), row
+
+
+def test_the_correlations_are_the_committed_results():
+    """Of the second model's page, a row for each verdict; of the README, the first two."""
+
+    def rounded(model):
+        path = ROOT / f"results/{model}/preservation/result.json"
+        found = [v["verdict"]["interval"] for v in json.loads(path.read_text())["verdicts"]]
+        return [tuple(f"{i[name]:+.2f}" for name in ("estimate", "low", "high")) for i in found]
+
+    default, second = rounded("smollm2-135m-instruct"), rounded("gemma-3-270m")
+    page = (ROOT / "docs/second-model.md").read_text().replace("−", "-")
+    table = re.findall(r"^\| question \| SmolLM2.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+    rows = [INTERVAL.findall(row) for row in table[0].splitlines()]
+    assert rows == [list(pair) for pair in zip(default, second, strict=True)]
+    sentences = README.partition("Unlike in the post")[2].replace("−", "-")
+    assert INTERVAL.findall(sentences)[:2] == default[:2]
