@@ -163,7 +163,7 @@ class TestEveryWayOfRunning:
             return logits[0, -1, 3]
 
         found = li.effect_map(bridge, tokens, metric, patch=patch, layers=[1])
-        # The first position stays as it is.
+        # The first position stays as it is, up to the rounding of another batch.
         assert found.effect[0, 0] == pytest.approx(0, abs=1e-12)
         for position in (1, 2, 3):
             alone = dataclasses.replace(patch, positions=[position])
