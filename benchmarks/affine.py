@@ -10,10 +10,10 @@ import lens_interventions as li
 from benchmarks.command import run
 from benchmarks.common import in_turns, ratio, reference_tokens
 from benchmarks.results import Row
-from lens_interventions.adapter import residuals
-from lens_interventions.points import select_points
-from lens_interventions.ridge import RidgeMoments
-from lens_interventions.windows import as_batch
+from lens_interventions.fitting.ridge import RidgeMoments
+from lens_interventions.model.points import select_points
+from lens_interventions.model.readout import residuals
+from lens_interventions.model.windows import as_batch
 
 
 def measure(quick: bool) -> list[Row]:

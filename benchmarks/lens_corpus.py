@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 import lens_interventions as li
 from benchmarks.command import run
 from benchmarks.results import Row
-from lens_interventions.token_batch import TextOrTokens
+from lens_interventions.model.tokens import TextOrTokens
 
 
 def measure(quick: bool) -> list[Row]:

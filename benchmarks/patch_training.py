@@ -12,8 +12,8 @@ import lens_interventions as li
 from benchmarks.command import run
 from benchmarks.common import in_fresh_process, peak_memory
 from benchmarks.results import Row
+from lens_interventions.intervention.training.train_patch import SourceName
 from lens_interventions.materials import python_reference
-from lens_interventions.patch_training import SourceName
 
 
 def train(

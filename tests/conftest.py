@@ -74,7 +74,7 @@ def default_bridge() -> TransformerBridge:
 @pytest.fixture
 def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache directory for converted models, which does not exist yet."""
-    from lens_interventions._user_cache import CACHE_VARIABLE
+    from lens_interventions.model._user_cache import CACHE_VARIABLE
 
     directory = tmp_path / "cache"
     monkeypatch.setenv(CACHE_VARIABLE, str(directory))
@@ -95,7 +95,7 @@ def few_templates() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def trajectory() -> object:
     """What figures are drawn of: every statistic of two texts."""
-    from lens_interventions.lens import logit_lens
+    from lens_interventions.lens.logit_lens import logit_lens
     from tests.figures import TEXTS
 
     return logit_lens(
@@ -111,7 +111,7 @@ def trajectory() -> object:
 @pytest.fixture(scope="session")
 def ended() -> object:
     """The same without a token after the last one."""
-    from lens_interventions.lens import logit_lens
+    from lens_interventions.lens.logit_lens import logit_lens
     from tests.figures import TEXTS
 
     return logit_lens(shared_bridge("llama"), TEXTS)

@@ -8,7 +8,7 @@ import plotly.colors
 import plotly.graph_objects as go
 import torch
 
-from lens_interventions.lens import logit_lens
+from lens_interventions.lens.logit_lens import logit_lens
 from tests.tiny import shared_bridge
 
 # "people say" occurs three times, so that input tokens repeat.

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformer_lens.utilities import get_act_name
 
-from lens_interventions.adapter import embedding, readout, residuals, without_hooks
-from lens_interventions.token_batch import token_batch
+from lens_interventions.model.readout import embedding, readout, residuals, without_hooks
+from lens_interventions.model.tokens import token_batch
 from tests.clean import left_as_found
 from tests.tiny import shared_bridge, tiny_bridge
 

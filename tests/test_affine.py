@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from lens_interventions import default_lens, fit_checkpoint
-from lens_interventions._user_cache import CACHE_VARIABLE
-from lens_interventions.adapter import readout
-from lens_interventions.affine import AffineLens, fingerprint
-from lens_interventions.affine_fit import fit_affine_lens
-from lens_interventions.affine_refinement import _kl_and_gradient, refine_affine_lens
-from lens_interventions.aggregate import lens_over
-from lens_interventions.default_lens import default_affine_lens
-from lens_interventions.intervention import NextTokenPatch
-from lens_interventions.lens import logit_lens
-from lens_interventions.lens_length import unread_direction
-from lens_interventions.teacher_forcing import teacher_forced_log_probs
+from lens_interventions.fitting import default_lens, fit_checkpoint
+from lens_interventions.fitting.affine_fit import fit_affine_lens
+from lens_interventions.fitting.affine_refinement import _kl_and_gradient, refine_affine_lens
+from lens_interventions.fitting.default_lens import default_affine_lens
+from lens_interventions.fitting.shrinkage import unread_direction
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
+from lens_interventions.lens.affine import AffineLens, fingerprint
+from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.model._user_cache import CACHE_VARIABLE
+from lens_interventions.model.readout import readout
 from tests.clean import left_as_found
 from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge
 

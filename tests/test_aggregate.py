@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lens_interventions.aggregate import lens_over
-from lens_interventions.lens import logit_lens
+from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.logit_lens import logit_lens
 from tests.clean import left_as_found
 from tests.tiny import shared_bridge
 

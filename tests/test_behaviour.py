@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_interventions import behaviour
-from lens_interventions.behaviour import Loop
+from lens_interventions.measures import behaviour
+from lens_interventions.measures.behaviour import Loop
 
 from . import reference_measures as naive
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from lens_interventions import cli
 from lens_interventions.cli.selections import parse_layers, parse_positions
 from lens_interventions.cli.table import GridTable
-from lens_interventions.lens import logit_lens
-from lens_interventions.plots.grid import make_grid
-from lens_interventions.trajectory import Trajectory
+from lens_interventions.lens.figures.grid import make_grid
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.lens.trajectory import Trajectory
 from tests.tiny import shared_bridge
 
 TEXT = "The capital of France is"

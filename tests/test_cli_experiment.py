@@ -12,7 +12,7 @@ import pytest
 
 from lens_interventions import experiments
 from lens_interventions.experiments import Result
-from lens_interventions.experiments.model_source import ModelSource
+from lens_interventions.experiments.engine.model_source import ModelSource
 from tests.test_experiments_run import example, small_bridge
 
 NAMES = ("copying", "learned", "loops", "preservation")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions import write_training
+from lens_interventions.intervention.training import loop as write_training
 from tests.tiny import shared_bridge
 
 DOCUMENTS = [

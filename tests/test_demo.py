@@ -7,14 +7,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from lens_interventions.aggregate import LensAggregate
-from lens_interventions.demo import SECTIONS, build_page
-from lens_interventions.demo.convergence import convergence
-from lens_interventions.demo.discarding import discarding
-from lens_interventions.demo.page import render
-from lens_interventions.demo.readings import Readings
-from lens_interventions.demo.section import Condition, Figure, Section
-from lens_interventions.lens import logit_lens
+from lens_interventions.lens.aggregate import LensAggregate
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.pages.demo import SECTIONS, build_page
+from lens_interventions.pages.demo.convergence import convergence
+from lens_interventions.pages.demo.discarding import discarding
+from lens_interventions.pages.demo.page import render
+from lens_interventions.pages.demo.readings import Readings
+from lens_interventions.pages.demo.section import Condition, Figure, Section
 from tests.browser import browse
 from tests.tiny import shared_bridge
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from lens_interventions.demo import build_page
-from lens_interventions.demo import replication as module
-from lens_interventions.demo.readings import Readings
-from lens_interventions.demo.replication import overlap, replication
 from lens_interventions.experiments import CopyingSettings, load_result
 from lens_interventions.experiments.copying.again import copying_again
 from lens_interventions.experiments.copying.sequences import induction_sequences
+from lens_interventions.experiments.engine.json_values import from_values
 from lens_interventions.experiments.loops import again
 from lens_interventions.experiments.loops.plan import prompt_items
-from lens_interventions.experiments.settings import from_values
-from lens_interventions.intervals import Interval
+from lens_interventions.measures.intervals import Interval
+from lens_interventions.pages.demo import build_page
+from lens_interventions.pages.demo import replication as module
+from lens_interventions.pages.demo.readings import Readings
+from lens_interventions.pages.demo.replication import overlap, replication
 from tests.tiny import shared_bridge
 
 RESULTS = Path(__file__).parents[1] / "results" / "smollm2-135m-instruct"

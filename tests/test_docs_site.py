@@ -20,9 +20,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
 import lens_interventions as li
-from lens_interventions import models
-from lens_interventions.experiments import CopyingSettings, model_source
-from lens_interventions.experiments.contrasts import Resampling
+from lens_interventions.experiments import CopyingSettings
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.engine import model_source
+from lens_interventions.model import load as models
 from tests.pages import ROOT, assert_command_exists, assert_pictures_are_there, blocks, commands
 from tests.tiny import tiny_model
 

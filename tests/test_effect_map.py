@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.intervention import NextTokenPatch
-from lens_interventions.plots.labels import visible
+from lens_interventions.drawing.labels import visible
+from lens_interventions.intervention.patch import NextTokenPatch
 from tests.clean import left_as_found
 from tests.exact import tolerance
 from tests.tiny import random_tokens, shared_bridge
@@ -45,7 +45,7 @@ def cell(bridge, tokens, layer, position, strength=PATCH.strength):
 @pytest.mark.parametrize("rows", [1, 25, 512])
 @pytest.mark.parametrize("bridge", ["gpt2", "llama", "gemma2", "falcon"], indirect=True)
 def test_every_cell_is_a_run_with_one_hook(bridge, rows, monkeypatch):
-    monkeypatch.setattr("lens_interventions.effects.BLOCK_ROWS", rows)
+    monkeypatch.setattr("lens_interventions.intervention.effect_map.BLOCK_ROWS", rows)
     tokens = random_tokens(2, 9)
     found = li.effect_map(bridge, tokens, metric, patch=PATCH)
     assert found.effect.shape == (3, 8)

@@ -15,10 +15,11 @@ import zipfile
 import pytest
 from safetensors import SafetensorError
 
-from lens_interventions import _embedded, _gguf, load_model
-from lens_interventions._embedded import GGUF, NAME, PACKAGE, embedded_model
-from lens_interventions._gguf import LOCK
-from lens_interventions._user_cache import CACHE_VARIABLE
+from lens_interventions import load_model
+from lens_interventions.model import _embedded, _gguf
+from lens_interventions.model._embedded import GGUF, NAME, PACKAGE, embedded_model
+from lens_interventions.model._gguf import LOCK
+from lens_interventions.model._user_cache import CACHE_VARIABLE
 
 pytestmark = pytest.mark.usefixtures("user_cache")
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from lens_interventions import two_streams as two_streams_module
-from lens_interventions.intervention import NextTokenPatch
-from lens_interventions.late_blocks import run_late_blocks, run_late_rows
-from lens_interventions.patch_site import KnownText
-from lens_interventions.teacher_forcing import teacher_forced_logits
-from lens_interventions.token_batch import TokenBatch
-from lens_interventions.two_streams import two_streams
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.site import KnownText
+from lens_interventions.intervention.teacher_forcing import two_streams as two_streams_module
+from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_logits
+from lens_interventions.intervention.teacher_forcing.two_streams import two_streams
+from lens_interventions.model.partial_run import run_late_blocks, run_late_rows
+from lens_interventions.model.tokens import TokenBatch
 from tests.clean import left_as_found
 from tests.exact import tolerance
 from tests.reference_intervention import patched_logits

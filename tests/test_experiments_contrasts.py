@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from lens_interventions.experiments.conditions import CONTROLS, NO_PATCH, Arm, Cell
-from lens_interventions.experiments.contrasts import (
+from lens_interventions.experiments.design.conditions import CONTROLS, NO_PATCH, Arm, Cell
+from lens_interventions.experiments.design.contrasts import (
     Measure,
     Resampling,
     contrast,

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from lens_interventions import materials
 from lens_interventions.experiments import CopyingSettings, Result, copying
-from lens_interventions.experiments.contrasts import Resampling
 from lens_interventions.experiments.copying.sequences import (
     induction_sequences,
     template_sequences,
     text_sequences,
 )
-from lens_interventions.experiments.settings import from_values, to_values
-from lens_interventions.patch_site import PatchSite
-from lens_interventions.sources import SOURCES
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.engine.json_values import from_values, to_values
+from lens_interventions.intervention.site import PatchSite
+from lens_interventions.intervention.sources import SOURCES
 from tests.planted import faint_bridge, planted_bridge
 from tests.tiny import shared_bridge
 

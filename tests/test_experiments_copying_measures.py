@@ -11,7 +11,6 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions import logit_lens
-from lens_interventions.experiments.conditions import NO_PATCH, Arm, PatchSettings
 from lens_interventions.experiments.copying.measures import (
     measure_induction,
     measure_lens,
@@ -19,6 +18,7 @@ from lens_interventions.experiments.copying.measures import (
     measure_text,
 )
 from lens_interventions.experiments.copying.sequences import TokenSequence
+from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, PatchSettings
 from tests.exact import float64_softmax
 from tests.tiny import shared_bridge
 

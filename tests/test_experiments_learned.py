@@ -12,7 +12,6 @@ from pandas.testing import assert_frame_equal
 from torch import Tensor
 
 import lens_interventions as li
-from lens_interventions import sources, write_training
 from lens_interventions.experiments import (
     Result,
     RunDirectoryError,
@@ -23,7 +22,9 @@ from lens_interventions.experiments import (
 from lens_interventions.experiments.learned import stages as stages_module
 from lens_interventions.experiments.learned.settings import SOURCES
 from lens_interventions.experiments.learned.writes import Training
-from lens_interventions.patch_site import PatchSite
+from lens_interventions.intervention import sources
+from lens_interventions.intervention.site import PatchSite
+from lens_interventions.intervention.training import loop as write_training
 from tests.planted_copying import ablated_bridge, key_value_texts
 from tests.planted_learned import SETTINGS, WITHOUT_SWEEPS, planted_sequences, run
 

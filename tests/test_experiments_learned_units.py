@@ -10,8 +10,9 @@ import torch
 import lens_interventions as li
 from lens_interventions import materials
 from lens_interventions.experiments import LearnedSettings
-from lens_interventions.experiments.conditions import NO_PATCH
 from lens_interventions.experiments.copying.sequences import TokenSequence
+from lens_interventions.experiments.design.conditions import NO_PATCH
+from lens_interventions.experiments.engine.json_values import from_values, to_values
 from lens_interventions.experiments.learned.texts import (
     measured_sequences,
     python_code,
@@ -24,7 +25,6 @@ from lens_interventions.experiments.learned.writes import (
     write_bytes,
     write_text,
 )
-from lens_interventions.experiments.settings import from_values, to_values
 from tests.planted_learned import SETTINGS
 from tests.small_training import assert_same_bits
 from tests.test_learned_write import random_write

@@ -11,8 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
-from lens_interventions.behaviour import ending_loop
-from lens_interventions.experiments.conditions import CONTROLS, NO_PATCH, Arm, PatchSettings
+from lens_interventions.experiments.design.conditions import CONTROLS, NO_PATCH, Arm, PatchSettings
 from lens_interventions.experiments.loops import Rule
 from lens_interventions.experiments.loops.cost import (
     SPREAD,
@@ -23,6 +22,7 @@ from lens_interventions.experiments.loops.cost import (
 )
 from lens_interventions.experiments.loops.repetition import measure_noticing, measure_rounds
 from lens_interventions.experiments.loops.sampling import measure_samples
+from lens_interventions.measures.behaviour import ending_loop
 from tests.exact import float64_softmax
 from tests.tiny import D_VOCAB, tiny_bridge
 

@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions import materials
 from lens_interventions.experiments import RunDirectoryError, load_result
-from lens_interventions.experiments.contrasts import Resampling
+from lens_interventions.experiments.design.contrasts import Resampling
 from lens_interventions.experiments.preservation import PreservationSettings, preservation
 from lens_interventions.experiments.preservation.analysis import analyse
 from lens_interventions.experiments.preservation.correlations import (
@@ -29,7 +29,7 @@ from lens_interventions.experiments.preservation.units import (
     template_items,
     text_digest,
 )
-from lens_interventions.experiments.text_sources import read_documents
+from lens_interventions.materials.sources import read_documents
 from tests.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("without_gradients")

@@ -29,11 +29,11 @@ from lens_interventions.experiments import (
     Unit,
     load_result,
     read_tables,
-    run,
 )
-from lens_interventions.experiments.settings import from_values, to_values
-from lens_interventions.intervals import mean_interval
-from lens_interventions.verdicts import verdict
+from lens_interventions.experiments.engine import run
+from lens_interventions.experiments.engine.json_values import from_values, to_values
+from lens_interventions.measures.intervals import mean_interval
+from lens_interventions.measures.verdicts import verdict
 from tests.tiny import tiny_bridge
 
 ROOT = Path(__file__).parents[1]

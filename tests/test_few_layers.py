@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lens_interventions.demo import SECTIONS
-from lens_interventions.demo.fitted import fitted
-from lens_interventions.demo.readings import Readings
 from lens_interventions.experiments.preservation import PreservationSettings, preservation
 from lens_interventions.experiments.preservation.reading import points_read
 from lens_interventions.experiments.preservation.token_rows import later
+from lens_interventions.pages.demo import SECTIONS
+from lens_interventions.pages.demo.fitted import fitted
+from lens_interventions.pages.demo.readings import Readings
 from tests.test_experiments_preservation import SMALL
 from tests.tiny import tiny_bridge
 

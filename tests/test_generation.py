@@ -17,7 +17,7 @@ from transformers import (
 )
 
 import lens_interventions as li
-from lens_interventions.teacher_forcing import teacher_forced_log_probs
+from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from tests.clean import left_as_found
 from tests.exact import float64_softmax, tolerance
 from tests.reference_generation import generate_naively

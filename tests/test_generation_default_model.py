@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import lens_interventions as li
-from lens_interventions._embedded import embedded_model
 from lens_interventions.materials import prompts
+from lens_interventions.model._embedded import embedded_model
 from tests.clean import left_as_found
 
 NEW = 100

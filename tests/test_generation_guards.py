@@ -12,9 +12,10 @@ from transformers import DynamicCache, LogitsProcessor, TemperatureLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
 import lens_interventions as li
-from lens_interventions import decoder, kv_cache
-from lens_interventions.attention_masks import additive_masks
-from lens_interventions.unwrapped import Unwrapping
+from lens_interventions.intervention.generation import cached_decoder as kv_cache
+from lens_interventions.intervention.generation import decoder
+from lens_interventions.model.attention_masks import additive_masks
+from lens_interventions.model.bypass import Unwrapping
 from tests.clean import left_as_found
 from tests.exact import float64_softmax
 from tests.reference_generation import generate_naively

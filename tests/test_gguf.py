@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lens_interventions import load_model
-from lens_interventions._gguf import LOCK, gguf_model
-from lens_interventions._user_cache import CACHE_VARIABLE
+from lens_interventions.model._gguf import LOCK, gguf_model
+from lens_interventions.model._user_cache import CACHE_VARIABLE
 from tests.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("user_cache")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lens_interventions import fit_checkpoint
-from lens_interventions.input_probe import InputProbe, fit_input_probe
-from lens_interventions.input_recovery import RARITY_EDGES, input_recovery
+from lens_interventions.fitting import fit_checkpoint
+from lens_interventions.fitting.input_probe import InputProbe, fit_input_probe
+from lens_interventions.fitting.input_recovery import RARITY_EDGES, input_recovery
 from tests.clean import left_as_found
 from tests.test_affine import random_texts, residual_rows
 from tests.tiny import D_VOCAB, shared_bridge, tiny_bridge

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lens_interventions.intervals import (
+from lens_interventions.measures.intervals import (
     Interval,
     holm,
     mean_interval,
@@ -15,7 +15,7 @@ from lens_interventions.intervals import (
     share_interval,
     sign_flip_p_values,
 )
-from lens_interventions.verdicts import verdict
+from lens_interventions.measures.verdicts import verdict
 
 from . import reference_measures as naive
 

@@ -10,12 +10,12 @@ import torch
 from transformer_lens.tools.analysis import JacobianLens
 
 import lens_interventions as li
-from lens_interventions.counter_random import random_integers, random_normal
-from lens_interventions.intervention import NextTokenPatch
-from lens_interventions.modes import MODES
-from lens_interventions.patch_site import KnownText
-from lens_interventions.sources import SOURCES
-from lens_interventions.token_batch import TokenBatch
+from lens_interventions._counter_random import random_integers, random_normal
+from lens_interventions.intervention.modes import MODES
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.site import KnownText
+from lens_interventions.intervention.sources import SOURCES
+from lens_interventions.model.tokens import TokenBatch
 from tests.exact import close
 from tests.reference_intervention import patched_logits
 from tests.tiny import random_tokens, shared_bridge, tiny_bridge

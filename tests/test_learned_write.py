@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.affine import fingerprint
-from lens_interventions.learned_write import LearnedWrite
-from lens_interventions.sources import constant
+from lens_interventions.intervention.learned_write import LearnedWrite
+from lens_interventions.intervention.sources import constant
+from lens_interventions.lens.affine import fingerprint
 from tests.clean import left_as_found
 from tests.exact import tolerance
 from tests.tiny import random_tokens, shared_bridge, tiny_bridge

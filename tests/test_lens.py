@@ -7,8 +7,8 @@ from transformer_lens import ActivationCache
 from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
 from transformers import DynamicCache
 
-from lens_interventions import adapter
-from lens_interventions.lens import logit_lens
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.model import readout as adapter
 from tests import reference
 from tests.tiny import D_VOCAB, LENS_ARCHITECTURES, N_CTX, shared_bridge, tiny_bridge
 

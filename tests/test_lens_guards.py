@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lens_interventions.lens import logit_lens
+from lens_interventions.lens.logit_lens import logit_lens
 from tests.clean import left_as_found
 from tests.tiny import shared_bridge, tiny_bridge
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformer_lens.tools.analysis import JacobianLens
 
-from lens_interventions.adapter import readout
-from lens_interventions.lens import logit_lens
-from lens_interventions.lens_interchange import load_tuned_lens
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.lens.tuned_lens import load_tuned_lens
+from lens_interventions.model.readout import readout
 from tests.tiny import shared_bridge, tiny_bridge
 
 TOKENS = [5, 17, 40, 22, 63, 9, 31]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lens_interventions.affine_fit import fit_affine_lens
-from lens_interventions.lens import logit_lens
-from lens_interventions.lens_quality import lens_quality
+from lens_interventions.fitting.affine_fit import fit_affine_lens
+from lens_interventions.fitting.lens_quality import lens_quality
+from lens_interventions.lens.logit_lens import logit_lens
 from tests.test_affine import random_texts
 from tests.tiny import shared_bridge
 

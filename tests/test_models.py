@@ -14,7 +14,8 @@ import pytest
 import torch
 import transformers.dynamic_module_utils
 
-from lens_interventions import load_model, models
+from lens_interventions import load_model
+from lens_interventions.model import load as models
 from tests.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
 TOKENS = torch.arange(4, 12)[None]

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lens_interventions
-from lens_interventions import _versions
-from lens_interventions._versions import TRANSFORMERS, check_versions
+from lens_interventions.model import _versions
+from lens_interventions.model._versions import TRANSFORMERS, check_versions
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions import training_loss, write_training
-from lens_interventions.adapter import Readout
-from lens_interventions.patch_site import KnownText
-from lens_interventions.token_batch import token_batch
-from lens_interventions.training_loss import patched_nats
-from lens_interventions.training_windows import visited
+from lens_interventions.intervention.site import KnownText
+from lens_interventions.intervention.training import loop as write_training
+from lens_interventions.intervention.training import loss as training_loss
+from lens_interventions.intervention.training.loss import patched_nats
+from lens_interventions.intervention.training.windows import visited
+from lens_interventions.model.readout import Readout
+from lens_interventions.model.tokens import token_batch
 from tests.clean import left_as_found
 from tests.small_training import NO_STEPS, SMALL, assert_same_bits, random_texts, tensors, train
 from tests.test_learned_write import random_write

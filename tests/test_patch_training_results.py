@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.intervals import mean_interval
+from lens_interventions.measures.intervals import mean_interval
 from tests.clean import left_as_found
 from tests.planted_copying import N_CTX, ablated_bridge, key_value_texts
 from tests.small_training import SMALL, random_texts, train

@@ -5,10 +5,10 @@ import plotly.graph_objects as go
 import pytest
 
 from lens_interventions import plots
-from lens_interventions.lens import logit_lens
-from lens_interventions.plots.labels import markup, visible
-from lens_interventions.plots.scales import SCALES
-from lens_interventions.trajectory import statistic_names
+from lens_interventions.drawing.labels import markup, visible
+from lens_interventions.lens.figures.scales import SCALES
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.lens.trajectory import statistic_names
 from tests.figures import deep_trajectory, heat, numbers, outlined_cells, position
 from tests.tiny import shared_bridge
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from lens_interventions import plots
-from lens_interventions.plots.colours import LINES
-from lens_interventions.plots.labels import markup, visible
-from lens_interventions.plots.scales import SCALES
-from lens_interventions.plots.theme import get_theme, template
+from lens_interventions.drawing.colours import LINES
+from lens_interventions.drawing.labels import markup, visible
+from lens_interventions.drawing.theme import get_theme, template
+from lens_interventions.lens.figures.scales import SCALES
 from tests.figures import contrast, heat, plotly_colour, texts_by_cell
 
 

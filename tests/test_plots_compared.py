@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lens_interventions import plots
-from lens_interventions.aggregate import lens_over
-from lens_interventions.lens import logit_lens
+from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.logit_lens import logit_lens
 from tests.figures import TEXTS, deep_trajectory, numbers
 from tests.tiny import shared_bridge
 

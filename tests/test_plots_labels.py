@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from lens_interventions import plots
-from lens_interventions.lens import logit_lens
-from lens_interventions.plots.labels import markup, shorten, visible
+from lens_interventions.drawing.labels import markup, shorten, visible
+from lens_interventions.lens.logit_lens import logit_lens
 from tests.figures import TEXTS, deep_trajectory, heat, texts_by_cell
 from tests.tiny import shared_bridge
 

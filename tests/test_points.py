@@ -2,7 +2,7 @@
 
 import pytest
 
-from lens_interventions.points import hook_name, point_labels, point_layer, select_points
+from lens_interventions.model.points import hook_name, point_labels, point_layer, select_points
 from tests.tiny import shared_bridge
 
 

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from lens_interventions.cli.report import report as report_command
 from lens_interventions.experiments import Finding, Result
-from lens_interventions.experiments.run_directory import write_json
-from lens_interventions.intervals import Interval
-from lens_interventions.report import report
-from lens_interventions.verdicts import verdict
+from lens_interventions.experiments.engine.run_directory import write_json
+from lens_interventions.measures.intervals import Interval
+from lens_interventions.measures.verdicts import verdict
+from lens_interventions.pages.report import report
 from tests.browser import browse
 
 INTERVALS = {

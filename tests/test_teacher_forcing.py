@@ -11,10 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_interventions.intervention import NextTokenPatch
-from lens_interventions.modes import MODES
-from lens_interventions.sources import SOURCES
-from lens_interventions.teacher_forcing import teacher_forced_log_probs, teacher_forced_logits
+from lens_interventions.intervention.modes import MODES
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.sources import SOURCES
+from lens_interventions.intervention.teacher_forcing.log_probs import (
+    teacher_forced_log_probs,
+    teacher_forced_logits,
+)
 from tests.clean import left_as_found
 from tests.exact import close
 from tests.reference_intervention import patched_logits
@@ -59,7 +62,7 @@ def test_every_combination(bridge):
 @pytest.mark.parametrize("bridge", SOME, indirect=True)
 @pytest.mark.parametrize("window", [None, 3])
 def test_texts_longer_than_a_chunk(bridge, window, monkeypatch):
-    monkeypatch.setattr("lens_interventions.text_passes.MAX_CHUNK", 5)
+    monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 5)
     tokens, patch = random_tokens(18), dataclasses.replace(PATCH, window=window)
     close(teacher_forced_logits(bridge, tokens, patch)[0], patched_logits(bridge, tokens, patch))
 

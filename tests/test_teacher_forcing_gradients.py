@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from lens_interventions.intervention import NextTokenPatch
-from lens_interventions.teacher_forcing import teacher_forced_log_probs, teacher_forced_logits
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.teacher_forcing.log_probs import (
+    teacher_forced_log_probs,
+    teacher_forced_logits,
+)
 from tests.tiny import D_VOCAB, random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")

@@ -6,10 +6,13 @@ import re
 import pytest
 import torch
 
-from lens_interventions import probe
-from lens_interventions import two_streams as two_streams_module
-from lens_interventions.intervention import NextTokenPatch
-from lens_interventions.teacher_forcing import teacher_forced_log_probs, teacher_forced_logits
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.teacher_forcing import self_check as probe
+from lens_interventions.intervention.teacher_forcing import two_streams as two_streams_module
+from lens_interventions.intervention.teacher_forcing.log_probs import (
+    teacher_forced_log_probs,
+    teacher_forced_logits,
+)
 from tests.exact import close
 from tests.reference_intervention import patched_logits
 from tests.tiny import random_tokens, shared_bridge, tiny_bridge
@@ -103,7 +106,7 @@ class TestExceptions:
     @pytest.mark.parametrize("n_calls", [1, 4])
     @pytest.mark.parametrize("role", ["source", "mode"])
     def test_a_failing_function(self, llama, error, n_calls, role, monkeypatch):
-        monkeypatch.setattr("lens_interventions.text_passes.MAX_CHUNK", 3)
+        monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 3)
         calls = []
 
         def fails(site, *_):

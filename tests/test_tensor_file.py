@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lens_interventions.tensor_file import load_tensors, save_tensors
+from lens_interventions._tensor_file import load_tensors, save_tensors
 
 
 def test_tensors_and_the_rest_come_back(tmp_path):

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from lens_interventions import materials
-from lens_interventions.experiments import text_sources
-from lens_interventions.experiments.text_sources import read_documents
+from lens_interventions.materials import sources as text_sources
+from lens_interventions.materials.sources import read_documents
 
 
 def test_own_texts_and_files_are_read_whole(tmp_path: Path) -> None:

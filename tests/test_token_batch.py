@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lens_interventions.token_batch import token_batch, token_ids
+from lens_interventions.model.tokens import token_batch, token_ids
 from tests.tiny import D_VOCAB, N_CTX, shared_bridge
 
 BRIDGE = shared_bridge("llama")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lens_interventions.lens import logit_lens
-from lens_interventions.trajectory import Trajectory, statistic_names
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.lens.trajectory import Trajectory, statistic_names
 from tests.tiny import shared_bridge
 
 TEXTS = ["the quick brown fox jumps", "people say"]

@@ -10,7 +10,7 @@ from lens_interventions.experiments.copying.sequences import continuation, templ
 from lens_interventions.experiments.copying.settings import CopyingSettings
 from lens_interventions.experiments.preservation import PreservationSettings, units
 from lens_interventions.experiments.preservation.units import plan, template_items
-from lens_interventions.token_batch import token_ids
+from lens_interventions.model.tokens import token_ids
 from tests.tiny import N_CTX, shared_bridge, tiny_model
 
 

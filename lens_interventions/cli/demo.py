@@ -23,7 +23,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     bridge = load(model, device)
 
-    from ..demo import build_page
+    from ..pages.demo import build_page
 
     path = build_page(bridge, out / "index.html", results=results, progress=shows_progress())
     typer.echo(f"wrote {path}", err=True)

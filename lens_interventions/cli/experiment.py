@@ -65,9 +65,9 @@ def experiment(
         raise typer.BadParameter(f"--text belongs to copying; {name.value} has its own texts")
 
     from .. import experiments
-    from ..experiments.model_source import NamedModel
-    from ..experiments.run_directory import require_run_directory
-    from ..experiments.text_sources import require_source
+    from ..experiments.engine.model_source import NamedModel
+    from ..experiments.engine.run_directory import require_run_directory
+    from ..materials.sources import require_source
 
     # Loading a model takes a while: what is wrong without one is said first.
     require_run_directory(out)
@@ -99,7 +99,7 @@ def experiment(
 
 def _copying_settings(source: Any, preset: Any, texts: tuple[str, ...]) -> "CopyingSettings":
     from ..experiments import CopyingSettings
-    from ..experiments.model_source import ModelSource
+    from ..experiments.engine.model_source import ModelSource
 
     n_layers = int(ModelSource(source).bridge().cfg.n_layers)
     return replace(CopyingSettings.preset(preset, n_layers), texts=texts)

@@ -9,8 +9,8 @@ import typer
 from .options import Device, Model, load, shows_progress
 
 if TYPE_CHECKING:
-    from ..lens_quality import LensQuality
-    from ..token_batch import TextOrTokens
+    from ..fitting.lens_quality import LensQuality
+    from ..model.tokens import TextOrTokens
 
 _QUALITY = (".csv", ".html", ".png", ".svg")
 _TEST_TOKENS = 256
@@ -64,11 +64,11 @@ def fit_lens(
     if file is not None and samples is not None:
         raise ValueError("--samples is for a fit without --file: give one of them")
 
-    from ..affine_fit import fit_affine_lens
-    from ..affine_refinement import refine_affine_lens
-    from ..lens_quality import lens_quality
+    from ..fitting.affine_fit import fit_affine_lens
+    from ..fitting.affine_refinement import refine_affine_lens
+    from ..fitting.lens_quality import lens_quality
+    from ..intervention.generation.sample_texts import sample_texts
     from ..materials import prose, read_texts
-    from ..sampled_texts import sample_texts
 
     texts: Sequence[TextOrTokens] | None = None
     if file is not None:

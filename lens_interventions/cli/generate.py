@@ -21,7 +21,7 @@ from .patch_options import (
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from ..generated_text import Generation
+    from ..intervention.generation.result import Generation
 
 
 def generate(
@@ -75,7 +75,7 @@ def generate(
 
     from tqdm.auto import tqdm
 
-    from ..generation import generate as continue_prompts
+    from ..intervention.generation.generate import generate as continue_prompts
 
     with tqdm(total=max_new_tokens, disable=not shows_progress(), unit="token") as bar:
         out = continue_prompts(
@@ -108,7 +108,7 @@ def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":
     """A continuation with its loops marked, and what they are."""
     from rich.text import Text
 
-    from ..behaviour import find_loops
+    from ..measures.behaviour import find_loops
 
     ids = row[row >= 0]
     text = Text(tokenizer.decode(ids, skip_special_tokens=True))

@@ -10,7 +10,7 @@ from .options import Device, LensFile, Model, load, load_lens, shows_progress
 from .selections import parse_layers, parse_positions
 
 if TYPE_CHECKING:
-    from ..trajectory import Trajectory
+    from ..lens.trajectory import Trajectory
 
 _FIGURES = (".html", ".png", ".svg")
 _NUMBERS = (".csv", ".json", ".safetensors")
@@ -61,7 +61,7 @@ def lens(
     options["lens"] = load_lens(lens)
     bridge = load(model, device)
 
-    from ..lens import logit_lens
+    from ..lens.logit_lens import logit_lens
 
     trajectory = logit_lens(bridge, read, progress=shows_progress(), **options)
     # Layers that were asked for by name are all shown.
@@ -97,7 +97,7 @@ def _content(file: Path) -> str:
 def _lens_options(
     stat: str, layers: str | None, positions: str | None, watch: list[str], compare_with: str
 ) -> dict[str, Any]:
-    from ..plots.scales import SCALES
+    from ..lens.figures.scales import SCALES
 
     if stat not in SCALES:
         raise ValueError(f"unknown statistic {stat!r}; there are {', '.join(SCALES)}")
@@ -129,7 +129,7 @@ def _check_out(out: Path) -> None:
 def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from ..plots.grid import make_grid
+    from ..lens.figures.grid import make_grid
     from .table import GridTable
 
     Console().print(GridTable(make_grid(trajectory, stat, **shown)))

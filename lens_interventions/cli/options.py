@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from ..affine import AffineLens
+    from ..lens.affine import AffineLens
 
 Model = Annotated[
     str | None,
@@ -34,7 +34,7 @@ LensFile = Annotated[
 
 def load(model: str | None, device: str | None) -> "TransformerBridge":
     """The bridge that `--model` and `--device` name, with a word to whoever waits for it."""
-    from ..models import load_model
+    from ..model.load import load_model
 
     if shows_progress():
         typer.echo(f"Loading {model or 'the embedded model'} ...", err=True)
@@ -43,8 +43,8 @@ def load(model: str | None, device: str | None) -> "TransformerBridge":
 
 def load_lens(path: Path | None) -> "AffineLens | None":
     """The lens that `--lens` names."""
-    from ..affine import AffineLens
-    from ..lens_interchange import load_tuned_lens
+    from ..lens.affine import AffineLens
+    from ..lens.tuned_lens import load_tuned_lens
 
     if path is None:
         return None

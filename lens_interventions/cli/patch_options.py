@@ -8,7 +8,7 @@ import typer
 from .options import load_lens
 
 if TYPE_CHECKING:
-    from ..intervention import NextTokenPatch
+    from ..intervention.patch import NextTokenPatch
 
 Layer = Annotated[
     list[int],
@@ -60,7 +60,7 @@ def patch_from(
     **rest: Any,
 ) -> "NextTokenPatch":
     """The patch that the options describe; it judges them itself."""
-    from ..intervention import NextTokenPatch
+    from ..intervention.patch import NextTokenPatch
 
     return NextTokenPatch(
         layer=layer[0] if len(layer) == 1 else tuple(layer),

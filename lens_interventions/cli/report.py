@@ -16,6 +16,6 @@ def report(
     ),
 ) -> None:
     """Write one self-contained HTML page about finished experiments."""
-    from ..report import report as write_report
+    from ..pages.report import report as write_report
 
     typer.echo(f"wrote {write_report(runs, out=out, title=title)}")

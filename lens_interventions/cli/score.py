@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from transformer_lens.model_bridge import TransformerBridge
 
-    from ..intervals import Interval
-    from ..intervention import NextTokenPatch
+    from ..intervention.patch import NextTokenPatch
+    from ..measures.intervals import Interval
 
 _ROWS = 8  # windows that are scored at a time
 
@@ -117,7 +117,7 @@ def _losses(
     import torch
     from tqdm.auto import tqdm
 
-    from ..teacher_forcing import teacher_forced_log_probs
+    from ..intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 
     sums, counts = [], []
     for first in tqdm(range(0, len(pieces), _ROWS), disable=not shows_progress(), unit="batch"):
@@ -142,7 +142,7 @@ def _print(
     from rich.console import Console
     from rich.table import Table
 
-    from ..intervals import mean_interval
+    from ..measures.intervals import mean_interval
 
     without, patched = losses
     table = Table("", "nats a token", "95% interval", "perplexity")

@@ -9,9 +9,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.style import Style
 from rich.text import Text
 
-from ..plots.colours import DARK_INK, LIGHT_INK, prefers_dark_ink
-from ..plots.grid import Grid
-from ..plots.hover import rounded
+from ..drawing.colours import DARK_INK, LIGHT_INK, prefers_dark_ink
+from ..lens.figures.grid import Grid
+from ..lens.figures.hover import rounded
 
 _CELL = 9  # characters of a column, one of which keeps it from its neighbour
 _CORRECT = "*"

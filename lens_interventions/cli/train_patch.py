@@ -8,7 +8,7 @@ import typer
 from .options import Device, Model, load, shows_progress
 
 if TYPE_CHECKING:
-    from ..patch_training import TrainedPatch
+    from ..intervention.training.train_patch import TrainedPatch
 
 
 def train_patch(
@@ -51,9 +51,9 @@ def train_patch(
 
     Stopped at any point, the same command goes on from OUT.partial, and ends in the same numbers.
     """
+    from ..intervention.training.options import TrainingOptions
+    from ..intervention.training.train_patch import train_patch as train
     from ..materials import read_texts
-    from ..patch_training import train_patch as train
-    from ..training_options import TrainingOptions
 
     _require_writable(out)
     options = TrainingOptions(

@@ -8,13 +8,13 @@
 - `read_texts`, `dataset_column`: the user's own texts
 """
 
-from .own import Prompt as Prompt
-from .own import Template as Template
-from .own import passages as passages
-from .own import prompts as prompts
-from .own import prose as prose
-from .own import templates as templates
-from .texts import Document as Document
-from .texts import dataset_column as dataset_column
-from .texts import python_reference as python_reference
-from .texts import read_texts as read_texts
+from .bundled import Prompt as Prompt
+from .bundled import Template as Template
+from .bundled import passages as passages
+from .bundled import prompts as prompts
+from .bundled import prose as prose
+from .bundled import templates as templates
+from .readers import Document as Document
+from .readers import dataset_column as dataset_column
+from .readers import python_reference as python_reference
+from .readers import read_texts as read_texts

@@ -3,9 +3,9 @@
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...intervals import Interval
-from ..conditions import NO_PATCH, Arm, Cell
-from ..contrasts import contrast, totals_of
+from ...measures.intervals import Interval
+from ..design.conditions import NO_PATCH, Arm, Cell
+from ..design.contrasts import contrast, totals_of
 from .analysis import BEST_CONTROL
 from .sequences import REPORT
 from .settings import CopyingSettings

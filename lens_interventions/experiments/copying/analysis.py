@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ...behaviour import bin_by
-from ...verdicts import verdict
-from ..conditions import CONTROLS, NO_PATCH, Arm
-from ..contrasts import (
+from ...measures.behaviour import bin_by
+from ...measures.verdicts import verdict
+from ..design.conditions import CONTROLS, NO_PATCH, Arm
+from ..design.contrasts import (
     Measure,
     contrast,
     effect_over_grid,
@@ -19,7 +19,7 @@ from ..contrasts import (
     totals_of,
     with_holm,
 )
-from ..results import Analysis, Finding, Tables
+from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .sequences import REPORT, SELECTION
 from .settings import CopyingSettings

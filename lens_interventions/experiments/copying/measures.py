@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...behaviour import bin_by, copyable
-from ...lens import logit_lens
-from ..conditions import NO_PATCH, Arm, PatchSettings
-from ..contrasts import ROW_COLUMNS
-from ..readings import read_log_probs, read_ranks
-from ..settings import from_values
+from ...lens.logit_lens import logit_lens
+from ...measures.behaviour import bin_by, copyable
+from ..design.conditions import NO_PATCH, Arm, PatchSettings
+from ..design.contrasts import ROW_COLUMNS
+from ..design.scores import read_log_probs, read_ranks
+from ..engine.json_values import from_values
 from .sequences import TokenSequence
 
 Values = Mapping[str, Any]

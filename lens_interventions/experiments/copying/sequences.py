@@ -9,8 +9,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
 from ...materials import Document, Template
-from ..settings import to_values
-from ..text_sources import read_documents
+from ...materials.sources import read_documents
+from ..engine.json_values import to_values
 from .settings import CopyingSettings
 
 SELECTION, REPORT = "selection", "report"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..conditions import PatchSettings, spread_layers
-from ..contrasts import Resampling
+from ..design.conditions import PatchSettings, spread_layers
+from ..design.contrasts import Resampling
 
 Preset = Literal["quick", "full"]
 

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..conditions import CONTROLS, NO_PATCH, Arm, Cell, all_sources, grid
-from ..contrasts import Measure, best_control, most_specific, shortlist, totals_of
-from ..results import Tables
-from ..units import Unit
+from ..design.conditions import CONTROLS, NO_PATCH, Arm, Cell, all_sources, grid
+from ..design.contrasts import Measure, best_control, most_specific, shortlist, totals_of
+from ..engine.results import Tables
+from ..engine.units import Unit
 from .measures import measure_induction, measure_lens, measure_templates, measure_text
 from .sequences import (
     REPORT,

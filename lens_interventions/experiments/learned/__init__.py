@@ -3,9 +3,9 @@
 from concurrent.futures import Executor
 from pathlib import Path
 
-from ..model_source import Model, ModelSource
-from ..results import Result
-from ..run import Experiment, run
+from ..engine.model_source import Model, ModelSource
+from ..engine.results import Result
+from ..engine.run import Experiment, run
 from .analysis import analyse
 from .settings import LearnedSettings as LearnedSettings
 from .settings import Preset as Preset

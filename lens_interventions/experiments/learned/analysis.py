@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ...behaviour import bin_by
-from ...verdicts import verdict
-from ..conditions import NO_PATCH, Arm
-from ..contrasts import Measure, Totals, contrast, row_interval, totals_of, with_holm
+from ...measures.behaviour import bin_by
+from ...measures.verdicts import verdict
 from ..copying.sequences import REPORT, SELECTION
-from ..results import Analysis, Finding, Tables
+from ..design.conditions import NO_PATCH, Arm
+from ..design.contrasts import Measure, Totals, contrast, row_interval, totals_of, with_holm
+from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .questions import LOOPS, NAMES, TABLES, Question, questions
 from .read_analysis import read_tables_of

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ...plots.theme import template
-from ..contrast_figure import contrast_points
-from ..headings import heading
-from ..line_figures import Axes, curves
-from ..results import Figures, Tables
+from ...drawing.contrast_figure import contrast_points
+from ...drawing.table_curves import Axes, curves
+from ...drawing.theme import template
+from ...drawing.titles import heading
+from ..engine.results import Figures, Tables
 from .read_figures import ablation_figure, attention_figure, directions_figure
 
 if TYPE_CHECKING:

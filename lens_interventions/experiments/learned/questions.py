@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from ..contrasts import Measure, Totals, totals_of
+from ..design.contrasts import Measure, Totals, totals_of
+from ..engine.results import Tables
 from ..loops.choice import LOOPED
-from ..results import Tables
 from .sampled import COPIES
 from .settings import LearnedSettings
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..results import Tables
+from ..engine.results import Tables
 from .read_units import EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS
 from .settings import LearnedSettings
 

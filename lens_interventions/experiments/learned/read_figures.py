@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ...plots.colours import LINES, PALETTES, colorscale
-from ...plots.labels import markup
-from ...plots.theme import template
-from ..error_bars import error_bars
-from ..headings import heading
+from ...drawing.colours import LINES, PALETTES, colorscale
+from ...drawing.intervals import error_bars
+from ...drawing.labels import markup
+from ...drawing.theme import template
+from ...drawing.titles import heading
 from .reading import KINDS
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...adapter import embedding, readout
-from ...learned_write import LearnedWrite
-from ...plots.labels import visible
-from ...teacher_forcing import teacher_forced_log_probs
+from ...drawing.labels import visible
+from ...intervention.learned_write import LearnedWrite
+from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
+from ...model.readout import embedding, readout
 from ..copying.sequences import TokenSequence
-from ..settings import from_values
+from ..engine.json_values import from_values
 from .reading import (
     KINDS,
     SingularDirections,

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...behaviour import pair_distance
-from ...learned_write import LearnedWrite
+from ...intervention.learned_write import LearnedWrite
+from ...measures.behaviour import pair_distance
 
 KINDS = ("first", "itself", "earlier occurrence", "after one", "before one", "other")
 """Kinds of positions that the last one of a text may attend to, see `position_kinds`."""

@@ -7,18 +7,18 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...generation import generate
-from ..conditions import NO_PATCH, Arm
-from ..contrasts import ROW_COLUMNS
+from ...intervention.generation.generate import generate
 from ..copying.sequences import REPORT, SELECTION, TokenSequence
+from ..design.conditions import NO_PATCH, Arm
+from ..design.contrasts import ROW_COLUMNS
+from ..design.rules import GREEDY
+from ..engine.json_values import from_values
+from ..engine.results import Tables
+from ..engine.units import Unit
 from ..loops.choice import sample_totals
 from ..loops.plan import halves, prompt_items
-from ..loops.rules import GREEDY
 from ..loops.sampling import measure_samples
 from ..loops.texts import shown_samples
-from ..results import Tables
-from ..settings import from_values
-from ..units import Unit
 from .settings import LearnedSettings
 from .units import NO_SEED, conditions, named_by_seed
 

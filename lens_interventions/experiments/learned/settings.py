@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ...training_options import TrainingOptions
-from ..contrasts import Resampling
+from ...intervention.training.options import TrainingOptions
 from ..copying.settings import CopyingSettings
+from ..design.contrasts import Resampling
 
 Preset = Literal["quick", "full"]
 

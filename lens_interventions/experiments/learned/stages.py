@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..conditions import Arm
-from ..contrasts import Measure, totals_of
 from ..copying.sequences import REPORT, SELECTION, batches
-from ..results import Tables
-from ..run import Stage
-from ..units import Unit
+from ..design.conditions import Arm
+from ..design.contrasts import Measure, totals_of
+from ..engine.results import Tables
+from ..engine.run import Stage
+from ..engine.units import Unit
 from .read_units import (
     measure_ablation,
     measure_attention,

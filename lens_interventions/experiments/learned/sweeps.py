@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ..conditions import NO_PATCH, Arm
-from ..contrasts import Measure, Totals, contrast, totals_of
 from ..copying.sequences import REPORT, SELECTION
-from ..results import Tables
+from ..design.conditions import NO_PATCH, Arm
+from ..design.contrasts import Measure, Totals, contrast, totals_of
+from ..engine.results import Tables
 from .settings import LearnedSettings
 from .stages import best_layer, best_of_sweeps, layer_trainings, rank_trainings
 from .writes import Training

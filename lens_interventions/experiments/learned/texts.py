@@ -8,6 +8,7 @@ from pathlib import Path
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...materials import Document
+from ...materials.sources import read_documents
 from ..copying.sequences import (
     TokenSequence,
     beginning,
@@ -16,7 +17,6 @@ from ..copying.sequences import (
     text_sequences,
     token_list,
 )
-from ..text_sources import read_documents
 from .settings import LearnedSettings
 
 PYTHON_CODE = "python_code"

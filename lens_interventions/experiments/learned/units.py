@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...affine import fingerprint
-from ...patch_training import train_patch
-from ...training_options import TrainingOptions
-from ...training_windows import ResidualStore
-from ..conditions import ARM_COLUMNS, NO_PATCH
+from ...intervention.training.options import TrainingOptions
+from ...intervention.training.train_patch import train_patch
+from ...intervention.training.windows import ResidualStore
+from ...lens.affine import fingerprint
 from ..copying.measures import measure_induction, measure_templates, measure_text
-from ..settings import from_values
+from ..design.conditions import ARM_COLUMNS, NO_PATCH
+from ..engine.json_values import from_values
 from .writes import LearnedPatches, Training, parse_writes, write_bytes
 
 Values = Mapping[str, Any]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from ...intervention import NextTokenPatch
-from ...learned_write import LearnedWrite
-from ..conditions import NO_PATCH, Arm, PatchSettings
-from ..run_directory import RunDirectoryError, read_tables
+from ...intervention.learned_write import LearnedWrite
+from ...intervention.patch import NextTokenPatch
+from ..design.conditions import NO_PATCH, Arm, PatchSettings
+from ..engine.run_directory import RunDirectoryError, read_tables
 
 TABLE = "training"
 

@@ -3,12 +3,12 @@
 from concurrent.futures import Executor
 from pathlib import Path
 
-from ..model_source import Model, ModelSource
-from ..results import Result
-from ..run import Experiment, run
+from ..design.rules import Rule as Rule
+from ..engine.model_source import Model, ModelSource
+from ..engine.results import Result
+from ..engine.run import Experiment, run
 from .analysis import analyse
 from .plan import report, search
-from .rules import Rule as Rule
 from .settings import LoopsSettings as LoopsSettings
 from .settings import Preset as Preset
 

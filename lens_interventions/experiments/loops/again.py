@@ -4,13 +4,13 @@ from dataclasses import asdict
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...intervals import Interval
-from ..conditions import Arm
+from ...measures.intervals import Interval
 from ..copying.sequences import REPORT
-from ..results import Tables
+from ..design.conditions import Arm
+from ..design.rules import GREEDY
+from ..engine.results import Tables
 from .analysis import LOOPS_QUESTION, REPETITION_QUESTION, loops_interval, repetition_interval
 from .plan import halves, prompt_items
-from .rules import GREEDY
 from .sampling import measure_samples
 from .settings import LoopsSettings
 

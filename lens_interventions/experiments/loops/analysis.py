@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ...intervals import Interval, share_difference_interval
-from ...verdicts import verdict
-from ..conditions import NO_PATCH, Arm, Cell
-from ..contrasts import Measure, Resampling, Totals, contrast, totals_of
+from ...measures.intervals import Interval, share_difference_interval
+from ...measures.verdicts import verdict
 from ..copying.sequences import REPORT, SELECTION
-from ..results import Analysis, Finding, Tables
+from ..design.conditions import NO_PATCH, Arm, Cell
+from ..design.contrasts import Measure, Resampling, Totals, contrast, totals_of
+from ..design.rules import GREEDY
+from ..engine.results import Analysis, Finding, Tables
 from .choice import (
     LOOPED,
     REP,
@@ -21,7 +22,6 @@ from .choice import (
     sample_totals,
 )
 from .figures import draw
-from .rules import GREEDY
 from .settings import LoopsSettings
 from .tables import condition_table, escape_table, grid_table, noticing_table, survival_table
 from .texts import shown_samples

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..conditions import CONTROLS, NO_PATCH, Arm, Cell
-from ..contrasts import Measure, Totals, totals_of
 from ..copying.sequences import SELECTION
-from ..results import Tables
+from ..design.conditions import CONTROLS, NO_PATCH, Arm, Cell
+from ..design.contrasts import Measure, Totals, totals_of
+from ..design.rules import GREEDY
+from ..engine.results import Tables
 from .cost import LOSS
 from .repetition import AGAIN
-from .rules import GREEDY
 from .settings import LoopsSettings
 
 LOOPED, REP = "looped", "rep-4"

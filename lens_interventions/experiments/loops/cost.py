@@ -9,10 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...teacher_forcing import teacher_forced_log_probs, teacher_forced_logits
-from ..conditions import Arm, PatchSettings
-from ..settings import from_values
-from .rules import GREEDY, Rule
+from ...intervention.teacher_forcing.log_probs import (
+    teacher_forced_log_probs,
+    teacher_forced_logits,
+)
+from ..design.conditions import Arm, PatchSettings
+from ..design.rules import GREEDY, Rule
+from ..engine.json_values import from_values
 
 LOSS, EXCLUDED = "loss", "excluded"
 

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...plots.colours import LINES
-from ...plots.theme import template
+from ...drawing.colours import LINES
+from ...drawing.effect_grid import effect_heatmaps
+from ...drawing.intervals import error_bars
+from ...drawing.table_curves import Axes, add_buttons, curves
+from ...drawing.theme import template
+from ...drawing.titles import heading
 from ..copying.sequences import REPORT
-from ..error_bars import error_bars
-from ..grid_figure import effect_heatmaps
-from ..headings import heading
-from ..line_figures import Axes, add_buttons, curves
-from ..results import Figures, Tables
+from ..engine.results import Figures, Tables
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -1,6 +1,6 @@
 """What conditions are called."""
 
-from ..conditions import NO_PATCH, Arm
+from ..design.conditions import NO_PATCH, Arm
 
 SOURCES = {
     "true": "true next token",

@@ -8,14 +8,14 @@ import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
-from ..conditions import CONTROLS, NO_PATCH, Arm, grid
 from ..copying.sequences import REPORT, SELECTION, beginning, token_list
-from ..results import Tables
-from ..units import Unit
+from ..design.conditions import CONTROLS, NO_PATCH, Arm, grid
+from ..design.rules import GREEDY, Rule
+from ..engine.results import Tables
+from ..engine.units import Unit
 from .choice import loops_cell, round_cell
 from .cost import measure_arm_losses, measure_rule_loss
 from .repetition import measure_noticing, measure_rounds
-from .rules import GREEDY, Rule
 from .sampling import measure_samples
 from .settings import LoopsSettings
 

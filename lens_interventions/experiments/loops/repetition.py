@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens import logit_lens
-from ...points import select_points
-from ..conditions import Arm, PatchSettings
-from ..readings import read_log_probs
-from ..settings import from_values
+from ...lens.logit_lens import logit_lens
+from ...model.points import select_points
+from ..design.conditions import Arm, PatchSettings
+from ..design.scores import read_log_probs
+from ..engine.json_values import from_values
 
 AGAIN = "again"
 

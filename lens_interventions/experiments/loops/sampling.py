@@ -7,11 +7,11 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...behaviour import Loop, ending_loops, rep_n
-from ...generation import generate
-from ..conditions import Arm, PatchSettings
-from ..settings import from_values
-from .rules import Rule
+from ...intervention.generation.generate import generate
+from ...measures.behaviour import Loop, ending_loops, rep_n
+from ..design.conditions import Arm, PatchSettings
+from ..design.rules import Rule
+from ..engine.json_values import from_values
 
 REP_N = (2, 4)
 

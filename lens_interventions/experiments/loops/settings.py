@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..conditions import PatchSettings, spread_layers
-from ..contrasts import Resampling
-from .rules import GREEDY, Rule
+from ..design.conditions import PatchSettings, spread_layers
+from ..design.contrasts import Resampling
+from ..design.rules import GREEDY, Rule
 
 Preset = Literal["quick", "full"]
 

@@ -8,16 +8,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ...behaviour import Loop, distinct_n, loop_free_survival
-from ...intervals import share_interval
-from ..conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm
-from ..contrasts import Measure, effect_over_grid, totals_of
+from ...measures.behaviour import Loop, distinct_n, loop_free_survival
+from ...measures.intervals import share_interval
 from ..copying.sequences import REPORT, SELECTION
-from ..results import Tables
+from ..design.conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm
+from ..design.contrasts import Measure, effect_over_grid, totals_of
+from ..design.rules import GREEDY, Rule
+from ..engine.results import Tables
 from .choice import LOOPED, REP, again_totals, loss_totals, round_cell, sample_totals
 from .cost import EXCLUDED, LOSS
 from .labels import arm_label, condition_label
-from .rules import GREEDY, Rule
 from .settings import LoopsSettings
 
 ALL = "all"

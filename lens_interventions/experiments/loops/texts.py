@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from ..conditions import NO_PATCH, Arm
 from ..copying.sequences import REPORT
+from ..design.conditions import NO_PATCH, Arm
+from ..design.rules import GREEDY
 from .labels import condition_label
-from .rules import GREEDY
 
 KEPT = ("before", "first_round", "again")
 """Parts of a sample: up to its loop, the loop's first round, and the rest of it."""

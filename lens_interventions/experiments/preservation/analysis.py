@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from ...intervals import Interval
-from ...verdicts import verdict
-from ..results import Analysis, Finding, Tables
+from ...measures.intervals import Interval
+from ...measures.verdicts import verdict
+from ..engine.results import Analysis, Finding, Tables
 from .correlations import copy_correlation, token_correlation
 from .figures import draw
 from .settings import PreservationSettings

@@ -8,8 +8,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from ...intervals import Interval
-from ..contrasts import Resampling
+from ...measures.intervals import Interval
+from ..design.contrasts import Resampling
 from .token_rows import RARITY, SURPRISE, WITHIN, TokenRows
 
 # Resamples worked on at once.

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..line_figures import Axes, curves
-from ..results import Figures, Tables
+from ...drawing.table_curves import Axes, curves
+from ..engine.results import Figures, Tables
 from .token_rows import NET, RAW
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...adapter import readout, residual_chunks
-from ...points import FINAL, select_points
-from ...reduction import default_chunk_size
-from ...statistics import ranks
-from ...token_batch import TokenBatch, token_batch
+from ...lens.reduction import default_chunk_size
+from ...lens.statistics import ranks
+from ...model.points import FINAL, select_points
+from ...model.readout import readout, residual_chunks
+from ...model.tokens import TokenBatch, token_batch
 
 
 @dataclass(frozen=True)

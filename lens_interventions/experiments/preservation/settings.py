@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..contrasts import Resampling
+from ..design.contrasts import Resampling
 
 Preset = Literal["quick", "full"]
 

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from ...behaviour import unigram_surprisal
+from ...measures.behaviour import unigram_surprisal
 
 RARITY, SURPRISE = "rarity", "surprise"
 """Unigram surprisal and surprisal in context."""

@@ -10,11 +10,11 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
 from ...materials import Document, Template
+from ...materials.sources import by_text, read_documents
 from ..copying.sequences import beginning, continuation, token_list
-from ..results import Tables
-from ..settings import digest
-from ..text_sources import by_text, read_documents
-from ..units import Unit
+from ..engine.json_values import digest
+from ..engine.results import Tables
+from ..engine.units import Unit
 from .reading import measure_templates, measure_tokens
 from .settings import PreservationSettings
 

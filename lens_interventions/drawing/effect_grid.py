@@ -1,0 +1,99 @@
+"""Effects over depth: layer and strength, a panel for each mode, measures behind a menu."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from .colours import PALETTES
+from .table_curves import add_buttons
+from .theme import template
+from .titles import heading
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+SIGNIFICANT = 0.05
+
+# Pixels above the panels, of which the names of the modes take some, and below them.
+_ABOVE, _MODES, _BELOW = 136, 28, 50
+
+
+def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
+    """Heat maps of `estimate` by layer and strength.
+
+    Columns: measure, layer, strength, mode, estimate, low, high, p_holm. Cells with an adjusted
+    p-value below 0.05 are marked by a star. White is no effect; each measure has its own scale.
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    modes, measures = list(table["mode"].unique()), list(table["measure"].unique())
+    figure = make_subplots(
+        rows=1, cols=len(modes), subplot_titles=modes, shared_yaxes=True, horizontal_spacing=0.03
+    )
+    owner = []
+    for measure in measures:
+        rows = table[table["measure"] == measure]
+        largest = float(rows["estimate"].abs().max()) or 1.0
+        for place, mode in enumerate(modes):
+            part = rows[rows["mode"] == mode]
+            grid = part.pivot(index="layer", columns="strength", values="estimate")
+            texts = part.assign(text=[_cell(row) for row in part.to_dict("records")])
+            hover = part.assign(text=[_hover(row) for row in part.to_dict("records")])
+            figure.add_trace(
+                go.Heatmap(
+                    x=[f"{strength:g}" for strength in grid.columns],
+                    y=[str(layer) for layer in grid.index],
+                    z=grid.to_numpy().tolist(),
+                    zmin=-largest,
+                    zmax=largest,
+                    colorscale=[
+                        [i / 4, colour] for i, colour in enumerate(PALETTES["difference-light"])
+                    ],
+                    text=_pivot(texts),
+                    texttemplate="%{text}",
+                    textfont={"size": 11},
+                    customdata=_pivot(hover),
+                    hovertemplate="%{customdata}<extra></extra>",
+                    showscale=place == len(modes) - 1,
+                    colorbar={"thickness": 10, "len": 0.9},
+                    visible=measure == measures[0],
+                    xgap=1,
+                    ygap=1,
+                ),
+                row=1,
+                col=place + 1,
+            )
+            owner.append(measure)
+    figure.update_xaxes(type="category", title={"text": "strength"}, showgrid=False)
+    figure.update_yaxes(type="category", showgrid=False)
+    figure.update_yaxes(title={"text": "layer"}, col=1)
+    # A line of its own: plotly cuts what is wider than the figure.
+    star = f"* p &lt; {SIGNIFICANT} after Holm's correction over the grid"
+    panel_height = 60 + 34 * table["layer"].nunique()
+    figure.update_layout(
+        template=template("light"),
+        title=heading(title) | {"subtitle": {"text": star, "font": {"size": 12}}},
+        height=panel_height + _ABOVE + _BELOW,
+        margin={"l": 60, "r": 16, "t": _ABOVE, "b": _BELOW},
+    )
+    if len(measures) > 1:
+        add_buttons(figure, [(m, {"visible": [of == m for of in owner]}, {}) for m in measures])
+        figure.update_layout(updatemenus=[{"y": 1 + _MODES / panel_height}])
+    return figure
+
+
+def _pivot(rows: pd.DataFrame) -> list[list[str]]:
+    return rows.pivot(index="layer", columns="strength", values="text").to_numpy().tolist()
+
+
+def _cell(row: dict) -> str:
+    return f"{row['estimate']:.2g}" + ("*" if row["p_holm"] < SIGNIFICANT else "")
+
+
+def _hover(row: dict) -> str:
+    return (
+        f"layer {row['layer']}, {row['mode']} {row['strength']:g}<br>{row['estimate']:.3g} "
+        f"[{row['low']:.3g}, {row['high']:.3g}]<br>p = {row['p_value']:.3g}, "
+        f"{row['p_holm']:.3g} after Holm"
+    )

@@ -1,0 +1,136 @@
+"""Conditions: what is patched in a run, as plain values that rows and settings can hold."""
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from ...intervention.patch import NextTokenPatch
+from ...lens.affine import AffineLens
+
+CONTROLS = ("random", "shuffled", "current", "guess", "direction")
+"""Sources that carry no news of the true next token, but write as much as it does."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place on the grid of an effect over depth.
+
+    Attributes:
+        layer: the block whose incoming residual is patched.
+        strength: `a` of `NextTokenPatch`.
+        mode: "interpolate", "add" or "correct".
+    """
+
+    layer: int
+    strength: float
+    mode: str
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}, {self.mode} {self.strength:g}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One condition: no patch, or what is written at a cell.
+
+    Attributes:
+        source: "none", "true", or one of `CONTROLS`.
+        layer, strength, mode: the cell; -1, 0 and "none" without a patch.
+    """
+
+    source: str
+    layer: int
+    strength: float
+    mode: str
+
+    @classmethod
+    def at(cls, cell: Cell, source: str = "true") -> "Arm":
+        """A source at a cell."""
+        return cls(source, cell.layer, cell.strength, cell.mode)
+
+    @property
+    def cell(self) -> Cell:
+        """Where the arm patches."""
+        return Cell(self.layer, self.strength, self.mode)
+
+    def columns(self) -> dict[str, Any]:
+        """The arm as columns of a row, and as parameters of a unit: `Arm(**columns)`."""
+        return asdict(self)
+
+
+NO_PATCH = Arm("none", -1, 0.0, "none")
+
+ARM_COLUMNS = tuple(field.name for field in fields(Arm))
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """What all patches of a run have in common.
+
+    Attributes:
+        scale: "norm" makes what is written as long as the residual times the strength; "raw" writes
+            the embedding as it is.
+        embedding: "W_E", "W_U" or "lens", the latter with `lens`.
+        lens: the file of an `AffineLens`, which is to stay as it is while a run is unfinished. It
+            carries the embedding "lens" to the layer, and the gate, the mode "correct" and the
+            source "guess" read it in place of the logit lens.
+        first_position: positions below are never patched. With 1 the first token of the text is
+            spared: models park attention there, in a residual that can be a hundred times longer
+            than the others (25,000 against 190 in the middle of the default model), and a patch
+            of that vector tests the model's plumbing and not the idea.
+        gate: as in `NextTokenPatch`.
+        seed: of the random sources.
+    """
+
+    scale: Literal["raw", "norm"] = "norm"
+    embedding: Literal["W_E", "W_U", "lens"] = "W_E"
+    lens: str | None = None
+    first_position: int = 1
+    gate: float | None = None
+    seed: int = 0
+
+    def patch(self, arm: Arm, length: int) -> NextTokenPatch | None:
+        """The patch of an arm for texts of up to `length` tokens; None without a patch."""
+        if arm.source == "none":
+            return None
+        return NextTokenPatch(
+            layer=arm.layer,
+            strength=arm.strength,
+            mode=arm.mode,  # type: ignore[arg-type]
+            scale=self.scale,
+            embedding=self.embedding,
+            lens=None if self.lens is None else _loaded(self.lens),
+            positions=tuple(range(self.first_position, length)),
+            gate=self.gate,
+            source=arm.source,  # type: ignore[arg-type]
+            seed=self.seed,
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(path: str) -> AffineLens:
+    # One object for all arms: patches with the same lens read it once.
+    return AffineLens.load(path)
+
+
+def grid(layers: Sequence[int], strengths: Sequence[float], modes: Sequence[str]) -> list[Cell]:
+    """All cells, layers slowest."""
+    return [Cell(*values) for values in itertools.product(layers, strengths, modes)]
+
+
+def all_sources(cells: Iterable[Cell]) -> list[Arm]:
+    """No patch, then at each cell the true source and all controls."""
+    return [NO_PATCH, *(Arm.at(cell, s) for cell in cells for s in ("true", *CONTROLS))]
+
+
+def spread_layers(n_layers: int, n: int) -> tuple[int, ...]:
+    """`n` layers spread evenly over the upper three quarters of a model, or all if it has fewer.
+
+    Below, the residual stream is still mostly the current token, and a patch replaces the input.
+    """
+    lowest = n_layers // 4
+    n = min(n, n_layers - lowest)
+    step = (n_layers - 1 - lowest) / max(n - 1, 1)
+    return tuple(sorted({round(lowest + i * step) for i in range(n)}))

@@ -1,0 +1,216 @@
+"""Comparing the arms of a run: paired differences per cluster, their intervals and p-values.
+
+Rows are sums: `total` over `count` tokens or items, for one arm, sequence, measure and category.
+`cluster` is what an interval resamples, a sequence, document or word; rows of one cluster are added
+up first. A category is a set of tags in one string, "far rare single".
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Real
+
+from ...measures.intervals import Interval, holm, mean_interval, mean_intervals, sign_flip_p_values
+from .conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm, Cell
+
+ROW_COLUMNS = ("half", "sequence", "cluster", *ARM_COLUMNS, "measure", "category", "total", "count")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quantity that arms are compared by, on a part of the material.
+
+    Attributes:
+        name: in the column `measure`, such as "loss".
+        tags: only categories that have all of these.
+        lower_is_better: True for a loss.
+    """
+
+    name: str
+    tags: frozenset[str] = frozenset()
+    lower_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals and p-values are made.
+
+    Attributes:
+        level: of the intervals.
+        n_resamples: bootstrap resamples, and sign flips.
+        seed: each call starts from it, so the same rows give the same numbers.
+    """
+
+    level: float = 0.95
+    n_resamples: int = 9999
+    seed: int = 0
+
+    def rng(self) -> np.random.Generator:
+        """A new generator."""
+        return np.random.default_rng(self.seed)
+
+    def interval(
+        self, totals: Real[np.ndarray, " seq"], counts: Real[np.ndarray, " seq"] | None = None
+    ) -> Interval:
+        """As `intervals.mean_interval`."""
+        return mean_interval(
+            totals, counts, rng=self.rng(), level=self.level, n_resamples=self.n_resamples
+        )
+
+    def intervals(
+        self, totals: Real[np.ndarray, "cell seq"], counts: Real[np.ndarray, " seq"]
+    ) -> list[Interval]:
+        """As `intervals.mean_intervals`, all cells having the same counts."""
+        return mean_intervals(
+            totals,
+            np.broadcast_to(counts, totals.shape),
+            rng=self.rng(),
+            level=self.level,
+            n_resamples=self.n_resamples,
+        )
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums of one measure per arm and cluster.
+
+    Attributes:
+        arms: in the order of the first axis.
+        totals: `[arm, cluster]`.
+        counts: `[cluster]`, the same for all arms.
+    """
+
+    arms: tuple[Arm, ...]
+    totals: Float[np.ndarray, "arm cluster"]
+    counts: Float[np.ndarray, " cluster"]
+
+    def of(self, arm: Arm) -> Float[np.ndarray, " cluster"]:
+        """The sums of one arm."""
+        return self.totals[self.arms.index(arm)]
+
+    def mean(self, arm: Arm) -> float:
+        """The mean over all tokens or items; nan if there are none."""
+        count = self.counts.sum()
+        return float(self.of(arm).sum() / count) if count else float("nan")
+
+
+def tagged(rows: pd.DataFrame, tags: Iterable[str]) -> pd.DataFrame:
+    """Rows whose category has all tags."""
+    wanted = set(tags)
+    chosen = [c for c in rows["category"].unique() if wanted <= set(c.split())]
+    return rows[rows["category"].isin(chosen)]
+
+
+def totals_of(rows: pd.DataFrame, measure: Measure, half: str) -> Totals:
+    """Sums per arm and cluster of a measure on one half of the material.
+
+    Raises `ValueError` if there are no rows of it, or an arm lacks clusters that another has.
+    """
+    chosen = tagged(rows[(rows["measure"] == measure.name) & (rows["half"] == half)], measure.tags)
+    if chosen.empty:
+        raise ValueError(f"no rows of {measure.name} {sorted(measure.tags)} on the {half} half")
+    sums = chosen.groupby([*ARM_COLUMNS, "cluster"], sort=True)[["total", "count"]].sum().unstack()
+    counts = sums["count"].to_numpy(dtype=np.float64)
+    if not (counts == counts[0]).all():
+        raise ValueError(
+            f"the arms were not measured on the same {measure.name} {sorted(measure.tags)}"
+        )
+    arms = tuple(Arm(*index) for index in sums.index)
+    return Totals(arms, sums["total"].to_numpy(dtype=np.float64), counts[0])
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One arm against another, paired over clusters.
+
+    Attributes:
+        interval: of the mean difference, arm minus reference.
+        p_value: of the sign-flip test; 1 where there are fewer than two clusters.
+    """
+
+    interval: Interval
+    p_value: float
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of a row."""
+        return {**asdict(self.interval), "p_value": self.p_value}
+
+
+def with_holm(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of contrasts that are looked at together, with Holm's correction as `p_holm`."""
+    adjusted = holm(np.array([row["p_value"] for row in rows], dtype=np.float64))
+    return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def row_interval(row: Mapping[Any, Any]) -> Interval:
+    """The interval in a row of `Contrast.columns`."""
+    return Interval(**{field.name: row[field.name] for field in fields(Interval)})
+
+
+def contrast(totals: Totals, arm: Arm, reference: Arm, resampling: Resampling) -> Contrast:
+    """`arm` minus `reference`."""
+    difference = totals.of(arm) - totals.of(reference)
+    interval = resampling.interval(difference, totals.counts)
+    return Contrast(interval, float(_p_values(difference[None], totals.counts, resampling)[0]))
+
+
+def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
+    """The true source minus no patch at every cell that has it, with Holm's correction over cells.
+
+    Columns: layer, strength, mode, estimate, low, high, n, p_value, p_holm.
+    """
+    arms = [arm for arm in totals.arms if arm.source == "true"]
+    differences = np.stack([totals.of(arm) - totals.of(NO_PATCH) for arm in arms])
+    intervals = resampling.intervals(differences, totals.counts)
+    p_values = _p_values(differences, totals.counts, resampling)
+    rows = [
+        {"layer": arm.layer, "strength": arm.strength, "mode": arm.mode, **interval.columns()}
+        for arm, interval in zip(arms, intervals, strict=True)
+    ]
+    return pd.DataFrame(rows).assign(p_value=p_values, p_holm=holm(p_values))
+
+
+def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:
+    """Each layer's best cell for the true source; the best `n` of them, best first."""
+    arms = sorted(
+        (arm for arm in totals.arms if arm.source == "true"),
+        key=totals.mean,
+        reverse=not lower_is_better,
+    )
+    best_of_layer: dict[int, Cell] = {}
+    for arm in arms:
+        best_of_layer.setdefault(arm.layer, arm.cell)
+    return list(best_of_layer.values())[:n]
+
+
+def best_control(totals: Totals, cell: Cell, *, lower_is_better: bool) -> Arm:
+    """The control that does best at a cell."""
+    controls = [Arm.at(cell, source) for source in CONTROLS]
+    return (min if lower_is_better else max)(controls, key=totals.mean)
+
+
+def most_specific(totals: Totals, cells: Sequence[Cell], *, lower_is_better: bool) -> Cell:
+    """The cell where the true source beats the best control there by most, or loses by least."""
+
+    def disadvantage(cell: Cell) -> float:
+        control = best_control(totals, cell, lower_is_better=lower_is_better)
+        difference = totals.mean(Arm.at(cell)) - totals.mean(control)
+        return difference if lower_is_better else -difference
+
+    return min(cells, key=disadvantage)
+
+
+def _p_values(
+    differences: Float[np.ndarray, "cell cluster"],
+    counts: Float[np.ndarray, " cluster"],
+    resampling: Resampling,
+) -> Float[np.ndarray, " cell"]:
+    present = counts > 0
+    if present.sum() < 2:
+        return np.ones(len(differences))
+    return sign_flip_p_values(
+        differences[:, present], rng=resampling.rng(), n_resamples=resampling.n_resamples
+    )

@@ -1,0 +1,101 @@
+"""The model of a run: a bridge in this process, or a way to load it in others."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.load import load_model
+from ...model.readout import has_temporary_hooks
+
+Model = TransformerBridge | str | os.PathLike[str] | Callable[[], TransformerBridge] | None
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a process gets the model from. Can be sent to another process unless it is a bridge.
+
+    Attributes:
+        model: a bridge; what `load_model` takes (None is the embedded default); or a function of
+            no arguments, defined in a module, that returns a bridge. Its calls are kept by
+            equality, so a new lambda or `functools.partial` loads the model anew.
+    """
+
+    model: Model
+
+    def bridge(self) -> TransformerBridge:
+        """The bridge, loaded once per process.
+
+        Raises what `load_model` raises, and `ValueError` for a bridge with hooks on it.
+        """
+        # A bridge can be called too.
+        model: Any = self.model
+        found = model if isinstance(model, TransformerBridge) else _loaded(model)
+        if any(map(has_temporary_hooks, found.hook_points())):
+            raise ValueError(
+                "there are hooks on the bridge, which the settings of a run cannot record: "
+                "take them off (bridge.reset_hooks())"
+            )
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self.model, TransformerBridge):
+            raise TypeError(
+                "a bridge cannot be sent to another process: give the experiment the model's "
+                "name or directory, or a function in a module that loads it"
+            )
+        return ModelSource, (self.model,)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """`load_model` with a name and a device, to be called wherever the model is needed.
+
+    Attributes:
+        name: what `load_model` takes, or None for the embedded default.
+        device: such as "cpu"; by default TransformerLens's choice.
+    """
+
+    name: str | None
+    device: str | None
+
+    def __call__(self) -> TransformerBridge:
+        """The bridge."""
+        return load_model(self.name, device=self.device)
+
+
+def identity(bridge: TransformerBridge) -> dict[str, Any]:
+    """What tells a model from another in the settings of a run, its weights included."""
+    return {
+        "name": str(bridge.cfg.model_name),
+        "architecture": str(bridge.cfg.architecture),
+        "n_layers": int(bridge.cfg.n_layers),
+        "d_model": int(bridge.cfg.d_model),
+        "d_vocab": int(bridge.cfg.d_vocab),
+        "dtype": str(bridge.cfg.dtype).removeprefix("torch."),
+        "device": bridge.W_U.device.type,
+        "compatibility_mode": bool(bridge.compatibility_mode),
+        "weights_sha256": weights_sha256(bridge),
+    }
+
+
+def weights_sha256(bridge: TransformerBridge) -> str:
+    """SHA-256 over names, shapes and bytes of all parameters and buffers."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(bridge.state_dict().items()):
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        hashed.update(flat.view(torch.uint8).numpy())
+    return hashed.hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(
+    model: str | os.PathLike[str] | Callable[[], TransformerBridge] | None,
+) -> TransformerBridge:
+    return model() if callable(model) else load_model(model)

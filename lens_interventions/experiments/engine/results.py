@@ -1,0 +1,155 @@
+"""What an experiment found: tables, verdicts and figures, kept as small files."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ...measures.intervals import Interval
+from ...measures.verdicts import Verdict
+from .run_directory import RunDirectoryError, atomic_file, read_header, write_json
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Tables = Mapping[str, pd.DataFrame]
+Figures = Mapping[str, "go.Figure"]
+
+_RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A question, and the verdict on it.
+
+    Attributes:
+        question: as a reader would ask it.
+        verdict: its outcome and the interval it was judged by.
+        method: what was compared with what, on which material.
+        figure: name of the figure that shows it.
+    """
+
+    question: str
+    verdict: Verdict
+    method: str
+    figure: str
+
+    def __str__(self) -> str:
+        return f"{self.question} {self.verdict}"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What an experiment's `analyse` makes of its rows.
+
+    Attributes:
+        tables: by name; the first is what `Result.to_dataframe` gives.
+        verdicts: one per question.
+        draw: makes the figures, by name, from the tables.
+    """
+
+    tables: Tables
+    verdicts: tuple[Finding, ...]
+    draw: Callable[[Tables], Figures]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a run.
+
+    Attributes:
+        header: experiment, settings, model and versions, as in settings.json.
+        tables: by name, the main one first.
+        verdicts: one per question.
+    """
+
+    header: Mapping[str, Any]
+    tables: Tables
+    verdicts: tuple[Finding, ...]
+    _draw: Callable[[Tables], Figures] = field(repr=False, compare=False)
+
+    @property
+    def experiment(self) -> str:
+        """Which experiment it was."""
+        return str(self.header["experiment"])
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the run, as JSON values."""
+        return self.header["settings"]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The main table."""
+        return next(iter(self.tables.values()))
+
+    def figures(self) -> Figures:
+        """Plotly figures by name."""
+        return self._draw(self.tables)
+
+    def save(self, directory: Path) -> None:
+        """Write result.json, tables/NAME.parquet and figures/NAME.json."""
+        for folder in ("tables", "figures"):
+            (directory / folder).mkdir(parents=True, exist_ok=True)
+        for name, table in self.tables.items():
+            with atomic_file(directory / "tables" / f"{name}.parquet") as temporary:
+                table.to_parquet(temporary, index=False)
+        figures = self.figures()
+        for name, figure in figures.items():
+            with atomic_file(directory / "figures" / f"{name}.json") as temporary:
+                temporary.write_text(figure.to_json(), encoding="utf-8")
+        verdicts = [_without_nan(asdict(finding)) for finding in self.verdicts]
+        summary = {"tables": list(self.tables), "figures": list(figures), "verdicts": verdicts}
+        write_json(directory / _RESULT, summary)
+
+
+def load_result(directory: str | Path) -> Result:
+    """The result of a finished run; needs settings.json, result.json, tables/ and figures/.
+
+    Raises `RunDirectoryError` for a directory that is not a run's, or a run not finished.
+    """
+    directory = Path(directory)
+    header = read_header(directory)
+    try:
+        summary = json.loads((directory / _RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunDirectoryError(
+            f"{directory} is not finished: run the experiment with this directory again, and it "
+            "will go on where it stopped"
+        ) from error
+    tables = {
+        name: pd.read_parquet(directory / "tables" / f"{name}.parquet")
+        for name in summary["tables"]
+    }
+
+    def read_figures(_tables: Tables) -> Figures:
+        import plotly.io
+
+        return {
+            name: plotly.io.from_json(
+                (directory / "figures" / f"{name}.json").read_text(encoding="utf-8")
+            )
+            for name in summary["figures"]
+        }
+
+    return Result(header, tables, tuple(map(_finding, summary["verdicts"])), read_figures)
+
+
+def _finding(values: Mapping[str, Any]) -> Finding:
+    said = dict(values["verdict"])
+    ends = {
+        name: math.nan if said["interval"][name] is None else said["interval"][name]
+        for name in ("estimate", "low", "high")
+    }
+    verdict = Verdict(**{**said, "interval": Interval(**{**said["interval"], **ends})})
+    return Finding(**{**values, "verdict": verdict})
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan: None stands for it."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,138 @@
+"""Running an experiment: stages of units, on disk as they finish, then the analysis."""
+
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from ... import __version__
+from .json_values import to_values
+from .model_source import Model, ModelSource, identity
+from .results import Analysis, Result, Tables
+from .run_directory import FORMAT, RunDirectory, held_directory
+from .units import Unit, measured
+
+Stage = Callable[[TransformerBridge, Any, Tables], Sequence[Unit]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A plan that needs only a model.
+
+    Attributes:
+        name: such as "copying".
+        settings: a frozen dataclass of JSON values and tuples.
+        stages: by name, in order. Each is called with the bridge, the settings and the rows of the
+            stages before it, and returns its units: a later stage may choose by what an earlier
+            one measured. The same arguments must give the same units.
+        analyse: called with the settings and all rows, by table.
+    """
+
+    name: str
+    settings: Any
+    stages: Mapping[str, Stage]
+    analyse: Callable[[Any, Tables], Analysis]
+
+
+def run(
+    experiment: Experiment,
+    model: Model = None,
+    *,
+    out: str | Path | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> Result:
+    """Measure what is not measured yet, and analyse all.
+
+    **Arguments:**
+
+    - `experiment`: what to measure and how to analyse it.
+    - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
+        function that returns a bridge. With processes or a cluster as executor, not a bridge.
+    - `out`: directory of the run. Stopped at any point, a run goes on from the units that were
+        finished and ends in the same numbers. Without it nothing is kept but the result.
+    - `executor`: any `concurrent.futures.Executor` runs the units, such as a process pool or
+        `distributed.Client(...).get_executor()`; it is not shut down here. Rows are written by
+        this process alone. The numbers do not depend on who measured them, up to the rounding
+        of float sums on other processors or with other numbers of threads.
+    - `progress`: show a bar with the time left, stage by stage.
+
+    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and what
+    loading the model and measuring raise.
+    """
+    source = ModelSource(model)
+    bridge = source.bridge()
+    model_identity = identity(bridge)
+    header = {
+        "format": FORMAT,
+        "experiment": experiment.name,
+        "settings": to_values(experiment.settings),
+        "model": model_identity,
+        "versions": versions(),
+    }
+    with ExitStack() as stack:
+        path = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
+        directory = stack.enter_context(held_directory(path, header))
+        rows: dict[str, list[pd.DataFrame]] = {}
+        for name, stage in experiment.stages.items():
+            units = stage(bridge, experiment.settings, _tables(rows))
+            _require_distinct(units)
+            label = f"{experiment.name}, {name}" if progress else None
+            weights = model_identity["weights_sha256"]
+            finished = _complete(units, source, directory, executor, weights, label)
+            for unit, measured_rows in finished:
+                rows.setdefault(unit.table, []).append(measured_rows)
+        found = experiment.analyse(experiment.settings, _tables(rows))
+        result = Result(header, found.tables, found.verdicts, found.draw)
+        if out is not None:
+            result.save(path)
+    return result
+
+
+def versions() -> dict[str, str]:
+    """Versions of whatever the numbers of a run depend on."""
+    packages = ("torch", "transformers", "transformer_lens")
+    found = {package: importlib.metadata.version(package) for package in packages}
+    return {"lens_interventions": __version__, "python": platform.python_version(), **found}
+
+
+def _complete(
+    units: Sequence[Unit],
+    source: ModelSource,
+    directory: RunDirectory,
+    executor: Executor | None,
+    weights: str,
+    label: str | None,
+) -> list[tuple[Unit, pd.DataFrame]]:
+    """Every unit with its rows, in the order of the units, whatever was finished when."""
+    missing = [unit for unit in units if directory.read_rows(unit) is None]
+    done = len(units) - len(missing)
+    with tqdm(
+        total=len(units), initial=done, desc=label, disable=label is None, unit="unit"
+    ) as bar:
+        for unit, rows in measured(missing, source, executor, weights=weights):
+            directory.write_rows(unit, rows)
+            bar.update()
+    # Read back also what was measured just now: a resumed run must see what an unbroken one sees.
+    kept = [(unit, directory.read_rows(unit)) for unit in units]
+    return [(unit, rows) for unit, rows in kept if rows is not None]
+
+
+def _tables(rows: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    return {table: pd.concat(parts, ignore_index=True) for table, parts in rows.items()}
+
+
+def _require_distinct(units: Sequence[Unit]) -> None:
+    keys = [unit.key for unit in units]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"units need names of their own; these come twice: {', '.join(twice[:5])}")

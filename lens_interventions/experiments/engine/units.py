@@ -1,0 +1,102 @@
+"""Units of work: independent, deterministic, and measured by whoever is free."""
+
+import functools
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from .json_values import canonical_json, digest
+from .model_source import ModelSource, weights_sha256
+
+# The hooks of a bridge belong to one unit at a time, whatever the threads of the process.
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of a run.
+
+    Attributes:
+        table: which table its rows belong to; units of one table give the same columns.
+        name: unique within the table.
+        measure: a function defined in a module, called as `measure(bridge, **parameters)`. Its
+            rows must depend on nothing else, so that any machine at any time gets the same.
+        parameters: JSON values.
+
+    Raises `ValueError` for names that cannot be file names, `TypeError` for parameters that JSON
+    cannot hold.
+    """
+
+    table: str
+    name: str
+    measure: Callable[..., pd.DataFrame]
+    parameters: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        for part in (self.table, self.name):
+            if not re.fullmatch(r"\w[\w.-]*", part, re.ASCII):
+                raise ValueError(f"{part!r} must be letters, digits, '_', '-' and '.' alone")
+        canonical_json(self.parameters)
+
+    @property
+    def key(self) -> str:
+        """`table/name`."""
+        return f"{self.table}/{self.name}"
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Differs between units that measure different things."""
+        function = f"{self.measure.__module__}.{self.measure.__qualname__}"
+        return digest([self.table, self.name, function, self.parameters])
+
+
+def measured(
+    units: Sequence[Unit], source: ModelSource, executor: Executor | None, *, weights: str
+) -> Iterator[tuple[Unit, pd.DataFrame]]:
+    """Each unit with its rows, as they are finished; in this process without an executor.
+
+    `weights` is the digest of the model's weights, which other processes must have too. What a unit
+    raises is raised, with a note of the unit's name; units not begun are cancelled,
+    also when the caller stops early.
+    """
+    if executor is None:
+        for unit in units:
+            yield unit, measure_unit(source, unit)
+        return
+    futures = {executor.submit(measure_unit, source, unit, weights): unit for unit in units}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def measure_unit(source: ModelSource, unit: Unit, weights: str | None = None) -> pd.DataFrame:
+    """The rows of one unit; what an executor runs.
+
+    Raises `RuntimeError` if the model here has other weights than `weights`.
+    """
+    with _one_at_a_time, torch.no_grad():
+        bridge = source.bridge()
+        if weights is not None and _weights_here(source) != weights:
+            raise RuntimeError(
+                f"{source.model!r} has other weights here than where the run was started: give "
+                "every worker the same model"
+            )
+        try:
+            return unit.measure(bridge, **unit.parameters)
+        except Exception as error:
+            error.add_note(f"while measuring {unit.key}")
+            raise
+
+
+@functools.lru_cache(maxsize=1)
+def _weights_here(source: ModelSource) -> str:
+    return weights_sha256(source.bridge())

@@ -1,0 +1,102 @@
+"""Fitting affine lenses in closed form, in one pass over any amount of text."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..lens.affine import AffineLens
+from ..model.readout import readout
+from ..model.tokens import TextOrTokens
+from .corpus_moments import corpus_moments
+from .ridge import RidgeMoments
+from .shrinkage import full_length_bias, unread_direction
+
+
+@torch.no_grad()
+def fit_affine_lens(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    *,
+    window: int = 512,
+    skip_first: int = 1,
+    holdout: int = 10,
+    full_length: bool = True,
+    prepend_bos: bool | None = None,
+    corpus: str = "",
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> AffineLens:
+    """Fit a map per layer by ridge regression, in one pass over any amount of text.
+
+    Minimizes `sum_i |r[L]_i - T_l(r[l]_i)|² / |r[L]_i|²` with a ridge that draws `T_l` to the
+    identity: the final norm makes the length of a residual irrelevant, so every position counts
+    the same. Only moments are held, `[layer, d_model, d_model]` in float64, of what is fitted to
+    and of what is held out; the result does not depend on how texts are batched.
+
+    **Arguments:**
+
+    - `texts`: any iterable, read once. Each is read in windows of `window` tokens, or what fits
+        the model.
+    - `skip_first`: leave out this many tokens of every window: the first is an outlier, at which
+        attention rests.
+    - `holdout`: one window of so many is not fitted to but used to choose the ridge per layer.
+    - `full_length`: give back the length that regression takes from a residual, by a bias along the
+        direction that the logits see least. Plain regression makes a lens too certain where it
+        knows little, as the final norm stretches what it gives.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `corpus`: what the texts are, for the lens's own note beside their hash.
+    - `checkpoint`: a file that keeps the sums every minute. The same call goes on from it, and
+        ends in the same numbers; the texts must be the same. It may be removed after.
+    - `progress`: show a progress bar over tokens.
+
+    Raises `ValueError` with fewer windows than `holdout` or a checkpoint of something else, and
+    what `require_readable` raises.
+    """
+
+    def add(
+        moments: RidgeMoments,
+        _tokens: Int[Tensor, " pos"],
+        streams: Sequence[Float[Tensor, "pos d_model"]],
+    ) -> None:
+        last = streams[-1].double()
+        length = last.norm(dim=-1, keepdim=True)
+        scale = 1 / length.where(length > 0, 1)
+        for layer, stream in enumerate(streams[:-1]):
+            moments.add(layer, stream, last - stream, scale)
+
+    moments = corpus_moments(
+        bridge,
+        texts,
+        add,
+        n_maps=int(bridge.cfg.n_layers),
+        purpose="AffineLens",
+        window=window,
+        skip_first=skip_first,
+        holdout=holdout,
+        prepend_bos=prepend_bos,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    solutions = moments.solve()
+    biases = [solution.bias for solution in solutions]
+    head = readout(bridge)
+    if full_length and head.norm is not None:
+        direction = unread_direction(head)
+        for layer, solution in enumerate(solutions):
+            biases[layer] = full_length_bias(moments.held_out, layer, solution, direction)
+    dtype = torch.promote_types(bridge.W_U.dtype, torch.float32)
+    return AffineLens(
+        torch.stack([solution.weight for solution in solutions]).to("cpu", dtype),
+        torch.stack(biases).to("cpu", dtype),
+        moments.fingerprint,
+        {
+            **moments.settings,
+            "corpus": corpus,
+            "full_length": full_length,
+            "ridges": [solution.ridge for solution in solutions],
+        },
+    )

@@ -1,0 +1,255 @@
+"""Refining an affine lens by gradient descent on KL(final ‖ lens), as the tuned lens is trained.
+
+Belrose et al. 2023, "Eliciting Latent Predictions from Transformers with the Tuned Lens". The
+closed form, which asks for the last residual and not for what is read from it, is the start.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..lens.affine import AffineLens
+from ..lens.reduction import default_chunk_size
+from ..model.points import select_points
+from ..model.readout import Readout, readout, residuals
+from ..model.tokens import TextOrTokens
+from ..model.windows import as_batch, token_windows
+
+_WARM_UP = 0.1
+Streams = list[Float[Tensor, "row d_model"]]
+
+
+def refine_affine_lens(
+    bridge: TransformerBridge,
+    lens: AffineLens,
+    texts: Iterable[TextOrTokens],
+    *,
+    steps: int = 300,
+    learning_rate: float = 3e-4,
+    batch: int = 256,
+    held_out: int = 1024,
+    evaluate_every: int = 25,
+    patience: int = 2,
+    window: int = 256,
+    prepend_bos: bool | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> AffineLens:
+    """Train all maps of a lens on KL(final ‖ lens), and keep the best by held-out text.
+
+    AdamW on the change of each map, in coordinates of unit variance, with warm-up and a cosine.
+    One step costs a row of logits and its gradient for every token and layer.
+
+    **Arguments:**
+
+    - `lens`: where to begin: of `fit_affine_lens`, on this bridge's weights.
+    - `texts`: read once and held as tokens; the first `held_out` tokens are not trained on.
+    - `steps`, `learning_rate`: at most so many steps; the rate at its highest.
+    - `batch`: at least so many tokens to a step, in whole windows.
+    - `evaluate_every`: after so many steps each layer's held-out KL is measured, and its map kept
+        if it is the best so far.
+    - `patience`: stop when the mean over layers has not fallen for so many measurements.
+    - `window`: tokens read at a time; the first of each, an outlier, is left out.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `seed`: of the order of the windows.
+
+    **Returns:** a new lens, never worse than `lens` on the held-out tokens at any layer; its
+    settings hold the held-out KL, averaged over layers, at every measurement.
+
+    Raises `ValueError` where the texts are too short to hold out and train, and for a lens of other
+    weights.
+    """
+    for name, value in {"steps": steps, "batch": batch, "evaluate_every": evaluate_every}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    lens.require_fits(bridge)
+    head = readout(bridge)
+    if head.weight.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"refine in float32 or float64: the bridge is in {head.weight.dtype}")
+    windows = list(token_windows(bridge, texts, window=window, prepend_bos=prepend_bos))
+    windows = [piece for piece in windows if len(piece) > 1]
+    kept_out, train = _split(windows, held_out)
+    order = torch.Generator().manual_seed(seed)
+    training = _Training(head, lens, _streams(bridge, kept_out), learning_rate, steps)
+    best, history = training.measure(), []
+    history.append(float(best.mean()))
+    chosen, stale, trained = training.maps(), 0, 0
+    with tqdm(total=steps, disable=not progress, unit="step", desc="refining") as bar:
+        bar.set_postfix(kl=history[-1])
+        for step, part in enumerate(islice(_batches(train, batch, order), steps), start=1):
+            streams = _streams(bridge, part)
+            training.step(streams)
+            trained += len(streams[0])
+            bar.update()
+            if step % evaluate_every and step < steps:
+                continue
+            now = training.measure()
+            better = now < best
+            weight, bias = training.maps()
+            chosen = (
+                torch.where(better[:, None, None], weight, chosen[0]),
+                torch.where(better[:, None], bias, chosen[1]),
+            )
+            best = torch.minimum(now, best)
+            history.append(float(best.mean()))
+            stale = 0 if history[-1] < history[-2] * (1 - 1e-3) else stale + 1
+            bar.set_postfix(kl=history[-1])
+            if stale >= patience:
+                break
+    weight, bias = chosen
+    refined = {"steps": step, "tokens": trained, "held_out_kl": history, "seed": seed}
+    settings = dict(lens.settings) | {"refined": refined}
+    return replace(lens, weight=weight.to(lens.weight), bias=bias.to(lens.bias), settings=settings)
+
+
+class _Training:
+    """Changes of the maps, in coordinates of unit variance, and their optimizer."""
+
+    def __init__(
+        self,
+        head: Readout,
+        lens: AffineLens,
+        held_out: Streams,
+        learning_rate: float,
+        steps: int,
+    ) -> None:
+        self.head, self.held_out, self.steps = head, held_out, steps
+        device, dtype = head.weight.device, head.weight.dtype
+        self.rows = default_chunk_size(head.weight)
+        self.buffers = torch.empty(2, self.rows, len(head.weight), dtype=dtype, device=device)
+        self.start = lens.weight.to(device, dtype), lens.bias.to(device, dtype)
+        inputs = torch.stack(held_out[:-1]).to(dtype)
+        self.mean = inputs.mean(1)
+        spread = inputs.std(1)
+        self.unit = torch.where(spread > 0, 1 / spread, 0)
+        # A change of 1 moves the output by its own size, whatever the model's.
+        self.size = held_out[-1].to(dtype).square().mean().sqrt()
+        self.change = torch.zeros_like(self.start[0], requires_grad=True)
+        self.shift = torch.zeros_like(self.start[1], requires_grad=True)
+        self.optimizer = torch.optim.AdamW([self.change, self.shift], lr=learning_rate)
+        self.rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._schedule)
+
+    def _schedule(self, step: int) -> float:
+        warm = max(1, int(_WARM_UP * self.steps))
+        rest = (step - warm) / max(1, self.steps - warm)
+        return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * min(rest, 1)))
+
+    @torch.no_grad()
+    def maps(self) -> tuple[Float[Tensor, "layer d d"], Float[Tensor, "layer d"]]:
+        """Weights and biases of the maps as they are now."""
+        weight = self.unit[..., None] * self.change * self.size
+        shift = self.shift * self.size - torch.einsum("ld,lde->le", self.mean, weight)
+        return self.start[0] + weight, self.start[1] + shift
+
+    def _read(self, layer: int, r: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+        standard = (r - self.mean[layer]) * self.unit[layer]
+        change = (standard @ self.change[layer] + self.shift[layer]) * self.size
+        return r + r @ self.start[0][layer] + self.start[1][layer] + change
+
+    @torch.enable_grad()
+    def step(self, streams: Streams) -> None:
+        """One step on the rows of one batch."""
+        self.optimizer.zero_grad()
+        self._each(streams, backward=True)
+        # The layers are independent problems: each has a norm of its own to be clipped.
+        change, shift = self.change.grad, self.shift.grad
+        assert change is not None
+        assert shift is not None
+        norm = (change.square().sum((1, 2)) + shift.square().sum(1)).sqrt()
+        factor = (1 / norm.clamp(min=1)).view(-1, 1)
+        change *= factor[..., None]
+        shift *= factor
+        self.optimizer.step()
+        self.rate.step()
+
+    @torch.no_grad()
+    def measure(self) -> Float[Tensor, " layer"]:
+        """Held-out KL(final ‖ lens) of each layer, nats."""
+        return self._each(self.held_out, backward=False)
+
+    def _each(self, streams: Streams, *, backward: bool) -> Float[Tensor, " layer"]:
+        """Mean KL of each layer; with `backward` its gradient is added to the changes'."""
+        last = streams[-1].to(self.change.dtype)
+        total = last.new_zeros(len(self.change))
+        for rows in torch.arange(len(last), device=last.device).split(self.rows):
+            target, logits = (buffer[: len(rows)] for buffer in self.buffers)
+            with torch.no_grad():
+                torch.softmax(self.head(last[rows]), -1, out=target)
+                negentropy = torch.special.xlogy(target, target).sum(-1)
+            for layer, stream in enumerate(streams[:-1]):
+                normalized = self.head.normalize(self._read(layer, stream[rows].to(last)))
+                kl, gradient = _kl_and_gradient(self.head, normalized.detach(), target, logits)
+                total[layer] += (kl + negentropy).sum()
+                if backward:
+                    # The final norm may have parameters of the user's own.
+                    leaves = [self.change, self.shift]
+                    torch.autograd.backward(normalized, gradient / len(last), inputs=leaves)
+        return total / len(last)
+
+
+def _kl_and_gradient(
+    head: Readout,
+    normalized: Float[Tensor, "row d_model"],
+    target: Float[Tensor, "row d_vocab"],
+    out: Float[Tensor, "row d_vocab"],
+) -> tuple[Float[Tensor, " row"], Float[Tensor, "row d_model"]]:
+    """KL(target ‖ lens) less the target's negative entropy, and its gradient by `normalized`.
+
+    By hand, in one buffer of logits: the gradient by the logits is `lens - target`.
+    """
+    if head.scale == 1:
+        logits, raw = head.logits(normalized, out=out), None
+    else:  # a soft cap, or a factor
+        raw = normalized @ head.weight.T
+        raw = (raw if head.bias is None else raw + head.bias).requires_grad_()
+        with torch.enable_grad():
+            capped = head.transform(raw)
+        logits = out.copy_(capped.detach())
+    log_normalizer = logits.logsumexp(-1)
+    kl = log_normalizer - (target * logits).sum(-1)
+    difference = logits.sub_(log_normalizer[:, None]).exp_().sub_(target)
+    if raw is not None:
+        (difference,) = torch.autograd.grad(capped, raw, difference)
+    return kl, difference @ head.weight
+
+
+@torch.no_grad()
+def _streams(bridge: TransformerBridge, windows: Sequence[Int[Tensor, " _"]]) -> Streams:
+    """`r[l]` of every point for all rows but each window's first."""
+    labels = select_points(int(bridge.cfg.n_layers))
+    parts = [residuals(bridge, as_batch(window), labels) for window in windows]
+    return [torch.cat([r[0, 1:] for r in point]) for point in zip(*parts, strict=True)]
+
+
+def _split(
+    windows: list[Int[Tensor, " _"]], held_out: int
+) -> tuple[list[Int[Tensor, " _"]], list[Int[Tensor, " _"]]]:
+    total = 0
+    for number, piece in enumerate(windows):
+        total += len(piece)
+        if total >= held_out and number + 1 < len(windows):
+            return windows[: number + 1], windows[number + 1 :]
+    raise ValueError(
+        f"{total} tokens of text leave none to train on after {held_out} to hold out: give more "
+        "text or a smaller held_out"
+    )
+
+
+def _batches(
+    windows: list[Int[Tensor, " _"]], batch: int, order: torch.Generator
+) -> Iterable[list[Int[Tensor, " _"]]]:
+    """Windows of about `batch` tokens together, shuffled, again and again."""
+    part: list[Int[Tensor, " _"]] = []
+    while True:
+        for index in torch.randperm(len(windows), generator=order).tolist():
+            part.append(windows[index])
+            if sum(map(len, part)) >= batch:
+                yield part
+                part = []

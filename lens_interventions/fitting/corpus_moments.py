@@ -1,0 +1,120 @@
+"""Moments of a corpus: the one pass over text that every closed-form fit makes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..lens.affine import fingerprint
+from ..model.points import select_points
+from ..model.readout import require_readable, residuals
+from ..model.tokens import TextOrTokens
+from ..model.windows import as_batch, token_windows
+from .fit_checkpoint import FitCheckpoint
+from .ridge import RidgeMoments, RidgeSolution
+
+AddRows = Callable[
+    [RidgeMoments, Int[Tensor, " pos"], Sequence[Float[Tensor, "pos d_model"]]], None
+]
+"""Adds one window to moments: gets its tokens and their residuals at every point."""
+
+
+@dataclass(frozen=True)
+class CorpusMoments:
+    """Sums over a corpus.
+
+    Attributes:
+        fitted: over the windows that maps are fitted to.
+        held_out: over those that choose the ridge.
+        counts: `[d_vocab]`, how often each token was fitted to.
+        fingerprint: of the model that read the corpus, by `affine.fingerprint`.
+        settings: what was read and how, for the note of what is fitted.
+    """
+
+    fitted: RidgeMoments
+    held_out: RidgeMoments
+    counts: Int[Tensor, " d_vocab"]
+    fingerprint: str
+    settings: dict[str, Any]
+
+    def solve(self) -> list[RidgeSolution]:
+        """Every map, with the ridge that is best on what was held out."""
+        return [self.fitted.solve(index, self.held_out) for index in range(self.fitted.n_maps)]
+
+
+@torch.no_grad()
+def corpus_moments(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    add: AddRows,
+    *,
+    n_maps: int,
+    purpose: str,
+    window: int,
+    skip_first: int,
+    holdout: int,
+    prepend_bos: bool | None,
+    checkpoint: str | Path | None,
+    progress: bool,
+) -> CorpusMoments:
+    """Read texts once and sum up what `add` makes of each window, for `n_maps` maps.
+
+    `purpose` tells the checkpoints of one fit from those of another; the other arguments are those
+    of `fit_affine_lens`.
+
+    Raises `ValueError` with fewer windows than `holdout`, a checkpoint of something else or a
+    residual stream that is not finite, and what `require_readable` raises.
+    """
+    if holdout < 2 or skip_first < 0:
+        raise ValueError(
+            "one window in `holdout` is not fitted to, so it must be at least 2, and skip_first 0; "
+            f"got {holdout} and {skip_first}"
+        )
+    require_readable(bridge)
+    d_model, device = int(bridge.cfg.d_model), bridge.W_U.device
+    labels = select_points(int(bridge.cfg.n_layers))
+    fitted, held_out = (RidgeMoments(n_maps, d_model, d_model, device) for _ in "ab")
+    counts = torch.zeros(len(bridge.W_E), dtype=torch.long, device=device)
+    sums, weights_hash = {"fitted": fitted, "held_out": held_out}, fingerprint(bridge)
+    settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
+    kept = FitCheckpoint(checkpoint, {"purpose": purpose, "model": weights_hash, **settings})
+    if state := kept.load():
+        kept.restore(state, sums)
+        counts.copy_(state["counts"])
+    windows = (
+        piece
+        for piece in token_windows(bridge, texts, window=window, prepend_bos=prepend_bos)
+        if len(piece) > skip_first
+    )
+    with tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n) as bar:
+        for piece in kept.remaining(windows):
+            tokens = piece[skip_first:]
+            streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), labels)]
+            if not all(bool(stream.isfinite().all()) for stream in streams):
+                raise ValueError(
+                    f"the residual stream is not finite (NaN or infinite) in window {kept.done}: "
+                    "look for a hook that writes such values, or a half-precision overflow"
+                )
+            moments = held_out if kept.done % holdout == 0 else fitted
+            if moments is fitted:
+                counts += torch.bincount(tokens, minlength=len(counts))
+            add(moments, tokens, streams)
+            moments.n += len(tokens)
+            bar.update(len(piece))
+            kept.save(sums, counts=counts)
+    kept.require_windows(holdout, window)
+    kept.save(sums, counts=counts, now=True)
+    note = {
+        "model": str(bridge.cfg.model_name),
+        "tokens": fitted.n,
+        "held_out_tokens": held_out.n,
+        "corpus_hash": kept.digest,
+        **settings,
+    }
+    return CorpusMoments(fitted, held_out, counts.cpu(), weights_hash, note)

@@ -1,0 +1,47 @@
+"""A fitted lens for any model without a corpus at hand: made once, kept in the user's cache.
+
+It is made rather than shipped: for the default model 20 MB of maps in half precision would go with
+every copy of the library, against about a minute on first use, for any model.
+"""
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..intervention.generation.sample_texts import sample_texts
+from ..lens.affine import AffineLens, fingerprint
+from ..model._user_cache import cache_directory
+from ..model.readout import without_hooks
+from .affine_fit import fit_affine_lens
+
+# Some 12,000 tokens. Three times as many read prose hardly better: benchmarks/lens_corpus.py.
+_TEXTS, _LENGTH = 96, 128
+
+
+def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> AffineLens:
+    """An affine lens fitted to texts that the model writes itself (`sample_texts`).
+
+    Fitted on first use, without the hooks that may be on the bridge, and kept in the user's cache
+    by the hash of the model's weights. For material of a special kind fit one to more of it: see
+    `fit_affine_lens`.
+
+    Raises `OSError` where the cache cannot be written, and what `sample_texts` and
+    `fit_affine_lens` raise.
+    """
+    path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
+    if path.is_file():
+        return AffineLens.load(path)
+    with without_hooks(bridge.hook_points()):  # it is kept for the weights alone
+        lens = fit_affine_lens(
+            bridge,
+            sample_texts(bridge, _TEXTS, length=_LENGTH, progress=progress),
+            corpus="the model's own samples",
+            progress=False,  # each text is fitted to as it comes
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lens.save(path)
+    except OSError as error:
+        raise OSError(
+            f"the fitted lens cannot be kept in {path.parent}: {error}. Set "
+            "LENS_INTERVENTIONS_CACHE to a directory that can be written"
+        ) from error
+    return AffineLens.load(path)

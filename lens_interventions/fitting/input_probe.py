@@ -1,0 +1,209 @@
+"""The input probe: is the token that came in still to be read from the residual stream?
+
+A linear map for each residual point, from the stream to the embedding of the input token, fitted
+in closed form; and one map for all points together. A comment on the post asks for it: fit a
+linear model that gives back the input, and see how that gets easier or harder further up.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from .._tensor_file import load_tensors, narrowed, save_tensors
+from ..lens.affine import fingerprint
+from ..model.points import select_points
+from ..model.readout import embedding
+from ..model.tokens import TextOrTokens
+from .corpus_moments import corpus_moments
+from .ridge import RidgeMoments
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class InputProbe:
+    """`P_l(r) = (r / rms(r)) W_l + b_l`, which should come out as the input token's embedding.
+
+    The stream is brought to unit root mean square, as the model's own blocks see it, so that one
+    map can serve points of different size.
+
+    Attributes:
+        points: labels of the residual points, the input included.
+        weight: `[point, d_model, d_model]`.
+        bias: `[point, d_model]`.
+        shared_weight: `[d_model, d_model]`, of the one map for all points but the input.
+        shared_bias: `[d_model]`.
+        counts: `[d_vocab]`, how often each token was fitted to.
+        fingerprint: of the model that it was fitted for, by `affine.fingerprint`.
+        settings: what it was fitted on.
+    """
+
+    points: tuple[str, ...]
+    weight: Float[Tensor, "point d_model d_model"] = field(repr=False)
+    bias: Float[Tensor, "point d_model"] = field(repr=False)
+    shared_weight: Float[Tensor, "d_model d_model"] = field(repr=False)
+    shared_bias: Float[Tensor, " d_model"] = field(repr=False)
+    counts: Int[Tensor, " d_vocab"] = field(repr=False)
+    fingerprint: str
+    settings: Mapping[str, Any]
+
+    def __call__(
+        self, residual: Float[Tensor, "*row d_model"], point: str, *, shared: bool = False
+    ) -> Float[Tensor, "*row d_model"]:
+        """What the point's own map, or the shared one, makes of residuals at a point."""
+        if point not in self.points:
+            raise ValueError(f"the probe has no map at {point!r}; its points are {self.points}")
+        index = self.points.index(point)
+        weight = self.shared_weight if shared else self.weight[index]
+        bias = self.shared_bias if shared else self.bias[index]
+        return _unit(residual) @ weight.to(residual) + bias.to(residual)
+
+    def require_fits(self, bridge: TransformerBridge) -> None:
+        """Raise `ValueError` unless the probe was fitted for this bridge's weights."""
+        found = fingerprint(bridge)
+        if found != self.fingerprint:
+            raise ValueError(
+                f"this probe was fitted for {self.settings.get('model')} with weights "
+                f"{self.fingerprint}, the bridge is {bridge.cfg.model_name} with weights {found}: "
+                "fit one with fit_input_probe"
+            )
+
+    def overlap(self, bridge: TransformerBridge, *, k: int = 64) -> "pandas.DataFrame":
+        """How far the maps read from the directions in which embeddings vary.
+
+        For each point, and "all" for the shared map, the principal angles between the `k` leading
+        input directions of the map (left singular vectors of `W`) and the `k` leading principal
+        directions of the embedding matrix.
+
+        **Returns:** one row per point: `smallest` and `median` angle in degrees, `overlap`, the
+        mean squared cosine, and `chance`, the overlap expected of random directions, k / d_model.
+        """
+        import pandas
+
+        self.require_fits(bridge)
+        table = bridge.W_E.detach().double()
+        _, _, principal = torch.linalg.svd(table - table.mean(0), full_matrices=False)
+        if not 1 <= k <= table.shape[1]:
+            raise ValueError(f"k must be between 1 and d_model = {table.shape[1]}, got {k}")
+        rows = []
+        for point, weight in zip(
+            [*self.points, "all"], [*self.weight, self.shared_weight], strict=True
+        ):
+            reads, _, _ = torch.linalg.svd(weight.to(table))
+            cosines = torch.linalg.svdvals(principal[:k] @ reads[:, :k]).clamp(max=1)
+            angles = cosines.acos().rad2deg()
+            rows.append(
+                {
+                    "point": point,
+                    "smallest": float(angles.min()),
+                    "median": float(angles.median()),
+                    "overlap": float(cosines.square().mean()),
+                    "chance": k / table.shape[1],
+                }
+            )
+        return pandas.DataFrame(rows)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, maps in half precision where it has room for them."""
+        rest = {
+            "points": self.points,
+            "fingerprint": self.fingerprint,
+            "settings": dict(self.settings),
+        }
+        names = ("weight", "bias", "shared_weight", "shared_bias")
+        tensors = {name: narrowed(getattr(self, name), torch.float16) for name in names}
+        save_tensors(path, tensors | {"counts": self.counts}, kind="probe", rest=rest)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "InputProbe":
+        """Read what `save` wrote, in float32.
+
+        Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+        """
+        tensors, rest = load_tensors(path, kind="probe")
+        maps = {name: value.float() for name, value in tensors.items() if name != "counts"}
+        fields: dict[str, Any] = {**rest, **maps, "counts": tensors["counts"]}
+        return cls(**fields | {"points": tuple(rest["points"])})
+
+
+@torch.no_grad()
+def fit_input_probe(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    *,
+    window: int = 512,
+    skip_first: int = 1,
+    holdout: int = 10,
+    prepend_bos: bool | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> InputProbe:
+    """Fit maps from every residual point to the input token's embedding, in one pass.
+
+    Ridge regression to the embedding as the model feeds it, less the mean over the vocabulary.
+    Memory, held-out text and checkpoints as in `fit_affine_lens`, whose arguments these are.
+
+    Raises `ValueError` with fewer windows than `holdout` or a checkpoint of something else, and
+    what `require_readable` raises.
+    """
+    table, n_points = input_embeddings(bridge), int(bridge.cfg.n_layers) + 1
+
+    def add(
+        moments: RidgeMoments,
+        tokens: Int[Tensor, " pos"],
+        streams: Sequence[Float[Tensor, "pos d_model"]],
+    ) -> None:
+        targets = table[tokens].double()
+        scale = torch.ones_like(targets[:, :1])
+        for index, stream in enumerate(streams):
+            moments.add(index, _unit(stream), targets, scale)
+
+    moments = corpus_moments(
+        bridge,
+        texts,
+        add,
+        n_maps=n_points,
+        purpose="InputProbe",
+        window=window,
+        skip_first=skip_first,
+        holdout=holdout,
+        prepend_bos=prepend_bos,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    solutions, above = moments.solve(), slice(1, None)
+    shared = moments.fitted.pooled(above).solve(0, moments.held_out.pooled(above))
+    dtype = torch.promote_types(table.dtype, torch.float32)
+    return InputProbe(
+        select_points(int(bridge.cfg.n_layers)),
+        torch.stack([solution.weight for solution in solutions]).to("cpu", dtype),
+        torch.stack([solution.bias for solution in solutions]).to("cpu", dtype),
+        shared.weight.to("cpu", dtype),
+        shared.bias.to("cpu", dtype),
+        moments.counts,
+        moments.fingerprint,
+        {
+            **moments.settings,
+            "ridges": [solution.ridge for solution in solutions],
+            "shared_ridge": shared.ridge,
+        },
+    )
+
+
+def input_embeddings(bridge: TransformerBridge) -> Float[Tensor, "d_vocab d_model"]:
+    """What a probe gives back: embeddings as the model feeds them, less their mean."""
+    ids = torch.arange(len(bridge.W_E), device=bridge.W_E.device)
+    table = embedding(bridge)(ids)
+    return table - table.mean(0)
+
+
+def _unit(residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
+    size = residual.square().mean(-1, keepdim=True).sqrt()
+    return residual / size.where(size > 0, 1)

@@ -1,0 +1,167 @@
+"""How well an input probe recovers the token that came in, by depth and by rarity."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..lens.reduction import default_chunk_size
+from ..lens.statistics import ranks
+from ..measures.intervals import mean_intervals
+from ..model.readout import residuals
+from ..model.tokens import TextOrTokens, require_texts
+from ..model.windows import as_batch, token_windows
+from .input_probe import InputProbe, input_embeddings
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
+
+MAPS = ("own", "shared")
+# Bins of how often the token was fitted to: from so many times on.
+RARITY_EDGES = (0, 1, 10, 100, 1000)
+_MEASURES = ("top1", "top10", "log10_rank")
+
+
+@dataclass(frozen=True)
+class InputRecovery:
+    """Recovery of input tokens among the whole vocabulary, summed by text.
+
+    Attributes:
+        points: labels of the residual points.
+        rarity: names of the bins, by how often the probe was fitted to the token; the last, "all",
+            holds every token.
+        totals: `[measure, map, point, rarity, text]`: how many input tokens came first (`top1`) or
+            among the first ten (`top10`), and the sum of log10(1 + rank) (`log10_rank`); `map` is
+            the point's own or the shared one.
+        counts: `[rarity, text]`, over how many tokens.
+    """
+
+    points: tuple[str, ...]
+    rarity: tuple[str, ...]
+    totals: Float[np.ndarray, "measure map point rarity text"]
+    counts: Int[np.ndarray, "rarity text"]
+
+    def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
+        """One row per (measure, map, point, rarity): `mean`, `low`, `high`, `n` texts, `tokens`."""
+        import pandas
+
+        shape = self.totals.shape
+        counts = np.broadcast_to(self.counts, shape).reshape(-1, shape[-1])
+        intervals = mean_intervals(
+            self.totals.reshape(-1, shape[-1]),
+            counts,
+            rng=np.random.default_rng(seed),
+            level=level,
+        )
+        names = pandas.MultiIndex.from_product(
+            [_MEASURES, MAPS, self.points, self.rarity], names=["measure", "map", "point", "rarity"]
+        )
+        return (
+            pandas.DataFrame(
+                {
+                    "mean": [interval.estimate for interval in intervals],
+                    "low": [interval.low for interval in intervals],
+                    "high": [interval.high for interval in intervals],
+                    "n": [interval.n for interval in intervals],
+                    "tokens": counts.sum(-1),
+                },
+                index=names,
+            )
+            .reset_index()
+            .query("tokens > 0")
+            .reset_index(drop=True)
+        )
+
+    def plot(self, **options: Any) -> "plotly.graph_objects.Figure":
+        """Recovery over depth, of all tokens and by rarity; see `plots.plot_recovery`."""
+        from .. import plots
+
+        return plots.plot_recovery(self, **options)
+
+
+@torch.no_grad()
+def input_recovery(
+    bridge: TransformerBridge,
+    probe: InputProbe,
+    texts: Iterable[TextOrTokens],
+    *,
+    max_tokens: int = 512,
+    skip_first: int = 1,
+    prepend_bos: bool | None = None,
+    progress: bool = True,
+) -> InputRecovery:
+    """Rank the input token among all tokens by how near its embedding is to what a probe gives.
+
+    Nearness is the cosine with embeddings less their mean: what a regression gives shrinks where it
+    is unsure, and its direction does not.
+
+    **Arguments:**
+
+    - `texts`: ones that the probe was not fitted to, each cut to `max_tokens`.
+    - `skip_first`: leave out this many tokens of each: the first is an outlier.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+
+    Raises `ValueError` for a probe of other weights or without any text.
+    """
+    require_texts(texts)
+    if max_tokens < 2:
+        raise ValueError(f"max_tokens must be at least 2, got {max_tokens}")
+    probe.require_fits(bridge)
+    table = torch.nn.functional.normalize(input_embeddings(bridge), dim=-1)
+    edges = torch.tensor(RARITY_EDGES, device=table.device)
+    bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1
+    totals, counts = [], []
+    for text in tqdm(texts, disable=not progress, unit="text", desc="recovering"):
+        pieces = token_windows(bridge, [text], window=max_tokens, prepend_bos=prepend_bos)
+        piece = next(iter(pieces))
+        tokens = piece[skip_first:]
+        if len(tokens) == 0:
+            continue
+        streams = residuals(bridge, as_batch(piece), probe.points)
+        found = torch.stack(
+            [
+                torch.stack(
+                    [
+                        _ranks(table, probe(stream[0, skip_first:], point, shared=shared), tokens)
+                        for point, stream in zip(probe.points, streams, strict=True)
+                    ]
+                )
+                for shared in (False, True)
+            ]
+        )
+        measures = torch.stack([found == 0, found < 10, (1 + found).log10()]).double()
+        inside = torch.nn.functional.one_hot(bins[tokens], len(RARITY_EDGES)).double()
+        inside = torch.cat([inside, torch.ones_like(inside[:, :1])], dim=-1)
+        totals.append((measures @ inside).cpu().numpy())
+        counts.append(inside.sum(0).long().cpu().numpy())
+    if not totals:
+        raise ValueError(f"there is no text of more than {skip_first} tokens")
+    ends = [f"to {high - 1}" for high in RARITY_EDGES[1:]] + ["or more"]
+    names = [f"{low} {end}" for low, end in zip(RARITY_EDGES, ends, strict=True)]
+    names[0] = "never"
+    return InputRecovery(
+        probe.points, (*names, "all"), np.stack(totals, axis=-1), np.stack(counts, axis=-1)
+    )
+
+
+def _ranks(
+    table: Float[Tensor, "d_vocab d_model"],
+    vectors: Float[Tensor, "row d_model"],
+    tokens: Int[Tensor, " row"],
+) -> Int[Tensor, " row"]:
+    parts = [
+        ranks(part.to(table) @ table.T, ids[:, None])[:, 0]
+        for part, ids in zip(
+            vectors.split(default_chunk_size(table)),
+            tokens.split(default_chunk_size(table)),
+            strict=True,
+        )
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,76 @@
+"""The length that regression takes from a residual, put back where the logits do not see it.
+
+Least squares gives the mean of the last residuals that a layer's residual may lead to, and a mean
+of vectors is shorter than they are: the less a layer knows, the shorter. The final norm stretches
+it to the full length again, so the fitted lens would be most certain where it knows least. Models
+turn their own confidence down by writing along directions that count for the norm and hardly for
+the logits (Stolfo et al. 2024, "Confidence Regulation Neurons in Language Models"); a bias there
+does the same for a lens.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..model.readout import Readout
+from .ridge import RidgeMoments, RidgeSolution
+
+# Rows of the unembedding that are widened to float64 at a time.
+_ROWS = 8192
+
+
+@torch.no_grad()
+def unread_direction(head: Readout) -> Float[Tensor, " d_model"]:
+    """The unit vector, in float64, that moves the logits least of those that the final norm counts.
+
+    The spread of the logits over the vocabulary is what moves a distribution. A direction that the
+    norm takes out, such as the mean under a LayerNorm, does not count for it.
+    """
+    d_model = head.weight.shape[-1]
+    basis = torch.eye(d_model, dtype=head.weight.dtype, device=head.weight.device)
+    # Odd in its argument but for the norm's bias, which is even; all of `basis` has one length.
+    image = (head.normalize(basis) - head.normalize(-basis)).double() / 2
+    mean = head.weight.mean(0, dtype=torch.float64)
+    covariance = torch.zeros_like(image)
+    for rows in head.weight.split(_ROWS):
+        centred = rows.double() - mean
+        covariance.addmm_(centred.T, centred)
+    seen = image @ covariance @ image.T
+    if head.removes_mean():
+        seen += seen.trace() / d_model  # along a constant, larger than the least of all
+    return torch.linalg.eigh(seen)[1][:, 0]
+
+
+def full_length_bias(
+    held_out: RidgeMoments,
+    index: int,
+    solution: RidgeSolution,
+    direction: Float[Tensor, " d_model"],
+) -> Float[Tensor, " d_model"]:
+    """A map's bias, moved along `direction` until outputs are as long as what they stand for.
+
+    As long on average over the held-out rows, whose weights are one over the target's square
+    length. The bias as it is where nothing is missing.
+
+    **Arguments:**
+
+    - `held_out`: moments of the rows, weighted so.
+    - `index`: which regression.
+    - `solution`: of `last - stream` from the stream.
+    - `direction`: a unit vector.
+    """
+    second = held_out.second(index)
+    # x + x @ weight + bias, from [x, 1].
+    identity = torch.eye(len(direction), dtype=second.dtype, device=second.device)
+    affine = torch.cat([identity + solution.weight, solution.bias[None]])
+    square = float((affine * (second @ affine)).sum())
+    along = float(second[-1] @ affine @ direction)
+    weights = float(second[-1, -1])
+    missing = held_out.n - square
+    if missing <= 0:
+        return solution.bias
+    # weights c² + 2 |along| c = missing, on the side where the outputs already are.
+    size = (math.sqrt(along**2 + weights * missing) - abs(along)) / weights
+    return solution.bias + math.copysign(size, along) * direction

@@ -1,0 +1,259 @@
+"""Activation patching with the next token: what one position at one layer does to a metric."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
+
+from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
+from ..model.points import FINAL
+from ..model.readout import LOGIT_ROWS, Readout, readout, residuals
+from ..model.tokens import TextOrTokens, token_batch, token_strings
+from .patch import NextTokenPatch
+from .site import KnownText
+from .teacher_forcing.self_check import two_streams_hold
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from ..drawing.theme import ThemeName
+
+# Takes logits `[batch, pos, d_vocab]`, as the metrics of `transformer_lens.patching` do.
+Metric = Callable[[Tensor], Tensor | float]
+
+
+@dataclass(frozen=True)
+class EffectMap:
+    """The change of a metric when one position at one layer is patched with its next token.
+
+    Attributes:
+        effect: `[layer, pos]`, the metric with the patch minus `baseline`, in the metric's unit.
+        baseline: the metric of the model as it is.
+        layers: the patched layer of each row.
+        positions: the patched position of each column.
+        tokens: `x[i]` at those positions, of the first text.
+        next_tokens: `x[i+1]`, of the first text.
+        patch: how each was patched; its own layer and positions say nothing here.
+    """
+
+    effect: Float[Tensor, "layer pos"]
+    baseline: float
+    layers: tuple[int, ...]
+    positions: tuple[int, ...]
+    tokens: tuple[str, ...]
+    next_tokens: tuple[str, ...]
+    patch: NextTokenPatch
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row per layer and position: layer, pos, token, next_token, effect."""
+        import pandas as pd
+
+        n_layers, n_positions = self.effect.shape
+        return pd.DataFrame(
+            {
+                "layer": [layer for layer in self.layers for _ in range(n_positions)],
+                "pos": list(self.positions) * n_layers,
+                "token": list(self.tokens) * n_layers,
+                "next_token": list(self.next_tokens) * n_layers,
+                "effect": self.effect.flatten().tolist(),
+            }
+        )
+
+    def plot(self, *, theme: "ThemeName" = "light") -> "go.Figure":
+        """A heat map, the highest layer at the top: red where it raises the metric, blue below.
+
+        Raises `ValueError` for an unknown theme.
+        """
+        from ..drawing.effect_map import plot_effects
+
+        return plot_effects(self, theme=theme)
+
+
+@torch.no_grad()
+def effect_map(
+    bridge: TransformerBridge,
+    text_or_tokens: TextOrTokens,
+    metric: Metric,
+    *,
+    patch: NextTokenPatch,
+    layers: Iterable[int] | None = None,
+    positions: Iterable[int] | None = None,
+    prepend_bos: bool | None = None,
+    text_seeds: Int[Tensor, " batch"] | None = None,
+) -> EffectMap:
+    """How much a metric changes when one position at one layer is patched with its next token.
+
+    Position i's own prediction is made before its next token is known. So the metric sees logits
+    that are the model's own up to and including i, and from i + 1 on those of a run with the
+    patch at i: nothing leaks.
+
+    For each layer, many positions go through the blocks from that layer up in one batch, and only
+    the columns from the first of them on.
+
+    **Arguments:**
+
+    - `text_or_tokens`: one text, or texts of one length, which are patched at the same position.
+    - `metric`: from logits `[batch, pos, d_vocab]` to a number, as for `transformer_lens.patching`.
+    - `patch`: how to patch: mode, strength, source and so on. Its layer and positions are
+        replaced by each of those below.
+    - `layers`, `positions`: all layers, and all positions that have a next token, by default.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `text_seeds`: as of `teacher_forced_log_probs`.
+
+    Raises `ValueError` for texts of different length, a layer or position that does not exist, a
+    metric that returns more than a number, or a hook on a block that is run again.
+    """
+    batch = token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos)
+    n_layers, length = int(bridge.cfg.n_layers), batch.tokens.shape[1]
+    if batch.padded:
+        raise ValueError(
+            f"the texts have {batch.lengths.tolist()} tokens: a map needs texts of one length"
+        )
+    if length < 2:
+        raise ValueError("the text has one token: a map needs a position with a next token")
+    layers = _chosen("layers", layers, n_layers)
+    positions = _chosen("positions", positions, length - 1)
+    refuse_late_hooks(bridge, layers[0])
+    read = readout(bridge)
+    *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in layers), FINAL])
+    (clean,) = _logits(read, [final])
+    baseline = _value(metric, clean)
+    text = KnownText.from_batch(batch, text_seeds=text_seeds)
+    rows = []
+    for layer, resid in zip(layers, streams, strict=True):
+        at_layer = dataclasses.replace(patch, layer=layer, positions="all", window=None)
+        patched = at_layer.bind(bridge)(
+            resid, layer=layer, position=text.column_positions(), text=text
+        )
+        values = []
+        for group, late in _late_runs(bridge, layer, resid, patched, positions):
+            after = [
+                variant[:, position + 1 - length :]
+                for position, variant in zip(group, late, strict=True)
+            ]
+            for position, later in zip(group, _logits(read, after), strict=True):
+                logits = clean.clone()
+                logits[:, position + 1 :] = later
+                values.append(_value(metric, logits) - baseline)
+        rows.append(values)
+    strings = token_strings(bridge, set(batch.tokens[0].tolist()))
+    names = [strings[token] for token in batch.tokens[0].tolist()]
+    return EffectMap(
+        effect=torch.tensor(rows, dtype=torch.float64),
+        baseline=baseline,
+        layers=layers,
+        positions=positions,
+        tokens=tuple(names[i] for i in positions),
+        next_tokens=tuple(names[i + 1] for i in positions),
+        patch=patch,
+    )
+
+
+def _late_runs(
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "batch pos d_model"],
+    patched: Float[Tensor, "batch pos d_model"],
+    positions: Sequence[int],
+) -> Iterator[tuple[Sequence[int], Float[Tensor, "variant batch suffix d_model"]]]:
+    """`r[L]` of the text with one position patched, for groups of positions, on a last part of it.
+
+    Where rows can be given a mask of their own, the part starts at the group's first position and
+    attends to cached columns before; else it is the whole text.
+    """
+    n_texts, length = resid.shape[:2]
+    from_cache = two_streams_hold(bridge, layer, resid)
+    whole = _Columns(bridge, layer, resid) if from_cache else None
+    index = 0
+    while index < len(positions):
+        start = positions[index] if from_cache else 0
+        size = max(1, BLOCK_ROWS // (n_texts * (length - start)))
+        group = positions[index : index + size]
+        index += size
+        variants = repeat(resid[:, start:], "b p d -> b v p d", v=len(group)).clone()
+        for variant, position in enumerate(group):
+            variants[:, variant, position - start] = patched[:, position]
+        rows = rearrange(variants, "b v p d -> (b v) p d")
+        if whole is None:
+            late = run_late_blocks(bridge, layer, rows)
+        else:
+            late = whole.run_from(start, rows)
+        yield group, rearrange(late, "(b v) p d -> v b p d", v=len(group))
+
+
+class _Columns:
+    """The keys and values of a text's columns from a layer up, to run other endings after them."""
+
+    def __init__(
+        self, bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"]
+    ) -> None:
+        self._bridge, self._layer = bridge, layer
+        self._n_texts, self._length = resid.shape[:2]
+        self._cache = DynamicCache()
+        self._run(0, resid, self._cache)
+
+    def run_from(
+        self, start: int, resid: Float[Tensor, "rows suffix d_model"]
+    ) -> Float[Tensor, "rows suffix d_model"]:
+        """`r[L]` of columns `start` on: so many endings of the first text, then of the next."""
+        if start == 0:
+            return self._run(0, resid, DynamicCache())
+        cache = copy.deepcopy(self._cache)
+        cache.crop(start - self._length)
+        cache.batch_repeat_interleave(len(resid) // self._n_texts)
+        return self._run(start, resid, cache)
+
+    def _run(self, start: int, resid: Tensor, cache: DynamicCache) -> Tensor:
+        key = torch.arange(start + resid.shape[1], device=resid.device)
+        position = key[start:]
+        return run_late_rows(
+            self._bridge,
+            self._layer,
+            resid,
+            position=position,
+            key_position=key,
+            visible=key <= position[:, None],
+            cache=cache,
+        )
+
+
+def _logits(
+    read: Readout, residuals: Sequence[Float[Tensor, "batch _ d_model"]]
+) -> list[Float[Tensor, "batch _ d_vocab"]]:
+    """Logits of several pieces of text, in products of the size that runs fastest."""
+    rows = torch.cat([rearrange(piece, "b p d -> (b p) d") for piece in residuals])
+    logits = torch.cat([read(part) for part in rows.split(LOGIT_ROWS)])
+    pieces = logits.split([piece.shape[0] * piece.shape[1] for piece in residuals])
+    return [
+        rearrange(part, "(b p) v -> b p v", b=len(piece))
+        for part, piece in zip(pieces, residuals, strict=True)
+    ]
+
+
+def _value(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> float:
+    value = torch.as_tensor(metric(logits))
+    if value.numel() != 1:
+        raise ValueError(
+            f"the metric returned shape {tuple(value.shape)}; it should turn logits "
+            f"{tuple(logits.shape)} into one number, such as a mean"
+        )
+    return float(value)
+
+
+def _chosen(name: str, chosen: Iterable[int] | None, n: int) -> tuple[int, ...]:
+    numbers = tuple(range(n)) if chosen is None else tuple(sorted(set(chosen)))
+    if not numbers or numbers[0] < 0 or numbers[-1] >= n:
+        raise ValueError(
+            f"{name} must be some of 0..{n - 1}, got {numbers}"
+            + (": a position needs a next token" if name == "positions" else "")
+        )
+    return numbers

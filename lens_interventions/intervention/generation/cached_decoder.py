@@ -1,0 +1,209 @@
+"""Patched decoding with a cache of keys and values: what a new token changes, and no more.
+
+When `x[t]` becomes known, position t - 1 turns from the clean row that predicted it into a patched
+one, and its late keys and values, already cached, are void. So each step shortens the cache by one
+position and runs the last two through the blocks from the patched layer up: t - 1 patched, t clean.
+The blocks below the layer, where nothing changes, run on t alone, with a cache of their own.
+"""
+
+import importlib.metadata
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from einops import repeat
+from jaxtyping import Float, Int
+from packaging.specifiers import SpecifierSet
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
+
+from ...model._versions import TRANSFORMERS
+from ...model.attention_masks import additive_masks
+from ...model.block_range import only_blocks_below, only_blocks_from, temporary_hooks
+from ...model.bypass import Unwrapping
+from ...model.points import hook_name, point_labels
+from ..site import KnownText
+from .patch_batch import PatchedRows
+
+
+class CacheError(RuntimeError):
+    """The model does not use its cache of keys and values as it should."""
+
+
+class CachedDecoder:
+    """Logits at the end of growing texts, on one bridge, under the patches of its rows.
+
+    Several patches share the prompts' work below the lowest patched layer.
+
+    **Arguments:**
+
+    - `rows`: the patches; each has all the prompts.
+    - `chunk_size`: how many positions of a prompt go through the model at a time.
+    - `record`: keep the residual stream of the predicting positions.
+
+    Attributes:
+        recorded: `[batch, d_model]` of every residual point at the position that predicted last,
+            by label, if `record`.
+    """
+
+    def __init__(
+        self, bridge: TransformerBridge, rows: PatchedRows, *, chunk_size: int, record: bool = False
+    ) -> None:
+        self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
+        self._bridge, self._rows, self._chunk_size = bridge, rows, chunk_size
+        n_layers, points = int(bridge.cfg.n_layers), bridge.hook_dict
+        # Looking up a hook by its name takes longer than a block.
+        self._patched = [
+            (layer, points[hook_name(f"{layer}_pre", n_layers)]) for layer in rows.layers
+        ]
+        labels = point_labels(n_layers) if record else []
+        self._watched = [(label, points[hook_name(label, n_layers)]) for label in labels]
+        self._split = rows.layers[0] if rows.layers else 0
+        # Caches that are made with the model's config drop what leaves a sliding window, and then
+        # cannot be shortened.
+        self._below, self._above = DynamicCache(), DynamicCache()
+        self._n_below = self._n_above = 0  # columns in each
+        self._stop = 0  # columns that the run in progress knows
+        # Rows of r[split] that will go through the blocks above once more.
+        self._waiting: Float[Tensor, "batch pos d_model"] | None = None
+        # How many copies of the prompts there are while the patches still share them.
+        self._copies = len(rows.patches)
+        self._unwrapped = Unwrapping(bridge)
+        parameters = inspect.signature(type(bridge.original_model).forward).parameters
+        self._options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+
+    @torch.no_grad()
+    def logits(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:
+        """Logits at the last known position of every text, which is the last column.
+
+        The first call reads the prompts; later ones expect the same texts, one column longer.
+
+        Raises `CacheError` when the model does not fill the cache or it cannot be shortened.
+        """
+        n_columns = text.tokens.shape[1]
+        with temporary_hooks(self._hooks(text)), self._unwrapped():
+            while self._stop < n_columns:
+                self._stop = min(self._stop + self._chunk_size, n_columns)
+                logits = self._advance(text)
+        self._end_sharing()
+        self._shorten()
+        return logits
+
+    def keep(self, rows: Int[Tensor, " row"]) -> None:
+        """Go on with these rows only."""
+        self._rows = self._rows.keep(rows)
+        self._below.batch_select_indices(rows)
+        self._above.batch_select_indices(rows)
+        if self._waiting is not None:
+            self._waiting = self._waiting[rows]
+
+    def _advance(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:
+        """Bring both caches to `_stop` columns."""
+        above: Any = nullcontext()
+        if self._split > 0:
+            arriving = [] if self._waiting is None else [self._waiting]
+            self._waiting = torch.cat([*arriving, self._run_below(text)], dim=1)
+            resid = self._waiting[:, self._n_above - self._stop :]
+            above = only_blocks_from(self._bridge, self._split, resid)
+        with above:
+            logits = self._run(text.tokens[:, self._n_above : self._stop], text.first, self._above)
+        self._n_above = self._stop
+        _require_length(self._bridge, self._above, self._split, self._stop)
+        if self._waiting is not None:
+            self._waiting = self._waiting[:, -self._rows.reach :]
+        return logits[:, -1]
+
+    def _run_below(self, text: KnownText) -> Float[Tensor, "batch pos d_model"]:
+        """`r[split]` of the new columns."""
+        rows = slice(len(text.tokens) // self._copies)
+        with only_blocks_below(self._bridge, self._split):
+            resid = self._run(
+                text.tokens[rows, self._n_below : self._stop], text.first[rows], self._below
+            )
+        self._n_below = self._stop
+        _require_length(self._bridge, self._below, 0, self._stop)
+        return repeat(resid, "prompt pos d -> (copy prompt) pos d", copy=self._copies)
+
+    def _run(
+        self, tokens: Int[Tensor, "batch pos"], first: Int[Tensor, " batch"], cache: DynamicCache
+    ) -> Float[Tensor, "batch _ _"]:
+        """The bridge on the last columns that are known, the others being cached."""
+        key = torch.arange(self._stop, device=tokens.device)
+        column = key[-tokens.shape[1] :]
+        real = (key <= column[:, None]) & (key >= first[:, None, None])
+        # Padding attends to itself: no row may be left without a key.
+        visible = real | (key == column[:, None])
+        masks = additive_masks(self._bridge, visible, column[:, None] - key, self._bridge.cfg.dtype)
+        return self._bridge(
+            tokens,
+            attention_mask=masks,
+            position_ids=(column - first[:, None]).clamp(min=0),
+            past_key_values=cache,
+            **self._options,
+        )
+
+    def _end_sharing(self) -> None:
+        if self._copies > 1 and self._n_below > 0:
+            n_prompts = self._rows.counts[0]
+            rows = torch.arange(n_prompts, device=self._bridge.cfg.device).repeat(self._copies)
+            self._below.batch_select_indices(rows)
+        self._copies = 1
+
+    def _shorten(self) -> None:
+        """Drop from the cache what the next token will change."""
+        if self._rows.reach == 0:
+            return
+        kept = max(self._stop - self._rows.reach, 0)
+        if kept == 0:
+            self._above = DynamicCache()
+        else:
+            self._above.crop(kept - self._stop)
+            _require_length(self._bridge, self._above, self._split, kept)
+        self._n_above = kept
+
+    def _hooks(self, text: KnownText) -> list[tuple[HookPoint, Callable[..., Any]]]:
+        positions = text.column_positions()
+
+        def patch_at(layer: int) -> Callable[..., Tensor]:
+            def patch(resid: Tensor, hook: HookPoint) -> Tensor:
+                columns = slice(self._stop - resid.shape[1], self._stop)
+                return self._rows(resid, layer=layer, position=positions[:, columns], text=text)
+
+            return patch
+
+        def record_at(label: str) -> Callable[..., None]:
+            def record(resid: Tensor, hook: HookPoint) -> None:
+                copies = len(text.tokens) // len(resid)
+                self.recorded[label] = resid[:, -1].repeat(copies, 1)
+
+            return record
+
+        hooks: list[tuple[HookPoint, Callable[..., Any]]] = [
+            (point, patch_at(layer)) for layer, point in self._patched
+        ]
+        return hooks + [(point, record_at(label)) for label, point in self._watched]
+
+
+def _require_length(
+    bridge: TransformerBridge, cache: DynamicCache, layer: int, expected: int
+) -> None:
+    length = cache.get_seq_length(layer)
+    if length == expected:
+        return
+    problem = (
+        f"the cache of keys and values holds {length} positions where it should hold {expected}"
+    )
+    version = importlib.metadata.version("transformers")
+    if SpecifierSet(TRANSFORMERS).contains(version, prereleases=True):
+        raise CacheError(
+            f"{problem}: {bridge.cfg.architecture} does not keep one that can be taken back by a "
+            "position, as recurrent models do not"
+        )
+    raise CacheError(
+        f"{problem}: transformers {version} does not work with this version of TransformerLens. "
+        f"Run: python -m pip install 'transformers{TRANSFORMERS}'"
+    )

@@ -1,0 +1,173 @@
+"""Which way to decode on a bridge: with a cache where that is exact, else by recomputing."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
+
+from ...model.attention_masks import unknown_kinds
+from ...model.points import hook_name, point_labels
+from ...model.readout import require_readable, without_hooks
+from ..patch import NextTokenPatch
+from ..site import KnownText
+from .cached_decoder import CachedDecoder, CacheError
+from .patch_batch import PatchedRows, select_rows
+
+# How far logits of the cached path may be from recomputed ones, in standard deviations of the
+# logits: above what rounding does, below what a wrong position, mask or key does.
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
+_HALF_TOLERANCE = 0.1
+
+# What the probe found: nothing, or what is wrong with the cached path. By bridge, and there by
+# whether its weights were processed and whether its blocks run in two parts.
+_found: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, bool], str]] = WeakKeyDictionary()
+
+
+class RecomputingDecoder:
+    """Runs every text from its start, alone and without padding: slow, but right on any model.
+
+    Arguments, attributes and methods as of `CachedDecoder`.
+    """
+
+    def __init__(
+        self, bridge: TransformerBridge, rows: PatchedRows, *, record: bool = False
+    ) -> None:
+        self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
+        self._bridge, self._rows, self._record = bridge, rows, record
+
+    @torch.no_grad()
+    def logits(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:
+        """As of `CachedDecoder`."""
+        logits, streams = [], []
+        for row in range(len(text.tokens)):
+            index = torch.tensor([row], device=text.tokens.device)
+            alone = _unpadded(select_rows(text, index))
+            captured: dict[str, Tensor] = {}
+            hooks = self._hooks(alone, self._rows.keep(index), captured)
+            with self._bridge.hooks(fwd_hooks=hooks):
+                logits.append(self._bridge(alone.tokens)[:, -1])
+            streams.append(captured)
+        self.recorded = {
+            label: torch.cat([captured[label] for captured in streams]) for label in streams[0]
+        }
+        return torch.cat(logits)
+
+    def keep(self, rows: Int[Tensor, " row"]) -> None:
+        """As of `CachedDecoder`."""
+        self._rows = self._rows.keep(rows)
+
+    def _hooks(
+        self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]
+    ) -> list[tuple[str, Callable[..., Any]]]:
+        position = text.column_positions()
+
+        def patch_at(layer: int) -> Callable[..., Tensor]:
+            return lambda resid, hook: rows(resid, layer=layer, position=position, text=text)
+
+        def capture_at(label: str) -> Callable[..., None]:
+            def capture(resid: Tensor, hook: HookPoint) -> None:
+                captured[label] = resid[:, -1]
+
+            return capture
+
+        n_layers = int(self._bridge.cfg.n_layers)
+        hooks: list[tuple[str, Callable[..., Any]]] = [
+            (hook_name(f"{layer}_pre", n_layers), patch_at(layer)) for layer in rows.layers
+        ]
+        labels = point_labels(n_layers) if self._record else []
+        return hooks + [(hook_name(label, n_layers), capture_at(label)) for label in labels]
+
+
+Decoder = CachedDecoder | RecomputingDecoder
+
+
+def decoder(
+    bridge: TransformerBridge, rows: PatchedRows, *, chunk_size: int, record: bool = False
+) -> Decoder:
+    """The cached decoder; where it was found wrong on a first try, the recomputing one.
+
+    Arguments as of `CachedDecoder`.
+
+    Raises `NotImplementedError` for models that are not attention-only decoders, `CacheError`
+    where transformers does not fill the cache. Warns when it recomputes.
+    """
+    require_readable(bridge)
+    _require_attention_only(bridge)
+    processed = bool(bridge.compatibility_mode or bridge._weights_processed)
+    kind = (processed, bool(rows.layers) and rows.layers[0] > 0)
+    known = _found.setdefault(bridge, {})
+    if kind not in known:
+        # What they see of a long text, the probe's few tokens do not show.
+        unknown = unknown_kinds(bridge)
+        known[kind] = (
+            f"it has layers of {', '.join(unknown)}"
+            if unknown
+            else _probe(bridge, in_parts=kind[1])
+        )
+    if not known[kind]:
+        return CachedDecoder(bridge, rows, chunk_size=chunk_size, record=record)
+    warnings.warn(
+        f"decoding with a cache is not exact on {bridge.cfg.architecture} ({known[kind]}): every "
+        "text is recomputed from its start for each new token, which is slow",
+        stacklevel=4,  # torch.no_grad around `generate` is a frame
+    )
+    return RecomputingDecoder(bridge, rows, record=record)
+
+
+def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:
+    """Decode a few random tokens both ways, and say how they differ; nothing if they agree.
+
+    Two prompts, one of them padded, read in chunks, clean and under a patch.
+    """
+    generator, device = torch.Generator().manual_seed(0), bridge.cfg.device
+    tokens = torch.randint(int(bridge.cfg.d_vocab), (2, 9), generator=generator).to(device)
+    first = torch.tensor([0, 2], device=device)
+    twice = torch.tensor([0, 1, 0, 1], device=device)
+    layer = int(bridge.cfg.n_layers) // 2 if in_parts else 0
+    patch = NextTokenPatch(layer=layer, strength=0.5, scale="norm", embedding="W_U")
+    worst = 0.0
+    with torch.no_grad(), without_hooks(bridge.hook_points()):
+        rows = PatchedRows.of_prompts([None, patch.bind(bridge)], 2)
+        cached = CachedDecoder(bridge, rows, chunk_size=4)
+        recomputed = RecomputingDecoder(bridge, rows)
+        for length in range(7, 10):
+            known = tokens[:, :length]
+            text = KnownText(known, first, length - first, None, torch.zeros_like(first))
+            text = select_rows(text, twice)
+            try:
+                found = cached.logits(text)
+            except CacheError:
+                raise
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                # What models raise that do not take a mask of this form.
+                return f"it fails with {type(error).__name__}: {error}"
+            expected = recomputed.logits(text)
+            worst = max(worst, float((found - expected).abs().max() / expected.std()))
+    tolerance = _TOLERANCE.get(bridge.cfg.dtype, _HALF_TOLERANCE)
+    return "" if worst < tolerance else f"logits differ by {worst:.2g} standard deviations"
+
+
+def _require_attention_only(bridge: TransformerBridge) -> None:
+    """Refuse hybrids, whose recurrent layers carry a state that cannot be taken back by a step."""
+    parts = {part for label in bridge.layer_types() for part in label.split("+")}
+    recurrent = parts & (set(VARIANT_SUBMODULE_NAMES) - {"attn"})
+    if recurrent:
+        raise NotImplementedError(
+            f"{bridge.cfg.architecture} has recurrent layers ({', '.join(sorted(recurrent))}): "
+            "next-token patches are defined for attention-only decoders"
+        )
+
+
+def _unpadded(text: KnownText) -> KnownText:
+    """One text without the columns before its first token."""
+    first = int(text.first)
+    return KnownText(
+        text.tokens[:, first:], text.first - first, text.length, text.prompt_length, text.seed
+    )

@@ -1,0 +1,262 @@
+"""Sampling text under a patch, one token after the other."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformer_lens import ActivationCache
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
+
+from ...lens.logit_lens import logit_lens
+from ...lens.statistics import log_probs_of
+from ...lens.trajectory import Trajectory
+from ...model.points import hook_name
+from ...model.tokens import TextOrTokens, TokenBatch, token_batch
+from ..patch import NextTokenPatch
+from ..site import KnownText
+from .decoder import Decoder, decoder
+from .patch_batch import PatchedRows, select_rows
+from .result import Generation, GenerationStep
+from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criteria
+
+# Tokens of prompts that go through the model at a time.
+_CHUNK_TOKENS = 4096
+
+
+@torch.no_grad()
+def generate(
+    bridge: TransformerBridge,
+    prompts: TextOrTokens,
+    patch: NextTokenPatch | Sequence[NextTokenPatch | None] | None = None,
+    *,
+    max_new_tokens: int,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    logits_processor: Iterable[LogitsProcessor] | None = None,
+    stopping_criteria: Iterable[StoppingCriteria] | None = None,
+    stop_at_eos: bool = True,
+    seed: int | Sequence[int] = 0,
+    prepend_bos: bool | None = None,
+    attention_mask: Tensor | None = None,
+    prompt_length: int | Int[Tensor, " batch"] | None = None,
+    text_seeds: Int[Tensor, " batch"] | None = None,
+    trajectory: bool | Mapping[str, Any] = False,
+    callback: Callable[[GenerationStep], object] | None = None,
+    chunk_size: int | None = None,
+) -> Generation:
+    """Continue prompts, every position patched as soon as its next token is known.
+
+    A token is predicted exactly as `teacher_forced_logits` predicts it in the finished text: the
+    positions before the last are patched, the last is not. Decoding uses a cache of keys and
+    values; without a patch it is plain greedy decoding or sampling. A prompt gets what it gets
+    alone, whatever else is in its batch, up to the rounding of the model's own products.
+
+    **Arguments:**
+
+    - `prompts`: a text, a list of texts of any lengths, token ids, or an id tensor.
+    - `patch`: one, or several to compare, which share the work on the prompts below the lowest
+        patched layer; None is the model without a patch.
+    - `max_new_tokens`: at most so many for each prompt.
+    - `do_sample`: draw from the distribution instead of taking its likeliest token.
+    - `temperature`: of the sampling; applied before `logits_processor`.
+    - `logits_processor`: as in transformers (`TopPLogitsWarper(0.9)`,
+        `RepetitionPenaltyLogitsProcessor(1.2)`, ...), in order. Processors and criteria see prompts
+        without padding, those of one length at a time.
+    - `stopping_criteria`: as in transformers; a row ends when any of them says so.
+    - `stop_at_eos`: end a row at the end-of-text tokens of the model's generation config.
+    - `seed`: prompt i is sampled with `seed + i`, or with the i-th of several; the same under every
+        patch. A draw depends on the seed and the token's position alone.
+    - `prepend_bos`, `attention_mask`: as for `logit_lens`.
+    - `prompt_length`: how many tokens of each prompt count as given, for `positions="generated"`;
+        all by default.
+    - `text_seeds`: of the patches' random sources, as in `teacher_forced_logits`.
+    - `trajectory`: also read every predicting position with `logit_lens`; a mapping holds options
+        of it. Keeps `[batch, new, d_model]` of every residual point meanwhile.
+    - `callback`: gets a `GenerationStep` after every token.
+    - `chunk_size`: how many positions of the prompts go through the model at a time, to bound
+        memory; by default as many as make 4096 tokens.
+
+    **Returns:** a `Generation`.
+
+    Raises `ValueError` for prompts that do not leave room in the model's context, a model in
+    training mode or options that contradict each other; `NotImplementedError` for models that are
+    not attention-only decoders; `CacheError` where transformers does not fill the cache.
+    """
+    batch = token_batch(bridge, prompts, prepend_bos=prepend_bos, attention_mask=attention_mask)
+    patches = (patch,) if patch is None or isinstance(patch, NextTokenPatch) else tuple(patch)
+    _check(bridge, batch, patches, max_new_tokens, chunk_size)
+    text = _prompt_text(batch, prompt_length, text_seeds)
+    n_prompts, device = len(batch.tokens), batch.tokens.device
+    prompt_index = torch.arange(n_prompts, device=device).repeat(len(patches))
+    text = select_rows(text, prompt_index)
+    n_rows = len(prompt_index)
+    sampler = make_sampler(
+        do_sample=do_sample,
+        temperature=temperature,
+        processors=logits_processor,
+        seeds=prompt_seeds(seed, n_prompts).to(device)[prompt_index],
+    )
+    steps = decoder(
+        bridge,
+        PatchedRows.of_prompts([None if p is None else p.bind(bridge) for p in patches], n_prompts),
+        chunk_size=chunk_size or max(1, _CHUNK_TOKENS // n_rows),
+        record=trajectory is not False,
+    )
+    criteria = stop_criteria(bridge, stopping_criteria, stop_at_eos=stop_at_eos)
+
+    taken: list[GenerationStep] = []
+    ends: list[Bool[Tensor, " row"]] = []
+    streams: list[dict[str, Tensor]] = []
+    for step, ended in _decode(steps, text, sampler, criteria, max_new_tokens):
+        taken.append(step)
+        ends.append(ended)
+        streams.append(dict(steps.recorded))
+        if callback is not None:
+            callback(step)
+
+    tokens = torch.full((n_rows, len(taken)), -1)
+    log_probs = torch.full(tokens.shape, torch.nan, dtype=taken[0].log_probs.dtype)
+    finished = torch.zeros(n_rows, dtype=torch.bool)
+    for step, ended in zip(taken, ends, strict=True):
+        tokens[step.rows, step.step] = step.tokens
+        log_probs[step.rows, step.step] = step.log_probs
+        finished[step.rows] = ended
+    prompt_tokens = text.tokens.cpu()
+    prompts = [row[first:] for row, first in zip(prompt_tokens, text.first.tolist(), strict=True)]
+    assert text.prompt_length is not None
+    return Generation(
+        tokens=tokens,
+        log_probs=log_probs,
+        lengths=(tokens >= 0).sum(-1),
+        finished=finished,
+        texts=_texts(bridge, tokens),
+        prompts=torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True, padding_value=-1),
+        prompt_lengths=text.prompt_length.cpu(),
+        patches=patches,
+        patch_index=torch.arange(len(patches)).repeat_interleave(n_prompts),
+        prompt_index=prompt_index.cpu(),
+        seeds=sampler.seeds.cpu(),
+        trajectory=None
+        if trajectory is False
+        else _trajectory(bridge, text, tokens, taken, streams, trajectory),
+    )
+
+
+def _decode(
+    steps: Decoder,
+    text: KnownText,
+    sampler: Sampler,
+    criteria: StoppingCriteriaList,
+    max_new_tokens: int,
+) -> Iterator[tuple[GenerationStep, Bool[Tensor, " row"]]]:
+    """New tokens, and whether they end their rows; rows that have ended are dropped."""
+    rows = torch.arange(len(text.tokens), device=text.tokens.device)
+    for step in range(max_new_tokens):
+        logits = steps.logits(text)
+        scores = sampler.scores(text, logits)
+        new = sampler.choose(text, scores, rows)
+        log_probs = log_probs_of(logits, new)
+        if log_probs.isnan().any():
+            raise ValueError(
+                "the model's logits are not a number: look for a hook or patch that writes such "
+                "values, or a half-precision overflow"
+            )
+        text = replace(
+            text, tokens=torch.cat([text.tokens, new[:, None]], dim=1), length=text.length + 1
+        )
+        ended = has_ended(criteria, text, scores)
+        yield GenerationStep(step, rows.cpu(), new.cpu(), log_probs.cpu()), ended.cpu()
+        going_on = (~ended).nonzero()[:, 0]
+        if len(going_on) == 0:
+            return
+        if len(going_on) < len(rows):
+            steps.keep(going_on)
+            text, rows = select_rows(text, going_on), rows[going_on]
+
+
+def _check(
+    bridge: TransformerBridge,
+    batch: TokenBatch,
+    patches: Sequence[NextTokenPatch | None],
+    max_new_tokens: int,
+    chunk_size: int | None,
+) -> None:
+    if not patches:
+        raise ValueError("the list of patches is empty: pass None to generate without a patch")
+    if max_new_tokens < 1 or (chunk_size is not None and chunk_size < 1):
+        raise ValueError(
+            f"max_new_tokens and chunk_size must be at least 1, got {max_new_tokens}, {chunk_size}"
+        )
+    longest, context = int(batch.lengths.max()), int(bridge.cfg.n_ctx)
+    if longest + max_new_tokens > context:
+        raise ValueError(
+            f"{longest} tokens of prompt and {max_new_tokens} new ones do not fit the model's "
+            f"context of {context}: ask for {context - longest} at most"
+        )
+
+
+def _prompt_text(
+    batch: TokenBatch,
+    prompt_length: int | Int[Tensor, " batch"] | None,
+    text_seeds: Int[Tensor, " batch"] | None,
+) -> KnownText:
+    """The prompts padded on the left, so that all predict at the last column."""
+    width = int(batch.lengths.max())
+    rows = []
+    for tokens, mask in zip(batch.tokens, batch.mask, strict=True):
+        real = tokens[mask]
+        rows.append(torch.cat([real[:1].expand(width - len(real)), real]))
+    column = torch.arange(width, device=batch.tokens.device)
+    padded = TokenBatch(torch.stack(rows), column >= width - batch.lengths[:, None])
+    given = batch.lengths if prompt_length is None else prompt_length
+    text = KnownText.from_batch(padded, prompt_length=given, text_seeds=text_seeds)
+    assert text.prompt_length is not None
+    if ((text.prompt_length < 1) | (text.prompt_length > text.length)).any():
+        raise ValueError(
+            f"prompt_length must be from 1 to the number of tokens {text.length.tolist()}, got "
+            f"{text.prompt_length.tolist()}"
+        )
+    return text
+
+
+def _texts(bridge: TransformerBridge, tokens: Int[Tensor, "batch new"]) -> tuple[str, ...] | None:
+    if bridge.tokenizer is None:
+        return None
+    return tuple(
+        bridge.tokenizer.decode(row[row >= 0].tolist(), skip_special_tokens=True) for row in tokens
+    )
+
+
+def _trajectory(
+    bridge: TransformerBridge,
+    prompts: KnownText,
+    tokens: Int[Tensor, "batch new"],
+    steps: Sequence[GenerationStep],
+    streams: Sequence[Mapping[str, Tensor]],
+    options: bool | Mapping[str, Any],
+) -> Trajectory:
+    """`logit_lens` of the positions that predicted: last of the prompt, new ones but the last."""
+    mask = tokens >= 0
+    lengths = mask.sum(-1)
+    last = tokens.gather(1, lengths[:, None] - 1)[:, 0]
+    predicting = torch.cat([prompts.tokens[:, -1:].cpu(), tokens[:, :-1].clamp(min=0)], dim=1)
+    cache: dict[str, Tensor] = {}
+    for label, example in streams[0].items():
+        stream = example.new_zeros((*tokens.shape, example.shape[-1]))
+        for step, recorded in zip(steps, streams, strict=True):
+            stream[step.rows.to(stream.device), step.step] = recorded[label]
+        cache[hook_name(label, int(bridge.cfg.n_layers))] = stream
+    read = logit_lens(
+        bridge,
+        ActivationCache(cache, bridge),
+        tokens=predicting,
+        attention_mask=mask,
+        next_token=last.tolist(),
+        **({} if isinstance(options, bool) else options),
+    )
+    start = prompts.length.cpu()[:, None] - 1
+    return replace(read, positions=torch.where(read.mask, read.positions + start, read.positions))

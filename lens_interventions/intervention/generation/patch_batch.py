@@ -1,0 +1,86 @@
+"""Several patches on one batch: which acts on which rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..patch import BoundPatch
+from ..site import KnownText
+
+
+def select_rows(text: KnownText, rows: slice | Int[Tensor, " row"]) -> KnownText:
+    """Some rows of a batch of texts."""
+    prompt_length = text.prompt_length
+    return KnownText(
+        text.tokens[rows],
+        text.first[rows],
+        text.length[rows],
+        None if prompt_length is None else prompt_length[rows],
+        text.seed[rows],
+    )
+
+
+@dataclass(frozen=True)
+class PatchedRows:
+    """A batch in groups of rows, one patch for each group.
+
+    Attributes:
+        patches: of each group; None is no patch.
+        counts: how many rows each group has.
+    """
+
+    patches: tuple[BoundPatch | None, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of_prompts(cls, patches: Sequence[BoundPatch | None], n_prompts: int) -> "PatchedRows":
+        """Every patch on all prompts, one patch after the other."""
+        return cls(tuple(patches), (n_prompts,) * len(patches))
+
+    @property
+    def layers(self) -> list[int]:
+        """Every layer at which some patch acts, lowest first."""
+        return sorted({layer for bound in self.patches if bound for layer in bound.patch.layers})
+
+    @property
+    def reach(self) -> int:
+        """How many positions before the predicting one change with each token that is added.
+
+        The last becomes known and is patched; with a window of w, the one that leaves it is
+        cleaned, and those in between attend to it.
+        """
+        reaches = [1 + (bound.patch.window or 0) for bound in self.patches if bound]
+        return max(reaches, default=0)
+
+    def __call__(
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        *,
+        layer: int,
+        position: Int[Tensor, "batch pos"],
+        text: KnownText,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Rows of `r[layer]` as they are when the last known position predicts.
+
+        Arguments as of `BoundPatch`, windows included.
+        """
+        parts, start = [], 0
+        for bound, count in zip(self.patches, self.counts, strict=True):
+            rows = slice(start, start + count)
+            start += count
+            if bound is None or layer not in bound.patch.layers or count == 0:
+                parts.append(resid[rows])
+                continue
+            known, places = select_rows(text, rows), position[rows]
+            places = bound.patch.within_window(places, known)
+            parts.append(bound(resid[rows], layer=layer, position=places, text=known))
+        return torch.cat(parts)
+
+    def keep(self, rows: Int[Tensor, " row"]) -> "PatchedRows":
+        """What is left when only these rows stay, in their order."""
+        counts = torch.tensor(self.counts, device=rows.device)
+        group = torch.arange(len(counts), device=rows.device).repeat_interleave(counts)[rows]
+        return replace(self, counts=tuple(group.bincount(minlength=len(counts)).tolist()))

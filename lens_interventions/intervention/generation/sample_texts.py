@@ -1,0 +1,69 @@
+"""Texts that a model writes itself: a corpus for any model, and of the kind that it knows."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from .generate import generate
+
+# Texts that are written together: with more, keys and values that a step copies no longer come from
+# the allocator's pool, and a CPU is slower.
+_BATCH = 64
+
+
+def sample_texts(
+    bridge: TransformerBridge,
+    n_texts: int,
+    *,
+    length: int = 128,
+    seed: int = 0,
+    progress: bool = True,
+) -> Iterator[Int[Tensor, " pos"]]:
+    """Texts sampled at temperature 1 from nothing, one by one, `[length]` tokens each.
+
+    Drawn from the model's own distribution, they are what its training made likely: a lens or a
+    probe that is fitted to them reads ordinary text better than one fitted to as much of a manual.
+    Nothing is filtered, and a text goes on after an end-of-text token, with another.
+
+    **Arguments:**
+
+    - `n_texts`: how many.
+    - `length`: of each in tokens, the first of which is the tokenizer's BOS, or its EOS where it
+        has none.
+    - `seed`: text i is drawn with `seed + i`, whatever `n_texts` is.
+    - `progress`: show a progress bar over texts.
+
+    Raises `ValueError` for a length below 2, a bridge whose tokenizer names neither BOS nor EOS,
+    and what `generate` raises.
+    """
+    if length < 2:
+        raise ValueError(f"length must be at least 2 tokens, got {length}")
+    start = _start(bridge)
+    with tqdm(total=n_texts, disable=not progress, unit="text", desc="sampling") as bar:
+        for first in range(0, n_texts, _BATCH):
+            prompts = torch.full((min(_BATCH, n_texts - first), 1), start)
+            written = generate(
+                bridge,
+                prompts,
+                max_new_tokens=length - 1,
+                do_sample=True,
+                stop_at_eos=False,
+                seed=seed + first,
+            )
+            yield from torch.cat([prompts, written.tokens.cpu()], dim=1)
+            bar.update(len(prompts))
+
+
+def _start(bridge: TransformerBridge) -> int:
+    tokenizer = bridge.tokenizer
+    for name in ("bos_token_id", "eos_token_id"):
+        if (token := getattr(tokenizer, name, None)) is not None:
+            return int(token)
+    raise ValueError(
+        f"the tokenizer of {bridge.cfg.model_name} names no token that begins or ends a text to "
+        "sample from: give texts of your own"
+    )

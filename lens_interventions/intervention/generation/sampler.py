@@ -1,0 +1,144 @@
+"""Choosing the next token, and when to stop: the rules of transformers, one text like another.
+
+The processors and criteria of transformers see batches of equal length, which left padding makes,
+and some of them count the padding. Here they see each text without it, in sets of texts of equal
+length, so that a text is treated as if it were alone.
+"""
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import (
+    EosTokenCriteria,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+)
+
+from ..._counter_random import random_uniform
+from ..site import KnownText
+
+# Keeps the draws of sampling apart from those of the patches' random sources.
+_STREAM = 0x5A3B_11E6
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Which token comes next.
+
+    Attributes:
+        processors: applied to the logits, in order.
+        do_sample: draw from the distribution that results, instead of its likeliest token.
+        seeds: `[text]`, one for each text. A draw is a function of the seed and the position, so it
+            does not depend on the batch, and a text that is taken up again goes on as before.
+    """
+
+    processors: LogitsProcessorList
+    do_sample: bool
+    seeds: Int[Tensor, " text"]
+
+    def scores(
+        self, text: KnownText, logits: Float[Tensor, "batch d_vocab"]
+    ) -> Float[Tensor, "batch d_vocab"]:
+        """What the processors make of the logits, at least float32, as in `generate` there."""
+        scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if not self.processors:
+            return scores
+        process: Any = self.processors
+        return by_length(text, lambda ids, rows: process(ids, scores[rows]))
+
+    def choose(
+        self, text: KnownText, scores: Float[Tensor, "batch d_vocab"], ids: Int[Tensor, " batch"]
+    ) -> Int[Tensor, " batch"]:
+        """The next token of each text; `ids` tells which texts they are.
+
+        Raises `ValueError` where the processors left nothing to choose from.
+        """
+        if not self.do_sample:
+            return scores.argmax(-1)
+        # Float64, which MPS does not have.
+        wide = scores.cpu() if scores.device.type == "mps" else scores
+        cumulative = wide.double().softmax(-1).cumsum(-1)
+        total = cumulative[:, -1:]
+        if not total.isfinite().all():
+            raise ValueError("the logits processors leave a text without any token to choose")
+        uniform = random_uniform(_STREAM, self.seeds[ids].cpu(), text.length.cpu())
+        # The first token at which the sum reaches a number above 0: one that has probability.
+        threshold = uniform.to(total.device)[:, None] * total
+        return torch.searchsorted(cumulative, threshold)[:, 0].to(scores.device)
+
+
+def make_sampler(
+    *,
+    do_sample: bool,
+    temperature: float,
+    processors: Iterable[LogitsProcessor] | None,
+    seeds: Int[Tensor, " text"],
+) -> Sampler:
+    """A sampler; the temperature comes before the other processors.
+
+    Raises `ValueError` for a temperature without sampling or out of range.
+    """
+    if temperature <= 0:
+        raise ValueError(
+            f"temperature must be above 0, got {temperature}; greedy is do_sample=False"
+        )
+    if temperature != 1 and not do_sample:
+        raise ValueError(f"temperature={temperature} changes nothing unless do_sample=True")
+    warm = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
+    return Sampler(LogitsProcessorList([*warm, *(processors or [])]), do_sample, seeds)
+
+
+def prompt_seeds(seed: SupportsIndex | Sequence[int], n_prompts: int) -> Int[Tensor, " prompt"]:
+    """`seed + i` for prompt i, or the seeds given one by one.
+
+    Raises `ValueError` when there are not as many as prompts.
+    """
+    if isinstance(seed, SupportsIndex):
+        return torch.arange(n_prompts) + operator.index(seed)
+    if len(seed) != n_prompts:
+        raise ValueError(f"{len(seed)} seeds for {n_prompts} prompts: give one int, or one each")
+    return torch.tensor(list(seed), dtype=torch.long)
+
+
+def stop_criteria(
+    bridge: TransformerBridge, criteria: Iterable[StoppingCriteria] | None, *, stop_at_eos: bool
+) -> StoppingCriteriaList:
+    """The criteria given, and the end-of-text tokens that model or tokenizer name, if they do."""
+    config = getattr(bridge.original_model, "generation_config", None)
+    ids = getattr(config, "eos_token_id", None)
+    if ids is None:
+        ids = getattr(bridge.tokenizer, "eos_token_id", None)
+    at_eos = [EosTokenCriteria(ids)] if stop_at_eos and ids is not None else []
+    return StoppingCriteriaList([*at_eos, *(criteria or [])])
+
+
+def has_ended(
+    criteria: StoppingCriteriaList, text: KnownText, scores: Float[Tensor, "batch d_vocab"]
+) -> Bool[Tensor, " batch"]:
+    """Which texts some criterion ends at their last token."""
+    if not criteria:
+        return torch.zeros_like(text.first, dtype=torch.bool)
+    judge: Any = criteria
+    return by_length(text, lambda ids, rows: judge(ids, scores[rows]).to(ids.device))
+
+
+def by_length(
+    text: KnownText, function: Callable[[Tensor, Tensor], Tensor]
+) -> Shaped[Tensor, "batch ..."]:
+    """A function of (unpadded ids, their rows), applied to all texts of a length at a time."""
+    results: list[Tensor] = []
+    order = []
+    for first in text.first.unique().tolist():
+        rows = (text.first == first).nonzero()[:, 0]
+        order.append(rows)
+        results.append(function(text.tokens[rows, first:], rows))
+    return torch.cat(results)[torch.cat(order).argsort()]

@@ -1,0 +1,174 @@
+"""A write that was learned: what to do with the embedding of the next token, layer by layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from .._tensor_file import load_tensors, save_tensors
+from ..lens.affine import fingerprint
+from .modes import Rows, Scales
+from .patch import NextTokenPatch
+from .site import PatchSite
+from .sources import SOURCES, Source, constant
+
+_TENSORS = ("down", "up", "bias", "gate_weight", "gate_bias")
+
+TRAINABLE: dict[str, Source] = {**SOURCES, constant.__name__: constant}
+"""Sources by the name that a learned write knows them by."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearnedWrite:
+    """A mode: `r + a g (s e M + b)`, with M, b and g of each layer learned.
+
+    `g` is 1, or with an input gate `sigmoid(r w / rms(r) + c)`. `patch` makes the patch that it was
+    trained as. On other weights, and with a source, an embedding or a scale that it was not trained
+    with, it refuses.
+
+    Attributes:
+        layers: where it was trained to write, lowest first.
+        down: `[layer, d_model, rank]` of `M = down up`; None where M is full and `up` alone.
+        up: `[layer, rank, d_model]`; None where there is no M and the bias is all.
+        bias: `[layer, d_model]`, `b`, or None.
+        gate_weight: `[layer, d_model]`, `w`, or None.
+        gate_bias: `[layer]`, `c`, or None.
+        trained_with: name of the source.
+        source: name of the source that it may be used with, the same unless `for_source` was asked.
+        embedding, scale: of the patch, as in `NextTokenPatch`.
+        first_position: positions below stay as they are.
+        fingerprint: of the model's weights, see `lens_interventions.lens.affine.fingerprint`.
+        settings: how it was trained.
+    """
+
+    layers: tuple[int, ...]
+    down: Float[Tensor, "layer d_model rank"] | None = field(repr=False)
+    up: Float[Tensor, "layer rank d_model"] | None = field(repr=False)
+    bias: Float[Tensor, "layer d_model"] | None = field(repr=False)
+    gate_weight: Float[Tensor, "layer d_model"] | None = field(default=None, repr=False)
+    gate_bias: Float[Tensor, " layer"] | None = field(default=None, repr=False)
+    trained_with: str
+    source: str
+    embedding: Literal["W_E", "W_U"]
+    scale: Literal["raw", "norm"]
+    first_position: int
+    fingerprint: str
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    reads_lens: ClassVar[bool] = False
+
+    def __call__(self, site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
+        """The patched rows; see `modes`."""
+        index, resid = self.layers.index(site.layer), site.resid
+        # In half precision the model rounds what is written, not what it is computed from.
+        wide = resid.to(torch.promote_types(resid.dtype, torch.float32))
+
+        def of_layer(stack: Tensor) -> Tensor:
+            return stack[index].to(wide.device, wide.dtype)
+
+        written = torch.zeros_like(wide)
+        if self.up is not None:
+            rows = s.to(wide) * e.to(wide)
+            rows = rows if self.down is None else rows @ of_layer(self.down)
+            written = rows @ of_layer(self.up)
+        if self.bias is not None:
+            written = written + of_layer(self.bias)
+        if self.gate_weight is not None and self.gate_bias is not None:
+            unit = torch.nn.functional.normalize(wide, dim=-1) * wide.shape[-1] ** 0.5
+            level = unit @ of_layer(self.gate_weight) + of_layer(self.gate_bias)
+            written = torch.sigmoid(level)[..., None] * written
+        patched = resid + (a * written).to(resid.dtype)
+        return torch.where((site.position < self.first_position)[..., None], resid, patched)
+
+    def patch(self, **fields: Any) -> NextTokenPatch:
+        """The patch that it was trained as, at strength 1.
+
+        `fields` are others of `NextTokenPatch`, such as `strength`, `window` or `positions`.
+        """
+        named: Any = self.source if self.source in SOURCES else TRAINABLE[self.source]
+        own: dict[str, Any] = {
+            "layer": self.layers[0] if len(self.layers) == 1 else self.layers,
+            "strength": 1.0,
+            "source": named,
+            "embedding": self.embedding,
+            "scale": self.scale,
+        }
+        return NextTokenPatch(**{**own, **fields, "mode": self})
+
+    def for_source(self, source: str) -> "LearnedWrite":
+        """The same write for another source than it was trained with, to see what it does there.
+
+        Raises `ValueError` for a name that no source has.
+        """
+        if source not in TRAINABLE:
+            raise ValueError(f"source must be one of {', '.join(TRAINABLE)}; got {source!r}")
+        return replace(self, source=source)
+
+    def require_fits(self, bridge: TransformerBridge, patch: NextTokenPatch) -> None:
+        """Raise `ValueError` unless the write may be used in this patch of this bridge."""
+        found = fingerprint(bridge)
+        if found != self.fingerprint:
+            raise ValueError(
+                f"this write was trained on {self.settings.get('model')} with weights "
+                f"{self.fingerprint}, the bridge is {bridge.cfg.model_name} with weights {found}: "
+                "train one with train_patch"
+            )
+        asked = _source_name(patch.source)
+        if asked != self.source:
+            raise ValueError(
+                f"this write was trained with the source {self.trained_with!r} and is for "
+                f"{self.source!r}, the patch has {asked!r}: use write.patch(), or "
+                f"write.for_source({asked!r}).patch() to see what it makes of another source"
+            )
+        if (patch.embedding, patch.scale) != (self.embedding, self.scale):
+            raise ValueError(
+                f"this write reads embedding={self.embedding!r} with scale={self.scale!r}, the "
+                f"patch has {patch.embedding!r} and {patch.scale!r}: use write.patch()"
+            )
+        others = sorted(set(patch.layers) - set(self.layers))
+        if others:
+            raise ValueError(
+                f"this write was trained for layers {list(self.layers)}, the patch has {others} too"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, in float32."""
+        tensors = {
+            name: getattr(self, name).detach().float().contiguous()
+            for name in _TENSORS
+            if getattr(self, name) is not None
+        }
+        rest = {
+            "layers": self.layers,
+            "trained_with": self.trained_with,
+            "source": self.source,
+            "embedding": self.embedding,
+            "scale": self.scale,
+            "first_position": self.first_position,
+            "fingerprint": self.fingerprint,
+            "settings": dict(self.settings),
+        }
+        save_tensors(path, tensors, kind="write", rest=rest)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LearnedWrite":
+        """Read what `save` wrote.
+
+        Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+        """
+        kept, rest = load_tensors(path, kind="write")
+        tensors: dict[str, Any] = {name: kept.get(name) for name in _TENSORS}
+        return cls(**tensors, **{**rest, "layers": tuple(rest["layers"])})
+
+
+def _source_name(source: str | Source) -> str:
+    """The name of a source given by name or as one of the functions in `sources`."""
+    if isinstance(source, str):
+        return source
+    names = [name for name, function in TRAINABLE.items() if function is source]
+    return names[0] if names else cast(str, getattr(source, "__qualname__", repr(source)))

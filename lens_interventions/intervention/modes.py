@@ -1,0 +1,36 @@
+"""How a patch writes.
+
+A mode is a function of a `PatchSite`, the vectors `e` to write `[batch, pos, d_model]`, their
+scale `s` `[batch, pos, 1]` and the strength `a`. It returns the patched rows. An object that is
+called as one may have `require_fits(bridge, patch)`, which raises `ValueError` where it must not be
+used, and `reads_lens`, False where it never asks the site for the lens.
+"""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from .site import PatchSite
+
+Mode = Callable[[PatchSite, Tensor, Tensor, float], Tensor]
+Rows = Float[Tensor, "batch pos d_model"]
+Scales = Float[Tensor, "batch pos 1"]
+
+
+def interpolate(site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
+    """`(1 - a) r + a s e`; `a = 1` replaces the residual."""
+    return (1 - a) * site.resid + a * s * e
+
+
+def add(site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
+    """`r + a s e`."""
+    return site.resid + a * s * e
+
+
+def correct(site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
+    """`r + a s (e - E_{v ~ lens} e(v))`: take out the layer's guess, put in what came."""
+    return site.resid + a * s * (e - site.expected_embedding)
+
+
+MODES: dict[str, Mode] = {mode.__name__: mode for mode in (interpolate, add, correct)}

@@ -1,0 +1,151 @@
+"""Where a patch acts: what is known of a text, and some rows of its residual stream."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .._counter_random import random_integers, random_normal
+from ..model.readout import Embedding
+from ..model.tokens import TokenBatch
+
+
+@dataclass(frozen=True)
+class KnownText:
+    """The tokens known so far, one text a row.
+
+    Positions count from a text's first real token, whatever the padding.
+
+    Attributes:
+        tokens: `[batch, column]` ids.
+        first: `[batch]`, the column of each text's first real token.
+        length: `[batch]`, how many real tokens are known; they are contiguous.
+        prompt_length: `[batch]`, how many of them were given rather than generated; None where
+            nobody said.
+        seed: `[batch]`, tells the random draws of one text from those of another.
+    """
+
+    tokens: Int[Tensor, "batch column"]
+    first: Int[Tensor, " batch"]
+    length: Int[Tensor, " batch"]
+    prompt_length: Int[Tensor, " batch"] | None
+    seed: Int[Tensor, " batch"]
+
+    @classmethod
+    def from_batch(
+        cls,
+        batch: TokenBatch,
+        *,
+        prompt_length: int | Int[Tensor, " batch"] | None = None,
+        text_seeds: Int[Tensor, " batch"] | None = None,
+    ) -> "KnownText":
+        """All real tokens of a batch are known; seeds are 0 unless given."""
+        n_texts, device = len(batch.tokens), batch.tokens.device
+        of_each = {"text_seeds": 0 if text_seeds is None else text_seeds}
+        if prompt_length is not None:
+            of_each["prompt_length"] = prompt_length
+        numbers: dict[str, Tensor] = {}
+        for name, given in of_each.items():
+            number = torch.as_tensor(given, dtype=torch.long, device=device)
+            if number.shape not in ((), (n_texts,)):
+                raise ValueError(
+                    f"{name} has shape {tuple(number.shape)}; give one number for each of the "
+                    f"{n_texts} texts"
+                )
+            numbers[name] = number.expand(n_texts)
+        first = batch.mask.int().argmax(-1)
+        return cls(
+            batch.tokens, first, batch.lengths, numbers.get("prompt_length"), numbers["text_seeds"]
+        )
+
+    def at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """Token ids at positions; where there is no such position, some token of the text."""
+        inside = torch.minimum(position.clamp(min=0), self.length[:, None] - 1)
+        return self.tokens.gather(1, self.first[:, None] + inside)
+
+    def column_positions(self) -> Int[Tensor, "batch column"]:
+        """The position of every column, -1 at padding."""
+        column = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        position = column - self.first[:, None]
+        return position.masked_fill((position < 0) | (position >= self.length[:, None]), -1)
+
+
+@dataclass(frozen=True)
+class PatchSite:
+    """What sources and modes see: rows of `r[layer]` and the text up to each row's next token.
+
+    Rows may be any positions of a text (a whole text, a chunk, the last two), and a row's patch
+    must depend on that row alone: cached generation, chunked prompts and whole texts must agree.
+
+    Attributes:
+        layer: the layer whose incoming residual is patched.
+        resid: `[batch, pos, d_model]`, rows of `r[layer]`.
+        position: `[batch, pos]`, position i of each row, counted from the text's first token.
+        embedding: turns ids into the vectors that stand for them, `e` in the formulas.
+        lens: logits of the lens at `layer` for residual rows.
+        seed: the patch's seed.
+        text: what is known. Use `token_at`, which refuses to look past a row's next token.
+    """
+
+    layer: int
+    resid: Float[Tensor, "batch pos d_model"]
+    position: Int[Tensor, "batch pos"]
+    embedding: Embedding
+    lens: Callable[[Tensor], Tensor]
+    seed: int
+    text: KnownText
+
+    @property
+    def known(self) -> Bool[Tensor, "batch pos"]:
+        """Whether the row is a position whose next token is known: only these are patched."""
+        return (self.position >= 0) & (self.position + 1 < self.text.length[:, None])
+
+    @property
+    def current_tokens(self) -> Int[Tensor, "batch pos"]:
+        """`x[i]`."""
+        return self.text.at(self.position)
+
+    @property
+    def next_tokens(self) -> Int[Tensor, "batch pos"]:
+        """`x[i+1]` where it is known, else some token."""
+        return self.text.at(self.position + 1)
+
+    def token_at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """`x[position]`, for each row a position of its own.
+
+        Raises `ValueError` for a position after the row's next token: it would leak.
+        """
+        if ((position > self.position + 1) & self.known).any():
+            raise ValueError("a source may read tokens up to i + 1, not beyond: that would leak")
+        return self.text.at(position)
+
+    @cached_property
+    def log_probs(self) -> Float[Tensor, "batch pos d_vocab"]:
+        """Log-probabilities of the lens at this layer, nats."""
+        logits = self.lens(self.resid)
+        # Half-precision logits lose too much in the sum over the vocabulary.
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return logits.log_softmax(-1, dtype=wide)
+
+    @cached_property
+    def surprisal(self) -> Float[Tensor, "batch pos"]:
+        """`-log p(x[i+1])` under the lens at this layer, nats."""
+        return -self.log_probs.gather(-1, self.next_tokens[..., None])[..., 0]
+
+    @cached_property
+    def expected_embedding(self) -> Float[Tensor, "batch pos d_model"]:
+        """`E_{v ~ lens} e(v)`: the embedding of what the layer guesses, on average."""
+        return self.embedding.mean(self.log_probs.exp())
+
+    def draw_integers(self, high: int | Tensor) -> Int[Tensor, "batch pos"]:
+        """Uniform integers in `[0, high)`, a function of seed, text seed and position."""
+        return random_integers(high, self.seed, self.text.seed[:, None], self.position)
+
+    def draw_directions(self) -> Float[Tensor, "batch pos d_model"]:
+        """Gaussian vectors, a function of seed, text seed and position."""
+        width = self.resid.shape[-1]
+        normal = random_normal(width, self.seed, self.text.seed[:, None], self.position)
+        return normal.to(self.resid)

@@ -1,0 +1,159 @@
+"""What a sampler with a patch would have computed at every position of a given text.
+
+When position t predicts `x[t+1]`, the positions before it are patched with their next tokens and t
+itself is not. In one pass by `two_streams` wherever that is right, found by trying it on the model;
+else step by step, with a warning that says so.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...lens.statistics import log_probs_of
+from ...model.tokens import TextOrTokens, TokenBatch, token_batch
+from ..patch import NextTokenPatch
+from .passes import TextPasses
+
+Patches = NextTokenPatch | None | Sequence[NextTokenPatch | None]
+
+
+def teacher_forced_log_probs(
+    bridge: TransformerBridge,
+    text_or_tokens: TextOrTokens,
+    patch: Patches,
+    *,
+    attention_mask: Tensor | None = None,
+    prepend_bos: bool | None = None,
+    prompt_length: int | Int[Tensor, " batch"] | None = None,
+    text_seeds: Int[Tensor, " batch"] | None = None,
+    max_length: int | None = None,
+    overlap: int | None = None,
+    enable_grad: bool = False,
+) -> Float[Tensor, "*patch batch next"]:
+    """Log-probability of each next token, predicted with the positions before it patched.
+
+    Entry i is `log p(x[i+1])` in nats, NaN where `x[i]` or `x[i+1]` is padding. Without gradients
+    no `[batch, pos, d_vocab]` tensor exists at any time.
+
+    **Arguments:**
+
+    - `text_or_tokens`: a text, a list of texts, token ids or an id tensor.
+    - `patch`: one, or several to compare; None is the model without a patch. All share the blocks
+        below the lowest patched layer, and those with the same lowest layer and window go through
+        the blocks above in one batch.
+    - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded on
+        either side.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `prompt_length`: how many tokens of each text were given, for `positions="generated"`.
+    - `text_seeds`: an integer for each text, so that texts draw random tokens of their own; without
+        them position i has the same draw in every text.
+    - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
+        are read in windows of that length, each as a text of its own.
+    - `overlap`: how many tokens a window shares with the one before it, which predicts there, since
+        it has seen more. Half of `max_length` by default.
+    - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
+        blocks, depend on.
+
+    **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
+
+    Raises `ValueError` when a hook is on a patched block or one above it, when `positions` would
+    have to be counted across windows, where logits are not a number, or for input that
+    `token_batch` refuses;
+    `NotImplementedError` for a model whose logits are not read off one residual stream.
+    """
+    with torch.set_grad_enabled(enable_grad):
+        batch = token_batch(
+            bridge,
+            text_or_tokens,
+            prepend_bos=prepend_bos,
+            attention_mask=attention_mask,
+            any_length=True,
+        )
+        aligned = batch.right_padded().trimmed()
+        following = aligned.tokens.roll(-1, dims=1)
+
+        def log_probs(logits: Tensor, start: int) -> Tensor:
+            targets = following[:, start : start + logits.shape[2]]
+            return log_probs_of(logits, targets.expand(len(logits), -1, -1))
+
+        passes = TextPasses.plan(
+            bridge, _listed(patch), aligned, max_length, overlap, prompt_length, text_seeds
+        )
+        values = _pad_like(batch, passes.read(log_probs))[..., :-1]
+        predicted = batch.mask[:, :-1] & batch.mask[:, 1:]
+        _require_numbers(values.isnan() & predicted)
+        values = values.masked_fill(~predicted, torch.nan)
+    return values if isinstance(patch, Sequence) else values[0]
+
+
+def teacher_forced_logits(
+    bridge: TransformerBridge,
+    text_or_tokens: TextOrTokens,
+    patch: Patches,
+    *,
+    attention_mask: Tensor | None = None,
+    prepend_bos: bool | None = None,
+    prompt_length: int | Int[Tensor, " batch"] | None = None,
+    text_seeds: Int[Tensor, " batch"] | None = None,
+    max_length: int | None = None,
+    overlap: int | None = None,
+    enable_grad: bool = False,
+) -> Float[Tensor, "*patch batch pos d_vocab"]:
+    """Logits at every position, computed with the positions before it patched.
+
+    Those at padding are NaN. For log-probabilities of the text itself `teacher_forced_log_probs`
+    needs far less memory.
+
+    Arguments and errors as of `teacher_forced_log_probs`.
+
+    **Returns:** `[batch, pos, d_vocab]`, or `[patch, batch, pos, d_vocab]` for a sequence of
+    patches.
+    """
+    with torch.set_grad_enabled(enable_grad):
+        batch = token_batch(
+            bridge,
+            text_or_tokens,
+            prepend_bos=prepend_bos,
+            attention_mask=attention_mask,
+            any_length=True,
+        )
+        passes = TextPasses.plan(
+            bridge,
+            _listed(patch),
+            batch.right_padded().trimmed(),
+            max_length,
+            overlap,
+            prompt_length,
+            text_seeds,
+        )
+        values = _pad_like(batch, passes.read(lambda logits, _start: logits))
+        _require_numbers(values.detach().amax(-1).isnan() & batch.mask)
+        values = values.masked_fill_(~batch.mask[..., None], torch.nan)
+    return values if isinstance(patch, Sequence) else values[0]
+
+
+def _require_numbers(missing: Bool[Tensor, "patch batch _"]) -> None:
+    if missing.any():
+        patch, text, position = missing.nonzero()[0].tolist()
+        raise ValueError(
+            f"the model's logits are not a number, first under patch {patch} in text {text} at "
+            f"column {position}: look for a patch that writes such values, or a half-precision "
+            "overflow"
+        )
+
+
+def _listed(patch: Patches) -> Sequence[NextTokenPatch | None]:
+    return [patch] if patch is None or isinstance(patch, NextTokenPatch) else patch
+
+
+def _pad_like(
+    batch: TokenBatch, values: Shaped[Tensor, "patch batch pos *rest"]
+) -> Shaped[Tensor, "patch batch column *rest"]:
+    """Values of positions, put where `batch` has those positions; anything at padding."""
+    if not batch.left_padded and values.shape[2] == batch.tokens.shape[1]:
+        return values
+    row = torch.arange(len(batch.tokens), device=values.device)
+    return values[:, row[:, None], batch.positions.to(values.device)]

@@ -1,0 +1,170 @@
+"""Texts of any length under several patches, as the passes through the model that they take.
+
+Texts beyond the model's context are read in windows. Patches with the same lowest layer and window
+go through the blocks above it together, and all share the blocks below.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..._counter_random import random_bits
+from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
+from ...model.readout import LOGIT_ROWS, has_temporary_hooks, readout, residual_chunks
+from ...model.tokens import TokenBatch
+from ..patch import BoundPatch, NextTokenPatch
+from ..site import KnownText
+from .self_check import two_streams_hold, what_was_raised
+from .step_by_step import decoded_steps, recomputed_steps
+from .two_streams import MAX_CHUNK, two_streams
+
+Reduce = Callable[[Tensor, int], Shaped[Tensor, "patch batch chunk *rest"]]
+
+
+@dataclass(frozen=True)
+class TextPasses:
+    """Everything that has to be run: each window of the texts under each patch.
+
+    Attributes:
+        patches: bound to the model.
+        texts: each window of the texts, without padding on the left.
+        skip: how many positions of each window the window before it has read.
+    """
+
+    bridge: TransformerBridge
+    patches: tuple[BoundPatch | None, ...]
+    texts: tuple[KnownText, ...]
+    skip: tuple[int, ...]
+
+    @classmethod
+    def plan(
+        cls,
+        bridge: TransformerBridge,
+        patches: Sequence[NextTokenPatch | None],
+        batch: TokenBatch,
+        max_length: int | None,
+        overlap: int | None,
+        prompt_length: int | Tensor | None,
+        text_seeds: Tensor | None,
+    ) -> "TextPasses":
+        if not patches:
+            raise ValueError("the list of patches is empty")
+        length = batch.tokens.shape[1]
+        starts, size, skip = _windows(length, int(bridge.cfg.n_ctx), max_length, overlap)
+        counted = prompt_length is not None or any(p and p.positions != "all" for p in patches)
+        if len(starts) > 1 and counted:
+            raise ValueError(
+                f"positions and prompt_length count from a text's first token, but {length} tokens "
+                f"are read in windows of {size}: score texts that fit, or patch all positions"
+            )
+        whole = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
+        texts = []
+        for start in starts:
+            tokens = whole.tokens[:, start : start + size]
+            known = (whole.length - start).clamp(1, tokens.shape[1])
+            seed = random_bits(start, whole.seed) if start else whole.seed
+            texts.append(KnownText(tokens, whole.first, known, whole.prompt_length, seed))
+        bounds = [None if p is None else p.bind(bridge) for p in patches]
+        return cls(bridge, tuple(bounds), tuple(texts), (0, *[skip] * (len(texts) - 1)))
+
+    def read(self, reduce: Reduce) -> Shaped[Tensor, "patch batch pos *rest"]:
+        """`reduce(logits, start)` of the logits from position `start` on, a few at a time."""
+        windows, column = [], 0
+        for text, skip in zip(self.texts, self.skip, strict=True):
+            read: dict[int, Tensor] = {}
+            first = column - skip
+            for members, chunks in self._logits(text):
+                # Whole logits are large: no list of parts outlives the line that joins them.
+                values = torch.cat(list(_reduced(chunks, first, reduce)), dim=2)
+                read |= dict(zip(members, values[:, :, skip:], strict=True))
+            windows.append(torch.stack([read[i] for i in range(len(self.patches))]))
+            column = first + text.tokens.shape[1]
+        return torch.cat(windows, dim=2) if len(windows) > 1 else windows[0]
+
+    def _logits(self, text: KnownText) -> Iterator[tuple[list[int], Iterator[Tensor]]]:
+        """For patches that go through the model together: which they are, and their logits."""
+        groups = self._groups(text.tokens.shape[1])
+        layers = sorted({layer for layer, _ in groups})
+        refuse_late_hooks(self.bridge, layers[0])
+        batch = TokenBatch(text.tokens, torch.ones_like(text.tokens, dtype=torch.bool))
+        labels = [f"{layer}_pre" for layer in layers]
+        chunks = [chunk for _start, chunk in residual_chunks(self.bridge, batch, labels)]
+        streams = {
+            layer: torch.cat([chunk[label] for chunk in chunks], dim=1)
+            for layer, label in zip(layers, labels, strict=True)
+        }
+        for (layer, window), members in groups.items():
+            bounds = [self.patches[i] for i in members]
+            if two_streams_hold(self.bridge, layer, streams[layer]):
+                yield members, self._in_two_streams(bounds, streams[layer], text, layer, window)
+            else:
+                yield members, self._step_by_step(bounds, text, layer)
+
+    def _groups(self, length: int) -> dict[tuple[int, int | None], list[int]]:
+        """The patches by lowest layer and window, None where it spans the text."""
+        groups: dict[tuple[int, int | None], list[int]] = {}
+        for i, bound in enumerate(self.patches):
+            if bound is not None:
+                window = bound.patch.window
+                spans = window is None or window >= length - 1
+                key = (bound.patch.layers[0], None if spans else window)
+                groups.setdefault(key, []).append(i)
+        # The model without a patch is cheapest to run from high up.
+        top = max(groups, key=lambda key: key[0], default=(int(self.bridge.cfg.n_layers) - 1, None))
+        unpatched = [i for i, bound in enumerate(self.patches) if bound is None]
+        return {**groups, top: groups.get(top, []) + unpatched}
+
+    def _in_two_streams(
+        self,
+        bounds: Sequence[BoundPatch | None],
+        resid: Float[Tensor, "batch pos d_model"],
+        text: KnownText,
+        layer: int,
+        window: int | None,
+    ) -> Iterator[Float[Tensor, "patch batch chunk d_vocab"]]:
+        n_texts, copies = len(bounds) * len(resid), 2 + (window or 0)
+        chunk_size = min(max(BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
+        read = readout(self.bridge)
+        for late in two_streams(
+            self.bridge, bounds, resid, text, layer=layer, window=window, chunk_size=chunk_size
+        ):
+            for rows in late.split(max(1, LOGIT_ROWS // n_texts), dim=2):
+                yield read(rows)
+
+    def _step_by_step(
+        self, bounds: Sequence[BoundPatch | None], text: KnownText, layer: int
+    ) -> Iterator[Float[Tensor, "patch batch 1 d_vocab"]]:
+        # The decoder would show a hook one column at a time.
+        hooked = any(map(has_temporary_hooks, self.bridge.hook_points()))
+        steps = recomputed_steps if torch.is_grad_enabled() or hooked else decoded_steps
+        warnings.warn(
+            f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "
+            f"block {layer} up as it runs one{what_was_raised(self.bridge, layer)}: every position "
+            "is predicted in a step of its own, which is exact, but slow",
+            stacklevel=5,
+        )
+        return steps(self.bridge, bounds, text)
+
+
+def _reduced(chunks: Iterator[Tensor], start: int, reduce: Reduce) -> Iterator[Tensor]:
+    for logits in chunks:
+        yield reduce(logits, start)
+        start += logits.shape[2]
+
+
+def _windows(
+    length: int, context: int, max_length: int | None, overlap: int | None
+) -> tuple[range, int, int]:
+    """Where windows start, how long they are and by how much they overlap."""
+    size = context if max_length is None else max_length
+    if not 1 <= size <= context:
+        raise ValueError(f"max_length must be from 1 to the model's context {context}, got {size}")
+    shared = size // 2 if overlap is None else overlap
+    if not 0 <= shared < size:
+        raise ValueError(f"overlap must be from 0 to {size - 1}, below max_length; got {shared}")
+    return range(0, max(length - shared, 1), size - shared), size, shared

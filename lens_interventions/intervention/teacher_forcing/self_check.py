@@ -1,0 +1,151 @@
+"""Whether the two streams are right on a model: tried on it, not looked up by name.
+
+Some architectures build part of their attention mask inside (GPT-Neo's local layers, ALiBi), by
+place in the sequence, and are silently wrong on rows in another order.
+"""
+
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..._counter_random import random_integers
+from ...model.partial_run import run_late_blocks
+from ...model.readout import readout, residuals, without_hooks
+from ...model.tokens import TokenBatch
+from ..patch import BoundPatch, NextTokenPatch
+from ..site import KnownText
+from .step_by_step import recomputed_steps
+from .two_streams import MAX_CHUNK, two_streams
+
+_LENGTH = 8
+# A chunk that leaves some of the probe's positions in the cache and the last chunk unfilled.
+_CHUNK = 3
+_SHORTEST_PLAIN = 32
+
+# Largest error of a row against the largest effect of the patch (or row), by whether the model
+# computes in half precision. Right rows were within 2e-5 in float32 and 1e-2 in bfloat16, wrong
+# ones beyond 0.03 (ALiBi on 8 tokens) and 0.2 (anything on 32).
+_TOLERANCE = {False: 0.01, True: 0.1}
+
+# What rounding does to a row, against its length: an error within it says nothing. Where no
+# position hears of a patch on another, it is all that there is.
+_ROUNDING = {False: 2e-5, True: 0.01}
+
+# What models raise when the rows, masks or caches are not what they expect.
+_REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+# By bridge, and there by compatibility mode and layer: the longest text that the two streams were
+# found right on, 0 where they are wrong.
+_right_up_to: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, int], int]] = (
+    WeakKeyDictionary()
+)
+
+# In the same way, what was raised where two streams did not run at all. A pair of versions that do
+# not fit each other looks like a model that cannot, until one reads this.
+_raised: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, int], str]] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def two_streams_hold(
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"]
+) -> bool:
+    """Whether the two streams from `layer` up are right on texts as long as `resid`, `r[layer]`.
+
+    The first time at a layer, a strong patch on a few random tokens is run through them and step
+    by step. Then, for every new power of two of lengths, they are run without a patch on rows of
+    `resid`, where they must equal the plain model: what is cut or biased by place shows more, or
+    only, in longer texts.
+
+    Raises `ValueError` where `resid` is not finite: it would say nothing of the model.
+    """
+    if not resid.isfinite().all():
+        raise ValueError(
+            f"the residual stream is not finite (NaN or infinite) where it enters block {layer}: "
+            "look for a hook that writes such values, or a half-precision overflow"
+        )
+    right_up_to = _right_up_to.setdefault(bridge, {})
+    key = _key(bridge, layer)
+    length = max(resid.shape[1], _SHORTEST_PLAIN)
+    if key not in right_up_to:
+        with without_hooks(bridge.hook_points()):
+            right_up_to[key] = _LENGTH if _agrees_with_steps(bridge, layer) else 0
+    if 0 < right_up_to[key] < length:
+        longer = min(2 ** (length - 1).bit_length(), int(bridge.cfg.n_ctx))
+        repeats = -(-longer // resid.shape[1])
+        tiled = resid[:1].repeat(1, repeats, 1)[:, :longer]
+        right_up_to[key] = longer if _agrees_with_plain(bridge, layer, tiled) else 0
+    return right_up_to[key] > 0
+
+
+def what_was_raised(bridge: TransformerBridge, layer: int) -> str:
+    """A bracket for a message: the error with which two streams ended from `layer` up, if one."""
+    error = _raised.get(bridge, {}).get(_key(bridge, layer))
+    return "" if error is None else f" (on two copies it raised {error})"
+
+
+def _key(bridge: TransformerBridge, layer: int) -> tuple[bool, int]:
+    return bool(bridge.compatibility_mode), layer
+
+
+def _agrees_with_steps(bridge: TransformerBridge, layer: int) -> bool:
+    length = min(_LENGTH, int(bridge.cfg.n_ctx))
+    counter = torch.arange(length, device=bridge.cfg.device)[None]
+    tokens = random_integers(int(bridge.cfg.d_vocab), 0, counter)
+    batch = TokenBatch(tokens, counter >= 0)
+    text = KnownText.from_batch(batch)
+    # Replaces whole residuals by noise of their own size, so that missing the patch shows.
+    bound = NextTokenPatch(
+        layer=layer, strength=1.0, scale="norm", embedding="W_U", source="direction"
+    ).bind(bridge)
+    (resid,) = residuals(bridge, batch, [f"{layer}_pre"])
+    late = _attempt(bridge, bound, resid, text, layer=layer, chunk_size=_CHUNK)
+    if late is None:
+        return False
+    expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
+    effect = expected - bridge(tokens)
+    return _close(bound.readout(late[0]), expected, effect)
+
+
+def _agrees_with_plain(
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"]
+) -> bool:
+    tokens = torch.zeros_like(resid[..., 0], dtype=torch.long)
+    text = KnownText.from_batch(TokenBatch(tokens, tokens == 0))
+    unpatched = _attempt(bridge, None, resid, text, layer=layer, chunk_size=MAX_CHUNK)
+    if unpatched is None:
+        return False
+    normalize = readout(bridge).normalize
+    expected = normalize(run_late_blocks(bridge, layer, resid))
+    return _close(normalize(unpatched[0]), expected, expected)
+
+
+def _attempt(
+    bridge: TransformerBridge,
+    patch: BoundPatch | None,
+    resid: Float[Tensor, "batch pos d_model"],
+    text: KnownText,
+    *,
+    layer: int,
+    chunk_size: int,
+) -> Tensor | None:
+    """What two streams give, None where the model cannot run on such rows."""
+    try:
+        chunks = two_streams(bridge, [patch], resid, text, layer=layer, chunk_size=chunk_size)
+        return torch.cat(list(chunks), dim=2)
+    except torch.OutOfMemoryError:
+        raise
+    except _REFUSALS as error:
+        told = _raised.setdefault(bridge, {})
+        told[_key(bridge, layer)] = f"{type(error).__name__}: {error}"
+        return None
+
+
+def _close(actual: Tensor, expected: Tensor, effect: Tensor) -> bool:
+    error, length, largest = (
+        rows.float().norm(dim=-1).max() for rows in (actual - expected, expected, effect)
+    )
+    half = actual.dtype not in (torch.float32, torch.float64)
+    return bool(error <= torch.maximum(_TOLERANCE[half] * largest, _ROUNDING[half] * length))

@@ -1,0 +1,69 @@
+"""Teacher forcing as a sampler does it: each position predicts in a run of its own.
+
+For models that the two streams do not fit: with a cache of keys and values one forward of two rows
+for each token, without one of the whole text so far.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..generation.decoder import decoder
+from ..generation.patch_batch import PatchedRows, select_rows
+from ..patch import BoundPatch
+from ..site import KnownText
+
+
+def decoded_steps(
+    bridge: TransformerBridge, patches: Sequence[BoundPatch | None], text: KnownText
+) -> Iterator[Float[Tensor, "patch batch 1 d_vocab"]]:
+    """Logits at position after position, from the decoder that generation uses; no gradients.
+
+    The texts have no padding on the left.
+    """
+    steps = decoder(bridge, PatchedRows.of_prompts(patches, len(text.tokens)), chunk_size=1)
+    for known in _growing(text, len(patches)):
+        yield _by_patch(steps.logits(known), len(patches))
+
+
+def recomputed_steps(
+    bridge: TransformerBridge, patches: Sequence[BoundPatch | None], text: KnownText
+) -> Iterator[Float[Tensor, "patch batch 1 d_vocab"]]:
+    """The same with gradients, and right by construction: plain hooks on the text so far."""
+    rows = PatchedRows.of_prompts(patches, len(text.tokens))
+    for known in _growing(text, len(patches)):
+        position = known.column_positions()
+
+        def patch_residual(
+            resid: Tensor, hook: HookPoint, known: KnownText = known, position: Tensor = position
+        ) -> Tensor:
+            return rows(resid, layer=hook.layer(), position=position, text=known)
+
+        hooks = [(f"blocks.{layer}.hook_resid_pre", patch_residual) for layer in rows.layers]
+        with bridge.hooks(fwd_hooks=hooks):
+            logits = bridge(known.tokens)[:, -1]
+        yield _by_patch(logits, len(patches))
+
+
+def _by_patch(
+    logits: Float[Tensor, "rows d_vocab"], n_patches: int
+) -> Float[Tensor, "patch batch 1 d_vocab"]:
+    return rearrange(logits, "(patch batch) v -> patch batch 1 v", patch=n_patches)
+
+
+def _growing(text: KnownText, copies: int) -> Iterator[KnownText]:
+    """The first column known, then the first two and so on, once for each patch.
+
+    Padding on the right counts as text: whatever it is, nothing before it can see it.
+    """
+    row = repeat(torch.arange(len(text.tokens), device=text.tokens.device), "b -> (c b)", c=copies)
+    repeated = select_rows(text, row)
+    for stop in range(1, text.tokens.shape[1] + 1):
+        length = torch.full_like(repeated.length, stop)
+        yield replace(repeated, tokens=repeated.tokens[:, :stop], length=length)

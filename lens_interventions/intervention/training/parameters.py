@@ -1,0 +1,83 @@
+"""What is trained of a learned write, in units in which every number is of order one."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..._counter_random import random_normal
+
+
+class WriteParameters:
+    """Leaves for an optimizer, and the write that they stand for.
+
+    The map takes embeddings of typical size to residuals of typical size, so that a learning rate
+    means the same on every model and layer. At the start the map is zero, by way of its upper
+    factor, and so are bias and gate: the write adds exactly nothing.
+
+    Attributes:
+        leaves: by name, as in `LearnedWrite`.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int | None,
+        reads_tokens: bool,
+        bias: bool,
+        input_gate: bool,
+        resid_size: Float[Tensor, " layer"],
+        embedding_length: Float[Tensor, " layer"],
+        d_model: int,
+        seed: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """
+        **Arguments:**
+
+        - `rank`: of the map; None is a full one.
+        - `reads_tokens`: whether there is a map at all, or only a bias.
+        - `resid_size`: root mean square of a residual's entries at each layer.
+        - `embedding_length`: length of what the map reads at each layer.
+        """
+        n_layers = len(resid_size)
+        self._sizes = {
+            "down": 1 / embedding_length[:, None, None],
+            "up": resid_size[:, None, None],
+            "bias": resid_size[:, None],
+        }
+        start: dict[str, Tensor] = {}
+        if reads_tokens and rank is not None:
+            row = torch.arange(n_layers * d_model)
+            drawn = random_normal(rank, seed, row).view(n_layers, d_model, rank)
+            # Embeddings of typical length become codes of length one.
+            start["down"] = drawn / rank**0.5
+        if reads_tokens:
+            start["up"] = torch.zeros(n_layers, d_model if rank is None else rank, d_model)
+            if rank is None:
+                self._sizes["up"] = (resid_size / embedding_length)[:, None, None]
+        if bias:
+            start["bias"] = torch.zeros(n_layers, d_model)
+        if input_gate:
+            start["gate_weight"] = torch.zeros(n_layers, d_model)
+            start["gate_bias"] = torch.zeros(n_layers)
+        self.leaves = {
+            name: value.to(device, dtype).requires_grad_() for name, value in start.items()
+        }
+
+    def tensors(self, leaves: Mapping[str, Tensor] | None = None) -> dict[str, Tensor | None]:
+        """The tensors of a `LearnedWrite`, a differentiable function of the leaves.
+
+        Of other values of the leaves if they are given.
+        """
+        values: dict[str, Tensor | None] = dict.fromkeys(("down", "up", "bias"))
+        for name, leaf in (self.leaves if leaves is None else leaves).items():
+            size = self._sizes.get(name)
+            values[name] = leaf if size is None else leaf * size.to(leaf)
+        return values
+
+    def detached(self) -> dict[str, Tensor]:
+        """A copy of the leaves' values."""
+        return {name: leaf.detach().clone() for name, leaf in self.leaves.items()}

@@ -1,0 +1,81 @@
+"""Residual streams that the user already has, in an `ActivationCache`."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import ActivationCache
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..model.points import FINAL, INPUT, hook_name
+from ..model.readout import residuals, without_hooks
+from ..model.tokens import TokenBatch, token_batch
+
+
+def cached_batch(
+    bridge: TransformerBridge,
+    cache: ActivationCache,
+    tokens: Tensor | None,
+    attention_mask: Tensor | None,
+) -> TokenBatch:
+    """The tokens that a cache was made from: those given, else those that it holds.
+
+    Raises `ValueError` where there are none.
+    """
+    if tokens is None:
+        if "embed.hook_in" not in cache.cache_dict:
+            raise ValueError(
+                "the cache does not hold the token ids (embed.hook_in): pass them as tokens="
+            )
+        tokens = cache.cache_dict["embed.hook_in"]
+    return token_batch(bridge, tokens, attention_mask=attention_mask)
+
+
+def cached_residuals(
+    bridge: TransformerBridge, cache: ActivationCache, batch: TokenBatch, labels: Sequence[str]
+) -> dict[str, Float[Tensor, "batch pos d_model"]]:
+    """The residual stream at the given points, as the cache holds it.
+
+    A cache of `hook_resid_post` alone lacks the input point; it is made from the tokens.
+
+    Raises `ValueError` for points that the cache does not hold or that do not fit the tokens.
+    """
+    n_layers = int(bridge.cfg.n_layers)
+    streams, missing = {}, []
+    for label in labels:
+        found = [name for name in _names(label, n_layers) if name in cache.cache_dict]
+        if found:
+            stream = cache.cache_dict[found[0]].to(bridge.cfg.device)
+            streams[label] = stream if cache.has_batch_dim else stream[None]
+        elif label == INPUT:
+            with torch.no_grad(), without_hooks(bridge.hook_points()):
+                streams[label] = residuals(bridge, batch, [INPUT])[0]
+        else:
+            missing.append(label)
+    if missing:
+        raise ValueError(
+            f"the cache has no residual stream at {missing}: cache it with run_with_cache(..., "
+            "names_filter=lambda name: 'hook_resid' in name), or choose other points"
+        )
+    for label, stream in streams.items():
+        if stream.shape[:2] != batch.tokens.shape:
+            raise ValueError(
+                f"the cache's {label} has shape {tuple(stream.shape)}, which does not fit tokens "
+                f"of shape {tuple(batch.tokens.shape)}: pass the tokens the cache was made from"
+            )
+    return streams
+
+
+def _names(label: str, n_layers: int) -> list[str]:
+    """Every hook that carries a residual point: a block's output is the next block's input."""
+    names = [hook_name(label, n_layers)]
+    if label == FINAL:
+        return [*names, f"blocks.{n_layers - 1}.hook_out"]
+    layer, side = label.split("_")
+    if side == "mid":
+        return names
+    names.append(f"blocks.{layer}.hook_in")
+    if int(layer) > 0:
+        names += [f"blocks.{int(layer) - 1}.hook_{side}" for side in ("resid_post", "out")]
+    return names

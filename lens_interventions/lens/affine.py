@@ -1,0 +1,136 @@
+"""Affine lenses: a linear map per layer from the residual stream to the last residual point.
+
+The raw logit lens reads a middle layer in the coordinates of the last; a map fitted between them
+lets it speak (Belrose et al. 2023, the tuned lens; Din et al. 2023, "Jump to Conclusions").
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from .._tensor_file import load_tensors, narrowed, save_tensors
+
+UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
+
+_SMALLEST_SINGULAR = 1e-2
+
+
+@dataclass(frozen=True)
+class AffineLens:
+    """`T_l(r) = r + r A_l + b_l`, the identity at the last point.
+
+    Attributes:
+        weight: `[layer, d_model, d_model]`, `A`.
+        bias: `[layer, d_model]`, `b`.
+        fingerprint: of the model it was fitted for, by `fingerprint`, or `UNEMBEDDING` and its
+            `unembedding_hash`; it is refused on others. `UNKNOWN` fits any model of its size.
+        settings: what it was fitted on: model, corpus and its hash, numbers of tokens, ridges.
+    """
+
+    weight: Float[Tensor, "layer d_model d_model"] = field(repr=False)
+    bias: Float[Tensor, "layer d_model"] = field(repr=False)
+    fingerprint: str
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """How a trajectory names it."""
+        if source := self.settings.get("source"):
+            return str(source)
+        parts = ["affine lens"]
+        if "tokens" in self.settings:
+            parts.append(f"{self.settings['tokens']} tokens")
+        if "refined" in self.settings:
+            parts.append("refined")
+        return ", ".join(parts)
+
+    def __call__(
+        self, residual: Float[Tensor, "*row d_model"], layer: int
+    ) -> Float[Tensor, "*row d_model"]:
+        """`T_l(r[l])`."""
+        weight = self.weight[layer].to(residual.device, residual.dtype)
+        return residual + residual @ weight + self.bias[layer].to(residual.device, residual.dtype)
+
+    def require_fits(self, bridge: TransformerBridge) -> None:
+        """Raise `ValueError` unless the lens was fitted for this bridge's weights."""
+        kind, _, _ = self.fingerprint.rpartition(" ")
+        found = f"{kind} {unembedding_hash(bridge)}" if kind else fingerprint(bridge)
+        shape = int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
+        fits = found == self.fingerprint or self.fingerprint == UNKNOWN
+        if not fits or self.bias.shape != shape:
+            raise ValueError(
+                "this lens was fitted for {}, {} layers of width {} and weights {}; the bridge is "
+                "{}, {} layers of width {} and weights {}: fit one with fit_affine_lens".format(
+                    self.settings.get("model"),
+                    *self.bias.shape,
+                    self.fingerprint,
+                    bridge.cfg.model_name,
+                    *shape,
+                    found,
+                )
+            )
+
+    def inverse(self, layer: int) -> Float[Tensor, "d_model d_model"]:
+        """`P` that takes a direction at the last point back to `layer`: `d P (I + A) ~ d`.
+
+        The pseudo-inverse of the map's linear part. Directions that the map shrinks to less than a
+        hundredth of what it stretches most are left out: they would be stretched without bound.
+        """
+        weight = self.weight[layer].cpu().double()  # not every device has float64
+        linear = torch.eye(len(weight), dtype=torch.float64) + weight
+        return torch.linalg.pinv(linear, rtol=_SMALLEST_SINGULAR).to(self.weight)
+
+    def save(self, path: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
+        """Write one safetensors file, in half precision unless another `dtype` is given.
+
+        Maps or biases with values beyond its range are kept as they are.
+        """
+        rest = {"fingerprint": self.fingerprint, "settings": dict(self.settings)}
+        tensors = {name: narrowed(getattr(self, name), dtype) for name in ("weight", "bias")}
+        save_tensors(path, tensors, kind="lens", rest=rest)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AffineLens":
+        """Read what `save` wrote, in float32.
+
+        Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+        """
+        tensors, rest = load_tensors(path, kind="lens")
+        return cls(tensors["weight"].float(), tensors["bias"].float(), **rest)
+
+
+def fingerprint(bridge: TransformerBridge) -> str:
+    """A hash of a sample of every parameter, made in milliseconds: tells weights apart."""
+    hashed = hashlib.sha256(str(bool(bridge.compatibility_mode)).encode())
+    for name, parameter in sorted(bridge.original_model.named_parameters()):
+        sample = parameter.detach().reshape(-1)[:64].cpu().double().numpy()
+        hashed.update(f"{name}{tuple(parameter.shape)}".encode())
+        hashed.update(sample.tobytes())
+    return hashed.hexdigest()[:16]
+
+
+def unembedding_hash(bridge: TransformerBridge) -> str:
+    """The hash by which checkpoints of the tuned-lens library name an unembedding.
+
+    It is of numpy's abridged print of the matrix to one digit (its `tensor_hash`), so that it
+    survives a change of precision.
+    """
+    matrix = bridge.W_U.detach().T
+    threshold = 1000
+    if matrix.numel() > threshold:
+        # Shown are three rows and columns at each end, and dots for any number between.
+        threshold = 0
+        for axis, size in enumerate(matrix.shape):
+            shown = torch.arange(size, device=matrix.device)
+            matrix = matrix.index_select(axis, torch.cat([shown[:-3][:4], shown[-3:]]))
+    with np.printoptions(threshold=threshold):
+        text = np.array_str(matrix.float().cpu().numpy(), precision=1)
+    return hashlib.sha256(text.encode()).hexdigest()

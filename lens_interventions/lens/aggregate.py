@@ -1,0 +1,181 @@
+"""A lens over many texts: means per residual point, with intervals over texts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..measures.intervals import Interval, mean_intervals
+from ..model.tokens import TextOrTokens, require_texts, token_batch
+from .logit_lens import logit_lens
+from .trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
+
+_MEANS = (
+    "kl_final",
+    "kl_input",
+    "entropy",
+    "next_log_prob",
+    "input_log_prob",
+    "final_log_prob",
+    "agrees_final",
+    "agrees_next",
+    "agrees_input",
+)
+_RANKS = ("final_rank", "next_rank", "input_rank")
+
+
+@dataclass(frozen=True)
+class LensAggregate:
+    """Sums of a lens's statistics over the positions of each text.
+
+    Attributes:
+        points: labels of the residual points.
+        statistics: what was summed. `log10_..._rank` is the decimal logarithm of one plus the
+            zero-based rank; `agrees_...` is 1 where the point's top guess is that token, so that
+            its mean is a share; the rest are in nats.
+        totals: `[statistic, point, text]`, sums over a text's positions.
+        counts: `[statistic, text]`, over how many positions (the last has no next token).
+    """
+
+    points: tuple[str, ...]
+    statistics: tuple[str, ...]
+    totals: Float[np.ndarray, "statistic point text"] = field(repr=False)
+    counts: Int[np.ndarray, "statistic text"] = field(repr=False)
+
+    def means(self, statistic: str) -> Float[np.ndarray, " point"]:
+        """Mean of a statistic over all positions of all texts, at every point."""
+        index = self._index(statistic)
+        return self.totals[index].sum(-1) / self.counts[index].sum()
+
+    def intervals(
+        self, statistic: str, *, level: float = 0.95, seed: int = 0, n_resamples: int = 9999
+    ) -> list[Interval]:
+        """Bootstrap intervals of the means, texts resampled; see `intervals.mean_intervals`."""
+        index = self._index(statistic)
+        counts = np.broadcast_to(self.counts[index], self.totals[index].shape)
+        return mean_intervals(
+            self.totals[index],
+            counts,
+            rng=np.random.default_rng(seed),
+            level=level,
+            n_resamples=n_resamples,
+        )
+
+    def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
+        """One row per (point, statistic): `mean`, `low`, `high`, the interval's `method`, `n`."""
+        import pandas
+
+        rows = [
+            {
+                "point": point,
+                "statistic": statistic,
+                "mean": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                "method": interval.method,
+                "n": interval.n,
+            }
+            for statistic in self.statistics
+            for point, interval in zip(
+                self.points, self.intervals(statistic, level=level, seed=seed), strict=True
+            )
+        ]
+        return pandas.DataFrame(rows)
+
+    def plot(
+        self, statistics: Sequence[str] = ("kl_final", "kl_input"), **options: Any
+    ) -> "plotly.graph_objects.Figure":
+        """Curves over the points with their bands; see `lens_interventions.plots`."""
+        from .. import plots
+
+        return plots.plot_aggregate(self, statistics, **options)
+
+    def _index(self, statistic: str) -> int:
+        if statistic not in self.statistics:
+            raise ValueError(f"{statistic!r} was not aggregated; there are {list(self.statistics)}")
+        return self.statistics.index(statistic)
+
+
+def lens_over(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    *,
+    max_tokens: int | None = None,
+    prepend_bos: bool | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> LensAggregate:
+    """Read many texts, one after the other, keeping only sums over each text's positions.
+
+    **Arguments:**
+
+    - `texts`: any iterable, read once; a generator over a corpus will do. Each is one text.
+    - `max_tokens`: read no more than this many tokens of each text. Without it a text beyond the
+        model's context raises `ValueError`.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
+        `positions=(1, None)` leaves it out.
+    - `options`: of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all but
+        `top_k`, as top tokens are not kept.
+
+    Raises `ValueError` when there is no text, `TypeError` for a single text, and what `logit_lens`
+    raises.
+    """
+    require_texts(texts)
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    points: tuple[str, ...] = ()
+    totals, counts = [], []
+    for number, text in enumerate(tqdm(texts, disable=not progress, unit="text", desc="lens")):
+        try:
+            tokens = text
+            if max_tokens is not None:
+                tokens = _first(bridge, text, max_tokens, prepend_bos)
+            trajectory = logit_lens(bridge, tokens, prepend_bos=prepend_bos, top_k=1, **options)
+        except ValueError as error:
+            raise ValueError(f"text {number}: {error}") from error
+        points = trajectory.points
+        text_totals, text_counts = _sums(trajectory)
+        totals.append(text_totals)
+        counts.append(text_counts)
+    if not totals:
+        raise ValueError("there are no texts to read")
+    names = (*_MEANS, *(f"log10_{name}" for name in _RANKS))
+    return LensAggregate(points, names, np.stack(totals, axis=-1), np.stack(counts, axis=-1))
+
+
+def _first(
+    bridge: TransformerBridge, text: TextOrTokens, max_tokens: int, prepend_bos: bool | None
+) -> Tensor:
+    if not isinstance(text, str):
+        return torch.as_tensor(text)[..., :max_tokens]
+    if not text:
+        raise ValueError("the text is empty: give at least one token to read")
+    # Characters beyond what so many tokens can hold need not be tokenized; 32 is more than enough.
+    tokens = bridge.to_tokens(text[: 32 * max_tokens], prepend_bos=prepend_bos, truncate=False)
+    return token_batch(bridge, tokens[:, :max_tokens]).tokens
+
+
+def _sums(
+    trajectory: Trajectory,
+) -> tuple[Float[np.ndarray, "statistic point"], Int[np.ndarray, " statistic"]]:
+    values = {name: getattr(trajectory, name).double() for name in _MEANS}
+    for name in _RANKS:
+        rank = getattr(trajectory, name)
+        values[f"log10_{name}"] = (1 + rank).double().where(rank >= 0, torch.nan).log10()
+    has_next = trajectory.mask & (trajectory.next_tokens >= 0)
+    totals, counts = [], []
+    for name, value in values.items():
+        there = has_next if "next" in name else trajectory.mask
+        totals.append(value[:, there].sum(-1).numpy())
+        counts.append(int(there.sum()))
+    return np.stack(totals), np.array(counts)

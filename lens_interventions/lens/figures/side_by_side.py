@@ -1,0 +1,217 @@
+"""Two trajectories of the same tokens, such as clean and patched, and their difference."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...drawing.labels import markup, shorten
+from ...drawing.panel import CellSize, DifferenceScale, Panel, cell_size, draw, label_extent
+from ...drawing.theme import ThemeName, template
+from ..trajectory import Trajectory
+from .grid import Grid, make_grid
+from .heatmap import LEFT, LINE, RIGHT, grid_panel, headline, title_block
+from .hover import rounded
+from .scales import Scale, round_steps
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_BESIDE = 12  # columns up to which the three panels stand beside each other
+_NAME = 26  # pixels for a panel's name
+_MOST_DECADES = 3  # of a rank's change, beyond which the colours stop
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Where a panel goes, in pixels from the plot area's left and bottom."""
+
+    left: float
+    bottom: float
+
+
+def plot_side_by_side(
+    first: Trajectory,
+    second: Trajectory,
+    statistic: str = "kl_final",
+    *,
+    names: tuple[str, str] = ("clean", "patched"),
+    batch: int = 0,
+    every: int | None = None,
+    include_input: bool | None = None,
+    token: str | int | None = None,
+    title: str | None = None,
+    theme: ThemeName = "light",
+    cell_width: float | None = None,
+) -> "go.Figure":
+    """A statistic of two trajectories on one colour scale, and second minus first.
+
+    Up to 12 tokens the three stand beside each other, beyond that one above the other. Ranks are
+    compared on their logarithmic scale: a change of `×10` means that 1 + rank is ten times larger.
+    In the difference a cell shows the second's top guess where it is not the first's.
+
+    **Arguments:**
+
+    - `statistic`, `batch`, `every`, `include_input`, `token`, `title`, `theme`, `cell_width`: as in
+        `plot`.
+    - `names`: what to call the two.
+
+    Raises `ValueError` unless both have the same tokens and points.
+    """
+    import plotly.graph_objects as go
+
+    options: dict[str, Any] = {
+        "batch": batch,
+        "every": every,
+        "include_input": include_input,
+        "token": token,
+    }
+    grids = [make_grid(trajectory, statistic, **options) for trajectory in (first, second)]
+    _require_same_cells(*grids)
+    both = np.concatenate([grid.colour_range for grid in grids])
+    colours = grids[0].scale.colours(both)
+    ticks = grids[0].scale.ticks(colours, np.concatenate([grid.values for grid in grids]))
+    panels = [
+        replace(grid_panel(grid, colours=colours, header=f"{markup(name)}: "), ticks=ticks)
+        for grid, name in zip(grids, names, strict=True)
+    ]
+    panels.append(_difference(*grids, names=names))
+    columns, rows = len(panels[0].inputs), len(panels[0].rows)
+    beside = columns <= _BESIDE
+    size = cell_size(columns * 3 if beside else columns, width=cell_width)
+    if beside and cell_width is None:
+        size = CellSize(max(size.width, 40.0), 22.0)
+    across, down = size.width * columns, size.height * rows
+    extents = [label_extent(panel.outputs, size) for panel in panels]
+    above = _NAME + max(extents)
+    if beside:  # names on one line
+        extents = [max(extents)] * 3
+    below = label_extent(panels[0].inputs, size)
+    if beside:
+        boxes = [_Box(0, 0), _Box(across + LEFT, 0), _Box(2 * (across + LEFT) + RIGHT, 0)]
+    else:
+        step = down + above + below
+        boxes = [_Box(0, 2 * step), _Box(0, step), _Box(0, 0)]
+    area = boxes[2].left + across, boxes[0].bottom + down
+    width = LEFT + area[0] + RIGHT
+    lines = headline(title or grids[0].title, _reading(names, size), width)
+    top = LINE * len(lines) + above + 18
+    height = top + area[1] + below
+    figure = go.Figure(layout={"template": template(theme)})
+    titles = (*names, f"{names[1]} − {names[0]}")
+    for axis, (panel, box, name, extent) in enumerate(
+        zip(panels, boxes, titles, extents, strict=True)
+    ):
+        x_domain = box.left / area[0], min((box.left + across) / area[0], 1)
+        y_domain = box.bottom / area[1], min((box.bottom + down) / area[1], 1)
+        bar = {"x": x_domain[1], "xpad": 12, "y": sum(y_domain) / 2, "len": down / area[1]}
+        shared = axis == (0 if beside else 1)  # one bar serves the first two
+        draw(
+            figure,
+            panel,
+            size=size,
+            axis=axis,
+            x_domain=x_domain,
+            y_domain=y_domain,
+            bar=None if shared else bar,
+        )
+        figure.add_annotation(
+            text=f"<b>{markup(name)}</b>",
+            x=x_domain[0],
+            y=y_domain[1],
+            xref="paper",
+            yref="paper",
+            xanchor="left",
+            yanchor="bottom",
+            xshift=16 - LEFT,
+            yshift=extent,
+            showarrow=False,
+            font={"size": 14},
+        )
+    figure.update_layout(
+        width=width,
+        height=height,
+        margin={"l": LEFT, "r": RIGHT, "t": top, "b": below, "pad": 0},
+        title=title_block(lines, height),
+        dragmode=False,
+    )
+    return figure
+
+
+def _require_same_cells(first: Grid, second: Grid) -> None:
+    if first.trajectory.points != second.trajectory.points:
+        raise ValueError(
+            f"the two trajectories have different points: {list(first.trajectory.points)} and "
+            f"{list(second.trajectory.points)}"
+        )
+    if not first.trajectory.tokens.equal(second.trajectory.tokens):
+        raise ValueError(
+            "the two trajectories are of different tokens, so that there is nothing to compare "
+            f"cell by cell: {''.join(first.inputs)!r} and {''.join(second.inputs)!r}"
+        )
+
+
+def _reading(names: tuple[str, str], size: CellSize) -> str:
+    text = f"{names[0]} and {names[1]} share a colour scale; the third is their difference."
+    if size.font is None:
+        return text
+    return f"{text} In it a cell shows the top guess of {names[1]} where that is another one."
+
+
+def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
+    scale = first.scale
+    places = scale.position(second.values) - scale.position(first.values)
+    limit = _limit(scale, places)
+    changed = tuple(
+        tuple(after if after != before else "" for before, after in zip(*pair, strict=True))
+        for pair in zip(first.guesses, second.guesses, strict=True)
+    )
+    lines = (
+        f"<b>{markup(name)}: %{{customdata[{i}]}} (guess %{{customdata[{i + 2}]}})</b>"
+        for i, name in enumerate(names)
+    )
+    cell_items = zip(first.values, second.values, first.guesses, second.guesses, strict=True)
+    return Panel(
+        places=places,
+        scale=DifferenceScale(limit),
+        ticks=_ticks(scale, limit),
+        bar_title=_change(scale, names),
+        texts=changed,
+        outlined=np.zeros(places.shape, bool),
+        rows=first.rows,
+        inputs=first.inputs,
+        outputs=("",) * len(first.inputs),
+        hover_template="<br>".join(["layer %{y}, %{x}", *lines]) + "<extra></extra>",
+        hover_data=[
+            [
+                [rounded(before), rounded(after), *(markup(shorten(text, 40)) for text in texts)]
+                for before, after, *texts in zip(*row, strict=True)
+            ]
+            for row in cell_items
+        ],
+    )
+
+
+def _limit(scale: Scale, places: np.ndarray) -> float:
+    changes = np.abs(places[np.isfinite(places)])
+    largest = float(changes.max()) if changes.size else 0.0
+    if scale.unit == "rank":
+        largest = min(max(largest, 1.0), _MOST_DECADES)
+    elif scale.low is not None and scale.high is not None:
+        largest = min(largest, scale.high - scale.low)
+    return largest or 1.0  # no change at all: any scale will do
+
+
+def _ticks(scale: Scale, limit: float) -> tuple[list[float], list[str]]:
+    if scale.unit != "rank":
+        places = round_steps(-limit, limit)
+        return places, [f"{place:+g}".replace("-", "−") if place else "0" for place in places]
+    decades = range(-int(limit), int(limit) + 1)
+    texts = ["same" if n == 0 else f"{'×' if n > 0 else '÷'}{10 ** abs(n):,}" for n in decades]
+    return [float(n) for n in decades], texts
+
+
+def _change(scale: Scale, names: tuple[str, str]) -> str:
+    if scale.unit == "rank":
+        return f"1 + rank, {names[1]} ÷ {names[0]}"
+    return f"{scale.unit}, {names[1]} − {names[0]}"

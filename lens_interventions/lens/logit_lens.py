@@ -1,0 +1,345 @@
+"""The logit lens: what the model would predict if it stopped at a residual point.
+
+`lens(l, i) = softmax(unembed(ln_final(T_l(r[l][i]))))` with `T_l` the identity, from the post
+"interpreting GPT: the logit lens" (nostalgebraist, 2020), or a fitted map, as in the tuned lens
+(Belrose et al. 2023).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens import ActivationCache
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import JacobianLens
+from transformer_lens.utilities.slice import Slice
+
+from ..model.points import FINAL, INPUT, PointSelection, point_layer, select_points
+from ..model.readout import Norm, has_temporary_hooks, readout, residual_chunks
+from ..model.tokens import (
+    NamedTokens,
+    TextOrTokens,
+    TokenBatch,
+    token_batch,
+    token_ids,
+    token_strings,
+)
+from .activation_cache import cached_batch, cached_residuals
+from .protocol import Lens
+from .reduction import ChunkReducer, default_chunk_size
+from .trajectory import Trajectory, empty
+from .tuned_lens import bound_lens
+
+Divergence = Literal["kl", "kl_reverse", "js"]
+
+
+@torch.no_grad()
+def logit_lens(
+    bridge: TransformerBridge,
+    text_or_tokens: TextOrTokens | ActivationCache,
+    *,
+    tokens: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    prepend_bos: bool | None = None,
+    points: PointSelection = None,
+    every: int = 1,
+    include_input: bool = True,
+    incl_mid: bool = False,
+    positions: Any = None,
+    watch: NamedTokens = (),
+    next_token: NamedTokens | None = None,
+    compare_with: str | int = "final",
+    divergences: Sequence[Divergence] = ("kl",),
+    top_k: int = 5,
+    norm: Norm = "full",
+    lens: Lens | JacobianLens | None = None,
+    chunk_size: int | None = None,
+    progress: bool = False,
+) -> Trajectory:
+    """Read every residual point of a run through the model's own readout.
+
+    The last point reproduces the model's logits (its log-probabilities in compatibility mode).
+    Hooks that are on the bridge act on what is read, so that under
+    `with bridge.hooks(fwd_hooks=...)` the lens reads the patched activations.
+
+    **Arguments:**
+
+    - `bridge`: any decoder that TransformerLens boots.
+    - `text_or_tokens`: a text, a list of texts of any lengths, token ids, or an `ActivationCache`
+        of `run_with_cache`, which holds `hook_resid_pre` or `hook_resid_post` of the blocks.
+    - `tokens`: the ids that a cache was made from, where it does not hold them itself.
+    - `attention_mask`: `[batch, pos]` of an id tensor (or of `tokens`) that is padded.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `points`, `every`, `include_input`, `incl_mid`: which residual points, see
+        `lens_interventions.model.points.select_points`.
+    - `positions`: which of each text's own positions (padding does not count), as in
+        TransformerLens's `Slice`: -1 is every text's last token.
+    - `watch`: tokens to follow through the points: `" plasma"`, or ids.
+    - `next_token`: the token that follows the text, one for all texts or one for each; without it
+        the last position has no next token.
+    - `compare_with`: `"final"`, `"input"`, a label or an index; the reference of `kl_compare` and
+        `compare_rank`.
+    - `divergences`: `"kl"` is KL(reference ‖ point), `"kl_reverse"` KL(point ‖ reference), `"js"`
+        the Jensen-Shannon divergence; the last two cost a pass over the vocabulary for each point.
+    - `top_k`: how many of the likeliest tokens to keep.
+    - `norm`: `"full"`, or `"pre_affine"` to read after the final norm but before its learned
+        point-wise part, as the post does.
+    - `lens`: a fitted lens, TransformerLens's `JacobianLens`, or any
+        `f(residual, layer) -> residual`, applied below the last point.
+    - `chunk_size`: rows of logits held at a time; chosen from memory by default.
+    - `progress`: show a progress bar over chunks.
+
+    **Returns:** a `Trajectory`.
+
+    Raises `ValueError`, `TypeError` or `NotImplementedError` for a model that cannot be read so
+    (see `lens_interventions.model.readout.require_readable`) or input that does not fit it.
+    """
+    read = readout(bridge, norm=norm)
+    lens = bound_lens(bridge, lens)
+    n_layers = int(bridge.cfg.n_layers)
+    labels = select_points(
+        n_layers, points, every=every, include_input=include_input, incl_mid=incl_mid
+    )
+    compare = _reference_label(compare_with, n_layers)
+    _check_options(divergences, top_k, chunk_size, int(bridge.cfg.d_vocab))
+    needed = select_points(n_layers, list(dict.fromkeys([*labels, FINAL, INPUT, compare])))
+    if isinstance(text_or_tokens, ActivationCache):
+        batch = cached_batch(bridge, text_or_tokens, tokens, attention_mask)
+        chunks = iter([(0, cached_residuals(bridge, text_or_tokens, batch, needed))])
+    else:
+        if tokens is not None:
+            raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
+        batch = token_batch(
+            bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
+        )
+        if batch.left_padded:
+            if any(map(has_temporary_hooks, bridge.hook_points())):
+                raise ValueError(
+                    "there are hooks on the bridge and padding on the left, which the lens moves "
+                    "to the right: pad on the right, or pass the ActivationCache of a hooked run"
+                )
+            batch = batch.right_padded()
+        batch = batch.trimmed()
+        chunks = residual_chunks(bridge, batch, needed)
+
+    watched = token_ids(bridge, watch)
+    following = _next_tokens(bridge, batch, next_token)
+    cells = _select_positions(batch, positions)
+    chunk = chunk_size or default_chunk_size(read.weight)
+    references = {"final": FINAL, "input": INPUT}
+    if compare != FINAL:
+        references["compare"] = compare
+    reducer = ChunkReducer(
+        read, min(chunk, len(cells.row)), k=top_k, divergences=divergences, references=references
+    )
+    targets = {
+        "input": batch.tokens[cells.row, cells.column][:, None],
+        "next": following[cells.row, cells.column][:, None],
+        "watched": torch.tensor(watched, dtype=torch.long).expand(len(cells.row), -1),
+    }
+    statistics = _read_rows(reducer, chunks, cells, targets, labels, lens, n_layers, progress)
+    if compare == FINAL:
+        names = [name for name in statistics if "final" in name]
+        statistics |= {name.replace("final", "compare"): statistics[name] for name in names}
+    return _trajectory(
+        bridge,
+        batch,
+        following,
+        cells,
+        labels,
+        statistics,
+        watched=watched,
+        compare_with=compare,
+        settings={
+            "model": str(bridge.cfg.model_name),
+            "norm": norm,
+            "lens": "logit lens" if lens is None else getattr(lens, "name", type(lens).__name__),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Which cells are read, one a row: of the tokens (`row`, `column`), into column `place`."""
+
+    row: Int[Tensor, " row"]
+    column: Int[Tensor, " row"]
+    place: Int[Tensor, " row"]
+
+
+def _read_rows(
+    reducer: ChunkReducer,
+    chunks: Iterable[tuple[int, Mapping[str, Float[Tensor, "batch chunk d_model"]]]],
+    cells: _Cells,
+    targets: Mapping[str, Int[Tensor, "row target"]],
+    labels: tuple[str, ...],
+    lens: Lens | None,
+    n_layers: int,
+    progress: bool,
+) -> dict[str, Tensor]:
+    """Every statistic as `[point, row]` or `[point, row, k]`, from chunks of columns."""
+    device = reducer.readout.weight.device
+    targets = {name: ids.to(device) for name, ids in targets.items()}
+    collected: dict[str, Tensor] = {}
+    with tqdm(total=len(cells.row), disable=not progress, unit="pos", desc="lens") as bar:
+        for first, streams in chunks:
+            _require_finite(streams, cells, first)
+            width = next(iter(streams.values())).shape[1]
+            here = ((cells.column >= first) & (cells.column < first + width)).nonzero()[:, 0]
+            # A chunk may hold none of them; an empty tensor splits into one empty part.
+            for part in here.split(reducer.rows) if len(here) else ():
+                row, column = cells.row[part], cells.column[part] - first
+                piece = {label: stream[row, column] for label, stream in streams.items()}
+                for label, residual in piece.items():
+                    if lens is not None and label != FINAL:
+                        piece[label] = lens(residual, point_layer(label, n_layers))
+                        if not piece[label].isfinite().all():
+                            raise ValueError(
+                                f"what the lens makes of finite residuals at {label} is not finite "
+                                "(NaN or infinite)"
+                            )
+                # A missing next token (-1) is read as token 0, and taken out below.
+                ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
+                for label, values in reducer.reduce(piece, ids):
+                    if label in labels:
+                        for name, value in values.items():
+                            if name not in collected:
+                                shape = (len(labels), len(cells.row), *value.shape[1:])
+                                collected[name] = value.new_empty(shape)
+                            collected[name][labels.index(label), part] = value
+                bar.update(len(part))
+    missing = targets["next"] < 0
+    collected["next_rank"].masked_fill_(missing, -1)
+    collected["next_log_prob"].masked_fill_(missing, torch.nan)
+    return {
+        name: value[..., 0] if name in _ONE_TARGET else value for name, value in collected.items()
+    }
+
+
+# Statistics of one target a row, which lose the target axis.
+_ONE_TARGET = {
+    f"{target}_{kind}"
+    for target in ("final", "input", "next", "compare")
+    for kind in ("rank", "log_prob")
+}
+
+
+def _reference_label(point: str | int, n_layers: int) -> str:
+    if isinstance(point, str):
+        point = {"final": FINAL, "input": INPUT}.get(point, point)
+    return select_points(n_layers, [point])[0]
+
+
+def _check_options(
+    divergences: Sequence[str], top_k: int, chunk_size: int | None, d_vocab: int
+) -> None:
+    unknown = set(divergences) - {"kl", "kl_reverse", "js"}
+    if isinstance(divergences, str) or unknown or "kl" not in divergences:
+        raise ValueError(
+            f"divergences must be a list with 'kl', and 'kl_reverse' and 'js' if wanted; got "
+            f"{divergences!r}"
+        )
+    if not 1 <= top_k <= d_vocab:
+        raise ValueError(f"top_k must be between 1 and the vocabulary size {d_vocab}, got {top_k}")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+
+
+def _require_finite(streams: Mapping[str, Tensor], cells: _Cells, first: int) -> None:
+    finite = torch.stack([stream.isfinite().all(-1) for stream in streams.values()])
+    real = torch.zeros_like(finite[0])
+    inside = (cells.column >= first) & (cells.column < first + real.shape[1])
+    real[cells.row[inside], cells.column[inside] - first] = True
+    broken = ~finite & real
+    if broken.any():
+        point, row, pos = broken.nonzero()[0].tolist()
+        raise ValueError(
+            f"the residual stream is not finite (NaN or infinite) first at {list(streams)[point]}, "
+            f"prompt {row}, position {first + pos}: look for a hook that writes such values, or a "
+            "half-precision overflow"
+        )
+
+
+def _next_tokens(
+    bridge: TransformerBridge,
+    batch: TokenBatch,
+    last: NamedTokens | None,
+) -> Int[Tensor, "batch pos"]:
+    """The id after each token, -1 where there is none."""
+    following = batch.tokens.roll(-1, dims=-1)
+    following = torch.where(batch.mask.roll(-1, dims=-1) & batch.mask, following, -1)
+    ends = batch.mask.cumsum(-1).argmax(-1)
+    rows = torch.arange(len(ends), device=ends.device)
+    following[rows, ends] = -1
+    if last is not None:
+        ids = token_ids(bridge, last)
+        if len(ids) not in (1, len(ends)):
+            raise ValueError(f"next_token names {len(ids)} tokens for {len(ends)} texts")
+        following[rows, ends] = torch.tensor(ids, device=ends.device)
+    return following
+
+
+def _select_positions(batch: TokenBatch, positions: Any) -> _Cells:
+    selection = Slice.unwrap(positions)
+    cells = []
+    for row, mask in enumerate(batch.mask.cpu()):
+        columns = mask.nonzero()[:, 0]
+        try:
+            chosen = torch.atleast_1d(selection.apply(columns))
+        except IndexError as error:
+            raise ValueError(
+                f"positions {positions!r} do not exist in prompt {row} of {len(columns)} tokens"
+            ) from error
+        if chosen.numel() == 0:
+            raise ValueError(f"positions {positions!r} leave nothing of prompt {row}")
+        cells.append(torch.stack([torch.full_like(chosen, row), chosen, torch.arange(len(chosen))]))
+    return _Cells(*torch.cat(cells, dim=-1).to(batch.tokens.device))
+
+
+def _trajectory(
+    bridge: TransformerBridge,
+    batch: TokenBatch,
+    following: Int[Tensor, "batch pos"],
+    cells: _Cells,
+    labels: tuple[str, ...],
+    collected: Mapping[str, Float[Tensor, "point row *rest"] | Int[Tensor, "point row *rest"]],
+    **rest: Any,
+) -> Trajectory:
+    """Lay out the rows that were read as `[point, batch, pos]`, padded on the right."""
+    row, column, place = cells.row.cpu(), cells.column.cpu(), cells.place.cpu()
+    shape = (len(batch.tokens), int(place.max()) + 1)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[row, place] = True
+
+    def laid_out(values: Tensor) -> Tensor:
+        out = empty((len(labels), *shape, *values.shape[2:]), values.dtype)
+        out[:, row, place] = values.cpu()
+        return out
+
+    def of_tokens(values: Tensor) -> Tensor:
+        out = empty(shape, torch.int64)
+        out[row, place] = values.cpu()[row, column]
+        return out
+
+    tokens, next_tokens = of_tokens(batch.tokens), of_tokens(following)
+    statistics: dict[str, Any] = {name: laid_out(values) for name, values in collected.items()}
+    watched = rest.pop("watched")
+    ids = {*tokens.unique().tolist(), *next_tokens.unique().tolist(), *watched}
+    ids |= set(statistics["top_ids"].unique().tolist())
+    if not watched:
+        del statistics["watched_rank"], statistics["watched_log_prob"]
+    return Trajectory(
+        points=labels,
+        tokens=tokens,
+        next_tokens=next_tokens,
+        positions=of_tokens(batch.positions),
+        mask=mask,
+        vocab=token_strings(bridge, ids - {-1}),
+        watched=tuple(watched),
+        **statistics,
+        **rest,
+    )

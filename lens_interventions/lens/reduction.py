@@ -1,0 +1,233 @@
+"""From residuals to statistics in bounded memory: no `[point, pos, d_vocab]` tensor ever exists.
+
+Positions go through in chunks. For one chunk the reference distributions (the last point, the
+input, a chosen point) are made first and kept in reduced form; then every other point's logits are
+made in one reused buffer, reduced to a few numbers a row, and overwritten by the next point's.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..model.readout import Readout
+from .statistics import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
+
+# On a CPU, buffers beyond glibc's largest mmap threshold (32 MiB) are given back to the system
+# and page-faulted in again on every use; a chunk's buffer of logits stays below it.
+_CPU_BUFFER_BYTES = 24 * 2**20
+# On a GPU a chunk may take this share of the free memory, in about six buffers.
+_GPU_SHARE = 0.25
+_MAX_ROWS = 8192
+
+
+def default_chunk_size(unembedding: Float[Tensor, "d_vocab d_model"]) -> int:
+    """Rows of logits to hold at a time: what fits a CPU's buffer or a GPU's free memory."""
+    row_bytes = len(unembedding) * max(4, unembedding.dtype.itemsize)
+    if unembedding.is_cuda:
+        budget = int(torch.cuda.mem_get_info(unembedding.device)[0] * _GPU_SHARE) // 6
+    else:
+        budget = _CPU_BUFFER_BYTES
+    return max(1, min(_MAX_ROWS, budget // row_bytes))
+
+
+@dataclass(frozen=True)
+class _Distribution:
+    """One point's next-token distributions in one chunk: logits, and what a first pass gives.
+
+    `weights` are the unnormalized probabilities `exp(logits - maximum)`, in a buffer that the next
+    distribution overwrites, as it does `logits` unless they have a buffer of their own.
+    """
+
+    normalized: Float[Tensor, "row d_model"]
+    logits: Float[Tensor, "row d_vocab"]
+    weights: Float[Tensor, "row d_vocab"]
+    top_ids: Int[Tensor, "row k"]
+    top_logits: Float[Tensor, "row k"]
+    log_normalizer: Float[Tensor, " row"]
+    entropy: Float[Tensor, " row"]
+
+    @property
+    def total(self) -> Float[Tensor, "row 1"]:
+        """What `weights` sum to."""
+        return (self.log_normalizer - self.top_logits[:, 0]).exp()[:, None]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """A distribution that all points are compared with.
+
+    KL(reference ‖ point) = log_normalizer(z) - E[z] - entropy(reference), z the point's logits and
+    E the reference's expectation, is linear in z. With `z = scale * (W h + b)`, `E[z]` is a dot
+    product of the normalized residual h with the reference's mean unembedding row: no further pass
+    over the vocabulary, and a smaller rounding error where the divergence is large. Where the
+    output transform is not linear, the probabilities themselves are kept.
+    """
+
+    distribution: _Distribution
+    mean_row: Float[Tensor, "row d_model"] | None
+    mean_bias: Float[Tensor, " row"] | None
+    probabilities: Float[Tensor, "row d_vocab"] | None
+
+
+class ChunkReducer:
+    """Reduces the residuals of chunks of positions to statistics, in buffers that chunks share.
+
+    **Arguments:**
+
+    - `readout`: from residuals to logits.
+    - `rows`: the largest chunk.
+    - `k`: how many of the likeliest tokens to keep.
+    - `divergences`: of `"kl"` (reference ‖ point), `"kl_reverse"` (point ‖ reference), `"js"`.
+    - `references`: the points to compare with, by the name that their statistics carry.
+    """
+
+    def __init__(
+        self,
+        readout: Readout,
+        rows: int,
+        *,
+        k: int,
+        divergences: Collection[str],
+        references: Mapping[str, str],
+    ) -> None:
+        self.readout, self.rows, self.k = readout, rows, k
+        self.divergences, self.references = divergences, references
+        weight = readout.weight
+        self._half = weight.dtype not in (torch.float32, torch.float64)
+        # The logits of a half-precision model are rounded, so no longer linear in the residual.
+        self._linear = readout.scale is not None and not self._half
+        # Logits are the model's own, in its precision; statistics of them are taken in float32.
+        self._dtype = torch.float32 if self._half else weight.dtype
+        self._product = self._buffer(weight.dtype) if self._half else None
+        self._point_logits = self._buffer(self._dtype)
+        self._scratch = self._buffer(self._dtype)
+        self._kept: dict[str, Tensor] = {}
+
+    def reduce(
+        self,
+        residuals: Mapping[str, Float[Tensor, "row d_model"]],
+        targets: Mapping[str, Int[Tensor, "row target"]],
+    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield (label, statistics by name) for every point, references among them.
+
+        `targets` are the tokens to rank, by the name that their statistics carry. A reference's
+        top guess is ranked too, unless a target bears its name.
+        """
+        labels = list(dict.fromkeys(self.references.values()))
+        later = {label for name, label in self.references.items() if name not in targets}
+        # Whether a reference's logits are needed once the next one is read: for divergences that
+        # are no dot products, or to rank what a later one likes best.
+        kept = not (self._linear and set(self.divergences) <= {"kl"} and later <= {labels[0]})
+        references: dict[str, _Reference] = {}
+        alone: dict[str, dict[str, Tensor]] = {}
+        for label in labels:
+            normalized = self.readout.normalize(residuals[label])
+            point = self._read(normalized, self._logits(normalized, self._room(label, kept)))
+            references[label] = self._reference(point)
+            names = [name for name, of in self.references.items() if of == label]
+            targets = {**dict.fromkeys(names, point.top_ids[:, :1]), **targets}
+            if not kept:
+                alone[label] = self._alone(point, targets)
+        by_name = {name: references[label] for name, label in self.references.items()}
+        for label, residual in residuals.items():
+            if label in alone:
+                point = references[label].distribution
+            elif label in references:  # its logits were kept, its weights overwritten
+                distribution = references[label].distribution
+                point = self._read(distribution.normalized, distribution.logits)
+            else:
+                normalized = self.readout.normalize(residual)
+                point = self._read(normalized, self._logits(normalized, self._point_logits))
+            values: dict[str, Tensor] = {}
+            for name, reference in by_name.items():
+                values |= self._divergences(name, point, reference)
+            yield label, values | (alone.get(label) or self._alone(point, targets))
+
+    def _buffer(self, dtype: torch.dtype) -> Float[Tensor, "max_row d_vocab"]:
+        weight = self.readout.weight
+        return torch.empty(self.rows, len(weight), dtype=dtype, device=weight.device)
+
+    def _room(self, label: str, kept: bool) -> Float[Tensor, "max_row d_vocab"]:
+        """Where a reference's logits go."""
+        if not kept:
+            return self._point_logits
+        if label not in self._kept:
+            self._kept[label] = self._buffer(self._dtype)
+        return self._kept[label]
+
+    def _logits(
+        self, normalized: Float[Tensor, "row d_model"], out: Float[Tensor, "max_row d_vocab"]
+    ) -> Float[Tensor, "row d_vocab"]:
+        rows = len(normalized)
+        if self._product is None:
+            return self.readout.logits(normalized, out=out[:rows])
+        return out[:rows].copy_(self.readout.logits(normalized, out=self._product[:rows]))
+
+    def _read(
+        self, normalized: Float[Tensor, "row d_model"], logits: Float[Tensor, "row d_vocab"]
+    ) -> _Distribution:
+        top_ids, top_logits = top_k(logits, self.k)
+        weights = self._scratch[: len(logits)]
+        log_normalizer, entropy = normalizer_and_entropy(logits, top_logits[:, 0], weights)
+        return _Distribution(
+            normalized, logits, weights, top_ids, top_logits, log_normalizer, entropy
+        )
+
+    def _reference(self, distribution: _Distribution) -> _Reference:
+        bias = self.readout.bias
+        weights, total = distribution.weights, distribution.total
+        if not self._linear:
+            return _Reference(distribution, None, None, weights / total)
+        mean_row = weights @ self.readout.weight / total
+        mean_bias = None if bias is None else weights @ bias / total[:, 0]
+        return _Reference(distribution, mean_row, mean_bias, None)
+
+    def _alone(
+        self, point: _Distribution, targets: Mapping[str, Int[Tensor, "row target"]]
+    ) -> dict[str, Tensor]:
+        """All but the divergences. The ranks overwrite the buffer that holds the weights."""
+        values = {
+            "top_ids": point.top_ids,
+            "top_logits": point.top_logits,
+            "log_normalizer": point.log_normalizer,
+            "entropy": point.entropy,
+        }
+        ids = torch.cat(list(targets.values()), dim=-1)
+        widths = [target.shape[-1] for target in targets.values()]
+        target_ranks = ranks(point.logits, ids, point.weights).split(widths, dim=-1)
+        log_probs = point.logits.gather(-1, ids) - point.log_normalizer[:, None]
+        for name, rank, log_prob in zip(
+            targets, target_ranks, log_probs.split(widths, dim=-1), strict=True
+        ):
+            values |= {f"{name}_rank": rank, f"{name}_log_prob": log_prob}
+        return values
+
+    def _divergences(
+        self, name: str, point: _Distribution, reference: _Reference
+    ) -> dict[str, Tensor]:
+        other = reference.distribution
+        values = {}
+        if "kl" in self.divergences:
+            kl = point.log_normalizer - self._mean_logit(reference, point) - other.entropy
+            values[f"kl_{name}"] = kl.clamp(min=0)
+        if "kl_reverse" in self.divergences:
+            mean = expectation(point.weights, other.logits) / point.total[:, 0]
+            kl = other.log_normalizer - mean - point.entropy
+            values[f"kl_{name}_reverse"] = kl.clamp(min=0)
+        if "js" in self.divergences:
+            values[f"js_{name}"] = js_divergence(other.logits, point.logits)
+        return values
+
+    def _mean_logit(self, reference: _Reference, point: _Distribution) -> Float[Tensor, " row"]:
+        """The reference's expectation of the point's logits."""
+        if reference.probabilities is not None:
+            return expectation(reference.probabilities, point.logits)
+        assert reference.mean_row is not None
+        assert self.readout.scale is not None
+        mean = (point.normalized.to(reference.mean_row.dtype) * reference.mean_row).sum(-1)
+        if reference.mean_bias is not None:
+            mean = mean + reference.mean_bias
+        return self.readout.scale * mean

@@ -1,0 +1,252 @@
+"""What a lens read: one value per (residual point, prompt, position) for every statistic."""
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .._tensor_file import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
+
+# Tensors that do not have the axes [point, batch, pos].
+_TOKEN_FIELDS = ("tokens", "next_tokens", "positions", "mask")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The statistics of a lens, as tensors on the CPU.
+
+    Statistics have the axes `[point, batch, pos]`, in the order of `points`, `tokens` and its
+    columns. Ranks are zero-based and count strictly larger logits: rank 0 is the top guess.
+    Log-probabilities, entropies and divergences are in nats. Where a value does not exist (at
+    padding; of the next token at a text's end) floats are NaN, ranks and ids -1.
+
+    Attributes:
+        points: labels of the residual points, as in TransformerLens: `0_pre`, `final_post`.
+        tokens: `[batch, pos]`, the ids read.
+        next_tokens: `[batch, pos]`, the id that followed each.
+        positions: `[batch, pos]`, each token's position in its text.
+        mask: `[batch, pos]`, False at padding.
+        vocab: text of every id that occurs in the trajectory.
+        top_ids: `[point, batch, pos, k]`, the likeliest tokens, likeliest first.
+        top_logits: `[point, batch, pos, k]`, their logits.
+        log_normalizer: log of the sum of the exponentials of all logits; a token's
+            log-probability is its logit minus this.
+        entropy: of the distribution.
+        final_rank, final_log_prob: of the token that the last point likes best.
+        input_rank, input_log_prob: of the token at the position itself, `tokens`.
+        next_rank, next_log_prob: of the token that followed, `next_tokens`.
+        compare_rank, compare_log_prob: of the token that the point `compare_with` likes best.
+        watched: ids of the watched tokens.
+        watched_rank, watched_log_prob: `[point, batch, pos, watched]`.
+        kl_final, kl_input, kl_compare: KL(reference ‖ point), the reference being the last point,
+            the input point `0_pre`, and the point `compare_with`.
+        kl_final_reverse, kl_input_reverse, kl_compare_reverse: KL(point ‖ reference); None unless
+            `"kl_reverse"` was among the divergences asked for.
+        js_final, js_input, js_compare: Jensen-Shannon divergences; None unless `"js"` was.
+        compare_with: label of the point chosen for comparison.
+        settings: how it was read: model, norm, lens.
+    """
+
+    points: tuple[str, ...]
+    tokens: Int[Tensor, "batch pos"]
+    next_tokens: Int[Tensor, "batch pos"]
+    positions: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+    vocab: Mapping[int, str] = field(repr=False)
+    top_ids: Int[Tensor, "point batch pos k"]
+    top_logits: Float[Tensor, "point batch pos k"]
+    log_normalizer: Float[Tensor, "point batch pos"]
+    entropy: Float[Tensor, "point batch pos"]
+    final_rank: Int[Tensor, "point batch pos"]
+    final_log_prob: Float[Tensor, "point batch pos"]
+    input_rank: Int[Tensor, "point batch pos"]
+    input_log_prob: Float[Tensor, "point batch pos"]
+    next_rank: Int[Tensor, "point batch pos"]
+    next_log_prob: Float[Tensor, "point batch pos"]
+    compare_rank: Int[Tensor, "point batch pos"]
+    compare_log_prob: Float[Tensor, "point batch pos"]
+    kl_final: Float[Tensor, "point batch pos"]
+    kl_input: Float[Tensor, "point batch pos"]
+    kl_compare: Float[Tensor, "point batch pos"]
+    watched: tuple[int, ...] = ()
+    watched_rank: Int[Tensor, "point batch pos watched"] | None = None
+    watched_log_prob: Float[Tensor, "point batch pos watched"] | None = None
+    kl_final_reverse: Float[Tensor, "point batch pos"] | None = None
+    kl_input_reverse: Float[Tensor, "point batch pos"] | None = None
+    kl_compare_reverse: Float[Tensor, "point batch pos"] | None = None
+    js_final: Float[Tensor, "point batch pos"] | None = None
+    js_input: Float[Tensor, "point batch pos"] | None = None
+    js_compare: Float[Tensor, "point batch pos"] | None = None
+    compare_with: str = "final_post"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        batch, pos = self.tokens.shape
+        return (
+            f"Trajectory({len(self.points)} points {self.points[0]}..{self.points[-1]}, "
+            f"batch={batch}, pos={pos}, {self.settings})"
+        )
+
+    @property
+    def top_log_probs(self) -> Float[Tensor, "point batch pos k"]:
+        """Log-probabilities of the likeliest tokens."""
+        return self.top_logits - self.log_normalizer[..., None]
+
+    @property
+    def agrees_final(self) -> Bool[Tensor, "point batch pos"]:
+        """Whether the point's top guess is the last point's; False at padding."""
+        return (self.final_rank == 0) & self.mask
+
+    @property
+    def agrees_next(self) -> Bool[Tensor, "point batch pos"]:
+        """Whether the point's top guess is the token that followed; False where there is none."""
+        return self.next_rank == 0
+
+    @property
+    def agrees_input(self) -> Bool[Tensor, "point batch pos"]:
+        """Whether the point's top guess is the token at the position itself; False at padding."""
+        return self.input_rank == 0
+
+    def statistic(self, name: str) -> Tensor:
+        """A statistic by its name.
+
+        Raises `ValueError` for a name that is none, or one that was not asked for.
+        """
+        if name not in statistic_names():
+            raise ValueError(f"unknown statistic {name!r}; there are {list(statistic_names())}")
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(
+                f"{name} was not computed: ask for it with watch= (watched tokens) or "
+                "divergences=('kl', 'kl_reverse', 'js')"
+            )
+        return value
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that the trajectory holds, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def __getitem__(self, positions: slice | SupportsIndex) -> "Trajectory":
+        """The same trajectory at a range of its columns, or at one (which keeps its axis)."""
+        if not isinstance(positions, slice):
+            positions = operator.index(positions)
+            width = self.tokens.shape[1]
+            if not -width <= positions < width:
+                raise IndexError(f"position {positions} is out of range for {width} columns")
+            positions = slice(positions, positions + 1 or None)
+        cut: dict[str, Any] = {
+            name: value[:, positions] if name in _TOKEN_FIELDS else value[:, :, positions]
+            for name, value in self.tensors().items()
+        }
+        return replace(self, **cut)
+
+    def prompt(self, index: int) -> "Trajectory":
+        """One prompt of the batch, without padding; the batch axis stays, of length 1."""
+        columns = self.mask[index]
+        cut: dict[str, Any] = {
+            name: value[[index]][:, columns]
+            if name in _TOKEN_FIELDS
+            else value[:, [index]][:, :, columns]
+            for name, value in self.tensors().items()
+        }
+        return replace(self, **cut)
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """One row per (point, prompt, position) with every statistic, padding left out.
+
+        The columns `token`, `next_token` and `top_token` hold text; of the top-k lists the frame
+        has the first, of watched tokens one pair of columns each.
+        """
+        import pandas
+
+        point, batch, pos = self.mask.expand(len(self.points), -1, -1).nonzero(as_tuple=True)
+        cell = (point, batch, pos)
+        ids = {"token": self.tokens, "next_token": self.next_tokens}
+        columns: dict[str, Any] = {
+            "point": [self.points[i] for i in point.tolist()],
+            "batch": batch.numpy(),
+            "pos": self.positions[batch, pos].numpy(),
+        }
+        for name, tensor in ids.items():
+            columns[f"{name}_id"] = tensor[batch, pos].numpy()
+            columns[name] = [self.vocab.get(i) for i in tensor[batch, pos].tolist()]
+        top = self.top_ids[..., 0][cell]
+        columns |= {"top_id": top.numpy(), "top_token": [self.vocab.get(i) for i in top.tolist()]}
+        columns["top_logit"] = self.top_logits[..., 0][cell].numpy()
+        columns["top_log_prob"] = self.top_log_probs[..., 0][cell].numpy()
+        for name, tensor in self.tensors().items():
+            if name in _TOKEN_FIELDS or name in ("top_ids", "top_logits"):
+                continue
+            if tensor.ndim == 3:
+                columns[name] = tensor[cell].numpy()
+            else:
+                for i, text in enumerate(self._watched_names()):
+                    columns[f"{name}[{text}]"] = tensor[..., i][cell].numpy()
+        for name in ("agrees_final", "agrees_next", "agrees_input"):
+            columns[name] = getattr(self, name)[cell].numpy()
+        return pandas.DataFrame(columns)
+
+    def _watched_names(self) -> list[str]:
+        texts = [self.vocab[token] for token in self.watched]
+        # Pieces of a character all read as the same replacement character.
+        return [
+            text if texts.count(text) == 1 else f"{text} {token}"
+            for text, token in zip(texts, self.watched, strict=True)
+        ]
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file: the tensors, and the rest as JSON in its header.
+
+        Raises `OSError` where the file cannot be written.
+        """
+        rest = {
+            "points": self.points,
+            "vocab": list(self.vocab.items()),
+            "watched": self.watched,
+            "compare_with": self.compare_with,
+            "settings": dict(self.settings),
+        }
+        save_tensors(path, self.tensors(), kind="trajectory", rest=rest)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Trajectory":
+        """Read what `save` wrote.
+
+        Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+        """
+        tensors, rest = load_tensors(path, kind="trajectory")
+        rest |= {"points": tuple(rest["points"]), "watched": tuple(rest["watched"])}
+        fields: dict[str, Any] = {**rest, **tensors, "vocab": dict(rest["vocab"])}
+        return cls(**fields)
+
+    def plot(self, statistic: str = "top1", **options: Any) -> "plotly.graph_objects.Figure":
+        """A figure of one statistic; see `lens_interventions.plots` for each and its options."""
+        from .. import plots
+
+        return plots.plot(self, statistic, **options)
+
+    def plot_top1(self, **options: Any) -> "plotly.graph_objects.Figure":
+        """The top guess of every cell, coloured by its logit; see `lens_interventions.plots`."""
+        return self.plot("top1", **options)
+
+
+def statistic_names() -> tuple[str, ...]:
+    """Names of all statistics that a trajectory can hold, one value per cell or several."""
+    named = (f.name for f in fields(Trajectory) if "Tensor" in str(f.type) or f.type is Tensor)
+    return tuple(name for name in named if name not in _TOKEN_FIELDS)
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A statistic with no value anywhere yet: NaN, or -1 for integers."""
+    missing = float("nan") if dtype.is_floating_point else -1
+    return torch.full(shape, missing, dtype=dtype)

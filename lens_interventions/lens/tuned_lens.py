@@ -1,0 +1,152 @@
+"""Lenses that others made: checkpoints of tuned-lens, TransformerLens's Jacobian lens."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import JacobianLens
+
+from .affine import UNEMBEDDING, UNKNOWN, AffineLens
+from .protocol import Lens
+
+# Where the tuned-lens library looks for a name (its load_artifacts module).
+_REPOSITORY, _FOLDER = "AlignmentResearch/tuned-lens", "lens"
+_CONFIG, _PARAMETERS = "config.json", "params.pt"
+_KIND = "linear_tuned_lens"
+
+
+def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> AffineLens:
+    """A checkpoint of the tuned-lens library (Belrose et al. 2023) as an `AffineLens`.
+
+    The format is a folder with `config.json` and `params.pt`: for every layer `l.weight`
+    (`[d_model out, d_model in]`) and `l.bias`, the map of `r[l]` being `r + weight r + bias`. Where
+    the checkpoint names its unembedding by a hash, the lens is refused on another.
+
+    **Arguments:**
+
+    - `path_or_name`: a local folder, or a name such as "gpt2" in the collection that the tuned-lens
+        authors keep on the Hugging Face hub.
+    - `revision`: of that collection.
+
+    Raises `FileNotFoundError` where there is neither, and `ValueError` for files of another kind.
+    """
+    folder = _folder(path_or_name, revision)
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder} is not a checkpoint of tuned-lens: {_CONFIG} is no object")
+    if config.get("lens_type", _KIND) != _KIND:
+        raise ValueError(f"{folder} holds a {config['lens_type']!r}; only {_KIND!r} can be read")
+    try:
+        n_layers, d_model = config["num_hidden_layers"], config["d_model"]
+        state = torch.load(folder / _PARAMETERS, map_location="cpu", weights_only=True)
+        weights = torch.stack([state[f"{layer}.weight"].float().T for layer in range(n_layers)])
+        no_bias = torch.zeros(d_model)
+        biases = torch.stack(
+            [state.get(f"{layer}.bias", no_bias).float() for layer in range(n_layers)]
+        )
+    except KeyError as error:
+        raise ValueError(f"{folder} is not a checkpoint of tuned-lens: no {error}") from error
+    except (AttributeError, TypeError, RuntimeError, UnpicklingError) as error:
+        raise ValueError(f"{folder} is not a checkpoint of tuned-lens: {error}") from error
+    if weights.shape[1:] != (d_model, d_model) or biases.shape[1:] != (d_model,):
+        raise ValueError(
+            f"{folder}: maps of shape {tuple(weights.shape[1:])} and biases of "
+            f"{tuple(biases.shape[1:])}, but config.json says d_model is {d_model}"
+        )
+    hashed = config.get("unembed_hash")
+    if hashed is None:
+        warnings.warn(
+            f"{folder} does not say which unembedding it was trained for: it will be applied to "
+            "any model of its size",
+            stacklevel=2,
+        )
+    return AffineLens(
+        weights,
+        biases,
+        f"{UNEMBEDDING} {hashed}" if hashed else UNKNOWN,
+        {
+            "model": config.get("base_model_name_or_path"),
+            "revision": config.get("base_model_revision"),
+            "source": f"tuned-lens checkpoint {path_or_name}",
+        },
+    )
+
+
+def _folder(path_or_name: str | Path, revision: str) -> Path:
+    folder = Path(path_or_name)
+    if folder.exists():
+        missing = [name for name in (_CONFIG, _PARAMETERS) if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(f"{folder} is not a checkpoint of tuned-lens: no {missing[0]}")
+        return folder
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        files = [
+            hf_hub_download(
+                _REPOSITORY,
+                f"{_FOLDER}/{path_or_name}/{name}",
+                repo_type="space",
+                revision=revision,
+                etag_timeout=5,
+            )
+            for name in (_CONFIG, _PARAMETERS)
+        ]
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no folder {path_or_name!r}, and the hub cannot be reached: pass a folder "
+            f"with {_CONFIG} and {_PARAMETERS}"
+        ) from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"neither a folder nor in {_REPOSITORY} on the hub: {path_or_name!r}"
+        ) from error
+    return Path(files[0]).parent
+
+
+def bound_lens(bridge: TransformerBridge, lens: Lens | JacobianLens | None) -> Lens | None:
+    """The lens as a function `f(residual, layer)`, after a check that it belongs to the bridge.
+
+    Raises `ValueError` for a fitted lens of other weights.
+    """
+    if isinstance(lens, JacobianLens):
+        lens.validate_model(bridge)
+        return _Transport(lens)
+    if isinstance(lens, AffineLens):
+        lens.require_fits(bridge)
+    return lens
+
+
+@dataclass(frozen=True)
+class _Transport:
+    """TransformerLens's Jacobian lens, whose layer l is the output of block l, in our layers.
+
+    The input of block 0 has no map there, and is read as it is.
+    """
+
+    jacobian: JacobianLens
+
+    @property
+    def name(self) -> str:
+        """How a trajectory names it."""
+        return f"Jacobian lens from {self.jacobian.n_prompts} prompts"
+
+    def __call__(
+        self, residual: Float[Tensor, "*row d_model"], layer: int
+    ) -> Float[Tensor, "*row d_model"]:
+        """`J_{l-1} r[l]`."""
+        if layer == 0:
+            return residual
+        if layer - 1 not in self.jacobian.source_layers:
+            raise ValueError(
+                f"the Jacobian lens was not fitted for what leaves block {layer - 1}, which is "
+                f"point {layer}_pre, but for blocks {self.jacobian.source_layers}: read others"
+            )
+        return self.jacobian.transport(residual, layer - 1).to(residual.dtype)

@@ -1,0 +1,69 @@
+"""Natural text by the names that settings hold."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .. import materials
+from . import Document
+
+DOCUMENTS = 2000
+"""The first documents of a data set, which are all that is read of it."""
+
+_OWN = {"python_reference": materials.python_reference, "prose": materials.prose}
+_DATASET = "dataset:"
+
+
+def read_documents(source: str) -> Sequence[Document]:
+    """The documents of "python_reference", "prose", a data set or a text file.
+
+    A data set is "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which the first
+    `DOCUMENTS` are read; anything else is a path for `materials.read_texts`.
+
+    Raises what `require_source`, `materials.dataset_column` and `materials.read_texts` raise.
+    """
+    require_source(source)
+    if source in _OWN:
+        return _OWN[source]()
+    if source.startswith(_DATASET):
+        name, column, split = _dataset(source)
+        texts = materials.dataset_column(name, column, split=split, limit=DOCUMENTS)
+    else:
+        texts = materials.read_texts(Path(source))
+    return [Document(str(number), text, "") for number, text in enumerate(texts)]
+
+
+def by_text(documents: Iterable[Document]) -> dict[str, Document]:
+    """Each text once, with the first document that has it.
+
+    The Python reference has one text under two titles, and files may repeat a paragraph.
+    """
+    found: dict[str, Document] = {}
+    for document in documents:
+        found.setdefault(document.text, document)
+    return found
+
+
+def require_source(source: str) -> None:
+    """Raise what can be raised without reading.
+
+    `ValueError` for a data set without a column, `FileNotFoundError` for a file that is not there.
+    """
+    if source.startswith(_DATASET):
+        _dataset(source)
+    elif source not in _OWN and not Path(source).is_file():
+        raise FileNotFoundError(
+            f"there is no text file {source}: give a file, {', '.join(_OWN)} or "
+            f"{_DATASET}NAME:COLUMN"
+        )
+
+
+def _dataset(source: str) -> tuple[str, str, str]:
+    """Name, column and split."""
+    parts = source.removeprefix(_DATASET).split(":")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise ValueError(
+            f"{source!r} names no column of a data set: expected {_DATASET}NAME:COLUMN or "
+            f"{_DATASET}NAME:COLUMN:SPLIT"
+        )
+    name, column, *split = parts
+    return name, column, split[0] if split else "train"

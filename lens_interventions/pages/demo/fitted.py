@@ -1,0 +1,93 @@
+"""Finding of the comments and of later work: fitted maps let the middle layers speak."""
+
+from ...fitting.default_lens import default_affine_lens
+from ...fitting.lens_quality import lens_quality
+from ...lens.logit_lens import logit_lens
+from ...materials import prose
+from ...plots import plot
+from .plasma import found_from
+from .readings import CELL_WIDTH, PROSE_TEXTS, PROSE_TOKENS, Readings, middle
+from .section import Condition, Figure, Section
+from .texts import PLASMA, PLASMA_WORD
+
+_SHOWN = 8
+
+
+def fitted(readings: Readings) -> Section:
+    """The plasma sentence and prose, read raw and through an affine lens."""
+    bridge = readings.bridge
+    lens = default_affine_lens(bridge, progress=False)
+    texts = [document.text for document in prose()[:PROSE_TEXTS]]
+    quality = lens_quality(bridge, lens, texts, max_tokens=PROSE_TOKENS, progress=False)
+    kl = {"raw": quality.raw.means("kl_final"), "fitted": quality.fitted.means("kl_final")}
+    nearer = int((kl["fitted"][:-1] < kl["raw"][:-1]).sum())
+    agree = {
+        name: float(aggregate.means("agrees_final")[middle(len(kl["raw"]))].mean())
+        for name, aggregate in (("raw", quality.raw), ("fitted", quality.fitted))
+    }
+    due = readings.token_count(PLASMA) - 1
+    read = {
+        "raw": logit_lens(bridge, PLASMA + PLASMA_WORD),
+        "fitted": logit_lens(bridge, PLASMA + PLASMA_WORD, lens=lens),
+    }
+    found = {
+        name: found_from(trajectory.next_rank[:, 0, due].tolist(), top=1)
+        for name, trajectory in read.items()
+    }
+    n_points = len(kl["raw"])
+    means = {name: float(values.mean()) for name, values in kl.items()}
+    said = {
+        name: "never" if point is None else f"from point {point} of {n_points - 1} on"
+        for name, point in found.items()
+    }
+    return Section(
+        name="fitted",
+        title="Fitted maps let the layers speak",
+        brief=f"KL to the output, mean over the layers: {means['raw']:.1f} nats raw, "
+        f"{means['fitted']:.1f} fitted",
+        claim="The raw lens reads every layer in the last one's coordinates. Comments under the "
+        "post, and the tuned lens (Belrose et al. 2023) after it, ask for a linear map for each "
+        "layer in between.",
+        conditions=(
+            Condition(
+                "at every layer the fitted lens is nearer to the output than the raw one",
+                nearer == n_points - 1,
+                f"at {nearer} of {n_points - 1} points; mean KL(final ‖ point) {means['raw']:.2f} "
+                f"nats raw, {means['fitted']:.2f} fitted",
+            ),
+            Condition(
+                "in the middle half of the layers its top guess is the output's more often",
+                agree["fitted"] > agree["raw"],
+                f"{agree['raw']:.0%} raw, {agree['fitted']:.0%} fitted",
+            ),
+            Condition(
+                "“plasma” becomes the top guess at a lower layer",
+                found["fitted"] is not None
+                and (found["raw"] is None or found["fitted"] < found["raw"]),
+                f"raw {said['raw']}, fitted {said['fitted']}",
+            ),
+        ),
+        text=(
+            f"The maps were fitted by ridge regression to {lens.settings['tokens']:,} tokens that "
+            f"the model wrote itself and tried on {PROSE_TEXTS} pieces of prose of {PROSE_TOKENS} "
+            "tokens. They are kept in the cache; the fit-lens command makes others.",
+        ),
+        figures=(
+            Figure(
+                "The plasma sentence up to the copy, raw.",
+                plot(
+                    read["raw"][due - _SHOWN + 1 : due + 1], "top1", every=2, cell_width=CELL_WIDTH
+                ),
+            ),
+            Figure(
+                "The same, through the fitted lens.",
+                plot(
+                    read["fitted"][due - _SHOWN + 1 : due + 1],
+                    "top1",
+                    every=2,
+                    cell_width=CELL_WIDTH,
+                ),
+            ),
+            Figure("On prose, layer by layer.", quality.plot()),
+        ),
+    )
