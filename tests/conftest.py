@@ -14,9 +14,9 @@ import torch
 from hypothesis import settings
 from transformer_lens.model_bridge import TransformerBridge
 
-from tests.clean import left_as_found
-from tests.exact import float64_softmax
-from tests.tiny import LENS_ARCHITECTURES, shared_bridge
+from tests.support.clean import left_as_found
+from tests.support.exact import float64_softmax
+from tests.support.tiny import LENS_ARCHITECTURES, shared_bridge
 
 settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.load_profile("seeded")
@@ -51,7 +51,7 @@ def llama() -> Iterator[TransformerBridge]:
 
 @pytest.fixture
 def exact() -> Iterator[None]:
-    """For a module's `pytestmark`: float64 throughout, see `tests/exact.py`."""
+    """For a module's `pytestmark`: float64 throughout, see `tests/support/exact.py`."""
     with float64_softmax():
         yield
 
@@ -96,7 +96,7 @@ def few_templates() -> Iterator[None]:
 def trajectory() -> object:
     """What figures are drawn of: every statistic of two texts."""
     from lens_interventions.lens.logit_lens import logit_lens
-    from tests.figures import TEXTS
+    from tests.support.figures import TEXTS
 
     return logit_lens(
         shared_bridge("llama"),
@@ -112,7 +112,7 @@ def trajectory() -> object:
 def ended() -> object:
     """The same without a token after the last one."""
     from lens_interventions.lens.logit_lens import logit_lens
-    from tests.figures import TEXTS
+    from tests.support.figures import TEXTS
 
     return logit_lens(shared_bridge("llama"), TEXTS)
 

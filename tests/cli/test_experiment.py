@@ -1,0 +1,144 @@
+"""`lens-interventions experiment`: what it passes on, what it prints, what it refuses."""
+
+import functools
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lens_interventions import experiments
+from lens_interventions.experiments import Result
+from lens_interventions.experiments.engine.model_source import ModelSource
+from tests.experiments.engine.test_run import example, small_bridge
+
+NAMES = ("copying", "learned", "loops", "preservation")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Every experiment is the small one of the machinery's tests; what it was asked is kept."""
+    asked: list[tuple] = []
+
+    def instead(name: str):
+        signature = inspect.signature(getattr(experiments, name))
+
+        def run_small(model: object, preset: str, **options: object) -> Result:
+            signature.bind(model, preset, **options)
+            asked.append((name, model, preset, options))
+            return experiments.run(example(), small_bridge, out=options["out"])
+
+        return run_small
+
+    for name in NAMES:
+        monkeypatch.setattr(experiments, name, instead(name))
+    return asked
+
+
+@pytest.fixture
+def run(command: Run) -> Run:
+    return functools.partial(command, "experiment")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_the_experiment_and_says_what_was_found(
+    run: Run, tmp_path: Path, calls: list[tuple], name: str
+) -> None:
+    out = tmp_path / "run"
+    status, printed, error = run(name, "--out", out, "--model", "somewhere", "--device", "cpu")
+    assert status == 0
+    ((called, model, preset, options),) = calls
+    assert (called, preset, options["out"], options["executor"]) == (name, "quick", out, None)
+    assert (model.name, model.device) == ("somewhere", "cpu")
+    assert "Is it low?" in printed
+    assert f"wrote {out}" in error
+    # The same command goes on in the same directory.
+    assert run(name, "--out", out)[0] == 0
+
+
+def test_workers_are_processes(run: Run, tmp_path: Path, calls: list[tuple]) -> None:
+    status, _, _ = run("copying", "--out", tmp_path, "--preset", "full", "--workers", 2)
+    assert status == 0
+    ((_, _, preset, options),) = calls
+    assert preset == "full"
+    assert type(options["executor"]).__name__ == "ProcessPoolExecutor"
+
+
+# Says which process its worker is, and gives it a unit of ten minutes.
+LONG_UNIT = """
+import os, time
+from lens_interventions.cli.experiment import _processes
+pool = _processes(1)
+print(pool.submit(os.getpid).result(), flush=True)
+pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_a_worker_ends_in_its_unit_when_the_run_is_killed() -> None:
+    run = subprocess.Popen([sys.executable, "-c", LONG_UNIT], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    worker = psutil.Process(int(run.stdout.readline()))
+    run.kill()
+    run.wait()
+    worker.wait(timeout=60)  # raises where it goes on
+
+
+def test_texts_of_the_users_own_replace_the_defaults(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calls: list[tuple]
+) -> None:
+    # The settings need the depth of the model.
+    monkeypatch.setattr(ModelSource, "bridge", lambda _self: small_bridge())
+    texts = (str(tmp_path / "a.txt"), "prose", "dataset:wikitext:text:test")
+    (tmp_path / "a.txt").write_text("text")
+    options = [word for text in texts for word in ("--text", text)]
+    assert run("copying", "--out", tmp_path / "run", *options)[0] == 0
+    assert calls[0][3]["settings"].texts == texts
+    assert max(calls[0][3]["settings"].layers) < 3
+
+
+def test_texts_go_with_copying_alone(run: Run, tmp_path: Path) -> None:
+    status, _, error = run("loops", "--out", tmp_path, "--text", "a.txt")
+    assert status == 2
+    assert "--text belongs to copying" in error
+
+
+def test_a_foreign_directory_is_one_line(run: Run, tmp_path: Path, calls: list[tuple]) -> None:
+    (tmp_path / "thesis.tex").write_text("text")
+    status, _, error = run("copying", "--out", tmp_path)
+    assert status == 1
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert "thesis.tex" in error
+
+
+def test_a_model_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None:
+    missing = tmp_path / "no model"
+    status, _, error = run("copying", "--out", tmp_path / "run", "--model", missing)
+    assert status == 1
+    assert "is no directory" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--text", "no.txt"), "there is no text file no.txt"),
+        (("--text", "dataset:wikitext"), "expected dataset:NAME:COLUMN"),
+        (("--out", "pyproject.toml"), "pyproject.toml is a file: choose a directory"),
+    ],
+)
+def test_what_is_wrong_without_a_model_is_said_before_one_is_loaded(
+    run: Run, tmp_path: Path, options: tuple, message: str
+) -> None:
+    missing = tmp_path / "no model"
+    out = tmp_path / "run"
+    status, _, error = run("copying", "--out", out, "--model", missing, *options)
+    assert status == 1
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()

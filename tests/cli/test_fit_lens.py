@@ -1,0 +1,92 @@
+"""`lens-interventions fit-lens` on a tiny model: what it fits to, what it writes and refuses."""
+
+import functools
+import importlib
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+import lens_interventions as li
+from tests.support.tiny import shared_bridge
+
+DOCUMENTS = [
+    f"the people say that {word} is the time they mean, and then the dog jumps over the {word}"
+    for word in ("fox", "blood", "state", "matter", "plasma", "time", "brown", "quick", "lazy")
+]
+
+
+@pytest.fixture
+def run(monkeypatch, command):
+    """The command on a tiny Llama, in a wide terminal."""
+    module = importlib.import_module("lens_interventions.cli.fit_lens")
+    monkeypatch.setattr(module, "load", lambda *_: shared_bridge("llama"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return functools.partial(command, "fit-lens")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Text to fit to and text to judge by."""
+    corpus, tests = tmp_path / "corpus.jsonl", tmp_path / "tests.txt"
+    corpus.write_text("\n".join(json.dumps({"text": text}) for text in DOCUMENTS))
+    tests.write_text("\n\n".join(DOCUMENTS[:3]))
+    return corpus, tests
+
+
+def test_it_fits_to_a_file_and_reports_on_another(run, files, tmp_path):
+    corpus, tests = files
+    out, table = tmp_path / "lens.safetensors", tmp_path / "quality.csv"
+    status, printed, err = run(
+        "--file", corpus, "--test-file", tests, "--out", out, "--quality", table, "--window", 8
+    )
+    assert status == 0, err
+    bridge, lens = shared_bridge("llama"), li.AffineLens.load(out)
+    expected = li.fit_affine_lens(bridge, DOCUMENTS, window=8, corpus=corpus.name, progress=False)
+    assert lens.settings == expected.settings
+    torch.testing.assert_close(lens.weight, expected.weight.half().float(), rtol=0, atol=0)
+    quality = li.lens_quality(bridge, expected, DOCUMENTS[:3], progress=False)
+    pd.testing.assert_frame_equal(pd.read_csv(table), quality.to_dataframe(), rtol=0, atol=1e-9)
+    assert "KL(final ‖ point), nats" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "corpus.jsonl",
+        "lens.safetensors",
+        "quality.csv",
+        "tests.txt",
+    ]
+
+
+def test_without_a_file_the_model_writes_the_corpus(run, files, tmp_path):
+    out = tmp_path / "lens.safetensors"
+    arguments = ("--samples", 12, "--test-file", files[1], "--out", out)
+    status, _, err = run(*arguments)
+    assert status == 0, err
+    bridge, lens = shared_bridge("llama"), li.AffineLens.load(out)
+    texts = list(li.sample_texts(bridge, 12, progress=False))
+    expected = li.fit_affine_lens(bridge, texts, progress=False)
+    assert lens.settings["corpus"] == "the model's own samples"
+    assert lens.settings["corpus_hash"] == expected.settings["corpus_hash"]
+    assert "refined" not in lens.settings
+    status, _, err = run(*arguments, "--refine", 2)
+    assert status == 0, err
+    assert li.AffineLens.load(out).settings["refined"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "lens.pt"], "must end in .safetensors"),
+        (["--out", "lens.safetensors", "--quality", "q.doc"], "cannot write 'q.doc'"),
+        (["--out", "lens.safetensors", "--file", "a.txt", "--samples", 20], "give one of them"),
+        (["--out", "lens.safetensors", "--file", "a.txt"], "a.txt"),
+    ],
+)
+def test_what_it_refuses_before_it_loads_a_model(run, tmp_path, monkeypatch, arguments, said):
+    module = importlib.import_module("lens_interventions.cli.fit_lens")
+    monkeypatch.setattr(module, "load", lambda *_: pytest.fail("it loads"))
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(*arguments)
+    assert status != 0
+    assert said in " ".join(err.split())
+    assert not list(tmp_path.iterdir())

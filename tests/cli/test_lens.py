@@ -1,0 +1,253 @@
+"""The command line on the default model: tables, files, and one line for every mistake."""
+
+import csv
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from typer.testing import CliRunner
+
+from lens_interventions import cli
+from lens_interventions.cli.selections import parse_layers, parse_positions
+from lens_interventions.cli.table import GridTable
+from lens_interventions.lens.figures.grid import make_grid
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.lens.trajectory import Trajectory
+from tests.support.tiny import shared_bridge
+
+TEXT = "The capital of France is"
+
+
+@pytest.fixture
+def default(monkeypatch, default_bridge):
+    """The `lens` command on the default model, which is loaded once for all tests."""
+    module = importlib.import_module("lens_interventions.cli.lens")
+    monkeypatch.setattr(module, "load", lambda *_: default_bridge)
+
+
+@pytest.mark.usefixtures("default")
+def test_a_table_in_the_terminal(command):
+    status, out, err = command("lens", TEXT, "--layers", "0,15,final")
+    assert status == 0, err
+    assert "final" in out
+    assert "Paris" in out
+
+
+@pytest.mark.usefixtures("default")
+@pytest.mark.parametrize("suffix", ["csv", "json", "html", "safetensors"])
+def test_results_in_files(command, tmp_path, suffix):
+    path = tmp_path / f"out.{suffix}"
+    status, _, err = command("lens", TEXT, "--layers", "0,final", "--out", path)
+    assert status == 0, err
+    if suffix == "safetensors":
+        assert Trajectory.load(path).points == ("0_pre", "final_post")
+    elif suffix == "json":
+        json.loads(path.read_text())
+    else:
+        assert "Paris" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lens", ""], "empty"),
+        (["lens", TEXT, "--stat", "loss"], "loss"),
+        (["lens", TEXT, "--model", "no/such-model"], "no/such-model"),
+        (["lens", TEXT, "--out", "picture.xyz"], "xyz"),
+        (["lens", "--file", "no-such-file.txt"], "no-such-file.txt"),
+    ],
+)
+def test_mistakes_get_one_line(command, arguments, message):
+    status, out, err = command(*arguments)
+    assert status in (1, 2)
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_help_of_every_command():
+    result = CliRunner().invoke(cli.app, ["--help"])
+    for command in ("lens", "demo", "report"):
+        assert command in result.output
+        assert CliRunner().invoke(cli.app, [command, "--help"]).exit_code == 0
+
+
+def test_the_command_loads_the_default_model():
+    done = subprocess.run(
+        [sys.executable, "-m", "lens_interventions", "lens", TEXT, "--layers", "final"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Paris" in done.stdout
+    assert done.stderr == ""  # nobody watches: no progress bars, and no library's chatter either
+
+
+def test_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "lens_interventions", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip()
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The `lens` command on a tiny model, whichever it names."""
+    module = importlib.import_module("lens_interventions.cli.lens")
+    monkeypatch.setattr(module, "load", lambda *_: shared_bridge("llama"))
+
+
+def test_help_loads_neither_torch_nor_plotly():
+    code = """
+import sys
+from lens_interventions.cli import main
+sys.argv = ["lens-interventions", "lens", "--help"]
+try:
+    main()
+except SystemExit:
+    print({"torch", "transformer_lens", "plotly", "pandas"} & set(sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--layers" in done.stdout
+    assert done.stderr.strip() == "set()"
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_file_or_standard_input_gives_what_the_text_gives(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("the people say\n")  # the newline is the editor's
+    results = [
+        CliRunner().invoke(cli.app, ["lens", *arguments], input=given)
+        for arguments, given in (
+            (["the people say"], None),
+            (["--file", str(file)], None),
+            (["--file", "-"], "the people say\n"),
+        )
+    ]
+    assert [result.exit_code for result in results] == [0, 0, 0]
+    assert len({result.stdout for result in results}) == 1
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_file_in_another_encoding_is_refused(command, tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_bytes("naïve".encode("latin-1"))
+    status, _, err = command("lens", "--file", file)
+    assert status == 1
+    assert "text.txt is not UTF-8 text" in err
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(
+    ("arguments", "column"),
+    [
+        (["--stat", "js_input"], "js_input"),
+        (["--stat", "kl_compare_reverse", "--compare-with", "1"], "kl_compare_reverse"),
+        (["--stat", "watched_rank", "--watch", " say", "--watch", " they"], "watched_rank[ they]"),
+    ],
+)
+def test_what_a_statistic_needs_is_computed(command, tmp_path, arguments, column):
+    path = tmp_path / "out.csv"
+    status, _, err = command("lens", "the people", *arguments, "--out", path)
+    assert status == 0, err
+    with path.open(newline="") as file:
+        assert column in next(csv.reader(file))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_chosen_positions_and_layers_are_shown(command):
+    status, out, _ = command("lens", "the people say", "--positions", "-2:", "--layers", "0,final")
+    assert status == 0
+    rows = [line.split()[0] for line in out.splitlines()]
+    assert rows[rows.index("next") : rows.index("token") + 1] == ["next", "final", "input", "token"]
+    tokens = next(line for line in out.splitlines() if line.startswith("token"))
+    assert tokens.split() == ["token", "·people", "·say"]
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a text, or --file"),
+        (["a", "--stat", "watched_rank"], "watched_rank needs --watch"),
+        (["a", "--watch", " lazy"], "is not one token of this model"),
+        (["a", "--layers", "1:x"], "expected a range start:stop:step"),
+        (["a", "--layers", "0,,2"], "nothing between two commas"),
+        (["a", "--layers", "99"], "residual point 99 does not exist"),
+        (["a", "--layers", "middle"], "unknown residual point 'middle'"),
+        (["a", "--positions", "first"], "expected a range like -20: or a list"),
+        (["a", "--positions", "7"], "do not exist in prompt 0"),
+        (["a" * 500], "do not fit the model's context"),
+        (["a", "--out", "no/such/directory/out.csv"], "there is no directory no/such/directory"),
+    ],
+)
+def test_mistakes_name_what_was_expected(command, arguments, message):
+    status, out, err = command("lens", *arguments)
+    assert status == 1
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("0:30:2", slice(0, 30, 2)),
+        (":", slice(None, None)),
+        ("-4:", slice(-4, None)),
+        ("0,5,final", [0, 5, "final_post"]),
+        ("input, 3_mid,-1", ["0_pre", "3_mid", -1]),
+        ("7", [7]),
+    ],
+)
+def test_layers_as_they_are_written(text, points):
+    assert parse_layers(text) == points
+
+
+def test_positions_as_they_are_written():
+    assert parse_positions("-20:") == slice(-20, None)
+    assert parse_positions("0, 5,-1") == [0, 5, -1]
+
+
+def printed(statistic, *, width, **options):
+    read = logit_lens(shared_bridge("llama"), "the people say they mean: " * 3)
+    console = Console(width=width, force_terminal=True, **options)
+    with console.capture() as capture:
+        console.print(GridTable(make_grid(read, statistic)))
+    return read, capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 70, 1000])
+def test_a_table_fits_the_terminal_and_says_what_it_leaves_out(width):
+    read, lines = printed("top1", width=width, color_system=None)
+    assert max(map(cell_len, lines)) <= width
+    total = read.tokens.shape[1]
+    said = " ".join(lines[-3:])
+    if width == 1000:
+        assert "of" not in said.split("*")[0]
+    else:
+        columns = (width - len("final ")) // 9
+        assert f"the last {columns} of {total} tokens" in said
+
+
+def test_a_table_without_colours_shows_the_numbers():
+    read, lines = printed("kl_final", width=1000, color_system=None)
+    row = next(line for line in lines if line.lstrip().startswith("2 "))
+    values = [float(value) for value in row.split()[1:]]
+    assert values == pytest.approx(read.kl_final[2, 0].tolist(), rel=5e-3, abs=5.1e-5)
+
+
+def test_a_table_with_colours_shows_the_guesses_on_them():
+    _, lines = printed("kl_final", width=1000, color_system="truecolor")
+    final = next(line for line in lines if "final " in line and "\x1b[" in line and "48;2" in line)
+    # KL(final ‖ final) is 0: the brightest colour of the scale, written in black.
+    assert "38;2;0;0;0" in final
+    assert "48;2;254;202;141" in final

@@ -1,0 +1,120 @@
+"""`lens-interventions train-patch` on a tiny model: what it writes, going on, what it refuses."""
+
+import functools
+import importlib
+import json
+
+import jaxtyping
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.intervention.training import loop as write_training
+from tests.support.tiny import shared_bridge
+
+DOCUMENTS = [
+    f"the people say that {word} is the time they mean, and then the dog jumps over the {word}"
+    for word in ("fox", "blood", "state", "matter", "plasma", "time", "brown", "quick", "lazy")
+]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in DOCUMENTS))
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, command):
+    """The command on a tiny Llama."""
+    module = importlib.import_module("lens_interventions.cli.train_patch")
+    monkeypatch.setattr(module, "load", lambda *_: shared_bridge("llama"))
+    return functools.partial(command, "train-patch")
+
+
+def arguments(corpus, out, *more):
+    return ("--file", corpus, "--out", out, "--layer", 1, "--rank", 4, "--steps", 12, *more)
+
+
+def expected(**options):
+    small = li.TrainingOptions(window=16, batch_size=2, **options)
+    return li.train_patch(
+        shared_bridge("llama"), DOCUMENTS, layer=1, rank=4, steps=12, options=small, progress=False
+    )
+
+
+def test_it_writes_what_train_patch_learns(run, corpus, tmp_path):
+    out = tmp_path / "patch.safetensors"
+    small = ("--window", 16, "--batch-size", 2, "--learning-rate", 0.02, "--no-bias")
+    figure = tmp_path / "curve.json"
+    status, printed, err = run(*arguments(corpus, out, *small, "--figure", figure))
+    assert status == 0, err
+    result = expected(learning_rate=0.02, bias=False)
+    write = li.LearnedWrite.load(out)
+    torch.testing.assert_close(write.up, result.write.up.float(), rtol=0, atol=0)
+    assert write.bias is None
+    assert write.settings == dict(result.settings)
+    last = result.held_out.iloc[-1]
+    assert f"({last['change']:+.4f})" in printed
+    assert "train --source current and constant" in printed
+    assert len(json.loads(figure.read_text())["data"]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "corpus.jsonl",
+        "curve.json",
+        "patch.safetensors",
+    ]
+    write.patch().bind(shared_bridge("llama"))
+
+
+def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "patch.safetensors"
+    command = arguments(corpus, out, "--window", 16, "--batch-size", 2)
+    step = write_training.WriteTraining._step
+    made = []
+
+    def stops(self):
+        made.append(self.state.step)
+        if self.state.step == 11 and len(made) == 12:
+            raise RuntimeError("the power went out")
+        step(self)
+
+    monkeypatch.setattr(write_training.WriteTraining, "_step", stops)
+    status, _, err = run(*command)
+    assert status == 1
+    assert "the power went out" in err
+    assert not out.exists()
+    assert run(*command)[0] == 0
+    assert made[12:] == [10, 11]
+    write = li.LearnedWrite.load(out)
+    torch.testing.assert_close(write.up, expected().write.up.float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "message"),
+    [
+        (("--source", "next"), 1, "source must be one of true, random"),
+        (("--layer", 7), 1, "the model has blocks 0 to 2"),
+        (("--window", 1), 1, "at least 2 tokens"),
+        (("--out", "nowhere/patch"), 2, "a directory that exists"),
+    ],
+)
+def test_mistakes(run, corpus, tmp_path, monkeypatch, more, status, message):
+    # Users run without the type checks of the test session, which would speak first.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    monkeypatch.setenv("COLUMNS", "200")
+    found, _, err = run(*arguments(corpus, tmp_path / "patch", *more))
+    assert found == status
+    assert message in err
+
+
+def test_a_full_matrix_a_gate_and_two_layers(run, corpus, tmp_path):
+    out = tmp_path / "patch"
+    more = ("--layer", 2, "--full", "--input-gate", "--source", "current", "--window", 16)
+    status, printed, err = run(*arguments(corpus, out, *more))
+    assert status == 0, err
+    write = li.LearnedWrite.load(out)
+    assert (write.layers, write.down, write.source) == ((1, 2), None, "current")
+    assert write.up.shape == (2, 32, 32)
+    assert write.gate_weight.shape == (2, 32)
+    assert "to compare" not in printed

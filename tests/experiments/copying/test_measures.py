@@ -1,0 +1,187 @@
+"""What the copying experiment measures, against step-by-step computation."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from lens_interventions import logit_lens
+from lens_interventions.experiments.copying.measures import (
+    measure_induction,
+    measure_lens,
+    measure_templates,
+    measure_text,
+)
+from lens_interventions.experiments.copying.sequences import TokenSequence
+from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, PatchSettings
+from tests.support.exact import float64_softmax
+from tests.support.tiny import shared_bridge
+
+PATCH = PatchSettings()
+ARMS = (
+    NO_PATCH,
+    Arm("true", 1, 0.3, "add"),
+    Arm("shuffled", 1, 0.5, "interpolate"),
+    Arm("direction", 2, 0.5, "add"),
+)
+
+
+def step_by_step(bridge: TransformerBridge, tokens: Sequence[int], arm: Arm, seed: int) -> Tensor:
+    """Log-probs `[next, d_vocab]`, each from a run of its own with plain hooks on the prefix."""
+    rows = []
+    for end in range(1, len(tokens)):
+        prefix = torch.tensor([tokens[:end]])
+        patch = PATCH.patch(arm, len(tokens))
+        hooks = patch.fwd_hooks(bridge, prefix, text_seeds=torch.tensor([seed])) if patch else []
+        with bridge.hooks(fwd_hooks=hooks):
+            rows.append(bridge(prefix)[0, -1].log_softmax(-1))
+    return torch.stack(rows)
+
+
+def text(number: int, tokens: Sequence[int], copied: int = 0, tags: str = "t") -> TokenSequence:
+    return TokenSequence(number, "report", f"c{number}", tags, tuple(tokens), copied)
+
+
+def parameters(texts: Sequence[TokenSequence], arms: Sequence[Arm] = ARMS) -> dict:
+    return {
+        "sequences": [item.values() for item in texts],
+        "arms": [arm.columns() for arm in arms],
+        "patch": asdict(PATCH),
+    }
+
+
+def total(rows: pd.DataFrame, arm: Arm, sequence: int, measure: str, tag: str = "") -> float:
+    chosen = rows[(rows["sequence"] == sequence) & (rows["measure"] == measure)]
+    for name, value in arm.columns().items():
+        chosen = chosen[chosen[name] == value]
+    chosen = chosen[[tag in category.split() or not tag for category in chosen["category"]]]
+    return float(chosen["total"].item())
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_induction_is_the_second_copy_step_by_step(arch: str) -> None:
+    bridge = shared_bridge(arch)
+    said = [[9, 40, 7, 21, 33], [50, 51, 8, 90, 10]]
+    texts = [text(n, [0, *half, *half], copied=5) for n, half in enumerate(said)]
+    with torch.no_grad(), float64_softmax():
+        rows = measure_induction(bridge, **parameters(texts))
+        for item in texts:
+            for arm in ARMS:
+                log_probs = step_by_step(bridge, item.tokens, arm, item.number)
+                targets = torch.tensor(item.tokens[7:])  # without the first token said again
+                second = log_probs[6:]
+                loss = -second.gather(1, targets[:, None]).sum()
+                top1 = (second.argmax(-1) == targets).sum()
+                assert total(rows, arm, item.number, "loss") == pytest.approx(float(loss), abs=1e-9)
+                assert total(rows, arm, item.number, "top1") == float(top1)
+    assert (rows["count"] == 4).all()
+
+
+@pytest.mark.parametrize("ranks", [True, False])
+def test_templates_score_the_word_step_by_step(ranks: bool) -> None:
+    bridge = shared_bridge("llama")
+    # Unequal lengths and words of 2 tokens and 1: the shorter text is padded.
+    texts = [text(3, [0, 9, 8, 7, 60, 61], copied=2), text(5, [0, 30, 31], copied=1)]
+    with torch.no_grad(), float64_softmax():
+        rows = measure_templates(bridge, **parameters(texts), ranks=ranks)
+        for item in texts:
+            for arm in ARMS:
+                log_probs = step_by_step(bridge, item.tokens, arm, item.number)
+                first = len(item.tokens) - 1 - item.copied
+                word = item.tokens[first + 1 :]
+                said = sum(log_probs[first + i, token] for i, token in enumerate(word))
+                assert total(rows, arm, item.number, "log_prob") == pytest.approx(
+                    float(said), abs=1e-9
+                )
+                if ranks:
+                    rank = int((log_probs[first] > log_probs[first, word[0]]).sum())
+                    assert total(rows, arm, item.number, "rank") == rank
+                    assert total(rows, arm, item.number, "top1") == float(rank == 0)
+                    assert total(rows, arm, item.number, "log_rank") == pytest.approx(
+                        np.log1p(rank), abs=1e-12
+                    )
+    assert set(rows["measure"]) == (
+        {"log_prob", "rank", "log_rank", "top1"} if ranks else {"log_prob"}
+    )
+
+
+def test_text_is_divided_by_what_came_before() -> None:
+    bridge = shared_bridge("llama")
+    tokens = [0, 5, 6, 7, 5, 6, 9, 5, 6, 7, 20]
+    edges = [3.0, 5.0, 7.0]
+    texts = [text(0, tokens), text(1, tokens[:4])]
+    with torch.no_grad(), float64_softmax():
+        rows = measure_text(bridge, **parameters(texts), edges=edges, surprising=5.0, recent=2)
+        clean = step_by_step(bridge, tokens, NO_PATCH, 0)
+        patched = step_by_step(bridge, tokens, ARMS[1], 0)
+    surprisal = [float("nan")] + [-float(clean[i - 1, tokens[i]]) for i in range(1, 11)]
+    loss = [-float(patched[i, tokens[i + 1]]) for i in range(10)]
+    # (5, 6) comes again at positions 4 and 7, (6, 7) at 8; nothing else was seen before.
+    copied = {4, 7, 8}
+    surprised = {i for i in range(1, 10) if surprisal[i] >= 5}
+    assert surprised, "the test needs a surprising token"
+    expected = {
+        "copyable": copied,
+        "other": set(range(10)) - copied,
+        "bin-0": {i for i in range(1, 10) if surprisal[i] < 3},
+        "bin-1": {i for i in range(1, 10) if 3 <= surprisal[i] < 5},
+        "bin-2": {i for i in range(1, 10) if 5 <= surprisal[i] < 7},
+        "bin-3": {i for i in range(1, 10) if surprisal[i] >= 7},
+        "surprise-now": surprised,
+        "surprise-recent": {i for i in range(2, 10) if i - 1 in surprised} - surprised,
+        "surprise-none": {i for i in range(1, 10) if i not in surprised and i - 1 not in surprised},
+    }
+    for tag, where in expected.items():
+        assert total(rows, ARMS[1], 0, "loss", tag) == pytest.approx(
+            sum(loss[i] for i in where), abs=1e-9
+        ), tag
+        chosen = rows[(rows["sequence"] == 0) & rows["category"].str.endswith(tag)]
+        assert set(chosen["count"]) == {len(where)}, tag
+    # The second text is the beginning of the first: a causal model gives it the same losses.
+    assert total(rows, ARMS[1], 1, "loss", "other") == pytest.approx(sum(loss[:3]), abs=1e-9)
+
+
+def test_the_model_without_a_patch_divides_even_where_it_is_not_reported() -> None:
+    bridge = shared_bridge("llama")
+    texts = [text(0, [0, 5, 6, 7, 5, 6, 9])]
+    options = {"edges": [3.0, 5.0], "surprising": 5.0, "recent": 2}
+    with torch.no_grad(), float64_softmax():
+        both = measure_text(bridge, **parameters(texts), **options)
+        alone = measure_text(bridge, **parameters(texts, ARMS[1:]), **options)
+    without = both[both["source"] != "none"].set_index(["source", "category"])["total"]
+    # A batch of three arms rounds its float64 sums otherwise than one of four.
+    pd.testing.assert_series_equal(
+        alone.set_index(["source", "category"])["total"].sort_index(),
+        without.sort_index(),
+        rtol=1e-9,
+    )
+
+
+def test_the_lens_is_read_where_the_word_is_due() -> None:
+    bridge = shared_bridge("llama")
+    prefixes = {0: [0, 9, 8, 7], 4: [0, 30, 31, 32, 33, 34]}  # the shorter one is padded
+    arms = (NO_PATCH, Arm("true", 1, 0.5, "add"), Arm("random", 0, 0.5, "add"))
+    guesses: dict[tuple[int, Arm], list[int]] = {}
+    for number, prefix in prefixes.items():
+        for arm in arms:
+            patch = PATCH.patch(arm, 8)
+            seeds = torch.tensor([number])
+            hooks = patch.fwd_hooks(bridge, prefix, text_seeds=seeds) if patch else []
+            with bridge.hooks(fwd_hooks=hooks):
+                guesses[number, arm] = logit_lens(bridge, prefix).top_ids[:, 0, -1, 0].tolist()
+    assert guesses[4, arms[0]] != guesses[4, arms[1]], "the patch must show in the lens"
+    words = {number: guesses[number, NO_PATCH][2] for number in prefixes}
+    texts = [text(n, [*prefix, words[n], 3], copied=2) for n, prefix in prefixes.items()]
+    with torch.no_grad():
+        rows = measure_lens(bridge, **parameters(texts, arms))
+    for (number, arm), by_point in guesses.items():
+        expected = [guess == words[number] for guess in by_point]
+        top = [total(rows, arm, number, "lens_top", f"point-{p}") for p in range(len(by_point))]
+        assert top == [float(value) for value in expected]
+        first = expected.index(True) if any(expected) else len(expected)
+        assert total(rows, arm, number, "lens_first") == first

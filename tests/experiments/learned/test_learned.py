@@ -1,0 +1,291 @@
+"""The experiment with learned writes: a planted case, its null, its stages, going on."""
+
+import dataclasses
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+from torch import Tensor
+
+import lens_interventions as li
+from lens_interventions.experiments import (
+    Result,
+    RunDirectoryError,
+    load_result,
+    read_tables,
+    trained_writes,
+)
+from lens_interventions.experiments.learned import stages as stages_module
+from lens_interventions.experiments.learned.settings import SOURCES
+from lens_interventions.experiments.learned.writes import Training
+from lens_interventions.intervention import sources
+from lens_interventions.intervention.site import PatchSite
+from lens_interventions.intervention.training import loop as write_training
+from tests.support.planted_copying import ablated_bridge, key_value_texts
+from tests.support.planted_learned import SETTINGS, WITHOUT_SWEEPS, planted_sequences, run
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """An unbroken run and its directory."""
+    out = tmp_path_factory.mktemp("learned") / "run"
+    return run(out=out), out
+
+
+def headline(result: Result, question: str) -> pd.Series:
+    """The row of the true source minus the best control."""
+    rows = result.to_dataframe()
+    return rows[(rows["question"] == question) & (rows["minus"] != "none")].iloc[0]
+
+
+QUESTIONS = ["keys", "after a surprise", "random copies", "rare words", "free copies", "loops"]
+
+
+class TestPlanted:
+    def test_the_true_token_is_learned_and_found(self, planted: tuple[Result, Path]) -> None:
+        result, _ = planted
+        assert list(result.to_dataframe()["question"].unique()) == QUESTIONS
+        assert [finding.verdict.outcome for finding in result.verdicts][:5] == ["helps"] * 5
+        for question in QUESTIONS[:4]:
+            row = headline(result, question)
+            assert row["source"] == "true"
+            assert row["p_holm"] < 0.05
+            assert row["n"] == 12
+        # Half of the tokens are values, half of their keys came before: a quarter of some nats.
+        assert headline(result, "keys")["estimate"] < -0.1
+
+    def test_no_news_is_none_whatever_it_is_called(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def another_random_token(site: PatchSite) -> Tensor:
+            return (site.draw_integers(len(site.embedding.weight)) + 5) % 16
+
+        monkeypatch.setitem(sources.SOURCES, "true", another_random_token)
+        result = run(dataclasses.replace(WITHOUT_SWEEPS, seeds=(0,)))
+        assert "helps" not in [finding.verdict.outcome for finding in result.verdicts]
+        assert result.verdicts[0].verdict.outcome == "no effect"
+        assert headline(result, "random copies")["p_value"] > 0.05
+
+    def test_every_source_is_reported(self, planted: tuple[Result, Path]) -> None:
+        result, _ = planted
+        for question, rows in result.to_dataframe().groupby("question"):
+            assert rows[rows["minus"] == "none"]["source"].tolist() == list(SOURCES), question
+            assert rows[rows["minus"] != "none"]["source"].tolist() == ["true"]
+            true = rows[rows["source"] == "true"].set_index("minus")
+            plain = true.loc["none"]
+            assert plain["estimate"] == pytest.approx(plain["mean"] - plain["unpatched"], abs=1e-9)
+
+    def test_numbers_are_those_of_teacher_forcing(self, planted: tuple[Result, Path]) -> None:
+        """True minus the chosen control, by hand: means over tokens, then over seeds."""
+        result, out = planted
+        row = headline(result, "keys")
+        bridge, writes = ablated_bridge(), trained_writes(out)
+        texts = [t for t in planted_sequences(bridge, SETTINGS)["text"] if t.half == "report"]
+        tokens, seeds = (
+            torch.tensor([t.tokens for t in texts]),
+            torch.tensor([t.number for t in texts]),
+        )
+        losses = {
+            source: sum(
+                -li.teacher_forced_log_probs(
+                    bridge,
+                    tokens,
+                    writes[Training(source, 1, 16, 20, seed)].patch(seed=seed),
+                    text_seeds=seeds,
+                ).mean()
+                / 2
+                for seed in (0, 1)
+            )
+            for source in ("true", row["minus"])
+        }
+        expected = float(losses["true"] - losses[row["minus"]])
+        # Attention of GPT-2 is cast to float32 here, and other batches sum in another order.
+        assert row["estimate"] == pytest.approx(expected, abs=1e-6)
+
+    def test_free_copies_are_those_of_generate(self, planted: tuple[Result, Path]) -> None:
+        """By hand: of the second half of the second copy, what the true write gets right."""
+        result, out = planted
+        row = headline(result, "free copies")
+        bridge, writes = ablated_bridge(), trained_writes(out)
+        texts = [t for t in planted_sequences(bridge, SETTINGS)["induction"] if t.half == "report"]
+        right = []
+        for seed in (0, 1):
+            patch = writes[Training("true", 1, 16, 20, seed)].patch(seed=seed)
+            for text in texts[:6]:
+                said = li.generate(bridge, [list(text.tokens[:16])], patch, max_new_tokens=5)
+                right += [a == b for a, b in zip(said.tokens[0], text.tokens[16:], strict=True)]
+        assert row["mean"] == pytest.approx(sum(right) / len(right))
+        assert row["estimate"] > 0.1
+        assert row["p_value"] < 0.05
+
+    def test_samples_are_kept_for_a_reader(self, planted: tuple[Result, Path]) -> None:
+        shown = planted[0].tables["samples"]
+        control = headline(planted[0], "loops")["minus"]
+        for _, of_prompt in shown.groupby("prompt_number"):
+            assert len(of_prompt) == 3
+            assert any(control in condition for condition in of_prompt["condition"])
+        assert shown["prompt_number"].nunique() == 6
+
+    def test_the_mean_over_seeds_is_that_of_the_seeds(self, planted: tuple[Result, Path]) -> None:
+        result, _ = planted
+        seeds = result.tables["seeds"]
+        for question in QUESTIONS:
+            rows = seeds[(seeds["question"] == question) & (seeds["minus"] != "none")]
+            assert rows["seed"].tolist() == [0, 1]
+            mean = rows["estimate"].mean()
+            assert headline(result, question)["estimate"] == pytest.approx(mean, abs=1e-9)
+
+    def test_all_are_trained_alike(self, planted: tuple[Result, Path]) -> None:
+        curves = planted[0].tables["curves"]
+        main = curves[(curves["steps"] == 20) & (curves["kind"] == "step")]
+        for seed in (0, 1):
+            of_seed = main[main["seed"] == seed]
+            clean = of_seed.pivot(index="step", columns="source", values="clean_loss")
+            assert set(clean.columns) == set(SOURCES)
+            assert len(clean) == 20
+            assert (clean.nunique(axis=1) == 1).all()
+        first, second = (main[main["seed"] == s]["clean_loss"].to_numpy() for s in (0, 1))
+        assert (first != second).any()
+
+    def test_sweeps_choose_on_one_half_and_report_on_the_other(
+        self, planted: tuple[Result, Path]
+    ) -> None:
+        tables = planted[0].tables
+        layers, ranks, best = (tables[name] for name in ("layers", "ranks", "best"))
+        assert set(layers["half"]) == set(ranks["half"]) == {"selection"}
+        assert set(best["half"]) == {"report"}
+        copies = layers[(layers["material"] == "random copies") & (layers["minus"] == "current")]
+        by_layer = copies.set_index("layer")["estimate"]
+        # At layer 0 the write is turned into a note of another token by the block above.
+        assert by_layer[1] < by_layer[0]
+        assert set(ranks["layer"]) == {1}
+        assert sorted(ranks["rank"].unique()) == [1, 16]
+        chosen = ranks[(ranks["material"] == "random copies") & (ranks["minus"] == "current")]
+        assert set(best["rank"]) == {chosen.loc[chosen["estimate"].idxmin(), "rank"]}
+        assert set(best["steps"]) == {8}
+
+    def test_the_reading_finds_what_was_planted(self, planted: tuple[Result, Path]) -> None:
+        tables = planted[0].tables
+        geometry = tables["geometry"].groupby("quantity")["value"].mean()
+        # Copying asks for a code of the token in the place where embeddings live.
+        assert geometry["cosine of what is written to the token's embedding"] > 0.4
+        ablation = tables["ablation"].set_index(["condition", "minus"])["estimate"]
+        everywhere = ablation["everywhere", "none"]
+        assert everywhere < -0.2
+        assert abs(ablation["not at matched tokens", "none"]) < 0.5 * abs(everywhere)
+        assert abs(ablation["not at as many others", "everywhere"]) < 0.5 * abs(everywhere)
+        attention = tables["attention"]
+        earlier = attention[attention["kind"] == "earlier occurrence"].iloc[0]
+        assert earlier["clean"] > 0.9
+        assert set(tables["directions"]["seed"]) == {0, 1}
+
+    def test_figures_have_all_data(self, planted: tuple[Result, Path]) -> None:
+        result, out = planted
+        figures = result.figures()
+        assert list(figures) == [
+            *("materials", "curves", "surprisal", "layers", "ranks"),
+            *("ablation", "directions", "attention"),
+        ]
+        assert len(figures["materials"].data) == len(QUESTIONS)
+        for trace in figures["materials"].data:
+            assert list(trace.y) == ["true − best control", *(f"{s} − no patch" for s in SOURCES)]
+        # A log-probability that rises is drawn as a loss that falls.
+        words = figures["materials"].data[QUESTIONS.index("rare words")]
+        assert words.x[0] == pytest.approx(-headline(result, "rare words")["estimate"])
+        assert words.error_x.array[0] >= 0
+        names = [trace.name for trace in figures["curves"].data if trace.name in SOURCES]
+        assert set(names) == set(SOURCES)
+        assert all(finding.figure in figures for finding in result.verdicts)
+        page = li.report(out, out=out.parent / "page.html").read_text(encoding="utf-8")
+        assert "Does it help to copy random tokens said before?" in page
+
+    def test_the_method_says_how(self, planted: tuple[Result, Path]) -> None:
+        method = planted[0].verdicts[0].method
+        for part in ("rank 16 at layer 1", "20 steps", "2 seeds", "mean over the seeds", "Holm"):
+            assert part in method
+
+
+def assert_same(one: Result, other: Result) -> None:
+    assert list(one.tables) == list(other.tables)
+    for name, table in one.tables.items():
+        assert_frame_equal(table, other.tables[name], check_exact=True)
+    assert repr(one.verdicts) == repr(other.verdicts)
+
+
+class TestGoingOn:
+    def test_a_run_that_was_stopped_ends_in_the_same_tables(
+        self, planted: tuple[Result, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "run"
+        step, made = write_training.WriteTraining._step, []
+
+        def stops(self: write_training.WriteTraining) -> None:
+            made.append(1)
+            if len(made) == 50:  # in the middle of the third training
+                raise KeyboardInterrupt
+            step(self)
+
+        monkeypatch.setattr(write_training.WriteTraining, "_step", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(out=out)
+        assert len(list((out / "rows" / "training").iterdir())) == 2
+        kept = {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}
+        assert_same(run(out=out), planted[0])
+        assert (
+            kept.items()
+            <= {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}.items()
+        )
+        # The steps of two trainings were not made again, those of the third were.
+        trainings = 12 + 4 + 4 - 2  # of the ranks at the best layer two are among the layers
+        assert len(made) == 50 + 20 * 10 + 8 * (trainings - 12)
+        monkeypatch.setattr(write_training.WriteTraining, "_step", None)  # nothing is left to do
+        assert_same(run(out=out), planted[0])
+        loaded = load_result(out)
+        assert repr(loaded.verdicts) == repr(planted[0].verdicts)
+
+    def test_other_processes_measure_the_same(self, planted: tuple[Result, Path]) -> None:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as executor:
+            result = run(executor=executor)
+        for name, table in planted[0].tables.items():
+            # Other numbers of threads may sum in another order, and training repeats it.
+            assert_frame_equal(result.tables[name], table, rtol=1e-6, atol=1e-6)
+
+    def test_the_writes_are_there_to_be_used(self, planted: tuple[Result, Path]) -> None:
+        writes = trained_writes(planted[1])
+        assert {t.source for t in writes if t.steps == 20} == set(SOURCES)
+        assert {t.seed for t in writes if t.steps == 20} == {0, 1}
+        write = writes[Training("true", 1, 16, 20, 1)]
+        assert write.settings["steps"] == 20
+        assert write.settings["seed"] == 1
+        tokens = key_value_texts(1, seed=7)[0][None]
+        (change,) = (
+            li.teacher_forced_log_probs(ablated_bridge(), tokens, write.patch())
+            - li.teacher_forced_log_probs(ablated_bridge(), tokens, None)
+        ).mean(-1)
+        assert change > 0.05
+
+    def test_a_directory_without_writes(self, tmp_path: Path) -> None:
+        with pytest.raises(RunDirectoryError, match="is not a run directory"):
+            trained_writes(tmp_path)
+
+
+def test_a_model_that_hides_its_attention_is_read_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages_module, "shows_attention", lambda *_: False)
+    few = dataclasses.replace(WITHOUT_SWEEPS, seeds=(0,), steps=2)
+    with pytest.warns(UserWarning, match="does not show its attention"):
+        result = run(few)
+    assert "attention" not in result.tables
+    assert "attention" not in result.figures()
+    assert "ablation" in result.figures()
+
+
+def test_rows_of_a_run_can_be_read_before_it_is_finished(planted: tuple[Result, Path]) -> None:
+    rows = read_tables(planted[1])
+    assert {"training", "induction", "templates", "text", "ablation"} <= set(rows)
+    kinds = rows["training"].groupby(["source", "layer", "rank", "steps", "seed"])["kind"]
+    assert all(set(kind) == {"step", "held-out", "write"} for _, kind in kinds)

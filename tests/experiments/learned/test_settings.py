@@ -1,0 +1,61 @@
+"""Settings of the experiment with learned writes: what fits a model, and what cannot be run."""
+
+from dataclasses import replace
+
+import pytest
+from transformer_lens.model_bridge import TransformerBridge
+
+from lens_interventions.experiments import LearnedSettings, learned
+from lens_interventions.experiments.learned import stages
+from tests.support.tiny import shared_bridge
+
+
+def narrow() -> TransformerBridge:
+    """Of width 32."""
+    return shared_bridge("llama")
+
+
+@pytest.mark.parametrize(
+    ("d_model", "rank", "swept"),
+    [(2, 2, ()), (32, 32, (4, 16)), (128, 64, (4, 16, 64)), (576, 64, (4, 16, 64, 256))],
+)
+def test_presets_have_ranks_that_fit_the_width(
+    d_model: int, rank: int, swept: tuple[int, ...]
+) -> None:
+    full = LearnedSettings.preset("full", 12, d_model)
+    assert (full.rank, full.sweep_ranks) == (rank, swept)
+    full.require_fit(12, d_model)
+    quick = LearnedSettings.preset("quick", 12, d_model)
+    assert (quick.rank, quick.sweep_ranks) == (min(rank, 16), ())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer": 3}, "no layer 3: the model has 3, from 0 on"),
+        ({"sweep_layers": (0, -1)}, "no layer -1"),
+        ({"rank": 33}, "no map of rank 33: ranks go from 1 to the model's width, 32"),
+        ({"sweep_ranks": (4, 256)}, "no map of rank 256"),
+        ({"rank": 0}, "no map of rank 0"),
+    ],
+)
+def test_what_a_model_has_not_is_refused_before_anything_is_trained(
+    change: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "train", lambda *_: pytest.fail("a unit was planned"))
+    settings = replace(LearnedSettings.preset("full", 3, 32), **change)
+    with pytest.raises(ValueError, match=message):
+        learned(narrow, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampled_prompts": 1}, "sampled_prompts must be at least 2, got 1"),
+        ({"sampled_copies": 0}, "sampled_copies must be at least 1"),
+        ({"sampled_tokens": 0}, "sampled_tokens must be at least 1"),
+    ],
+)
+def test_going_on_needs_prompts_in_both_halves(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(LearnedSettings(layer=1), **change)

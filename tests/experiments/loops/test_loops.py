@@ -1,0 +1,197 @@
+"""Loops: runs, what the selection half chooses, and verdicts on planted data."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from pandas.testing import assert_frame_equal
+from transformer_lens.model_bridge import TransformerBridge
+
+from lens_interventions.experiments import load_result, read_tables
+from lens_interventions.experiments.design.conditions import CONTROLS
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.loops import LoopsSettings, loops
+from lens_interventions.experiments.loops.again import loops_again
+from lens_interventions.experiments.loops.analysis import analyse
+from lens_interventions.experiments.loops.choice import loops_cell
+from lens_interventions.experiments.loops.plan import prompt_items
+from lens_interventions.measures.intervals import mean_interval
+from tests.support.tiny import tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
+SETTINGS = LoopsSettings(
+    layers=(1, 2),
+    strengths=(0.1, 0.5),
+    modes=("interpolate",),
+    prompts=12,
+    new_tokens=24,
+    search_prompts=2,
+    search_tokens=16,
+    temperatures=(0.7,),
+    penalties=(1.2,),
+    rule_temperatures=(),
+    passages=4,
+    rounds=2,
+    documents=4,
+    document_tokens=20,
+    shown=3,
+    resampling=Resampling(n_resamples=199),
+)
+
+
+def roomy_bridge() -> TransformerBridge:
+    """Room for prompts and passages, which are long in a vocabulary of 112."""
+    return tiny_bridge("llama", max_position_embeddings=2048)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from start to end."""
+    out = tmp_path_factory.mktemp("loops")
+    loops(roomy_bridge, settings=SETTINGS, out=out)
+    return out
+
+
+def test_halves_are_even_and_share_registers(llama: TransformerBridge) -> None:
+    items = prompt_items(llama, 72, SETTINGS.seed)
+    halves = pd.DataFrame(items).groupby(["register", "half"]).size().unstack()
+    assert (halves == 2).all(axis=None)
+
+
+def test_a_run_from_start_to_end(finished: Path) -> None:
+    result = load_result(finished)
+    table = result.to_dataframe()
+    report = table[table["prompts"] == "report"]
+    assert set(report["family"]) == {
+        *("no patch", "true next token", "controls", "repetition penalty"),
+        *("temperature", "true next token, temperature", "top-p", "min-p"),
+    }
+    assert (report["n"] == 6).all()
+    assert report["loss"].notna().all()
+    assert (report["source"].isin(CONTROLS)).sum() == len(CONTROLS)
+    # All strengths of the chosen layer and mode make the frontier of the true token.
+    assert (report["family"] == "true next token").sum() == len(SETTINGS.strengths)
+    (greedy,) = table[(table["condition"] == "no patch, greedy") & (table["prompts"] == "all")]["n"]
+    assert greedy == 12
+    survival = result.tables["survival"]
+    assert survival["estimate"].between(0, 1).all()
+    assert (survival[survival["token"] == 0]["estimate"] <= 1).all()
+    grid = result.tables["grid"]
+    assert grid.groupby("measure").size().unique().tolist() == [4]
+    samples = result.tables["samples"]
+    assert samples["prompt_number"].nunique() == SETTINGS.shown
+    assert samples["condition"].nunique() == 5  # none, true, control; none and true at 0.7
+    assert set(result.tables["escape"]["source"]) == {"none", "true", *CONTROLS}
+    figures = result.figures()
+    assert {finding.figure for finding in result.verdicts} <= set(figures)
+    assert len(figures["frontier"].data) == 2 * report["family"].nunique()
+
+
+def test_intervals_of_conditions_take_the_resamples_of_the_settings(finished: Path) -> None:
+    rows = read_tables(finished)
+    conditions = analyse(SETTINGS, rows).tables["conditions"]
+    of_rule = conditions[conditions["condition"] == "no patch, temperature 0.7"]
+    (row,) = of_rule[of_rule["prompts"] == "report"].to_dict("records")
+    samples = rows["samples"].query("source == 'none' and half == 'report'")
+    rep_4 = samples[samples["rule"] == row["rule"]]["rep_4"].fillna(0).to_numpy()
+    expected = mean_interval(rep_4, rng=np.random.default_rng(0), n_resamples=199)
+    assert (row["rep_4_low"], row["rep_4_high"]) == (expected.low, expected.high)
+
+
+def test_rows_give_the_same_analysis_again(finished: Path) -> None:
+    kept_rows = read_tables(finished)
+    rows = {name: table.sample(frac=1, random_state=0) for name, table in kept_rows.items()}
+    # Resamples are drawn by the place of a prompt among the others of its condition.
+    rows["samples"] = kept_rows["samples"].sort_values(["source", "rule"], kind="stable")
+    again = analyse(SETTINGS, rows)
+    kept = load_result(finished)
+    assert_frame_equal(again.tables["conditions"], kept.to_dataframe())
+    for found, expected in zip(again.verdicts, kept.verdicts, strict=True):
+        assert found.verdict.outcome == expected.verdict.outcome
+        # Sums in another order round otherwise.
+        assert_allclose(found.verdict.interval.low, expected.verdict.interval.low, atol=1e-9)
+
+
+def test_all_prompts_sampled_again_give_the_verdicts_again(finished: Path) -> None:
+    result = load_result(finished)
+    again = loops_again(roomy_bridge(), SETTINGS, result.tables)
+    assert list(again.items()) == [
+        (found.question, found.verdict.interval) for found in result.verdicts[:2]
+    ]
+    fewer = loops_again(roomy_bridge(), replace(SETTINGS, prompts=6), result.tables)
+    assert {interval.n for interval in fewer.values()} == {3}
+
+
+def with_loops(rows: dict[str, pd.DataFrame], looping: list[str]) -> dict[str, pd.DataFrame]:
+    """The rows, but greedy samples end in a loop under these sources and no others."""
+    samples = rows["samples"].copy()
+    looped = samples["source"].isin(looping)
+    samples["looped"] = looped
+    for column, value in (("onset", 3), ("period", 5), ("loop_length", 20)):
+        samples[column] = np.where(looped, value, -1)
+    samples["rep_4"] = np.where(looped, 0.8, 0.1)
+    return {**rows, "samples": samples}
+
+
+@pytest.mark.parametrize(
+    ("looping", "expected"),
+    [
+        (["none", *CONTROLS], ["helps", "helps"]),
+        (["none", "true"], ["hurts", "hurts"]),
+        # Twelve prompts that do not differ: rep-4 varies nowhere, a share might.
+        (["none", "true", *CONTROLS], ["undecided", "no effect"]),
+    ],
+)
+def test_planted_effects_are_found_and_planted_nulls_are_not(
+    finished: Path, looping: list[str], expected: list[str]
+) -> None:
+    found = analyse(SETTINGS, with_loops(read_tables(finished), looping))
+    assert [finding.verdict.outcome for finding in found.verdicts[:2]] == expected
+
+
+def test_a_cell_that_breaks_the_model_is_not_chosen(finished: Path) -> None:
+    rows = read_tables(finished)
+    search, loss = rows["search"].copy(), rows["loss"].copy()
+    strong = (search["strength"] == 0.5) & (search["layer"] == 1)
+    search["looped"] = ~strong  # it alone leaves no loops
+    ruined = (loss["source"] == "true") & (loss["strength"] == 0.5) & (loss["layer"] == 1)
+    fine = ~ruined & (loss["measure"] == "loss")
+    loss.loc[fine, "total"] = 2.0 * loss.loc[fine, "count"]
+    for per_token, chosen in ((2.05, (1, 0.5)), (2.5, None)):
+        loss.loc[ruined & (loss["measure"] == "loss"), "total"] = per_token * loss["count"]
+        cell = loops_cell({**rows, "search": search, "loss": loss}, SETTINGS)
+        assert ((cell.layer, cell.strength) == (1, 0.5)) == (chosen is not None)
+
+
+def test_presets_fit_any_depth() -> None:
+    for n_layers in (2, 3, 30):
+        for name in ("quick", "full"):
+            layers = LoopsSettings.preset(name, n_layers).layers
+            assert layers
+            assert all(0 <= layer < n_layers for layer in layers)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": ()}, "at least one layer"),
+        ({"strengths": ()}, "at least one layer, strength"),
+        ({"prompts": 1}, "prompts must be at least 2, got 1"),
+        ({"passages": 1}, "passages must be at least 2"),
+        ({"documents": 1}, "documents must be at least 2"),
+        ({"rounds": 1}, "rounds must be at least 2"),
+        ({"search_prompts": 0}, "search_prompts must be at least 1"),
+        ({"shown": 0}, "shown must be at least 1"),
+        ({"penalties": (1.0,)}, "the same, greedy"),
+        ({"penalties": (1.2, 1.2)}, "the same, repetition penalty 1.2"),
+        ({"top_p": (1.0,), "temperatures": (1.0,)}, "the same, temperature 1"),
+        ({"temperatures": (0.7, 0.7)}, "the same, temperature 0.7"),
+    ],
+)
+def test_settings_that_cannot_be_run_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **change)

@@ -1,0 +1,81 @@
+"""The quality report against means taken by hand."""
+
+import numpy as np
+import pytest
+
+from lens_interventions.fitting.affine_fit import fit_affine_lens
+from lens_interventions.fitting.lens_quality import lens_quality
+from lens_interventions.lens.logit_lens import logit_lens
+from tests.fitting.test_affine_fit import random_texts
+from tests.support.tiny import shared_bridge
+
+
+@pytest.fixture(scope="module")
+def judged():
+    bridge = shared_bridge("llama")
+    lens = fit_affine_lens(bridge, random_texts(60), progress=False)
+    texts = random_texts(8, length=12, seed=5)
+    return bridge, lens, texts, lens_quality(bridge, lens, texts, progress=False)
+
+
+def test_rows_are_means_over_the_texts_without_their_first_tokens(judged):
+    bridge, lens, texts, quality = judged
+    frame = quality.to_dataframe()
+    points = quality.raw.points
+    frame = {
+        key: rows.set_index("point").loc[list(points)]
+        for key, rows in frame.groupby(["statistic", "lens"])
+    }
+    read = {
+        "raw": [logit_lens(bridge, text) for text in texts],
+        "fitted": [logit_lens(bridge, text, lens=lens) for text in texts],
+    }
+    for name, trajectories in read.items():
+        kl = np.stack([each.kl_final[:, 0, 1:].numpy() for each in trajectories])
+        loss = np.stack([each.next_log_prob[:, 0, 1:-1].numpy() for each in trajectories])
+        agree = np.stack([
+            (each.top_ids[:, 0, 1:, 0] == each.top_ids[-1:, 0, 1:, 0]).numpy()
+            for each in trajectories
+        ])  # fmt: skip
+        for statistic, values in (
+            ("kl_final", kl),
+            ("next_log_prob", loss),
+            ("agrees_final", agree),
+        ):
+            found = frame[statistic, name]["mean"]
+            np.testing.assert_allclose(found, values.mean((0, 2)), atol=1e-9)
+    difference = frame["kl_final", "difference"]["mean"]
+    expected = frame["kl_final", "fitted"]["mean"] - frame["kl_final", "raw"]["mean"]
+    np.testing.assert_allclose(difference, expected, atol=1e-9)
+    last = frame["kl_final", "difference"].loc["final_post"]
+    assert last[["mean", "low", "high"]].tolist() == [0, 0, 0]
+
+
+def test_the_summary_is_the_mean_over_points(judged):
+    quality = judged[-1]
+    means = quality.to_dataframe().groupby(["statistic", "lens"])["mean"].mean()
+    for statistic, lenses in quality.summary().items():
+        for lens, interval in lenses.items():
+            assert interval.estimate == pytest.approx(means[statistic, lens])
+            assert interval.low <= interval.estimate <= interval.high
+    assert quality.summary()["kl_final"]["difference"].high < 0
+
+
+def test_the_note_and_the_figure_come_along(judged):
+    lens, quality = judged[1], judged[-1]
+    assert quality.note == lens.settings
+    names = {trace.name for trace in quality.plot().data if trace.name}
+    assert any("raw" in name for name in names)
+    assert any("fitted" in name for name in names)
+
+
+def test_texts_with_nothing_but_a_first_token_are_left_out(judged):
+    bridge, lens, texts, quality = judged
+    more = lens_quality(bridge, lens, [[5], *texts], progress=False)
+    np.testing.assert_array_equal(more.fitted.totals, quality.fitted.totals)
+
+
+def test_one_text_is_not_read_letter_by_letter(judged):
+    bridge, lens = judged[:2]
+    with pytest.raises(TypeError, match="put it in a list"):
+        lens_quality(bridge, lens, "the quick brown fox", progress=False)

@@ -1,0 +1,358 @@
+"""Generation with a cache: the same tokens and logits as computing everything anew each time."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+import lens_interventions as li
+from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
+from tests.support.clean import left_as_found
+from tests.support.exact import float64_softmax, tolerance
+from tests.support.reference_generation import generate_naively
+from tests.support.tiny import D_VOCAB, LENS_ARCHITECTURES, WINDOW, shared_bridge
+
+# One text is longer than the sliding windows, one is a single token.
+PROMPTS = [[5, 17, 4, 44, 17, 60, 9, 9, 31, 8], [33], [70, 70, 12, 99]]
+assert len(PROMPTS[0]) > WINDOW
+
+PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+
+
+def assert_naive(bridge, out, patch, *, row=0, tol=1e-9, text_seed=0):
+    """Row `row` of `out` holds the naive tokens and log-probabilities."""
+    prompt = out.prompts[row][out.prompts[row] >= 0].tolist()
+    n_new = int(out.lengths[row])
+    tokens, logits = generate_naively(bridge, prompt, patch, n_new, text_seed=text_seed)
+    assert out.tokens[row, :n_new].tolist() == tokens
+    expected = logits.log_softmax(-1).gather(-1, torch.tensor(tokens)[:, None])[:, 0]
+    torch.testing.assert_close(
+        out.log_probs[row, :n_new], expected, rtol=0, atol=tol, check_dtype=False
+    )
+
+
+def assert_equal(left, right, tol=1e-9):
+    assert torch.equal(left.tokens, right.tokens)
+    assert torch.equal(left.lengths, right.lengths)
+    torch.testing.assert_close(left.log_probs, right.log_probs, rtol=0, atol=tol, equal_nan=True)
+
+
+# --- the cache changes nothing ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", [*LENS_ARCHITECTURES, "gpt_neo", "mpt"])
+def test_cached_is_naive_on_every_architecture(arch):
+    bridge = shared_bridge(arch)
+    patches = [None, PATCH, li.NextTokenPatch(layer=(0, 2), strength=0.3, mode="add", window=2)]
+    with float64_softmax(), left_as_found(bridge):
+        out = li.generate(bridge, PROMPTS[:2], patches, max_new_tokens=7, stop_at_eos=False)
+        for row, patch in enumerate(patches):
+            for prompt in range(2):
+                assert_naive(bridge, out, patch, row=2 * row + prompt, tol=tolerance(arch))
+
+
+@pytest.mark.parametrize("mode", ["interpolate", "add", "correct"])
+@pytest.mark.parametrize("source", ["true", "random", "shuffled", "current", "guess", "direction"])
+@pytest.mark.parametrize("bridge", ["gemma2", "gpt2"], indirect=True)
+def test_every_mode_and_source(bridge, mode, source):
+    patch = li.NextTokenPatch(
+        layer=2, strength=0.4, mode=mode, source=source, scale="norm", embedding="W_U", seed=7
+    )
+    with float64_softmax():
+        out = li.generate(
+            bridge,
+            PROMPTS[:1],
+            patch,
+            max_new_tokens=5,
+            stop_at_eos=False,
+            text_seeds=torch.tensor([11]),
+        )
+        assert_naive(bridge, out, patch, text_seed=11)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"positions": "generated"},
+        {"positions": (0, 3, 12)},
+        {"window": 1},
+        {"window": 4},
+        {"window": 40},
+        {"gate": 4.0},
+        {"positions": "generated", "window": 2, "layer": (0, 1, 2)},
+        {"strength": 0.0},
+        {"strength": 1.0, "layer": 0},
+        {"layer": (1, 2), "scale": "norm"},
+    ],
+    ids=str,
+)
+def test_every_restriction(options):
+    bridge = shared_bridge("gemma3_text")
+    patch = replace(PATCH, **options)
+    with float64_softmax():
+        out = li.generate(bridge, PROMPTS[::2], patch, max_new_tokens=8, stop_at_eos=False)
+        for row in range(2):
+            assert_naive(bridge, out, patch, row=row)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 4, 100])
+@pytest.mark.parametrize("window", [None, 3])
+def test_prompts_in_chunks(chunk_size, window):
+    bridge = shared_bridge("cohere2")
+    patches = [replace(PATCH, window=window), None]
+    options = {"max_new_tokens": 5, "stop_at_eos": False}
+    with float64_softmax():
+        whole = li.generate(bridge, PROMPTS, patches, **options)
+        assert_equal(whole, li.generate(bridge, PROMPTS, patches, chunk_size=chunk_size, **options))
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+@pytest.mark.parametrize("window", [None, 2])
+def test_resumed_is_uninterrupted(do_sample, window):
+    bridge = shared_bridge("llama")
+    patch = replace(PATCH, positions="generated", window=window)
+    options = {"do_sample": do_sample, "seed": 3, "stop_at_eos": False}
+    with float64_softmax():
+        whole = li.generate(bridge, PROMPTS, patch, max_new_tokens=9, **options)
+        begun = li.generate(bridge, PROMPTS, patch, max_new_tokens=4, **options)
+        resumed = li.generate(
+            bridge,
+            begun.whole.tokens,
+            patch,
+            attention_mask=begun.whole.mask,
+            prompt_length=begun.prompt_lengths,
+            max_new_tokens=5,
+            **options,
+        )
+    assert torch.equal(torch.cat([begun.tokens, resumed.tokens], dim=1), whole.tokens)
+    torch.testing.assert_close(resumed.log_probs, whole.log_probs[:, 4:], rtol=0, atol=1e-9)
+    assert torch.equal(resumed.whole.tokens, whole.whole.tokens)
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_a_prompt_gets_what_it_gets_alone(do_sample):
+    bridge = shared_bridge("mistral")
+    processors = [
+        TemperatureLogitsWarper(0.8),
+        RepetitionPenaltyLogitsProcessor(1.5),
+        NoRepeatNGramLogitsProcessor(2),
+        TopPLogitsWarper(0.9),
+    ]
+    options = {
+        "max_new_tokens": 9,
+        "do_sample": do_sample,
+        "logits_processor": LogitsProcessorList(processors),
+        # Rows end at different steps, and the longest prompt before any other.
+        "stopping_criteria": StoppingCriteriaList([MaxLengthCriteria(11)]),
+    }
+    with float64_softmax():
+        together = li.generate(bridge, PROMPTS, PATCH, seed=[5, 6, 7], **options)
+        assert len(set(together.lengths.tolist())) == 3
+        for row, prompt in enumerate(PROMPTS):
+            alone = li.generate(bridge, [prompt], PATCH, seed=5 + row, **options)
+            n_new = int(alone.lengths)
+            assert together.tokens[row, :n_new].tolist() == alone.tokens[0].tolist()
+            assert (together.tokens[row, n_new:] == -1).all()
+            assert together.log_probs[row, n_new:].isnan().all()
+            torch.testing.assert_close(
+                together.log_probs[row, :n_new], alone.log_probs[0], rtol=0, atol=1e-9
+            )
+
+
+def test_padding_on_either_side_of_an_id_tensor():
+    bridge = shared_bridge("gpt2")
+    lengths = [len(prompt) for prompt in PROMPTS]
+    for left in (True, False):
+        tokens = torch.full((3, 12), 50)
+        mask = torch.zeros(3, 12, dtype=torch.long)
+        for row, prompt in enumerate(PROMPTS):
+            where = slice(12 - lengths[row], 12) if left else slice(lengths[row])
+            tokens[row, where] = torch.tensor(prompt)
+            mask[row, where] = 1
+        out = li.generate(bridge, tokens, PATCH, attention_mask=mask, max_new_tokens=4)
+        assert_equal(out, li.generate(bridge, PROMPTS, PATCH, max_new_tokens=4))
+        assert out.prompt_lengths.tolist() == lengths
+
+
+def test_several_patches_are_as_one_by_one():
+    bridge = shared_bridge("gemma2")
+    patches = [
+        None,
+        li.NextTokenPatch(layer=2, strength=0.5, window=3),
+        li.NextTokenPatch(layer=(1, 2), strength=0.2, mode="add"),
+        li.NextTokenPatch(layer=1, strength=0.5, source="random"),
+    ]
+    options = {"max_new_tokens": 6, "do_sample": True, "seed": 2}
+    with float64_softmax():
+        together = li.generate(bridge, PROMPTS, patches, **options)
+        for index, patch in enumerate(patches):
+            alone = li.generate(bridge, PROMPTS, patch, **options)
+            compared = together.of_patch(index)
+            assert compared.patches == (patch,)
+            assert compared.texts == alone.texts
+            assert compared.prompt_index.tolist() == [0, 1, 2]
+            width = alone.tokens.shape[1]
+            assert torch.equal(compared.tokens[:, :width], alone.tokens)
+            assert (compared.tokens[:, width:] == -1).all()
+            torch.testing.assert_close(
+                compared.log_probs[:, :width], alone.log_probs, rtol=0, atol=1e-9, equal_nan=True
+            )
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_any_patch_on_any_prompts(data):
+    bridge = shared_bridge(data.draw(st.sampled_from(["gpt2", "gemma3_text", "qwen3"])))
+    layers = st.sets(st.integers(0, 2), min_size=1).map(tuple)
+    patch = li.NextTokenPatch(
+        layer=data.draw(st.integers(0, 2) | layers),
+        strength=data.draw(st.floats(-1, 1)),
+        mode=data.draw(st.sampled_from(["interpolate", "add", "correct"])),
+        scale=data.draw(st.sampled_from(["raw", "norm"])),
+        embedding=data.draw(st.sampled_from(["W_E", "W_U"])),
+        positions=data.draw(st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 9))),
+        window=data.draw(st.none() | st.integers(1, 9)),
+        gate=data.draw(st.none() | st.floats(0, 8)),
+        source=data.draw(st.sampled_from(["true", "random", "shuffled", "current"])),
+        seed=data.draw(st.integers(0, 9)),
+    )
+    ids = st.lists(st.integers(4, D_VOCAB - 1), min_size=1, max_size=8)
+    prompts = data.draw(st.lists(ids, min_size=1, max_size=3))
+    chunk_size = data.draw(st.none() | st.integers(1, 9))
+    with float64_softmax():
+        out = li.generate(
+            bridge, prompts, patch, max_new_tokens=4, chunk_size=chunk_size, stop_at_eos=False
+        )
+        row = data.draw(st.integers(0, len(prompts) - 1))
+        assert_naive(bridge, out, patch, row=row)
+
+
+# --- in other words --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bridge", ["gpt2", "gemma3_text", "mistral"], indirect=True)
+@pytest.mark.parametrize("window", [None, 3])
+def test_generation_is_teacher_forcing_of_its_own_text(bridge, window):
+    patches = [
+        None,
+        li.NextTokenPatch(layer=1, strength=0.5, window=window),
+        li.NextTokenPatch(layer=2, strength=0.5, source="random", positions="generated"),
+    ]
+    with float64_softmax():
+        out = li.generate(bridge, PROMPTS, patches, max_new_tokens=6, stop_at_eos=False)
+        for index, patch in enumerate(patches):
+            mine = out.of_patch(index)
+            log_probs = teacher_forced_log_probs(
+                bridge,
+                mine.whole.tokens,
+                patch,
+                attention_mask=mine.whole.mask,
+                prompt_length=mine.prompt_lengths,
+            )
+            for row, start in enumerate(mine.prompt_lengths.tolist()):
+                torch.testing.assert_close(
+                    log_probs[row, start - 1 : start + 5], mine.log_probs[row], rtol=0, atol=1e-9
+                )
+
+
+def test_trajectory_is_the_lens_at_each_step():
+    bridge = shared_bridge("llama")
+    with float64_softmax():
+        out = li.generate(
+            bridge,
+            PROMPTS,
+            [PATCH, None],
+            max_new_tokens=5,
+            stopping_criteria=[MaxLengthCriteria(13)],
+            stop_at_eos=False,
+            trajectory={"top_k": 3, "watch": [17], "points": [1, 2, "final_post"]},
+        )
+        assert out.trajectory.points == ("1_pre", "2_pre", "final_post")
+        assert torch.equal(out.trajectory.mask, out.tokens >= 0)
+        assert torch.equal(out.trajectory.next_tokens, out.tokens)
+        torch.testing.assert_close(
+            out.trajectory.next_log_prob[-1], out.log_probs, rtol=0, atol=1e-9, equal_nan=True
+        )
+        trajectory = out.of_patch(0).trajectory
+        whole = out.of_patch(0).whole.tokens
+        for row, start in enumerate(out.prompt_lengths[:3].tolist()):
+            for new in range(int(out.lengths[row])):
+                known = whole[row : row + 1, : start + new]
+                with bridge.hooks(fwd_hooks=PATCH.fwd_hooks(bridge, known)):
+                    read = li.logit_lens(
+                        bridge, known, positions=-1, watch=[17], points=[1, 2, "final_post"]
+                    )
+                assert trajectory.tokens[row, new] == known[0, -1]
+                assert trajectory.positions[row, new] == known.shape[1] - 1
+                for name in ("entropy", "kl_final", "kl_input", "final_rank", "watched_log_prob"):
+                    torch.testing.assert_close(
+                        trajectory.statistic(name)[:, row, new],
+                        read.statistic(name)[:, 0, 0],
+                        rtol=0,
+                        # KLs of tens of nats are differences of float64 sums of hundreds.
+                        atol=1e-8,
+                    )
+
+
+def test_strength_zero_changes_nothing():
+    bridge = shared_bridge("phi3")
+    out = li.generate(bridge, PROMPTS, [None, replace(PATCH, strength=0.0)], max_new_tokens=6)
+    # The second goes through the blocks in two rows, where softmax rounds in float32.
+    assert_equal(
+        replace(out.of_patch(0), patches=()), replace(out.of_patch(1), patches=()), tol=1e-5
+    )
+
+
+# --- what comes back -------------------------------------------------------------------------
+
+
+def test_texts_and_frame():
+    bridge = shared_bridge("llama")
+    prompts = ["the people say", "plasma"]
+    out = li.generate(bridge, prompts, [None, PATCH], max_new_tokens=6)
+    for row in range(4):
+        ids = out.tokens[row][out.tokens[row] >= 0]
+        assert out.texts[row] == bridge.tokenizer.decode(ids, skip_special_tokens=True)
+        expected = bridge.to_tokens(prompts[row % 2])[0].tolist()
+        length = int(out.prompt_lengths[row])
+        assert out.prompts[row, :length].tolist() == expected
+        whole = out.whole.tokens[row][out.whole.mask[row]].tolist()
+        assert whole == expected + ids.tolist()
+    assert out.patch_index.tolist() == [0, 0, 1, 1]
+    frame = out.to_dataframe()
+    assert len(frame) == int(out.lengths.sum())
+    assert list(frame[frame.patch == str(PATCH)].prompt.unique()) == [0, 1]
+    without = li.generate(bridge, prompts, max_new_tokens=1, prepend_bos=False)
+    assert (without.prompt_lengths == out.prompt_lengths[:2] - 1).all()
+
+
+def test_callback_gets_every_token():
+    bridge = shared_bridge("llama")
+    steps = []
+    out = li.generate(
+        bridge,
+        PROMPTS,
+        PATCH,
+        max_new_tokens=6,
+        stopping_criteria=[MaxLengthCriteria(14)],
+        stop_at_eos=False,
+        callback=steps.append,
+    )
+    tokens = torch.full_like(out.tokens, -1)
+    for number, step in enumerate(steps):
+        assert step.step == number
+        tokens[step.rows, number] = step.tokens
+        assert torch.equal(step.log_probs, out.log_probs[step.rows, number])
+    assert torch.equal(tokens, out.tokens)
+    assert len(steps[-1].rows) < len(steps[0].rows)

@@ -1,0 +1,264 @@
+"""Teacher forcing with a patch: every kind of patch, batch and length.
+
+That it equals the step-by-step loop on every architecture is in `test_equivalence`.
+"""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lens_interventions.intervention.modes import MODES
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.sources import SOURCES
+from lens_interventions.intervention.teacher_forcing.log_probs import (
+    teacher_forced_log_probs,
+    teacher_forced_logits,
+)
+from tests.support.clean import left_as_found
+from tests.support.exact import close
+from tests.support.reference_intervention import patched_logits
+from tests.support.tiny import D_VOCAB, N_CTX, random_tokens, shared_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+# Grouped queries, sliding windows, soft caps, scaled embeddings, learned positions, no biases.
+SOME = ["gpt2", "llama", "gemma2"]
+PATCH = NextTokenPatch(layer=1, strength=0.5, scale="norm")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bridge", SOME, indirect=True)
+def test_every_combination(bridge):
+    tokens = random_tokens(6)
+    patches = [
+        NextTokenPatch(
+            layer=layer,
+            strength=0.7,
+            mode=mode,
+            source=source,
+            scale=scale,
+            embedding=embedding,
+            gate=gate,
+            window=window,
+        )
+        for (mode, source), (layer, scale, embedding), (gate, window) in zip(
+            itertools.cycle(itertools.product(MODES, SOURCES)),
+            itertools.cycle(itertools.product((1, (0, 2)), ("raw", "norm"), ("W_E", "W_U"))),
+            # 36 in all; the cycles of 18, 8 and 4 meet every pair of kinds.
+            itertools.islice(itertools.cycle(itertools.product((None, 2.5), (None, 2))), 36),
+            strict=False,
+        )
+    ]
+    logits = teacher_forced_logits(bridge, tokens, patches)
+    for patch, row in zip(patches, logits[:, 0], strict=True):
+        close(row, patched_logits(bridge, tokens, patch))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bridge", SOME, indirect=True)
+@pytest.mark.parametrize("window", [None, 3])
+def test_texts_longer_than_a_chunk(bridge, window, monkeypatch):
+    monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 5)
+    tokens, patch = random_tokens(18), dataclasses.replace(PATCH, window=window)
+    close(teacher_forced_logits(bridge, tokens, patch)[0], patched_logits(bridge, tokens, patch))
+
+
+@torch.no_grad()
+def test_log_probs_are_those_of_the_logits(llama):
+    tokens = random_tokens(3, 11)
+    patches = [PATCH, None, dataclasses.replace(PATCH, layer=2)]
+    logits = teacher_forced_logits(llama, tokens, patches)
+    log_probs = teacher_forced_log_probs(llama, tokens, patches)
+    expected = logits[:, :, :-1].log_softmax(-1)
+    expected = expected.gather(-1, tokens[:, 1:].expand(3, -1, -1)[..., None])[..., 0]
+    assert log_probs.shape == (3, 3, 10)
+    close(log_probs, expected)
+
+
+@torch.no_grad()
+def test_several_patches_are_what_each_is_alone(llama):
+    tokens = random_tokens(2, 8)
+    patches = [
+        NextTokenPatch(layer=2, strength=0.3),
+        None,
+        NextTokenPatch(layer=0, strength=0.4, mode="add"),
+        NextTokenPatch(layer=2, strength=0.9, window=2),
+        NextTokenPatch(layer=(2, 1), strength=0.6, gate=3.0),
+        NextTokenPatch(layer=2, strength=0.8, source="random"),
+    ]
+    together = teacher_forced_log_probs(llama, tokens, patches)
+    for patch, row in zip(patches, together, strict=True):
+        close(row, teacher_forced_log_probs(llama, tokens, patch))
+    close(teacher_forced_logits(llama, tokens, None), llama(tokens))
+    with pytest.raises(ValueError, match="list of patches is empty"):
+        teacher_forced_logits(llama, tokens, [])
+
+
+class TestInput:
+    @torch.no_grad()
+    @pytest.mark.parametrize("bridge", SOME, indirect=True)
+    def test_padding_on_either_side(self, bridge):
+        patch = dataclasses.replace(PATCH, source="shuffled")
+        texts = [random_tokens(n) for n in (9, 4, 1)]
+        expected = [patched_logits(bridge, text, patch) for text in texts]
+        for left in (True, False):
+            tokens, mask = torch.zeros(3, 9, dtype=torch.long), torch.zeros(3, 9, dtype=torch.long)
+            places = [slice(9 - len(t), 9) if left else slice(0, len(t)) for t in texts]
+            for row, (text, place) in enumerate(zip(texts, places, strict=True)):
+                tokens[row, place], mask[row, place] = text, 1
+            logits = teacher_forced_logits(bridge, tokens, patch, attention_mask=mask)
+            log_probs = teacher_forced_log_probs(bridge, tokens, patch, attention_mask=mask)
+            for row, place in enumerate(places):
+                close(logits[row, place], expected[row])
+                chosen = expected[row][:-1].log_softmax(-1).gather(-1, texts[row][1:, None])
+                close(log_probs[row, place.start : place.stop - 1], chosen[:, 0])
+            assert torch.equal(logits.isnan().all(-1), mask == 0)
+            assert torch.equal(log_probs.isnan(), (mask[:, 1:] * mask[:, :-1]) == 0)
+
+    @torch.no_grad()
+    def test_texts(self, llama):
+        texts = ["the time they say", "other times"]
+        together = teacher_forced_log_probs(llama, texts, PATCH)
+        for text, row in zip(texts, together, strict=True):
+            alone = teacher_forced_log_probs(llama, llama.to_tokens(text), PATCH)
+            close(row[: alone.shape[1]], alone[0])
+        bare = teacher_forced_log_probs(llama, texts[0], PATCH, prepend_bos=False)
+        assert bare.shape[1] == together.shape[1] - 1
+
+    @torch.no_grad()
+    def test_one_token(self, llama):
+        tokens = random_tokens(1, 1)
+        close(teacher_forced_logits(llama, tokens, PATCH), llama(tokens))
+        assert teacher_forced_log_probs(llama, tokens, PATCH).shape == (1, 0)
+
+
+class TestLongTexts:
+    @torch.no_grad()
+    @pytest.mark.parametrize("overlap", [0, 3, None])
+    def test_windows(self, llama, overlap):
+        tokens, size = random_tokens(2, 55), 20
+        shared = size // 2 if overlap is None else overlap
+        found = teacher_forced_logits(llama, tokens, PATCH, max_length=size, overlap=overlap)
+        for position in (0, size - 1, size, 54):
+            # The first window that has the position: windows start every size - shared tokens.
+            window = max(0, -(-(position + 1 - size) // (size - shared)))
+            start = window * (size - shared)
+            text = tokens[:, start : start + size]
+            expected = teacher_forced_logits(llama, text, PATCH)[:, position - start]
+            close(found[:, position], expected)
+        log_probs = teacher_forced_log_probs(llama, tokens, PATCH, max_length=size, overlap=overlap)
+        expected = found[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+        close(log_probs, expected)
+
+    @torch.no_grad()
+    def test_the_context_is_the_window_by_default(self, llama):
+        tokens = random_tokens(1, N_CTX + 30)
+        log_probs = teacher_forced_log_probs(llama, tokens, PATCH)
+        assert log_probs.shape == (1, N_CTX + 29)
+        within = teacher_forced_log_probs(llama, tokens[:, :N_CTX], PATCH)
+        close(log_probs[:, : N_CTX - 1], within)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_padding_is_not_counted(self, llama, side):
+        tokens, padding = random_tokens(2, 12), torch.zeros(2, N_CTX).long()
+        parts = [padding, tokens] if side == "left" else [tokens, padding]
+        patch = dataclasses.replace(PATCH, positions=[1, 4])
+        mask = torch.cat([part > 0 for part in parts], dim=1)
+        found = teacher_forced_log_probs(
+            llama, torch.cat(parts, dim=1), patch, attention_mask=mask.int()
+        )
+        assert found.shape == (2, N_CTX + 11)
+        expected = teacher_forced_log_probs(llama, tokens, patch)
+        close(found[~found.isnan()].view(2, 11), expected)
+
+    @torch.no_grad()
+    def test_windows_draw_for_themselves(self, llama):
+        tokens = random_tokens(1, 10).repeat(1, 2)
+        patch = dataclasses.replace(PATCH, source="random")
+        logits = teacher_forced_logits(llama, tokens, patch, max_length=10, overlap=0)[0]
+        assert torch.equal(logits[0], logits[10])
+        assert (logits[1:10] != logits[11:]).any()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"max_length": N_CTX + 1}, f"model's context {N_CTX}, got {N_CTX + 1}"),
+            ({"max_length": 10, "overlap": 10}, "overlap must be from 0 to 9"),
+            ({"max_length": 10, "prompt_length": 3}, "count from a text's first token"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, llama, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            teacher_forced_logits(llama, random_tokens(1, 20), PATCH, **arguments)
+
+
+PATCHES = st.fixed_dictionaries(
+    {
+        "layer": st.integers(0, 2) | st.lists(st.integers(0, 2), min_size=1, unique=True),
+        "strength": st.floats(-1, 2),
+        "mode": st.sampled_from(list(MODES)),
+        "scale": st.sampled_from(["raw", "norm"]),
+        "embedding": st.sampled_from(["W_E", "W_U"]),
+        "positions": st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 12)),
+        "window": st.none() | st.integers(1, 12),
+        "gate": st.none() | st.floats(0, 8),
+        "source": st.sampled_from(list(SOURCES)),
+        "seed": st.integers(0, 2**40),
+    }
+)
+
+
+@torch.no_grad()
+@settings(max_examples=25)
+@given(
+    architecture=st.sampled_from(SOME),
+    patches=st.lists(PATCHES | st.none(), min_size=1, max_size=3),
+    lengths=st.lists(st.integers(1, 10), min_size=1, max_size=3),
+    left=st.booleans(),
+    prompt_length=st.integers(0, 5),
+    seed=st.integers(0, 1000),
+)
+def test_any_patch_on_any_batch(architecture, patches, lengths, left, prompt_length, seed):
+    bridge, generator = shared_bridge(architecture), torch.Generator().manual_seed(seed)
+    patches = [None if fields is None else NextTokenPatch(**fields) for fields in patches]
+    width = max(lengths)
+    tokens = torch.randint(4, D_VOCAB, (len(lengths), width), generator=generator)
+    column, length = torch.arange(width), torch.tensor(lengths)[:, None]
+    mask = column >= width - length if left else column < length
+    seeds = torch.arange(len(lengths)) + seed
+    logits = teacher_forced_logits(
+        bridge,
+        tokens,
+        patches,
+        attention_mask=mask,
+        prompt_length=prompt_length,
+        text_seeds=seeds,
+    )
+    for patch, of_patch in zip(patches, logits, strict=True):
+        for row in range(len(lengths)):
+            text = tokens[row, mask[row]]
+            expected = (
+                bridge(text[None])[0]
+                if patch is None
+                else patched_logits(
+                    bridge, text, patch, prompt_length=prompt_length, text_seed=int(seeds[row])
+                )
+            )
+            close(of_patch[row, mask[row]], expected, 1e-8)
+
+
+@torch.no_grad()
+def test_the_default_model(default_bridge):
+    tokens = default_bridge.to_tokens("People say plasma, they mean a state of matter")[0]
+    patch = NextTokenPatch(layer=(20, 26), strength=0.3, scale="norm", gate=1.0)
+    with left_as_found(default_bridge):
+        logits = teacher_forced_logits(default_bridge, tokens, patch)[0]
+    expected = patched_logits(default_bridge, tokens, patch)
+    # Float32 over 30 layers: 1e-4, where the patch moves logits by ten.
+    close(logits, expected, 2e-3)
+    assert (logits - default_bridge(tokens)[0]).abs().max() > 1

@@ -1,0 +1,133 @@
+"""The effect map against one run with a plain hook for every cell."""
+
+import json
+
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.drawing.labels import visible
+from lens_interventions.intervention.patch import NextTokenPatch
+from tests.support.clean import left_as_found
+from tests.support.exact import tolerance
+from tests.support.tiny import random_tokens, shared_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+PATCH = NextTokenPatch(layer=0, strength=0.6, scale="norm")
+
+
+def metric(logits):
+    """Reads every position, each with a weight of its own, and is not linear."""
+    weight = torch.linspace(-1, 2, logits.shape[1], dtype=logits.dtype)
+    return (logits.log_softmax(-1)[..., :7].mean((0, 2)) * weight).sum()
+
+
+def cell(bridge, tokens, layer, position, strength=PATCH.strength):
+    """The effect at one place, from a hook on that place alone."""
+    clean = bridge(tokens)
+
+    def patch(resid, hook):
+        resid = resid.clone()
+        r, e = resid[:, position], bridge.W_E[tokens[:, position + 1]]
+        s = r.norm(dim=-1, keepdim=True) / e.norm(dim=-1, keepdim=True)
+        resid[:, position] = (1 - strength) * r + strength * s * e
+        return resid
+
+    hooks = [(f"blocks.{layer}.hook_resid_pre", patch)]
+    logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks)
+    # The patched position itself predicts before it can know.
+    logits[:, : position + 1] = clean[:, : position + 1]
+    return float(metric(logits) - metric(clean))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 25, 512])
+@pytest.mark.parametrize("bridge", ["gpt2", "llama", "gemma2", "falcon"], indirect=True)
+def test_every_cell_is_a_run_with_one_hook(bridge, rows, monkeypatch):
+    monkeypatch.setattr("lens_interventions.intervention.effect_map.BLOCK_ROWS", rows)
+    tokens = random_tokens(2, 9)
+    found = li.effect_map(bridge, tokens, metric, patch=PATCH)
+    assert found.effect.shape == (3, 8)
+    assert abs(found.baseline - float(metric(bridge(tokens)))) < 1e-9
+    for layer in range(3):
+        for position in range(8):
+            expected = cell(bridge, tokens, layer, position)
+            assert abs(found.effect[layer, position] - expected) < 1e-9
+    assert found.effect.abs().min() > 1e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["gpt_neo", "mpt"])
+def test_models_that_take_no_mask_of_ones_own(architecture):
+    tokens = random_tokens(1, 9)
+    with left_as_found(shared_bridge(architecture)) as bridge:
+        found = li.effect_map(bridge, tokens, metric, patch=PATCH, layers=[2, 1], positions=[6, 2])
+        assert (found.layers, found.positions) == ((1, 2), (2, 6))
+        for row, layer in enumerate(found.layers):
+            for column, position in enumerate(found.positions):
+                expected = cell(bridge, tokens, layer, position)
+                assert abs(found.effect[row, column] - expected) < tolerance(architecture)
+
+
+@torch.no_grad()
+def test_positions_up_to_the_patched_one_are_untouched(llama):
+    tokens = random_tokens(1, 6)
+    seen = []
+
+    def first_three(logits):
+        seen.append(logits[:, :3].clone())
+        return logits[0, 0, 0]
+
+    found = li.effect_map(llama, tokens, first_three, patch=PATCH, positions=[2, 4])
+    assert found.effect.abs().max() == 0
+    assert all(torch.equal(logits, seen[0]) for logits in seen)
+
+
+def test_what_a_map_says(llama):
+    text = "the time they say"
+    found = li.effect_map(llama, text, lambda logits: logits[0, -1, 5], patch=PATCH)
+    strings = llama.to_str_tokens(text)
+    assert found.tokens == tuple(strings[:-1])
+    assert found.next_tokens == tuple(strings[1:])
+    frame = found.to_dataframe()
+    assert list(frame) == ["layer", "pos", "token", "next_token", "effect"]
+    assert len(frame) == found.effect.numel()
+    last = frame.iloc[-1]
+    assert (last.layer, last.pos) == (2, len(strings) - 2)
+    assert last.effect == float(found.effect[-1, -1])
+    figure = json.loads(found.plot().to_json())
+    # As many columns as positions, though tokens repeat.
+    assert figure["layout"]["xaxis"]["ticktext"] == [visible(text) for text in strings[1:]]
+    assert figure["data"][0]["x"] == list(range(len(strings) - 1))
+    # A page may change the theme of a figure by its template alone.
+    dark = found.plot(theme="dark")
+    assert found.plot().update_layout(template=dark.layout.template) == dark
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": [3]}, r"layers must be some of 0\.\.2, got \(3,\)"),
+        ({"positions": [5]}, r"positions must be some of 0\.\.4, .* needs a next token"),
+        ({"positions": []}, "positions must be some of"),
+        ({"metric": lambda logits: logits[0, -1]}, r"returned shape \(112,\)"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(llama, arguments, message):
+    tokens = random_tokens(1, 6)
+    with pytest.raises(ValueError, match=message):
+        li.effect_map(llama, tokens, **{"metric": metric, "patch": PATCH} | arguments)
+
+
+def test_texts_of_different_length_are_refused(llama):
+    with pytest.raises(ValueError, match="texts of one length"):
+        li.effect_map(llama, ["the time", "the other time"], metric, patch=PATCH)
+
+
+def test_a_failing_metric_leaves_the_bridge_as_it_was(llama):
+    def fails(_logits):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        li.effect_map(llama, random_tokens(1, 6), fails, patch=PATCH)

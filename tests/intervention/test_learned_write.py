@@ -1,0 +1,262 @@
+"""A learned write as a patch: its formula, every way of running it, what it refuses, its file."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.intervention.learned_write import LearnedWrite
+from lens_interventions.intervention.sources import constant
+from lens_interventions.lens.affine import fingerprint
+from tests.support.clean import left_as_found
+from tests.support.exact import tolerance
+from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+D_MODEL, RANK = 32, 5
+
+
+def random_write(bridge, *, layers=(1,), full=False, bias=True, gate=False, **fields):
+    """A write of some size in every tensor."""
+
+    def draw(*shape):
+        return 0.5 * torch.randn(len(layers), *shape).double()
+
+    return LearnedWrite(
+        **{
+            "layers": layers,
+            "down": None if full else draw(D_MODEL, RANK),
+            "up": draw(D_MODEL if full else RANK, D_MODEL),
+            "bias": draw(D_MODEL) if bias else None,
+            "gate_weight": draw(D_MODEL) if gate else None,
+            "gate_bias": draw() if gate else None,
+            "trained_with": "true",
+            "source": "true",
+            "embedding": "W_E",
+            "scale": "raw",
+            "first_position": 1,
+            "fingerprint": fingerprint(bridge),
+            "settings": {"model": "some model"},
+            **fields,
+        }
+    )
+
+
+class TestFormula:
+    @torch.no_grad()
+    @pytest.mark.parametrize("full", [False, True])
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize("gate", [False, True])
+    @pytest.mark.parametrize("scale", ["raw", "norm"])
+    def test_rows_are_what_the_formula_says(self, full, bias, gate, scale):
+        bridge = shared_bridge("llama")
+        write = random_write(
+            bridge, layers=(0, 2), full=full, bias=bias, gate=gate, scale=scale, first_position=2
+        )
+        tokens = random_tokens(1, 6)
+        patch = write.patch(strength=0.7)
+        assert patch.layers == (0, 2)
+        residuals = {}
+
+        def before(resid, hook):
+            residuals[hook.layer(), "before"] = resid.clone()
+
+        def after(resid, hook):
+            residuals[hook.layer(), "after"] = resid.clone()
+
+        places = [f"blocks.{layer}.hook_resid_pre" for layer in (0, 2)]
+        bridge.run_with_hooks(
+            tokens,
+            fwd_hooks=[
+                *((place, before) for place in places),
+                *patch.fwd_hooks(bridge, tokens),
+                *((place, after) for place in places),
+            ],
+        )
+        for index, layer in enumerate((0, 2)):
+            for i in range(6):
+                r = residuals[layer, "before"][0, i]
+                expected = r
+                if 2 <= i < 5:
+                    e = bridge.W_E[tokens[0, i + 1]]
+                    if scale == "norm":
+                        e = e * r.norm() / e.norm()
+                    written = (
+                        e @ write.up[index] if full else e @ write.down[index] @ write.up[index]
+                    )
+                    if bias:
+                        written = written + write.bias[index]
+                    if gate:
+                        unit = r / r.square().mean().sqrt()
+                        level = unit @ write.gate_weight[index] + write.gate_bias[index]
+                        written = written / (1 + (-level).exp())
+                    expected = r + 0.7 * written
+                torch.testing.assert_close(
+                    residuals[layer, "after"][0, i], expected, rtol=0, atol=1e-9
+                )
+
+    @torch.no_grad()
+    def test_without_a_map_the_bias_is_all(self):
+        bridge = shared_bridge("llama")
+        write = random_write(bridge, trained_with="constant", source="constant")
+        without = dataclasses.replace(write, down=None, up=None)
+        tokens = random_tokens(2, 7)
+        both = li.teacher_forced_logits(bridge, tokens, [write.patch(), without.patch()])
+        torch.testing.assert_close(both[0], both[1], rtol=0, atol=1e-12)
+        none = li.teacher_forced_logits(bridge, tokens, None)
+        assert (both[1, :, 2:] - none[:, 2:]).abs().max() > 0.1
+
+    def test_half_precision_models_read_it_in_float32(self):
+        bridge = tiny_bridge("llama", dtype=torch.bfloat16)
+        write = random_write(bridge, gate=True)
+        logits = li.teacher_forced_logits(bridge, [5, 6, 7, 8], write.patch())
+        assert logits.dtype == torch.bfloat16
+        assert logits.isfinite().all()
+
+    def test_it_compares_and_hashes_as_a_mode_should(self):
+        write = random_write(shared_bridge("llama"))
+        patch = write.patch()
+        assert patch == dataclasses.replace(patch)
+        assert hash(patch) == hash(write.patch())
+        assert patch != random_write(shared_bridge("llama")).patch()
+        assert not patch.reads_lens
+
+
+class TestEveryWayOfRunning:
+    """With the positions before the predicting one patched, however the text is run."""
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("arch", ["gpt2", "llama", "gemma2", "gptj"])
+    @pytest.mark.parametrize("layers", [(1,), (0, 2)])
+    def test_teacher_forced_is_the_loop_of_hooks(self, arch, layers):
+        with left_as_found(shared_bridge(arch)) as bridge:
+            patch = random_write(bridge, layers=layers, gate=True).patch()
+            tokens = random_tokens(2, 9)
+            logits = li.teacher_forced_logits(bridge, tokens, patch)
+            for stop in range(1, 10):
+                prefix = tokens[:, :stop]
+                hooks = patch.fwd_hooks(bridge, prefix)
+                alone = bridge.run_with_hooks(prefix, fwd_hooks=hooks)[:, -1]
+                torch.testing.assert_close(logits[:, stop - 1], alone, rtol=0, atol=tolerance(arch))
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("arch", ["gpt2", "llama", "gemma2"])
+    def test_cached_generation_is_teacher_forcing(self, arch):
+        with left_as_found(shared_bridge(arch)) as bridge:
+            patch = random_write(bridge, layers=(0, 2), gate=True).patch(window=4)
+            prompts = [[5, 6, 7], [9, 8]]
+            new = li.generate(bridge, prompts, patch, max_new_tokens=6, stop_at_eos=False)
+            for row, prompt in enumerate(prompts):
+                whole = [*prompt, *new.tokens[row].tolist()]
+                log_probs = li.teacher_forced_log_probs(bridge, whole, patch)[0]
+                torch.testing.assert_close(
+                    new.log_probs[row], log_probs[len(prompt) - 1 :], rtol=0, atol=1e-9
+                )
+
+    def test_an_effect_map_at_its_layer(self):
+        bridge = shared_bridge("llama")
+        patch, tokens = random_write(bridge).patch(), [5, 6, 7, 8, 9]
+
+        def metric(logits):
+            return logits[0, -1, 3]
+
+        found = li.effect_map(bridge, tokens, metric, patch=patch, layers=[1])
+        # The first position stays as it is, up to the rounding of another batch.
+        assert found.effect[0, 0] == pytest.approx(0, abs=1e-12)
+        for position in (1, 2, 3):
+            alone = dataclasses.replace(patch, positions=[position])
+            logits = li.teacher_forced_logits(bridge, tokens, alone)
+            expected = float(metric(logits)) - found.baseline
+            assert float(found.effect[0, position]) == pytest.approx(expected, abs=1e-9)
+        with pytest.raises(ValueError, match=r"trained for layers \[1\], the patch has \[0\]"):
+            li.effect_map(bridge, tokens, metric, patch=patch)
+
+
+class TestRefusals:
+    def test_another_source(self):
+        bridge = shared_bridge("llama")
+        write = random_write(bridge, trained_with="current", source="current")
+        assert write.patch().source == "current"
+        for use in (
+            lambda patch: li.teacher_forced_log_probs(bridge, [5, 6, 7], patch),
+            lambda patch: li.generate(bridge, [5, 6], patch, max_new_tokens=1),
+            lambda patch: patch.fwd_hooks(bridge, [5, 6, 7]),
+        ):
+            with pytest.raises(ValueError, match=r"trained with the source 'current' .* 'true'"):
+                use(li.NextTokenPatch(layer=1, strength=1.0, mode=write))
+            with pytest.raises(ValueError, match=r"write\.for_source\('guess'\)"):
+                use(dataclasses.replace(write.patch(), source="guess"))
+            use(write.patch())
+
+    @torch.no_grad()
+    def test_another_source_when_asked_for(self):
+        bridge, tokens = shared_bridge("llama"), random_tokens(1, 8)
+        write = random_write(bridge)
+        other = write.for_source("current")
+        assert (other.trained_with, other.source) == ("true", "current")
+        found = li.teacher_forced_log_probs(bridge, tokens, other.patch())
+        trained_so = dataclasses.replace(write, trained_with="current", source="current")
+        expected = li.teacher_forced_log_probs(bridge, tokens, trained_so.patch())
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+        with pytest.raises(ValueError, match="for 'current', the patch has 'true'"):
+            dataclasses.replace(other.patch(), source="true").bind(bridge)
+        with pytest.raises(ValueError, match=r"one of true, random, .*got 'next'"):
+            write.for_source("next")
+
+    def test_a_source_given_as_its_function_is_known(self):
+        bridge = shared_bridge("llama")
+        write = random_write(bridge, trained_with="constant", source="constant")
+        assert write.patch().source is constant
+        write.patch().bind(bridge)
+        with pytest.raises(ValueError, match="has 'constant'"):
+            random_write(bridge).patch(source=constant).bind(bridge)
+        with pytest.raises(ValueError, match="lambda"):
+            random_write(bridge).patch(source=lambda site: site.next_tokens).bind(bridge)
+
+    def test_other_weights(self):
+        patch = random_write(shared_bridge("llama")).patch()
+        with pytest.raises(ValueError, match="trained on some model with weights"):
+            patch.bind(tiny_bridge("llama", seed=1))
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"embedding": "W_U"}, "reads embedding='W_E'"),
+            ({"scale": "norm"}, "scale='raw'"),
+            ({"layer": 2}, r"layers \[1\], the patch has \[2\]"),
+            ({"layer": (1, 2)}, r"layers \[1\], the patch has \[2\]"),
+        ],
+    )
+    def test_another_patch_than_it_was_trained_as(self, fields, message):
+        bridge = shared_bridge("llama")
+        with pytest.raises(ValueError, match=message):
+            random_write(bridge).patch(**fields).bind(bridge)
+
+
+class TestFile:
+    @pytest.mark.parametrize("kind", [{}, {"full": True, "bias": False}, {"gate": True}])
+    def test_round_trip(self, tmp_path, kind):
+        bridge = shared_bridge("llama")
+        write = random_write(bridge, layers=(0, 2), **kind).for_source("random")
+        write.save(tmp_path / "write.safetensors")
+        loaded = LearnedWrite.load(tmp_path / "write.safetensors")
+        for field in dataclasses.fields(LearnedWrite):
+            kept, value = getattr(loaded, field.name), getattr(write, field.name)
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(kept, value.float(), rtol=0, atol=0)
+            else:
+                assert kept == value, field.name
+        loaded.patch().bind(bridge)
+
+    def test_other_files(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no write at"):
+            LearnedWrite.load(tmp_path / "none")
+        (tmp_path / "text").write_text("x")
+        with pytest.raises(ValueError, match="is not a saved write"):
+            LearnedWrite.load(tmp_path / "text")
+        lens = li.AffineLens(torch.zeros(1, 2, 2), torch.zeros(1, 2), "0", {})
+        lens.save(tmp_path / "lens")
+        with pytest.raises(ValueError, match="but not of a saved write"):
+            LearnedWrite.load(tmp_path / "lens")

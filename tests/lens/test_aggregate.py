@@ -1,0 +1,57 @@
+"""A lens over many texts: sums and means of what each text gives alone."""
+
+import numpy as np
+import pytest
+
+from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.logit_lens import logit_lens
+from tests.support.clean import left_as_found
+from tests.support.tiny import shared_bridge
+
+BRIDGE = shared_bridge("llama")
+TEXTS = ["the quick brown fox", "people say plasma", "they mean blood, the people say", "No."]
+
+
+def test_means_are_over_all_positions_of_all_texts():
+    frames = [logit_lens(BRIDGE, text).to_dataframe() for text in TEXTS]
+    aggregate = lens_over(BRIDGE, (text for text in TEXTS), progress=False)
+    for i, label in enumerate(aggregate.points):
+        rows = [frame[frame.point == label] for frame in frames]
+        for name in ("kl_final", "entropy", "agrees_final", "agrees_input"):
+            pooled = np.concatenate([row[name] for row in rows])
+            np.testing.assert_allclose(aggregate.means(name)[i], pooled.mean(), atol=1e-9)
+        # The last position of each text has no next token.
+        pooled = np.concatenate([row.next_log_prob[:-1] for row in rows])
+        np.testing.assert_allclose(aggregate.means("next_log_prob")[i], pooled.mean(), atol=1e-9)
+        pooled = np.concatenate([np.log10(1 + row.input_rank) for row in rows])
+        np.testing.assert_allclose(aggregate.means("log10_input_rank")[i], pooled.mean(), atol=1e-9)
+
+
+def test_intervals_resample_texts():
+    aggregate = lens_over(BRIDGE, TEXTS, progress=False)
+    frame = aggregate.to_dataframe()
+    assert (frame.n == len(TEXTS)).all()
+    final = frame[(frame.point == "final_post") & (frame.statistic == "agrees_final")]
+    assert (final[["mean", "low", "high"]] == 1).all(axis=None)
+    entropies = frame[(frame.point == "2_pre") & (frame.statistic == "entropy")].iloc[0]
+    assert entropies.low < entropies["mean"] < entropies.high
+
+
+def test_texts_are_cut_where_asked():
+    cut = lens_over(BRIDGE, ["the quick brown fox jumps over"], max_tokens=4, progress=False)
+    tokens = BRIDGE.to_tokens("the quick brown fox jumps over")[:, :4]
+    expected = logit_lens(BRIDGE, tokens).kl_input.mean((1, 2))
+    np.testing.assert_allclose(cut.means("kl_input"), expected, atol=1e-9)
+    assert cut.counts[0].tolist() == [4]
+
+
+def test_bad_texts_are_named_by_number():
+    with left_as_found(BRIDGE):
+        with pytest.raises(ValueError, match="text 1: the text is empty"):
+            lens_over(BRIDGE, ["fox", ""], progress=False)
+        with pytest.raises(ValueError, match="no texts to read"):
+            lens_over(BRIDGE, [], progress=False)
+        with pytest.raises(TypeError, match="got one text"):  # not a text for each character
+            lens_over(BRIDGE, "fox", progress=False)
+    with pytest.raises(ValueError, match="'loss' was not aggregated"):
+        lens_over(BRIDGE, ["fox"], progress=False).means("loss")

@@ -1,0 +1,95 @@
+"""What the lens refuses, and how it names what is wrong."""
+
+import pytest
+import torch
+
+from lens_interventions.lens.logit_lens import logit_lens
+from tests.support.clean import left_as_found
+from tests.support.tiny import shared_bridge, tiny_bridge
+
+TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
+
+
+def test_a_lens_that_gives_no_numbers_is_named():
+    def broken(residual, layer):
+        return residual * (torch.nan if layer == 1 else 1)
+
+    with pytest.raises(ValueError, match="what the lens makes of finite residuals at 1_pre"):
+        logit_lens(shared_bridge("llama"), TOKENS, lens=broken)
+
+
+def test_one_point_is_asked_for_in_a_list():
+    with pytest.raises(TypeError, match=r"for one point: \['1_pre'\]"):
+        logit_lens(shared_bridge("llama"), TOKENS, points="1_pre")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"positions": 12}, "do not exist in prompt 0 of 12 tokens"),
+        ({"positions": (5, 5)}, "leave nothing of prompt 0"),
+        ({"points": [9]}, "residual point 9 does not exist"),
+        ({"compare_with": "7_pre"}, "unknown residual point '7_pre'"),
+        ({"divergences": ("js",)}, "must be a list with 'kl'"),
+        ({"top_k": 0}, "top_k must be between 1 and"),
+        ({"chunk_size": 0}, "chunk_size must be at least 1"),
+        ({"next_token": [3, 4, 5]}, "names 3 tokens for 2 texts"),
+        ({"watch": "quick brown"}, "not one token"),
+        ({"tokens": TOKENS}, "goes with an ActivationCache"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    bridge = shared_bridge("llama")
+    with left_as_found(bridge), pytest.raises(ValueError, match=message):
+        logit_lens(bridge, TOKENS, **options)
+
+
+def test_activations_that_are_not_finite_are_located():
+    bridge = shared_bridge("llama")
+
+    def poison(tensor, hook):
+        tensor = tensor.clone()
+        tensor[1, 4] = torch.nan
+        return tensor
+
+    with (
+        left_as_found(bridge),
+        bridge.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", poison)]),
+        pytest.raises(ValueError, match="first at 2_pre, prompt 1, position 4"),
+    ):
+        logit_lens(bridge, TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("names_filter", "tokens", "message"),
+    [
+        (lambda name: "mlp.hook_out" in name, TOKENS, r"no residual stream at \['1_pre'"),
+        (lambda name: "resid" in name, None, "pass them as tokens="),
+        (lambda name: "resid" in name, TOKENS[:, :5], "does not fit tokens"),
+    ],
+)
+def test_caches_that_do_not_fit_are_named(names_filter, tokens, message):
+    bridge = shared_bridge("llama")
+    _, cache = bridge.run_with_cache(TOKENS, names_filter=names_filter)
+    with pytest.raises(ValueError, match=message):
+        logit_lens(bridge, cache, tokens=tokens)
+
+
+@pytest.mark.parametrize("arch", ["t5", "mamba"])
+def test_models_without_a_lens_are_refused(arch):
+    bridge = tiny_bridge(arch)
+    with left_as_found(bridge), pytest.raises(NotImplementedError):
+        logit_lens(bridge, TOKENS)
+
+
+def test_a_readout_that_is_not_the_models_is_refused():
+    bridge = tiny_bridge("opt", word_embed_proj_dim=16)  # projects out of the residual stream
+    with pytest.raises(ValueError, match="project_out"):
+        logit_lens(bridge, TOKENS)
+
+
+def test_training_mode_is_refused():
+    bridge = tiny_bridge("llama")
+    bridge.train()
+    with pytest.raises(ValueError, match="eval"):
+        logit_lens(bridge, TOKENS)

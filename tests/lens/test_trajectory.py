@@ -1,0 +1,112 @@
+"""The result of a lens: cutting, tabulating, keeping."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.lens.trajectory import Trajectory, statistic_names
+from tests.support.tiny import shared_bridge
+
+TEXTS = ["the quick brown fox jumps", "people say"]
+
+
+@pytest.fixture(scope="module")
+def trajectory():
+    return logit_lens(
+        shared_bridge("llama"), TEXTS, watch=[" say", 7], divergences=("kl", "js"), compare_with=1
+    )
+
+
+def test_saving_keeps_everything(trajectory, tmp_path):
+    path = tmp_path / "trajectory.safetensors"
+    trajectory.save(path)
+    loaded = Trajectory.load(path)
+    for name, value in trajectory.tensors().items():
+        assert torch.equal(loaded.tensors()[name].nan_to_num(-7), value.nan_to_num(-7)), name
+    for name in ("points", "vocab", "watched", "compare_with", "settings"):
+        assert getattr(loaded, name) == getattr(trajectory, name)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    with pytest.raises(FileNotFoundError, match="no trajectory at"):
+        Trajectory.load(path)
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="not of a saved trajectory"):
+        Trajectory.load(path)
+    path.write_text("not tensors")
+    with pytest.raises(ValueError, match="is not a saved trajectory"):
+        Trajectory.load(path)
+
+
+def test_a_range_of_positions(trajectory):
+    part = trajectory[2:4]
+    assert torch.equal(part.tokens, trajectory.tokens[:, 2:4])
+    assert torch.equal(part.top_ids, trajectory.top_ids[:, :, 2:4])
+    assert torch.equal(part.watched_rank, trajectory.watched_rank[:, :, 2:4])
+    assert torch.equal(trajectory[-1].tokens, trajectory.tokens[:, -1:])
+    assert torch.equal(trajectory[-1].top_ids, trajectory.top_ids[:, :, -1:])
+    with pytest.raises(IndexError, match="position 99 is out of range"):
+        trajectory[99]
+
+
+def test_one_prompt_of_the_batch(trajectory):
+    alone = trajectory.prompt(1)
+    length = int(trajectory.mask[1].sum())
+    assert alone.tokens.tolist() == [trajectory.tokens[1, :length].tolist()]
+    assert alone.mask.all()
+    assert torch.equal(alone.kl_input, trajectory.kl_input[:, 1:, :length])
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_file_system(trajectory, tmp_path):
+    with pytest.raises(OSError, match="cannot be written"):
+        trajectory.save(tmp_path)
+
+
+def test_the_dataframe_has_a_row_for_every_cell(trajectory):
+    frame = trajectory.to_dataframe()
+    assert len(frame) == len(trajectory.points) * int(trajectory.mask.sum())
+    row = frame[(frame.point == "2_pre") & (frame.batch == 0) & (frame.pos == 3)].iloc[0]
+    point = trajectory.points.index("2_pre")
+    assert row.token == trajectory.vocab[trajectory.tokens[0, 3].item()]
+    assert row.next_token_id == trajectory.tokens[0, 4]
+    assert row.top_token == trajectory.vocab[trajectory.top_ids[point, 0, 3, 0].item()]
+    for name in ("kl_final", "kl_compare", "js_input", "next_rank", "entropy"):
+        assert row[name] == trajectory.statistic(name)[point, 0, 3]
+    assert row["watched_rank[ say]"] == trajectory.watched_rank[point, 0, 3, 0]
+
+
+def test_any_index_takes_a_column(trajectory):
+    for index in (np.int64(3), torch.tensor(3), trajectory.entropy[0, 0].argmax() * 0 + 3):
+        assert torch.equal(trajectory[index].tokens, trajectory.tokens[:, 3:4])
+
+
+def test_watched_tokens_that_read_the_same_keep_columns_of_their_own():
+    bridge = shared_bridge("llama")
+    watching = logit_lens(bridge, [4, 5, 6], watch=[7, 8, 9])
+    alike = replace(watching, vocab=watching.vocab | {7: "\ufffd", 8: "\ufffd"})
+    frame = alike.to_dataframe()
+    for i, name in enumerate(["\ufffd 7", "\ufffd 8", watching.vocab[9]]):
+        expected = watching.watched_rank[..., i].flatten().numpy()
+        assert (frame[f"watched_rank[{name}]"] == expected).all()
+
+
+def test_agreements_follow_the_ranks(trajectory):
+    top = trajectory.top_ids[..., 0]
+    assert torch.equal(trajectory.agrees_next, (top == trajectory.next_tokens) & (top >= 0))
+    assert torch.equal(trajectory.agrees_input, (top == trajectory.tokens) & (top >= 0))
+    assert trajectory.agrees_final[-1][trajectory.mask].all()
+    assert not trajectory.agrees_final[:, ~trajectory.mask].any()
+
+
+def test_statistics_by_name(trajectory):
+    assert {"top_ids", "final_rank", "kl_input", "js_compare"} <= set(statistic_names())
+    assert "tokens" not in statistic_names()
+    with pytest.raises(ValueError, match="unknown statistic 'kl'"):
+        trajectory.statistic("kl")
+    with pytest.raises(ValueError, match="ask for it with"):
+        trajectory.statistic("kl_final_reverse")

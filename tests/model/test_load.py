@@ -1,0 +1,207 @@
+"""load_model by path and by name: offline, refusing code, on devices that are there."""
+
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import huggingface_hub.constants as hub
+import pytest
+import torch
+import transformers.dynamic_module_utils
+
+from lens_interventions import load_model
+from lens_interventions.model import load as models
+from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
+
+TOKENS = torch.arange(4, 12)[None]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A tiny llama as `save_pretrained` leaves it."""
+    tiny_model("llama").save_pretrained(tmp_path / "llama")
+    tiny_tokenizer().save_pretrained(tmp_path / "llama")
+    return tmp_path / "llama"
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """As on a machine that is online, but where any connection fails the test."""
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("as_path", [True, False])
+def test_local_directory_without_network(directory, as_path):
+    bridge = load_model(directory if as_path else str(directory), dtype=torch.float64, device="cpu")
+    assert not bridge.training
+    torch.testing.assert_close(bridge(TOKENS), tiny_bridge("llama")(TOKENS), rtol=0, atol=0)
+    assert bridge.to_str_tokens("plasma") == ["<s>", "plasma"]
+    assert not hub.HF_HUB_OFFLINE
+
+
+def test_a_directory_has_one_name_whatever_its_path(directory, monkeypatch):
+    monkeypatch.chdir(directory)
+    for path in (directory, ".", directory / ".." / directory.name, f"{directory}/"):
+        assert load_model(path, device="cpu").cfg.model_name == "llama"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dtype(directory, dtype):
+    bridge = load_model(directory, dtype=dtype)
+    assert bridge(TOKENS).dtype == bridge.cfg.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_dtype_that_is_not_floating(directory, dtype):
+    with pytest.raises(ValueError, match=r"torch\.bfloat16"):
+        load_model(directory, dtype=dtype)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "toaster"])
+def test_device_that_is_not_there(directory, device):
+    with pytest.raises(ValueError, match=rf"'{device}' is not available: here are cpu"):
+        load_model(directory, device=device)
+
+
+@pytest.mark.parametrize(
+    "name", ["./nowhere", "/no/such/place", "a/b/c", "~no-such-user/model", ""]
+)
+def test_path_without_a_model(name):
+    with pytest.raises(FileNotFoundError, match=r"nor a hub name|no config\.json"):
+        load_model(name)
+
+
+def test_directory_without_a_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        load_model(tmp_path)
+
+
+def test_hub_name_while_offline():
+    with pytest.raises(ConnectionError, match="'owner/model' is no directory here") as caught:
+        load_model("owner/model")
+    assert "\n" not in str(caught.value)
+    assert hub.HF_HUB_OFFLINE
+
+
+def test_unreachable_hub_and_a_cached_model(directory, tmp_path):
+    """The port is closed: the cached model loads all the same, the other fails in seconds."""
+    snapshot = tmp_path / "home" / "hub" / "models--owner--cached" / "snapshots" / ("0" * 40)
+    snapshot.parent.mkdir(parents=True)
+    directory.rename(snapshot)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    script = textwrap.dedent(
+        """
+        import time
+        import pytest
+        from lens_interventions import load_model
+        print(load_model("owner/cached", device="cpu").cfg.n_layers)
+        start = time.monotonic()
+        with pytest.raises(ConnectionError, match="127.0.0.1"):
+            load_model("owner/other")
+        print(time.monotonic() - start)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    n_layers, seconds = done.stdout.split()
+    assert n_layers == "3"
+    assert float(seconds) < 5
+
+
+def test_hub_that_never_answers(monkeypatch):
+    """As where packets are dropped: a listener that accepts and stays silent."""
+    monkeypatch.setattr(models, "HUB_PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+        start = time.monotonic()
+        with pytest.raises(ConnectionError, match="cannot be reached"):
+            load_model("owner/model")
+        assert time.monotonic() - start < 5
+
+
+def test_address_lookup_that_never_ends(monkeypatch):
+    monkeypatch.setattr(models, "HUB_PATIENCE", 0.3)
+
+    def look_up(*_args, **_kwargs):
+        time.sleep(5)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    start = time.monotonic()
+    assert not models._hub_answers()
+    assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_any_answer_counts(monkeypatch, status):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        assert models._hub_answers()
+
+
+@pytest.fixture
+def directory_with_code(tmp_path, monkeypatch):
+    """A model whose config is code; running it leaves a file `ran` beside it."""
+    directory = tmp_path / "with_code"
+    directory.mkdir()
+    (directory / "config.json").write_text(
+        json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.Own"}})
+    )
+    (directory / "configuration_own.py").write_text(
+        textwrap.dedent(
+            f"""
+            from pathlib import Path
+            from transformers import PretrainedConfig
+
+            Path({str(directory / "ran")!r}).touch()
+
+            class Own(PretrainedConfig):
+                model_type = "own"
+            """
+        )
+    )
+    monkeypatch.setattr(
+        transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules")
+    )
+    return directory
+
+
+def test_code_does_not_run_by_default(directory_with_code):
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        load_model(directory_with_code)
+    assert not (directory_with_code / "ran").exists()
+
+
+def test_code_runs_when_trusted(directory_with_code):
+    with pytest.raises(ValueError, match="own"):  # no TransformerLens adapter for it
+        load_model(directory_with_code, trust_remote_code=True)
+    assert (directory_with_code / "ran").exists()

@@ -1,0 +1,81 @@
+"""Texts and ids as padded batches."""
+
+import pytest
+import torch
+
+from lens_interventions.model.tokens import token_batch, token_ids
+from tests.support.tiny import D_VOCAB, N_CTX, shared_bridge
+
+BRIDGE = shared_bridge("llama")
+
+
+def test_texts_are_padded_on_the_right_and_keep_their_own_tokens():
+    texts = ["the quick brown fox", "people say"]
+    batch = token_batch(BRIDGE, texts)
+    for row, text in enumerate(texts):
+        alone = BRIDGE.to_tokens(text)[0]
+        assert batch.tokens[row, batch.mask[row]].tolist() == alone.tolist()
+        assert batch.mask[row].tolist() == [True] * len(alone) + [False] * (
+            batch.tokens.shape[1] - len(alone)
+        )
+    assert batch.lengths.tolist() == batch.mask.sum(-1).tolist()
+    assert batch.padded
+    assert not batch.left_padded
+
+
+def test_the_bos_is_the_callers_choice():
+    with_bos, without = (
+        token_batch(BRIDGE, "the fox", prepend_bos=choice).tokens[0].tolist()
+        for choice in (True, False)
+    )
+    assert with_bos == [BRIDGE.tokenizer.bos_token_id, *without]
+
+
+def test_positions_count_from_the_first_real_token():
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]])
+    batch = token_batch(BRIDGE, torch.full((3, 4), 5), attention_mask=mask)
+    assert batch.positions.tolist() == [[0, 0, 0, 1], [0, 1, 2, 3], [0, 1, 0, 0]]
+    assert batch.left_padded
+
+
+@pytest.mark.parametrize(
+    "ids", [[4, 5, 6], [[4, 5, 6]], torch.tensor([4, 5, 6]), torch.tensor([[4, 5, 6]])]
+)
+def test_ids_in_any_form(ids):
+    assert token_batch(BRIDGE, ids).tokens.tolist() == [[4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("argument", "options", "error", "message"),
+    [
+        ("", {}, ValueError, "the text is empty"),
+        (["fox", ""], {}, ValueError, "the text is empty"),
+        ([], {}, TypeError, "non-empty list of texts"),
+        (torch.zeros(0, 3, dtype=torch.long), {}, ValueError, "no tokens to read"),
+        (torch.zeros(1, 3), {}, TypeError, "integer token ids of shape"),
+        (torch.tensor([[D_VOCAB]]), {}, ValueError, "another model's tokenizer"),
+        ([4] * (N_CTX + 1), {}, ValueError, f"do not fit the model's context of {N_CTX}"),
+        ("the fox " * N_CTX, {}, ValueError, "do not fit the model's context"),
+        (torch.ones(1, 3).long(), {"attention_mask": torch.ones(1, 2)}, ValueError, "has shape"),
+        (
+            torch.ones(1, 3).long(),
+            {"attention_mask": torch.tensor([[1, 0, 1]])},
+            ValueError,
+            "has a gap",
+        ),
+        (torch.ones(1, 3).long(), {"attention_mask": torch.zeros(1, 3)}, ValueError, "without any"),
+        ("fox", {"attention_mask": torch.ones(1, 3)}, ValueError, "goes with a tensor"),
+    ],
+)
+def test_bad_input_is_named(argument, options, error, message):
+    with pytest.raises(error, match=message):
+        token_batch(BRIDGE, argument, **options)
+
+
+def test_single_tokens_by_name_and_id():
+    (say,) = BRIDGE.tokenizer(" say", add_special_tokens=False)["input_ids"]
+    assert token_ids(BRIDGE, [" say", 7]) == [say, 7]
+    with pytest.raises(ValueError, match=r"not one token of this model but \d"):
+        token_ids(BRIDGE, "quixotic")
+    with pytest.raises(ValueError, match="token id 4000 is not in"):
+        token_ids(BRIDGE, 4000)

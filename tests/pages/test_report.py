@@ -1,0 +1,203 @@
+"""The report: verdicts in words, samples with loops marked, a page that opens by itself."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lens_interventions.cli.report import report as report_command
+from lens_interventions.experiments import Finding, Result
+from lens_interventions.experiments.engine.run_directory import write_json
+from lens_interventions.measures.intervals import Interval
+from lens_interventions.measures.verdicts import verdict
+from lens_interventions.pages.report import report
+from tests.support.browser import browse
+
+INTERVALS = {
+    "helps": Interval(-0.30, -0.42, -0.18, 0.95, "BCa", 36),
+    "hurts": Interval(0.20, 0.11, 0.31, 0.95, "BCa", 36),
+    "no effect": Interval(0.01, -0.03, 0.04, 0.95, "percentile", 36),
+    "undecided": Interval(-0.05, -0.21, 0.12, 0.95, "Bonett-Price", 36),
+}
+NOTHING = Interval(0.5, float("nan"), float("nan"), 0.95, "none", 1)
+
+SAMPLES = pd.DataFrame(
+    {
+        "condition": ["no patch, greedy", "true next token, greedy"],
+        "prompt": ["Once <upon> a time", "Once <upon> a time"],
+        "before": [" there was", " there was a goat."],
+        "first_round": [" a king & a queen,", ""],
+        "again": [" a king & a queen, a king & a", ""],
+        "onset": [3, -1],
+    }
+)
+
+
+def save_run(directory: Path, experiment: str, intervals: dict[str, Interval]) -> None:
+    """A finished run on disk, made up."""
+    import plotly.graph_objects as go
+
+    directory.mkdir(parents=True)
+    header = {
+        "format": "lens_interventions.run/1",
+        "experiment": experiment,
+        "settings": {"layers": [3, 5], "patch": {"scale": "norm"}},
+        "model": {
+            "name": "made-up",
+            "n_layers": 3,
+            "d_model": 32,
+            "d_vocab": 112,
+            "dtype": "float64",
+            "device": "cpu",
+        },
+        "versions": {"torch": "9.9"},
+    }
+    write_json(directory / "settings.json", header)
+    findings = tuple(
+        Finding(
+            f"Is it <{name}>?",
+            verdict(interval, smallest_effect=0.1, lower_is_better=True, units="nats"),
+            f"how {name} was found",
+            "curve",
+        )
+        for name, interval in intervals.items()
+    )
+    tables = {
+        "conditions": pd.DataFrame({"condition": ["none", "<true>"], "loss": [3.25, float("nan")]}),
+        "samples": SAMPLES,
+        "long": pd.DataFrame({"row": range(500)}),
+    }
+    title = {"text": "Loss by layer<br><sup>* p &lt; 0.05</sup></script>"}
+    figure = go.Figure(go.Scatter(y=[1, 2], text=["</script>", "b"]), {"title": title})
+    Result(header, tables, findings, lambda _tables: {"curve": figure}).save(directory)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    save_run(tmp_path / "runs" / "copying", "copying", INTERVALS)
+    save_run(tmp_path / "runs" / "loops", "loops", {"helps": NOTHING})
+    return report(tmp_path / "runs", out=tmp_path / "pages" / "report.html")
+
+
+class Visible(HTMLParser):
+    """The text of a page, its tags, and what it asks of the network."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.fetched = "", [], []
+        self.open: list[str] = []
+        self.feed(text)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.open.append(tag)
+        self.fetched += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "data") and value and not value.startswith("#")
+        ]
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.text += data if "mark" in self.open else f" {data}"
+
+
+def visible(page: Path) -> Visible:
+    return Visible(page.read_text(encoding="utf-8"))
+
+
+def test_every_outcome_is_said_with_its_number(page: Path) -> None:
+    text = visible(page).text
+    for said in (
+        "Is it <helps>? helps : −0.3 nats [−0.42, −0.18] (95% BCa, n = 36).",
+        "hurts : +0.2 nats [+0.11, +0.31] (95% BCa, n = 36).",
+        "no effect larger than 0.1 nats : +0.01 nats [−0.03, +0.04] (95% percentile, n = 36).",
+        "undecided: cannot tell no effect from one of 0.1 nats or more : "
+        "−0.05 nats [−0.21, +0.12] (95% Bonett-Price, n = 36).",
+        "+0.5 nats (no interval, n = 1).",
+    ):
+        # Once in the summary, once beside its figure.
+        assert text.count(said) == 2, said
+    assert text.count("how no effect was found") == 1
+    assert text.index("Summary") < text.index("Is it <helps>?") < text.index("Table: conditions")
+
+
+def test_loops_are_marked_in_the_samples(page: Path) -> None:
+    source = page.read_text(encoding="utf-8")
+    assert source.count("<mark> a king &amp; a queen,</mark>") == 2  # one a run
+    assert source.count('<mark class="again"> a king &amp; a queen, a king &amp; a</mark>') == 2
+    assert "1 of 2 end in a loop" in source
+    assert " there was a goat.</div>" in source
+    assert "Once &lt;upon&gt; a time" in source
+
+
+def test_the_page_asks_nothing_of_the_network(page: Path) -> None:
+    found = visible(page)
+    assert found.fetched == []
+    assert not {"link", "iframe", "img"} & set(found.tags)
+    assert page.read_text(encoding="utf-8").count("plotly.js v") == 1  # included once
+
+
+def test_tables_settings_and_versions_are_there(page: Path) -> None:
+    text = visible(page).text
+    assert "Loss by layer * p < 0.05" in text
+    assert "<true>" in text
+    assert "3.25" in text
+    assert "and 420 more rows in its file" in text
+    assert "settings.layers 3, 5" in text
+    assert "settings.patch.scale norm" in text
+    assert "versions.torch 9.9" in text
+
+
+def test_some_experiments_are_enough(tmp_path: Path) -> None:
+    save_run(tmp_path / "a", "preservation", {"helps": INTERVALS["helps"]})
+    text = visible(report([tmp_path / "a"], out=tmp_path / "r.html")).text
+    assert "Preservation" in text
+    assert "Copying" not in text
+
+
+def test_an_unfinished_run_is_named_beside_finished_ones(tmp_path: Path) -> None:
+    save_run(tmp_path / "runs" / "a", "copying", {"helps": INTERVALS["helps"]})
+    save_run(tmp_path / "runs" / "b", "loops", {"helps": INTERVALS["helps"]})
+    (tmp_path / "runs" / "b" / "result.json").unlink()
+    text = visible(report(tmp_path / "runs", out=tmp_path / "r.html")).text
+    assert re.search(r"Not finished: \S+/b is not finished", text)
+    shutil.rmtree(tmp_path / "runs" / "a")
+    with pytest.raises(ValueError, match="no finished run in"):
+        report(tmp_path / "runs", out=tmp_path / "r.html")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        report(tmp_path / "nowhere", out=tmp_path / "r.html")
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    import typer
+
+    app = typer.Typer()
+    app.command()(report_command)
+    save_run(tmp_path / "a", "copying", {"helps": INTERVALS["helps"]})
+    out = tmp_path / "r.html"
+    result = CliRunner().invoke(app, [str(tmp_path), "--out", str(out), "--title", "Q & A"])
+    assert result.exit_code == 0, result.output
+    assert "<title>Q &amp; A</title>" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_page_draws_without_errors(page: Path, width: int) -> None:
+    flags = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--window-size={width},2000"]
+    dom, console = browse(page.as_uri(), page.parent / "profile", *flags)
+    assert console == []
+    assert dom.count('class="plot js-plotly-plot"') == 2
+
+
+def test_verdicts_without_an_interval_are_not_drawn(page: Path) -> None:
+    source = page.read_text(encoding="utf-8")
+    assert source.count('<svg class="strip"') == 2 * len(INTERVALS)

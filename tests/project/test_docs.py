@@ -1,0 +1,168 @@
+"""The pages in docs/: their Python blocks run, their commands exist, every page is in the menu.
+
+Blocks run on a model with the layers of the embedded one, but random weights, 32 dimensions and
+1,000 tokens: what a page does is the same, and takes seconds.
+"""
+
+import hashlib
+import inspect
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedTokenizerFast
+
+import lens_interventions as li
+from lens_interventions.experiments import CopyingSettings
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.engine import model_source
+from lens_interventions.model import load as models
+from tests.support.pages import (
+    ROOT,
+    assert_command_exists,
+    assert_pictures_are_there,
+    blocks,
+    commands,
+)
+from tests.support.tiny import tiny_model
+
+DOCS = ROOT / "docs"
+PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
+N_LAYERS, WIDTH = 30, 32
+
+# Sampling text from random weights may draw any byte, and a pool of threads may outlive a page.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def small_tokenizer():
+    """1,000 tokens of English, among them the words that pages watch."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    corpus = [document.text for document in li.materials.prose()]
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*corpus, " plasma Paris mat" * 100], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        name_or_path="small",
+        add_bos_token=True,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
+    )
+
+
+@pytest.fixture(scope="module")
+def narrow_bridge():
+    tokenizer = small_tokenizer()
+    model = tiny_model(
+        "llama",
+        dtype=torch.float32,
+        num_hidden_layers=N_LAYERS,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=512,
+    )
+    return TransformerBridge.boot_transformers(
+        "narrow", hf_model=model, dtype=torch.float32, device="cpu", tokenizer=tokenizer
+    )
+
+
+@pytest.fixture
+def place(narrow_bridge, tmp_path, monkeypatch):
+    """A directory with the files that pages name, where the narrow model is the only one."""
+    signature = inspect.signature(models.load_model)
+
+    def load_model(*args, **options):
+        signature.bind(*args, **options)
+        return narrow_bridge
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(li, "load_model", load_model)
+    monkeypatch.setattr(model_source, "load_model", load_model)
+    model_source._loaded.cache_clear()
+    monkeypatch.setattr(CopyingSettings, "preset", classmethod(small_copying))
+    templates = [item for item in li.materials.templates() if item.group == "object"]
+    monkeypatch.setattr(li.materials, "templates", lambda: templates)
+    documents = [document.text for document in li.materials.prose()[:6]]
+    lines = (json.dumps({"text": text}) for text in documents)
+    Path("texts.jsonl").write_text("\n".join(lines))
+    write_tuned_lens(Path("tuned-lens-checkpoint"), narrow_bridge)
+    yield tmp_path
+    model_source._loaded.cache_clear()
+
+
+def small_copying(cls, name, n_layers):
+    assert name in ("quick", "full")
+    assert n_layers == N_LAYERS
+    return cls(
+        layers=(24,),
+        strengths=(0.1,),
+        modes=("interpolate",),
+        shortlist=1,
+        induction_sequences=(4, 4),
+        induction_length=4,
+        template_words=(1, 1),
+        texts=("prose",),
+        documents=(2, 2),
+        document_tokens=12,
+        resampling=replace(Resampling(), n_resamples=99),
+    )
+
+
+def write_tuned_lens(folder, bridge):
+    """A checkpoint in the format of tuned-lens."""
+    folder.mkdir()
+    translators = torch.nn.ModuleList([torch.nn.Linear(WIDTH, WIDTH) for _ in range(N_LAYERS)])
+    torch.save(translators.state_dict(), folder / "params.pt")
+    weight = bridge.original_model.get_output_embeddings().weight.detach()
+    printed = np.array_str(weight.float().numpy(), precision=1)
+    config = {
+        "d_model": WIDTH,
+        "num_hidden_layers": N_LAYERS,
+        "unembed_hash": hashlib.sha256(printed.encode()).hexdigest(),
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page], "python")])
+def test_the_python_blocks_run(page, place):
+    names = {"__name__": "page"}
+    for block in blocks(PAGES[page], "python"):
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("line", commands(PAGES.values()))
+def test_the_commands_exist(line):
+    assert_command_exists(line)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_benchmarks_that_are_named_exist(page):
+    for name in re.findall(r"benchmarks\.(\w+)", PAGES[page]):
+        assert (ROOT / "benchmarks" / f"{name}.py").is_file()
+
+
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"(\S+\.md)$", menu, re.MULTILINE)) == sorted(PAGES)
+
+
+def test_pictures_and_included_files_are_there():
+    for page, text in PAGES.items():
+        assert_pictures_are_there(DOCS / page)
+        for path, section in re.findall(r'--8<-- "(.*?)(?::(.*?))?"', text):
+            included = (ROOT / path).read_text()
+            for end in ("start", "end") if section else ():
+                assert f"<!-- --8<-- [{end}:{section}] -->" in included

@@ -1,0 +1,176 @@
+"""The notebooks run from top to bottom, and what is stored in them is fit to be read.
+
+Stored figures are images, which every viewer shows. `python -m tests.project.test_notebooks` runs
+all notebooks and stores what they show; with `03` it runs the third alone. Figures become images by
+kaleido, which needs a Chrome. The tests have plotly hand out its own JSON instead.
+"""
+
+import base64
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import plotly.graph_objects as go
+import plotly.io
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+from tests.support.pages import ROOT
+
+FOLDER = ROOT / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+# Pictures of some ten figures; more makes a repository heavy and a viewer give up.
+LARGEST = 600_000
+
+RENDERER, PLOTLY = "plotly_mimetype", "application/vnd.plotly.v1+json"
+FIGURES = {"image/png", PLOTLY}
+
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def run(notebook):
+    """In a kernel of its own, in the folder of the notebooks; an error in a cell is raised."""
+    where = {"metadata": {"path": str(FOLDER)}}
+    NotebookClient(
+        notebook, timeout=1800, kernel_name="python3", record_timing=False, resources=where
+    ).execute()
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def kind(output):
+    """What a reader sees, whatever numbers are in it."""
+    if output.output_type == "stream":
+        return output.name
+    if output.output_type == "error":
+        return "error"
+    if FIGURES & set(output.data):
+        return "figure"
+    return "table" if "text/html" in output.data else "text"
+
+
+def kinds(notebook):
+    return [[kind(output) for output in cell.outputs] for cell in code_cells(notebook)]
+
+
+def words(notebook):
+    """Everything but pictures, in which any letters may follow each other."""
+    parts = [cell.source for cell in notebook.cells]
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            parts += [str(data[name]) for name in data if name not in FIGURES]
+            parts.append(output.get("text", ""))
+    return "\n".join(parts)
+
+
+def test_there_are_notebooks():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+
+
+@each
+def test_it_runs_and_shows_what_is_stored(path, monkeypatch):
+    monkeypatch.setenv("PLOTLY_RENDERER", RENDERER)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Kernels that share the cores with another test wait for each other's threads for minutes.
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    stored, fresh = read(path), read(path)
+    run(fresh)
+    assert kinds(fresh) == kinds(stored)
+
+
+@each
+def test_what_is_stored_was_run_once_from_the_top(path):
+    cells = code_cells(read(path))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+
+
+@each
+def test_what_is_stored_can_be_read(path):
+    notebook = read(path)
+    found = [name for cell in kinds(notebook) for name in cell]
+    assert {"figure", "stdout", "table"} <= set(found)
+    assert not {"error", "stderr"} & set(found)
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if kind(output) == "figure":
+                # A picture shows where plotly's scripts do not run.
+                assert "image/png" in output.data
+    assert path.stat().st_size < LARGEST
+
+
+@each
+def test_it_says_nothing_of_the_machine_it_was_run_on(path):
+    notebook = read(path)
+    assert not re.findall(r"(?:/(?:work|tmp|root|home|Users|mnt)\b|[A-Z]:\\)\S*", words(notebook))
+    assert "execution" not in json.dumps([dict(cell.metadata) for cell in notebook.cells])
+
+
+@each
+def test_files_that_are_linked_are_there(path):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", words(read(path))):
+        assert (FOLDER / target).exists()
+
+
+def store(numbers):
+    """Run notebooks, by the beginnings of their names, and store what they show."""
+    os.environ["PLOTLY_RENDERER"] = RENDERER
+    for path in NOTEBOOKS:
+        if not numbers or path.name.startswith(tuple(numbers)):
+            notebook = read(path)
+            run(notebook)
+            # Versions of Python and its kernel differ between machines and say nothing here.
+            notebook.metadata["language_info"] = {"name": "python"}
+            draw(notebook)
+            nbformat.write(notebook, path)
+
+
+def draw(notebook):
+    """Put images in place of plotly's JSON; all in one go, as starting a Chrome takes long."""
+    outputs = [
+        output
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if PLOTLY in output.get("data", {})
+    ]
+    figures = [go.Figure(output.data[PLOTLY]) for output in outputs]
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = [Path(folder) / f"{number}.png" for number in range(len(figures))]
+        plotly.io.write_images(
+            figures,
+            pictures,
+            width=[figure.layout.width or 900 for figure in figures],
+            height=[figure.layout.height or 500 for figure in figures],
+        )
+        for output, picture in zip(outputs, pictures, strict=True):
+            output.data = nbformat.from_dict({"image/png": smaller(picture)})
+
+
+def smaller(picture):
+    """The picture in 256 colours, which takes a quarter of the bytes, in base64."""
+    # Of the ways to choose them this keeps thin gradients, such as those of colour bars.
+    few = (
+        Image.open(picture)
+        .convert("RGB")
+        .quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+    )
+    stream = io.BytesIO()
+    few.save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+if __name__ == "__main__":
+    store(sys.argv[1:])

@@ -1,0 +1,48 @@
+"""Generation as the definition has it: for each token everything is computed anew, one text alone.
+
+Shares no code with the package, only the fields of a patch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from tests.support.reference_intervention import patched_logits
+
+
+def generate_naively(
+    bridge: TransformerBridge,
+    prompt: list[int],
+    patch: Any,
+    n_new: int,
+    *,
+    text_seed: int = 0,
+    choose: Callable[[Tensor], int] = lambda logits: int(logits.argmax()),
+    end: int | None = None,
+) -> tuple[list[int], Tensor]:
+    """New tokens and the logits `[new, d_vocab]` that each was chosen from."""
+    tokens, rows = list(prompt), []
+    while len(tokens) < len(prompt) + n_new and (not rows or tokens[-1] != end):
+        rows.append(next_logits(bridge, tokens, patch, len(prompt), text_seed))
+        tokens.append(choose(rows[-1]))
+    return tokens[len(prompt) :], torch.stack(rows)
+
+
+def next_logits(
+    bridge: TransformerBridge, tokens: list[int], patch: Any, prompt_length: int, text_seed: int
+) -> Tensor:
+    """Logits at the last of the tokens, `[d_vocab]`."""
+    with torch.no_grad():
+        if patch is None:
+            return bridge(torch.tensor([tokens]))[0, -1]
+        return patched_logits(
+            bridge,
+            torch.tensor(tokens),
+            patch,
+            prompt_length=prompt_length,
+            text_seed=text_seed,
+            only_last=True,
+        )[0]
