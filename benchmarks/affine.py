@@ -12,7 +12,7 @@ from benchmarks.common import in_turns, ratio, reference_tokens
 from benchmarks.results import Row
 from lens_interventions.fitting.ridge import RidgeMoments
 from lens_interventions.model.points import select_points
-from lens_interventions.model.readout import residuals
+from lens_interventions.model.residuals import residuals
 from lens_interventions.model.windows import as_batch
 
 

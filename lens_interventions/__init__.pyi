@@ -16,10 +16,10 @@ from .intervention.generation.generate import generate as generate
 from .intervention.generation.result import Generation as Generation
 from .intervention.generation.result import GenerationStep as GenerationStep
 from .intervention.generation.sample_texts import sample_texts as sample_texts
+from .intervention.known_text import KnownText as KnownText
 from .intervention.learned_write import LearnedWrite as LearnedWrite
 from .intervention.patch import BoundPatch as BoundPatch
 from .intervention.patch import NextTokenPatch as NextTokenPatch
-from .intervention.site import KnownText as KnownText
 from .intervention.site import PatchSite as PatchSite
 from .intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs as teacher_forced_log_probs,

@@ -10,8 +10,8 @@ from rich.style import Style
 from rich.text import Text
 
 from ..drawing.colours import DARK_INK, LIGHT_INK, prefers_dark_ink
+from ..drawing.labels import rounded
 from ..lens.figures.grid import Grid
-from ..lens.figures.hover import rounded
 
 _CELL = 9  # characters of a column, one of which keeps it from its neighbour
 _CORRECT = "*"

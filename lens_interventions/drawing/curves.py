@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from ..lens.figures.heatmap import LINE, headline, title_block
 from .colours import LINES
 from .labels import markup
 from .theme import ThemeName, template
+from .titles import LINE, headline, title_block
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

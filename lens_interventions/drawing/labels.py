@@ -1,6 +1,7 @@
 """Tokens as people can see them: white space marked, control characters named, long ones cut."""
 
 import html
+import math
 import re
 import unicodedata
 
@@ -38,3 +39,18 @@ def _named(character: str) -> str:
     if unicodedata.category(character) in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"):
         return f"<U+{ord(character):04X}>"
     return character
+
+
+MISSING = "–"
+
+
+def rounded(value: float) -> float | int | str:
+    """Three significant digits, four decimals at most, and all digits before the point."""
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == int(value):
+        return int(value)
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return round(value, min(max(digits, 0), 4))

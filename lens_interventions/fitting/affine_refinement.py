@@ -18,7 +18,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..lens.affine import AffineLens
 from ..lens.reduction import default_chunk_size
 from ..model.points import select_points
-from ..model.readout import Readout, readout, residuals
+from ..model.readout import Readout, readout
+from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens
 from ..model.windows import as_batch, token_windows
 

@@ -7,9 +7,10 @@ every copy of the library, against about a minute on first use, for any model.
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..intervention.generation.sample_texts import sample_texts
-from ..lens.affine import AffineLens, fingerprint
+from ..lens.affine import AffineLens
 from ..model._user_cache import cache_directory
-from ..model.readout import without_hooks
+from ..model.fingerprint import fingerprint
+from ..model.hooks import without_hooks
 from .affine_fit import fit_affine_lens
 
 # Some 12,000 tokens. Three times as many read prose hardly better: benchmarks/lens_corpus.py.

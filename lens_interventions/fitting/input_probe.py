@@ -16,9 +16,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._tensor_file import load_tensors, narrowed, save_tensors
-from ..lens.affine import fingerprint
+from ..model.embedding import embedding
+from ..model.fingerprint import fingerprint
 from ..model.points import select_points
-from ..model.readout import embedding
 from ..model.tokens import TextOrTokens
 from .corpus_moments import corpus_moments
 from .ridge import RidgeMoments

@@ -15,10 +15,11 @@ from transformers import DynamicCache
 
 from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
 from ..model.points import FINAL
-from ..model.readout import LOGIT_ROWS, Readout, readout, residuals
+from ..model.readout import LOGIT_ROWS, Readout, readout
+from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens, token_batch, token_strings
+from .known_text import KnownText
 from .patch import NextTokenPatch
-from .site import KnownText
 from .teacher_forcing.self_check import two_streams_hold
 
 if TYPE_CHECKING:

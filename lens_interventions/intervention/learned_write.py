@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._tensor_file import load_tensors, save_tensors
-from ..lens.affine import fingerprint
+from ..model.fingerprint import fingerprint
 from .modes import Rows, Scales
 from .patch import NextTokenPatch
 from .site import PatchSite
@@ -42,7 +42,7 @@ class LearnedWrite:
         source: name of the source that it may be used with, the same unless `for_source` was asked.
         embedding, scale: of the patch, as in `NextTokenPatch`.
         first_position: positions below stay as they are.
-        fingerprint: of the model's weights, see `lens_interventions.lens.affine.fingerprint`.
+        fingerprint: of the model's weights, see `lens_interventions.model.fingerprint.fingerprint`.
         settings: how it was trained.
     """
 

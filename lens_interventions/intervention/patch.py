@@ -15,13 +15,14 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.affine import AffineLens
-from ..lens.protocol import Lens
-from ..lens.tuned_lens import bound_lens
+from ..lens.protocol import Lens, bound_lens
+from ..model.embedding import Embedding, embedding
 from ..model.points import hook_name
-from ..model.readout import Embedding, Readout, embedding, readout
+from ..model.readout import Readout, readout
 from ..model.tokens import TextOrTokens, token_batch
+from .known_text import KnownText
 from .modes import MODES, Mode
-from .site import KnownText, PatchSite
+from .site import PatchSite
 from .sources import SOURCES, Source
 
 # Rows that go through the lens at once: a few [rows, d_vocab] buffers.

@@ -8,8 +8,9 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..model.hooks import without_hooks
 from ..model.points import FINAL, INPUT, hook_name
-from ..model.readout import residuals, without_hooks
+from ..model.residuals import residuals
 from ..model.tokens import TokenBatch, token_batch
 
 

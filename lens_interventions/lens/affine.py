@@ -4,19 +4,18 @@ The raw logit lens reads a middle layer in the coordinates of the last; a map fi
 lets it speak (Belrose et al. 2023, the tuned lens; Din et al. 2023, "Jump to Conclusions").
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._tensor_file import load_tensors, narrowed, save_tensors
+from ..model.fingerprint import fingerprint, unembedding_hash
 
 UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
 
@@ -105,32 +104,3 @@ class AffineLens:
         """
         tensors, rest = load_tensors(path, kind="lens")
         return cls(tensors["weight"].float(), tensors["bias"].float(), **rest)
-
-
-def fingerprint(bridge: TransformerBridge) -> str:
-    """A hash of a sample of every parameter, made in milliseconds: tells weights apart."""
-    hashed = hashlib.sha256(str(bool(bridge.compatibility_mode)).encode())
-    for name, parameter in sorted(bridge.original_model.named_parameters()):
-        sample = parameter.detach().reshape(-1)[:64].cpu().double().numpy()
-        hashed.update(f"{name}{tuple(parameter.shape)}".encode())
-        hashed.update(sample.tobytes())
-    return hashed.hexdigest()[:16]
-
-
-def unembedding_hash(bridge: TransformerBridge) -> str:
-    """The hash by which checkpoints of the tuned-lens library name an unembedding.
-
-    It is of numpy's abridged print of the matrix to one digit (its `tensor_hash`), so that it
-    survives a change of precision.
-    """
-    matrix = bridge.W_U.detach().T
-    threshold = 1000
-    if matrix.numel() > threshold:
-        # Shown are three rows and columns at each end, and dots for any number between.
-        threshold = 0
-        for axis, size in enumerate(matrix.shape):
-            shown = torch.arange(size, device=matrix.device)
-            matrix = matrix.index_select(axis, torch.cat([shown[:-3][:4], shown[-3:]]))
-    with np.printoptions(threshold=threshold):
-        text = np.array_str(matrix.float().cpu().numpy(), precision=1)
-    return hashlib.sha256(text.encode()).hexdigest()

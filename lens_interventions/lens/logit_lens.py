@@ -18,8 +18,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 from transformer_lens.utilities.slice import Slice
 
+from ..model.hooks import has_temporary_hooks
 from ..model.points import FINAL, INPUT, PointSelection, point_layer, select_points
-from ..model.readout import Norm, has_temporary_hooks, readout, residual_chunks
+from ..model.readout import Norm, readout
+from ..model.residuals import residual_chunks
 from ..model.tokens import (
     NamedTokens,
     TextOrTokens,
@@ -29,10 +31,9 @@ from ..model.tokens import (
     token_strings,
 )
 from .activation_cache import cached_batch, cached_residuals
-from .protocol import Lens
+from .protocol import Lens, bound_lens
 from .reduction import ChunkReducer, default_chunk_size
 from .trajectory import Trajectory, empty
-from .tuned_lens import bound_lens
 
 Divergence = Literal["kl", "kl_reverse", "js"]
 

@@ -2,18 +2,12 @@
 
 import json
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.tools.analysis import JacobianLens
 
 from .affine import UNEMBEDDING, UNKNOWN, AffineLens
-from .protocol import Lens
 
 # Where the tuned-lens library looks for a name (its load_artifacts module).
 _REPOSITORY, _FOLDER = "AlignmentResearch/tuned-lens", "lens"
@@ -109,44 +103,3 @@ def _folder(path_or_name: str | Path, revision: str) -> Path:
             f"neither a folder nor in {_REPOSITORY} on the hub: {path_or_name!r}"
         ) from error
     return Path(files[0]).parent
-
-
-def bound_lens(bridge: TransformerBridge, lens: Lens | JacobianLens | None) -> Lens | None:
-    """The lens as a function `f(residual, layer)`, after a check that it belongs to the bridge.
-
-    Raises `ValueError` for a fitted lens of other weights.
-    """
-    if isinstance(lens, JacobianLens):
-        lens.validate_model(bridge)
-        return _Transport(lens)
-    if isinstance(lens, AffineLens):
-        lens.require_fits(bridge)
-    return lens
-
-
-@dataclass(frozen=True)
-class _Transport:
-    """TransformerLens's Jacobian lens, whose layer l is the output of block l, in our layers.
-
-    The input of block 0 has no map there, and is read as it is.
-    """
-
-    jacobian: JacobianLens
-
-    @property
-    def name(self) -> str:
-        """How a trajectory names it."""
-        return f"Jacobian lens from {self.jacobian.n_prompts} prompts"
-
-    def __call__(
-        self, residual: Float[Tensor, "*row d_model"], layer: int
-    ) -> Float[Tensor, "*row d_model"]:
-        """`J_{l-1} r[l]`."""
-        if layer == 0:
-            return residual
-        if layer - 1 not in self.jacobian.source_layers:
-            raise ValueError(
-                f"the Jacobian lens was not fitted for what leaves block {layer - 1}, which is "
-                f"point {layer}_pre, but for blocks {self.jacobian.source_layers}: read others"
-            )
-        return self.jacobian.transport(residual, layer - 1).to(residual.dtype)

@@ -1,5 +1,7 @@
 """Natural text by the names that settings hold."""
 
+import re
+import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -67,3 +69,29 @@ def _dataset(source: str) -> tuple[str, str, str]:
         )
     name, column, *split = parts
     return name, column, split[0] if split else "train"
+
+
+PYTHON_CODE = "python_code"
+
+# More of a file than any setting reads.
+_CODE_LENGTH = 8192
+
+
+def python_code() -> tuple[Document, ...]:
+    """Source of Python's standard library: each public module from its first definition on.
+
+    On every machine that runs CPython from source files. What stands above, docstring and licence,
+    is prose. The text differs between Python versions.
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    documents = []
+    for file in sorted(folder.glob("[a-z]*.py")):
+        found = re.search(r"^(?:def|class) .*", file.read_text(encoding="utf-8"), re.M | re.S)
+        if found:
+            documents.append(Document(file.stem, found[0][:_CODE_LENGTH], "code"))
+    return tuple(documents)
+
+
+def documents(source: str) -> Sequence[Document]:
+    """The documents of a text: "python_code", or what the copying experiment knows."""
+    return python_code() if source == PYTHON_CODE else read_documents(source)

@@ -100,3 +100,9 @@ def _label(point: int | str, between: list[str], order: list[str]) -> str:
             f"{len(between) - 1} (the output of the last block)"
         )
     return between[point]
+
+
+def point_name(point: str) -> str:
+    """What a reader calls a residual point: `0_pre` is `input`, `3_mid` is `3 mid`."""
+    names = {INPUT: "input", FINAL: "final"}
+    return names.get(point) or point.removesuffix("_pre").replace("_", " ")

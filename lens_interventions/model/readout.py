@@ -4,62 +4,28 @@ Everything model-specific that a lens or a patch uses goes through here: the rea
 unembedding, output transform), the embedding as the model feeds it, and the residual stream.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
-from transformers import DynamicCache
 
-from .points import FINAL, hook_name
-from .tokens import TokenBatch
+from .hooks import without_hooks
 
 Norm = Literal["full", "pre_affine"]
 
 # Rows of logits that are held at a time.
 LOGIT_ROWS = 128
 
-# Texts up to this long go through the blocks whole, longer ones this many rows at a time.
-_WHOLE = 512
-_CHUNK_ROWS = 128
 
 # Bridges whose readout was checked against their own logits, with the state it was checked in.
 _checked: WeakKeyDictionary[TransformerBridge, bool] = WeakKeyDictionary()
-
-
-@contextmanager
-def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
-    """Run modules without the hooks that a user has put on them; the hooks come back after.
-
-    Permanent hooks stay: some architectures are adapted by them.
-    """
-    points = [point for point in hook_points if has_temporary_hooks(point)]
-    saved = [(point, point._forward_hooks, point._backward_hooks) for point in points]
-    try:
-        for point, *directions in saved:
-            permanent = {h.hook.id for h in (*point.fwd_hooks, *point.bwd_hooks) if h.is_permanent}
-            point._forward_hooks, point._backward_hooks = (
-                OrderedDict((key, fn) for key, fn in hooks.items() if key in permanent)
-                for hooks in directions
-            )
-        yield
-    finally:
-        for point, forward_hooks, backward_hooks in saved:
-            point._forward_hooks, point._backward_hooks = forward_hooks, backward_hooks
-
-
-def has_temporary_hooks(point: HookPoint) -> bool:
-    """Whether a hook is on that `reset_hooks` would take off."""
-    return any(not handle.is_permanent for handle in (*point.fwd_hooks, *point.bwd_hooks))
 
 
 def require_readable(bridge: TransformerBridge) -> None:
@@ -193,135 +159,3 @@ def _linear_scale(transform: Callable[[Tensor], Tensor]) -> float | None:
     changed = transform(values)
     linear = torch.allclose(changed, values * changed[0], rtol=1e-6, atol=0)
     return float(changed[0]) if linear else None
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """Vectors that stand for tokens: `scale * weight[id]`, as the model feeds them, or carried on.
-
-    Attributes:
-        weight: `[d_vocab, d_model]`, TransformerLens's `W_E`.
-        scale: what the model multiplies by (the square root of d_model in Gemma), else 1.
-        carry: `[d_model, d_model]`, takes the vectors to other coordinates, if given.
-    """
-
-    weight: Float[Tensor, "d_vocab d_model"]
-    scale: float
-    carry: Float[Tensor, "d_model d_model"] | None = None
-
-    def __call__(self, ids: Int[Tensor, "*row"]) -> Float[Tensor, "*row d_model"]:
-        """Embeddings of token ids."""
-        return self._carried(self.weight[ids])
-
-    def mean(self, probabilities: Float[Tensor, "*row d_vocab"]) -> Float[Tensor, "*row d_model"]:
-        """The expected embedding of a token drawn with these probabilities."""
-        return self._carried(probabilities.to(self.weight.dtype) @ self.weight)
-
-    def _carried(self, vectors: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
-        vectors = vectors * self.scale
-        return vectors if self.carry is None else vectors @ self.carry
-
-
-def embedding(bridge: TransformerBridge) -> Embedding:
-    """The model's token embedding, with the factor it applies, measured on four tokens.
-
-    Raises `NotImplementedError` where the model does more to an embedding than multiply it.
-    """
-    weight = bridge.W_E.detach()
-    tokens = torch.arange(4, device=weight.device)[None] % len(weight)
-    with torch.no_grad(), without_hooks(bridge.hook_points()):
-        fed = _capture(bridge, TokenBatch(tokens, tokens >= 0), ["embed.hook_out"])[0]
-    rows = weight[tokens]
-    scale = float((fed * rows).sum() / (rows * rows).sum())
-    # A half-precision model rounds its factor and its products.
-    tolerance = 1e-5 if weight.dtype in (torch.float32, torch.float64) else 2e-2
-    if not torch.allclose(fed, rows * scale, rtol=tolerance, atol=tolerance * float(fed.std())):
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} transforms its token embeddings before the first block, so "
-            "a row of W_E is not what it feeds: use the unembedding (embedding='W_U')"
-        )
-    return Embedding(weight, 1.0 if abs(scale - 1) < tolerance else scale)
-
-
-def residuals(
-    bridge: TransformerBridge, batch: TokenBatch, labels: Iterable[str], **forward: Any
-) -> list[Float[Tensor, "batch pos d_model"]]:
-    """The residual stream at the given points, `[batch, pos, d_model]` each.
-
-    Runs the bridge with the user's hooks on, and stops at the last point: nothing is unembedded.
-    `forward` is passed on to the bridge.
-
-    Raises `ValueError` where the model has no such point (blocks whose attention and MLP run in
-    parallel have no middle), or when the batch is padded on the left.
-    """
-    if batch.left_padded:
-        # The models' own masks let padded rows see nothing, whose NaN then reaches real tokens.
-        raise ValueError("pad on the right: a causal model needs no mask for padding there")
-    n_layers = int(bridge.cfg.n_layers)
-    names = [hook_name(label, n_layers) for label in labels]
-    missing = [name for name in names if name not in bridge.hook_dict]
-    if missing:
-        raise ValueError(
-            f"{bridge.cfg.architecture} has no {missing[0]}: its blocks run attention and MLP in "
-            "parallel or are not attention blocks; read it with incl_mid=False"
-        )
-    return _capture(bridge, batch, names, **forward)
-
-
-def residual_chunks(
-    bridge: TransformerBridge, batch: TokenBatch, labels: Sequence[str]
-) -> Iterator[tuple[int, dict[str, Float[Tensor, "batch chunk d_model"]]]]:
-    """`residuals` by label, of a long text a chunk of columns at a time, with its first column.
-
-    Neither the residual stream of the whole text nor its attention scores are held, only the keys
-    and values. A short text is one chunk, and so is any text while there are hooks on the bridge,
-    which may have been made for the whole.
-    """
-    width = batch.tokens.shape[1]
-    hooked = any(map(has_temporary_hooks, bridge.hook_points()))
-    if width <= _WHOLE or hooked or not _fills_cache(bridge):
-        yield 0, dict(zip(labels, residuals(bridge, batch, labels), strict=True))
-        return
-    cache = DynamicCache()
-    step = max(1, _CHUNK_ROWS // len(batch.tokens))
-    for start in range(0, width, step):
-        # Padding on the right is run like any token, and read by nobody.
-        tokens = batch.tokens[:, start : start + step]
-        part = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
-        streams = residuals(bridge, part, labels, past_key_values=cache, use_cache=True)
-        yield start, dict(zip(labels, streams, strict=True))
-
-
-def _fills_cache(bridge: TransformerBridge) -> bool:
-    """Whether a run in two pieces is the run as a whole.
-
-    Some pairs of transformers and TransformerLens leave the cache empty, silently.
-    """
-    tokens = torch.arange(4, device=bridge.cfg.device)[None] % int(bridge.cfg.d_vocab)
-    cache = DynamicCache()
-    for piece in tokens.split(2, dim=-1):
-        residuals(
-            bridge, TokenBatch(piece, piece >= 0), [FINAL], past_key_values=cache, use_cache=True
-        )
-    return cache.get_seq_length() == tokens.shape[1]
-
-
-def _capture(
-    bridge: TransformerBridge, batch: TokenBatch, names: list[str], **forward: Any
-) -> list[Tensor]:
-    """Activations at hooks given in the order in which they fire; the run stops at the last."""
-    captured: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook_fn(tensor: Tensor, hook: HookPoint) -> None:
-            captured[name] = tensor
-            if len(captured) == len(names):
-                raise StopAtLayerException(tensor)
-
-        return hook_fn
-
-    with bridge.hooks(fwd_hooks=[(name, keep(name)) for name in names]):
-        # The model's own cache stays on: TransformerLens 4.3 cannot run OLMo 2 in half precision
-        # without it.
-        bridge(batch.tokens, **forward)
-    return [captured[name] for name in names]

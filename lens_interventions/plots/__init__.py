@@ -9,8 +9,8 @@
 """
 
 from ..drawing.export import save as save
-from ..fitting.recovery_figure import plot_recovery as plot_recovery
-from ..lens.figures.aggregate_curves import plot_aggregate as plot_aggregate
+from ..fitting.input_recovery import plot_recovery as plot_recovery
+from ..lens.aggregate import plot_aggregate as plot_aggregate
 from ..lens.figures.heatmap import plot as plot
 from ..lens.figures.position import plot_position as plot_position
 from ..lens.figures.side_by_side import plot_side_by_side as plot_side_by_side

@@ -6,8 +6,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
 from lens_interventions import materials
-from lens_interventions.experiments.copying.sequences import continuation, template_sequences
+from lens_interventions.experiments.copying.sequences import template_sequences
 from lens_interventions.experiments.copying.settings import CopyingSettings
+from lens_interventions.experiments.design.sequences import continuation
 from lens_interventions.experiments.preservation import PreservationSettings, units
 from lens_interventions.experiments.preservation.units import plan, template_items
 from lens_interventions.model.tokens import token_ids

@@ -13,10 +13,11 @@ from lens_interventions.fitting.default_lens import default_affine_lens
 from lens_interventions.fitting.shrinkage import unread_direction
 from lens_interventions.intervention.patch import NextTokenPatch
 from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
-from lens_interventions.lens.affine import AffineLens, fingerprint
+from lens_interventions.lens.affine import AffineLens
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.model._user_cache import CACHE_VARIABLE
+from lens_interventions.model.fingerprint import fingerprint
 from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
 from tests.support.tiny import D_VOCAB, shared_bridge, tiny_bridge

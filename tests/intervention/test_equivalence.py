@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.patch import NextTokenPatch
-from lens_interventions.intervention.site import KnownText
 from lens_interventions.intervention.teacher_forcing import two_streams as two_streams_module
 from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_logits
 from lens_interventions.intervention.teacher_forcing.two_streams import two_streams

@@ -8,7 +8,7 @@ import torch
 import lens_interventions as li
 from lens_interventions.intervention.learned_write import LearnedWrite
 from lens_interventions.intervention.sources import constant
-from lens_interventions.lens.affine import fingerprint
+from lens_interventions.model.fingerprint import fingerprint
 from tests.support.clean import left_as_found
 from tests.support.exact import tolerance
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge

@@ -11,9 +11,9 @@ from transformer_lens.tools.analysis import JacobianLens
 
 import lens_interventions as li
 from lens_interventions._counter_random import random_integers, random_normal
+from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.modes import MODES
 from lens_interventions.intervention.patch import NextTokenPatch
-from lens_interventions.intervention.site import KnownText
 from lens_interventions.intervention.sources import SOURCES
 from lens_interventions.model.tokens import TokenBatch
 from tests.support.exact import close

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from lens_interventions.measures import behaviour
 from lens_interventions.measures.behaviour import Loop
-
 from tests.support import reference_measures as naive
 
 # Three symbols make repeats of every kind likely.

@@ -16,7 +16,6 @@ from lens_interventions.measures.intervals import (
     sign_flip_p_values,
 )
 from lens_interventions.measures.verdicts import verdict
-
 from tests.support import reference_measures as naive
 
 

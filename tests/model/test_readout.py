@@ -4,7 +4,10 @@ import pytest
 import torch
 from transformer_lens.utilities import get_act_name
 
-from lens_interventions.model.readout import embedding, readout, residuals, without_hooks
+from lens_interventions.model.embedding import embedding
+from lens_interventions.model.hooks import without_hooks
+from lens_interventions.model.readout import readout
+from lens_interventions.model.residuals import residuals
 from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge, tiny_bridge

@@ -9,8 +9,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
 from lens_interventions.experiments import CopyingSettings, LearnedSettings, Result, learned
-from lens_interventions.experiments.copying.sequences import TokenSequence, induction_sequences
+from lens_interventions.experiments.copying.sequences import induction_sequences
 from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.sequences import TokenSequence
 from lens_interventions.experiments.learned import sampled
 from lens_interventions.experiments.learned import stages as stages_module
 from tests.support.planted_copying import N_CTX, ablated_bridge, key_value_texts

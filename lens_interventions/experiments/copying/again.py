@@ -6,8 +6,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...measures.intervals import Interval
 from ..design.conditions import NO_PATCH, Arm, Cell
 from ..design.contrasts import contrast, totals_of
+from ..design.sequences import REPORT
 from .analysis import BEST_CONTROL
-from .sequences import REPORT
 from .settings import CopyingSettings
 from .stages import QUESTIONS, units_of
 

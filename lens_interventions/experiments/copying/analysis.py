@@ -19,9 +19,9 @@ from ..design.contrasts import (
     totals_of,
     with_holm,
 )
+from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
-from .sequences import REPORT, SELECTION
 from .settings import CopyingSettings
 from .stages import QUESTIONS, Choice, Question, choices
 

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ...drawing.colours import LINES
-from ...drawing.contrast_figure import contrast_points
 from ...drawing.effect_grid import effect_heatmaps
-from ...drawing.intervals import error_bars
+from ...drawing.intervals import contrast_points, error_bars
 from ...drawing.table_curves import Axes, add_buttons, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading

@@ -16,8 +16,8 @@ from ...measures.behaviour import bin_by, copyable
 from ..design.conditions import NO_PATCH, Arm, PatchSettings
 from ..design.contrasts import ROW_COLUMNS
 from ..design.scores import read_log_probs, read_ranks
+from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
-from .sequences import TokenSequence
 
 Values = Mapping[str, Any]
 Patch = Values | PatchSettings

@@ -1,8 +1,6 @@
 """The sequences of the copying experiment: random tokens said twice, templates, natural text."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
@@ -10,35 +8,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import materials
 from ...materials import Document, Template
 from ...materials.sources import read_documents
-from ..engine.json_values import to_values
+from ..design.sequences import REPORT, SELECTION, TokenSequence, beginning, continuation, token_list
 from .settings import CopyingSettings
-
-SELECTION, REPORT = "selection", "report"
-
-
-@dataclass(frozen=True)
-class TokenSequence:
-    """A text as a unit of work gets it.
-
-    Attributes:
-        number: unique within its part.
-        half: "selection" or "report".
-        cluster: what an interval resamples: this sequence, its document or its word.
-        tags: what kind it is, apart by spaces.
-        tokens: ids, a BOS in front.
-        copied: how many tokens at the end are the copy; 0 in natural text.
-    """
-
-    number: int
-    half: str
-    cluster: str
-    tags: str
-    tokens: tuple[int, ...]
-    copied: int
-
-    def values(self) -> dict[str, Any]:
-        """As parameters of a unit."""
-        return to_values(self)
 
 
 def induction_sequences(
@@ -116,40 +87,6 @@ def text_sequences(
             if len(tokens) > 2:
                 sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
     return sequences
-
-
-def batches(texts: Iterable[TokenSequence], half: str, size: int) -> list[list[TokenSequence]]:
-    """The texts of one half, `size` at a time, for a unit of work each.
-
-    Those of one length side by side: the shorter ones of a batch are padded.
-    """
-    of_half = [text for text in texts if text.half == half]
-    of_half.sort(key=lambda text: (len(text.tokens), text.number))
-    return [of_half[start : start + size] for start in range(0, len(of_half), size)]
-
-
-def beginning(bridge: TransformerBridge) -> tuple[int, ...]:
-    """The BOS token, or nothing where the tokenizer has none."""
-    bos = None if bridge.tokenizer is None else bridge.tokenizer.bos_token_id
-    return () if bos is None else (int(bos),)
-
-
-def token_list(bridge: TransformerBridge, text: str) -> list[int]:
-    """The ids of a text, without a BOS."""
-    ids = bridge.to_tokens(text, prepend_bos=False, truncate=False, move_to_device=False)
-    return [int(i) for i in ids[0]]
-
-
-def continuation(bridge: TransformerBridge, prefix: str, text: str) -> list[int]:
-    """The ids of a text that goes on from a prefix: what it adds to the prefix's.
-
-    Alone it may be spelled otherwise: SentencePiece puts a space before any text, so that " word"
-    becomes a space and a word. Its own ids where the two grow together at their seam.
-    """
-    before, whole = token_list(bridge, prefix), token_list(bridge, prefix + text)
-    if whole[: len(before)] == before:
-        return whole[len(before) :]
-    return token_list(bridge, text)
 
 
 def _some_words(items: Sequence[Template], n: int) -> set[str]:

@@ -14,18 +14,11 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import CONTROLS, NO_PATCH, Arm, Cell, all_sources, grid
 from ..design.contrasts import Measure, best_control, most_specific, shortlist, totals_of
+from ..design.sequences import REPORT, SELECTION, TokenSequence, batches
 from ..engine.results import Tables
 from ..engine.units import Unit
 from .measures import measure_induction, measure_lens, measure_templates, measure_text
-from .sequences import (
-    REPORT,
-    SELECTION,
-    TokenSequence,
-    batches,
-    induction_sequences,
-    template_sequences,
-    text_sequences,
-)
+from .sequences import induction_sequences, template_sequences, text_sequences
 from .settings import CopyingSettings
 
 _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {

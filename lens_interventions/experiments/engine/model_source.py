@@ -1,17 +1,16 @@
 """The model of a run: a bridge in this process, or a way to load it in others."""
 
 import functools
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.fingerprint import weights_sha256
+from ...model.hooks import has_temporary_hooks
 from ...model.load import load_model
-from ...model.readout import has_temporary_hooks
 
 Model = TransformerBridge | str | os.PathLike[str] | Callable[[], TransformerBridge] | None
 
@@ -82,16 +81,6 @@ def identity(bridge: TransformerBridge) -> dict[str, Any]:
         "compatibility_mode": bool(bridge.compatibility_mode),
         "weights_sha256": weights_sha256(bridge),
     }
-
-
-def weights_sha256(bridge: TransformerBridge) -> str:
-    """SHA-256 over names, shapes and bytes of all parameters and buffers."""
-    hashed = hashlib.sha256()
-    for name, tensor in sorted(bridge.state_dict().items()):
-        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        hashed.update(flat.view(torch.uint8).numpy())
-    return hashed.hexdigest()
 
 
 @functools.lru_cache(maxsize=1)

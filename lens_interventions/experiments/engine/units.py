@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ...model.fingerprint import weights_sha256
 from .json_values import canonical_json, digest
-from .model_source import ModelSource, weights_sha256
+from .model_source import ModelSource
 
 # The hooks of a bridge belong to one unit at a time, whatever the threads of the process.
 _one_at_a_time = threading.Lock()

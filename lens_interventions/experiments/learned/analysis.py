@@ -13,9 +13,9 @@ import torch
 
 from ...measures.behaviour import bin_by
 from ...measures.verdicts import verdict
-from ..copying.sequences import REPORT, SELECTION
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import Measure, Totals, contrast, row_interval, totals_of, with_holm
+from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .questions import LOOPS, NAMES, TABLES, Question, questions

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from ..design.contrasts import Measure, Totals, totals_of
+from ..design.samples import LOOPED
 from ..engine.results import Tables
-from ..loops.choice import LOOPED
 from .sampled import COPIES
 from .settings import LearnedSettings
 

@@ -14,8 +14,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...drawing.labels import visible
 from ...intervention.learned_write import LearnedWrite
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
-from ...model.readout import embedding, readout
-from ..copying.sequences import TokenSequence
+from ...model.embedding import embedding
+from ...model.readout import readout
+from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
 from .reading import (
     KINDS,

@@ -8,15 +8,14 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.generation.generate import generate
-from ..copying.sequences import REPORT, SELECTION, TokenSequence
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import ROW_COLUMNS
 from ..design.rules import GREEDY
+from ..design.samples import halves, prompt_items, sample_totals
+from ..design.sequences import REPORT, SELECTION, TokenSequence
 from ..engine.json_values import from_values
 from ..engine.results import Tables
 from ..engine.units import Unit
-from ..loops.choice import sample_totals
-from ..loops.plan import halves, prompt_items
 from ..loops.sampling import measure_samples
 from ..loops.texts import shown_samples
 from .settings import LearnedSettings

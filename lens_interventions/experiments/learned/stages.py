@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..copying.sequences import REPORT, SELECTION, batches
 from ..design.conditions import Arm
 from ..design.contrasts import Measure, totals_of
+from ..design.sequences import REPORT, SELECTION, batches
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.units import Unit

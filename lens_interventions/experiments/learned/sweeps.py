@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ..copying.sequences import REPORT, SELECTION
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import Measure, Totals, contrast, totals_of
+from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Tables
 from .settings import LearnedSettings
 from .stages import best_layer, best_of_sweeps, layer_trainings, rank_trainings

@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.training.options import TrainingOptions
 from ...intervention.training.train_patch import train_patch
 from ...intervention.training.windows import ResidualStore
-from ...lens.affine import fingerprint
+from ...model.fingerprint import fingerprint
 from ..copying.measures import measure_induction, measure_templates, measure_text
 from ..design.conditions import ARM_COLUMNS, NO_PATCH
 from ..engine.json_values import from_values

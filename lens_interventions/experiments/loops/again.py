@@ -5,12 +5,12 @@ from dataclasses import asdict
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...measures.intervals import Interval
-from ..copying.sequences import REPORT
 from ..design.conditions import Arm
 from ..design.rules import GREEDY
+from ..design.samples import halves, prompt_items
+from ..design.sequences import REPORT
 from ..engine.results import Tables
 from .analysis import LOOPS_QUESTION, REPETITION_QUESTION, loops_interval, repetition_interval
-from .plan import halves, prompt_items
 from .sampling import measure_samples
 from .settings import LoopsSettings
 

@@ -6,21 +6,13 @@ import pandas as pd
 
 from ...measures.intervals import Interval, share_difference_interval
 from ...measures.verdicts import verdict
-from ..copying.sequences import REPORT, SELECTION
 from ..design.conditions import NO_PATCH, Arm, Cell
 from ..design.contrasts import Measure, Resampling, Totals, contrast, totals_of
 from ..design.rules import GREEDY
+from ..design.samples import LOOPED, REP, sample_totals
+from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
-from .choice import (
-    LOOPED,
-    REP,
-    again_totals,
-    best_control,
-    loops_cell,
-    loss_totals,
-    round_cell,
-    sample_totals,
-)
+from .choice import again_totals, best_control, loops_cell, loss_totals, round_cell
 from .figures import draw
 from .settings import LoopsSettings
 from .tables import condition_table, escape_table, grid_table, noticing_table, survival_table

@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 
-import pandas as pd
-
-from ..copying.sequences import SELECTION
 from ..design.conditions import CONTROLS, NO_PATCH, Arm, Cell
 from ..design.contrasts import Measure, Totals, totals_of
 from ..design.rules import GREEDY
+from ..design.samples import LOOPED, REP, sample_totals
+from ..design.sequences import SELECTION
 from ..engine.results import Tables
 from .cost import LOSS
 from .repetition import AGAIN
 from .settings import LoopsSettings
-
-LOOPED, REP = "looped", "rep-4"
 
 
 def loops_cell(rows: Tables, settings: LoopsSettings) -> Cell:
@@ -62,29 +59,3 @@ def again_totals(rows: Tables, half: str, k: int | None = None) -> Totals:
     """Probability of another round, over all k or after k rounds."""
     tags = frozenset() if k is None else frozenset({f"k-{k}"})
     return totals_of(rows["rounds"], Measure(AGAIN, tags), half)
-
-
-def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
-    """Samples as rows of sums, one of each measure for each prompt.
-
-    A text that ended by itself before its fourth token has no 4-gram, and a rep-4 of 0 here, so
-    that arms are compared on the same prompts: like one that ended before a loop, it repeated
-    nothing. The share of texts that ended is in the table of conditions.
-    """
-    arms = samples[["source", "layer", "strength", "mode"]]
-    common = {
-        "half": samples["half"],
-        "sequence": samples["prompt"],
-        "cluster": samples["prompt"].astype(str),
-        "category": samples["rule"].str.replace(" ", "_"),
-    }
-    parts = [
-        arms.assign(
-            **common,
-            measure=measure,
-            total=samples[column].fillna(0).astype(float),
-            count=1,
-        )
-        for measure, column in ((LOOPED, "looped"), (REP, "rep_4"))
-    ]
-    return pd.concat(parts, ignore_index=True)

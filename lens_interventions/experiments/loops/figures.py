@@ -10,7 +10,7 @@ from ...drawing.intervals import error_bars
 from ...drawing.table_curves import Axes, add_buttons, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
-from ..copying.sequences import REPORT
+from ..design.sequences import REPORT
 from ..engine.results import Figures, Tables
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ...measures.behaviour import Loop, distinct_n, loop_free_survival
 from ...measures.intervals import share_interval
-from ..copying.sequences import REPORT, SELECTION
-from ..design.conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm
+from ..design.conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm, arm_label, condition_label
 from ..design.contrasts import Measure, effect_over_grid, totals_of
 from ..design.rules import GREEDY, Rule
+from ..design.samples import LOOPED, REP, sample_totals
+from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Tables
-from .choice import LOOPED, REP, again_totals, loss_totals, round_cell, sample_totals
+from .choice import again_totals, loss_totals, round_cell
 from .cost import EXCLUDED, LOSS
-from .labels import arm_label, condition_label
 from .settings import LoopsSettings
 
 ALL = "all"

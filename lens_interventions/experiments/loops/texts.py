@@ -2,10 +2,9 @@
 
 import pandas as pd
 
-from ..copying.sequences import REPORT
-from ..design.conditions import NO_PATCH, Arm
+from ..design.conditions import NO_PATCH, Arm, condition_label
 from ..design.rules import GREEDY
-from .labels import condition_label
+from ..design.sequences import REPORT
 
 KEPT = ("before", "first_round", "again")
 """Parts of a sample: up to its loop, the loop's first round, and the rest of it."""

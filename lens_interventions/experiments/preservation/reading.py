@@ -13,7 +13,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...lens.reduction import default_chunk_size
 from ...lens.statistics import ranks
 from ...model.points import FINAL, select_points
-from ...model.readout import readout, residual_chunks
+from ...model.readout import readout
+from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch, token_batch
 
 

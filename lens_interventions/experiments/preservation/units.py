@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import materials
 from ...materials import Document, Template
 from ...materials.sources import by_text, read_documents
-from ..copying.sequences import beginning, continuation, token_list
+from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
 from ..engine.units import Unit

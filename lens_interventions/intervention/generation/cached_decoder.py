@@ -23,10 +23,11 @@ from transformers import DynamicCache
 
 from ...model._versions import TRANSFORMERS
 from ...model.attention_masks import additive_masks
-from ...model.block_range import only_blocks_below, only_blocks_from, temporary_hooks
 from ...model.bypass import Unwrapping
+from ...model.hooks import temporary_hooks
+from ...model.partial_run import only_blocks_below, only_blocks_from
 from ...model.points import hook_name, point_labels
-from ..site import KnownText
+from ..known_text import KnownText
 from .patch_batch import PatchedRows
 
 

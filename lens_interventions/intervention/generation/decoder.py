@@ -13,12 +13,13 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
 from ...model.attention_masks import unknown_kinds
+from ...model.hooks import without_hooks
 from ...model.points import hook_name, point_labels
-from ...model.readout import require_readable, without_hooks
+from ...model.readout import require_readable
+from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
-from ..site import KnownText
 from .cached_decoder import CachedDecoder, CacheError
-from .patch_batch import PatchedRows, select_rows
+from .patch_batch import PatchedRows
 
 # How far logits of the cached path may be from recomputed ones, in standard deviations of the
 # logits: above what rounding does, below what a wrong position, mask or key does.

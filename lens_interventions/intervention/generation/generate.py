@@ -16,10 +16,10 @@ from ...lens.statistics import log_probs_of
 from ...lens.trajectory import Trajectory
 from ...model.points import hook_name
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
+from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
-from ..site import KnownText
 from .decoder import Decoder, decoder
-from .patch_batch import PatchedRows, select_rows
+from .patch_batch import PatchedRows
 from .result import Generation, GenerationStep
 from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criteria
 

@@ -7,20 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..known_text import KnownText, select_rows
 from ..patch import BoundPatch
-from ..site import KnownText
-
-
-def select_rows(text: KnownText, rows: slice | Int[Tensor, " row"]) -> KnownText:
-    """Some rows of a batch of texts."""
-    prompt_length = text.prompt_length
-    return KnownText(
-        text.tokens[rows],
-        text.first[rows],
-        text.length[rows],
-        None if prompt_length is None else prompt_length[rows],
-        text.seed[rows],
-    )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from ..._counter_random import random_uniform
-from ..site import KnownText
+from ..known_text import KnownText
 
 # Keeps the draws of sampling apart from those of the patches' random sources.
 _STREAM = 0x5A3B_11E6

@@ -14,11 +14,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
+from ...model.hooks import has_temporary_hooks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
-from ...model.readout import LOGIT_ROWS, has_temporary_hooks, readout, residual_chunks
+from ...model.readout import LOGIT_ROWS, readout
+from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch
+from ..known_text import KnownText
 from ..patch import BoundPatch, NextTokenPatch
-from ..site import KnownText
 from .self_check import two_streams_hold, what_was_raised
 from .step_by_step import decoded_steps, recomputed_steps
 from .two_streams import MAX_CHUNK, two_streams

@@ -12,11 +12,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_integers
+from ...model.hooks import without_hooks
 from ...model.partial_run import run_late_blocks
-from ...model.readout import readout, residuals, without_hooks
+from ...model.readout import readout
+from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
+from ..known_text import KnownText
 from ..patch import BoundPatch, NextTokenPatch
-from ..site import KnownText
 from .step_by_step import recomputed_steps
 from .two_streams import MAX_CHUNK, two_streams
 

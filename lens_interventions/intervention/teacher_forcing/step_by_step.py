@@ -15,9 +15,9 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..generation.decoder import decoder
-from ..generation.patch_batch import PatchedRows, select_rows
+from ..generation.patch_batch import PatchedRows
+from ..known_text import KnownText, select_rows
 from ..patch import BoundPatch
-from ..site import KnownText
 
 
 def decoded_steps(

@@ -26,8 +26,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from ...model.partial_run import Hook, run_late_rows
+from ..known_text import KnownText
 from ..patch import BoundPatch, patch_copies
-from ..site import KnownText
 
 # Positions worked on at once, at most: on the default model 64 and 256 take 1.1 times as long.
 MAX_CHUNK = 128

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.affine import fingerprint
+from ...model.fingerprint import fingerprint
+from ...model.hooks import has_temporary_hooks
 from ...model.partial_run import refuse_late_hooks
-from ...model.readout import has_temporary_hooks
 from ...model.tokens import TextOrTokens
 from ..learned_write import TRAINABLE, LearnedWrite
 from ..patch import NextTokenPatch

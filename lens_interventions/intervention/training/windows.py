@@ -14,12 +14,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
-from ...lens.affine import fingerprint
+from ...model.fingerprint import fingerprint
 from ...model.partial_run import run_late_blocks
-from ...model.readout import readout, residuals
+from ...model.readout import readout
+from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch, require_texts
 from ...model.windows import as_batch, token_windows
-from ..site import KnownText
+from ..known_text import KnownText
 from .loss import next_token_nats
 
 # One text or window in so many is held out where nobody said which.

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...drawing.labels import visible
-from ...model.points import FINAL, INPUT
+from ...model.points import FINAL, INPUT, point_name
 from ..trajectory import Trajectory, statistic_names
 from .scales import SCALES, Scale
 
@@ -114,12 +114,6 @@ def make_grid(
         else shown.agrees_next[final, 0].numpy(),
         trajectory=shown,
     )
-
-
-def point_name(point: str) -> str:
-    """What a reader calls a residual point: `0_pre` is `input`, `3_mid` is `3 mid`."""
-    names = {INPUT: "input", FINAL: "final"}
-    return names.get(point) or point.removesuffix("_pre").replace("_", " ")
 
 
 def cells(values: Tensor) -> np.ndarray:

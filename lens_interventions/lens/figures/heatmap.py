@@ -1,12 +1,11 @@
 """The post's figures: layers by tokens, a colour for the statistic, the top guess in each cell."""
 
-import textwrap
 from typing import TYPE_CHECKING
 
 from ...drawing.colours import ColourScale
-from ...drawing.labels import markup
 from ...drawing.panel import CellSize, Panel, cell_size, draw, label_extent
 from ...drawing.theme import ThemeName, template
+from ...drawing.titles import LINE, headline, title_block
 from ..trajectory import Trajectory
 from .grid import Grid, make_grid
 from .hover import hover_data, hover_template
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 CORRECT = "(*)"
 LEFT, RIGHT = 84, 104  # margins in pixels, for layers and tilted labels, and for the colour bar
-LINE = 21  # pixels from one line of a title to the next: 1.3 of its font
 
 
 def plot(
@@ -115,27 +113,3 @@ def reading(size: CellSize) -> str:
     if size.font is None:
         return f"{tokens} Outlined where the layer's top guess is also the final one."
     return f"{tokens} In each cell the layer's top guess, outlined where it is also the final one."
-
-
-def headline(title: str, subtitle: str, width: float) -> list[str]:
-    """A title and what is below it as lines that fit a figure of this width."""
-    titles = textwrap.wrap(title, max(int((width - 32) / 9.6), 20))
-    lines = textwrap.wrap(subtitle, max(int((width - 32) / 6.8), 20))
-    return [f"<b>{markup(line)}</b>" for line in titles] + [
-        f'<span style="font-size:13px">{markup(line)}</span>' for line in lines
-    ]
-
-
-def title_block(lines: list[str], height: float) -> dict:
-    """The layout's title: lines at the top left of a figure of this height."""
-    return {
-        "text": "<br>".join(lines),
-        "font": {"size": 16},
-        "x": 0,
-        "xref": "container",
-        "xanchor": "left",
-        "y": 1 - 26 / height,
-        "yref": "container",
-        "yanchor": "bottom",
-        "pad": {"l": 16},
-    }

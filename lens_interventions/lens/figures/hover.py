@@ -5,16 +5,14 @@ The numbers travel once per cell, the words around them once per figure: a figur
 """
 
 import itertools
-import math
 
 import numpy as np
 
-from ...drawing.labels import markup, shorten, visible
-from ...model.points import FINAL
-from .grid import Grid, cells, point_name
+from ...drawing.labels import markup, rounded, shorten, visible
+from ...model.points import FINAL, point_name
+from .grid import Grid, cells
 from .scales import SCALES
 
-MISSING = "–"
 _TOKEN_WIDTH = 40
 
 
@@ -55,18 +53,6 @@ def hover_data(grid: Grid) -> list[list[list[float | str]]]:
             guesses = zip(map(rounded, log_probs), (texts[token] for token in ids), strict=True)
             data[-1].append([position, *itertools.chain(*guesses), *map(rounded, values)])
     return data
-
-
-def rounded(value: float) -> float | int | str:
-    """Three significant digits, four decimals at most, and all digits before the point."""
-    if math.isnan(value):
-        return MISSING
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if value == int(value):
-        return int(value)
-    digits = 2 - math.floor(math.log10(abs(value)))
-    return round(value, min(max(digits, 0), 4))
 
 
 def _statistics(grid: Grid) -> list[tuple]:

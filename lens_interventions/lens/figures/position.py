@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...drawing.curves import Curve, draw_curves
-from ...drawing.labels import markup, shorten
+from ...drawing.labels import markup, rounded, shorten
 from ...drawing.theme import ThemeName
 from ..trajectory import Trajectory
 from .grid import make_grid
-from .hover import rounded
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

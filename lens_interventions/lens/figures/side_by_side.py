@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...drawing.labels import markup, shorten
+from ...drawing.labels import markup, rounded, shorten
 from ...drawing.panel import CellSize, DifferenceScale, Panel, cell_size, draw, label_extent
 from ...drawing.theme import ThemeName, template
+from ...drawing.titles import LINE, headline, title_block
 from ..trajectory import Trajectory
 from .grid import Grid, make_grid
-from .heatmap import LEFT, LINE, RIGHT, grid_panel, headline, title_block
-from .hover import rounded
+from .heatmap import LEFT, RIGHT, grid_panel
 from .scales import Scale, round_steps
 
 if TYPE_CHECKING:

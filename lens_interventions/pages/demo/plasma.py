@@ -3,8 +3,8 @@
 import math
 
 from ...drawing.labels import visible
-from ...lens.figures.grid import point_name
 from ...lens.logit_lens import logit_lens
+from ...model.points import point_name
 from ...plots import plot, plot_position
 from .readings import Readings
 from .section import Condition, Figure, Section

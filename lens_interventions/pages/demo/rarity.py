@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ...drawing.curves import Curve, draw_curves
-from ...lens.figures.grid import cells, point_name
+from ...lens.figures.grid import cells
 from ...lens.logit_lens import logit_lens
 from ...materials import python_reference
 from ...measures.intervals import Interval, mean_interval, mean_intervals
+from ...model.points import point_name
 from ...plots import plot
 from .readings import Readings, count, log10_ranks, middle, typical_rank
 from .section import Condition, Figure, Section

@@ -3,8 +3,9 @@
 import numpy as np
 
 from ...drawing.curves import Curve, draw_curves
-from ...lens.figures.grid import cells, point_name
+from ...lens.figures.grid import cells
 from ...lens.logit_lens import logit_lens
+from ...model.points import point_name
 from ...plots import plot
 from .readings import Readings, count, log10_ranks, typical_rank
 from .section import Condition, Figure, Section

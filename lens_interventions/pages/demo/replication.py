@@ -17,9 +17,9 @@ from ...experiments import (
 )
 from ...experiments.copying.again import copying_again
 from ...experiments.engine.json_values import from_values
-from ...experiments.engine.model_source import weights_sha256
 from ...experiments.loops.again import loops_again
 from ...measures.intervals import Interval
+from ...model.fingerprint import weights_sha256
 from .readings import Readings
 from .section import Condition, Figure, Section
 

@@ -1,6 +1,6 @@
 """The post's idea for sampling: let late layers see the token that really came next."""
 
-from ...experiments.copying.sequences import continuation
+from ...experiments.design.sequences import continuation
 from ...intervention.generation.generate import generate
 from ...intervention.patch import NextTokenPatch
 from ...lens.logit_lens import logit_lens

@@ -17,8 +17,8 @@ from lens_interventions.experiments.copying.measures import (
     measure_templates,
     measure_text,
 )
-from lens_interventions.experiments.copying.sequences import TokenSequence
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, PatchSettings
+from lens_interventions.experiments.design.sequences import TokenSequence
 from tests.support.exact import float64_softmax
 from tests.support.tiny import shared_bridge
 

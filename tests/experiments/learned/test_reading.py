@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.experiments.copying.sequences import TokenSequence
+from lens_interventions.experiments.design.sequences import TokenSequence
 from lens_interventions.experiments.learned import reading
 from lens_interventions.experiments.learned.read_analysis import attention_changes
 from lens_interventions.experiments.learned.read_units import (

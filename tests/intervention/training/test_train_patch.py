@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.intervention.site import KnownText
+from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.training import loop as write_training
 from lens_interventions.intervention.training import loss as training_loss
 from lens_interventions.intervention.training.loss import patched_nats

@@ -1,0 +1,74 @@
+"""Prompts to sample from, and samples as rows of sums."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from ... import materials
+from .sequences import REPORT, SELECTION, beginning, token_list
+
+LOOPED, REP = "looped", "rep-4"
+
+
+def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
+    """Samples as rows of sums, one of each measure for each prompt.
+
+    A text that ended by itself before its fourth token has no 4-gram, and a rep-4 of 0 here, so
+    that arms are compared on the same prompts: like one that ended before a loop, it repeated
+    nothing. The share of texts that ended is in the table of conditions.
+    """
+    arms = samples[["source", "layer", "strength", "mode"]]
+    common = {
+        "half": samples["half"],
+        "sequence": samples["prompt"],
+        "cluster": samples["prompt"].astype(str),
+        "category": samples["rule"].str.replace(" ", "_"),
+    }
+    parts = [
+        arms.assign(
+            **common,
+            measure=measure,
+            total=samples[column].fillna(0).astype(float),
+            count=1,
+        )
+        for measure, column in ((LOOPED, "looped"), (REP, "rep_4"))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str, Any]]:
+    """`n` prompts as units get them, every register in both halves."""
+    start = beginning(bridge)
+    return [
+        {**item, "text": prompt.text, "tokens": [*start, *token_list(bridge, prompt.text)]}
+        for item, prompt in _drawn(materials.prompts(), n, seed, 4)
+    ]
+
+
+def halves(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Items by half."""
+    items = list(items)
+    return {half: [i for i in items if i["half"] == half] for half in (SELECTION, REPORT)}
+
+
+def _drawn(
+    items: Sequence[Any], n: int, seed: int, stream: int
+) -> list[tuple[dict[str, Any], Any]]:
+    """`n` items in a random order, with number, half and register; registers in both halves."""
+    rng = np.random.default_rng([seed, stream])
+    last: dict[str, str] = {}
+    sizes = {SELECTION: 0, REPORT: 0}
+    found = []
+    for index in rng.permutation(len(items))[:n]:
+        item = items[index]
+        # Alternately within a register, which begins in the smaller half.
+        half = min(sizes, key=sizes.__getitem__)
+        if item.register in last:
+            half = REPORT if last[item.register] == SELECTION else SELECTION
+        last[item.register] = half
+        sizes[half] += 1
+        found.append(({"number": int(index), "half": half, "register": item.register}, item))
+    return found

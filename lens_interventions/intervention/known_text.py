@@ -1,0 +1,81 @@
+"""What is known of a batch of texts: their tokens so far, where they begin and end."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..model.tokens import TokenBatch
+
+
+@dataclass(frozen=True)
+class KnownText:
+    """The tokens known so far, one text a row.
+
+    Positions count from a text's first real token, whatever the padding.
+
+    Attributes:
+        tokens: `[batch, column]` ids.
+        first: `[batch]`, the column of each text's first real token.
+        length: `[batch]`, how many real tokens are known; they are contiguous.
+        prompt_length: `[batch]`, how many of them were given rather than generated; None where
+            nobody said.
+        seed: `[batch]`, tells the random draws of one text from those of another.
+    """
+
+    tokens: Int[Tensor, "batch column"]
+    first: Int[Tensor, " batch"]
+    length: Int[Tensor, " batch"]
+    prompt_length: Int[Tensor, " batch"] | None
+    seed: Int[Tensor, " batch"]
+
+    @classmethod
+    def from_batch(
+        cls,
+        batch: TokenBatch,
+        *,
+        prompt_length: int | Int[Tensor, " batch"] | None = None,
+        text_seeds: Int[Tensor, " batch"] | None = None,
+    ) -> "KnownText":
+        """All real tokens of a batch are known; seeds are 0 unless given."""
+        n_texts, device = len(batch.tokens), batch.tokens.device
+        of_each = {"text_seeds": 0 if text_seeds is None else text_seeds}
+        if prompt_length is not None:
+            of_each["prompt_length"] = prompt_length
+        numbers: dict[str, Tensor] = {}
+        for name, given in of_each.items():
+            number = torch.as_tensor(given, dtype=torch.long, device=device)
+            if number.shape not in ((), (n_texts,)):
+                raise ValueError(
+                    f"{name} has shape {tuple(number.shape)}; give one number for each of the "
+                    f"{n_texts} texts"
+                )
+            numbers[name] = number.expand(n_texts)
+        first = batch.mask.int().argmax(-1)
+        return cls(
+            batch.tokens, first, batch.lengths, numbers.get("prompt_length"), numbers["text_seeds"]
+        )
+
+    def at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """Token ids at positions; where there is no such position, some token of the text."""
+        inside = torch.minimum(position.clamp(min=0), self.length[:, None] - 1)
+        return self.tokens.gather(1, self.first[:, None] + inside)
+
+    def column_positions(self) -> Int[Tensor, "batch column"]:
+        """The position of every column, -1 at padding."""
+        column = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        position = column - self.first[:, None]
+        return position.masked_fill((position < 0) | (position >= self.length[:, None]), -1)
+
+
+def select_rows(text: KnownText, rows: slice | Int[Tensor, " row"]) -> KnownText:
+    """Some rows of a batch of texts."""
+    prompt_length = text.prompt_length
+    return KnownText(
+        text.tokens[rows],
+        text.first[rows],
+        text.length[rows],
+        None if prompt_length is None else prompt_length[rows],
+        text.seed[rows],
+    )

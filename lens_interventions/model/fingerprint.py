@@ -1,0 +1,46 @@
+"""Hashes that tell the weights of one model from those of another."""
+
+import hashlib
+
+import numpy as np
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+
+def fingerprint(bridge: TransformerBridge) -> str:
+    """A hash of a sample of every parameter, made in milliseconds: tells weights apart."""
+    hashed = hashlib.sha256(str(bool(bridge.compatibility_mode)).encode())
+    for name, parameter in sorted(bridge.original_model.named_parameters()):
+        sample = parameter.detach().reshape(-1)[:64].cpu().double().numpy()
+        hashed.update(f"{name}{tuple(parameter.shape)}".encode())
+        hashed.update(sample.tobytes())
+    return hashed.hexdigest()[:16]
+
+
+def unembedding_hash(bridge: TransformerBridge) -> str:
+    """The hash by which checkpoints of the tuned-lens library name an unembedding.
+
+    It is of numpy's abridged print of the matrix to one digit (its `tensor_hash`), so that it
+    survives a change of precision.
+    """
+    matrix = bridge.W_U.detach().T
+    threshold = 1000
+    if matrix.numel() > threshold:
+        # Shown are three rows and columns at each end, and dots for any number between.
+        threshold = 0
+        for axis, size in enumerate(matrix.shape):
+            shown = torch.arange(size, device=matrix.device)
+            matrix = matrix.index_select(axis, torch.cat([shown[:-3][:4], shown[-3:]]))
+    with np.printoptions(threshold=threshold):
+        text = np.array_str(matrix.float().cpu().numpy(), precision=1)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_sha256(bridge: TransformerBridge) -> str:
+    """SHA-256 over names, shapes and bytes of all parameters and buffers."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(bridge.state_dict().items()):
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        hashed.update(flat.view(torch.uint8).numpy())
+    return hashed.hexdigest()

@@ -1,0 +1,105 @@
+"""The residual stream of a text, at the points asked for."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.exceptions import StopAtLayerException
+from transformers import DynamicCache
+
+from .hooks import has_temporary_hooks
+from .points import FINAL, hook_name
+from .tokens import TokenBatch
+
+# Texts up to this long go through the blocks whole, longer ones this many rows at a time.
+_WHOLE = 512
+
+_CHUNK_ROWS = 128
+
+
+def residuals(
+    bridge: TransformerBridge, batch: TokenBatch, labels: Iterable[str], **forward: Any
+) -> list[Float[Tensor, "batch pos d_model"]]:
+    """The residual stream at the given points, `[batch, pos, d_model]` each.
+
+    Runs the bridge with the user's hooks on, and stops at the last point: nothing is unembedded.
+    `forward` is passed on to the bridge.
+
+    Raises `ValueError` where the model has no such point (blocks whose attention and MLP run in
+    parallel have no middle), or when the batch is padded on the left.
+    """
+    if batch.left_padded:
+        # The models' own masks let padded rows see nothing, whose NaN then reaches real tokens.
+        raise ValueError("pad on the right: a causal model needs no mask for padding there")
+    n_layers = int(bridge.cfg.n_layers)
+    names = [hook_name(label, n_layers) for label in labels]
+    missing = [name for name in names if name not in bridge.hook_dict]
+    if missing:
+        raise ValueError(
+            f"{bridge.cfg.architecture} has no {missing[0]}: its blocks run attention and MLP in "
+            "parallel or are not attention blocks; read it with incl_mid=False"
+        )
+    return _capture(bridge, batch, names, **forward)
+
+
+def residual_chunks(
+    bridge: TransformerBridge, batch: TokenBatch, labels: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Float[Tensor, "batch chunk d_model"]]]]:
+    """`residuals` by label, of a long text a chunk of columns at a time, with its first column.
+
+    Neither the residual stream of the whole text nor its attention scores are held, only the keys
+    and values. A short text is one chunk, and so is any text while there are hooks on the bridge,
+    which may have been made for the whole.
+    """
+    width = batch.tokens.shape[1]
+    hooked = any(map(has_temporary_hooks, bridge.hook_points()))
+    if width <= _WHOLE or hooked or not _fills_cache(bridge):
+        yield 0, dict(zip(labels, residuals(bridge, batch, labels), strict=True))
+        return
+    cache = DynamicCache()
+    step = max(1, _CHUNK_ROWS // len(batch.tokens))
+    for start in range(0, width, step):
+        # Padding on the right is run like any token, and read by nobody.
+        tokens = batch.tokens[:, start : start + step]
+        part = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        streams = residuals(bridge, part, labels, past_key_values=cache, use_cache=True)
+        yield start, dict(zip(labels, streams, strict=True))
+
+
+def _fills_cache(bridge: TransformerBridge) -> bool:
+    """Whether a run in two pieces is the run as a whole.
+
+    Some pairs of transformers and TransformerLens leave the cache empty, silently.
+    """
+    tokens = torch.arange(4, device=bridge.cfg.device)[None] % int(bridge.cfg.d_vocab)
+    cache = DynamicCache()
+    for piece in tokens.split(2, dim=-1):
+        residuals(
+            bridge, TokenBatch(piece, piece >= 0), [FINAL], past_key_values=cache, use_cache=True
+        )
+    return cache.get_seq_length() == tokens.shape[1]
+
+
+def _capture(
+    bridge: TransformerBridge, batch: TokenBatch, names: list[str], **forward: Any
+) -> list[Tensor]:
+    """Activations at hooks given in the order in which they fire; the run stops at the last."""
+    captured: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook_fn(tensor: Tensor, hook: HookPoint) -> None:
+            captured[name] = tensor
+            if len(captured) == len(names):
+                raise StopAtLayerException(tensor)
+
+        return hook_fn
+
+    with bridge.hooks(fwd_hooks=[(name, keep(name)) for name in names]):
+        # The model's own cache stays on: TransformerLens 4.3 cannot run OLMo 2 in half precision
+        # without it.
+        bridge(batch.tokens, **forward)
+    return [captured[name] for name in names]
