@@ -21,7 +21,10 @@ from tests.support.tiny import LENS_ARCHITECTURES, shared_bridge
 settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.load_profile("seeded")
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core already
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One process per core already. Commands, kernels and pools that a test starts read the
+    # variable: with more threads than cores they wait for each other for minutes.
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

@@ -21,6 +21,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+import lens_interventions as li
 from tests.support.pages import ROOT
 
 FOLDER = ROOT / "notebooks"
@@ -82,11 +83,10 @@ def test_there_are_notebooks():
 
 
 @each
-def test_it_runs_and_shows_what_is_stored(path, monkeypatch):
+def test_it_runs_and_shows_what_is_stored(path, monkeypatch, default_bridge):
+    # On a new machine the first cells would show how model and lens are made.
+    li.default_affine_lens(default_bridge, progress=False)
     monkeypatch.setenv("PLOTLY_RENDERER", RENDERER)
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # Kernels that share the cores with another test wait for each other's threads for minutes.
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
     stored, fresh = read(path), read(path)
     run(fresh)
     assert kinds(fresh) == kinds(stored)
