@@ -7,9 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .hooks import without_hooks
-from .residuals import _capture
-from .tokens import TokenBatch
+from .hooks import capture, without_hooks
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def embedding(bridge: TransformerBridge) -> Embedding:
     weight = bridge.W_E.detach()
     tokens = torch.arange(4, device=weight.device)[None] % len(weight)
     with torch.no_grad(), without_hooks(bridge.hook_points()):
-        fed = _capture(bridge, TokenBatch(tokens, tokens >= 0), ["embed.hook_out"])[0]
+        (fed,) = capture(bridge, tokens, ["embed.hook_out"])
     rows = weight[tokens]
     scale = float((fed * rows).sum() / (rows * rows).sum())
     # A half-precision model rounds its factor and its products.

@@ -11,13 +11,12 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers import Cache
 
 from .attention_masks import additive_masks
-from .hooks import has_temporary_hooks
+from .hooks import Hook, has_temporary_hooks, stop
 from .points import FINAL, hook_name
 
 # Rows that go through a block at a time.
@@ -25,8 +24,6 @@ BLOCK_ROWS = 512
 
 # What runs again for the late blocks, or reads them without its hooks.
 _NOT_AS_IS = ("rotary_emb", "ln_final", "unembed")
-
-Hook = tuple[str, Callable[..., Tensor | None]]
 
 
 def run_late_blocks(
@@ -100,13 +97,9 @@ def _run(
     final = hook_name(FINAL, int(bridge.cfg.n_layers))
     with (
         only_blocks_from(bridge, layer),
-        bridge.hooks(fwd_hooks=[*fwd_hooks, (final, _stop_here)]),
+        bridge.hooks(fwd_hooks=[*fwd_hooks, (final, stop)]),
     ):
         return bridge(resid, start_at_layer=layer, **inputs)
-
-
-def _stop_here(resid: Tensor, hook: HookPoint) -> None:
-    raise StopAtLayerException(resid)
 
 
 # Whether the blocks of a bridge return tuples, as those of some architectures do.
@@ -136,10 +129,10 @@ def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) 
 def only_blocks_below(bridge: TransformerBridge, layer: int) -> Iterator[None]:
     """Inside, calling the bridge returns `r[layer]`, before the hooks at that point."""
 
-    def stop(*args: Any, **kwargs: Any) -> None:
+    def hand_back(*args: Any, **kwargs: Any) -> None:
         raise StopAtLayerException(_hidden_states(args, kwargs))
 
-    with replaced_forwards([(bridge.blocks[layer], stop)]):
+    with replaced_forwards([(bridge.blocks[layer], hand_back)]):
         yield
 
 

@@ -6,7 +6,7 @@ unembedding, output transform), the embedding as the model feeds it, and the res
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,7 +16,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
 
-from .hooks import without_hooks
+from .hooks import keep, temporary_hooks, without_hooks
 
 Norm = Literal["full", "pre_affine"]
 
@@ -85,19 +85,14 @@ class Readout:
             return residual
         # Norm modules contract on [batch, pos, d_model]; their statistics are per vector.
         flat = residual.reshape(1, -1, residual.shape[-1])
-        captured: list[Tensor] = []
         with without_hooks(m for m in self.norm.modules() if isinstance(m, HookPoint)):
             if self.apply_affine:
                 return self.norm(flat).reshape(residual.shape)
-            normalized = self.norm.get_submodule("hook_normalized")
-            handle = normalized.register_forward_hook(
-                lambda _module, _args, output: captured.append(output)
-            )
-            try:
+            kept: dict[str, Tensor] = {}
+            point: Any = self.norm.get_submodule("hook_normalized")
+            with temporary_hooks([(point, keep(kept, "normalized"))]):
                 self.norm(flat)
-            finally:
-                handle.remove()
-        return captured[0].to(residual.dtype).reshape(residual.shape)
+        return kept["normalized"].to(residual.dtype).reshape(residual.shape)
 
     def removes_mean(self) -> bool:
         """Whether adding a constant to all of a residual changes nothing, as under a LayerNorm."""

@@ -1,19 +1,17 @@
 """Which way to decode on a bridge: with a cache where that is exact, else by recomputing."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
 from ...model.attention_masks import unknown_kinds
-from ...model.hooks import without_hooks
+from ...model.hooks import Hook, change_layers, keep, without_hooks
 from ...model.points import hook_name, point_labels
 from ...model.readout import require_readable
 from ..known_text import KnownText, select_rows
@@ -64,26 +62,17 @@ class RecomputingDecoder:
         """As of `CachedDecoder`."""
         self._rows = self._rows.keep(rows)
 
-    def _hooks(
-        self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]
-    ) -> list[tuple[str, Callable[..., Any]]]:
-        position = text.column_positions()
-
-        def patch_at(layer: int) -> Callable[..., Tensor]:
-            return lambda resid, hook: rows(resid, layer=layer, position=position, text=text)
-
-        def capture_at(label: str) -> Callable[..., None]:
-            def capture(resid: Tensor, hook: HookPoint) -> None:
-                captured[label] = resid[:, -1]
-
-            return capture
-
+    def _hooks(self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]) -> list[Hook]:
+        patched = partial(rows, position=text.column_positions(), text=text)
         n_layers = int(self._bridge.cfg.n_layers)
-        hooks: list[tuple[str, Callable[..., Any]]] = [
-            (hook_name(f"{layer}_pre", n_layers), patch_at(layer)) for layer in rows.layers
-        ]
         labels = point_labels(n_layers) if self._record else []
-        return hooks + [(hook_name(label, n_layers), capture_at(label)) for label in labels]
+        return [
+            *change_layers(rows.layers, patched),
+            *(
+                (hook_name(label, n_layers), keep(captured, label, lambda resid: resid[:, -1]))
+                for label in labels
+            ),
+        ]
 
 
 Decoder = CachedDecoder | RecomputingDecoder
