@@ -6,9 +6,7 @@ The blocks below do nothing meanwhile.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -16,6 +14,7 @@ from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers import Cache
 
 from .attention_masks import additive_masks
+from .capabilities import blocks_return_tuples
 from .hooks import Hook, has_temporary_hooks, stop
 from .points import FINAL, hook_name
 
@@ -102,10 +101,6 @@ def _run(
         return bridge(resid, start_at_layer=layer, **inputs)
 
 
-# Whether the blocks of a bridge return tuples, as those of some architectures do.
-_returns_tuple: WeakKeyDictionary[TransformerBridge, bool] = WeakKeyDictionary()
-
-
 @contextmanager
 def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
     """Other forwards for some modules, for the duration.
@@ -144,7 +139,7 @@ def only_blocks_from(
 
     Without `resid`, which needs a block below, it gets what the bridge's `start_at_layer` injects.
     """
-    as_tuple = layer > 0 and _blocks_return_tuples(bridge)
+    as_tuple = layer > 0 and blocks_return_tuples(bridge)
 
     def hand_through(*args: Any, **kwargs: Any) -> Any:
         hidden_states = _hidden_states(args, kwargs)
@@ -158,24 +153,6 @@ def only_blocks_from(
         stand_ins[-1] = hand_over
     with replaced_forwards(list(zip(list(bridge.blocks)[:layer], stand_ins, strict=True))):
         yield
-
-
-def _blocks_return_tuples(bridge: TransformerBridge) -> bool:
-    if bridge not in _returns_tuple:
-        outputs: list[object] = []
-
-        def look(_module: nn.Module, _args: tuple, output: object) -> None:
-            outputs.append(output)
-            raise StopAtLayerException(torch.empty(0))
-
-        handle = bridge.blocks[0].register_forward_hook(look)
-        try:
-            with torch.no_grad():
-                bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
-        finally:
-            handle.remove()
-        _returns_tuple[bridge] = isinstance(outputs[0], tuple)
-    return _returns_tuple[bridge]
 
 
 def _hidden_states(args: tuple, kwargs: dict[str, Any]) -> Any:

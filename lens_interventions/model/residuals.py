@@ -9,8 +9,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from .capabilities import fills_cache
 from .hooks import capture, has_temporary_hooks
-from .points import FINAL, hook_name
+from .points import hook_name
 from .tokens import TokenBatch
 
 # Texts up to this long go through the blocks whole, longer ones this many rows at a time.
@@ -55,7 +56,7 @@ def residual_chunks(
     """
     width = batch.tokens.shape[1]
     hooked = any(map(has_temporary_hooks, bridge.hook_points()))
-    if width <= _WHOLE or hooked or not _fills_cache(bridge):
+    if width <= _WHOLE or hooked or not fills_cache(bridge):
         yield 0, dict(zip(labels, residuals(bridge, batch, labels), strict=True))
         return
     cache = DynamicCache()
@@ -66,17 +67,3 @@ def residual_chunks(
         part = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
         streams = residuals(bridge, part, labels, past_key_values=cache, use_cache=True)
         yield start, dict(zip(labels, streams, strict=True))
-
-
-def _fills_cache(bridge: TransformerBridge) -> bool:
-    """Whether a run in two pieces is the run as a whole.
-
-    Some pairs of transformers and TransformerLens leave the cache empty, silently.
-    """
-    tokens = torch.arange(4, device=bridge.cfg.device)[None] % int(bridge.cfg.d_vocab)
-    cache = DynamicCache()
-    for piece in tokens.split(2, dim=-1):
-        residuals(
-            bridge, TokenBatch(piece, piece >= 0), [FINAL], past_key_values=cache, use_cache=True
-        )
-    return cache.get_seq_length() == tokens.shape[1]

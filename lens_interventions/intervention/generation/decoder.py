@@ -2,7 +2,6 @@
 
 import warnings
 from functools import partial
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -11,9 +10,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
 from ...model.attention_masks import unknown_kinds
+from ...model.capabilities import recall, require_readable
 from ...model.hooks import Hook, change_layers, keep, without_hooks
 from ...model.points import hook_name, point_labels
-from ...model.readout import require_readable
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
 from .cached_decoder import CachedDecoder, CacheError
@@ -23,10 +22,6 @@ from .patch_batch import PatchedRows
 # logits: above what rounding does, below what a wrong position, mask or key does.
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 _HALF_TOLERANCE = 0.1
-
-# What the probe found: nothing, or what is wrong with the cached path. By bridge, and there by
-# whether its weights were processed and whether its blocks run in two parts.
-_found: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, bool], str]] = WeakKeyDictionary()
 
 
 class RecomputingDecoder:
@@ -90,25 +85,33 @@ def decoder(
     """
     require_readable(bridge)
     _require_attention_only(bridge)
-    processed = bool(bridge.compatibility_mode or bridge._weights_processed)
-    kind = (processed, bool(rows.layers) and rows.layers[0] > 0)
-    known = _found.setdefault(bridge, {})
-    if kind not in known:
-        # What they see of a long text, the probe's few tokens do not show.
-        unknown = unknown_kinds(bridge)
-        known[kind] = (
-            f"it has layers of {', '.join(unknown)}"
-            if unknown
-            else _probe(bridge, in_parts=kind[1])
-        )
-    if not known[kind]:
+    in_parts = bool(rows.layers) and rows.layers[0] > 0
+    problem = _cached_decoding_problem(bridge, in_parts=in_parts)
+    if not problem:
         return CachedDecoder(bridge, rows, chunk_size=chunk_size, record=record)
     warnings.warn(
-        f"decoding with a cache is not exact on {bridge.cfg.architecture} ({known[kind]}): every "
+        f"decoding with a cache is not exact on {bridge.cfg.architecture} ({problem}): every "
         "text is recomputed from its start for each new token, which is slow",
         stacklevel=4,  # torch.no_grad around `generate` is a frame
     )
     return RecomputingDecoder(bridge, rows, record=record)
+
+
+def _cached_decoding_problem(bridge: TransformerBridge, *, in_parts: bool) -> str:
+    """What is wrong with the cached decoder on a bridge, tried once; nothing if it is exact.
+
+    `in_parts` tells whether the blocks run in two parts, below the patch and from it up.
+    """
+
+    def find() -> str:
+        # What they see of a long text, the probe's few tokens do not show.
+        unknown = unknown_kinds(bridge)
+        if unknown:
+            return f"it has layers of {', '.join(unknown)}"
+        return _probe(bridge, in_parts=in_parts)
+
+    blocks = "its blocks in two parts" if in_parts else "all its blocks together"
+    return recall(bridge, f"problem of decoding with a cache, {blocks}", find)
 
 
 def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:
