@@ -269,7 +269,7 @@ class BoundPatch:
         self, position: Int[Tensor, "batch pos"], text: KnownText
     ) -> Bool[Tensor, "batch pos"]:
         chosen = self.patch.positions
-        known = (position >= 0) & (position + 1 < text.length[:, None])
+        known = text.has_next(position)
         if chosen == "all":
             return known
         if chosen == "generated":
