@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._tensor_file import load_tensors, save_tensors
+from ..model.capabilities import require_readable
 from ..model.fingerprint import fingerprint
 from ..model.points import select_points
-from ..model.readout import require_readable
 from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens
 from ..model.windows import as_batch, token_windows

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ..model.tokens import TokenBatch
@@ -61,6 +61,10 @@ class KnownText:
         """Token ids at positions; where there is no such position, some token of the text."""
         inside = torch.minimum(position.clamp(min=0), self.length[:, None] - 1)
         return self.tokens.gather(1, self.first[:, None] + inside)
+
+    def has_next(self, position: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+        """Whether positions are in the text and the token after them is known too."""
+        return (position >= 0) & (position + 1 < self.length[:, None])
 
     def column_positions(self) -> Int[Tensor, "batch column"]:
         """The position of every column, -1 at padding."""

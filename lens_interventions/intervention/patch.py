@@ -10,14 +10,13 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.affine import AffineLens
 from ..lens.protocol import Lens, bound_lens
 from ..model.embedding import Embedding, embedding
-from ..model.points import hook_name
+from ..model.hooks import Hook, change_layers
 from ..model.readout import Readout, readout
 from ..model.tokens import TextOrTokens, token_batch
 from .known_text import KnownText
@@ -166,7 +165,7 @@ class NextTokenPatch:
         prepend_bos: bool | None = None,
         prompt_length: int | Int[Tensor, " batch"] | None = None,
         text_seeds: Int[Tensor, " batch"] | None = None,
-    ) -> list[tuple[str, Callable[..., Tensor]]]:
+    ) -> list[Hook]:
         """Hooks for `bridge.hooks`, `run_with_hooks` and `run_with_cache` on exactly these tokens.
 
         Every position but a text's last is patched, so that **the logits at the last position**
@@ -192,23 +191,17 @@ class NextTokenPatch:
         text = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
         bound, positions = self.bind(bridge), self.within_window(text.column_positions(), text)
 
-        def hook_at(layer: int) -> Callable[..., Tensor]:
-            def patch_residual(
-                resid: Float[Tensor, "batch pos d_model"], hook: HookPoint
-            ) -> Float[Tensor, "batch pos d_model"]:
-                if resid.shape[:2] != positions.shape:
-                    raise ValueError(
-                        f"the hooks were made for tokens of shape {tuple(positions.shape)}, the "
-                        f"model runs on {tuple(resid.shape[:2])}: make hooks for those tokens"
-                    )
-                return bound(resid, layer=layer, position=positions, text=text)
+        def patched(
+            resid: Float[Tensor, "batch pos d_model"], *, layer: int
+        ) -> Float[Tensor, "batch pos d_model"]:
+            if resid.shape[:2] != positions.shape:
+                raise ValueError(
+                    f"the hooks were made for tokens of shape {tuple(positions.shape)}, the "
+                    f"model runs on {tuple(resid.shape[:2])}: make hooks for those tokens"
+                )
+            return bound(resid, layer=layer, position=positions, text=text)
 
-            return patch_residual
-
-        return [
-            (hook_name(f"{layer}_pre", int(bridge.cfg.n_layers)), hook_at(layer))
-            for layer in self.layers
-        ]
+        return change_layers(self.layers, patched)
 
     def to_json(self) -> str:
         """The patch as a JSON object.
@@ -276,7 +269,7 @@ class BoundPatch:
         self, position: Int[Tensor, "batch pos"], text: KnownText
     ) -> Bool[Tensor, "batch pos"]:
         chosen = self.patch.positions
-        known = (position >= 0) & (position + 1 < text.length[:, None])
+        known = text.has_next(position)
         if chosen == "all":
             return known
         if chosen == "generated":

@@ -41,7 +41,7 @@ class PatchSite:
     @property
     def known(self) -> Bool[Tensor, "batch pos"]:
         """Whether the row is a position whose next token is known: only these are patched."""
-        return (self.position >= 0) & (self.position + 1 < self.text.length[:, None])
+        return self.text.has_next(self.position)
 
     @property
     def current_tokens(self) -> Int[Tensor, "batch pos"]:

@@ -97,7 +97,7 @@ def logit_lens(
     **Returns:** a `Trajectory`.
 
     Raises `ValueError`, `TypeError` or `NotImplementedError` for a model that cannot be read so
-    (see `lens_interventions.model.readout.require_readable`) or input that does not fit it.
+    (see `lens_interventions.model.capabilities.require_readable`) or input that does not fit it.
     """
     read = readout(bridge, norm=norm)
     lens = bound_lens(bridge, lens)

@@ -15,6 +15,8 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge, component_setup
 from transformer_lens.model_bridge.generalized_components import base, block
 
+from .capabilities import weights_processed
+
 # TransformerLens listens to its own components in these modules, for the sake of hooks elsewhere
 # in the same block.
 _OWN_HOOKS = (component_setup.__name__, block.__name__)
@@ -72,8 +74,7 @@ class Unwrapping:
 
     def _quiet_units(self) -> list[_Unit]:
         bridge = self._bridge
-        processed = bridge.compatibility_mode or bridge._weights_processed
-        if processed or bridge.cfg.dtype == torch.float64:
+        if weights_processed(bridge) or bridge.cfg.dtype == torch.float64:
             return []
         return [unit for unit in self._units if unit.quiet]
 

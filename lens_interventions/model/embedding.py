@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .hooks import without_hooks
-from .residuals import _capture
-from .tokens import TokenBatch
+from .capabilities import embedding_factor
 
 
 @dataclass(frozen=True)
@@ -40,21 +37,8 @@ class Embedding:
 
 
 def embedding(bridge: TransformerBridge) -> Embedding:
-    """The model's token embedding, with the factor it applies, measured on four tokens.
+    """The model's token embedding, with the factor that it applies, measured on four tokens.
 
     Raises `NotImplementedError` where the model does more to an embedding than multiply it.
     """
-    weight = bridge.W_E.detach()
-    tokens = torch.arange(4, device=weight.device)[None] % len(weight)
-    with torch.no_grad(), without_hooks(bridge.hook_points()):
-        fed = _capture(bridge, TokenBatch(tokens, tokens >= 0), ["embed.hook_out"])[0]
-    rows = weight[tokens]
-    scale = float((fed * rows).sum() / (rows * rows).sum())
-    # A half-precision model rounds its factor and its products.
-    tolerance = 1e-5 if weight.dtype in (torch.float32, torch.float64) else 2e-2
-    if not torch.allclose(fed, rows * scale, rtol=tolerance, atol=tolerance * float(fed.std())):
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} transforms its token embeddings before the first block, so "
-            "a row of W_E is not what it feeds: use the unembedding (embedding='W_U')"
-        )
-    return Embedding(weight, 1.0 if abs(scale - 1) < tolerance else scale)
+    return Embedding(bridge.W_E.detach(), embedding_factor(bridge))

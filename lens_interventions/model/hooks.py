@@ -1,11 +1,24 @@
-"""Hooks of a bridge: set aside for a while, or put on for a while."""
+"""Hooks of a bridge: set aside or put on for a while, and the kinds that the library puts on.
+
+A hook that keeps, one that changes and one that stops are made here, so that no other module
+writes a closure of its own. TransformerLens calls every hook as `hook(tensor, hook=point)`.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from jaxtyping import Int
+from torch import Tensor
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.exceptions import StopAtLayerException
+
+HookFunction = Callable[..., Tensor | None]
+Hook = tuple[str, HookFunction]
+
+Key = TypeVar("Key")
 
 
 @contextmanager
@@ -39,7 +52,7 @@ _LEVEL = -1
 
 
 @contextmanager
-def temporary_hooks(hooks: Sequence[tuple[HookPoint, Callable[..., Any]]]) -> Iterator[None]:
+def temporary_hooks(hooks: Sequence[tuple[HookPoint, HookFunction]]) -> Iterator[None]:
     """Hooks for the duration. `TransformerBridge.hooks` looks up names for over a millisecond."""
     try:
         for point, hook_fn in hooks:
@@ -48,3 +61,55 @@ def temporary_hooks(hooks: Sequence[tuple[HookPoint, Callable[..., Any]]]) -> It
     finally:
         for point, _ in hooks:
             point.remove_hooks("fwd", level=_LEVEL)
+
+
+def keep(
+    kept: dict[Key, Tensor], key: Key, part: Callable[[Tensor], Tensor] | None = None
+) -> HookFunction:
+    """A hook that keeps the tensor that passes by, or a part of it, as `kept[key]`."""
+
+    def keep_tensor(tensor: Tensor, hook: HookPoint) -> None:
+        kept[key] = tensor if part is None else part(tensor)
+
+    return keep_tensor
+
+
+def change_layers(layers: Iterable[int], change: Callable[..., Tensor]) -> list[Hook]:
+    """Hooks that put `change(resid, layer=layer)` in the place of `r[layer]` at some layers."""
+
+    def change_at(layer: int) -> HookFunction:
+        def change_residual(resid: Tensor, hook: HookPoint) -> Tensor:
+            return change(resid, layer=layer)
+
+        return change_residual
+
+    return [(f"blocks.{layer}.hook_resid_pre", change_at(layer)) for layer in layers]
+
+
+def stop(tensor: Tensor, hook: HookPoint) -> None:
+    """A hook at which the run ends: the bridge returns the tensor that arrives."""
+    raise StopAtLayerException(tensor)
+
+
+def capture(
+    bridge: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    names: Sequence[str],
+    **forward: Any,
+) -> list[Tensor]:
+    """The tensors at some hooks, in the order of `names`; the run stops when it has them all.
+
+    `forward` is passed on to the bridge.
+    """
+    captured: dict[str, Tensor] = {}
+
+    def stop_after_all(tensor: Tensor, hook: HookPoint) -> None:
+        if len(captured) == len(names):
+            stop(tensor, hook)
+
+    hooks = [(name, fn) for name in names for fn in (keep(captured, name), stop_after_all)]
+    with bridge.hooks(fwd_hooks=hooks):
+        # The model's own cache stays on: TransformerLens 4.3 cannot run OLMo 2 in half precision
+        # without it.
+        bridge(tokens, **forward)
+    return [captured[name] for name in names]

@@ -6,18 +6,16 @@ The blocks below do nothing meanwhile.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers import Cache
 
 from .attention_masks import additive_masks
-from .hooks import has_temporary_hooks
+from .capabilities import blocks_return_tuples
+from .hooks import Hook, has_temporary_hooks, stop
 from .points import FINAL, hook_name
 
 # Rows that go through a block at a time.
@@ -25,8 +23,6 @@ BLOCK_ROWS = 512
 
 # What runs again for the late blocks, or reads them without its hooks.
 _NOT_AS_IS = ("rotary_emb", "ln_final", "unembed")
-
-Hook = tuple[str, Callable[..., Tensor | None]]
 
 
 def run_late_blocks(
@@ -100,17 +96,9 @@ def _run(
     final = hook_name(FINAL, int(bridge.cfg.n_layers))
     with (
         only_blocks_from(bridge, layer),
-        bridge.hooks(fwd_hooks=[*fwd_hooks, (final, _stop_here)]),
+        bridge.hooks(fwd_hooks=[*fwd_hooks, (final, stop)]),
     ):
         return bridge(resid, start_at_layer=layer, **inputs)
-
-
-def _stop_here(resid: Tensor, hook: HookPoint) -> None:
-    raise StopAtLayerException(resid)
-
-
-# Whether the blocks of a bridge return tuples, as those of some architectures do.
-_returns_tuple: WeakKeyDictionary[TransformerBridge, bool] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -136,10 +124,10 @@ def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) 
 def only_blocks_below(bridge: TransformerBridge, layer: int) -> Iterator[None]:
     """Inside, calling the bridge returns `r[layer]`, before the hooks at that point."""
 
-    def stop(*args: Any, **kwargs: Any) -> None:
+    def hand_back(*args: Any, **kwargs: Any) -> None:
         raise StopAtLayerException(_hidden_states(args, kwargs))
 
-    with replaced_forwards([(bridge.blocks[layer], stop)]):
+    with replaced_forwards([(bridge.blocks[layer], hand_back)]):
         yield
 
 
@@ -151,7 +139,7 @@ def only_blocks_from(
 
     Without `resid`, which needs a block below, it gets what the bridge's `start_at_layer` injects.
     """
-    as_tuple = layer > 0 and _blocks_return_tuples(bridge)
+    as_tuple = layer > 0 and blocks_return_tuples(bridge)
 
     def hand_through(*args: Any, **kwargs: Any) -> Any:
         hidden_states = _hidden_states(args, kwargs)
@@ -165,24 +153,6 @@ def only_blocks_from(
         stand_ins[-1] = hand_over
     with replaced_forwards(list(zip(list(bridge.blocks)[:layer], stand_ins, strict=True))):
         yield
-
-
-def _blocks_return_tuples(bridge: TransformerBridge) -> bool:
-    if bridge not in _returns_tuple:
-        outputs: list[object] = []
-
-        def look(_module: nn.Module, _args: tuple, output: object) -> None:
-            outputs.append(output)
-            raise StopAtLayerException(torch.empty(0))
-
-        handle = bridge.blocks[0].register_forward_hook(look)
-        try:
-            with torch.no_grad():
-                bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
-        finally:
-            handle.remove()
-        _returns_tuple[bridge] = isinstance(outputs[0], tuple)
-    return _returns_tuple[bridge]
 
 
 def _hidden_states(args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -6,56 +6,21 @@ unembedding, output transform), the embedding as the model feeds it, and the res
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-from weakref import WeakKeyDictionary
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
 
-from .hooks import without_hooks
+from .capabilities import require_readable
+from .hooks import keep, temporary_hooks, without_hooks
 
 Norm = Literal["full", "pre_affine"]
 
 # Rows of logits that are held at a time.
 LOGIT_ROWS = 128
-
-
-# Bridges whose readout was checked against their own logits, with the state it was checked in.
-_checked: WeakKeyDictionary[TransformerBridge, bool] = WeakKeyDictionary()
-
-
-def require_readable(bridge: TransformerBridge) -> None:
-    """Refuse a model whose logits are not `ln_final -> unembed` of its last residual point.
-
-    The judgement and its reasons are TransformerLens's `logit_lens`, asked once for each bridge on
-    four tokens, without the hooks that the user may have on.
-
-    Raises `NotImplementedError` (encoder-decoder and encoder-only models), or `ValueError`, also
-    for a model in training mode.
-    """
-    if not isinstance(bridge, TransformerBridge):
-        raise TypeError(
-            f"expected a TransformerBridge, got {type(bridge).__name__}: boot one with "
-            "lens_interventions.load_model or TransformerBridge.boot_transformers"
-        )
-    if bridge.original_model.training:
-        raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
-    compatibility = bool(bridge.compatibility_mode)
-    if _checked.get(bridge) == compatibility:
-        return
-    if getattr(bridge.cfg, "is_stateful", False):
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} carries a recurrent state between positions; lenses and "
-            "next-token patches are defined for attention-only decoders"
-        )
-    tokens = torch.arange(4, device=bridge.cfg.device)[None] % int(bridge.cfg.d_vocab)
-    with torch.no_grad(), without_hooks(bridge.hook_points()):
-        transformer_lens_logit_lens(bridge, tokens, layers=[-1], positions=None, top_k=1)
-    _checked[bridge] = compatibility
 
 
 @dataclass(frozen=True)
@@ -85,19 +50,14 @@ class Readout:
             return residual
         # Norm modules contract on [batch, pos, d_model]; their statistics are per vector.
         flat = residual.reshape(1, -1, residual.shape[-1])
-        captured: list[Tensor] = []
         with without_hooks(m for m in self.norm.modules() if isinstance(m, HookPoint)):
             if self.apply_affine:
                 return self.norm(flat).reshape(residual.shape)
-            normalized = self.norm.get_submodule("hook_normalized")
-            handle = normalized.register_forward_hook(
-                lambda _module, _args, output: captured.append(output)
-            )
-            try:
+            kept: dict[str, Tensor] = {}
+            point: Any = self.norm.get_submodule("hook_normalized")
+            with temporary_hooks([(point, keep(kept, "normalized"))]):
                 self.norm(flat)
-            finally:
-                handle.remove()
-        return captured[0].to(residual.dtype).reshape(residual.shape)
+        return kept["normalized"].to(residual.dtype).reshape(residual.shape)
 
     def removes_mean(self) -> bool:
         """Whether adding a constant to all of a residual changes nothing, as under a LayerNorm."""

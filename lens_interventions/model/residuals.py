@@ -1,18 +1,17 @@
 """The residual stream of a text, at the points asked for."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers import DynamicCache
 
-from .hooks import has_temporary_hooks
-from .points import FINAL, hook_name
+from .capabilities import fills_cache
+from .hooks import capture, has_temporary_hooks
+from .points import hook_name
 from .tokens import TokenBatch
 
 # Texts up to this long go through the blocks whole, longer ones this many rows at a time.
@@ -43,7 +42,7 @@ def residuals(
             f"{bridge.cfg.architecture} has no {missing[0]}: its blocks run attention and MLP in "
             "parallel or are not attention blocks; read it with incl_mid=False"
         )
-    return _capture(bridge, batch, names, **forward)
+    return capture(bridge, batch.tokens, names, **forward)
 
 
 def residual_chunks(
@@ -57,7 +56,7 @@ def residual_chunks(
     """
     width = batch.tokens.shape[1]
     hooked = any(map(has_temporary_hooks, bridge.hook_points()))
-    if width <= _WHOLE or hooked or not _fills_cache(bridge):
+    if width <= _WHOLE or hooked or not fills_cache(bridge):
         yield 0, dict(zip(labels, residuals(bridge, batch, labels), strict=True))
         return
     cache = DynamicCache()
@@ -68,38 +67,3 @@ def residual_chunks(
         part = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
         streams = residuals(bridge, part, labels, past_key_values=cache, use_cache=True)
         yield start, dict(zip(labels, streams, strict=True))
-
-
-def _fills_cache(bridge: TransformerBridge) -> bool:
-    """Whether a run in two pieces is the run as a whole.
-
-    Some pairs of transformers and TransformerLens leave the cache empty, silently.
-    """
-    tokens = torch.arange(4, device=bridge.cfg.device)[None] % int(bridge.cfg.d_vocab)
-    cache = DynamicCache()
-    for piece in tokens.split(2, dim=-1):
-        residuals(
-            bridge, TokenBatch(piece, piece >= 0), [FINAL], past_key_values=cache, use_cache=True
-        )
-    return cache.get_seq_length() == tokens.shape[1]
-
-
-def _capture(
-    bridge: TransformerBridge, batch: TokenBatch, names: list[str], **forward: Any
-) -> list[Tensor]:
-    """Activations at hooks given in the order in which they fire; the run stops at the last."""
-    captured: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook_fn(tensor: Tensor, hook: HookPoint) -> None:
-            captured[name] = tensor
-            if len(captured) == len(names):
-                raise StopAtLayerException(tensor)
-
-        return hook_fn
-
-    with bridge.hooks(fwd_hooks=[(name, keep(name)) for name in names]):
-        # The model's own cache stays on: TransformerLens 4.3 cannot run OLMo 2 in half precision
-        # without it.
-        bridge(batch.tokens, **forward)
-    return [captured[name] for name in names]

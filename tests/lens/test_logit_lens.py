@@ -8,7 +8,8 @@ from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit
 from transformers import DynamicCache
 
 from lens_interventions.lens.logit_lens import logit_lens
-from lens_interventions.model import readout as adapter
+from lens_interventions.model import capabilities
+from lens_interventions.model import residuals as adapter
 from tests.support import reference
 from tests.support.tiny import D_VOCAB, LENS_ARCHITECTURES, N_CTX, shared_bridge, tiny_bridge
 
@@ -259,10 +260,11 @@ class _EmptyCache(DynamicCache):
 
 
 def test_an_empty_cache_is_noticed(monkeypatch):
-    bridge = shared_bridge("llama")
+    bridge = tiny_bridge("llama")  # which nothing is known of yet
     whole = logit_lens(bridge, TOKENS)
     monkeypatch.setattr(adapter, "_WHOLE", 8)
     monkeypatch.setattr(adapter, "DynamicCache", _EmptyCache)
+    monkeypatch.setattr(capabilities, "DynamicCache", _EmptyCache)
     torch.testing.assert_close(logit_lens(bridge, TOKENS).entropy, whole.entropy)
 
 

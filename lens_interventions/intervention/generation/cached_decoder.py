@@ -8,7 +8,6 @@ The blocks below the layer, where nothing changes, run on t alone, with a cache 
 
 import importlib.metadata
 import inspect
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -24,7 +23,7 @@ from transformers import DynamicCache
 from ...model._versions import TRANSFORMERS
 from ...model.attention_masks import additive_masks
 from ...model.bypass import Unwrapping
-from ...model.hooks import temporary_hooks
+from ...model.hooks import HookFunction, change_layers, keep, temporary_hooks
 from ...model.partial_run import only_blocks_below, only_blocks_from
 from ...model.points import hook_name, point_labels
 from ..known_text import KnownText
@@ -56,13 +55,11 @@ class CachedDecoder:
     ) -> None:
         self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
         self._bridge, self._rows, self._chunk_size = bridge, rows, chunk_size
-        n_layers, points = int(bridge.cfg.n_layers), bridge.hook_dict
-        # Looking up a hook by its name takes longer than a block.
-        self._patched = [
-            (layer, points[hook_name(f"{layer}_pre", n_layers)]) for layer in rows.layers
-        ]
+        n_layers = int(bridge.cfg.n_layers)
         labels = point_labels(n_layers) if record else []
-        self._watched = [(label, points[hook_name(label, n_layers)]) for label in labels]
+        self._recorded_at = {label: hook_name(label, n_layers) for label in labels}
+        # Looking up a hook by its name takes longer than a block.
+        self._points = bridge.hook_dict
         self._split = rows.layers[0] if rows.layers else 0
         # Caches that are made with the model's config drop what leaves a sliding window, and then
         # cannot be shortened.
@@ -166,27 +163,24 @@ class CachedDecoder:
             _require_length(self._bridge, self._above, self._split, kept)
         self._n_above = kept
 
-    def _hooks(self, text: KnownText) -> list[tuple[HookPoint, Callable[..., Any]]]:
+    def _hooks(self, text: KnownText) -> list[tuple[HookPoint, HookFunction]]:
         positions = text.column_positions()
 
-        def patch_at(layer: int) -> Callable[..., Tensor]:
-            def patch(resid: Tensor, hook: HookPoint) -> Tensor:
-                columns = slice(self._stop - resid.shape[1], self._stop)
-                return self._rows(resid, layer=layer, position=positions[:, columns], text=text)
+        def patched(resid: Tensor, *, layer: int) -> Tensor:
+            columns = slice(self._stop - resid.shape[1], self._stop)
+            return self._rows(resid, layer=layer, position=positions[:, columns], text=text)
 
-            return patch
+        def predicting(resid: Tensor) -> Tensor:
+            return resid[:, -1].repeat(len(text.tokens) // len(resid), 1)
 
-        def record_at(label: str) -> Callable[..., None]:
-            def record(resid: Tensor, hook: HookPoint) -> None:
-                copies = len(text.tokens) // len(resid)
-                self.recorded[label] = resid[:, -1].repeat(copies, 1)
-
-            return record
-
-        hooks: list[tuple[HookPoint, Callable[..., Any]]] = [
-            (point, patch_at(layer)) for layer, point in self._patched
+        hooks = [
+            *change_layers(self._rows.layers, patched),
+            *(
+                (name, keep(self.recorded, label, predicting))
+                for label, name in self._recorded_at.items()
+            ),
         ]
-        return hooks + [(point, record_at(label)) for label, point in self._watched]
+        return [(self._points[name], hook) for name, hook in hooks]
 
 
 def _require_length(

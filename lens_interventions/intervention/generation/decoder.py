@@ -1,21 +1,18 @@
 """Which way to decode on a bridge: with a cache where that is exact, else by recomputing."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any
-from weakref import WeakKeyDictionary
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
 from ...model.attention_masks import unknown_kinds
-from ...model.hooks import without_hooks
+from ...model.capabilities import recall, require_readable
+from ...model.hooks import Hook, change_layers, keep, without_hooks
 from ...model.points import hook_name, point_labels
-from ...model.readout import require_readable
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
 from .cached_decoder import CachedDecoder, CacheError
@@ -25,10 +22,6 @@ from .patch_batch import PatchedRows
 # logits: above what rounding does, below what a wrong position, mask or key does.
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 _HALF_TOLERANCE = 0.1
-
-# What the probe found: nothing, or what is wrong with the cached path. By bridge, and there by
-# whether its weights were processed and whether its blocks run in two parts.
-_found: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, bool], str]] = WeakKeyDictionary()
 
 
 class RecomputingDecoder:
@@ -64,26 +57,17 @@ class RecomputingDecoder:
         """As of `CachedDecoder`."""
         self._rows = self._rows.keep(rows)
 
-    def _hooks(
-        self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]
-    ) -> list[tuple[str, Callable[..., Any]]]:
-        position = text.column_positions()
-
-        def patch_at(layer: int) -> Callable[..., Tensor]:
-            return lambda resid, hook: rows(resid, layer=layer, position=position, text=text)
-
-        def capture_at(label: str) -> Callable[..., None]:
-            def capture(resid: Tensor, hook: HookPoint) -> None:
-                captured[label] = resid[:, -1]
-
-            return capture
-
+    def _hooks(self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]) -> list[Hook]:
+        patched = partial(rows, position=text.column_positions(), text=text)
         n_layers = int(self._bridge.cfg.n_layers)
-        hooks: list[tuple[str, Callable[..., Any]]] = [
-            (hook_name(f"{layer}_pre", n_layers), patch_at(layer)) for layer in rows.layers
-        ]
         labels = point_labels(n_layers) if self._record else []
-        return hooks + [(hook_name(label, n_layers), capture_at(label)) for label in labels]
+        return [
+            *change_layers(rows.layers, patched),
+            *(
+                (hook_name(label, n_layers), keep(captured, label, lambda resid: resid[:, -1]))
+                for label in labels
+            ),
+        ]
 
 
 Decoder = CachedDecoder | RecomputingDecoder
@@ -101,25 +85,33 @@ def decoder(
     """
     require_readable(bridge)
     _require_attention_only(bridge)
-    processed = bool(bridge.compatibility_mode or bridge._weights_processed)
-    kind = (processed, bool(rows.layers) and rows.layers[0] > 0)
-    known = _found.setdefault(bridge, {})
-    if kind not in known:
-        # What they see of a long text, the probe's few tokens do not show.
-        unknown = unknown_kinds(bridge)
-        known[kind] = (
-            f"it has layers of {', '.join(unknown)}"
-            if unknown
-            else _probe(bridge, in_parts=kind[1])
-        )
-    if not known[kind]:
+    in_parts = bool(rows.layers) and rows.layers[0] > 0
+    problem = _cached_decoding_problem(bridge, in_parts=in_parts)
+    if not problem:
         return CachedDecoder(bridge, rows, chunk_size=chunk_size, record=record)
     warnings.warn(
-        f"decoding with a cache is not exact on {bridge.cfg.architecture} ({known[kind]}): every "
+        f"decoding with a cache is not exact on {bridge.cfg.architecture} ({problem}): every "
         "text is recomputed from its start for each new token, which is slow",
         stacklevel=4,  # torch.no_grad around `generate` is a frame
     )
     return RecomputingDecoder(bridge, rows, record=record)
+
+
+def _cached_decoding_problem(bridge: TransformerBridge, *, in_parts: bool) -> str:
+    """What is wrong with the cached decoder on a bridge, tried once; nothing if it is exact.
+
+    `in_parts` tells whether the blocks run in two parts, below the patch and from it up.
+    """
+
+    def find() -> str:
+        # What they see of a long text, the probe's few tokens do not show.
+        unknown = unknown_kinds(bridge)
+        if unknown:
+            return f"it has layers of {', '.join(unknown)}"
+        return _probe(bridge, in_parts=in_parts)
+
+    blocks = "its blocks in two parts" if in_parts else "all its blocks together"
+    return recall(bridge, f"problem of decoding with a cache, {blocks}", find)
 
 
 def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:

@@ -4,7 +4,7 @@ Some architectures build part of their attention mask inside (GPT-Neo's local la
 place in the sequence, and are silently wrong on rows in another order.
 """
 
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_integers
+from ...model.capabilities import capabilities, recall, record
 from ...model.hooks import without_hooks
 from ...model.partial_run import run_late_blocks
 from ...model.readout import readout
@@ -39,15 +40,19 @@ _ROUNDING = {False: 2e-5, True: 0.01}
 # What models raise when the rows, masks or caches are not what they expect.
 _REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
-# By bridge, and there by compatibility mode and layer: the longest text that the two streams were
-# found right on, 0 where they are wrong.
-_right_up_to: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, int], int]] = (
-    WeakKeyDictionary()
-)
 
-# In the same way, what was raised where two streams did not run at all. A pair of versions that do
-# not fit each other looks like a model that cannot, until one reads this.
-_raised: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, int], str]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class TwoStreams:
+    """What was found for the two streams from one layer up.
+
+    Attributes:
+        right_up_to: the longest text that they were found right on, 0 where they are wrong.
+        raised: the error with which they ended, None where they ran. A pair of versions that do
+            not fit each other looks like a model that cannot, until one reads this.
+    """
+
+    right_up_to: int
+    raised: str | None = None
 
 
 @torch.no_grad()
@@ -68,60 +73,62 @@ def two_streams_hold(
             f"the residual stream is not finite (NaN or infinite) where it enters block {layer}: "
             "look for a hook that writes such values, or a half-precision overflow"
         )
-    right_up_to = _right_up_to.setdefault(bridge, {})
-    key = _key(bridge, layer)
+    question = _question(layer)
     length = max(resid.shape[1], _SHORTEST_PLAIN)
-    if key not in right_up_to:
-        with without_hooks(bridge.hook_points()):
-            right_up_to[key] = _LENGTH if _agrees_with_steps(bridge, layer) else 0
-    if 0 < right_up_to[key] < length:
+    found = recall(bridge, question, lambda: _tried_against_steps(bridge, layer))
+    if 0 < found.right_up_to < length:
         longer = min(2 ** (length - 1).bit_length(), int(bridge.cfg.n_ctx))
         repeats = -(-longer // resid.shape[1])
         tiled = resid[:1].repeat(1, repeats, 1)[:, :longer]
-        right_up_to[key] = longer if _agrees_with_plain(bridge, layer, tiled) else 0
-    return right_up_to[key] > 0
+        found = _tried_against_plain(bridge, layer, tiled)
+        record(bridge, question, found)
+    return found.right_up_to > 0
 
 
 def what_was_raised(bridge: TransformerBridge, layer: int) -> str:
     """A bracket for a message: the error with which two streams ended from `layer` up, if one."""
-    error = _raised.get(bridge, {}).get(_key(bridge, layer))
-    return "" if error is None else f" (on two copies it raised {error})"
+    found = capabilities(bridge).get(_question(layer))
+    return f" (on two copies it raised {found.raised})" if found and found.raised else ""
 
 
-def _key(bridge: TransformerBridge, layer: int) -> tuple[bool, int]:
-    return bool(bridge.compatibility_mode), layer
+def _question(layer: int) -> str:
+    return f"two streams from layer {layer}"
 
 
-def _agrees_with_steps(bridge: TransformerBridge, layer: int) -> bool:
+def _tried_against_steps(bridge: TransformerBridge, layer: int) -> TwoStreams:
     length = min(_LENGTH, int(bridge.cfg.n_ctx))
     counter = torch.arange(length, device=bridge.cfg.device)[None]
     tokens = random_integers(int(bridge.cfg.d_vocab), 0, counter)
     batch = TokenBatch(tokens, counter >= 0)
     text = KnownText.from_batch(batch)
     # Replaces whole residuals by noise of their own size, so that missing the patch shows.
-    bound = NextTokenPatch(
+    patch = NextTokenPatch(
         layer=layer, strength=1.0, scale="norm", embedding="W_U", source="direction"
-    ).bind(bridge)
-    (resid,) = residuals(bridge, batch, [f"{layer}_pre"])
-    late = _attempt(bridge, bound, resid, text, layer=layer, chunk_size=_CHUNK)
-    if late is None:
-        return False
-    expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
-    effect = expected - bridge(tokens)
-    return _close(bound.readout(late[0]), expected, effect)
+    )
+    with without_hooks(bridge.hook_points()):
+        bound = patch.bind(bridge)
+        (resid,) = residuals(bridge, batch, [f"{layer}_pre"])
+        late = _attempt(bridge, bound, resid, text, layer=layer, chunk_size=_CHUNK)
+        if isinstance(late, str):
+            return TwoStreams(0, raised=late)
+        expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
+        effect = expected - bridge(tokens)
+        right = _close(bound.readout(late[0]), expected, effect)
+    return TwoStreams(_LENGTH if right else 0)
 
 
-def _agrees_with_plain(
+def _tried_against_plain(
     bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"]
-) -> bool:
+) -> TwoStreams:
     tokens = torch.zeros_like(resid[..., 0], dtype=torch.long)
     text = KnownText.from_batch(TokenBatch(tokens, tokens == 0))
-    unpatched = _attempt(bridge, None, resid, text, layer=layer, chunk_size=MAX_CHUNK)
-    if unpatched is None:
-        return False
+    late = _attempt(bridge, None, resid, text, layer=layer, chunk_size=MAX_CHUNK)
+    if isinstance(late, str):
+        return TwoStreams(0, raised=late)
     normalize = readout(bridge).normalize
     expected = normalize(run_late_blocks(bridge, layer, resid))
-    return _close(normalize(unpatched[0]), expected, expected)
+    right = _close(normalize(late[0]), expected, expected)
+    return TwoStreams(resid.shape[1] if right else 0)
 
 
 def _attempt(
@@ -132,17 +139,15 @@ def _attempt(
     *,
     layer: int,
     chunk_size: int,
-) -> Tensor | None:
-    """What two streams give, None where the model cannot run on such rows."""
+) -> Tensor | str:
+    """What two streams give, or the error raised by a model that cannot run on such rows."""
     try:
         chunks = two_streams(bridge, [patch], resid, text, layer=layer, chunk_size=chunk_size)
         return torch.cat(list(chunks), dim=2)
     except torch.OutOfMemoryError:
         raise
     except _REFUSALS as error:
-        told = _raised.setdefault(bridge, {})
-        told[_key(bridge, layer)] = f"{type(error).__name__}: {error}"
-        return None
+        return f"{type(error).__name__}: {error}"
 
 
 def _close(actual: Tensor, expected: Tensor, effect: Tensor) -> bool:

@@ -6,14 +6,15 @@ for each token, without one of the whole text so far.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.hooks import change_layers
 from ..generation.decoder import decoder
 from ..generation.patch_batch import PatchedRows
 from ..known_text import KnownText, select_rows
@@ -38,15 +39,8 @@ def recomputed_steps(
     """The same with gradients, and right by construction: plain hooks on the text so far."""
     rows = PatchedRows.of_prompts(patches, len(text.tokens))
     for known in _growing(text, len(patches)):
-        position = known.column_positions()
-
-        def patch_residual(
-            resid: Tensor, hook: HookPoint, known: KnownText = known, position: Tensor = position
-        ) -> Tensor:
-            return rows(resid, layer=hook.layer(), position=position, text=known)
-
-        hooks = [(f"blocks.{layer}.hook_resid_pre", patch_residual) for layer in rows.layers]
-        with bridge.hooks(fwd_hooks=hooks):
+        patched = partial(rows, position=known.column_positions(), text=known)
+        with bridge.hooks(fwd_hooks=change_layers(rows.layers, patched)):
             logits = bridge(known.tokens)[:, -1]
         yield _by_patch(logits, len(patches))
 

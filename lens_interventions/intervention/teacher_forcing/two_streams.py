@@ -14,18 +14,18 @@ The text is worked through in chunks, whose streams stay in a cache of keys and 
 groups are dropped: time and memory stay linear in the length but for the attention itself.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from ...model.partial_run import Hook, run_late_rows
+from ...model.hooks import Hook, change_layers
+from ...model.partial_run import run_late_rows
 from ..known_text import KnownText
 from ..patch import BoundPatch, patch_copies
 
@@ -128,28 +128,24 @@ def _hooks(
 ) -> list[Hook]:
     position = rows.position.masked_fill(~rows.patched, -1).expand(len(text.tokens), -1)
 
-    def hook_at(layer: int) -> Callable[..., Tensor]:
+    def patched(resid: Tensor, *, layer: int) -> Tensor:
         here = {
             i: bound for i, bound in enumerate(patches) if bound and layer in bound.patch.layers
         }
-
-        def patch_residual(resid: Tensor, hook: HookPoint) -> Tensor:
-            copies = list(resid.chunk(len(patches)))
-            # Until a patch has acted, the copies are one.
-            groups = [list(here)] if layer == lowest else [[i] for i in here]
-            for group in groups:
-                patched = patch_copies(
-                    [here[i] for i in group],
-                    copies[group[0]],
-                    layer=layer,
-                    position=position,
-                    text=text,
-                )
-                for i, copy in zip(group, patched, strict=True):
-                    copies[i] = copy
-            return torch.cat(copies)
-
-        return patch_residual
+        copies = list(resid.chunk(len(patches)))
+        # Until a patch has acted, the copies are one.
+        groups = [list(here)] if layer == lowest else [[i] for i in here]
+        for group in groups:
+            written = patch_copies(
+                [here[i] for i in group],
+                copies[group[0]],
+                layer=layer,
+                position=position,
+                text=text,
+            )
+            for i, copy in zip(group, written, strict=True):
+                copies[i] = copy
+        return torch.cat(copies)
 
     layers = {layer for bound in patches if bound for layer in bound.patch.layers}
-    return [(f"blocks.{layer}.hook_resid_pre", hook_at(layer)) for layer in layers]
+    return change_layers(layers, patched)

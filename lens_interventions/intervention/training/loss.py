@@ -44,7 +44,8 @@ def next_token_nats(
     A chunk's logits and their gradient are dropped before the next chunk's are made, which a graph
     through all of them would keep.
     """
-    predicts = torch.arange(late.shape[1], device=late.device) + 1 < text.length[:, None]
+    position = torch.arange(late.shape[1], device=late.device)
+    predicts = text.has_next(position.expand(len(late), -1))
     owner = predicts.nonzero()[:, 0]
     targets = text.tokens.roll(-1, dims=1)[predicts]
     rows = late[predicts]

@@ -200,7 +200,7 @@ class TestProbe:
     @torch.no_grad()
     def test_it_is_tried_once_for_each_layer_and_power_of_two(self, monkeypatch):
         bridge, tried = tiny_bridge("llama"), []
-        for name in ("_agrees_with_steps", "_agrees_with_plain"):
+        for name in ("_tried_against_steps", "_tried_against_plain"):
             function = getattr(probe, name)
             monkeypatch.setattr(
                 probe,
@@ -209,7 +209,7 @@ class TestProbe:
             )
         for n in (3, 20, 33, 60):
             teacher_forced_logits(bridge, random_tokens(1, n), PATCH)
-        assert tried == ["_agrees_with_steps", *["_agrees_with_plain"] * 2]
+        assert tried == ["_tried_against_steps", *["_tried_against_plain"] * 2]
 
 
 @torch.no_grad()

@@ -1,0 +1,158 @@
+"""What a bridge can do, found by running it a little.
+
+The name of an architecture says too little, so each check runs the model on a few tokens and keeps
+what it found. Checks of the model alone stand here. A check that needs a patch stands beside what
+it guards, in `intervention`, and keeps its answer here too. `capabilities` shows all of them.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.exceptions import StopAtLayerException
+from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
+from transformers import DynamicCache
+
+from .hooks import capture, without_hooks
+from .points import FINAL, hook_name
+
+Answer = TypeVar("Answer")
+
+# By bridge, and there by the state of its weights, since processed weights run differently: what
+# was asked, and what was found.
+_found: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, bool], dict[str, Any]]] = (
+    WeakKeyDictionary()
+)
+
+
+def capabilities(bridge: TransformerBridge) -> dict[str, Any]:
+    """Everything that was found so far for a bridge with its weights as they are, to be read.
+
+    Empty for a bridge that no check has run on. The values are those that the checks return.
+    """
+    return dict(_answers(bridge))
+
+
+def recall(bridge: TransformerBridge, question: str, find: Callable[[], Answer]) -> Answer:
+    """What was found for a question, by calling `find` if this is the first time."""
+    answers = _answers(bridge)
+    if question not in answers:
+        answers[question] = find()
+    return answers[question]
+
+
+def record(bridge: TransformerBridge, question: str, answer: object) -> None:
+    """Keep what was found for a question, in the place of what was found before."""
+    _answers(bridge)[question] = answer
+
+
+def _answers(bridge: TransformerBridge) -> dict[str, Any]:
+    state = bool(bridge.compatibility_mode), bool(bridge._weights_processed)
+    return _found.setdefault(bridge, {}).setdefault(state, {})
+
+
+def weights_processed(bridge: TransformerBridge) -> bool:
+    """Whether TransformerLens has folded or centred weights, or runs the model in its own way."""
+    return bool(bridge.compatibility_mode or bridge._weights_processed)
+
+
+def require_readable(bridge: TransformerBridge) -> None:
+    """Refuse a model whose logits are not `ln_final -> unembed` of its last residual point.
+
+    The judgement and its reasons are TransformerLens's `logit_lens`, asked once for each bridge on
+    four tokens, without the hooks that the user may have on.
+
+    Raises `TypeError` for anything but a bridge, `NotImplementedError` for encoder-decoder,
+    encoder-only and recurrent models, and `ValueError` for other readouts or in training mode.
+    """
+    if not isinstance(bridge, TransformerBridge):
+        raise TypeError(
+            f"expected a TransformerBridge, got {type(bridge).__name__}: boot one with "
+            "lens_interventions.load_model or TransformerBridge.boot_transformers"
+        )
+    if bridge.original_model.training:
+        raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
+
+    def find() -> bool:
+        if getattr(bridge.cfg, "is_stateful", False):
+            raise NotImplementedError(
+                f"{bridge.cfg.architecture} carries a recurrent state between positions; lenses "
+                "and next-token patches are defined for attention-only decoders"
+            )
+        with torch.no_grad(), without_hooks(bridge.hook_points()):
+            transformer_lens_logit_lens(
+                bridge, _few_tokens(bridge), layers=[-1], positions=None, top_k=1
+            )
+        return True
+
+    recall(bridge, "logits are ln_final and unembed of the last residual point", find)
+
+
+def blocks_return_tuples(bridge: TransformerBridge) -> bool:
+    """Whether a block returns a tuple that begins with the residual, as in some architectures."""
+
+    def find() -> bool:
+        outputs: list[object] = []
+
+        def look(_module: nn.Module, _args: tuple, output: object) -> None:
+            outputs.append(output)
+            raise StopAtLayerException(torch.empty(0))
+
+        handle = bridge.blocks[0].register_forward_hook(look)
+        try:
+            with torch.no_grad():
+                bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
+        finally:
+            handle.remove()
+        return isinstance(outputs[0], tuple)
+
+    return recall(bridge, "blocks return tuples", find)
+
+
+def fills_cache(bridge: TransformerBridge) -> bool:
+    """Whether the model's attention fills a cache of keys and values that it is given.
+
+    Some pairs of transformers and TransformerLens leave the cache empty, silently.
+    """
+
+    def find() -> bool:
+        tokens, cache = _few_tokens(bridge), DynamicCache()
+        final = hook_name(FINAL, int(bridge.cfg.n_layers))
+        with torch.no_grad():
+            for piece in tokens.split(2, dim=-1):
+                capture(bridge, piece, [final], past_key_values=cache, use_cache=True)
+        return cache.get_seq_length() == tokens.shape[1]
+
+    return recall(bridge, "attention fills a cache of keys and values", find)
+
+
+def embedding_factor(bridge: TransformerBridge) -> float:
+    """The number by which the model multiplies a row of `W_E` before its first block.
+
+    It is measured at every call, since a hook that stays on may change it.
+
+    Raises `NotImplementedError` where the model does more to an embedding than multiply it.
+    """
+    weight = bridge.W_E.detach()
+    tokens = _few_tokens(bridge)
+    with torch.no_grad(), without_hooks(bridge.hook_points()):
+        (fed,) = capture(bridge, tokens, ["embed.hook_out"])
+    rows = weight[tokens]
+    factor = float((fed * rows).sum() / (rows * rows).sum())
+    # A half-precision model rounds its factor and its products.
+    tolerance = 1e-5 if weight.dtype in (torch.float32, torch.float64) else 2e-2
+    if not torch.allclose(fed, rows * factor, rtol=tolerance, atol=tolerance * float(fed.std())):
+        raise NotImplementedError(
+            f"{bridge.cfg.architecture} transforms its token embeddings before the first block, so "
+            "a row of W_E is not what it feeds: use the unembedding (embedding='W_U')"
+        )
+    factor = 1.0 if abs(factor - 1) < tolerance else factor
+    record(bridge, "factor of the token embedding", factor)
+    return factor
+
+
+def _few_tokens(bridge: TransformerBridge) -> torch.Tensor:
+    return torch.arange(4, device=bridge.cfg.device)[None] % int(bridge.cfg.d_vocab)

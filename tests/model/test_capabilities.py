@@ -1,0 +1,98 @@
+"""What a bridge can do is found once, shown in one place, and forgotten with the bridge."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.intervention.teacher_forcing.self_check import TwoStreams
+from lens_interventions.model.capabilities import (
+    blocks_return_tuples,
+    capabilities,
+    embedding_factor,
+    fills_cache,
+    recall,
+    require_readable,
+)
+from tests.support.tiny import shared_bridge, tiny_bridge
+
+
+def runs_of(bridge, function):
+    """How often the first block runs in a call."""
+    runs = []
+    handle = bridge.blocks[0].register_forward_pre_hook(lambda *_: runs.append(1))
+    try:
+        function(bridge)
+    finally:
+        handle.remove()
+    return len(runs)
+
+
+@pytest.mark.parametrize("check", [require_readable, blocks_return_tuples, fills_cache])
+def test_a_check_runs_the_model_once(check):
+    bridge = tiny_bridge("gpt2")
+    assert runs_of(bridge, check) > 0
+    assert runs_of(bridge, check) == 0
+    # Processed weights run in another way.
+    bridge.enable_compatibility_mode()
+    assert capabilities(bridge) == {}
+    assert runs_of(bridge, check) > 0
+
+
+def test_what_fails_is_tried_again():
+    bridge = tiny_bridge("llama")
+
+    def fail():
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        recall(bridge, "question", fail)
+    assert recall(bridge, "question", lambda: "answer") == "answer"
+
+
+def test_everything_that_was_found_is_in_one_place():
+    bridge = tiny_bridge("gemma2")
+    assert capabilities(bridge) == {}
+    patch = li.NextTokenPatch(layer=1, strength=0.5)
+    li.teacher_forced_logits(bridge, torch.arange(4, 12)[None], patch)
+    li.generate(bridge, [[5, 6, 7]], patch, max_new_tokens=2)
+    factor = capabilities(bridge).pop("factor of the token embedding")
+    assert factor == pytest.approx(32**0.5)
+    assert capabilities(bridge) == {
+        "logits are ln_final and unembed of the last residual point": True,
+        "factor of the token embedding": factor,
+        "blocks return tuples": False,
+        "two streams from layer 1": TwoStreams(right_up_to=32),
+        "problem of decoding with a cache, its blocks in two parts": "",
+    }
+
+
+def test_what_two_streams_raised_is_among_it():
+    bridge = tiny_bridge("bloom")
+    patch = li.NextTokenPatch(layer=1, strength=0.5, embedding="W_U")
+    with pytest.warns(UserWarning, match="does not run two copies|is not exact"):
+        li.teacher_forced_logits(bridge, torch.arange(4, 12)[None], patch)
+    found = capabilities(bridge)["two streams from layer 1"]
+    assert found.right_up_to == 0
+    assert found.raised.startswith("ValueError: ")
+
+
+def test_bridges_are_told_apart_and_forgotten():
+    bridge = tiny_bridge("llama")
+    require_readable(bridge)
+    assert capabilities(bridge) != {}
+    assert capabilities(tiny_bridge("llama")) == {}
+    forgotten = weakref.ref(bridge)
+    del bridge
+    gc.collect()
+    assert forgotten() is None
+
+
+def test_an_embedding_is_measured_each_time():
+    bridge = tiny_bridge("llama")
+    assert embedding_factor(bridge) == 1
+    bridge.add_perma_hook("hook_embed", lambda tensor, hook: 3 * tensor)
+    assert embedding_factor(bridge) == pytest.approx(3)
+    assert embedding_factor(shared_bridge("granite")) == pytest.approx(2)
