@@ -3,16 +3,31 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ...intervention.sources import SOURCES, Draws, source_names
 from ...intervention.training.options import TrainingOptions
 from ..copying.settings import CopyingSettings
 from ..design.contrasts import Resampling
 
 Preset = Literal["quick", "full"]
 
-CONTROLS = ("current", "guess", "shuffled", "random", "constant")
-"""Sources that are trained as the true one is, and carry no news of the next token."""
+_DRAWS: tuple[Draws, ...] = ("nothing", "a position", "a token")
 
-SOURCES = ("true", *CONTROLS)
+
+def control_sources() -> tuple[str, ...]:
+    """Sources that are trained as the true one is, and carry no news of the next token.
+
+    Those that know most of the text come first; of controls that do equally well the first is
+    reported as the best. A direction drawn anew at each position is left out: a map has nothing to
+    learn from it.
+    """
+    tokens = [name for name in source_names("control") if SOURCES[name].draws in _DRAWS]
+    tokens.sort(key=lambda name: _DRAWS.index(SOURCES[name].draws))
+    return (*tokens, *source_names("no news"))
+
+
+def trained_sources() -> tuple[str, ...]:
+    """The true source, then the controls."""
+    return (*source_names("true"), *control_sources())
 
 
 @dataclass(frozen=True)
@@ -90,10 +105,11 @@ class LearnedSettings:
             for name in names:
                 if getattr(self, name) < least:
                     raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        unknown = sorted(set(self.sweep_controls) - set(CONTROLS))
+        unknown = sorted(set(self.sweep_controls) - set(control_sources()))
         if unknown or not self.sweep_controls:
             raise ValueError(
-                f"sweep_controls must be some of {', '.join(CONTROLS)}; got {self.sweep_controls}"
+                f"sweep_controls must be some of {', '.join(control_sources())}; got "
+                f"{self.sweep_controls}"
             )
         if self.sweep_ranks and not self.sweep_layers:
             raise ValueError("ranks are swept at the best of sweep_layers: give those too")

@@ -26,7 +26,7 @@ from .read_units import (
     shows_attention,
 )
 from .sampled import sampling_units
-from .settings import SOURCES, LearnedSettings
+from .settings import LearnedSettings, trained_sources
 from .texts import measured_sequences, training_texts
 from .units import measure_training, measure_writes, over_seeds
 from .writes import TABLE, Training, write_text, written
@@ -52,7 +52,7 @@ def main_trainings(settings: LearnedSettings) -> list[Training]:
     return [
         Training(source, settings.layer, settings.rank, settings.steps, seed)
         for seed in settings.seeds
-        for source in SOURCES
+        for source in trained_sources()
     ]
 
 

@@ -41,7 +41,7 @@ def measure_training(
         [list(text) for text in texts],
         layer=made.layer,
         rank=made.rank,
-        source=made.source,  # type: ignore[arg-type]
+        source=made.source,
         steps=made.steps,
         seed=made.seed,
         options=from_values(TrainingOptions, options),

@@ -80,7 +80,8 @@ def test_the_same_pipeline_finds_nothing_with_the_source_swapped(
     def another_random_token(site: PatchSite) -> Tensor:
         return (site.draw_integers(len(site.embedding.weight)) + 17) % len(site.embedding.weight)
 
-    monkeypatch.setitem(SOURCES, "true", another_random_token)
+    swapped = replace(SOURCES["true"], function=another_random_token)
+    monkeypatch.setitem(SOURCES, "true", swapped)
     result = copying(planted_bridge, settings=SETTINGS)
     found = outcomes(result)
     assert found["induction"] == "no effect"
