@@ -14,12 +14,13 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import NO_PATCH, Arm, Cell, control_arms, grid, source_arms
 from ..design.contrasts import Measure, best_control, most_specific, shortlist, totals_of
+from ..design.copy_rows import measure_induction, measure_templates, measure_text
+from ..design.material import induction_sequences, template_sequences, text_sequences
 from ..design.sequences import REPORT, SELECTION, TokenSequence, batches
 from ..engine.results import Tables
 from ..engine.units import Unit
-from .measures import measure_induction, measure_lens, measure_templates, measure_text
-from .sequences import induction_sequences, template_sequences, text_sequences
 from .settings import CopyingSettings
+from .word_in_lens import measure_lens
 
 _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "induction": measure_induction,

@@ -17,13 +17,13 @@ from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import Measure, Totals, contrast, row_interval, totals_of, with_holm
 from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
+from .evaluation import NO_SEED, over_seeds
 from .figures import draw
+from .inspection_tables import read_tables_of
 from .questions import LOOPS, NAMES, TABLES, Question, questions
-from .read_analysis import read_tables_of
 from .sampled import SAMPLES, loop_rows, samples_to_show
 from .settings import LearnedSettings, control_sources, trained_sources
 from .sweeps import sweep_tables
-from .units import NO_SEED, over_seeds
 from .writes import TABLE, Training
 
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 from ...intervention.sources import SOURCES, Draws, source_names
 from ...intervention.training.options import TrainingOptions
-from ..copying.settings import CopyingSettings
 from ..design.contrasts import Resampling
+from ..design.material import CopyingMaterial
 
 Preset = Literal["quick", "full"]
 
@@ -40,10 +40,9 @@ class LearnedSettings:
         seeds: of the trainings; every source is trained once with each.
         steps: of each training.
         options: of each training; patience is None, so that all make the same steps.
-        corpus: what is trained on, named as in `CopyingSettings.texts`, without the documents that
+        corpus: what is trained on, named as in `CopyingMaterial.texts`, without the documents that
             are measured.
-        material: what is measured, and with which halves; the settings of the copying experiment,
-            of which the grid and the patch are not read. Its texts may name "python_code".
+        material: what is measured, and with which halves.
         sweep_layers: layers to train at beside the main one; none for no sweeps.
         sweep_ranks: ranks to train at the best of the layers, on the selection half.
         sweep_steps: of each training of the sweeps; other than `steps`, to tell them apart.
@@ -67,10 +66,8 @@ class LearnedSettings:
         )
     )
     corpus: str = "python_reference"
-    material: CopyingSettings = field(
-        default_factory=lambda: CopyingSettings(
-            layers=(0,),
-            strengths=(1.0,),
+    material: CopyingMaterial = field(
+        default_factory=lambda: CopyingMaterial(
             induction_sequences=(24, 64),
             template_words=(1, 2),
             texts=("prose", "python_reference", "python_code"),

@@ -18,7 +18,8 @@ from ..design.sequences import REPORT, SELECTION, batches
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.units import Unit
-from .read_units import (
+from .evaluation import measure_training, measure_writes, over_seeds
+from .inspection import (
     measure_ablation,
     measure_attention,
     measure_directions,
@@ -27,8 +28,7 @@ from .read_units import (
 )
 from .sampled import sampling_units
 from .settings import LearnedSettings, trained_sources
-from .texts import measured_sequences, training_texts
-from .units import measure_training, measure_writes, over_seeds
+from .splits import measured_sequences, training_texts
 from .writes import TABLE, Training, write_text, written
 
 _COPIES = Measure("loss")

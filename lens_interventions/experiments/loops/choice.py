@@ -9,7 +9,7 @@ from ..design.samples import LOOPED, REP, sample_totals
 from ..design.sequences import SELECTION
 from ..engine.results import Tables
 from .cost import LOSS
-from .repetition import AGAIN
+from .rounds import AGAIN
 from .settings import LoopsSettings
 
 

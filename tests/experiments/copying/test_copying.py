@@ -9,12 +9,12 @@ from torch import Tensor
 
 from lens_interventions import materials
 from lens_interventions.experiments import CopyingSettings, Result, copying
-from lens_interventions.experiments.copying.sequences import (
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.material import (
     induction_sequences,
     template_sequences,
     text_sequences,
 )
-from lens_interventions.experiments.design.contrasts import Resampling
 from lens_interventions.experiments.engine.json_values import from_values, to_values
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES

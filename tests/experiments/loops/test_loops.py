@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions.experiments import load_result, read_tables
 from lens_interventions.experiments.design.contrasts import Resampling
-from lens_interventions.experiments.design.samples import prompt_items
+from lens_interventions.experiments.design.prompts import prompt_items
 from lens_interventions.experiments.loops import LoopsSettings, loops
 from lens_interventions.experiments.loops.again import loops_again
 from lens_interventions.experiments.loops.analysis import analyse

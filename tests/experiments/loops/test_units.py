@@ -18,6 +18,7 @@ from lens_interventions.experiments.design.conditions import (
     PatchSettings,
     source_arms,
 )
+from lens_interventions.experiments.design.samples import measure_samples
 from lens_interventions.experiments.loops import Rule
 from lens_interventions.experiments.loops.cost import (
     SPREAD,
@@ -26,8 +27,7 @@ from lens_interventions.experiments.loops.cost import (
     processed_log_probs,
     smoothed_loss,
 )
-from lens_interventions.experiments.loops.repetition import measure_noticing, measure_rounds
-from lens_interventions.experiments.loops.sampling import measure_samples
+from lens_interventions.experiments.loops.rounds import measure_noticing, measure_rounds
 from lens_interventions.measures.behaviour import ending_loop
 from tests.support.exact import float64_softmax
 from tests.support.tiny import D_VOCAB, tiny_bridge

@@ -8,15 +8,15 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
 from ..design.conditions import NO_PATCH, Arm, control_arms, grid
+from ..design.prompts import drawn, halves, prompt_items
 from ..design.rules import GREEDY, Rule
-from ..design.samples import _drawn, halves, prompt_items
+from ..design.samples import measure_samples
 from ..design.sequences import REPORT, SELECTION, beginning, token_list
 from ..engine.results import Tables
 from ..engine.units import Unit
 from .choice import loops_cell, round_cell
 from .cost import measure_arm_losses, measure_rule_loss
-from .repetition import measure_noticing, measure_rounds
-from .sampling import measure_samples
+from .rounds import measure_noticing, measure_rounds
 from .settings import LoopsSettings
 
 # Texts that are sampled at a time. With more, the keys and values that a step copies come fresh
@@ -120,7 +120,7 @@ def passage_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[di
             "said": token_list(bridge, f" {passage.text}"),
             "rounds": settings.rounds,
         }
-        for item, passage in _drawn(materials.passages(), settings.passages, settings.seed, 5)
+        for item, passage in drawn(materials.passages(), settings.passages, settings.seed, 5)
     ]
 
 
@@ -133,7 +133,7 @@ def document_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[d
             "title": document.title,
             "tokens": [*start, *token_list(bridge, document.text)][: settings.document_tokens],
         }
-        for item, document in _drawn(materials.prose(), settings.documents, settings.seed, 6)
+        for item, document in drawn(materials.prose(), settings.documents, settings.seed, 6)
     ]
 
 
