@@ -67,7 +67,7 @@ def experiment(
     from .. import experiments
     from ..experiments.engine.model_source import NamedModel
     from ..experiments.engine.run_directory import require_run_directory
-    from ..materials.sources import require_source
+    from ..materials.corpora import require_source
 
     # Loading a model takes a while: what is wrong without one is said first.
     require_run_directory(out)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..intervention.sources import source_names
 from .options import load_lens
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ Source = Annotated[
     str,
     typer.Option(
         "--source",
-        help="What is written: true (the next token), or a control: random, shuffled, current, "
-        "guess, direction.",
+        help="What is written: true (the next token), or a control: "
+        f"{', '.join(source_names('control'))}.",
     ),
 ]
 Scale = Annotated[
@@ -66,7 +67,7 @@ def patch_from(
         layer=layer[0] if len(layer) == 1 else tuple(layer),
         strength=strength,
         mode=cast(Any, mode),
-        source=cast(Any, source),
+        source=source,
         scale=cast(Any, scale),
         embedding=cast(Any, embedding),
         window=window,

@@ -1,14 +1,20 @@
 """`lens-interventions train-patch`: learn what to write, or go on with a training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..intervention.sources import source_names
 from .options import Device, Model, load, shows_progress
 
 if TYPE_CHECKING:
     from ..intervention.training.train_patch import TrainedPatch
+
+_CONTROLS = (
+    *source_names("control"),
+    *(f"{name} (the bias alone)" for name in source_names("no news")),
+)
 
 
 def train_patch(
@@ -28,8 +34,7 @@ def train_patch(
     source: Annotated[
         str,
         typer.Option(
-            help="What is read: true (the next token), or a control: random, shuffled, current, "
-            "guess, direction, constant (the bias alone)."
+            help=f"What is read: true (the next token), or a control: {', '.join(_CONTROLS)}."
         ),
     ] = "true",
     steps: Annotated[int, typer.Option(help="Steps of the optimizer.")] = 500,
@@ -71,7 +76,7 @@ def train_patch(
         documents,
         layer=layer[0] if len(layer) == 1 else tuple(layer),
         rank=None if full else rank,
-        source=cast(Any, source),
+        source=source,
         steps=steps,
         seed=seed,
         options=options,

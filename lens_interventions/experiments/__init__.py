@@ -7,6 +7,7 @@ finished unit in the directory of the run.
 
 from .copying import CopyingSettings as CopyingSettings
 from .copying import copying as copying
+from .design.material import CopyingMaterial as CopyingMaterial
 from .engine.model_source import Model as Model
 from .engine.results import Analysis as Analysis
 from .engine.results import Finding as Finding

@@ -15,12 +15,9 @@ from ..model.fingerprint import fingerprint
 from .modes import Rows, Scales
 from .patch import NextTokenPatch
 from .site import PatchSite
-from .sources import SOURCES, Source, constant
+from .sources import SOURCES, SourceFunction, patch_sources
 
 _TENSORS = ("down", "up", "bias", "gate_weight", "gate_bias")
-
-TRAINABLE: dict[str, Source] = {**SOURCES, constant.__name__: constant}
-"""Sources by the name that a learned write knows them by."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,11 +87,11 @@ class LearnedWrite:
 
         `fields` are others of `NextTokenPatch`, such as `strength`, `window` or `positions`.
         """
-        named: Any = self.source if self.source in SOURCES else TRAINABLE[self.source]
+        by_name = self.source in patch_sources()
         own: dict[str, Any] = {
             "layer": self.layers[0] if len(self.layers) == 1 else self.layers,
             "strength": 1.0,
-            "source": named,
+            "source": self.source if by_name else SOURCES[self.source].function,
             "embedding": self.embedding,
             "scale": self.scale,
         }
@@ -105,8 +102,8 @@ class LearnedWrite:
 
         Raises `ValueError` for a name that no source has.
         """
-        if source not in TRAINABLE:
-            raise ValueError(f"source must be one of {', '.join(TRAINABLE)}; got {source!r}")
+        if source not in SOURCES:
+            raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
         return replace(self, source=source)
 
     def require_fits(self, bridge: TransformerBridge, patch: NextTokenPatch) -> None:
@@ -166,9 +163,9 @@ class LearnedWrite:
         return cls(**tensors, **{**rest, "layers": tuple(rest["layers"])})
 
 
-def _source_name(source: str | Source) -> str:
+def _source_name(source: str | SourceFunction) -> str:
     """The name of a source given by name or as one of the functions in `sources`."""
     if isinstance(source, str):
         return source
-    names = [name for name, function in TRAINABLE.items() if function is source]
+    names = [known.name for known in SOURCES.values() if known.function is source]
     return names[0] if names else cast(str, getattr(source, "__qualname__", repr(source)))

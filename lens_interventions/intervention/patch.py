@@ -22,7 +22,7 @@ from ..model.tokens import TextOrTokens, token_batch
 from .known_text import KnownText
 from .modes import MODES, Mode
 from .site import PatchSite
-from .sources import SOURCES, Source
+from .sources import SOURCES, SourceFunction, patch_sources
 
 # Rows that go through the lens at once: a few [rows, d_vocab] buffers.
 _LENS_ROWS = 128
@@ -57,8 +57,8 @@ class NextTokenPatch:
             older ones are as without a patch.
         gate: if given, only positions where the lens at the layer found the true next token at
             least this surprising, in nats, are patched.
-        source: `"true"`, or a control: `"random"`, `"shuffled"`, `"current"`, `"guess"`,
-            `"direction"` (see `sources`), or a function such as those.
+        source: `"true"`, or the name of a control in the registry of `sources`, such as `"random"`,
+            `"shuffled"`, `"current"`, `"guess"` and `"direction"`; or a function such as theirs.
         seed: of the random sources.
         lens: read by the gate, `"correct"` and `"guess"`; by default the logit lens. A fitted one,
             TransformerLens's `JacobianLens` or any `f(residual, layer)`.
@@ -72,7 +72,7 @@ class NextTokenPatch:
     positions: Literal["all", "generated"] | Collection[int] = "all"
     window: int | None = None
     gate: float | None = None
-    source: Literal["true", "random", "shuffled", "current", "guess", "direction"] | Source = "true"
+    source: str | SourceFunction = "true"
     seed: int = 0
     lens: Lens | JacobianLens | None = None
 
@@ -90,7 +90,7 @@ class NextTokenPatch:
         if not math.isfinite(self.strength):
             raise ValueError(f"strength must be a finite number, got {self.strength}")
         _require_choice("mode", self.mode, MODES, callable_too=True)
-        _require_choice("source", self.source, SOURCES, callable_too=True)
+        _require_choice("source", self.source, patch_sources(), callable_too=True)
         _require_choice("scale", self.scale, ("raw", "norm"))
         _require_choice("embedding", self.embedding, ("W_E", "W_U", "lens"))
         if self.embedding == "lens" and not isinstance(self.lens, AffineLens):
@@ -119,8 +119,9 @@ class NextTokenPatch:
     def reads_lens(self) -> bool:
         """Whether the patch may need the lens at the layer, two products with the vocabulary."""
         never = self.mode in ("interpolate", "add") or not getattr(self.mode, "reads_lens", True)
-        by_name = never and isinstance(self.source, str)
-        return not by_name or self.gate is not None or self.source == "guess"
+        if not (never and isinstance(self.source, str)):
+            return True
+        return self.gate is not None or SOURCES[self.source].reads_lens
 
     def bind(self, bridge: TransformerBridge) -> "BoundPatch":
         """The patch on one model, ready to be applied to its residuals.
@@ -284,7 +285,7 @@ class BoundPatch:
         self, site: PatchSite, active: Bool[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch pos d_model"]:
         patch, resid = self.patch, site.resid
-        source = patch.source if callable(patch.source) else SOURCES[patch.source]
+        source = patch.source if callable(patch.source) else SOURCES[patch.source].function
         mode = patch.mode if callable(patch.mode) else MODES[patch.mode]
         written = source(site)
         if written.is_floating_point():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lens_interventions.experiments.preservation import PreservationSettings, preservation
-from lens_interventions.experiments.preservation.reading import points_read
+from lens_interventions.experiments.preservation.lens_ranks import points_read
 from lens_interventions.experiments.preservation.token_rows import later
 from lens_interventions.pages.demo import SECTIONS
 from lens_interventions.pages.demo.fitted import fitted

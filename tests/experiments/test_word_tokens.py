@@ -6,11 +6,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
 from lens_interventions import materials
-from lens_interventions.experiments.copying.sequences import template_sequences
 from lens_interventions.experiments.copying.settings import CopyingSettings
+from lens_interventions.experiments.design.material import template_sequences
 from lens_interventions.experiments.design.sequences import continuation
 from lens_interventions.experiments.preservation import PreservationSettings, units
-from lens_interventions.experiments.preservation.units import plan, template_items
+from lens_interventions.experiments.preservation.stages import plan, template_items
 from lens_interventions.model.tokens import token_ids
 from tests.support.tiny import N_CTX, shared_bridge, tiny_model
 

@@ -14,7 +14,7 @@ from lens_interventions._counter_random import random_integers, random_normal
 from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.modes import MODES
 from lens_interventions.intervention.patch import NextTokenPatch
-from lens_interventions.intervention.sources import SOURCES
+from lens_interventions.intervention.sources import patch_sources
 from lens_interventions.model.tokens import TokenBatch
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
@@ -33,7 +33,7 @@ def tokens():
 EVERY_KIND = [
     NextTokenPatch(layer=1, strength=0.4, mode=mode, source=source, scale="norm")
     for mode in MODES
-    for source in SOURCES
+    for source in patch_sources()
 ]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from lens_interventions import materials
-from lens_interventions.materials import sources as text_sources
-from lens_interventions.materials.sources import read_documents
+from lens_interventions.materials import corpora
+from lens_interventions.materials.corpora import read_documents
 
 
 def test_own_texts_and_files_are_read_whole(tmp_path: Path) -> None:
@@ -28,10 +28,10 @@ def test_of_a_data_set_the_beginning_is_read(
         asked.append((arguments, options))
         return ["a text"]
 
-    monkeypatch.setattr(materials, "dataset_column", column)
+    monkeypatch.setattr(corpora, "dataset_column", column)
     (document,) = read_documents(f"dataset:owner/name:body{split}")
     assert document.text == "a text"
-    limit = text_sources.DOCUMENTS
+    limit = corpora.DOCUMENTS
     assert asked == [(("owner/name", "body"), {"split": wanted, "limit": limit})]
     assert 0 < limit <= 10_000
 

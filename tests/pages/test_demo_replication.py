@@ -6,8 +6,8 @@ import pytest
 
 from lens_interventions.experiments import CopyingSettings, load_result
 from lens_interventions.experiments.copying.again import copying_again
-from lens_interventions.experiments.copying.sequences import induction_sequences
-from lens_interventions.experiments.design.samples import prompt_items
+from lens_interventions.experiments.design.material import induction_sequences
+from lens_interventions.experiments.design.prompts import prompt_items
 from lens_interventions.experiments.engine.json_values import from_values
 from lens_interventions.experiments.loops import again
 from lens_interventions.measures.intervals import Interval

@@ -8,9 +8,9 @@ import pytest
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
-from lens_interventions.experiments import CopyingSettings, LearnedSettings, Result, learned
-from lens_interventions.experiments.copying.sequences import induction_sequences
+from lens_interventions.experiments import CopyingMaterial, LearnedSettings, Result, learned
 from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.material import induction_sequences
 from lens_interventions.experiments.design.sequences import TokenSequence
 from lens_interventions.experiments.learned import sampled
 from lens_interventions.experiments.learned import stages as stages_module
@@ -29,9 +29,7 @@ SETTINGS = LearnedSettings(
         patience=None,
         held_out_windows=30,
     ),
-    material=CopyingSettings(
-        layers=(0,),
-        strengths=(1.0,),
+    material=CopyingMaterial(
         induction_sequences=(6, 12),
         induction_length=10,
         texts=("keys",),

@@ -9,7 +9,7 @@ import torch
 
 from ...measures.behaviour import bin_by
 from ...measures.verdicts import verdict
-from ..design.conditions import CONTROLS, NO_PATCH, Arm
+from ..design.conditions import NO_PATCH, Arm, source_arms
 from ..design.contrasts import (
     Measure,
     contrast,
@@ -57,7 +57,7 @@ def _contrasts(
         for measure in _measures_of(question):
             totals = totals_of(rows[question.table], measure, REPORT)
             true = Arm.at(choice.cell)
-            pairs = [(Arm.at(choice.cell, s), NO_PATCH) for s in ("true", *CONTROLS)]
+            pairs = [(arm, NO_PATCH) for arm in source_arms(choice.cell)]
             compared = [
                 contrast(totals, arm, reference, settings.resampling).columns()
                 | {"source": arm.source, "minus": _name(reference, choice)}
@@ -165,7 +165,7 @@ def _conditions(rows: Tables, chosen: Mapping[str, Choice]) -> pd.DataFrame:
     found = []
     for question in QUESTIONS:
         choice = chosen[question.name]
-        arms = [NO_PATCH, *(Arm.at(choice.cell, s) for s in ("true", *CONTROLS))]
+        arms = [NO_PATCH, *source_arms(choice.cell)]
         for measure in _measures_of(question):
             totals = totals_of(rows[question.table], measure, REPORT)
             for arm in arms:

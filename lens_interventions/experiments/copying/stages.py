@@ -12,14 +12,15 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..design.conditions import CONTROLS, NO_PATCH, Arm, Cell, all_sources, grid
+from ..design.conditions import NO_PATCH, Arm, Cell, control_arms, grid, source_arms
 from ..design.contrasts import Measure, best_control, most_specific, shortlist, totals_of
+from ..design.copy_rows import measure_induction, measure_templates, measure_text
+from ..design.material import induction_sequences, template_sequences, text_sequences
 from ..design.sequences import REPORT, SELECTION, TokenSequence, batches
 from ..engine.results import Tables
 from ..engine.units import Unit
-from .measures import measure_induction, measure_lens, measure_templates, measure_text
-from .sequences import induction_sequences, template_sequences, text_sequences
 from .settings import CopyingSettings
+from .word_in_lens import measure_lens
 
 _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "induction": measure_induction,
@@ -107,7 +108,7 @@ def compare_controls(
 ) -> list[Unit]:
     """The controls at the shortlisted cells, still on the selection half."""
     arms_of = {
-        table: [Arm.at(cell, source) for cell in cells for source in CONTROLS]
+        table: [arm for cell in cells for arm in control_arms(cell)]
         for table, cells in _by_table(shortlists(settings, rows)).items()
     }
     return units_of(bridge, settings, SELECTION, "controls", arms_of)
@@ -117,7 +118,10 @@ def report(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -
     """Every source at the chosen cells, on the report half; and the lens under three of them."""
     chosen = choices(settings, rows)
     cells = _by_table({name: [choice.cell] for name, choice in chosen.items()})
-    arms_of: dict[str, Sequence[Arm]] = {t: all_sources(of_table) for t, of_table in cells.items()}
+    arms_of: dict[str, Sequence[Arm]] = {
+        table: [NO_PATCH, *(arm for cell in of_table for arm in source_arms(cell))]
+        for table, of_table in cells.items()
+    }
     words = chosen["templates"]
     arms_of["lens"] = [NO_PATCH, Arm.at(words.cell), words.control]
     return units_of(bridge, settings, REPORT, "report", arms_of)

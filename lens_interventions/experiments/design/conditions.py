@@ -2,15 +2,13 @@
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from ...intervention.patch import NextTokenPatch
+from ...intervention.sources import SOURCES, source_names
 from ...lens.affine import AffineLens
-
-CONTROLS = ("random", "shuffled", "current", "guess", "direction")
-"""Sources that carry no news of the true next token, but write as much as it does."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Arm:
     """One condition: no patch, or what is written at a cell.
 
     Attributes:
-        source: "none", "true", or one of `CONTROLS`.
+        source: "none", or the name of a source of `intervention.sources`.
         layer, strength, mode: the cell; -1, 0 and "none" without a patch.
     """
 
@@ -104,7 +102,7 @@ class PatchSettings:
             lens=None if self.lens is None else _loaded(self.lens),
             positions=tuple(range(self.first_position, length)),
             gate=self.gate,
-            source=arm.source,  # type: ignore[arg-type]
+            source=arm.source,
             seed=self.seed,
         )
 
@@ -120,9 +118,14 @@ def grid(layers: Sequence[int], strengths: Sequence[float], modes: Sequence[str]
     return [Cell(*values) for values in itertools.product(layers, strengths, modes)]
 
 
-def all_sources(cells: Iterable[Cell]) -> list[Arm]:
-    """No patch, then at each cell the true source and all controls."""
-    return [NO_PATCH, *(Arm.at(cell, s) for cell in cells for s in ("true", *CONTROLS))]
+def control_arms(cell: Cell) -> list[Arm]:
+    """The controls at a cell: they write as much as the true source and carry no news."""
+    return [Arm.at(cell, source) for source in source_names("control")]
+
+
+def source_arms(cell: Cell) -> list[Arm]:
+    """The true source at a cell, then the controls."""
+    return [Arm.at(cell), *control_arms(cell)]
 
 
 def spread_layers(n_layers: int, n: int) -> tuple[int, ...]:
@@ -136,22 +139,12 @@ def spread_layers(n_layers: int, n: int) -> tuple[int, ...]:
     return tuple(sorted({round(lowest + i * step) for i in range(n)}))
 
 
-SOURCES = {
-    "true": "true next token",
-    "random": "random token",
-    "shuffled": "shuffled next token",
-    "current": "current token",
-    "guess": "the layer's guess",
-    "direction": "random direction",
-}
-
-
 def arm_label(arm: Arm, *, with_cell: bool = False) -> str:
     """An arm in words."""
     if arm == NO_PATCH:
         return "no patch"
-    name = SOURCES[arm.source]
-    return f"{name} ({arm.cell})" if with_cell else name
+    words = SOURCES[arm.source].words
+    return f"{words} ({arm.cell})" if with_cell else words
 
 
 def condition_label(arm: Arm, rule: str) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Real
 
 from ...measures.intervals import Interval, holm, mean_interval, mean_intervals, sign_flip_p_values
-from .conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm, Cell
+from .conditions import ARM_COLUMNS, NO_PATCH, Arm, Cell, control_arms
 
 ROW_COLUMNS = ("half", "sequence", "cluster", *ARM_COLUMNS, "measure", "category", "total", "count")
 
@@ -188,8 +188,7 @@ def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:
 
 def best_control(totals: Totals, cell: Cell, *, lower_is_better: bool) -> Arm:
     """The control that does best at a cell."""
-    controls = [Arm.at(cell, source) for source in CONTROLS]
-    return (min if lower_is_better else max)(controls, key=totals.mean)
+    return (min if lower_is_better else max)(control_arms(cell), key=totals.mean)
 
 
 def most_specific(totals: Totals, cells: Sequence[Cell], *, lower_is_better: bool) -> Cell:

@@ -1,16 +1,80 @@
-"""Prompts to sample from, and samples as rows of sums."""
+"""Texts sampled from open-ended prompts: the loops in which they end, as rows and for a reader."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ... import materials
-from .sequences import REPORT, SELECTION, beginning, token_list
+from ...intervention.generation.generate import generate
+from ...measures.behaviour import Loop, ending_loops, rep_n
+from ..engine.json_values import from_values
+from .conditions import NO_PATCH, Arm, PatchSettings, condition_label
+from .rules import GREEDY, Rule
+from .sequences import REPORT
 
 LOOPED, REP = "looped", "rep-4"
+
+REP_N = (2, 4)
+
+KEPT = ("before", "first_round", "again")
+"""Parts of a sample: up to its loop, the loop's first round, and the rest of it."""
+
+# Apart by more than there are prompts, so that two seeds share no prompt's.
+_STRIDE = 1_000_003
+
+
+def measure_samples(
+    bridge: TransformerBridge,
+    prompts: Sequence[Mapping[str, Any]],
+    arms: Sequence[Mapping[str, Any]],
+    rule: Mapping[str, Any],
+    patch: Mapping[str, Any] | PatchSettings,
+    new_tokens: int,
+    seed: int,
+) -> pd.DataFrame:
+    """A row per arm and prompt: what was sampled, how much it repeats, the loop it ends in.
+
+    Looked at are the sampled tokens up to, and without, an end-of-text token. `onset`, `period` and
+    `loop_length` are in tokens, -1 without a loop. `before`, `first_round` and `again` are the text
+    in three parts: up to the loop, its first round, and the rest of it.
+    """
+    chosen, conditions = Rule(**rule), [Arm(**arm) for arm in arms]
+    settings = patch if isinstance(patch, PatchSettings) else from_values(PatchSettings, patch)
+    texts = [list(prompt["tokens"]) for prompt in prompts]
+    longest = max(map(len, texts)) + new_tokens
+    out = generate(
+        bridge,
+        texts,
+        [settings.patch(arm, longest) for arm in conditions],
+        max_new_tokens=new_tokens,
+        do_sample=chosen.sample,
+        logits_processor=chosen.processors(),
+        seed=[seed * _STRIDE + prompt["number"] for prompt in prompts],
+        text_seeds=torch.tensor([prompt["number"] for prompt in prompts]),
+    )
+    compared = [(arm, prompt) for arm in conditions for prompt in prompts]
+    rows = []
+    for (arm, prompt), row, ended in zip(
+        compared, out.tokens.tolist(), out.finished.tolist(), strict=True
+    ):
+        # A text that ended by itself carries the token that ended it.
+        ids = [token for token in row if token >= 0][: -1 if ended else None]
+        rows.append(
+            {
+                "half": prompt["half"],
+                "prompt": prompt["number"],
+                "register": prompt["register"],
+                **arm.columns(),
+                **{f"rule_{name}": value for name, value in chosen.columns().items()},
+                "rule": str(chosen),
+                "new_tokens": new_tokens,
+                "prompt_text": prompt["text"],
+                **_described(bridge, ids),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
@@ -39,36 +103,56 @@ def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str, Any]]:
-    """`n` prompts as units get them, every register in both halves."""
-    start = beginning(bridge)
-    return [
-        {**item, "text": prompt.text, "tokens": [*start, *token_list(bridge, prompt.text)]}
-        for item, prompt in _drawn(materials.prompts(), n, seed, 4)
-    ]
+def shown_samples(samples: pd.DataFrame, control: Arm, shown: int) -> pd.DataFrame:
+    """Samples of the first `shown` prompts: without patch, true and best control, at temperatures.
+
+    Columns: condition, prompt_number, register, prompt, the parts of the text, onset and period.
+    """
+    report = samples[samples["half"] == REPORT]
+    prompts = sorted(report["prompt"].unique())[:shown]
+    cell = control.cell
+    arms = {NO_PATCH, Arm.at(cell), control}
+    kept = []
+    for row in report[report["prompt"].isin(prompts)].to_dict("records"):
+        arm = Arm(row["source"], row["layer"], row["strength"], row["mode"])
+        if arm not in arms or not (
+            row["rule"] == str(GREEDY) or row["rule"].startswith("temperature")
+        ):
+            continue
+        kept.append(
+            {
+                "condition": condition_label(arm, row["rule"]),
+                "prompt_number": row["prompt"],
+                "register": row["register"],
+                "prompt": row["prompt_text"],
+                **{part: row[part] for part in KEPT},
+                "onset": row["onset"],
+                "period": row["period"],
+            }
+        )
+    return pd.DataFrame(kept)
 
 
-def halves(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Items by half."""
-    items = list(items)
-    return {half: [i for i in items if i["half"] == half] for half in (SELECTION, REPORT)}
+def _described(bridge: TransformerBridge, ids: list[int]) -> dict[str, Any]:
+    tokens = torch.tensor(ids, dtype=torch.long)
+    (loop,) = ending_loops(tokens[None])
+    return {
+        "n_tokens": len(ids),
+        "looped": loop is not None,
+        "onset": -1 if loop is None else loop.start,
+        "period": -1 if loop is None else loop.period,
+        "loop_length": -1 if loop is None else loop.length,
+        **{f"rep_{n}": float(rep_n(tokens[None], n)[0]) for n in REP_N},
+        **_in_parts(bridge, ids, loop),
+        "tokens": ids,
+    }
 
 
-def _drawn(
-    items: Sequence[Any], n: int, seed: int, stream: int
-) -> list[tuple[dict[str, Any], Any]]:
-    """`n` items in a random order, with number, half and register; registers in both halves."""
-    rng = np.random.default_rng([seed, stream])
-    last: dict[str, str] = {}
-    sizes = {SELECTION: 0, REPORT: 0}
-    found = []
-    for index in rng.permutation(len(items))[:n]:
-        item = items[index]
-        # Alternately within a register, which begins in the smaller half.
-        half = min(sizes, key=sizes.__getitem__)
-        if item.register in last:
-            half = REPORT if last[item.register] == SELECTION else SELECTION
-        last[item.register] = half
-        sizes[half] += 1
-        found.append(({"number": int(index), "half": half, "register": item.register}, item))
-    return found
+def _in_parts(bridge: TransformerBridge, ids: list[int], loop: Loop | None) -> dict[str, str]:
+    start = len(ids) if loop is None else loop.start
+    once = len(ids) if loop is None else loop.start + loop.period
+    cuts = {"before": ids[:start], "first_round": ids[start:once], "again": ids[once:]}
+    tokenizer = bridge.tokenizer
+    if tokenizer is None:
+        return {name: " ".join(map(str, part)) for name, part in cuts.items()}
+    return {name: tokenizer.decode(part) for name, part in cuts.items()}

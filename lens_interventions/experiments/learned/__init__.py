@@ -7,10 +7,10 @@ from ..engine.model_source import Model, ModelSource
 from ..engine.results import Result
 from ..engine.run import Experiment, run
 from .analysis import analyse
+from .evaluation import forget_residuals
 from .settings import LearnedSettings as LearnedSettings
 from .settings import Preset as Preset
 from .stages import stages_of
-from .units import forget_residuals
 from .writes import Training as Training
 from .writes import trained_writes as trained_writes
 

@@ -17,13 +17,13 @@ from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import Measure, Totals, contrast, row_interval, totals_of, with_holm
 from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
+from .evaluation import NO_SEED, over_seeds
 from .figures import draw
+from .inspection_tables import read_tables_of
 from .questions import LOOPS, NAMES, TABLES, Question, questions
-from .read_analysis import read_tables_of
 from .sampled import SAMPLES, loop_rows, samples_to_show
-from .settings import CONTROLS, SOURCES, LearnedSettings
+from .settings import LearnedSettings, control_sources, trained_sources
 from .sweeps import sweep_tables
-from .units import NO_SEED, over_seeds
 from .writes import TABLE, Training
 
 
@@ -76,7 +76,7 @@ def _best_control(settings: LearnedSettings, question: Question, rows: Tables) -
     """The control that does best on the selection half."""
     totals = question.totals(rows, SELECTION)
     choose = min if question.measure.lower_is_better else max
-    return choose(CONTROLS, key=lambda source: totals.mean(main_arm(settings, source)))
+    return choose(control_sources(), key=lambda source: totals.mean(main_arm(settings, source)))
 
 
 def _contrasts(
@@ -90,7 +90,7 @@ def _contrasts(
     control = main_arm(settings, chosen[question.name])
     pairs = [
         (main_arm(settings), control),
-        *((main_arm(settings, source), NO_PATCH) for source in SOURCES),
+        *((main_arm(settings, source), NO_PATCH) for source in trained_sources()),
     ]
     return [
         {

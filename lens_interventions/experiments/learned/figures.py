@@ -9,7 +9,7 @@ from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ..engine.results import Figures, Tables
-from .read_figures import ablation_figure, attention_figure, directions_figure
+from .inspection_figures import ablation_figure, attention_figure, directions_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

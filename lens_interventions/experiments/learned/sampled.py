@@ -10,16 +10,15 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.generation.generate import generate
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import ROW_COLUMNS
+from ..design.prompts import halves, prompt_items
 from ..design.rules import GREEDY
-from ..design.samples import halves, prompt_items, sample_totals
+from ..design.samples import measure_samples, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION, TokenSequence
 from ..engine.json_values import from_values
 from ..engine.results import Tables
 from ..engine.units import Unit
-from ..loops.sampling import measure_samples
-from ..loops.texts import shown_samples
+from .evaluation import NO_SEED, conditions, named_by_seed
 from .settings import LearnedSettings
-from .units import NO_SEED, conditions, named_by_seed
 
 Values = Mapping[str, Any]
 
@@ -37,7 +36,7 @@ def measure_loops(
 ) -> pd.DataFrame:
     """Greedy samples under each write, or without a patch if there is none, and their loops.
 
-    Rows of `loops.sampling.measure_samples`, `seed` being that of the training.
+    Rows as `measure_samples` makes them, with the seed of the training in `seed`.
     """
     patches, arms, named = conditions(writes)
     rows = measure_samples(

@@ -3,16 +3,31 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ...intervention.sources import SOURCES, Draws, source_names
 from ...intervention.training.options import TrainingOptions
-from ..copying.settings import CopyingSettings
 from ..design.contrasts import Resampling
+from ..design.material import CopyingMaterial
 
 Preset = Literal["quick", "full"]
 
-CONTROLS = ("current", "guess", "shuffled", "random", "constant")
-"""Sources that are trained as the true one is, and carry no news of the next token."""
+_DRAWS: tuple[Draws, ...] = ("nothing", "a position", "a token")
 
-SOURCES = ("true", *CONTROLS)
+
+def control_sources() -> tuple[str, ...]:
+    """Sources that are trained as the true one is, and carry no news of the next token.
+
+    Those that know most of the text come first; of controls that do equally well the first is
+    reported as the best. A direction drawn anew at each position is left out: a map has nothing to
+    learn from it.
+    """
+    tokens = [name for name in source_names("control") if SOURCES[name].draws in _DRAWS]
+    tokens.sort(key=lambda name: _DRAWS.index(SOURCES[name].draws))
+    return (*tokens, *source_names("no news"))
+
+
+def trained_sources() -> tuple[str, ...]:
+    """The true source, then the controls."""
+    return (*source_names("true"), *control_sources())
 
 
 @dataclass(frozen=True)
@@ -25,10 +40,9 @@ class LearnedSettings:
         seeds: of the trainings; every source is trained once with each.
         steps: of each training.
         options: of each training; patience is None, so that all make the same steps.
-        corpus: what is trained on, named as in `CopyingSettings.texts`, without the documents that
+        corpus: what is trained on, named as in `CopyingMaterial.texts`, without the documents that
             are measured.
-        material: what is measured, and with which halves; the settings of the copying experiment,
-            of which the grid and the patch are not read. Its texts may name "python_code".
+        material: what is measured, and with which halves.
         sweep_layers: layers to train at beside the main one; none for no sweeps.
         sweep_ranks: ranks to train at the best of the layers, on the selection half.
         sweep_steps: of each training of the sweeps; other than `steps`, to tell them apart.
@@ -52,10 +66,8 @@ class LearnedSettings:
         )
     )
     corpus: str = "python_reference"
-    material: CopyingSettings = field(
-        default_factory=lambda: CopyingSettings(
-            layers=(0,),
-            strengths=(1.0,),
+    material: CopyingMaterial = field(
+        default_factory=lambda: CopyingMaterial(
             induction_sequences=(24, 64),
             template_words=(1, 2),
             texts=("prose", "python_reference", "python_code"),
@@ -90,10 +102,11 @@ class LearnedSettings:
             for name in names:
                 if getattr(self, name) < least:
                     raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        unknown = sorted(set(self.sweep_controls) - set(CONTROLS))
+        unknown = sorted(set(self.sweep_controls) - set(control_sources()))
         if unknown or not self.sweep_controls:
             raise ValueError(
-                f"sweep_controls must be some of {', '.join(CONTROLS)}; got {self.sweep_controls}"
+                f"sweep_controls must be some of {', '.join(control_sources())}; got "
+                f"{self.sweep_controls}"
             )
         if self.sweep_ranks and not self.sweep_layers:
             raise ValueError("ranks are swept at the best of sweep_layers: give those too")

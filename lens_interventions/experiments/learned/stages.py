@@ -18,7 +18,8 @@ from ..design.sequences import REPORT, SELECTION, batches
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.units import Unit
-from .read_units import (
+from .evaluation import measure_training, measure_writes, over_seeds
+from .inspection import (
     measure_ablation,
     measure_attention,
     measure_directions,
@@ -26,9 +27,8 @@ from .read_units import (
     shows_attention,
 )
 from .sampled import sampling_units
-from .settings import SOURCES, LearnedSettings
-from .texts import measured_sequences, training_texts
-from .units import measure_training, measure_writes, over_seeds
+from .settings import LearnedSettings, trained_sources
+from .splits import measured_sequences, training_texts
 from .writes import TABLE, Training, write_text, written
 
 _COPIES = Measure("loss")
@@ -52,7 +52,7 @@ def main_trainings(settings: LearnedSettings) -> list[Training]:
     return [
         Training(source, settings.layer, settings.rank, settings.steps, seed)
         for seed in settings.seeds
-        for source in SOURCES
+        for source in trained_sources()
     ]
 
 

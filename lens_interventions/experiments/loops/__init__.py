@@ -8,9 +8,9 @@ from ..engine.model_source import Model, ModelSource
 from ..engine.results import Result
 from ..engine.run import Experiment, run
 from .analysis import analyse
-from .plan import report, search
 from .settings import LoopsSettings as LoopsSettings
 from .settings import Preset as Preset
+from .stages import report, search
 
 
 def loops(

@@ -6,12 +6,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...measures.intervals import Interval
 from ..design.conditions import Arm
+from ..design.prompts import halves, prompt_items
 from ..design.rules import GREEDY
-from ..design.samples import halves, prompt_items
+from ..design.samples import measure_samples
 from ..design.sequences import REPORT
 from ..engine.results import Tables
 from .analysis import LOOPS_QUESTION, REPETITION_QUESTION, loops_interval, repetition_interval
-from .sampling import measure_samples
 from .settings import LoopsSettings
 
 

@@ -9,14 +9,13 @@ from ...measures.verdicts import verdict
 from ..design.conditions import NO_PATCH, Arm, Cell
 from ..design.contrasts import Measure, Resampling, Totals, contrast, totals_of
 from ..design.rules import GREEDY
-from ..design.samples import LOOPED, REP, sample_totals
+from ..design.samples import LOOPED, REP, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
 from .choice import again_totals, best_control, loops_cell, loss_totals, round_cell
 from .figures import draw
 from .settings import LoopsSettings
 from .tables import condition_table, escape_table, grid_table, noticing_table, survival_table
-from .texts import shown_samples
 
 LOOPS_QUESTION = "Does seeing the true token help greedy decoding to stay out of loops?"
 REPETITION_QUESTION = "Does seeing the true token help greedy decoding to repeat itself less?"

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from ..design.conditions import CONTROLS, NO_PATCH, Arm, Cell
+from ..design.conditions import NO_PATCH, Arm, Cell, control_arms
 from ..design.contrasts import Measure, Totals, totals_of
 from ..design.rules import GREEDY
 from ..design.samples import LOOPED, REP, sample_totals
 from ..design.sequences import SELECTION
 from ..engine.results import Tables
 from .cost import LOSS
-from .repetition import AGAIN
+from .rounds import AGAIN
 from .settings import LoopsSettings
 
 
@@ -34,8 +34,7 @@ def round_cell(rows: Tables, settings: LoopsSettings) -> Cell:
 
 def best_control(outcome: Totals, cell: Cell, rows: Tables, settings: LoopsSettings) -> Arm:
     """The control at a cell with the lowest outcome on the selection half, within the budget."""
-    controls = [Arm.at(cell, source) for source in CONTROLS]
-    arms = affordable(controls, loss_totals(rows, SELECTION), settings.loss_budget)
+    arms = affordable(control_arms(cell), loss_totals(rows, SELECTION), settings.loss_budget)
     return min(arms, key=outcome.mean)
 
 

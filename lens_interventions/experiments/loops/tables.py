@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ...intervention.sources import patch_sources
 from ...measures.behaviour import Loop, distinct_n, loop_free_survival
 from ...measures.intervals import share_interval
-from ..design.conditions import ARM_COLUMNS, CONTROLS, NO_PATCH, Arm, arm_label, condition_label
+from ..design.conditions import ARM_COLUMNS, NO_PATCH, Arm, arm_label, condition_label
 from ..design.contrasts import Measure, effect_over_grid, totals_of
 from ..design.rules import GREEDY, Rule
 from ..design.samples import LOOPED, REP, sample_totals
@@ -141,7 +142,7 @@ def _conditions(samples: pd.DataFrame) -> list[tuple[Arm, Rule, pd.DataFrame]]:
         # Not the keys of the group, whose numbers are numpy's in pandas 2.2.
         keys: tuple[Any, ...] = next(part[columns].itertuples(index=False, name=None))
         found.append((Arm(*keys[:n]), Rule(*keys[n:]), part))
-    order = ("none", "true", *CONTROLS)
+    order = ("none", *patch_sources())
     # A stable sort: strengths and parameters stay in the order of their numbers.
     return sorted(found, key=lambda of: (of[1] != GREEDY, of[1].family, order.index(of[0].source)))
 

@@ -9,7 +9,7 @@ from ..engine.run import Experiment, run
 from .analysis import analyse
 from .settings import PreservationSettings as PreservationSettings
 from .settings import Preset as Preset
-from .units import plan
+from .stages import plan
 
 
 def preservation(

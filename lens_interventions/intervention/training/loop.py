@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..._tensor_file import load_tensors, save_tensors
 from ..learned_write import LearnedWrite
 from ..patch import BoundPatch
-from ..sources import constant
+from ..sources import SOURCES
 from .loss import patched_nats
 from .options import TrainingOptions
 from .parameters import WriteParameters
@@ -179,7 +179,7 @@ def initial_parameters(
         lengths = (every.median() * table.scale).expand_as(sizes)
     return WriteParameters(
         rank=rank,
-        reads_tokens=patch.mode.source != constant.__name__,
+        reads_tokens=SOURCES[patch.mode.source].role != "no news",
         bias=options.bias,
         input_gate=options.input_gate,
         resid_size=sizes,

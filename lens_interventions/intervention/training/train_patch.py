@@ -7,7 +7,7 @@ model stays as it is; only the write is trained, on the model's own loss.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -16,9 +16,9 @@ from ...model.fingerprint import fingerprint
 from ...model.hooks import has_temporary_hooks
 from ...model.partial_run import refuse_late_hooks
 from ...model.tokens import TextOrTokens
-from ..learned_write import TRAINABLE, LearnedWrite
+from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
-from ..sources import constant
+from ..sources import SOURCES
 from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .loop import WriteTraining, frozen, initial_parameters
 from .options import TrainingOptions
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from ...drawing.theme import ThemeName
-
-SourceName = Literal["true", "random", "shuffled", "current", "guess", "direction", "constant"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def train_patch(
     *,
     layer: int | Sequence[int],
     rank: int | None = 64,
-    source: SourceName = "true",
+    source: str = "true",
     steps: int = 500,
     seed: int = 0,
     options: TrainingOptions | None = None,
@@ -99,7 +97,8 @@ def train_patch(
     - `texts`: documents, cut into windows.
     - `layer`: where to write, or several layers.
     - `rank`: of M; None for a full matrix.
-    - `source`: as in `NextTokenPatch`, or `"constant"`, the bias alone.
+    - `source`: what `e` stands for: `"true"`, another name that `NextTokenPatch` takes, or
+        `"constant"`, with which the bias alone is trained.
     - `seed`: of the start of M, the order of the windows and random sources.
     - `options`: the rest.
     - `held_out`: texts for the held-out loss; by default every tenth of `texts`, or every tenth
@@ -197,10 +196,10 @@ def _check(
     save_every: int,
     options: TrainingOptions,
 ) -> None:
-    if source not in TRAINABLE:
-        raise ValueError(f"source must be one of {', '.join(TRAINABLE)}; got {source!r}")
-    if source == constant.__name__ and not options.bias:
-        raise ValueError("the source 'constant' trains the bias alone, but bias is False")
+    if source not in SOURCES:
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
+    if SOURCES[source].role == "no news" and not options.bias:
+        raise ValueError(f"the source {source!r} trains the bias alone, but bias is False")
     if rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
         raise ValueError(
             f"rank must be from 1 to the model's width {bridge.cfg.d_model}, or None for a full "

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from lens_interventions import materials
 from lens_interventions.experiments import CopyingSettings, Result, copying
-from lens_interventions.experiments.copying.sequences import (
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.material import (
     induction_sequences,
     template_sequences,
     text_sequences,
 )
-from lens_interventions.experiments.design.contrasts import Resampling
 from lens_interventions.experiments.engine.json_values import from_values, to_values
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES
@@ -80,7 +80,8 @@ def test_the_same_pipeline_finds_nothing_with_the_source_swapped(
     def another_random_token(site: PatchSite) -> Tensor:
         return (site.draw_integers(len(site.embedding.weight)) + 17) % len(site.embedding.weight)
 
-    monkeypatch.setitem(SOURCES, "true", another_random_token)
+    swapped = replace(SOURCES["true"], function=another_random_token)
+    monkeypatch.setitem(SOURCES, "true", swapped)
     result = copying(planted_bridge, settings=SETTINGS)
     found = outcomes(result)
     assert found["induction"] == "no effect"

@@ -11,13 +11,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions import logit_lens
-from lens_interventions.experiments.copying.measures import (
+from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, PatchSettings
+from lens_interventions.experiments.design.copy_rows import (
     measure_induction,
     measure_lens,
     measure_templates,
     measure_text,
 )
-from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, PatchSettings
 from lens_interventions.experiments.design.sequences import TokenSequence
 from tests.support.exact import float64_softmax
 from tests.support.tiny import shared_bridge

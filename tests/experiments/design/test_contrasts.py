@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lens_interventions.experiments.design.conditions import CONTROLS, NO_PATCH, Arm, Cell
+from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, Cell, control_arms
 from lens_interventions.experiments.design.contrasts import (
     Measure,
     Resampling,
@@ -73,9 +73,9 @@ def test_the_shortlist_has_one_cell_of_each_layer_and_the_most_specific_wins() -
     values |= {Arm.at(cells[k]): [("a", v, 1), ("b", v, 1)] for k, v in true.items()}
     # At (1, 0.1) a control is as good as the true token, at (2, 0.3) none is.
     for key, best in (((1, 0.1), 1.0), ((2, 0.3), 3.5)):
-        for place, control in enumerate(sorted(CONTROLS)):
+        for place, control in enumerate(control_arms(cells[key])):
             v = best + place
-            values[Arm.at(cells[key], control)] = [("a", v, 1), ("b", v, 1)]
+            values[control] = [("a", v, 1), ("b", v, 1)]
     totals = totals_of(rows_of(values), Measure("loss"), "report")
     short = shortlist(totals, 2, lower_is_better=True)
     assert short == [cells[1, 0.1], cells[2, 0.3]]

@@ -20,10 +20,9 @@ from lens_interventions.experiments import (
     trained_writes,
 )
 from lens_interventions.experiments.learned import stages as stages_module
-from lens_interventions.experiments.learned.settings import SOURCES
 from lens_interventions.experiments.learned.writes import Training
-from lens_interventions.intervention import sources
 from lens_interventions.intervention.site import PatchSite
+from lens_interventions.intervention.sources import SOURCES
 from lens_interventions.intervention.training import loop as write_training
 from tests.support.planted_copying import ablated_bridge, key_value_texts
 from tests.support.planted_learned import SETTINGS, WITHOUT_SWEEPS, planted_sequences, run
@@ -42,6 +41,7 @@ def headline(result: Result, question: str) -> pd.Series:
     return rows[(rows["question"] == question) & (rows["minus"] != "none")].iloc[0]
 
 
+TRAINED = ("true", "current", "guess", "shuffled", "random", "constant")
 QUESTIONS = ["keys", "after a surprise", "random copies", "rare words", "free copies", "loops"]
 
 
@@ -62,7 +62,8 @@ class TestPlanted:
         def another_random_token(site: PatchSite) -> Tensor:
             return (site.draw_integers(len(site.embedding.weight)) + 5) % 16
 
-        monkeypatch.setitem(sources.SOURCES, "true", another_random_token)
+        swapped = dataclasses.replace(SOURCES["true"], function=another_random_token)
+        monkeypatch.setitem(SOURCES, "true", swapped)
         result = run(dataclasses.replace(WITHOUT_SWEEPS, seeds=(0,)))
         assert "helps" not in [finding.verdict.outcome for finding in result.verdicts]
         assert result.verdicts[0].verdict.outcome == "no effect"
@@ -71,7 +72,7 @@ class TestPlanted:
     def test_every_source_is_reported(self, planted: tuple[Result, Path]) -> None:
         result, _ = planted
         for question, rows in result.to_dataframe().groupby("question"):
-            assert rows[rows["minus"] == "none"]["source"].tolist() == list(SOURCES), question
+            assert rows[rows["minus"] == "none"]["source"].tolist() == list(TRAINED), question
             assert rows[rows["minus"] != "none"]["source"].tolist() == ["true"]
             true = rows[rows["source"] == "true"].set_index("minus")
             plain = true.loc["none"]
@@ -143,7 +144,7 @@ class TestPlanted:
         for seed in (0, 1):
             of_seed = main[main["seed"] == seed]
             clean = of_seed.pivot(index="step", columns="source", values="clean_loss")
-            assert set(clean.columns) == set(SOURCES)
+            assert set(clean.columns) == set(TRAINED)
             assert len(clean) == 20
             assert (clean.nunique(axis=1) == 1).all()
         first, second = (main[main["seed"] == s]["clean_loss"].to_numpy() for s in (0, 1))
@@ -190,13 +191,13 @@ class TestPlanted:
         ]
         assert len(figures["materials"].data) == len(QUESTIONS)
         for trace in figures["materials"].data:
-            assert list(trace.y) == ["true − best control", *(f"{s} − no patch" for s in SOURCES)]
+            assert list(trace.y) == ["true − best control", *(f"{s} − no patch" for s in TRAINED)]
         # A log-probability that rises is drawn as a loss that falls.
         words = figures["materials"].data[QUESTIONS.index("rare words")]
         assert words.x[0] == pytest.approx(-headline(result, "rare words")["estimate"])
         assert words.error_x.array[0] >= 0
-        names = [trace.name for trace in figures["curves"].data if trace.name in SOURCES]
-        assert set(names) == set(SOURCES)
+        names = [trace.name for trace in figures["curves"].data if trace.name in TRAINED]
+        assert set(names) == set(TRAINED)
         assert all(finding.figure in figures for finding in result.verdicts)
         page = li.report(out, out=out.parent / "page.html").read_text(encoding="utf-8")
         assert "Does it help to copy random tokens said before?" in page
@@ -255,7 +256,7 @@ class TestGoingOn:
 
     def test_the_writes_are_there_to_be_used(self, planted: tuple[Result, Path]) -> None:
         writes = trained_writes(planted[1])
-        assert {t.source for t in writes if t.steps == 20} == set(SOURCES)
+        assert {t.source for t in writes if t.steps == 20} == set(TRAINED)
         assert {t.seed for t in writes if t.steps == 20} == {0, 1}
         write = writes[Training("true", 1, 16, 20, 1)]
         assert write.settings["steps"] == 20

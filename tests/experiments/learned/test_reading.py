@@ -9,8 +9,7 @@ import torch
 import lens_interventions as li
 from lens_interventions.experiments.design.sequences import TokenSequence
 from lens_interventions.experiments.learned import reading
-from lens_interventions.experiments.learned.read_analysis import attention_changes
-from lens_interventions.experiments.learned.read_units import (
+from lens_interventions.experiments.learned.inspection import (
     EVERYWHERE,
     WITHOUT_MATCHED,
     WITHOUT_OTHERS,
@@ -19,7 +18,8 @@ from lens_interventions.experiments.learned.read_units import (
     measure_directions,
     measure_geometry,
 )
-from lens_interventions.experiments.learned.reading import (
+from lens_interventions.experiments.learned.inspection_tables import attention_changes
+from lens_interventions.experiments.learned.learned_map import (
     KINDS,
     attention_by_kind,
     identity_cosine,

@@ -13,15 +13,15 @@ from lens_interventions.experiments import LearnedSettings
 from lens_interventions.experiments.design.conditions import NO_PATCH
 from lens_interventions.experiments.design.sequences import TokenSequence
 from lens_interventions.experiments.engine.json_values import from_values, to_values
-from lens_interventions.experiments.learned.texts import measured_sequences, training_texts
-from lens_interventions.experiments.learned.units import NO_SEED, measure_writes, over_seeds
+from lens_interventions.experiments.learned.evaluation import NO_SEED, measure_writes, over_seeds
+from lens_interventions.experiments.learned.splits import measured_sequences, training_texts
 from lens_interventions.experiments.learned.writes import (
     Training,
     read_write,
     write_bytes,
     write_text,
 )
-from lens_interventions.materials.sources import python_code
+from lens_interventions.materials.corpora import python_code
 from tests.intervention.test_learned_write import random_write
 from tests.support.planted_learned import SETTINGS
 from tests.support.small_training import assert_same_bits

@@ -11,7 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
-from lens_interventions.experiments.design.conditions import CONTROLS, NO_PATCH, Arm, PatchSettings
+from lens_interventions.experiments.design.conditions import (
+    NO_PATCH,
+    Arm,
+    Cell,
+    PatchSettings,
+    source_arms,
+)
+from lens_interventions.experiments.design.samples import measure_samples
 from lens_interventions.experiments.loops import Rule
 from lens_interventions.experiments.loops.cost import (
     SPREAD,
@@ -20,8 +27,7 @@ from lens_interventions.experiments.loops.cost import (
     processed_log_probs,
     smoothed_loss,
 )
-from lens_interventions.experiments.loops.repetition import measure_noticing, measure_rounds
-from lens_interventions.experiments.loops.sampling import measure_samples
+from lens_interventions.experiments.loops.rounds import measure_noticing, measure_rounds
 from lens_interventions.measures.behaviour import ending_loop
 from tests.support.exact import float64_softmax
 from tests.support.tiny import D_VOCAB, tiny_bridge
@@ -80,7 +86,7 @@ class LogitRows(TorchDispatchMode):
 def test_rounds_do_not_hold_the_logits_of_all_arms(llama: TransformerBridge) -> None:
     """With 262,144 tokens they would be gigabytes."""
     passage = {"number": 7, "half": "report", "start": [1], "said": [20, 31, 42], "rounds": 33}
-    arms = [Arm(source, 1, 0.5, "interpolate").columns() for source in ("true", *CONTROLS)]
+    arms = [arm.columns() for arm in source_arms(Cell(1, 0.5, "interpolate"))]
     with LogitRows() as rows:
         measure_rounds(llama, [passage], arms, asdict(PATCH))
     assert 0 < rows.most < 3 * 33 * len(arms) / 2

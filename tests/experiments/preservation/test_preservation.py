@@ -21,15 +21,15 @@ from lens_interventions.experiments.preservation.correlations import (
     doubly_centred,
     spearman_interval,
 )
-from lens_interventions.experiments.preservation.reading import measure_templates, measure_tokens
-from lens_interventions.experiments.preservation.token_rows import NET, token_rows
-from lens_interventions.experiments.preservation.units import (
+from lens_interventions.experiments.preservation.lens_ranks import measure_templates, measure_tokens
+from lens_interventions.experiments.preservation.stages import (
     chosen_documents,
     count_tokens,
     template_items,
     text_digest,
 )
-from lens_interventions.materials.sources import read_documents
+from lens_interventions.experiments.preservation.token_rows import NET, token_rows
+from lens_interventions.materials.corpora import read_documents
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("without_gradients")

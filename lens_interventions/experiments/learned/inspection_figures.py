@@ -9,7 +9,7 @@ from ...drawing.intervals import error_bars
 from ...drawing.labels import markup
 from ...drawing.theme import template
 from ...drawing.titles import heading
-from .reading import KINDS
+from .learned_map import KINDS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

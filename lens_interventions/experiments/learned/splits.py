@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...materials.sources import documents
-from ..copying.sequences import induction_sequences, template_sequences, text_sequences
+from ...materials.corpora import read_documents
+from ..design.material import induction_sequences, template_sequences, text_sequences
 from ..design.sequences import TokenSequence, beginning, token_list
 from .settings import LearnedSettings
 
@@ -20,7 +20,7 @@ def measured_sequences(
     found = {
         "induction": induction_sequences(bridge, settings.material),
         "templates": template_sequences(bridge, settings.material),
-        "text": text_sequences(bridge, settings.material, documents),
+        "text": text_sequences(bridge, settings.material),
     }
     for table, sequences in found.items():
         missing = {"selection", "report"} - {text.half for text in sequences}
@@ -35,7 +35,7 @@ def training_texts(
     bridge: TransformerBridge, settings: LearnedSettings, measured: Sequence[TokenSequence]
 ) -> list[list[int]]:
     """The documents of the corpus that are not among the measured ones, whole, a BOS in front."""
-    corpus, titles = documents(settings.corpus), {text.cluster for text in measured}
+    corpus, titles = read_documents(settings.corpus), {text.cluster for text in measured}
     taken = {
         document.text for document in corpus if f"{settings.corpus}: {document.title}" in titles
     }

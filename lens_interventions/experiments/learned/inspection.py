@@ -18,7 +18,7 @@ from ...model.embedding import embedding
 from ...model.readout import readout
 from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
-from .reading import (
+from .learned_map import (
     KINDS,
     SingularDirections,
     attention_by_kind,

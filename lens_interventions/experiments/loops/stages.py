@@ -7,16 +7,16 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
-from ..design.conditions import CONTROLS, NO_PATCH, Arm, grid
+from ..design.conditions import NO_PATCH, Arm, control_arms, grid
+from ..design.prompts import drawn, halves, prompt_items
 from ..design.rules import GREEDY, Rule
-from ..design.samples import _drawn, halves, prompt_items
+from ..design.samples import measure_samples
 from ..design.sequences import REPORT, SELECTION, beginning, token_list
 from ..engine.results import Tables
 from ..engine.units import Unit
 from .choice import loops_cell, round_cell
 from .cost import measure_arm_losses, measure_rule_loss
-from .repetition import measure_noticing, measure_rounds
-from .sampling import measure_samples
+from .rounds import measure_noticing, measure_rounds
 from .settings import LoopsSettings
 
 # Texts that are sampled at a time. With more, the keys and values that a step copies come fresh
@@ -58,7 +58,7 @@ def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> 
     documents = halves(document_items(bridge, settings))
     passages = halves(passage_items(bridge, settings))
     cell, round_at = loops_cell(rows, settings), round_cell(rows, settings)
-    sources = [Arm.at(cell, source) for source in CONTROLS]
+    controls = control_arms(cell)
     stronger = [
         Arm.at(replace(cell, strength=strength))
         for strength in settings.strengths
@@ -75,7 +75,7 @@ def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> 
         settings,
         [
             ([NO_PATCH], GREEDY, everything),
-            ([Arm.at(cell), *sources], GREEDY, everything),
+            ([Arm.at(cell), *controls], GREEDY, everything),
             (stronger, GREEDY, prompts[REPORT]),
             *(
                 ([arm], rule, everything if rule in temperatures else prompts[REPORT])
@@ -84,7 +84,7 @@ def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> 
         ],
         settings.new_tokens,
     )
-    compared = list(dict.fromkeys([*sources, *(Arm.at(round_at, s) for s in CONTROLS)]))
+    compared = _distinct([*controls, *control_arms(round_at)])
     units += [_losses("report-none", settings, documents[REPORT], [NO_PATCH])]
     units += [_rounds("report-none", settings, passages[REPORT], [NO_PATCH])]
     for half in (SELECTION, REPORT):
@@ -92,8 +92,8 @@ def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> 
         true = [Arm.at(cell), *stronger, Arm.at(round_at)] if half == REPORT else []
         units.append(_losses(half, settings, documents[half], _distinct([*true, *compared])))
         true = [Arm.at(round_at), Arm.at(cell)] if half == REPORT else []
-        controls = [Arm.at(round_at, source) for source in CONTROLS]
-        units.append(_rounds(half, settings, passages[half], _distinct([*true, *controls])))
+        arms = _distinct([*true, *control_arms(round_at)])
+        units.append(_rounds(half, settings, passages[half], arms))
     for place, (arm, rule) in enumerate(sampled):
         parameters = {
             "documents": documents[REPORT],
@@ -120,7 +120,7 @@ def passage_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[di
             "said": token_list(bridge, f" {passage.text}"),
             "rounds": settings.rounds,
         }
-        for item, passage in _drawn(materials.passages(), settings.passages, settings.seed, 5)
+        for item, passage in drawn(materials.passages(), settings.passages, settings.seed, 5)
     ]
 
 
@@ -133,7 +133,7 @@ def document_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[d
             "title": document.title,
             "tokens": [*start, *token_list(bridge, document.text)][: settings.document_tokens],
         }
-        for item, document in _drawn(materials.prose(), settings.documents, settings.seed, 6)
+        for item, document in drawn(materials.prose(), settings.documents, settings.seed, 6)
     ]
 
 

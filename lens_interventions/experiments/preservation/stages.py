@@ -10,12 +10,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
 from ...materials import Document, Template
-from ...materials.sources import by_text, read_documents
+from ...materials.corpora import by_text, read_documents
 from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
 from ..engine.units import Unit
-from .reading import measure_templates, measure_tokens
+from .lens_ranks import measure_templates, measure_tokens
 from .settings import PreservationSettings
 
 

@@ -11,8 +11,8 @@ from ...intervention.training.options import TrainingOptions
 from ...intervention.training.train_patch import train_patch
 from ...intervention.training.windows import ResidualStore
 from ...model.fingerprint import fingerprint
-from ..copying.measures import measure_induction, measure_templates, measure_text
 from ..design.conditions import ARM_COLUMNS, NO_PATCH
+from ..design.copy_rows import measure_induction, measure_templates, measure_text
 from ..engine.json_values import from_values
 from .writes import LearnedPatches, Training, parse_writes, write_bytes
 
@@ -41,7 +41,7 @@ def measure_training(
         [list(text) for text in texts],
         layer=made.layer,
         rank=made.rank,
-        source=made.source,  # type: ignore[arg-type]
+        source=made.source,
         steps=made.steps,
         seed=made.seed,
         options=from_values(TrainingOptions, options),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..engine.results import Tables
-from .read_units import EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS
+from .inspection import EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS
 from .settings import LearnedSettings
 
 

@@ -1,4 +1,4 @@
-"""Units of the copying experiment: sequences under arms, summed per sequence."""
+"""Losses and ranks on copies and on natural text under arms, summed per sequence."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,16 +8,14 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.logit_lens import logit_lens
 from ...measures.behaviour import bin_by, copyable
-from ..design.conditions import NO_PATCH, Arm, PatchSettings
-from ..design.contrasts import ROW_COLUMNS
-from ..design.scores import read_log_probs, read_ranks
-from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
+from .conditions import NO_PATCH, Arm, PatchSettings
+from .contrasts import ROW_COLUMNS
+from .scores import read_log_probs, read_ranks
+from .sequences import TokenSequence
 
 Values = Mapping[str, Any]
 Patch = Values | PatchSettings
@@ -27,8 +25,8 @@ def measure_induction(
     bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Patch
 ) -> pd.DataFrame:
     """Loss and top-1 accuracy on the second copy, without its first token: nothing announces it."""
-    texts, conditions, settings = _parse(sequences, arms, patch)
-    read = read_ranks(bridge, _tokens(texts), conditions, settings, _numbers(texts))
+    texts, conditions, settings = parse(sequences, arms, patch)
+    read = read_ranks(bridge, _tokens(texts), conditions, settings, numbers(texts))
     # The last `copied` predictions are of the second copy.
     second = slice(1 - texts[0].copied, None)
     values = {
@@ -38,7 +36,7 @@ def measure_induction(
     counts = np.full(len(texts), texts[0].copied - 1)
     return pd.concat(
         [
-            _rows(texts, conditions, measure, [text.tags for text in texts], v.sum(-1), counts)
+            rows_of(texts, conditions, measure, [text.tags for text in texts], v.sum(-1), counts)
             for measure, v in values.items()
         ],
         ignore_index=True,
@@ -56,48 +54,27 @@ def measure_templates(
 
     Measures "log_prob", "rank", "log_rank" (`log(1 + rank)`) and "top1".
     """
-    texts, conditions, settings = _parse(sequences, arms, patch)
+    texts, conditions, settings = parse(sequences, arms, patch)
     first = torch.tensor([len(text.tokens) - text.copied - 1 for text in texts])
     values: dict[str, Tensor] = {}
     if ranks:
-        read = read_ranks(bridge, _tokens(texts), conditions, settings, _numbers(texts))
+        read = read_ranks(bridge, _tokens(texts), conditions, settings, numbers(texts))
         log_probs = read.log_prob
         rank = read.rank[:, torch.arange(len(texts)), first].double()
         values = {"rank": rank, "log_rank": rank.log1p(), "top1": (rank == 0).double()}
     else:
-        log_probs = read_log_probs(bridge, _tokens(texts), conditions, settings, _numbers(texts))
+        log_probs = read_log_probs(bridge, _tokens(texts), conditions, settings, numbers(texts))
     # Padding is NaN, and comes after the word.
     place = torch.arange(log_probs.shape[-1])
     of_word = torch.where(place >= first[:, None], log_probs, 0.0).nansum(-1)
     tags, ones = [text.tags for text in texts], np.ones(len(texts))
     return pd.concat(
         [
-            _rows(texts, conditions, measure, tags, v, ones)
+            rows_of(texts, conditions, measure, tags, v, ones)
             for measure, v in {"log_prob": of_word, **values}.items()
         ],
         ignore_index=True,
     )
-
-
-def measure_lens(
-    bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Patch
-) -> pd.DataFrame:
-    """At which residual points the logit lens has the word's first token at the top.
-
-    Read where the word is due, in the run in which everything before is patched. Measure
-    "lens_top", with the tag "point-p" for each point p, and "lens_first": the first such point,
-    counted from 0, or the number of points if there is none.
-    """
-    texts, conditions, settings = _parse(sequences, arms, patch)
-    top = torch.stack([_top_by_point(bridge, texts, arm, settings) for arm in conditions])
-    n_points = top.shape[-1]
-    first = torch.where(top.any(-1), top.int().argmax(-1), n_points)
-    tags, ones = [text.tags for text in texts], np.ones(len(texts))
-    parts = [_rows(texts, conditions, "lens_first", tags, first, ones)]
-    for point in range(n_points):
-        of_point = [f"{tag} point-{point}" for tag in tags]
-        parts.append(_rows(texts, conditions, "lens_top", of_point, top[..., point], ones))
-    return pd.concat(parts, ignore_index=True)
 
 
 def measure_text(
@@ -115,9 +92,9 @@ def measure_text(
     not (tags "copyable", "other"); by the surprisal of the token before ("bin-0" and on); and by
     when the last surprising token came ("surprise-now", "surprise-recent", "surprise-none").
     """
-    texts, conditions, settings = _parse(sequences, arms, patch)
+    texts, conditions, settings = parse(sequences, arms, patch)
     measured = list(dict.fromkeys([NO_PATCH, *conditions]))
-    log_probs = read_log_probs(bridge, _tokens(texts), measured, settings, _numbers(texts))
+    log_probs = read_log_probs(bridge, _tokens(texts), measured, settings, numbers(texts))
     before = _surprisal_before(log_probs[measured.index(NO_PATCH)])
     parts = []
     for row, text in enumerate(texts):
@@ -126,7 +103,7 @@ def measure_text(
         for tag, where in _divisions(text, before[row, :length], edges, surprising, recent):
             total, count = loss[:, where].sum(-1), int(where.sum())
             tags = f"{text.tags} {tag}"
-            parts.append(_rows([text], conditions, "loss", [tags], total[:, None], [count]))
+            parts.append(rows_of([text], conditions, "loss", [tags], total[:, None], [count]))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -161,27 +138,10 @@ def _surprisal_before(
     return torch.cat([unknown, -log_prob[:, :-1]], dim=1)
 
 
-def _top_by_point(
-    bridge: TransformerBridge, texts: Sequence[TokenSequence], arm: Arm, settings: PatchSettings
-) -> Bool[Tensor, "sequence point"]:
-    """Whether the word's first token is at the top, read at the token before it."""
-    prefixes = [torch.tensor(text.tokens[: len(text.tokens) - text.copied]) for text in texts]
-    words = [text.tokens[len(prefix)] for text, prefix in zip(texts, prefixes, strict=True)]
-    tokens = pad_sequence(prefixes, batch_first=True).to(bridge.cfg.device)
-    lengths = torch.tensor([len(prefix) for prefix in prefixes])
-    mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).to(bridge.cfg.device)
-    patch = settings.patch(arm, tokens.shape[1])
-    seeds = torch.tensor(_numbers(texts))
-    hooks = patch.fwd_hooks(bridge, tokens, attention_mask=mask, text_seeds=seeds) if patch else []
-    with bridge.hooks(fwd_hooks=hooks):
-        trajectory = logit_lens(bridge, tokens, attention_mask=mask, positions=-1, top_k=1)
-    top = trajectory.top_ids[:, :, 0, 0] == torch.tensor(words)
-    return top.T
-
-
-def _parse(
+def parse(
     sequences: Sequence[Values], arms: Sequence[Values], patch: Patch
 ) -> tuple[list[TokenSequence], list[Arm], PatchSettings]:
+    """Sequences, arms and patch from the parameters of a unit."""
     texts = [from_values(TokenSequence, values) for values in sequences]
     made = patch if isinstance(patch, PatchSettings) else from_values(PatchSettings, patch)
     return texts, [from_values(Arm, values) for values in arms], made
@@ -191,11 +151,12 @@ def _tokens(texts: Sequence[TokenSequence]) -> list[tuple[int, ...]]:
     return [text.tokens for text in texts]
 
 
-def _numbers(texts: Sequence[TokenSequence]) -> list[int]:
+def numbers(texts: Sequence[TokenSequence]) -> list[int]:
+    """The seeds of the texts' random draws."""
     return [text.number for text in texts]
 
 
-def _rows(
+def rows_of(
     texts: Sequence[TokenSequence],
     arms: Sequence[Arm],
     measure: str,

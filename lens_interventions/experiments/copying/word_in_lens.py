@@ -1,0 +1,55 @@
+"""Where the logit lens has the word that is due at the top, with and without a patch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...lens.logit_lens import logit_lens
+from ..design.conditions import Arm, PatchSettings
+from ..design.copy_rows import Patch, Values, numbers, parse, rows_of
+from ..design.sequences import TokenSequence
+
+
+def measure_lens(
+    bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Patch
+) -> pd.DataFrame:
+    """At which residual points the logit lens has the word's first token at the top.
+
+    Read where the word is due, in the run in which everything before is patched. Measure
+    "lens_top", with the tag "point-p" for each point p, and "lens_first": the first such point,
+    counted from 0, or the number of points if there is none.
+    """
+    texts, conditions, settings = parse(sequences, arms, patch)
+    top = torch.stack([_top_by_point(bridge, texts, arm, settings) for arm in conditions])
+    n_points = top.shape[-1]
+    first = torch.where(top.any(-1), top.int().argmax(-1), n_points)
+    tags, ones = [text.tags for text in texts], np.ones(len(texts))
+    parts = [rows_of(texts, conditions, "lens_first", tags, first, ones)]
+    for point in range(n_points):
+        of_point = [f"{tag} point-{point}" for tag in tags]
+        parts.append(rows_of(texts, conditions, "lens_top", of_point, top[..., point], ones))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _top_by_point(
+    bridge: TransformerBridge, texts: Sequence[TokenSequence], arm: Arm, settings: PatchSettings
+) -> Bool[Tensor, "sequence point"]:
+    """Whether the word's first token is at the top, read at the token before it."""
+    prefixes = [torch.tensor(text.tokens[: len(text.tokens) - text.copied]) for text in texts]
+    words = [text.tokens[len(prefix)] for text, prefix in zip(texts, prefixes, strict=True)]
+    tokens = pad_sequence(prefixes, batch_first=True).to(bridge.cfg.device)
+    lengths = torch.tensor([len(prefix) for prefix in prefixes])
+    mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).to(bridge.cfg.device)
+    patch = settings.patch(arm, tokens.shape[1])
+    seeds = torch.tensor(numbers(texts))
+    hooks = patch.fwd_hooks(bridge, tokens, attention_mask=mask, text_seeds=seeds) if patch else []
+    with bridge.hooks(fwd_hooks=hooks):
+        trajectory = logit_lens(bridge, tokens, attention_mask=mask, positions=-1, top_k=1)
+    top = trajectory.top_ids[:, :, 0, 0] == torch.tensor(words)
+    return top.T

@@ -1,0 +1,171 @@
+"""What copying is measured on: random tokens said twice, words that are due again, natural text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from transformer_lens.model_bridge import TransformerBridge
+
+from ... import materials
+from ...materials import Template
+from ...materials.corpora import read_documents
+from .contrasts import Resampling
+from .sequences import REPORT, SELECTION, TokenSequence, beginning, continuation, token_list
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyingMaterial:
+    """How much copying is measured on, how it is divided, and what counts as an effect.
+
+    Pairs of numbers are (selection, report): one half of the material chooses, the other reports.
+
+    Attributes:
+        induction_sequences: how many sequences of random tokens, said twice.
+        induction_length: tokens that are said twice.
+        template_words: how many words of each frequency in each group, up to 4.
+        texts: where natural text comes from: "python_reference", "prose", "python_code", a path for
+            `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of
+            which the first 2,000 documents are read.
+        documents: up to how many of each text.
+        document_tokens: how many tokens of each document are read, from its beginning.
+        surprisal_edges: of the bins of surprisal, in nats.
+        surprising: from how many nats on a token counts as surprising; one of the edges.
+        recent: a surprise counts as recent for so many tokens.
+        batch: sequences to a unit of work.
+        smallest_copy: the smallest difference worth talking about in the loss on a copy or the
+            log-prob of a word, in nats: 0.05 is a twentieth of its probability.
+        smallest_text: the same in the loss on natural text, which is a mean over many tokens.
+        resampling: of the intervals and p-values.
+        seed: of the random tokens and the halves.
+
+    Raises `ValueError` for sizes below 1, texts too short to hold what is measured, no text at all,
+    or a `surprising` that is not an edge.
+    """
+
+    induction_sequences: tuple[int, int] = (16, 96)
+    induction_length: int = 40
+    template_words: tuple[int, int] = (1, 4)
+    texts: tuple[str, ...] = ("python_reference", "prose")
+    documents: tuple[int, int] = (12, 40)
+    document_tokens: int = 192
+    surprisal_edges: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0, 8.0)
+    surprising: float = 6.0
+    recent: int = 8
+    batch: int = 8
+    smallest_copy: float = 0.05
+    smallest_text: float = 0.02
+    resampling: Resampling = field(default_factory=Resampling)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise ValueError("give at least one text")
+        sizes = {
+            name: getattr(self, name)
+            for name in ("induction_sequences", "template_words", "documents")
+        }
+        for name, size in sizes.items():
+            if len(size) != 2 or min(size) < 1:
+                raise ValueError(f"{name} must be two numbers from 1 up, got {size}")
+        if self.surprising not in self.surprisal_edges:
+            raise ValueError(
+                f"surprising must be one of the edges {self.surprisal_edges}, so that bins lie on "
+                f"one side of it; got {self.surprising}"
+            )
+        if self.induction_length < 2 or self.document_tokens < 3 or self.recent < 1:
+            raise ValueError(
+                "induction_length must be at least 2, document_tokens 3, recent 1; got "
+                f"{self.induction_length}, {self.document_tokens}, {self.recent}"
+            )
+
+    @property
+    def divisions(self) -> dict[str, Any]:
+        """How text is divided, as parameters of units that measure it."""
+        return {
+            "edges": list(self.surprisal_edges),
+            "surprising": self.surprising,
+            "recent": self.recent,
+        }
+
+
+def induction_sequences(
+    bridge: TransformerBridge, material: CopyingMaterial
+) -> list[TokenSequence]:
+    """`[BOS] + A + A`, A being distinct tokens drawn from the vocabulary, none of them special.
+
+    Special to the tokenizer, that is. Tokens that a vocabulary keeps in reserve and no text is
+    spelled with, such as Gemma's `<unused0>`, are drawn like any other.
+    """
+    special = set() if bridge.tokenizer is None else set(bridge.tokenizer.all_special_ids)
+    ordinary = np.array([i for i in range(int(bridge.cfg.d_vocab)) if i not in special])
+    rng = np.random.default_rng([material.seed, 1])
+    sequences = []
+    selecting, reporting = material.induction_sequences
+    for number in range(selecting + reporting):
+        said = rng.choice(ordinary, material.induction_length, replace=False).tolist()
+        half = SELECTION if number < selecting else REPORT
+        tokens = (*beginning(bridge), *said, *said)
+        sequences.append(TokenSequence(number, half, str(number), "", tokens, len(said)))
+    return sequences
+
+
+def template_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list[TokenSequence]:
+    """Each template with its word, which are the last tokens; tags: rarity, distance and pieces.
+
+    The frames are shared out between the halves, two of each group to either. Words are the
+    clusters: a word stands in both halves, but in other sentences.
+    """
+    items = materials.templates()
+    words = {
+        half: _some_words(items, n)
+        for half, n in zip((SELECTION, REPORT), material.template_words, strict=True)
+    }
+    frames = list(dict.fromkeys(item.frame for item in items))
+    sequences = []
+    for number, item in enumerate(items):
+        half = SELECTION if frames.index(item.frame) % 2 == 0 else REPORT
+        if item.word not in words[half]:
+            continue
+        word = continuation(bridge, item.prefix, item.continuation)
+        pieces = "single" if len(word) == 1 else "several"
+        tokens = (*beginning(bridge), *token_list(bridge, item.prefix), *word)
+        tags = f"{item.frequency} {item.distance} {pieces}"
+        sequences.append(TokenSequence(number, half, item.word, tags, tokens, len(word)))
+    return sequences
+
+
+def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list[TokenSequence]:
+    """The beginnings of documents, alternately for one half and the other; the tag is the text.
+
+    No document is taken twice, so none is on both halves: the Python reference has one under two
+    titles.
+    """
+    rng = np.random.default_rng([material.seed, 2])
+    sequences: list[TokenSequence] = []
+    kept: set[str] = set()
+    for source in material.texts:
+        documents = read_documents(source)
+        taken = dict(zip((SELECTION, REPORT), material.documents, strict=True))
+        for place, index in enumerate(rng.permutation(len(documents))):
+            half = SELECTION if place % 2 == 0 else REPORT
+            text = documents[index].text
+            if place // 2 >= taken[half] or text in kept:
+                continue
+            kept.add(text)
+            body = token_list(bridge, text)[: material.document_tokens - 1]
+            cluster, tag = f"{source}: {documents[index].title}", source.replace(" ", "_")
+            tokens = (*beginning(bridge), *body)
+            if len(tokens) > 2:
+                sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
+    return sequences
+
+
+def _some_words(items: Sequence[Template], n: int) -> set[str]:
+    """`n` words of each frequency in each group, spread over the list, which grows in tokens."""
+    words: dict[tuple[str, str], list[str]] = {}
+    for item in items:
+        known = words.setdefault((item.group, item.frequency), [])
+        if item.word not in known:
+            known.append(item.word)
+    return {word for known in words.values() for word in known[:: max(len(known) // n, 1)][:n]}

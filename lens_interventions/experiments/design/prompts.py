@@ -1,0 +1,43 @@
+"""Prompts and other items of text, shared out between the selection half and the report half."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from transformer_lens.model_bridge import TransformerBridge
+
+from ... import materials
+from .sequences import REPORT, SELECTION, beginning, token_list
+
+
+def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str, Any]]:
+    """`n` prompts as units get them, every register in both halves."""
+    start = beginning(bridge)
+    return [
+        {**item, "text": prompt.text, "tokens": [*start, *token_list(bridge, prompt.text)]}
+        for item, prompt in drawn(materials.prompts(), n, seed, 4)
+    ]
+
+
+def halves(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Items by half."""
+    items = list(items)
+    return {half: [i for i in items if i["half"] == half] for half in (SELECTION, REPORT)}
+
+
+def drawn(items: Sequence[Any], n: int, seed: int, stream: int) -> list[tuple[dict[str, Any], Any]]:
+    """`n` items in a random order, with number, half and register; registers in both halves."""
+    rng = np.random.default_rng([seed, stream])
+    last: dict[str, str] = {}
+    sizes = {SELECTION: 0, REPORT: 0}
+    found = []
+    for index in rng.permutation(len(items))[:n]:
+        item = items[index]
+        # Alternately within a register, which begins in the smaller half.
+        half = min(sizes, key=sizes.__getitem__)
+        if item.register in last:
+            half = REPORT if last[item.register] == SELECTION else SELECTION
+        last[item.register] = half
+        sizes[half] += 1
+        found.append(({"number": int(index), "half": half, "register": item.register}, item))
+    return found

@@ -1,0 +1,93 @@
+"""Natural text by the names that settings and the command line give it."""
+
+import re
+import sysconfig
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .bundled import prose
+from .readers import Document, dataset_column, python_reference, read_texts
+
+DOCUMENTS = 2000
+"""The first documents of a data set, which are all that is read of it."""
+
+_DATASET = "dataset:"
+
+# More of a file than any setting reads.
+_CODE_LENGTH = 8192
+
+
+def python_code() -> tuple[Document, ...]:
+    """Source of Python's standard library: each public module from its first definition on.
+
+    On every machine that runs CPython from source files. What stands above, docstring and licence,
+    is prose. The text differs between Python versions.
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    documents = []
+    for file in sorted(folder.glob("[a-z]*.py")):
+        found = re.search(r"^(?:def|class) .*", file.read_text(encoding="utf-8"), re.M | re.S)
+        if found:
+            documents.append(Document(file.stem, found[0][:_CODE_LENGTH], "code"))
+    return tuple(documents)
+
+
+_NAMED = {"python_reference": python_reference, "prose": prose, "python_code": python_code}
+
+
+def read_documents(source: str) -> Sequence[Document]:
+    """The documents of "python_reference", "prose", "python_code", a data set or a text file.
+
+    A data set is "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which the first
+    `DOCUMENTS` are read; anything else is a path for `read_texts`.
+
+    Raises `FileNotFoundError` for a file that is not there, and `ValueError` or `TypeError` for a
+    data set or a file without the text that was asked for.
+    """
+    require_source(source)
+    if source in _NAMED:
+        return _NAMED[source]()
+    if source.startswith(_DATASET):
+        name, column, split = _dataset(source)
+        texts = dataset_column(name, column, split=split, limit=DOCUMENTS)
+    else:
+        texts = read_texts(Path(source))
+    return [Document(str(number), text, "") for number, text in enumerate(texts)]
+
+
+def by_text(documents: Iterable[Document]) -> dict[str, Document]:
+    """Each text once, with the first document that has it.
+
+    The Python reference has one text under two titles, and files may repeat a paragraph.
+    """
+    found: dict[str, Document] = {}
+    for document in documents:
+        found.setdefault(document.text, document)
+    return found
+
+
+def require_source(source: str) -> None:
+    """Check a name without reading the text.
+
+    Raises `ValueError` for a data set without a column, and `FileNotFoundError` for a file that is
+    not there.
+    """
+    if source.startswith(_DATASET):
+        _dataset(source)
+    elif source not in _NAMED and not Path(source).is_file():
+        raise FileNotFoundError(
+            f"there is no text file {source}: give a file, {', '.join(_NAMED)} or "
+            f"{_DATASET}NAME:COLUMN"
+        )
+
+
+def _dataset(source: str) -> tuple[str, str, str]:
+    """Name, column and split."""
+    parts = source.removeprefix(_DATASET).split(":")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise ValueError(
+            f"{source!r} names no column of a data set: expected {_DATASET}NAME:COLUMN or "
+            f"{_DATASET}NAME:COLUMN:SPLIT"
+        )
+    name, column, *split = parts
+    return name, column, split[0] if split else "train"

@@ -1,0 +1,86 @@
+"""A source that is added to the registry, and nowhere else, is a control of every experiment."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+from torch import Tensor
+
+from lens_interventions import NextTokenPatch
+from lens_interventions.experiments import Result, copying, loops
+from lens_interventions.experiments.design.conditions import Arm, arm_label
+from lens_interventions.experiments.learned.settings import trained_sources
+from lens_interventions.intervention.site import PatchSite
+from lens_interventions.intervention.sources import SOURCES, Source
+from tests.experiments.copying.test_copying import SETTINGS as COPYING
+from tests.experiments.loops.test_loops import SETTINGS as LOOPS
+from tests.experiments.loops.test_loops import roomy_bridge
+from tests.support.planted import planted_bridge
+from tests.support.planted_learned import WITHOUT_SWEEPS
+from tests.support.planted_learned import run as learned
+
+pytestmark = pytest.mark.usefixtures("few_templates")
+
+
+def previous(site: PatchSite) -> Tensor:
+    """The token before the position's own; position 0 has none and is not patched."""
+    return site.token_at((site.position - 1).clamp(min=0)).where(site.position > 0, -1)
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "previous", Source("previous", "previous token", previous))
+
+
+def run_copying() -> Result:
+    small = dataclasses.replace(
+        COPYING,
+        layers=(1,),
+        modes=("interpolate",),
+        induction_sequences=(2, 2),
+        template_words=(1, 1),
+        documents=(2, 2),
+        document_tokens=24,
+    )
+    return copying(planted_bridge, settings=small)
+
+
+def run_loops() -> Result:
+    small = dataclasses.replace(
+        LOOPS,
+        layers=(1,),
+        strengths=(0.5,),
+        prompts=4,
+        new_tokens=8,
+        search_tokens=8,
+        temperatures=(),
+        penalties=(),
+        top_p=(),
+        min_p=(),
+        passages=2,
+        documents=2,
+    )
+    return loops(roomy_bridge, settings=small)
+
+
+def run_learned() -> Result:
+    small = dataclasses.replace(
+        WITHOUT_SWEEPS, seeds=(0,), steps=1, sampled_tokens=4, read_sequences=1
+    )
+    return learned(small)
+
+
+@pytest.mark.parametrize("run", [run_copying, run_loops, run_learned])
+def test_every_experiment_runs_and_reports_it(run: Callable[[], Result]) -> None:
+    result = run()
+    assert "previous" in set(result.to_dataframe()["source"])
+    assert "previous" in str(result.figures().values())
+
+
+def test_it_is_known_by_name() -> None:
+    patch = NextTokenPatch(layer=1, strength=0.5, source="previous")
+    assert NextTokenPatch.from_json(patch.to_json()) == patch
+    assert arm_label(Arm("previous", 1, 0.5, "add")) == "previous token"
+    assert trained_sources()[:4] == ("true", "current", "guess", "previous")
+    with pytest.raises(ValueError, match="'direction', 'previous' or a function; got 'next'"):
+        NextTokenPatch(layer=1, strength=0.5, source="next")
