@@ -1,12 +1,9 @@
 """From sections to one HTML file that needs nothing else."""
 
-import html
-import json
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
-from string import Template
 
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
@@ -14,9 +11,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import __version__
 from ...drawing.export import CONFIG
 from ...drawing.theme import template
+from ..rendering import plain_figure
+from ..rendering import render as render_template
 from .readings import Readings
 from .replication import replication
-from .section import RULE, Condition, Section
+from .section import RULE, Section
 from .sections import SECTIONS
 
 POST = "https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens"
@@ -64,80 +63,23 @@ def build_page(
 
 def render(sections: Sequence[Section], bridge: TransformerBridge, *, seconds: float) -> str:
     """The page of sections that were measured on `bridge`."""
-    from plotly.offline import get_plotlyjs
-
-    cfg = bridge.cfg
-    settings = {
-        "config": CONFIG,
-        "templates": {name: template(name).to_plotly_json() for name in ("light", "dark")},
+    figures = {
+        f"{section.name}-{number}": plain_figure(figure.figure)
+        for section in sections
+        for number, figure in enumerate(section.figures)
     }
-    return Template(_read("page.html")).substitute(
+    themes = {name: template(name).to_plotly_json() for name in ("light", "dark")}
+    packages = ("transformer_lens", "transformers", "torch")
+    return render_template(
+        "demo/page.html",
         title=TITLE,
         post=POST,
-        model=html.escape(str(cfg.model_name)),
-        size=f"{cfg.n_layers} layers, {cfg.d_model} dimensions, {cfg.d_vocab:,} tokens",
-        summary="\n".join(map(_summary_row, sections)),
+        cfg=bridge.cfg,
+        sections=sections,
         rule=RULE,
-        sections="\n".join(map(_section, sections)),
-        version=__version__,
-        seconds=f"{seconds:.0f}",
-        css=_read("page.css"),
-        js=_read("page.js"),
-        plotlyjs=get_plotlyjs(),
-        settings=_script_json(json.dumps(settings)),
-        **{name: metadata.version(name) for name in ("transformer_lens", "transformers", "torch")},
+        figures=figures,
+        drawing={"config": CONFIG, "templates": themes},
+        seconds=round(seconds),
+        versions={"lens_interventions": __version__}
+        | {name: metadata.version(name) for name in packages},
     )
-
-
-def _summary_row(section: Section) -> str:
-    return (
-        f'<tr><td><a href="#{section.name}">{html.escape(section.title)}</a>'
-        f'<span class="measured">{html.escape(section.brief)}</span></td>'
-        f"<td>{_verdict(section)}</td></tr>"
-    )
-
-
-def _section(section: Section) -> str:
-    parts = [
-        f'<section id="{section.name}">',
-        f"<h2>{_verdict(section)}{html.escape(section.title)}</h2>",
-        f'<p class="claim">{html.escape(section.claim)}</p>',
-        '<ul class="conditions">',
-        *map(_condition, section.conditions),
-        "</ul>",
-        *(f"<p>{html.escape(text)}</p>" for text in section.text),
-    ]
-    for number, figure in enumerate(section.figures):
-        name = f"{section.name}-{number}"
-        parts += [
-            f"<figure><figcaption>{html.escape(figure.caption)}</figcaption>",
-            f'<div class="scroll"><div data-figure="{name}"></div></div></figure>',
-            f'<script id="{name}" type="application/json">'
-            f"{_script_json(figure.figure.to_json())}</script>",
-        ]
-    return "\n".join([*parts, "</section>"])
-
-
-def _verdict(section: Section) -> str:
-    return f'<span class="verdict {section.verdict}">{section.verdict}</span>'
-
-
-def _condition(condition: Condition) -> str:
-    return (
-        f'<li class="{"yes" if condition.holds else "no"}">'
-        f"{html.escape(_sentence(condition.says))} "
-        f'<span class="measured">Measured: {html.escape(condition.measured)}.</span></li>'
-    )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _script_json(text: str) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return text.replace("<", "\\u003c")
-
-
-def _read(name: str) -> str:
-    return (resources.files(__package__) / name).read_text(encoding="utf-8")
