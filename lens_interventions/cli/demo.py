@@ -15,7 +15,7 @@ def demo(
     results: Annotated[
         Path | None,
         typer.Option(
-            help="Full runs of the experiments on this model, to be shown and tried again."
+            help="A directory with finished experiments on this model; their verdicts are shown."
         ),
     ] = None,
 ) -> None:

@@ -36,7 +36,7 @@ class VerdictCard:
 
     Attributes:
         question: as a reader would ask it.
-        kind: the outcome as the name of a style.
+        outcome: "helps", "hurts", "no effect" or "undecided".
         words: the outcome, with the size of effect that it is about.
         number: the estimate and its interval, with units.
         method: what was compared with what.
@@ -44,7 +44,7 @@ class VerdictCard:
     """
 
     question: str
-    kind: str
+    outcome: str
     words: str
     number: str
     method: str
@@ -56,7 +56,7 @@ def verdict_card(finding: Finding) -> VerdictCard:
     verdict = finding.verdict
     return VerdictCard(
         question=finding.question,
-        kind=verdict.outcome.replace(" ", "-"),
+        outcome=verdict.outcome,
         words=verdict.words,
         number=_number(verdict),
         method=finding.method,

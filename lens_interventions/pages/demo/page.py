@@ -13,8 +13,8 @@ from ...drawing.export import CONFIG
 from ...drawing.theme import template
 from ..rendering import plain_figure
 from ..rendering import render as render_template
+from .finished_runs import FinishedRun, finished_runs, outcomes
 from .readings import Readings
-from .replication import replication
 from .section import RULE, Section
 from .sections import SECTIONS
 
@@ -37,9 +37,8 @@ def build_page(
     - `bridge`: any decoder that `logit_lens` reads and that has a tokenizer.
     - `path`: of the HTML file; its directory must exist.
     - `sections`: what to measure; every finding by default.
-    - `results`: directory with finished runs of this model, `copying`, `loops`, `preservation` and
-        `learned` or some of them; the page then ends with them, and with a small part of each
-        measured again, but of `learned`, whose training takes hours.
+    - `results`: a directory with finished runs of the experiments on this model; the page then ends
+        with their verdicts and the commands that made them.
     - `progress`: show a progress bar over the sections.
 
     **Returns:** `path`.
@@ -49,24 +48,36 @@ def build_page(
     """
     path = Path(path)
     readings = Readings(bridge)
-    if results is not None:
-        sections = (*sections, replication(Path(results), bridge))
+    # What is wrong with the runs is said before anything is measured.
+    runs = [] if results is None else finished_runs(Path(results), bridge)
     started = time.monotonic()
     measured = []
     with tqdm(sections, disable=not progress, unit="finding", leave=False) as bar:
         for make in bar:
             bar.set_description(make.__name__)
             measured.append(make(readings))
-    path.write_text(render(measured, bridge, seconds=time.monotonic() - started), encoding="utf-8")
+    page = render(measured, bridge, runs=runs, seconds=time.monotonic() - started)
+    path.write_text(page, encoding="utf-8")
     return path
 
 
-def render(sections: Sequence[Section], bridge: TransformerBridge, *, seconds: float) -> str:
-    """The page of sections that were measured on `bridge`."""
+def render(
+    sections: Sequence[Section],
+    bridge: TransformerBridge,
+    *,
+    runs: Sequence[FinishedRun] = (),
+    seconds: float,
+) -> str:
+    """The page of sections that were measured on `bridge`, and of runs of experiments on it."""
     figures = {
         f"{section.name}-{number}": plain_figure(figure.figure)
         for section in sections
         for number, figure in enumerate(section.figures)
+    }
+    figures |= {
+        f"run-{number}": plain_figure(run.figure)
+        for number, run in enumerate(runs)
+        if run.figure is not None
     }
     themes = {name: template(name).to_plotly_json() for name in ("light", "dark")}
     packages = ("transformer_lens", "transformers", "torch")
@@ -77,6 +88,8 @@ def render(sections: Sequence[Section], bridge: TransformerBridge, *, seconds: f
         cfg=bridge.cfg,
         sections=sections,
         rule=RULE,
+        runs=runs,
+        outcomes=outcomes(runs),
         figures=figures,
         drawing={"config": CONFIG, "templates": themes},
         seconds=round(seconds),

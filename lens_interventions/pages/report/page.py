@@ -8,8 +8,8 @@ from typing import Any
 
 from ...experiments import Result
 from ..rendering import plain_figure, render
+from ..runs import find_runs, run_title
 from ..verdict_card import verdict_card
-from .runs import find_runs
 from .tables import ShownSamples, ShownTable, flat, shown_tables
 
 # How much of the margin over a figure its title took.
@@ -74,9 +74,7 @@ class _ShownRun:
 
     @property
     def title(self) -> str:
-        experiment = self._result.experiment
-        name = "" if self._path.name == experiment else f" ({self._path.name})"
-        return experiment.capitalize() + name
+        return run_title(self._path, self._result)
 
     @property
     def model(self) -> str:
