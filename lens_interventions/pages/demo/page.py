@@ -1,11 +1,11 @@
 """From sections to one HTML file that needs nothing else."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import __version__
@@ -13,12 +13,27 @@ from ...drawing.export import CONFIG
 from ...drawing.theme import template
 from ..rendering import plain_figure
 from ..rendering import render as render_template
+from .convergence import convergence
+from .discarding import discarding
 from .finished_runs import FinishedRun, finished_runs, outcomes
-from .readings import Readings
+from .fitted import fitted
+from .measured_model import MeasuredModel
+from .plasma import plasma
+from .rarity import rarity
+from .repeated_text import repeated_text
 from .section import RULE, Section
-from .sections import SECTIONS
+from .seeing import seeing
 
 POST = "https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens"
+SECTIONS: tuple[Callable[[MeasuredModel], Section], ...] = (
+    convergence,
+    discarding,
+    plasma,
+    fitted,
+    repeated_text,
+    rarity,
+    seeing,
+)
 TITLE = "What each layer believes"
 
 
@@ -26,7 +41,7 @@ def build_page(
     bridge: TransformerBridge,
     path: str | Path,
     *,
-    sections: Sequence[Callable[[Readings], Section]] = SECTIONS,
+    sections: Sequence[Callable[[MeasuredModel], Section]] = SECTIONS,
     results: str | Path | None = None,
     progress: bool = False,
 ) -> Path:
@@ -39,7 +54,7 @@ def build_page(
     - `sections`: what to measure; every finding by default.
     - `results`: a directory with finished runs of the experiments on this model; the page then ends
         with their verdicts and the commands that made them.
-    - `progress`: show a progress bar over the sections.
+    - `progress`: print a line to standard error for each section that is measured.
 
     **Returns:** `path`.
 
@@ -47,15 +62,17 @@ def build_page(
     model, and `OSError` where the file cannot be written.
     """
     path = Path(path)
-    readings = Readings(bridge)
+    model = MeasuredModel(bridge)
     # What is wrong with the runs is said before anything is measured.
     runs = [] if results is None else finished_runs(Path(results), bridge)
     started = time.monotonic()
     measured = []
-    with tqdm(sections, disable=not progress, unit="finding", leave=False) as bar:
-        for make in bar:
-            bar.set_description(make.__name__)
-            measured.append(make(readings))
+    for number, measure in enumerate(sections, start=1):
+        begun = time.monotonic()
+        measured.append(measure(model))
+        if progress:
+            said = f"{number}/{len(sections)} {measured[-1].title}: {measured[-1].verdict}"
+            print(f"{said} ({time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)
     page = render(measured, bridge, runs=runs, seconds=time.monotonic() - started)
     path.write_text(page, encoding="utf-8")
     return path

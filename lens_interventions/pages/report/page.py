@@ -10,7 +10,7 @@ from ...experiments import Result
 from ..rendering import plain_figure, render
 from ..runs import find_runs, run_title
 from ..verdict_card import verdict_card
-from .tables import ShownSamples, ShownTable, flat, shown_tables
+from .shown_tables import ShownSamples, ShownTable, flat, shown_tables
 
 # How much of the margin over a figure its title took.
 _TITLE_SPACE = 34
