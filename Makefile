@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-# Full runs of the experiments on the default model, which the demo shows beside a live part.
+# Full runs of the experiments on the default model, whose verdicts the demo shows.
 RESULTS := results/smollm2-135m-instruct
 
 PACKAGE := $(shell find lens_interventions -type f -not -path '*__pycache__*')

@@ -130,7 +130,7 @@ def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> 
     from rich.console import Console
 
     from ..lens.figures.grid import make_grid
-    from .table import GridTable
+    from .grid_table import GridTable
 
     Console().print(GridTable(make_grid(trajectory, stat, **shown)))
 

@@ -17,10 +17,10 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+<title>{{ title }}</title>
 </head>
-<body style="margin: 0; background: {background}">
-<div style="overflow-x: auto">{figure}</div>
+<body style="margin: 0; background: {{ background }}">
+<div style="overflow-x: auto">{{ figure }}</div>
 </body>
 </html>
 """
@@ -50,18 +50,15 @@ def save(figure: "go.Figure", path: str | Path) -> None:
         path.write_bytes(_image(figure, suffix.removeprefix(".")))
 
 
-def figure_html(figure: "go.Figure", *, div_id: str | None = None, plotlyjs: bool = False) -> str:
-    """A figure as a `<div>` and its script, with plotly.js itself or without."""
-    return figure.to_html(full_html=False, include_plotlyjs=plotlyjs, div_id=div_id, config=CONFIG)
-
-
 def _page(figure: "go.Figure") -> str:
+    from jinja2 import Template
+    from markupsafe import Markup
+
     title = re.sub(r"<br>.*|<[^>]*>", "", figure.layout.title.text or "lens_interventions")
-    background = figure.layout.template.layout.paper_bgcolor or "white"
-    return _PAGE.format(
-        title=html.escape(html.unescape(title)),
-        background=background,
-        figure=figure_html(figure, plotlyjs=True),
+    return Template(_PAGE, autoescape=True, keep_trailing_newline=True).render(
+        title=html.unescape(title),
+        background=figure.layout.template.layout.paper_bgcolor or "white",
+        figure=Markup(figure.to_html(full_html=False, include_plotlyjs=True, config=CONFIG)),
     )
 
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lens_interventions import cli
+from lens_interventions.cli.grid_table import GridTable
 from lens_interventions.cli.selections import parse_layers, parse_positions
-from lens_interventions.cli.table import GridTable
 from lens_interventions.lens.figures.grid import make_grid
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.trajectory import Trajectory

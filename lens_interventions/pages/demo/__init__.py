@@ -1,8 +1,10 @@
 """The demo page: the post's findings, measured on a model, with figures.
 
-- `SECTIONS`: a function for each finding, from `Readings` (which hold the bridge) to a `Section`
-- `build_page`: run them and write one HTML file that opens offline
+A finding is a module with one function, from a `MeasuredModel` to a `Section` of conditions, text
+and figures. `page.py` lists them in the order of the page. What several of them read of the model
+goes into `measured_model.py`, the texts they read into `example_texts.py`. It may import whatever
+`pages` may, but not the report.
 """
 
+from .page import SECTIONS as SECTIONS
 from .page import build_page as build_page
-from .sections import SECTIONS as SECTIONS

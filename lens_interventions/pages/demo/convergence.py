@@ -6,22 +6,23 @@ import numpy as np
 
 from ...drawing.labels import visible
 from ...plots import plot_aggregate
-from .readings import PROSE_TEXTS, Readings, count, middle, typical_rank
+from .measured_model import PROSE_TEXTS, MeasuredModel, middle
+from .ranks import count, typical_rank
 from .section import Condition, Figure, Section
 
 _STEPS = 0.8
 _RANK = 100
 
 
-def convergence(readings: Readings) -> Section:
+def convergence(model: MeasuredModel) -> Section:
     """KL(final ‖ layer) and the rank of the final top guess, from layer to layer."""
-    kl = readings.prose.means("kl_final")[1:]
+    kl = model.prose.means("kl_final")[1:]
     falling = np.diff(kl) < 0
     fallen = float(falling.mean()) if len(falling) else 0.0  # a single block leaves no step
-    typical = [typical_rank(mean) for mean in readings.prose.means("log10_final_rank")]
+    typical = [typical_rank(mean) for mean in model.prose.means("log10_final_rank")]
     half = len(typical) // 2
-    agreement = readings.prose.means("agrees_final")
-    guess, share = _commonest_guess(readings)
+    agreement = model.prose.means("agrees_final")
+    guess, share = _commonest_guess(model)
     peak = int(kl.argmax()) + 1
     return Section(
         name="convergence",
@@ -57,16 +58,16 @@ def convergence(readings: Readings) -> Section:
         ),
         figures=(
             Figure(
-                "The top guess of each layer, coloured by its logit.", readings.abstract_map("top1")
+                "The top guess of each layer, coloured by its logit.", model.abstract_map("top1")
             ),
             Figure(
                 "The same cells, coloured by how each layer ranks the model's final guess.",
-                readings.abstract_map("final_rank"),
+                model.abstract_map("final_rank"),
             ),
             Figure(
                 "How close the layers are to the output, on average.",
                 plot_aggregate(
-                    readings.prose,
+                    model.prose,
                     ["kl_final", "log10_final_rank"],
                     title="Layers compared with the output",
                 ),
@@ -75,8 +76,8 @@ def convergence(readings: Readings) -> Section:
     )
 
 
-def _commonest_guess(readings: Readings) -> tuple[str, float]:
-    shown = readings.abstract
+def _commonest_guess(model: MeasuredModel) -> tuple[str, float]:
+    shown = model.abstract
     guesses = shown.top_ids[middle(len(shown.points)), 0, :, 0].flatten().tolist()
     ((token, times),) = Counter(guesses).most_common(1)
     return visible(shown.vocab[token]), times / len(guesses)

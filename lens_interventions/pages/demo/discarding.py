@@ -1,17 +1,18 @@
 """Finding: the input is discarded at once."""
 
 from ...plots import plot_aggregate
-from .readings import Readings, count, typical_rank
+from .measured_model import MeasuredModel
+from .ranks import count, typical_rank
 from .section import Condition, Figure, Section
 
 _SHARE = 0.05
 
 
-def discarding(readings: Readings) -> Section:
+def discarding(model: MeasuredModel) -> Section:
     """KL to the output and KL to the input, compared across the first block."""
-    to_final, to_input = readings.prose.means("kl_final"), readings.prose.means("kl_input")
-    shares = readings.prose.means("agrees_input")
-    ranks = [typical_rank(mean) for mean in readings.prose.means("log10_input_rank")]
+    to_final, to_input = model.prose.means("kl_final"), model.prose.means("kl_input")
+    shares = model.prose.means("agrees_input")
+    ranks = [typical_rank(mean) for mean in model.prose.means("log10_input_rank")]
     looks = shares[1:].argmax() + 1
     drop, rise = to_final[0] - to_final[1], to_input[1] - to_input[0]
     return Section(
@@ -53,20 +54,20 @@ def discarding(readings: Readings) -> Section:
         figures=(
             Figure(
                 "Each layer compared with the output. Bright is close.",
-                readings.abstract_map("kl_final"),
+                model.abstract_map("kl_final"),
             ),
             Figure(
                 "Each layer compared with the input, in the same colours.",
-                readings.abstract_map("kl_input"),
+                model.abstract_map("kl_input"),
             ),
             Figure(
                 "How each layer ranks the input token. Colours stop at rank 1,000.",
-                readings.abstract_map("input_rank"),
+                model.abstract_map("input_rank"),
             ),
             Figure(
                 "Means over short texts, beginning at the input.",
                 plot_aggregate(
-                    readings.prose,
+                    model.prose,
                     ["kl_final", "kl_input"],
                     include_input=True,
                     title="Layers compared with the output and with the input",

@@ -5,17 +5,17 @@ from ...fitting.lens_quality import lens_quality
 from ...lens.logit_lens import logit_lens
 from ...materials import prose
 from ...plots import plot
+from .example_texts import PLASMA, PLASMA_WORD
+from .measured_model import CELL_WIDTH, PROSE_TEXTS, PROSE_TOKENS, MeasuredModel, middle
 from .plasma import found_from
-from .readings import CELL_WIDTH, PROSE_TEXTS, PROSE_TOKENS, Readings, middle
 from .section import Condition, Figure, Section
-from .texts import PLASMA, PLASMA_WORD
 
 _SHOWN = 8
 
 
-def fitted(readings: Readings) -> Section:
+def fitted(model: MeasuredModel) -> Section:
     """The plasma sentence and prose, read raw and through an affine lens."""
-    bridge = readings.bridge
+    bridge = model.bridge
     lens = default_affine_lens(bridge, progress=False)
     texts = [document.text for document in prose()[:PROSE_TEXTS]]
     quality = lens_quality(bridge, lens, texts, max_tokens=PROSE_TOKENS, progress=False)
@@ -25,7 +25,7 @@ def fitted(readings: Readings) -> Section:
         name: float(aggregate.means("agrees_final")[middle(len(kl["raw"]))].mean())
         for name, aggregate in (("raw", quality.raw), ("fitted", quality.fitted))
     }
-    due = readings.token_count(PLASMA) - 1
+    due = model.token_count(PLASMA) - 1
     read = {
         "raw": logit_lens(bridge, PLASMA + PLASMA_WORD),
         "fitted": logit_lens(bridge, PLASMA + PLASMA_WORD, lens=lens),

@@ -1,12 +1,9 @@
-"use strict";
-const settings = JSON.parse(document.getElementById("settings").textContent);
-const places = [...document.querySelectorAll("[data-figure]")];
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const scheme = () => settings.templates[dark.matches ? "dark" : "light"];
 
 async function drawAll() {
   for (const place of places) {
-    const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
+    const figure = dataOf(place.dataset.figure);
     await Plotly.newPlot(
       place, figure.data, { ...figure.layout, template: scheme() }, settings.config);
     // Let the page scroll and answer between two figures.

@@ -1,25 +1,39 @@
 """From sections to one HTML file that needs nothing else."""
 
-import html
-import json
+import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
-from string import Template
 
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import __version__
 from ...drawing.export import CONFIG
 from ...drawing.theme import template
-from .readings import Readings
-from .replication import replication
-from .section import RULE, Condition, Section
-from .sections import SECTIONS
+from ..rendering import plain_figure
+from ..rendering import render as render_template
+from .convergence import convergence
+from .discarding import discarding
+from .finished_runs import FinishedRun, finished_runs, outcomes
+from .fitted import fitted
+from .measured_model import MeasuredModel
+from .plasma import plasma
+from .rarity import rarity
+from .repeated_text import repeated_text
+from .section import RULE, Section
+from .seeing import seeing
 
 POST = "https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens"
+SECTIONS: tuple[Callable[[MeasuredModel], Section], ...] = (
+    convergence,
+    discarding,
+    plasma,
+    fitted,
+    repeated_text,
+    rarity,
+    seeing,
+)
 TITLE = "What each layer believes"
 
 
@@ -27,7 +41,7 @@ def build_page(
     bridge: TransformerBridge,
     path: str | Path,
     *,
-    sections: Sequence[Callable[[Readings], Section]] = SECTIONS,
+    sections: Sequence[Callable[[MeasuredModel], Section]] = SECTIONS,
     results: str | Path | None = None,
     progress: bool = False,
 ) -> Path:
@@ -38,10 +52,9 @@ def build_page(
     - `bridge`: any decoder that `logit_lens` reads and that has a tokenizer.
     - `path`: of the HTML file; its directory must exist.
     - `sections`: what to measure; every finding by default.
-    - `results`: directory with finished runs of this model, `copying`, `loops`, `preservation` and
-        `learned` or some of them; the page then ends with them, and with a small part of each
-        measured again, but of `learned`, whose training takes hours.
-    - `progress`: show a progress bar over the sections.
+    - `results`: a directory with finished runs of the experiments on this model; the page then ends
+        with their verdicts and the commands that made them.
+    - `progress`: print a line to standard error for each section that is measured.
 
     **Returns:** `path`.
 
@@ -49,95 +62,54 @@ def build_page(
     model, and `OSError` where the file cannot be written.
     """
     path = Path(path)
-    readings = Readings(bridge)
-    if results is not None:
-        sections = (*sections, replication(Path(results), bridge))
+    model = MeasuredModel(bridge)
+    # What is wrong with the runs is said before anything is measured.
+    runs = [] if results is None else finished_runs(Path(results), bridge)
     started = time.monotonic()
     measured = []
-    with tqdm(sections, disable=not progress, unit="finding", leave=False) as bar:
-        for make in bar:
-            bar.set_description(make.__name__)
-            measured.append(make(readings))
-    path.write_text(render(measured, bridge, seconds=time.monotonic() - started), encoding="utf-8")
+    for number, measure in enumerate(sections, start=1):
+        begun = time.monotonic()
+        measured.append(measure(model))
+        if progress:
+            said = f"{number}/{len(sections)} {measured[-1].title}: {measured[-1].verdict}"
+            print(f"{said} ({time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)
+    page = render(measured, bridge, runs=runs, seconds=time.monotonic() - started)
+    path.write_text(page, encoding="utf-8")
     return path
 
 
-def render(sections: Sequence[Section], bridge: TransformerBridge, *, seconds: float) -> str:
-    """The page of sections that were measured on `bridge`."""
-    from plotly.offline import get_plotlyjs
-
-    cfg = bridge.cfg
-    settings = {
-        "config": CONFIG,
-        "templates": {name: template(name).to_plotly_json() for name in ("light", "dark")},
+def render(
+    sections: Sequence[Section],
+    bridge: TransformerBridge,
+    *,
+    runs: Sequence[FinishedRun] = (),
+    seconds: float,
+) -> str:
+    """The page of sections that were measured on `bridge`, and of runs of experiments on it."""
+    figures = {
+        f"{section.name}-{number}": plain_figure(figure.figure)
+        for section in sections
+        for number, figure in enumerate(section.figures)
     }
-    return Template(_read("page.html")).substitute(
+    figures |= {
+        f"run-{number}": plain_figure(run.figure)
+        for number, run in enumerate(runs)
+        if run.figure is not None
+    }
+    themes = {name: template(name).to_plotly_json() for name in ("light", "dark")}
+    packages = ("transformer_lens", "transformers", "torch")
+    return render_template(
+        "demo/page.html",
         title=TITLE,
         post=POST,
-        model=html.escape(str(cfg.model_name)),
-        size=f"{cfg.n_layers} layers, {cfg.d_model} dimensions, {cfg.d_vocab:,} tokens",
-        summary="\n".join(map(_summary_row, sections)),
+        cfg=bridge.cfg,
+        sections=sections,
         rule=RULE,
-        sections="\n".join(map(_section, sections)),
-        version=__version__,
-        seconds=f"{seconds:.0f}",
-        css=_read("page.css"),
-        js=_read("page.js"),
-        plotlyjs=get_plotlyjs(),
-        settings=_script_json(json.dumps(settings)),
-        **{name: metadata.version(name) for name in ("transformer_lens", "transformers", "torch")},
+        runs=runs,
+        outcomes=outcomes(runs),
+        figures=figures,
+        drawing={"config": CONFIG, "templates": themes},
+        seconds=round(seconds),
+        versions={"lens_interventions": __version__}
+        | {name: metadata.version(name) for name in packages},
     )
-
-
-def _summary_row(section: Section) -> str:
-    return (
-        f'<tr><td><a href="#{section.name}">{html.escape(section.title)}</a>'
-        f'<span class="measured">{html.escape(section.brief)}</span></td>'
-        f"<td>{_verdict(section)}</td></tr>"
-    )
-
-
-def _section(section: Section) -> str:
-    parts = [
-        f'<section id="{section.name}">',
-        f"<h2>{_verdict(section)}{html.escape(section.title)}</h2>",
-        f'<p class="claim">{html.escape(section.claim)}</p>',
-        '<ul class="conditions">',
-        *map(_condition, section.conditions),
-        "</ul>",
-        *(f"<p>{html.escape(text)}</p>" for text in section.text),
-    ]
-    for number, figure in enumerate(section.figures):
-        name = f"{section.name}-{number}"
-        parts += [
-            f"<figure><figcaption>{html.escape(figure.caption)}</figcaption>",
-            f'<div class="scroll"><div data-figure="{name}"></div></div></figure>',
-            f'<script id="{name}" type="application/json">'
-            f"{_script_json(figure.figure.to_json())}</script>",
-        ]
-    return "\n".join([*parts, "</section>"])
-
-
-def _verdict(section: Section) -> str:
-    return f'<span class="verdict {section.verdict}">{section.verdict}</span>'
-
-
-def _condition(condition: Condition) -> str:
-    return (
-        f'<li class="{"yes" if condition.holds else "no"}">'
-        f"{html.escape(_sentence(condition.says))} "
-        f'<span class="measured">Measured: {html.escape(condition.measured)}.</span></li>'
-    )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _script_json(text: str) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return text.replace("<", "\\u003c")
-
-
-def _read(name: str) -> str:
-    return (resources.files(__package__) / name).read_text(encoding="utf-8")

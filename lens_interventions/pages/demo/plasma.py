@@ -6,19 +6,19 @@ from ...drawing.labels import visible
 from ...lens.logit_lens import logit_lens
 from ...model.points import point_name
 from ...plots import plot, plot_position
-from .readings import Readings
+from .example_texts import PLASMA, PLASMA_WORD
+from .measured_model import MeasuredModel
 from .section import Condition, Figure, Section
-from .texts import PLASMA, PLASMA_WORD
 
 _TOP = 10
 _LATE = 0.9
 _SHOWN = 8  # tokens up to the copy
 
 
-def plasma(readings: Readings) -> Section:
+def plasma(model: MeasuredModel) -> Section:
     """The rank of “plasma” through the layers, where it is due a second time."""
-    due = readings.token_count(PLASMA) - 1
-    trajectory = logit_lens(readings.bridge, PLASMA + PLASMA_WORD)
+    due = model.token_count(PLASMA) - 1
+    trajectory = logit_lens(model.bridge, PLASMA + PLASMA_WORD)
     here = trajectory[due]
     ranks = here.next_rank[:, 0, 0].tolist()
     last = len(ranks) - 1

@@ -14,9 +14,10 @@ from ...materials import python_reference
 from ...measures.intervals import Interval, mean_interval, mean_intervals
 from ...model.points import point_name
 from ...plots import plot
-from .readings import Readings, count, log10_ranks, middle, typical_rank
+from .example_texts import PLASMA, PLASMA_FIRST
+from .measured_model import MeasuredModel, middle
+from .ranks import count, log10_ranks, typical_rank
 from .section import Condition, Figure, Section
-from .texts import PLASMA, PLASMA_FIRST
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -43,9 +44,9 @@ class _Survival:
     counts: Float[np.ndarray, " group"]
 
 
-def rarity(readings: Readings) -> Section:
+def rarity(model: MeasuredModel) -> Section:
     """How the layers rank rare and common input tokens, there and elsewhere."""
-    found = _measure(readings)
+    found = _measure(model)
     layers = [point_name(point) for point in found.points]
     centre = middle(len(found.points))
     rng = np.random.default_rng(0)
@@ -54,7 +55,7 @@ def rarity(readings: Readings) -> Section:
     relative = mean_interval(gain[0] - gain[1], rng=rng)
     typical = [count(typical_rank(value)) for value in own.mean(-1)]
     factors = 10 ** gain.mean(-1)
-    plain = logit_lens(readings.bridge, PLASMA)
+    plain = logit_lens(model.bridge, PLASMA)
     return Section(
         name="rarity",
         title="The rarer an input token, the better it survives",
@@ -95,15 +96,15 @@ def rarity(readings: Readings) -> Section:
             ),
             Figure(
                 "The post's example up to its first “plasma”: does the word survive?",
-                plot(plain[: readings.token_count(PLASMA_FIRST)], "input_rank", every=2),
+                plot(plain[: model.token_count(PLASMA_FIRST)], "input_rank", every=2),
             ),
         ),
     )
 
 
-def _measure(readings: Readings) -> _Survival:
-    bridge = readings.bridge
-    counts, paragraphs = _reference(readings)
+def _measure(model: MeasuredModel) -> _Survival:
+    bridge = model.bridge
+    counts, paragraphs = _reference(model)
     own, elsewhere, medians = [], [], []
     step = max(1, len(paragraphs) // _EXCERPTS)
     for paragraph in paragraphs[::step][:_EXCERPTS]:
@@ -126,9 +127,9 @@ def _measure(readings: Readings) -> _Survival:
     )
 
 
-def _reference(readings: Readings) -> tuple[Counter[int], list[str]]:
+def _reference(model: MeasuredModel) -> tuple[Counter[int], list[str]]:
     """How often each token occurs in the Python reference, and a paragraph of each topic."""
-    tokenizer = readings.bridge.tokenizer
+    tokenizer = model.bridge.tokenizer
     counts: Counter[int] = Counter()
     found = []
     for document in python_reference():

@@ -7,17 +7,17 @@ from ...lens.logit_lens import logit_lens
 from ...measures.behaviour import ending_loop
 from ...model.points import FINAL
 from ...plots import plot_side_by_side
-from .readings import Readings
+from .example_texts import LOOPING, LOOPING_TOKENS, PLASMA, PLASMA_WORD
+from .measured_model import MeasuredModel
 from .section import Condition, Figure, Section
-from .texts import LOOPING, LOOPING_TOKENS, PLASMA, PLASMA_WORD
 
 STRENGTH = 0.1
 _SHOWN_TOKENS = 8
 
 
-def seeing(readings: Readings) -> Section:
+def seeing(model: MeasuredModel) -> Section:
     """The plasma sentence and a looping continuation, clean and patched."""
-    bridge = readings.bridge
+    bridge = model.bridge
     n_layers = int(bridge.cfg.n_layers)
     layer = min(round(0.8 * n_layers), n_layers - 1)
     patch = NextTokenPatch(layer=layer, strength=STRENGTH, scale="norm")

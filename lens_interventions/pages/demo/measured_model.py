@@ -1,10 +1,8 @@
-"""What several sections read, read once, and small helpers for their numbers."""
+"""The model that the page is about, and what several sections read of it."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.aggregate import LensAggregate, lens_over
@@ -12,7 +10,7 @@ from ...lens.logit_lens import logit_lens
 from ...lens.trajectory import Trajectory
 from ...materials import prose
 from ...plots import plot
-from .texts import ABSTRACT, ABSTRACT_END
+from .example_texts import ABSTRACT, ABSTRACT_END
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -22,11 +20,11 @@ PROSE_TEXTS, PROSE_TOKENS = 6, 64
 CELL_WIDTH = 46.0  # pixels, so that 20 tokens fit the page
 
 
-class Readings:
-    """A bridge, and what the page's sections share."""
+class MeasuredModel:
+    """A bridge, and what several sections read of it, each read once."""
 
     def __init__(self, bridge: TransformerBridge) -> None:
-        """Nothing is read before it is asked for."""
+        """Wrap a bridge; nothing is read before it is asked for."""
         self.bridge = bridge
 
     @cached_property
@@ -54,21 +52,6 @@ class Readings:
         return int(self.bridge.to_tokens(text, truncate=False).shape[1])
 
 
-def typical_rank(mean_log10: float) -> float:
-    """The geometric mean of 1 + rank, less one."""
-    return float(10**mean_log10) - 1
-
-
-def log10_ranks(ranks: Float[np.ndarray, "*cell"]) -> Float[np.ndarray, "*cell"]:
-    """The decimal logarithm of 1 + rank; NaN for -1, which is no rank."""
-    return np.log10(1 + np.where(ranks < 0, np.nan, ranks))
-
-
 def middle(points: int) -> slice:
     """The second and third quarter of so many points."""
     return slice(points // 4, points - points // 4)
-
-
-def count(rank: float) -> str:
-    """A typical rank for reading: whole from 10 upwards."""
-    return f"{rank:,.1f}" if rank < 10 else f"{rank:,.0f}"

@@ -7,21 +7,20 @@ from ...lens.figures.grid import cells
 from ...lens.logit_lens import logit_lens
 from ...model.points import point_name
 from ...plots import plot
-from .readings import Readings, count, log10_ranks, typical_rank
+from .example_texts import REPEATED, ROUNDS
+from .measured_model import MeasuredModel
+from .ranks import count, log10_ranks, typical_rank
 from .section import Condition, Figure, Section
-from .texts import REPEATED, ROUNDS
 
 _FACTOR = 10
 _TOP = 10
 
 
-def repetition(readings: Readings) -> Section:
+def repeated_text(model: MeasuredModel) -> Section:
     """How each layer ranks the right continuation, round by round."""
-    trajectory = logit_lens(readings.bridge, " ".join([REPEATED] * ROUNDS))
+    trajectory = logit_lens(model.bridge, " ".join([REPEATED] * ROUNDS))
     # Columns whose next token belongs to a round: the last of one round predicts the next's first.
-    ends = [
-        readings.token_count(" ".join([REPEATED] * rounds)) - 1 for rounds in range(1, ROUNDS + 1)
-    ]
+    ends = [model.token_count(" ".join([REPEATED] * rounds)) - 1 for rounds in range(1, ROUNDS + 1)]
     spans = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     logs = log10_ranks(cells(trajectory.next_rank[:, 0]))
     means = np.array([logs[:, span].mean(-1) for span in spans])

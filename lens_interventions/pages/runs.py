@@ -1,11 +1,11 @@
-"""The runs that a report is about."""
+"""The runs that a page is about."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...experiments import Result, RunDirectoryError, load_result
-from ...experiments.engine.run_directory import SETTINGS
+from ..experiments import Result, RunDirectoryError, load_result
+from ..experiments.engine.run_directory import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,12 @@ class Runs:
 
     results: dict[Path, Result]
     unfinished: dict[Path, str]
+
+
+def run_title(directory: Path, result: Result) -> str:
+    """The experiment, and the directory where that has another name."""
+    name = "" if directory.name == result.experiment else f" ({directory.name})"
+    return result.experiment.capitalize() + name
 
 
 def find_runs(directories: Iterable[str | Path]) -> Runs:

@@ -1,79 +1,14 @@
 """The report: verdicts in words, samples with loops marked, a page that opens by itself."""
 
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from lens_interventions.cli.report import report as report_command
-from lens_interventions.experiments import Finding, Result
-from lens_interventions.experiments.engine.run_directory import write_json
-from lens_interventions.measures.intervals import Interval
-from lens_interventions.measures.verdicts import verdict
 from lens_interventions.pages.report import report
 from tests.support.browser import browse
-
-INTERVALS = {
-    "helps": Interval(-0.30, -0.42, -0.18, 0.95, "BCa", 36),
-    "hurts": Interval(0.20, 0.11, 0.31, 0.95, "BCa", 36),
-    "no effect": Interval(0.01, -0.03, 0.04, 0.95, "percentile", 36),
-    "undecided": Interval(-0.05, -0.21, 0.12, 0.95, "Bonett-Price", 36),
-}
-NOTHING = Interval(0.5, float("nan"), float("nan"), 0.95, "none", 1)
-
-SAMPLES = pd.DataFrame(
-    {
-        "condition": ["no patch, greedy", "true next token, greedy"],
-        "prompt": ["Once <upon> a time", "Once <upon> a time"],
-        "before": [" there was", " there was a goat."],
-        "first_round": [" a king & a queen,", ""],
-        "again": [" a king & a queen, a king & a", ""],
-        "onset": [3, -1],
-    }
-)
-
-
-def save_run(directory: Path, experiment: str, intervals: dict[str, Interval]) -> None:
-    """A finished run on disk, made up."""
-    import plotly.graph_objects as go
-
-    directory.mkdir(parents=True)
-    header = {
-        "format": "lens_interventions.run/1",
-        "experiment": experiment,
-        "settings": {"layers": [3, 5], "patch": {"scale": "norm"}},
-        "model": {
-            "name": "made-up",
-            "n_layers": 3,
-            "d_model": 32,
-            "d_vocab": 112,
-            "dtype": "float64",
-            "device": "cpu",
-        },
-        "versions": {"torch": "9.9"},
-    }
-    write_json(directory / "settings.json", header)
-    findings = tuple(
-        Finding(
-            f"Is it <{name}>?",
-            verdict(interval, smallest_effect=0.1, lower_is_better=True, units="nats"),
-            f"how {name} was found",
-            "curve",
-        )
-        for name, interval in intervals.items()
-    )
-    tables = {
-        "conditions": pd.DataFrame({"condition": ["none", "<true>"], "loss": [3.25, float("nan")]}),
-        "samples": SAMPLES,
-        "long": pd.DataFrame({"row": range(500)}),
-    }
-    title = {"text": "Loss by layer<br><sup>* p &lt; 0.05</sup></script>"}
-    figure = go.Figure(go.Scatter(y=[1, 2], text=["</script>", "b"]), {"title": title})
-    Result(header, tables, findings, lambda _tables: {"curve": figure}).save(directory)
+from tests.support.made_up_runs import INTERVALS, NOTHING, save_run
 
 
 @pytest.fixture
@@ -171,23 +106,6 @@ def test_an_unfinished_run_is_named_beside_finished_ones(tmp_path: Path) -> None
     (tmp_path / "runs" / "b" / "result.json").unlink()
     text = visible(report(tmp_path / "runs", out=tmp_path / "r.html")).text
     assert re.search(r"Not finished: \S+/b is not finished", text)
-    shutil.rmtree(tmp_path / "runs" / "a")
-    with pytest.raises(ValueError, match="no finished run in"):
-        report(tmp_path / "runs", out=tmp_path / "r.html")
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        report(tmp_path / "nowhere", out=tmp_path / "r.html")
-
-
-def test_the_command_writes_the_page(tmp_path: Path) -> None:
-    import typer
-
-    app = typer.Typer()
-    app.command()(report_command)
-    save_run(tmp_path / "a", "copying", {"helps": INTERVALS["helps"]})
-    out = tmp_path / "r.html"
-    result = CliRunner().invoke(app, [str(tmp_path), "--out", str(out), "--title", "Q & A"])
-    assert result.exit_code == 0, result.output
-    assert "<title>Q &amp; A</title>" in out.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("width", [1200, 390])

@@ -1,0 +1,97 @@
+"""Finished runs of the experiments on the page's model: their verdicts, and the commands."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...experiments import (
+    CopyingSettings,
+    LearnedSettings,
+    LoopsSettings,
+    PreservationSettings,
+    Result,
+)
+from ...experiments.engine.json_values import to_values
+from ...model._embedded import NAME
+from ...model.fingerprint import weights_sha256
+from ..runs import find_runs, run_title
+from ..verdict_card import VerdictCard, verdict_card
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_PRESETS: Mapping[str, Callable[[Any, int], Any]] = {
+    "copying": CopyingSettings.preset,
+    "learned": LearnedSettings.preset,
+    "loops": LoopsSettings.preset,
+    "preservation": lambda name, _n_layers: PreservationSettings.preset(name),
+}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What the page shows of a run.
+
+    Attributes:
+        title: the experiment, and the directory where that has another name.
+        command: what makes the same run; None where its settings are those of no preset.
+        cards: a card for each verdict.
+        figure: the figure of its first verdict, if it has one.
+    """
+
+    title: str
+    command: str | None
+    cards: tuple[VerdictCard, ...]
+    figure: "go.Figure | None"
+
+
+def finished_runs(directory: Path, bridge: TransformerBridge) -> list[FinishedRun]:
+    """The finished runs below a directory.
+
+    Raises `FileNotFoundError` if there is no such directory, `ValueError` if it holds no finished
+    run, or one of another model than the bridge.
+    """
+    results = find_runs([directory]).results
+    here = weights_sha256(bridge)
+    for path, result in results.items():
+        model = result.header["model"]
+        if model["weights_sha256"] != here:
+            raise ValueError(
+                f"{path} was measured on {model['name']} with weights "
+                f"{model['weights_sha256'][:12]}, but the page is about {bridge.cfg.model_name} "
+                f"with weights {here[:12]}: give the model of the runs (in their dtype, and as "
+                "their transformer_lens names its weights), or leave the runs out"
+            )
+    return [
+        FinishedRun(
+            title=run_title(path, result),
+            command=_command(result),
+            cards=tuple(map(verdict_card, result.verdicts)),
+            figure=_first_figure(result),
+        )
+        for path, result in results.items()
+    ]
+
+
+def outcomes(runs: Sequence[FinishedRun]) -> str:
+    """How many verdicts of each kind the runs have, such as "2 “helps”, 8 “hurts”"."""
+    counts = Counter(card.outcome for run in runs for card in run.cards)
+    return ", ".join(f"{count} “{outcome}”" for outcome, count in sorted(counts.items()))
+
+
+def _first_figure(result: Result) -> "go.Figure | None":
+    return next((result.figures().get(finding.figure) for finding in result.verdicts), None)
+
+
+def _command(result: Result) -> str | None:
+    name, model = result.experiment, result.header["model"]
+    for preset in ("quick", "full") if name in _PRESETS else ():
+        if to_values(_PRESETS[name](preset, model["n_layers"])) == result.settings:
+            of_model = "" if model["name"] == NAME else f"--model {model['name']} "
+            options = f"--preset {preset} {of_model}--out runs/{name}"
+            return f"lens-interventions experiment {name} {options}"
+    return None

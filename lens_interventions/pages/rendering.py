@@ -1,0 +1,45 @@
+"""The templates of pages, and what each page carries so that it opens offline."""
+
+import json
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that a template of this package makes of values, which are escaped.
+
+    `template` is a path inside the package, such as "demo/page.html". Templates extend `base.html`,
+    which needs `title` and `figures`, plain figures by the id of the element that shows each.
+    """
+    return _environment().get_template(template).render(values)
+
+
+def plain_figure(figure: "go.Figure") -> dict[str, Any]:
+    """A plotly figure as JSON values."""
+    return json.loads(figure.to_json())
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__package__, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["plotlyjs"] = _plotlyjs
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return environment
+
+
+def _plotlyjs() -> Markup:
+    from plotly.offline import get_plotlyjs
+
+    return Markup(get_plotlyjs())

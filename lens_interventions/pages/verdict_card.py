@@ -1,0 +1,101 @@
+"""A finding of an experiment as pages show it: words, a number, and its interval as a drawing."""
+
+import math
+from dataclasses import dataclass
+
+from ..experiments import Finding
+from ..measures.verdicts import Verdict
+
+_WIDTH, _MARGIN = 400, 8
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Where an interval, zero and the range that counts as no effect lie in a drawing.
+
+    Attributes:
+        low, estimate, high: the interval, in units of the drawing, which is 400 wide.
+        zero: where zero is.
+        band: the ends of the range that counts as no effect.
+        better: the side on which the outcome is better, "left" or "right".
+        label: the same in words.
+    """
+
+    low: float
+    estimate: float
+    high: float
+    zero: float
+    band: tuple[float, float]
+    better: str
+    label: str
+
+
+@dataclass(frozen=True)
+class VerdictCard:
+    """What `verdict_card.html` shows of a finding.
+
+    Attributes:
+        question: as a reader would ask it.
+        outcome: "helps", "hurts", "no effect" or "undecided".
+        words: the outcome, with the size of effect that it is about.
+        number: the estimate and its interval, with units.
+        method: what was compared with what.
+        strip: None for a verdict without an interval.
+    """
+
+    question: str
+    outcome: str
+    words: str
+    number: str
+    method: str
+    strip: Strip | None
+
+
+def verdict_card(finding: Finding) -> VerdictCard:
+    """The card of a finding."""
+    verdict = finding.verdict
+    return VerdictCard(
+        question=finding.question,
+        outcome=verdict.outcome,
+        words=verdict.words,
+        number=_number(verdict),
+        method=finding.method,
+        strip=_strip(verdict),
+    )
+
+
+def _number(verdict: Verdict) -> str:
+    interval = verdict.interval
+    estimate = f"{signed(interval.estimate)} {verdict.units}".strip()
+    if interval.method == "none":
+        return f"{estimate} (no interval, n = {interval.n})"
+    return (
+        f"{estimate} [{signed(interval.low)}, {signed(interval.high)}] "
+        f"({100 * interval.level:g}% {interval.method}, n = {interval.n})"
+    )
+
+
+def _strip(verdict: Verdict) -> Strip | None:
+    interval, margin = verdict.interval, verdict.smallest_effect
+    if not all(map(math.isfinite, (interval.estimate, interval.low, interval.high))):
+        return None
+    reach = 1.15 * max(abs(interval.low), abs(interval.high), abs(interval.estimate), 1.6 * margin)
+
+    def place(value: float) -> float:
+        return _MARGIN + (value / reach + 1) / 2 * (_WIDTH - 2 * _MARGIN)
+
+    return Strip(
+        low=place(interval.low),
+        estimate=place(interval.estimate),
+        high=place(interval.high),
+        zero=place(0.0),
+        band=(place(-margin), place(margin)),
+        better="left" if verdict.lower_is_better else "right",
+        label=f"{signed(interval.estimate)}, interval {signed(interval.low)} to "
+        f"{signed(interval.high)}; no effect is within {margin:g} of zero",
+    )
+
+
+def signed(value: float) -> str:
+    """Three digits with a sign."""
+    return f"{value:+.3g}".replace("-", "−")

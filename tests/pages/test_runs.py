@@ -1,0 +1,42 @@
+"""Finding the runs that a page is about."""
+
+from pathlib import Path
+
+import pytest
+
+from lens_interventions.experiments import load_result
+from lens_interventions.pages.runs import find_runs, run_title
+from tests.support.made_up_runs import save_run
+
+
+def test_runs_are_found_at_any_depth_in_alphabetical_order(tmp_path: Path) -> None:
+    for place in ("b/copying", "a/deep/loops", "c"):
+        save_run(tmp_path / place, "copying")
+    found = find_runs([tmp_path])
+    assert list(found.results) == [tmp_path / place for place in ("a/deep/loops", "b/copying", "c")]
+    assert found.unfinished == {}
+
+
+def test_a_run_without_a_result_is_unfinished(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_run(tmp_path / name, "copying")
+    (tmp_path / "b" / "result.json").unlink()
+    found = find_runs([tmp_path])
+    assert list(found.results) == [tmp_path / "a"]
+    assert "is not finished" in found.unfinished[tmp_path / "b"]
+
+
+def test_directories_without_a_finished_run_are_refused(tmp_path: Path) -> None:
+    save_run(tmp_path / "runs" / "b", "loops")
+    (tmp_path / "runs" / "b" / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"no finished run in .*/runs(.|\n)*b is not finished"):
+        find_runs([tmp_path / "runs"])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        find_runs([tmp_path / "nowhere"])
+
+
+def test_a_run_is_called_by_its_experiment_and_a_directory_of_another_name(tmp_path: Path) -> None:
+    for name in ("copying", "again"):
+        save_run(tmp_path / name, "copying")
+    titles = [run_title(tmp_path / n, load_result(tmp_path / n)) for n in ("copying", "again")]
+    assert titles == ["Copying", "Copying (again)"]
