@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..lens.distributions import ranks
 from ..lens.reduction import default_chunk_size
-from ..lens.statistics import ranks
 from ..measures.intervals import mean_intervals
 from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens, require_texts

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..model.readout import Readout
-from .statistics import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
+from .distributions import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
 
 # On a CPU, buffers beyond glibc's largest mmap threshold (32 MiB) are given back to the system
 # and page-faulted in again on every use; a chunk's buffer of logits stays below it.

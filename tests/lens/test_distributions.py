@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lens_interventions.lens.statistics import (
+from lens_interventions.lens.distributions import (
     expectation,
     js_divergence,
     normalizer_and_entropy,
