@@ -1,0 +1,229 @@
+"""The table of statistics: all that reading, means, figures and docs know of each.
+
+To add a statistic, write its row in `STATISTICS`, its formula in `reduction` and a field of
+`Trajectory`. One that follows from others, as agreements follow from ranks, needs no field.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ..drawing.scales import Scale
+
+Target = Literal["final", "input", "next", "compare", "watched"]
+Divergence = Literal["kl", "kl_reverse", "js"]
+Kind = Literal["rank", "log_prob", "agrees"] | Divergence
+Unit = Literal["token", "logit", "rank", "nats", "log-prob", "share"]
+
+# Where the colours of ranks and divergences stop, as in the post.
+_RANK_LIMIT, _INPUT_RANK_LIMIT, _KL_LIMIT = 100.0, 1000.0, 30.0
+_LOG_PROB_LIMIT = -20.0
+
+_TOKENS: dict[Target, str] = {
+    "final": "the final top guess",
+    "input": "the input token",
+    "next": "the next token",
+    "compare": "the top guess at {compare}",
+    "watched": "{token}",
+}
+_POINTS: dict[Target, str] = {"final": "final", "input": "input", "compare": "{compare}"}
+# Name, title and limit.
+_DIVERGENCES: dict[Divergence, tuple[str, str, float]] = {
+    "kl": ("kl_{}", "KL({} ‖ layer)", _KL_LIMIT),
+    "kl_reverse": ("kl_{}_reverse", "KL(layer ‖ {})", _KL_LIMIT),
+    "js": ("js_{}", "Jensen-Shannon divergence of {} and layer", math.log(2)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistic:
+    """What there is to know of one statistic.
+
+    Attributes:
+        name: of the field of `Trajectory`, or what `Trajectory.statistic` knows it by.
+        kind: what relates the point to `target`; None for what the point has alone.
+        target: the token that is ranked, or the point that is compared with.
+        title: what it is. `{compare}` and `{token}` stand for the point `compare_with` and for the
+            watched token.
+        hover: its label among others over a cell; empty for none.
+        unit: of the values. Ranks are zero-based; log-probs, entropies and divergences in nats.
+        palette: of its colours; None for what has no figure over layers and tokens.
+        low, high: where the colours stop; None for the smallest or largest value shown.
+        show_input: whether its figure has the input's row unless told otherwise.
+        averaged: whether a mean over positions and texts says something.
+        held: whether a trajectory holds it; else it follows from others.
+    """
+
+    name: str
+    kind: Kind | None = None
+    target: Target | None = None
+    title: str
+    hover: str = ""
+    unit: Unit
+    palette: str | None = None
+    low: float | None = None
+    high: float | None = None
+    show_input: bool = False
+    averaged: bool = False
+    held: bool = True
+
+    @property
+    def scale(self) -> Scale:
+        """Its colours; only where it has a palette."""
+        assert self.palette is not None
+        return Scale(self.unit, self.palette, self.low, self.high)
+
+    @property
+    def missing(self) -> float | int | bool:
+        """Its value where there is none: at padding, of the next token at a text's end."""
+        if self.unit == "share":
+            return False
+        return -1 if self.unit in ("rank", "token") else math.nan
+
+    @property
+    def mean_name(self) -> str:
+        """What its mean is called: of ranks it is that of the logarithm of 1 + rank."""
+        return f"log10_{self.name}" if self.unit == "rank" else self.name
+
+    @property
+    def how_to_ask(self) -> str:
+        """What to say where it was not computed, as it is only when asked for."""
+        option = "watch=" if self.target == "watched" else f"divergences=('kl', '{self.kind}')"
+        return f"{self.name} was not computed: ask for it with {option} of logit_lens"
+
+
+def _rank(
+    target: Target, *, limit: float = _RANK_LIMIT, show_input: bool = False, averaged: bool = True
+) -> Statistic:
+    return Statistic(
+        name=f"{target}_rank",
+        kind="rank",
+        target=target,
+        title=f"Rank of {_TOKENS[target]}",
+        hover=f"rank of {_TOKENS[target].removeprefix('the ')}",
+        unit="rank",
+        palette="cividis",
+        low=0.0,
+        high=limit,
+        show_input=show_input,
+        averaged=averaged,
+    )
+
+
+def _log_prob(target: Target, *, show_input: bool = False, averaged: bool = True) -> Statistic:
+    return Statistic(
+        name=f"{target}_log_prob",
+        kind="log_prob",
+        target=target,
+        title=f"Log-probability of {_TOKENS[target]}",
+        unit="log-prob",
+        palette="viridis",
+        low=_LOG_PROB_LIMIT,
+        high=0.0,
+        show_input=show_input,
+        averaged=averaged,
+    )
+
+
+def _divergence(kind: Divergence, target: Target, *, averaged: bool = False) -> Statistic:
+    name, title, limit = _DIVERGENCES[kind]
+    return Statistic(
+        name=name.format(target),
+        kind=kind,
+        target=target,
+        title=title.format(_POINTS[target]),
+        hover=title.format(_POINTS[target]),
+        unit="nats",
+        palette="magma",
+        low=0.0,
+        high=limit,
+        show_input=True,
+        averaged=averaged,
+    )
+
+
+def _agreement(target: Target) -> Statistic:
+    return Statistic(
+        name=f"agrees_{target}",
+        kind="agrees",
+        target=target,
+        title=f"Top guess is {_TOKENS[target]}",
+        unit="share",
+        averaged=True,
+        held=False,
+    )
+
+
+_ROWS = (
+    Statistic(
+        name="top1",
+        title="Top guess of each layer",
+        hover="logit of top guess",
+        unit="logit",
+        palette="viridis",
+        held=False,
+    ),
+    _rank("final"),
+    _rank("input", limit=_INPUT_RANK_LIMIT, show_input=True),
+    _rank("next", limit=_INPUT_RANK_LIMIT),
+    _rank("compare", averaged=False),
+    _rank("watched", limit=_INPUT_RANK_LIMIT, averaged=False),
+    _log_prob("final"),
+    _log_prob("input", show_input=True),
+    _log_prob("next"),
+    _log_prob("compare", averaged=False),
+    _log_prob("watched", averaged=False),
+    Statistic(
+        name="entropy",
+        title="Entropy of each layer's distribution",
+        hover="entropy",
+        unit="nats",
+        palette="magma",
+        low=0.0,
+        averaged=True,
+    ),
+    _divergence("kl", "final", averaged=True),
+    _divergence("kl", "input", averaged=True),
+    _divergence("kl", "compare"),
+    _divergence("kl_reverse", "final"),
+    _divergence("kl_reverse", "input"),
+    _divergence("kl_reverse", "compare"),
+    _divergence("js", "final"),
+    _divergence("js", "input"),
+    _divergence("js", "compare"),
+    Statistic(
+        name="log_normalizer",
+        title="Log of the sum of the exponentials of all logits",
+        unit="nats",
+        palette="viridis",
+    ),
+    _agreement("final"),
+    _agreement("next"),
+    _agreement("input"),
+    Statistic(name="top_ids", title="Likeliest tokens", unit="token"),
+    Statistic(name="top_logits", title="Logits of the likeliest tokens", unit="logit"),
+)
+
+STATISTICS: dict[str, Statistic] = {row.name: row for row in _ROWS}
+"""Every statistic by its name, in the order in which they are listed and shown."""
+
+
+def drawn() -> dict[str, Statistic]:
+    """Those that have a figure over layers and tokens, by name."""
+    return {name: row for name, row in STATISTICS.items() if row.palette is not None}
+
+
+def averaged() -> dict[str, Statistic]:
+    """Those whose mean says something, by the name of the mean."""
+    return {row.mean_name: row for row in STATISTICS.values() if row.averaged}
+
+
+def of_target(target: Target) -> list[Statistic]:
+    """Those of one target that a trajectory holds."""
+    return [row for row in STATISTICS.values() if row.target == target and row.held]
+
+
+def related(kind: Kind | None, target: str | None) -> Statistic:
+    """The one of this kind and target."""
+    (row,) = (r for r in STATISTICS.values() if (r.kind, r.target) == (kind, target))
+    return row
