@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..drawing.colours import DARK_INK, LIGHT_INK, prefers_dark_ink
 from ..drawing.labels import rounded
+from ..drawing.units import place, unit_title
 from ..lens.figures.grid import Grid
 
 _CELL = 9  # characters of a column, one of which keeps it from its neighbour
@@ -26,7 +27,7 @@ class GridTable:
     def __init__(self, grid: Grid) -> None:
         """Prepare a grid to be printed by rich."""
         self.grid = grid
-        self.colours = grid.scale.colours(grid.colour_range)
+        self.colours = grid.statistic.scale.colours(grid.colour_range)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Title, tokens above, a line for each layer, tokens below, and how to read them."""
@@ -36,7 +37,7 @@ class GridTable:
         columns = range(total - min(total, max(1, (options.max_width - margin) // _CELL)), total)
         # Without colours the numbers must say themselves what the figure is about.
         texts = grid.guesses
-        if console.color_system is None and grid.name != "top1":
+        if console.color_system is None and grid.statistic.name != "top1":
             texts = tuple(
                 tuple(str(rounded(value)) for value in row) for row in grid.values.tolist()
             )
@@ -51,10 +52,10 @@ class GridTable:
         yield Text(reading, style="dim")
 
     def _legend(self) -> Text:
-        places, labels = self.grid.scale.ticks(self.colours, self.grid.values)
-        legend = Text(f"{self.grid.scale.unit_title}: ", style="dim", no_wrap=True)
-        for place, label in zip(self.colours.rgb(np.array(places)), labels, strict=True):
-            legend.append(f" {label} ", _painted(place))
+        places, labels = self.grid.statistic.scale.ticks(self.colours, self.grid.values)
+        legend = Text(f"{unit_title(self.grid.statistic.unit)}: ", style="dim", no_wrap=True)
+        for colour, label in zip(self.colours.rgb(np.array(places)), labels, strict=True):
+            legend.append(f" {label} ", _painted(colour))
         return legend
 
     def _output(self, column: int) -> str:
@@ -64,7 +65,7 @@ class GridTable:
         self, texts: tuple[tuple[str, ...], ...], columns: range, margin: int
     ) -> Iterator[Text]:
         grid = self.grid
-        rgb = self.colours.rgb(grid.scale.position(grid.values))
+        rgb = self.colours.rgb(place(grid.values, grid.statistic.unit))
         empty = np.isnan(grid.values)
         for row in reversed(range(len(grid.rows))):
             line = Text(grid.rows[row].rjust(margin - 1) + " ", no_wrap=True, end="\n")

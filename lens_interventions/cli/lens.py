@@ -97,17 +97,16 @@ def _content(file: Path) -> str:
 def _lens_options(
     stat: str, layers: str | None, positions: str | None, watch: list[str], compare_with: str
 ) -> dict[str, Any]:
-    from ..lens.figures.scales import SCALES
+    from ..lens.statistics import drawn
 
-    if stat not in SCALES:
-        raise ValueError(f"unknown statistic {stat!r}; there are {', '.join(SCALES)}")
-    if stat.startswith("watched") and not watch:
+    if stat not in drawn():
+        raise ValueError(f"unknown statistic {stat!r}; there are {', '.join(drawn())}")
+    statistic = drawn()[stat]
+    if statistic.target == "watched" and not watch:
         raise ValueError(f"{stat} needs --watch, such as --watch ' plasma'")
     divergences = ["kl"]
-    if stat.endswith("_reverse"):
-        divergences.append("kl_reverse")
-    if stat.startswith("js_"):
-        divergences.append("js")
+    if statistic.kind in ("kl_reverse", "js"):
+        divergences.append(statistic.kind)
     return {
         "points": parse_layers(layers) if layers else None,
         "positions": parse_positions(positions) if positions else None,
@@ -129,10 +128,9 @@ def _check_out(out: Path) -> None:
 def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from ..lens.figures.grid import make_grid
     from .grid_table import GridTable
 
-    Console().print(GridTable(make_grid(trajectory, stat, **shown)))
+    Console().print(GridTable(trajectory.grid(stat, **shown)))
 
 
 def _write(trajectory: "Trajectory", stat: str, shown: dict[str, Any], out: Path) -> None:

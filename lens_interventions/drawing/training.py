@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from ..intervention.learned_write import LearnedWrite
 from .colours import LINES
 from .theme import ThemeName, template
 
@@ -11,16 +10,18 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-def plot_training(
+def draw_training(
     curve: "pd.DataFrame",
     held_out: "pd.DataFrame",
-    write: LearnedWrite,
     *,
+    title: str,
     theme: ThemeName = "light",
 ) -> "go.Figure":
     """The change of the loss over the steps, on each step's text and on held-out text.
 
-    Arguments as the fields of `TrainedPatch`. Raises `ValueError` for an unknown theme.
+    Both tables have the columns step, loss, clean_loss and change.
+
+    Raises `ValueError` for an unknown theme.
     """
     import plotly.graph_objects as go
 
@@ -43,10 +44,9 @@ def plot_training(
             ),
         )
     figure.add_hline(y=0, line={"dash": "dot", "width": 1})
-    layers = ", ".join(map(str, write.layers))
     figure.update_layout(
         template=template(theme),
-        title=f"A learned write at layer {layers}, source {write.trained_with}",
+        title=title,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
     figure.update_xaxes(title="steps made")

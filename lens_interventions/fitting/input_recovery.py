@@ -11,9 +11,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..drawing.curves import Curve, draw_curves
+from ..drawing.labels import rounded
+from ..drawing.theme import ThemeName
+from ..lens.distributions import ranks
 from ..lens.reduction import default_chunk_size
-from ..lens.statistics import ranks
 from ..measures.intervals import mean_intervals
+from ..model.points import point_name
 from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens, require_texts
 from ..model.windows import as_batch, token_windows
@@ -21,16 +25,6 @@ from .input_probe import InputProbe, input_embeddings
 
 if TYPE_CHECKING:
     import pandas
-    import plotly.graph_objects
-
-from typing import TYPE_CHECKING
-
-from ..drawing.curves import Curve, draw_curves
-from ..drawing.labels import rounded
-from ..drawing.theme import ThemeName
-from ..model.points import point_name
-
-if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MAPS = ("own", "shared")
@@ -89,11 +83,13 @@ class InputRecovery:
             .reset_index(drop=True)
         )
 
-    def plot(self, **options: Any) -> "plotly.graph_objects.Figure":
-        """Recovery over depth, of all tokens and by rarity; see `plots.plot_recovery`."""
-        from .. import plots
+    def plot(self, **options: Any) -> "go.Figure":
+        """Recovery over depth, by each point's own map and by the shared one.
 
-        return plots.plot_recovery(self, **options)
+        `options` are `by_rarity=True` for a curve for each bin of rarity instead, `level` and
+        `seed` of the intervals over texts, a `title`, and `theme="dark"`.
+        """
+        return plot_recovery(self, **options)
 
 
 @torch.no_grad()

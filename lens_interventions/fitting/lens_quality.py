@@ -9,7 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.affine import AffineLens
-from ..lens.aggregate import LensAggregate, lens_over
+from ..lens.aggregate import LensAggregate, lens_over, plot_aggregate
 from ..lens.protocol import Lens
 from ..measures.intervals import Interval, mean_intervals
 from ..model.tokens import TextOrTokens, require_texts, token_batch
@@ -82,11 +82,13 @@ class LensQuality:
         return means
 
     def plot(self, **options: Any) -> "plotly.graph_objects.Figure":
-        """Curves of both over the points; options of `plots.plot_aggregate`."""
-        from .. import plots
+        """Curves of both over the points, with their bands.
 
+        `options` are `include_input=True` to begin at the input, `level` and `seed` of the
+        intervals, a `title`, and `theme="dark"`.
+        """
         options = {"title": "The logit lens, raw and fitted"} | options
-        return plots.plot_aggregate({"raw": self.raw, "fitted": self.fitted}, STATISTICS, **options)
+        return plot_aggregate({"raw": self.raw, "fitted": self.fitted}, STATISTICS, **options)
 
     def _differences(self, statistic: str, level: float, seed: int) -> list[Interval]:
         index = self.raw.statistics.index(statistic)

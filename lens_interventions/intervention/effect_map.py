@@ -13,6 +13,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from ..drawing.effect_map import draw_effect_map
+from ..drawing.theme import ThemeName
 from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
 from ..model.points import FINAL
 from ..model.readout import LOGIT_ROWS, Readout, readout
@@ -25,8 +27,6 @@ from .teacher_forcing.self_check import two_streams_hold
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-    from ..drawing.theme import ThemeName
 
 # Takes logits `[batch, pos, d_vocab]`, as the metrics of `transformer_lens.patching` do.
 Metric = Callable[[Tensor], Tensor | float]
@@ -69,14 +69,22 @@ class EffectMap:
             }
         )
 
-    def plot(self, *, theme: "ThemeName" = "light") -> "go.Figure":
+    def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
         """A heat map, the highest layer at the top: red where it raises the metric, blue below.
+
+        `theme` is `"light"` or `"dark"`.
 
         Raises `ValueError` for an unknown theme.
         """
-        from ..drawing.effect_map import plot_effects
-
-        return plot_effects(self, theme=theme)
+        return draw_effect_map(
+            self.effect.numpy(),
+            baseline=self.baseline,
+            layers=self.layers,
+            positions=self.positions,
+            tokens=self.tokens,
+            next_tokens=self.next_tokens,
+            theme=theme,
+        )
 
 
 @torch.no_grad()

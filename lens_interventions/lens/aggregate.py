@@ -1,6 +1,6 @@
 """A lens over many texts: means per residual point, with intervals over texts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,39 +11,19 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..drawing.curves import Curve, draw_curves
+from ..drawing.labels import markup, rounded
+from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
+from ..model.points import point_name
 from ..model.tokens import TextOrTokens, require_texts, token_batch
 from .logit_lens import logit_lens
+from .statistics import averaged
 from .trajectory import Trajectory
 
 if TYPE_CHECKING:
     import pandas
-    import plotly.graph_objects
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from ..drawing.curves import Curve, draw_curves
-from ..drawing.labels import markup, rounded
-from ..drawing.theme import ThemeName
-from ..model.points import point_name
-from .figures.scales import SCALES
-
-if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-_MEANS = (
-    "kl_final",
-    "kl_input",
-    "entropy",
-    "next_log_prob",
-    "input_log_prob",
-    "final_log_prob",
-    "agrees_final",
-    "agrees_next",
-    "agrees_input",
-)
-_RANKS = ("final_rank", "next_rank", "input_rank")
 
 
 @dataclass(frozen=True)
@@ -106,11 +86,15 @@ class LensAggregate:
 
     def plot(
         self, statistics: Sequence[str] = ("kl_final", "kl_input"), **options: Any
-    ) -> "plotly.graph_objects.Figure":
-        """Curves over the points with their bands; see `lens_interventions.plots`."""
-        from .. import plots
+    ) -> "go.Figure":
+        """Curves over the points with their bands.
 
-        return plots.plot_aggregate(self, statistics, **options)
+        `statistics` are one or more of the names above. `options` are `include_input=True` to begin
+        at the input, `level` and `seed` of the intervals, a `title`, and `theme="dark"`.
+
+        Raises `ValueError` for a statistic that was not aggregated.
+        """
+        return plot_aggregate(self, statistics, **options)
 
     def _index(self, statistic: str) -> int:
         if statistic not in self.statistics:
@@ -161,8 +145,9 @@ def lens_over(
         counts.append(text_counts)
     if not totals:
         raise ValueError("there are no texts to read")
-    names = (*_MEANS, *(f"log10_{name}" for name in _RANKS))
-    return LensAggregate(points, names, np.stack(totals, axis=-1), np.stack(counts, axis=-1))
+    return LensAggregate(
+        points, tuple(averaged()), np.stack(totals, axis=-1), np.stack(counts, axis=-1)
+    )
 
 
 def _first(
@@ -180,26 +165,16 @@ def _first(
 def _sums(
     trajectory: Trajectory,
 ) -> tuple[Float[np.ndarray, "statistic point"], Int[np.ndarray, " statistic"]]:
-    values = {name: getattr(trajectory, name).double() for name in _MEANS}
-    for name in _RANKS:
-        rank = getattr(trajectory, name)
-        values[f"log10_{name}"] = (1 + rank).double().where(rank >= 0, torch.nan).log10()
     has_next = trajectory.mask & (trajectory.next_tokens >= 0)
     totals, counts = [], []
-    for name, value in values.items():
-        there = has_next if "next" in name else trajectory.mask
+    for statistic in averaged().values():
+        value = trajectory.statistic(statistic.name).double()
+        if statistic.unit == "rank":
+            value = (1 + value.where(value >= 0, torch.nan)).log10()
+        there = has_next if statistic.target == "next" else trajectory.mask
         totals.append(value[:, there].sum(-1).numpy())
         counts.append(int(there.sum()))
     return np.stack(totals), np.array(counts)
-
-
-_LOG_RANK = "log10_"
-
-_SHARES = {
-    "agrees_final": "Top guess is the final top guess",
-    "agrees_next": "Top guess is the next token",
-    "agrees_input": "Top guess is the input token",
-}
 
 
 def plot_aggregate(
@@ -235,11 +210,14 @@ def plot_aggregate(
         raise ValueError(f"the aggregates have different points: {sorted(points)}")
     layers = [point_name(point) for point in points.pop()]
     start = 1 if layers[0] == "input" and len(layers) > 1 and not include_input else 0
-    units = [_label_and_unit(statistic)[1] for statistic in statistics]
+    known = averaged()
+    if unknown := [name for name in statistics if name not in known]:
+        raise ValueError(f"there are no means of {unknown[0]!r}; there are {list(known)}")
+    units = [known[name].unit for name in statistics]
     curves = []
     for dash, (name, aggregate) in enumerate(named.items()):
         for index, statistic in enumerate(statistics):
-            label, unit = _label_and_unit(statistic)
+            label, unit = known[statistic].title, known[statistic].unit
             alone = units.count(unit) == 1
             intervals = aggregate.intervals(statistic, level=level, seed=seed)[start:]
             ends = {
@@ -277,17 +255,6 @@ def plot_aggregate(
         subtitle=subtitle,
         theme=theme,
     )
-
-
-def _label_and_unit(statistic: str) -> tuple[str, str]:
-    if statistic in _SHARES:
-        return _SHARES[statistic], "share"
-    scale = SCALES.get(statistic.removeprefix(_LOG_RANK))
-    if scale is None:
-        raise ValueError(
-            f"there are no curves of {statistic!r}: give names of `LensAggregate.statistics`"
-        )
-    return scale.title, scale.unit
 
 
 def _interval(unit: str, *bounds: float) -> str:

@@ -7,7 +7,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -33,9 +33,8 @@ from ..model.tokens import (
 from .activation_cache import cached_batch, cached_residuals
 from .protocol import Lens, bound_lens
 from .reduction import ChunkReducer, default_chunk_size
-from .trajectory import Trajectory, empty
-
-Divergence = Literal["kl", "kl_reverse", "js"]
+from .statistics import STATISTICS, Divergence, Statistic, of_target, related
+from .trajectory import Trajectory
 
 
 @torch.no_grad()
@@ -144,8 +143,10 @@ def logit_lens(
     }
     statistics = _read_rows(reducer, chunks, cells, targets, labels, lens, n_layers, progress)
     if compare == FINAL:
-        names = [name for name in statistics if "final" in name]
-        statistics |= {name.replace("final", "compare"): statistics[name] for name in names}
+        for statistic in of_target("compare"):
+            same = related(statistic.kind, "final").name
+            if same in statistics:
+                statistics[statistic.name] = statistics[same]
     return _trajectory(
         bridge,
         batch,
@@ -213,20 +214,17 @@ def _read_rows(
                                 collected[name] = value.new_empty(shape)
                             collected[name][labels.index(label), part] = value
                 bar.update(len(part))
-    missing = targets["next"] < 0
-    collected["next_rank"].masked_fill_(missing, -1)
-    collected["next_log_prob"].masked_fill_(missing, torch.nan)
+    for statistic in of_target("next"):
+        collected[statistic.name].masked_fill_(targets["next"] < 0, statistic.missing)
     return {
-        name: value[..., 0] if name in _ONE_TARGET else value for name, value in collected.items()
+        name: value[..., 0] if _has_one_target(STATISTICS[name]) else value
+        for name, value in collected.items()
     }
 
 
-# Statistics of one target a row, which lose the target axis.
-_ONE_TARGET = {
-    f"{target}_{kind}"
-    for target in ("final", "input", "next", "compare")
-    for kind in ("rank", "log_prob")
-}
+def _has_one_target(statistic: Statistic) -> bool:
+    """Whether it was read for one token in each cell, so that it loses the axis of tokens."""
+    return statistic.kind in ("rank", "log_prob") and statistic.target != "watched"
 
 
 def _reference_label(point: str | int, n_layers: int) -> str:
@@ -238,7 +236,7 @@ def _reference_label(point: str | int, n_layers: int) -> str:
 def _check_options(
     divergences: Sequence[str], top_k: int, chunk_size: int | None, d_vocab: int
 ) -> None:
-    unknown = set(divergences) - {"kl", "kl_reverse", "js"}
+    unknown = set(divergences) - set(get_args(Divergence))
     if isinstance(divergences, str) or unknown or "kl" not in divergences:
         raise ValueError(
             f"divergences must be a list with 'kl', and 'kl_reverse' and 'js' if wanted; got "
@@ -316,23 +314,27 @@ def _trajectory(
     mask = torch.zeros(shape, dtype=torch.bool)
     mask[row, place] = True
 
-    def laid_out(values: Tensor) -> Tensor:
-        out = empty((len(labels), *shape, *values.shape[2:]), values.dtype)
+    def laid_out(name: str, values: Tensor) -> Tensor:
+        filler, full_shape = STATISTICS[name].missing, (len(labels), *shape, *values.shape[2:])
+        out = torch.full(full_shape, filler, dtype=values.dtype)
         out[:, row, place] = values.cpu()
         return out
 
     def of_tokens(values: Tensor) -> Tensor:
-        out = empty(shape, torch.int64)
+        out = torch.full(shape, -1)
         out[row, place] = values.cpu()[row, column]
         return out
 
     tokens, next_tokens = of_tokens(batch.tokens), of_tokens(following)
-    statistics: dict[str, Any] = {name: laid_out(values) for name, values in collected.items()}
+    statistics: dict[str, Any] = {
+        name: laid_out(name, values) for name, values in collected.items()
+    }
     watched = rest.pop("watched")
     ids = {*tokens.unique().tolist(), *next_tokens.unique().tolist(), *watched}
     ids |= set(statistics["top_ids"].unique().tolist())
     if not watched:
-        del statistics["watched_rank"], statistics["watched_log_prob"]
+        for statistic in of_target("watched"):
+            del statistics[statistic.name]
     return Trajectory(
         points=labels,
         tokens=tokens,

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..model.readout import Readout
-from .statistics import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
+from .distributions import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
+from .statistics import Divergence, related
 
 # On a CPU, buffers beyond glibc's largest mmap threshold (32 MiB) are given back to the system
 # and page-faulted in again on every use; a chunk's buffer of logits stays below it.
@@ -81,7 +82,7 @@ class ChunkReducer:
     - `rows`: the largest chunk.
     - `k`: how many of the likeliest tokens to keep.
     - `divergences`: of `"kl"` (reference ‖ point), `"kl_reverse"` (point ‖ reference), `"js"`.
-    - `references`: the points to compare with, by the name that their statistics carry.
+    - `references`: the points to compare with, by the target of their statistics.
     """
 
     def __init__(
@@ -113,8 +114,8 @@ class ChunkReducer:
     ) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Yield (label, statistics by name) for every point, references among them.
 
-        `targets` are the tokens to rank, by the name that their statistics carry. A reference's
-        top guess is ranked too, unless a target bears its name.
+        `targets` are the tokens to rank, by the target of their statistics. A reference's top
+        guess is ranked too, unless a token is given for that target.
         """
         labels = list(dict.fromkeys(self.references.values()))
         later = {label for name, label in self.references.items() if name not in targets}
@@ -202,24 +203,25 @@ class ChunkReducer:
         for name, rank, log_prob in zip(
             targets, target_ranks, log_probs.split(widths, dim=-1), strict=True
         ):
-            values |= {f"{name}_rank": rank, f"{name}_log_prob": log_prob}
+            values[related("rank", name).name] = rank
+            values[related("log_prob", name).name] = log_prob
         return values
 
     def _divergences(
         self, name: str, point: _Distribution, reference: _Reference
     ) -> dict[str, Tensor]:
         other = reference.distribution
-        values = {}
+        values: dict[Divergence, Tensor] = {}
         if "kl" in self.divergences:
             kl = point.log_normalizer - self._mean_logit(reference, point) - other.entropy
-            values[f"kl_{name}"] = kl.clamp(min=0)
+            values["kl"] = kl.clamp(min=0)
         if "kl_reverse" in self.divergences:
             mean = expectation(point.weights, other.logits) / point.total[:, 0]
             kl = other.log_normalizer - mean - point.entropy
-            values[f"kl_{name}_reverse"] = kl.clamp(min=0)
+            values["kl_reverse"] = kl.clamp(min=0)
         if "js" in self.divergences:
-            values[f"js_{name}"] = js_divergence(other.logits, point.logits)
-        return values
+            values["js"] = js_divergence(other.logits, point.logits)
+        return {related(kind, name).name: value for kind, value in values.items()}
 
     def _mean_logit(self, reference: _Reference, point: _Distribution) -> Float[Tensor, " row"]:
         """The reference's expectation of the point's logits."""

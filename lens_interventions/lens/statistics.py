@@ -1,121 +1,229 @@
-"""Statistics of next-token distributions, as pure functions of logits.
+"""The table of statistics: all that reading, means, figures and docs know of each.
 
-Every function reduces a trailing `d_vocab` axis. Ranks are zero-based and count strictly larger
-logits, so rank 0 is the top guess. Entropies and divergences are in nats.
-
-`scratch` arguments take a buffer shaped like the logits. A large temporary costs page faults on
-every call on a CPU; whoever reduces many chunks of logits passes one buffer for all of them.
+To add a statistic, write its row in `STATISTICS`, its formula in `reduction` and a field of
+`Trajectory`. One that follows from others, as agreements follow from ranks, needs no field.
 """
 
-import torch
-from einops import rearrange
-from jaxtyping import Float, Int
-from torch import Tensor
+import math
+from dataclasses import dataclass
+from typing import Literal
 
-# Rows of this many strided columns are searched first by `top_k`; see there.
-_STRIDES = 64
+from ..drawing.scales import Scale
+
+Target = Literal["final", "input", "next", "compare", "watched"]
+Divergence = Literal["kl", "kl_reverse", "js"]
+Kind = Literal["rank", "log_prob", "agrees"] | Divergence
+Unit = Literal["token", "logit", "rank", "nats", "log-prob", "share"]
+
+# Where the colours of ranks and divergences stop, as in the post.
+_RANK_LIMIT, _INPUT_RANK_LIMIT, _KL_LIMIT = 100.0, 1000.0, 30.0
+_LOG_PROB_LIMIT = -20.0
+
+_TOKENS: dict[Target, str] = {
+    "final": "the final top guess",
+    "input": "the input token",
+    "next": "the next token",
+    "compare": "the top guess at {compare}",
+    "watched": "{token}",
+}
+_POINTS: dict[Target, str] = {"final": "final", "input": "input", "compare": "{compare}"}
+# Name, title and limit.
+_DIVERGENCES: dict[Divergence, tuple[str, str, float]] = {
+    "kl": ("kl_{}", "KL({} ‖ layer)", _KL_LIMIT),
+    "kl_reverse": ("kl_{}_reverse", "KL(layer ‖ {})", _KL_LIMIT),
+    "js": ("js_{}", "Jensen-Shannon divergence of {} and layer", math.log(2)),
+}
 
 
-def top_k(
-    logits: Float[Tensor, "*row d_vocab"], k: int
-) -> tuple[Int[Tensor, "*row k"], Float[Tensor, "*row k"]]:
-    """Ids and logits of the `k` largest logits, largest first.
+@dataclass(frozen=True, kw_only=True)
+class Statistic:
+    """What there is to know of one statistic.
 
-    Exact, in two levels: the vocabulary is viewed as `_STRIDES` strides of columns, the columns'
-    maxima are ranked, and only the `k` winning columns are searched: whatever is among the `k`
-    largest lies in a column whose maximum is among the `k` largest maxima.
-
-    Raises `ValueError` unless `1 <= k <= d_vocab`.
+    Attributes:
+        name: of the field of `Trajectory`, or what `Trajectory.statistic` knows it by.
+        kind: what relates the point to `target`; None for what the point has alone.
+        target: the token that is ranked, or the point that is compared with.
+        title: what it is. `{compare}` and `{token}` stand for the point `compare_with` and for the
+            watched token.
+        hover: its label among others over a cell; empty for none.
+        unit: of the values. Ranks are zero-based; log-probs, entropies and divergences in nats.
+        palette: of its colours; None for what has no figure over layers and tokens.
+        low, high: where the colours stop; None for the smallest or largest value shown.
+        show_input: whether its figure has the input's row unless told otherwise.
+        averaged: whether a mean over positions and texts says something.
+        held: whether a trajectory holds it; else it follows from others.
     """
-    d_vocab = logits.shape[-1]
-    if not 1 <= k <= d_vocab:
-        raise ValueError(f"k must be between 1 and the vocabulary size {d_vocab}, got {k}")
-    columns = d_vocab // _STRIDES
-    if columns < 4 * k:  # too few columns to leave any out
-        values, ids = logits.topk(k, dim=-1)
-        return ids, values
-    strided = rearrange(
-        logits[..., : columns * _STRIDES], "... (stride col) -> ... stride col", stride=_STRIDES
+
+    name: str
+    kind: Kind | None = None
+    target: Target | None = None
+    title: str
+    hover: str = ""
+    unit: Unit
+    palette: str | None = None
+    low: float | None = None
+    high: float | None = None
+    show_input: bool = False
+    averaged: bool = False
+    held: bool = True
+
+    @property
+    def scale(self) -> Scale:
+        """Its colours; only where it has a palette."""
+        assert self.palette is not None
+        return Scale(self.unit, self.palette, self.low, self.high)
+
+    @property
+    def missing(self) -> float | int | bool:
+        """Its value where there is none: at padding, of the next token at a text's end."""
+        if self.unit == "share":
+            return False
+        return -1 if self.unit in ("rank", "token") else math.nan
+
+    @property
+    def mean_name(self) -> str:
+        """What its mean is called: of ranks it is that of the logarithm of 1 + rank."""
+        return f"log10_{self.name}" if self.unit == "rank" else self.name
+
+    @property
+    def how_to_ask(self) -> str:
+        """What to say where it was not computed, as it is only when asked for."""
+        option = "watch=" if self.target == "watched" else f"divergences=('kl', '{self.kind}')"
+        return f"{self.name} was not computed: ask for it with {option} of logit_lens"
+
+
+def _rank(
+    target: Target, *, limit: float = _RANK_LIMIT, show_input: bool = False, averaged: bool = True
+) -> Statistic:
+    return Statistic(
+        name=f"{target}_rank",
+        kind="rank",
+        target=target,
+        title=f"Rank of {_TOKENS[target]}",
+        hover=f"rank of {_TOKENS[target].removeprefix('the ')}",
+        unit="rank",
+        palette="cividis",
+        low=0.0,
+        high=limit,
+        show_input=show_input,
+        averaged=averaged,
     )
-    winners = strided.amax(-2).topk(k, dim=-1).indices
-    offsets = torch.arange(_STRIDES, device=logits.device) * columns
-    candidates = rearrange(winners[..., None] + offsets, "... k stride -> ... (k stride)")
-    rest = torch.arange(columns * _STRIDES, d_vocab, device=logits.device)
-    candidates = torch.cat([candidates, rest.expand(*candidates.shape[:-1], -1)], dim=-1)
-    values, index = logits.gather(-1, candidates).topk(k, dim=-1)
-    return candidates.gather(-1, index), values
 
 
-def ranks(
-    logits: Float[Tensor, "*row d_vocab"],
-    ids: Int[Tensor, "*row target"],
-    scratch: Float[Tensor, "*row d_vocab"] | None = None,
-) -> Int[Tensor, "*row target"]:
-    """Zero-based rank of each target id: how many logits are strictly larger than its own.
-
-    Equals TransformerLens's `LogitReadout.target_ranks`.
-    """
-    if scratch is None:
-        scratch = torch.empty_like(logits)
-    counts = []
-    for target in logits.gather(-1, ids).split(1, dim=-1):
-        # A comparison written as floats into a kept buffer; `(logits > t).sum(-1)` would make an
-        # int64 copy of the whole vocabulary. Sums of ones are exact in float32 up to 2**24.
-        torch.gt(logits, target, out=scratch)
-        counts.append(scratch.sum(-1, dtype=torch.float32))
-    return torch.stack(counts, dim=-1).long()
+def _log_prob(target: Target, *, show_input: bool = False, averaged: bool = True) -> Statistic:
+    return Statistic(
+        name=f"{target}_log_prob",
+        kind="log_prob",
+        target=target,
+        title=f"Log-probability of {_TOKENS[target]}",
+        unit="log-prob",
+        palette="viridis",
+        low=_LOG_PROB_LIMIT,
+        high=0.0,
+        show_input=show_input,
+        averaged=averaged,
+    )
 
 
-def normalizer_and_entropy(
-    logits: Float[Tensor, "*row d_vocab"],
-    maximum: Float[Tensor, "*row"],
-    scratch: Float[Tensor, "*row d_vocab"] | None = None,
-) -> tuple[Float[Tensor, "*row"], Float[Tensor, "*row"]]:
-    """`log sum exp` of finite logits and the entropy of their softmax, in nats.
-
-    A token's log-probability is its logit minus the first. `maximum` is the largest logit of each
-    row. `scratch` is left holding `exp(logits - maximum)`.
-    """
-    weights = torch.sub(logits, maximum[..., None], out=scratch).exp_()
-    total = weights.sum(-1)
-    log_normalizer = maximum + total.log()
-    return log_normalizer, log_normalizer - expectation(weights, logits) / total
-
-
-def expectation(
-    weights: Float[Tensor, "*row d_vocab"], values: Float[Tensor, "*row d_vocab"]
-) -> Float[Tensor, "*row"]:
-    """Sum over the vocabulary of `weights * values`, both finite."""
-    if weights.device.type != "cpu":
-        return torch.linalg.vecdot(weights, values)
-    # A dot product for each row reads both once and writes nothing; batched products of single
-    # rows leave the fast path of a CPU's BLAS, and the product of both is one more large buffer.
-    rows = zip(weights.flatten(0, -2), values.flatten(0, -2), strict=True)
-    return torch.stack([torch.dot(*row) for row in rows]).view(weights.shape[:-1])
+def _divergence(kind: Divergence, target: Target, *, averaged: bool = False) -> Statistic:
+    name, title, limit = _DIVERGENCES[kind]
+    return Statistic(
+        name=name.format(target),
+        kind=kind,
+        target=target,
+        title=title.format(_POINTS[target]),
+        hover=title.format(_POINTS[target]),
+        unit="nats",
+        palette="magma",
+        low=0.0,
+        high=limit,
+        show_input=True,
+        averaged=averaged,
+    )
 
 
-def log_probs_of(
-    logits: Float[Tensor, "*row d_vocab"], ids: Int[Tensor, "*row"]
-) -> Float[Tensor, "*row"]:
-    """Log-probability of one token a row, in nats and at least float32.
+def _agreement(target: Target) -> Statistic:
+    return Statistic(
+        name=f"agrees_{target}",
+        kind="agrees",
+        target=target,
+        title=f"Top guess is {_TOKENS[target]}",
+        unit="share",
+        averaged=True,
+        held=False,
+    )
 
-    Half precision loses too much in the sum over the vocabulary.
-    """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return wide.gather(-1, ids[..., None])[..., 0] - wide.logsumexp(-1)
+
+_ROWS = (
+    Statistic(
+        name="top1",
+        title="Top guess of each layer",
+        hover="logit of top guess",
+        unit="logit",
+        palette="viridis",
+        held=False,
+    ),
+    _rank("final"),
+    _rank("input", limit=_INPUT_RANK_LIMIT, show_input=True),
+    _rank("next", limit=_INPUT_RANK_LIMIT),
+    _rank("compare", averaged=False),
+    _rank("watched", limit=_INPUT_RANK_LIMIT, averaged=False),
+    _log_prob("final"),
+    _log_prob("input", show_input=True),
+    _log_prob("next"),
+    _log_prob("compare", averaged=False),
+    _log_prob("watched", averaged=False),
+    Statistic(
+        name="entropy",
+        title="Entropy of each layer's distribution",
+        hover="entropy",
+        unit="nats",
+        palette="magma",
+        low=0.0,
+        averaged=True,
+    ),
+    _divergence("kl", "final", averaged=True),
+    _divergence("kl", "input", averaged=True),
+    _divergence("kl", "compare"),
+    _divergence("kl_reverse", "final"),
+    _divergence("kl_reverse", "input"),
+    _divergence("kl_reverse", "compare"),
+    _divergence("js", "final"),
+    _divergence("js", "input"),
+    _divergence("js", "compare"),
+    Statistic(
+        name="log_normalizer",
+        title="Log of the sum of the exponentials of all logits",
+        unit="nats",
+        palette="viridis",
+    ),
+    _agreement("final"),
+    _agreement("next"),
+    _agreement("input"),
+    Statistic(name="top_ids", title="Likeliest tokens", unit="token"),
+    Statistic(name="top_logits", title="Logits of the likeliest tokens", unit="logit"),
+)
+
+STATISTICS: dict[str, Statistic] = {row.name: row for row in _ROWS}
+"""Every statistic by its name, in the order in which they are listed and shown."""
 
 
-def js_divergence(
-    p_logits: Float[Tensor, "*row d_vocab"], q_logits: Float[Tensor, "*row d_vocab"]
-) -> Float[Tensor, "*row"]:
-    """Jensen-Shannon divergence of the softmaxes of two sets of logits, in nats (at most log 2).
+def drawn() -> dict[str, Statistic]:
+    """Those that have a figure over layers and tokens, by name."""
+    return {name: row for name, row in STATISTICS.items() if row.palette is not None}
 
-    `(KL(p ‖ m) + KL(q ‖ m)) / 2` with `m = (p + q) / 2` (Lin 1991), which is symmetric.
-    """
-    log_p, log_q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
-    p, q = log_p.exp(), log_q.exp()
-    log_mean = ((p + q) / 2).log()
-    # Tokens that neither allows give 0 * (-inf - -inf).
-    p_part = torch.where(p == 0, 0.0, p * (log_p - log_mean))
-    q_part = torch.where(q == 0, 0.0, q * (log_q - log_mean))
-    return ((p_part + q_part).sum(-1) / 2).clamp(min=0)
+
+def averaged() -> dict[str, Statistic]:
+    """Those whose mean says something, by the name of the mean."""
+    return {row.mean_name: row for row in STATISTICS.values() if row.averaged}
+
+
+def of_target(target: Target) -> list[Statistic]:
+    """Those of one target that a trajectory holds."""
+    return [row for row in STATISTICS.values() if row.target == target and row.held]
+
+
+def related(kind: Kind | None, target: str | None) -> Statistic:
+    """The one of this kind and target."""
+    (row,) = (r for r in STATISTICS.values() if (r.kind, r.target) == (kind, target))
+    return row

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .._tensor_file import load_tensors, save_tensors
+from ..drawing.theme import ThemeName
+from .figures.grid import Grid, make_grid
+from .figures.heatmap import draw_heatmap
+from .statistics import STATISTICS, related
 
 if TYPE_CHECKING:
     import pandas
@@ -104,31 +107,31 @@ class Trajectory:
     @property
     def agrees_final(self) -> Bool[Tensor, "point batch pos"]:
         """Whether the point's top guess is the last point's; False at padding."""
-        return (self.final_rank == 0) & self.mask
+        return self.statistic("agrees_final")
 
     @property
     def agrees_next(self) -> Bool[Tensor, "point batch pos"]:
         """Whether the point's top guess is the token that followed; False where there is none."""
-        return self.next_rank == 0
+        return self.statistic("agrees_next")
 
     @property
     def agrees_input(self) -> Bool[Tensor, "point batch pos"]:
         """Whether the point's top guess is the token at the position itself; False at padding."""
-        return self.input_rank == 0
+        return self.statistic("agrees_input")
 
     def statistic(self, name: str) -> Tensor:
-        """A statistic by its name.
+        """A statistic by its name: any field above, `agrees_...`, or `top1`, the first top logit.
 
         Raises `ValueError` for a name that is none, or one that was not asked for.
         """
-        if name not in statistic_names():
-            raise ValueError(f"unknown statistic {name!r}; there are {list(statistic_names())}")
-        value = getattr(self, name)
+        if name not in STATISTICS:
+            raise ValueError(f"unknown statistic {name!r}; there are {list(STATISTICS)}")
+        statistic = STATISTICS[name]
+        if statistic.kind == "agrees":
+            return (self.statistic(related("rank", statistic.target).name) == 0) & self.mask
+        value = self.top_logits[..., 0] if name == "top1" else getattr(self, name)
         if value is None:
-            raise ValueError(
-                f"{name} was not computed: ask for it with watch= (watched tokens) or "
-                "divergences=('kl', 'kl_reverse', 'js')"
-            )
+            raise ValueError(statistic.how_to_ask)
         return value
 
     def tensors(self) -> dict[str, Tensor]:
@@ -192,8 +195,9 @@ class Trajectory:
             else:
                 for i, text in enumerate(self._watched_names()):
                     columns[f"{name}[{text}]"] = tensor[..., i][cell].numpy()
-        for name in ("agrees_final", "agrees_next", "agrees_input"):
-            columns[name] = getattr(self, name)[cell].numpy()
+        for name, statistic in STATISTICS.items():
+            if statistic.kind == "agrees":
+                columns[name] = self.statistic(name)[cell].numpy()
         return pandas.DataFrame(columns)
 
     def _watched_names(self) -> list[str]:
@@ -229,24 +233,75 @@ class Trajectory:
         fields: dict[str, Any] = {**rest, **tensors, "vocab": dict(rest["vocab"])}
         return cls(**fields)
 
-    def plot(self, statistic: str = "top1", **options: Any) -> "plotly.graph_objects.Figure":
-        """A figure of one statistic; see `lens_interventions.plots` for each and its options."""
-        from .. import plots
+    def grid(
+        self,
+        statistic: str = "top1",
+        *,
+        batch: int = 0,
+        every: int | None = None,
+        include_input: bool | None = None,
+        token: str | int | None = None,
+    ) -> Grid:
+        """One statistic of one prompt as numbers and labels: what `plot` draws.
 
-        return plots.plot(self, statistic, **options)
+        **Arguments:**
+
+        - `statistic`: `"top1"`, the logit of the top guess, or any with one value per cell, or one
+            per watched token.
+        - `batch`: which prompt.
+        - `every`: keep every n-th layer, and always the last; by default as many as make at most
+            32.
+        - `include_input`: whether there is a row of the input; by default for divergences and what
+            the input token gets.
+        - `token`: which watched token, as id or text; the first by default.
+
+        Raises `ValueError` for what the trajectory does not have.
+        """
+        prompts = len(self.tokens)
+        if not -prompts <= batch < prompts:
+            raise ValueError(
+                f"batch {batch} does not exist: the trajectory has {prompts} prompt(s)"
+            )
+        return make_grid(
+            statistic,
+            self.prompt(batch).tensors(),
+            points=self.points,
+            vocab=self.vocab,
+            watched=self.watched,
+            compare_with=self.compare_with,
+            every=every,
+            include_input=include_input,
+            token=token,
+        )
+
+    def plot(
+        self,
+        statistic: str = "top1",
+        *,
+        batch: int = 0,
+        every: int | None = None,
+        include_input: bool | None = None,
+        token: str | int | None = None,
+        title: str | None = None,
+        theme: ThemeName = "light",
+        cell_width: float | None = None,
+    ) -> "plotly.graph_objects.Figure":
+        """A figure of one statistic over layers and tokens, the last layer at the top.
+
+        **Arguments:**
+
+        - `statistic`, `batch`, `every`, `include_input`, `token`: what to show; see `grid`.
+        - `title`: instead of the statistic's own.
+        - `theme`: `"light"` or `"dark"`.
+        - `cell_width`: in pixels. By default as fits: below 34 pixels cells have no text.
+
+        Raises `ValueError` for what the trajectory does not have.
+        """
+        grid = self.grid(
+            statistic, batch=batch, every=every, include_input=include_input, token=token
+        )
+        return draw_heatmap(grid, title=title, theme=theme, cell_width=cell_width)
 
     def plot_top1(self, **options: Any) -> "plotly.graph_objects.Figure":
-        """The top guess of every cell, coloured by its logit; see `lens_interventions.plots`."""
+        """The top guess of every cell, coloured by its logit; `options` are those of `plot`."""
         return self.plot("top1", **options)
-
-
-def statistic_names() -> tuple[str, ...]:
-    """Names of all statistics that a trajectory can hold, one value per cell or several."""
-    named = (f.name for f in fields(Trajectory) if "Tensor" in str(f.type) or f.type is Tensor)
-    return tuple(name for name in named if name not in _TOKEN_FIELDS)
-
-
-def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A statistic with no value anywhere yet: NaN, or -1 for integers."""
-    missing = float("nan") if dtype.is_floating_point else -1
-    return torch.full(shape, missing, dtype=dtype)

@@ -11,6 +11,6 @@
 from ..drawing.export import save as save
 from ..fitting.input_recovery import plot_recovery as plot_recovery
 from ..lens.aggregate import plot_aggregate as plot_aggregate
-from ..lens.figures.heatmap import plot as plot
-from ..lens.figures.position import plot_position as plot_position
-from ..lens.figures.side_by_side import plot_side_by_side as plot_side_by_side
+from .trajectories import plot as plot
+from .trajectories import plot_position as plot_position
+from .trajectories import plot_side_by_side as plot_side_by_side

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from lens_interventions import cli
 from lens_interventions.cli.grid_table import GridTable
 from lens_interventions.cli.selections import parse_layers, parse_positions
-from lens_interventions.lens.figures.grid import make_grid
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.trajectory import Trajectory
 from tests.support.tiny import shared_bridge
@@ -221,7 +220,7 @@ def printed(statistic, *, width, **options):
     read = logit_lens(shared_bridge("llama"), "the people say they mean: " * 3)
     console = Console(width=width, force_terminal=True, **options)
     with console.capture() as capture:
-        console.print(GridTable(make_grid(read, statistic)))
+        console.print(GridTable(read.grid(statistic)))
     return read, capture.get().splitlines()
 
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lens_interventions.pages.demo.readings import Readings
 
 from lens_interventions.experiments.preservation import PreservationSettings, preservation
 from lens_interventions.experiments.preservation.lens_ranks import points_read
 from lens_interventions.experiments.preservation.token_rows import later
 from lens_interventions.pages.demo import SECTIONS
 from lens_interventions.pages.demo.fitted import fitted
-from lens_interventions.pages.demo.readings import Readings
 from tests.experiments.preservation.test_preservation import SMALL
 from tests.support.tiny import tiny_bridge
 

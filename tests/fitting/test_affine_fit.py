@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lens_interventions.fitting import default_lens, fit_checkpoint
+from lens_interventions.fitting import corpus_moments, default_lens
 from lens_interventions.fitting.affine_fit import fit_affine_lens
 from lens_interventions.fitting.affine_refinement import _kl_and_gradient, refine_affine_lens
 from lens_interventions.fitting.default_lens import default_affine_lens
@@ -201,7 +201,7 @@ def stopping_after(texts, n):
 
 
 def test_a_fit_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_checkpoint, "_SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(corpus_moments, "_SECONDS_BETWEEN_SAVES", 0)
     bridge, texts, path = shared_bridge("llama"), random_texts(40), tmp_path / "partial"
     whole = fit_affine_lens(bridge, texts, progress=False)
     with pytest.raises(StopError):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lens_interventions.fitting import fit_checkpoint
+from lens_interventions.fitting import corpus_moments
 from lens_interventions.fitting.input_probe import InputProbe, fit_input_probe
 from lens_interventions.fitting.input_recovery import RARITY_EDGES, input_recovery
 from tests.fitting.test_affine_fit import random_texts, residual_rows
@@ -110,7 +110,7 @@ def test_a_map_that_reads_the_leading_directions_overlaps_with_them():
 
 
 def test_round_trip_resumption_and_refusals(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_checkpoint, "_SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(corpus_moments, "_SECONDS_BETWEEN_SAVES", 0)
     bridge, texts = shared_bridge("llama"), random_texts(30)
     whole = fit_input_probe(bridge, texts, progress=False)
     with pytest.raises(ZeroDivisionError):

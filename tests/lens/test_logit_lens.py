@@ -8,8 +8,7 @@ from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit
 from transformers import DynamicCache
 
 from lens_interventions.lens.logit_lens import logit_lens
-from lens_interventions.model import capabilities
-from lens_interventions.model import residuals as adapter
+from lens_interventions.model import capabilities, residuals
 from tests.support import reference
 from tests.support.tiny import D_VOCAB, LENS_ARCHITECTURES, N_CTX, shared_bridge, tiny_bridge
 
@@ -239,8 +238,8 @@ def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
     """Beyond a length the blocks run on chunks, with a cache of keys and values."""
     texts = TOKENS.repeat(1, 3)
     whole = logit_lens(bridge, texts)
-    monkeypatch.setattr(adapter, "_WHOLE", 16)
-    monkeypatch.setattr(adapter, "_CHUNK_ROWS", 14)
+    monkeypatch.setattr(residuals, "_WHOLE", 16)
+    monkeypatch.setattr(residuals, "_CHUNK_ROWS", 14)
     # Most chunks hold no position of the second reading.
     for positions in (None, (-3, None)):
         chunked = logit_lens(bridge, texts, positions=positions)
@@ -262,8 +261,8 @@ class _EmptyCache(DynamicCache):
 def test_an_empty_cache_is_noticed(monkeypatch):
     bridge = tiny_bridge("llama")  # which nothing is known of yet
     whole = logit_lens(bridge, TOKENS)
-    monkeypatch.setattr(adapter, "_WHOLE", 8)
-    monkeypatch.setattr(adapter, "DynamicCache", _EmptyCache)
+    monkeypatch.setattr(residuals, "_WHOLE", 8)
+    monkeypatch.setattr(residuals, "DynamicCache", _EmptyCache)
     monkeypatch.setattr(capabilities, "DynamicCache", _EmptyCache)
     torch.testing.assert_close(logit_lens(bridge, TOKENS).entropy, whole.entropy)
 

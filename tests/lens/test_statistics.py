@@ -1,96 +1,118 @@
-"""Statistics of distributions against numpy and scipy, on ordinary and on degenerate logits."""
+"""The table of statistics: what is read, averaged, drawn and documented follows from its rows."""
+
+import re
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from lens_interventions.lens.statistics import (
-    expectation,
-    js_divergence,
-    normalizer_and_entropy,
-    ranks,
-    top_k,
-)
-from tests.support import reference
+from lens_interventions import plots
+from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.figures.hover import hover_template
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.lens.statistics import STATISTICS, Statistic, averaged, drawn
+from lens_interventions.lens.trajectory import Trajectory
+from tests.support.pages import ROOT
+from tests.support.tiny import shared_bridge
 
-# Few distinct values, so that ties are common; -inf is a token that cannot be.
-_VALUES = st.one_of(st.sampled_from([-3.0, 0.0, 2.0, -np.inf]), st.floats(-50, 50, width=32))
+OF_TOKENS = {"tokens", "next_tokens", "positions", "mask"}
 
 
-@st.composite
-def _logits(draw: st.DrawFn, n: int = 1, values: st.SearchStrategy = _VALUES) -> list[np.ndarray]:
-    rows, d_vocab = draw(st.integers(1, 3)), draw(st.integers(1, 200))
-    arrays = [draw(hnp.arrays(np.float64, (rows, d_vocab), elements=values)) for _ in range(n)]
-    for array in arrays:  # a distribution needs one token that can be
-        array[:, 0] = np.where(np.isinf(array).all(-1), 0.0, array[:, 0])
-    return arrays
+def test_a_row_is_enough_for_what_follows_from_others(trajectory, monkeypatch):
+    """As many lists as know statistics: reading, means, frames, curves."""
+    row = Statistic(
+        name="agrees_compare",
+        kind="agrees",
+        target="compare",
+        title="Top guess is that of the other point",
+        unit="share",
+        averaged=True,
+        held=False,
+    )
+    monkeypatch.setitem(STATISTICS, row.name, row)
+    expected = (trajectory.compare_rank == 0) & trajectory.mask
+    assert torch.equal(trajectory.statistic(row.name), expected)
+    assert trajectory.to_dataframe()[row.name].sum() == expected.sum()
+    aggregate = lens_over(shared_bridge("llama"), ["the fox"], compare_with=1, progress=False)
+    read = logit_lens(shared_bridge("llama"), "the fox", compare_with=1)
+    shares = (read.compare_rank == 0).double().mean((1, 2))
+    np.testing.assert_allclose(aggregate.means(row.name), shares, atol=1e-9)
+    assert row.name in set(aggregate.to_dataframe().statistic)
+    figure = plots.plot_aggregate(aggregate, [row.name])
+    assert row.title in {trace.name for trace in figure.data}
+    assert figure.layout.yaxis.title.text == "share of positions"
 
 
-@given(_logits(), st.data())
-def test_ranks_count_strictly_larger_logits(logits, data):
-    (z,) = logits
-    ids = data.draw(hnp.arrays(np.int64, (len(z), 2), elements=st.integers(0, z.shape[1] - 1)))
-    ours = ranks(torch.tensor(z), torch.tensor(ids)).numpy()
-    expected = np.stack([reference.ranks(z, ids[:, i]) for i in range(2)], -1)
-    np.testing.assert_array_equal(ours, expected)
+def test_a_row_with_colours_has_a_figure(trajectory, monkeypatch):
+    row = replace(
+        STATISTICS["top1"], title="Another", hover="another", unit="nats", low=1.0, high=4.0
+    )
+    monkeypatch.setitem(STATISTICS, "top1", row)
+    grid = trajectory.grid("top1")
+    assert grid.title == "Another"
+    assert "<br>another: %" in hover_template(grid)
+    trace = trajectory.plot("top1").data[0]
+    assert (trace.zmin, trace.zmax, trace.colorbar.title.text) == (1, 4, "nats")
 
 
-@given(_logits(), st.data())
-def test_top_k_is_a_full_sort(logits, data):
-    (z,) = logits
-    k = data.draw(st.integers(1, min(5, z.shape[1])))
-    ids, values = top_k(torch.tensor(z), k)
-    np.testing.assert_array_equal(values.numpy(), -np.sort(-z, axis=-1)[:, :k])
-    np.testing.assert_array_equal(np.take_along_axis(z, ids.numpy(), -1), values.numpy())
-    assert all(len(set(row)) == k for row in ids.tolist())
+def test_a_trajectory_has_a_field_for_every_row_that_it_holds(trajectory):
+    held = {name for name, row in STATISTICS.items() if row.held}
+    assert held == set(trajectory.tensors()) - OF_TOKENS
+    assert held < {field.name for field in fields(Trajectory)}
+    assert all(trajectory.statistic(name) is not None for name in STATISTICS)
 
 
-@pytest.mark.parametrize("d_vocab", [1280, 1283, 49152])
-def test_top_k_of_a_large_vocabulary_is_torchs(d_vocab):
-    # Distinct values, wherever the largest lie: in the strides, or in the rest after them.
-    z = torch.randperm(5 * d_vocab).view(5, d_vocab).double()
-    z[0, -1] = z[1, 0] = 1e9
-    values, ids = z.topk(5)
-    ours = top_k(z, 5)
-    torch.testing.assert_close(ours, (ids, values), rtol=0, atol=0)
+def test_what_is_asked_for_says_so(ended):
+    for name, row in STATISTICS.items():
+        asked = row.target == "watched" or row.kind in ("kl_reverse", "js")
+        if asked:
+            option = re.search(r"with (\w+)=", row.how_to_ask)[1]
+            with pytest.raises(ValueError, match=rf"{name} was not computed.*{option}="):
+                ended.statistic(name)
+        else:
+            ended.statistic(name)
 
 
-@given(_logits(values=st.floats(-50, 50)))
-def test_normalizer_and_entropy_of_finite_logits(logits):
-    (z,) = logits
-    tensor = torch.tensor(z)
-    scratch = torch.empty_like(tensor)
-    log_normalizer, nats = normalizer_and_entropy(tensor, tensor.amax(-1), scratch)
-    np.testing.assert_allclose(log_normalizer, torch.logsumexp(tensor, -1), rtol=1e-12)
-    np.testing.assert_allclose(nats, reference.entropies(z), atol=1e-12)
-    np.testing.assert_allclose(scratch, np.exp(z - z.max(-1, keepdims=True)), rtol=1e-12)
+@pytest.mark.parametrize("name", STATISTICS)
+def test_what_there_is_none_of_is_as_the_table_says(trajectory, ended, name):
+    row = STATISTICS[name]
+    missing = trajectory.statistic(name)[:, ~trajectory.mask]
+    assert missing.numel()
+    assert np.array_equal(missing, np.full(missing.shape, row.missing), equal_nan=True)
+    if row.target == "next":
+        last = ended.statistic(name)[:, ended.next_tokens < 0]
+        assert np.array_equal(last, np.full(last.shape, row.missing), equal_nan=True)
 
 
-@given(_logits(n=2))
-def test_js_divergence(logits):
-    p, q = logits
-    # scipy takes a square root of a difference, which loses half of the digits near zero.
-    ours = js_divergence(torch.tensor(p), torch.tensor(q)).numpy()
-    np.testing.assert_allclose(ours, reference.js(p, q), rtol=1e-9, atol=1e-12)
-    assert (ours <= np.log(2) + 1e-12).all()
+def test_the_cells_say_every_statistic_but_those_that_stand_on_anothers_line(trajectory):
+    labels = [line.label for line in trajectory.grid("top1").lines]
+    assert len(labels) == len(set(labels))
+    of_names = {"compare": "1", "token": "·say"}
+    for row in drawn().values():
+        if row.kind != "log_prob" and row.name != "log_normalizer":
+            assert row.hover.format(**of_names) in labels
+    assert [line.label for line in trajectory.grid("log_normalizer").lines] == [
+        *labels,
+        STATISTICS["log_normalizer"].title,
+    ]
 
 
-def test_a_vocabulary_of_one_token_has_nothing_to_say():
-    z = torch.tensor([[3.0]], dtype=torch.float64)
-    assert js_divergence(z, z).item() == 0
-    assert ranks(z, torch.tensor([[0]])).item() == 0
-    assert top_k(z, 1)[0].item() == 0
+def test_a_mean_is_of_statistics_that_are_always_computed():
+    assert not {row.kind for row in averaged().values()} & {"kl_reverse", "js"}
+    assert not {row.target for row in averaged().values()} & {"watched", "compare"}
+    assert {"log10_final_rank", "kl_input", "agrees_next"} <= set(averaged())
 
 
-def test_expectation_keeps_leading_axes():
-    w, v = torch.rand(2, 3, 7, dtype=torch.float64), torch.randn(2, 3, 7, dtype=torch.float64)
-    torch.testing.assert_close(expectation(w, v), (w * v).sum(-1), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("k", [0, 8])
-def test_top_k_refuses_what_the_vocabulary_does_not_hold(k):
-    with pytest.raises(ValueError, match="between 1 and the vocabulary size 7"):
-        top_k(torch.zeros(2, 7), k)
+def test_the_docs_have_the_table():
+    page = (ROOT / "docs" / "concepts" / "statistics.md").read_text()
+    table = page.split("|---|---|---|\n")[1].split("\n\n")[0]
+    documented = []
+    for line in table.splitlines():
+        names, _, units = (cell.strip() for cell in line.strip("|").split("|"))
+        rows = [STATISTICS[name] for name in re.findall(r"`(\w+)`", names)]
+        assert set(units.split(", ")) == {row.unit for row in rows}, line
+        documented += [row.name for row in rows]
+    assert sorted(documented) == sorted(STATISTICS)
+    means = [name for name in averaged() if name.startswith("log10_")]
+    assert all(f"`{name}`" in page for name in means)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from lens_interventions.lens.logit_lens import logit_lens
-from lens_interventions.lens.trajectory import Trajectory, statistic_names
+from lens_interventions.lens.trajectory import Trajectory
 from tests.support.tiny import shared_bridge
 
 TEXTS = ["the quick brown fox jumps", "people say"]
@@ -104,8 +104,15 @@ def test_agreements_follow_the_ranks(trajectory):
 
 
 def test_statistics_by_name(trajectory):
-    assert {"top_ids", "final_rank", "kl_input", "js_compare"} <= set(statistic_names())
-    assert "tokens" not in statistic_names()
+    for name in ("top_ids", "final_rank", "kl_input", "js_compare"):
+        assert trajectory.statistic(name) is getattr(trajectory, name)
+    assert torch.equal(trajectory.statistic("agrees_next"), trajectory.agrees_next)
+    there = trajectory.mask
+    assert torch.equal(
+        trajectory.statistic("top1")[:, there], trajectory.top_logits[..., 0][:, there]
+    )
+    with pytest.raises(ValueError, match="unknown statistic 'tokens'"):
+        trajectory.statistic("tokens")
     with pytest.raises(ValueError, match="unknown statistic 'kl'"):
         trajectory.statistic("kl")
     with pytest.raises(ValueError, match="ask for it with"):

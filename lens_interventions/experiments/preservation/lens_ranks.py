@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...lens.distributions import ranks
 from ...lens.reduction import default_chunk_size
-from ...lens.statistics import ranks
 from ...model.points import FINAL, select_points
 from ...model.readout import readout
 from ...model.residuals import residual_chunks

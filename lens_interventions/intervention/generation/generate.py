@@ -11,8 +11,8 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
+from ...lens.distributions import log_probs_of
 from ...lens.logit_lens import logit_lens
-from ...lens.statistics import log_probs_of
 from ...lens.trajectory import Trajectory
 from ...model.points import hook_name
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch

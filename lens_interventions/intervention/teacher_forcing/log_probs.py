@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.statistics import log_probs_of
+from ...lens.distributions import log_probs_of
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..patch import NextTokenPatch
 from .passes import TextPasses

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.statistics import log_probs_of
+from ...lens.distributions import log_probs_of
 from ...model.readout import LOGIT_ROWS, Readout
 from ..known_text import KnownText
 from ..patch import BoundPatch

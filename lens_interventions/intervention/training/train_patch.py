@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...drawing.theme import ThemeName
+from ...drawing.training import draw_training
 from ...model.fingerprint import fingerprint
 from ...model.hooks import has_temporary_hooks
 from ...model.partial_run import refuse_late_hooks
@@ -27,8 +29,6 @@ from .windows import ResidualStore, TrainingWindows, split_windows
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-    from ...drawing.theme import ThemeName
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,20 @@ class TrainedPatch:
         """The patch that was trained, at strength 1."""
         return self.write.patch()
 
-    def plot(self, *, theme: "ThemeName" = "light") -> "go.Figure":
-        """The change of the loss over the steps, on the text of each step and on held-out text."""
-        from ...drawing.training import plot_training
+    def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
+        """The change of the loss over the steps, on the text of each step and on held-out text.
 
-        return plot_training(self.curve, self.held_out, self.write, theme=theme)
+        `theme` is `"light"` or `"dark"`.
+
+        Raises `ValueError` for an unknown theme.
+        """
+        layers = ", ".join(map(str, self.write.layers))
+        return draw_training(
+            self.curve,
+            self.held_out,
+            title=f"A learned write at layer {layers}, source {self.write.trained_with}",
+            theme=theme,
+        )
 
 
 def train_patch(

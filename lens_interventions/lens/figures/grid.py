@@ -4,8 +4,8 @@ What is drawn from it (a figure, a table in the terminal) is decided elsewhere.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,10 +13,18 @@ from torch import Tensor
 
 from ...drawing.labels import visible
 from ...model.points import FINAL, INPUT, point_name
-from ..trajectory import Trajectory, statistic_names
-from .scales import SCALES, Scale
+from ..statistics import STATISTICS, Statistic, drawn, related
 
 _MAX_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Line:
+    """A number that appears over each cell, under its label; of a rank also the log-probability."""
+
+    label: str
+    values: Float[np.ndarray, "row column"]
+    log_probs: Float[np.ndarray, "row column"] | None = None
 
 
 @dataclass(frozen=True)
@@ -24,95 +32,124 @@ class Grid:
     """A statistic's values, with the labels that go with rows and columns.
 
     Attributes:
-        name: of the statistic.
-        title: what the statistic is.
-        scale: its unit and colours.
+        statistic: which it is: its unit, its colours.
+        title: what it is, with the point compared with and the watched token in it.
         values: `[row, column]`, NaN where there is none. Rows go from the first point to the last.
-        guesses: `[row][column]`, the point's top guess with white space visible.
-        agrees: `[row, column]`, whether that guess is also the final one.
-        rows: what a reader calls each point: `input`, `1`, `3 mid`, `final`.
-        inputs: text of the token at each column.
+        likeliest: `[row][column][k]`, the point's likeliest tokens with white space visible.
+        log_probs: `[row, column, k]`, theirs.
+        agrees: `[row, column]`, whether the likeliest is also the final one.
+        lines: the other statistics of the cells, in the order in which they are listed.
+        points: labels of the rows' points.
+        positions: of the columns, in the text.
+        tokens: id of the token at each column.
+        inputs: its text.
         outputs: text of the token that followed, empty where there is none.
         correct: whether the model's own top guess was the token that followed.
-        trajectory: the prompt and points that the grid shows.
     """
 
-    name: str
+    statistic: Statistic
     title: str
-    scale: Scale
     values: Float[np.ndarray, "row column"]
-    guesses: tuple[tuple[str, ...], ...]
+    likeliest: tuple[tuple[tuple[str, ...], ...], ...]
+    log_probs: Float[np.ndarray, "row column k"]
     agrees: Bool[np.ndarray, "row column"]
-    rows: tuple[str, ...]
+    lines: tuple[Line, ...]
+    points: tuple[str, ...]
+    positions: tuple[int, ...]
+    tokens: tuple[int, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     correct: Bool[np.ndarray, " column"]
-    trajectory: Trajectory
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """What a reader calls each point: `input`, `1`, `3 mid`, `final`."""
+        return tuple(map(point_name, self.points))
+
+    @property
+    def guesses(self) -> tuple[tuple[str, ...], ...]:
+        """`[row][column]`, the point's top guess."""
+        return tuple(tuple(texts[0] for texts in row) for row in self.likeliest)
 
     @property
     def colour_range(self) -> Float[np.ndarray, "*cell"]:
         """The values that an open colour scale spans: all but the input's, which dwarf the rest."""
-        rest = [i for i, row in enumerate(self.rows) if row != "input"]
+        rest = [i for i, point in enumerate(self.points) if point != INPUT]
         return self.values[rest] if rest else self.values
 
 
 def make_grid(
-    trajectory: Trajectory,
     statistic: str,
+    tensors: Mapping[str, Tensor],
     *,
-    batch: int = 0,
-    every: int | None = None,
-    include_input: bool | None = None,
-    token: str | int | None = None,
+    points: tuple[str, ...],
+    vocab: Mapping[int, str],
+    watched: tuple[int, ...],
+    compare_with: str,
+    every: int | None,
+    include_input: bool | None,
+    token: str | int | None,
 ) -> Grid:
     """One statistic of one prompt, ready to be drawn.
 
     **Arguments:**
 
-    - `statistic`: `"top1"` or any of `Trajectory`'s with one value per cell, or one per watched
-        token.
-    - `batch`: which prompt.
-    - `every`: keep every n-th layer, and always the last; by default as many as make at most 32.
-    - `include_input`: whether to show the input's row; by default where the statistic says so.
-    - `token`: which watched token, as id or text; the first by default.
+    - `statistic`: one that has a figure, of `lens.statistics`.
+    - `tensors`: the prompt's tokens, `[1, pos]`, and all statistics, `[point, 1, pos]` and
+        `[point, 1, pos, ...]`, by the names of `Trajectory`. No padding.
+    - `points`, `vocab`, `watched`, `compare_with`: those of the trajectory.
+    - `every`: keep every n-th layer, and always the last; None for as many as make at most 32.
+    - `include_input`: whether to show the input's row; None for what the statistic says.
+    - `token`: which watched token, as id or text; None for the first.
 
-    Raises `ValueError` for what the trajectory does not have.
+    Raises `ValueError` for what is not there.
     """
-    prompts = len(trajectory.tokens)
-    if not -prompts <= batch < prompts:
-        raise ValueError(f"batch {batch} does not exist: the trajectory has {prompts} prompt(s)")
-    rows = _select_rows(trajectory.points, statistic, every, include_input)
-    shown = _at_rows(trajectory.prompt(batch), rows)
-    watched = None
-    if token is not None and not statistic.startswith("watched"):
+    if statistic not in drawn():
+        raise ValueError(
+            f"there is no figure of {statistic!r}; there are {list(drawn())} (top_ids and "
+            "top_logits are shown by top1)"
+        )
+    chosen = STATISTICS[statistic]
+    if token is not None and chosen.target != "watched":
         raise ValueError(f"token= goes with watched_rank and watched_log_prob, not {statistic}")
-    values = _values(shown, statistic)
-    if values.ndim == 3:
-        watched = _watched_index(shown, token)
-        values = values[..., watched]
-    names = {
-        "compare": point_name(shown.compare_with),
-        "token": "" if watched is None else _text(shown, shown.watched[watched]),
+    if include_input is None:
+        include_input = chosen.show_input
+    rows = _select_rows(points, every, include_input)
+    numbers = {
+        name: cells(values[rows, 0]) for name, values in tensors.items() if name in STATISTICS
     }
-    final = shown.points.index(FINAL) if FINAL in shown.points else None
-    following = shown.next_tokens[0].tolist()
+    numbers["top1"] = numbers["top_logits"][..., 0]
+    if statistic not in numbers:
+        raise ValueError(chosen.how_to_ask)
+    texts = {id_: visible(text) for id_, text in vocab.items()}
+    names = {"compare": point_name(compare_with)}
+    values = numbers[statistic]
+    if chosen.target == "watched":
+        index = _watched_index(watched, vocab, token)
+        names["token"] = texts[watched[index]]
+        values = values[..., index]
+    shown = tuple(points[row] for row in rows)
+    inputs, following = (tensors[name][0].tolist() for name in ("tokens", "next_tokens"))
+    right = numbers["next_rank"][-1] == 0 if FINAL in shown else np.zeros(len(inputs), bool)
     return Grid(
-        name=statistic,
-        title=SCALES[statistic].title.format(**names),
-        scale=SCALES[statistic],
+        statistic=chosen,
+        title=chosen.title.format(**names),
         values=values,
-        guesses=tuple(
-            tuple(_text(shown, guess) for guess in row)
-            for row in shown.top_ids[:, 0, :, 0].tolist()
+        likeliest=tuple(
+            tuple(tuple(texts[guess] for guess in ids) for ids in row)
+            for row in tensors["top_ids"][rows, 0].tolist()
         ),
-        agrees=shown.agrees_final[:, 0].numpy(),
-        rows=tuple(point_name(point) for point in shown.points),
-        inputs=tuple(_text(shown, token) for token in shown.tokens[0].tolist()),
-        outputs=tuple("" if token < 0 else _text(shown, token) for token in following),
-        correct=np.zeros(len(following), bool)
-        if final is None
-        else shown.agrees_next[final, 0].numpy(),
-        trajectory=shown,
+        log_probs=numbers["top_logits"] - numbers["log_normalizer"][..., None],
+        agrees=numbers["final_rank"] == 0,
+        lines=tuple(
+            _lines(chosen, numbers, compare_with, [texts[watched_id] for watched_id in watched])
+        ),
+        points=shown,
+        positions=tuple(tensors["positions"][0].tolist()),
+        tokens=tuple(inputs),
+        inputs=tuple(texts[id_] for id_ in inputs),
+        outputs=tuple("" if id_ < 0 else texts[id_] for id_ in following),
+        correct=right,
     )
 
 
@@ -122,23 +159,9 @@ def cells(values: Tensor) -> np.ndarray:
     return array if values.is_floating_point() else np.where(array < 0, np.nan, array)
 
 
-def _text(trajectory: Trajectory, token: int) -> str:
-    return visible(trajectory.vocab[token])
-
-
-def _select_rows(
-    points: tuple[str, ...], statistic: str, every: int | None, include_input: bool | None
-) -> list[int]:
-    if statistic not in SCALES:
-        others = sorted(set(statistic_names()) - set(SCALES))
-        raise ValueError(
-            f"there is no figure of {statistic!r}; there are {list(SCALES)} "
-            f"({', '.join(others)} are shown by top1)"
-        )
+def _select_rows(points: tuple[str, ...], every: int | None, include_input: bool) -> list[int]:
     if every is not None and every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
-    if include_input is None:
-        include_input = SCALES[statistic].show_input
     rows = [i for i, point in enumerate(points) if point != INPUT]
     # The input is no layer: with or without it the same layers are shown.
     every = every or max(1, math.ceil(len(rows) / _MAX_ROWS))
@@ -148,26 +171,37 @@ def _select_rows(
     return sorted(shown)
 
 
-def _at_rows(trajectory: Trajectory, rows: list[int]) -> Trajectory:
-    names = statistic_names()
-    cut: dict[str, Any] = {
-        name: value[rows] for name, value in trajectory.tensors().items() if name in names
-    }
-    return replace(trajectory, points=tuple(trajectory.points[row] for row in rows), **cut)
-
-
-def _values(trajectory: Trajectory, statistic: str) -> np.ndarray:
-    tensor = (
-        trajectory.top_logits[..., 0] if statistic == "top1" else trajectory.statistic(statistic)
-    )
-    return cells(tensor[:, 0])
-
-
-def _watched_index(trajectory: Trajectory, token: str | int | None) -> int:
+def _watched_index(
+    watched: tuple[int, ...], vocab: Mapping[int, str], token: str | int | None
+) -> int:
     if token is None:
         return 0
-    for index, watched in enumerate(trajectory.watched):
-        if token in (watched, trajectory.vocab[watched]):
+    for index, id_ in enumerate(watched):
+        if token in (id_, vocab[id_]):
             return index
-    names = [trajectory.vocab[watched] for watched in trajectory.watched]
+    names = [vocab[id_] for id_ in watched]
     raise ValueError(f"{token!r} was not watched; watched tokens are {names}")
+
+
+def _lines(
+    chosen: Statistic,
+    numbers: Mapping[str, np.ndarray],
+    compare_with: str,
+    watched: list[str],
+) -> Iterator[Line]:
+    """The chosen statistic among all that have a label over a cell."""
+    for name, statistic in STATISTICS.items():
+        repeated = statistic.target == "compare" and compare_with == FINAL
+        on_hover = statistic.hover or (statistic is chosen and statistic.kind != "log_prob")
+        if name not in numbers or repeated or not on_hover:
+            continue
+        label = statistic.hover or statistic.title
+        values, log_probs = numbers[name], None
+        if statistic.kind == "rank":
+            log_probs = numbers[related("log_prob", statistic.target).name]
+        if statistic.target != "watched":
+            yield Line(label.format(compare=point_name(compare_with)), values, log_probs)
+            continue
+        assert log_probs is not None
+        for index, text in enumerate(watched):
+            yield Line(label.format(token=text), values[..., index], log_probs[..., index])

@@ -6,8 +6,8 @@ from ...drawing.colours import ColourScale
 from ...drawing.panel import CellSize, Panel, cell_size, draw, label_extent
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
-from ..trajectory import Trajectory
-from .grid import Grid, make_grid
+from ...drawing.units import place, unit_title
+from .grid import Grid
 from .hover import hover_data, hover_template
 
 if TYPE_CHECKING:
@@ -17,47 +17,21 @@ CORRECT = "(*)"
 LEFT, RIGHT = 84, 104  # margins in pixels, for layers and tilted labels, and for the colour bar
 
 
-def plot(
-    trajectory: Trajectory,
-    statistic: str = "top1",
+def draw_heatmap(
+    grid: Grid,
     *,
-    batch: int = 0,
-    every: int | None = None,
-    include_input: bool | None = None,
-    token: str | int | None = None,
     title: str | None = None,
     theme: ThemeName = "light",
     cell_width: float | None = None,
 ) -> "go.Figure":
-    """A statistic over layers and tokens, as in "interpreting GPT: the logit lens".
+    """A statistic over layers and tokens, the last layer at the top.
 
-    Input tokens are below, the tokens that followed above, with `(*)` where the model's own top
-    guess was right. The last layer is at the top. A cell shows its layer's top guess, outlined
-    where that is also the final guess, and over it appear the likeliest tokens and all statistics.
-    Ranks are zero-based (0 is the top guess) on a logarithmic colour scale; divergences and
-    entropies are in nats; log-probs are natural. Colours stop at rank 100 (1000 of an input, next
-    or watched token), at a divergence of 30 and at a log-prob of -20.
+    `title` is the statistic's own, `cell_width` what fits unless given.
 
-    **Arguments:**
-
-    - `statistic`: `"top1"` (coloured by the guess's logit) or the name of a statistic of
-        `Trajectory` such as `"final_rank"`, `"kl_input"`, `"entropy"`, `"watched_rank"`.
-    - `batch`: which prompt.
-    - `every`: keep every n-th layer, and always the last; by default as many as make at most 32.
-    - `include_input`: show the input's row; by default for divergences and what the input
-        token gets.
-    - `token`: which watched token, as id or text; the first by default.
-    - `title`: instead of the statistic's own.
-    - `theme`: `"light"` or `"dark"`.
-    - `cell_width`: in pixels. By default as fits: below 34 pixels cells have no text.
-
-    Raises `ValueError` for what the trajectory does not have.
+    Raises `ValueError` for an unknown theme or a width that leaves nothing to see.
     """
     import plotly.graph_objects as go
 
-    grid = make_grid(
-        trajectory, statistic, batch=batch, every=every, include_input=include_input, token=token
-    )
     panel = grid_panel(grid)
     size = cell_size(len(panel.inputs), width=cell_width)
     width = LEFT + size.width * len(panel.inputs) + RIGHT
@@ -88,13 +62,14 @@ def plot(
 
 def grid_panel(grid: Grid, *, colours: ColourScale | None = None, header: str = "") -> Panel:
     """What a grid looks like; by default with its own colours."""
-    colours = colours or grid.scale.colours(grid.colour_range)
+    scale = grid.statistic.scale
+    colours = colours or scale.colours(grid.colour_range)
     marks = [f"{CORRECT} " if correct else "" for correct in grid.correct]
     return Panel(
-        places=grid.scale.position(grid.values),
+        places=place(grid.values, scale.unit),
         scale=colours,
-        ticks=grid.scale.ticks(colours, grid.values),
-        bar_title=grid.scale.unit_title,
+        ticks=scale.ticks(colours, grid.values),
+        bar_title=unit_title(scale.unit),
         texts=grid.guesses,
         outlined=grid.agrees,
         rows=grid.rows,

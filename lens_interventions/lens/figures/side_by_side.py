@@ -1,18 +1,18 @@
 """Two trajectories of the same tokens, such as clean and patched, and their difference."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...drawing.labels import markup, rounded, shorten
 from ...drawing.panel import CellSize, DifferenceScale, Panel, cell_size, draw, label_extent
+from ...drawing.scales import Scale, round_steps
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
-from ..trajectory import Trajectory
-from .grid import Grid, make_grid
+from ...drawing.units import RANK, place
+from .grid import Grid
 from .heatmap import LEFT, RIGHT, grid_panel
-from .scales import Scale, round_steps
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -30,52 +30,32 @@ class _Box:
     bottom: float
 
 
-def plot_side_by_side(
-    first: Trajectory,
-    second: Trajectory,
-    statistic: str = "kl_final",
+def draw_side_by_side(
+    first: Grid,
+    second: Grid,
     *,
-    names: tuple[str, str] = ("clean", "patched"),
-    batch: int = 0,
-    every: int | None = None,
-    include_input: bool | None = None,
-    token: str | int | None = None,
+    names: tuple[str, str],
     title: str | None = None,
     theme: ThemeName = "light",
     cell_width: float | None = None,
 ) -> "go.Figure":
-    """A statistic of two trajectories on one colour scale, and second minus first.
-
-    Up to 12 tokens the three stand beside each other, beyond that one above the other. Ranks are
-    compared on their logarithmic scale: a change of `×10` means that 1 + rank is ten times larger.
-    In the difference a cell shows the second's top guess where it is not the first's.
-
-    **Arguments:**
-
-    - `statistic`, `batch`, `every`, `include_input`, `token`, `title`, `theme`, `cell_width`: as in
-        `plot`.
-    - `names`: what to call the two.
+    """One statistic of two grids on one colour scale, and second minus first.
 
     Raises `ValueError` unless both have the same tokens and points.
     """
     import plotly.graph_objects as go
 
-    options: dict[str, Any] = {
-        "batch": batch,
-        "every": every,
-        "include_input": include_input,
-        "token": token,
-    }
-    grids = [make_grid(trajectory, statistic, **options) for trajectory in (first, second)]
-    _require_same_cells(*grids)
+    grids = (first, second)
+    _require_same_cells(first, second)
     both = np.concatenate([grid.colour_range for grid in grids])
-    colours = grids[0].scale.colours(both)
-    ticks = grids[0].scale.ticks(colours, np.concatenate([grid.values for grid in grids]))
+    scale = first.statistic.scale
+    colours = scale.colours(both)
+    ticks = scale.ticks(colours, np.concatenate([grid.values for grid in grids]))
     panels = [
         replace(grid_panel(grid, colours=colours, header=f"{markup(name)}: "), ticks=ticks)
         for grid, name in zip(grids, names, strict=True)
     ]
-    panels.append(_difference(*grids, names=names))
+    panels.append(_difference(first, second, names=names))
     columns, rows = len(panels[0].inputs), len(panels[0].rows)
     beside = columns <= _BESIDE
     size = cell_size(columns * 3 if beside else columns, width=cell_width)
@@ -94,7 +74,7 @@ def plot_side_by_side(
         boxes = [_Box(0, 2 * step), _Box(0, step), _Box(0, 0)]
     area = boxes[2].left + across, boxes[0].bottom + down
     width = LEFT + area[0] + RIGHT
-    lines = headline(title or grids[0].title, _reading(names, size), width)
+    lines = headline(title or first.title, _reading(names, size), width)
     top = LINE * len(lines) + above + 18
     height = top + area[1] + below
     figure = go.Figure(layout={"template": template(theme)})
@@ -139,12 +119,12 @@ def plot_side_by_side(
 
 
 def _require_same_cells(first: Grid, second: Grid) -> None:
-    if first.trajectory.points != second.trajectory.points:
+    if first.points != second.points:
         raise ValueError(
-            f"the two trajectories have different points: {list(first.trajectory.points)} and "
-            f"{list(second.trajectory.points)}"
+            f"the two trajectories have different points: {list(first.points)} and "
+            f"{list(second.points)}"
         )
-    if not first.trajectory.tokens.equal(second.trajectory.tokens):
+    if first.tokens != second.tokens:
         raise ValueError(
             "the two trajectories are of different tokens, so that there is nothing to compare "
             f"cell by cell: {''.join(first.inputs)!r} and {''.join(second.inputs)!r}"
@@ -159,8 +139,8 @@ def _reading(names: tuple[str, str], size: CellSize) -> str:
 
 
 def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
-    scale = first.scale
-    places = scale.position(second.values) - scale.position(first.values)
+    scale = first.statistic.scale
+    places = place(second.values, scale.unit) - place(first.values, scale.unit)
     limit = _limit(scale, places)
     changed = tuple(
         tuple(after if after != before else "" for before, after in zip(*pair, strict=True))
@@ -195,7 +175,7 @@ def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
 def _limit(scale: Scale, places: np.ndarray) -> float:
     changes = np.abs(places[np.isfinite(places)])
     largest = float(changes.max()) if changes.size else 0.0
-    if scale.unit == "rank":
+    if scale.unit == RANK:
         largest = min(max(largest, 1.0), _MOST_DECADES)
     elif scale.low is not None and scale.high is not None:
         largest = min(largest, scale.high - scale.low)
@@ -203,7 +183,7 @@ def _limit(scale: Scale, places: np.ndarray) -> float:
 
 
 def _ticks(scale: Scale, limit: float) -> tuple[list[float], list[str]]:
-    if scale.unit != "rank":
+    if scale.unit != RANK:
         places = round_steps(-limit, limit)
         return places, [f"{place:+g}".replace("-", "−") if place else "0" for place in places]
     decades = range(-int(limit), int(limit) + 1)
@@ -212,6 +192,6 @@ def _ticks(scale: Scale, limit: float) -> tuple[list[float], list[str]]:
 
 
 def _change(scale: Scale, names: tuple[str, str]) -> str:
-    if scale.unit == "rank":
+    if scale.unit == RANK:
         return f"1 + rank, {names[1]} ÷ {names[0]}"
     return f"{scale.unit}, {names[1]} − {names[0]}"

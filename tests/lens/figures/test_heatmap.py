@@ -6,9 +6,8 @@ import pytest
 
 from lens_interventions import plots
 from lens_interventions.drawing.labels import markup, visible
-from lens_interventions.lens.figures.scales import SCALES
 from lens_interventions.lens.logit_lens import logit_lens
-from lens_interventions.lens.trajectory import statistic_names
+from lens_interventions.lens.statistics import STATISTICS, drawn
 from tests.support.figures import deep_trajectory, heat, numbers, outlined_cells, position
 from tests.support.tiny import shared_bridge
 
@@ -17,12 +16,13 @@ SEVERAL = {"top_ids", "top_logits"}
 
 
 def test_every_statistic_has_a_figure(trajectory):
-    assert set(SCALES) == set(statistic_names()) - SEVERAL | {"top1"}
-    for name in SCALES:
+    held = {name for name, statistic in STATISTICS.items() if statistic.held}
+    assert set(drawn()) == held - SEVERAL | {"top1"}
+    for name in drawn():
         assert isinstance(trajectory.plot(name), go.Figure)
 
 
-@pytest.mark.parametrize("name", [name for name in SCALES if name != "top1"])
+@pytest.mark.parametrize("name", [name for name in drawn() if name != "top1"])
 def test_cells_hold_the_statistic(trajectory, name):
     figure = plots.plot(trajectory, name, include_input=True)
     values = trajectory.statistic(name)[:, 0]

@@ -1,0 +1,68 @@
+"""How numbers become the colours of a heat map, and the ticks of its colour bar.
+
+In every figure bright is close, likely or certain: to the output, of the token, about the guess.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from .colours import ColourScale
+from .units import RANK, place
+
+_RANK_TICKS = (0, 1, 3, 10, 30, 100, 300, 1000)
+_BRIGHT_IS_HIGH = ("logit", "log-prob")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Colours for the values of one unit.
+
+    Attributes:
+        unit: of the values. Ranks are laid out by their logarithm.
+        palette: of the colours.
+        low, high: where the colours stop; None for the smallest or largest value shown.
+    """
+
+    unit: str
+    palette: str
+    low: float | None = None
+    high: float | None = None
+
+    def colours(self, values: Float[np.ndarray, "*cell"]) -> ColourScale:
+        """The colours over the places of `values`, which they span where the scale is open."""
+        shown = values[np.isfinite(values)]
+        low = self.low if self.low is not None else float(shown.min()) if shown.size else 0.0
+        high = self.high if self.high is not None else float(shown.max()) if shown.size else 1.0
+        low, high = place(np.array([low, max(high, low)]), self.unit).tolist()
+        return ColourScale(self.palette, low, high, reverse=self.unit not in _BRIGHT_IS_HIGH)
+
+    def ticks(
+        self, colours: ColourScale, values: Float[np.ndarray, "*cell"]
+    ) -> tuple[list[float], list[str]]:
+        """Places and texts of the colour bar's ticks, marked where colours are cut off."""
+        if self.unit == RANK:
+            at = [rank for rank in _RANK_TICKS if math.log10(1 + rank) <= colours.high + 1e-9]
+            places = [math.log10(1 + rank) for rank in at]
+            texts = [f"{rank:,}" for rank in at]
+        else:
+            places = round_steps(colours.low, colours.high)
+            texts = [f"{step:g}".replace("-", "−") for step in places]
+        shown = place(values[np.isfinite(values)], self.unit)
+        if shown.size and shown.max() > colours.high and math.isclose(places[-1], colours.high):
+            texts[-1] = f"≥ {texts[-1]}"
+        if shown.size and shown.min() < colours.low and math.isclose(places[0], colours.low):
+            texts[0] = f"≤ {texts[0]}"
+        return places, texts
+
+
+def round_steps(low: float, high: float) -> list[float]:
+    """Up to eight round numbers between `low` and `high`; only `low` where they are the same."""
+    if high <= low:
+        return [low]
+    magnitude = 10 ** math.floor(math.log10((high - low) / 4))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if (high - low) / (m * magnitude) <= 7)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(round(i * step, 10)) for i in range(first, last + 1)]

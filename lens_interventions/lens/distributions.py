@@ -1,0 +1,121 @@
+"""Statistics of next-token distributions, as pure functions of logits.
+
+Every function reduces a trailing `d_vocab` axis. Ranks are zero-based and count strictly larger
+logits, so rank 0 is the top guess. Entropies and divergences are in nats.
+
+`scratch` arguments take a buffer shaped like the logits. A large temporary costs page faults on
+every call on a CPU; whoever reduces many chunks of logits passes one buffer for all of them.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Rows of this many strided columns are searched first by `top_k`; see there.
+_STRIDES = 64
+
+
+def top_k(
+    logits: Float[Tensor, "*row d_vocab"], k: int
+) -> tuple[Int[Tensor, "*row k"], Float[Tensor, "*row k"]]:
+    """Ids and logits of the `k` largest logits, largest first.
+
+    Exact, in two levels: the vocabulary is viewed as `_STRIDES` strides of columns, the columns'
+    maxima are ranked, and only the `k` winning columns are searched: whatever is among the `k`
+    largest lies in a column whose maximum is among the `k` largest maxima.
+
+    Raises `ValueError` unless `1 <= k <= d_vocab`.
+    """
+    d_vocab = logits.shape[-1]
+    if not 1 <= k <= d_vocab:
+        raise ValueError(f"k must be between 1 and the vocabulary size {d_vocab}, got {k}")
+    columns = d_vocab // _STRIDES
+    if columns < 4 * k:  # too few columns to leave any out
+        values, ids = logits.topk(k, dim=-1)
+        return ids, values
+    strided = rearrange(
+        logits[..., : columns * _STRIDES], "... (stride col) -> ... stride col", stride=_STRIDES
+    )
+    winners = strided.amax(-2).topk(k, dim=-1).indices
+    offsets = torch.arange(_STRIDES, device=logits.device) * columns
+    candidates = rearrange(winners[..., None] + offsets, "... k stride -> ... (k stride)")
+    rest = torch.arange(columns * _STRIDES, d_vocab, device=logits.device)
+    candidates = torch.cat([candidates, rest.expand(*candidates.shape[:-1], -1)], dim=-1)
+    values, index = logits.gather(-1, candidates).topk(k, dim=-1)
+    return candidates.gather(-1, index), values
+
+
+def ranks(
+    logits: Float[Tensor, "*row d_vocab"],
+    ids: Int[Tensor, "*row target"],
+    scratch: Float[Tensor, "*row d_vocab"] | None = None,
+) -> Int[Tensor, "*row target"]:
+    """Zero-based rank of each target id: how many logits are strictly larger than its own.
+
+    Equals TransformerLens's `LogitReadout.target_ranks`.
+    """
+    if scratch is None:
+        scratch = torch.empty_like(logits)
+    counts = []
+    for target in logits.gather(-1, ids).split(1, dim=-1):
+        # A comparison written as floats into a kept buffer; `(logits > t).sum(-1)` would make an
+        # int64 copy of the whole vocabulary. Sums of ones are exact in float32 up to 2**24.
+        torch.gt(logits, target, out=scratch)
+        counts.append(scratch.sum(-1, dtype=torch.float32))
+    return torch.stack(counts, dim=-1).long()
+
+
+def normalizer_and_entropy(
+    logits: Float[Tensor, "*row d_vocab"],
+    maximum: Float[Tensor, "*row"],
+    scratch: Float[Tensor, "*row d_vocab"] | None = None,
+) -> tuple[Float[Tensor, "*row"], Float[Tensor, "*row"]]:
+    """`log sum exp` of finite logits and the entropy of their softmax, in nats.
+
+    A token's log-probability is its logit minus the first. `maximum` is the largest logit of each
+    row. `scratch` is left holding `exp(logits - maximum)`.
+    """
+    weights = torch.sub(logits, maximum[..., None], out=scratch).exp_()
+    total = weights.sum(-1)
+    log_normalizer = maximum + total.log()
+    return log_normalizer, log_normalizer - expectation(weights, logits) / total
+
+
+def expectation(
+    weights: Float[Tensor, "*row d_vocab"], values: Float[Tensor, "*row d_vocab"]
+) -> Float[Tensor, "*row"]:
+    """Sum over the vocabulary of `weights * values`, both finite."""
+    if weights.device.type != "cpu":
+        return torch.linalg.vecdot(weights, values)
+    # A dot product for each row reads both once and writes nothing; batched products of single
+    # rows leave the fast path of a CPU's BLAS, and the product of both is one more large buffer.
+    rows = zip(weights.flatten(0, -2), values.flatten(0, -2), strict=True)
+    return torch.stack([torch.dot(*row) for row in rows]).view(weights.shape[:-1])
+
+
+def log_probs_of(
+    logits: Float[Tensor, "*row d_vocab"], ids: Int[Tensor, "*row"]
+) -> Float[Tensor, "*row"]:
+    """Log-probability of one token a row, in nats and at least float32.
+
+    Half precision loses too much in the sum over the vocabulary.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return wide.gather(-1, ids[..., None])[..., 0] - wide.logsumexp(-1)
+
+
+def js_divergence(
+    p_logits: Float[Tensor, "*row d_vocab"], q_logits: Float[Tensor, "*row d_vocab"]
+) -> Float[Tensor, "*row"]:
+    """Jensen-Shannon divergence of the softmaxes of two sets of logits, in nats (at most log 2).
+
+    `(KL(p ‖ m) + KL(q ‖ m)) / 2` with `m = (p + q) / 2` (Lin 1991), which is symmetric.
+    """
+    log_p, log_q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
+    p, q = log_p.exp(), log_q.exp()
+    log_mean = ((p + q) / 2).log()
+    # Tokens that neither allows give 0 * (-inf - -inf).
+    p_part = torch.where(p == 0, 0.0, p * (log_p - log_mean))
+    q_part = torch.where(q == 0, 0.0, q * (log_q - log_mean))
+    return ((p_part + q_part).sum(-1) / 2).clamp(min=0)

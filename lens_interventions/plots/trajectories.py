@@ -1,0 +1,149 @@
+"""Figures of what a lens read of one prompt, or of the same prompt twice."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..drawing.theme import ThemeName
+from ..lens.figures.position import draw_position
+from ..lens.figures.side_by_side import draw_side_by_side
+from ..lens.statistics import STATISTICS
+from ..lens.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_OF_A_POSITION = ("final_rank", "input_rank", "next_rank", "kl_final", "kl_input", "entropy")
+
+
+def plot(
+    trajectory: Trajectory,
+    statistic: str = "top1",
+    *,
+    batch: int = 0,
+    every: int | None = None,
+    include_input: bool | None = None,
+    token: str | int | None = None,
+    title: str | None = None,
+    theme: ThemeName = "light",
+    cell_width: float | None = None,
+) -> "go.Figure":
+    """A statistic over layers and tokens, as in "interpreting GPT: the logit lens".
+
+    Input tokens are below, the tokens that followed above, with `(*)` where the model's own top
+    guess was right. The last layer is at the top. A cell shows its layer's top guess, outlined
+    where that is also the final guess, and over it appear the likeliest tokens and all statistics.
+    Ranks are zero-based (0 is the top guess) on a logarithmic colour scale; divergences and
+    entropies are in nats; log-probs are natural. Colours stop at rank 100 (1000 of an input, next
+    or watched token), at a divergence of 30 and at a log-prob of -20.
+
+    **Arguments:**
+
+    - `statistic`: `"top1"` (coloured by the guess's logit) or the name of a statistic of
+        `Trajectory` such as `"final_rank"`, `"kl_input"`, `"entropy"`, `"watched_rank"`.
+    - `batch`: which prompt.
+    - `every`: keep every n-th layer, and always the last; by default as many as make at most 32.
+    - `include_input`: show the input's row; by default for divergences and what the input
+        token gets.
+    - `token`: which watched token, as id or text; the first by default.
+    - `title`: instead of the statistic's own.
+    - `theme`: `"light"` or `"dark"`.
+    - `cell_width`: in pixels. By default as fits: below 34 pixels cells have no text.
+
+    Raises `ValueError` for what the trajectory does not have.
+    """
+    return trajectory.plot(
+        statistic,
+        batch=batch,
+        every=every,
+        include_input=include_input,
+        token=token,
+        title=title,
+        theme=theme,
+        cell_width=cell_width,
+    )
+
+
+def plot_position(
+    trajectory: Trajectory,
+    position: int = -1,
+    statistics: Sequence[str] | None = None,
+    *,
+    batch: int = 0,
+    include_input: bool = False,
+    title: str | None = None,
+    theme: ThemeName = "light",
+) -> "go.Figure":
+    """Statistics of one position over the layers, as lines.
+
+    Ranks are zero-based, on a logarithmic axis with rank 0, the top guess, at the top.
+
+    **Arguments:**
+
+    - `trajectory`: of `logit_lens`.
+    - `position`: a column of the prompt, negative ones from its end.
+    - `statistics`: one or more names as for `plot`; `watched_rank` and `watched_log_prob` give a
+        line for each watched token. By default the ranks of the final guess, the input, the next
+        token where there is one and the watched tokens; the divergences to the final point and to
+        the input; and the entropy.
+    - `batch`: which prompt.
+    - `include_input`: begin at the input, whose divergences dwarf the rest.
+    - `title`, `theme`: as in `plot`.
+
+    Raises `ValueError` for a statistic or `IndexError` for a position that does not exist.
+    """
+    grid = partial(trajectory.grid, batch=batch, every=1, include_input=include_input)
+    labels = grid("top1")
+    width = len(labels.inputs)
+    if not -width <= position < width:
+        raise IndexError(f"position {position} is out of range for {width} columns")
+    if statistics is None:
+        has_next = bool(labels.outputs[position])
+        statistics = [name for name in _OF_A_POSITION if name != "next_rank" or has_next]
+        statistics += ["watched_rank"] if trajectory.watched else []
+    if isinstance(statistics, str):
+        statistics = [statistics]
+    lines: list[tuple[str, int | None]] = []
+    for name in statistics:
+        per_token = name in STATISTICS and STATISTICS[name].target == "watched"
+        tokens = trajectory.watched if per_token else ()
+        lines += [(name, token) for token in tokens] or [(name, None)]
+    grids = [grid(name, token=token) for name, token in lines]
+    return draw_position(grids, position % width, title=title, theme=theme)
+
+
+def plot_side_by_side(
+    first: Trajectory,
+    second: Trajectory,
+    statistic: str = "kl_final",
+    *,
+    names: tuple[str, str] = ("clean", "patched"),
+    batch: int = 0,
+    every: int | None = None,
+    include_input: bool | None = None,
+    token: str | int | None = None,
+    title: str | None = None,
+    theme: ThemeName = "light",
+    cell_width: float | None = None,
+) -> "go.Figure":
+    """A statistic of two trajectories on one colour scale, and second minus first.
+
+    Up to 12 tokens the three stand beside each other, beyond that one above the other. Ranks are
+    compared on their logarithmic scale: a change of `×10` means that 1 + rank is ten times larger.
+    In the difference a cell shows the second's top guess where it is not the first's.
+
+    **Arguments:**
+
+    - `statistic`, `batch`, `every`, `include_input`, `token`, `title`, `theme`, `cell_width`: as in
+        `plot`.
+    - `names`: what to call the two.
+
+    Raises `ValueError` unless both have the same tokens and points.
+    """
+    grids = [
+        trajectory.grid(
+            statistic, batch=batch, every=every, include_input=include_input, token=token
+        )
+        for trajectory in (first, second)
+    ]
+    return draw_side_by_side(*grids, names=names, title=title, theme=theme, cell_width=cell_width)

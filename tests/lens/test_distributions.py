@@ -1,0 +1,96 @@
+"""Statistics of distributions against numpy and scipy, on ordinary and on degenerate logits."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lens_interventions.lens.distributions import (
+    expectation,
+    js_divergence,
+    normalizer_and_entropy,
+    ranks,
+    top_k,
+)
+from tests.support import reference
+
+# Few distinct values, so that ties are common; -inf is a token that cannot be.
+_VALUES = st.one_of(st.sampled_from([-3.0, 0.0, 2.0, -np.inf]), st.floats(-50, 50, width=32))
+
+
+@st.composite
+def _logits(draw: st.DrawFn, n: int = 1, values: st.SearchStrategy = _VALUES) -> list[np.ndarray]:
+    rows, d_vocab = draw(st.integers(1, 3)), draw(st.integers(1, 200))
+    arrays = [draw(hnp.arrays(np.float64, (rows, d_vocab), elements=values)) for _ in range(n)]
+    for array in arrays:  # a distribution needs one token that can be
+        array[:, 0] = np.where(np.isinf(array).all(-1), 0.0, array[:, 0])
+    return arrays
+
+
+@given(_logits(), st.data())
+def test_ranks_count_strictly_larger_logits(logits, data):
+    (z,) = logits
+    ids = data.draw(hnp.arrays(np.int64, (len(z), 2), elements=st.integers(0, z.shape[1] - 1)))
+    ours = ranks(torch.tensor(z), torch.tensor(ids)).numpy()
+    expected = np.stack([reference.ranks(z, ids[:, i]) for i in range(2)], -1)
+    np.testing.assert_array_equal(ours, expected)
+
+
+@given(_logits(), st.data())
+def test_top_k_is_a_full_sort(logits, data):
+    (z,) = logits
+    k = data.draw(st.integers(1, min(5, z.shape[1])))
+    ids, values = top_k(torch.tensor(z), k)
+    np.testing.assert_array_equal(values.numpy(), -np.sort(-z, axis=-1)[:, :k])
+    np.testing.assert_array_equal(np.take_along_axis(z, ids.numpy(), -1), values.numpy())
+    assert all(len(set(row)) == k for row in ids.tolist())
+
+
+@pytest.mark.parametrize("d_vocab", [1280, 1283, 49152])
+def test_top_k_of_a_large_vocabulary_is_torchs(d_vocab):
+    # Distinct values, wherever the largest lie: in the strides, or in the rest after them.
+    z = torch.randperm(5 * d_vocab).view(5, d_vocab).double()
+    z[0, -1] = z[1, 0] = 1e9
+    values, ids = z.topk(5)
+    ours = top_k(z, 5)
+    torch.testing.assert_close(ours, (ids, values), rtol=0, atol=0)
+
+
+@given(_logits(values=st.floats(-50, 50)))
+def test_normalizer_and_entropy_of_finite_logits(logits):
+    (z,) = logits
+    tensor = torch.tensor(z)
+    scratch = torch.empty_like(tensor)
+    log_normalizer, nats = normalizer_and_entropy(tensor, tensor.amax(-1), scratch)
+    np.testing.assert_allclose(log_normalizer, torch.logsumexp(tensor, -1), rtol=1e-12)
+    np.testing.assert_allclose(nats, reference.entropies(z), atol=1e-12)
+    np.testing.assert_allclose(scratch, np.exp(z - z.max(-1, keepdims=True)), rtol=1e-12)
+
+
+@given(_logits(n=2))
+def test_js_divergence(logits):
+    p, q = logits
+    # scipy takes a square root of a difference, which loses half of the digits near zero.
+    ours = js_divergence(torch.tensor(p), torch.tensor(q)).numpy()
+    np.testing.assert_allclose(ours, reference.js(p, q), rtol=1e-9, atol=1e-12)
+    assert (ours <= np.log(2) + 1e-12).all()
+
+
+def test_a_vocabulary_of_one_token_has_nothing_to_say():
+    z = torch.tensor([[3.0]], dtype=torch.float64)
+    assert js_divergence(z, z).item() == 0
+    assert ranks(z, torch.tensor([[0]])).item() == 0
+    assert top_k(z, 1)[0].item() == 0
+
+
+def test_expectation_keeps_leading_axes():
+    w, v = torch.rand(2, 3, 7, dtype=torch.float64), torch.randn(2, 3, 7, dtype=torch.float64)
+    torch.testing.assert_close(expectation(w, v), (w * v).sum(-1), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [0, 8])
+def test_top_k_refuses_what_the_vocabulary_does_not_hold(k):
+    with pytest.raises(ValueError, match="between 1 and the vocabulary size 7"):
+        top_k(torch.zeros(2, 7), k)
