@@ -46,7 +46,7 @@ $(VENV)/.linted: $(VENV)/.checked $(CHECKED)
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.linted
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 	touch $@
 
 docs: $(VENV)/.documented

@@ -18,6 +18,12 @@ from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax
 from tests.support.tiny import LENS_ARCHITECTURES, shared_bridge
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: begun last, one would run alone while the other cores wait."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.load_profile("seeded")
 

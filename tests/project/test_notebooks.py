@@ -82,6 +82,7 @@ def test_there_are_notebooks():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
 
 
+@pytest.mark.long
 @each
 def test_it_runs_and_shows_what_is_stored(path, monkeypatch, default_bridge):
     # On a new machine the first cells would show how model and lens are made.

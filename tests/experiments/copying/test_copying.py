@@ -21,7 +21,7 @@ from lens_interventions.intervention.sources import SOURCES
 from tests.support.planted import faint_bridge, planted_bridge
 from tests.support.tiny import shared_bridge
 
-pytestmark = pytest.mark.usefixtures("few_templates")
+pytestmark = [pytest.mark.usefixtures("few_templates"), pytest.mark.xdist_group("copying")]
 
 SETTINGS = CopyingSettings(
     layers=(0, 1),

@@ -27,6 +27,9 @@ from lens_interventions.intervention.training import loop as write_training
 from tests.support.planted_copying import ablated_bridge, key_value_texts
 from tests.support.planted_learned import SETTINGS, WITHOUT_SWEEPS, planted_sequences, run
 
+# One worker, so that what the tests share is made once.
+pytestmark = pytest.mark.xdist_group("learned")
+
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from lens_interventions.experiments.loops.again import loops_again
 from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 from transformer_lens.model_bridge import TransformerBridge
@@ -14,14 +15,13 @@ from lens_interventions.experiments import load_result, read_tables
 from lens_interventions.experiments.design.contrasts import Resampling
 from lens_interventions.experiments.design.prompts import prompt_items
 from lens_interventions.experiments.loops import LoopsSettings, loops
-from lens_interventions.experiments.loops.again import loops_again
 from lens_interventions.experiments.loops.analysis import analyse
 from lens_interventions.experiments.loops.choice import loops_cell
 from lens_interventions.intervention.sources import source_names
 from lens_interventions.measures.intervals import mean_interval
 from tests.support.tiny import tiny_bridge
 
-pytestmark = pytest.mark.usefixtures("without_gradients")
+pytestmark = [pytest.mark.usefixtures("without_gradients"), pytest.mark.xdist_group("loops")]
 
 CONTROLS = source_names("control")
 

@@ -13,6 +13,9 @@ from tests.support.browser import browse
 from tests.support.pages import ROOT
 from tests.support.tiny import shared_bridge
 
+# One worker, so that what the tests share is made once.
+pytestmark = pytest.mark.xdist_group("demo")
+
 
 @pytest.fixture(scope="module")
 def page(default_bridge, tmp_path_factory):
