@@ -149,13 +149,9 @@ class NextTokenPatch:
             }
         return BoundPatch(self, tables, head, lens)
 
-    def within_window(
-        self, position: Int[Tensor, "batch pos"], text: KnownText
-    ) -> Int[Tensor, "batch pos"]:
-        """Positions, -1 where they are too old for the window when the last known one predicts."""
-        if self.window is None:
-            return position
-        return position.masked_fill(position < text.length[:, None] - 1 - self.window, -1)
+    def window_in(self, length: int) -> int | None:
+        """The window in a text of `length` tokens, None where it spans all of the text."""
+        return self.window if self.window is not None and self.window < length - 1 else None
 
     def fwd_hooks(
         self,
@@ -190,7 +186,7 @@ class NextTokenPatch:
                 "run on, and its attention_mask"
             )
         text = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
-        bound, positions = self.bind(bridge), self.within_window(text.column_positions(), text)
+        bound, positions = self.bind(bridge), text.column_positions()
 
         def patched(
             resid: Float[Tensor, "batch pos d_model"], *, layer: int
@@ -247,18 +243,23 @@ class BoundPatch:
         layer: int,
         position: Int[Tensor, "batch pos"],
         text: KnownText,
+        predicting: Int[Tensor, "batch _"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """Rows of `r[layer]`, patched where their next token is known.
+        """Rows of `r[layer]`, patched where their next token is known and `patch.window` reaches.
 
         **Arguments:**
 
         - `resid`: any rows of `r[layer]`; not written to.
         - `position`: the position of each row, counted from the text's first real token. A row
             with position -1 (padding, or one to leave alone) stays as it is.
-        - `text`: what is known when the prediction is made; a text's last known position stays as
-            it is. `patch.window` is the caller's business: it depends on what is predicted.
+        - `text`: what is known of the texts.
+        - `predicting`: the position that makes the prediction for which each row is patched, the
+            text's last known one by default. Rows from there on stay as they are, and so do those
+            that are too old for the window.
         """
-        return patch_copies([self], resid, layer=layer, position=position, text=text)[0]
+        return patch_copies(
+            [self], resid, layer=layer, position=position, text=text, predicting=predicting
+        )[0]
 
     def _lens_at(self, layer: int) -> Callable[[Tensor], Tensor]:
         fitted = self.lens
@@ -267,10 +268,15 @@ class BoundPatch:
         return lambda resid: self.readout(fitted(resid, layer))
 
     def _in_scope(
-        self, position: Int[Tensor, "batch pos"], text: KnownText
+        self,
+        position: Int[Tensor, "batch pos"],
+        text: KnownText,
+        predicting: Int[Tensor, "batch _"],
     ) -> Bool[Tensor, "batch pos"]:
-        chosen = self.patch.positions
-        known = text.has_next(position)
+        chosen, window = self.patch.positions, self.patch.window
+        known = text.has_next(position) & (position < predicting)
+        if window is not None:
+            known &= position >= predicting - window
         if chosen == "all":
             return known
         if chosen == "generated":
@@ -318,12 +324,15 @@ def patch_copies(
     layer: int,
     position: Int[Tensor, "batch pos"],
     text: KnownText,
+    predicting: Int[Tensor, "batch _"] | None = None,
 ) -> list[Float[Tensor, "batch pos d_model"]]:
     """The same rows under each of several patches, which read the lens once for all.
 
-    Arguments as of `BoundPatch`.
+    The arguments are those of `BoundPatch.__call__`.
     """
-    active = [bound._in_scope(position, text) for bound in bounds]
+    if predicting is None:
+        predicting = text.length[:, None] - 1
+    active = [bound._in_scope(position, text, predicting) for bound in bounds]
     columns = torch.stack(active).any(0).any(0).nonzero()[:, 0]
     copies = [resid] * len(bounds)
     if len(columns) == 0:

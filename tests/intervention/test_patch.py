@@ -168,6 +168,30 @@ class TestRows:
             torch.testing.assert_close(single[0], whole[row], rtol=0, atol=1e-12)
 
     @torch.no_grad()
+    @pytest.mark.parametrize("source", ["true", "shuffled", "direction"])
+    def test_a_window_holds_wherever_the_patch_is_applied(self, llama, tokens, source):
+        """For the last position or an earlier one, on whole texts and on rows of them."""
+        text = KnownText.from_batch(TokenBatch(tokens, tokens >= 0))
+        resid, position = torch.randn(2, LENGTH, 32).double(), text.column_positions()
+        everywhere = NextTokenPatch(layer=1, strength=0.5, source=source)
+        patched = everywhere.bind(llama)(resid, layer=1, position=position, text=text)
+        bound = dataclasses.replace(everywhere, window=3).bind(llama)
+        for predicting in (LENGTH - 1, 5, 2, 0):
+            inside = range(max(predicting - 3, 0), predicting)
+            expected = resid.clone()
+            expected[:, inside] = patched[:, inside]
+            given = torch.full((2, 1), predicting)
+            for rows in (slice(None), slice(2, 4), slice(5, 9)):
+                found = bound(
+                    resid[:, rows],
+                    layer=1,
+                    position=position[:, rows],
+                    text=text,
+                    predicting=None if predicting == LENGTH - 1 else given,
+                )
+                torch.testing.assert_close(found, expected[:, rows], rtol=0, atol=1e-12)
+
+    @torch.no_grad()
     def test_the_residual_given_is_not_written_to(self, llama, tokens):
         text = KnownText.from_batch(TokenBatch(tokens, tokens >= 0))
         resid = torch.randn(2, LENGTH, 32).double()

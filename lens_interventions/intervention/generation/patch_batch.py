@@ -53,7 +53,12 @@ class PatchedRows:
     ) -> Float[Tensor, "batch pos d_model"]:
         """Rows of `r[layer]` as they are when the last known position predicts.
 
-        Arguments as of `BoundPatch`, windows included.
+        **Arguments:**
+
+        - `resid`: any rows of `r[layer]`; not written to.
+        - `position`: the position of each row, counted from the text's first real token; -1 at
+            padding.
+        - `text`: what is known of the texts.
         """
         parts, start = [], 0
         for bound, count in zip(self.patches, self.counts, strict=True):
@@ -62,9 +67,8 @@ class PatchedRows:
             if bound is None or layer not in bound.patch.layers or count == 0:
                 parts.append(resid[rows])
                 continue
-            known, places = select_rows(text, rows), position[rows]
-            places = bound.patch.within_window(places, known)
-            parts.append(bound(resid[rows], layer=layer, position=places, text=known))
+            known = select_rows(text, rows)
+            parts.append(bound(resid[rows], layer=layer, position=position[rows], text=known))
         return torch.cat(parts)
 
     def keep(self, rows: Int[Tensor, " row"]) -> "PatchedRows":

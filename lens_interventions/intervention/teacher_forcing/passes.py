@@ -112,9 +112,7 @@ class TextPasses:
         groups: dict[tuple[int, int | None], list[int]] = {}
         for i, bound in enumerate(self.patches):
             if bound is not None:
-                window = bound.patch.window
-                spans = window is None or window >= length - 1
-                key = (bound.patch.layers[0], None if spans else window)
+                key = (bound.patch.layers[0], bound.patch.window_in(length))
                 groups.setdefault(key, []).append(i)
         # The model without a patch is cheapest to run from high up.
         top = max(groups, key=lambda key: key[0], default=(int(self.bridge.cfg.n_layers) - 1, None))
@@ -133,7 +131,7 @@ class TextPasses:
         chunk_size = min(max(BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
         read = readout(self.bridge)
         for late in two_streams(
-            self.bridge, bounds, resid, text, layer=layer, window=window, chunk_size=chunk_size
+            self.bridge, bounds, resid, text, layer=layer, chunk_size=chunk_size
         ):
             for rows in late.split(max(1, LOGIT_ROWS // n_texts), dim=2):
                 yield read(rows)

@@ -89,19 +89,19 @@ def two_streams(
     *,
     layer: int,
     chunk_size: int,
-    window: int | None = None,
 ) -> Iterator[Float[Tensor, "patch batch chunk d_model"]]:
     """`r[L]` at the clean copies, chunk after chunk of positions.
 
     **Arguments:**
 
-    - `patches`: none of them acts below `layer`. None is no patch.
+    - `patches`: none of them acts below `layer`, and all have the same window in texts of this
+        length. None is no patch.
     - `resid`: `r[layer]` of the whole texts; column i is position i of every text.
     - `layer`: from where two copies run.
     - `chunk_size`: how many positions go through the blocks at a time.
-    - `window`: the window of all the patches.
     """
     n_patches, length = len(patches), resid.shape[1]
+    (window,) = {bound.patch.window_in(length) for bound in patches if bound} or {None}
     cache = DynamicCache()
     for start in range(0, length, chunk_size):
         stop = min(start + chunk_size, length)
@@ -127,6 +127,8 @@ def _hooks(
     patches: Sequence[BoundPatch | None], lowest: int, rows: Layout, text: KnownText
 ) -> list[Hook]:
     position = rows.position.masked_fill(~rows.patched, -1).expand(len(text.tokens), -1)
+    # What the stream says is the same for every later prediction, so also for the last.
+    predicting = torch.where(rows.predicting < 0, text.length[:, None] - 1, rows.predicting)
 
     def patched(resid: Tensor, *, layer: int) -> Tensor:
         here = {
@@ -142,6 +144,7 @@ def _hooks(
                 layer=layer,
                 position=position,
                 text=text,
+                predicting=predicting,
             )
             for i, copy in zip(group, written, strict=True):
                 copies[i] = copy
