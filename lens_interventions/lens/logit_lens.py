@@ -32,6 +32,7 @@ from ..model.tokens import (
 )
 from .activation_cache import cached_batch, cached_residuals
 from .protocol import Lens, bound_lens
+from .recorded_streams import RecordedStreams
 from .reduction import ChunkReducer, default_chunk_size
 from .statistics import STATISTICS, Divergence, Statistic, of_target, related
 from .trajectory import Trajectory
@@ -40,7 +41,7 @@ from .trajectory import Trajectory
 @torch.no_grad()
 def logit_lens(
     bridge: TransformerBridge,
-    text_or_tokens: TextOrTokens | ActivationCache,
+    text_or_tokens: TextOrTokens | ActivationCache | RecordedStreams,
     *,
     tokens: Tensor | None = None,
     attention_mask: Tensor | None = None,
@@ -71,6 +72,7 @@ def logit_lens(
     - `bridge`: any decoder that TransformerLens boots.
     - `text_or_tokens`: a text, a list of texts of any lengths, token ids, or an `ActivationCache`
         of `run_with_cache`, which holds `hook_resid_pre` or `hook_resid_post` of the blocks.
+        `generate` passes the `RecordedStreams` of its steps.
     - `tokens`: the ids that a cache was made from, where it does not hold them itself.
     - `attention_mask`: `[batch, pos]` of an id tensor (or of `tokens`) that is padded.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
@@ -110,20 +112,20 @@ def logit_lens(
     if isinstance(text_or_tokens, ActivationCache):
         batch = cached_batch(bridge, text_or_tokens, tokens, attention_mask)
         chunks = iter([(0, cached_residuals(bridge, text_or_tokens, batch, needed))])
+    elif tokens is not None:
+        raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
+    elif isinstance(text_or_tokens, RecordedStreams):
+        batch, chunks = text_or_tokens.batch, iter([(0, text_or_tokens.at(needed))])
     else:
-        if tokens is not None:
-            raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
         batch = token_batch(
             bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
         )
-        if batch.left_padded:
-            if any(map(has_temporary_hooks, bridge.hook_points())):
-                raise ValueError(
-                    "there are hooks on the bridge and padding on the left, which the lens moves "
-                    "to the right: pad on the right, or pass the ActivationCache of a hooked run"
-                )
-            batch = batch.right_padded()
-        batch = batch.trimmed()
+        if batch.left_padded and any(map(has_temporary_hooks, bridge.hook_points())):
+            raise ValueError(
+                "there are hooks on the bridge and padding on the left, which the lens moves "
+                "to the right: pad on the right, or pass the ActivationCache of a hooked run"
+            )
+        batch = batch.padded_on("right")
         chunks = residual_chunks(bridge, batch, needed)
 
     watched = token_ids(bridge, watch)

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import Literal, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Int
@@ -41,16 +41,16 @@ class TokenBatch:
         """Whether any entry is padding."""
         return not bool(self.mask.all())
 
-    def right_padded(self) -> "TokenBatch":
-        """The same rows with all padding at the right end, where a causal model ignores it."""
-        # A stable sort by "is padding" moves the real tokens to the front, in their order.
-        order = (~self.mask).int().argsort(dim=-1, stable=True)
-        return TokenBatch(self.tokens.gather(-1, order), self.mask.gather(-1, order))
+    def padded_on(self, side: Literal["left", "right"]) -> "TokenBatch":
+        """The same rows with all padding at one end, as narrow as the longest row.
 
-    def trimmed(self) -> "TokenBatch":
-        """The same rows without the columns on the right in which all are padding."""
-        width = int(self.mask.any(0).nonzero().max()) + 1
-        return TokenBatch(self.tokens[:, :width], self.mask[:, :width])
+        On the right a causal model ignores padding; on the left all rows end at the last column.
+        """
+        # A stable sort by "is a token" or "is padding" leaves the tokens in their order.
+        order = (self.mask if side == "left" else ~self.mask).int().argsort(dim=-1, stable=True)
+        width = int(self.lengths.max())
+        kept = order[:, -width:] if side == "left" else order[:, :width]
+        return TokenBatch(self.tokens.gather(-1, kept), self.mask.gather(-1, kept))
 
     @property
     def left_padded(self) -> bool:

@@ -39,6 +39,20 @@ def test_positions_count_from_the_first_real_token():
 
 
 @pytest.mark.parametrize(
+    ("side", "tokens", "mask"),
+    [
+        ("left", [[7, 4, 5], [4, 5, 6], [7, 7, 4]], [[0, 1, 1], [1, 1, 1], [0, 0, 1]]),
+        ("right", [[4, 5, 7], [4, 5, 6], [4, 7, 7]], [[1, 1, 0], [1, 1, 1], [1, 0, 0]]),
+    ],
+)
+def test_padding_goes_to_one_end_and_none_is_left_over(side, tokens, mask):
+    given = torch.tensor([[7, 7, 4, 5, 7], [7, 4, 5, 6, 7], [4, 7, 7, 7, 7]])
+    batch = token_batch(BRIDGE, given, attention_mask=given != 7).padded_on(side)
+    assert batch.tokens.tolist() == tokens
+    assert batch.mask.int().tolist() == mask
+
+
+@pytest.mark.parametrize(
     "ids", [[4, 5, 6], [[4, 5, 6]], torch.tensor([4, 5, 6]), torch.tensor([[4, 5, 6]])]
 )
 def test_ids_in_any_form(ids):

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
 from ...lens.distributions import log_probs_of
 from ...lens.logit_lens import logit_lens
+from ...lens.recorded_streams import RecordedStreams
 from ...lens.trajectory import Trajectory
-from ...model.points import hook_name
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
@@ -86,7 +85,9 @@ def generate(
     training mode or options that contradict each other; `NotImplementedError` for models that are
     not attention-only decoders; `CacheError` where transformers does not fill the cache.
     """
-    batch = token_batch(bridge, prompts, prepend_bos=prepend_bos, attention_mask=attention_mask)
+    batch = token_batch(
+        bridge, prompts, prepend_bos=prepend_bos, attention_mask=attention_mask
+    ).padded_on("right")
     patches = (patch,) if patch is None or isinstance(patch, NextTokenPatch) else tuple(patch)
     _check(bridge, batch, patches, max_new_tokens, chunk_size)
     text = _prompt_text(batch, prompt_length, text_seeds)
@@ -125,8 +126,6 @@ def generate(
         tokens[step.rows, step.step] = step.tokens
         log_probs[step.rows, step.step] = step.log_probs
         finished[step.rows] = ended
-    prompt_tokens = text.tokens.cpu()
-    prompts = [row[first:] for row, first in zip(prompt_tokens, text.first.tolist(), strict=True)]
     assert text.prompt_length is not None
     return Generation(
         tokens=tokens,
@@ -134,7 +133,7 @@ def generate(
         lengths=(tokens >= 0).sum(-1),
         finished=finished,
         texts=_texts(bridge, tokens),
-        prompts=torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True, padding_value=-1),
+        prompts=batch.tokens.masked_fill(~batch.mask, -1)[prompt_index].cpu(),
         prompt_lengths=text.prompt_length.cpu(),
         patches=patches,
         patch_index=torch.arange(len(patches)).repeat_interleave(n_prompts),
@@ -205,15 +204,8 @@ def _prompt_text(
     text_seeds: Int[Tensor, " batch"] | None,
 ) -> KnownText:
     """The prompts padded on the left, so that all predict at the last column."""
-    width = int(batch.lengths.max())
-    rows = []
-    for tokens, mask in zip(batch.tokens, batch.mask, strict=True):
-        real = tokens[mask]
-        rows.append(torch.cat([real[:1].expand(width - len(real)), real]))
-    column = torch.arange(width, device=batch.tokens.device)
-    padded = TokenBatch(torch.stack(rows), column >= width - batch.lengths[:, None])
     given = batch.lengths if prompt_length is None else prompt_length
-    text = KnownText.from_batch(padded, prompt_length=given, text_seeds=text_seeds)
+    text = KnownText.from_batch(batch.padded_on("left"), prompt_length=given, text_seeds=text_seeds)
     assert text.prompt_length is not None
     if ((text.prompt_length < 1) | (text.prompt_length > text.length)).any():
         raise ValueError(
@@ -244,17 +236,16 @@ def _trajectory(
     lengths = mask.sum(-1)
     last = tokens.gather(1, lengths[:, None] - 1)[:, 0]
     predicting = torch.cat([prompts.tokens[:, -1:].cpu(), tokens[:, :-1].clamp(min=0)], dim=1)
-    cache: dict[str, Tensor] = {}
+    device = bridge.cfg.device
+    laid_out: dict[str, Tensor] = {}
     for label, example in streams[0].items():
         stream = example.new_zeros((*tokens.shape, example.shape[-1]))
         for step, recorded in zip(steps, streams, strict=True):
             stream[step.rows.to(stream.device), step.step] = recorded[label]
-        cache[hook_name(label, int(bridge.cfg.n_layers))] = stream
+        laid_out[label] = stream
     read = logit_lens(
         bridge,
-        ActivationCache(cache, bridge),
-        tokens=predicting,
-        attention_mask=mask,
+        RecordedStreams(TokenBatch(predicting.to(device), mask.to(device)), laid_out),
         next_token=last.tolist(),
         **({} if isinstance(options, bool) else options),
     )

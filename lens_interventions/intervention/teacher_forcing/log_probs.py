@@ -72,7 +72,7 @@ def teacher_forced_log_probs(
             attention_mask=attention_mask,
             any_length=True,
         )
-        aligned = batch.right_padded().trimmed()
+        aligned = batch.padded_on("right")
         following = aligned.tokens.roll(-1, dims=1)
 
         def log_probs(logits: Tensor, start: int) -> Tensor:
@@ -123,7 +123,7 @@ def teacher_forced_logits(
         passes = TextPasses.plan(
             bridge,
             _listed(patch),
-            batch.right_padded().trimmed(),
+            batch.padded_on("right"),
             max_length,
             overlap,
             prompt_length,

@@ -266,6 +266,12 @@ def test_generation_is_teacher_forcing_of_its_own_text(bridge, window):
                 )
 
 
+def test_a_trajectory_has_no_points_inside_blocks():
+    options = {"max_new_tokens": 1, "trajectory": {"incl_mid": True}}
+    with pytest.raises(ValueError, match=r"not recorded at \['0_mid', .* choose other points"):
+        li.generate(shared_bridge("llama"), PROMPTS, **options)
+
+
 def test_trajectory_is_the_lens_at_each_step():
     bridge = shared_bridge("llama")
     with float64_softmax():
