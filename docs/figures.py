@@ -6,13 +6,9 @@ Takes some eight minutes on two cores.
 from pathlib import Path
 
 import lens_interventions as li
+from lens_interventions.pages.demo.example_texts import PLASMA, PLASMA_WORD
 
 IMAGES = Path(__file__).parent / "images"
-# An example of the post "interpreting GPT: the logit lens" (nostalgebraist, 2020).
-TEXT = (
-    "Sometimes, when people say plasma, they mean a state of matter. Other times, when people say"
-)
-WORD = " plasma"
 
 
 def main() -> None:
@@ -20,9 +16,9 @@ def main() -> None:
     bridge = li.load_model(device="cpu")
     prose = [document.text for document in li.materials.prose()]
     lens = li.default_affine_lens(bridge)
-    raw, fitted = (li.logit_lens(bridge, TEXT + WORD, lens=each) for each in (None, lens))
+    raw, fitted = (li.logit_lens(bridge, PLASMA + PLASMA_WORD, lens=each) for each in (None, lens))
     due = raw.tokens.shape[-1] - 1  # the word's own column; the one before predicts it
-    trajectory = li.logit_lens(bridge, TEXT, watch=WORD)
+    trajectory = li.logit_lens(bridge, PLASMA, watch=PLASMA_WORD)
     probe = li.fit_input_probe(bridge, list(li.sample_texts(bridge, 256)))
     figures = {
         "plasma": raw[due - 10 : due].plot("top1", every=2),

@@ -13,13 +13,9 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
+from lens_interventions.pages.demo.example_texts import PLASMA, PLASMA_WORD
 
 IMAGES = Path(__file__).parent / "images"
-# An example of the post "interpreting GPT: the logit lens" (nostalgebraist, 2020).
-TEXT = (
-    "Sometimes, when people say plasma, they mean a state of matter. Other times, when people say"
-)
-WORD = " plasma"
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 SOURCES = ("true", "current", "direction")
 
@@ -30,7 +26,7 @@ def main(second: str) -> None:
     for model in (None, second):
         bridge = li.load_model(model, device="cpu")
         if model is not None:
-            word = li.logit_lens(bridge, TEXT + WORD)
+            word = li.logit_lens(bridge, PLASMA + PLASMA_WORD)
             li.plots.save(word[-11:-1].plot("top1"), IMAGES / "second_plasma.png")
         reads.append({"model": bridge.cfg.model_name} | read(bridge))
         changes.append(patched(bridge).assign(model=bridge.cfg.model_name))
@@ -40,7 +36,7 @@ def main(second: str) -> None:
 
 def read(bridge: TransformerBridge) -> dict[str, float | int | str]:
     """What the lens finds of the word, and whether two streams are the loop."""
-    trajectory = li.logit_lens(bridge, TEXT, watch=WORD)
+    trajectory = li.logit_lens(bridge, PLASMA, watch=PLASMA_WORD)
     ranks = trajectory.watched_rank[:, 0, -1, 0]
     top = (ranks == 0).nonzero()[:, 0]
     n_layers = int(bridge.cfg.n_layers)
@@ -57,7 +53,7 @@ def read(bridge: TransformerBridge) -> dict[str, float | int | str]:
 @torch.no_grad()
 def streams_and_loop(bridge: TransformerBridge) -> float:
     """How far teacher forcing in one pass is from a run for each position, in logits."""
-    tokens = bridge.to_tokens(TEXT)
+    tokens = bridge.to_tokens(PLASMA)
     patch = li.NextTokenPatch(layer=int(bridge.cfg.n_layers) // 2, strength=0.1, scale="norm")
     one_pass = li.teacher_forced_logits(bridge, tokens, patch)[0]
     worst = 0.0

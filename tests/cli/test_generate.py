@@ -1,15 +1,12 @@
-"""`generate` and `score` on the command line, on a tiny model."""
+"""`lens-interventions generate` on a tiny model."""
 
 import importlib
-import json
-import math
 import re
 
 import pytest
 import torch
 
 import lens_interventions as li
-from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 PROMPT = "the people say that"
@@ -19,10 +16,8 @@ PATCH = li.NextTokenPatch(layer=1, strength=0.5)
 @pytest.fixture
 def run(monkeypatch, command):
     """The command on a tiny Llama, in a wide terminal."""
-    bridge = shared_bridge("llama")
-    for name in ("generate", "score"):
-        module = importlib.import_module(f"lens_interventions.cli.{name}")
-        monkeypatch.setattr(module, "load", lambda *_: bridge)
+    module = importlib.import_module("lens_interventions.cli.generate")
+    monkeypatch.setattr(module, "load", lambda *_: shared_bridge("llama"))
     monkeypatch.setenv("COLUMNS", "200")
     return command
 
@@ -110,74 +105,6 @@ def test_loops_are_marked(monkeypatch, run):
     assert (text.plain, found) == ("And then", "no loop")
 
 
-def rows_of(out):
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines()]
-    return {row[0]: row[1:] for row in cells if row}
-
-
-def test_score_is_the_mean_loss(run, tmp_path):
-    bridge = shared_bridge("llama")
-    text = "the people say that the time they mean is the other time? " * 3 + "No."
-    file = tmp_path / "text.txt"
-    file.write_text(text)
-    status, out, err = run(
-        *("score", "--file", file, "--layer", 1, "--strength", 0.5, "--context", 12)
-    )
-    assert status == 0, err
-    ids = bridge.to_tokens(text, prepend_bos=False)[0]
-    pieces = [torch.cat([torch.tensor([0]), ids[i : i + 11]]) for i in range(0, len(ids), 11)]
-    counts = sum(len(piece) - 1 for piece in pieces)
-    expected = {}
-    for name, logits_of in (
-        ("no patch", lambda piece: bridge(piece[None])[0]),
-        ("layer 1, interpolate 0.5", lambda piece: patched_logits(bridge, piece, PATCH)),
-    ):
-        log_probs = [
-            logits_of(piece)[:-1].log_softmax(-1).gather(-1, piece[1:, None]).sum().item()
-            for piece in pieces
-        ]
-        expected[name] = -sum(log_probs) / counts
-    table = rows_of(out)
-    for name, loss in expected.items():
-        assert table[name][0] == f"{loss:.4f}"
-        low, high = map(float, table[name][1].split(" to "))
-        assert low < loss < high
-        assert table[name][2] == f"{math.exp(loss):.4g}"
-    difference = expected["layer 1, interpolate 0.5"] - expected["no patch"]
-    assert table["difference"][0] == f"{difference:.4f}"
-    assert f"{counts} tokens predicted in {len(pieces)} pieces" in out
-
-
-def test_the_true_token_is_written_through_a_fitted_lens(run, tmp_path):
-    bridge = shared_bridge("llama")
-    fitted = li.fit_affine_lens(bridge, [PROMPT] * 4, holdout=2, progress=False)
-    fitted.save(tmp_path / "lens.safetensors")
-    # What was saved is in half precision.
-    kept = li.AffineLens.load(tmp_path / "lens.safetensors")
-    patch = li.NextTokenPatch(layer=1, strength=0.5, embedding="lens", lens=kept)
-    text = tmp_path / "text.txt"
-    text.write_text(PROMPT)
-    status, out, err = run(
-        *("score", "--file", text, "--layer", 1, "--strength", 0.5, "--context", 12),
-        *("--embedding", "lens", "--lens", tmp_path / "lens.safetensors"),
-    )
-    assert status == 0, err
-    loss = -float(li.teacher_forced_log_probs(bridge, PROMPT, patch).nanmean())
-    row = rows_of(out)["layer 1, interpolate 0.5, embedding lens, fitted lens"]
-    assert row[0] == f"{loss:.4f}"
-
-
-def test_score_resamples_documents_where_there_are_several(run, tmp_path):
-    file = tmp_path / "texts.jsonl"
-    texts = ["the people say that they mean the time", "plasma, they mean blood. " * 4, "No."]
-    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    status, out, err = run(
-        *("score", "--file", file, "--layer", 1, "--strength", 0.5, "--context", 12)
-    )
-    assert status == 0, err
-    assert "in 3 documents" in out
-
-
 @pytest.mark.parametrize(
     ("arguments", "message", "status"),
     [
@@ -185,7 +112,6 @@ def test_score_resamples_documents_where_there_are_several(run, tmp_path):
         (["generate", "x", "--layer", "9", "--strength", "0.1"], "blocks 0 to 2", 1),
         (["generate", "x", "--layer", "1", "--strength", "nan"], "strength must be", 1),
         (["generate", "x", "--layer", "1", "--strength", "0.1", "--top-p", "0.5"], "--top-p", 2),
-        (["score", "--file", "no.txt", "--layer", "1", "--strength", "0.1"], "no.txt", 1),
     ],
 )
 def test_mistakes_are_named_in_a_line(run, arguments, message, status):
@@ -193,15 +119,3 @@ def test_mistakes_are_named_in_a_line(run, arguments, message, status):
     assert code == status
     assert message in err
     assert "Traceback" not in err
-
-
-def test_a_text_of_one_token_has_nothing_to_score(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_bridge("llama").cfg, "default_prepend_bos", False)
-    file = tmp_path / "short.txt"
-    file.write_text("x")
-    status, out, err = run(
-        *("score", "--file", file, "--layer", 1, "--strength", 0.5, "--context", 12)
-    )
-    assert status == 1, err
-    assert out == ""
-    assert "short.txt holds no text of two tokens" in err

@@ -1,4 +1,4 @@
-"""The command line on the default model: tables, files, and one line for every mistake."""
+"""`lens-interventions lens`: tables, files, and one line for every mistake."""
 
 import csv
 import importlib
@@ -7,14 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from rich.cells import cell_len
-from rich.console import Console
 from typer.testing import CliRunner
 
 from lens_interventions import cli
-from lens_interventions.cli.grid_table import GridTable
-from lens_interventions.cli.selections import parse_layers, parse_positions
-from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.trajectory import Trajectory
 from tests.support.tiny import shared_bridge
 
@@ -68,13 +63,6 @@ def test_mistakes_get_one_line(command, arguments, message):
     assert "Traceback" not in err
 
 
-def test_help_of_every_command():
-    result = CliRunner().invoke(cli.app, ["--help"])
-    for command in ("lens", "demo", "report"):
-        assert command in result.output
-        assert CliRunner().invoke(cli.app, [command, "--help"]).exit_code == 0
-
-
 def test_the_command_loads_the_default_model():
     done = subprocess.run(
         [sys.executable, "-m", "lens_interventions", "lens", TEXT, "--layers", "final"],
@@ -86,36 +74,11 @@ def test_the_command_loads_the_default_model():
     assert done.stderr == ""  # nobody watches: no progress bars, and no library's chatter either
 
 
-def test_as_a_module():
-    done = subprocess.run(
-        [sys.executable, "-m", "lens_interventions", "--version"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip()
-
-
 @pytest.fixture
 def tiny(monkeypatch):
     """The `lens` command on a tiny model, whichever it names."""
     module = importlib.import_module("lens_interventions.cli.lens")
     monkeypatch.setattr(module, "load", lambda *_: shared_bridge("llama"))
-
-
-def test_help_loads_neither_torch_nor_plotly():
-    code = """
-import sys
-from lens_interventions.cli import main
-sys.argv = ["lens-interventions", "lens", "--help"]
-try:
-    main()
-except SystemExit:
-    print({"torch", "transformer_lens", "plotly", "pandas"} & set(sys.modules), file=sys.stderr)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--layers" in done.stdout
-    assert done.stderr.strip() == "set()"
 
 
 @pytest.mark.usefixtures("tiny")
@@ -194,59 +157,3 @@ def test_mistakes_name_what_was_expected(command, arguments, message):
     assert err.startswith("Error: ")
     assert message in err
     assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "points"),
-    [
-        ("0:30:2", slice(0, 30, 2)),
-        (":", slice(None, None)),
-        ("-4:", slice(-4, None)),
-        ("0,5,final", [0, 5, "final_post"]),
-        ("input, 3_mid,-1", ["0_pre", "3_mid", -1]),
-        ("7", [7]),
-    ],
-)
-def test_layers_as_they_are_written(text, points):
-    assert parse_layers(text) == points
-
-
-def test_positions_as_they_are_written():
-    assert parse_positions("-20:") == slice(-20, None)
-    assert parse_positions("0, 5,-1") == [0, 5, -1]
-
-
-def printed(statistic, *, width, **options):
-    read = logit_lens(shared_bridge("llama"), "the people say they mean: " * 3)
-    console = Console(width=width, force_terminal=True, **options)
-    with console.capture() as capture:
-        console.print(GridTable(read.grid(statistic)))
-    return read, capture.get().splitlines()
-
-
-@pytest.mark.parametrize("width", [40, 70, 1000])
-def test_a_table_fits_the_terminal_and_says_what_it_leaves_out(width):
-    read, lines = printed("top1", width=width, color_system=None)
-    assert max(map(cell_len, lines)) <= width
-    total = read.tokens.shape[1]
-    said = " ".join(lines[-3:])
-    if width == 1000:
-        assert "of" not in said.split("*")[0]
-    else:
-        columns = (width - len("final ")) // 9
-        assert f"the last {columns} of {total} tokens" in said
-
-
-def test_a_table_without_colours_shows_the_numbers():
-    read, lines = printed("kl_final", width=1000, color_system=None)
-    row = next(line for line in lines if line.lstrip().startswith("2 "))
-    values = [float(value) for value in row.split()[1:]]
-    assert values == pytest.approx(read.kl_final[2, 0].tolist(), rel=5e-3, abs=5.1e-5)
-
-
-def test_a_table_with_colours_shows_the_guesses_on_them():
-    _, lines = printed("kl_final", width=1000, color_system="truecolor")
-    final = next(line for line in lines if "final " in line and "\x1b[" in line and "48;2" in line)
-    # KL(final ‖ final) is 0: the brightest colour of the scale, written in black.
-    assert "38;2;0;0;0" in final
-    assert "48;2;254;202;141" in final

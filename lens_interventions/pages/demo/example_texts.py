@@ -1,4 +1,4 @@
-"""The texts that the page reads."""
+"""The texts that the demo, the notebooks and the pictures of the documentation read."""
 
 # The abstract of Brown et al. 2020, "Language Models are Few-Shot Learners" (arXiv:2005.14165),
 # quoted because the post shows its last sentence.
@@ -10,10 +10,10 @@ ABSTRACT = (
     "perform a new language task from only a few examples or from simple instructions - something "
     "which current NLP systems still largely struggle to do. Here we show that scaling up language "
     "models greatly improves task-agnostic, few-shot performance, sometimes even reaching "
-    "competitiveness with prior state-of-the-art fine-tuning approaches. "
+    "competitiveness with prior state-of-the-art fine-tuning approaches."
 )
 ABSTRACT_END = (
-    "Specifically, we train GPT-3, an autoregressive language model with 175 billion parameters, "
+    " Specifically, we train GPT-3, an autoregressive language model with 175 billion parameters, "
     "10x more than any previous non-sparse language model, and test its performance in the "
     "few-shot setting."
 )
@@ -25,7 +25,7 @@ PLASMA = (
 PLASMA_WORD = " plasma"
 PLASMA_FIRST = "Sometimes, when people say plasma, they mean"
 
-# Written for this page: nothing in it can be guessed the first time.
+# Written for this library: nothing in it can be guessed the first time.
 REPEATED = "The grey heron counted eleven brass buttons before the violin caught fire."
 ROUNDS = 6
 

@@ -30,7 +30,7 @@ class MeasuredModel:
     @cached_property
     def abstract(self) -> Trajectory:
         """The end of the GPT-3 abstract, all of which the model sees."""
-        start = self.token_count(ABSTRACT.rstrip())
+        start = self.token_count(ABSTRACT)
         return logit_lens(
             self.bridge, ABSTRACT + ABSTRACT_END, positions=slice(start, start + SHOWN_TOKENS)
         )

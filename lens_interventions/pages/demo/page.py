@@ -41,7 +41,6 @@ def build_page(
     bridge: TransformerBridge,
     path: str | Path,
     *,
-    sections: Sequence[Callable[[MeasuredModel], Section]] = SECTIONS,
     results: str | Path | None = None,
     progress: bool = False,
 ) -> Path:
@@ -51,7 +50,6 @@ def build_page(
 
     - `bridge`: any decoder that `logit_lens` reads and that has a tokenizer.
     - `path`: of the HTML file; its directory must exist.
-    - `sections`: what to measure; every finding by default.
     - `results`: a directory with finished runs of the experiments on this model; the page then ends
         with their verdicts and the commands that made them.
     - `progress`: print a line to standard error for each section that is measured.
@@ -67,11 +65,11 @@ def build_page(
     runs = [] if results is None else finished_runs(Path(results), bridge)
     started = time.monotonic()
     measured = []
-    for number, measure in enumerate(sections, start=1):
+    for number, measure in enumerate(SECTIONS, start=1):
         begun = time.monotonic()
         measured.append(measure(model))
         if progress:
-            said = f"{number}/{len(sections)} {measured[-1].title}: {measured[-1].verdict}"
+            said = f"{number}/{len(SECTIONS)} {measured[-1].title}: {measured[-1].verdict}"
             print(f"{said} ({time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)
     page = render(measured, bridge, runs=runs, seconds=time.monotonic() - started)
     path.write_text(page, encoding="utf-8")
