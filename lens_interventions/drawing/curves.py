@@ -1,28 +1,33 @@
-"""Curves over the layers, with bands where there are intervals, in a panel for each unit."""
+"""Curves, with bands where there are intervals: in panels beside each other, or in turns."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from .colours import LINES
-from .labels import markup
+from .labels import markup, number
+from .menu import add_menu
 from .theme import ThemeName, template
-from .titles import LINE, headline, title_block
+from .titles import LINE, heading, headline, title_block
+from .units import RANK, SHARE, place, unit_title
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _DASHES = ("solid", "7px,3px", "2px,2px", "9px,3px,2px,3px")
+_SYMBOLS = 8  # of plotly's: circle, square, diamond, cross, x and triangles
+_MOST_MARKED = 60  # points, beyond which markers hide the line
+_DECIMALS = 5
 _RANK_TICKS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 _NOMINAL_WIDTH = 760  # pixels that titles are wrapped for; the figure itself fits its place
 _LEFT, _RIGHT = 70, 24
 _PANEL_HEIGHT = 320
 _ENTRY_WIDTH, _LETTER = 210, 7  # pixels: of a legend's entry at least, and of a letter in it
-_MOST_LABELS = 11  # of layers below a panel
+_MOST_LABELS = 11  # of names below a panel
 
 
 @dataclass(frozen=True)
@@ -31,51 +36,62 @@ class Curve:
 
     Attributes:
         label: in the legend.
-        unit: of its values; curves of one unit share a panel.
-        values: `[point]`, NaN where there is none; of a rank the decimal logarithm of one plus it.
-        hover: `[point]`, text shown at each.
+        unit: of its values, which names their axis.
+        x: `[point]`, where they stand: numbers, or names in their order.
+        values: `[point]`, NaN where there is none.
+        low, high: `[point]`, the ends of their intervals.
+        notes: `[point]`, one more line of the text shown at each.
         colour, dash: numbers of the line's colour and dash.
-        low, high: `[point]`, the ends of its band.
+        banded: whether the intervals are drawn as a band; the text tells them in any case.
+        faint: whether the line is thin and pale, as for a noisy curve behind a smooth one.
     """
 
     label: str
     unit: str
+    x: Sequence[str] | Sequence[float]
     values: Float[np.ndarray, " point"]
-    hover: list[str]
-    colour: int
-    dash: int = 0
     low: Float[np.ndarray, " point"] | None = None
     high: Float[np.ndarray, " point"] | None = None
+    notes: Sequence[str] | None = None
+    colour: int = 0
+    dash: int = 0
+    banded: bool = True
+    faint: bool = False
 
 
 def draw_curves(
-    curves: Sequence[Curve], layers: Sequence[str], *, title: str, subtitle: str, theme: ThemeName
+    curves: Sequence[Curve],
+    *,
+    x_title: str,
+    x_name: str | None = None,
+    title: str,
+    subtitle: str = "",
+    theme: ThemeName = "light",
 ) -> "go.Figure":
-    """Curves over `layers`, which are named in order; up to two panels beside each other."""
+    """A panel for each unit, up to two of them beside each other.
+
+    `x_name` is what the text at a point calls its place, by default `x_title`. Where the places
+    have names, all curves have the same.
+
+    Raises `ValueError` without any curve, or for an unknown theme.
+    """
     from plotly.subplots import make_subplots
 
+    if not curves:
+        raise ValueError("there is nothing to draw: give one curve at least")
     units = list(dict.fromkeys(curve.unit for curve in curves))
     columns = min(len(units), 2)
     rows = math.ceil(len(units) / columns)
     figure = make_subplots(rows, columns, horizontal_spacing=0.12, vertical_spacing=0.28 / rows)
     figure.update_layout(template=template(theme))
     for curve in curves:
-        place = divmod(units.index(curve.unit), columns)
-        for trace in _traces(curve):
-            figure.add_trace(trace, row=place[0] + 1, col=place[1] + 1)
-    step = max(1, round(len(layers) / _MOST_LABELS))
-    last = len(layers) - 1
-    shown = [i for i in range(0, last, step) if last - i >= step] + [last]
-    figure.update_xaxes(
-        title={"text": "residual stream entering block", "standoff": 8},
-        tickvals=shown,
-        ticktext=[layers[i] for i in shown],
-        range=[-0.3, last + 0.3],
-        tickangle=0,
-    )
+        row, column = divmod(units.index(curve.unit), columns)
+        for trace in _traces(curve, x_name or x_title):
+            figure.add_trace(trace, row=row + 1, col=column + 1)
+    figure.update_xaxes(title={"text": x_title, "standoff": 8}, **_names_axis(curves[0].x))
     for index, unit in enumerate(units):
-        place = divmod(index, columns)
-        figure.update_yaxes(**_y_axis(unit), row=place[0] + 1, col=place[1] + 1)
+        row, column = divmod(index, columns)
+        figure.update_yaxes(**_y_axis(unit), row=row + 1, col=column + 1)
     lines = headline(title, subtitle, _NOMINAL_WIDTH)
     top = LINE * len(lines) + 30
     entry = max(_ENTRY_WIDTH, 45 + _LETTER * max(len(curve.label) for curve in curves))
@@ -99,18 +115,61 @@ def draw_curves(
     return figure
 
 
-def _traces(curve: Curve) -> list["go.Scatter"]:
+def draw_views(
+    views: Mapping[str, Sequence[Curve]],
+    *,
+    x_title: str,
+    title: str,
+    y_layout: Mapping[str, Any] | None = None,
+) -> "go.Figure":
+    """Views that take turns in one panel, chosen from a menu of their names.
+
+    All curves have one unit. `y_layout` is more of its axis, as plotly takes it.
+    """
+    import plotly.graph_objects as go
+
+    traces: list[go.Scatter] = []
+    owner: list[str] = []
+    for view, curves in views.items():
+        made = [trace for curve in curves for trace in _traces(curve, x_title)]
+        traces += made
+        owner += [view] * len(made)
+    for trace, view in zip(traces, owner, strict=True):
+        trace.visible = view == owner[0]
+    figure = go.Figure(traces)
+    every = [curve for curves in views.values() for curve in curves]
+    figure.update_layout(
+        template=template("light"),
+        title=heading(title),
+        height=440,
+        margin={"l": 60, "r": 16, "t": 84 if len(views) > 1 else 48, "b": 110},
+        legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},
+        hovermode="closest",
+        xaxis={"title": {"text": x_title}},
+        yaxis={**(_y_axis(every[0].unit) if every else {}), **(y_layout or {})},
+    )
+    if any(isinstance(place, str) for curve in every for place in curve.x):
+        # Else "1" would be read as a number, with ticks between.
+        figure.update_xaxes(type="category")
+    if len(views) > 1:
+        add_menu(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v in views])
+    return figure
+
+
+def _traces(curve: Curve, x_name: str) -> "list[go.Scatter]":
+    """The band, if there is one, and the line."""
     import plotly.graph_objects as go
 
     colour = LINES[curve.colour % len(LINES)]
-    x = list(range(len(curve.values)))
     traces = []
-    if curve.low is not None and curve.high is not None:
-        there = [i for i in x if np.isfinite([curve.low[i], curve.high[i]]).all()]
+    if curve.banded and curve.low is not None and curve.high is not None:
+        known = np.isfinite(curve.low) & np.isfinite(curve.high)
+        around = [x for x, there in zip(curve.x, known.tolist(), strict=True) if there]
+        above, below = (_heights(ends[known], curve.unit) for ends in (curve.high, curve.low))
         traces.append(
             go.Scatter(
-                x=there + there[::-1],
-                y=[*_numbers(curve.high[there]), *_numbers(curve.low[there[::-1]])],
+                x=[*around, *around[::-1]],
+                y=[*above, *below[::-1]],
                 fill="toself",
                 fillcolor=colour,
                 opacity=0.22,
@@ -121,32 +180,72 @@ def _traces(curve: Curve) -> list["go.Scatter"]:
                 legendgroup=curve.label,
             )
         )
+    marked = not curve.faint and len(curve.x) <= _MOST_MARKED
     line = go.Scatter(
-        x=x,
-        y=_numbers(curve.values),
-        mode="lines+markers",
-        line={"color": colour, "width": 2, "dash": _DASHES[curve.dash % len(_DASHES)]},
-        marker={"size": 5, "symbol": curve.colour},
+        x=list(curve.x),
+        y=_heights(curve.values, curve.unit),
+        mode="lines+markers" if marked else "lines",
+        line={
+            "color": colour,
+            "width": 1 if curve.faint else 2,
+            "dash": _DASHES[curve.dash % len(_DASHES)],
+        },
+        marker={"size": 5, "symbol": curve.colour % _SYMBOLS},
+        opacity=0.6 if curve.faint else None,
         name=markup(curve.label),
         legendgroup=curve.label,
-        text=curve.hover,
+        text=_hover(curve, x_name),
         hovertemplate="%{text}<extra></extra>",
     )
     return [*traces, line]
 
 
-def _numbers(values: Float[np.ndarray, " point"]) -> list[float | None]:
-    return [round(value, 4) if math.isfinite(value) else None for value in values.tolist()]
+def _heights(values: Float[np.ndarray, " point"], unit: str) -> list[float | None]:
+    """Where values stand on the axis, None where there is none."""
+    heights = place(values, unit).tolist()
+    return [round(height, _DECIMALS) if math.isfinite(height) else None for height in heights]
 
 
-def _y_axis(unit: str) -> dict:
-    if unit == "rank":
-        return {
-            "title_text": "rank (0 = top guess)",
+def _hover(curve: Curve, x_name: str) -> list[str]:
+    texts = []
+    title = unit_title(curve.unit)
+    for index, (x, value) in enumerate(zip(curve.x, curve.values.tolist(), strict=True)):
+        lines = [markup(curve.label), f"{x_name}: {x}" if x_name else str(x)]
+        lines.append(f"{title}: {number(value)}")
+        if curve.low is not None and curve.high is not None:
+            low, high = float(curve.low[index]), float(curve.high[index])
+            if math.isfinite(low) and math.isfinite(high):
+                lines[-1] += f" [{number(low)}, {number(high)}]"
+        if curve.notes is not None:
+            lines.append(markup(curve.notes[index]))
+        texts.append("<br>".join(lines))
+    return texts
+
+
+def _names_axis(x: Sequence[str] | Sequence[float]) -> dict[str, Any]:
+    """An axis with as many names as can be read, the last of them always; {} for numbers."""
+    names = [place for place in x if isinstance(place, str)]
+    if not names:
+        return {}
+    step = max(1, round(len(names) / _MOST_LABELS))
+    last = len(names) - 1
+    shown = [i for i in range(0, last, step) if last - i >= step] + [last]
+    return {
+        "type": "category",
+        "tickvals": [names[i] for i in shown],
+        "range": [-0.3, last + 0.3],
+        "tickangle": 0,
+    }
+
+
+def _y_axis(unit: str) -> dict[str, Any]:
+    axis: dict[str, Any] = {"title": {"text": unit_title(unit)}}
+    if unit == RANK:
+        ticks = {
             "tickvals": [math.log10(1 + rank) for rank in _RANK_TICKS],
             "ticktext": [f"{rank:,}" for rank in _RANK_TICKS],
-            "autorange": "reversed",
         }
-    if unit == "share":
-        return {"title_text": "share of positions", "tickformat": ".0%", "rangemode": "tozero"}
-    return {"title_text": unit, "rangemode": "tozero" if unit == "nats" else "normal"}
+        return axis | ticks | {"autorange": "reversed"}
+    if unit == SHARE:
+        return axis | {"tickformat": ".0%", "rangemode": "tozero"}
+    return axis | {"rangemode": "tozero"} if unit == "nats" else axis

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from .colours import PALETTES
-from .table_curves import add_buttons
+from .menu import add_menu
 from .theme import template
 from .titles import heading
 
@@ -78,7 +78,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
         margin={"l": 60, "r": 16, "t": _ABOVE, "b": _BELOW},
     )
     if len(measures) > 1:
-        add_buttons(figure, [(m, {"visible": [of == m for of in owner]}, {}) for m in measures])
+        add_menu(figure, [(m, {"visible": [of == m for of in owner]}, {}) for m in measures])
         figure.update_layout(updatemenus=[{"y": 1 + _MODES / panel_height}])
     return figure
 

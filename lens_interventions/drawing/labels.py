@@ -6,6 +6,8 @@ import re
 import unicodedata
 
 _MARKS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "\\r", "\u00a0": "⍽"}
+_MISSING = "–"
+_ROUNDING_ERROR = 1e-12
 _RUN = re.compile(r"([·␣⏎⇥⍽])\1{3,}")
 
 
@@ -41,13 +43,19 @@ def _named(character: str) -> str:
     return character
 
 
-MISSING = "–"
+def number(value: float) -> str:
+    """Three significant digits, and all before the point; what rounding leaves of 0 is 0."""
+    if not math.isfinite(value):
+        return str(rounded(value))
+    if abs(value) < _ROUNDING_ERROR:
+        return "0"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def rounded(value: float) -> float | int | str:
     """Three significant digits, four decimals at most, and all digits before the point."""
     if math.isnan(value):
-        return MISSING
+        return _MISSING
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if value == int(value):

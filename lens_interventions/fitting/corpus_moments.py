@@ -1,4 +1,8 @@
-"""Moments of a corpus: the one pass over text that every closed-form fit makes."""
+"""Moments of a corpus: the one pass over text that every closed-form fit makes.
+
+A fit says what it adds up of a window. The windows, the text that is held out, and the file that
+lets a stopped pass go on are the same for all fits.
+"""
 
 import hashlib
 import json
@@ -23,10 +27,12 @@ from ..model.tokens import TextOrTokens
 from ..model.windows import as_batch, token_windows
 from .ridge import RidgeMoments, RidgeSolution
 
-AddRows = Callable[
+AddWindow = Callable[
     [RidgeMoments, Int[Tensor, " pos"], Sequence[Float[Tensor, "pos d_model"]]], None
 ]
 """Adds one window to moments: gets its tokens and their residuals at every point."""
+
+_SECONDS_BETWEEN_SAVES = 60.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class CorpusMoments:
         fitted: over the windows that maps are fitted to.
         held_out: over those that choose the ridge.
         counts: `[d_vocab]`, how often each token was fitted to.
-        fingerprint: of the model that read the corpus, by `affine.fingerprint`.
-        settings: what was read and how, for the note of what is fitted.
+        fingerprint: of the model that read the corpus, see `model.fingerprint`.
+        settings: what was read and how, for the settings of what is fitted.
     """
 
     fitted: RidgeMoments
@@ -56,7 +62,7 @@ class CorpusMoments:
 def corpus_moments(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],
-    add: AddRows,
+    add: AddWindow,
     *,
     n_maps: int,
     purpose: str,
@@ -69,11 +75,21 @@ def corpus_moments(
 ) -> CorpusMoments:
     """Read texts once and sum up what `add` makes of each window, for `n_maps` maps.
 
-    `purpose` tells the checkpoints of one fit from those of another; the other arguments are those
-    of `fit_affine_lens`.
+    **Arguments:**
 
-    Raises `ValueError` with fewer windows than `holdout`, a checkpoint of something else or a
-    residual stream that is not finite, and what `require_readable` raises.
+    - `texts`: read in windows of at most `window` tokens.
+    - `add`: called once for each window, without its first `skip_first` tokens, as outliers are.
+    - `n_maps`: how many regressions there are.
+    - `purpose`: tells the checkpoints of one fit from those of another.
+    - `holdout`: every so many windows one is summed apart, to choose the ridge on.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `checkpoint`: a file that keeps the sums every minute. The same call goes on from it, and ends
+        in the same numbers.
+    - `progress`: show a progress bar over tokens.
+
+    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint is of another
+    fit or other texts, or if the residual stream is not finite; `ValueError` or
+    `NotImplementedError` if the model's readout is not its final norm and its unembedding.
     """
     if holdout < 2 or skip_first < 0:
         raise ValueError(
@@ -87,7 +103,7 @@ def corpus_moments(
     counts = torch.zeros(len(bridge.W_E), dtype=torch.long, device=device)
     sums, weights_hash = {"fitted": fitted, "held_out": held_out}, fingerprint(bridge)
     settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
-    kept = FitCheckpoint(checkpoint, {"purpose": purpose, "model": weights_hash, **settings})
+    kept = _Checkpoint(checkpoint, {"purpose": purpose, "model": weights_hash, **settings})
     if state := kept.load():
         kept.restore(state, sums)
         counts.copy_(state["counts"])
@@ -124,18 +140,20 @@ def corpus_moments(
     return CorpusMoments(fitted, held_out, counts.cpu(), weights_hash, note)
 
 
-_SECONDS_BETWEEN_SAVES = 60.0
-
-
-class FitCheckpoint:
+class _Checkpoint:
     """A file that keeps what was summed over the first windows of a corpus.
 
-    Going on skips as many windows, and refuses a corpus whose windows are not the ones that were
-    summed. Without a path nothing is kept.
+    A pass that goes on skips those windows, and refuses a corpus whose windows are others. Without
+    a path nothing is kept.
+
+    Attributes:
+        path: of the file, or None.
+        done: how many windows were summed.
+        counts: rows that were summed, by the names of the sums.
     """
 
     def __init__(self, path: str | Path | None, settings: Mapping[str, Any]) -> None:
-        """`settings` is what must be the same for going on."""
+        """`settings` must be the same for a pass to go on."""
         self.path = None if path is None else Path(path)
         self.done = 0
         self.counts: dict[str, int] = {}
@@ -150,9 +168,9 @@ class FitCheckpoint:
         return self._hash.hexdigest()[:16]
 
     def load(self) -> dict[str, Tensor]:
-        """The tensors that were kept, empty where none were.
+        """The tensors that were kept; none where there is no file.
 
-        Raises `ValueError` for a file of other settings or another kind.
+        Raises `ValueError` if the file is of other settings or of another kind.
         """
         if self.path is None or not self.path.is_file():
             return {}
@@ -168,7 +186,7 @@ class FitCheckpoint:
     def remaining(self, windows: Iterable[Int[Tensor, " pos"]]) -> Iterator[Int[Tensor, " pos"]]:
         """The windows after those that were summed.
 
-        Raises `ValueError` when those before are not the ones that were.
+        Raises `ValueError` if the windows before are not those that were summed.
         """
         done, seen = self.done, 0
         for window in windows:
@@ -185,13 +203,13 @@ class FitCheckpoint:
             )
 
     def restore(self, tensors: Mapping[str, Tensor], sums: Mapping[str, RidgeMoments]) -> None:
-        """Put back what `save` kept of the sums."""
+        """Put the sums that `save` kept back into `sums`."""
         for name, moments in sums.items():
             kept = {key: tensors[f"{name}.{key}"] for key in moments.tensors()}
             moments.restore(kept, self.counts[name])
 
     def require_windows(self, holdout: int, window: int) -> None:
-        """Raise `ValueError` unless a window was held out."""
+        """Raise `ValueError` if no window was held out."""
         if self.done < holdout:
             raise ValueError(
                 f"{self.done} windows of text leave none to choose the ridge on: give more text, "
@@ -201,7 +219,7 @@ class FitCheckpoint:
     def save(
         self, sums: Mapping[str, RidgeMoments], *, now: bool = False, **others: Tensor
     ) -> None:
-        """Keep the sums over the windows so far, if the last time is a minute ago."""
+        """Keep the sums over the windows so far, at most once a minute unless `now`."""
         recent = time.monotonic() - self._saved < _SECONDS_BETWEEN_SAVES
         if self.path is None or (recent and not now):
             return

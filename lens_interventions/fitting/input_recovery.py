@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..drawing.curves import Curve, draw_curves
-from ..drawing.labels import rounded
+from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
+from ..lens.figures.over_layers import draw_over_layers
 from ..lens.reduction import default_chunk_size
 from ..measures.intervals import mean_intervals
 from ..model.points import point_name
@@ -204,19 +204,14 @@ def plot_recovery(
     for measure, unit in (("top1", "share first"), ("top10", "share in the first ten")):
         for number, (label, key) in enumerate(named):
             part = groups[(*key, measure)].set_index("point").loc[list(recovery.points)]
-            values = {name: part[name].to_numpy() for name in ("mean", "low", "high")}
             curves.append(
                 Curve(
                     label=f"{label}, {unit.removeprefix('share ')}",
                     unit=unit,
-                    values=values["mean"],
-                    low=values["low"],
-                    high=values["high"],
-                    hover=[
-                        f"layer {point_name(point)}, {label}<br>"
-                        + "{} [{}, {}]".format(*(rounded(float(v)) for v in numbers))
-                        for point, *numbers in zip(recovery.points, *values.values(), strict=True)
-                    ],
+                    x=[point_name(point) for point in recovery.points],
+                    values=part["mean"].to_numpy(),
+                    low=part["low"].to_numpy(),
+                    high=part["high"].to_numpy(),
                     colour=number,
                     dash=number,
                 )
@@ -228,9 +223,8 @@ def plot_recovery(
     )
     if by_rarity:
         subtitle += " Curves by how often the probe was fitted to the token."
-    return draw_curves(
+    return draw_over_layers(
         curves,
-        [point_name(point) for point in recovery.points],
         title=title or "The input token, recovered from the residual stream",
         subtitle=subtitle,
         theme=theme,

@@ -11,12 +11,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..drawing.curves import Curve, draw_curves
-from ..drawing.labels import markup, rounded
+from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
 from ..model.points import point_name
 from ..model.tokens import TextOrTokens, require_texts, token_batch
+from .figures.over_layers import draw_over_layers
 from .logit_lens import logit_lens
 from .statistics import averaged
 from .trajectory import Trajectory
@@ -220,22 +220,20 @@ def plot_aggregate(
             label, unit = known[statistic].title, known[statistic].unit
             alone = units.count(unit) == 1
             intervals = aggregate.intervals(statistic, level=level, seed=seed)[start:]
-            ends = {
-                end: np.array([getattr(interval, end) for interval in intervals])
+            mean, low, high = (
+                np.array([getattr(interval, end) for interval in intervals])
                 for end in ("estimate", "low", "high")
-            }
-            full = f"{label}, {name}" if name else label
+            )
+            if unit == "rank":
+                mean, low, high = 10**mean - 1, 10**low - 1, 10**high - 1
             curves.append(
                 Curve(
-                    label=full,
+                    label=f"{label}, {name}" if name else label,
                     unit=unit,
-                    values=ends["estimate"],
-                    low=ends["low"],
-                    high=ends["high"],
-                    hover=[
-                        f"layer {layer}, {markup(full)}<br>{_interval(unit, *bounds)}"
-                        for layer, *bounds in zip(layers[start:], *ends.values(), strict=True)
-                    ],
+                    x=layers[start:],
+                    values=mean,
+                    low=low,
+                    high=high,
                     colour=dash if alone else units[:index].count(unit),
                     dash=dash,
                 )
@@ -248,17 +246,9 @@ def plot_aggregate(
     subtitle = f"{texts}; bands are {level:.0%} bootstrap intervals over texts."
     if "rank" in units:
         subtitle += " Ranks are geometric means of 1 + rank."
-    return draw_curves(
+    return draw_over_layers(
         curves,
-        layers[start:],
         title=title or "Means over texts, layer by layer",
         subtitle=subtitle,
         theme=theme,
     )
-
-
-def _interval(unit: str, *bounds: float) -> str:
-    """The numbers as a reader knows them: ranks, not their logarithms."""
-    values = [10**bound - 1 if unit == "rank" else bound for bound in bounds]
-    mean, low, high = (rounded(float(value)) for value in values)
-    return f"{mean} [{low}, {high}]"

@@ -152,8 +152,8 @@ def test_the_figure_shows_what_the_frame_holds(by_rarity):
     seen = [name for name in recovery.rarity[:-1] if name in set(frame.rarity)]
     assert len(lines) == 2 * (len(seen) if by_rarity else 2)
     first = groups["top1", "own", seen[0] if by_rarity else "all"]
-    # Figures keep four digits.
-    assert list(lines[0].y) == pytest.approx(first.tolist(), abs=5e-5)
+    # Figures keep five decimals.
+    assert list(lines[0].y) == pytest.approx(first.tolist(), abs=5e-6)
 
 
 def test_recovery_of_one_text_or_of_no_token_is_refused():

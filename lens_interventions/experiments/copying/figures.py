@@ -7,7 +7,8 @@ import pandas as pd
 from ...drawing.colours import LINES
 from ...drawing.effect_grid import effect_heatmaps
 from ...drawing.intervals import contrast_points, error_bars
-from ...drawing.table_curves import Axes, add_buttons, curves
+from ...drawing.menu import add_menu
+from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ..engine.results import Figures, Tables
@@ -96,7 +97,7 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
         xaxis={"title": {"text": _better(shown, questions[0])}},
         yaxis={"autorange": "reversed", "type": "category"},
     )
-    add_buttons(
+    add_menu(
         figure,
         [
             (

@@ -7,7 +7,8 @@ import pandas as pd
 from ...drawing.colours import LINES
 from ...drawing.effect_grid import effect_heatmaps
 from ...drawing.intervals import error_bars
-from ...drawing.table_curves import Axes, add_buttons, curves
+from ...drawing.menu import add_menu
+from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ..design.sequences import REPORT
@@ -134,7 +135,7 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
         xaxis={"title": {"text": "loss on held-out prose above the plain model's, nats a token"}},
         yaxis={"title": {"text": "share, or rep-4"}, "rangemode": "tozero"},
     )
-    add_buttons(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v, *_ in views])
+    add_menu(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v, *_ in views])
     return figure
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...drawing.curves import Curve, draw_curves
 from ...drawing.theme import ThemeName
-from ...drawing.training import draw_training
 from ...model.fingerprint import fingerprint
 from ...model.hooks import has_temporary_hooks
 from ...model.partial_run import refuse_late_hooks
@@ -63,13 +63,34 @@ class TrainedPatch:
 
         Raises `ValueError` for an unknown theme.
         """
+        curves = [
+            Curve(
+                label=label,
+                unit="change of loss, nats a token",
+                x=frame["step"].tolist(),
+                values=frame["change"].to_numpy(),
+                notes=[
+                    f"{loss:.4f} with the patch, {clean:.4f} without"
+                    for loss, clean in zip(frame["loss"], frame["clean_loss"], strict=True)
+                ],
+                colour=colour,
+                faint=frame is self.curve,
+            )
+            for colour, (label, frame) in enumerate(
+                {"text of the step": self.curve, "held-out text": self.held_out}.items()
+            )
+        ]
         layers = ", ".join(map(str, self.write.layers))
-        return draw_training(
-            self.curve,
-            self.held_out,
-            title=f"A learned write at layer {layers}, source {self.write.trained_with}",
+        title = f"A learned write at layer {layers}, source {self.write.trained_with}"
+        figure = draw_curves(
+            curves,
+            x_title="steps made",
+            title=title,
+            subtitle="Loss with the patch minus loss without one: below 0 is better.",
             theme=theme,
         )
+        figure.add_hline(y=0, line={"dash": "dot", "width": 1})
+        return figure
 
 
 def train_patch(

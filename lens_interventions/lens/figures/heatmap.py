@@ -9,6 +9,7 @@ from ...drawing.titles import LINE, headline, title_block
 from ...drawing.units import place, unit_title
 from .grid import Grid
 from .hover import hover_data, hover_template
+from .over_layers import AXIS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -55,7 +56,7 @@ def draw_heatmap(
         margin={"l": LEFT, "r": RIGHT, "t": above, "b": below, "pad": 0},
         title=title_block(lines, height),
         dragmode=False,
-        yaxis_title={"text": "residual stream entering block"},
+        yaxis_title={"text": AXIS},
     )
     return figure
 

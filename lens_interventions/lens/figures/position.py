@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...drawing.curves import Curve, draw_curves
-from ...drawing.labels import markup, rounded, shorten
+from ...drawing.curves import Curve
+from ...drawing.labels import shorten
 from ...drawing.theme import ThemeName
-from ...drawing.units import place
 from .grid import Grid
+from .over_layers import draw_over_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+_TOKEN_WIDTH = 40  # characters of a top guess
 
 
 def draw_position(
@@ -22,20 +24,15 @@ def draw_position(
     """
     curves: list[Curve] = []
     for grid in grids:
-        unit, values = grid.statistic.unit, grid.values[:, column]
+        unit = grid.statistic.unit
         among = sum(curve.unit == unit for curve in curves)
         curves.append(
             Curve(
                 label=grid.title,
                 unit=unit,
-                values=place(values, unit),
-                hover=[
-                    f"layer {row}, {markup(grid.title)}: {rounded(value)}<br>"
-                    f"top guess: {markup(shorten(guesses[column], 40))}"
-                    for row, value, guesses in zip(
-                        grid.rows, values.tolist(), grid.guesses, strict=True
-                    )
-                ],
+                x=grid.rows,
+                values=grid.values[:, column],
+                notes=[f"top guess: {shorten(row[column], _TOKEN_WIDTH)}" for row in grid.guesses],
                 colour=among,
                 dash=among,
             )
@@ -44,9 +41,8 @@ def draw_position(
     heading = f"Position {first.positions[column]}: {first.inputs[column]}"
     if following := first.outputs[column]:
         heading += f", followed by {following}"
-    return draw_curves(
+    return draw_over_layers(
         curves,
-        first.rows,
         title=title or heading,
         subtitle="A layer's distribution over the next token, at one position.",
         theme=theme,

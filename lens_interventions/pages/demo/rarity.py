@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ...drawing.curves import Curve, draw_curves
+from ...drawing.curves import Curve
 from ...lens.figures.grid import cells
+from ...lens.figures.over_layers import draw_over_layers
 from ...lens.logit_lens import logit_lens
 from ...materials import python_reference
 from ...measures.intervals import Interval, mean_interval, mean_intervals
@@ -160,29 +161,25 @@ def _curves(found: _Survival, layers: list[str]) -> "go.Figure":
     for colour, group in enumerate(_GROUPS):
         for dash, (place, values) in enumerate(places.items()):
             intervals = mean_intervals(values[colour].T, rng=np.random.default_rng(0))
-            ends = {
-                end: np.array([getattr(interval, end) for interval in intervals])
+            # Of log10(1 + rank).
+            mean, low, high = (
+                10 ** np.array([getattr(interval, end) for interval in intervals]) - 1
                 for end in ("estimate", "low", "high")
-            }
-            label = f"{group} tokens, {place}"
+            )
             curves.append(
                 Curve(
-                    label=label,
+                    label=f"{group} tokens, {place}",
                     unit="rank",
-                    values=ends["estimate"],
-                    hover=[
-                        f"{label}, layer {layer}: typical rank {count(typical_rank(value))}"
-                        for layer, value in zip(layers, ends["estimate"], strict=True)
-                    ],
+                    x=layers,
+                    values=mean,
+                    low=low,
+                    high=high,
                     colour=colour,
                     dash=dash,
-                    low=ends["low"],
-                    high=ends["high"],
                 )
             )
-    return draw_curves(
+    return draw_over_layers(
         curves,
-        layers,
         title="Rank of a token where it is the input, and elsewhere",
         subtitle="Geometric means; bands are 95% bootstrap intervals over paragraphs.",
         theme="light",

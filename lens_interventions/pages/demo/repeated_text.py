@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from ...drawing.curves import Curve, draw_curves
+from ...drawing.curves import Curve
 from ...lens.figures.grid import cells
+from ...lens.figures.over_layers import draw_over_layers
 from ...lens.logit_lens import logit_lens
 from ...model.points import point_name
 from ...plots import plot
@@ -64,23 +65,18 @@ def repeated_text(model: MeasuredModel) -> Section:
         figures=(
             Figure(
                 "How the layers rank the right continuation, a line for each round.",
-                draw_curves(
+                draw_over_layers(
                     [
                         Curve(
                             label=f"round {number}",
                             unit="rank",
-                            values=line,
-                            hover=[
-                                f"round {number}, layer {layer}: typical rank "
-                                f"{count(typical_rank(value))}"
-                                for layer, value in zip(layers, line, strict=True)
-                            ],
+                            x=layers,
+                            values=10**line - 1,
                             colour=number - 1,
                             dash=number - 1,
                         )
                         for number, line in enumerate(means, start=1)
                     ],
-                    layers,
                     title="Rank of the right continuation",
                     subtitle=f"Means over the tokens of each of {ROUNDS} rounds.",
                     theme="light",

@@ -94,7 +94,7 @@ def test_a_position_through_the_layers(trajectory):
     for name, values in expected.items():
         column = values[1:, 0, 2].double()
         shown = column.add(1).log10() if name.startswith("Rank") else column
-        np.testing.assert_allclose(lines[name].y, shown, atol=5.1e-5)
+        np.testing.assert_allclose(lines[name].y, shown, atol=5.1e-6)
     assert figure.layout.yaxis.autorange == "reversed"  # rank 0 at the top
 
 
@@ -114,10 +114,10 @@ def test_aggregate_curves_are_the_means_and_their_intervals(aggregate):
     for line, band, name in zip(
         lines, bands, ["kl_final", "log10_final_rank", "agrees_final"], strict=True
     ):
-        np.testing.assert_allclose(line.y, aggregate.means(name)[1:], atol=5.1e-5)
+        np.testing.assert_allclose(line.y, aggregate.means(name)[1:], atol=5.1e-6)
         intervals = aggregate.intervals(name)[1:]
         around = [i.high for i in intervals] + [i.low for i in reversed(intervals)]
-        np.testing.assert_allclose(band.y, around, atol=5.1e-5)
+        np.testing.assert_allclose(band.y, around, atol=5.1e-6)
     units = [figure.layout[axis].title.text for axis in ("yaxis", "yaxis2", "yaxis3")]
     assert units == ["nats", "rank (0 = top guess)", "share of positions"]
     assert aggregate.plot().data[0].fill == "toself"

@@ -1,0 +1,30 @@
+"""A menu over the plot, by which views of one figure take turns."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def add_menu(
+    figure: "go.Figure", entries: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]
+) -> None:
+    """Add a menu of (label, restyle, relayout); the first entry is shown at the start."""
+    figure.update_layout(
+        updatemenus=[
+            {
+                "type": "dropdown",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.02,
+                "yanchor": "bottom",
+                "pad": {"b": 4},
+                "bgcolor": "#ffffff",
+                "buttons": [
+                    {"label": label, "method": "update", "args": [restyle, relayout]}
+                    for label, restyle, relayout in entries
+                ],
+            }
+        ]
+    )
