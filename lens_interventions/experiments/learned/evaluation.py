@@ -14,6 +14,7 @@ from ...model.fingerprint import fingerprint
 from ..design.conditions import ARM_COLUMNS, NO_PATCH
 from ..design.copy_rows import measure_induction, measure_templates, measure_text
 from ..engine.json_values import from_values
+from ..engine.units import unit_kind
 from .writes import LearnedPatches, Training, parse_writes, write_bytes
 
 Values = Mapping[str, Any]
@@ -28,6 +29,7 @@ _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
 }
 
 
+@unit_kind("training")
 def measure_training(
     bridge: TransformerBridge, training: Values, texts: Sequence[Sequence[int]], options: Values
 ) -> pd.DataFrame:
@@ -60,6 +62,7 @@ def measure_training(
     return rows.assign(**made.columns())
 
 
+@unit_kind("copying under writes")
 def measure_writes(
     bridge: TransformerBridge, table: str, writes: Mapping[str, Values], **parameters: Any
 ) -> pd.DataFrame:

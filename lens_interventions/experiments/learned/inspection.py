@@ -18,6 +18,7 @@ from ...model.embedding import embedding
 from ...model.readout import readout
 from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
+from ..engine.units import unit_kind
 from .learned_map import (
     KINDS,
     SingularDirections,
@@ -47,6 +48,7 @@ _TOP = 6
 _PREFIXES = 16
 
 
+@unit_kind("directions of a write")
 def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
     """The largest singular directions, and the tokens that they read and write.
 
@@ -77,6 +79,7 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
     return pd.DataFrame(rows)
 
 
+@unit_kind("geometry of a write")
 def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
     """How near the map is to simple ones: rows of `quantity`, `value` and what `chance` gives."""
     learned, layer = _write(write), int(write["layer"])
@@ -100,6 +103,7 @@ def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.Dat
     return pd.DataFrame(rows).assign(seed=int(write["seed"]))
 
 
+@unit_kind("attention under a write")
 def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
     """Attention of the patched layer's heads and those above, by kind of position, while copying.
 
@@ -143,6 +147,7 @@ def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values
     return pd.DataFrame(rows)
 
 
+@unit_kind("ablation of a write")
 def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
     """Loss on the second copy, its first token left out, with the write taken away here or there.
 

@@ -16,7 +16,7 @@ from ..design.samples import measure_samples, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION, TokenSequence
 from ..engine.json_values import from_values
 from ..engine.results import Tables
-from ..engine.units import Unit
+from ..engine.units import Unit, unit_kind
 from .evaluation import NO_SEED, conditions, named_by_seed
 from .settings import LearnedSettings
 
@@ -31,6 +31,7 @@ _BATCH = 64
 _SHOWN = 8
 
 
+@unit_kind("samples under writes")
 def measure_loops(
     bridge: TransformerBridge, writes: Values, prompts: Sequence[Values], new_tokens: int
 ) -> pd.DataFrame:
@@ -45,6 +46,7 @@ def measure_loops(
     return named_by_seed(rows, named)
 
 
+@unit_kind("free copies under writes")
 def measure_copies(
     bridge: TransformerBridge, writes: Values, sequences: Sequence[Values]
 ) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from ...model.points import FINAL, select_points
 from ...model.readout import readout
 from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch, token_batch
+from ..engine.units import unit_kind
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def points_read(bridge: TransformerBridge, every: int) -> tuple[str, ...]:
     return select_points(n_layers, every=min(every, max(1, n_layers // 3)))
 
 
+@unit_kind("preservation of tokens")
 def measure_tokens(
     bridge: TransformerBridge, documents: Sequence[Mapping], every: int
 ) -> pd.DataFrame:
@@ -118,6 +120,7 @@ def measure_tokens(
     )
 
 
+@unit_kind("preservation of template words")
 def measure_templates(
     bridge: TransformerBridge, items: Sequence[Mapping], every: int
 ) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from ...materials.corpora import by_text, read_documents
 from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
-from ..engine.units import Unit
+from ..engine.units import Unit, unit_kind
 from .lens_ranks import measure_templates, measure_tokens
 from .settings import PreservationSettings
 
@@ -60,6 +60,7 @@ def plan(
     return [*counts, *readings, *templates]
 
 
+@unit_kind("counts of tokens")
 def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFrame:
     """How often each token occurs in each document of a source, whole documents, each text once.
 
