@@ -8,6 +8,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.generation.generate import generate
+from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import ROW_COLUMNS
 from ..design.prompts import halves, prompt_items
@@ -23,9 +24,6 @@ from .settings import LearnedSettings
 Values = Mapping[str, Any]
 
 SAMPLES, COPIES = "samples", "copies"
-
-# Texts that go on at a time; a step of decoding reads all weights, however many there are.
-_BATCH = 64
 
 # Prompts whose samples are kept for a reader.
 _SHOWN = 8
@@ -122,6 +120,6 @@ def samples_to_show(settings: LearnedSettings, rows: Tables, control: Arm) -> pd
 def _parts(writes: Mapping[str, Values], n_texts: int) -> Iterator[dict[str, Values]]:
     """No write, then as many at a time as fit a batch."""
     yield {}
-    names, size = list(writes), max(1, _BATCH // n_texts)
+    names, size = list(writes), max(1, TEXTS_AT_ONCE // n_texts)
     for start in range(0, len(names), size):
         yield {name: writes[name] for name in names[start : start + size]}
