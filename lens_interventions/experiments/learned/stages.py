@@ -34,8 +34,12 @@ from .writes import TABLE, Training, write_text, written
 _COPIES = Measure("loss")
 
 
-def stages_of(settings: LearnedSettings) -> dict[str, Stage]:
-    """By name, in order; those of the sweeps only if there are any."""
+def stages_of(settings: LearnedSettings, bridge: TransformerBridge) -> dict[str, Stage]:
+    """By name, in order; those of the sweeps only if there are any.
+
+    Raises `ValueError` for a layer or rank that the model does not have.
+    """
+    settings.require_fit(int(bridge.cfg.n_layers), int(bridge.cfg.d_model))
     swept: dict[str, Stage] = {}
     if settings.sweep_layers:
         swept |= {"training, layers": train_layers, "layers": measure_layers}

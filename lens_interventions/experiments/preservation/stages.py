@@ -14,6 +14,7 @@ from ...materials.corpora import by_text, read_documents
 from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
+from ..engine.run import Stage
 from ..engine.units import Unit, unit_kind
 from .lens_ranks import measure_templates, measure_tokens
 from .settings import PreservationSettings
@@ -58,6 +59,9 @@ def plan(
         for number, part in enumerate(_parts(items, settings.template_batch))
     ]
     return [*counts, *readings, *templates]
+
+
+STAGES: dict[str, Stage] = {"lens ranks": plan}
 
 
 @unit_kind("counts of tokens")
