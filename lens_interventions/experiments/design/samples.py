@@ -110,12 +110,12 @@ def shown_samples(samples: pd.DataFrame, control: Arm, shown: int) -> pd.DataFra
 
     Columns: condition, prompt_number, register, prompt, the parts of the text, onset and period.
     """
-    report = samples[samples["half"] == REPORT]
-    prompts = sorted(report["prompt"].unique())[:shown]
+    reported = samples[samples["half"] == REPORT]
+    prompts = sorted(reported["prompt"].unique())[:shown]
     cell = control.cell
     arms = {NO_PATCH, Arm.at(cell), control}
     kept = []
-    for row in report[report["prompt"].isin(prompts)].to_dict("records"):
+    for row in reported[reported["prompt"].isin(prompts)].to_dict("records"):
         arm = Arm(row["source"], row["layer"], row["strength"], row["mode"])
         if arm not in arms or not (
             row["rule"] == str(GREEDY) or row["rule"].startswith("temperature")

@@ -13,10 +13,10 @@ from ..engine.model_source import Model
 from ..engine.presets import Plan, Preset
 from ..engine.results import Result
 from .analysis import analyse
-from .evaluation import forget_residuals
 from .settings import LearnedSettings as LearnedSettings
 from .stages import stages_of
 from .writes import Training as Training
+from .writes import forget_residuals
 from .writes import trained_writes as trained_writes
 
 _PLAN = Plan(

@@ -1,4 +1,4 @@
-"""What units read off a learned write: its directions, the attention with it, the loss without."""
+"""A learned write inspected: its directions, the attention with it, the loss without it."""
 
 import base64
 from collections.abc import Mapping
@@ -20,19 +20,16 @@ from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
 from ..engine.units import unit_kind
 from .learned_map import (
-    KINDS,
     SingularDirections,
-    attention_by_kind,
     identity_cosine,
     learned_map,
-    matched_positions,
     participation,
-    position_kinds,
     principal_axes,
     singular_directions,
     subspace_share,
     token_cosines,
 )
+from .position_kinds import KINDS, attention_by_kind, matched_positions, position_kinds
 from .writes import read_write
 
 Values = Mapping[str, Any]

@@ -40,7 +40,7 @@ def plan(
         Unit("counts", f"{number:02d}", count_tokens, {"source": source, "text": text_digest(text)})
         for number, (source, text) in enumerate(texts.items())
     ]
-    readings = [
+    tokens = [
         Unit(
             "tokens",
             f"{number:03d}",
@@ -58,7 +58,7 @@ def plan(
         )
         for number, part in enumerate(_parts(items, settings.template_batch))
     ]
-    return [*counts, *readings, *templates]
+    return [*counts, *tokens, *templates]
 
 
 STAGES: dict[str, Stage] = {"lens ranks": plan}
