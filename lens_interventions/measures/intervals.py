@@ -12,8 +12,10 @@ Randomness comes from the caller's `numpy.random.Generator`: the same seed gives
 import math
 import warnings
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Real
@@ -260,13 +262,44 @@ def _ends(
     distribution: Float[np.ndarray, "cell resample"],
     level: float,
 ) -> list[tuple[float, float, str]]:
+    # Without this, sequences that agree would differ by the rounding of their sums.
+    alike = np.ptp(totals / counts, axis=-1) == 0
+    distribution[alike] = totals[alike, :1] / counts[alike, :1]
+    return bootstrap_ends(
+        (totals, counts),
+        lambda t, c, axis: t.sum(axis) / c.sum(axis),
+        distribution,
+        level,
+        undefined=alike,
+    )
+
+
+def bootstrap_ends(
+    data: Sequence[np.ndarray],
+    statistic: Callable[..., Any],
+    distribution: Float[np.ndarray, "cell resample"],
+    level: float,
+    *,
+    undefined: Bool[np.ndarray, " cell"] | None = None,
+) -> list[tuple[float, float, str]]:
+    """Low end, high end and method of each cell: BCa, or percentile where BCa is undefined.
+
+    **Arguments:**
+
+    - `data`: arrays `[cell, seq]` that are resampled together, along the last axis.
+    - `statistic`: called as `statistic(*data, axis=-1)`, vectorised.
+    - `distribution`: its values on the resamples, which were made elsewhere.
+    - `level`: of the intervals.
+    - `undefined`: cells to which BCa does not apply, beside those where it gives nan.
+    """
+
     def interval(method: str) -> tuple[np.ndarray, np.ndarray]:
-        # Where BCa is undefined scipy warns and returns nan; the result's `method` says so.
+        # Where BCa is undefined scipy warns and returns nan; the method that is returned says so.
         with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             ends = stats.bootstrap(  # type: ignore[call-overload]
-                (totals, counts),
-                lambda t, c, axis: t.sum(axis) / c.sum(axis),
+                data,
+                statistic,
                 paired=True,
                 vectorized=True,
                 axis=-1,
@@ -278,15 +311,14 @@ def _ends(
             ).confidence_interval
         return ends.low, ends.high
 
-    # Without this, sequences that agree would differ by the rounding of their sums.
-    alike = np.ptp(totals / counts, axis=-1) == 0
-    distribution[alike] = totals[alike, :1] / counts[alike, :1]
     bca_low, bca_high = interval("BCa")
     low, high = interval("percentile")
-    undefined = alike | np.isnan(bca_low) | np.isnan(bca_high)
+    without_bca = np.isnan(bca_low) | np.isnan(bca_high)
+    if undefined is not None:
+        without_bca |= undefined
     return [
         (float(low[i]), float(high[i]), "percentile")
-        if undefined[i]
+        if without_bca[i]
         else (float(bca_low[i]), float(bca_high[i]), "BCa")
         for i in range(len(low))
     ]

@@ -13,7 +13,7 @@ import pytest
 from lens_interventions import experiments
 from lens_interventions.experiments import Result
 from lens_interventions.experiments.engine.model_source import ModelSource
-from tests.experiments.engine.test_run import example, small_bridge
+from tests.support.small_run import example, small_bridge
 
 NAMES = ("copying", "learned", "loops", "preservation")
 

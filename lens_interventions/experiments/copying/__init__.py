@@ -1,15 +1,27 @@
-"""Does seeing the true token help a model to copy?"""
+"""Does seeing the true token help a model to copy?
+
+The copying experiment: its settings, its stages, where the lens has the word that is due, its
+analysis and its figures. May import `engine/`, `design/` and what stands below experiments, and no
+other experiment. A new question goes into `stages`; what other experiments measure too goes into
+`design/`.
+"""
 
 from concurrent.futures import Executor
 from pathlib import Path
 
-from ..engine.model_source import Model, ModelSource
+from ..engine.model_source import Model
+from ..engine.presets import Plan, Preset
 from ..engine.results import Result
-from ..engine.run import Experiment, run
 from .analysis import analyse
 from .settings import CopyingSettings as CopyingSettings
-from .settings import Preset as Preset
-from .stages import compare_controls, report, select
+from .stages import STAGES
+
+_PLAN = Plan(
+    "copying",
+    lambda preset, bridge: CopyingSettings.preset(preset, int(bridge.cfg.n_layers)),
+    lambda _settings, _bridge: STAGES,
+    analyse,
+)
 
 
 def copying(
@@ -23,29 +35,27 @@ def copying(
 ) -> Result:
     """Copying with the true next token patched in, and with controls; and the effect over depth.
 
-    Random tokens said twice, sentences that call for a word from before, and natural text, where
-    copyable tokens, others, and tokens after a surprise are told apart. All teacher-forced and
-    exact. One half of the material chooses for each question: the true source alone shortlists the
-    best cells (layer, strength and mode) of a few layers, and of these that is taken where it beats
-    its best control by most. The other half reports. A verdict is about the true source minus the
-    best control, paired.
+    Measured are random tokens said twice, sentences that call for a word from before, and natural
+    text, in which copyable tokens, others, and tokens after a surprise are told apart. All of it is
+    teacher-forced and exact. One half of the material chooses for each question: the true source
+    alone shortlists the best cells (layer, strength and mode) of a few layers, and among these the
+    cell is taken where it beats its best control by most. The other half reports. A verdict is
+    about the true source minus the best control, paired.
 
     **Arguments:**
 
-    - `model`, `out`, `executor`, `progress`: as in `run`.
-    - `preset`: "quick" or "full", unless `settings` are given.
+    - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
+        function that returns a bridge. With processes or a cluster as executor, not a bridge.
+    - `preset`: "quick" or "full"; not read where `settings` are given.
+    - `settings`: what to measure, in place of a preset.
+    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
+        numbers. Without it nothing is kept but the result.
+    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
+        process does.
+    - `progress`: show a bar with the time left, stage by stage.
 
-    Raises what `run` raises, `ValueError` for an unknown preset or settings that leave a half of
-    the material without sequences.
+    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    `ValueError` for an unknown preset or settings that leave a half of the material without
+    sequences.
     """
-    if settings is None:
-        n_layers = int(ModelSource(model).bridge().cfg.n_layers)
-        settings = CopyingSettings.preset(preset, n_layers)
-    stages = {"selection": select, "controls": compare_controls, "report": report}
-    return run(
-        Experiment("copying", settings, stages, analyse),
-        model,
-        out=out,
-        executor=executor,
-        progress=progress,
-    )
+    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -1,12 +1,10 @@
 """What a run of the copying experiment measures."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.material import CopyingMaterial
-
-Preset = Literal["quick", "full"]
+from ..engine.presets import Preset, require_preset
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class CopyingSettings(CopyingMaterial):
 
         Raises `ValueError` for another name.
         """
+        require_preset(name)
         if name == "quick":
             return cls(
                 layers=spread_layers(n_layers, 3),
@@ -54,6 +53,4 @@ class CopyingSettings(CopyingMaterial):
                 documents=(6, 8),
                 document_tokens=128,
             )
-        if name == "full":
-            return cls(layers=spread_layers(n_layers, 6), strengths=(0.03, 0.1, 0.3, 1.0))
-        raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")
+        return cls(layers=spread_layers(n_layers, 6), strengths=(0.03, 0.1, 0.3, 1.0))

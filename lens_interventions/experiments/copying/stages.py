@@ -16,8 +16,15 @@ from ..design.conditions import NO_PATCH, Arm, Cell, control_arms, grid, source_
 from ..design.contrasts import Measure, best_control, most_specific, shortlist, totals_of
 from ..design.copy_rows import measure_induction, measure_templates, measure_text
 from ..design.material import induction_sequences, template_sequences, text_sequences
-from ..design.sequences import REPORT, SELECTION, TokenSequence, batches
+from ..design.sequences import (
+    REPORT,
+    SELECTION,
+    TokenSequence,
+    batches,
+    require_both_halves,
+)
 from ..engine.results import Tables
+from ..engine.run import Stage
 from ..engine.units import Unit
 from .settings import CopyingSettings
 from .word_in_lens import measure_lens
@@ -114,7 +121,9 @@ def compare_controls(
     return units_of(bridge, settings, SELECTION, "controls", arms_of)
 
 
-def report(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -> list[Unit]:
+def measure_report_half(
+    bridge: TransformerBridge, settings: CopyingSettings, rows: Tables
+) -> list[Unit]:
     """Every source at the chosen cells, on the report half; and the lens under three of them."""
     chosen = choices(settings, rows)
     cells = _by_table({name: [choice.cell] for name, choice in chosen.items()})
@@ -125,6 +134,13 @@ def report(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -
     words = chosen["templates"]
     arms_of["lens"] = [NO_PATCH, Arm.at(words.cell), words.control]
     return units_of(bridge, settings, REPORT, "report", arms_of)
+
+
+STAGES: dict[str, Stage] = {
+    "selection half": select,
+    "controls": compare_controls,
+    "report half": measure_report_half,
+}
 
 
 @dataclass(frozen=True)
@@ -190,11 +206,7 @@ def units_of(
     units = []
     for table, arms in arms_of.items():
         sequences = _sequences(table, bridge, settings)
-        missing = {SELECTION, REPORT} - {text.half for text in sequences}
-        if missing:
-            raise ValueError(
-                f"there is nothing for {table} on the {missing.pop()} half: give more texts"
-            )
+        require_both_halves(sequences, table)
         for index, batch in enumerate(batches(sequences, half, settings.batch)):
             parameters: dict[str, Any] = {
                 "sequences": [text.values() for text in batch],

@@ -12,6 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...measures.behaviour import bin_by, copyable
 from ..engine.json_values import from_values
+from ..engine.units import unit_kind
 from .conditions import NO_PATCH, Arm, PatchSettings
 from .contrasts import ROW_COLUMNS
 from .scores import read_log_probs, read_ranks
@@ -21,6 +22,7 @@ Values = Mapping[str, Any]
 Patch = Values | PatchSettings
 
 
+@unit_kind("copies of random tokens")
 def measure_induction(
     bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Patch
 ) -> pd.DataFrame:
@@ -43,6 +45,7 @@ def measure_induction(
     )
 
 
+@unit_kind("words of templates")
 def measure_templates(
     bridge: TransformerBridge,
     sequences: Sequence[Values],
@@ -77,6 +80,7 @@ def measure_templates(
     )
 
 
+@unit_kind("natural text")
 def measure_text(
     bridge: TransformerBridge,
     sequences: Sequence[Values],

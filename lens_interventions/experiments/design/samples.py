@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.generation.generate import generate
 from ...measures.behaviour import Loop, ending_loops, rep_n
 from ..engine.json_values import from_values
+from ..engine.units import unit_kind
 from .conditions import NO_PATCH, Arm, PatchSettings, condition_label
 from .rules import GREEDY, Rule
 from .sequences import REPORT
@@ -25,6 +26,7 @@ KEPT = ("before", "first_round", "again")
 _STRIDE = 1_000_003
 
 
+@unit_kind("samples")
 def measure_samples(
     bridge: TransformerBridge,
     prompts: Sequence[Mapping[str, Any]],
@@ -108,12 +110,12 @@ def shown_samples(samples: pd.DataFrame, control: Arm, shown: int) -> pd.DataFra
 
     Columns: condition, prompt_number, register, prompt, the parts of the text, onset and period.
     """
-    report = samples[samples["half"] == REPORT]
-    prompts = sorted(report["prompt"].unique())[:shown]
+    reported = samples[samples["half"] == REPORT]
+    prompts = sorted(reported["prompt"].unique())[:shown]
     cell = control.cell
     arms = {NO_PATCH, Arm.at(cell), control}
     kept = []
-    for row in report[report["prompt"].isin(prompts)].to_dict("records"):
+    for row in reported[reported["prompt"].isin(prompts)].to_dict("records"):
         arm = Arm(row["source"], row["layer"], row["strength"], row["mode"])
         if arm not in arms or not (
             row["rule"] == str(GREEDY) or row["rule"].startswith("temperature")

@@ -1,4 +1,4 @@
-"""What the arms of a unit say about its sequences, position by position."""
+"""Log-probabilities and ranks of known tokens, under the arms of a unit or in any readout."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from ...intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
+from ...lens.statistics import ranks
 from .conditions import Arm, PatchSettings
 
 # Logits that are held at a time while ranks are counted.
@@ -20,16 +21,23 @@ _LOGITS = 2**26
 
 
 @dataclass(frozen=True)
-class Readings:
-    """Predictions of known tokens; entry i is about `x[i + 1]`.
+class Scores:
+    """What distributions over the vocabulary make of known tokens.
 
     Attributes:
-        log_prob: `[arm, sequence, next]` in nats, float64, NaN at padding.
-        rank: `[arm, sequence, next]`, zero-based, -1 at padding.
+        log_prob: of each token in nats, NaN where there is none.
+        rank: of each token, zero-based, -1 where there is none.
     """
 
-    log_prob: Float[Tensor, "arm sequence next"]
-    rank: Int[Tensor, "arm sequence next"]
+    log_prob: Float[Tensor, "*token"]
+    rank: Int[Tensor, "*token"]
+
+
+def score(logits: Float[Tensor, "*row d_vocab"], targets: Int[Tensor, "*row target"]) -> Scores:
+    """Scores of some tokens in each row of logits, `[*row, target]`, in at least float32."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    log_prob = logits.gather(-1, targets) - logits.logsumexp(-1, keepdim=True)
+    return Scores(log_prob, ranks(logits, targets))
 
 
 def read_log_probs(
@@ -59,8 +67,12 @@ def read_ranks(
     arms: Sequence[Arm],
     patch: PatchSettings,
     seeds: Sequence[int],
-) -> Readings:
-    """Log-probability and rank of every next token under each arm, a few arms at a time."""
+) -> Scores:
+    """Scores `[arm, sequence, next]` of every next token, a few arms at a time.
+
+    Float64, on the CPU; entry i is about `x[i + 1]`. `seeds` tell the random draws of one sequence
+    from those of another.
+    """
     length = max(map(len, tokens))
     rows = [list(row) for row in tokens]
     following = torch.stack(
@@ -75,7 +87,7 @@ def read_ranks(
         for start in range(0, len(group), max(1, _LOGITS // per_arm))
     ]
     read = [
-        _score(
+        _score_next(
             teacher_forced_logits(
                 bridge,
                 rows,
@@ -86,16 +98,13 @@ def read_ranks(
         )
         for part in parts
     ]
-    return Readings(torch.cat([r.log_prob for r in read]), torch.cat([r.rank for r in read]))
+    return Scores(torch.cat([r.log_prob for r in read]), torch.cat([r.rank for r in read]))
 
 
-def _score(
+def _score_next(
     logits: Float[Tensor, "arm sequence next d_vocab"], following: Int[Tensor, "sequence next"]
-) -> Readings:
-    targets = following.clamp(min=0).expand(len(logits), -1, -1)[..., None]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    chosen = logits.gather(-1, targets)
+) -> Scores:
     missing = following < 0
-    log_prob = (chosen[..., 0] - logits.logsumexp(-1)).double().masked_fill(missing, torch.nan)
-    rank = (logits > chosen).sum(-1).masked_fill(missing, -1)
-    return Readings(log_prob.cpu(), rank.cpu())
+    scores = score(logits, following.clamp(min=0).expand(len(logits), -1, -1)[..., None])
+    log_prob = scores.log_prob[..., 0].double().masked_fill(missing, torch.nan)
+    return Scores(log_prob.cpu(), scores.rank[..., 0].masked_fill(missing, -1).cpu())

@@ -9,6 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..engine.json_values import to_values
 
 SELECTION, REPORT = "selection", "report"
+"""The halves of the material, under the names that tables of finished runs hold."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ def batches(texts: Iterable[TokenSequence], half: str, size: int) -> list[list[T
     of_half = [text for text in texts if text.half == half]
     of_half.sort(key=lambda text: (len(text.tokens), text.number))
     return [of_half[start : start + size] for start in range(0, len(of_half), size)]
+
+
+def require_both_halves(texts: Iterable[TokenSequence], table: str) -> None:
+    """Raise `ValueError` where a half of a table has no sequences."""
+    missing = {SELECTION, REPORT} - {text.half for text in texts}
+    if missing:
+        raise ValueError(
+            f"there is nothing for {table} on the {missing.pop()} half: give more texts"
+        )
 
 
 def beginning(bridge: TransformerBridge) -> tuple[int, ...]:

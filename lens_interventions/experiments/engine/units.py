@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -15,8 +15,33 @@ from ...model.fingerprint import weights_sha256
 from .json_values import canonical_json, digest
 from .model_source import ModelSource
 
+Measurement = TypeVar("Measurement", bound=Callable[..., pd.DataFrame])
+
+# Where the function of each kind is defined.
+_KINDS: dict[str, str] = {}
+
 # The hooks of a bridge belong to one unit at a time, whatever the threads of the process.
 _one_at_a_time = threading.Lock()
+
+
+def unit_kind(name: str) -> Callable[[Measurement], Measurement]:
+    """Decorate a function that measures units with a name that it keeps.
+
+    Unfinished runs know their units by this name, or else by the function's own. So the module may
+    move, and with a kind the function may be renamed, without voiding what was measured.
+
+    Raises `ValueError` for a `name` that another function has.
+    """
+
+    def named(function: Measurement) -> Measurement:
+        place = f"{function.__module__}.{function.__qualname__}"
+        known = _KINDS.setdefault(name, place)
+        if known != place:
+            raise ValueError(f"{known} is the unit kind {name!r} already: name {place} otherwise")
+        function.unit_kind = name  # type: ignore[attr-defined]
+        return function
+
+    return named
 
 
 @dataclass(frozen=True)
@@ -27,7 +52,8 @@ class Unit:
         table: which table its rows belong to; units of one table give the same columns.
         name: unique within the table.
         measure: a function defined in a module, called as `measure(bridge, **parameters)`. Its
-            rows must depend on nothing else, so that any machine at any time gets the same.
+            rows must depend on nothing else, so that any machine at any time gets the same. Name it
+            with `unit_kind`.
         parameters: JSON values.
 
     Raises `ValueError` for names that cannot be file names, `TypeError` for parameters that JSON
@@ -52,9 +78,9 @@ class Unit:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Differs between units that measure different things."""
-        function = f"{self.measure.__module__}.{self.measure.__qualname__}"
-        return digest([self.table, self.name, function, self.parameters])
+        """Differs between units that measure different things, wherever their functions lie."""
+        kind = getattr(self.measure, "unit_kind", self.measure.__qualname__)
+        return digest([self.table, self.name, kind, self.parameters])
 
 
 def measured(

@@ -1,4 +1,4 @@
-"""What units do: train one write, or measure sequences under some."""
+"""Copying under writes: the rows of each training's patch, and their means over seeds."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -7,14 +7,10 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...intervention.training.options import TrainingOptions
-from ...intervention.training.train_patch import train_patch
-from ...intervention.training.windows import ResidualStore
-from ...model.fingerprint import fingerprint
 from ..design.conditions import ARM_COLUMNS, NO_PATCH
 from ..design.copy_rows import measure_induction, measure_templates, measure_text
-from ..engine.json_values import from_values
-from .writes import LearnedPatches, Training, parse_writes, write_bytes
+from ..engine.units import unit_kind
+from .writes import LearnedPatches, Training, parse_writes
 
 Values = Mapping[str, Any]
 
@@ -28,38 +24,7 @@ _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
 }
 
 
-def measure_training(
-    bridge: TransformerBridge, training: Values, texts: Sequence[Sequence[int]], options: Values
-) -> pd.DataFrame:
-    """Train a write: a row for each step and each evaluation, and one for what was learned.
-
-    `kind` is "step", "held-out" or "write"; losses are nats per token; `write` is a file's bytes.
-    """
-    made = Training.from_columns(training)
-    result = train_patch(
-        bridge,
-        [list(text) for text in texts],
-        layer=made.layer,
-        rank=made.rank,
-        source=made.source,
-        steps=made.steps,
-        seed=made.seed,
-        options=from_values(TrainingOptions, options),
-        store=_store(fingerprint(bridge), made.layer),
-        progress=False,
-    )
-    last = {"step": result.settings["best_step"], "write": write_bytes(result.write)}
-    rows = pd.concat(
-        [
-            result.curve.assign(kind="step"),
-            result.held_out.assign(kind="held-out"),
-            pd.DataFrame([{**last, "kind": "write"}]),
-        ],
-        ignore_index=True,
-    )
-    return rows.assign(**made.columns())
-
-
+@unit_kind("copying under writes")
 def measure_writes(
     bridge: TransformerBridge, table: str, writes: Mapping[str, Values], **parameters: Any
 ) -> pd.DataFrame:
@@ -97,14 +62,3 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["half", "sequence", "cluster", *ARM_COLUMNS, "measure", "category"]
     grouped = rows.groupby(keys, sort=False)
     return grouped.agg(total=("total", "mean"), count=("count", "first")).reset_index()
-
-
-def forget_residuals() -> None:
-    """Free what trainings in this process share."""
-    _store.cache_clear()
-
-
-@functools.lru_cache(maxsize=1)
-def _store(_weights: str, _layer: int) -> ResidualStore:
-    # Trainings at one layer come one after the other; more than one layer's is too much to keep.
-    return ResidualStore()

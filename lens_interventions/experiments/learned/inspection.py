@@ -1,4 +1,4 @@
-"""What units read off a learned write: its directions, the attention with it, the loss without."""
+"""A learned write inspected: its directions, the attention with it, the loss without it."""
 
 import base64
 from collections.abc import Mapping
@@ -18,20 +18,18 @@ from ...model.embedding import embedding
 from ...model.readout import readout
 from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
+from ..engine.units import unit_kind
 from .learned_map import (
-    KINDS,
     SingularDirections,
-    attention_by_kind,
     identity_cosine,
     learned_map,
-    matched_positions,
     participation,
-    position_kinds,
     principal_axes,
     singular_directions,
     subspace_share,
     token_cosines,
 )
+from .position_kinds import KINDS, attention_by_kind, matched_positions, position_kinds
 from .writes import read_write
 
 Values = Mapping[str, Any]
@@ -47,6 +45,7 @@ _TOP = 6
 _PREFIXES = 16
 
 
+@unit_kind("directions of a write")
 def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
     """The largest singular directions, and the tokens that they read and write.
 
@@ -77,6 +76,7 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
     return pd.DataFrame(rows)
 
 
+@unit_kind("geometry of a write")
 def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
     """How near the map is to simple ones: rows of `quantity`, `value` and what `chance` gives."""
     learned, layer = _write(write), int(write["layer"])
@@ -100,6 +100,7 @@ def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.Dat
     return pd.DataFrame(rows).assign(seed=int(write["seed"]))
 
 
+@unit_kind("attention under a write")
 def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
     """Attention of the patched layer's heads and those above, by kind of position, while copying.
 
@@ -143,6 +144,7 @@ def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values
     return pd.DataFrame(rows)
 
 
+@unit_kind("ablation of a write")
 def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
     """Loss on the second copy, its first token left out, with the write taken away here or there.
 

@@ -1,4 +1,4 @@
-"""Figures of what was learned: one for each part of the reading."""
+"""Figures of what was learned: one for each part of the inspection."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from ...drawing.intervals import error_bars
 from ...drawing.labels import markup
 from ...drawing.theme import template
 from ...drawing.titles import heading
-from .learned_map import KINDS
+from .position_kinds import KINDS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

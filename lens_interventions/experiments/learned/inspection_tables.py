@@ -1,4 +1,4 @@
-"""Tables of the reading: directions, geometry, attention and the write taken away here or there."""
+"""Tables of the inspection: directions, geometry, attention and the write taken away here or there."""
 
 from typing import Any
 

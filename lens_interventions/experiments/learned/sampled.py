@@ -8,6 +8,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.generation.generate import generate
+from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import ROW_COLUMNS
 from ..design.prompts import halves, prompt_items
@@ -16,7 +17,7 @@ from ..design.samples import measure_samples, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION, TokenSequence
 from ..engine.json_values import from_values
 from ..engine.results import Tables
-from ..engine.units import Unit
+from ..engine.units import Unit, unit_kind
 from .evaluation import NO_SEED, conditions, named_by_seed
 from .settings import LearnedSettings
 
@@ -24,13 +25,11 @@ Values = Mapping[str, Any]
 
 SAMPLES, COPIES = "samples", "copies"
 
-# Texts that go on at a time; a step of decoding reads all weights, however many there are.
-_BATCH = 64
-
 # Prompts whose samples are kept for a reader.
 _SHOWN = 8
 
 
+@unit_kind("samples under writes")
 def measure_loops(
     bridge: TransformerBridge, writes: Values, prompts: Sequence[Values], new_tokens: int
 ) -> pd.DataFrame:
@@ -45,6 +44,7 @@ def measure_loops(
     return named_by_seed(rows, named)
 
 
+@unit_kind("free copies under writes")
 def measure_copies(
     bridge: TransformerBridge, writes: Values, sequences: Sequence[Values]
 ) -> pd.DataFrame:
@@ -120,6 +120,6 @@ def samples_to_show(settings: LearnedSettings, rows: Tables, control: Arm) -> pd
 def _parts(writes: Mapping[str, Values], n_texts: int) -> Iterator[dict[str, Values]]:
     """No write, then as many at a time as fit a batch."""
     yield {}
-    names, size = list(writes), max(1, _BATCH // n_texts)
+    names, size = list(writes), max(1, TEXTS_AT_ONCE // n_texts)
     for start in range(0, len(names), size):
         yield {name: writes[name] for name in names[start : start + size]}

@@ -1,14 +1,12 @@
 """What a run of the experiment with learned writes trains and measures."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from ...intervention.sources import SOURCES, Draws, source_names
 from ...intervention.training.options import TrainingOptions
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
-
-Preset = Literal["quick", "full"]
+from ..engine.presets import Preset, require_preset
 
 _DRAWS: tuple[Draws, ...] = ("nothing", "a position", "a token")
 
@@ -143,9 +141,8 @@ class LearnedSettings:
 
         Raises `ValueError` for another name.
         """
+        require_preset(name)
         layer = min(round(0.73 * n_layers), n_layers - 1)
-        if name not in ("quick", "full"):
-            raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")
         rank = 64 if name == "full" else 16
         full = cls(layer=layer, rank=rank if d_model is None else min(rank, d_model))
         if name == "full":

@@ -6,7 +6,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...materials.corpora import read_documents
 from ..design.material import induction_sequences, template_sequences, text_sequences
-from ..design.sequences import TokenSequence, beginning, token_list
+from ..design.sequences import TokenSequence, beginning, require_both_halves, token_list
 from .settings import LearnedSettings
 
 
@@ -23,11 +23,7 @@ def measured_sequences(
         "text": text_sequences(bridge, settings.material),
     }
     for table, sequences in found.items():
-        missing = {"selection", "report"} - {text.half for text in sequences}
-        if missing:
-            raise ValueError(
-                f"there is nothing for {table} on the {missing.pop()} half: give more texts"
-            )
+        require_both_halves(sequences, table)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The stages: train and measure every source; sweep layers, then ranks; read the result.
+"""The stages: train and evaluate every source; sweep layers, then ranks; inspect the writes.
 
 The best control is chosen on the selection half, and so are the best of the layers and the best of
 the ranks; the numbers reported are those of the report half.
@@ -18,7 +18,7 @@ from ..design.sequences import REPORT, SELECTION, batches
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.units import Unit
-from .evaluation import measure_training, measure_writes, over_seeds
+from .evaluation import measure_writes, over_seeds
 from .inspection import (
     measure_ablation,
     measure_attention,
@@ -29,13 +29,17 @@ from .inspection import (
 from .sampled import sampling_units
 from .settings import LearnedSettings, trained_sources
 from .splits import measured_sequences, training_texts
-from .writes import TABLE, Training, write_text, written
+from .writes import TABLE, Training, measure_training, write_text, written
 
 _COPIES = Measure("loss")
 
 
-def stages_of(settings: LearnedSettings) -> dict[str, Stage]:
-    """By name, in order; those of the sweeps only if there are any."""
+def stages_of(settings: LearnedSettings, bridge: TransformerBridge) -> dict[str, Stage]:
+    """By name, in order; those of the sweeps only if there are any.
+
+    Raises `ValueError` for a layer or rank that the model does not have.
+    """
+    settings.require_fit(int(bridge.cfg.n_layers), int(bridge.cfg.d_model))
     swept: dict[str, Stage] = {}
     if settings.sweep_layers:
         swept |= {"training, layers": train_layers, "layers": measure_layers}
@@ -43,8 +47,8 @@ def stages_of(settings: LearnedSettings) -> dict[str, Stage]:
         swept |= {"training, ranks": train_ranks, "ranks": measure_ranks}
     if swept:
         swept["best of the sweeps"] = measure_best
-    main = {"training": train, "measures": measure, "sampling": sample}
-    return {**main, **swept, "reading": read}
+    main = {"training": train, "evaluation": evaluate, "sampling": sample}
+    return {**main, **swept, "inspection": inspect_writes}
 
 
 def main_trainings(settings: LearnedSettings) -> list[Training]:
@@ -110,7 +114,7 @@ def train(bridge: TransformerBridge, settings: LearnedSettings, _rows: Tables) -
     return _training_units(bridge, settings, main_trainings(settings))
 
 
-def measure(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
+def evaluate(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
     """All material under every source, both halves."""
     trainings = main_trainings(settings)
     tables = ("induction", "templates", "text")
@@ -165,7 +169,9 @@ def measure_best(bridge: TransformerBridge, settings: LearnedSettings, rows: Tab
     return _measure_units(bridge, settings, rows, new, REPORT, "best", _SWEPT)
 
 
-def read(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
+def inspect_writes(
+    bridge: TransformerBridge, settings: LearnedSettings, rows: Tables
+) -> list[Unit]:
     """What the true source's writes are and do, those of the main comparison."""
     sequences = measured_sequences(bridge, settings)["induction"]
     texts = [text for text in sequences if text.half == REPORT][: settings.read_sequences]
@@ -175,8 +181,8 @@ def read(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> 
         on_texts["attention"] = measure_attention
     else:
         warnings.warn(
-            f"{bridge.cfg.architecture} does not show its attention: that part of the reading is "
-            "left out",
+            f"{bridge.cfg.architecture} does not show its attention: that part of the inspection "
+            "is left out",
             stacklevel=2,
         )
     units = []

@@ -1,18 +1,26 @@
-"""Trainings, and the writes that came of them, as rows and parameters can hold them."""
+"""Trainings and the writes that come of them, as units, rows and parameters hold them."""
 
 import base64
+import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.learned_write import LearnedWrite
 from ...intervention.patch import NextTokenPatch
+from ...intervention.training.options import TrainingOptions
+from ...intervention.training.train_patch import train_patch
+from ...intervention.training.windows import ResidualStore
+from ...model.fingerprint import fingerprint
 from ..design.conditions import NO_PATCH, Arm, PatchSettings
+from ..engine.json_values import from_values
 from ..engine.run_directory import RunDirectoryError, read_tables
+from ..engine.units import unit_kind
 
 TABLE = "training"
 
@@ -87,6 +95,47 @@ class LearnedPatches(PatchSettings):
         return (self.writes or {})[training].patch(seed=training.seed)
 
 
+@unit_kind("training")
+def measure_training(
+    bridge: TransformerBridge,
+    training: Mapping[str, Any],
+    texts: Sequence[Sequence[int]],
+    options: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Train a write: a row for each step and each evaluation, and one for what was learned.
+
+    `kind` is "step", "held-out" or "write"; losses are nats per token; `write` is a file's bytes.
+    """
+    made = Training.from_columns(training)
+    result = train_patch(
+        bridge,
+        [list(text) for text in texts],
+        layer=made.layer,
+        rank=made.rank,
+        source=made.source,
+        steps=made.steps,
+        seed=made.seed,
+        options=from_values(TrainingOptions, options),
+        store=_store(fingerprint(bridge), made.layer),
+        progress=False,
+    )
+    last = {"step": result.settings["best_step"], "write": write_bytes(result.write)}
+    rows = pd.concat(
+        [
+            result.curve.assign(kind="step"),
+            result.held_out.assign(kind="held-out"),
+            pd.DataFrame([{**last, "kind": "write"}]),
+        ],
+        ignore_index=True,
+    )
+    return rows.assign(**made.columns())
+
+
+def forget_residuals() -> None:
+    """Free what trainings in this process share."""
+    _store.cache_clear()
+
+
 def write_bytes(write: LearnedWrite) -> bytes:
     """The file that `LearnedWrite.save` writes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -133,3 +182,9 @@ def trained_writes(directory: str | Path) -> dict[Training, LearnedWrite]:
     if TABLE not in tables:
         raise RunDirectoryError(f"{directory} holds no trained writes")
     return {training: read_write(data) for training, data in written(tables[TABLE]).items()}
+
+
+@functools.lru_cache(maxsize=1)
+def _store(_weights: str, _layer: int) -> ResidualStore:
+    # Trainings at one layer come one after the other; more than one layer's is too much to keep.
+    return ResidualStore()

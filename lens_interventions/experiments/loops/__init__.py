@@ -1,16 +1,28 @@
-"""Does seeing the true token keep a model out of loops, and at what cost?"""
+"""Does seeing the true token keep a model out of loops, and at what cost?
+
+The loops experiment: its settings, its stages, what it measures (the cost of an arm, another round
+of a repeated passage), what the selection half chooses, its tables and its figures. May import
+`engine/`, `design/` and what stands below experiments, and no other experiment. Another way out of
+loops goes into `settings` and, if it is a new sampling rule, into `design.rules`.
+"""
 
 from concurrent.futures import Executor
 from pathlib import Path
 
 from ..design.rules import Rule as Rule
-from ..engine.model_source import Model, ModelSource
+from ..engine.model_source import Model
+from ..engine.presets import Plan, Preset
 from ..engine.results import Result
-from ..engine.run import Experiment, run
 from .analysis import analyse
 from .settings import LoopsSettings as LoopsSettings
-from .settings import Preset as Preset
-from .stages import report, search
+from .stages import STAGES
+
+_PLAN = Plan(
+    "loops",
+    lambda preset, bridge: LoopsSettings.preset(preset, int(bridge.cfg.n_layers)),
+    lambda _settings, _bridge: STAGES,
+    analyse,
+)
 
 
 def loops(
@@ -25,25 +37,25 @@ def loops(
     """Loops of sampled text with the patch, its controls and other ways out, and what each costs.
 
     A grid of layers, strengths and modes is searched on one half of the prompts, passages and
-    prose; the cell with the fewest loops at a bearable loss is then measured in full, on the other
-    half, against no patch, five controls, repetition penalties, temperatures, top-p and min-p. No
-    arm has a sampling penalty but those named after one. Also: how likely the model is to go round
-    once more after a passage was said k times, and at which layer the lens notices repetition.
+    prose. The cell with the fewest loops at a bearable loss is then measured in full, on the other
+    half, against no patch, the controls, repetition penalties, temperatures, top-p and min-p. No
+    arm has a sampling penalty but those named after one. Two more questions: how likely is the
+    model to go round once more after a passage was said k times, and at which layer does the lens
+    notice repetition?
 
     **Arguments:**
 
-    - `model`, `out`, `executor`, `progress`: as in `run`.
-    - `preset`: "quick" or "full", unless `settings` are given.
+    - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
+        function that returns a bridge. With processes or a cluster as executor, not a bridge.
+    - `preset`: "quick" or "full"; not read where `settings` are given.
+    - `settings`: what to measure, in place of a preset.
+    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
+        numbers. Without it nothing is kept but the result.
+    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
+        process does.
+    - `progress`: show a bar with the time left, stage by stage.
 
-    Raises what `run` raises, `ValueError` for an unknown preset.
+    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    `ValueError` for an unknown preset.
     """
-    if settings is None:
-        n_layers = int(ModelSource(model).bridge().cfg.n_layers)
-        settings = LoopsSettings.preset(preset, n_layers)
-    return run(
-        Experiment("loops", settings, {"search": search, "report": report}, analyse),
-        model,
-        out=out,
-        executor=executor,
-        progress=progress,
-    )
+    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -16,6 +16,7 @@ from ...intervention.teacher_forcing.log_probs import (
 from ..design.conditions import Arm, PatchSettings
 from ..design.rules import GREEDY, Rule
 from ..engine.json_values import from_values
+from ..engine.units import unit_kind
 
 LOSS, EXCLUDED = "loss", "excluded"
 
@@ -35,6 +36,7 @@ def smoothed_loss(log_probs: Float[Tensor, " pos"], d_vocab: int) -> Float[Tenso
     return -((1 - SPREAD) * log_probs.double().exp() + SPREAD / d_vocab).log()
 
 
+@unit_kind("losses of arms")
 def measure_arm_losses(
     bridge: TransformerBridge,
     documents: Sequence[Mapping[str, Any]],
@@ -58,6 +60,7 @@ def measure_arm_losses(
     return pd.DataFrame(rows)
 
 
+@unit_kind("loss of a rule")
 def measure_rule_loss(
     bridge: TransformerBridge,
     documents: Sequence[Mapping[str, Any]],

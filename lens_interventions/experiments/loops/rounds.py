@@ -13,10 +13,12 @@ from ...model.points import select_points
 from ..design.conditions import Arm, PatchSettings
 from ..design.scores import read_log_probs
 from ..engine.json_values import from_values
+from ..engine.units import unit_kind
 
 AGAIN = "again"
 
 
+@unit_kind("another round")
 def measure_rounds(
     bridge: TransformerBridge,
     passages: Sequence[Mapping[str, Any]],
@@ -56,6 +58,7 @@ def measure_rounds(
     return pd.DataFrame(rows)
 
 
+@unit_kind("repetition in the lens")
 def measure_noticing(
     bridge: TransformerBridge, passages: Sequence[Mapping[str, Any]], every: int
 ) -> pd.DataFrame:

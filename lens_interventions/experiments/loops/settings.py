@@ -1,13 +1,11 @@
 """What a run of the loops experiment measures."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.contrasts import Resampling
 from ..design.rules import GREEDY, Rule
-
-Preset = Literal["quick", "full"]
+from ..engine.presets import Preset, require_preset
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,7 @@ class LoopsSettings:
 
         Raises `ValueError` for another name.
         """
+        require_preset(name)
         if name == "quick":
             return cls(
                 layers=spread_layers(n_layers, 3)[-2:],
@@ -108,9 +107,7 @@ class LoopsSettings:
                 documents=12,
                 document_tokens=64,
             )
-        if name == "full":
-            return cls(layers=spread_layers(n_layers, 4), strengths=(0.03, 0.1, 0.3))
-        raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")
+        return cls(layers=spread_layers(n_layers, 4), strengths=(0.03, 0.1, 0.3))
 
     def sampled(self) -> list[Rule]:
         """The sampling rules with the patch and without: `temperatures`."""

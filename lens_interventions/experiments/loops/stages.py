@@ -7,21 +7,19 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
+from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
 from ..design.conditions import NO_PATCH, Arm, control_arms, grid
 from ..design.prompts import drawn, halves, prompt_items
 from ..design.rules import GREEDY, Rule
 from ..design.samples import measure_samples
 from ..design.sequences import REPORT, SELECTION, beginning, token_list
 from ..engine.results import Tables
+from ..engine.run import Stage
 from ..engine.units import Unit
 from .choice import loops_cell, round_cell
 from .cost import measure_arm_losses, measure_rule_loss
 from .rounds import measure_noticing, measure_rounds
 from .settings import LoopsSettings
-
-# Texts that are sampled at a time. With more, the keys and values that a step copies come fresh
-# from the system and not from the allocator's pool, which cost a third of the time with 128.
-_BATCH = 64
 
 # Every how many points the lens reads, so that about sixteen are left.
 _POINTS = 16
@@ -52,7 +50,9 @@ def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) ->
     return units
 
 
-def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> Sequence[Unit]:
+def measure_report_half(
+    bridge: TransformerBridge, settings: LoopsSettings, rows: Tables
+) -> Sequence[Unit]:
     """The chosen cells with all sources, the other rules, and what they cost."""
     prompts = halves(prompt_items(bridge, settings.prompts, settings.seed))
     documents = halves(document_items(bridge, settings))
@@ -110,6 +110,9 @@ def report(bridge: TransformerBridge, settings: LoopsSettings, rows: Tables) -> 
     return units
 
 
+STAGES: dict[str, Stage] = {"search": search, "report half": measure_report_half}
+
+
 def passage_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[dict[str, Any]]:
     """Passages to be repeated; each round begins with a space."""
     start = list(beginning(bridge))
@@ -149,7 +152,7 @@ def _samples(
     """
     found: list[Unit] = []
     for arms, rule, prompts in groups:
-        per_unit = max(1, _BATCH // len(prompts))
+        per_unit = max(1, TEXTS_AT_ONCE // len(prompts))
         for start in range(0, len(arms), per_unit):
             parameters = {
                 "prompts": list(prompts),

@@ -8,12 +8,12 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from ...measures.intervals import Interval
+from ...measures.intervals import Interval, bootstrap_ends
 from ..design.contrasts import Resampling
 from .token_rows import RARITY, SURPRISE, WITHIN, TokenRows
 
 # Resamples worked on at once.
-_BATCH = 250
+_RESAMPLES = 250
 
 # Sums over a resample, or over the sample itself.
 Numbers = np.ndarray | np.float64
@@ -54,25 +54,22 @@ def spearman_interval(
     n, level = len(names), resampling.level
     if n < 2 or not np.isfinite(estimate):
         return Interval(estimate, float("nan"), float("nan"), level, "none", n)
-    for method in ("BCa", "percentile"):
-        # Where BCa is undefined scipy warns and returns nan.
-        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            ends = stats.bootstrap(  # type: ignore[call-overload]
-                moments,
-                statistic,
-                paired=True,
-                vectorized=True,
-                axis=-1,
-                batch=_BATCH,
-                n_resamples=resampling.n_resamples,
-                confidence_level=level,
-                method=method,
-                rng=resampling.rng(),
-            ).confidence_interval
-        if np.isfinite([ends.low, ends.high]).all():
-            return Interval(estimate, float(ends.low), float(ends.high), level, method, n)
-    return Interval(estimate, float("nan"), float("nan"), level, "none", n)
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        distribution = stats.bootstrap(  # type: ignore[call-overload]
+            moments,
+            statistic,
+            paired=True,
+            vectorized=True,
+            axis=-1,
+            batch=_RESAMPLES,
+            n_resamples=resampling.n_resamples,
+            method="percentile",
+            rng=resampling.rng(),
+        ).bootstrap_distribution
+    cells = [moment[None] for moment in moments]
+    ((low, high, method),) = bootstrap_ends(cells, statistic, distribution[None], level)
+    return Interval(estimate, low, high, level, method if np.isfinite(low + high) else "none", n)
 
 
 def token_correlation(

@@ -1,7 +1,6 @@
 """Units: how each residual point ranks the tokens that were its input, and tokens that were not."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,43 +15,28 @@ from ...model.points import FINAL, select_points
 from ...model.readout import readout
 from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch, token_batch
+from ..design.scores import score
+from ..engine.units import unit_kind
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """What every point makes of some tokens.
-
-    Attributes:
-        rank: `[point, row, target]`, zero-based.
-        log_prob: `[point, row, target]`, nats.
-    """
-
-    rank: Int[np.ndarray, "point row target"]
-    log_prob: Float[np.ndarray, "point row target"]
-
-
-def read_ranking(
+def score_streams(
     bridge: TransformerBridge,
     streams: Sequence[Float[Tensor, "row d_model"]],
     targets: Int[Tensor, "row target"],
-) -> Ranking:
-    """Rank target tokens of each row in the readout of every stream."""
+) -> tuple[Int[np.ndarray, "point row target"], Float[np.ndarray, "point row target"]]:
+    """Ranks and log-probabilities, nats, of each row's target tokens in every stream's readout."""
     read = readout(bridge)
     size = default_chunk_size(read.weight)
-    found: list[tuple[Tensor, Tensor]] = []
-    for stream in streams:
-        parts = []
-        for start in range(0, len(targets), size):
-            part = slice(start, start + size)
-            logits = read(stream[part])
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            log_probs = logits.gather(-1, targets[part]) - logits.logsumexp(-1, keepdim=True)
-            parts.append((ranks(logits, targets[part]), log_probs))
-        found.append((torch.cat([r for r, _ in parts]), torch.cat([p for _, p in parts])))
-    return Ranking(
-        torch.stack([r for r, _ in found]).cpu().numpy(),
-        torch.stack([p for _, p in found]).double().cpu().numpy(),
-    )
+    found = [
+        [
+            score(read(rows), ids)
+            for rows, ids in zip(stream.split(size), targets.split(size), strict=True)
+        ]
+        for stream in streams
+    ]
+    rank = torch.stack([torch.cat([part.rank for part in parts]) for parts in found])
+    log_prob = torch.stack([torch.cat([part.log_prob for part in parts]) for parts in found])
+    return rank.cpu().numpy(), log_prob.double().cpu().numpy()
 
 
 def point_streams(
@@ -72,6 +56,7 @@ def points_read(bridge: TransformerBridge, every: int) -> tuple[str, ...]:
     return select_points(n_layers, every=min(every, max(1, n_layers // 3)))
 
 
+@unit_kind("preservation of tokens")
 def measure_tokens(
     bridge: TransformerBridge, documents: Sequence[Mapping], every: int
 ) -> pd.DataFrame:
@@ -90,16 +75,16 @@ def measure_tokens(
     half = len(own) // 2
     asked = torch.stack([own, own.roll(-half)], dim=-1)
     rows = [streams[label][row, column] for label in points]
-    ranking = read_ranking(bridge, rows, asked)
+    rank, log_prob = score_streams(bridge, rows, asked)
     # What a position says of another's token is filed with that token.
-    elsewhere_rank = np.roll(ranking.rank[..., 1], half, axis=-1).astype(np.float64)
-    elsewhere_log_prob = np.roll(ranking.log_prob[..., 1], half, axis=-1)
+    elsewhere_rank = np.roll(rank[..., 1], half, axis=-1).astype(np.float64)
+    elsewhere_log_prob = np.roll(log_prob[..., 1], half, axis=-1)
     unfit = (row == row.roll(half)) | (own == own.roll(half))
     elsewhere_rank[:, unfit.cpu().numpy()] = np.nan
     elsewhere_log_prob[:, unfit.cpu().numpy()] = np.nan
 
     before = streams[FINAL][row, column - 1]
-    surprisal = -read_ranking(bridge, [before], own[:, None]).log_prob[0, :, 0]
+    surprisal = -score_streams(bridge, [before], own[:, None])[1][0, :, 0]
     clusters = np.array([document["cluster"] for document in documents])
     n_points, n_rows = len(points), len(own)
     return pd.DataFrame(
@@ -110,14 +95,15 @@ def measure_tokens(
             "surprisal": np.tile(surprisal, n_points),
             "point": np.repeat(np.arange(n_points), n_rows),
             "label": np.repeat(np.array(points), n_rows),
-            "rank": ranking.rank[..., 0].ravel(),
-            "log_prob": ranking.log_prob[..., 0].ravel(),
+            "rank": rank[..., 0].ravel(),
+            "log_prob": log_prob[..., 0].ravel(),
             "elsewhere_rank": elsewhere_rank.ravel(),
             "elsewhere_log_prob": elsewhere_log_prob.ravel(),
         }
     )
 
 
+@unit_kind("preservation of template words")
 def measure_templates(
     bridge: TransformerBridge, items: Sequence[Mapping], every: int
 ) -> pd.DataFrame:
@@ -138,17 +124,16 @@ def measure_templates(
     )
     at_first = [streams[label][row, first] for label in points]
     own = batch.tokens[row, first][:, None]
-    kept = read_ranking(bridge, at_first, own)
-    copied = read_ranking(
-        bridge, [streams[FINAL][row, second - 1]], batch.tokens[row, second][:, None]
-    )
+    rank, log_prob = score_streams(bridge, at_first, own)
+    at_second, due = streams[FINAL][row, second - 1], batch.tokens[row, second]
+    _, copied = score_streams(bridge, [at_second], due[:, None])
     item_of = row.numpy()
     sizes = np.bincount(item_of, minlength=len(items))
 
     def means(values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " item"]:
         return np.bincount(item_of, values, minlength=len(items)) / sizes
 
-    copy_log_prob = means(copied.log_prob[0, :, 0]) * sizes
+    copy_log_prob = means(copied[0, :, 0]) * sizes
     frames = [
         pd.DataFrame(
             {
@@ -157,8 +142,8 @@ def measure_templates(
                 "copy_log_prob": copy_log_prob,
                 "point": index,
                 "label": label,
-                "log_rank": means(np.log1p(kept.rank[index, :, 0])),
-                "log_prob": means(kept.log_prob[index, :, 0]),
+                "log_rank": means(np.log1p(rank[index, :, 0])),
+                "log_prob": means(log_prob[index, :, 0]),
             }
         )
         for index, label in enumerate(points)

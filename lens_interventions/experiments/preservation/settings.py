@@ -1,11 +1,9 @@
 """What a run of the preservation experiment measures."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ..design.contrasts import Resampling
-
-Preset = Literal["quick", "full"]
+from ..engine.presets import Preset, require_preset
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,7 @@ class PreservationSettings:
 
         Raises `ValueError` for another name.
         """
+        require_preset(name)
         if name == "quick":
             return cls(documents=20, document_tokens=128, every=3, template_words=2)
-        if name == "full":
-            return cls()
-        raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")
+        return cls()

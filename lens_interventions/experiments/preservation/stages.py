@@ -14,7 +14,8 @@ from ...materials.corpora import by_text, read_documents
 from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
-from ..engine.units import Unit
+from ..engine.run import Stage
+from ..engine.units import Unit, unit_kind
 from .lens_ranks import measure_templates, measure_tokens
 from .settings import PreservationSettings
 
@@ -39,7 +40,7 @@ def plan(
         Unit("counts", f"{number:02d}", count_tokens, {"source": source, "text": text_digest(text)})
         for number, (source, text) in enumerate(texts.items())
     ]
-    readings = [
+    tokens = [
         Unit(
             "tokens",
             f"{number:03d}",
@@ -57,9 +58,13 @@ def plan(
         )
         for number, part in enumerate(_parts(items, settings.template_batch))
     ]
-    return [*counts, *readings, *templates]
+    return [*counts, *tokens, *templates]
 
 
+STAGES: dict[str, Stage] = {"lens ranks": plan}
+
+
+@unit_kind("counts of tokens")
 def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFrame:
     """How often each token occurs in each document of a source, whole documents, each text once.
 

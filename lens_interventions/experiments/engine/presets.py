@@ -1,0 +1,56 @@
+"""Running one of the library's experiments, by a preset or with settings of the user's own."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from .model_source import Model, ModelSource
+from .results import Analysis, Result, Tables
+from .run import Experiment, Stage, run
+
+Preset = Literal["quick", "full"]
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Plan(Generic[S]):
+    """An experiment before it has settings.
+
+    Attributes:
+        name: such as "copying".
+        preset: the settings of a preset for a model.
+        stages: by name, in order; may refuse settings that do not fit the model.
+        analyse: as in `Experiment`.
+    """
+
+    name: str
+    preset: Callable[[Preset, TransformerBridge], S]
+    stages: Callable[[S, TransformerBridge], Mapping[str, Stage]]
+    analyse: Callable[[S, Tables], Analysis]
+
+    def run(
+        self,
+        model: Model,
+        preset: Preset,
+        settings: S | None,
+        *,
+        out: str | Path | None,
+        executor: Executor | None,
+        progress: bool,
+    ) -> Result:
+        """Run it on a model with `settings`, or those of the preset if there are none."""
+        bridge = ModelSource(model).bridge()
+        chosen = self.preset(preset, bridge) if settings is None else settings
+        experiment = Experiment(self.name, chosen, self.stages(chosen, bridge), self.analyse)
+        return run(experiment, model, out=out, executor=executor, progress=progress)
+
+
+def require_preset(name: Any) -> None:
+    """Raise `ValueError` for another name than "quick" or "full"."""
+    if name not in ("quick", "full"):
+        raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")
