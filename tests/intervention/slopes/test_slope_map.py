@@ -10,9 +10,17 @@ import torch
 import lens_interventions as li
 from lens_interventions.intervention.slopes import pieces, scopes
 from lens_interventions.intervention.slopes.pieces import piece_batches, text_tokens
+from tests.support.exact import no_rounding
 from tests.support.tiny import random_tokens
 
 pytestmark = pytest.mark.usefixtures("exact")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrounded():
+    with no_rounding():
+        yield
+
 
 ARCHITECTURES = [
     "gpt2",
@@ -39,7 +47,7 @@ def doubled(site, e, s, a):
 
 def central_difference(bridge, texts, patch, where=None):
     """d(nats)/d(strength) of each text by itself, from patched losses."""
-    h = 3e-3  # RMS norms round to float32: smaller steps measure the rounding
+    h = 1e-4
     slopes = []
     for number, tokens in enumerate(texts):
         (batch,) = piece_batches(enumerate(text_tokens(bridge, [tokens], None)), 128)
