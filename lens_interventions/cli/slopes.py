@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..intervention.sources import source_names
 from .options import Device, LensFile, Model, load, load_lens, shows_progress
 from .patch_options import Gate, Scale, Window
 
@@ -29,8 +30,7 @@ def slopes(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help="true, current, previous, shuffled, random, guess, final_guess, direction, "
-            "constant; several may be given."
+            help=f"{', '.join(source_names())}, previous or final_guess; several may be given."
         ),
     ] = None,
     mode: Annotated[

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.statistics import log_probs_of
+from ...lens.distributions import log_probs_of
 from ...model.points import point_labels
 from ...model.readout import LOGIT_ROWS, readout
 from ...model.residuals import residuals

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..patch import NextTokenPatch
 from ..site import PatchSite
-from ..sources import SOURCES, Source, constant
+from ..sources import SOURCES, SourceFunction, patch_sources
 
 
 def previous(site: PatchSite) -> Int[Tensor, "batch pos"]:
@@ -43,11 +43,16 @@ class KnownGuesses:
         return self.tokens.gather(1, site.position.clamp(min=0))
 
 
-_OWN: dict[str, Source] = {source.__name__: source for source in (previous, constant, final_guess)}
-MEASURABLE = (*SOURCES, *_OWN)
+_OWN: dict[str, SourceFunction] = {
+    "previous": previous,
+    "final_guess": final_guess,
+    # Patches know by name only what they can write without a learned matrix.
+    **{name: SOURCES[name].function for name in SOURCES if name not in patch_sources()},
+}
+MEASURABLE = (*patch_sources(), *_OWN)
 
 
-def source_of(name: str | Source) -> str | Source:
+def source_of(name: str | SourceFunction) -> str | SourceFunction:
     """A source as `NextTokenPatch` takes it."""
     return _OWN.get(name, name) if isinstance(name, str) else name
 

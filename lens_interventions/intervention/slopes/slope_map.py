@@ -1,6 +1,6 @@
 """Slopes of every patch at every layer, from one backward pass a text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..modes import MODES, Mode
 from ..patch import BoundPatch, NextTokenPatch
-from ..sources import Source
+from ..sources import SourceFunction
 from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .clean_run import clean_run
 from .controls import MEASURABLE, KnownGuesses, final_guess, function_names, source_of
@@ -37,7 +37,7 @@ def slope_map(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],
     *,
-    sources: Sequence[str | Source] = TOKEN_SOURCES,
+    sources: Sequence[str | SourceFunction] = TOKEN_SOURCES,
     modes: Sequence[str | Mode] = ("add",),
     embeddings: Embeddings = ("W_E",),
     scopes: Sequence[str | Scope] = ("all",),
@@ -116,7 +116,7 @@ def slope_map(
         NextTokenPatch(
             layer=layers,
             strength=1.0,
-            source=source_of(source),  # type: ignore[arg-type]
+            source=source_of(source),
             mode=mode,  # type: ignore[arg-type]
             embedding=embedding,
             **common,
@@ -126,7 +126,7 @@ def slope_map(
     refuse_late_hooks(bridge, 0)
     measuring = _Measuring(
         bridge,
-        bounds=tuple(patch.bind(bridge) for patch in patches),
+        bounds=tuple(_bound(bridge, patches)),
         scopes=tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
         layers=layers,
     )
@@ -155,6 +155,15 @@ def slope_map(
         layers=layers,
         patches=patches,
     )
+
+
+def _bound(bridge: TransformerBridge, patches: Iterable[NextTokenPatch]) -> Iterator[BoundPatch]:
+    """The patches on the model, whose tables are made once for each embedding."""
+    known: dict[str, BoundPatch] = {}
+    for patch in patches:
+        if patch.embedding not in known or hasattr(patch.mode, "require_fits"):
+            known[patch.embedding] = patch.bind(bridge)
+        yield replace(known[patch.embedding], patch=patch)
 
 
 @dataclass(frozen=True)
