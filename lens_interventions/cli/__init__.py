@@ -15,6 +15,7 @@ from .generate import generate
 from .lens import lens
 from .report import report
 from .score import score
+from .slopes import slopes
 from .train_patch import train_patch
 
 # What the library raises, with a message for the user, when input or surroundings do not allow the
@@ -54,6 +55,7 @@ app.command()(experiment)
 app.command()(report)
 app.command()(generate)
 app.command()(score)
+app.command()(slopes)
 app.command()(train_patch)
 
 

@@ -291,8 +291,18 @@ class BoundPatch:
         self, site: PatchSite, active: Bool[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch pos d_model"]:
         patch, resid = self.patch, site.resid
-        source = patch.source if callable(patch.source) else SOURCES[patch.source].function
         mode = patch.mode if callable(patch.mode) else MODES[patch.mode]
+        vectors, active = self._written(site, active)
+        patched = mode(site, vectors, self._scale(resid, vectors), patch.strength)
+        _require_shape("mode", mode, patched, resid.shape)
+        return torch.where(active[..., None], patched.to(resid.dtype), resid)
+
+    def _written(
+        self, site: PatchSite, active: Bool[Tensor, "batch pos"]
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Bool[Tensor, "batch pos"]]:
+        """What the source writes, and which of the active rows it and the gate leave active."""
+        patch, resid = self.patch, site.resid
+        source = patch.source if callable(patch.source) else SOURCES[patch.source].function
         written = source(site)
         if written.is_floating_point():
             vectors = written
@@ -303,9 +313,7 @@ class BoundPatch:
             active = active & (written >= 0)
         if patch.gate is not None:
             active = active & (site.surprisal >= patch.gate)
-        patched = mode(site, vectors, self._scale(resid, vectors), patch.strength)
-        _require_shape("mode", mode, patched, resid.shape)
-        return torch.where(active[..., None], patched.to(resid.dtype), resid)
+        return vectors, active
 
     def _scale(
         self, resid: Float[Tensor, "batch pos d_model"], vectors: Float[Tensor, "batch pos d_model"]

@@ -33,7 +33,7 @@ def run_late_blocks(
     fwd_hooks: Sequence[Hook] = (),
 ) -> Float[Tensor, "batch pos d_model"]:
     """`r[L]` from `r[layer]` of whole texts, with the hooks given; nothing is unembedded."""
-    return _run(bridge, layer, resid, fwd_hooks)
+    return _run(bridge, layer, resid, fwd_hooks, FINAL)
 
 
 def run_late_rows(
@@ -46,8 +46,9 @@ def run_late_rows(
     visible: Bool[Tensor, "row key"],
     cache: Cache,
     fwd_hooks: Sequence[Hook] = (),
+    until: str = FINAL,
 ) -> Float[Tensor, "batch row d_model"]:
-    """`r[L]` of rows that enter block `layer` as `resid`.
+    """`r[L]`, or another point, of rows that enter block `layer` as `resid`.
 
     **Arguments:**
 
@@ -57,6 +58,7 @@ def run_late_rows(
         which are cut here.
     - `cache`: keys and values of earlier rows; those of these rows are appended.
     - `fwd_hooks`: hooks inside the blocks for this run.
+    - `until`: the residual point at which the run stops.
     """
     distance = position[:, None] - key_position
     return _run(
@@ -64,6 +66,7 @@ def run_late_rows(
         layer,
         resid,
         fwd_hooks,
+        until,
         attention_mask=additive_masks(bridge, visible[None], distance, resid.dtype),
         position_ids=position.expand(len(resid), -1),
         past_key_values=cache,
@@ -91,12 +94,13 @@ def _run(
     layer: int,
     resid: Float[Tensor, "batch row d_model"],
     fwd_hooks: Sequence[Hook],
+    until: str,
     **inputs: Any,
 ) -> Float[Tensor, "batch row d_model"]:
-    final = hook_name(FINAL, int(bridge.cfg.n_layers))
+    last = hook_name(until, int(bridge.cfg.n_layers))
     with (
         only_blocks_from(bridge, layer),
-        bridge.hooks(fwd_hooks=[*fwd_hooks, (final, stop)]),
+        bridge.hooks(fwd_hooks=[*fwd_hooks, (last, stop)]),
     ):
         return bridge(resid, start_at_layer=layer, **inputs)
 

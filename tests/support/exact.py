@@ -42,3 +42,25 @@ def float64_softmax() -> Iterator[None]:
 
     with mock.patch.object(torch.nn.functional, "softmax", exact):
         yield
+
+
+@contextmanager
+def no_rounding() -> Iterator[None]:
+    """Float64 tensors stay in float64 where models ask for float32.
+
+    RMS norms do, to be safe in half precision. In a float64 model it is a rounding of 1e-7, which
+    small differences of losses are made of.
+    """
+    to, single = Tensor.to, Tensor.float
+
+    def exact_to(tensor: Tensor, *args: object, **kwargs: object) -> Tensor:
+        asked = kwargs.get("dtype", args[0] if args else None)
+        if tensor.dtype == torch.float64 and asked == torch.float32:
+            return tensor
+        return to(tensor, *args, **kwargs)
+
+    def exact_float(tensor: Tensor, *args: object, **kwargs: object) -> Tensor:
+        return tensor if tensor.dtype == torch.float64 else single(tensor, *args, **kwargs)
+
+    with mock.patch.multiple(Tensor, to=exact_to, float=exact_float):
+        yield

@@ -1,0 +1,141 @@
+"""`lens-interventions slopes`: what weak patches do at every layer, before any is run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from ..intervention.sources import source_names
+from .options import Device, LensFile, Model, load, load_lens, shows_progress
+from .patch_options import Gate, Scale, Window
+
+if TYPE_CHECKING:
+    from ..intervention.slopes.result import SlopeMap
+
+_FIGURES = (".html", ".png", ".svg")
+_TABLES = (".csv", ".json")
+
+
+def slopes(
+    file: Annotated[
+        Path,
+        typer.Option(
+            "--file", help="A text, or a .jsonl file with a document in the field 'text' of a line."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="A figure (.html, .png, .svg) or a table (.csv, .json) to write."),
+    ],
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{', '.join(source_names())}, previous or final_guess; several may be given."
+        ),
+    ] = None,
+    mode: Annotated[
+        list[str] | None, typer.Option(help="add, interpolate, correct; several may be given.")
+    ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(help="W_E, W_U, lens (with --lens); several may be given."),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Predictions to look at: all, copyable, other, after_surprise, "
+            "repeated_surprise; several may be given."
+        ),
+    ] = None,
+    scale: Scale = "norm",
+    window: Window = None,
+    gate: Gate = None,
+    lens: LensFile = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut documents into pieces of so many tokens, read alone; 512 by default, or what "
+            "the model reads."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of random sources.")] = 0,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Show the slope of the loss in the strength of a patch, at every layer and for every source.
+
+    A figure shows the first mode, embedding and scope, a table all of them. Stopped at any point,
+    the same command goes on from OUT.partial.
+    """
+    from ..intervention.slopes.slope_map import TOKEN_SOURCES, slope_map
+    from ..materials import read_texts
+
+    _require_writable(out)
+    documents = read_texts(file, whole=True)
+    fitted = load_lens(lens)
+    bridge = load(model, device)
+    partial = out.with_name(out.name + ".partial")
+    found = slope_map(
+        bridge,
+        documents,
+        sources=source or TOKEN_SOURCES,
+        modes=mode or ["add"],
+        embeddings=cast(Any, embedding or ["W_E"]),
+        scopes=scope or ["all"],
+        scale=cast(Any, scale),
+        window=window,
+        gate=gate,
+        lens=fitted,
+        seed=seed,
+        max_length=context,
+        out=partial,
+        progress=shows_progress(),
+    )
+    _write(found, out)
+    partial.unlink()
+    _print(found)
+    typer.echo(f"wrote {out}", err=True)
+
+
+def _require_writable(out: Path) -> None:
+    # Not after hours of reading.
+    if out.suffix.lower() not in (*_FIGURES, *_TABLES):
+        raise typer.BadParameter(
+            f"--out must end in one of {', '.join((*_FIGURES, *_TABLES))}, got {out.name}"
+        )
+    if out.is_dir() or not out.parent.is_dir():
+        raise typer.BadParameter(f"--out must be a file in a directory that exists, got {out}")
+
+
+def _write(found: "SlopeMap", out: Path) -> None:
+    suffix = out.suffix.lower()
+    if suffix == ".csv":
+        found.to_dataframe().to_csv(out, index=False)
+    elif suffix == ".json":
+        found.to_dataframe().to_json(out, orient="records")
+    else:
+        from ..plots import save
+
+        save(found.plot(), out)
+
+
+def _print(found: "SlopeMap") -> None:
+    """The layer where each source lowers the loss most steeply, and how much text said so."""
+    import numpy as np
+
+    scope = found.scopes[0].replace("_", " ")
+    n_tokens, n_texts = int(found.counts[:, 0].sum()), int((found.counts[:, 0] > 0).sum())
+    if n_tokens == 0:
+        typer.echo(f"no prediction is {scope}")
+        return
+    typer.echo(
+        f"{n_tokens} tokens of {n_texts} texts predicted ({scope}), at "
+        f"{found.nats[:, 0].sum() / n_tokens:.4f} nats each without a patch"
+    )
+    typer.echo("the lowest slope of each source, in nats per unit of strength:")
+    for source, slopes in zip(found.sources, found.slopes[0, 0, 0], strict=True):
+        steepest = int(np.argmin(slopes))
+        typer.echo(
+            f"{source.replace('_', ' '):>12} {slopes[steepest]:+.4f} at layer "
+            f"{found.layers[steepest]}"
+        )

@@ -1,0 +1,81 @@
+"""Numbers by layer and some columns, a panel for each group of columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .labels import markup
+from .theme import ThemeName, template
+from .titles import heading
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_ABOVE, _BELOW = 90, 90  # pixels
+
+
+@dataclass(frozen=True)
+class LayerPanel:
+    """The numbers of one panel.
+
+    Attributes:
+        title: over it.
+        layers: of the rows, the lowest first.
+        columns: names of the columns.
+        values: a row for each layer, white where 0.
+        hover: what to say of each, in plotly's markup.
+    """
+
+    title: str
+    layers: tuple[int, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    hover: tuple[tuple[str, ...], ...]
+
+
+def layer_heatmaps(
+    panels: Sequence[LayerPanel], *, title: str, unit: str, theme: ThemeName = "light"
+) -> "go.Figure":
+    """Heat maps side by side on one colour axis, the highest layer at the top.
+
+    Raises `ValueError` for an unknown theme.
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=1,
+        cols=len(panels),
+        subplot_titles=[markup(panel.title) for panel in panels],
+        column_widths=[len(panel.columns) for panel in panels],
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+    )
+    for place, panel in enumerate(panels):
+        figure.add_trace(
+            go.Heatmap(
+                z=[list(row) for row in panel.values],
+                x=[markup(column) for column in panel.columns],
+                y=[str(layer) for layer in panel.layers],
+                customdata=[list(row) for row in panel.hover],
+                hovertemplate="%{customdata}<extra></extra>",
+                coloraxis="coloraxis",
+                xgap=1,
+                ygap=1,
+            ),
+            row=1,
+            col=place + 1,
+        )
+    figure.update_xaxes(type="category", tickangle=-45, showgrid=False)
+    figure.update_yaxes(type="category", showgrid=False)
+    figure.update_yaxes(title={"text": "layer"}, col=1)
+    n_columns = sum(len(panel.columns) for panel in panels)
+    n_layers = max(len(panel.layers) for panel in panels)
+    return figure.update_layout(
+        title=heading(markup(title)),
+        coloraxis={"cmid": 0, "colorbar": {"title": unit, "thickness": 12}},
+        template=template(theme),
+        width=max(640, 220 + 52 * n_columns),
+        height=_ABOVE + _BELOW + max(200, 18 * n_layers),
+        margin={"l": 60, "r": 16, "t": _ABOVE, "b": _BELOW},
+    )

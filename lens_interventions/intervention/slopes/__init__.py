@@ -1,0 +1,5 @@
+"""First and second derivatives of the loss with respect to the strength of a patch.
+
+A way to differentiate belongs here; a new source or mode belongs beside the others in
+`intervention/`, and is measured without a line here.
+"""

@@ -1,0 +1,75 @@
+"""A text as the model reads it without a patch, and what its loss asks of the last residual."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...lens.distributions import log_probs_of
+from ...model.points import point_labels
+from ...model.readout import LOGIT_ROWS, readout
+from ...model.residuals import residuals
+from ...model.tokens import TokenBatch
+from ..known_text import KnownText
+
+
+@dataclass(frozen=True)
+class CleanRun:
+    """A batch of texts, padded on the right, without a patch.
+
+    Attributes:
+        text: the tokens.
+        streams: `[batch, pos, d_model]` for each residual point, `r[0]` to `r[L]`.
+        predicts: `[batch, pos]`, whether the position has a next token to predict.
+        nats: `[batch, pos]`, the loss of each prediction, 0 where there is none.
+        gradient: `[batch, pos, d_model]`, its derivative with respect to `r[L]` at that position.
+        guesses: `[batch, pos]`, the model's top guess at each position.
+    """
+
+    text: KnownText
+    streams: tuple[Float[Tensor, "batch pos d_model"], ...]
+    predicts: Bool[Tensor, "batch pos"]
+    nats: Float[Tensor, "batch pos"]
+    gradient: Float[Tensor, "batch pos d_model"]
+    guesses: Int[Tensor, "batch pos"]
+
+
+def clean_run(bridge: TransformerBridge, text: KnownText) -> CleanRun:
+    """Run texts without a patch; a few rows of logits exist at a time.
+
+    Raises `ValueError` where the loss is not finite.
+    """
+    tokens = text.tokens
+    with torch.no_grad():
+        batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        streams = residuals(bridge, batch, point_labels(int(bridge.cfg.n_layers)))
+    read, final = readout(bridge), streams[-1]
+    predicts = torch.arange(tokens.shape[1], device=tokens.device) + 1 < text.length[:, None]
+    following = tokens.roll(-1, dims=1)
+    nats, gradients, guesses = [], [], []
+    for rows, ids in zip(
+        final.flatten(0, 1).split(LOGIT_ROWS), following.flatten().split(LOGIT_ROWS), strict=True
+    ):
+        leaf = rows.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = read(leaf)
+            lost = -log_probs_of(logits, ids)
+            gradients += torch.autograd.grad(lost.sum(), leaf)
+        nats.append(lost.detach())
+        guesses.append(logits.detach().argmax(-1))
+    lost = torch.cat(nats).view_as(tokens)
+    if not lost[predicts].isfinite().all():
+        raise ValueError(
+            "the model's loss is not a number on one of the texts: look for a half-precision "
+            "overflow"
+        )
+    return CleanRun(
+        text=text,
+        streams=tuple(streams),
+        predicts=predicts,
+        nats=lost.where(predicts, 0),
+        gradient=torch.cat(gradients).view_as(final),
+        guesses=torch.cat(guesses).view_as(tokens),
+    )

@@ -1,0 +1,126 @@
+"""Second derivatives of the loss along the directions of patches."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.tokens import TextOrTokens
+from ..known_text import KnownText
+from ..patch import NextTokenPatch
+from ..teacher_forcing.log_probs import teacher_forced_log_probs
+from .controls import function_names
+from .curvature_result import Curvature
+from .scopes import SCOPES, Scope, chosen_predictions
+from .text_sums import Reading, text_sums
+
+
+def curvature(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    patches: Sequence[NextTokenPatch],
+    *,
+    step: float = 0.01,
+    scopes: Sequence[str | Scope] = ("all",),
+    max_length: int | None = None,
+    prepend_bos: bool | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Curvature:
+    """How the slope of the loss changes with a patch's strength, at strength 0.
+
+    By central differences of exact patched losses at plus and minus `step` and twice that,
+    extrapolated, so that the error is of the fourth power of the step; the two steps apart give an
+    estimate of it. In float32 the losses of a few thousand predictions leave rounding far below
+    that. A product with the Hessian would need the graph of all blocks in both streams, twice.
+
+    **Arguments:**
+
+    - `texts`, `max_length`, `prepend_bos`, `out`, `progress`: of `slope_map`. Take the same texts
+        and length as there.
+    - `patches`: their strengths say nothing. `SlopeMap.patch` makes those of a map.
+    - `step`: in units of strength; where `errors` are too large, try half, or twice.
+    - `scopes`: of `slope_map`.
+
+    Raises `ValueError` for no patches, a step that is not above 0, or texts, scopes and models that
+    `slope_map` and `teacher_forced_log_probs` refuse.
+    """
+    context = int(bridge.cfg.n_ctx)
+    length = min(512, context) if max_length is None else max_length
+    if not 2 <= length <= context:
+        raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
+    if not patches:
+        raise ValueError("the list of patches is empty")
+    if not step > 0:
+        raise ValueError(f"step must be above 0, got {step}")
+    names = function_names("scopes", scopes, list(SCOPES))
+    measuring = _Measuring(
+        bridge,
+        tuple(patches),
+        step,
+        tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
+    )
+    settings = {
+        "patches": [str(patch) for patch in patches],
+        "step": step,
+        "scopes": list(names),
+        "max_length": length,
+    }
+    sums = text_sums(
+        bridge,
+        texts,
+        measuring,
+        len(scopes) * (1 + 3 * len(patches)),
+        Reading(length, prepend_bos, progress, None if out is None else Path(out), settings),
+    ).reshape(-1, len(scopes), 1 + 3 * len(patches))
+    measured = sums[..., 1:].reshape(*sums.shape[:2], 3, len(patches))
+    return Curvature(
+        curvatures=measured[:, :, 0],
+        slopes=measured[:, :, 1],
+        errors=measured[:, :, 2],
+        counts=sums[..., 0],
+        patches=tuple(patches),
+        scopes=names,
+    )
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """Counts, curvatures, slopes and errors of some texts, for each scope."""
+
+    bridge: TransformerBridge
+    patches: tuple[NextTokenPatch, ...]
+    step: float
+    scopes: tuple[Scope, ...]
+
+    @torch.no_grad()
+    def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
+        h = self.step
+        moved = [
+            replace(patch, strength=strength)
+            for patch in self.patches
+            for strength in (h, -h, 2 * h, -2 * h)
+        ]
+        losses = -teacher_forced_log_probs(
+            self.bridge,
+            text.tokens,
+            [None, *moved],
+            attention_mask=text.column_positions() >= 0,
+            text_seeds=text.seed,
+        ).double()
+        nats = losses[0].nan_to_num()
+        padded = torch.cat([nats, torch.zeros_like(nats[:, :1])], dim=1)
+        values = []
+        for scope in self.scopes:
+            where = chosen_predictions(scope, text.tokens, padded, text.length)[:, :-1]
+            clean, *rest = losses.where(where, 0).sum(-1)
+            up, down, up2, down2 = torch.stack(rest).view(len(self.patches), 4, -1).unbind(1)
+            small, large = (up - 2 * clean + down) / h**2, (up2 - 2 * clean + down2) / (4 * h**2)
+            slope = (8 * (up - down) - (up2 - down2)) / (12 * h)
+            parts = torch.cat([(4 * small - large) / 3, slope, (small - large) / 3])
+            values.append(torch.cat([where.sum(-1)[None].double(), parts]))
+        return torch.cat(values).T

@@ -1,0 +1,117 @@
+"""Second derivatives of the loss along patches, with what each text gave."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ...measures.intervals import Interval, mean_intervals
+from ..patch import NextTokenPatch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """d²(loss)/d(strength)² at strength 0, in nats per predicted token.
+
+    Attributes:
+        curvatures: `[text, scope, patch]`, of the sum of each text's nats.
+        slopes: `[text, scope, patch]`, its first derivative, from the same patched runs.
+        errors: `[text, scope, patch]`, by how much the curvature of half the step differs from that
+            of the whole step, a third of it: about the error of `curvatures`, with its sign.
+        counts: `[text, scope]`, how many predictions the sums are over.
+        patches: their strengths say nothing.
+        scopes: the names along the axis.
+    """
+
+    curvatures: Float[np.ndarray, "text scope patch"]
+    slopes: Float[np.ndarray, "text scope patch"]
+    errors: Float[np.ndarray, "text scope patch"]
+    counts: Float[np.ndarray, "text scope"]
+    patches: tuple[NextTokenPatch, ...]
+    scopes: tuple[str, ...]
+
+    def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
+        """One row per patch and scope.
+
+        Columns: patch (its number), layer, source, mode, embedding, scope; slope, curvature,
+        curvature_low, curvature_high and the n texts of its interval; error; best_strength, the
+        minimum of the parabola, and gain, by how much the loss is lower there; nan for these two
+        where the curvature is not above 0.
+        """
+        import pandas as pd
+
+        rows = []
+        for number, patch in enumerate(self.patches):
+            for place, scope in enumerate(self.scopes):
+                interval = self._interval(number, place, level, seed)
+                total = self.counts[:, place].sum()
+                slope = float(self.slopes[:, place, number].sum() / total) if total else math.nan
+                error = float(self.errors[:, place, number].sum() / total) if total else math.nan
+                curved = interval.estimate if interval.estimate > 0 else math.nan
+                rows.append(
+                    {
+                        "patch": number,
+                        "layer": patch.layer,
+                        "source": _name(patch.source),
+                        "mode": _name(patch.mode),
+                        "embedding": patch.embedding,
+                        "scope": scope,
+                        "slope": slope,
+                        "curvature": interval.estimate,
+                        "curvature_low": interval.low,
+                        "curvature_high": interval.high,
+                        "n": interval.n,
+                        "error": error,
+                        "best_strength": -slope / curved,
+                        "gain": slope**2 / (2 * curved),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def of(
+        self, patch: NextTokenPatch, *, scope: str, level: float = 0.95, seed: int = 0
+    ) -> Interval:
+        """The curvature of one patch, whatever its strength, with its interval over texts.
+
+        Raises `ValueError` for a patch or scope that was not measured.
+        """
+        if scope not in self.scopes:
+            raise ValueError(
+                f"the curvature has no scope {scope!r}; it has {', '.join(self.scopes)}"
+            )
+        for number, measured in enumerate(self.patches):
+            if _same(measured, patch):
+                return self._interval(number, self.scopes.index(scope), level, seed)
+        raise ValueError(
+            f"the curvature of this patch was not measured: {patch}; give it to li.curvature"
+        )
+
+    def _interval(self, patch: int, scope: int, level: float, seed: int) -> Interval:
+        (interval,) = mean_intervals(
+            self.curvatures[:, scope, patch][None],
+            self.counts[:, scope][None],
+            rng=np.random.default_rng(seed),
+            level=level,
+        )
+        return interval
+
+
+def _same(a: NextTokenPatch, b: NextTokenPatch) -> bool:
+    """Whether two patches differ in strength and positions at most."""
+    for field in fields(NextTokenPatch):
+        if field.name in ("strength", "positions"):
+            continue
+        ours, theirs = getattr(a, field.name), getattr(b, field.name)
+        # Lenses hold tensors, which do not compare.
+        if ours is not theirs and (field.name == "lens" or ours != theirs):
+            return False
+    return True
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) else getattr(value, "__name__", repr(value))

@@ -1,0 +1,115 @@
+"""Where patches move rows of the residual stream, per unit of strength."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..known_text import KnownText
+from ..modes import MODES, Mode, add, correct, interpolate
+from ..patch import BoundPatch
+from ..site import PatchSite
+from .controls import reads_lens
+
+# Rows that go through the lens at once: a few [rows, d_vocab] buffers.
+_LENS_ROWS = 128
+
+Rows = Float[Tensor, "batch pos d_model"]
+Scales = Float[Tensor, "batch pos 1"]
+
+
+def directions(
+    bounds: Sequence[BoundPatch],
+    resid: Float[Tensor, "batch pos d_model"],
+    *,
+    layer: int,
+    position: Int[Tensor, "batch pos"],
+    text: KnownText,
+) -> Iterator[tuple[Int[Tensor, " part"], list[Float[Tensor, "batch part d_model"]]]]:
+    """The derivative of each patched row at strength 0, for some columns after others.
+
+    Zero where a patch leaves the row alone. Each part of the columns comes with a direction for
+    each patch; the strengths of the patches say nothing. They have one seed and one lens.
+    """
+    columns = torch.arange(resid.shape[1], device=resid.device)
+    asks = any(reads_lens(bound.patch) for bound in bounds)
+    for part in columns.split(max(1, _LENS_ROWS // len(resid)) if asks else len(columns)):
+        yield (
+            part,
+            list(
+                _at_rows(bounds, resid[:, part], layer=layer, position=position[:, part], text=text)
+            ),
+        )
+
+
+def _at_rows(
+    bounds: Sequence[BoundPatch],
+    resid: Float[Tensor, "batch part d_model"],
+    *,
+    layer: int,
+    position: Int[Tensor, "batch part"],
+    text: KnownText,
+) -> Iterator[Float[Tensor, "batch part d_model"]]:
+    sites: dict[str, PatchSite] = {}
+    written: dict[tuple, tuple[Tensor, Tensor, Tensor]] = {}
+    logits: list[Tensor] = []
+
+    def lens(rows: Tensor) -> Tensor:
+        # Sites differ in their embeddings alone.
+        if rows is not resid:
+            return bounds[0]._lens_at(layer)(rows)
+        if not logits:
+            logits.append(bounds[0]._lens_at(layer)(rows))
+        return logits[0]
+
+    for bound in bounds:
+        patch = bound.patch
+        site = sites.setdefault(
+            patch.embedding,
+            PatchSite(
+                layer=layer,
+                resid=resid,
+                position=position,
+                embedding=bound.embeddings[layer],
+                lens=lens,
+                seed=patch.seed,
+                text=text,
+            ),
+        )
+        key = (patch.embedding, patch.source)
+        if key not in written:
+            vectors, active = bound._written(site, bound._in_scope(position, text))
+            written[key] = vectors, bound._scale(resid, vectors), active
+        vectors, scale, active = written[key]
+        mode = patch.mode if callable(patch.mode) else MODES[patch.mode]
+        moved = derivative(mode, site, vectors, scale).to(resid.dtype)
+        yield moved.masked_fill(~active[..., None], 0)
+
+
+def derivative(mode: Mode, site: PatchSite, e: Rows, s: Scales) -> Rows:
+    """d(patched rows) / d(strength) at strength 0.
+
+    For a mode of one's own by central differences of two steps, extrapolated: exact for a mode
+    that is a polynomial of degree 4 or less in the strength, and within the fourth power of the
+    step for others.
+    """
+    if mode is add:
+        return s * e
+    if mode is interpolate:
+        return s * e - site.resid
+    if mode is correct:
+        return s * (e - site.expected_embedding)
+    double = site.resid.dtype == torch.float64
+    step = 2.0**-9 if double else 2.0**-5
+
+    def difference(h: float) -> Tensor:
+        up, down = mode(site, e, s, h), mode(site, e, s, -h)
+        if up.shape != site.resid.shape:
+            raise ValueError(
+                f"the mode {getattr(mode, '__name__', mode)!r} returned shape {tuple(up.shape)}; "
+                f"expected {tuple(site.resid.shape)}"
+            )
+        return (up - down) / (2 * h)
+
+    return (4 * difference(step) - difference(2 * step)) / 3

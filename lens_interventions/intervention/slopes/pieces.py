@@ -1,0 +1,105 @@
+"""Texts in pieces that a model reads at a time, and the pieces in batches."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.tokens import TextOrTokens, TokenBatch, require_texts, token_batch
+from ..known_text import KnownText
+
+# Tokens that go through a block at a time, padding included; one piece may have more.
+_BATCH_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """The tokens of one text.
+
+    Attributes:
+        tokens: `[pos]` ids.
+        key: a hash of them.
+    """
+
+    tokens: Int[Tensor, " pos"]
+    key: str
+
+    def pieces(self, max_length: int) -> list[Int[Tensor, " _"]]:
+        """Pieces of at most `max_length` tokens that have something to predict."""
+        return [piece for piece in self.tokens.split(max_length) if len(piece) > 1]
+
+
+def text_tokens(
+    bridge: TransformerBridge, texts: Iterable[TextOrTokens], prepend_bos: bool | None
+) -> Iterator[TextTokens]:
+    """Each text, or each row of a tensor of tokens.
+
+    Raises `TypeError` for one text where many are expected.
+    """
+    require_texts(texts)
+    for text in texts:
+        batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
+        for row, mask in zip(batch.tokens, batch.mask, strict=True):
+            yield TextTokens(row[mask], _hash(row[mask]))
+
+
+@dataclass(frozen=True)
+class PieceBatch:
+    """Pieces that are run together.
+
+    Attributes:
+        text: their tokens, padded on the right, each with a seed made from its tokens, so that
+            random sources draw the same in any order and company.
+        owners: for each piece the number of its text.
+        finished: the texts of which no piece is left.
+    """
+
+    text: KnownText
+    owners: tuple[int, ...]
+    finished: tuple[int, ...]
+
+
+def piece_batches(texts: Iterable[tuple[int, TextTokens]], max_length: int) -> Iterator[PieceBatch]:
+    """All pieces of numbered texts, in order.
+
+    A text without any prediction is finished with the batch after it; the last batch may be empty.
+    """
+    held: list[Tensor] = []
+    owners: list[int] = []
+    ended: list[int] = []
+
+    def flush() -> PieceBatch:
+        batch = PieceBatch(_padded(held), tuple(owners), tuple(ended))
+        for kept in (held, owners, ended):
+            kept.clear()
+        return batch
+
+    for number, text in texts:
+        for piece in text.pieces(max_length):
+            longest = max(len(each) for each in (*held, piece))
+            if held and (len(held) + 1) * longest > _BATCH_TOKENS:
+                yield flush()
+            held.append(piece)
+            owners.append(number)
+        ended.append(number)
+    if held:
+        yield flush()
+
+
+def _padded(pieces: list[Tensor]) -> KnownText:
+    lengths = torch.tensor([len(piece) for piece in pieces], device=pieces[0].device)
+    column = torch.arange(int(lengths.max()), device=lengths.device)
+    batch = TokenBatch(
+        torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True), column < lengths[:, None]
+    )
+    # KnownText holds signed 64-bit seeds.
+    seeds = [int(_hash(piece), 16) % 2**62 for piece in pieces]
+    return KnownText.from_batch(batch, text_seeds=torch.tensor(seeds))
+
+
+def _hash(tokens: Tensor) -> str:
+    return hashlib.sha256(tokens.cpu().long().numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,272 @@
+"""Slopes by layer, source, mode, embedding and scope, with what each text gave."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ...measures.intervals import mean_intervals
+from ..patch import NextTokenPatch
+from .controls import final_guess
+from .curvature_result import Curvature
+from .prediction import SlopePrediction
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from ...drawing.theme import ThemeName
+
+# What patches of one map have in common.
+_COMMON = ("scale", "gate", "window", "lens", "seed")
+
+
+@dataclass(frozen=True)
+class SlopeMap:
+    """d(loss)/d(strength) at strength 0 of patches at every layer, in nats per predicted token.
+
+    Attributes:
+        totals: `[text, scope, embedding, mode, source, layer]`, for each text the derivative of the
+            sum of its nats.
+        counts: `[text, scope]`, how many predictions that sum is over.
+        nats: `[text, scope]`, the sum itself, without a patch.
+        sources, modes, embeddings, scopes, layers: the names along the axes.
+        patches: what is differentiated, in the order of the axes embedding, mode and source; each
+            acts at all the layers.
+    """
+
+    totals: Float[np.ndarray, "text scope embedding mode source layer"]
+    counts: Float[np.ndarray, "text scope"]
+    nats: Float[np.ndarray, "text scope"]
+    sources: tuple[str, ...]
+    modes: tuple[str, ...]
+    embeddings: tuple[str, ...]
+    scopes: tuple[str, ...]
+    layers: tuple[int, ...]
+    patches: tuple[NextTokenPatch, ...]
+
+    @property
+    def slopes(self) -> Float[np.ndarray, "scope embedding mode source layer"]:
+        """The means over all predictions of all texts; nan for a scope without any."""
+        counts = self.counts.sum(0).reshape(-1, 1, 1, 1, 1)
+        return self.totals.sum(0) / np.where(counts > 0, counts, np.nan)
+
+    def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
+        """One row per slope: layer, source, minus, mode, embedding, scope, estimate, low, high, n.
+
+        `minus` is empty for the slope of a source; where it names a control, the row is the slope
+        of the true source minus that of the control, paired by text. Intervals, at confidence
+        `level`, resample the `n` texts that have predictions in the scope.
+        """
+        import pandas as pd
+
+        columns = list(self._columns())
+        rows = []
+        for place, totals in columns:
+            counts = self.counts[:, self.scopes.index(place["scope"])]
+            intervals = mean_intervals(
+                totals,
+                np.broadcast_to(counts, totals.shape),
+                rng=np.random.default_rng(seed),
+                level=level,
+            )
+            rows += [
+                {"layer": layer, **place, **interval.columns()}
+                for layer, interval in zip(self.layers, intervals, strict=True)
+            ]
+        return pd.DataFrame(rows)
+
+    def plot(
+        self,
+        *,
+        mode: str | None = None,
+        embedding: str | None = None,
+        scope: str | None = None,
+        theme: "ThemeName" = "light",
+    ) -> "go.Figure":
+        """Heat maps by layer and source, and of the true source minus each control beside it.
+
+        Blue lowers the loss, red raises it; intervals stand in the hover. Of several modes,
+        embeddings or scopes the first is shown, or the one that is named.
+
+        Raises `ValueError` for a name that the map does not have or an unknown theme.
+        """
+        from ...drawing.layer_heatmaps import LayerPanel, layer_heatmaps
+
+        shown = {
+            "mode": _chosen("mode", mode, self.modes),
+            "embedding": _chosen("embedding", embedding, self.embeddings),
+            "scope": _chosen("scope", scope, self.scopes),
+        }
+        frame = self._only(shown).to_dataframe()
+        panels = []
+        for title, part, names in (
+            ("each source", frame[frame["minus"] == ""], "source"),
+            ("the true source minus", frame[frame["minus"] != ""], "minus"),
+        ):
+            if len(part):
+                columns = list(dict.fromkeys(part[names]))
+                records: list[dict[str, Any]] = part.to_dict("records")  # type: ignore[assignment]
+                cells = {(row["layer"], row[names]): row for row in records}
+                panels.append(
+                    LayerPanel(
+                        title=title,
+                        layers=self.layers,
+                        columns=tuple(column.replace("_", " ") for column in columns),
+                        values=tuple(
+                            tuple(float(cells[layer, column]["estimate"]) for column in columns)
+                            for layer in self.layers
+                        ),
+                        hover=tuple(
+                            tuple(_hover(cells[layer, column]) for column in columns)
+                            for layer in self.layers
+                        ),
+                    )
+                )
+        what = f"mode {shown['mode']}, {shown['embedding']}"
+        where = "" if shown["scope"] == "all" else f", {shown['scope'].replace('_', ' ')}"
+        return layer_heatmaps(
+            panels,
+            title=f"Slope of the loss: {what}{where}",
+            unit="nats per unit<br>of strength",
+            theme=theme,
+        )
+
+    def patch(
+        self,
+        layer: int,
+        *,
+        strength: float,
+        source: str = "true",
+        mode: str | None = None,
+        embedding: str | None = None,
+    ) -> NextTokenPatch:
+        """The patch whose slope a cell of the map is, to be run.
+
+        Raises `ValueError` for a cell that the map does not have, and for the source
+        `"final_guess"`, which a patch cannot know.
+        """
+        named = (
+            _chosen("embedding", embedding, self.embeddings),
+            _chosen("mode", mode, self.modes),
+            _chosen("source", source, self.sources),
+        )
+        index = np.ravel_multi_index(
+            tuple(
+                names.index(name)
+                for names, name in zip(
+                    (self.embeddings, self.modes, self.sources), named, strict=True
+                )
+            ),
+            (len(self.embeddings), len(self.modes), len(self.sources)),
+        )
+        _chosen("layer", layer, self.layers)
+        if self.patches[int(index)].source is final_guess:
+            raise ValueError(
+                "a patch cannot write the model's final guess, which is known after its run only"
+            )
+        return replace(self.patches[int(index)], layer=layer, strength=strength)
+
+    def predict(
+        self,
+        patch: NextTokenPatch,
+        *,
+        scope: str | None = None,
+        curvature: Curvature | None = None,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> SlopePrediction:
+        """What a patch would do to the loss, to first order, and with a curvature to second.
+
+        The slope of several layers is the sum of theirs. `patch.positions` says nothing: the map's
+        own positions count.
+
+        **Arguments:**
+
+        - `patch`: of a source, mode, embedding and layers that the map has, and of its scale, gate,
+            window, lens and seed.
+        - `scope`: the first of the map by default.
+        - `curvature`: of `li.curvature` for this patch, at any strength.
+        - `level`, `seed`: confidence of the intervals, and the seed of their resamples.
+
+        Raises `ValueError` for a patch that the map, or the curvature, does not have.
+        """
+        named = _chosen("scope", scope, self.scopes)
+        for name in _COMMON:
+            ours, theirs = getattr(self.patches[0], name), getattr(patch, name)
+            if ours is not theirs and (name == "lens" or ours != theirs):
+                raise ValueError(
+                    f"the map was made with {name}={ours!r}, the patch has {theirs!r}: make a map "
+                    f"with slope_map(..., {name}=...)"
+                )
+        place = {
+            "embedding": _index_of("embedding", patch.embedding, self.embeddings),
+            "mode": _index_of("mode", patch.mode, self.modes),
+            "source": _index_of("source", patch.source, self.sources),
+        }
+        layers = [_index_of("layer", layer, self.layers) for layer in patch.layers]
+        totals = self.totals[:, self.scopes.index(named)][
+            :, place["embedding"], place["mode"], place["source"]
+        ]
+        (slope,) = mean_intervals(
+            totals[:, layers].sum(1)[None],
+            self.counts[:, self.scopes.index(named)][None],
+            rng=np.random.default_rng(seed),
+            level=level,
+        )
+        bend = None if curvature is None else curvature.of(patch, scope=named, level=level)
+        return SlopePrediction(strength=patch.strength, slope=slope, curvature=bend)
+
+    def _columns(self) -> Iterator[tuple[dict[str, Any], Float[np.ndarray, "layer text"]]]:
+        for s, e, m in np.ndindex(self.totals.shape[1:4]):
+            place = {
+                "mode": self.modes[m],
+                "embedding": self.embeddings[e],
+                "scope": self.scopes[s],
+            }
+            of = {source: self.totals[:, s, e, m, i].T for i, source in enumerate(self.sources)}
+            for source, totals in of.items():
+                yield {"source": source, "minus": "", **place}, totals
+            for control, totals in of.items():
+                if "true" in of and control != "true":
+                    yield {"source": "true", "minus": control, **place}, of["true"] - totals
+
+    def _only(self, shown: dict[str, str]) -> "SlopeMap":
+        """The same map of one mode, embedding and scope; its patches are not cut."""
+        s = [self.scopes.index(shown["scope"])]
+        e = [self.embeddings.index(shown["embedding"])]
+        m = [self.modes.index(shown["mode"])]
+        return replace(
+            self,
+            totals=self.totals[:, s][:, :, e][:, :, :, m],
+            counts=self.counts[:, s],
+            nats=self.nats[:, s],
+            scopes=(shown["scope"],),
+            embeddings=(shown["embedding"],),
+            modes=(shown["mode"],),
+        )
+
+
+def _chosen(kind: str, name: Any, names: tuple) -> Any:
+    """A name of an axis, the first where none is asked for."""
+    if name is None:
+        return names[0]
+    if name not in names:
+        raise ValueError(f"the map has no {kind} {name!r}; it has {', '.join(map(str, names))}")
+    return name
+
+
+def _index_of(kind: str, value: Any, names: tuple) -> int:
+    named = getattr(value, "__name__", value)
+    return names.index(_chosen(kind, named, names))
+
+
+def _hover(row: dict[str, Any]) -> str:
+    minus = f" minus {row['minus']}" if row["minus"] else ""
+    name = (row["source"] + minus).replace("_", " ")
+    return (
+        f"layer {row['layer']}, {name}<br>{row['estimate']:.3g} "
+        f"[{row['low']:.3g}, {row['high']:.3g}]<br>{row['n']} texts"
+    )

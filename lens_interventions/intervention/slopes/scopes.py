@@ -1,0 +1,83 @@
+"""Which predictions a slope is about.
+
+A scope is a function of one text: its tokens `[pos]` and the nats that each next token costs
+without a patch, `[pos - 1]`. It returns `[pos - 1]`, True at the predictions that count; entry i is
+about `x[i+1]`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ...measures.behaviour.copying import copyable as pair_before
+
+Tokens = Int[Tensor, " pos"]
+Nats = Float[Tensor, " next"]
+Chosen = Bool[Tensor, " next"]
+Scope = Callable[[Tensor, Tensor], Tensor]
+
+# Nats from which a token counts as surprising, as in the copying experiment.
+SURPRISING = 6.0
+
+
+def all_predictions(_tokens: Tokens, nats: Nats) -> Chosen:
+    """Every prediction."""
+    return torch.ones_like(nats, dtype=torch.bool)
+
+
+def copyable(tokens: Tokens, _nats: Nats) -> Chosen:
+    """The next token completes a pair that stood earlier in the text."""
+    return pair_before(tokens[None])[0, :-1]
+
+
+def other(tokens: Tokens, nats: Nats) -> Chosen:
+    """It does not."""
+    return ~copyable(tokens, nats)
+
+
+def after_surprise(_tokens: Tokens, nats: Nats) -> Chosen:
+    """The token before the predicted one was surprising."""
+    return torch.cat([nats.new_zeros(1, dtype=torch.bool), nats[:-1] >= SURPRISING])
+
+
+def repeated_surprise(tokens: Tokens, nats: Nats) -> Chosen:
+    """The next token stood earlier in the text, and was surprising where it first stood."""
+    _, dense = torch.unique(tokens, return_inverse=True)
+    place = torch.arange(len(tokens), device=tokens.device)
+    first = torch.full_like(place, len(tokens)).scatter_reduce(0, dense, place, "amin")[dense][1:]
+    # What the first token of a text costs is not known.
+    surprised = torch.cat([nats.new_zeros(1, dtype=torch.bool), nats >= SURPRISING])
+    return (first < place[1:]) & surprised[first]
+
+
+SCOPES: dict[str, Scope] = {
+    "all": all_predictions,
+    "copyable": copyable,
+    "other": other,
+    "after_surprise": after_surprise,
+    "repeated_surprise": repeated_surprise,
+}
+
+
+def chosen_predictions(
+    scope: Scope,
+    tokens: Int[Tensor, "batch pos"],
+    nats: Float[Tensor, "batch pos"],
+    lengths: Int[Tensor, " batch"],
+) -> Bool[Tensor, "batch pos"]:
+    """A scope of each text of a batch that is padded on the right, False where nothing follows.
+
+    Raises `ValueError` for a scope that returns another shape or type.
+    """
+    chosen = torch.zeros_like(nats, dtype=torch.bool)
+    for row, length in enumerate(lengths.tolist()):
+        said = scope(tokens[row, :length], nats[row, : length - 1])
+        if said.shape != (length - 1,) or said.dtype != torch.bool:
+            raise ValueError(
+                f"the scope {getattr(scope, '__name__', scope)!r} returned {said.dtype} of shape "
+                f"{tuple(said.shape)}; expected one bool for each prediction, ({length - 1},)"
+            )
+        chosen[row, : length - 1] = said
+    return chosen

@@ -1,0 +1,240 @@
+"""Slopes of every patch at every layer, from one backward pass a text."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import JacobianLens
+
+from ...lens.protocol import Lens
+from ...model.partial_run import refuse_late_hooks
+from ...model.tokens import TextOrTokens
+from ..known_text import KnownText
+from ..modes import MODES, Mode
+from ..patch import BoundPatch, NextTokenPatch
+from ..sources import SourceFunction
+from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
+from .clean_run import clean_run
+from .controls import MEASURABLE, KnownGuesses, final_guess, function_names, source_of
+from .directions import directions
+from .residual_gradients import residual_gradients
+from .result import SlopeMap
+from .scopes import SCOPES, Scope, chosen_predictions
+from .text_sums import Reading, text_sums
+
+Embeddings = Sequence[Literal["W_E", "W_U", "lens"]]
+
+TOKEN_SOURCES = ("true", "current", "previous", "shuffled", "random", "final_guess")
+
+
+def slope_map(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    *,
+    sources: Sequence[str | SourceFunction] = TOKEN_SOURCES,
+    modes: Sequence[str | Mode] = ("add",),
+    embeddings: Embeddings = ("W_E",),
+    scopes: Sequence[str | Scope] = ("all",),
+    layers: Sequence[int] | None = None,
+    scale: Literal["raw", "norm"] = "norm",
+    gate: float | None = None,
+    window: int | None = None,
+    lens: Lens | JacobianLens | None = None,
+    first_position: int = 1,
+    seed: int = 0,
+    max_length: int | None = None,
+    prepend_bos: bool | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> SlopeMap:
+    """What a weak patch of every kind at every layer does to the loss, per unit of strength.
+
+    The loss is differentiated through the two streams of `teacher_forced_log_probs`, from block 0
+    up, with nothing written: that gives d(loss)/d(residual) of every patched position at every
+    layer, and its product with the direction in which a patch moves the residual is the derivative
+    d(loss)/d(strength) at strength 0, whatever the source, the mode and the embedding. Where it is
+    negative, a weak enough patch lowers the loss; how weak, says `curvature`.
+
+    It is attribution patching (Nanda 2023; Kramár et al. 2024, "AtP*") for a patch that only later
+    tokens see, and equal to the derivative of the losses of `teacher_forced_log_probs`.
+
+    **Arguments:**
+
+    - `texts`: any iterable, read once. Each is a text of its own for the intervals.
+    - `sources`: of `NextTokenPatch`, functions too; and `"previous"`, the token before;
+        `"constant"`, no token but a vector of zeros; `"final_guess"`, the model's own guess.
+    - `modes`, `embeddings`: of `NextTokenPatch`, functions too as modes.
+    - `scopes`: which predictions the loss is summed over: `"all"`; `"copyable"`, those that
+        complete an earlier pair, and `"other"`; `"after_surprise"`, after a token of at least 6
+        nats; `"repeated_surprise"`, of a token that was as surprising where it first stood; or a
+        function of a text's tokens `[pos]` and their nats without a patch `[pos - 1]` that returns
+        a bool for each. Each part of the predictions that the scopes tell apart takes a backward
+        pass.
+    - `layers`: all by default.
+    - `scale`, `gate`, `window`, `lens`, `seed`: of `NextTokenPatch`. A lens that is read (by the
+        gate, mode `"correct"` and source `"guess"`) costs as much as all the rest together.
+    - `first_position`: positions below are not patched. With 1 the first token is spared, where
+        models park attention, in a residual that can be a hundred times longer than the others.
+    - `max_length`: tokens that are read at a time, 512 by default, or the model's context. Longer
+        texts are read in pieces, each as a text of its own: memory depends on this length alone.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `out`: a file that keeps what each text gave; stopped at any point, the same call goes on.
+    - `progress`: show a progress bar over texts.
+
+    Raises `ValueError` for an unknown source, mode, scope or layer, no text with a token to
+    predict, a hook on a block, or a file that holds another map; `TypeError` for one text where
+    many are expected; `NotImplementedError` for a model that does not run the two streams.
+    """
+    n_layers, context = int(bridge.cfg.n_layers), int(bridge.cfg.n_ctx)
+    length = min(512, context) if max_length is None else max_length
+    if not 2 <= length <= context:
+        raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
+    if first_position < 0:
+        raise ValueError(f"first_position must be 0 or more, got {first_position}")
+    names = {
+        "sources": function_names("sources", sources, MEASURABLE),
+        "modes": function_names("modes", modes, list(MODES)),
+        "embeddings": function_names("embeddings", embeddings, ["W_E", "W_U", "lens"]),
+        "scopes": function_names("scopes", scopes, list(SCOPES)),
+    }
+    layers = tuple(range(n_layers)) if layers is None else tuple(sorted(set(layers)))
+    common: dict[str, Any] = {
+        "scale": scale,
+        "gate": gate,
+        "window": window,
+        "lens": lens,
+        "seed": seed,
+        "positions": tuple(range(first_position, length)) if first_position else "all",
+    }
+    patches = tuple(
+        NextTokenPatch(
+            layer=layers,
+            strength=1.0,
+            source=source_of(source),
+            mode=mode,  # type: ignore[arg-type]
+            embedding=embedding,
+            **common,
+        )
+        for embedding, mode, source in product(embeddings, modes, sources)
+    )
+    refuse_late_hooks(bridge, 0)
+    measuring = _Measuring(
+        bridge,
+        bounds=tuple(_bound(bridge, patches)),
+        scopes=tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
+        layers=layers,
+    )
+    n_scopes, n_cells = len(scopes), len(patches) * len(layers)
+    settings = {
+        **{name: list(values) for name, values in names.items()},
+        **{key: value for key, value in common.items() if key not in ("positions", "lens")},
+        "layers": list(layers),
+        "first_position": first_position,
+        "max_length": length,
+        "lens": None if lens is None else str(getattr(lens, "settings", repr(lens))),
+    }
+    sums = text_sums(
+        bridge,
+        texts,
+        measuring,
+        n_scopes * (2 + n_cells),
+        Reading(length, prepend_bos, progress, None if out is None else Path(out), settings),
+    ).reshape(-1, n_scopes, 2 + n_cells)
+    shape = (len(embeddings), len(modes), len(sources), len(layers))
+    return SlopeMap(
+        totals=sums[..., 2:].reshape(-1, n_scopes, *shape),
+        counts=sums[..., 0],
+        nats=sums[..., 1],
+        **names,
+        layers=layers,
+        patches=patches,
+    )
+
+
+def _bound(bridge: TransformerBridge, patches: Iterable[NextTokenPatch]) -> Iterator[BoundPatch]:
+    """The patches on the model, whose tables are made once for each embedding."""
+    known: dict[str, BoundPatch] = {}
+    for patch in patches:
+        if patch.embedding not in known or hasattr(patch.mode, "require_fits"):
+            known[patch.embedding] = patch.bind(bridge)
+        yield replace(known[patch.embedding], patch=patch)
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """Counts, nats and slopes of some texts, for each scope."""
+
+    bridge: TransformerBridge
+    bounds: tuple[BoundPatch, ...]
+    scopes: tuple[Scope, ...]
+    layers: tuple[int, ...]
+
+    @torch.no_grad()
+    def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
+        clean = clean_run(self.bridge, text)
+        if not two_streams_hold(self.bridge, 0, clean.streams[0]):
+            raise NotImplementedError(
+                f"{self.bridge.cfg.architecture} does not run two copies of a text side by side as "
+                f"it runs one{what_was_raised(self.bridge, 0)}, and slopes are taken through both: "
+                "compare patched losses of teacher_forced_log_probs at small strengths"
+            )
+        chosen = [
+            chosen_predictions(scope, text.tokens, clean.nats, text.length) for scope in self.scopes
+        ]
+        losses, members = _disjoint(chosen)
+        guess = KnownGuesses(clean.guesses)
+        bounds = [
+            replace(bound, patch=replace(bound.patch, source=guess))
+            if bound.patch.source is final_guess
+            else bound
+            for bound in self.bounds
+        ]
+        position = text.column_positions()
+        n_texts, n_layers = len(text.tokens), len(self.layers)
+        slopes = torch.zeros(len(losses), n_texts, len(bounds), n_layers, dtype=torch.float64)
+        for layer, gradients in residual_gradients(
+            self.bridge,
+            clean,
+            losses,
+            lowest=self.layers[0],
+            window=self.bounds[0].patch.window,
+        ):
+            if layer not in self.layers:
+                continue
+            place = self.layers.index(layer)
+            for part, moved in directions(
+                bounds, clean.streams[layer], layer=layer, position=position, text=text
+            ):
+                for loss, gradient in enumerate(gradients):
+                    rows = gradient[:, part]
+                    for patch, direction in enumerate(moved):
+                        change = torch.linalg.vecdot(rows, direction).double().sum(1)
+                        slopes[loss, :, patch, place] += change.cpu()
+        of_scopes = torch.einsum("sl,lbpk->bspk", members, slopes)
+        counts = torch.stack([where.sum(1) for where in chosen], dim=1)
+        nats = torch.stack([(clean.nats.double() * where).sum(1) for where in chosen], dim=1)
+        counted = torch.stack([counts.double(), nats], dim=2).cpu()
+        return torch.cat([counted, of_scopes.flatten(2)], dim=2).flatten(1)
+
+
+def _disjoint(
+    chosen: Sequence[Bool[Tensor, "batch pos"]],
+) -> tuple[list[Bool[Tensor, "batch pos"]], Float[Tensor, "scope loss"]]:
+    """Losses to differentiate, and of which of them each scope is the sum.
+
+    The scopes themselves, or the parts of the predictions that they tell apart where these are
+    fewer: "all", "copyable" and "other" take two backward passes.
+    """
+    stacked = torch.stack(list(chosen))
+    patterns = stacked.flatten(1).T.unique(dim=0)
+    patterns = patterns[patterns.any(1)]
+    if len(patterns) >= len(chosen):
+        return list(chosen), torch.eye(len(chosen), dtype=torch.float64)
+    parts = [(stacked == pattern[:, None, None]).all(0) for pattern in patterns]
+    return parts, patterns.T.double().cpu()

@@ -1,0 +1,113 @@
+"""Sums over the predictions of each text, kept in a file as they are made."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.fingerprint import fingerprint
+from ...model.tokens import TextOrTokens
+from ..known_text import KnownText
+from .pieces import TextTokens, piece_batches, text_tokens
+
+# Values of each piece of a batch, all of which are sums over the piece's predictions.
+Measure = Callable[[KnownText], Float[Tensor, "piece value"]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts are read.
+
+    Attributes:
+        max_length: tokens of a piece; each piece is read as a text of its own.
+        prepend_bos: as in `TransformerBridge.to_tokens`.
+        progress: show a progress bar over texts.
+        out: a file for the sums of finished texts, from which a later call goes on.
+        settings: what was measured, in JSON values: the file is for these and no others.
+    """
+
+    max_length: int
+    prepend_bos: bool | None
+    progress: bool
+    out: Path | None
+    settings: Mapping[str, Any]
+
+
+def text_sums(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    measure: Measure,
+    n_values: int,
+    reading: Reading,
+) -> Float[np.ndarray, "text value"]:
+    """What `measure` gives of each text's pieces, summed over them, in float64.
+
+    Raises `ValueError` where no text has a token to predict, or where the file holds other sums;
+    `TypeError` for one text where many are expected.
+    """
+    kept = _Kept(reading.out, {**reading.settings, "model": fingerprint(bridge)}, n_values)
+    keys: list[str] = []
+    sums: list[np.ndarray] = []
+
+    def unread() -> Iterator[tuple[int, TextTokens]]:
+        read = text_tokens(bridge, texts, reading.prepend_bos)
+        for number, text in enumerate(tqdm(read, disable=not reading.progress, unit="text")):
+            keys.append(text.key)
+            sums.append(kept.rows.get(text.key, np.zeros(n_values)))
+            if text.key not in kept.rows:
+                yield number, text
+
+    for batch in piece_batches(unread(), reading.max_length):
+        values = measure(batch.text).double().cpu().numpy()
+        for owner, row in zip(batch.owners, values, strict=True):
+            sums[owner] = sums[owner] + row
+        for number in batch.finished:
+            kept.add(keys[number], sums[number])
+    if not sums or not any(row.any() for row in sums):
+        raise ValueError("there is no text with a token to predict")
+    return np.stack(sums)
+
+
+class _Kept:
+    """A file of JSON lines: what was measured, then the sums of a text on each."""
+
+    def __init__(self, path: Path | None, settings: Mapping[str, Any], n_values: int) -> None:
+        self.rows: dict[str, np.ndarray] = {}
+        self._path = path
+        if path is None:
+            return
+        if not path.exists():
+            path.write_text(json.dumps(settings) + "\n")
+            return
+        first, *lines = path.read_text().split("\n")
+        try:
+            found = json.loads(first)
+        except json.JSONDecodeError:
+            found = None
+        asked = json.loads(json.dumps(settings))
+        if found != asked:
+            found = found if isinstance(found, dict) else {}
+            different = [key for key in asked if found.get(key) != asked[key]]
+            raise ValueError(
+                f"{path} holds something else than what is asked for, in {', '.join(different)}: "
+                "name another file, or remove this one"
+            )
+        # Whoever stopped a run may have stopped it within a line.
+        whole = lines[:-1]
+        for line in whole:
+            row = json.loads(line)
+            self.rows[row["text"]] = np.array(row["sums"]).reshape(n_values)
+        if lines[-1]:
+            path.write_text("\n".join([first, *whole, ""]))
+
+    def add(self, key: str, sums: Float[np.ndarray, " value"]) -> None:
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"text": key, "sums": sums.tolist()}) + "\n")

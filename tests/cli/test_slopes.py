@@ -1,0 +1,75 @@
+"""`lens-interventions slopes` on a tiny model: what it writes, going on, what it refuses."""
+
+import functools
+import importlib
+import json
+
+import jaxtyping
+import pandas as pd
+import pytest
+
+import lens_interventions as li
+from tests.support.tiny import shared_bridge
+
+DOCUMENTS = ["the people say that the time they mean is the other time", "the dog jumps over"]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in DOCUMENTS))
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, command):
+    """The command on a tiny Llama."""
+    module = importlib.import_module("lens_interventions.cli.slopes")
+    monkeypatch.setattr(module, "load", lambda *_: shared_bridge("llama"))
+    return functools.partial(command, "slopes")
+
+
+def test_it_writes_what_slope_map_finds(run, corpus, tmp_path):
+    out = tmp_path / "map.csv"
+    more = ("--source", "true", "--source", "random", "--mode", "correct", "--scope", "other")
+    status, printed, err = run("--file", corpus, "--out", out, "--context", 12, *more)
+    assert status == 0, err
+    expected = li.slope_map(
+        shared_bridge("llama"),
+        DOCUMENTS,
+        sources=["true", "random"],
+        modes=["correct"],
+        scopes=["other"],
+        max_length=12,
+        progress=False,
+    )
+    table = pd.read_csv(out, keep_default_na=False)
+    assert list(table["estimate"]) == pytest.approx(list(expected.to_dataframe()["estimate"]))
+    assert f"{int(expected.counts.sum())} tokens of 2 texts predicted" in printed
+    assert not (tmp_path / "map.csv.partial").exists()
+
+
+def test_a_figure(run, corpus, tmp_path):
+    out = tmp_path / "map.html"
+    status, printed, err = run("--file", corpus, "--out", out)
+    assert status == 0, err
+    assert "final guess " in printed
+    assert "true source minus" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "message"),
+    [
+        (("--source", "next"), 1, "sources must be some of 'true'"),
+        (("--embedding", "lens"), 1, "needs lens= to be an AffineLens"),
+        (("--out", "map.docx"), 2, "must end in one of .html"),
+        (("--out", "nowhere/map.html"), 2, "a directory that exists"),
+    ],
+)
+def test_mistakes(run, corpus, tmp_path, monkeypatch, more, status, message):
+    # Users run without the type checks of the test session, which would speak first.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    monkeypatch.setenv("COLUMNS", "200")
+    found, _, err = run("--file", corpus, "--out", tmp_path / "map.html", *more)
+    assert found == status
+    assert message in err

@@ -1,0 +1,163 @@
+"""Curvatures against a polynomial fitted to patched losses, and what they predict."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.intervention.slopes.prediction import SlopePrediction
+from lens_interventions.measures.intervals import Interval
+from tests.support.exact import no_rounding
+from tests.support.planted_learned import ablated_bridge, key_value_texts
+from tests.support.tiny import random_tokens
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrounded():
+    with no_rounding():
+        yield
+
+
+@pytest.mark.parametrize("bridge", ["gpt2", "gemma2"], indirect=True)
+def test_curvatures_are_second_derivatives(bridge):
+    texts = [random_tokens(9), random_tokens(14)]
+    patches = [
+        li.NextTokenPatch(layer=1, strength=3.0, scale="norm", mode="add", positions=range(1, 14)),
+        li.NextTokenPatch(layer=(0, 2), strength=0.0, scale="norm", source="current"),
+    ]
+    found = li.curvature(bridge, texts, patches, step=1e-3, scopes=["all", "other"], progress=False)
+    strengths = np.linspace(-4e-3, 4e-3, 9)
+    for number, patch in enumerate(patches):
+        for row, tokens in enumerate(texts):
+            losses = -li.teacher_forced_log_probs(
+                bridge, tokens, [dataclasses.replace(patch, strength=a) for a in strengths]
+            ).sum((-1, -2))
+            _, slope, half = np.polynomial.polynomial.polyfit(strengths, losses, 6)[:3]
+            assert found.curvatures[row, 0, number] == pytest.approx(2 * half, rel=1e-4)
+            assert found.slopes[row, 0, number] == pytest.approx(slope, rel=1e-6)
+    assert found.counts.tolist() == [[8, 8], [13, 13]]
+    # The error that is told is about the one that half the step makes.
+    finer = li.curvature(bridge, texts, patches, step=5e-4, progress=False)
+    moved = np.abs(found.curvatures[:, :1] - finer.curvatures)
+    assert (moved <= 1e-6 + np.abs(found.errors[:, :1])).all()
+
+
+def test_a_map_and_a_curvature_predict_patched_losses(llama):
+    texts = [random_tokens(12) for _ in range(3)]
+    slopes = li.slope_map(llama, texts, progress=False)
+    patch = slopes.patch(1, strength=0.0)
+    curvature = li.curvature(llama, texts, [patch], step=1e-3, progress=False)
+    for strength in (0.003, -0.003):
+        moved = dataclasses.replace(patch, strength=strength)
+        predicted = slopes.predict(moved, curvature=curvature)
+        clean, patched = -li.teacher_forced_log_probs(llama, torch.stack(texts), [None, moved])
+        measured = float((patched - clean).mean())
+        assert predicted.change == pytest.approx(measured, rel=0.05)
+        linear = slopes.predict(moved)
+        assert linear.curvature is None
+        assert linear.change == pytest.approx(strength * predicted.slope.estimate)
+    frame = curvature.to_dataframe()
+    (row,) = frame.to_dict("records")
+    assert row["slope"] == pytest.approx(predicted.slope.estimate, rel=1e-6)
+    assert row["curvature"] == pytest.approx(predicted.curvature.estimate)
+
+
+def interval(estimate):
+    return Interval(estimate, -1.0, 1.0, 0.95, "BCa", 9)
+
+
+def test_the_minimum_of_a_parabola():
+    found = SlopePrediction(0.5, interval(-2.0), interval(4.0))
+    assert found.best_strength == 0.5
+    assert found.gain == 0.5
+    assert found.change == -0.5
+    uphill = SlopePrediction(0.5, interval(-2.0), interval(-4.0))
+    assert np.isnan([uphill.best_strength, uphill.gain]).all()
+
+
+class TestThePlantedModel:
+    """Copying was ablated at block 1: what the true token restores there, no control does."""
+
+    @pytest.fixture(scope="class")
+    def slopes(self):
+        return li.slope_map(
+            ablated_bridge(),
+            key_value_texts(24, seed=0),
+            sources=["true", "current", "previous", "shuffled", "random", "guess", "constant"],
+            scopes=["copyable", "other"],
+            scale="raw",
+            first_position=0,
+            progress=False,
+        )
+
+    def test_the_slope_is_where_the_true_token_restores_copying(self, slopes):
+        copyable, other = slopes.slopes[:, 0, 0]
+        true, *controls = copyable
+        assert true[1] < -0.1
+        assert np.abs(np.array(controls)).max() < 0.1 * abs(true[1])
+        assert abs(true[0]) < 0.1 * abs(true[1])
+        assert np.abs(other).max() < 0.3 * abs(true[1])
+
+    def test_the_table_tells_it_from_every_control(self, slopes):
+        frame = slopes.to_dataframe()
+        there = frame[(frame["scope"] == "copyable") & (frame["layer"] == 1)]
+        minus = there[there["minus"] != ""]
+        assert sorted(minus["minus"]) == sorted(set(slopes.sources) - {"true"})
+        assert (minus["high"] < 0).all()
+        own = there[there["minus"] == ""].set_index("source")["estimate"]
+        assert own["true"] - own["random"] == pytest.approx(
+            minus.set_index("minus")["estimate"]["random"]
+        )
+
+    def test_the_figure(self, slopes):
+        figure = json.loads(slopes.plot(scope="other", theme="dark").to_json())
+        each, minus = figure["data"]
+        assert each["x"] == list(slopes.sources)
+        assert minus["x"] == list(slopes.sources[1:])
+        assert each["y"] == ["0", "1"]
+        np.testing.assert_allclose(np.array(each["z"]).T, slopes.slopes[1, 0, 0])
+        assert "24 texts" in each["customdata"][0][0]
+        assert "other" in figure["layout"]["title"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": "raw"}, "made with scale='norm', the patch has 'raw'"),
+        ({"source": "direction"}, "no source 'direction'; it has true"),
+        ({"mode": "correct"}, "no mode 'correct'"),
+        ({"layer": (1, 2)}, "no layer 2; it has 0, 1"),
+    ],
+)
+def test_a_map_predicts_only_what_it_has(llama, changes, message):
+    slopes = li.slope_map(llama, [random_tokens(8)], layers=[0, 1], progress=False)
+    with pytest.raises(ValueError, match=message):
+        slopes.predict(dataclasses.replace(slopes.patch(0, strength=0.1), **changes))
+
+
+def test_a_curvature_is_of_the_patch_that_it_was_measured_for(llama):
+    slopes = li.slope_map(llama, [random_tokens(8)], layers=[0, 1], progress=False)
+    curvature = li.curvature(
+        llama, [random_tokens(8)], [slopes.patch(0, strength=1.0)], progress=False
+    )
+    with pytest.raises(ValueError, match=r"was not measured: .*; give it to li\.curvature"):
+        slopes.predict(slopes.patch(1, strength=1.0), curvature=curvature)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patches": []}, "the list of patches is empty"),
+        ({"step": 0.0}, "step must be above 0"),
+        ({"max_length": 500}, "max_length must be from 2 to the model's 128"),
+    ],
+)
+def test_mistakes(llama, arguments, message):
+    given = {"patches": [li.NextTokenPatch(layer=1, strength=1.0)], "progress": False}
+    with pytest.raises(ValueError, match=message):
+        li.curvature(llama, [random_tokens(8)], **given | arguments)

@@ -1,0 +1,348 @@
+"""Slopes against central differences of patched losses, and how texts are read."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.intervention.slopes import pieces, scopes
+from lens_interventions.intervention.slopes.pieces import piece_batches, text_tokens
+from tests.support.exact import no_rounding
+from tests.support.tiny import random_tokens
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrounded():
+    with no_rounding():
+        yield
+
+
+ARCHITECTURES = [
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "llama",
+    "mistral",
+    "mixtral",
+    "gemma2",
+    "qwen3",
+    "cohere2",
+    "phi",
+]
+
+
+def previous(site):
+    return site.token_at(site.position - 1).where(site.position > 0, -1)
+
+
+def doubled(site, e, s, a):
+    """A mode of one's own, not linear in the strength."""
+    return site.resid + (a + 2 * a**2) * s * e.roll(1, dims=-1)
+
+
+def central_difference(bridge, texts, patch, where=None):
+    """d(nats)/d(strength) of each text by itself, from patched losses."""
+    h = 1e-4
+    slopes = []
+    for number, tokens in enumerate(texts):
+        (batch,) = piece_batches(enumerate(text_tokens(bridge, [tokens], None)), 128)
+        up, up2, down, down2 = (
+            li.teacher_forced_log_probs(
+                bridge,
+                tokens,
+                [dataclasses.replace(patch, strength=a) for a in (h, 2 * h, -h, -2 * h)],
+                text_seeds=batch.text.seed,
+            )
+            .where(torch.tensor(True) if where is None else where[number], 0)
+            .sum((-1, -2))
+        )
+        slopes.append(-float(8 * (up - down) - (up2 - down2)) / (12 * h))
+    return np.array(slopes)
+
+
+def assert_equal_to_differences(bridge, texts, found, cells, **patch):
+    for layer, source, mode, embedding in cells:
+        totals = found.totals[
+            :,
+            0,
+            found.embeddings.index(embedding),
+            found.modes.index(mode if isinstance(mode, str) else mode.__name__),
+            found.sources.index(source if isinstance(source, str) else source.__name__),
+            found.layers.index(layer),
+        ]
+        positions = tuple(range(1, 128))
+        at_cell = li.NextTokenPatch(
+            layer=layer,
+            strength=0.0,
+            source=previous if source == "previous" else source,
+            mode=mode,
+            embedding=embedding,
+            **{"scale": "norm", "positions": positions} | patch,
+        )
+        expected = central_difference(bridge, texts, at_cell)
+        scale = np.abs(expected).max()
+        assert scale > 1e-3
+        np.testing.assert_allclose(totals, expected, rtol=1e-4, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("bridge", ARCHITECTURES, indirect=True)
+def test_slopes_are_the_derivatives_of_patched_losses(bridge):
+    texts = [random_tokens(9), random_tokens(12)]
+    found = li.slope_map(
+        bridge,
+        texts,
+        sources=["true", "current", "previous", "random", "guess"],
+        modes=["add", "interpolate", "correct"],
+        embeddings=["W_U"],
+        progress=False,
+    )
+    cells = [
+        (0, "true", "add", "W_U"),
+        (1, "previous", "interpolate", "W_U"),
+        (1, "random", "add", "W_U"),
+        (2, "current", "correct", "W_U"),
+        (2, "guess", "add", "W_U"),
+    ]
+    assert_equal_to_differences(bridge, texts, found, cells)
+
+
+def test_other_embeddings_scales_gates_and_functions(llama):
+    texts = [random_tokens(9), random_tokens(12)]
+    lens = li.fit_affine_lens(llama, [random_tokens(40) for _ in range(12)], progress=False)
+    options = {"scale": "raw", "gate": 4.0, "lens": lens, "seed": 5}
+    found = li.slope_map(
+        llama,
+        texts,
+        sources=["true", "shuffled", "direction", previous],
+        modes=["add", doubled, "correct"],
+        embeddings=["W_E", "lens"],
+        layers=[1, 2],
+        progress=False,
+        **options,
+    )
+    assert found.layers == (1, 2)
+    cells = [
+        (1, "true", "add", "W_E"),
+        (2, "shuffled", doubled, "W_E"),
+        (1, "direction", "correct", "lens"),
+        (2, "shuffled", "add", "lens"),
+        (2, previous, doubled, "lens"),
+    ]
+    assert_equal_to_differences(llama, texts, found, cells, **options)
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_a_window(llama, window):
+    texts = [random_tokens(11)]
+    found = li.slope_map(
+        llama, texts, sources=["true", "random"], window=window, first_position=0, progress=False
+    )
+    cells = [(0, "true", "add", "W_E"), (1, "random", "add", "W_E")]
+    assert_equal_to_differences(llama, texts, found, cells, window=window, positions="all")
+
+
+def test_the_final_guess_is_the_models(llama):
+    tokens = random_tokens(10)
+    guesses = llama(tokens[None])[0].argmax(-1)
+
+    def table(site):
+        return guesses[site.position.clamp(min=0)]
+
+    found = li.slope_map(llama, [tokens], sources=["final_guess", table], progress=False)
+    np.testing.assert_allclose(
+        found.totals[..., 0, :], found.totals[..., 1, :], rtol=1e-12, atol=1e-12
+    )
+
+
+def test_several_layers_are_sums(llama):
+    tokens = random_tokens(12)
+    found = li.slope_map(llama, [tokens], sources=["true"], modes=["correct"], progress=False)
+    patch = dataclasses.replace(found.patch(0, strength=0.0, mode="correct"), layer=(0, 2))
+    expected = central_difference(llama, [tokens], patch).item() / 11
+    assert found.predict(patch).slope.estimate == pytest.approx(expected, rel=1e-6)
+
+
+def test_nothing_written_is_the_clean_loss(llama):
+    tokens = random_tokens(3, 20)
+    found = li.slope_map(llama, tokens, sources=["constant"], progress=False)
+    expected = -li.teacher_forced_log_probs(llama, tokens, None).sum(-1)
+    np.testing.assert_allclose(found.nats[:, 0], expected, rtol=1e-12)
+    assert not found.totals.any()
+    assert found.counts[:, 0].tolist() == [19, 19, 19]
+
+
+def test_scopes_are_sums_over_their_predictions(llama):
+    texts = [torch.cat([part := random_tokens(8), part]), random_tokens(10)]
+
+    def last_three(tokens, nats):
+        return torch.arange(len(nats)) >= len(nats) - 3
+
+    named = ["all", "copyable", "other", "after_surprise", "repeated_surprise", last_three]
+    found = li.slope_map(llama, texts, scopes=named, sources=["true", "random"], progress=False)
+    every, copyable, other, _, _, _ = np.moveaxis(found.totals, 1, 0)
+    np.testing.assert_allclose(copyable + other, every, rtol=1e-9, atol=1e-12)
+    nats = [-li.teacher_forced_log_probs(llama, text, None)[0] for text in texts]
+    for place, scope in enumerate([*(scopes.SCOPES[name] for name in named[:-1]), last_three]):
+        where = [scope(text, lost) for text, lost in zip(texts, nats, strict=True)]
+        assert found.counts[:, place].tolist() == [int(w.sum()) for w in where]
+        patch = found.patch(1, strength=0.0)
+        expected = central_difference(llama, texts, patch, where)
+        np.testing.assert_allclose(
+            found.totals[:, place, 0, 0, 0, 1], expected, rtol=1e-6, atol=1e-8
+        )
+
+
+def test_repeats_of_a_surprise():
+    tokens = torch.tensor([5, 7, 5, 8, 7, 8, 7])
+    nats = torch.tensor([9.0, 1.0, 2.0, 9.0, 1.0, 1.0])
+    # 5 stood first at the beginning, 8 came as no surprise; 7 did, and comes again twice.
+    assert scopes.repeated_surprise(tokens, nats).tolist() == [
+        *(False, False, False),
+        *(True, False, True),
+    ]
+    assert scopes.after_surprise(tokens, nats).tolist() == [
+        *(False, True, False),
+        *(False, True, False),
+    ]
+
+
+def test_batches_and_order_change_no_number(llama, monkeypatch):
+    texts = [random_tokens(n) for n in (5, 30, 17, 2, 1, 9)]
+    options = {
+        "sources": ["true", "random", "direction", "guess"],
+        "modes": ["correct"],
+        "scopes": ["all", "copyable"],
+        "max_length": 12,
+        "progress": False,
+    }
+    together = li.slope_map(llama, texts, **options)
+    order = [4, 2, 0, 5, 1, 3]
+    shuffled = li.slope_map(llama, [texts[i] for i in order], **options)
+    monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)
+    monkeypatch.setattr("lens_interventions.intervention.slopes.directions._LENS_ROWS", 2)
+    alone = li.slope_map(llama, texts, **options)
+    for field in ("totals", "nats", "counts"):
+        one, other, third = (getattr(m, field) for m in (together, shuffled, alone))
+        np.testing.assert_allclose(one[order], other, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(one, third, rtol=1e-9, atol=1e-11)
+    assert together.counts[:, 0].tolist() == [4, 27, 15, 1, 0, 8]
+
+
+def test_it_goes_on_where_it_was_stopped(llama, tmp_path, monkeypatch):
+    texts = [random_tokens(n) for n in (5, 30, 17)]
+    options = {"max_length": 12, "out": tmp_path / "slopes.jsonl", "progress": False}
+    monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)
+    whole = li.slope_map(llama, texts, **options | {"out": None})
+
+    def stops():
+        yield from texts[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        li.slope_map(llama, stops(), **options)
+    with options["out"].open("a") as file:
+        file.write('{"text": "cut in the mid')
+    run = []
+    monkeypatch.setattr(
+        "lens_interventions.intervention.slopes.slope_map.clean_run",
+        lambda *a: run.append(1) or clean_run(*a),
+    )
+    from lens_interventions.intervention.slopes.clean_run import clean_run
+
+    found = li.slope_map(llama, texts, **options)
+    # The last text of an interrupted run may be lost: it was not finished.
+    assert 0 < len(run) < 6
+    np.testing.assert_array_equal(found.totals, whole.totals)
+    run.clear()
+    again = li.slope_map(llama, reversed(texts), **options)
+    assert not run
+    np.testing.assert_array_equal(again.totals, whole.totals[::-1])
+    with pytest.raises(ValueError, match=r"holds something else .*, in seed"):
+        li.slope_map(llama, texts, **options, seed=1)
+
+
+@pytest.mark.parametrize("bridge", ["gpt2", "llama"], indirect=True)
+def test_the_bridge_comes_back_as_it_was(bridge):
+    """`bridge` asserts it, after an interruption and inside somebody's `no_grad` too."""
+
+    def interrupts(_site):
+        raise KeyboardInterrupt
+
+    with torch.no_grad():
+        with pytest.raises(KeyboardInterrupt):
+            li.slope_map(bridge, [random_tokens(6)], sources=[interrupts], progress=False)
+        li.slope_map(bridge, [random_tokens(6)], progress=False)
+        assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sources": ["next"]}, r"sources must be some of 'true'.*or functions; got 'next'"),
+        ({"sources": []}, "sources must be one or more"),
+        ({"modes": ["add", "add"]}, "each of another name"),
+        ({"scopes": ["rare"]}, "scopes must be some of 'all'"),
+        ({"embeddings": ["lens"]}, "needs lens= to be an AffineLens"),
+        ({"layers": [3]}, "the model has blocks 0 to 2"),
+        ({"max_length": 1}, "max_length must be from 2 to the model's 128"),
+        ({"first_position": -1}, "first_position must be 0 or more"),
+        ({"texts": [[4]]}, "no text with a token to predict"),
+        ({"texts": []}, "no text with a token to predict"),
+        (
+            {"scopes": [lambda _tokens, nats: nats > 1, lambda _tokens, nats: nats]},
+            "each of another name",
+        ),
+        ({"scopes": [lambda _tokens, nats: nats]}, "returned torch.float64 of shape"),
+        ({"modes": [lambda _site, e, _s, _a: e[0]]}, "the mode '<lambda>' returned shape"),
+    ],
+)
+def test_mistakes(llama, arguments, message):
+    given = {"texts": [random_tokens(6)], "progress": False} | arguments
+    with pytest.raises(ValueError, match=message):
+        li.slope_map(llama, **given)
+
+
+def test_one_text_is_not_texts(llama):
+    with pytest.raises(TypeError, match="put it in a list"):
+        li.slope_map(llama, "the time", progress=False)
+
+
+def test_a_hook_on_a_block_is_refused(llama):
+    with (
+        llama.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda resid, hook: resid)]),
+        pytest.raises(ValueError, match=r"there is a hook on blocks.1"),
+    ):
+        li.slope_map(llama, [random_tokens(6)], progress=False)
+
+
+@pytest.mark.parametrize("bridge", ["gpt2"], indirect=True)
+def test_cells_name_their_patches(bridge):
+    found = li.slope_map(
+        bridge,
+        [random_tokens(6)],
+        sources=["current", "true", "final_guess"],
+        modes=["correct", "interpolate"],
+        embeddings=["W_U", "W_E"],
+        max_length=8,
+        progress=False,
+    )
+    for embedding, mode, source in itertools.product(
+        found.embeddings, found.modes, ("current", "true")
+    ):
+        patch = found.patch(1, strength=0.3, source=source, mode=mode, embedding=embedding)
+        assert patch == li.NextTokenPatch(
+            layer=1,
+            strength=0.3,
+            source=source,
+            mode=mode,
+            embedding=embedding,
+            scale="norm",
+            positions=range(1, 8),
+        )
+    with pytest.raises(ValueError, match="known after its run only"):
+        found.patch(1, strength=0.3, source="final_guess")
