@@ -13,7 +13,7 @@ from ...intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
-from ...lens.statistics import ranks
+from ...lens.distributions import ranks
 from .conditions import Arm, PatchSettings
 
 # Logits that are held at a time while ranks are counted.

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.distributions import ranks
 from ...lens.reduction import default_chunk_size
 from ...model.points import FINAL, select_points
 from ...model.readout import readout
