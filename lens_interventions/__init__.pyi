@@ -10,6 +10,7 @@ from .fitting.input_recovery import InputRecovery as InputRecovery
 from .fitting.input_recovery import input_recovery as input_recovery
 from .fitting.lens_quality import LensQuality as LensQuality
 from .fitting.lens_quality import lens_quality as lens_quality
+from .intervention.bound_patch import BoundPatch as BoundPatch
 from .intervention.effect_map import EffectMap as EffectMap
 from .intervention.effect_map import effect_map as effect_map
 from .intervention.generation.generate import generate as generate
@@ -18,7 +19,6 @@ from .intervention.generation.result import GenerationStep as GenerationStep
 from .intervention.generation.sample_texts import sample_texts as sample_texts
 from .intervention.known_text import KnownText as KnownText
 from .intervention.learned_write import LearnedWrite as LearnedWrite
-from .intervention.patch import BoundPatch as BoundPatch
 from .intervention.patch import NextTokenPatch as NextTokenPatch
 from .intervention.site import PatchSite as PatchSite
 from .intervention.slopes.curvature import curvature as curvature

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..bound_patch import BoundPatch
 from ..known_text import KnownText, select_rows
-from ..patch import BoundPatch
 
 
 @dataclass(frozen=True)

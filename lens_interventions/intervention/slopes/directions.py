@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..modes import MODES, Mode, add, correct, interpolate
-from ..patch import BoundPatch
 from ..site import PatchSite
 from .controls import reads_lens
 
@@ -58,9 +58,9 @@ def _at_rows(
     def lens(rows: Tensor) -> Tensor:
         # Sites differ in their embeddings alone.
         if rows is not resid:
-            return bounds[0]._lens_at(layer)(rows)
+            return bounds[0].lens_at(layer)(rows)
         if not logits:
-            logits.append(bounds[0]._lens_at(layer)(rows))
+            logits.append(bounds[0].lens_at(layer)(rows))
         return logits[0]
 
     for bound in bounds:
@@ -79,10 +79,7 @@ def _at_rows(
         )
         key = (patch.embedding, patch.source)
         if key not in written:
-            vectors, active = bound._written(
-                site, bound._in_scope(position, text, text.length[:, None] - 1)
-            )
-            written[key] = vectors, bound._scale(resid, vectors), active
+            written[key] = bound.written(site, bound.in_scope(position, text))
         vectors, scale, active = written[key]
         mode = patch.mode if callable(patch.mode) else MODES[patch.mode]
         moved = derivative(mode, site, vectors, scale).to(resid.dtype)

@@ -15,9 +15,10 @@ from transformer_lens.tools.analysis import JacobianLens
 from ...lens.protocol import Lens
 from ...model.partial_run import refuse_late_hooks
 from ...model.tokens import TextOrTokens
+from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..modes import MODES, Mode
-from ..patch import BoundPatch, NextTokenPatch
+from ..patch import NextTokenPatch
 from ..sources import SourceFunction
 from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .clean_run import clean_run

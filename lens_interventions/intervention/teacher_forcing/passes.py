@@ -19,8 +19,9 @@ from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.readout import LOGIT_ROWS, readout
 from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch
+from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..patch import BoundPatch, NextTokenPatch
+from ..patch import NextTokenPatch
 from .self_check import two_streams_hold, what_was_raised
 from .step_by_step import decoded_steps, recomputed_steps
 from .two_streams import MAX_CHUNK, two_streams

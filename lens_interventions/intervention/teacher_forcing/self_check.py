@@ -18,8 +18,9 @@ from ...model.partial_run import run_late_blocks
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
+from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..patch import BoundPatch, NextTokenPatch
+from ..patch import NextTokenPatch
 from .step_by_step import recomputed_steps
 from .two_streams import MAX_CHUNK, two_streams
 

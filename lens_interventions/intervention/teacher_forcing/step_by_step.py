@@ -15,10 +15,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.hooks import change_layers
+from ..bound_patch import BoundPatch
 from ..generation.decoder import decoder
 from ..generation.patch_batch import PatchedRows
 from ..known_text import KnownText, select_rows
-from ..patch import BoundPatch
 
 
 def decoded_steps(

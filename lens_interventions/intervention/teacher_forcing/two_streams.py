@@ -26,8 +26,8 @@ from transformers import DynamicCache
 
 from ...model.hooks import Hook, change_layers
 from ...model.partial_run import run_late_rows
+from ..bound_patch import BoundPatch, patch_copies
 from ..known_text import KnownText
-from ..patch import BoundPatch, patch_copies
 
 # Positions worked on at once, at most: on the default model 64 and 256 take 1.1 times as long.
 MAX_CHUNK = 128

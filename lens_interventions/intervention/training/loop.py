@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._tensor_file import load_tensors, save_tensors
+from ..bound_patch import BoundPatch
 from ..learned_write import LearnedWrite
-from ..patch import BoundPatch
 from ..sources import SOURCES
 from .loss import patched_nats
 from .options import TrainingOptions

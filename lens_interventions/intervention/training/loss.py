@@ -7,8 +7,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.distributions import log_probs_of
 from ...model.readout import LOGIT_ROWS, Readout
+from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..patch import BoundPatch
 from ..teacher_forcing.two_streams import two_streams
 
 

@@ -1,0 +1,185 @@
+"""A patch on one model, applied to rows of its residual stream."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..lens.protocol import Lens
+from ..model.embedding import Embedding
+from ..model.readout import Readout
+from .known_text import KnownText
+from .modes import MODES, Rows, Scales
+from .patch_fields import PatchFields
+from .site import PatchSite
+from .sources import SOURCES
+
+# Rows that go through the lens at once: a few [rows, d_vocab] buffers.
+_LENS_ROWS = 128
+
+
+@dataclass(frozen=True)
+class BoundPatch:
+    """A patch with the tables of one model. Calling it patches rows of the residual stream.
+
+    It is a function of each row alone, so whole texts, chunks of a prompt and the last positions
+    of a growing text all go through the same call and agree.
+
+    Attributes:
+        patch: the `NextTokenPatch` that was bound.
+        embeddings: what turns tokens into the vectors that are written, by layer.
+        readout: from a residual to logits, of the gate and of the modes that read the lens.
+        lens: the fitted lens that they read through, None for the logit lens.
+    """
+
+    patch: PatchFields
+    embeddings: Mapping[int, Embedding]
+    readout: Readout
+    lens: Lens | None
+
+    def __call__(
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        *,
+        layer: int,
+        position: Int[Tensor, "batch pos"],
+        text: KnownText,
+        predicting: Int[Tensor, "batch _"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Rows of `r[layer]`, patched where their next token is known and `patch.window` reaches.
+
+        **Arguments:**
+
+        - `resid`: any rows of `r[layer]`; not written to.
+        - `position`: the position of each row, counted from the text's first real token. A row
+            with position -1 (padding, or one to leave alone) stays as it is.
+        - `text`: what is known of the texts.
+        - `predicting`: the position that makes the prediction for which each row is patched, the
+            text's last known one by default. Rows from there on stay as they are, and so do those
+            that are too old for the window.
+        """
+        return patch_copies(
+            [self], resid, layer=layer, position=position, text=text, predicting=predicting
+        )[0]
+
+    def lens_at(self, layer: int) -> Callable[[Tensor], Tensor]:
+        """The lens at a layer: logits of residuals `[..., d_model]`."""
+        fitted = self.lens
+        if fitted is None:
+            return self.readout
+        return lambda resid: self.readout(fitted(resid, layer))
+
+    def in_scope(
+        self,
+        position: Int[Tensor, "batch pos"],
+        text: KnownText,
+        predicting: Int[Tensor, "batch _"] | None = None,
+    ) -> Bool[Tensor, "batch pos"]:
+        """Which positions the patch is for when `predicting` predicts, source and gate aside.
+
+        Raises `ValueError` if `positions` is `"generated"` and nobody said where the prompt ends.
+        """
+        if predicting is None:
+            predicting = text.length[:, None] - 1
+        chosen, window = self.patch.positions, self.patch.window
+        known = text.has_next(position) & (position < predicting)
+        if window is not None:
+            known &= position >= predicting - window
+        if chosen == "all":
+            return known
+        if chosen == "generated":
+            if text.prompt_length is None:
+                raise ValueError(
+                    'positions="generated" needs to know where the prompt ends: pass prompt_length'
+                )
+            return known & (position + 1 >= text.prompt_length[:, None])
+        return known & torch.isin(position, torch.tensor(chosen, device=position.device))
+
+    def written(
+        self, site: PatchSite, active: Bool[Tensor, "batch pos"]
+    ) -> tuple[Rows, Scales, Bool[Tensor, "batch pos"]]:
+        """The vectors that the source writes, their scale, and which rows they are written to.
+
+        Those are the `active` ones for which the source has something and the gate is open.
+        """
+        source = self.patch.source
+        if not callable(source):
+            source = SOURCES[source].function
+        vectors = source(site)
+        if vectors.is_floating_point():
+            _require_shape("source", source, vectors, site.resid.shape)
+        else:
+            _require_shape("source", source, vectors, site.resid.shape[:2])
+            active = active & (vectors >= 0)
+            vectors = site.embedding(vectors.clamp(min=0))
+        if self.patch.gate is not None:
+            active = active & (site.surprisal >= self.patch.gate)
+        return vectors, self._scale(site.resid, vectors), active
+
+    def _patch_rows(self, site: PatchSite, active: Bool[Tensor, "batch pos"]) -> Rows:
+        resid = site.resid
+        mode = self.patch.mode if callable(self.patch.mode) else MODES[self.patch.mode]
+        vectors, scale, active = self.written(site, active)
+        patched = mode(site, vectors, scale, self.patch.strength)
+        _require_shape("mode", mode, patched, resid.shape)
+        return torch.where(active[..., None], patched.to(resid.dtype), resid)
+
+    def _scale(self, resid: Rows, vectors: Rows) -> Scales:
+        if self.patch.scale == "raw":
+            return torch.ones_like(resid[..., :1])
+        length = vectors.norm(dim=-1, keepdim=True)
+        # A vector of length zero (an untrained embedding) stays zero at any scale.
+        return resid.norm(dim=-1, keepdim=True) / length.where(length > 0, 1)
+
+
+def patch_copies(
+    bounds: Sequence[BoundPatch],
+    resid: Float[Tensor, "batch pos d_model"],
+    *,
+    layer: int,
+    position: Int[Tensor, "batch pos"],
+    text: KnownText,
+    predicting: Int[Tensor, "batch _"] | None = None,
+) -> list[Float[Tensor, "batch pos d_model"]]:
+    """The same rows under each of several patches, which read the lens once for all.
+
+    **Arguments:**
+
+    - `resid`: any rows of `r[layer]`; not written to.
+    - `position`: the position of each row, -1 for one to leave alone.
+    - `text`: what is known of the texts.
+    - `predicting`: the position that predicts, the text's last known one by default.
+    """
+    active = [bound.in_scope(position, text, predicting) for bound in bounds]
+    columns = torch.stack(active).any(0).any(0).nonzero()[:, 0]
+    copies = [resid] * len(bounds)
+    if len(columns) == 0:
+        return copies
+    reads_lens = any(bound.patch.reads_lens for bound in bounds)
+    for part in columns.split(max(1, _LENS_ROWS // len(resid)) if reads_lens else len(columns)):
+        sites: dict[tuple[str, int, int], PatchSite] = {}
+        for i, bound in enumerate(bounds):
+            key = (bound.patch.embedding, id(bound.patch.lens), bound.patch.seed)
+            if key not in sites:
+                sites[key] = PatchSite(
+                    layer=layer,
+                    resid=resid[:, part],
+                    position=position[:, part],
+                    embedding=bound.embeddings[layer],
+                    lens=bound.lens_at(layer),
+                    seed=bound.patch.seed,
+                    text=text,
+                )
+            patched = bound._patch_rows(sites[key], active[i][:, part])
+            copies[i] = copies[i].index_copy(1, part, patched)
+    return copies
+
+
+def _require_shape(role: str, function: object, value: Tensor, shape: torch.Size) -> None:
+    if value.shape != shape:
+        raise ValueError(
+            f"the {role} {getattr(function, '__name__', function)!r} returned shape "
+            f"{tuple(value.shape)}; expected {tuple(shape)}"
+        )

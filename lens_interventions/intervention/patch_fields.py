@@ -1,0 +1,101 @@
+"""What a patch says: its fields, checked when it is made, before any model is known."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Literal
+
+from transformer_lens.tools.analysis import JacobianLens
+
+from ..lens.affine import AffineLens
+from ..lens.protocol import Lens
+from .modes import MODES, Mode
+from .sources import SOURCES, SourceFunction, patch_sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchFields:
+    """The fields of a `NextTokenPatch`, whose docstring has the formulas that they enter.
+
+    Layers and positions are sorted. Raises `ValueError` if a field makes no sense on any model.
+    """
+
+    layer: int | Sequence[int]
+    strength: float
+    mode: Literal["interpolate", "add", "correct"] | Mode = "interpolate"
+    scale: Literal["raw", "norm"] = "raw"
+    embedding: Literal["W_E", "W_U", "lens"] = "W_E"
+    positions: Literal["all", "generated"] | Collection[int] = "all"
+    window: int | None = None
+    gate: float | None = None
+    source: str | SourceFunction = "true"
+    seed: int = 0
+    lens: Lens | JacobianLens | None = None
+
+    def __post_init__(self) -> None:
+        several = isinstance(self.layer, Sequence)
+        layers = tuple(self.layer) if isinstance(self.layer, Sequence) else (self.layer,)
+        if not layers or not all(map(_is_count, layers)):
+            raise ValueError(
+                f"layer must be one or more block numbers from 0 up, got {self.layer!r}"
+            )
+        if len(set(layers)) < len(layers):
+            raise ValueError(f"layer names a block twice: {self.layer}")
+        layers = tuple(sorted(map(int, layers)))
+        object.__setattr__(self, "layer", layers if several else layers[0])
+        if not math.isfinite(self.strength):
+            raise ValueError(f"strength must be a finite number, got {self.strength}")
+        _require_choice("mode", self.mode, MODES, callable_too=True)
+        _require_choice("source", self.source, patch_sources(), callable_too=True)
+        _require_choice("scale", self.scale, ("raw", "norm"))
+        _require_choice("embedding", self.embedding, ("W_E", "W_U", "lens"))
+        if self.embedding == "lens" and not isinstance(self.lens, AffineLens):
+            raise ValueError(
+                f"embedding='lens' needs lens= to be an AffineLens, such as fit_affine_lens makes; "
+                f"got {self.lens!r}"
+            )
+        if isinstance(self.positions, str):
+            _require_choice("positions", self.positions, ("all", "generated"))
+        else:
+            wrong = [i for i in self.positions if not _is_count(i)]
+            if wrong:
+                raise ValueError(f"positions count from the text's first token, 0 up; got {wrong}")
+            object.__setattr__(self, "positions", tuple(sorted(set(map(int, self.positions)))))
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window must be at least 1 position, got {self.window}")
+        if self.gate is not None and math.isnan(self.gate):
+            raise ValueError("gate must be a surprisal in nats, got nan")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The patched layers, lowest first."""
+        return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
+
+    @property
+    def reads_lens(self) -> bool:
+        """Whether the patch may need the lens at the layer, two products with the vocabulary."""
+        never = self.mode in ("interpolate", "add") or not getattr(self.mode, "reads_lens", True)
+        if not (never and isinstance(self.source, str)):
+            return True
+        return self.gate is not None or SOURCES[self.source].reads_lens
+
+    def window_in(self, length: int) -> int | None:
+        """The window in a text of `length` tokens, None where it spans all of the text."""
+        return self.window if self.window is not None and self.window < length - 1 else None
+
+
+def _is_count(value: object) -> bool:
+    """Whether it is an integer from 0 up, Python's or numpy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
+def _require_choice(
+    name: str, value: object, choices: Collection[str], *, callable_too: bool = False
+) -> None:
+    if (callable_too and callable(value)) or (isinstance(value, str) and value in choices):
+        return
+    listed = ", ".join(repr(choice) for choice in choices)
+    raise ValueError(
+        f"{name} must be one of {listed}{' or a function' if callable_too else ''}; got {value!r}"
+    )
