@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Int
 from torch import Tensor
 
-from ..patch import NextTokenPatch
+from ..patch_fields import PatchFields
 from ..site import PatchSite
 from ..sources import SOURCES, SourceFunction, patch_sources
 
@@ -57,7 +57,7 @@ def source_of(name: str | SourceFunction) -> str | SourceFunction:
     return _OWN.get(name, name) if isinstance(name, str) else name
 
 
-def reads_lens(patch: NextTokenPatch) -> bool:
+def reads_lens(patch: PatchFields) -> bool:
     """`NextTokenPatch.reads_lens`, which takes functions for ones that may."""
     source = patch.source
     never = source in _OWN.values() or isinstance(source, KnownGuesses)
