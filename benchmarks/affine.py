@@ -13,7 +13,7 @@ from benchmarks.results import Row
 from lens_interventions.fitting.ridge import RidgeMoments
 from lens_interventions.model.points import select_points
 from lens_interventions.model.residuals import residuals
-from lens_interventions.model.windows import as_batch
+from lens_interventions.model.text_pieces import as_batch
 
 
 def measure(quick: bool) -> list[Row]:

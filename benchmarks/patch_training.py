@@ -12,7 +12,6 @@ import lens_interventions as li
 from benchmarks.command import run
 from benchmarks.common import in_fresh_process, peak_memory
 from benchmarks.results import Row
-from lens_interventions.intervention.training.train_patch import SourceName
 from lens_interventions.materials import python_reference
 
 
@@ -20,7 +19,7 @@ def train(
     bridge: TransformerBridge,
     *,
     layer: int,
-    source: SourceName,
+    source: str,
     steps: int,
     windows: tuple[int, int],
     store: li.ResidualStore,

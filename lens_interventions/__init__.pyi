@@ -31,9 +31,9 @@ from .intervention.teacher_forcing.log_probs import (
 )
 from .intervention.teacher_forcing.log_probs import teacher_forced_logits as teacher_forced_logits
 from .intervention.training.options import TrainingOptions as TrainingOptions
-from .intervention.training.train_patch import TrainedPatch as TrainedPatch
+from .intervention.training.residual_store import ResidualStore as ResidualStore
+from .intervention.training.result import TrainedPatch as TrainedPatch
 from .intervention.training.train_patch import train_patch as train_patch
-from .intervention.training.windows import ResidualStore as ResidualStore
 from .lens.affine import AffineLens as AffineLens
 from .lens.aggregate import LensAggregate as LensAggregate
 from .lens.aggregate import lens_over as lens_over

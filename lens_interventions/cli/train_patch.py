@@ -9,7 +9,7 @@ from ..intervention.sources import source_names
 from .options import Device, Model, load, shows_progress
 
 if TYPE_CHECKING:
-    from ..intervention.training.train_patch import TrainedPatch
+    from ..intervention.training.result import TrainedPatch
 
 _CONTROLS = (
     *source_names("control"),

@@ -20,8 +20,8 @@ from ..lens.reduction import default_chunk_size
 from ..model.points import select_points
 from ..model.readout import Readout, readout
 from ..model.residuals import residuals
+from ..model.text_pieces import as_batch, token_pieces
 from ..model.tokens import TextOrTokens
-from ..model.windows import as_batch, token_windows
 
 _WARM_UP = 0.1
 Streams = list[Float[Tensor, "row d_model"]]
@@ -74,7 +74,7 @@ def refine_affine_lens(
     head = readout(bridge)
     if head.weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"refine in float32 or float64: the bridge is in {head.weight.dtype}")
-    windows = list(token_windows(bridge, texts, window=window, prepend_bos=prepend_bos))
+    windows = list(token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos))
     windows = [piece for piece in windows if len(piece) > 1]
     kept_out, train = _split(windows, held_out)
     order = torch.Generator().manual_seed(seed)

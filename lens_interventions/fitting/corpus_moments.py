@@ -23,8 +23,8 @@ from ..model.capabilities import require_readable
 from ..model.fingerprint import fingerprint
 from ..model.points import select_points
 from ..model.residuals import residuals
+from ..model.text_pieces import as_batch, token_pieces
 from ..model.tokens import TextOrTokens
-from ..model.windows import as_batch, token_windows
 from .ridge import RidgeMoments, RidgeSolution
 
 AddWindow = Callable[
@@ -109,7 +109,7 @@ def corpus_moments(
         counts.copy_(state["counts"])
     windows = (
         piece
-        for piece in token_windows(bridge, texts, window=window, prepend_bos=prepend_bos)
+        for piece in token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos)
         if len(piece) > skip_first
     )
     with tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n) as bar:

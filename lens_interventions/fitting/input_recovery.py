@@ -19,8 +19,8 @@ from ..lens.reduction import default_chunk_size
 from ..measures.intervals import mean_intervals
 from ..model.points import point_name
 from ..model.residuals import residuals
+from ..model.text_pieces import as_batch, token_pieces
 from ..model.tokens import TextOrTokens, require_texts
-from ..model.windows import as_batch, token_windows
 from .input_probe import InputProbe, input_embeddings
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def input_recovery(
     bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1
     totals, counts = [], []
     for text in tqdm(texts, disable=not progress, unit="text", desc="recovering"):
-        pieces = token_windows(bridge, [text], window=max_tokens, prepend_bos=prepend_bos)
+        pieces = token_pieces(bridge, [text], length=max_tokens, prepend_bos=prepend_bos)
         piece = next(iter(pieces))
         tokens = piece[skip_first:]
         if len(tokens) == 0:

@@ -79,7 +79,7 @@ def token_batch(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`; only for texts.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens; only for an id tensor, which may be
         padded on either side.
-    - `any_length`: allow more tokens than the model's context, for reading in windows.
+    - `any_length`: allow more tokens than the model's context, for reading in pieces.
 
     Raises `ValueError` for an empty text, more tokens than the model's context, an id outside the
     vocabulary or a mask with gaps, `TypeError` for anything that is neither text nor ids.
@@ -206,7 +206,7 @@ def _check(bridge: TransformerBridge, batch: TokenBatch, any_length: bool) -> No
     if longest > context and not any_length:
         raise ValueError(
             f"{longest} tokens do not fit the model's context of {context}: shorten the text or "
-            "read it in windows"
+            "read it in pieces"
         )
     d_vocab = int(bridge.cfg.d_vocab)
     low, high = int(batch.tokens.min()), int(batch.tokens.max())

@@ -14,8 +14,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.learned_write import LearnedWrite
 from ...intervention.patch import NextTokenPatch
 from ...intervention.training.options import TrainingOptions
+from ...intervention.training.residual_store import ResidualStore
 from ...intervention.training.train_patch import train_patch
-from ...intervention.training.windows import ResidualStore
 from ...model.fingerprint import fingerprint
 from ..design.conditions import NO_PATCH, Arm, PatchSettings
 from ..engine.json_values import from_values

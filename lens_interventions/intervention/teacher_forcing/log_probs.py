@@ -51,8 +51,8 @@ def teacher_forced_log_probs(
     - `text_seeds`: an integer for each text, so that texts draw random tokens of their own; without
         them position i has the same draw in every text.
     - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
-        are read in windows of that length, each as a text of its own.
-    - `overlap`: how many tokens a window shares with the one before it, which predicts there, since
+        are read in pieces of that length, each as a text of its own.
+    - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
         blocks, depend on.
@@ -60,7 +60,7 @@ def teacher_forced_log_probs(
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
     Raises `ValueError` when a hook is on a patched block or one above it, when `positions` would
-    have to be counted across windows, where logits are not a number, or for input that
+    have to be counted across pieces, where logits are not a number, or for input that
     `token_batch` refuses;
     `NotImplementedError` for a model whose logits are not read off one residual stream.
     """

@@ -1,6 +1,6 @@
 """Texts of any length under several patches, as the passes through the model that they take.
 
-Texts beyond the model's context are read in windows. Patches with the same lowest layer and window
+Texts beyond the model's context are read in pieces. Patches with the same lowest layer and window
 go through the blocks above it together, and all share the blocks below.
 """
 
@@ -31,12 +31,13 @@ Reduce = Callable[[Tensor, int], Shaped[Tensor, "patch batch chunk *rest"]]
 
 @dataclass(frozen=True)
 class TextPasses:
-    """Everything that has to be run: each window of the texts under each patch.
+    """Everything that has to be run: each piece of the texts under each patch.
 
     Attributes:
-        patches: bound to the model.
-        texts: each window of the texts, without padding on the left.
-        skip: how many positions of each window the window before it has read.
+        bridge: the model.
+        patches: bound to the model; None is the model without a patch.
+        texts: each piece of the texts, without padding on the left.
+        skip: how many positions of each piece the piece before it has read.
     """
 
     bridge: TransformerBridge
@@ -58,12 +59,12 @@ class TextPasses:
         if not patches:
             raise ValueError("the list of patches is empty")
         length = batch.tokens.shape[1]
-        starts, size, skip = _windows(length, int(bridge.cfg.n_ctx), max_length, overlap)
+        starts, size, skip = _pieces(length, int(bridge.cfg.n_ctx), max_length, overlap)
         counted = prompt_length is not None or any(p and p.positions != "all" for p in patches)
         if len(starts) > 1 and counted:
             raise ValueError(
                 f"positions and prompt_length count from a text's first token, but {length} tokens "
-                f"are read in windows of {size}: score texts that fit, or patch all positions"
+                f"are read in pieces of {size}: score texts that fit, or patch all positions"
             )
         whole = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
         texts = []
@@ -77,7 +78,7 @@ class TextPasses:
 
     def read(self, reduce: Reduce) -> Shaped[Tensor, "patch batch pos *rest"]:
         """`reduce(logits, start)` of the logits from position `start` on, a few at a time."""
-        windows, column = [], 0
+        pieces, column = [], 0
         for text, skip in zip(self.texts, self.skip, strict=True):
             read: dict[int, Tensor] = {}
             first = column - skip
@@ -85,9 +86,9 @@ class TextPasses:
                 # Whole logits are large: no list of parts outlives the line that joins them.
                 values = torch.cat(list(_reduced(chunks, first, reduce)), dim=2)
                 read |= dict(zip(members, values[:, :, skip:], strict=True))
-            windows.append(torch.stack([read[i] for i in range(len(self.patches))]))
+            pieces.append(torch.stack([read[i] for i in range(len(self.patches))]))
             column = first + text.tokens.shape[1]
-        return torch.cat(windows, dim=2) if len(windows) > 1 else windows[0]
+        return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
 
     def _logits(self, text: KnownText) -> Iterator[tuple[list[int], Iterator[Tensor]]]:
         """For patches that go through the model together: which they are, and their logits."""
@@ -158,10 +159,10 @@ def _reduced(chunks: Iterator[Tensor], start: int, reduce: Reduce) -> Iterator[T
         start += logits.shape[2]
 
 
-def _windows(
+def _pieces(
     length: int, context: int, max_length: int | None, overlap: int | None
 ) -> tuple[range, int, int]:
-    """Where windows start, how long they are and by how much they overlap."""
+    """Where pieces start, how long they are and by how much they overlap."""
     size = context if max_length is None else max_length
     if not 1 <= size <= context:
         raise ValueError(f"max_length must be from 1 to the model's context {context}, got {size}")

@@ -13,18 +13,18 @@ class TrainingOptions:
         bias: whether the write has a bias.
         input_gate: whether the write is scaled by a learned sigmoid of the residual.
         embedding, scale: as in `NextTokenPatch`.
-        first_position: positions below are never patched. With 1 the first token of a window is
+        first_position: positions below are never patched. With 1 the first token of a piece is
             spared, where models park attention, in a residual much longer than the others.
-        window: tokens of a window.
-        batch_size: windows of a step.
+        window: tokens of a piece of text, at most.
+        batch_size: pieces of a step.
         learning_rate: of AdamW, at its peak, in units of typical residuals and embeddings.
         warmup: share of the steps in which it rises to the peak; then it falls as a cosine.
         weight_decay: of AdamW.
         max_gradient_norm: longer gradients are cut to this length.
-        evaluate_every: steps between evaluations on held-out windows.
+        evaluate_every: steps between evaluations on held-out pieces.
         patience: stop after so many evaluations without a lower held-out loss; None makes all
             steps, as trainings that are to be compared should.
-        held_out_windows: at most so many, spread evenly over what is held out.
+        held_out_windows: at most so many pieces are held out, spread evenly over what is held out.
     """
 
     bias: bool = True
@@ -49,7 +49,7 @@ class TrainingOptions:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.window < 2 or self.first_position < 0:
             raise ValueError(
-                f"a window has at least 2 tokens and first_position is at least 0, got "
+                f"window must be at least 2 tokens and first_position at least 0, got "
                 f"{self.window} and {self.first_position}"
             )
         if not (self.learning_rate > 0 and self.max_gradient_norm > 0 and self.weight_decay >= 0):

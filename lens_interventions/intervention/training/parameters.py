@@ -7,6 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..._counter_random import random_normal
+from ..bound_patch import BoundPatch
+from ..learned_write import LearnedWrite
+from ..sources import SOURCES
+from .corpus import TrainingCorpus
+from .options import TrainingOptions
 
 
 class WriteParameters:
@@ -81,3 +86,36 @@ class WriteParameters:
     def detached(self) -> dict[str, Tensor]:
         """A copy of the leaves' values."""
         return {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
+
+
+def initial_parameters(
+    bound: BoundPatch,
+    corpus: TrainingCorpus,
+    rank: int | None,
+    options: TrainingOptions,
+    seed: int,
+) -> WriteParameters:
+    """What is trained, at its start, for a patch whose write has no tensors yet."""
+    patch = bound.patch
+    table = bound.embeddings[patch.layers[0]]
+    assert isinstance(patch.mode, LearnedWrite)
+    sizes = corpus.typical_sizes(patch.layers, options.first_position)
+    d_model = table.weight.shape[-1]
+    dtype = torch.promote_types(table.weight.dtype, torch.float32)
+    if options.scale == "norm":
+        lengths = sizes * d_model**0.5
+    else:
+        every = torch.linalg.vector_norm(table.weight, dim=-1, dtype=dtype)
+        lengths = (every.median() * table.scale).expand_as(sizes)
+    return WriteParameters(
+        rank=rank,
+        reads_tokens=SOURCES[patch.mode.source].role != "no news",
+        bias=options.bias,
+        input_gate=options.input_gate,
+        resid_size=sizes,
+        embedding_length=lengths,
+        d_model=d_model,
+        seed=seed,
+        dtype=dtype,
+        device=table.weight.device,
+    )

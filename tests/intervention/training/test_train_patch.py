@@ -9,8 +9,10 @@ import lens_interventions as li
 from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.training import loop as write_training
 from lens_interventions.intervention.training import loss as training_loss
+from lens_interventions.intervention.training.corpus import visited
 from lens_interventions.intervention.training.loss import patched_nats
-from lens_interventions.intervention.training.windows import visited
+from lens_interventions.intervention.training.state import TrainingState
+from lens_interventions.model.gradients import frozen
 from lens_interventions.model.readout import Readout
 from lens_interventions.model.tokens import token_batch
 from tests.intervention.test_learned_write import random_write
@@ -73,7 +75,7 @@ class TestLoss:
 
         for leaf in leaves.values():
             leaf.requires_grad_()
-        with write_training.frozen(bridge):
+        with frozen(bridge):
             nats(leaves, backward=0.25)
         assert all(parameter.grad is None for parameter in bridge.original_model.parameters())
         for name, leaf in leaves.items():
@@ -263,7 +265,7 @@ class TestLeftAsFound:
         def fails(self):
             raise RuntimeError("in the middle of it")
 
-        monkeypatch.setattr(write_training.TrainingState, "save", fails)
+        monkeypatch.setattr(TrainingState, "save", fails)
         monkeypatch.setattr(torch.optim.AdamW, "step", fails)
         with left_as_found(bridge), pytest.raises(RuntimeError, match="in the middle of it"):
             train(bridge)
@@ -286,8 +288,8 @@ class TestRefusals:
             ({"steps": 0}, "steps and save_every must be at least 1"),
             ({"layer": 3}, "blocks 0 to 2, the patch asks for 3"),
             ({"layer": (1, 1)}, "names a block twice"),
-            ({"texts": [[5, 6, 7]]}, "1 windows of 12 tokens to train on and 0 to hold out"),
-            ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "1 windows .* and 0 to hold out"),
+            ({"texts": [[5, 6, 7]]}, "1 pieces of 12 tokens to train on and 0 to hold out"),
+            ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "1 pieces .* and 0 to hold out"),
             (
                 {"source": "constant", "options": dataclasses.replace(SMALL, bias=False)},
                 "the bias alone, but bias is False",

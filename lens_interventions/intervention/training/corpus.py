@@ -1,0 +1,165 @@
+"""A corpus to train on: its pieces, which are held out, in which order a training visits them.
+
+The blocks below the lowest patched layer never change. They run once for each piece, without
+gradients, and a batch is put together from what they left.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..._counter_random import random_bits
+from ...model.fingerprint import fingerprint
+from ...model.residuals import residuals
+from ...model.text_pieces import as_batch, token_pieces
+from ...model.tokens import TextOrTokens, TokenBatch, require_texts
+from ..known_text import KnownText
+from .residual_store import ResidualStore
+
+# One text or piece in so many is held out where nobody said which.
+_HELD_OUT = 10
+
+
+@dataclass(frozen=True)
+class CorpusBatch:
+    """A few pieces of text, padded on the right.
+
+    Attributes:
+        resid: `[batch, pos, d_model]`, `r[layer]`; arbitrary at padding.
+        text: their tokens, lengths and seeds.
+        clean_nats: `[batch]`, what the next tokens of each cost without a patch.
+    """
+
+    resid: Float[Tensor, "batch pos d_model"]
+    text: KnownText
+    clean_nats: Float[Tensor, " batch"]
+
+
+class TrainingCorpus:
+    """A corpus in pieces, with what enters one layer in each of them.
+
+    Attributes:
+        pieces: token ids of each.
+    """
+
+    def __init__(
+        self,
+        bridge: TransformerBridge,
+        pieces: Sequence[Int[Tensor, " _"]],
+        *,
+        layer: int,
+        store: ResidualStore,
+    ) -> None:
+        """Nothing is run yet."""
+        self.pieces = tuple(pieces)
+        self._bridge, self._layer, self._store = bridge, layer, store
+        self._weights = fingerprint(bridge)
+
+    def batch(self, indices: Sequence[int], seeds: Int[Tensor, " batch"]) -> CorpusBatch:
+        """Some pieces, each with a seed for the random sources."""
+        tokens = [self.pieces[index] for index in indices]
+        read = [self._store.read(self._bridge, self._weights, self._layer, ids) for ids in tokens]
+        lengths = torch.tensor([len(ids) for ids in tokens], device=tokens[0].device)
+        column = torch.arange(int(lengths.max()), device=lengths.device)
+        batch = TokenBatch(
+            torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True), column < lengths[:, None]
+        )
+        return CorpusBatch(
+            torch.nn.utils.rnn.pad_sequence([resid for resid, _ in read], batch_first=True),
+            KnownText.from_batch(batch, text_seeds=seeds),
+            torch.stack([nats for _, nats in read]),
+        )
+
+    def groups(self, indices: Sequence[int], rows: int) -> list[list[int]]:
+        """The same pieces in groups of at most `rows` tokens, padding included, one at least."""
+        groups: list[list[int]] = []
+        for index in indices:
+            longest = max(len(self.pieces[i]) for i in [index, *(groups[-1] if groups else [])])
+            if groups and (len(groups[-1]) + 1) * longest <= rows:
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+        return groups
+
+    def typical_sizes(self, layers: Sequence[int], first_position: int) -> Float[Tensor, " layer"]:
+        """Median root mean square of `r[layer]` over positions from `first_position` up."""
+        labels = [f"{layer}_pre" for layer in layers]
+        sizes: list[list[Tensor]] = [[] for _ in layers]
+        with torch.no_grad():
+            for piece in self.pieces[:4]:
+                streams = residuals(self._bridge, as_batch(piece), labels)
+                for rows, stream in zip(sizes, streams, strict=True):
+                    late = stream[0, min(first_position, len(piece) - 1) :]
+                    wide = late.to(torch.promote_types(late.dtype, torch.float32))
+                    rows.append(wide.square().mean(-1).sqrt())
+        return torch.stack([torch.cat(rows).median() for rows in sizes])
+
+    def digest(self) -> str:
+        """A hash of all the tokens."""
+        hashed = hashlib.sha256()
+        for piece in self.pieces:
+            hashed.update(piece.cpu().numpy().tobytes() + b"|")
+        return hashed.hexdigest()
+
+
+def split_corpus(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    held_out: Iterable[TextOrTokens] | None,
+    *,
+    length: int,
+    n_held_out: int,
+    prepend_bos: bool | None,
+) -> tuple[list[Int[Tensor, " _"]], list[Int[Tensor, " _"]]]:
+    """Pieces of at most `length` tokens to train on, and at most `n_held_out` others.
+
+    The others are spread evenly over `held_out`. Without it they are of every tenth text, or are
+    every tenth piece where texts are fewer.
+
+    Raises `TypeError` if one text is given where several are expected, `ValueError` if nothing is
+    left to train on or to hold out.
+    """
+
+    def cut(some: Iterable[TextOrTokens]) -> list[list[Tensor]]:
+        require_texts(some)
+        pieces = (
+            token_pieces(bridge, [text], length=length, prepend_bos=prepend_bos) for text in some
+        )
+        texts = [[piece for piece in text if len(piece) > 1] for text in pieces]
+        return [text for text in texts if text]
+
+    units = cut(texts)
+    if held_out is not None:
+        others = cut(held_out)
+    else:
+        if len(units) < _HELD_OUT:
+            units = [[piece] for unit in units for piece in unit]
+        others = units[_HELD_OUT - 1 :: _HELD_OUT]
+        units = [unit for i, unit in enumerate(units, 1) if i % _HELD_OUT]
+    training, kept = [p for unit in units for p in unit], [p for unit in others for p in unit]
+    if not training or not kept:
+        raise ValueError(
+            f"{len(training)} pieces of {length} tokens to train on and {len(kept)} to hold out: "
+            f"give more text, a smaller window, or texts as held_out (else one in {_HELD_OUT} is)"
+        )
+    n_kept = min(n_held_out, len(kept))
+    return training, [kept[i * len(kept) // n_kept] for i in range(n_kept)]
+
+
+def visited(n_pieces: int, batch_size: int, step: int, seed: int) -> tuple[list[int], Tensor]:
+    """Which pieces a step trains on, and a seed for each that no other step uses.
+
+    Every piece is visited once, in an order drawn anew each time through. The order is a function
+    of these numbers alone, so that all sources see the same.
+    """
+    visits = torch.arange(step * batch_size, (step + 1) * batch_size)
+    indices: list[int] = []
+    for epoch in (visits // n_pieces).unique():
+        order = random_bits(seed, torch.arange(n_pieces), epoch).argsort(stable=True)
+        indices += order[visits[visits // n_pieces == epoch] % n_pieces].tolist()
+    return indices, random_bits(seed + 1, visits)

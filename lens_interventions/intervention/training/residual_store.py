@@ -1,0 +1,51 @@
+"""What enters a layer in pieces of text, kept over trainings."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.partial_run import run_late_blocks
+from ...model.readout import readout
+from ...model.residuals import residuals
+from ...model.text_pieces import as_batch
+from ..known_text import KnownText
+from .loss import next_token_nats
+
+_GIB = 2.0**30
+
+
+class ResidualStore:
+    """What enters a layer in pieces of text, kept between visits and between trainings.
+
+    Several trainings on the same text, such as those of a source and its controls, need the blocks
+    below the layer once if they are given the same store. It takes 4 d_model bytes a token in
+    float32: 0.3 GB for 130,000 tokens of the default model.
+    """
+
+    def __init__(self, *, gib: float = 4.0) -> None:
+        """Nothing more is kept when `gib` are full; the rest is computed at every visit."""
+        self._room = gib * _GIB
+        self._kept: dict[tuple[str, int, bytes], tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def read(
+        self, bridge: TransformerBridge, weights: str, layer: int, tokens: Int[Tensor, " pos"]
+    ) -> tuple[Float[Tensor, "pos d_model"], Float[Tensor, ""]]:
+        """`r[layer]` of a piece, and the nats of its next tokens without a patch.
+
+        `weights` is the bridge's fingerprint. A piece is run alone, so that no batch changes a bit
+        of it.
+        """
+        key = (weights, layer, tokens.cpu().numpy().tobytes())
+        if key in self._kept:
+            return self._kept[key]
+        piece = as_batch(tokens)
+        (resid,) = residuals(bridge, piece, [f"{layer}_pre"])
+        late = run_late_blocks(bridge, layer, resid)
+        (nats,) = next_token_nats(readout(bridge), late, KnownText.from_batch(piece))
+        size = resid.numel() * resid.element_size()
+        if size <= self._room:
+            self._room -= size
+            self._kept[key] = (resid[0], nats)
+        return resid[0], nats

@@ -1,0 +1,76 @@
+"""What training a patch gave: the write, and the losses on the way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...drawing.curves import Curve, draw_curves
+from ...drawing.theme import ThemeName
+from ..learned_write import LearnedWrite
+from ..patch import NextTokenPatch
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class TrainedPatch:
+    """A learned write and how it was learned.
+
+    Losses are nats per predicted token; `clean_loss` is without a patch on the same tokens, and
+    `change` the difference.
+
+    Attributes:
+        write: with the values that had the lowest held-out loss.
+        curve: for each step, before it was made: step, loss, clean_loss, change, learning_rate,
+            gradient_norm.
+        held_out: for each evaluation: step, loss, clean_loss, change.
+        settings: those of the training, and what came of it.
+    """
+
+    write: LearnedWrite
+    curve: "pd.DataFrame"
+    held_out: "pd.DataFrame"
+    settings: Mapping[str, Any]
+
+    @property
+    def patch(self) -> NextTokenPatch:
+        """The patch that was trained, at strength 1."""
+        return self.write.patch()
+
+    def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
+        """The change of the loss over the steps, on the text of each step and on held-out text.
+
+        `theme` is `"light"` or `"dark"`.
+
+        Raises `ValueError` for an unknown theme.
+        """
+        curves = [
+            Curve(
+                label=label,
+                unit="change of loss, nats a token",
+                x=frame["step"].tolist(),
+                values=frame["change"].to_numpy(),
+                notes=[
+                    f"{loss:.4f} with the patch, {clean:.4f} without"
+                    for loss, clean in zip(frame["loss"], frame["clean_loss"], strict=True)
+                ],
+                colour=colour,
+                faint=frame is self.curve,
+            )
+            for colour, (label, frame) in enumerate(
+                {"text of the step": self.curve, "held-out text": self.held_out}.items()
+            )
+        ]
+        layers = ", ".join(map(str, self.write.layers))
+        title = f"A learned write at layer {layers}, source {self.write.trained_with}"
+        figure = draw_curves(
+            curves,
+            x_title="steps made",
+            title=title,
+            subtitle="Loss with the patch minus loss without one: below 0 is better.",
+            theme=theme,
+        )
+        figure.add_hline(y=0, line={"dash": "dot", "width": 1})
+        return figure

@@ -1,0 +1,82 @@
+"""How far a training has come, and the checkpoint that keeps it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._tensor_file import load_tensors, save_tensors
+
+
+@dataclass
+class TrainingState:
+    """All that changes while a write is trained.
+
+    Attributes:
+        leaves: what is trained.
+        optimizer: over those leaves, in their order.
+        best: values of the leaves with the lowest held-out loss so far.
+        best_step, best_loss: when that was, and the loss in nats a token.
+        step: how many steps were made.
+        curve: a record for each step.
+        held_out: a record for each evaluation.
+    """
+
+    leaves: dict[str, Tensor]
+    optimizer: torch.optim.AdamW
+    best: dict[str, Tensor]
+    best_step: int = 0
+    best_loss: float = float("inf")
+    step: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    held_out: list[dict[str, float]] = field(default_factory=list)
+
+    def save(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Write one safetensors file."""
+        tensors = {f"leaf.{name}": leaf.detach() for name, leaf in self.leaves.items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for name, leaf in self.leaves.items():
+            for key, value in self.optimizer.state[leaf].items():
+                tensors[f"adam.{name}.{key}"] = value
+        kept = {
+            "settings": settings,
+            "step": self.step,
+            "best_step": self.best_step,
+            "best_loss": self.best_loss,
+            "curve": self.curve,
+            "held_out": self.held_out,
+        }
+        save_tensors(path, tensors, kind="training", rest=kept)
+
+    def load(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Take over what `save` wrote.
+
+        Raises `ValueError` for a file of another training or another kind.
+        """
+        tensors, kept = load_tensors(path, kind="training")
+        if kept["settings"] != json.loads(json.dumps(settings)):
+            here, there = json.loads(json.dumps(settings)), kept["settings"]
+            other = sorted(k for k in {*here, *there} if here.get(k) != there.get(k))
+            raise ValueError(
+                f"{path} is of another training, which differs in {', '.join(other)}: remove it, "
+                "or give another path"
+            )
+        with torch.no_grad():
+            for name, leaf in self.leaves.items():
+                leaf.copy_(tensors[f"leaf.{name}"])
+                prefix = f"adam.{name}."
+                # AdamW keeps its count of steps on the CPU, the moments beside their leaf.
+                self.optimizer.state[leaf] = {
+                    key.removeprefix(prefix): value if value.ndim == 0 else value.to(leaf.device)
+                    for key, value in tensors.items()
+                    if key.startswith(prefix)
+                }
+        self.best = {
+            name: tensors[f"best.{name}"].to(leaf.device) for name, leaf in self.leaves.items()
+        }
+        for name in ("step", "best_step", "best_loss", "curve", "held_out"):
+            setattr(self, name, kept[name])

@@ -1,0 +1,36 @@
+"""Texts of any length in pieces that fit a model."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from .tokens import TextOrTokens, TokenBatch, require_texts, token_batch
+
+
+def token_pieces(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    *,
+    length: int,
+    prepend_bos: bool | None = None,
+) -> Iterator[Int[Tensor, " pos"]]:
+    """Each text in pieces of at most `length` tokens, and of what fits the model.
+
+    Raises `TypeError` if `texts` is one text, `ValueError` if `length` is below 2.
+    """
+    require_texts(texts)
+    if length < 2:
+        raise ValueError(f"a piece of text must have at least 2 tokens, got {length}")
+    length = min(length, int(bridge.cfg.n_ctx))
+    for text in texts:
+        batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
+        for row, mask in zip(batch.tokens, batch.mask, strict=True):
+            yield from row[mask].split(length)
+
+
+def as_batch(piece: Int[Tensor, " pos"]) -> TokenBatch:
+    """One piece as a batch of one text."""
+    return TokenBatch(piece[None], torch.ones_like(piece[None], dtype=torch.bool))
