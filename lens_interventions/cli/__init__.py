@@ -1,7 +1,9 @@
-"""The `lens-interventions` command.
+"""The `lens-interventions` command line, one module for each command.
 
-One module for each command, which imports what it needs when it runs: `--help` loads neither torch
-nor plotly. A new command is a function with Typer's annotations and a line in `app` below.
+A new command is a module with one function, whose signature Typer reads, and a line below; options
+that commands share go into `options.py` and `patch_options.py`. It may import every package, and
+nothing imports it. A command imports what it needs when it runs, so that `--help` loads neither
+torch nor plotly.
 """
 
 import sys
@@ -18,8 +20,8 @@ from .score import score
 from .slopes import slopes
 from .train_patch import train_patch
 
-# What the library raises, with a message for the user, when input or surroundings do not allow the
-# request. RuntimeError includes NotImplementedError.
+# Errors of the library whose message tells the user what to do. RuntimeError includes
+# NotImplementedError.
 USER_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
 
 app = typer.Typer(
@@ -60,7 +62,7 @@ app.command()(train_patch)
 
 
 def main() -> None:
-    """Run the command; on a user's mistake print one line and leave with status 1 (2: usage)."""
+    """Run the command. A user's mistake is one line and status 1, or 2 for wrong usage."""
     try:
         app()
     except USER_ERRORS as error:

@@ -19,7 +19,7 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Measure the post's findings on a model and write them as a page that opens offline."""
+    """Measure the logit lens post's findings on a model, and write a page that opens offline."""
     out.mkdir(parents=True, exist_ok=True)
     bridge = load(model, device)
 

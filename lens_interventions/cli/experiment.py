@@ -1,4 +1,4 @@
-"""`lens-interventions experiment`: run an experiment, or go on with one that was stopped."""
+"""`lens-interventions experiment`: run an experiment, or continue one that was stopped."""
 
 import os
 import threading
@@ -35,41 +35,40 @@ class PresetName(StrEnum):
 
 
 def experiment(
-    name: Annotated[Name, typer.Argument(help="Which experiment.")],
+    name: Annotated[Name, typer.Argument(help="The experiment to run.")],
     out: Annotated[
-        Path, typer.Option(help="The directory of the run; given again, the run goes on there.")
+        Path, typer.Option(help="The directory of the run. Given again, it continues that run.")
     ],
     preset: Annotated[
         PresetName,
-        typer.Option(help="quick takes minutes on two cores, full up to 45, of learned hours."),
+        typer.Option(
+            help="On two cores quick takes minutes; full takes up to 45, and hours for learned."
+        ),
     ] = PresetName.quick,
     model: Model = None,
     device: Device = None,
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="copying only: a text file, or dataset:NAME:COLUMN, instead of the Python "
-            "reference and the prose; may be given several times."
+            help="For copying only: a text file, or dataset:NAME:COLUMN, to read instead of the "
+            "Python reference and the prose. May be given several times."
         ),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes to share the units of work among.")
-    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes share the work.")] = 1,
 ) -> None:
     """Run an experiment: does it help a model to see the true next token?
 
-    Every finished unit of work is kept. Stopped at any point, the same command goes on, and ends in
-    the same numbers.
+    If you stop it, the same command continues where it was, and ends with the same numbers.
     """
     if text and name is not Name.copying:
-        raise typer.BadParameter(f"--text belongs to copying; {name.value} has its own texts")
+        raise typer.BadParameter(f"--text belongs to copying; {name.value} reads its own texts")
 
     from .. import experiments
     from ..experiments.engine.model_source import NamedModel
     from ..experiments.engine.run_directory import require_run_directory
     from ..materials.corpora import require_source
 
-    # Loading a model takes a while: what is wrong without one is said first.
+    # Loading a model takes a while, so what needs no model is checked first.
     require_run_directory(out)
     for source in text or ():
         require_source(source)
@@ -106,7 +105,7 @@ def _copying_settings(source: Any, preset: Any, texts: tuple[str, ...]) -> "Copy
 
 
 def _processes(workers: int) -> Executor:
-    """A pool of new processes that share the cores, and end when this one is killed."""
+    """A pool of new processes that share the cores. They end when this process is killed."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 

@@ -1,4 +1,4 @@
-"""`lens-interventions fit-lens`: a linear map per layer, so that the lens speaks in all of them."""
+"""`lens-interventions fit-lens`: fit an affine map for each layer, so that the lens reads it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +22,8 @@ def fit_lens(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="Text to fit to, or .jsonl with a document in the field 'text' of each line; by "
-            "default the model writes its own."
+            help="The text to fit to, or a .jsonl file with a document in the field 'text' of each "
+            "line. By default the model writes its own."
         ),
     ] = None,
     samples: Annotated[
@@ -37,32 +37,34 @@ def fit_lens(
     test_file: Annotated[
         Path | None,
         typer.Option(
-            help="Text to judge the lens by, blank lines between documents, or .jsonl; by default "
-            "prose that comes with the library."
+            help="The text to judge the lens by, with blank lines between documents, or .jsonl. By "
+            "default prose that comes with the library."
         ),
     ] = None,
     quality: Annotated[
         Path | None,
-        typer.Option(help="Write the comparison with the raw lens: .csv, .html, .png or .svg."),
+        typer.Option(
+            help="Write the comparison with the raw lens to this file: .csv, .html, .png or .svg."
+        ),
     ] = None,
     refine: Annotated[
-        int, typer.Option(min=0, help="Then train so many steps on KL(final ‖ lens).")
+        int, typer.Option(min=0, help="Then train this many steps on KL(final ‖ lens).")
     ] = 0,
-    window: Annotated[int, typer.Option(min=2, help="Tokens that are read at a time.")] = 512,
+    window: Annotated[int, typer.Option(min=2, help="How many tokens to read at a time.")] = 512,
     model: Model = None,
     device: Device = None,
 ) -> None:
     """Fit an affine lens in closed form, and print how it reads other text.
 
-    Stopped at any point, the same command goes on with the fit where it was.
+    If you stop it, the same command continues the fit where it was.
     """
     if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
-        raise ValueError(f"{out} must end in .safetensors and lie in a directory that exists")
+        raise ValueError(f"{out} must end in .safetensors and be in a directory that exists")
     if quality is not None and quality.suffix not in _QUALITY:
         raise ValueError(f"cannot write {quality.name!r}: use one of {', '.join(_QUALITY)}")
 
     if file is not None and samples is not None:
-        raise ValueError("--samples is for a fit without --file: give one of them")
+        raise ValueError("--samples is for a fit without --file: give only one of them")
 
     from ..fitting.affine_fit import fit_affine_lens
     from ..fitting.affine_refinement import refine_affine_lens

@@ -1,4 +1,4 @@
-"""`lens-interventions generate`: what a model goes on to say, with a patch and without."""
+"""`lens-interventions generate`: continue a prompt, with a patch and without."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
+    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
     layer: Layer,
     strength: Strength,
     mode: Mode = "interpolate",
@@ -37,26 +37,28 @@ def generate(
     lens: LensFile = None,
     only_generated: Annotated[
         bool,
-        typer.Option("--only-generated", help="Leave the positions inside the prompt alone."),
+        typer.Option("--only-generated", help="Do not patch the positions inside the prompt."),
     ] = False,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Beside it, the same without a patch.")
+        bool, typer.Option("--compare", help="Show the continuation without a patch beside it.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 100,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="The largest number of tokens to generate.")
+    ] = 100,
     temperature: Annotated[
         float, typer.Option(help="Sample at this temperature; 0 takes the likeliest token.")
     ] = 0.0,
     top_p: Annotated[
-        float, typer.Option(help="Sample from the likeliest tokens of this probability.")
+        float, typer.Option(help="Sample from the likeliest tokens that hold this probability.")
     ] = 1.0,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Divide the logits of tokens that occurred by this.")
+        float, typer.Option(help="Divide the logits of tokens that have occurred by this.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling and of random sources.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling and of random sources.")] = 0,
     model: Model = None,
     device: Device = None,
 ) -> None:
-    """Continue a prompt with each known next token patched into a layer; loops are marked."""
+    """Continue a prompt while each known next token is patched into a layer, and mark loops."""
     patch = patch_from(
         layer=layer,
         strength=strength,
@@ -105,7 +107,7 @@ def _sampling(temperature: float, top_p: float, repetition_penalty: float) -> di
 
 
 def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":
-    """A continuation with its loops marked, and what they are."""
+    """A continuation with its loops marked, and a description of them."""
     from rich.text import Text
 
     from ..measures.behaviour import find_loops

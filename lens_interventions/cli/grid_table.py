@@ -46,7 +46,7 @@ class GridTable:
         yield self._labels("next", [self._output(column) for column in columns], margin)
         yield from self._rows(texts, columns, margin)
         yield self._labels("token", [grid.inputs[column] for column in columns], margin)
-        reading = f"{_CORRECT} the model's guess was right; underlined: also the final guess"
+        reading = f"{_CORRECT} the model's guess was right; underlined: already the final guess"
         if len(columns) < total:
             reading = f"the last {len(columns)} of {total} tokens (--out shows all). {reading}"
         yield Text(reading, style="dim")

@@ -1,4 +1,4 @@
-"""`lens-interventions lens`: what every layer would predict, as a table, a figure or numbers."""
+"""`lens-interventions lens`: what each layer would predict, as a table, a figure or numbers."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def lens(
     text: Annotated[str | None, typer.Argument(help="The text to read.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="Read the text from a file, - for standard input."),
+        typer.Option(help="Read the text from a file; - is standard input."),
     ] = None,
     model: Model = None,
     device: Device = None,
@@ -32,17 +32,19 @@ def lens(
         ),
     ] = "top1",
     layers: Annotated[
-        str | None, typer.Option(help="A range like 0:30:2 or a list like 0,5,final.")
+        str | None,
+        typer.Option(help="Layers to read: a range like 0:30:2, or a list like 0,5,final."),
     ] = None,
     positions: Annotated[
-        str | None, typer.Option(help="A range like -20: or a list like 0,5,-1.")
+        str | None,
+        typer.Option(help="Positions to read: a range like -20:, or a list like 0,5,-1."),
     ] = None,
     watch: Annotated[
         list[str] | None,
-        typer.Option(help="A token to follow, such as ' plasma'; may be given several times."),
+        typer.Option(help="A token to follow, such as ' plasma'. May be given several times."),
     ] = None,
     compare_with: Annotated[
-        str, typer.Option(help="The point that the kl_compare statistic refers to.")
+        str, typer.Option(help="The point that kl_compare compares with.")
     ] = "final",
     lens: LensFile = None,
     out: Annotated[
@@ -64,7 +66,7 @@ def lens(
     from ..lens.logit_lens import logit_lens
 
     trajectory = logit_lens(bridge, read, progress=shows_progress(), **options)
-    # Layers that were asked for by name are all shown.
+    # Layers that the user named are all shown.
     shown: dict[str, Any] = {"every": 1, "include_input": True} if layers else {}
     if out is None:
         _print_table(trajectory, stat, shown)
@@ -77,10 +79,10 @@ def _text(text: str | None, file: Path | None) -> str:
     if text is not None and file is None:
         read = text
     elif file is not None and text is None:
-        # Editors end a file with a newline that is no part of the text.
+        # Editors end a file with a newline that is not part of the text.
         read = _content(file).removesuffix("\n")
     else:
-        raise ValueError("give a text, or --file and no text")
+        raise ValueError("give a text, or --file, but not both")
     if not read:
         raise ValueError("the text is empty")
     return read
@@ -100,7 +102,7 @@ def _lens_options(
     from ..lens.statistics import drawn
 
     if stat not in drawn():
-        raise ValueError(f"unknown statistic {stat!r}; there are {', '.join(drawn())}")
+        raise ValueError(f"unknown statistic {stat!r}; choose one of {', '.join(drawn())}")
     statistic = drawn()[stat]
     if statistic.target == "watched" and not watch:
         raise ValueError(f"{stat} needs --watch, such as --watch ' plasma'")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and loading the model that they name."""
+"""Options that several commands share, and loading what they name."""
 
 import sys
 from pathlib import Path
@@ -16,24 +16,24 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="A name that TransformerLens boots, a local directory or a GGUF file; by default the "
-        "embedded SmolLM2-135M-Instruct.",
+        help="A name that TransformerLens can boot, a local directory, or a GGUF file. By default "
+        "the embedded SmolLM2-135M-Instruct.",
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, mps; by default CUDA if there is one.")
+    str | None, typer.Option("--device", help="cpu, cuda or mps. By default CUDA, if there is one.")
 ]
 LensFile = Annotated[
     Path | None,
     typer.Option(
         "--lens",
-        help="Read through a fitted lens: a file of fit-lens, or a folder of tuned-lens.",
+        help="Read through a fitted lens: a file from fit-lens, or a folder from tuned-lens.",
     ),
 ]
 
 
 def load(model: str | None, device: str | None) -> "TransformerBridge":
-    """The bridge that `--model` and `--device` name, with a word to whoever waits for it."""
+    """Load the model that `--model` and `--device` name, and say so in a terminal."""
     from ..model.load import load_model
 
     if shows_progress():
@@ -42,7 +42,7 @@ def load(model: str | None, device: str | None) -> "TransformerBridge":
 
 
 def load_lens(path: Path | None) -> "AffineLens | None":
-    """The lens that `--lens` names."""
+    """Load the lens that `--lens` names."""
     from ..lens.affine import AffineLens
     from ..lens.tuned_lens import load_tuned_lens
 
@@ -52,5 +52,5 @@ def load_lens(path: Path | None) -> "AffineLens | None":
 
 
 def shows_progress() -> bool:
-    """Whether somebody is there to see a progress bar."""
+    """Whether standard error is a terminal, where a progress bar is seen."""
     return sys.stderr.isatty()

@@ -13,37 +13,39 @@ if TYPE_CHECKING:
 
 Layer = Annotated[
     list[int],
-    typer.Option("--layer", help="The block whose input is patched; several may be given."),
+    typer.Option("--layer", help="The block whose input is patched. May be given several times."),
 ]
 Strength = Annotated[
-    float, typer.Option("--strength", help="0 changes nothing, 1 interpolates all the way.")
+    float, typer.Option("--strength", help="0 changes nothing; 1 interpolates all the way.")
 ]
-Mode = Annotated[str, typer.Option("--mode", help="interpolate, add or correct.")]
+Mode = Annotated[str, typer.Option("--mode", help="How to write: interpolate, add or correct.")]
 Source = Annotated[
     str,
     typer.Option(
         "--source",
-        help="What is written: true (the next token), or a control: "
+        help="What to write: true (the next token), or a control: "
         f"{', '.join(source_names('control'))}.",
     ),
 ]
 Scale = Annotated[
-    str, typer.Option("--scale", help="raw, or norm: as long as the residual it replaces.")
+    str, typer.Option("--scale", help="raw, or norm: as long as the residual that it replaces.")
 ]
 Embedding = Annotated[
     str,
     typer.Option(
         "--embedding",
-        help="W_E or W_U: which matrix stands for a token; lens: W_U, carried to the layer through "
+        help="The vector of a token: W_E, W_U, or lens, which carries W_U to the layer through "
         "--lens.",
     ),
 ]
 Window = Annotated[
-    int | None, typer.Option("--window", help="Patch only so many of the last positions.")
+    int | None, typer.Option("--window", help="Patch only this many of the last positions.")
 ]
 Gate = Annotated[
     float | None,
-    typer.Option("--gate", help="Patch only tokens that surprised the layer by so many nats."),
+    typer.Option(
+        "--gate", help="Patch only tokens that surprised the layer by this many nats or more."
+    ),
 ]
 
 
@@ -60,7 +62,10 @@ def patch_from(
     lens: Path | None,
     **rest: Any,
 ) -> "NextTokenPatch":
-    """The patch that the options describe; it judges them itself."""
+    """The patch that the options describe.
+
+    Raises `ValueError` for options that make no patch.
+    """
     from ..intervention.patch import NextTokenPatch
 
     return NextTokenPatch(
@@ -78,7 +83,7 @@ def patch_from(
 
 
 def describe(patch: "NextTokenPatch | None") -> str:
-    """A patch in a few words, what is left at its default unsaid."""
+    """A patch in a few words, without options that have their default."""
     if patch is None:
         return "no patch"
     words = [f"layer {', '.join(map(str, patch.layers))}", f"{patch.mode} {patch.strength:g}"]

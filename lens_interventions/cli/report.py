@@ -8,10 +8,10 @@ import typer
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Directories of runs, or with runs below them.")
+        list[Path], typer.Argument(help="Directories of runs, or directories that contain runs.")
     ],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
-    title: Annotated[str, typer.Option(help="Its title.")] = (
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="The title of the page.")] = (
         "Does seeing the true next token help?"
     ),
 ) -> None:

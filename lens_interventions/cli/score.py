@@ -1,4 +1,4 @@
-"""`lens-interventions score`: how surprising a text is, with a patch and without."""
+"""`lens-interventions score`: the loss of a text, with a patch and without."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,7 +33,8 @@ def score(
     file: Annotated[
         Path,
         typer.Option(
-            "--file", help="A text, or a .jsonl file with a document in the field 'text' of a line."
+            "--file",
+            help="A text, or a .jsonl file with a document in the field 'text' of each line.",
         ),
     ],
     layer: Layer,
@@ -46,16 +47,16 @@ def score(
     gate: Gate = None,
     lens: LensFile = None,
     context: Annotated[
-        int, typer.Option(help="Cut documents into pieces of so many tokens, scored alone.")
+        int,
+        typer.Option(help="Cut documents into pieces of this many tokens, and score each alone."),
     ] = 256,
-    seed: Annotated[int, typer.Option(help="Of random sources and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random sources and of the bootstrap.")] = 0,
     model: Model = None,
     device: Device = None,
 ) -> None:
     """Print the loss of a text with and without a patch, with 95% intervals.
 
-    Intervals come from resampling documents, or the pieces of a single document: tokens of one
-    text are not independent.
+    The intervals resample documents, or pieces if there is one document, and never tokens.
     """
     from ..materials import read_texts
 
@@ -84,7 +85,7 @@ def score(
         np.add.at(sums, document, np.column_stack([losses.T, counts]))
         sums = sums[sums[:, 2] > 0]
         losses, counts = sums[:, :2].T, sums[:, 2]
-    _print(patch, losses, counts, "documents" if len(documents) > 1 else "pieces", seed)
+    _print(patch, losses, counts, "document" if len(documents) > 1 else "piece", seed)
 
 
 def _pieces(
@@ -113,7 +114,7 @@ def _pieces(
 def _losses(
     bridge: "TransformerBridge", pieces: list[list[int]], patch: "NextTokenPatch"
 ) -> "tuple[np.ndarray, np.ndarray]":
-    """Nats of each piece, `[2, piece]`, without and with the patch; and its predicted tokens."""
+    """Nats of each piece without and with the patch, `[2, piece]`, and how many tokens it has."""
     import torch
     from tqdm.auto import tqdm
 
@@ -153,10 +154,10 @@ def _print(
     table.add_row("difference", *_cells(difference), f"×{math.exp(difference.estimate):.4g}")
     console = Console()
     console.print(table)
-    console.print(
-        f"{int(counts.sum())} tokens predicted in {len(counts)} {unit}, which were resampled",
-        style="dim",
-    )
+    n, tokens = len(counts), int(counts.sum())
+    said = f"{tokens} tokens predicted in {n} {unit}{'s' if n > 1 else ''}. "
+    said += f"The intervals resample the {unit}s." if n > 1 else f"An interval needs more {unit}s."
+    console.print(said, style="dim")
 
 
 def _cells(interval: "Interval") -> tuple[str, str]:

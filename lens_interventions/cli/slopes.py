@@ -20,31 +20,34 @@ def slopes(
     file: Annotated[
         Path,
         typer.Option(
-            "--file", help="A text, or a .jsonl file with a document in the field 'text' of a line."
+            "--file",
+            help="A text, or a .jsonl file with a document in the field 'text' of each line.",
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option(help="A figure (.html, .png, .svg) or a table (.csv, .json) to write."),
+        typer.Option(help="The figure (.html, .png, .svg) or table (.csv, .json) to write."),
     ],
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{', '.join(source_names())}, previous or final_guess; several may be given."
+            help=f"{', '.join(source_names())}, previous or final_guess. "
+            "May be given several times."
         ),
     ] = None,
     mode: Annotated[
-        list[str] | None, typer.Option(help="add, interpolate, correct; several may be given.")
+        list[str] | None,
+        typer.Option(help="add, interpolate or correct. May be given several times."),
     ] = None,
     embedding: Annotated[
         list[str] | None,
-        typer.Option(help="W_E, W_U, lens (with --lens); several may be given."),
+        typer.Option(help="W_E, W_U or lens (with --lens). May be given several times."),
     ] = None,
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="Predictions to look at: all, copyable, other, after_surprise, "
-            "repeated_surprise; several may be given."
+            help="Predictions to look at: all, copyable, other, after_surprise or "
+            "repeated_surprise. May be given several times."
         ),
     ] = None,
     scale: Scale = "norm",
@@ -54,18 +57,18 @@ def slopes(
     context: Annotated[
         int | None,
         typer.Option(
-            help="Cut documents into pieces of so many tokens, read alone; 512 by default, or what "
-            "the model reads."
+            help="Cut documents into pieces of this many tokens, and read each alone. By default 512, "
+            "or as many as the model reads."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of random sources.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random sources.")] = 0,
     model: Model = None,
     device: Device = None,
 ) -> None:
     """Show the slope of the loss in the strength of a patch, at every layer and for every source.
 
-    A figure shows the first mode, embedding and scope, a table all of them. Stopped at any point,
-    the same command goes on from OUT.partial.
+    A figure shows the first mode, embedding and scope; a table shows all. If you stop it, the same
+    command continues from OUT.partial.
     """
     from ..intervention.slopes.slope_map import TOKEN_SOURCES, slope_map
     from ..materials import read_texts

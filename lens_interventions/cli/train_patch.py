@@ -1,4 +1,4 @@
-"""`lens-interventions train-patch`: learn what to write, or go on with a training."""
+"""`lens-interventions train-patch`: learn what to write, or continue a training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,40 +21,47 @@ def train_patch(
     file: Annotated[
         Path,
         typer.Option(
-            "--file", help="A text, or a .jsonl file with a document in the field 'text' of a line."
+            "--file",
+            help="A text, or a .jsonl file with a document in the field 'text' of each line.",
         ),
     ],
     layer: Annotated[
         list[int],
-        typer.Option("--layer", help="The block whose input is written to; several may be given."),
+        typer.Option(
+            "--layer", help="The block whose input is written to. May be given several times."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
-    rank: Annotated[int, typer.Option(help="Of the learned matrix.")] = 64,
-    full: Annotated[bool, typer.Option("--full", help="A full matrix instead.")] = False,
+    rank: Annotated[int, typer.Option(help="Rank of the learned matrix.")] = 64,
+    full: Annotated[bool, typer.Option("--full", help="Learn a full matrix instead.")] = False,
     source: Annotated[
         str,
         typer.Option(
-            help=f"What is read: true (the next token), or a control: {', '.join(_CONTROLS)}."
+            help="What the write reads: true (the next token), or a control: "
+            f"{', '.join(_CONTROLS)}."
         ),
     ] = "true",
     steps: Annotated[int, typer.Option(help="Steps of the optimizer.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of the start, the order and random sources.")] = 0,
-    window: Annotated[int, typer.Option(help="Tokens of a window of text.")] = 256,
-    batch_size: Annotated[int, typer.Option(help="Windows of a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 0.01,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the start, the order of the text, and random sources.")
+    ] = 0,
+    window: Annotated[int, typer.Option(help="Tokens in a window of text.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Windows in a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.01,
     bias: Annotated[bool, typer.Option(help="Learn a bias too.")] = True,
     input_gate: Annotated[
         bool, typer.Option("--input-gate", help="Scale the write by a learned gate.")
     ] = False,
     figure: Annotated[
-        Path | None, typer.Option(help="Write the loss curve, .html, .png, .svg or .json.")
+        Path | None,
+        typer.Option(help="Write the loss curve to this file: .html, .png, .svg or .json."),
     ] = None,
     model: Model = None,
     device: Device = None,
 ) -> None:
-    """Learn the write into a layer that makes the next token of most use, the model as it is.
+    """Train what is written into a layer about each known next token, with the model frozen.
 
-    Stopped at any point, the same command goes on from OUT.partial, and ends in the same numbers.
+    If you stop it, the same command continues from OUT.partial, and ends with the same numbers.
     """
     from ..intervention.training.options import TrainingOptions
     from ..intervention.training.train_patch import train_patch as train
@@ -94,7 +101,7 @@ def train_patch(
 
 
 def _require_writable(out: Path) -> None:
-    # Not after hours of training.
+    # Say so now and not after hours of training.
     if out.is_dir() or not out.parent.is_dir():
         raise typer.BadParameter(f"--out must be a file in a directory that exists, got {out}")
 
@@ -109,6 +116,6 @@ def _print(result: "TrainedPatch") -> None:
     )
     if settings["source"] == "true":
         typer.echo(
-            "What a write without news gains is not the true token's: train --source current and "
-            "constant to compare."
+            "A write without news of the next token gains something too: train --source current "
+            "and constant to compare."
         )

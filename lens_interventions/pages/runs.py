@@ -10,11 +10,11 @@ from ..experiments.engine.run_directory import SETTINGS
 
 @dataclass(frozen=True)
 class Runs:
-    """Finished runs, and those that are not.
+    """Runs that are finished, and runs that are not.
 
     Attributes:
-        results: by directory, in the order found.
-        unfinished: directories that hold a run without a result, and why they cannot be read.
+        results: the results of finished runs, by directory.
+        unfinished: why a run cannot be read, by directory.
     """
 
     results: dict[Path, Result]
@@ -22,7 +22,7 @@ class Runs:
 
 
 def run_title(directory: Path, result: Result) -> str:
-    """The experiment, and the directory where that has another name."""
+    """The name of the experiment, and of the directory if it has another name."""
     name = "" if directory.name == result.experiment else f" ({directory.name})"
     return result.experiment.capitalize() + name
 
@@ -30,15 +30,15 @@ def run_title(directory: Path, result: Result) -> str:
 def find_runs(directories: Iterable[str | Path]) -> Runs:
     """Runs in these directories or anywhere below them, in alphabetical order.
 
-    Raises `FileNotFoundError` for a directory that there is not, `ValueError` where there is no
-    finished run in any.
+    Raises `FileNotFoundError` if a directory does not exist, and `ValueError` if none of them holds
+    a finished run.
     """
     results: dict[Path, Result] = {}
     unfinished: dict[Path, str] = {}
     asked = [Path(directory) for directory in directories]
     for directory in asked:
         if not directory.is_dir():
-            raise FileNotFoundError(f"{directory} is not a directory of runs")
+            raise FileNotFoundError(f"there is no directory {directory}")
         for settings in sorted(directory.rglob(SETTINGS)):
             try:
                 results[settings.parent] = load_result(settings.parent)
@@ -47,7 +47,7 @@ def find_runs(directories: Iterable[str | Path]) -> Runs:
     if not results:
         found = "".join(f"\n  {reason}" for reason in unfinished.values())
         raise ValueError(
-            f"no finished run in {', '.join(map(str, asked))}: run an experiment with "
-            f"out= (or --out) there first{found}"
+            f"no finished run in {', '.join(map(str, asked))}: first run an experiment with "
+            f"out= (or --out) there{found}"
         )
     return Runs(results, unfinished)

@@ -78,7 +78,10 @@ def test_without_a_file_the_model_writes_the_corpus(run, files, tmp_path):
     [
         (["--out", "lens.pt"], "must end in .safetensors"),
         (["--out", "lens.safetensors", "--quality", "q.doc"], "cannot write 'q.doc'"),
-        (["--out", "lens.safetensors", "--file", "a.txt", "--samples", 20], "give one of them"),
+        (
+            ["--out", "lens.safetensors", "--file", "a.txt", "--samples", 20],
+            "give only one",
+        ),
         (["--out", "lens.safetensors", "--file", "a.txt"], "a.txt"),
     ],
 )

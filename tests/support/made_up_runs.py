@@ -42,8 +42,9 @@ def save_run(
     *,
     settings: Mapping[str, object] = SETTINGS,
     model: Mapping[str, object] = MODEL,
+    figure: str = "curve",
 ) -> None:
-    """A finished run on disk with these settings and this model."""
+    """A finished run on disk. Its one figure is "curve"; `figure` is what its findings name."""
     directory.mkdir(parents=True)
     header = {
         "format": "lens_interventions.run/1",
@@ -65,7 +66,7 @@ def save_run(
             f"Is it <{name}>?",
             verdict(interval, smallest_effect=0.1, lower_is_better=True, units="nats"),
             f"how {name} was found",
-            "curve",
+            figure,
         )
         for name, interval in intervals.items()
     )
@@ -75,5 +76,5 @@ def save_run(
         "long": pd.DataFrame({"row": range(500)}),
     }
     title = {"text": "Loss by layer<br><sup>* p &lt; 0.05</sup></script>"}
-    figure = go.Figure(go.Scatter(y=[1, 2], text=["</script>", "b"]), {"title": title})
-    Result(header, tables, findings, lambda _tables: {"curve": figure}).save(directory)
+    drawn = go.Figure(go.Scatter(y=[1, 2], text=["</script>", "b"]), {"title": title})
+    Result(header, tables, findings, lambda _tables: {"curve": drawn}).save(directory)

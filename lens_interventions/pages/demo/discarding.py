@@ -46,8 +46,8 @@ def discarding(model: MeasuredModel) -> Section:
             ),
         ),
         text=(
-            "KL divergence is no distance: it is not symmetric and does not add up along a path. "
-            "So the post compares both with the same colours, cut at 30 nats.",
+            "KL divergence is not a distance: it is not symmetric and does not add up along a "
+            "path. So the post compares both with the same colours, cut at 30 nats.",
             f"The input token's typical rank is {count(ranks[1])} after the first block and "
             f"{count(ranks[len(ranks) // 2])} halfway up: far from the top, far from random.",
         ),

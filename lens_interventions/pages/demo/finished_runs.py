@@ -37,8 +37,8 @@ class FinishedRun:
     """What the page shows of a run.
 
     Attributes:
-        title: the experiment, and the directory where that has another name.
-        command: what makes the same run; None where its settings are those of no preset.
+        title: the name of the experiment, and of the directory if it has another name.
+        command: what makes the same run; None if its settings are those of no preset.
         cards: a card for each verdict.
         figure: the figure of its first verdict, if it has one.
     """
@@ -52,8 +52,8 @@ class FinishedRun:
 def finished_runs(directory: Path, bridge: TransformerBridge) -> list[FinishedRun]:
     """The finished runs below a directory.
 
-    Raises `FileNotFoundError` if there is no such directory, `ValueError` if it holds no finished
-    run, or one of another model than the bridge.
+    Raises `FileNotFoundError` if the directory does not exist, and `ValueError` if it holds no
+    finished run or a run of another model.
     """
     results = find_runs([directory]).results
     here = weights_sha256(bridge)
@@ -90,8 +90,18 @@ def _first_figure(result: Result) -> "go.Figure | None":
 def _command(result: Result) -> str | None:
     name, model = result.experiment, result.header["model"]
     for preset in ("quick", "full") if name in _PRESETS else ():
-        if to_values(_PRESETS[name](preset, model["n_layers"])) == result.settings:
+        if _agree(to_values(_PRESETS[name](preset, model["n_layers"])), result.settings):
             of_model = "" if model["name"] == NAME else f"--model {model['name']} "
             options = f"--preset {preset} {of_model}--out runs/{name}"
             return f"lens-interventions experiment {name} {options}"
     return None
+
+
+def _agree(here: Any, there: Any) -> bool:
+    """Whether two settings are the same where both say something.
+
+    A run that was made by another version may have settings that are gone, or lack new ones.
+    """
+    if isinstance(here, Mapping) and isinstance(there, Mapping):
+        return all(_agree(here[name], there[name]) for name in here.keys() & there.keys())
+    return bool(here == there)

@@ -45,18 +45,18 @@ def fitted(model: MeasuredModel) -> Section:
         title="Fitted maps let the layers speak",
         brief=f"KL to the output, mean over the layers: {means['raw']:.1f} nats raw, "
         f"{means['fitted']:.1f} fitted",
-        claim="The raw lens reads every layer in the last one's coordinates. Comments under the "
-        "post, and the tuned lens (Belrose et al. 2023) after it, ask for a linear map for each "
-        "layer in between.",
+        claim="The raw lens reads every layer in the coordinates of the last one. Comments under "
+        "the post, and later the tuned lens (Belrose et al. 2023), put a linear map for each layer "
+        "in between.",
         conditions=(
             Condition(
-                "at every layer the fitted lens is nearer to the output than the raw one",
+                "at every layer the fitted lens is closer to the output than the raw one",
                 nearer == n_points - 1,
                 f"at {nearer} of {n_points - 1} points; mean KL(final ‖ point) {means['raw']:.2f} "
                 f"nats raw, {means['fitted']:.2f} fitted",
             ),
             Condition(
-                "in the middle half of the layers its top guess is the output's more often",
+                "in the middle half of the layers, its top guess is more often that of the output",
                 agree["fitted"] > agree["raw"],
                 f"{agree['raw']:.0%} raw, {agree['fitted']:.0%} fitted",
             ),
@@ -69,8 +69,8 @@ def fitted(model: MeasuredModel) -> Section:
         ),
         text=(
             f"The maps were fitted by ridge regression to {lens.settings['tokens']:,} tokens that "
-            f"the model wrote itself and tried on {PROSE_TEXTS} pieces of prose of {PROSE_TOKENS} "
-            "tokens. They are kept in the cache; the fit-lens command makes others.",
+            f"the model wrote itself, and tried on {PROSE_TEXTS} pieces of prose of {PROSE_TOKENS} "
+            "tokens each. They are kept in the user's cache; the fit-lens command makes others.",
         ),
         figures=(
             Figure(

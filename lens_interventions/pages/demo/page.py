@@ -1,4 +1,4 @@
-"""From sections to one HTML file that needs nothing else."""
+"""The demo page: sections are measured, and become one HTML file that needs nothing else."""
 
 import sys
 import time
@@ -49,19 +49,21 @@ def build_page(
     **Arguments:**
 
     - `bridge`: any decoder that `logit_lens` reads and that has a tokenizer.
-    - `path`: of the HTML file; its directory must exist.
+    - `path`: the HTML file to write; its directory must exist.
     - `results`: a directory with finished runs of the experiments on this model; the page then ends
         with their verdicts and the commands that made them.
     - `progress`: print a line to standard error for each section that is measured.
 
     **Returns:** `path`.
 
-    Raises what `logit_lens` and `experiments.load_result` raise, `ValueError` for runs of another
-    model, and `OSError` where the file cannot be written.
+    Raises `ValueError`, `TypeError` or `NotImplementedError` for a model that the lens cannot read
+    or whose context is too short for the texts; `ValueError` for runs of another model or a
+    directory without a finished run; `FileNotFoundError` if `results` does not exist; and `OSError`
+    if the page cannot be written.
     """
     path = Path(path)
     model = MeasuredModel(bridge)
-    # What is wrong with the runs is said before anything is measured.
+    # Runs are checked before anything is measured, which takes minutes.
     runs = [] if results is None else finished_runs(Path(results), bridge)
     started = time.monotonic()
     measured = []

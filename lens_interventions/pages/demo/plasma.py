@@ -31,8 +31,8 @@ def plasma(model: MeasuredModel) -> Section:
         title="“plasma” is found only in the last layers",
         brief=f"rank {ranks[last // 2]:,} halfway up, {ranks[-2]:,} before the last block, "
         f"{ranks[-1]:,} at the output",
-        claim="The word is said before and plainly due again. The model does copy it, but only the "
-        "very last layers show it: whatever carries it there does not look like “plasma”.",
+        claim="The word is said once and is plainly due again. The model does copy it, but only "
+        "the very last layers show it: whatever carries it there does not look like “plasma”.",
         conditions=(
             Condition(
                 "“plasma” is the model's own top guess where it is due",

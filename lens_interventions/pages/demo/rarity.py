@@ -63,7 +63,7 @@ def rarity(model: MeasuredModel) -> Section:
         brief=f"typical rank {typical[0]} of rare tokens, {typical[1]} of common ones; "
         f"{factors[0]:.1f} and {factors[1]:.1f} times better than the same tokens' elsewhere",
         claim="Some input tokens keep a remarkably high rank through the layers, and the rarer a "
-        "token the more it seems to be preserved, perhaps so that later positions can copy it.",
+        "token, the better it seems to be preserved, perhaps so that later positions can copy it.",
         conditions=(
             Condition(
                 "in the middle half of the layers, rare input tokens are ranked better than common "
@@ -81,14 +81,15 @@ def rarity(model: MeasuredModel) -> Section:
             ),
         ),
         text=(
-            f"{_EXCERPTS} paragraphs of the Python language reference, {_TOKENS} tokens each; of "
-            f"each the {_WATCHED} rarest and the {_WATCHED} commonest tokens, by their counts in "
-            f"the whole reference (median {found.counts[0]:,.0f} and {found.counts[1]:,.0f}). "
+            f"{_EXCERPTS} paragraphs of the Python language reference were read, {_TOKENS} tokens "
+            f"of each. From each come its {_WATCHED} rarest and its {_WATCHED} commonest tokens, "
+            "by their counts in the whole reference (median "
+            f"{found.counts[0]:,.0f} and {found.counts[1]:,.0f}). "
             "Ratios have 95% bootstrap intervals over paragraphs.",
             "The second condition is not in the post. Common tokens are ranked high by every layer "
             "whatever the input is, so a raw rank says as much about the token as about its "
             "survival. The post itself notes that its sense of scale is a guess, and that "
-            "survival depends on context.",
+            "survival depends on the context.",
         ),
         figures=(
             Figure(

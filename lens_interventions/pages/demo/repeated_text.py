@@ -44,7 +44,7 @@ def repeated_text(model: MeasuredModel) -> Section:
         conditions=(
             Condition(
                 f"the model notices: at the output of the last round the right token is typically "
-                f"among the top {_TOP}, and at least {_FACTOR} times better ranked than in the "
+                f"among the top {_TOP}, and is ranked at least {_FACTOR} times better than in the "
                 "first round",
                 typical_rank(last[-1]) < _TOP and bool(gains[-1] >= _FACTOR),
                 f"typical rank {count(typical_rank(first[-1]))} in the first round, "
@@ -59,8 +59,8 @@ def repeated_text(model: MeasuredModel) -> Section:
             ),
         ),
         text=(
-            f"The text, written for this page, is “{REPEATED}” {ROUNDS} times over. A typical rank "
-            "is the geometric mean of 1 + rank over a round's tokens, less one.",
+            f"The text is “{REPEATED}” {ROUNDS} times over; it was written for this page. A "
+            "typical rank is the geometric mean of 1 + rank over a round's tokens, less one.",
         ),
         figures=(
             Figure(
@@ -87,7 +87,7 @@ def repeated_text(model: MeasuredModel) -> Section:
                 plot(trajectory[spans[0]], "next_rank", every=2),
             ),
             Figure(
-                "The last round: only the upper layers know.",
+                "The last round: only the upper layers know the right token.",
                 plot(trajectory[spans[-1]], "next_rank", every=2),
             ),
         ),

@@ -17,12 +17,12 @@ RULE = (
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that a finding implies, and whether it is so.
+    """One thing that a finding implies, and whether it holds.
 
     Attributes:
-        says: what should be the case, with its threshold.
-        holds: whether it is.
-        measured: the number or numbers that decide it.
+        says: what should hold, with its threshold.
+        holds: whether it does.
+        measured: the numbers that decide it.
     """
 
     says: str
@@ -43,13 +43,13 @@ class Section:
     """A finding of the post, held against a model.
 
     Attributes:
-        name: of the section, for links.
+        name: the name that links use.
         title: the finding in a few words.
         claim: what the post says.
         conditions: what decides the verdict.
-        text: paragraphs on what was read and what to make of it.
-        figures: in the order of reading.
-        brief: what was measured in a few words, for the summary.
+        text: paragraphs about what was read and what it means.
+        figures: the figures, in the order of reading.
+        brief: what was measured, in a few words for the summary.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Section:
 
     @property
     def verdict(self) -> Verdict:
-        """By `RULE`."""
+        """The verdict by `RULE`."""
         holding = sum(condition.holds for condition in self.conditions)
         if holding == len(self.conditions):
             return "agrees"

@@ -41,8 +41,8 @@ def seeing(model: MeasuredModel) -> Section:
         brief=f"p(“plasma”) = {before:.2f} without the patch, {after:.2f} with it; the patched "
         f"continuation ends in {ends[1]}",
         claim="In a comment the author thinks of replacing late activations, which are a guess at "
-        "the next token, by the embedding of the token that really came, so that later positions "
-        "see what happened rather than what was expected.",
+        "the next token, with the embedding of the token that really came. Later positions would "
+        "then see what happened rather than what was expected.",
         conditions=(
             Condition(
                 "the patch makes the copy of “plasma” more probable",
@@ -58,9 +58,10 @@ def seeing(model: MeasuredModel) -> Section:
         text=(
             f"The patch moves the residual that enters block {layer} a tenth of the way toward the "
             "embedding of the next token, scaled to the residual's length, at every position "
-            "whose next token is known: exactly what a sampler can do, the predicting position "
-            "left alone. Two texts show what it does and prove nothing; the experiments measure "
-            "it over many, against controls. Of a word of several tokens p is that of the first.",
+            "whose next token is known. It leaves the predicting position alone, so a sampler can "
+            "do exactly this. Two texts show what the patch does and prove nothing; the "
+            "experiments measure it over many texts, against controls. If a word has several "
+            "tokens, p is the probability of the first.",
             f"Greedy, without the patch: {texts[0]}",
             f"Greedy, with the patch: {texts[1]}",
         ),

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a set of runs."""
+"""The page about a set of runs, in one HTML file."""
 
 import re
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ def report(
 ) -> Path:
     """Write a page about finished runs: verdicts first, then every experiment.
 
-    The page needs no network: figures, plotly.js included, are inside. It takes whatever
-    experiments there are, several runs of one also, and tells which runs are not finished.
+    The page opens offline: the figures and plotly.js are inside. It shows all finished runs, also
+    several of one experiment, and names those that are not finished.
 
     **Arguments:**
 
-    - `runs`: directories of runs, or directories that have some below them.
+    - `runs`: directories of runs, or directories that contain some.
     - `out`: the file to write.
-    - `title`: of the page.
+    - `title`: the title of the page.
 
     **Returns:** `out`.
 
-    Raises `FileNotFoundError` for a directory that there is not, `ValueError` without a finished
-    run.
+    Raises `FileNotFoundError` if a directory does not exist, and `ValueError` if no run is
+    finished.
     """
     found = find_runs([runs] if isinstance(runs, (str, Path)) else runs)
     shown = [
@@ -65,12 +65,11 @@ class _ShownRun:
     def __init__(self, anchor: str, path: Path, result: Result) -> None:
         self.anchor, self._path, self._result = anchor, path, result
         self.findings = [(finding.figure, verdict_card(finding)) for finding in result.verdicts]
-        drawn = {name: plain_figure(figure) for name, figure in result.figures().items()}
-        # Figures that answer a question come first, under it.
-        names = dict.fromkeys([*(name for name, _ in self.findings), *drawn])
-        self.figures = {name: drawn[name] for name in names}
+        self.figures = {name: plain_figure(figure) for name, figure in result.figures().items()}
         # A title wraps on the page, and does not inside a figure.
         self.captions = {name: _take_title(figure) for name, figure in self.figures.items()}
+        # Figures that answer a question come first, under it. A finding need not have a figure.
+        self.names = list(dict.fromkeys([*(name for name, _ in self.findings), *self.figures]))
 
     @property
     def title(self) -> str:
@@ -95,6 +94,10 @@ class _ShownRun:
 
     def figure_id(self, name: str) -> str:
         return f"{self.anchor}-{name}"
+
+    def place_of(self, name: str) -> str:
+        """The id of a figure, or of the run where it has no figure of this name."""
+        return self.figure_id(name) if name in self.figures else self.anchor
 
 
 def _take_title(figure: dict[str, Any]) -> str:

@@ -65,14 +65,23 @@ def of_the_tiny_model():
 
 def test_a_command_names_preset_and_model(tmp_path, of_the_tiny_model):
     settings = to_values(CopyingSettings.preset("quick", 3))
-    for name, values in (("copying", settings), ("own", {**settings, "seed": 7})):
+    older = {**settings, "a setting that is gone": 1}
+    del older["recent"]
+    for name, values in (
+        ("copying", settings),
+        ("older", older),
+        ("own", {**settings, "seed": 7}),
+        ("patched", {**settings, "patch": {**settings["patch"], "scale": "raw"}}),
+    ):
         save_run(tmp_path / name, "copying", settings=values, model=of_the_tiny_model)
     save_run(tmp_path / "users", "an experiment of the user's", model=of_the_tiny_model)
     runs = finished_runs(tmp_path, shared_bridge("llama"))
     quick = "lens-interventions experiment copying --preset quick --model tiny-llama"
     assert {run.title: run.command for run in runs} == {
         "Copying": f"{quick} --out runs/copying",
+        "Copying (older)": f"{quick} --out runs/copying",
         "Copying (own)": None,
+        "Copying (patched)": None,
         "An experiment of the user's (users)": None,
     }
 

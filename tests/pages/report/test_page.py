@@ -119,3 +119,12 @@ def test_the_page_draws_without_errors(page: Path, width: int) -> None:
 def test_verdicts_without_an_interval_are_not_drawn(page: Path) -> None:
     source = page.read_text(encoding="utf-8")
     assert source.count('<svg class="strip"') == 2 * len(INTERVALS)
+
+
+def test_a_finding_without_a_figure_is_shown(tmp_path: Path) -> None:
+    save_run(tmp_path / "a", "copying", {"helps": INTERVALS["helps"]}, figure="")
+    page = report(tmp_path, out=tmp_path / "r.html")
+    assert visible(page).text.count("Is it <helps>? helps") == 2
+    source = page.read_text(encoding="utf-8")
+    assert 'href="#run-0">Figure and method' in source
+    assert source.count("data-figure=") == 1
