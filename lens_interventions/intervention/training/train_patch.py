@@ -61,7 +61,7 @@ class TrainedPatch:
 
         `theme` is `"light"` or `"dark"`.
 
-        Raises `ValueError` for an unknown theme.
+        Raises `ValueError` if the theme is unknown.
         """
         curves = [
             Curve(
