@@ -2,5 +2,5 @@
 
 It may import `intervention`, `lens` and what is below them, and no experiment. Every closed-form
 fit is one pass of `corpus_moments.py` over the texts and a solution of `ridge.py`; a new one says
-what it adds up of a window. What is measured of a fit has a module of its own, as `lens_quality.py`.
+what it adds up of a window. A measure of a fit has a module of its own, as `lens_quality.py` is.
 """
