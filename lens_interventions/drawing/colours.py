@@ -1,4 +1,4 @@
-"""Colour scales that colour-blind readers can use, and ink that stands out on them.
+"""Colour scales that colour-blind readers can use, and ink that can be read on them.
 
 Viridis, cividis and magma are matplotlib's, perceptually uniform and safe for the common kinds of
 colour blindness (Smith & van der Walt 2015; Nuñez, Anderton & Renslow 2018); `RdBu` is

@@ -73,7 +73,7 @@ def draw_curves(
     `x_name` is what the text at a point calls its place, by default `x_title`. Where the places
     have names, all curves have the same.
 
-    Raises `ValueError` without any curve, or for an unknown theme.
+    Raises `ValueError` if there is no curve, or if the theme is unknown.
     """
     from plotly.subplots import make_subplots
 

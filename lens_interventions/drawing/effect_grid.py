@@ -21,8 +21,9 @@ _ABOVE, _MODES, _BELOW = 136, 28, 50
 def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
     """Heat maps of `estimate` by layer and strength.
 
-    Columns: measure, layer, strength, mode, estimate, low, high, p_holm. Cells with an adjusted
-    p-value below 0.05 are marked by a star. White is no effect; each measure has its own scale.
+    The table has the columns measure, layer, strength, mode, estimate, low, high, p_value and
+    p_holm. A star marks cells whose adjusted p-value is below 0.05. White is no effect; each
+    measure has its own scale.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

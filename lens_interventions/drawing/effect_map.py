@@ -35,7 +35,7 @@ def draw_effect_map(
         comes next.
     - `theme`: `"light"` or `"dark"`.
 
-    Raises `ValueError` for an unknown theme.
+    Raises `ValueError` if the theme is unknown.
     """
     import plotly.graph_objects as go
 

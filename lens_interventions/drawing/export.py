@@ -35,8 +35,8 @@ def save(figure: "go.Figure", path: str | Path) -> None:
     `.png` and `.svg` need kaleido (`pip install "lens-interventions[figures]"`) and an installed
     Chrome, Chromium or Edge. `.json` is plotly's own format.
 
-    Raises `ValueError` for another suffix, `RuntimeError` where kaleido or a browser is missing,
-    `OSError` where the file cannot be written.
+    Raises `ValueError` if the suffix is another, `RuntimeError` if kaleido or a browser is missing,
+    `OSError` if the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""A grid of coloured cells with tokens on both sides: the drawing that heat maps are made of."""
+"""A grid of coloured cells with tokens on both sides, of which heat maps are made."""
 
 import math
 import unicodedata
@@ -26,9 +26,9 @@ _EITHER_INK = "#7d838c"
 
 @dataclass(frozen=True)
 class DifferenceScale:
-    """From `-limit` to `limit`, in the template's colours, on which the template's text is read.
+    """From `-limit` to `limit`, in the template's colours, on which its text can be read.
 
-    So a figure changes its theme with its template.
+    A figure of differences changes its theme with its template alone.
     """
 
     limit: float
@@ -36,7 +36,7 @@ class DifferenceScale:
 
 @dataclass(frozen=True)
 class Panel:
-    """What to draw: everything as it will appear, nothing left to look up.
+    """A grid of cells with every label as it will appear.
 
     Attributes:
         places: `[row, column]`, position of each value on `scale`; NaN leaves the cell empty.
@@ -48,7 +48,8 @@ class Panel:
         rows: labels from the bottom up.
         inputs: labels below the columns.
         outputs: labels above the columns; empty texts for none.
-        hover_template, hover_data: see `hover`.
+        hover_template: text that appears over a cell, in plotly's template language.
+        hover_data: `[row][column][item]`, what the template puts into it.
     """
 
     places: Float[np.ndarray, "row column"]
@@ -90,7 +91,7 @@ class CellSize:
 def cell_size(columns: int, *, width: float | None = None, budget: float = 1240) -> CellSize:
     """A size at which `columns` cells read well: with text while some fits into `budget` pixels.
 
-    Raises `ValueError` for a `width` that leaves nothing to see.
+    Raises `ValueError` if `width` leaves nothing to see.
     """
     if width is None:
         width = min(64.0, budget / columns)

@@ -40,7 +40,10 @@ THEMES: dict[str, Theme] = {
 
 
 def get_theme(name: str) -> Theme:
-    """A theme by name; raises `ValueError` for one that there is not."""
+    """A theme by its name.
+
+    Raises `ValueError` if there is none of that name.
+    """
     if name not in THEMES:
         raise ValueError(f"unknown theme {name!r}; there are {list(THEMES)}")
     return THEMES[name]

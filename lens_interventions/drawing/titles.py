@@ -1,12 +1,35 @@
-"""The title of a figure of an experiment."""
+"""Titles: a headline with a line below it, or the heading of a figure with a menu."""
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .labels import markup
 
-if TYPE_CHECKING:
-    pass
+LINE = 21  # pixels from one line of a title to the next: 1.3 of its font
+
+
+def headline(title: str, subtitle: str, width: float) -> list[str]:
+    """A title and what is below it as lines that fit a figure of this width, in pixels."""
+    titles = textwrap.wrap(title, max(int((width - 32) / 9.6), 20))
+    lines = textwrap.wrap(subtitle, max(int((width - 32) / 6.8), 20))
+    return [f"<b>{markup(line)}</b>" for line in titles] + [
+        f'<span style="font-size:13px">{markup(line)}</span>' for line in lines
+    ]
+
+
+def title_block(lines: list[str], height: float) -> dict[str, Any]:
+    """The layout's title: lines at the top left of a figure of this height."""
+    return {
+        "text": "<br>".join(lines),
+        "font": {"size": 16},
+        "x": 0,
+        "xref": "container",
+        "xanchor": "left",
+        "y": 1 - 26 / height,
+        "yref": "container",
+        "yanchor": "bottom",
+        "pad": {"l": 16},
+    }
 
 
 def heading(text: str) -> dict[str, Any]:
@@ -21,31 +44,4 @@ def heading(text: str) -> dict[str, Any]:
         "yref": "container",
         "yanchor": "top",
         "pad": {"t": 12},
-    }
-
-
-LINE = 21  # pixels from one line of a title to the next: 1.3 of its font
-
-
-def headline(title: str, subtitle: str, width: float) -> list[str]:
-    """A title and what is below it as lines that fit a figure of this width."""
-    titles = textwrap.wrap(title, max(int((width - 32) / 9.6), 20))
-    lines = textwrap.wrap(subtitle, max(int((width - 32) / 6.8), 20))
-    return [f"<b>{markup(line)}</b>" for line in titles] + [
-        f'<span style="font-size:13px">{markup(line)}</span>' for line in lines
-    ]
-
-
-def title_block(lines: list[str], height: float) -> dict:
-    """The layout's title: lines at the top left of a figure of this height."""
-    return {
-        "text": "<br>".join(lines),
-        "font": {"size": 16},
-        "x": 0,
-        "xref": "container",
-        "xanchor": "left",
-        "y": 1 - 26 / height,
-        "yref": "container",
-        "yanchor": "bottom",
-        "pad": {"l": 16},
     }

@@ -43,18 +43,20 @@ def fit_affine_lens(
         the model.
     - `skip_first`: leave out this many tokens of every window: the first is an outlier, at which
         attention rests.
-    - `holdout`: one window of so many is not fitted to but used to choose the ridge per layer.
+    - `holdout`: one window in so many is not fitted to, but chooses the ridge of each layer.
     - `full_length`: give back the length that regression takes from a residual, by a bias along the
-        direction that the logits see least. Plain regression makes a lens too certain where it
-        knows little, as the final norm stretches what it gives.
+        direction that the logits see least. After plain regression a lens is too certain where it
+        knows little, since the final norm stretches short residuals.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `corpus`: what the texts are, for the lens's own note beside their hash.
-    - `checkpoint`: a file that keeps the sums every minute. The same call goes on from it, and
-        ends in the same numbers; the texts must be the same. It may be removed after.
+    - `corpus`: what the texts are; kept in the lens's settings beside their hash.
+    - `checkpoint`: a file that keeps the sums every minute. The same call on the same texts goes on
+        from it, and ends in the same numbers. Remove it when the fit is done.
     - `progress`: show a progress bar over tokens.
 
-    Raises `ValueError` with fewer windows than `holdout` or a checkpoint of something else, and
-    what `require_readable` raises.
+    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint is of another
+    fit or other texts, if a residual is not finite, or if the model's logits are not the final norm
+    and the unembedding of its last residual; `NotImplementedError` if the model is not an
+    attention-only decoder; `TypeError` if `texts` is one text.
     """
 
     def add(

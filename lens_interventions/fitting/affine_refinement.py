@@ -50,22 +50,24 @@ def refine_affine_lens(
 
     **Arguments:**
 
-    - `lens`: where to begin: of `fit_affine_lens`, on this bridge's weights.
+    - `lens`: where to begin: one of `fit_affine_lens`, on this bridge's weights.
     - `texts`: read once and held as tokens; the first `held_out` tokens are not trained on.
-    - `steps`, `learning_rate`: at most so many steps; the rate at its highest.
+    - `steps`: at most so many.
+    - `learning_rate`: the highest of the schedule.
     - `batch`: at least so many tokens to a step, in whole windows.
-    - `evaluate_every`: after so many steps each layer's held-out KL is measured, and its map kept
-        if it is the best so far.
+    - `evaluate_every`: after so many steps the held-out KL of each layer is measured, and its map
+        kept if it is the best so far.
     - `patience`: stop when the mean over layers has not fallen for so many measurements.
     - `window`: tokens read at a time; the first of each, an outlier, is left out.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `seed`: of the order of the windows.
+    - `progress`: show a progress bar over steps.
 
     **Returns:** a new lens, never worse than `lens` on the held-out tokens at any layer; its
     settings hold the held-out KL, averaged over layers, at every measurement.
 
-    Raises `ValueError` where the texts are too short to hold out and train, and for a lens of other
-    weights.
+    Raises `ValueError` if the texts are too short to hold out and train, if the lens is of other
+    weights, or if the bridge is in half precision.
     """
     for name, value in {"steps": steps, "batch": batch, "evaluate_every": evaluate_every}.items():
         if value < 1:

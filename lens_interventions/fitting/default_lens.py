@@ -1,7 +1,7 @@
 """A fitted lens for any model without a corpus at hand: made once, kept in the user's cache.
 
-It is made rather than shipped: for the default model 20 MB of maps in half precision would go with
-every copy of the library, against about a minute on first use, for any model.
+It is made and not shipped. For the default model alone, every copy of the library would carry 20 MB
+of maps in half precision; making them takes about a minute on first use, for any model.
 """
 
 from transformer_lens.model_bridge import TransformerBridge
@@ -24,8 +24,9 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> 
     by the hash of the model's weights. For material of a special kind fit one to more of it: see
     `fit_affine_lens`.
 
-    Raises `OSError` where the cache cannot be written, and what `sample_texts` and
-    `fit_affine_lens` raise.
+    Raises `OSError` if the cache cannot be written, `ValueError` if the tokenizer names no token to
+    begin a text with or the model cannot be read, `NotImplementedError` if the model is not an
+    attention-only decoder.
     """
     path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
     if path.is_file():

@@ -1,8 +1,8 @@
-"""The input probe: is the token that came in still to be read from the residual stream?
+"""The input probe: can the token that came in still be read from the residual stream?
 
 A linear map for each residual point, from the stream to the embedding of the input token, fitted
 in closed form; and one map for all points together. A comment on the post asks for it: fit a
-linear model that gives back the input, and see how that gets easier or harder further up.
+linear model that gives back the input, and see whether that gets harder further up.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputProbe:
-    """`P_l(r) = (r / rms(r)) W_l + b_l`, which should come out as the input token's embedding.
+    """`P_l(r) = (r / rms(r)) W_l + b_l`, an estimate of the input token's embedding.
 
-    The stream is brought to unit root mean square, as the model's own blocks see it, so that one
+    The stream is scaled to unit root mean square, as the model's own blocks see it, so that one
     map can serve points of different size.
 
     Attributes:
@@ -41,7 +41,7 @@ class InputProbe:
         shared_weight: `[d_model, d_model]`, of the one map for all points but the input.
         shared_bias: `[d_model]`.
         counts: `[d_vocab]`, how often each token was fitted to.
-        fingerprint: of the model that it was fitted for, by `affine.fingerprint`.
+        fingerprint: hash of the weights that it was fitted for; it is refused on others.
         settings: what it was fitted on.
     """
 
@@ -57,7 +57,10 @@ class InputProbe:
     def __call__(
         self, residual: Float[Tensor, "*row d_model"], point: str, *, shared: bool = False
     ) -> Float[Tensor, "*row d_model"]:
-        """What the point's own map, or the shared one, makes of residuals at a point."""
+        """What the point's own map, or the shared one, makes of residuals at a point.
+
+        Raises `ValueError` if the probe has no map at the point.
+        """
         if point not in self.points:
             raise ValueError(f"the probe has no map at {point!r}; its points are {self.points}")
         index = self.points.index(point)
@@ -66,7 +69,7 @@ class InputProbe:
         return _unit(residual) @ weight.to(residual) + bias.to(residual)
 
     def require_fits(self, bridge: TransformerBridge) -> None:
-        """Raise `ValueError` unless the probe was fitted for this bridge's weights."""
+        """Raise `ValueError` if the probe was not fitted for this bridge's weights."""
         found = fingerprint(bridge)
         if found != self.fingerprint:
             raise ValueError(
@@ -76,14 +79,17 @@ class InputProbe:
             )
 
     def overlap(self, bridge: TransformerBridge, *, k: int = 64) -> "pandas.DataFrame":
-        """How far the maps read from the directions in which embeddings vary.
+        """Principal angles between what the maps read and how the embeddings vary.
 
-        For each point, and "all" for the shared map, the principal angles between the `k` leading
-        input directions of the map (left singular vectors of `W`) and the `k` leading principal
+        For each point, and "all" for the shared map, the angles between the `k` leading input
+        directions of the map (left singular vectors of `W`) and the `k` leading principal
         directions of the embedding matrix.
 
         **Returns:** one row per point: `smallest` and `median` angle in degrees, `overlap`, the
         mean squared cosine, and `chance`, the overlap expected of random directions, k / d_model.
+
+        Raises `ValueError` if `k` is not between 1 and d_model, or if the probe was not fitted for
+        this bridge's weights.
         """
         import pandas
 
@@ -125,7 +131,7 @@ class InputProbe:
     def load(cls, path: str | Path) -> "InputProbe":
         """Read what `save` wrote, in float32.
 
-        Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+        Raises `FileNotFoundError` if there is no file, `ValueError` if it is of another kind.
         """
         tensors, rest = load_tensors(path, kind="probe")
         maps = {name: value.float() for name, value in tensors.items() if name != "counts"}
@@ -147,11 +153,25 @@ def fit_input_probe(
 ) -> InputProbe:
     """Fit maps from every residual point to the input token's embedding, in one pass.
 
-    Ridge regression to the embedding as the model feeds it, less the mean over the vocabulary.
-    Memory, held-out text and checkpoints as in `fit_affine_lens`, whose arguments these are.
+    Ridge regression to the embedding as the model feeds it, less the mean over the vocabulary. Only
+    moments are held, `[point, d_model, d_model]` in float64, of what is fitted to and of what is
+    held out.
 
-    Raises `ValueError` with fewer windows than `holdout` or a checkpoint of something else, and
-    what `require_readable` raises.
+    **Arguments:**
+
+    - `texts`: any iterable, read once. Each is read in windows of `window` tokens, or what fits
+        the model.
+    - `skip_first`: leave out this many tokens of every window: the first is an outlier.
+    - `holdout`: one window in so many is not fitted to, but chooses the ridge of each point.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `checkpoint`: a file that keeps the sums every minute. The same call on the same texts goes on
+        from it, and ends in the same numbers. Remove it when the fit is done.
+    - `progress`: show a progress bar over tokens.
+
+    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint is of another
+    fit or other texts, if a residual is not finite, or if the model's logits are not the final norm
+    and the unembedding of its last residual; `NotImplementedError` if the model is not an
+    attention-only decoder; `TypeError` if `texts` is one text.
     """
     table, n_points = input_embeddings(bridge), int(bridge.cfg.n_layers) + 1
 
@@ -198,7 +218,7 @@ def fit_input_probe(
 
 
 def input_embeddings(bridge: TransformerBridge) -> Float[Tensor, "d_vocab d_model"]:
-    """What a probe gives back: embeddings as the model feeds them, less their mean."""
+    """What a probe estimates: embeddings as the model feeds them, less their mean."""
     ids = torch.arange(len(bridge.W_E), device=bridge.W_E.device)
     table = embedding(bridge)(ids)
     return table - table.mean(0)

@@ -35,7 +35,7 @@ _MEASURES = ("top1", "top10", "log10_rank")
 
 @dataclass(frozen=True)
 class InputRecovery:
-    """Recovery of input tokens among the whole vocabulary, summed by text.
+    """How the input token ranks among the whole vocabulary, summed by text.
 
     Attributes:
         points: labels of the residual points.
@@ -103,18 +103,21 @@ def input_recovery(
     prepend_bos: bool | None = None,
     progress: bool = True,
 ) -> InputRecovery:
-    """Rank the input token among all tokens by how near its embedding is to what a probe gives.
+    """Rank the input token among all tokens by the cosine of its embedding with a probe's estimate.
 
-    Nearness is the cosine with embeddings less their mean: what a regression gives shrinks where it
-    is unsure, and its direction does not.
+    Embeddings are less their mean. The cosine is used since an estimate by regression is short
+    where it is unsure, while its direction is not.
 
     **Arguments:**
 
+    - `probe`: of `fit_input_probe`, on this bridge's weights.
     - `texts`: ones that the probe was not fitted to, each cut to `max_tokens`.
     - `skip_first`: leave out this many tokens of each: the first is an outlier.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` for a probe of other weights or without any text.
+    Raises `ValueError` if the probe is of other weights, or if no text has more than `skip_first`
+    tokens; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
     if max_tokens < 2:
@@ -182,7 +185,7 @@ def plot_recovery(
     title: str | None = None,
     theme: ThemeName = "light",
 ) -> "go.Figure":
-    """Shares of input tokens that come first, or among the first ten, over the points.
+    """Shares of input tokens that rank first, or among the first ten, over the points.
 
     **Arguments:**
 
@@ -190,7 +193,10 @@ def plot_recovery(
     - `by_rarity`: a curve for each bin of how often the token was fitted to, by the points' own
         maps, instead of own and shared maps.
     - `level`, `seed`: of the intervals over texts.
-    - `title`, `theme`: as in `plot`.
+    - `title`: instead of the figure's own.
+    - `theme`: `"light"` or `"dark"`.
+
+    Raises `ValueError` if the theme is unknown.
     """
     table = recovery.to_dataframe(level=level, seed=seed)
     groups = dict(list(table.groupby(["map", "rarity", "measure"])))

@@ -26,8 +26,8 @@ class LensQuality:
     """Means over the same texts, read raw and through a fitted lens.
 
     Attributes:
-        raw, fitted: per point and text.
-        note: what the lens was fitted on, where it says so.
+        raw, fitted: sums per point and text.
+        note: what the lens was fitted on, if it says so.
     """
 
     raw: LensAggregate
@@ -66,7 +66,11 @@ class LensQuality:
         return pandas.DataFrame(rows)
 
     def summary(self, *, level: float = 0.95, seed: int = 0) -> dict[str, dict[str, Interval]]:
-        """By statistic and lens (as in `to_dataframe`), the interval of the mean over points."""
+        """The interval of the mean over points, by statistic and by lens.
+
+        Statistics are `kl_final`, `agrees_final` and `next_log_prob`; lenses "raw", "fitted" and
+        "difference", fitted minus raw.
+        """
         means = {}
         for statistic in STATISTICS:
             index = self.raw.statistics.index(statistic)
@@ -119,7 +123,9 @@ def lens_quality(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises what `lens_over` raises.
+    Raises `ValueError` if no text has more than `skip_first` tokens, if a text cannot be read, or
+    if the lens is of other weights; `NotImplementedError` if the model is not an attention-only
+    decoder; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
 

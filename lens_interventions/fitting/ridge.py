@@ -18,7 +18,7 @@ RIDGES = tuple(10.0**exponent for exponent in range(-8, 2))
 
 @dataclass(frozen=True)
 class RidgeSolution:
-    """`y = x @ weight + bias`, with the ridge that chose it and its error on held-out data.
+    """`y = x @ weight + bias`, with its ridge and its error on held-out data.
 
     Attributes:
         weight: `[d_in, d_out]`.
@@ -83,7 +83,7 @@ class RidgeMoments:
         return {"xx": self._xx, "xy": self._xy, "yy": self._yy}
 
     def restore(self, tensors: Mapping[str, Tensor], n: int) -> None:
-        """Take over moments that `tensors` gave."""
+        """Put back moments that `tensors` gave, and the number of rows."""
         for name, moment in self.tensors().items():
             moment.copy_(tensors[name])
         self.n = n

@@ -23,10 +23,10 @@ _ROWS = 8192
 
 @torch.no_grad()
 def unread_direction(head: Readout) -> Float[Tensor, " d_model"]:
-    """The unit vector, in float64, that moves the logits least of those that the final norm counts.
+    """The unit vector, in float64, that moves the logits least, among those that the norm counts.
 
-    The spread of the logits over the vocabulary is what moves a distribution. A direction that the
-    norm takes out, such as the mean under a LayerNorm, does not count for it.
+    Only the spread of the logits over the vocabulary moves a distribution. A direction that the
+    final norm takes out, such as the mean under a LayerNorm, is not counted by it.
     """
     d_model = head.weight.shape[-1]
     basis = torch.eye(d_model, dtype=head.weight.dtype, device=head.weight.device)
@@ -49,16 +49,16 @@ def full_length_bias(
     solution: RidgeSolution,
     direction: Float[Tensor, " d_model"],
 ) -> Float[Tensor, " d_model"]:
-    """A map's bias, moved along `direction` until outputs are as long as what they stand for.
+    """A map's bias, moved along `direction` until outputs are as long as their targets.
 
-    As long on average over the held-out rows, whose weights are one over the target's square
-    length. The bias as it is where nothing is missing.
+    That is on average over the held-out rows, each weighted by one over its target's square length.
+    If no length is missing, the bias stays as it is.
 
     **Arguments:**
 
-    - `held_out`: moments of the rows, weighted so.
+    - `held_out`: moments of those rows.
     - `index`: which regression.
-    - `solution`: of `last - stream` from the stream.
+    - `solution`: the regression of `last - stream` on the stream.
     - `direction`: a unit vector.
     """
     second = held_out.second(index)

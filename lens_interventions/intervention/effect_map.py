@@ -74,7 +74,7 @@ class EffectMap:
 
         `theme` is `"light"` or `"dark"`.
 
-        Raises `ValueError` for an unknown theme.
+        Raises `ValueError` if the theme is unknown.
         """
         return draw_effect_map(
             self.effect.numpy(),

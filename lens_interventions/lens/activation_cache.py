@@ -22,7 +22,7 @@ def cached_batch(
 ) -> TokenBatch:
     """The tokens that a cache was made from: those given, else those that it holds.
 
-    Raises `ValueError` where there are none.
+    Raises `ValueError` if there are neither.
     """
     if tokens is None:
         if "embed.hook_in" not in cache.cache_dict:
@@ -36,11 +36,11 @@ def cached_batch(
 def cached_residuals(
     bridge: TransformerBridge, cache: ActivationCache, batch: TokenBatch, labels: Sequence[str]
 ) -> dict[str, Float[Tensor, "batch pos d_model"]]:
-    """The residual stream at the given points, as the cache holds it.
+    """The residual stream at the given points, by label, as the cache holds it.
 
     A cache of `hook_resid_post` alone lacks the input point; it is made from the tokens.
 
-    Raises `ValueError` for points that the cache does not hold or that do not fit the tokens.
+    Raises `ValueError` if the cache does not hold a point, or holds it for other tokens.
     """
     n_layers = int(bridge.cfg.n_layers)
     streams, missing = {}, []

@@ -29,8 +29,8 @@ class AffineLens:
     Attributes:
         weight: `[layer, d_model, d_model]`, `A`.
         bias: `[layer, d_model]`, `b`.
-        fingerprint: of the model it was fitted for, by `fingerprint`, or `UNEMBEDDING` and its
-            `unembedding_hash`; it is refused on others. `UNKNOWN` fits any model of its size.
+        fingerprint: hash of the weights that it was fitted for, or `UNEMBEDDING` and a hash of the
+            unembedding alone; it is refused on others. `UNKNOWN` fits any model of its size.
         settings: what it was fitted on: model, corpus and its hash, numbers of tokens, ridges.
     """
 
@@ -41,7 +41,7 @@ class AffineLens:
 
     @property
     def name(self) -> str:
-        """How a trajectory names it."""
+        """What a trajectory calls it."""
         if source := self.settings.get("source"):
             return str(source)
         parts = ["affine lens"]
@@ -59,7 +59,7 @@ class AffineLens:
         return residual + residual @ weight + self.bias[layer].to(residual.device, residual.dtype)
 
     def require_fits(self, bridge: TransformerBridge) -> None:
-        """Raise `ValueError` unless the lens was fitted for this bridge's weights."""
+        """Raise `ValueError` if the lens was not fitted for this bridge's weights."""
         kind, _, _ = self.fingerprint.rpartition(" ")
         found = f"{kind} {unembedding_hash(bridge)}" if kind else fingerprint(bridge)
         shape = int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
@@ -90,7 +90,7 @@ class AffineLens:
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write one safetensors file, in half precision unless another `dtype` is given.
 
-        Maps or biases with values beyond its range are kept as they are.
+        Maps or biases with values beyond the range of `dtype` keep the precision they have.
         """
         rest = {"fingerprint": self.fingerprint, "settings": dict(self.settings)}
         tensors = {name: narrowed(getattr(self, name), dtype) for name in ("weight", "bias")}
@@ -100,7 +100,7 @@ class AffineLens:
     def load(cls, path: str | Path) -> "AffineLens":
         """Read what `save` wrote, in float32.
 
-        Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+        Raises `FileNotFoundError` if there is no file, `ValueError` if it is of another kind.
         """
         tensors, rest = load_tensors(path, kind="lens")
         return cls(tensors["weight"].float(), tensors["bias"].float(), **rest)

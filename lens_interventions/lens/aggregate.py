@@ -1,4 +1,4 @@
-"""A lens over many texts: means per residual point, with intervals over texts."""
+"""A lens over many texts: sums for each text, means for each point, intervals over texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,9 +32,9 @@ class LensAggregate:
 
     Attributes:
         points: labels of the residual points.
-        statistics: what was summed. `log10_..._rank` is the decimal logarithm of one plus the
-            zero-based rank; `agrees_...` is 1 where the point's top guess is that token, so that
-            its mean is a share; the rest are in nats.
+        statistics: names of what was summed. `log10_..._rank` is the decimal logarithm of one plus
+            the zero-based rank; `agrees_...` is 1 where the point's top guess is that token, so
+            that its mean is a share; the rest are in nats.
         totals: `[statistic, point, text]`, sums over a text's positions.
         counts: `[statistic, text]`, over how many positions (the last has no next token).
     """
@@ -45,14 +45,20 @@ class LensAggregate:
     counts: Int[np.ndarray, "statistic text"] = field(repr=False)
 
     def means(self, statistic: str) -> Float[np.ndarray, " point"]:
-        """Mean of a statistic over all positions of all texts, at every point."""
+        """Mean of a statistic over all positions of all texts, at every point.
+
+        Raises `ValueError` if the statistic was not aggregated.
+        """
         index = self._index(statistic)
         return self.totals[index].sum(-1) / self.counts[index].sum()
 
     def intervals(
         self, statistic: str, *, level: float = 0.95, seed: int = 0, n_resamples: int = 9999
     ) -> list[Interval]:
-        """Bootstrap intervals of the means, texts resampled; see `intervals.mean_intervals`."""
+        """Bootstrap intervals of the means at every point, texts resampled `n_resamples` times.
+
+        Raises `ValueError` if the statistic was not aggregated.
+        """
         index = self._index(statistic)
         counts = np.broadcast_to(self.counts[index], self.totals[index].shape)
         return mean_intervals(
@@ -92,7 +98,7 @@ class LensAggregate:
         `statistics` are one or more of the names above. `options` are `include_input=True` to begin
         at the input, `level` and `seed` of the intervals, a `title`, and `theme="dark"`.
 
-        Raises `ValueError` for a statistic that was not aggregated.
+        Raises `ValueError` if a statistic was not aggregated.
         """
         return plot_aggregate(self, statistics, **options)
 
@@ -116,15 +122,16 @@ def lens_over(
     **Arguments:**
 
     - `texts`: any iterable, read once; a generator over a corpus will do. Each is one text.
-    - `max_tokens`: read no more than this many tokens of each text. Without it a text beyond the
-        model's context raises `ValueError`.
+    - `max_tokens`: read no more than this many tokens of each text. Without it a text must fit the
+        model's context.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
         `positions=(1, None)` leaves it out.
     - `options`: of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all but
         `top_k`, as top tokens are not kept.
 
-    Raises `ValueError` when there is no text, `TypeError` for a single text, and what `logit_lens`
-    raises.
+    Raises `ValueError` if there is no text, or if one cannot be read (the message names it by its
+    number); `NotImplementedError` if the model is not an attention-only decoder; `TypeError` if
+    `texts` is one text.
     """
     require_texts(texts)
     if max_tokens is not None and max_tokens < 1:
@@ -196,9 +203,10 @@ def plot_aggregate(
         Ranks are geometric means of 1 + rank, on a logarithmic axis with the top guess at the top.
     - `include_input`: begin at the input, whose divergences dwarf the rest.
     - `level`, `seed`: of the intervals.
-    - `title`, `theme`: as in `plot`.
+    - `title`: instead of the figure's own.
+    - `theme`: `"light"` or `"dark"`.
 
-    Raises `ValueError` for a statistic that was not aggregated, or points that differ.
+    Raises `ValueError` if a statistic was not aggregated, or if the points differ.
     """
     named = aggregates if isinstance(aggregates, Mapping) else {"": aggregates}
     if isinstance(statistics, str):

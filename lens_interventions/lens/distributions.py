@@ -3,8 +3,8 @@
 Every function reduces a trailing `d_vocab` axis. Ranks are zero-based and count strictly larger
 logits, so rank 0 is the top guess. Entropies and divergences are in nats.
 
-`scratch` arguments take a buffer shaped like the logits. A large temporary costs page faults on
-every call on a CPU; whoever reduces many chunks of logits passes one buffer for all of them.
+`scratch` takes a buffer of the shape of the logits. Code that reduces many chunks passes the same
+buffer for all of them: on a CPU a large temporary costs page faults on every call.
 """
 
 import torch
@@ -21,11 +21,11 @@ def top_k(
 ) -> tuple[Int[Tensor, "*row k"], Float[Tensor, "*row k"]]:
     """Ids and logits of the `k` largest logits, largest first.
 
-    Exact, in two levels: the vocabulary is viewed as `_STRIDES` strides of columns, the columns'
-    maxima are ranked, and only the `k` winning columns are searched: whatever is among the `k`
-    largest lies in a column whose maximum is among the `k` largest maxima.
+    Exact, in two levels. The vocabulary is viewed as `_STRIDES` strides of columns, the columns'
+    maxima are ranked, and only the `k` winning columns are searched: each of the `k` largest logits
+    lies in a column whose maximum is among the `k` largest maxima.
 
-    Raises `ValueError` unless `1 <= k <= d_vocab`.
+    Raises `ValueError` if `k` is not between 1 and `d_vocab`.
     """
     d_vocab = logits.shape[-1]
     if not 1 <= k <= d_vocab:

@@ -5,21 +5,18 @@
 (Belrose et al. 2023).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
-from transformer_lens.utilities.slice import Slice
 
 from ..model.hooks import has_temporary_hooks
-from ..model.points import FINAL, INPUT, PointSelection, point_layer, select_points
+from ..model.points import FINAL, INPUT, PointSelection, select_points
 from ..model.readout import Norm, readout
 from ..model.residuals import residual_chunks
 from ..model.tokens import (
@@ -31,10 +28,11 @@ from ..model.tokens import (
     token_strings,
 )
 from .activation_cache import cached_batch, cached_residuals
+from .cells import Cells, following_tokens, read_cells, select_cells
 from .protocol import Lens, bound_lens
 from .recorded_streams import RecordedStreams
 from .reduction import ChunkReducer, default_chunk_size
-from .statistics import STATISTICS, Divergence, Statistic, of_target, related
+from .statistics import STATISTICS, Divergence, of_target, related
 from .trajectory import Trajectory
 
 
@@ -97,8 +95,10 @@ def logit_lens(
 
     **Returns:** a `Trajectory`.
 
-    Raises `ValueError`, `TypeError` or `NotImplementedError` for a model that cannot be read so
-    (see `lens_interventions.model.capabilities.require_readable`) or input that does not fit it.
+    Raises `NotImplementedError` if the model is not an attention-only decoder; `ValueError` if its
+    logits are not the final norm and the unembedding of its last residual, if it is in training
+    mode, if the lens is of other weights, if an option or the text does not fit the model, or if an
+    activation is not finite; `TypeError` if the input is neither text nor ids.
     """
     read = readout(bridge, norm=norm)
     lens = bound_lens(bridge, lens)
@@ -129,8 +129,8 @@ def logit_lens(
         chunks = residual_chunks(bridge, batch, needed)
 
     watched = token_ids(bridge, watch)
-    following = _next_tokens(bridge, batch, next_token)
-    cells = _select_positions(batch, positions)
+    following = following_tokens(bridge, batch, next_token)
+    cells = select_cells(batch, positions)
     chunk = chunk_size or default_chunk_size(read.weight)
     references = {"final": FINAL, "input": INPUT}
     if compare != FINAL:
@@ -143,7 +143,7 @@ def logit_lens(
         "next": following[cells.row, cells.column][:, None],
         "watched": torch.tensor(watched, dtype=torch.long).expand(len(cells.row), -1),
     }
-    statistics = _read_rows(reducer, chunks, cells, targets, labels, lens, n_layers, progress)
+    statistics = read_cells(reducer, chunks, cells, targets, labels, lens, n_layers, progress)
     if compare == FINAL:
         for statistic in of_target("compare"):
             same = related(statistic.kind, "final").name
@@ -164,69 +164,6 @@ def logit_lens(
             "lens": "logit lens" if lens is None else getattr(lens, "name", type(lens).__name__),
         },
     )
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """Which cells are read, one a row: of the tokens (`row`, `column`), into column `place`."""
-
-    row: Int[Tensor, " row"]
-    column: Int[Tensor, " row"]
-    place: Int[Tensor, " row"]
-
-
-def _read_rows(
-    reducer: ChunkReducer,
-    chunks: Iterable[tuple[int, Mapping[str, Float[Tensor, "batch chunk d_model"]]]],
-    cells: _Cells,
-    targets: Mapping[str, Int[Tensor, "row target"]],
-    labels: tuple[str, ...],
-    lens: Lens | None,
-    n_layers: int,
-    progress: bool,
-) -> dict[str, Tensor]:
-    """Every statistic as `[point, row]` or `[point, row, k]`, from chunks of columns."""
-    device = reducer.readout.weight.device
-    targets = {name: ids.to(device) for name, ids in targets.items()}
-    collected: dict[str, Tensor] = {}
-    with tqdm(total=len(cells.row), disable=not progress, unit="pos", desc="lens") as bar:
-        for first, streams in chunks:
-            _require_finite(streams, cells, first)
-            width = next(iter(streams.values())).shape[1]
-            here = ((cells.column >= first) & (cells.column < first + width)).nonzero()[:, 0]
-            # A chunk may hold none of them; an empty tensor splits into one empty part.
-            for part in here.split(reducer.rows) if len(here) else ():
-                row, column = cells.row[part], cells.column[part] - first
-                piece = {label: stream[row, column] for label, stream in streams.items()}
-                for label, residual in piece.items():
-                    if lens is not None and label != FINAL:
-                        piece[label] = lens(residual, point_layer(label, n_layers))
-                        if not piece[label].isfinite().all():
-                            raise ValueError(
-                                f"what the lens makes of finite residuals at {label} is not finite "
-                                "(NaN or infinite)"
-                            )
-                # A missing next token (-1) is read as token 0, and taken out below.
-                ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
-                for label, values in reducer.reduce(piece, ids):
-                    if label in labels:
-                        for name, value in values.items():
-                            if name not in collected:
-                                shape = (len(labels), len(cells.row), *value.shape[1:])
-                                collected[name] = value.new_empty(shape)
-                            collected[name][labels.index(label), part] = value
-                bar.update(len(part))
-    for statistic in of_target("next"):
-        collected[statistic.name].masked_fill_(targets["next"] < 0, statistic.missing)
-    return {
-        name: value[..., 0] if _has_one_target(STATISTICS[name]) else value
-        for name, value in collected.items()
-    }
-
-
-def _has_one_target(statistic: Statistic) -> bool:
-    """Whether it was read for one token in each cell, so that it loses the axis of tokens."""
-    return statistic.kind in ("rank", "log_prob") and statistic.target != "watched"
 
 
 def _reference_label(point: str | int, n_layers: int) -> str:
@@ -250,62 +187,11 @@ def _check_options(
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
 
 
-def _require_finite(streams: Mapping[str, Tensor], cells: _Cells, first: int) -> None:
-    finite = torch.stack([stream.isfinite().all(-1) for stream in streams.values()])
-    real = torch.zeros_like(finite[0])
-    inside = (cells.column >= first) & (cells.column < first + real.shape[1])
-    real[cells.row[inside], cells.column[inside] - first] = True
-    broken = ~finite & real
-    if broken.any():
-        point, row, pos = broken.nonzero()[0].tolist()
-        raise ValueError(
-            f"the residual stream is not finite (NaN or infinite) first at {list(streams)[point]}, "
-            f"prompt {row}, position {first + pos}: look for a hook that writes such values, or a "
-            "half-precision overflow"
-        )
-
-
-def _next_tokens(
-    bridge: TransformerBridge,
-    batch: TokenBatch,
-    last: NamedTokens | None,
-) -> Int[Tensor, "batch pos"]:
-    """The id after each token, -1 where there is none."""
-    following = batch.tokens.roll(-1, dims=-1)
-    following = torch.where(batch.mask.roll(-1, dims=-1) & batch.mask, following, -1)
-    ends = batch.mask.cumsum(-1).argmax(-1)
-    rows = torch.arange(len(ends), device=ends.device)
-    following[rows, ends] = -1
-    if last is not None:
-        ids = token_ids(bridge, last)
-        if len(ids) not in (1, len(ends)):
-            raise ValueError(f"next_token names {len(ids)} tokens for {len(ends)} texts")
-        following[rows, ends] = torch.tensor(ids, device=ends.device)
-    return following
-
-
-def _select_positions(batch: TokenBatch, positions: Any) -> _Cells:
-    selection = Slice.unwrap(positions)
-    cells = []
-    for row, mask in enumerate(batch.mask.cpu()):
-        columns = mask.nonzero()[:, 0]
-        try:
-            chosen = torch.atleast_1d(selection.apply(columns))
-        except IndexError as error:
-            raise ValueError(
-                f"positions {positions!r} do not exist in prompt {row} of {len(columns)} tokens"
-            ) from error
-        if chosen.numel() == 0:
-            raise ValueError(f"positions {positions!r} leave nothing of prompt {row}")
-        cells.append(torch.stack([torch.full_like(chosen, row), chosen, torch.arange(len(chosen))]))
-    return _Cells(*torch.cat(cells, dim=-1).to(batch.tokens.device))
-
-
 def _trajectory(
     bridge: TransformerBridge,
     batch: TokenBatch,
     following: Int[Tensor, "batch pos"],
-    cells: _Cells,
+    cells: Cells,
     labels: tuple[str, ...],
     collected: Mapping[str, Float[Tensor, "point row *rest"] | Int[Tensor, "point row *rest"]],
     **rest: Any,

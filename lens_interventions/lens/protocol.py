@@ -1,4 +1,4 @@
-"""What a lens is to the code that reads through it."""
+"""What any lens can do: map a residual stream to the coordinates of the last point."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -23,9 +23,9 @@ class Lens(Protocol):
 
 
 def bound_lens(bridge: TransformerBridge, lens: Lens | JacobianLens | None) -> Lens | None:
-    """The lens as a function `f(residual, layer)`, after a check that it belongs to the bridge.
+    """The lens as a function `f(residual, layer)`, checked to belong to the bridge.
 
-    Raises `ValueError` for a fitted lens of other weights.
+    Raises `ValueError` if a fitted lens is of other weights.
     """
     if isinstance(lens, JacobianLens):
         lens.validate_model(bridge)
@@ -46,7 +46,7 @@ class _Transport:
 
     @property
     def name(self) -> str:
-        """How a trajectory names it."""
+        """What a trajectory calls it."""
         return f"Jacobian lens from {self.jacobian.n_prompts} prompts"
 
     def __call__(

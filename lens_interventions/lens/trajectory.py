@@ -120,9 +120,9 @@ class Trajectory:
         return self.statistic("agrees_input")
 
     def statistic(self, name: str) -> Tensor:
-        """A statistic by its name: any field above, `agrees_...`, or `top1`, the first top logit.
+        """A statistic by its name: a field above, `agrees_...`, or `top1`, the first top logit.
 
-        Raises `ValueError` for a name that is none, or one that was not asked for.
+        Raises `ValueError` if no statistic has that name, or if it was not asked for.
         """
         if name not in STATISTICS:
             raise ValueError(f"unknown statistic {name!r}; there are {list(STATISTICS)}")
@@ -211,7 +211,7 @@ class Trajectory:
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: the tensors, and the rest as JSON in its header.
 
-        Raises `OSError` where the file cannot be written.
+        Raises `OSError` if the file cannot be written.
         """
         rest = {
             "points": self.points,
@@ -226,7 +226,7 @@ class Trajectory:
     def load(cls, path: str | Path) -> "Trajectory":
         """Read what `save` wrote.
 
-        Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+        Raises `FileNotFoundError` if there is no file, `ValueError` if it is of another kind.
         """
         tensors, rest = load_tensors(path, kind="trajectory")
         rest |= {"points": tuple(rest["points"]), "watched": tuple(rest["watched"])}
@@ -255,7 +255,7 @@ class Trajectory:
             the input token gets.
         - `token`: which watched token, as id or text; the first by default.
 
-        Raises `ValueError` for what the trajectory does not have.
+        Raises `ValueError` if the trajectory does not have what is asked for.
         """
         prompts = len(self.tokens)
         if not -prompts <= batch < prompts:
@@ -295,7 +295,7 @@ class Trajectory:
         - `theme`: `"light"` or `"dark"`.
         - `cell_width`: in pixels. By default as fits: below 34 pixels cells have no text.
 
-        Raises `ValueError` for what the trajectory does not have.
+        Raises `ValueError` if the trajectory does not have what is asked for.
         """
         grid = self.grid(
             statistic, batch=batch, every=every, include_input=include_input, token=token

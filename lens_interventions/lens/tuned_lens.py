@@ -1,4 +1,4 @@
-"""Lenses that others made: checkpoints of tuned-lens, TransformerLens's Jacobian lens."""
+"""Checkpoints of the tuned-lens library as affine lenses."""
 
 import json
 import warnings
@@ -18,9 +18,10 @@ _KIND = "linear_tuned_lens"
 def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> AffineLens:
     """A checkpoint of the tuned-lens library (Belrose et al. 2023) as an `AffineLens`.
 
-    The format is a folder with `config.json` and `params.pt`: for every layer `l.weight`
-    (`[d_model out, d_model in]`) and `l.bias`, the map of `r[l]` being `r + weight r + bias`. Where
-    the checkpoint names its unembedding by a hash, the lens is refused on another.
+    A checkpoint is a folder with `config.json` and `params.pt`, which holds `l.weight`
+    (`[d_model out, d_model in]`) and `l.bias` for every layer: `r[l]` becomes
+    `r + weight r + bias`. If the checkpoint names its unembedding by a hash, the lens is refused on
+    any other.
 
     **Arguments:**
 
@@ -28,7 +29,7 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
         authors keep on the Hugging Face hub.
     - `revision`: of that collection.
 
-    Raises `FileNotFoundError` where there is neither, and `ValueError` for files of another kind.
+    Raises `FileNotFoundError` if there is neither, `ValueError` if the files are of another kind.
     """
     folder = _folder(path_or_name, revision)
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))

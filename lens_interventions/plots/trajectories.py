@@ -50,7 +50,7 @@ def plot(
     - `theme`: `"light"` or `"dark"`.
     - `cell_width`: in pixels. By default as fits: below 34 pixels cells have no text.
 
-    Raises `ValueError` for what the trajectory does not have.
+    Raises `ValueError` if the trajectory does not have what is asked for.
     """
     return trajectory.plot(
         statistic,
@@ -90,7 +90,8 @@ def plot_position(
     - `include_input`: begin at the input, whose divergences dwarf the rest.
     - `title`, `theme`: as in `plot`.
 
-    Raises `ValueError` for a statistic or `IndexError` for a position that does not exist.
+    Raises `ValueError` if the trajectory does not have a statistic, `IndexError` if it does not
+    have the position.
     """
     grid = partial(trajectory.grid, batch=batch, every=1, include_input=include_input)
     labels = grid("top1")
@@ -138,7 +139,7 @@ def plot_side_by_side(
         `plot`.
     - `names`: what to call the two.
 
-    Raises `ValueError` unless both have the same tokens and points.
+    Raises `ValueError` if their tokens or points differ.
     """
     grids = [
         trajectory.grid(

@@ -6,9 +6,9 @@ import torch
 
 from lens_interventions.fitting import corpus_moments
 from lens_interventions.fitting.input_probe import InputProbe, fit_input_probe
-from lens_interventions.fitting.input_recovery import RARITY_EDGES, input_recovery
-from tests.fitting.test_affine_fit import random_texts, residual_rows
+from lens_interventions.fitting.input_recovery import input_recovery
 from tests.support.clean import left_as_found
+from tests.support.corpora import random_texts, residual_rows
 from tests.support.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
 
@@ -41,39 +41,6 @@ def test_the_maps_are_ridge_regressions_to_the_embedding(arch):
         np.testing.assert_allclose(weight, solution[:-1], rtol=0, atol=1e-9)
         np.testing.assert_allclose(bias, solution[-1], rtol=0, atol=1e-9)
     assert np.array_equal(probe.counts, np.bincount(tokens, minlength=D_VOCAB))
-
-
-def test_recovery_is_what_ranks_over_the_vocabulary_give():
-    bridge = shared_bridge("llama")
-    probe = fit_input_probe(bridge, random_texts(60), progress=False)
-    texts = random_texts(6, seed=5)
-    recovery = input_recovery(bridge, probe, texts, progress=False)
-    table = bridge.W_E.detach().numpy()
-    table = table - table.mean(0)
-    table = table / np.linalg.norm(table, axis=-1, keepdims=True)
-    rows = residual_rows(bridge, texts)
-    tokens = torch.stack(texts)[:, 1:].numpy()
-    for point, stream in enumerate(rows):
-        for number, shared in enumerate((False, True)):
-            weight = (probe.shared_weight if shared else probe.weight[point]).numpy()
-            bias = (probe.shared_bias if shared else probe.bias[point]).numpy()
-            scores = (unit(stream) @ weight + bias) @ table.T
-            own = scores[np.arange(tokens.size), tokens.ravel()]
-            rank = (scores > own[:, None]).sum(-1).reshape(tokens.shape)
-            expected = [(rank == 0), (rank < 10), np.log10(1 + rank)]
-            # In float64 a tie could still fall either way; these texts have none.
-            np.testing.assert_allclose(
-                recovery.totals[:, number, point, -1], [e.sum(-1) for e in expected], atol=1e-9
-            )
-    seen = probe.counts.numpy()[tokens]
-    for number, low in enumerate(RARITY_EDGES):
-        high = RARITY_EDGES[number + 1] if number + 1 < len(RARITY_EDGES) else np.inf
-        inside = (seen >= low) & (seen < high)
-        assert recovery.counts[number].tolist() == inside.sum(-1).tolist()
-    frame = recovery.to_dataframe()
-    everything = frame[(frame.rarity == "all") & (frame.measure == "top1")]
-    assert len(everything) == 2 * 4
-    assert ((everything.low <= everything["mean"]) & (everything["mean"] <= everything.high)).all()
 
 
 def test_an_input_that_is_never_lost_is_recovered_everywhere():
@@ -138,30 +105,3 @@ def test_round_trip_resumption_and_refusals(tmp_path, monkeypatch):
     (tmp_path / "bad").write_text("x")
     with pytest.raises(ValueError, match="is not a saved probe"):
         InputProbe.load(tmp_path / "bad")
-
-
-@pytest.mark.parametrize("by_rarity", [False, True])
-def test_the_figure_shows_what_the_frame_holds(by_rarity):
-    bridge = shared_bridge("llama")
-    probe = fit_input_probe(bridge, random_texts(60), progress=False)
-    recovery = input_recovery(bridge, probe, random_texts(6, seed=5), progress=False)
-    figure = recovery.plot(by_rarity=by_rarity)
-    frame = recovery.to_dataframe()
-    groups = dict(list(frame.groupby(["measure", "map", "rarity"])["mean"]))
-    lines = [trace for trace in figure.data if trace.mode and "lines" in trace.mode and trace.name]
-    seen = [name for name in recovery.rarity[:-1] if name in set(frame.rarity)]
-    assert len(lines) == 2 * (len(seen) if by_rarity else 2)
-    first = groups["top1", "own", seen[0] if by_rarity else "all"]
-    # Figures keep five decimals.
-    assert list(lines[0].y) == pytest.approx(first.tolist(), abs=5e-6)
-
-
-def test_recovery_of_one_text_or_of_no_token_is_refused():
-    bridge = shared_bridge("gpt2")
-    probe = fit_input_probe(bridge, random_texts(20), progress=False)
-    with pytest.raises(TypeError, match="put it in a list"):
-        input_recovery(bridge, probe, "the quick brown fox", progress=False)
-    with pytest.raises(ValueError, match="max_tokens must be at least 2, got 1"):
-        input_recovery(bridge, probe, random_texts(2), max_tokens=1, progress=False)
-    with pytest.raises(ValueError, match="no map at '3_mid'; its points are"):
-        probe(torch.zeros(1, 32, dtype=torch.float64), "3_mid")

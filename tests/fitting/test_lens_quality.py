@@ -6,7 +6,7 @@ import pytest
 from lens_interventions.fitting.affine_fit import fit_affine_lens
 from lens_interventions.fitting.lens_quality import lens_quality
 from lens_interventions.lens.logit_lens import logit_lens
-from tests.fitting.test_affine_fit import random_texts
+from tests.support.corpora import random_texts
 from tests.support.tiny import shared_bridge
 
 

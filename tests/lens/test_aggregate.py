@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lens_interventions import plots
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
@@ -55,3 +56,38 @@ def test_bad_texts_are_named_by_number():
             lens_over(BRIDGE, "fox", progress=False)
     with pytest.raises(ValueError, match="'loss' was not aggregated"):
         lens_over(BRIDGE, ["fox"], progress=False).means("loss")
+
+
+@pytest.fixture(scope="module")
+def aggregate():
+    return lens_over(shared_bridge("llama"), TEXTS, progress=False)
+
+
+def test_aggregate_curves_are_the_means_and_their_intervals(aggregate):
+    figure = plots.plot_aggregate(aggregate, ["kl_final", "log10_final_rank", "agrees_final"])
+    lines = [trace for trace in figure.data if trace.fill is None]
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    for line, band, name in zip(
+        lines, bands, ["kl_final", "log10_final_rank", "agrees_final"], strict=True
+    ):
+        np.testing.assert_allclose(line.y, aggregate.means(name)[1:], atol=5.1e-6)
+        intervals = aggregate.intervals(name)[1:]
+        around = [i.high for i in intervals] + [i.low for i in reversed(intervals)]
+        np.testing.assert_allclose(band.y, around, atol=5.1e-6)
+    units = [figure.layout[axis].title.text for axis in ("yaxis", "yaxis2", "yaxis3")]
+    assert units == ["nats", "rank (0 = top guess)", "share of positions"]
+    assert aggregate.plot().data[0].fill == "toself"
+
+
+def test_aggregates_are_compared_by_name(aggregate):
+    figure = plots.plot_aggregate({"clean": aggregate, "patched": aggregate}, ["kl_final"])
+    names = [trace.name for trace in figure.data if trace.fill is None]
+    assert names == ["KL(final ‖ layer), clean", "KL(final ‖ layer), patched"]
+    other = lens_over(shared_bridge("llama"), TEXTS, points=[0, 3], progress=False)
+    with pytest.raises(ValueError, match="different points"):
+        plots.plot_aggregate({"one": aggregate, "other": other})
+    for wrong in ("loss", "kl_compare"):
+        with pytest.raises(ValueError, match=wrong):
+            plots.plot_aggregate(aggregate, [wrong])
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.plot_aggregate(aggregate, [])

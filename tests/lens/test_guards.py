@@ -60,21 +60,6 @@ def test_activations_that_are_not_finite_are_located():
         logit_lens(bridge, TOKENS)
 
 
-@pytest.mark.parametrize(
-    ("names_filter", "tokens", "message"),
-    [
-        (lambda name: "mlp.hook_out" in name, TOKENS, r"no residual stream at \['1_pre'"),
-        (lambda name: "resid" in name, None, "pass them as tokens="),
-        (lambda name: "resid" in name, TOKENS[:, :5], "does not fit tokens"),
-    ],
-)
-def test_caches_that_do_not_fit_are_named(names_filter, tokens, message):
-    bridge = shared_bridge("llama")
-    _, cache = bridge.run_with_cache(TOKENS, names_filter=names_filter)
-    with pytest.raises(ValueError, match=message):
-        logit_lens(bridge, cache, tokens=tokens)
-
-
 @pytest.mark.parametrize("arch", ["t5", "mamba"])
 def test_models_without_a_lens_are_refused(arch):
     bridge = tiny_bridge(arch)

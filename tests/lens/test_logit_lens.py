@@ -290,30 +290,6 @@ def test_a_translator_is_applied_below_the_last_point():
     assert set(layers) == {0, 1, 2}
 
 
-@pytest.mark.parametrize(
-    "names_filter",
-    [
-        None,
-        lambda name: name.endswith(("resid_pre", "resid_post")),
-        lambda name: name.endswith(("resid_post", "hook_out")) and name.startswith("blocks"),
-    ],
-)
-def test_a_cache_gives_what_the_tokens_give(names_filter):
-    bridge = shared_bridge("llama")
-    _, cache = bridge.run_with_cache(TOKENS, names_filter=names_filter)
-    ours = logit_lens(bridge, cache, tokens=None if names_filter is None else TOKENS)
-    expected = logit_lens(bridge, TOKENS)
-    for name, value in expected.tensors().items():
-        torch.testing.assert_close(ours.tensors()[name], value, rtol=0, atol=1e-9, equal_nan=True)
-
-
-def test_a_cache_without_its_batch_axis():
-    bridge = shared_bridge("llama")
-    _, cache = bridge.run_with_cache(TOKENS[:1], remove_batch_dim=True)
-    ours = logit_lens(bridge, cache, tokens=TOKENS[:1])
-    torch.testing.assert_close(ours.entropy, logit_lens(bridge, TOKENS[:1]).entropy)
-
-
 def test_patched_activations_are_read(bridge):
     def zero_head(tensor, hook):
         return tensor * 0.5

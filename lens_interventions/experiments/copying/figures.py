@@ -6,7 +6,7 @@ import pandas as pd
 
 from ...drawing.colours import LINES
 from ...drawing.effect_grid import effect_heatmaps
-from ...drawing.intervals import contrast_points, error_bars
+from ...drawing.error_bars import contrast_points, error_bars
 from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ...drawing.colours import LINES, PALETTES, colorscale
-from ...drawing.intervals import error_bars
+from ...drawing.error_bars import error_bars
 from ...drawing.labels import markup
 from ...drawing.theme import template
 from ...drawing.titles import heading

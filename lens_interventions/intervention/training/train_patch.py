@@ -7,7 +7,7 @@ model stays as it is; only the write is trained, on the model's own loss.
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -27,9 +27,6 @@ from .options import TrainingOptions
 from .parameters import initial_parameters
 from .residual_store import ResidualStore
 from .result import TrainedPatch
-
-if TYPE_CHECKING:
-    pass
 
 
 def train_patch(

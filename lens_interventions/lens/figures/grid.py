@@ -102,7 +102,8 @@ def make_grid(
     - `include_input`: whether to show the input's row; None for what the statistic says.
     - `token`: which watched token, as id or text; None for the first.
 
-    Raises `ValueError` for what is not there.
+    Raises `ValueError` if the statistic has no figure or was not computed, if `every` is below 1,
+    or if the token was not watched.
     """
     if statistic not in drawn():
         raise ValueError(

@@ -29,7 +29,7 @@ def draw_heatmap(
 
     `title` is the statistic's own, `cell_width` what fits unless given.
 
-    Raises `ValueError` for an unknown theme or a width that leaves nothing to see.
+    Raises `ValueError` if the theme is unknown or the cells are too narrow to be seen.
     """
     import plotly.graph_objects as go
 

@@ -17,7 +17,7 @@ def draw_over_layers(
 ) -> "go.Figure":
     """Curves whose places are names of points, such as `input`, `1` and `final`.
 
-    Raises `ValueError` without any curve, or for an unknown theme.
+    Raises `ValueError` if there is no curve, or if the theme is unknown.
     """
     return draw_curves(
         curves, x_title=AXIS, x_name="layer", title=title, subtitle=subtitle, theme=theme

@@ -20,8 +20,10 @@ def draw_position(
 ) -> "go.Figure":
     """One column of several grids of the same prompt, a line for each.
 
-    Raises `ValueError` for an unknown theme.
+    Raises `ValueError` if the theme is unknown, or if there is no grid.
     """
+    if not grids:
+        raise ValueError("there is nothing to draw: give one statistic at least")
     curves: list[Curve] = []
     for grid in grids:
         unit = grid.statistic.unit

@@ -41,7 +41,7 @@ def draw_side_by_side(
 ) -> "go.Figure":
     """One statistic of two grids on one colour scale, and second minus first.
 
-    Raises `ValueError` unless both have the same tokens and points.
+    Raises `ValueError` if their tokens or points differ.
     """
     import plotly.graph_objects as go
 

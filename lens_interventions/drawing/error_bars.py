@@ -32,10 +32,10 @@ def error_bars(
 def contrast_points(
     rows: pd.DataFrame, *, labels: Sequence[str], hover: Sequence[str], **options: Any
 ) -> "go.Scatter":
-    """Estimates from left to right with their intervals, a label each.
+    """Estimates as points with their intervals, one row of the figure for each.
 
-    `rows` have `estimate`, `low`, `high` and `minus`; what is not minus "none" is the headline.
-    `options` are others of the trace.
+    `rows` have the columns estimate, low, high and minus; a row whose `minus` is not "none" is
+    drawn as the headline. `options` are further options of the trace.
     """
     import plotly.graph_objects as go
 

@@ -1,0 +1,162 @@
+"""The cells of a batch that a lens reads: chosen positions of every text, in chunks of columns."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.utilities.slice import Slice
+
+from ..model.points import FINAL, point_layer
+from ..model.tokens import NamedTokens, TokenBatch, token_ids
+from .protocol import Lens
+from .reduction import ChunkReducer
+from .statistics import STATISTICS, Statistic, of_target
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which cells are read, one an entry.
+
+    Attributes:
+        row, column: the cell's place in the batch.
+        place: its column in the result, where what is left out takes no room.
+    """
+
+    row: Int[Tensor, " row"]
+    column: Int[Tensor, " row"]
+    place: Int[Tensor, " row"]
+
+
+def select_cells(batch: TokenBatch, positions: Any) -> Cells:
+    """The cells at some of each text's own positions.
+
+    `positions` are what TransformerLens's `Slice` takes; padding does not count.
+
+    Raises `ValueError` if a text has no such position, or if none are left of it.
+    """
+    selection = Slice.unwrap(positions)
+    cells = []
+    for row, mask in enumerate(batch.mask.cpu()):
+        columns = mask.nonzero()[:, 0]
+        try:
+            chosen = torch.atleast_1d(selection.apply(columns))
+        except IndexError as error:
+            raise ValueError(
+                f"positions {positions!r} do not exist in prompt {row} of {len(columns)} tokens"
+            ) from error
+        if chosen.numel() == 0:
+            raise ValueError(f"positions {positions!r} leave nothing of prompt {row}")
+        cells.append(torch.stack([torch.full_like(chosen, row), chosen, torch.arange(len(chosen))]))
+    return Cells(*torch.cat(cells, dim=-1).to(batch.tokens.device))
+
+
+def following_tokens(
+    bridge: TransformerBridge,
+    batch: TokenBatch,
+    last: NamedTokens | None,
+) -> Int[Tensor, "batch pos"]:
+    """The id after each token, -1 where there is none.
+
+    `last` names what follows the texts: one token for all, or one for each.
+
+    Raises `ValueError` if it names another number of tokens.
+    """
+    following = batch.tokens.roll(-1, dims=-1)
+    following = torch.where(batch.mask.roll(-1, dims=-1) & batch.mask, following, -1)
+    ends = batch.mask.cumsum(-1).argmax(-1)
+    rows = torch.arange(len(ends), device=ends.device)
+    following[rows, ends] = -1
+    if last is not None:
+        ids = token_ids(bridge, last)
+        if len(ids) not in (1, len(ends)):
+            raise ValueError(f"next_token names {len(ids)} tokens for {len(ends)} texts")
+        following[rows, ends] = torch.tensor(ids, device=ends.device)
+    return following
+
+
+def read_cells(
+    reducer: ChunkReducer,
+    chunks: Iterable[tuple[int, Mapping[str, Float[Tensor, "batch chunk d_model"]]]],
+    cells: Cells,
+    targets: Mapping[str, Int[Tensor, "row target"]],
+    labels: tuple[str, ...],
+    lens: Lens | None,
+    n_layers: int,
+    progress: bool,
+) -> dict[str, Tensor]:
+    """Every statistic of the cells, as `[point, cell]` or `[point, cell, k]`.
+
+    **Arguments:**
+
+    - `reducer`: from residuals to statistics.
+    - `chunks`: first column and residual streams, by the label of the point, of chunks of columns.
+    - `cells`: which to read.
+    - `targets`: ids to rank in each cell, `[cell, k]`, by target; -1 for no next token.
+    - `labels`: the points to keep.
+    - `lens`: applied below the last point; None for the identity.
+    - `n_layers`: of the model.
+    - `progress`: show a progress bar over cells.
+
+    Raises `ValueError` if a residual, or what the lens makes of it, is not finite.
+    """
+    device = reducer.readout.weight.device
+    targets = {name: ids.to(device) for name, ids in targets.items()}
+    collected: dict[str, Tensor] = {}
+    with tqdm(total=len(cells.row), disable=not progress, unit="pos", desc="lens") as bar:
+        for first, streams in chunks:
+            _require_finite(streams, cells, first)
+            width = next(iter(streams.values())).shape[1]
+            here = ((cells.column >= first) & (cells.column < first + width)).nonzero()[:, 0]
+            # A chunk may hold none of them; an empty tensor splits into one empty part.
+            for part in here.split(reducer.rows) if len(here) else ():
+                row, column = cells.row[part], cells.column[part] - first
+                piece = {label: stream[row, column] for label, stream in streams.items()}
+                for label, residual in piece.items():
+                    if lens is not None and label != FINAL:
+                        piece[label] = lens(residual, point_layer(label, n_layers))
+                        if not piece[label].isfinite().all():
+                            raise ValueError(
+                                f"what the lens makes of finite residuals at {label} is not finite "
+                                "(NaN or infinite)"
+                            )
+                # A missing next token (-1) is read as token 0, and taken out below.
+                ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
+                for label, values in reducer.reduce(piece, ids):
+                    if label in labels:
+                        for name, value in values.items():
+                            if name not in collected:
+                                shape = (len(labels), len(cells.row), *value.shape[1:])
+                                collected[name] = value.new_empty(shape)
+                            collected[name][labels.index(label), part] = value
+                bar.update(len(part))
+    for statistic in of_target("next"):
+        collected[statistic.name].masked_fill_(targets["next"] < 0, statistic.missing)
+    return {
+        name: value[..., 0] if _has_one_target(STATISTICS[name]) else value
+        for name, value in collected.items()
+    }
+
+
+def _has_one_target(statistic: Statistic) -> bool:
+    """Whether it was read for one token in each cell, so that it loses the axis of tokens."""
+    return statistic.kind in ("rank", "log_prob") and statistic.target != "watched"
+
+
+def _require_finite(streams: Mapping[str, Tensor], cells: Cells, first: int) -> None:
+    finite = torch.stack([stream.isfinite().all(-1) for stream in streams.values()])
+    real = torch.zeros_like(finite[0])
+    inside = (cells.column >= first) & (cells.column < first + real.shape[1])
+    real[cells.row[inside], cells.column[inside] - first] = True
+    broken = ~finite & real
+    if broken.any():
+        point, row, pos = broken.nonzero()[0].tolist()
+        raise ValueError(
+            f"the residual stream is not finite (NaN or infinite) first at {list(streams)[point]}, "
+            f"prompt {row}, position {first + pos}: look for a hook that writes such values, or a "
+            "half-precision overflow"
+        )

@@ -1,0 +1,56 @@
+"""The pass over a corpus: what it refuses, and how it goes on where it was stopped."""
+
+import pytest
+import torch
+
+from lens_interventions.fitting import corpus_moments
+from lens_interventions.fitting.affine_fit import fit_affine_lens
+from tests.support.clean import left_as_found
+from tests.support.corpora import random_texts
+from tests.support.tiny import shared_bridge
+
+
+def test_residuals_that_are_not_finite_are_not_fitted_to():
+    bridge, texts = shared_bridge("llama"), random_texts(20)
+    runs = []
+
+    def overflow(resid, hook):
+        runs.append(len(resid))
+        return resid / (len(runs) != 7)
+
+    with (
+        left_as_found(bridge),
+        bridge.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", overflow)]),
+        pytest.raises(ValueError, match=r"not finite \(NaN or infinite\) in window 7"),
+    ):
+        fit_affine_lens(bridge, texts, progress=False)
+
+
+class StopError(Exception):
+    """What ends a fit in the middle."""
+
+
+def stopping_after(texts, n):
+    yield from texts[:n]
+    raise StopError
+
+
+def test_a_fit_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_moments, "_SECONDS_BETWEEN_SAVES", 0)
+    bridge, texts, path = shared_bridge("llama"), random_texts(40), tmp_path / "partial"
+    whole = fit_affine_lens(bridge, texts, progress=False)
+    with pytest.raises(StopError):
+        fit_affine_lens(bridge, stopping_after(texts, 25), checkpoint=path, progress=False)
+    with pytest.raises(ValueError, match="made from other texts"):
+        fit_affine_lens(bridge, texts[1:], checkpoint=path, progress=False)
+    with pytest.raises(ValueError, match="'holdout': 5"):
+        fit_affine_lens(bridge, texts, holdout=5, checkpoint=path, progress=False)
+    read = []
+    with bridge.hooks(fwd_hooks=[("embed.hook_out", lambda x, hook: read.append(len(x)))]):
+        resumed = fit_affine_lens(bridge, texts, checkpoint=path, progress=False)
+    assert sum(read) == 15
+    assert torch.equal(resumed.weight, whole.weight)
+    assert resumed.settings == whole.settings
+    (tmp_path / "bad").write_text("x")
+    with pytest.raises(ValueError, match="is not a saved checkpoint"):
+        fit_affine_lens(bridge, texts, checkpoint=tmp_path / "bad", progress=False)

@@ -1,0 +1,71 @@
+"""Two trajectories on one scale, and their difference."""
+
+from dataclasses import replace
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from lens_interventions import plots
+from lens_interventions.lens.logit_lens import logit_lens
+from tests.support.figures import TEXTS, deep_trajectory, numbers
+from tests.support.tiny import shared_bridge
+
+
+def test_side_by_side_shows_both_and_their_difference(trajectory):
+    changed = replace(
+        trajectory,
+        kl_final=trajectory.kl_final + torch.randn(trajectory.kl_final.shape).double(),
+        top_ids=trajectory.top_ids.roll(1, dims=2),
+    )
+    figure = plots.plot_side_by_side(trajectory, changed, "kl_final", names=("one", "two"))
+    first, second, difference = (t for t in figure.data if isinstance(t, go.Heatmap))
+    assert (first.zmin, first.zmax) == (second.zmin, second.zmax)
+    assert first.colorscale == second.colorscale
+    np.testing.assert_allclose(
+        numbers(difference.z), numbers(second.z) - numbers(first.z), atol=1.6e-4
+    )
+    assert difference.coloraxis == "coloraxis"
+    assert figure.layout.coloraxis.cmin == -figure.layout.coloraxis.cmax < 0
+    assert [a.text for a in figure.layout.annotations] == [
+        "<b>one</b>", "<b>two</b>", "<b>two − one</b>",
+    ]  # fmt: skip
+    places = {(t.xaxis, t.yaxis) for t in (first, second, difference)}
+    assert len(places) == 3
+
+
+def test_a_difference_of_ranks_is_a_factor(trajectory):
+    worse = replace(trajectory, final_rank=10 * (1 + trajectory.final_rank) - 1)
+    figure = plots.plot_side_by_side(trajectory, worse, "final_rank")
+    difference = [t for t in figure.data if isinstance(t, go.Heatmap)][-1]
+    np.testing.assert_allclose(numbers(difference.z), 1, atol=1e-4)
+    bar = figure.layout.coloraxis.colorbar
+    ticks = dict(zip(bar.tickvals, bar.ticktext, strict=True))
+    assert ticks == {-1: "÷10", 0: "same", 1: "×10"}
+
+
+def test_a_trajectory_does_not_differ_from_itself(trajectory):
+    figure = plots.plot_side_by_side(trajectory, trajectory, "top1")
+    difference = [t for t in figure.data if isinstance(t, go.Heatmap)][-1]
+    assert (numbers(difference.z) == 0).all()
+    shown = {trace.yaxis for trace in figure.data if trace.name == "guesses"}
+    assert difference.yaxis not in shown
+
+
+def test_side_by_side_needs_the_same_cells(trajectory, ended):
+    with pytest.raises(ValueError, match="different points"):
+        plots.plot_side_by_side(
+            trajectory, logit_lens(shared_bridge("llama"), TEXTS, points=[0, 1, 3]), "kl_final"
+        )
+    with pytest.raises(ValueError, match="different tokens"):
+        plots.plot_side_by_side(trajectory[:-1], trajectory[1:], "kl_final")
+
+
+def test_long_texts_are_compared_one_above_the_other():
+    long = deep_trajectory(points=4, columns=30)
+    domains = plots.plot_side_by_side(long, long, "kl_final").layout
+    assert domains.yaxis.domain[0] > domains.yaxis2.domain[1] > domains.yaxis3.domain[1]
+    short = deep_trajectory(points=4, columns=5)
+    domains = plots.plot_side_by_side(short, short, "kl_final").layout
+    assert domains.xaxis.domain[1] < domains.xaxis3.domain[0]

@@ -1,0 +1,48 @@
+"""Caches that the user already has, read as the tokens are."""
+
+import pytest
+import torch
+
+from lens_interventions.lens.logit_lens import logit_lens
+from tests.support.tiny import shared_bridge
+
+TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
+
+
+@pytest.mark.parametrize(
+    ("names_filter", "tokens", "message"),
+    [
+        (lambda name: "mlp.hook_out" in name, TOKENS, r"no residual stream at \['1_pre'"),
+        (lambda name: "resid" in name, None, "pass them as tokens="),
+        (lambda name: "resid" in name, TOKENS[:, :5], "does not fit tokens"),
+    ],
+)
+def test_caches_that_do_not_fit_are_named(names_filter, tokens, message):
+    bridge = shared_bridge("llama")
+    _, cache = bridge.run_with_cache(TOKENS, names_filter=names_filter)
+    with pytest.raises(ValueError, match=message):
+        logit_lens(bridge, cache, tokens=tokens)
+
+
+@pytest.mark.parametrize(
+    "names_filter",
+    [
+        None,
+        lambda name: name.endswith(("resid_pre", "resid_post")),
+        lambda name: name.endswith(("resid_post", "hook_out")) and name.startswith("blocks"),
+    ],
+)
+def test_a_cache_gives_what_the_tokens_give(names_filter):
+    bridge = shared_bridge("llama")
+    _, cache = bridge.run_with_cache(TOKENS, names_filter=names_filter)
+    ours = logit_lens(bridge, cache, tokens=None if names_filter is None else TOKENS)
+    expected = logit_lens(bridge, TOKENS)
+    for name, value in expected.tensors().items():
+        torch.testing.assert_close(ours.tensors()[name], value, rtol=0, atol=1e-9, equal_nan=True)
+
+
+def test_a_cache_without_its_batch_axis():
+    bridge = shared_bridge("llama")
+    _, cache = bridge.run_with_cache(TOKENS[:1], remove_batch_dim=True)
+    ours = logit_lens(bridge, cache, tokens=TOKENS[:1])
+    torch.testing.assert_close(ours.entropy, logit_lens(bridge, TOKENS[:1]).entropy)
