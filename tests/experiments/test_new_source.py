@@ -12,12 +12,12 @@ from lens_interventions.experiments.design.conditions import Arm, arm_label
 from lens_interventions.experiments.learned.settings import trained_sources
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES, Source
-from tests.experiments.copying.test_copying import SETTINGS as COPYING
-from tests.experiments.loops.test_loops import SETTINGS as LOOPS
-from tests.experiments.loops.test_loops import roomy_bridge
 from tests.support.planted import planted_bridge
 from tests.support.planted_learned import WITHOUT_SWEEPS
 from tests.support.planted_learned import run as learned
+from tests.support.small_copying import SETTINGS as COPYING
+from tests.support.small_loops import SETTINGS as LOOPS
+from tests.support.small_loops import roomy_bridge
 
 pytestmark = pytest.mark.usefixtures("few_templates")
 

@@ -1,4 +1,4 @@
-"""Intervals and tests against scipy, naive versions, and what they promise on simulated data."""
+"""Intervals and tests, against scipy and naive versions."""
 
 import math
 
@@ -15,7 +15,6 @@ from lens_interventions.measures.intervals import (
     share_interval,
     sign_flip_p_values,
 )
-from lens_interventions.measures.verdicts import verdict
 from tests.support import reference_measures as naive
 
 
@@ -23,9 +22,6 @@ def ragged(rng, cells, n):
     """Totals and counts of sequences of unequal length, skewed."""
     counts = rng.integers(5, 60, (cells, n))
     return rng.gamma(2.0, size=(cells, n)) * counts, counts
-
-
-# --- the bootstrap -----------------------------------------------------------------------------
 
 
 def test_equals_scipy_with_the_same_draws():
@@ -140,9 +136,6 @@ def test_intervals_cover_what_they_should():
     assert low <= covered <= high
 
 
-# --- shares ------------------------------------------------------------------------------------
-
-
 def test_share_interval_is_wilsons():
     interval = share_interval(0, 64)
     z = stats.norm.isf(0.025)
@@ -168,9 +161,6 @@ def test_shares_that_never_differ_still_have_an_uncertain_difference():
     nothing = np.zeros(64, dtype=bool)
     interval = share_difference_interval(nothing, nothing)
     assert interval.low < 0 < interval.high
-
-
-# --- sign flips --------------------------------------------------------------------------------
 
 
 def test_sign_flip_is_exact_for_few_sequences():
@@ -208,9 +198,6 @@ def test_sign_flip_refuses_what_it_cannot_flip():
         sign_flip_p_values(np.ones((2, 1)), rng=np.random.default_rng(0))
 
 
-# --- Holm --------------------------------------------------------------------------------------
-
-
 def test_holm_by_hand():
     # sorted 0.005 0.01 0.03 0.04, times 4 3 2 1: 0.02 0.03 0.06 0.04, the last raised to 0.06
     found = holm(np.array([0.01, 0.04, 0.03, 0.005]))
@@ -222,39 +209,3 @@ def test_holm_by_hand():
 def test_holm_refuses_a_nan():
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm(np.array([0.1, math.nan]))
-
-
-# --- verdicts ----------------------------------------------------------------------------------
-
-
-def interval(low, high):
-    return Interval((low + high) / 2, low, high, 0.95, "BCa", 64)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "outcome"),
-    [
-        (0.02, 0.30, "helps"),
-        (-0.30, -0.02, "hurts"),
-        (-0.04, 0.04, "no effect"),
-        (0.01, 0.04, "no effect"),  # not zero, and not worth talking about
-        (-0.02, 0.30, "undecided"),
-        (-0.05, 0.04, "undecided"),  # reaches the margin
-        (math.nan, math.nan, "undecided"),
-    ],
-)
-def test_verdicts(low, high, outcome):
-    assert (
-        verdict(interval(low, high), smallest_effect=0.05, lower_is_better=False).outcome == outcome
-    )
-    mirrored = verdict(interval(-high, -low), smallest_effect=0.05, lower_is_better=True)
-    assert mirrored.outcome == outcome
-
-
-def test_verdicts_read_as_sentences():
-    null = verdict(interval(-0.04, 0.04), smallest_effect=0.05, lower_is_better=True, units="nats")
-    assert str(null) == ("no effect larger than 0.05 nats: 0 [-0.04, 0.04] (95% BCa, n = 64), nats")
-    helps = verdict(interval(0.1, 0.2), smallest_effect=0.05, lower_is_better=False)
-    assert str(helps).startswith("helps: 0.15 [")
-    with pytest.raises(ValueError, match="positive"):
-        verdict(interval(0.0, 1.0), smallest_effect=0.0, lower_is_better=True)

@@ -93,3 +93,10 @@ def test_single_tokens_by_name_and_id():
         token_ids(BRIDGE, "quixotic")
     with pytest.raises(ValueError, match="token id 4000 is not in"):
         token_ids(BRIDGE, 4000)
+
+
+def test_a_word_of_several_tokens_is_told_of_a_space_that_it_lacks() -> None:
+    with pytest.raises(ValueError, match="most tokenizers want a space before a word"):
+        token_ids(shared_bridge("llama"), "quixotic")
+    with pytest.raises(ValueError, match=r"'x', 'o', 't', 'i', 'c'\]$"):
+        token_ids(shared_bridge("llama"), " quixotic")

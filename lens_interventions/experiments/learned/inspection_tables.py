@@ -1,4 +1,4 @@
-"""Tables of the inspection: directions, geometry, attention and the write taken away here or there."""
+"""Tables of the inspection: directions, geometry, attention, and the write taken away."""
 
 from typing import Any
 

@@ -1,12 +1,16 @@
 """Settings of the experiment with learned writes: what fits a model, and what cannot be run."""
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
 from transformer_lens.model_bridge import TransformerBridge
 
+import lens_interventions as li
 from lens_interventions.experiments import LearnedSettings, learned
+from lens_interventions.experiments.engine.json_values import from_values, to_values
 from lens_interventions.experiments.learned import stages
+from tests.support.planted_learned import SETTINGS
 from tests.support.tiny import shared_bridge
 
 
@@ -59,3 +63,36 @@ def test_what_a_model_has_not_is_refused_before_anything_is_trained(
 def test_going_on_needs_prompts_in_both_halves(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(LearnedSettings(layer=1), **change)
+
+
+@pytest.mark.parametrize("preset", ["quick", "full"])
+@pytest.mark.parametrize("n_layers", [1, 3, 12, 30])
+def test_presets_survive_json_and_fit_the_model(preset: str, n_layers: int) -> None:
+    settings = LearnedSettings.preset(preset, n_layers)
+    assert from_values(LearnedSettings, to_values(settings)) == settings
+    assert all(0 <= i < n_layers for i in (settings.layer, *settings.sweep_layers))
+    assert settings.options.patience is None
+    assert bool(settings.sweep_layers) == (preset == "full")
+
+
+def test_the_default_model_is_patched_at_22() -> None:
+    settings = LearnedSettings.preset("full", 30)
+    assert (settings.layer, settings.seeds, settings.steps) == (22, (0, 1, 2), 150)
+    assert settings.sweep_layers == (12, 18, 22, 25, 28)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": ()}, "seeds must be one or more"),
+        ({"seeds": (1, 1)}, "seeds must be one or more different"),
+        ({"options": li.TrainingOptions()}, "must be None"),
+        ({"sweep_controls": ("true",)}, "sweep_controls must be some of"),
+        ({"sweep_layers": ()}, "give those too"),
+        ({"sweep_steps": 20}, "sweep_steps and steps are both 20"),
+        ({"directions": 0}, "directions must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_run_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SETTINGS, **change)

@@ -1,53 +1,25 @@
-"""Loops: runs, what the selection half chooses, and verdicts on planted data."""
+"""The loops experiment from start to end: what is chosen, and verdicts on planted data."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from lens_interventions.experiments.loops.again import loops_again
 from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
-from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions.experiments import load_result, read_tables
-from lens_interventions.experiments.design.contrasts import Resampling
-from lens_interventions.experiments.design.prompts import prompt_items
-from lens_interventions.experiments.loops import LoopsSettings, loops
+from lens_interventions.experiments.loops import loops
 from lens_interventions.experiments.loops.analysis import analyse
 from lens_interventions.experiments.loops.choice import loops_cell
 from lens_interventions.intervention.sources import source_names
 from lens_interventions.measures.intervals import mean_interval
-from tests.support.tiny import tiny_bridge
+from tests.support.small_loops import SETTINGS, roomy_bridge
 
 pytestmark = [pytest.mark.usefixtures("without_gradients"), pytest.mark.xdist_group("loops")]
 
+
 CONTROLS = source_names("control")
-
-SETTINGS = LoopsSettings(
-    layers=(1, 2),
-    strengths=(0.1, 0.5),
-    modes=("interpolate",),
-    prompts=12,
-    new_tokens=24,
-    search_prompts=2,
-    search_tokens=16,
-    temperatures=(0.7,),
-    penalties=(1.2,),
-    rule_temperatures=(),
-    passages=4,
-    rounds=2,
-    documents=4,
-    document_tokens=20,
-    shown=3,
-    resampling=Resampling(n_resamples=199),
-)
-
-
-def roomy_bridge() -> TransformerBridge:
-    """Room for prompts and passages, which are long in a vocabulary of 112."""
-    return tiny_bridge("llama", max_position_embeddings=2048)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +28,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("loops")
     loops(roomy_bridge, settings=SETTINGS, out=out)
     return out
-
-
-def test_halves_are_even_and_share_registers(llama: TransformerBridge) -> None:
-    items = prompt_items(llama, 72, SETTINGS.seed)
-    halves = pd.DataFrame(items).groupby(["register", "half"]).size().unstack()
-    assert (halves == 2).all(axis=None)
 
 
 def test_a_run_from_start_to_end(finished: Path) -> None:
@@ -118,16 +84,6 @@ def test_rows_give_the_same_analysis_again(finished: Path) -> None:
         assert_allclose(found.verdict.interval.low, expected.verdict.interval.low, atol=1e-9)
 
 
-def test_all_prompts_sampled_again_give_the_verdicts_again(finished: Path) -> None:
-    result = load_result(finished)
-    again = loops_again(roomy_bridge(), SETTINGS, result.tables)
-    assert list(again.items()) == [
-        (found.question, found.verdict.interval) for found in result.verdicts[:2]
-    ]
-    fewer = loops_again(roomy_bridge(), replace(SETTINGS, prompts=6), result.tables)
-    assert {interval.n for interval in fewer.values()} == {3}
-
-
 def with_loops(rows: dict[str, pd.DataFrame], looping: list[str]) -> dict[str, pd.DataFrame]:
     """The rows, but greedy samples end in a loop under these sources and no others."""
     samples = rows["samples"].copy()
@@ -167,33 +123,3 @@ def test_a_cell_that_breaks_the_model_is_not_chosen(finished: Path) -> None:
         loss.loc[ruined & (loss["measure"] == "loss"), "total"] = per_token * loss["count"]
         cell = loops_cell({**rows, "search": search, "loss": loss}, SETTINGS)
         assert ((cell.layer, cell.strength) == (1, 0.5)) == (chosen is not None)
-
-
-def test_presets_fit_any_depth() -> None:
-    for n_layers in (2, 3, 30):
-        for name in ("quick", "full"):
-            layers = LoopsSettings.preset(name, n_layers).layers
-            assert layers
-            assert all(0 <= layer < n_layers for layer in layers)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"layers": ()}, "at least one layer"),
-        ({"strengths": ()}, "at least one layer, strength"),
-        ({"prompts": 1}, "prompts must be at least 2, got 1"),
-        ({"passages": 1}, "passages must be at least 2"),
-        ({"documents": 1}, "documents must be at least 2"),
-        ({"rounds": 1}, "rounds must be at least 2"),
-        ({"search_prompts": 0}, "search_prompts must be at least 1"),
-        ({"shown": 0}, "shown must be at least 1"),
-        ({"penalties": (1.0,)}, "the same, greedy"),
-        ({"penalties": (1.2, 1.2)}, "the same, repetition penalty 1.2"),
-        ({"top_p": (1.0,), "temperatures": (1.0,)}, "the same, temperature 1"),
-        ({"temperatures": (0.7, 0.7)}, "the same, temperature 0.7"),
-    ],
-)
-def test_settings_that_cannot_be_run_are_refused(change: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(SETTINGS, **change)

@@ -1,7 +1,6 @@
-"""What the copying experiment measures, against step-by-step computation."""
+"""Rows on copies and text, against step-by-step computation."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -10,25 +9,15 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from lens_interventions import logit_lens
-from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, PatchSettings
+from lens_interventions.experiments.design.conditions import NO_PATCH, Arm
 from lens_interventions.experiments.design.copy_rows import (
     measure_induction,
-    measure_lens,
     measure_templates,
     measure_text,
 )
-from lens_interventions.experiments.design.sequences import TokenSequence
 from tests.support.exact import float64_softmax
+from tests.support.scored_sequences import ARMS, PATCH, parameters, text, total
 from tests.support.tiny import shared_bridge
-
-PATCH = PatchSettings()
-ARMS = (
-    NO_PATCH,
-    Arm("true", 1, 0.3, "add"),
-    Arm("shuffled", 1, 0.5, "interpolate"),
-    Arm("direction", 2, 0.5, "add"),
-)
 
 
 def step_by_step(bridge: TransformerBridge, tokens: Sequence[int], arm: Arm, seed: int) -> Tensor:
@@ -41,26 +30,6 @@ def step_by_step(bridge: TransformerBridge, tokens: Sequence[int], arm: Arm, see
         with bridge.hooks(fwd_hooks=hooks):
             rows.append(bridge(prefix)[0, -1].log_softmax(-1))
     return torch.stack(rows)
-
-
-def text(number: int, tokens: Sequence[int], copied: int = 0, tags: str = "t") -> TokenSequence:
-    return TokenSequence(number, "report", f"c{number}", tags, tuple(tokens), copied)
-
-
-def parameters(texts: Sequence[TokenSequence], arms: Sequence[Arm] = ARMS) -> dict:
-    return {
-        "sequences": [item.values() for item in texts],
-        "arms": [arm.columns() for arm in arms],
-        "patch": asdict(PATCH),
-    }
-
-
-def total(rows: pd.DataFrame, arm: Arm, sequence: int, measure: str, tag: str = "") -> float:
-    chosen = rows[(rows["sequence"] == sequence) & (rows["measure"] == measure)]
-    for name, value in arm.columns().items():
-        chosen = chosen[chosen[name] == value]
-    chosen = chosen[[tag in category.split() or not tag for category in chosen["category"]]]
-    return float(chosen["total"].item())
 
 
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])
@@ -160,28 +129,3 @@ def test_the_model_without_a_patch_divides_even_where_it_is_not_reported() -> No
         without.sort_index(),
         rtol=1e-9,
     )
-
-
-def test_the_lens_is_read_where_the_word_is_due() -> None:
-    bridge = shared_bridge("llama")
-    prefixes = {0: [0, 9, 8, 7], 4: [0, 30, 31, 32, 33, 34]}  # the shorter one is padded
-    arms = (NO_PATCH, Arm("true", 1, 0.5, "add"), Arm("random", 0, 0.5, "add"))
-    guesses: dict[tuple[int, Arm], list[int]] = {}
-    for number, prefix in prefixes.items():
-        for arm in arms:
-            patch = PATCH.patch(arm, 8)
-            seeds = torch.tensor([number])
-            hooks = patch.fwd_hooks(bridge, prefix, text_seeds=seeds) if patch else []
-            with bridge.hooks(fwd_hooks=hooks):
-                guesses[number, arm] = logit_lens(bridge, prefix).top_ids[:, 0, -1, 0].tolist()
-    assert guesses[4, arms[0]] != guesses[4, arms[1]], "the patch must show in the lens"
-    words = {number: guesses[number, NO_PATCH][2] for number in prefixes}
-    texts = [text(n, [*prefix, words[n], 3], copied=2) for n, prefix in prefixes.items()]
-    with torch.no_grad():
-        rows = measure_lens(bridge, **parameters(texts, arms))
-    for (number, arm), by_point in guesses.items():
-        expected = [guess == words[number] for guess in by_point]
-        top = [total(rows, arm, number, "lens_top", f"point-{p}") for p in range(len(by_point))]
-        assert top == [float(value) for value in expected]
-        first = expected.index(True) if any(expected) else len(expected)
-        assert total(rows, arm, number, "lens_first") == first

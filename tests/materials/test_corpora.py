@@ -6,7 +6,7 @@ import pytest
 
 from lens_interventions import materials
 from lens_interventions.materials import corpora
-from lens_interventions.materials.corpora import read_documents
+from lens_interventions.materials.corpora import python_code, read_documents
 
 
 def test_own_texts_and_files_are_read_whole(tmp_path: Path) -> None:
@@ -45,3 +45,12 @@ def test_a_data_set_without_a_column_is_refused(source: str) -> None:
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no\.txt: give a file, python_reference, prose"):
         read_documents(str(tmp_path / "no.txt"))
+
+
+def test_code_begins_with_a_definition() -> None:
+    documents = python_code()
+    assert len(documents) > 100
+    assert len({document.title for document in documents}) == len(documents)
+    assert all(document.text.startswith(("def ", "class ")) for document in documents)
+    assert max(len(document.text) for document in documents) == 8192
+    assert "dataclasses" in {document.title for document in documents}

@@ -6,12 +6,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
 from lens_interventions import materials
-from lens_interventions.experiments.copying.settings import CopyingSettings
-from lens_interventions.experiments.design.material import template_sequences
+from lens_interventions.experiments.design.material import CopyingMaterial, template_sequences
 from lens_interventions.experiments.design.sequences import continuation
-from lens_interventions.experiments.preservation import PreservationSettings, units
+from lens_interventions.experiments.preservation import PreservationSettings, stages
 from lens_interventions.experiments.preservation.stages import plan, template_items
-from lens_interventions.model.tokens import token_ids
 from tests.support.tiny import N_CTX, shared_bridge, tiny_model
 
 
@@ -70,8 +68,7 @@ def test_a_word_that_grows_together_with_the_text_is_spelled_alone() -> None:
 def test_templates_end_with_the_word_and_not_with_its_space(
     spacing_bridge: TransformerBridge,
 ) -> None:
-    settings = CopyingSettings(layers=(1,), strengths=(0.3,), template_words=(1, 1))
-    sequences = template_sequences(spacing_bridge, settings)
+    sequences = template_sequences(spacing_bridge, CopyingMaterial(template_words=(1, 1)))
     assert {text.copied for text in sequences} == {1}
     items = template_items(spacing_bridge, PreservationSettings(template_words=1))
     assert {len(item["word"]) for item in items} == {1}
@@ -82,13 +79,6 @@ def test_templates_end_with_the_word_and_not_with_its_space(
 def test_a_tokenizer_that_spells_no_word_twice_alike_is_refused_at_once(
     spacing_bridge: TransformerBridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(units, "template_items", lambda *_: [])
+    monkeypatch.setattr(stages, "template_items", lambda *_: [])
     with pytest.raises(ValueError, match=r"template_words=1 .*: give more words"):
         plan(spacing_bridge, PreservationSettings(template_words=1, documents=2), {})
-
-
-def test_a_word_of_several_tokens_is_told_of_a_space_that_it_lacks() -> None:
-    with pytest.raises(ValueError, match="most tokenizers want a space before a word"):
-        token_ids(shared_bridge("llama"), "quixotic")
-    with pytest.raises(ValueError, match=r"'x', 'o', 't', 'i', 'c'\]$"):
-        token_ids(shared_bridge("llama"), " quixotic")

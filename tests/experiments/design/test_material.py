@@ -1,0 +1,81 @@
+"""Material to measure copying on: the two copies, the templates, the halves."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lens_interventions import materials
+from lens_interventions.experiments.design.material import (
+    induction_sequences,
+    template_sequences,
+    text_sequences,
+)
+from tests.support.small_copying import SETTINGS
+from tests.support.tiny import shared_bridge
+
+pytestmark = pytest.mark.usefixtures("few_templates")
+
+
+def test_random_tokens_are_said_twice() -> None:
+    bridge = shared_bridge("llama")
+    sequences = induction_sequences(bridge, SETTINGS)
+    assert [s.half for s in sequences] == ["selection"] * 8 + ["report"] * 12
+    special = set(bridge.tokenizer.all_special_ids)
+    for sequence in sequences:
+        bos, *rest = sequence.tokens
+        assert bos == bridge.tokenizer.bos_token_id
+        assert rest[:16] == rest[16:]
+        assert len(set(rest)) == 16
+        assert not special & set(rest)
+    assert len({s.tokens for s in sequences}) == 20
+    assert sequences == induction_sequences(bridge, SETTINGS)
+    assert sequences != induction_sequences(bridge, replace(SETTINGS, seed=1))
+
+
+def test_templates_end_with_the_word_and_share_no_frame_between_halves() -> None:
+    bridge = shared_bridge("llama")
+    sequences = template_sequences(bridge, replace(SETTINGS, template_words=(2, 4)))
+    items = materials.templates()
+    for sequence in sequences:
+        item = items[sequence.number]
+        whole = bridge.tokenizer.decode(sequence.tokens[1:])
+        assert whole == f"{item.prefix} {item.word}"
+        word = bridge.tokenizer.decode(sequence.tokens[-sequence.copied :])
+        assert word == f" {item.word}"
+        assert sequence.cluster == item.word
+        assert {item.frequency, item.distance} <= set(sequence.tags.split())
+    frames = {
+        half: {items[s.number].frame for s in sequences if s.half == half}
+        for half in ("selection", "report")
+    }
+    assert frames["selection"].isdisjoint(frames["report"])
+    assert len(frames["selection"]) == len(frames["report"]) == 2
+    counts = pd.Series([s.half for s in sequences]).value_counts()
+    assert counts["selection"] == 2 * 2 * 2  # frames, frequencies, words
+    assert counts["report"] == 2 * 2 * 4
+
+
+def test_documents_go_to_one_half_each(tmp_path: Path) -> None:
+    bridge = shared_bridge("llama")
+    (tmp_path / "mine.txt").write_text("\n\n".join(f"the time of fox {n}" for n in "abcdefg"))
+    mine = str(tmp_path / "mine.txt")
+    chosen = replace(SETTINGS, texts=(mine, "prose"), documents=(2, 3), document_tokens=9)
+    sequences = text_sequences(bridge, chosen)
+    halves: dict[str, set[str]] = {"selection": set(), "report": set()}
+    for sequence in sequences:
+        halves[sequence.half].add(sequence.cluster)
+        assert len(sequence.tokens) <= 9
+        assert sequence.tokens[0] == bridge.tokenizer.bos_token_id
+    assert halves["selection"].isdisjoint(halves["report"])
+    assert [len(halves["selection"]), len(halves["report"])] == [4, 6]
+    assert sum(cluster.startswith(mine) for cluster in halves["report"]) == 3
+    assert len({s.number for s in sequences}) == len(sequences)
+
+
+def test_a_text_that_is_there_twice_is_on_one_half_only(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("\n\n".join(f"the time of fox {n}" for n in "aabbccdd"))
+    chosen = replace(SETTINGS, texts=(str(tmp_path / "mine.txt"),), documents=(9, 9))
+    sequences = text_sequences(shared_bridge("llama"), chosen)
+    assert len({s.tokens for s in sequences}) == len(sequences) == 4

@@ -1,0 +1,38 @@
+"""Settings of the loops experiment."""
+
+from dataclasses import replace
+
+import pytest
+
+from lens_interventions.experiments.loops import LoopsSettings
+from tests.support.small_loops import SETTINGS
+
+
+def test_presets_fit_any_depth() -> None:
+    for n_layers in (2, 3, 30):
+        for name in ("quick", "full"):
+            layers = LoopsSettings.preset(name, n_layers).layers
+            assert layers
+            assert all(0 <= layer < n_layers for layer in layers)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": ()}, "at least one layer"),
+        ({"strengths": ()}, "at least one layer, strength"),
+        ({"prompts": 1}, "prompts must be at least 2, got 1"),
+        ({"passages": 1}, "passages must be at least 2"),
+        ({"documents": 1}, "documents must be at least 2"),
+        ({"rounds": 1}, "rounds must be at least 2"),
+        ({"search_prompts": 0}, "search_prompts must be at least 1"),
+        ({"shown": 0}, "shown must be at least 1"),
+        ({"penalties": (1.0,)}, "the same, greedy"),
+        ({"penalties": (1.2, 1.2)}, "the same, repetition penalty 1.2"),
+        ({"top_p": (1.0,), "temperatures": (1.0,)}, "the same, temperature 1"),
+        ({"temperatures": (0.7, 0.7)}, "the same, temperature 0.7"),
+    ],
+)
+def test_settings_that_cannot_be_run_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **change)

@@ -1,0 +1,58 @@
+"""What is read in a run: documents and counts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformer_lens.model_bridge import TransformerBridge
+
+from lens_interventions import materials
+from lens_interventions.experiments import RunDirectoryError
+from lens_interventions.experiments.preservation import preservation
+from lens_interventions.experiments.preservation.stages import (
+    chosen_documents,
+    count_tokens,
+    text_digest,
+)
+from lens_interventions.materials.corpora import read_documents
+from tests.support.small_preservation import SMALL, long_bridge
+from tests.support.tiny import shared_bridge
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
+
+def test_counts_are_of_whole_documents(llama: TransformerBridge) -> None:
+    counts = count_tokens(llama, "prose", text_digest(materials.prose()))
+    assert counts["document"].nunique() == 40
+    assert counts["count"].sum() > 10_000
+    assert not counts.duplicated(["document", "token"]).any()
+
+
+def test_a_text_that_is_there_twice_is_read_and_counted_once(
+    llama: TransformerBridge, tmp_path: Path
+) -> None:
+    mine = str(tmp_path / "mine.txt")
+    Path(mine).write_text("\n\n".join(f"the time of fox {n}" for n in "abcab"))
+    documents = read_documents(mine)
+    counts = count_tokens(llama, mine, text_digest(documents))
+    settings = replace(SMALL, texts=(mine,), documents=9)
+    chosen = chosen_documents(llama, settings, {mine: documents})
+    assert sorted(document["cluster"] for document in chosen) == [f"{mine}: {n}" for n in range(3)]
+    assert {*counts["document"]} == {document["cluster"] for document in chosen}
+
+
+def test_a_text_that_changes_while_a_run_is_unfinished_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "mine.txt"
+    beginnings = "\n\n".join(f"{name} {'the quick brown fox ' * 9}" for name in "abcd")
+    text.write_text(beginnings)
+    settings = replace(SMALL, texts=(str(text),))
+    preservation(long_bridge, settings=settings, out=tmp_path / "run")
+    # Behind what is read, but it counts for the rarity.
+    text.write_text(f"{beginnings} and the lazy people say")
+    with pytest.raises(RunDirectoryError, match=r"counts.*has a text file changed"):
+        preservation(long_bridge, settings=settings, out=tmp_path / "run")
+    planned = text_digest(materials.prose())
+    with pytest.raises(ValueError, match=r"mine\.txt is another text here and now"):
+        count_tokens(shared_bridge("llama"), str(text), planned)

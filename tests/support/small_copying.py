@@ -1,0 +1,20 @@
+"""A small copying experiment for the planted models."""
+
+from lens_interventions.experiments import CopyingSettings
+from lens_interventions.experiments.design.contrasts import Resampling
+
+SETTINGS = CopyingSettings(
+    layers=(0, 1),
+    strengths=(0.3,),
+    modes=("interpolate", "correct"),
+    shortlist=2,
+    induction_sequences=(8, 12),
+    induction_length=16,
+    template_words=(1, 2),
+    texts=("prose",),
+    documents=(4, 8),
+    document_tokens=48,
+    smallest_copy=0.25,
+    smallest_text=0.25,
+    resampling=Resampling(n_resamples=999),
+)
