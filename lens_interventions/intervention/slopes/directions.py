@@ -79,9 +79,9 @@ def _at_rows(
         )
         key = (patch.embedding, patch.source)
         if key not in written:
-            vectors, active = bound._written(
-                site, bound._in_scope(position, text, text.length[:, None] - 1)
-            )
+            # Every row as the prediction after it sees it, which is within any window.
+            active = bound._in_scope(position, text, position + 1)
+            vectors, active = bound._written(site, active)
             written[key] = vectors, bound._scale(resid, vectors), active
         vectors, scale, active = written[key]
         mode = patch.mode if callable(patch.mode) else MODES[patch.mode]
