@@ -66,7 +66,7 @@ def measure(quick: bool) -> list[Row]:
         for layer in layers:
             patched(bridge, tokens, found, layer)
 
-    rounds = 1 if quick else 3
+    rounds = 1 if quick else 2
     seconds = in_turns(
         {"tokens": lambda: slopes(bridge, tokens), "map": whole, "run": one_run}, rounds
     )

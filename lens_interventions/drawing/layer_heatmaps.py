@@ -1,8 +1,11 @@
 """Numbers by layer and some columns, a panel for each group of columns."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from .labels import markup
 from .theme import ThemeName, template
@@ -38,6 +41,8 @@ def layer_heatmaps(
 ) -> "go.Figure":
     """Heat maps side by side on one colour axis, the highest layer at the top.
 
+    One number in twenty may lie beyond the colours: the extreme ones would leave the rest white.
+
     Raises `ValueError` for an unknown theme.
     """
     import plotly.graph_objects as go
@@ -69,11 +74,14 @@ def layer_heatmaps(
     figure.update_xaxes(type="category", tickangle=-45, showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_yaxes(title={"text": "layer"}, col=1)
+    sizes = [abs(value) for panel in panels for row in panel.values for value in row]
+    known = [size for size in sizes if not math.isnan(size)]
+    end = float(np.quantile(known, 0.95)) if known else 1.0
     n_columns = sum(len(panel.columns) for panel in panels)
     n_layers = max(len(panel.layers) for panel in panels)
     return figure.update_layout(
         title=heading(markup(title)),
-        coloraxis={"cmid": 0, "colorbar": {"title": unit, "thickness": 12}},
+        coloraxis={"cmin": -end, "cmax": end, "colorbar": {"title": unit, "thickness": 12}},
         template=template(theme),
         width=max(640, 220 + 52 * n_columns),
         height=_ABOVE + _BELOW + max(200, 18 * n_layers),

@@ -79,7 +79,8 @@ def _at_rows(
         )
         key = (patch.embedding, patch.source)
         if key not in written:
-            written[key] = bound.written(site, bound.in_scope(position, text))
+            # Every row as the prediction after it sees it, which is within any window.
+            written[key] = bound.written(site, bound.in_scope(position, text, position + 1))
         vectors, scale, active = written[key]
         mode = patch.mode if callable(patch.mode) else MODES[patch.mode]
         moved = derivative(mode, site, vectors, scale).to(resid.dtype)

@@ -10,8 +10,9 @@ import torch
 import lens_interventions as li
 from lens_interventions.intervention.slopes import pieces, scopes
 from lens_interventions.intervention.slopes.pieces import piece_batches, text_tokens
+from tests.support.clean import left_as_found
 from tests.support.exact import no_rounding
-from tests.support.tiny import random_tokens
+from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -346,3 +347,22 @@ def test_cells_name_their_patches(bridge):
         )
     with pytest.raises(ValueError, match="known after its run only"):
         found.patch(1, strength=0.3, source="final_guess")
+
+
+def test_a_model_that_does_not_run_two_streams_is_refused():
+    with (
+        left_as_found(shared_bridge("gpt_neo")) as neo,
+        pytest.raises(NotImplementedError, match="does not run two copies of a text side by side"),
+    ):
+        li.slope_map(neo, [random_tokens(40)], progress=False)
+
+
+def test_weights_that_ask_for_gradients_get_none():
+    bridge = tiny_bridge("llama")
+    for parameter in bridge.original_model.parameters():
+        parameter.requires_grad_(True)
+    with left_as_found(bridge):
+        li.slope_map(bridge, [random_tokens(8)], modes=["correct"], progress=False)
+        li.curvature(
+            bridge, [random_tokens(8)], [li.NextTokenPatch(layer=1, strength=1.0)], progress=False
+        )
