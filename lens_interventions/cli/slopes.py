@@ -57,7 +57,7 @@ def slopes(
     context: Annotated[
         int | None,
         typer.Option(
-            help="Cut documents into pieces of this many tokens, and read each alone. By default 512, "
+            help="Cut documents into pieces of this many tokens, each read alone. By default 512, "
             "or as many as the model reads."
         ),
     ] = None,
