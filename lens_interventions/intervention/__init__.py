@@ -1,0 +1,6 @@
+"""The patch: what it writes (`sources`), how (`modes`), where (`site`), and its effects.
+
+It imports `lens`, `model`, `drawing` and what is below them. A new source or mode is one function
+and its entry in `sources` or `modes`; ways to run a patch are packages of their own:
+`teacher_forcing`, `generation`, `training` and `slopes`.
+"""

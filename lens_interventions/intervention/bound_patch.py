@@ -79,7 +79,8 @@ class BoundPatch:
     ) -> Bool[Tensor, "batch pos"]:
         """Which positions the patch is for when `predicting` predicts, source and gate aside.
 
-        Raises `ValueError` if `positions` is `"generated"` and nobody said where the prompt ends.
+        Raises `ValueError` if `positions` is `"generated"` and it is not known where the prompt
+        ends.
         """
         if predicting is None:
             predicting = text.length[:, None] - 1

@@ -115,11 +115,12 @@ def effect_map(
     - `patch`: how to patch: mode, strength, source and so on. Its layer and positions are
         replaced by each of those below.
     - `layers`, `positions`: all layers, and all positions that have a next token, by default.
-    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `text_seeds`: as of `teacher_forced_log_probs`.
+    - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
+    - `text_seeds`: an integer for each text, so that texts draw random tokens of their own.
 
-    Raises `ValueError` for texts of different length, a layer or position that does not exist, a
-    metric that returns more than a number, or a hook on a block that is run again.
+    Raises `ValueError` if texts have different lengths, a layer or position does not exist, the
+    metric returns more than a number or a hook is on a block that is run again, and
+    `NotImplementedError` if the model is not a decoder of attention layers alone.
     """
     batch = token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos)
     n_layers, length = int(bridge.cfg.n_layers), batch.tokens.shape[1]

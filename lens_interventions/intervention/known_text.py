@@ -19,8 +19,8 @@ class KnownText:
         tokens: `[batch, column]` ids.
         first: `[batch]`, the column of each text's first real token.
         length: `[batch]`, how many real tokens are known; they are contiguous.
-        prompt_length: `[batch]`, how many of them were given rather than generated; None where
-            nobody said.
+        prompt_length: `[batch]`, how many of them were given rather than generated; None if that
+            is not known.
         seed: `[batch]`, tells the random draws of one text from those of another.
     """
 
@@ -38,7 +38,15 @@ class KnownText:
         prompt_length: int | Int[Tensor, " batch"] | None = None,
         text_seeds: Int[Tensor, " batch"] | None = None,
     ) -> "KnownText":
-        """All real tokens of a batch are known; seeds are 0 unless given."""
+        """The texts of a batch, all of whose real tokens are known.
+
+        **Arguments:**
+
+        - `prompt_length`: how many tokens were given, one number for all texts or one for each.
+        - `text_seeds`: the seed of each text, 0 by default.
+
+        Raises `ValueError` if there are not as many numbers as texts.
+        """
         n_texts, device = len(batch.tokens), batch.tokens.device
         of_each = {"text_seeds": 0 if text_seeds is None else text_seeds}
         if prompt_length is not None:

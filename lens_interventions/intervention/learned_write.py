@@ -1,4 +1,4 @@
-"""A write that was learned: what to do with the embedding of the next token, layer by layer."""
+"""A learned write: a map, a bias and a gate of each layer, used as the mode of a patch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,8 +25,8 @@ class LearnedWrite:
     """A mode: `r + a g (s e M + b)`, with M, b and g of each layer learned.
 
     `g` is 1, or with an input gate `sigmoid(r w / rms(r) + c)`. `patch` makes the patch that it was
-    trained as. On other weights, and with a source, an embedding or a scale that it was not trained
-    with, it refuses.
+    trained in. To bind a patch with it raises `ValueError` if the weights of the model, the source,
+    the embedding or the scale are not those that it was trained with.
 
     Attributes:
         layers: where it was trained to write, lowest first.
@@ -37,9 +37,10 @@ class LearnedWrite:
         gate_bias: `[layer]`, `c`, or None.
         trained_with: name of the source.
         source: name of the source that it may be used with, the same unless `for_source` was asked.
-        embedding, scale: of the patch, as in `NextTokenPatch`.
+        embedding: `"W_E"` or `"W_U"`, the vectors that stand for tokens.
+        scale: `"raw"` to read them as they are, `"norm"` to read them as long as the residual.
         first_position: positions below stay as they are.
-        fingerprint: of the model's weights, see `lens_interventions.model.fingerprint.fingerprint`.
+        fingerprint: hash of the weights of the model that it was trained on.
         settings: how it was trained.
     """
 
@@ -60,7 +61,7 @@ class LearnedWrite:
     reads_lens: ClassVar[bool] = False
 
     def __call__(self, site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
-        """The patched rows; see `modes`."""
+        """The patched rows, for vectors `e` to write, their scale `s` and the strength `a`."""
         index, resid = self.layers.index(site.layer), site.resid
         # In half precision the model rounds what is written, not what it is computed from.
         wide = resid.to(torch.promote_types(resid.dtype, torch.float32))
@@ -83,7 +84,7 @@ class LearnedWrite:
         return torch.where((site.position < self.first_position)[..., None], resid, patched)
 
     def patch(self, **fields: Any) -> NextTokenPatch:
-        """The patch that it was trained as, at strength 1.
+        """The patch that it was trained in, at strength 1.
 
         `fields` are others of `NextTokenPatch`, such as `strength`, `window` or `positions`.
         """
@@ -100,7 +101,7 @@ class LearnedWrite:
     def for_source(self, source: str) -> "LearnedWrite":
         """The same write for another source than it was trained with, to see what it does there.
 
-        Raises `ValueError` for a name that no source has.
+        Raises `ValueError` if no source has the name.
         """
         if source not in SOURCES:
             raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
@@ -156,7 +157,7 @@ class LearnedWrite:
     def load(cls, path: str | Path) -> "LearnedWrite":
         """Read what `save` wrote.
 
-        Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+        Raises `FileNotFoundError` if there is no file, and `ValueError` if it is of another kind.
         """
         kept, rest = load_tensors(path, kind="write")
         tensors: dict[str, Any] = {name: kept.get(name) for name in _TENSORS}

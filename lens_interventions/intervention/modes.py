@@ -1,9 +1,9 @@
 """How a patch writes.
 
 A mode is a function of a `PatchSite`, the vectors `e` to write `[batch, pos, d_model]`, their
-scale `s` `[batch, pos, 1]` and the strength `a`. It returns the patched rows. An object that is
-called as one may have `require_fits(bridge, patch)`, which raises `ValueError` where it must not be
-used, and `reads_lens`, False where it never asks the site for the lens.
+scale `s` `[batch, pos, 1]` and the strength `a`. It returns the patched rows. A mode may be an
+object. It may then have a method `require_fits(bridge, patch)`, which raises `ValueError` if it
+must not be used there, and an attribute `reads_lens`, False if it never asks the site for the lens.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The intervention: patch the true next token into the residual stream, where it is known."""
+"""The patch: the true next token, written into the residual stream where it is known."""
 
 import json
 from dataclasses import dataclass, fields, replace
@@ -57,9 +57,10 @@ class NextTokenPatch(PatchFields):
     def bind(self, bridge: TransformerBridge) -> BoundPatch:
         """The patch on one model, ready to be applied to its residuals.
 
-        Raises `ValueError` for a layer that the model does not have or a lens of other weights, and
-        what the model's readout and embedding, and the mode's `require_fits(bridge, patch)` if it
-        has one, raise.
+        Raises `ValueError` if the model does not have a layer, the lens or a learned write is of
+        other weights, or the model's logits are not read off its last residual;
+        `NotImplementedError` if it is not a decoder of attention layers alone, or transforms its
+        embeddings before the first block and `embedding` is `"W_E"`.
         """
         n_layers = int(bridge.cfg.n_layers)
         if self.layers[-1] >= n_layers:
@@ -101,8 +102,13 @@ class NextTokenPatch(PatchFields):
         - `text_or_tokens`: what the bridge will be run on. Texts of different length become
             token tensors that you pad, so that hook and model agree about the padding.
         - `attention_mask`: `[batch, pos]`, nonzero at real tokens, when there is padding.
+        - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens`
+            does.
         - `prompt_length`: how many tokens were given; needed for `positions="generated"`.
-        - `text_seeds`: see `KnownText`.
+        - `text_seeds`: an integer for each text, so that texts draw random tokens of their own.
+
+        Raises `ValueError` if texts have different lengths and no `attention_mask` is given, or the
+        patch does not fit the bridge. The hooks raise it on tokens of another shape.
         """
         batch = token_batch(
             bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
@@ -130,7 +136,7 @@ class NextTokenPatch(PatchFields):
     def to_json(self) -> str:
         """The patch as a JSON object.
 
-        Raises `ValueError` when mode or source is a function, or with a fitted lens.
+        Raises `ValueError` if mode or source is a function or there is a fitted lens.
         """
         for name in ("mode", "source", "lens"):
             value = getattr(self, name)

@@ -56,7 +56,7 @@ class PatchSite:
     def token_at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
         """`x[position]`, for each row a position of its own.
 
-        Raises `ValueError` for a position after the row's next token: it would leak.
+        Raises `ValueError` if a position is after the row's next token: it would leak.
         """
         if ((position > self.position + 1) & self.known).any():
             raise ValueError("a source may read tokens up to i + 1, not beyond: that would leak")

@@ -33,8 +33,8 @@ SPACE = 700_000_000  # bytes needed while converting: 538 MB are kept, beside th
 def embedded_model() -> Path:
     """The directory of the converted model, fetched and made now if this is the first time.
 
-    **Raises:** `RuntimeError`, which says what to do, where the model cannot be fetched, and what
-    `converted` raises.
+    Raises `RuntimeError`, which says what to do, if the model cannot be fetched, and `OSError` if
+    the cache directory cannot be written or lacks space.
     """
     return converted(NAME, _find)
 

@@ -23,8 +23,8 @@ _END_BYTES = 1 << 20
 def gguf_model(file: Path) -> Path:
     """The directory of a converted GGUF file, made now if the file is new or has changed.
 
-    **Raises:** `ValueError` for a file that is not a whole GGUF of an architecture that
-    transformers converts, and what `converted` raises.
+    Raises `ValueError` if the file is not a whole GGUF of an architecture that transformers
+    converts, and `OSError` if the cache directory cannot be written or lacks space.
     """
 
     def find(scratch: Path) -> Path:
@@ -47,8 +47,8 @@ def converted(name: str, find: Callable[[Path], Path]) -> Path:
     under a lock, and the result is renamed when it is complete: interrupted or done twice at once,
     it leaves one whole model or none.
 
-    **Raises:** `OSError`, which says what to do, where the cache directory cannot be written or
-    lacks space, and what `find` raises.
+    Raises `OSError`, which says what to do, if the cache directory cannot be written or lacks
+    space. Errors of `find` are passed on.
     """
     cache = cache_directory()
     directory = cache / name

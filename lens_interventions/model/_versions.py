@@ -1,4 +1,4 @@
-"""Whether the installed transformers is one that TransformerLens generates correctly with."""
+"""Whether TransformerLens generates correctly with the installed version of transformers."""
 
 import importlib.metadata
 import warnings
@@ -17,7 +17,7 @@ def check_versions(*, caching: bool) -> None:
     5.22 a cache that some layers leave empty cannot be shortened, and patched texts go step by
     step. A plain forward is not affected, so without `caching` this is a warning.
 
-    **Raises:** `RuntimeError` with `caching`; its message names what to install.
+    Raises `RuntimeError`, which names what to install, if `caching` is set.
     """
     version = importlib.metadata.version("transformers")
     if SpecifierSet(TRANSFORMERS).contains(version, prereleases=True):

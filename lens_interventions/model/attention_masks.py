@@ -1,4 +1,4 @@
-"""Which keys each row attends to, in the form in which the models of transformers take it."""
+"""Attention masks in the form that the models of transformers take."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _KNOWN = {"full_attention", "sliding_attention"}
 
 
 def unknown_kinds(bridge: TransformerBridge) -> list[str]:
-    """Kinds of layers that see other keys than masks made here say, such as chunks of a text."""
+    """Kinds of layers that masks made here do not describe, such as attention within chunks."""
     return sorted(_layer_kinds(bridge) - _KNOWN)
 
 

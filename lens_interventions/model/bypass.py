@@ -1,4 +1,4 @@
-"""The wrapped model without its wrapping, where nobody listens.
+"""The model inside a bridge, run without the bridge's components where no hook is on them.
 
 A `TransformerBridge` replaces the modules of a Hugging Face model by components that call the
 hooks. For one token that is most of the time beyond reading the weights: on the default model and

@@ -65,8 +65,9 @@ def require_readable(bridge: TransformerBridge) -> None:
     The judgement and its reasons are TransformerLens's `logit_lens`, asked once for each bridge on
     four tokens, without the hooks that the user may have on.
 
-    Raises `TypeError` for anything but a bridge, `NotImplementedError` for encoder-decoder,
-    encoder-only and recurrent models, and `ValueError` for other readouts or in training mode.
+    Raises `TypeError` if it is given anything but a bridge, `NotImplementedError` if the model has
+    an encoder or a recurrent state, and `ValueError` if its logits are read off otherwise or it is
+    in training mode.
     """
     if not isinstance(bridge, TransformerBridge):
         raise TypeError(
@@ -134,7 +135,7 @@ def embedding_factor(bridge: TransformerBridge) -> float:
 
     It is measured at every call, since a hook that stays on may change it.
 
-    Raises `NotImplementedError` where the model does more to an embedding than multiply it.
+    Raises `NotImplementedError` if the model does more to an embedding than multiply it.
     """
     weight = bridge.W_E.detach()
     tokens = _few_tokens(bridge)

@@ -39,6 +39,6 @@ class Embedding:
 def embedding(bridge: TransformerBridge) -> Embedding:
     """The model's token embedding, with the factor that it applies, measured on four tokens.
 
-    Raises `NotImplementedError` where the model does more to an embedding than multiply it.
+    Raises `NotImplementedError` if the model does more to an embedding than multiply it.
     """
     return Embedding(bridge.W_E.detach(), embedding_factor(bridge))

@@ -48,9 +48,10 @@ def load_model(
     - `trust_remote_code`: whether code that comes with the model may run. Off, a model that needs
       such code is refused.
 
-    **Raises:** `ValueError` for a device that is not there or a dtype that is not floating point,
-    `FileNotFoundError` for a path without a model, `ConnectionError` for a hub name that is not
-    cached while the hub cannot be reached, and what `embedded_model` and `gguf_model` raise.
+    Raises `ValueError` if the device is not there, the dtype is not floating point or a GGUF file
+    cannot be converted; `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name
+    is not cached and the hub cannot be reached; `RuntimeError` if the default model cannot be
+    fetched; `OSError` if the cache directory cannot be written or lacks space.
     """
     check_versions(caching=False)
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):

@@ -141,7 +141,8 @@ def only_blocks_from(
 ) -> Iterator[None]:
     """Inside, the blocks below `layer` do nothing, and block `layer` gets `resid`.
 
-    Without `resid`, which needs a block below, it gets what the bridge's `start_at_layer` injects.
+    It is the block below that hands `resid` over, so `layer` must be above 0 then. Without `resid`
+    block `layer` gets what the bridge injects when it is called with `start_at_layer`.
     """
     as_tuple = layer > 0 and blocks_return_tuples(bridge)
 

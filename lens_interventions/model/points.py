@@ -35,7 +35,7 @@ def hook_name(label: str, n_layers: int) -> str:
 def point_layer(label: str, n_layers: int) -> int:
     """The l of `r[l]`: the block that the point enters, `n_layers` for the last point.
 
-    Raises `ValueError` at a mid-block point, which lies between two of them.
+    Raises `ValueError` if the point lies inside a block.
     """
     if label == FINAL:
         return n_layers
@@ -64,8 +64,8 @@ def select_points(
     - `include_input`: keep `0_pre`.
     - `incl_mid`: add the points inside the blocks that are kept.
 
-    Raises `ValueError` for an unknown point or when nothing is left, `TypeError` for a point that
-    is not in a list.
+    Raises `ValueError` if a point is unknown or none is left, and `TypeError` if `points` is one
+    point instead of a list.
     """
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
@@ -103,6 +103,6 @@ def _label(point: int | str, between: list[str], order: list[str]) -> str:
 
 
 def point_name(point: str) -> str:
-    """What a reader calls a residual point: `0_pre` is `input`, `3_mid` is `3 mid`."""
+    """The name of a residual point for readers: `0_pre` is `input`, `3_mid` is `3 mid`."""
     names = {INPUT: "input", FINAL: "final"}
     return names.get(point) or point.removesuffix("_pre").replace("_", " ")

@@ -1,8 +1,4 @@
-"""What the library needs to know about the inside of a `TransformerBridge`.
-
-Everything model-specific that a lens or a patch uses goes through here: the readout (final norm,
-unembedding, output transform), the embedding as the model feeds it, and the residual stream.
-"""
+"""The way from a residual to logits: final norm, unembedding and output transform of a model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +68,7 @@ class Readout:
         normalized: Float[Tensor, "*row d_model"],
         out: Float[Tensor, "row d_vocab"] | None = None,
     ) -> Float[Tensor, "*row d_vocab"]:
-        """Logits of normalized residuals, the model's own at its last point.
+        """Logits of normalized residuals; at the last residual point they are the model's own.
 
         `out` (rows flattened, no gradient) receives the product, so that chunks share a buffer.
         """
@@ -95,7 +91,9 @@ def readout(bridge: TransformerBridge, *, norm: Norm = "full") -> Readout:
 
     The post reads the latter, which TransformerLens caches as `ln_final.hook_normalized`.
 
-    Raises what `require_readable` raises, `ValueError` for an unknown norm.
+    Raises `TypeError` if it is given anything but a bridge, `NotImplementedError` if the model is
+    not a decoder of attention layers alone, and `ValueError` if its logits are read off otherwise,
+    it is in training mode or `norm` is unknown.
     """
     if norm not in ("full", "pre_affine"):
         raise ValueError(f"norm must be 'full' or 'pre_affine', got {norm!r}")

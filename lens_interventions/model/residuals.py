@@ -28,8 +28,8 @@ def residuals(
     Runs the bridge with the user's hooks on, and stops at the last point: nothing is unembedded.
     `forward` is passed on to the bridge.
 
-    Raises `ValueError` where the model has no such point (blocks whose attention and MLP run in
-    parallel have no middle), or when the batch is padded on the left.
+    Raises `ValueError` if the model has no such point (blocks whose attention and MLP run in
+    parallel have no middle) or the batch is padded on the left.
     """
     if batch.left_padded:
         # The models' own masks let padded rows see nothing, whose NaN then reaches real tokens.
@@ -48,11 +48,13 @@ def residuals(
 def residual_chunks(
     bridge: TransformerBridge, batch: TokenBatch, labels: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Float[Tensor, "batch chunk d_model"]]]]:
-    """`residuals` by label, of a long text a chunk of columns at a time, with its first column.
+    """The residual stream by label, a chunk of columns at a time, each with its first column.
 
-    Neither the residual stream of the whole text nor its attention scores are held, only the keys
-    and values. A short text is one chunk, and so is any text while there are hooks on the bridge,
-    which may have been made for the whole.
+    Of a long text only the keys and values are held, neither the whole residual stream nor the
+    attention scores. A short text is one chunk, and so is any text while there are hooks on the
+    bridge, which may have been made for the whole.
+
+    Raises `ValueError` if the model has no such point or the batch is padded on the left.
     """
     width = batch.tokens.shape[1]
     hooked = any(map(has_temporary_hooks, bridge.hook_points()))

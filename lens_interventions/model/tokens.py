@@ -76,13 +76,13 @@ def token_batch(
 
     - `bridge`: gives the tokenizer, the device, the vocabulary and the context length.
     - `text_or_tokens`: what to read.
-    - `prepend_bos`: as in `TransformerBridge.to_tokens`; only for texts.
+    - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens; only for an id tensor, which may be
         padded on either side.
     - `any_length`: allow more tokens than the model's context, for reading in pieces.
 
-    Raises `ValueError` for an empty text, more tokens than the model's context, an id outside the
-    vocabulary or a mask with gaps, `TypeError` for anything that is neither text nor ids.
+    Raises `ValueError` if a text is empty or does not fit the model's context, an id is outside the
+    vocabulary or a mask has gaps, and `TypeError` if the input is neither text nor ids.
     """
     is_text = isinstance(text_or_tokens, str) or (
         isinstance(text_or_tokens, Sequence)
@@ -117,7 +117,7 @@ def require_texts(texts: Iterable[TextOrTokens]) -> None:
 def token_ids(bridge: TransformerBridge, tokens: NamedTokens) -> list[int]:
     """Ids of tokens given as ids or as strings that are one token each.
 
-    Raises `ValueError` for a string that is not one token, or an id outside the vocabulary.
+    Raises `ValueError` if a string is not one token or an id is outside the vocabulary.
     """
     named = [tokens] if isinstance(tokens, (str, SupportsIndex)) else list(tokens)
     ids = []

@@ -41,6 +41,7 @@ class CachedDecoder:
 
     **Arguments:**
 
+    - `bridge`: the model.
     - `rows`: the patches; each has all the prompts.
     - `chunk_size`: how many positions of a prompt go through the model at a time.
     - `record`: keep the residual stream of the predicting positions.
@@ -80,7 +81,7 @@ class CachedDecoder:
 
         The first call reads the prompts; later ones expect the same texts, one column longer.
 
-        Raises `CacheError` when the model does not fill the cache or it cannot be shortened.
+        Raises `CacheError` if the model does not fill the cache or it cannot be shortened.
         """
         n_columns = text.tokens.shape[1]
         with temporary_hooks(self._hooks(text)), self._unwrapped():

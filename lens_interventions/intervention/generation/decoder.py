@@ -1,73 +1,24 @@
-"""Which way to decode on a bridge: with a cache where that is exact, else by recomputing."""
+"""The decoder of a bridge: with a cache where that is exact, else by recomputing."""
 
 import warnings
-from functools import partial
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
 from ...model.attention_masks import unknown_kinds
 from ...model.capabilities import recall, require_readable
-from ...model.hooks import Hook, change_layers, keep, without_hooks
-from ...model.points import hook_name, point_labels
+from ...model.hooks import without_hooks
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
 from .cached_decoder import CachedDecoder, CacheError
 from .patch_batch import PatchedRows
+from .recomputing_decoder import RecomputingDecoder
 
 # How far logits of the cached path may be from recomputed ones, in standard deviations of the
 # logits: above what rounding does, below what a wrong position, mask or key does.
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 _HALF_TOLERANCE = 0.1
-
-
-class RecomputingDecoder:
-    """Runs every text from its start, alone and without padding: slow, but right on any model.
-
-    Arguments, attributes and methods as of `CachedDecoder`.
-    """
-
-    def __init__(
-        self, bridge: TransformerBridge, rows: PatchedRows, *, record: bool = False
-    ) -> None:
-        self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
-        self._bridge, self._rows, self._record = bridge, rows, record
-
-    @torch.no_grad()
-    def logits(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:
-        """As of `CachedDecoder`."""
-        logits, streams = [], []
-        for row in range(len(text.tokens)):
-            index = torch.tensor([row], device=text.tokens.device)
-            alone = _unpadded(select_rows(text, index))
-            captured: dict[str, Tensor] = {}
-            hooks = self._hooks(alone, self._rows.keep(index), captured)
-            with self._bridge.hooks(fwd_hooks=hooks):
-                logits.append(self._bridge(alone.tokens)[:, -1])
-            streams.append(captured)
-        self.recorded = {
-            label: torch.cat([captured[label] for captured in streams]) for label in streams[0]
-        }
-        return torch.cat(logits)
-
-    def keep(self, rows: Int[Tensor, " row"]) -> None:
-        """As of `CachedDecoder`."""
-        self._rows = self._rows.keep(rows)
-
-    def _hooks(self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]) -> list[Hook]:
-        patched = partial(rows, position=text.column_positions(), text=text)
-        n_layers = int(self._bridge.cfg.n_layers)
-        labels = point_labels(n_layers) if self._record else []
-        return [
-            *change_layers(rows.layers, patched),
-            *(
-                (hook_name(label, n_layers), keep(captured, label, lambda resid: resid[:, -1]))
-                for label in labels
-            ),
-        ]
 
 
 Decoder = CachedDecoder | RecomputingDecoder
@@ -78,10 +29,18 @@ def decoder(
 ) -> Decoder:
     """The cached decoder; where it was found wrong on a first try, the recomputing one.
 
-    Arguments as of `CachedDecoder`.
+    A warning says so when it recomputes.
 
-    Raises `NotImplementedError` for models that are not attention-only decoders, `CacheError`
-    where transformers does not fill the cache. Warns when it recomputes.
+    **Arguments:**
+
+    - `bridge`: the model.
+    - `rows`: the patches; each has all the prompts.
+    - `chunk_size`: how many positions of a prompt go through the model at a time, with a cache.
+    - `record`: keep the residual stream of the predicting positions.
+
+    Raises `NotImplementedError` if the model is not a decoder of attention layers alone,
+    `ValueError` if its logits are read off otherwise than by `ln_final` and `unembed`, and
+    `CacheError` if transformers does not fill the cache.
     """
     require_readable(bridge)
     _require_attention_only(bridge)
@@ -156,11 +115,3 @@ def _require_attention_only(bridge: TransformerBridge) -> None:
             f"{bridge.cfg.architecture} has recurrent layers ({', '.join(sorted(recurrent))}): "
             "next-token patches are defined for attention-only decoders"
         )
-
-
-def _unpadded(text: KnownText) -> KnownText:
-    """One text without the columns before its first token."""
-    first = int(text.first)
-    return KnownText(
-        text.tokens[:, first:], text.first - first, text.length, text.prompt_length, text.seed
-    )

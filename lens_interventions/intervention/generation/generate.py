@@ -62,17 +62,20 @@ def generate(
     - `max_new_tokens`: at most so many for each prompt.
     - `do_sample`: draw from the distribution instead of taking its likeliest token.
     - `temperature`: of the sampling; applied before `logits_processor`.
-    - `logits_processor`: as in transformers (`TopPLogitsWarper(0.9)`,
+    - `logits_processor`: processors of transformers (`TopPLogitsWarper(0.9)`,
         `RepetitionPenaltyLogitsProcessor(1.2)`, ...), in order. Processors and criteria see prompts
         without padding, those of one length at a time.
-    - `stopping_criteria`: as in transformers; a row ends when any of them says so.
+    - `stopping_criteria`: criteria of transformers; a row ends when any of them says so.
     - `stop_at_eos`: end a row at the end-of-text tokens of the model's generation config.
     - `seed`: prompt i is sampled with `seed + i`, or with the i-th of several; the same under every
         patch. A draw depends on the seed and the token's position alone.
-    - `prepend_bos`, `attention_mask`: as for `logit_lens`.
+    - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
+    - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded on
+        either side.
     - `prompt_length`: how many tokens of each prompt count as given, for `positions="generated"`;
         all by default.
-    - `text_seeds`: of the patches' random sources, as in `teacher_forced_logits`.
+    - `text_seeds`: an integer for each prompt, so that prompts draw random tokens of their own from
+        the patches' random sources.
     - `trajectory`: also read every predicting position with `logit_lens`; a mapping holds options
         of it. Keeps `[batch, new, d_model]` of every residual point meanwhile.
     - `callback`: gets a `GenerationStep` after every token.
@@ -81,9 +84,9 @@ def generate(
 
     **Returns:** a `Generation`.
 
-    Raises `ValueError` for prompts that do not leave room in the model's context, a model in
-    training mode or options that contradict each other; `NotImplementedError` for models that are
-    not attention-only decoders; `CacheError` where transformers does not fill the cache.
+    Raises `ValueError` if prompts leave no room in the model's context, the model is in training
+    mode or options contradict each other; `NotImplementedError` if the model is not a decoder of
+    attention layers alone; `CacheError` if transformers does not fill the cache.
     """
     batch = token_batch(
         bridge, prompts, prepend_bos=prepend_bos, attention_mask=attention_mask

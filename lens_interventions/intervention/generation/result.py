@@ -1,4 +1,4 @@
-"""What sampling under a patch gave: tokens, how likely they were, where the texts ended."""
+"""Results of generation: new tokens, how likely they were, where the texts ended."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any

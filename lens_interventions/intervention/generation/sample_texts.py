@@ -37,8 +37,9 @@ def sample_texts(
     - `seed`: text i is drawn with `seed + i`, whatever `n_texts` is.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` for a length below 2, a bridge whose tokenizer names neither BOS nor EOS,
-    and what `generate` raises.
+    Raises `ValueError` if `length` is below 2 or beyond the model's context, or the tokenizer names
+    neither BOS nor EOS, and `NotImplementedError` if the model is not a decoder of attention layers
+    alone.
     """
     if length < 2:
         raise ValueError(f"length must be at least 2 tokens, got {length}")

@@ -48,7 +48,7 @@ class Sampler:
     def scores(
         self, text: KnownText, logits: Float[Tensor, "batch d_vocab"]
     ) -> Float[Tensor, "batch d_vocab"]:
-        """What the processors make of the logits, at least float32, as in `generate` there."""
+        """The logits after the processors, in float32 at least, as transformers computes them."""
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not self.processors:
             return scores
@@ -60,7 +60,7 @@ class Sampler:
     ) -> Int[Tensor, " batch"]:
         """The next token of each text; `ids` tells which texts they are.
 
-        Raises `ValueError` where the processors left nothing to choose from.
+        Raises `ValueError` if the processors left nothing to choose from.
         """
         if not self.do_sample:
             return scores.argmax(-1)
@@ -85,7 +85,7 @@ def make_sampler(
 ) -> Sampler:
     """A sampler; the temperature comes before the other processors.
 
-    Raises `ValueError` for a temperature without sampling or out of range.
+    Raises `ValueError` if the temperature is not above 0, or is set without sampling.
     """
     if temperature <= 0:
         raise ValueError(
@@ -100,7 +100,7 @@ def make_sampler(
 def prompt_seeds(seed: SupportsIndex | Sequence[int], n_prompts: int) -> Int[Tensor, " prompt"]:
     """`seed + i` for prompt i, or the seeds given one by one.
 
-    Raises `ValueError` when there are not as many as prompts.
+    Raises `ValueError` if there are not as many as prompts.
     """
     if isinstance(seed, SupportsIndex):
         return torch.arange(n_prompts) + operator.index(seed)

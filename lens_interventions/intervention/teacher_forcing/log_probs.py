@@ -46,7 +46,7 @@ def teacher_forced_log_probs(
         the blocks above in one batch.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded on
         either side.
-    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `prompt_length`: how many tokens of each text were given, for `positions="generated"`.
     - `text_seeds`: an integer for each text, so that texts draw random tokens of their own; without
         them position i has the same draw in every text.
@@ -59,10 +59,9 @@ def teacher_forced_log_probs(
 
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
-    Raises `ValueError` when a hook is on a patched block or one above it, when `positions` would
-    have to be counted across pieces, where logits are not a number, or for input that
-    `token_batch` refuses;
-    `NotImplementedError` for a model whose logits are not read off one residual stream.
+    Raises `ValueError` if a hook is on a patched block or one above it, `positions` would have to
+    be counted across pieces, logits are not a number, or the input is neither text nor valid ids;
+    `NotImplementedError` if the model's logits are not read off one residual stream.
     """
     with torch.set_grad_enabled(enable_grad):
         batch = token_batch(
@@ -107,10 +106,31 @@ def teacher_forced_logits(
     Those at padding are NaN. For log-probabilities of the text itself `teacher_forced_log_probs`
     needs far less memory.
 
-    Arguments and errors as of `teacher_forced_log_probs`.
+    **Arguments:**
+
+    - `text_or_tokens`: a text, a list of texts, token ids or an id tensor.
+    - `patch`: one, or several to compare; None is the model without a patch. All share the blocks
+        below the lowest patched layer, and those with the same lowest layer and window go through
+        the blocks above in one batch.
+    - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded on
+        either side.
+    - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
+    - `prompt_length`: how many tokens of each text were given, for `positions="generated"`.
+    - `text_seeds`: an integer for each text, so that texts draw random tokens of their own; without
+        them position i has the same draw in every text.
+    - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
+        are read in pieces of that length, each as a text of its own.
+    - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
+        it has seen more. Half of `max_length` by default.
+    - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
+        blocks, depend on.
 
     **Returns:** `[batch, pos, d_vocab]`, or `[patch, batch, pos, d_vocab]` for a sequence of
     patches.
+
+    Raises `ValueError` if a hook is on a patched block or one above it, `positions` would have to
+    be counted across pieces, logits are not a number, or the input is neither text nor valid ids;
+    `NotImplementedError` if the model's logits are not read off one residual stream.
     """
     with torch.set_grad_enabled(enable_grad):
         batch = token_batch(

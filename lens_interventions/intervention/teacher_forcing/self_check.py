@@ -67,7 +67,7 @@ def two_streams_hold(
     `resid`, where they must equal the plain model: what is cut or biased by place shows more, or
     only, in longer texts.
 
-    Raises `ValueError` where `resid` is not finite: it would say nothing of the model.
+    Raises `ValueError` if `resid` is not finite: it would say nothing of the model.
     """
     if not resid.isfinite().all():
         raise ValueError(
@@ -87,7 +87,7 @@ def two_streams_hold(
 
 
 def what_was_raised(bridge: TransformerBridge, layer: int) -> str:
-    """A bracket for a message: the error with which two streams ended from `layer` up, if one."""
+    """Words in brackets for a message: the error with which two streams ended, if they did."""
     found = capabilities(bridge).get(_question(layer))
     return f" (on two copies it raised {found.raised})" if found and found.raised else ""
 

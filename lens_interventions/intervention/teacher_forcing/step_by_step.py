@@ -36,7 +36,10 @@ def decoded_steps(
 def recomputed_steps(
     bridge: TransformerBridge, patches: Sequence[BoundPatch | None], text: KnownText
 ) -> Iterator[Float[Tensor, "patch batch 1 d_vocab"]]:
-    """The same with gradients, and right by construction: plain hooks on the text so far."""
+    """Logits at position after position, from plain hooks on the text so far; with gradients.
+
+    That is what teacher forcing under a patch means, so it is right by construction.
+    """
     rows = PatchedRows.of_prompts(patches, len(text.tokens))
     for known in _growing(text, len(patches)):
         patched = partial(rows, position=known.column_positions(), text=known)

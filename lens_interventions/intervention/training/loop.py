@@ -23,10 +23,10 @@ _STREAM_ROWS = 2048
 
 
 class WriteTraining:
-    """One training: its texts, its parameters and how far it has come.
+    """One training: its corpus, its parameters and how far it has come.
 
     Attributes:
-        state: how far.
+        state: how far it has come.
     """
 
     def __init__(

@@ -39,10 +39,11 @@ def next_token_nats(
     *,
     backward: float | None = None,
 ) -> Float[Tensor, " batch"]:
-    """The same from `r[L]`.
+    """Nats of all the next tokens of each text, from `r[L]` as `late`.
 
-    A chunk's logits and their gradient are dropped before the next chunk's are made, which a graph
-    through all of them would keep.
+    With `backward`, the gradient of so many times their sum goes into the graph of `late`. A
+    chunk's logits and their gradient are dropped before the next chunk's are made; a graph through
+    all of them would keep them.
     """
     position = torch.arange(late.shape[1], device=late.device)
     predicts = text.has_next(position.expand(len(late), -1))

@@ -1,4 +1,4 @@
-"""How a patch is trained."""
+"""Options of training a patch."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ class TrainingOptions:
     Attributes:
         bias: whether the write has a bias.
         input_gate: whether the write is scaled by a learned sigmoid of the residual.
-        embedding, scale: as in `NextTokenPatch`.
+        embedding: `"W_E"` to read tokens as the model feeds them, `"W_U"` to read the unembedding.
+        scale: `"raw"` to read those vectors as they are, `"norm"` as long as the residual.
         first_position: positions below are never patched. With 1 the first token of a piece is
             spared, where models park attention, in a residual much longer than the others.
         window: tokens of a piece of text, at most.
@@ -63,7 +64,7 @@ class TrainingOptions:
             )
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """Of the step after `step` others."""
+        """The learning rate of the step after `step` others, of `steps` in all."""
         warmup = round(self.warmup * steps)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""What is trained of a learned write, in units in which every number is of order one."""
+"""Trainable parameters of a learned write, rescaled to order one."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ class WriteParameters:
     factor, and so are bias and gate: the write adds exactly nothing.
 
     Attributes:
-        leaves: by name, as in `LearnedWrite`.
+        leaves: by name: some of down, up, bias, gate_weight and gate_bias.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class WriteParameters:
     def tensors(self, leaves: Mapping[str, Tensor] | None = None) -> dict[str, Tensor | None]:
         """The tensors of a `LearnedWrite`, a differentiable function of the leaves.
 
-        Of other values of the leaves if they are given.
+        `leaves` are other values to take in their place.
         """
         values: dict[str, Tensor | None] = dict.fromkeys(("down", "up", "bias"))
         for name, leaf in (self.leaves if leaves is None else leaves).items():
@@ -95,7 +95,7 @@ def initial_parameters(
     options: TrainingOptions,
     seed: int,
 ) -> WriteParameters:
-    """What is trained, at its start, for a patch whose write has no tensors yet."""
+    """The parameters with which a training starts, for a patch whose write has no tensors yet."""
     patch = bound.patch
     table = bound.embeddings[patch.layers[0]]
     assert isinstance(patch.mode, LearnedWrite)

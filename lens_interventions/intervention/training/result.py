@@ -1,4 +1,4 @@
-"""What training a patch gave: the write, and the losses on the way."""
+"""The result of training a patch: the write, and the losses on the way."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class TrainedPatch:
 
         `theme` is `"light"` or `"dark"`.
 
-        Raises `ValueError` for an unknown theme.
+        Raises `ValueError` if the theme is unknown.
         """
         curves = [
             Curve(

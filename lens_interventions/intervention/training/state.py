@@ -53,9 +53,9 @@ class TrainingState:
         save_tensors(path, tensors, kind="training", rest=kept)
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Take over what `save` wrote.
+        """Go on from what `save` wrote.
 
-        Raises `ValueError` for a file of another training or another kind.
+        Raises `ValueError` if the file is of another training or of another kind.
         """
         tensors, kept = load_tensors(path, kind="training")
         if kept["settings"] != json.loads(json.dumps(settings)):

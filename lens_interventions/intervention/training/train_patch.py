@@ -1,7 +1,7 @@
-"""Training a patch: which write into the residual stream makes the true next token of most use.
+"""Training a patch: the write into the residual stream that makes best use of the next token.
 
-Through the two streams a patched forward is one differentiable pass over a piece of text. The
-model stays as it is; only the write is trained, on the model's own loss.
+In two streams a patched forward is one differentiable pass over a piece of text. The model stays as
+it is; only the write is trained, on the model's own loss.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,15 +48,15 @@ def train_patch(
 ) -> TrainedPatch:
     """Learn `M` and `b` of `r[layer][i] <- r[layer][i] + e M + b`, with the model as it is.
 
-    `e` is the embedding of `x[i+1]`, or of what another `source` says: train those as well, for
-    what the bias and the map gain without news is not to be credited to the true token. The loss is
+    `e` is the embedding of `x[i+1]`, or of what another `source` says. Train other sources too:
+    what the bias and the map gain without news must not be credited to the true token. The loss is
     that of every next token, each predicted as `teacher_forced_log_probs` does. At the start M and
     b are zero. Pieces of text, their order and the start of M are functions of texts, options and
     seed, so they are the same for all sources.
 
-    The blocks below the lowest layer run once for each piece, and what they leave is kept, see
-    `ResidualStore`. Beyond that, 8 pieces of 256 tokens at layer 22 of the default model take
-    1.6 GiB, and 4 GiB at layer 0.
+    The blocks below the lowest layer run once for each piece, and a `ResidualStore` keeps their
+    output. Beyond that, 8 pieces of 256 tokens at layer 22 of the default model take 1.6 GiB, and
+    4 GiB at layer 0.
 
     **Arguments:**
 
@@ -66,18 +66,20 @@ def train_patch(
     - `source`: what `e` stands for: `"true"`, another name that `NextTokenPatch` takes, or
         `"constant"`, with which the bias alone is trained.
     - `seed`: of the start of M, the order of the pieces and random sources.
-    - `options`: the rest.
+    - `steps`: how many steps of the optimizer to make, at most.
+    - `options`: of the write, the optimizer and the evaluations.
     - `held_out`: texts for the held-out loss; by default every tenth of `texts`, or every tenth
         piece where they are few. The write with the lowest held-out loss is kept.
-    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `checkpoint`: a file to write every `save_every` steps. Given again, training goes on there
         and ends in the same bits.
     - `store`: shared with other trainings on the same text; by default one of its own.
+    - `progress`: show a progress bar over steps.
 
-    Raises `ValueError` for options that make no sense, too little text, a hook on a block that is
-    trained through, or on any with a `store`, a checkpoint of another training or a model in
-    training mode;
-    `NotImplementedError` for a model that the two streams do not fit.
+    Raises `ValueError` if options make no sense, there is too little text, a hook is on a block
+    that is trained through (or, with a `store`, on any), the checkpoint is of another training or
+    the model is in training mode; `TypeError` if one text is given where several are expected;
+    `NotImplementedError` if the two streams do not fit the model.
     """
     options = TrainingOptions() if options is None else options
     if store is None:

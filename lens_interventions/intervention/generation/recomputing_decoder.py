@@ -1,0 +1,77 @@
+"""Patched decoding without a cache, for models on which the cached decoder is not exact."""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.hooks import Hook, change_layers, keep
+from ...model.points import hook_name, point_labels
+from ..known_text import KnownText, select_rows
+from .patch_batch import PatchedRows
+
+
+class RecomputingDecoder:
+    """Logits at the end of growing texts: every text is run from its start, alone and unpadded.
+
+    That is slow, but right on any model.
+
+    **Arguments:**
+
+    - `bridge`: the model.
+    - `rows`: the patches; each has all the prompts.
+    - `record`: keep the residual stream of the predicting positions.
+
+    Attributes:
+        recorded: `[batch, d_model]` of every residual point at the position that predicted last,
+            by label, if `record`.
+    """
+
+    def __init__(
+        self, bridge: TransformerBridge, rows: PatchedRows, *, record: bool = False
+    ) -> None:
+        self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
+        self._bridge, self._rows, self._record = bridge, rows, record
+
+    @torch.no_grad()
+    def logits(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:
+        """Logits at the last known position of every text, which is the last column."""
+        logits, streams = [], []
+        for row in range(len(text.tokens)):
+            index = torch.tensor([row], device=text.tokens.device)
+            alone = _unpadded(select_rows(text, index))
+            captured: dict[str, Tensor] = {}
+            hooks = self._hooks(alone, self._rows.keep(index), captured)
+            with self._bridge.hooks(fwd_hooks=hooks):
+                logits.append(self._bridge(alone.tokens)[:, -1])
+            streams.append(captured)
+        self.recorded = {
+            label: torch.cat([captured[label] for captured in streams]) for label in streams[0]
+        }
+        return torch.cat(logits)
+
+    def keep(self, rows: Int[Tensor, " row"]) -> None:
+        """Go on with these rows only."""
+        self._rows = self._rows.keep(rows)
+
+    def _hooks(self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]) -> list[Hook]:
+        patched = partial(rows, position=text.column_positions(), text=text)
+        n_layers = int(self._bridge.cfg.n_layers)
+        labels = point_labels(n_layers) if self._record else []
+        return [
+            *change_layers(rows.layers, patched),
+            *(
+                (hook_name(label, n_layers), keep(captured, label, lambda resid: resid[:, -1]))
+                for label in labels
+            ),
+        ]
+
+
+def _unpadded(text: KnownText) -> KnownText:
+    """One text without the columns before its first token."""
+    first = int(text.first)
+    return KnownText(
+        text.tokens[:, first:], text.first - first, text.length, text.prompt_length, text.seed
+    )
