@@ -1,6 +1,6 @@
-"""The pictures of the README and of these pages, from the embedded model: `python docs/figures.py`.
+"""Make the pictures of the README and of these pages: `python docs/figures.py`.
 
-Takes some eight minutes on two cores.
+They show the embedded model. The script takes some eight minutes on two cores.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""The picture and the tables of docs/second-model.md: `python docs/second_model.py MODEL`.
+"""Make the picture and the tables of docs/second-model.md: `python docs/second_model.py MODEL`.
 
-MODEL is what `lens_interventions.load_model` takes, such as the path of a GGUF file. It is measured
-beside the embedded model. Takes some minutes on two cores.
+MODEL is whatever `lens_interventions.load_model` takes, such as the path of a GGUF file. The script
+measures it beside the embedded model, and takes some minutes on two cores.
 """
 
 import sys
@@ -35,7 +35,7 @@ def main(second: str) -> None:
 
 
 def read(bridge: TransformerBridge) -> dict[str, float | int | str]:
-    """What the lens finds of the word, and whether two streams are the loop."""
+    """What the lens finds about the word, and whether two streams give what the loop gives."""
     trajectory = li.logit_lens(bridge, PLASMA, watch=PLASMA_WORD)
     ranks = trajectory.watched_rank[:, 0, -1, 0]
     top = (ranks == 0).nonzero()[:, 0]
@@ -52,7 +52,7 @@ def read(bridge: TransformerBridge) -> dict[str, float | int | str]:
 
 @torch.no_grad()
 def streams_and_loop(bridge: TransformerBridge) -> float:
-    """How far teacher forcing in one pass is from a run for each position, in logits."""
+    """The largest difference, in logits, of teacher forcing in one pass and a run per position."""
     tokens = bridge.to_tokens(PLASMA)
     patch = li.NextTokenPatch(layer=int(bridge.cfg.n_layers) // 2, strength=0.1, scale="norm")
     one_pass = li.teacher_forced_logits(bridge, tokens, patch)[0]
