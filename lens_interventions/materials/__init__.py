@@ -1,8 +1,7 @@
 """The texts that experiments run on: written for this library, or read from the user's files.
 
-Nothing here knows a model, and nothing else of the library is imported. A text of the library's own
-goes into `bundled`, a file format into `readers`, a name by which settings call a text into
-`corpora`.
+Nothing here knows a model, and nothing else of the library is imported. A new text of the library's
+own goes into `bundled`, a new file format into `readers`, a new name for settings into `corpora`.
 
 - `templates`: sentences whose next word was said before, in a crossed design
 - `prompts`: beginnings of many kinds of text, to sample from

@@ -21,7 +21,7 @@ class Template:
         frame: name of the sentences around the word.
         group: what kind of word fits the frame; frames and words are crossed within a group.
         word: the word.
-        frequency: "common" or "rare" in English. How many tokens it has is the tokenizer's affair.
+        frequency: "common" or "rare" in English; the tokenizer decides how many tokens it has.
         distance: "near" if the copy is in the sentence after the word, "far" if a sentence or two
             about something else lie between.
         prefix: the text up to the copy, without a space at its end.
@@ -49,7 +49,7 @@ class Prompt:
 
 
 def templates() -> tuple[Template, ...]:
-    """Sentences that end where a word from before is due, in the manner of the post's plasma one.
+    """Sentences that end where a word from before is due, like the post's about plasma.
 
     384 of them: 6 groups of 4 frames and 8 words, 4 common and 4 rare, every word in every frame
     of its group, near and far. Rarity is thus not confounded with what the sentence says. The rare

@@ -26,9 +26,9 @@ def python_reference() -> tuple[Document, ...]:
     """The Python language reference as plain text, one document per topic.
 
     From `pydoc_data.topics`, what `help("for")` prints: some 80 topics and half a megabyte of
-    technical English with code, on every machine that runs CPython. White space around a topic is
-    removed and nothing else; "if" and "else" have the same text. The text differs between Python
-    versions; a result that used it should name its version.
+    technical English with code, on every machine that runs CPython. Only white space around a topic
+    is removed; "if" and "else" have the same text. The text differs between Python versions, so a
+    result that used it should name its version.
     """
     from pydoc_data.topics import topics  # half a megabyte, and only for this
 
@@ -45,9 +45,8 @@ def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) ->
     - `field`: which entry of each JSON object is the text.
     - `whole`: take a plain text file as one document, blank lines and all.
 
-    Raises `ValueError`, with the line where there is one, for a file that is not UTF-8, a line that
-    is no JSON object with a string in `field`, or a file without any text; `FileNotFoundError`
-    where there is no file.
+    Raises `ValueError` for a file that is not UTF-8, a line (which it names) that is no JSON object
+    with a string in `field`, or a file without any text; `FileNotFoundError` if there is no file.
     """
     path = Path(path)
     try:
@@ -79,8 +78,8 @@ def dataset_column(
     set does not cost the whole of it. `name` is what `datasets.load_dataset` takes: a name on the
     hub or a local directory of JSON, CSV, Parquet or text files.
 
-    Raises `ValueError` if there is no such column or no text in it, `TypeError` if it does not hold
-    text, and whatever `datasets` raises if there is no such data set or split.
+    Raises `ValueError` if there is no such column or no text in it, and `TypeError` if it does not
+    hold text. Errors of `datasets`, for a data set or split that does not exist, pass through.
     """
     from datasets import load_dataset  # type: ignore[import-untyped]
 

@@ -1,10 +1,10 @@
 """Confidence intervals and tests over sequences.
 
-Tokens of one text are not independent, so what is resampled is always the sequence (or prompt, or
-document). Per-token values come as two arrays over sequences, the sum of the values and the number
-of tokens, which `behaviour.bin_totals` makes; the estimate is the ratio of their sums, the mean
-over all tokens. Conditions are compared on the same tokens: pass the difference of the totals,
-`totals - reference_totals`, with the common counts, and the comparison is paired.
+Tokens of one text are not independent, so sequences (or prompts, or documents) are resampled, never
+tokens. Per-token values come as two arrays over sequences, the sum of the values and the number of
+tokens, which `behaviour.bin_totals` makes; the estimate is the ratio of their sums, the mean over
+all tokens. To compare conditions on the same tokens, pass the difference of the totals, `totals -
+reference_totals`, with the common counts: the comparison is then paired.
 
 Randomness comes from the caller's `numpy.random.Generator`: the same seed gives the same numbers.
 """
@@ -35,7 +35,7 @@ class Interval:
         high: upper end.
         level: confidence, such as 0.95.
         method: how the interval was made; "none" if it could not be.
-        n: how many sequences speak to it.
+        n: how many sequences it is based on.
     """
 
     estimate: float
@@ -46,7 +46,7 @@ class Interval:
     n: int
 
     def columns(self) -> dict[str, float]:
-        """What a row of a table says of it: estimate, low, high and n."""
+        """The columns estimate, low, high and n of a table's row."""
         return {"estimate": self.estimate, "low": self.low, "high": self.high, "n": self.n}
 
     def __str__(self) -> str:
@@ -94,12 +94,13 @@ def mean_intervals(
 
     `level` is the confidence; `rng` draws the `n_resamples` resamples.
 
-    - A sequence with a count of 0 in a cell says nothing there and is left out of it; `n` tells how
-      many are left. Fewer than two give no interval (`method` "none"), none a nan estimate.
+    - A sequence with a count of 0 in a cell is left out of that cell; `n` is the number that is
+      left. With fewer than two there is no interval (`method` "none"), with none the estimate is
+      nan.
     - `method` is "BCa" (Efron 1987), or "percentile" where BCa is undefined: all resamples alike,
       or all on one side of the estimate. When all sequences agree the interval has no width, which
-      says that nothing varied in this sample and no more; for shares use `share_interval`.
-    - The bootstrap covers too little with few sequences: at n = 10 a 95% interval of normal data
+      says only that nothing varied in this sample; for shares use `share_interval`.
+    - With few sequences the bootstrap covers too little: at n = 10 a 95% interval of normal data
       covers some 90%.
 
     Raises `ValueError` for values that are not finite, negative counts or shapes that differ.

@@ -1,8 +1,8 @@
 """Does seeing the true token help a model to copy?
 
 The copying experiment: its settings, its stages, where the lens has the word that is due, its
-analysis and its figures. May import `engine/`, `design/` and what stands below experiments, and no
-other experiment. A new question goes into `stages`; what other experiments measure too goes into
+analysis and its figures. It may import `engine/`, `design/` and what stands below experiments, and
+no other experiment. A new question goes into `stages`; what other experiments measure too goes into
 `design/`.
 """
 
@@ -33,13 +33,13 @@ def copying(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Copying with the true next token patched in, and with controls; and the effect over depth.
+    """Measure copying with the true next token patched in, and with controls.
 
-    Measured are random tokens said twice, sentences that call for a word from before, and natural
-    text, in which copyable tokens, others, and tokens after a surprise are told apart. All of it is
-    teacher-forced and exact. One half of the material chooses for each question: the true source
-    alone shortlists the best cells (layer, strength and mode) of a few layers, and among these the
-    cell is taken where it beats its best control by most. The other half reports. A verdict is
+    The material is random tokens said twice, sentences that call for a word from before, and
+    natural text, divided into copyable tokens, other tokens and tokens after a surprise. All of it
+    is teacher-forced and exact. One half of the material chooses for each question: the true source
+    alone shortlists the best cells (layer, strength and mode) of a few layers, and of these the
+    chosen one is where it beats its best control by most. The other half reports. A verdict is
     about the true source minus the best control, paired.
 
     **Arguments:**

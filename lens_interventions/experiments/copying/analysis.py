@@ -47,7 +47,7 @@ def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
 def _contrasts(
     settings: CopyingSettings, rows: Tables, chosen: Mapping[str, Choice]
 ) -> pd.DataFrame:
-    """On the report half: every source minus no patch, and the true one minus the best control.
+    """The report half: every source minus no patch, and the true one minus the best control.
 
     `p_holm` is corrected over all comparisons of the same question.
     """
@@ -79,7 +79,7 @@ def _contrasts(
 def _categories(
     settings: CopyingSettings, rows: Tables, chosen: Mapping[str, Choice]
 ) -> pd.DataFrame:
-    """The true source, against no patch and the best control, on each kind of material.
+    """The true source against no patch and against the best control, on each kind of material.
 
     `p_holm` is corrected over the categories of one division and comparison.
     """
@@ -213,9 +213,9 @@ def _lens(rows: Tables, choice: Choice) -> pd.DataFrame:
 
 
 def _lens_first(settings: CopyingSettings, rows: Tables, choice: Choice) -> pd.DataFrame:
-    """The first residual point with the word at the top; a word that never is counts as one more.
+    """The first residual point that has the word at the top; one past the last where none has.
 
-    Columns `mean` and `unpatched` are of the source and without a patch.
+    `mean` is that of the source, `unpatched` that without a patch.
     """
     found = []
     true = Arm.at(choice.cell)

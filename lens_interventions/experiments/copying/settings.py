@@ -11,14 +11,14 @@ from ..engine.presets import Preset, require_preset
 class CopyingSettings(CopyingMaterial):
     """Settings of the copying experiment; `CopyingSettings.preset` makes them.
 
-    Beside the fields below they have those of `CopyingMaterial`, given by keyword. One half of the
-    material selects layer, strength and mode over the whole grid; the other reports at the chosen
-    cell alone, so it can be larger.
+    They also have the fields of `CopyingMaterial`, which are given by keyword. One half of the
+    material selects layer, strength and mode over the whole grid; the other half reports at the
+    chosen cell alone, so it can be larger.
 
     Attributes:
         layers, strengths, modes: the grid.
         shortlist: how many cells, of different layers, are compared with controls.
-        patch: what all patches have in common.
+        patch: the settings that all patches have in common.
     """
 
     layers: tuple[int, ...]
@@ -36,8 +36,8 @@ class CopyingSettings(CopyingMaterial):
     def preset(cls, name: Preset, n_layers: int) -> "CopyingSettings":
         """Settings for a model of `n_layers` layers.
 
-        On the default model and two cores "quick" takes about 4 minutes. "full" took an
-        hour on one thread of a busy machine.
+        On the default model and two cores "quick" takes about 4 minutes. "full" took an hour on one
+        thread of a busy machine.
 
         Raises `ValueError` for another name.
         """

@@ -1,8 +1,8 @@
-"""The three stages: the grid and a shortlist of cells on one half, the report on the other.
+"""The three stages: the grid and then the controls on the selection half, the report half last.
 
-The grid is measured with the true source alone. For each question the best cell of each layer is
-found, and the best few of these are shortlisted; there all controls are measured, on the same half.
-The cell where the true source beats its best control by most is chosen, with that control.
+The grid is measured with the true source alone. Each question shortlists the best few of the best
+cells of the layers, and all controls are measured at these, on the same half. It chooses the cell
+where the true source beats its best control by most, and that control.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,15 +39,15 @@ _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """Something that the experiment asks.
+    """A question of the experiment.
 
     Attributes:
         name: short.
         text: as a reader would ask it.
-        table: which rows answer it.
-        measure: by what.
-        chosen_by: name of the question whose cell it takes over; its own name if it selects.
-        material: what was measured on, for the reader.
+        table: name of the rows that answer it.
+        measure: the measure that answers it.
+        chosen_by: name of the question whose cell it uses; its own name if it chooses one.
+        material: the material it is measured on, in words.
     """
 
     name: str
@@ -107,7 +107,7 @@ def select(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tables) 
     cells = grid(settings.layers, settings.strengths, settings.modes)
     arms = [NO_PATCH, *map(Arm.at, cells)]
     arms_of = dict.fromkeys(("induction", "templates", "text"), arms)
-    return units_of(bridge, settings, SELECTION, "grid", arms_of)
+    return _units_of(bridge, settings, SELECTION, "grid", arms_of)
 
 
 def compare_controls(
@@ -118,13 +118,13 @@ def compare_controls(
         table: [arm for cell in cells for arm in control_arms(cell)]
         for table, cells in _by_table(shortlists(settings, rows)).items()
     }
-    return units_of(bridge, settings, SELECTION, "controls", arms_of)
+    return _units_of(bridge, settings, SELECTION, "controls", arms_of)
 
 
 def measure_report_half(
     bridge: TransformerBridge, settings: CopyingSettings, rows: Tables
 ) -> list[Unit]:
-    """Every source at the chosen cells, on the report half; and the lens under three of them."""
+    """Every source at the chosen cells, and the lens under three of them, on the report half."""
     chosen = choices(settings, rows)
     cells = _by_table({name: [choice.cell] for name, choice in chosen.items()})
     arms_of: dict[str, Sequence[Arm]] = {
@@ -133,7 +133,7 @@ def measure_report_half(
     }
     words = chosen["templates"]
     arms_of["lens"] = [NO_PATCH, Arm.at(words.cell), words.control]
-    return units_of(bridge, settings, REPORT, "report", arms_of)
+    return _units_of(bridge, settings, REPORT, "report", arms_of)
 
 
 STAGES: dict[str, Stage] = {
@@ -145,7 +145,7 @@ STAGES: dict[str, Stage] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """What the selection half chose for a question.
+    """The choice of the selection half for a question.
 
     Attributes:
         cell: of the shortlist, where the true source beats its best control by most.
@@ -195,7 +195,7 @@ def _by_table(cells: Mapping[str, Sequence[Cell]]) -> dict[str, list[Cell]]:
     return found
 
 
-def units_of(
+def _units_of(
     bridge: TransformerBridge,
     settings: CopyingSettings,
     half: str,
@@ -216,8 +216,8 @@ def units_of(
             if table == "text":
                 parameters |= settings.divisions
             if table == "templates":
-                # Ranks need whole rows of logits: on the grid the log-probability is enough.
-                parameters["ranks"] = stage == "report"
+                # Ranks need whole rows of logits: to select, the log-probability is enough.
+                parameters["ranks"] = half == REPORT
             units.append(Unit(table, f"{stage}-{index:03}", _MEASURES[table], parameters))
     return units
 

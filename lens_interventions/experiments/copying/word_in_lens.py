@@ -23,8 +23,8 @@ def measure_lens(
 ) -> pd.DataFrame:
     """At which residual points the logit lens has the word's first token at the top.
 
-    Read where the word is due, in the run in which everything before is patched. Measure
-    "lens_top", with the tag "point-p" for each point p, and "lens_first": the first such point,
+    The lens is read where the word is due, in the run in which everything before is patched. The
+    measure "lens_top" has the tag "point-p" for each point p. "lens_first" is the first such point,
     counted from 0, or the number of points if there is none.
     """
     texts, conditions, settings = parse(sequences, arms, patch)

@@ -1,6 +1,6 @@
 """What experiments have in common: conditions, material, halves, scores, contrasts.
 
-No experiment is imported, only `engine/` and what stands below experiments. Another condition or
-patch setting goes into `conditions`, another way to compare arms into `contrasts`, another sampling
-rule into `rules`; rows that two experiments measure have their functions here.
+It imports `engine/` and what stands below experiments, and no experiment. A new condition or patch
+setting goes into `conditions`, a new way to compare arms into `contrasts`, a new sampling rule into
+`rules`. What two experiments measure alike is measured by a function here.
 """

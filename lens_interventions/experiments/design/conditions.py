@@ -13,7 +13,7 @@ from ...lens.affine import AffineLens
 
 @dataclass(frozen=True)
 class Cell:
-    """A place on the grid of an effect over depth.
+    """A layer, a strength and a mode: one cell of the grid of an effect over depth.
 
     Attributes:
         layer: the block whose incoming residual is patched.
@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Arm:
-    """One condition: no patch, or what is written at a cell.
+    """A condition: no patch, or a source written at a cell.
 
     Attributes:
         source: "none", or the name of a source of `intervention.sources`.
@@ -65,20 +65,21 @@ ARM_COLUMNS = tuple(field.name for field in fields(Arm))
 
 @dataclass(frozen=True)
 class PatchSettings:
-    """What all patches of a run have in common.
+    """The settings that all patches of a run have in common.
 
     Attributes:
-        scale: "norm" makes what is written as long as the residual times the strength; "raw" writes
-            the embedding as it is.
+        scale: "norm" writes vectors as long as the residual times the strength; "raw" writes the
+            embedding as it is.
         embedding: "W_E", "W_U" or "lens", the latter with `lens`.
-        lens: the file of an `AffineLens`, which is to stay as it is while a run is unfinished. It
+        lens: the file of an `AffineLens`, which must not change while a run is unfinished. It
             carries the embedding "lens" to the layer, and the gate, the mode "correct" and the
             source "guess" read it in place of the logit lens.
         first_position: positions below are never patched. With 1 the first token of the text is
             spared: models park attention there, in a residual that can be a hundred times longer
             than the others (25,000 against 190 in the middle of the default model), and a patch
             of that vector tests the model's plumbing and not the idea.
-        gate: as in `NextTokenPatch`.
+        gate: if given, only positions are patched whose true next token surprised the lens at the
+            layer by at least so many nats.
         seed: of the random sources.
     """
 
@@ -131,7 +132,8 @@ def source_arms(cell: Cell) -> list[Arm]:
 def spread_layers(n_layers: int, n: int) -> tuple[int, ...]:
     """`n` layers spread evenly over the upper three quarters of a model, or all if it has fewer.
 
-    Below, the residual stream is still mostly the current token, and a patch replaces the input.
+    Below them the residual stream is still mostly the current token, and a patch would replace the
+    input.
     """
     lowest = n_layers // 4
     n = min(n, n_layers - lowest)
@@ -148,5 +150,5 @@ def arm_label(arm: Arm, *, with_cell: bool = False) -> str:
 
 
 def condition_label(arm: Arm, rule: str) -> str:
-    """An arm and the rule it samples by."""
+    """An arm and its sampling rule in words."""
     return f"{arm_label(arm, with_cell=True)}, {rule}"

@@ -55,7 +55,7 @@ class Resampling:
     def interval(
         self, totals: Real[np.ndarray, " seq"], counts: Real[np.ndarray, " seq"] | None = None
     ) -> Interval:
-        """As `intervals.mean_interval`."""
+        """Bootstrap interval of `sum(totals) / sum(counts)`; without counts each cluster is one."""
         return mean_interval(
             totals, counts, rng=self.rng(), level=self.level, n_resamples=self.n_resamples
         )
@@ -63,7 +63,7 @@ class Resampling:
     def intervals(
         self, totals: Real[np.ndarray, "cell seq"], counts: Real[np.ndarray, " seq"]
     ) -> list[Interval]:
-        """As `intervals.mean_intervals`, all cells having the same counts."""
+        """Bootstrap interval of `sum(totals) / sum(counts)` for each cell."""
         return mean_intervals(
             totals,
             np.broadcast_to(counts, totals.shape),
@@ -105,9 +105,9 @@ def tagged(rows: pd.DataFrame, tags: Iterable[str]) -> pd.DataFrame:
 
 
 def totals_of(rows: pd.DataFrame, measure: Measure, half: str) -> Totals:
-    """Sums per arm and cluster of a measure on one half of the material.
+    """Sums of a measure per arm and cluster, on one half of the material.
 
-    Raises `ValueError` if there are no rows of it, or an arm lacks clusters that another has.
+    Raises `ValueError` if the measure has no rows, or if an arm lacks clusters that another has.
     """
     chosen = tagged(rows[(rows["measure"] == measure.name) & (rows["half"] == half)], measure.tags)
     if chosen.empty:
@@ -140,25 +140,25 @@ class Contrast:
 
 
 def with_holm(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of contrasts that are looked at together, with Holm's correction as `p_holm`."""
+    """Add `p_holm`, Holm's correction over these rows, to rows of contrasts."""
     adjusted = holm(np.array([row["p_value"] for row in rows], dtype=np.float64))
     return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def row_interval(row: Mapping[Any, Any]) -> Interval:
-    """The interval in a row of `Contrast.columns`."""
+    """The interval in a row that `Contrast.columns` made."""
     return Interval(**{field.name: row[field.name] for field in fields(Interval)})
 
 
 def contrast(totals: Totals, arm: Arm, reference: Arm, resampling: Resampling) -> Contrast:
-    """`arm` minus `reference`."""
+    """The mean difference of `arm` and `reference`, paired over clusters."""
     difference = totals.of(arm) - totals.of(reference)
     interval = resampling.interval(difference, totals.counts)
     return Contrast(interval, float(_p_values(difference[None], totals.counts, resampling)[0]))
 
 
 def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
-    """The true source minus no patch at every cell that has it, with Holm's correction over cells.
+    """The true source minus no patch at every cell, with Holm's correction over the cells.
 
     Columns: layer, strength, mode, estimate, low, high, n, p_value, p_holm.
     """
@@ -174,7 +174,7 @@ def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
 
 
 def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:
-    """Each layer's best cell for the true source; the best `n` of them, best first."""
+    """The best cell of each layer for the true source; of these the best `n`, best first."""
     arms = sorted(
         (arm for arm in totals.arms if arm.source == "true"),
         key=totals.mean,
@@ -192,7 +192,7 @@ def best_control(totals: Totals, cell: Cell, *, lower_is_better: bool) -> Arm:
 
 
 def most_specific(totals: Totals, cells: Sequence[Cell], *, lower_is_better: bool) -> Cell:
-    """The cell where the true source beats the best control there by most, or loses by least."""
+    """The cell where the true source is furthest ahead of its best control, or least behind."""
 
     def disadvantage(cell: Cell) -> float:
         control = best_control(totals, cell, lower_is_better=lower_is_better)

@@ -26,7 +26,10 @@ Patch = Values | PatchSettings
 def measure_induction(
     bridge: TransformerBridge, sequences: Sequence[Values], arms: Sequence[Values], patch: Patch
 ) -> pd.DataFrame:
-    """Loss and top-1 accuracy on the second copy, without its first token: nothing announces it."""
+    """Loss and top-1 accuracy on the second copy.
+
+    Its first token is left out, because nothing announces it.
+    """
     texts, conditions, settings = parse(sequences, arms, patch)
     read = read_ranks(bridge, _tokens(texts), conditions, settings, numbers(texts))
     # The last `copied` predictions are of the second copy.
@@ -53,9 +56,9 @@ def measure_templates(
     patch: Patch,
     ranks: bool,
 ) -> pd.DataFrame:
-    """Log-prob of the whole word; with `ranks` also the rank of its first token, zero-based.
+    """Log-probability of the whole word; with `ranks` also the zero-based rank of its first token.
 
-    Measures "log_prob", "rank", "log_rank" (`log(1 + rank)`) and "top1".
+    The measures are "log_prob", "rank", "log_rank" (`log(1 + rank)`) and "top1".
     """
     texts, conditions, settings = parse(sequences, arms, patch)
     first = torch.tensor([len(text.tokens) - text.copied - 1 for text in texts])
@@ -90,11 +93,11 @@ def measure_text(
     surprising: float,
     recent: int,
 ) -> pd.DataFrame:
-    """Loss by what kind of token is predicted and what came before it.
+    """Loss by the kind of token that is predicted, and by what came before it.
 
-    The tokens of each text are divided in three ways, by surprisal without a patch: copyable or
-    not (tags "copyable", "other"); by the surprisal of the token before ("bin-0" and on); and by
-    when the last surprising token came ("surprise-now", "surprise-recent", "surprise-none").
+    The tokens of each text are divided in three ways: copyable or not (tags "copyable", "other"),
+    by the surprisal of the token before ("bin-0" and on), and by when the last surprising token
+    came ("surprise-now", "surprise-recent", "surprise-none"). Surprisal is that without a patch.
     """
     texts, conditions, settings = parse(sequences, arms, patch)
     measured = list(dict.fromkeys([NO_PATCH, *conditions]))
@@ -118,7 +121,7 @@ def _divisions(
     surprising: float,
     recent: int,
 ) -> list[tuple[str, Bool[Tensor, " next"]]]:
-    """Tags, and which predictions they are about; the three divisions one after the other."""
+    """The tags of the three divisions, each with its predictions."""
     is_copyable = copyable(torch.tensor(text.tokens)[None])[0, :-1]
     bins = bin_by(before[None], edges).index[0]
     now = before >= surprising
@@ -137,7 +140,7 @@ def _divisions(
 def _surprisal_before(
     log_prob: Float[Tensor, "sequence next"],
 ) -> Float[Tensor, "sequence next"]:
-    """For the prediction of `x[i + 1]` the surprisal of `x[i]`, NaN for the first."""
+    """The surprisal of `x[i]`, where `x[i + 1]` is predicted; NaN for the first prediction."""
     unknown = torch.full_like(log_prob[:, :1], torch.nan)
     return torch.cat([unknown, -log_prob[:, :-1]], dim=1)
 
@@ -156,7 +159,7 @@ def _tokens(texts: Sequence[TokenSequence]) -> list[tuple[int, ...]]:
 
 
 def numbers(texts: Sequence[TokenSequence]) -> list[int]:
-    """The seeds of the texts' random draws."""
+    """Seeds of the random draws, one a text."""
     return [text.number for text in texts]
 
 

@@ -18,7 +18,8 @@ from .sequences import REPORT, SELECTION, TokenSequence, beginning, continuation
 class CopyingMaterial:
     """How much copying is measured on, how it is divided, and what counts as an effect.
 
-    Pairs of numbers are (selection, report): one half of the material chooses, the other reports.
+    Pairs of numbers are (selection, report): one half of the material chooses, the other half
+    reports.
 
     Attributes:
         induction_sequences: how many sequences of random tokens, said twice.
@@ -92,10 +93,10 @@ class CopyingMaterial:
 def induction_sequences(
     bridge: TransformerBridge, material: CopyingMaterial
 ) -> list[TokenSequence]:
-    """`[BOS] + A + A`, A being distinct tokens drawn from the vocabulary, none of them special.
+    """`[BOS] + A + A`, where A are distinct tokens, drawn from all that are not special.
 
-    Special to the tokenizer, that is. Tokens that a vocabulary keeps in reserve and no text is
-    spelled with, such as Gemma's `<unused0>`, are drawn like any other.
+    Special means special to the tokenizer. Tokens that a vocabulary keeps in reserve, such as
+    Gemma's `<unused0>`, are drawn like any other.
     """
     special = set() if bridge.tokenizer is None else set(bridge.tokenizer.all_special_ids)
     ordinary = np.array([i for i in range(int(bridge.cfg.d_vocab)) if i not in special])
@@ -111,10 +112,10 @@ def induction_sequences(
 
 
 def template_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list[TokenSequence]:
-    """Each template with its word, which are the last tokens; tags: rarity, distance and pieces.
+    """Each template followed by its word; the tags are rarity, distance and number of pieces.
 
-    The frames are shared out between the halves, two of each group to either. Words are the
-    clusters: a word stands in both halves, but in other sentences.
+    Each half gets two frames of every group. Words are the clusters: a word stands in both halves,
+    but in other sentences.
     """
     items = materials.templates()
     words = {
@@ -136,10 +137,10 @@ def template_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> 
 
 
 def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list[TokenSequence]:
-    """The beginnings of documents, alternately for one half and the other; the tag is the text.
+    """The beginnings of documents, alternately for one half and the other; the tag names the text.
 
-    No document is taken twice, so none is on both halves: the Python reference has one under two
-    titles.
+    A document that occurs twice is taken once, so that it cannot be in both halves. The Python
+    reference has one under two titles.
     """
     rng = np.random.default_rng([material.seed, 2])
     sequences: list[TokenSequence] = []
@@ -162,7 +163,7 @@ def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list
 
 
 def _some_words(items: Sequence[Template], n: int) -> set[str]:
-    """`n` words of each frequency in each group, spread over the list, which grows in tokens."""
+    """`n` words of each frequency in each group, spread over the list from short to long words."""
     words: dict[tuple[str, str], list[str]] = {}
     for item in items:
         known = words.setdefault((item.group, item.frequency), [])

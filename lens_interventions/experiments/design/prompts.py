@@ -11,7 +11,7 @@ from .sequences import REPORT, SELECTION, beginning, token_list
 
 
 def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str, Any]]:
-    """`n` prompts as units get them, every register in both halves."""
+    """`n` prompts as parameters of units, every register in both halves."""
     start = beginning(bridge)
     return [
         {**item, "text": prompt.text, "tokens": [*start, *token_list(bridge, prompt.text)]}
@@ -20,20 +20,23 @@ def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str,
 
 
 def halves(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Items by half."""
+    """Split items by their half."""
     items = list(items)
     return {half: [i for i in items if i["half"] == half] for half in (SELECTION, REPORT)}
 
 
 def drawn(items: Sequence[Any], n: int, seed: int, stream: int) -> list[tuple[dict[str, Any], Any]]:
-    """`n` items in a random order, with number, half and register; registers in both halves."""
+    """Draw `n` items in a random order, every register for both halves.
+
+    Each comes with its number, half and register.
+    """
     rng = np.random.default_rng([seed, stream])
     last: dict[str, str] = {}
     sizes = {SELECTION: 0, REPORT: 0}
     found = []
     for index in rng.permutation(len(items))[:n]:
         item = items[index]
-        # Alternately within a register, which begins in the smaller half.
+        # A register begins in the smaller half and then alternates.
         half = min(sizes, key=sizes.__getitem__)
         if item.register in last:
             half = REPORT if last[item.register] == SELECTION else SELECTION

@@ -14,12 +14,12 @@ from transformers import (
 
 @dataclass(frozen=True)
 class Rule:
-    """A sampling rule; without arguments, greedy decoding.
+    """A sampling rule; by default greedy decoding.
 
     Attributes:
         sample: draw from the distribution, or take the likeliest token.
-        temperature, top_p, min_p, repetition_penalty: as in transformers, whose processors are
-            used; at their defaults they do nothing. The penalty counts the prompt's tokens too.
+        temperature, top_p, min_p, repetition_penalty: applied by transformers' own processors; at
+            their defaults they do nothing. The penalty counts the prompt's tokens too.
     """
 
     sample: bool = False
@@ -38,7 +38,7 @@ class Rule:
 
     @property
     def family(self) -> str:
-        """What varies along a frontier of such rules."""
+        """What varies between the rules of one frontier."""
         if self.repetition_penalty != 1:
             return "repetition penalty"
         if self.top_p < 1:
@@ -52,7 +52,7 @@ class Rule:
         return asdict(self)
 
     def processors(self) -> LogitsProcessorList:
-        """In the order in which transformers' generate applies them."""
+        """The processors, in the order in which transformers' `generate` applies them."""
         found = LogitsProcessorList()
         if self.repetition_penalty != 1:
             found.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))

@@ -36,11 +36,11 @@ def measure_samples(
     new_tokens: int,
     seed: int,
 ) -> pd.DataFrame:
-    """A row per arm and prompt: what was sampled, how much it repeats, the loop it ends in.
+    """Sample texts: a row per arm and prompt, with the loop in which the text ends.
 
-    Looked at are the sampled tokens up to, and without, an end-of-text token. `onset`, `period` and
-    `loop_length` are in tokens, -1 without a loop. `before`, `first_round` and `again` are the text
-    in three parts: up to the loop, its first round, and the rest of it.
+    Only the tokens before an end-of-text token count. `onset`, `period` and `loop_length` are in
+    tokens, -1 without a loop. `before`, `first_round` and `again` are the three parts of the text:
+    up to the loop, its first round, and the rest of the loop.
     """
     chosen, conditions = Rule(**rule), [Arm(**arm) for arm in arms]
     settings = patch if isinstance(patch, PatchSettings) else from_values(PatchSettings, patch)
@@ -82,9 +82,9 @@ def measure_samples(
 def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
     """Samples as rows of sums, one of each measure for each prompt.
 
-    A text that ended by itself before its fourth token has no 4-gram, and a rep-4 of 0 here, so
-    that arms are compared on the same prompts: like one that ended before a loop, it repeated
-    nothing. The share of texts that ended is in the table of conditions.
+    A text that ended by itself before its fourth token has no 4-gram. It counts with a rep-4 of 0,
+    so that arms are compared on the same prompts: like a text that ended before it could loop, it
+    repeated nothing. The share of texts that ended is in the table of conditions.
     """
     arms = samples[["source", "layer", "strength", "mode"]]
     common = {
@@ -106,7 +106,9 @@ def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_samples(samples: pd.DataFrame, control: Arm, shown: int) -> pd.DataFrame:
-    """Samples of the first `shown` prompts: without patch, true and best control, at temperatures.
+    """Samples of the first `shown` prompts, greedy and at temperatures, for a reader.
+
+    The arms are no patch, the true source and `control`, the best control.
 
     Columns: condition, prompt_number, register, prompt, the parts of the text, onset and period.
     """

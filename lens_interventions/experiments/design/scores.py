@@ -22,7 +22,7 @@ _LOGITS = 2**26
 
 @dataclass(frozen=True)
 class Scores:
-    """What distributions over the vocabulary make of known tokens.
+    """Log-probabilities and ranks of known tokens.
 
     Attributes:
         log_prob: of each token in nats, NaN where there is none.
@@ -47,9 +47,9 @@ def read_log_probs(
     patch: PatchSettings,
     seeds: Sequence[int],
 ) -> Float[Tensor, "arm sequence next"]:
-    """Log-probability of every next token under each arm, nats, NaN at padding.
+    """Log-probability of every next token under each arm, in nats, NaN at padding.
 
-    `seeds` tell the random draws of one sequence from those of another.
+    `seeds` keep the random draws of the sequences apart.
     """
     length = max(map(len, tokens))
     values = teacher_forced_log_probs(
@@ -70,8 +70,8 @@ def read_ranks(
 ) -> Scores:
     """Scores `[arm, sequence, next]` of every next token, a few arms at a time.
 
-    Float64, on the CPU; entry i is about `x[i + 1]`. `seeds` tell the random draws of one sequence
-    from those of another.
+    Float64, on the CPU; entry i is about `x[i + 1]`. `seeds` keep the random draws of the sequences
+    apart.
     """
     length = max(map(len, tokens))
     rows = [list(row) for row in tokens]

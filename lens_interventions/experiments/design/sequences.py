@@ -14,13 +14,13 @@ SELECTION, REPORT = "selection", "report"
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """A text as a unit of work gets it.
+    """A text as the parameter of a unit.
 
     Attributes:
         number: unique within its part.
         half: "selection" or "report".
         cluster: what an interval resamples: this sequence, its document or its word.
-        tags: what kind it is, apart by spaces.
+        tags: its kinds, separated by spaces.
         tokens: ids, a BOS in front.
         copied: how many tokens at the end are the copy; 0 in natural text.
     """
@@ -38,9 +38,9 @@ class TokenSequence:
 
 
 def batches(texts: Iterable[TokenSequence], half: str, size: int) -> list[list[TokenSequence]]:
-    """The texts of one half, `size` at a time, for a unit of work each.
+    """The texts of one half in batches of `size`, one for each unit.
 
-    Those of one length side by side: the shorter ones of a batch are padded.
+    Texts of similar length go together, because shorter ones are padded.
     """
     of_half = [text for text in texts if text.half == half]
     of_half.sort(key=lambda text: (len(text.tokens), text.number))
@@ -48,7 +48,7 @@ def batches(texts: Iterable[TokenSequence], half: str, size: int) -> list[list[T
 
 
 def require_both_halves(texts: Iterable[TokenSequence], table: str) -> None:
-    """Raise `ValueError` where a half of a table has no sequences."""
+    """Raise `ValueError` if one of the halves of a table has no sequences."""
     missing = {SELECTION, REPORT} - {text.half for text in texts}
     if missing:
         raise ValueError(
@@ -69,10 +69,11 @@ def token_list(bridge: TransformerBridge, text: str) -> list[int]:
 
 
 def continuation(bridge: TransformerBridge, prefix: str, text: str) -> list[int]:
-    """The ids of a text that goes on from a prefix: what it adds to the prefix's.
+    """The ids that a text adds to those of a prefix.
 
-    Alone it may be spelled otherwise: SentencePiece puts a space before any text, so that " word"
-    becomes a space and a word. Its own ids where the two grow together at their seam.
+    The text alone may be spelled otherwise: SentencePiece puts a space before any text, so that
+    " word" becomes a space and a word. Where prefix and text share a token at their seam, these are
+    the ids of the text alone.
     """
     before, whole = token_list(bridge, prefix), token_list(bridge, prefix + text)
     if whole[: len(before)] == before:

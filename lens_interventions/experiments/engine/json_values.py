@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def to_values(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON keeps them: tuples become lists, dataclasses objects.
+    """Turn a dataclass into JSON values: tuples become lists, dataclasses become objects.
 
     Raises `TypeError` for a field that JSON cannot hold.
     """
@@ -18,9 +18,9 @@ def to_values(settings: Any) -> dict[str, Any]:
 
 
 def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass `kind` that `to_values` was given.
+    """Rebuild a dataclass of type `kind` from the JSON values of `to_values`.
 
-    Raises `ValueError` for missing or unknown fields, naming them.
+    Raises `ValueError` for missing or unknown fields, and names them.
     """
     assert is_dataclass(kind)
     expected = {field.name for field in fields(kind)}
@@ -49,7 +49,7 @@ def digest(values: Any) -> str:
 
 
 def differences(here: Any, there: Any, name: str = "") -> list[str]:
-    """Where two JSON values differ, one line each: `settings.layers: [3] here, [4] there`."""
+    """List where two JSON values differ, such as `settings.layers: [3] here, [4] there`."""
     if isinstance(here, Mapping) and isinstance(there, Mapping):
         return [
             line

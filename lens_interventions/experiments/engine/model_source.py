@@ -17,12 +17,13 @@ Model = TransformerBridge | str | os.PathLike[str] | Callable[[], TransformerBri
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a process gets the model from. Can be sent to another process unless it is a bridge.
+    """Where a process gets the model from. It can go to another process unless it is a bridge.
 
     Attributes:
-        model: a bridge; what `load_model` takes (None is the embedded default); or a function of
-            no arguments, defined in a module, that returns a bridge. Its calls are kept by
-            equality, so a new lambda or `functools.partial` loads the model anew.
+        model: a bridge; a name or directory for `load_model`, or None for the embedded default; or
+            a function without arguments, defined in a module, that returns a bridge. Calls are
+            cached by equality of the function, so a new lambda or `functools.partial` loads the
+            model again.
     """
 
     model: Model
@@ -30,7 +31,7 @@ class ModelSource:
     def bridge(self) -> TransformerBridge:
         """The bridge, loaded once per process.
 
-        Raises what `load_model` raises, and `ValueError` for a bridge with hooks on it.
+        Raises `ValueError` for a bridge with hooks on it. Errors of loading the model pass through.
         """
         # A bridge can be called too.
         model: Any = self.model
@@ -53,23 +54,23 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class NamedModel:
-    """`load_model` with a name and a device, to be called wherever the model is needed.
+    """A call of `load_model` with a name and a device, to be made wherever the model is needed.
 
     Attributes:
-        name: what `load_model` takes, or None for the embedded default.
-        device: such as "cpu"; by default TransformerLens's choice.
+        name: a name or directory for `load_model`, or None for the embedded default.
+        device: such as "cpu"; None leaves the choice to TransformerLens.
     """
 
     name: str | None
     device: str | None
 
     def __call__(self) -> TransformerBridge:
-        """The bridge."""
+        """Load the bridge."""
         return load_model(self.name, device=self.device)
 
 
 def identity(bridge: TransformerBridge) -> dict[str, Any]:
-    """What tells a model from another in the settings of a run, its weights included."""
+    """What identifies a model in the settings of a run, a hash of its weights included."""
     return {
         "name": str(bridge.cfg.model_name),
         "architecture": str(bridge.cfg.architecture),

@@ -24,8 +24,9 @@ class Plan(Generic[S]):
     Attributes:
         name: such as "copying".
         preset: the settings of a preset for a model.
-        stages: by name, in order; may refuse settings that do not fit the model.
-        analyse: as in `Experiment`.
+        stages: the stages for settings and a model, by name, in order. Raises `ValueError` for
+            settings that do not fit the model.
+        analyse: makes tables and verdicts from the settings and all rows.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Plan(Generic[S]):
         executor: Executor | None,
         progress: bool,
     ) -> Result:
-        """Run it on a model with `settings`, or those of the preset if there are none."""
+        """Run the experiment with `settings`, or with those of the preset if there are none."""
         bridge = ModelSource(model).bridge()
         chosen = self.preset(preset, bridge) if settings is None else settings
         experiment = Experiment(self.name, chosen, self.stages(chosen, bridge), self.analyse)

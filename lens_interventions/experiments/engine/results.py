@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What an experiment's `analyse` makes of its rows.
+    """The analysis of a run's rows.
 
     Attributes:
         tables: by name; the first is what `Result.to_dataframe` gives.
@@ -74,7 +74,7 @@ class Result:
 
     @property
     def experiment(self) -> str:
-        """Which experiment it was."""
+        """Name of the experiment."""
         return str(self.header["experiment"])
 
     @property
@@ -107,9 +107,9 @@ class Result:
 
 
 def load_result(directory: str | Path) -> Result:
-    """The result of a finished run; needs settings.json, result.json, tables/ and figures/.
+    """Load a finished run from its settings.json, result.json, tables/ and figures/.
 
-    Raises `RunDirectoryError` for a directory that is not a run's, or a run not finished.
+    Raises `RunDirectoryError` for a directory that is not a run's, and for an unfinished run.
     """
     directory = Path(directory)
     header = read_header(directory)
@@ -149,7 +149,7 @@ def _finding(values: Mapping[str, Any]) -> Finding:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no nan: None stands for it."""
+    """Replace nan, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _without_nan(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

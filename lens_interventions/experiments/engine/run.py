@@ -26,13 +26,13 @@ Stage = Callable[[TransformerBridge, Any, Tables], Sequence[Unit]]
 
 @dataclass(frozen=True)
 class Experiment:
-    """A plan that needs only a model.
+    """A plan of measurements and their analysis, which needs only a model to be run.
 
     Attributes:
         name: such as "copying".
         settings: a frozen dataclass of JSON values and tuples.
         stages: by name, in order. Each is called with the bridge, the settings and the rows of the
-            stages before it, and returns its units: a later stage may choose by what an earlier
+            stages before it, and returns its units, so a later stage can choose by what an earlier
             one measured. The same arguments must give the same units.
         analyse: called with the settings and all rows, by table.
     """
@@ -51,23 +51,24 @@ def run(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Measure what is not measured yet, and analyse all.
+    """Measure the units that are not measured yet, then analyse all rows.
 
     **Arguments:**
 
     - `experiment`: what to measure and how to analyse it.
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
         function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `out`: directory of the run. Stopped at any point, a run goes on from the units that were
-        finished and ends in the same numbers. Without it nothing is kept but the result.
+    - `out`: directory of the run. A run that was stopped goes on from its finished units and ends
+        in the same numbers. Without `out` nothing is kept but the result.
     - `executor`: any `concurrent.futures.Executor` runs the units, such as a process pool or
         `distributed.Client(...).get_executor()`; it is not shut down here. Rows are written by
         this process alone. The numbers do not depend on who measured them, up to the rounding
         of float sums on other processors or with other numbers of threads.
     - `progress`: show a bar with the time left, stage by stage.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and what
-    loading the model and measuring raise.
+    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    `ValueError` for two units of one name or hooks on the bridge. Errors of loading the model and
+    of measuring pass through, the latter with the unit's name as a note.
     """
     source = ModelSource(model)
     bridge = source.bridge()
@@ -99,7 +100,7 @@ def run(
 
 
 def versions() -> dict[str, str]:
-    """Versions of whatever the numbers of a run depend on."""
+    """Versions of the packages that the numbers of a run depend on."""
     packages = ("torch", "transformers", "transformer_lens")
     found = {package: importlib.metadata.version(package) for package in packages}
     return {"lens_interventions": __version__, "python": platform.python_version(), **found}
@@ -113,7 +114,7 @@ def _complete(
     weights: str,
     label: str | None,
 ) -> list[tuple[Unit, pd.DataFrame]]:
-    """Every unit with its rows, in the order of the units, whatever was finished when."""
+    """Measure what is missing; return every unit with its rows, in the order of the units."""
     missing = [unit for unit in units if directory.read_rows(unit) is None]
     done = len(units) - len(missing)
     with tqdm(

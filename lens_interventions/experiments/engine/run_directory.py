@@ -34,7 +34,7 @@ class RunDirectoryError(RuntimeError):
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A directory held by this process. Made by `held_directory`.
+    """A run directory that this process holds; `held_directory` makes it.
 
     Attributes:
         path: of the directory.
@@ -71,7 +71,10 @@ class RunDirectory:
         return table.to_pandas()
 
     def check_rows(self) -> None:
-        """Raise `RunDirectoryError` for a file of rows that is damaged or of another run."""
+        """Check every file of rows.
+
+        Raises `RunDirectoryError` for one that is damaged or of another run.
+        """
         for file in sorted((self.path / "rows").glob("*/*.parquet")):
             if _stamped(file)[1]["run"] != self.run:
                 raise RunDirectoryError(f"{file} belongs to another run: remove it")
@@ -84,8 +87,8 @@ class RunDirectory:
 def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirectory]:
     """Open a directory for a run, new or to be continued, and keep other processes out.
 
-    Raises `RunDirectoryError` if another process holds it, if it holds something else than this
-    run (the message lists the settings that differ), or if a file in it is damaged.
+    Raises `RunDirectoryError` if another process holds the directory, if it holds another run or
+    anything else (the message lists the settings that differ), or if a file in it is damaged.
     """
     require_run_directory(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -109,9 +112,9 @@ def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirecto
 
 
 def require_run_directory(path: Path) -> None:
-    """Raise `RunDirectoryError` for a file, or a directory that holds something else than a run.
+    """Check that a path is a run's directory, or can become one: it is empty or does not exist.
 
-    One that is empty or not there can become a run's.
+    Raises `RunDirectoryError` for a file, and for a directory that holds anything but a run.
     """
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is a file: choose a directory")
@@ -125,7 +128,7 @@ def require_run_directory(path: Path) -> None:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `target` when the block ends without an error."""
+    """A temporary path, which replaces `target` when the block ends without an error."""
     temporary = target.with_name(f".{target.name}.unfinished")
     try:
         yield temporary
@@ -144,9 +147,10 @@ def write_json(target: Path, values: Any) -> None:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The settings file of a run, as written.
+    """Read the settings file of a run.
 
-    Raises `RunDirectoryError` where there is none, or it is damaged or of another format.
+    Raises `RunDirectoryError` for a directory without one, and for one that is damaged or of
+    another format.
     """
     file = path / SETTINGS
     try:
@@ -161,9 +165,11 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_tables(path: Path) -> dict[str, pd.DataFrame]:
-    """All rows of the run at `path` by table, finished or not, in the order of the units' names.
+    """All rows of a run, finished or not, by table and in the order of the units' names.
 
-    Raises `RunDirectoryError` for a directory that is not a run's, or a damaged file.
+    `path` is the run's directory.
+
+    Raises `RunDirectoryError` for a directory that is not a run's, and for a damaged file.
     """
     read_header(path)
     folders = sorted(folder for folder in (path / "rows").glob("*") if folder.is_dir())

@@ -25,12 +25,13 @@ _one_at_a_time = threading.Lock()
 
 
 def unit_kind(name: str) -> Callable[[Measurement], Measurement]:
-    """Decorate a function that measures units with a name that it keeps.
+    """Give a function that measures units a name that it keeps, as a decorator.
 
-    Unfinished runs know their units by this name, or else by the function's own. So the module may
-    move, and with a kind the function may be renamed, without voiding what was measured.
+    An unfinished run knows its units by this `name`, or by the function's own name if it was given
+    none. So the function's module can move, and a function with a kind can be renamed, without
+    voiding what was measured.
 
-    Raises `ValueError` for a `name` that another function has.
+    Raises `ValueError` for a name that another function has.
     """
 
     def named(function: Measurement) -> Measurement:
@@ -46,7 +47,7 @@ def unit_kind(name: str) -> Callable[[Measurement], Measurement]:
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of a run.
+    """An independent piece of a run.
 
     Attributes:
         table: which table its rows belong to; units of one table give the same columns.
@@ -78,7 +79,7 @@ class Unit:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Differs between units that measure different things, wherever their functions lie."""
+        """A hash that tells units apart by what they measure, wherever their functions lie."""
         kind = getattr(self.measure, "unit_kind", self.measure.__qualname__)
         return digest([self.table, self.name, kind, self.parameters])
 
@@ -86,11 +87,11 @@ class Unit:
 def measured(
     units: Sequence[Unit], source: ModelSource, executor: Executor | None, *, weights: str
 ) -> Iterator[tuple[Unit, pd.DataFrame]]:
-    """Each unit with its rows, as they are finished; in this process without an executor.
+    """Measure units, in this process if there is no executor; yield each when it is finished.
 
-    `weights` is the digest of the model's weights, which other processes must have too. What a unit
-    raises is raised, with a note of the unit's name; units not begun are cancelled,
-    also when the caller stops early.
+    `weights` is the digest of the model's weights, which other processes must have too. An error in
+    a unit passes through with the unit's name as a note. Units that have not begun are then
+    cancelled, and also when the caller stops early.
     """
     if executor is None:
         for unit in units:
@@ -106,7 +107,7 @@ def measured(
 
 
 def measure_unit(source: ModelSource, unit: Unit, weights: str | None = None) -> pd.DataFrame:
-    """The rows of one unit; what an executor runs.
+    """Measure one unit. This is the function that an executor runs.
 
     Raises `RuntimeError` if the model here has other weights than `weights`.
     """

@@ -1,7 +1,7 @@
 """Does it help to learn what to do with the true next token?
 
 The experiment with learned writes: its settings and stages, the trainings, their evaluation, the
-inspection of what was learned, its analysis and its figures. May import `engine/`, `design/` and
+inspection of what was learned, its analysis and its figures. It may import `engine/`, `design/` and
 what stands below experiments, and no other experiment. A new question goes into `questions`, a new
 look at the learned map into `inspection`.
 """
@@ -38,16 +38,16 @@ def learned(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Writes trained with the true next token and with controls, and what each is good for.
+    """Train writes with the true next token and with controls, and measure what each is good for.
 
-    A write `M e + b` into one layer is trained on one corpus, with everything else frozen: once
-    with the embedding of the true next token, and once with each control, among them no token at
-    all, for as many steps, on the same text in the same order, with several seeds. All are measured
+    A write `M e + b` into one layer is trained on one corpus, with everything else frozen: with the
+    embedding `e` of the true next token, and with each control, one of which is no token at all.
+    All make as many steps on the same text in the same order, with several seeds. All are measured
     on text of other kinds, on documents of the same kind, on random tokens said twice and on words
     that come again. One half of the material chooses the best control; the other half reports. A
     verdict is about the true source minus the best control, paired over sequences and seeds. Then
     the true source's writes are inspected: what the map is like, which attention it changes, and
-    what it is worth at the tokens it should serve.
+    what it is worth at the tokens that it should help.
 
     `trained_writes(out)` gives the writes.
 

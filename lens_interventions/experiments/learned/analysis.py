@@ -1,8 +1,9 @@
 """From the rows of the experiment with learned writes to tables and verdicts.
 
-Paired over sequences and seeds: a sequence's difference is the mean over the seeds of the trainings
-(each seed's true source against the same seed's control, the same sequence), and sequences are what
-intervals resample and sign flips flip. How far the seeds differ is in the table "seeds".
+Differences are paired over sequences and seeds: a sequence's difference is the mean over seeds of
+the true source minus the control, both trained with the same seed and measured on that sequence.
+Intervals resample sequences, and sign-flip tests flip them. The table "seeds" shows how far the
+seeds differ.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +29,7 @@ from .writes import TABLE, Training
 
 
 def main_arm(settings: LearnedSettings, source: str = "true") -> Arm:
-    """A source of the main comparison, over all seeds."""
+    """The arm of a source in the main comparison, over all seeds."""
     return Training(source, settings.layer, settings.rank, settings.steps, settings.seeds[0]).arm
 
 
@@ -59,7 +60,7 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
 def compared(
     settings: LearnedSettings, totals: Totals, pairs: Iterable[tuple[Arm, Arm]]
 ) -> list[dict[str, Any]]:
-    """A row for each pair, arm minus reference, with Holm's correction over them."""
+    """A row of arm minus reference for each pair, with Holm's correction over the pairs."""
     return with_holm(
         [
             {
@@ -82,7 +83,7 @@ def _best_control(settings: LearnedSettings, question: Question, rows: Tables) -
 def _contrasts(
     settings: LearnedSettings, question: Question, rows: Tables, chosen: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """On the report half: the true source minus the best control, and every source minus none.
+    """The report half: the true source minus the best control, and every source minus no patch.
 
     `p_holm` is corrected over all comparisons of the same question.
     """
@@ -110,7 +111,7 @@ def _contrasts(
 def _by_seed(
     settings: LearnedSettings, rows: Tables, asked: Sequence[Question], chosen: dict[str, str]
 ) -> pd.DataFrame:
-    """The same for each seed alone: the true source minus the best control, and minus no patch."""
+    """Each seed alone: the true source minus the best control, and minus no patch."""
     found = []
     for seed in settings.seeds:
         of_seed = {
@@ -132,7 +133,7 @@ def _by_seed(
 def _categories(
     settings: LearnedSettings, rows: Tables, asked: Sequence[Question], chosen: dict[str, str]
 ) -> pd.DataFrame:
-    """The true source and the best control on each kind of token and word, report half.
+    """The report half by kind of token and word: the true source and the best control.
 
     `p_holm` is corrected over the categories of a division and comparison.
     """
@@ -173,7 +174,7 @@ def _categories(
                     continue
                 (row,) = compared(settings, totals, [(arm, reference)])
                 some.append({"category": label, "count": int(totals.counts.sum()), **row})
-            # Corrected over the categories, where a single comparison had nothing to correct.
+            # Holm's correction over the categories; a single comparison had nothing to correct.
             common = {
                 "division": division,
                 "measure": question.measure.name,
@@ -184,7 +185,7 @@ def _categories(
 
 
 def _curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """How every training went, without the writes."""
+    """The curves of every training, without its write."""
     return rows[rows["kind"] != "write"].drop(columns="write").reset_index(drop=True)
 
 

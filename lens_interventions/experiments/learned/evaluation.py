@@ -28,9 +28,10 @@ _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
 def measure_writes(
     bridge: TransformerBridge, table: str, writes: Mapping[str, Values], **parameters: Any
 ) -> pd.DataFrame:
-    """A table of the copying experiment, without a patch and with each write at strength 1.
+    """Rows of copying without a patch and with each write at strength 1.
 
-    The arm's columns are those of `Training.arm`, and `seed` is that of the training.
+    `table` names the rows: "induction", "templates" or "text". The columns of an arm are those of
+    `Training.arm`, and `seed` is the seed of the training.
     """
     patches, arms, trainings = conditions(writes)
     arms = [NO_PATCH.columns(), *arms]
@@ -41,14 +42,14 @@ def measure_writes(
 def conditions(
     writes: Mapping[str, Values],
 ) -> tuple[LearnedPatches, list[dict[str, Any]], list[Training]]:
-    """Patches of writes as parameters, the columns of an arm for each, and their trainings."""
+    """The patches of writes, the columns of each one's arm, and their trainings."""
     patches = LearnedPatches(writes=parse_writes(writes))
     trainings = list(patches.writes or {})
     return patches, [training.own_arm.columns() for training in trainings], trainings
 
 
 def named_by_seed(rows: pd.DataFrame, trainings: Sequence[Training]) -> pd.DataFrame:
-    """Rows of the trainings' own arms as rows of `Training.arm`, with a column `seed`."""
+    """Replace the trainings' own arms by their common arms and a column `seed`."""
     seeds = {training.own_arm.mode: training.seed for training in trainings}
     modes = {training.own_arm.mode: training.mode for training in trainings}
     return rows.assign(
@@ -58,7 +59,7 @@ def named_by_seed(rows: pd.DataFrame, trainings: Sequence[Training]) -> pd.DataF
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `measure_writes` with the mean over seeds for each arm, sequence and category."""
+    """Means over seeds of the rows of `measure_writes`, by arm, sequence and category."""
     keys = ["half", "sequence", "cluster", *ARM_COLUMNS, "measure", "category"]
     grouped = rows.groupby(keys, sort=False)
     return grouped.agg(total=("total", "mean"), count=("count", "first")).reset_index()

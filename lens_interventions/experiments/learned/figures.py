@@ -19,7 +19,7 @@ BELOW_IS_BETTER = "change, nats of loss or as named (below 0 is better)"
 
 
 def draw(tables: Tables) -> Figures:
-    """All figures by name; those of sweeps and attention only where there are such tables."""
+    """All figures by name; those of sweeps and attention only if there are such tables."""
     figures = {
         "materials": _materials(tables["contrasts"]),
         "curves": _curves(tables["curves"]),
@@ -76,7 +76,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
 
 
 def _curves(rows: pd.DataFrame) -> "go.Figure":
-    """The change of the loss while training, the mean over seeds; the main comparison alone."""
+    """The change of the loss while the writes of the main comparison are trained, over seeds."""
     first = rows[rows["steps"] == rows["steps"].iloc[0]]
     main = first[
         (first["layer"] == first["layer"].iloc[0]) & (first["rank"] == first["rank"].iloc[0])

@@ -1,4 +1,4 @@
-"""A learned write inspected: its directions, the attention with it, the loss without it."""
+"""Inspecting a learned write: its directions, the attention with it, the loss without it."""
 
 import base64
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS = (
 )
 
 _TOP = 6
-# Prefixes that are run at a time while attention is read.
+# Prefixes that are run at once while attention is read.
 _PREFIXES = 16
 
 
@@ -49,8 +49,8 @@ _PREFIXES = 16
 def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
     """The largest singular directions, and the tokens that they read and write.
 
-    `reads` are the tokens whose embeddings have the largest products with the input, `writes` the
-    model's top tokens for the output alone, through its final norm; each with the sign given.
+    For each sign, `reads` are the tokens whose embeddings have the largest products with the input,
+    and `writes` the model's top tokens for the output alone, read through its final norm.
     """
     learned, layer = _write(write), int(write["layer"])
     matrix = learned_map(learned, layer)
@@ -78,7 +78,7 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
 
 @unit_kind("geometry of a write")
 def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
-    """How near the map is to simple ones: rows of `quantity`, `value` and what `chance` gives."""
+    """How near the map is to simple maps: `quantity`, `value` and the value by `chance`."""
     learned, layer = _write(write), int(write["layer"])
     matrix = learned_map(learned, layer)
     d_model = len(matrix)
@@ -102,10 +102,10 @@ def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.Dat
 
 @unit_kind("attention under a write")
 def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
-    """Attention of the patched layer's heads and those above, by kind of position, while copying.
+    """Attention by kind of position while copying, of the patched layer's heads and those above.
 
-    From each token of the second copy, in a run of its own in which every position before it is
-    patched, and in one without a patch; means over the tokens.
+    Each token of the second copy is the last of two runs: one in which every position before it is
+    patched, and one without a patch. Values are means over the tokens.
     """
     patch = _write(write).patch(seed=int(write["seed"]))
     text = from_values(TokenSequence, sequence)
@@ -146,10 +146,10 @@ def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values
 
 @unit_kind("ablation of a write")
 def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
-    """Loss on the second copy, its first token left out, with the write taken away here or there.
+    """Loss on the second copy, without its first token, with the write at some positions only.
 
-    Conditions: "none", everywhere, not at the positions whose pair comes again, and not at as many
-    of the others, the last ones.
+    The conditions are "none", everywhere, not at the positions whose pair comes again, and not at
+    as many others, the last ones.
     """
     learned, seed = _write(write), int(write["seed"])
     text = from_values(TokenSequence, sequence)

@@ -19,7 +19,7 @@ _LOOK_UPS = ("earlier occurrence", "after one", "before one")
 
 
 def ablation_figure(table: pd.DataFrame) -> "go.Figure":
-    """The change of the loss on random copies with the write everywhere, and not."""
+    """The change of the loss on random copies, with the write everywhere and in parts."""
     import plotly.graph_objects as go
 
     rows = table[table["minus"] == "none"]
@@ -44,7 +44,7 @@ def ablation_figure(table: pd.DataFrame) -> "go.Figure":
 
 
 def directions_figure(table: pd.DataFrame) -> "go.Figure":
-    """Singular values, and on hover the tokens that each direction reads and writes."""
+    """Singular values; a direction's hover shows the tokens that it reads and writes."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -78,7 +78,7 @@ def directions_figure(table: pd.DataFrame) -> "go.Figure":
 
 
 def attention_figure(table: pd.DataFrame) -> "go.Figure":
-    """The heads whose look-ups of earlier occurrences change most, by kind of position."""
+    """Changes of attention of the heads whose look-ups of earlier occurrences change most."""
     import plotly.graph_objects as go
 
     table = table.assign(name=[f"{r['layer']}.{r['head']}" for r in table.to_dict("records")])

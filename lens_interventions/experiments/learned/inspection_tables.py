@@ -11,7 +11,7 @@ from .settings import LearnedSettings
 
 
 def read_tables_of(settings: LearnedSettings, rows: Tables) -> dict[str, pd.DataFrame]:
-    """By name; "attention" only for a model that shows it."""
+    """The tables of the inspection by name; "attention" only for a model that shows it."""
     tables = {
         "ablation": _ablation(settings, rows["ablation"]),
         "directions": rows["directions"],
@@ -23,7 +23,7 @@ def read_tables_of(settings: LearnedSettings, rows: Tables) -> dict[str, pd.Data
 
 
 def attention_changes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over sequences and seeds, the largest change of any kind of position first."""
+    """Changes of attention, means over sequences and seeds, the largest change first."""
     keys = ["layer", "head", "kind"]
     found = rows.groupby(keys, sort=True)[["clean", "patched"]].mean().reset_index()
     found["change"] = found["patched"] - found["clean"]
@@ -32,7 +32,7 @@ def attention_changes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ablation(settings: LearnedSettings, rows: pd.DataFrame) -> pd.DataFrame:
-    """The change of the loss on the second copy, means over seeds, sequences resampled."""
+    """The change of the loss on the second copy: means over seeds, intervals over sequences."""
     keys = ["cluster", "condition"]
     means = rows.groupby(keys, sort=True)[["total", "count"]].mean().unstack("condition")
     totals, counts = means["total"], means["count"]["none"].to_numpy(dtype=np.float64)

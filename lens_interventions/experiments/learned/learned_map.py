@@ -1,6 +1,6 @@
 """What a learned map is like: pure functions of tensors.
 
-A map `M` takes an embedding `e`, a row, to what is written, `e M`.
+A map `M` takes a row, the embedding `e`, to the vector `e M` that is written.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...intervention.learned_write import LearnedWrite
 
-# Of a vocabulary, that are held in float64 at a time.
+# Rows of the vocabulary that are held in float64 at once.
 _ROWS = 8192
 
 
@@ -21,8 +21,8 @@ class SingularDirections:
 
     Attributes:
         values: `[direction]`.
-        inputs: `[direction, d_model]`, unit vectors that an embedding is read by.
-        outputs: `[direction, d_model]`, unit vectors that are written then.
+        inputs: `[direction, d_model]`, the unit vectors that read an embedding.
+        outputs: `[direction, d_model]`, the unit vectors that are then written.
     """
 
     values: Float[Tensor, " direction"]
@@ -33,7 +33,7 @@ class SingularDirections:
 def learned_map(write: LearnedWrite, layer: int) -> Float[Tensor, "d_model d_model"]:
     """`M` of a layer in float64.
 
-    Raises `ValueError` for a write that has none, a bias alone.
+    Raises `ValueError` for a write that has no map, only a bias.
     """
     if write.up is None:
         raise ValueError("the write has no map: it was trained with the source 'constant'")
@@ -43,15 +43,15 @@ def learned_map(write: LearnedWrite, layer: int) -> Float[Tensor, "d_model d_mod
 
 
 def singular_directions(matrix: Float[Tensor, "d_model d_model"], n: int) -> SingularDirections:
-    """The first `n` of them. Signs are arbitrary: a direction and its negative are one."""
+    """The first `n` singular directions; their signs are arbitrary."""
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     return SingularDirections(values[:n], left.T[:n], right[:n])
 
 
 def participation(values: Float[Tensor, " direction"]) -> float:
-    """How many directions share the work: `(sum s^2)^2 / sum s^4`, from 1 to their number.
+    """Participation ratio of singular values, `(sum s^2)^2 / sum s^4`: how many share the work.
 
-    0 for a map of zeros.
+    From 1 to their number; 0 for a map of zeros.
     """
     squares = values.square()
     return float(squares.sum().square() / squares.square().sum()) if squares.any() else 0.0
@@ -71,23 +71,23 @@ def token_cosines(
     matrix: Float[Tensor, "d_model d_model"],
     vectors: Float[Tensor, "token d_model"],
 ) -> tuple[float, float]:
-    """Mean cosine of what is written for a token to its own vector, and to another token's.
+    """Mean cosine of what is written for a token to the token's own vector, and to another's.
 
-    The mean over tokens is taken off both first: what all tokens have in common tells none from
-    another. A row of zeros counts as 0.
+    The means over tokens are subtracted first, because what all tokens have in common does not tell
+    them apart. A row of zeros counts as 0.
     """
     mean_embedding, mean_vector = _mean(embeddings), _mean(vectors)
     own = other = 0.0
     for rows in torch.arange(len(vectors), device=vectors.device).split(_ROWS):
         written = _unit((embeddings[rows].double() - mean_embedding) @ matrix)
         own += float((written * _unit(vectors[rows].double() - mean_vector)).sum())
-        # The first row's other token is the last.
+        # The other token is the one before; that of the first is the last.
         other += float((written * _unit(vectors[rows - 1].double() - mean_vector)).sum())
     return own / len(vectors), other / len(vectors)
 
 
 def principal_axes(rows: Float[Tensor, "token d_model"], n: int) -> Float[Tensor, "d_model axis"]:
-    """The first `n` principal axes of the rows, as unit columns, the last one first."""
+    """The first `n` principal axes of the rows as unit columns, in ascending order."""
     mean = _mean(rows)
     products = torch.zeros(len(mean), len(mean), dtype=mean.dtype, device=mean.device)
     for part in rows.split(_ROWS):
@@ -99,9 +99,10 @@ def principal_axes(rows: Float[Tensor, "token d_model"], n: int) -> Float[Tensor
 def subspace_share(
     directions: Float[Tensor, "direction d_model"], axes: Float[Tensor, "d_model axis"]
 ) -> float:
-    """How much of some unit vectors lies in the span of some axes, which are orthonormal.
+    """How much of some unit vectors lies in the span of orthonormal axes.
 
-    The mean of squared lengths of the projections, 0 to 1; `n / d_model` by chance for n axes.
+    The mean of the squared lengths of the projections, from 0 to 1; by chance `n / d_model` for n
+    axes.
     """
     return float((directions @ axes).square().sum(-1).mean())
 

@@ -11,7 +11,7 @@ KINDS = ("first", "itself", "earlier occurrence", "after one", "before one", "ot
 
 
 def position_kinds(tokens: Int[Tensor, " pos"]) -> list[str]:
-    """What each position is to the last one, whose token is `x[t]`; the first that applies.
+    """How each position is related to the last one, t; the first kind that applies.
 
     - "first": position 0
     - "itself": position t
@@ -41,15 +41,15 @@ def position_kinds(tokens: Int[Tensor, " pos"]) -> list[str]:
 def attention_by_kind(
     pattern: Float[Tensor, "head pos"], kinds: list[str]
 ) -> Float[Tensor, "head kind"]:
-    """Each head's attention from the last position, summed over positions of a kind of `KINDS`."""
+    """Each head's attention from the last position, summed over the positions of each kind."""
     which = torch.tensor([KINDS.index(kind) for kind in kinds], device=pattern.device)
     return pattern.new_zeros(len(pattern), len(KINDS)).index_add(1, which, pattern)
 
 
 def matched_positions(tokens: Int[Tensor, " pos"]) -> list[int]:
-    """Positions whose pair, `x[k]` and `x[k + 1]`, comes again: a patch wrote there what is due.
+    """Positions k whose pair `(x[k], x[k + 1])` comes again: a patch wrote there what is then due.
 
-    Of several earlier occurrences of a pair the last one.
+    Of several earlier occurrences of a pair it is the last.
     """
     back = pair_distance(tokens[None])[0]
     here = torch.arange(len(tokens), device=tokens.device)

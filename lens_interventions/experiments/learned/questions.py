@@ -1,4 +1,4 @@
-"""What is asked about the true source against its controls."""
+"""The questions about the true source against its controls."""
 
 from dataclasses import dataclass
 
@@ -24,16 +24,16 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Question:
-    """Something that is asked about the true source against its controls.
+    """A question about the true source against its controls.
 
     Attributes:
         name: short.
         text: as a reader would ask it.
-        table: which rows answer it.
-        measure: by what.
-        divisions: only categories of these tags, any of them; all if there are none.
+        table: name of the rows that answer it.
+        measure: the measure that answers it.
+        divisions: only categories with one of these tags; all categories if there are none.
         smallest: the smallest difference worth talking about, in `units`.
-        material: what was measured on, for the reader.
+        material: the material it is measured on, in words.
         units: of the measure.
         items: what is counted.
     """

@@ -1,4 +1,4 @@
-"""Going on freely under every write: the loops that samples end in, and copies nobody dictates."""
+"""Free running under every write: the loops of greedy samples, and copies that nobody dictates."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ _SHOWN = 8
 def measure_loops(
     bridge: TransformerBridge, writes: Values, prompts: Sequence[Values], new_tokens: int
 ) -> pd.DataFrame:
-    """Greedy samples under each write, or without a patch if there is none, and their loops.
+    """Greedy samples and their loops under each write, or without a patch if there is no write.
 
     Rows as `measure_samples` makes them, with the seed of the training in `seed`.
     """
@@ -48,9 +48,10 @@ def measure_loops(
 def measure_copies(
     bridge: TransformerBridge, writes: Values, sequences: Sequence[Values]
 ) -> pd.DataFrame:
-    """Free-running copies: of random tokens the first half of the second copy is given.
+    """Free-running copies of random tokens.
 
-    The rest is decoded greedily. Measure "right": how many of those tokens are the copy's.
+    The first half of the second copy is given, the rest is decoded greedily. The measure "right"
+    counts the decoded tokens that are those of the copy.
     """
     patches, columns, named = conditions(writes)
     arms = [Arm(**values) for values in columns] or [NO_PATCH]
@@ -80,7 +81,7 @@ def sampling_units(
     writes: Mapping[str, Values],
     sequences: Sequence[TokenSequence],
 ) -> list[Unit]:
-    """Both halves, without a patch and under all writes, some together."""
+    """Units of samples and copies on both halves, without a patch and under all writes."""
     prompts = halves(prompt_items(bridge, settings.sampled_prompts, settings.material.seed))
     units = []
     for half in (SELECTION, REPORT):
@@ -103,7 +104,7 @@ def sampling_units(
 
 
 def loop_rows(samples: pd.DataFrame) -> pd.DataFrame:
-    """Samples as rows of sums, by the seed of the training."""
+    """Samples as rows of sums, with the seed of the training."""
     return pd.concat(
         [sample_totals(part).assign(seed=seed) for seed, part in samples.groupby("seed")],
         ignore_index=True,
@@ -111,14 +112,14 @@ def loop_rows(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def samples_to_show(settings: LearnedSettings, rows: Tables, control: Arm) -> pd.DataFrame:
-    """Samples of a few prompts, those of the first seed: none, the true source, its control."""
+    """Samples of a few prompts, without a patch and of the first seed's true source and control."""
     samples = rows[SAMPLES]
     first = samples[samples["seed"].isin([settings.seeds[0], NO_SEED])]
     return shown_samples(first, control, _SHOWN)
 
 
 def _parts(writes: Mapping[str, Values], n_texts: int) -> Iterator[dict[str, Values]]:
-    """No write, then as many at a time as fit a batch."""
+    """No write, then as many writes at a time as fit a batch."""
     yield {}
     names, size = list(writes), max(1, TEXTS_AT_ONCE // n_texts)
     for start in range(0, len(names), size):

@@ -34,24 +34,24 @@ class LearnedSettings:
 
     Attributes:
         layer: where the writes of the main comparison are trained.
-        rank: of their maps; None for full ones.
+        rank: of their maps; None for full maps.
         seeds: of the trainings; every source is trained once with each.
         steps: of each training.
-        options: of each training; patience is None, so that all make the same steps.
-        corpus: what is trained on, named as in `CopyingMaterial.texts`, without the documents that
-            are measured.
-        material: what is measured, and with which halves.
-        sweep_layers: layers to train at beside the main one; none for no sweeps.
+        options: of each training; patience is None, so that all make the same number of steps.
+        corpus: the text to train on, named as in `CopyingMaterial.texts`, without the documents
+            that are measured.
+        material: the material to measure on.
+        sweep_layers: layers to train at beside the main one; without any nothing is swept.
         sweep_ranks: ranks to train at the best of the layers, on the selection half.
         sweep_steps: of each training of the sweeps; other than `steps`, to tell them apart.
         sweep_controls: which controls the sweeps train beside the true source.
         sweep_seed: of the trainings of the sweeps.
         sampled_prompts: open-ended prompts that are continued greedily under every write.
         sampled_tokens: new tokens of each.
-        sampled_copies: sequences of random tokens on each half whose second copy is gone on with.
+        sampled_copies: sequences of random tokens on each half whose second copy is continued.
         smallest_share: the smallest difference of loops or right copies worth talking about.
-        read_sequences: how many sequences of random tokens, said twice, the attention is read on.
-        directions: how many singular directions of the learned map are read.
+        read_sequences: number of sequences of random tokens, said twice, to read attention on.
+        directions: number of singular directions of the learned map that are read.
     """
 
     layer: int
@@ -115,7 +115,7 @@ class LearnedSettings:
             )
 
     def require_fit(self, n_layers: int, d_model: int) -> None:
-        """Raise `ValueError` for a layer or rank that a model of this depth and width has not."""
+        """Raise `ValueError` for a layer or rank that a model of this depth and width lacks."""
         layers = [i for i in (self.layer, *self.sweep_layers) if not 0 <= i < n_layers]
         if layers:
             raise ValueError(f"there is no layer {layers[0]}: the model has {n_layers}, from 0 on")
@@ -129,7 +129,7 @@ class LearnedSettings:
 
     @property
     def resampling(self) -> Resampling:
-        """Of the intervals and p-values."""
+        """The resampling of the intervals and p-values."""
         return self.material.resampling
 
     @classmethod
@@ -168,7 +168,7 @@ class LearnedSettings:
         )
 
     def with_sweeps(self, n_layers: int, d_model: int | None = None) -> "LearnedSettings":
-        """The same with a coarse sweep over layers, and one over ranks at the best of them.
+        """These settings with a coarse sweep over layers, and one over ranks at the best layer.
 
         Ranks beyond a width of `d_model` are left out.
         """

@@ -1,4 +1,4 @@
-"""What is trained on and what is measured: no document is both."""
+"""The split of texts into those to train on and those to measure; no document is in both."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from .settings import LearnedSettings
 def measured_sequences(
     bridge: TransformerBridge, settings: LearnedSettings
 ) -> dict[str, list[TokenSequence]]:
-    """What is measured, by table.
+    """The sequences to measure, by table.
 
-    Raises `ValueError` where a half of a table has no sequences.
+    Raises `ValueError` if a half of a table has no sequences.
     """
     found = {
         "induction": induction_sequences(bridge, settings.material),
@@ -30,7 +30,7 @@ def measured_sequences(
 def training_texts(
     bridge: TransformerBridge, settings: LearnedSettings, measured: Sequence[TokenSequence]
 ) -> list[list[int]]:
-    """The documents of the corpus that are not among the measured ones, whole, a BOS in front."""
+    """The documents of the corpus that are not measured, whole, with a BOS in front."""
     corpus, titles = read_documents(settings.corpus), {text.cluster for text in measured}
     taken = {
         document.text for document in corpus if f"{settings.corpus}: {document.title}" in titles

@@ -35,7 +35,7 @@ _COPIES = Measure("loss")
 
 
 def stages_of(settings: LearnedSettings, bridge: TransformerBridge) -> dict[str, Stage]:
-    """By name, in order; those of the sweeps only if there are any.
+    """The stages by name, in order; those of the sweeps only if the settings have any.
 
     Raises `ValueError` for a layer or rank that the model does not have.
     """
@@ -61,7 +61,7 @@ def main_trainings(settings: LearnedSettings) -> list[Training]:
 
 
 def layer_trainings(settings: LearnedSettings) -> list[Training]:
-    """Of the sweep over layers."""
+    """The trainings of the sweep over layers."""
     return [
         Training(source, layer, settings.rank, settings.sweep_steps, settings.sweep_seed)
         for layer in settings.sweep_layers
@@ -70,7 +70,7 @@ def layer_trainings(settings: LearnedSettings) -> list[Training]:
 
 
 def rank_trainings(settings: LearnedSettings, layer: int) -> list[Training]:
-    """Of the sweep over ranks at a layer."""
+    """The trainings of the sweep over ranks at a layer."""
     return [
         Training(source, layer, rank, settings.sweep_steps, settings.sweep_seed)
         for rank in settings.sweep_ranks
@@ -79,9 +79,9 @@ def rank_trainings(settings: LearnedSettings, layer: int) -> list[Training]:
 
 
 def best_training(settings: LearnedSettings, rows: Tables, of: Sequence[Training]) -> Training:
-    """The training with the true source that beats its best control by most on the copies.
+    """The training with the true source that beats its best control by most.
 
-    On the selection half of the random tokens said twice.
+    Judged by the selection half of the random tokens said twice.
     """
     totals = totals_of(over_seeds(rows["induction"]), _COPIES, SELECTION)
 
@@ -97,12 +97,12 @@ def best_training(settings: LearnedSettings, rows: Tables, of: Sequence[Training
 
 
 def best_layer(settings: LearnedSettings, rows: Tables) -> int:
-    """Chosen by `best_training` among the layers."""
+    """The layer of the best training of the sweep over layers."""
     return best_training(settings, rows, layer_trainings(settings)).layer
 
 
 def best_of_sweeps(settings: LearnedSettings, rows: Tables) -> Training:
-    """Chosen by `best_training` among the ranks at the best layer, or among the layers."""
+    """The best training of the sweep over ranks, or else of the sweep over layers."""
     if settings.sweep_ranks:
         of = rank_trainings(settings, best_layer(settings, rows))
         return best_training(settings, rows, of)
@@ -115,7 +115,7 @@ def train(bridge: TransformerBridge, settings: LearnedSettings, _rows: Tables) -
 
 
 def evaluate(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
-    """All material under every source, both halves."""
+    """Both halves of all material under every source."""
     trainings = main_trainings(settings)
     tables = ("induction", "templates", "text")
     return [
@@ -126,33 +126,33 @@ def evaluate(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables)
 
 
 def sample(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
-    """Going on freely under every source, both halves."""
+    """Free running under every source, on both halves."""
     writes = _parameters(main_trainings(settings), written(rows[TABLE]))
     sequences = measured_sequences(bridge, settings)["induction"]
     return sampling_units(bridge, settings, writes, sequences)
 
 
 def train_layers(bridge: TransformerBridge, settings: LearnedSettings, _rows: Tables) -> list[Unit]:
-    """Fewer steps at other layers."""
+    """Trainings of fewer steps at other layers."""
     return _training_units(bridge, settings, _new(layer_trainings(settings), settings))
 
 
 def measure_layers(
     bridge: TransformerBridge, settings: LearnedSettings, rows: Tables
 ) -> list[Unit]:
-    """The selection half under what the sweep over layers trained."""
+    """The selection half under the writes of the sweep over layers."""
     new = _new(layer_trainings(settings), settings)
     return _measure_units(bridge, settings, rows, new, SELECTION, "layers", _SWEPT)
 
 
 def train_ranks(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
-    """Other ranks at the best layer."""
+    """Trainings with other ranks at the best layer."""
     trainings = rank_trainings(settings, best_layer(settings, rows))
     return _training_units(bridge, settings, _new(trainings, settings, layers=True))
 
 
 def measure_ranks(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
-    """The selection half under what the sweep over ranks trained."""
+    """The selection half under the writes of the sweep over ranks."""
     trainings = rank_trainings(settings, best_layer(settings, rows))
     new = _new(trainings, settings, layers=True)
     return _measure_units(bridge, settings, rows, new, SELECTION, "ranks", _SWEPT)
@@ -172,7 +172,7 @@ def measure_best(bridge: TransformerBridge, settings: LearnedSettings, rows: Tab
 def inspect_writes(
     bridge: TransformerBridge, settings: LearnedSettings, rows: Tables
 ) -> list[Unit]:
-    """What the true source's writes are and do, those of the main comparison."""
+    """The true source's writes of the main comparison, inspected."""
     sequences = measured_sequences(bridge, settings)["induction"]
     texts = [text for text in sequences if text.half == REPORT][: settings.read_sequences]
     writes = written(rows[TABLE])
@@ -209,14 +209,14 @@ def inspect_writes(
     return units
 
 
-# Sweeps leave out the templates, of which it takes many to tell anything.
+# Sweeps leave out the templates, which tell nothing unless there are many.
 _SWEPT = ("induction", "text")
 
 
 def _new(
     trainings: Sequence[Training], settings: LearnedSettings, *, layers: bool = False
 ) -> list[Training]:
-    """Those that are not among the main ones, nor with `layers` in the sweep over layers."""
+    """Trainings that are neither main ones nor, with `layers`, in the sweep over layers."""
     known = {*main_trainings(settings), *(layer_trainings(settings) if layers else ())}
     return [training for training in trainings if training not in known]
 

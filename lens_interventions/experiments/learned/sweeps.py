@@ -17,9 +17,9 @@ _MATERIALS = {"random copies": "induction", "text": "text"}
 
 
 def sweep_tables(settings: LearnedSettings, rows: Tables) -> dict[str, pd.DataFrame]:
-    """ "layers" and "ranks" on the selection half and "best" on the report half.
+    """The tables "layers" and "ranks" on the selection half, and "best" on the report half.
 
-    Only those that were swept; `rows` are means over seeds.
+    Only what was swept has a table. `rows` are means over seeds.
     """
     tables = {}
     if settings.sweep_layers:
@@ -35,9 +35,9 @@ def sweep_tables(settings: LearnedSettings, rows: Tables) -> dict[str, pd.DataFr
 def _swept(
     settings: LearnedSettings, rows: Tables, trainings: Sequence[Training], half: str
 ) -> pd.DataFrame:
-    """The true source minus none, its best control minus none, and the one minus the other.
+    """The true source and its best control, each minus no patch, and one minus the other.
 
-    The control is the one of the sweep that does best on the selection half.
+    The best control is that of the sweep which does best on the selection half.
     """
     found = []
     for material, table in _MATERIALS.items():

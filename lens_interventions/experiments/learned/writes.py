@@ -45,19 +45,19 @@ class Training:
 
     @property
     def name(self) -> str:
-        """Different for different trainings, and fit for a file."""
+        """A name that is unique to the training and fit for a file."""
         rank = "full" if self.rank is None else f"rank{self.rank}"
         return f"{self.source}-layer{self.layer}-{rank}-{self.steps}steps-seed{self.seed}"
 
     @property
     def mode(self) -> str:
-        """What trainings with other seeds have in common beside source and layer."""
+        """The mode of the arm: what trainings that differ in seed have in common."""
         rank = "full rank" if self.rank is None else f"rank {self.rank}"
         return f"{rank}, {self.steps} steps"
 
     @property
     def arm(self) -> Arm:
-        """The condition, whatever the seed."""
+        """The condition, without the seed."""
         return Arm(self.source, self.layer, 1.0, self.mode)
 
     @property
@@ -71,14 +71,14 @@ class Training:
 
     @classmethod
     def from_columns(cls, columns: Mapping[Any, Any]) -> "Training":
-        """What `columns` was made of."""
+        """The training that `columns` describes."""
         layer, rank, steps, seed = (int(columns[c]) for c in ("layer", "rank", "steps", "seed"))
         return cls(str(columns["source"]), layer, rank or None, steps, seed)
 
 
 @dataclass(frozen=True)
 class LearnedPatches(PatchSettings):
-    """The patches of arms that stand for trainings.
+    """Settings whose arms stand for trainings, and whose patches were learned.
 
     Attributes:
         writes: what was learned in each training.
@@ -87,7 +87,7 @@ class LearnedPatches(PatchSettings):
     writes: Mapping[Training, LearnedWrite] | None = None
 
     def patch(self, arm: Arm, length: int) -> NextTokenPatch | None:  # noqa: ARG002
-        """The patch that was trained, whatever the length; its random draws are the seed's."""
+        """The patch that was trained, for any length; its random draws have the training's seed."""
         if arm == NO_PATCH:
             return None
         by_arm = {training.own_arm: training for training in self.writes or {}}
@@ -102,9 +102,9 @@ def measure_training(
     texts: Sequence[Sequence[int]],
     options: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Train a write: a row for each step and each evaluation, and one for what was learned.
+    """Train a write: a row for each step, one for each evaluation and one for the write.
 
-    `kind` is "step", "held-out" or "write"; losses are nats per token; `write` is a file's bytes.
+    `kind` is "step", "held-out" or "write". Losses are nats per token; `write` is a file's bytes.
     """
     made = Training.from_columns(training)
     result = train_patch(
@@ -132,12 +132,12 @@ def measure_training(
 
 
 def forget_residuals() -> None:
-    """Free what trainings in this process share."""
+    """Free the residuals that trainings in this process share."""
     _store.cache_clear()
 
 
 def write_bytes(write: LearnedWrite) -> bytes:
-    """The file that `LearnedWrite.save` writes."""
+    """A write as the bytes of its file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "write"
         write.save(file)
@@ -145,7 +145,7 @@ def write_bytes(write: LearnedWrite) -> bytes:
 
 
 def read_write(data: bytes) -> LearnedWrite:
-    """What `write_bytes` was given, in float32."""
+    """The write of which `write_bytes` made these bytes, in float32."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "write"
         file.write_bytes(data)
@@ -153,12 +153,12 @@ def read_write(data: bytes) -> LearnedWrite:
 
 
 def write_text(data: bytes) -> str:
-    """Bytes as a parameter of a unit, so that whoever measures it needs nothing else."""
+    """A write's bytes as a parameter of a unit, so that a worker needs no file."""
     return base64.b64encode(data).decode("ascii")
 
 
 def parse_writes(writes: Mapping[str, Mapping[str, Any]]) -> dict[Training, LearnedWrite]:
-    """Trainings and their writes from parameters, `{name: {**columns, "write": text}}`."""
+    """Trainings and their writes, from parameters `{name: {**columns, "write": text}}`."""
     return {
         Training.from_columns(values): read_write(base64.b64decode(values["write"]))
         for values in writes.values()
@@ -166,17 +166,17 @@ def parse_writes(writes: Mapping[str, Mapping[str, Any]]) -> dict[Training, Lear
 
 
 def written(rows: pd.DataFrame) -> dict[Training, bytes]:
-    """The file of every training in the table of trainings."""
+    """The write's bytes of every training in the table of trainings."""
     kept = rows[rows["kind"] == "write"]
     return {Training.from_columns(row): bytes(row["write"]) for row in kept.to_dict("records")}
 
 
 def trained_writes(directory: str | Path) -> dict[Training, LearnedWrite]:
-    """The writes of a run with learned writes, finished or not, by how they were trained.
+    """The writes of a run of `learned`, finished or not, by training.
 
-    `write.patch()` of any is a `NextTokenPatch` for `generate` and the rest of the library.
+    `write.patch()` gives a `NextTokenPatch` for `generate` and the rest of the library.
 
-    Raises `RunDirectoryError` for a directory that has none.
+    Raises `RunDirectoryError` for a `directory` without trained writes.
     """
     tables = read_tables(Path(directory))
     if TABLE not in tables:
@@ -186,5 +186,5 @@ def trained_writes(directory: str | Path) -> dict[Training, LearnedWrite]:
 
 @functools.lru_cache(maxsize=1)
 def _store(_weights: str, _layer: int) -> ResidualStore:
-    # Trainings at one layer come one after the other; more than one layer's is too much to keep.
+    # Trainings at one layer follow each other; the residuals of two layers are too much to keep.
     return ResidualStore()

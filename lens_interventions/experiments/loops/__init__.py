@@ -1,8 +1,8 @@
 """Does seeing the true token keep a model out of loops, and at what cost?
 
 The loops experiment: its settings, its stages, what it measures (the cost of an arm, another round
-of a repeated passage), what the selection half chooses, its tables and its figures. May import
-`engine/`, `design/` and what stands below experiments, and no other experiment. Another way out of
+of a repeated passage), what the selection half chooses, its tables and its figures. It may import
+`engine/`, `design/` and what stands below experiments, and no other experiment. A new way out of
 loops goes into `settings` and, if it is a new sampling rule, into `design.rules`.
 """
 
@@ -34,14 +34,14 @@ def loops(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Loops of sampled text with the patch, its controls and other ways out, and what each costs.
+    """Measure the loops of sampled text with the patch, its controls and other ways out of loops.
 
     A grid of layers, strengths and modes is searched on one half of the prompts, passages and
     prose. The cell with the fewest loops at a bearable loss is then measured in full, on the other
-    half, against no patch, the controls, repetition penalties, temperatures, top-p and min-p. No
-    arm has a sampling penalty but those named after one. Two more questions: how likely is the
-    model to go round once more after a passage was said k times, and at which layer does the lens
-    notice repetition?
+    half, against no patch, the controls, repetition penalties, temperatures, top-p and min-p, with
+    what each costs in loss. Only the arms named after a penalty have one. Two more questions: how
+    likely is the model to go round once more after a passage was said k times, and at which layer
+    does the lens notice repetition?
 
     **Arguments:**
 

@@ -42,7 +42,7 @@ def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the selection half chose.
+    """The choices of the selection half.
 
     Attributes:
         cell, control: for sampling.
@@ -56,7 +56,7 @@ class Choice:
 
     @classmethod
     def of(cls, rows: Tables, settings: LoopsSettings) -> "Choice":
-        """The choice, from rows of the selection half alone."""
+        """Choose, from rows of the selection half alone."""
         cell, round_at = loops_cell(rows, settings), round_cell(rows, settings)
         greedy = _greedy(rows["samples"], LOOPED, SELECTION)
         again = again_totals(rows, SELECTION)
@@ -75,7 +75,7 @@ _CHOSEN = (
 )
 
 
-def loops_interval(
+def _loops_interval(
     samples: pd.DataFrame, true: Arm, control: Arm, resampling: Resampling
 ) -> Interval:
     """The share of the report half's greedy samples that end in a loop, true minus control."""
@@ -85,7 +85,7 @@ def loops_interval(
     )
 
 
-def repetition_interval(
+def _repetition_interval(
     samples: pd.DataFrame, true: Arm, control: Arm, resampling: Resampling
 ) -> Interval:
     """rep-4 of the report half's greedy samples, true minus control."""
@@ -95,7 +95,7 @@ def repetition_interval(
 def _share_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
     greedy = _greedy(rows["samples"], LOOPED, REPORT)
     true = Arm.at(chosen.cell)
-    interval = loops_interval(rows["samples"], true, chosen.control, settings.resampling)
+    interval = _loops_interval(rows["samples"], true, chosen.control, settings.resampling)
     method = (
         f"Share of {interval.n} prompts whose greedy continuation, up to {settings.new_tokens} "
         f"tokens, ends in an exact loop, paired by prompt: {_means(greedy, true, chosen.control)}."
@@ -107,7 +107,7 @@ def _share_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Fin
 def _rep_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
     greedy = _greedy(rows["samples"], REP, REPORT)
     true = Arm.at(chosen.cell)
-    interval = repetition_interval(rows["samples"], true, chosen.control, settings.resampling)
+    interval = _repetition_interval(rows["samples"], true, chosen.control, settings.resampling)
     method = (
         f"rep-4, the share of 4-grams that repeat another of the same sample, of the same "
         f"{interval.n} samples: {_means(greedy, true, chosen.control)}. Prompts are resampled."

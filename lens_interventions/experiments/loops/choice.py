@@ -14,9 +14,10 @@ from .settings import LoopsSettings
 
 
 def loops_cell(rows: Tables, settings: LoopsSettings) -> Cell:
-    """Where the true source leaves the fewest greedy samples in a loop, within the loss budget.
+    """The cell where the true source leaves the fewest greedy samples in a loop.
 
-    Of equals, the cell with the lowest mean rep-4, then the one with the lowest loss.
+    Only cells within the loss budget count. Of equals the one with the lowest mean rep-4 is taken,
+    then the one with the lowest loss.
     """
     samples = sample_totals(rows["search"])
     looped, rep = (totals_of(samples, Measure(name), SELECTION) for name in (LOOPED, REP))
@@ -26,7 +27,7 @@ def loops_cell(rows: Tables, settings: LoopsSettings) -> Cell:
 
 
 def round_cell(rows: Tables, settings: LoopsSettings) -> Cell:
-    """Where the true source makes another round least likely, within the loss budget."""
+    """The cell within the loss budget where the true source makes another round least likely."""
     again, losses = again_totals(rows, SELECTION), loss_totals(rows, SELECTION)
     arms = affordable([a for a in again.arms if a.source == "true"], losses, settings.loss_budget)
     return min(arms, key=again.mean).cell
@@ -39,9 +40,9 @@ def best_control(outcome: Totals, cell: Cell, rows: Tables, settings: LoopsSetti
 
 
 def affordable(arms: Sequence[Arm], losses: Totals, budget: float) -> list[Arm]:
-    """Arms whose loss exceeds the unpatched model's by no more than `budget`.
+    """The arms whose loss exceeds the unpatched model's by no more than `budget`.
 
-    Where none is left, the one with the smallest loss.
+    If there is none, the arm with the smallest loss.
     """
     limit = losses.mean(NO_PATCH) + budget
     within = [arm for arm in arms if losses.mean(arm) <= limit]

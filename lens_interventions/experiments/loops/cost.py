@@ -1,4 +1,4 @@
-"""Units: what an arm or a sampling rule costs, as its loss on text it did not write."""
+"""The cost of an arm or a sampling rule: its loss on text that it did not write."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,9 +28,9 @@ def smoothed_loss(log_probs: Float[Tensor, " pos"], d_vocab: int) -> Float[Tenso
     """`-log((1 - SPREAD) p + SPREAD / d_vocab)`, nats.
 
     Top-p and min-p give the tokens they cut off a probability of 0 and an infinite loss, so that no
-    mean exists. Spreading a hundredth of every arm's mass evenly keeps it finite: a token cut off
-    costs log(100 d_vocab), 15.4 nats with the default model's vocabulary, and all others at most
-    0.01 more than without. With another constant this is the epsilon-perplexity of Martins,
+    mean exists. Spreading a hundredth of every arm's mass evenly keeps it finite: a token that is
+    cut off costs log(100 d_vocab), 15.4 nats with the default model's vocabulary, and any other at
+    most 0.01 more. With another constant this is the epsilon-perplexity of Martins,
     Marinho & Martins (2020), "Sparse Text Generation".
     """
     return -((1 - SPREAD) * log_probs.double().exp() + SPREAD / d_vocab).log()
@@ -68,7 +68,7 @@ def measure_rule_loss(
     rule: Mapping[str, Any],
     patch: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Loss of each document under the distribution that a rule makes of the arm's."""
+    """Loss of each document under an arm whose distribution a sampling rule has changed."""
     chosen, condition = Rule(**rule), Arm(**arm)
     settings = from_values(PatchSettings, patch)
     rows = []
@@ -92,7 +92,7 @@ def processed_log_probs(
     processors = rule.processors()
     found = []
     for place, scores in enumerate(logits.float()):
-        # A processor may write in its argument.
+        # A processor may write to its argument.
         prefix = tokens[None, : place + 1]
         processed = processors(prefix, scores[None].clone())[0]  # type: ignore[arg-type]
         found.append(processed[tokens[place + 1]] - processed.logsumexp(-1))

@@ -95,7 +95,7 @@ def _survival(table: pd.DataFrame) -> "go.Figure":
 
 
 def _frontier(conditions: pd.DataFrame) -> "go.Figure":
-    """Loop share and rep-4 against what they cost on held-out text; a line per family."""
+    """Loop share and rep-4 against the cost on held-out text, a line for each family."""
     import plotly.graph_objects as go
 
     views = (

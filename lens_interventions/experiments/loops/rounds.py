@@ -1,4 +1,4 @@
-"""Units: passages that are said again and again, scored round by round and layer by layer."""
+"""Passages that are said again and again, scored round by round and layer by layer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ def measure_rounds(
 ) -> pd.DataFrame:
     """How likely each arm is to go round once more, after k = 1, 2, ... rounds of a passage.
 
-    For every arm, passage and k a row "again": the probability that free running at temperature 1
-    says the passage exactly once more, the product of the probabilities of its tokens.
+    A row "again" for every arm, passage and k: the probability that free running at temperature 1
+    says the passage exactly once more, which is the product of the probabilities of its tokens.
 
-    One teacher-forced pass gives all k at once: what the patch writes while a text is sampled is
-    what it writes when the same text is given.
+    One teacher-forced pass gives all k at once, because the patch writes the same while a text is
+    sampled as when that text is given.
     """
     settings = from_values(PatchSettings, patch)
     conditions = [Arm(**arm) for arm in arms]
@@ -64,8 +64,8 @@ def measure_noticing(
 ) -> pd.DataFrame:
     """The lens's rank of the right continuation, by passage, round and point, without a patch.
 
-    `log_rank` and `top` are sums over the tokens of the round, of log(1 + rank) and of whether the
-    rank is 0; a round's tokens are predicted from the position before each.
+    `log_rank` sums log(1 + rank) over the tokens of the round, `top` counts those of rank 0. Each
+    token is predicted from the position before it.
     """
     points = select_points(int(bridge.cfg.n_layers), every=every)
     rows = []

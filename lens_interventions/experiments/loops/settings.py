@@ -17,21 +17,21 @@ class LoopsSettings:
 
     Attributes:
         layers, strengths, modes: the grid.
-        patch: what all patches have in common.
-        prompts: open-ended prompts of both halves together.
-        new_tokens: tokens that are sampled for each.
-        search_prompts: prompts of the selection half that every cell of the grid is tried on.
-        search_tokens: tokens sampled for each of these.
-        temperatures: at which the model is sampled with and without the patch.
-        penalties, top_p, min_p, rule_temperatures: of the other ways out of loops, one arm each,
-            all without a patch. The penalty decodes greedily, like the patch; top-p and min-p
+        patch: the settings that all patches have in common.
+        prompts: number of open-ended prompts, both halves together.
+        new_tokens: tokens that are sampled for each prompt.
+        search_prompts: prompts of the selection half on which every cell of the grid is tried.
+        search_tokens: tokens that are sampled for each of these.
+        temperatures: the temperatures at which the model is sampled with and without the patch.
+        penalties, top_p, min_p, rule_temperatures: the other ways out of loops, one arm for each
+            value, without a patch. Penalties decode greedily, like the patch; top-p and min-p
             sample at temperature 1.
-        passages: passages of both halves together that are said again and again.
-        rounds: how many times.
-        documents: prose documents of both halves together that the loss is measured on.
-        document_tokens: how many tokens of each are read, from its beginning.
-        loss_budget: how much worse than unpatched the loss of a cell may be, in nats, to be chosen.
-        shown: prompts of the report half whose samples are kept for the page, per condition.
+        passages: number of passages that are said again and again, both halves together.
+        rounds: how often each passage is said.
+        documents: number of prose documents for the loss, both halves together.
+        document_tokens: how many tokens of each document are read, from its beginning.
+        loss_budget: how much a cell may raise the loss, in nats, and still be chosen.
+        shown: prompts of the report half whose samples are kept for a reader, per condition.
         smallest_share: the smallest difference of a share or probability worth talking about.
         resampling: of the intervals and p-values.
         seed: of the draws.

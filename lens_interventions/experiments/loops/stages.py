@@ -1,4 +1,4 @@
-"""What is measured when: the grid on the selection half, then the chosen cells in full."""
+"""The two stages: the grid on the selection half, then the chosen cells in full."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -21,12 +21,12 @@ from .cost import measure_arm_losses, measure_rule_loss
 from .rounds import measure_noticing, measure_rounds
 from .settings import LoopsSettings
 
-# Every how many points the lens reads, so that about sixteen are left.
+# The lens reads about so many points, evenly spread.
 _POINTS = 16
 
 
 def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) -> Sequence[Unit]:
-    """Every cell of the grid on the selection half: its loss, its loops, its way out of them."""
+    """The loss, the loops and the rounds of every cell of the grid, on the selection half."""
     prompts = halves(prompt_items(bridge, settings.prompts, settings.seed))[SELECTION]
     prompts = prompts[: settings.search_prompts]
     documents = halves(document_items(bridge, settings))[SELECTION]
@@ -146,9 +146,9 @@ def _samples(
     groups: Sequence[tuple[Sequence[Arm], Rule, Sequence[dict[str, Any]]]],
     new_tokens: int,
 ) -> list[Unit]:
-    """Units of as many arms as fit into a batch, for each group of arms with its rule and prompts.
+    """Units of as many arms as fit into a batch, for each group of arms, a rule and prompts.
 
-    A step of decoding reads all weights whatever the batch, so arms go through it together.
+    A step of decoding reads all weights whatever the size of the batch, so arms share it.
     """
     found: list[Unit] = []
     for arms, rule, prompts in groups:

@@ -22,15 +22,15 @@ from .cost import EXCLUDED, LOSS
 from .settings import LoopsSettings
 
 ALL = "all"
-# Every how many tokens a survival curve is kept.
+# A survival curve keeps one token in so many.
 _STEP = 4
 
 
 def condition_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
     """Loops, repetition and cost of every condition, on the report half.
 
-    Conditions without a patch that were sampled on both halves have a second row for all prompts:
-    nothing about them was chosen.
+    Conditions without a patch that were sampled on both halves have a second row for all prompts,
+    because nothing about them was chosen.
     """
     found = []
     for arm, rule, part in _conditions(rows["samples"]):
@@ -117,7 +117,7 @@ def escape_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
 
 
 def noticing_table(rows: pd.DataFrame, settings: LoopsSettings) -> pd.DataFrame:
-    """Mean of log(1 + rank) of the right continuation, and how often it is first, by round."""
+    """Mean of log(1 + rank) of the right continuation and share of rank 0, by round and point."""
     found = []
     for (number, _, label), part in rows.groupby(["round", "point", "label"], sort=True):
         counts = part["count"].to_numpy(dtype=np.float64)
@@ -139,7 +139,7 @@ def _conditions(samples: pd.DataFrame) -> list[tuple[Arm, Rule, pd.DataFrame]]:
     n = len(ARM_COLUMNS)
     found = []
     for _, part in samples.groupby(columns, sort=True):
-        # Not the keys of the group, whose numbers are numpy's in pandas 2.2.
+        # The keys of the group would be numpy's numbers in pandas 2.2.
         keys: tuple[Any, ...] = next(part[columns].itertuples(index=False, name=None))
         found.append((Arm(*keys[:n]), Rule(*keys[n:]), part))
     order = ("none", *patch_sources())
@@ -181,8 +181,8 @@ def _condition(
 def _cost(rows: Tables, settings: LoopsSettings, arm: Arm, rule: Rule) -> dict[str, object]:
     """Loss on the report half of the prose, its change from no patch, and the share cut off.
 
-    Greedy decoding leaves the model's distribution alone: its loss is the model's. The change is
-    paired by document.
+    Greedy decoding leaves the distribution alone, so its loss is the model's. The change is paired
+    by document.
     """
     losses = rows["loss"]
     losses = losses[losses["half"] == REPORT]

@@ -1,7 +1,7 @@
 """Is a rarer, or more surprising, input token better preserved in later layers?
 
 The preservation experiment: its settings, its stage, the ranks that each residual point gives,
-rank correlations, its analysis and its figures. May import `engine/`, `design/` and what stands
+rank correlations, its analysis and its figures. It may import `engine/`, `design/` and what stands
 below experiments, and no other experiment. What is read of each token goes into `lens_ranks`, a new
 question into `analysis`.
 """
@@ -33,13 +33,13 @@ def preservation(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Rank of the input token by layer, against its rarity and its surprise; and copying.
+    """Measure how each layer ranks the input token, against its rarity, surprise and copying.
 
-    Three questions of the post's addendum. Does the rank that later points give the token at their
-    own position go with its unigram surprisal, and with its surprisal in context, each with the
-    other held fixed? Is that more than how high the lens ranks the token at positions where it is
-    not the input? And is a word that is better preserved where it stands first better copied where
-    it is due again?
+    It asks three questions of the post's addendum. Does the rank that later points give the token
+    at their own position go with its unigram surprisal, and with its surprisal in context, each
+    with the other held fixed? Is that more than how high the lens ranks the token at positions
+    where it is not the input? And is a word that is better preserved where it stands first better
+    copied where it is due again?
 
     **Arguments:**
 
@@ -54,6 +54,7 @@ def preservation(
     - `progress`: show a bar with the time left, stage by stage.
 
     Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
-    `ValueError` for an unknown preset, or templates and a tokenizer of which no word can be used.
+    `ValueError` for an unknown preset, and for a tokenizer that spells no word of the templates
+    alike in both places.
     """
     return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -1,4 +1,4 @@
-"""From rows to correlations, means by rarity, verdicts and figures."""
+"""From the rows of the preservation experiment to tables and verdicts."""
 
 import numpy as np
 import pandas as pd
@@ -83,7 +83,7 @@ def by_quantile(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFra
 
 
 def copying_correlations(items: pd.DataFrame, settings: PreservationSettings) -> pd.DataFrame:
-    """Rank correlation over templates of preservation at the first occurrence with copying."""
+    """Rank correlation, over templates, of preservation where a word stands first with copying."""
     found = []
     for comparison in (ACROSS, WITHIN):
         for label in items["label"].drop_duplicates():

@@ -1,4 +1,4 @@
-"""Rank correlations of tokens, resampled by document."""
+"""Rank correlations of tokens and templates, with intervals over documents or words."""
 
 import warnings
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ def spearman_interval(
 ) -> Interval:
     """Spearman's correlation of y and x over all tokens, with an interval over clusters.
 
-    With `given`, the partial correlation: of what is left of both when the ranks of `given` have
-    been regressed out, `(r_yx - r_yz r_xz) / sqrt((1 - r_yz^2)(1 - r_xz^2))`.
+    With `given` it is the partial correlation, that of the residuals after the ranks of `given`
+    were regressed out of both: `(r_yx - r_yz r_xz) / sqrt((1 - r_yz^2)(1 - r_xz^2))`.
 
     Whole clusters are drawn with replacement (`scipy.stats.bootstrap`, BCa, or percentile where it
     is undefined). Ranks are those of the full sample, so that a resample is a weighted sum of each
@@ -79,7 +79,7 @@ def token_correlation(
     given: str | None,
     resampling: Resampling,
 ) -> Interval:
-    """How preservation goes with rarity or surprise; tokens without a value left out."""
+    """Correlation of preservation with rarity or surprise, without tokens that have no value."""
     usable = np.isfinite(kept)
     values = {RARITY: tokens.rarity[usable], SURPRISE: tokens.surprise[usable]}
     return spearman_interval(
@@ -97,7 +97,7 @@ def copy_correlation(
     comparison: str,
     resampling: Resampling,
 ) -> Interval:
-    """How preservation at the first occurrence goes with copying at the second; by word."""
+    """Correlation of preservation at the first occurrence with copying at the second, by word."""
     copied = items["copy_log_prob"].to_numpy(dtype=np.float64)
     if comparison == WITHIN:
         # Near and far are different sentences.
@@ -112,8 +112,8 @@ def doubly_centred(
 ) -> Float[np.ndarray, " item"]:
     """Values minus the means of their row and of their column, by least squares.
 
-    What is left varies neither with the row alone nor with the column alone. Repeats until both
-    kinds of means vanish, since not every row need have every column.
+    The residuals vary neither with the row alone nor with the column alone. Subtraction is repeated
+    until both kinds of means vanish, since a row need not have every column.
     """
     left = np.asarray(values, dtype=np.float64)
     _, row = np.unique(rows, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Units: how each residual point ranks the tokens that were its input, and tokens that were not."""
+"""How each residual point ranks the tokens that were its input, and tokens that were not."""
 
 from collections.abc import Mapping, Sequence
 
@@ -49,7 +49,7 @@ def point_streams(
 def points_read(bridge: TransformerBridge, every: int) -> tuple[str, ...]:
     """Labels of the points of a run; the last, which gives surprisals, is always among them.
 
-    At least every third of the model is read, so that there are points in its upper half.
+    The spacing is at most a third of the model, so that its upper half has points.
     """
     n_layers = int(bridge.cfg.n_layers)
     return select_points(n_layers, every=min(every, max(1, n_layers // 3)))
@@ -59,11 +59,11 @@ def points_read(bridge: TransformerBridge, every: int) -> tuple[str, ...]:
 def measure_tokens(
     bridge: TransformerBridge, documents: Sequence[Mapping], every: int
 ) -> pd.DataFrame:
-    """A row per token and point: its rank and log-prob there, and at another document's position.
+    """A row per token and point: its rank and log-prob there, and in another document.
 
     The first token of a text is left out: nothing came before it, so it has no surprisal.
-    `elsewhere_` values are NaN where the other position belongs to the same document or holds the
-    same token: it must be one where the token is not the input.
+    `elsewhere_` values are those at the other position, where the token is not the input. They are
+    NaN where that position belongs to the same document or holds the same token.
     """
     batch = token_batch(bridge, [list(document["tokens"]) for document in documents])
     points = points_read(bridge, every)
@@ -106,11 +106,11 @@ def measure_tokens(
 def measure_templates(
     bridge: TransformerBridge, items: Sequence[Mapping], every: int
 ) -> pd.DataFrame:
-    """A row per template and point: how the word is kept where it stands first, and copied later.
+    """A row per template and point: the word where it stands first, and its copy where it is due.
 
-    `log_rank` is the mean of log(1 + rank) over the word's tokens at its first occurrence,
-    `log_prob` the mean of their log-probs there; `copy_log_prob` the log-probability of the whole
-    word at its second.
+    `log_rank` is the mean of log(1 + rank) over the word's tokens at its first occurrence, and
+    `log_prob` the mean of their log-probabilities there. `copy_log_prob` is the log-probability of
+    the whole word at its second occurrence.
     """
     texts = [[*item["prefix"], *item["word"]] for item in items]
     batch = token_batch(bridge, texts)

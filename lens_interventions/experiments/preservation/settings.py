@@ -11,15 +11,16 @@ class PreservationSettings:
     """Settings of the preservation experiment; `PreservationSettings.preset` makes them.
 
     Attributes:
-        texts: where text comes from: "python_reference", "prose", a path, or a data set, as in the
-            copying experiment.
-        documents: of each text, up to how many.
+        texts: where text comes from: "python_reference", "prose", "python_code", a path for
+            `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of
+            which the first 2,000 documents are read.
+        documents: up to how many documents of each text are read.
         document_tokens: how many tokens of each document are read, from its beginning.
-        every: every how many residual points are read; the last always is.
-        quantiles: into how many equal parts tokens are sorted by rarity and by surprise.
+        every: spacing of the residual points that are read; the last always is.
+        quantiles: number of equal parts into which tokens are sorted by rarity and by surprise.
         template_words: how many words of each frequency in each group of templates.
-        batch: documents to a unit of work, at least 2: a token is also looked for in another
-            document of the batch, where it is not the input.
+        batch: documents to a unit of work, at least 2, because a token is also read at a position
+            of another document of the batch, where it is not the input.
         template_batch: templates to a unit of work.
         smallest_correlation: the smallest rank correlation worth talking about.
         resampling: of the intervals.
@@ -47,7 +48,9 @@ class PreservationSettings:
 
     @classmethod
     def preset(cls, name: Preset) -> "PreservationSettings":
-        """ "quick" reads about 5,000 tokens at every third point, "full" 20,000 at all.
+        """Settings by name.
+
+        "quick" reads about 5,000 tokens at every third point, "full" 20,000 at every point.
 
         Raises `ValueError` for another name.
         """

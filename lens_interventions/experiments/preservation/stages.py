@@ -1,4 +1,4 @@
-"""What is read in a run: documents, counts of their tokens, templates."""
+"""The one stage: documents, counts of their tokens, and templates, as units."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -66,9 +66,9 @@ STAGES: dict[str, Stage] = {"lens ranks": plan}
 
 @unit_kind("counts of tokens")
 def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFrame:
-    """How often each token occurs in each document of a source, whole documents, each text once.
+    """Count the tokens of each document of a source, whole documents, each text once.
 
-    Raises `ValueError` where the source has another text than that of the digest `text`.
+    Raises `ValueError` if the source holds another text than the one of the digest `text`.
     """
     documents = read_documents(source)
     if text_digest(documents) != text:
@@ -86,7 +86,7 @@ def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFr
 
 
 def text_digest(documents: Sequence[Document]) -> str:
-    """Tells one text of a source from another: a file may change while a run is unfinished."""
+    """A hash of a source's text, which may change while a run is unfinished."""
     return digest([[document.title, document.text] for document in documents])
 
 
@@ -113,7 +113,7 @@ def template_items(
 ) -> list[dict[str, Any]]:
     """Templates with their word's tokens and the positions of its first occurrence.
 
-    Only those whose word is spelled with the same tokens at both places.
+    Templates whose word is spelled with other tokens at its second place are left out.
     """
     found = []
     start = list(beginning(bridge))

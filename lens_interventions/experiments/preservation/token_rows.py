@@ -1,4 +1,4 @@
-"""The tokens of a run as arrays, with their rarity and how each point keeps them."""
+"""The tokens of a run as arrays: their rarity, and how well each point preserves them."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ ACROSS, WITHIN = "all together", "same word and same sentence compared"
 
 @dataclass(frozen=True)
 class TokenRows:
-    """The tokens of a run, and how each point keeps them.
+    """The tokens of a run, and how well each point preserves them.
 
     Attributes:
         document: `[token]`.
@@ -46,9 +46,9 @@ class TokenRows:
 
 
 def later(labels: tuple[str, ...]) -> Int[np.ndarray, " later"]:
-    """Indices of the points in the upper half, the last, which is the output, left out.
+    """Indices of the points in the upper half, without the last, which is the output.
 
-    Of the two points of a single layer the first.
+    A model of one layer has two points; the index is that of the first.
     """
     return np.arange(min(len(labels) // 2, len(labels) - 2), len(labels) - 1)
 
@@ -56,8 +56,8 @@ def later(labels: tuple[str, ...]) -> Int[np.ndarray, " later"]:
 def token_rows(rows: pd.DataFrame, counts: pd.DataFrame) -> TokenRows:
     """The rows of all units as arrays, with each token's rarity.
 
-    A token's rarity is counted in all documents but its own: what a document says again and again
-    is not common for that.
+    A token's rarity is counted in all documents but its own: a token is not common because one
+    document says it again and again.
     """
     first = rows[rows["point"] == 0]
     shape = (rows["point"].nunique(), len(first))

@@ -7,7 +7,10 @@ from torch import Tensor
 def row_lengths(
     tokens: Int[Tensor, "batch pos"], lengths: Int[Tensor, " batch"] | None
 ) -> list[int]:
-    """`lengths` as a list, or the full width of every row; `ValueError` if one does not fit."""
+    """`lengths` as a list, or the full width of every row.
+
+    Raises `ValueError` if the lengths do not fit the rows.
+    """
     batch, width = tokens.shape
     if lengths is None:
         return [width] * batch

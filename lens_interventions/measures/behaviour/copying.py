@@ -18,8 +18,8 @@ def copyable(
     back for the current token can find the next one behind it. The earlier pair may share the
     token `x[i]` ("a a a": the third is copyable). False at the last position.
 
-    `mask`: True at real tokens, which are contiguous in each row; a pair with padding in it is
-    none.
+    `mask` is True at real tokens, which are contiguous in each row; a pair with padding in it does
+    not count.
     """
     return pair_distance(tokens, mask=mask) > 0
 
@@ -29,7 +29,9 @@ def pair_distance(
 ) -> Int[Tensor, "batch pos"]:
     """How many tokens back the pair `(x[i], x[i + 1])` occurred last; 0 where it never did.
 
-    `i - k` for the largest k as in `copyable`, `mask` as there. 0 at the last position.
+    `i - k` for the largest k < i with `x[k] == x[i]` and `x[k + 1] == x[i + 1]`; 0 at the last
+    position. `mask` is True at real tokens, which are contiguous in each row; a pair with padding
+    in it does not count.
     """
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     # One number per pair, through dense ids so that the product cannot overflow.

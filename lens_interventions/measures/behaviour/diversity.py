@@ -1,4 +1,4 @@
-"""How much of a text is said again: rep-n of one text, distinct-n of many."""
+"""How much texts repeat: rep-n within one text, distinct-n over many."""
 
 import math
 

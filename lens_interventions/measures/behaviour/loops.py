@@ -95,12 +95,13 @@ def ending_loop(
 ) -> Loop | None:
     """The loop in which the text ends, the last round finished or not; None if it ends in none.
 
-    Of several, such as "a" repeated within the last round of a longer loop, the one that began
-    first; its smallest period. A loop of period p that began less than `min_rounds * p` or
-    `min_length` tokens before the end cannot be told from ordinary text yet: long loops late in a
-    sample go unseen.
+    Of several loops, such as "a" repeated within the last round of a longer one, it is the one that
+    began first, with its smallest period. A loop has at least `min_rounds` full rounds and
+    `min_length` tokens, and a period of at most `max_period` if that is given. So a loop of period
+    p that began less than `min_rounds * p` or `min_length` tokens before the end cannot be told
+    from ordinary text yet: long loops late in a sample go unseen.
 
-    Arguments and errors as in `find_loops`.
+    Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`.
     """
     loops = find_loops(tokens, min_rounds=min_rounds, min_length=min_length, max_period=max_period)
     # Two loops that both reached the end would lie one within the other: at most one is left.
@@ -115,9 +116,13 @@ def ending_loops(
     min_length: int = MIN_LENGTH,
     max_period: int | None = None,
 ) -> list[Loop | None]:
-    """`ending_loop` of every row, up to its length.
+    """The loop in which each row ends, or None; see `ending_loop`.
 
-    Arguments and errors as in `find_loops`; `ValueError` also if the lengths do not fit.
+    `lengths` are the numbers of real tokens, by default all. A loop has at least `min_rounds` full
+    rounds and `min_length` tokens, and a period of at most `max_period` if that is given.
+
+    Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`, and if
+    the lengths do not fit.
     """
     return [
         ending_loop(

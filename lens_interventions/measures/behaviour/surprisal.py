@@ -24,10 +24,10 @@ class Bins:
 
 
 def bin_by(values: Float[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
-    """Sort values into `len(edges) + 1` bins: below the first edge, between two, from the last on.
+    """Sort values into `len(edges) + 1` bins, divided at the edges.
 
-    Bin b holds `edges[b - 1] <= value < edges[b]`; the outer bins are open, so every number has a
-    bin, infinities too. A nan ("there is no next token") has none.
+    Bin b holds `edges[b - 1] <= value < edges[b]`. The outer bins are open, so every number has a
+    bin, infinities too; nan ("there is no next token") has none.
 
     Raises `ValueError` unless the edges are finite and increase.
     """
@@ -45,9 +45,9 @@ def bin_totals(
 ) -> tuple[Float[Tensor, "batch bin"], Int[Tensor, "batch bin"]]:
     """Sum and number of the values of each sequence in each bin.
 
-    Their quotient is the sequence's mean; kept apart because that is what
-    `intervals.mean_interval` resamples. Bin -1 and values of nan are left out. Any partition of
-    positions will do for `bins`, such as `copyable(tokens).long()`.
+    Their quotient is the sequence's mean; they are kept apart because `intervals.mean_interval`
+    resamples both. Bin -1 and values of nan are left out. `bins` may be any partition of positions,
+    such as `copyable(tokens).long()`.
 
     Raises `ValueError` for a bin outside -1..n_bins-1.
     """

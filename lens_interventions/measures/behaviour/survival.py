@@ -42,11 +42,11 @@ def loop_free_survival(
 ) -> Survival:
     """Kaplan-Meier estimate of the share of texts without a loop, from each one's ending loop.
 
-    The event is the loop's `start`. A text that ends in none is censored: nobody knows what it
+    The event is the loop's `start`. A text that ends in no loop is censored: nobody knows what it
     would have done next. It is censored `min_length` tokens before its end, because a loop that
-    began later would not have been recognised as one; pass what `ending_loops` was given. A text
-    that stopped by itself is treated like one that was cut off; to count it as safe for ever,
-    give it the full budget of tokens as its length.
+    began later would not have been recognised; pass the `min_length` that `ending_loops` was given.
+    A text that stopped by itself is treated like one that was cut off; to count it as safe for
+    ever, give it the full budget of tokens as its length.
 
     Intervals at `level` are `scipy.stats.ecdf`'s, pointwise, on the log(-log) scale, where they
     stay between 0 and 1. They take the texts for independent: one sample per prompt.
