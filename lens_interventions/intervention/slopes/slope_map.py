@@ -62,6 +62,8 @@ def slope_map(
     d(loss)/d(strength) at strength 0, whatever the source, the mode and the embedding. Where it is
     negative, a weak enough patch lowers the loss; how weak, says `curvature`.
 
+    Random sources draw by the tokens of each text, so that order and company change no number.
+
     It is attribution patching (Nanda 2023; Kramár et al. 2024, "AtP*") for a patch that only later
     tokens see, and equal to the derivative of the losses of `teacher_forced_log_probs`.
 

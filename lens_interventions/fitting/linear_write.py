@@ -1,0 +1,283 @@
+"""The steepest linear write of the next token: how much could any of them gain?
+
+To first order a write w[i] into the residual of position i changes the loss by Σ ⟨g[i], w[i]⟩, g
+being the gradients of `slope_map`; to second order it costs by its length, relative to that of the
+residual. So the best linear write of some features is their ridge regression on `-|r| g`. It is
+fitted with the next token among the features and without it, and what counts is how much steeper
+the first is on texts that neither has seen.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..intervention.known_text import KnownText
+from ..intervention.patch import NextTokenPatch
+from ..intervention.site import PatchSite
+from ..intervention.slopes.clean_run import clean_run
+from ..intervention.slopes.pieces import piece_batches, text_tokens
+from ..intervention.slopes.residual_gradients import residual_gradients
+from ..intervention.slopes.text_sums import Reading, text_sums
+from ..measures.intervals import mean_intervals
+from ..model.embedding import Embedding, embedding
+from ..model.partial_run import refuse_late_hooks
+from ..model.tokens import TextOrTokens, require_texts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Shares of the mean square of a feature; the best on a quarter of the texts is taken.
+_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_CHOOSING = 4
+
+WRITES = ("without", "with")
+
+
+@dataclass(frozen=True, eq=False)
+class LinearWrite:
+    """A mode: `r + a |r| (features @ matrix)`, for the source "true" and the embedding W_E.
+
+    Features are the embeddings of `x[i+1]` and `x[i]`, in units of a typical embedding's length,
+    the residual in units of its own, and 1.
+
+    Attributes:
+        matrices: `[feature, d_model]` by layer. Writes are as long as the residual on average (root
+            mean square), on the texts of the fit.
+        unit: the typical length of an embedding.
+        first_position: positions below are not written to.
+    """
+
+    matrices: Mapping[int, Float[Tensor, "feature d_model"]]
+    unit: float
+    first_position: int
+
+    reads_lens: ClassVar[bool] = False
+
+    def __call__(self, site: PatchSite, e: Tensor, _s: Tensor, a: float) -> Tensor:
+        """The patched rows; see `modes`."""
+        matrix = self.matrices[site.layer].to(site.resid)
+        phi = _features(e, site.embedding(site.current_tokens), site.resid, self.unit)
+        patched = site.resid + a * site.resid.norm(dim=-1, keepdim=True) * (phi @ matrix)
+        return torch.where((site.position < self.first_position)[..., None], site.resid, patched)
+
+
+@dataclass(frozen=True)
+class LinearCeiling:
+    """Slopes of fitted linear writes on held-out texts, nats per predicted token.
+
+    Attributes:
+        totals: `[text, write, layer]`, d(sum of a text's nats)/d(strength) of the write fitted
+            without the next token and of that fitted with it; at strength 1 either is as long as
+            the residual.
+        counts: `[text]`, predictions.
+        layers: the names along the last axis.
+        writes: the fitted writes, without the next token and with it.
+        ridges: `[write, layer]`, the ridge that was best on texts kept out of the fit.
+    """
+
+    totals: Float[np.ndarray, "text write layer"]
+    counts: Float[np.ndarray, " text"]
+    layers: tuple[int, ...]
+    writes: tuple[LinearWrite, LinearWrite]
+    ridges: Float[np.ndarray, "write layer"]
+
+    def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
+        """One row per layer and write: layer, write, estimate, low, high, n.
+
+        `write` is "without" the next token, "with" it, or "increment", the second minus the first,
+        paired by text: below 0 where the next token lets a linear write lower the loss further.
+        """
+        import pandas as pd
+
+        without, with_news = np.moveaxis(self.totals, 1, 0)
+        rows = []
+        for name, totals in (
+            ("without", without),
+            ("with", with_news),
+            ("increment", with_news - without),
+        ):
+            intervals = mean_intervals(
+                totals.T,
+                np.broadcast_to(self.counts, totals.T.shape),
+                rng=np.random.default_rng(seed),
+                level=level,
+            )
+            rows += [
+                {"layer": layer, "write": name, **interval.columns()}
+                for layer, interval in zip(self.layers, intervals, strict=True)
+            ]
+        return pd.DataFrame(rows)
+
+    def patch(self, layer: int, *, strength: float, write: str = "with") -> NextTokenPatch:
+        """A fitted write as a patch, to be run, or given to `li.curvature`.
+
+        Raises `ValueError` for a layer or write that was not fitted.
+        """
+        if layer not in self.layers or write not in WRITES:
+            raise ValueError(
+                f"writes were fitted {' and '.join(WRITES)} the next token at layers "
+                f"{list(self.layers)}, not {write!r} at {layer}"
+            )
+        mode = self.writes[WRITES.index(write)]
+        return NextTokenPatch(layer=layer, strength=strength, mode=mode)
+
+
+def linear_ceiling(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    held_out: Iterable[TextOrTokens],
+    *,
+    layers: Sequence[int] | None = None,
+    first_position: int = 1,
+    max_length: int | None = None,
+    prepend_bos: bool | None = None,
+    progress: bool = True,
+) -> LinearCeiling:
+    """How steep the best linear write of the next token is on texts that it was not fitted to.
+
+    A bound to first order on what `train_patch` could learn with a full matrix: where the increment
+    over the write that does not see the next token is not below 0, no linear write of it is worth
+    training. `li.curvature` of `LinearCeiling.patch` says how much of the slope can be had.
+
+    **Arguments:**
+
+    - `texts`: to fit on; every fourth chooses the ridge.
+    - `held_out`: others, to measure on.
+    - `layers`: all by default. Each takes `4 (3 d_model)²` bytes.
+    - `first_position`, `max_length`, `prepend_bos`, `progress`: of `slope_map`.
+
+    Raises `ValueError` for fewer than four texts, layers that the model does not have, or held-out
+    texts without a token to predict; `TypeError` for one text where many are expected.
+    """
+    n_layers = int(bridge.cfg.n_layers)
+    layers = tuple(range(n_layers)) if layers is None else tuple(sorted(set(layers)))
+    if not layers or layers[0] < 0 or layers[-1] >= n_layers:
+        raise ValueError(f"the model has blocks 0 to {n_layers - 1}, layers are {list(layers)}")
+    length = min(512, int(bridge.cfg.n_ctx)) if max_length is None else max_length
+    require_texts(texts)
+    refuse_late_hooks(bridge, 0)
+    table = embedding(bridge)
+    unit = float(table.weight.norm(dim=-1).median()) * table.scale
+    reader = _Reader(bridge, table, unit, layers, first_position)
+    moments = _fit_moments(reader, texts, length, prepend_bos)
+    fitted = {layer: [_solve(moments[layer], news) for news in (False, True)] for layer in layers}
+    writes = tuple(
+        LinearWrite({layer: fitted[layer][i][0] for layer in layers}, unit, first_position)
+        for i in (0, 1)
+    )
+    sums = text_sums(
+        bridge,
+        held_out,
+        lambda text: reader.slopes(text, writes),
+        1 + 2 * len(layers),
+        Reading(length, prepend_bos, progress, None, {}),
+    )
+    return LinearCeiling(
+        totals=sums[:, 1:].reshape(len(sums), 2, len(layers)),
+        counts=sums[:, 0],
+        layers=layers,
+        writes=(writes[0], writes[1]),
+        ridges=np.array([[fitted[layer][i][1] for layer in layers] for i in (0, 1)]),
+    )
+
+
+@dataclass
+class _Moments:
+    """Sums over rows: of products of features, of features and what a write should be, of rows."""
+
+    products: Float[Tensor, "part feature feature"]
+    wanted: Float[Tensor, "part feature d_model"]
+    rows: list[int]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    bridge: TransformerBridge
+    table: Embedding
+    unit: float
+    layers: tuple[int, ...]
+    first_position: int
+
+    @torch.no_grad()
+    def rows(self, text: KnownText) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """For each layer: which rows may be written to, their features and `|r| g`."""
+        clean = clean_run(self.bridge, text)
+        position = text.column_positions()
+        written = clean.predicts & (position >= self.first_position)
+        following, here = (self.table(text.at(position + shift)) for shift in (1, 0))
+        for layer, (gradient,) in residual_gradients(
+            self.bridge, clean, [clean.predicts], lowest=self.layers[0]
+        ):
+            if layer in self.layers:
+                resid = clean.streams[layer]
+                phi = _features(following, here, resid, self.unit)
+                yield layer, written, phi, resid.norm(dim=-1, keepdim=True) * gradient
+
+    def slopes(self, text: KnownText, writes: Sequence[LinearWrite]) -> Float[Tensor, "piece _"]:
+        """Counts, then the slopes of the writes at each layer."""
+        found = torch.zeros(len(text.tokens), len(writes), len(self.layers), dtype=torch.float64)
+        for layer, written, phi, pull in self.rows(text):
+            for i, write in enumerate(writes):
+                moved = phi @ write.matrices[layer].to(phi)
+                change = (torch.linalg.vecdot(moved, pull) * written).double().sum(1)
+                found[:, i, self.layers.index(layer)] = change.cpu()
+        return torch.cat([(text.length - 1)[:, None].double().cpu(), found.flatten(1)], dim=1)
+
+
+def _features(following: Tensor, here: Tensor, resid: Tensor, unit: float) -> Tensor:
+    direction = torch.nn.functional.normalize(resid, dim=-1)
+    return torch.cat(
+        [following / unit, here / unit, direction, torch.ones_like(resid[..., :1])], dim=-1
+    )
+
+
+def _fit_moments(
+    reader: _Reader, texts: Iterable[TextOrTokens], length: int, prepend_bos: bool | None
+) -> dict[int, _Moments]:
+    """By layer, of the texts to fit on and of those that choose the ridge."""
+    d_model = int(reader.bridge.cfg.d_model)
+    size = 3 * d_model + 1
+    moments = {
+        layer: _Moments(torch.zeros(2, size, size), torch.zeros(2, size, d_model), [0, 0])
+        for layer in reader.layers
+    }
+    n_texts = 0
+    for number, text in enumerate(text_tokens(reader.bridge, texts, prepend_bos)):
+        n_texts += 1
+        part = int(number % _CHOOSING == _CHOOSING - 1)
+        for batch in piece_batches([(number, text)], length):
+            for layer, written, phi, pull in reader.rows(batch.text):
+                rows, wanted = phi[written].float().cpu(), -pull[written].float().cpu()
+                moments[layer].products[part] += rows.T @ rows
+                moments[layer].wanted[part] += rows.T @ wanted
+                moments[layer].rows[part] += len(rows)
+    if n_texts < _CHOOSING or not all(min(m.rows) for m in moments.values()):
+        raise ValueError(
+            f"{n_texts} texts do not leave one in {_CHOOSING} to choose the ridge on: give more"
+        )
+    return moments
+
+
+def _solve(moments: _Moments, news: bool) -> tuple[Float[Tensor, "feature d_model"], float]:
+    """The write of unit length and the ridge; rows of the next token are 0 without news."""
+    products, wanted = moments.products.double(), moments.wanted.double()
+    first = 0 if news else wanted.shape[-1]
+    fitting, n_rows = products[0, first:, first:], moments.rows[0]
+    best, best_gain, chosen = torch.zeros_like(wanted[0]), -torch.inf, 0.0
+    for ridge in _RIDGES:
+        shift = ridge * fitting.diagonal().mean() * torch.eye(len(fitting), dtype=torch.float64)
+        matrix = torch.linalg.solve(fitting + shift, wanted[0, first:])
+        length = torch.einsum("fd,fg,gd->", matrix, fitting, matrix).div(n_rows).sqrt()
+        matrix = matrix / length.clamp(min=1e-30)
+        gain = float((matrix * wanted[1, first:]).sum())
+        if gain > best_gain:
+            best = torch.zeros_like(wanted[0])
+            best[first:] = matrix
+            best_gain, chosen = gain, ridge
+    return best, chosen

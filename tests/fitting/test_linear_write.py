@@ -1,0 +1,104 @@
+"""The steepest linear write: its slopes against patched losses, and a planted effect."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import lens_interventions as li
+from tests.support.exact import no_rounding
+from tests.support.planted_learned import ablated_bridge, key_value_texts
+from tests.support.tiny import random_tokens
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrounded():
+    with no_rounding():
+        yield
+
+
+@pytest.mark.parametrize("first_position", [0, 2])
+def test_slopes_are_the_derivatives_of_the_patched_losses(llama, first_position):
+    texts, held_out = [random_tokens(20) for _ in range(8)], [random_tokens(9), random_tokens(12)]
+    found = li.linear_ceiling(
+        llama, texts, held_out, layers=[0, 2], first_position=first_position, progress=False
+    )
+    assert found.counts.tolist() == [8, 11]
+    h = 1e-4
+    for place, layer in enumerate(found.layers):
+        for number, write in enumerate(("without", "with")):
+            patch = found.patch(layer, strength=0.0, write=write)
+            for row, tokens in enumerate(held_out):
+                up, up2, down, down2 = li.teacher_forced_log_probs(
+                    llama,
+                    tokens,
+                    [dataclasses.replace(patch, strength=a) for a in (h, 2 * h, -h, -2 * h)],
+                ).sum((-1, -2))
+                slope = -float(8 * (up - down) - (up2 - down2)) / (12 * h)
+                # Matrices are kept in the model's precision, moments in float32.
+                assert found.totals[row, number, place] == pytest.approx(slope, rel=1e-4)
+
+
+def test_the_write_is_the_ridge_regression_of_the_gradients(llama):
+    """On the texts of the fit it is steeper than any other of its length, up to the ridge."""
+    texts = [random_tokens(40) for _ in range(8)]
+    found = li.linear_ceiling(llama, texts, texts, layers=[1], progress=False)
+    fitted = found.totals.sum((0, 2))
+    assert fitted[1] < fitted[0] < 0
+    without, with_news = (write.matrices[1] for write in found.writes)
+    assert without[:32].abs().max() == 0
+    assert with_news[:32].abs().max() > 0
+
+
+class TestThePlantedModel:
+    """Adding the next token's embedding at block 1 restores copying: a linear write."""
+
+    @pytest.fixture(scope="class")
+    def ceiling(self):
+        return li.linear_ceiling(
+            ablated_bridge(),
+            key_value_texts(80, seed=0),
+            key_value_texts(24, seed=1),
+            first_position=0,
+            progress=False,
+        )
+
+    def test_the_increment_is_found_where_it_is(self, ceiling):
+        frame = ceiling.to_dataframe().set_index(["write", "layer"])
+        assert frame.loc[("increment", 1), "high"] < 0
+        assert frame.loc[("with", 1), "high"] < 0
+        # What the tokens up to a position say of the next is nothing.
+        assert frame.loc[("without", 1), "estimate"] > 0.3 * frame.loc[("with", 1), "estimate"]
+
+    def test_run_as_a_patch_it_lowers_the_loss(self, ceiling):
+        texts = torch.stack(key_value_texts(24, seed=1))
+        patches = [ceiling.patch(1, strength=0.3, write=write) for write in ("without", "with")]
+        clean, without, with_news = (
+            -li.teacher_forced_log_probs(ablated_bridge(), texts, [None, *patches]).mean((1, 2))
+        ).tolist()
+        assert with_news < min(clean, without)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": [3]}, "the model has blocks 0 to 2"),
+        ({"texts": [random_tokens(5)] * 3}, "3 texts do not leave one in 4"),
+        ({"held_out": [[4]]}, "no text with a token to predict"),
+    ],
+)
+def test_mistakes(llama, arguments, message):
+    texts = [random_tokens(8) for _ in range(4)]
+    with pytest.raises(ValueError, match=message):
+        li.linear_ceiling(
+            llama, **{"texts": texts, "held_out": texts, "progress": False} | arguments
+        )
+
+
+def test_a_patch_of_a_write_that_was_not_fitted(llama):
+    texts = [random_tokens(8) for _ in range(4)]
+    found = li.linear_ceiling(llama, texts, texts, layers=[1], progress=False)
+    with pytest.raises(ValueError, match=r"at layers \[1\], not 'with' at 2"):
+        found.patch(2, strength=1.0)
