@@ -10,10 +10,10 @@ from .fitting.input_recovery import InputRecovery as InputRecovery
 from .fitting.input_recovery import input_recovery as input_recovery
 from .fitting.lens_quality import LensQuality as LensQuality
 from .fitting.lens_quality import lens_quality as lens_quality
-from .intervention.bound_patch import BoundPatch as BoundPatch
 from .fitting.linear_write import LinearCeiling as LinearCeiling
 from .fitting.linear_write import LinearWrite as LinearWrite
 from .fitting.linear_write import linear_ceiling as linear_ceiling
+from .intervention.bound_patch import BoundPatch as BoundPatch
 from .intervention.effect_map import EffectMap as EffectMap
 from .intervention.effect_map import effect_map as effect_map
 from .intervention.generation.generate import generate as generate
