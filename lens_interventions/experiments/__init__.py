@@ -21,8 +21,8 @@ from .engine.run import Experiment as Experiment
 from .engine.run import run as run
 from .engine.run_directory import RunDirectoryError as RunDirectoryError
 from .engine.run_directory import read_tables as read_tables
-from .engine.units import Unit as Unit
-from .engine.units import unit_kind as unit_kind
+from .engine.work_units import Unit as Unit
+from .engine.work_units import unit_kind as unit_kind
 from .learned import LearnedSettings as LearnedSettings
 from .learned import learned as learned
 from .learned import trained_writes as trained_writes

@@ -98,7 +98,7 @@ def test_imports_point_down():
         ("model/points.py", "from ..lens.logit_lens import logit_lens"),
         ("lens/statistics.py", "def f():\n    from .. import experiments"),
         ("intervention/modes.py", "def f():\n    from ..plots import save"),
-        ("fitting/ridge.py", "from ..experiments.engine.units import Unit"),
+        ("fitting/ridge.py", "from ..experiments.engine.work_units import Unit"),
         ("drawing/labels.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
          "    from ..lens.trajectory import Trajectory"),
         ("experiments/copying/settings.py", "from ..loops import settings"),

@@ -25,7 +25,7 @@ from ..design.sequences import (
 )
 from ..engine.results import Tables
 from ..engine.run import Stage
-from ..engine.units import Unit
+from ..engine.work_units import Unit
 from .settings import CopyingSettings
 from .word_in_lens import measure_lens
 

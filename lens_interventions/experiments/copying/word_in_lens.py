@@ -14,7 +14,7 @@ from ...lens.logit_lens import logit_lens
 from ..design.conditions import Arm, PatchSettings
 from ..design.copy_rows import Patch, Values, numbers, parse, rows_of
 from ..design.sequences import TokenSequence
-from ..engine.units import unit_kind
+from ..engine.work_units import unit_kind
 
 
 @unit_kind("word in the lens")

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...measures.behaviour import bin_by, copyable
 from ..engine.json_values import from_values
-from ..engine.units import unit_kind
+from ..engine.work_units import unit_kind
 from .conditions import NO_PATCH, Arm, PatchSettings
 from .contrasts import ROW_COLUMNS
 from .scores import read_log_probs, read_ranks

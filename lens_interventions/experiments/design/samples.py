@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.generation.generate import generate
 from ...measures.behaviour import Loop, ending_loops, rep_n
 from ..engine.json_values import from_values
-from ..engine.units import unit_kind
+from ..engine.work_units import unit_kind
 from .conditions import NO_PATCH, Arm, PatchSettings, condition_label
 from .rules import GREEDY, Rule
 from .sequences import REPORT

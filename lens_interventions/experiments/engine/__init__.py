@@ -2,5 +2,5 @@
 
 Nothing here knows what is measured: it imports no experiment and nothing of `design/`, and of the
 rest of the library only `model/` and `measures/`. How runs are stored goes into `run_directory`,
-how units are shared out into `units`, what a finished run holds into `results`.
+how units are shared out into `work_units`, what a finished run holds into `results`.
 """

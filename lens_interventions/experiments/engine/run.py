@@ -19,7 +19,7 @@ from .json_values import to_values
 from .model_source import Model, ModelSource, identity
 from .results import Analysis, Result, Tables
 from .run_directory import FORMAT, RunDirectory, held_directory
-from .units import Unit, measured
+from .work_units import Unit, measured
 
 Stage = Callable[[TransformerBridge, Any, Tables], Sequence[Unit]]
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from filelock import FileLock, Timeout
 
 from .json_values import differences, digest
-from .units import Unit
+from .work_units import Unit
 
 FORMAT = "lens_interventions.run/1"
 SETTINGS = "settings.json"

@@ -9,7 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import ARM_COLUMNS, NO_PATCH
 from ..design.copy_rows import measure_induction, measure_templates, measure_text
-from ..engine.units import unit_kind
+from ..engine.work_units import unit_kind
 from .writes import LearnedPatches, Training, parse_writes
 
 Values = Mapping[str, Any]

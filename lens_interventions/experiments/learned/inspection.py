@@ -18,7 +18,7 @@ from ...model.embedding import embedding
 from ...model.readout import readout
 from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
-from ..engine.units import unit_kind
+from ..engine.work_units import unit_kind
 from .learned_map import (
     SingularDirections,
     identity_cosine,

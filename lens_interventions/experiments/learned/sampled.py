@@ -17,7 +17,7 @@ from ..design.samples import measure_samples, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION, TokenSequence
 from ..engine.json_values import from_values
 from ..engine.results import Tables
-from ..engine.units import Unit, unit_kind
+from ..engine.work_units import Unit, unit_kind
 from .evaluation import NO_SEED, conditions, named_by_seed
 from .settings import LearnedSettings
 

@@ -17,7 +17,7 @@ from ..design.contrasts import Measure, totals_of
 from ..design.sequences import REPORT, SELECTION, batches
 from ..engine.results import Tables
 from ..engine.run import Stage
-from ..engine.units import Unit
+from ..engine.work_units import Unit
 from .evaluation import measure_writes, over_seeds
 from .inspection import (
     measure_ablation,

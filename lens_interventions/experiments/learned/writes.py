@@ -20,7 +20,7 @@ from ...model.fingerprint import fingerprint
 from ..design.conditions import NO_PATCH, Arm, PatchSettings
 from ..engine.json_values import from_values
 from ..engine.run_directory import RunDirectoryError, read_tables
-from ..engine.units import unit_kind
+from ..engine.work_units import unit_kind
 
 TABLE = "training"
 

@@ -16,7 +16,7 @@ from ...intervention.teacher_forcing.log_probs import (
 from ..design.conditions import Arm, PatchSettings
 from ..design.rules import GREEDY, Rule
 from ..engine.json_values import from_values
-from ..engine.units import unit_kind
+from ..engine.work_units import unit_kind
 
 LOSS, EXCLUDED = "loss", "excluded"
 

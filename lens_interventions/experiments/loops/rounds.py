@@ -13,7 +13,7 @@ from ...model.points import select_points
 from ..design.conditions import Arm, PatchSettings
 from ..design.scores import read_log_probs
 from ..engine.json_values import from_values
-from ..engine.units import unit_kind
+from ..engine.work_units import unit_kind
 
 AGAIN = "again"
 

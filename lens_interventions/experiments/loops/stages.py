@@ -15,7 +15,7 @@ from ..design.samples import measure_samples
 from ..design.sequences import REPORT, SELECTION, beginning, token_list
 from ..engine.results import Tables
 from ..engine.run import Stage
-from ..engine.units import Unit
+from ..engine.work_units import Unit
 from .choice import loops_cell, round_cell
 from .cost import measure_arm_losses, measure_rule_loss
 from .rounds import measure_noticing, measure_rounds

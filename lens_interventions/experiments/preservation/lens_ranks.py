@@ -15,7 +15,7 @@ from ...model.readout import readout
 from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch, token_batch
 from ..design.scores import score
-from ..engine.units import unit_kind
+from ..engine.work_units import unit_kind
 
 
 def score_streams(

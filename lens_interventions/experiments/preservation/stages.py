@@ -15,7 +15,7 @@ from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
 from ..engine.run import Stage
-from ..engine.units import Unit, unit_kind
+from ..engine.work_units import Unit, unit_kind
 from .lens_ranks import measure_templates, measure_tokens
 from .settings import PreservationSettings
 

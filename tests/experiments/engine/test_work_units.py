@@ -12,7 +12,7 @@ import torch
 
 from lens_interventions import experiments
 from lens_interventions.experiments import Unit, unit_kind
-from lens_interventions.experiments.engine import units
+from lens_interventions.experiments.engine import work_units
 from tests.support.small_run import mean_logits
 
 MODULE = """
@@ -49,7 +49,7 @@ def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
         spec = importlib.util.spec_from_file_location(name, file)
         module = importlib.util.module_from_spec(spec)
         with monkeypatch.context() as process:
-            process.setattr(units, "_KINDS", {})  # each is imported by another process
+            process.setattr(work_units, "_KINDS", {})  # each is imported by another process
             spec.loader.exec_module(module)
         modules.append(module)
     return modules
