@@ -112,8 +112,8 @@ def effect_map(
 
     - `text_or_tokens`: one text, or texts of one length, which are patched at the same position.
     - `metric`: from logits `[batch, pos, d_vocab]` to a number, as for `transformer_lens.patching`.
-    - `patch`: how to patch: mode, strength, source and so on. Its layer and positions are
-        replaced by each of those below.
+    - `patch`: how to patch: mode, strength, source and so on. Its layer and positions are replaced
+        by each of those below, and its window says nothing.
     - `layers`, `positions`: all layers, and all positions that have a next token, by default.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `text_seeds`: an integer for each text, so that texts draw random tokens of their own.
@@ -214,7 +214,10 @@ class _Columns:
     def run_from(
         self, start: int, resid: Float[Tensor, "rows suffix d_model"]
     ) -> Float[Tensor, "rows suffix d_model"]:
-        """`r[L]` of columns `start` on: so many endings of the first text, then of the next."""
+        """`r[L]` of columns from `start` on.
+
+        `resid` holds several endings of the first text, then as many of the next.
+        """
         if start == 0:
             return self._run(0, resid, DynamicCache())
         cache = copy.deepcopy(self._cache)

@@ -87,7 +87,7 @@ def _is_whole(directory: Path) -> bool:
 
 def _make(directory: Path, find: Callable[[Path], Path]) -> None:
     cache = directory.parent
-    # The lock is held, so nobody is at work in what an interrupted conversion left behind.
+    # The lock is held, so no other process works in what an interrupted conversion left behind.
     for leftover in [*cache.glob(".converting-*"), directory]:
         if leftover.exists():
             shutil.rmtree(leftover)
@@ -118,7 +118,7 @@ def _float32_bytes(gguf: Path) -> int:
 
 
 def _convert(gguf: Path, directory: Path) -> None:
-    # Not needed once the model is converted, nor by whoever only asks where it is.
+    # Not needed once the model is converted.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

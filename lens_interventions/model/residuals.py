@@ -64,7 +64,7 @@ def residual_chunks(
     cache = DynamicCache()
     step = max(1, _CHUNK_ROWS // len(batch.tokens))
     for start in range(0, width, step):
-        # Padding on the right is run like any token, and read by nobody.
+        # Padding on the right is run like any token, and never read.
         tokens = batch.tokens[:, start : start + step]
         part = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
         streams = residuals(bridge, part, labels, past_key_values=cache, use_cache=True)

@@ -46,3 +46,10 @@ def next_logits(
             text_seed=text_seed,
             only_last=True,
         )[0]
+
+
+def naive_tokens(
+    bridge: TransformerBridge, prompts: list[list[int]], patch: Any, n_new: int
+) -> list[list[int]]:
+    """The tokens that `generate_naively` adds to each of several prompts."""
+    return [generate_naively(bridge, prompt, patch, n_new)[0] for prompt in prompts]

@@ -59,7 +59,7 @@ def generate(
     - `prompts`: a text, a list of texts of any lengths, token ids, or an id tensor.
     - `patch`: one, or several to compare, which share the work on the prompts below the lowest
         patched layer; None is the model without a patch.
-    - `max_new_tokens`: at most so many for each prompt.
+    - `max_new_tokens`: how many new tokens each prompt gets at most.
     - `do_sample`: draw from the distribution instead of taking its likeliest token.
     - `temperature`: of the sampling; applied before `logits_processor`.
     - `logits_processor`: processors of transformers (`TopPLogitsWarper(0.9)`,

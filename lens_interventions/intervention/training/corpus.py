@@ -21,7 +21,7 @@ from ...model.tokens import TextOrTokens, TokenBatch, require_texts
 from ..known_text import KnownText
 from .residual_store import ResidualStore
 
-# One text or piece in so many is held out where nobody said which.
+# One text or piece in this many is held out, unless texts to hold out are given.
 _HELD_OUT = 10
 
 

@@ -23,7 +23,7 @@ def patched_nats(
     """Nats of all the next tokens of each text, every position before the predicting one patched.
 
     `resid` is `r` at the patch's lowest layer; there is no padding on the left. With `backward`,
-    the gradient of so many times their sum is added to whatever leaves the patch depends on.
+    the gradient of that number times their sum is added to whatever leaves the patch depends on.
     """
     with torch.set_grad_enabled(backward is not None):
         (late,) = two_streams(
@@ -41,7 +41,7 @@ def next_token_nats(
 ) -> Float[Tensor, " batch"]:
     """Nats of all the next tokens of each text, from `r[L]` as `late`.
 
-    With `backward`, the gradient of so many times their sum goes into the graph of `late`. A
+    With `backward`, the gradient of that number times their sum goes into the graph of `late`. A
     chunk's logits and their gradient are dropped before the next chunk's are made; a graph through
     all of them would keep them.
     """

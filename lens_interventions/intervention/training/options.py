@@ -23,9 +23,10 @@ class TrainingOptions:
         weight_decay: of AdamW.
         max_gradient_norm: longer gradients are cut to this length.
         evaluate_every: steps between evaluations on held-out pieces.
-        patience: stop after so many evaluations without a lower held-out loss; None makes all
+        patience: stop after this many evaluations without a lower held-out loss; None makes all
             steps, as trainings that are to be compared should.
-        held_out_windows: at most so many pieces are held out, spread evenly over what is held out.
+        held_out_windows: how many pieces are held out at most, spread evenly over the held-out
+            text.
     """
 
     bias: bool = True

@@ -44,8 +44,12 @@ class WriteParameters:
 
         - `rank`: of the map; None is a full one.
         - `reads_tokens`: whether there is a map at all, or only a bias.
+        - `bias`, `input_gate`: whether there is one.
         - `resid_size`: root mean square of a residual's entries at each layer.
         - `embedding_length`: length of what the map reads at each layer.
+        - `d_model`: width of the model.
+        - `seed`: of the start of the map's lower factor.
+        - `dtype`, `device`: of the leaves.
         """
         n_layers = len(resid_size)
         self._sizes = {

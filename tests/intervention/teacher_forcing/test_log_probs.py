@@ -21,12 +21,15 @@ from lens_interventions.intervention.teacher_forcing.log_probs import (
 from tests.support.clean import left_as_found
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import D_VOCAB, N_CTX, random_tokens, shared_bridge
+from tests.support.tiny import D_VOCAB, random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
+
 # Grouped queries, sliding windows, soft caps, scaled embeddings, learned positions, no biases.
 SOME = ["gpt2", "llama", "gemma2"]
+
+
 PATCH = NextTokenPatch(layer=1, strength=0.5, scale="norm")
 
 
@@ -56,15 +59,6 @@ def test_every_combination(bridge):
     logits = teacher_forced_logits(bridge, tokens, patches)
     for patch, row in zip(patches, logits[:, 0], strict=True):
         close(row, patched_logits(bridge, tokens, patch))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("bridge", SOME, indirect=True)
-@pytest.mark.parametrize("window", [None, 3])
-def test_texts_longer_than_a_chunk(bridge, window, monkeypatch):
-    monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 5)
-    tokens, patch = random_tokens(18), dataclasses.replace(PATCH, window=window)
-    close(teacher_forced_logits(bridge, tokens, patch)[0], patched_logits(bridge, tokens, patch))
 
 
 @torch.no_grad()
@@ -136,67 +130,6 @@ class TestInput:
         assert teacher_forced_log_probs(llama, tokens, PATCH).shape == (1, 0)
 
 
-class TestLongTexts:
-    @torch.no_grad()
-    @pytest.mark.parametrize("overlap", [0, 3, None])
-    def test_windows(self, llama, overlap):
-        tokens, size = random_tokens(2, 55), 20
-        shared = size // 2 if overlap is None else overlap
-        found = teacher_forced_logits(llama, tokens, PATCH, max_length=size, overlap=overlap)
-        for position in (0, size - 1, size, 54):
-            # The first window that has the position: windows start every size - shared tokens.
-            window = max(0, -(-(position + 1 - size) // (size - shared)))
-            start = window * (size - shared)
-            text = tokens[:, start : start + size]
-            expected = teacher_forced_logits(llama, text, PATCH)[:, position - start]
-            close(found[:, position], expected)
-        log_probs = teacher_forced_log_probs(llama, tokens, PATCH, max_length=size, overlap=overlap)
-        expected = found[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
-        close(log_probs, expected)
-
-    @torch.no_grad()
-    def test_the_context_is_the_window_by_default(self, llama):
-        tokens = random_tokens(1, N_CTX + 30)
-        log_probs = teacher_forced_log_probs(llama, tokens, PATCH)
-        assert log_probs.shape == (1, N_CTX + 29)
-        within = teacher_forced_log_probs(llama, tokens[:, :N_CTX], PATCH)
-        close(log_probs[:, : N_CTX - 1], within)
-
-    @torch.no_grad()
-    @pytest.mark.parametrize("side", ["left", "right"])
-    def test_padding_is_not_counted(self, llama, side):
-        tokens, padding = random_tokens(2, 12), torch.zeros(2, N_CTX).long()
-        parts = [padding, tokens] if side == "left" else [tokens, padding]
-        patch = dataclasses.replace(PATCH, positions=[1, 4])
-        mask = torch.cat([part > 0 for part in parts], dim=1)
-        found = teacher_forced_log_probs(
-            llama, torch.cat(parts, dim=1), patch, attention_mask=mask.int()
-        )
-        assert found.shape == (2, N_CTX + 11)
-        expected = teacher_forced_log_probs(llama, tokens, patch)
-        close(found[~found.isnan()].view(2, 11), expected)
-
-    @torch.no_grad()
-    def test_windows_draw_for_themselves(self, llama):
-        tokens = random_tokens(1, 10).repeat(1, 2)
-        patch = dataclasses.replace(PATCH, source="random")
-        logits = teacher_forced_logits(llama, tokens, patch, max_length=10, overlap=0)[0]
-        assert torch.equal(logits[0], logits[10])
-        assert (logits[1:10] != logits[11:]).any()
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"max_length": N_CTX + 1}, f"model's context {N_CTX}, got {N_CTX + 1}"),
-            ({"max_length": 10, "overlap": 10}, "overlap must be from 0 to 9"),
-            ({"max_length": 10, "prompt_length": 3}, "count from a text's first token"),
-        ],
-    )
-    def test_what_does_not_fit_is_refused(self, llama, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            teacher_forced_logits(llama, random_tokens(1, 20), PATCH, **arguments)
-
-
 PATCHES = st.fixed_dictionaries(
     {
         "layer": st.integers(0, 2) | st.lists(st.integers(0, 2), min_size=1, unique=True),
@@ -262,3 +195,74 @@ def test_the_default_model(default_bridge):
     # Float32 over 30 layers: 1e-4, where the patch moves logits by ten.
     close(logits, expected, 2e-3)
     assert (logits - default_bridge(tokens)[0]).abs().max() > 1
+
+
+def learned_patch(directions):
+    def learned(site, e, _s, a):
+        return site.resid + a * e @ directions
+
+    return NextTokenPatch(layer=(1, 2), strength=1.0, mode=learned)
+
+
+class TestGradients:
+    # Layer norms stay in float64, RMS norms round to float32: too coarse for differences of 1e-5.
+    @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "starcoder2"])
+    def test_a_learned_write(self, architecture):
+        """Through both streams, several chunks and a second layer, against finite differences."""
+        tokens, bridge = random_tokens(1, 8), shared_bridge(architecture)
+
+        def loss(directions):
+            log_probs = teacher_forced_log_probs(
+                bridge, tokens, learned_patch(directions), enable_grad=True
+            )
+            return -log_probs.mean()
+
+        directions = (0.1 * torch.randn(32, 32).double()).requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(directions), directions)
+        for direction in torch.randn(3, 32, 32).double():
+            step = 1e-5 * direction
+            with torch.no_grad():
+                change = (loss(directions + step) - loss(directions - step)) / 2e-5
+            torch.testing.assert_close(change, (gradient * direction).sum(), rtol=1e-6, atol=1e-8)
+
+    @pytest.mark.parametrize("architecture", ["llama", "gemma2", "mixtral", "gpt_neo"])
+    @pytest.mark.filterwarnings("ignore:.*does not run two copies of a text")
+    def test_a_learned_write_against_the_loop(self, architecture):
+        """Against the gradient through runs of their own for each position."""
+        tokens, bridge = random_tokens(8), shared_bridge(architecture)
+        directions = (0.1 * torch.randn(32, 32).double()).requires_grad_()
+        patch = learned_patch(directions)
+        weights = torch.randn(8, D_VOCAB).double()
+        logits = teacher_forced_logits(bridge, tokens, patch, enable_grad=True)[0]
+        rows = []
+        for stop in range(1, 9):
+            prefix = tokens[None, :stop]
+            hooks = patch.fwd_hooks(bridge, prefix)
+            rows.append(bridge.run_with_hooks(prefix, fwd_hooks=hooks)[0, -1])
+        found, expected = (
+            torch.autograd.grad((weights * values).sum(), directions)[0]
+            for values in (logits, torch.stack(rows))
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+
+    def test_the_weights_of_late_and_early_blocks(self):
+        bridge, tokens = tiny_bridge("gpt2"), random_tokens(2, 6)
+
+        def loss():
+            return -teacher_forced_log_probs(bridge, tokens, PATCH, enable_grad=True).mean()
+
+        for layer in (0, 2):
+            weight = bridge.original_model.transformer.h[layer].mlp.c_proj.weight
+            (gradient,) = torch.autograd.grad(loss(), weight)
+            direction = torch.randn_like(weight)
+            with torch.no_grad():
+                weight += 1e-5 * direction
+                up = loss()
+                weight -= 2e-5 * direction
+                change = (up - loss()) / 2e-5
+                weight += 1e-5 * direction
+            torch.testing.assert_close(change, (gradient * direction).sum(), rtol=1e-6, atol=1e-9)
+
+    def test_none_unless_asked(self, llama):
+        assert not teacher_forced_logits(llama, random_tokens(1, 4), PATCH).requires_grad
+        assert torch.is_grad_enabled()

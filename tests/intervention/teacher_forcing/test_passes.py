@@ -1,4 +1,4 @@
-"""What teacher forcing does about hooks, failures and models that it is not right on."""
+"""The passes of texts: in chunks and pieces, under the user's hooks, through failures."""
 
 import dataclasses
 import re
@@ -7,19 +7,92 @@ import pytest
 import torch
 
 from lens_interventions.intervention.patch import NextTokenPatch
-from lens_interventions.intervention.teacher_forcing import self_check as probe
-from lens_interventions.intervention.teacher_forcing import two_streams as two_streams_module
 from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
+from tests.support.tiny import N_CTX, random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
+
 PATCH = NextTokenPatch(layer=1, strength=0.5, scale="norm")
+
+
+# Grouped queries, sliding windows, soft caps, scaled embeddings, learned positions, no biases.
+SOME = ["gpt2", "llama", "gemma2"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bridge", SOME, indirect=True)
+@pytest.mark.parametrize("window", [None, 3])
+def test_texts_longer_than_a_chunk(bridge, window, monkeypatch):
+    monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 5)
+    tokens, patch = random_tokens(18), dataclasses.replace(PATCH, window=window)
+    close(teacher_forced_logits(bridge, tokens, patch)[0], patched_logits(bridge, tokens, patch))
+
+
+class TestLongTexts:
+    @torch.no_grad()
+    @pytest.mark.parametrize("overlap", [0, 3, None])
+    def test_pieces(self, llama, overlap):
+        tokens, size = random_tokens(2, 55), 20
+        shared = size // 2 if overlap is None else overlap
+        found = teacher_forced_logits(llama, tokens, PATCH, max_length=size, overlap=overlap)
+        for position in (0, size - 1, size, 54):
+            # The first window that has the position: windows start every size - shared tokens.
+            window = max(0, -(-(position + 1 - size) // (size - shared)))
+            start = window * (size - shared)
+            text = tokens[:, start : start + size]
+            expected = teacher_forced_logits(llama, text, PATCH)[:, position - start]
+            close(found[:, position], expected)
+        log_probs = teacher_forced_log_probs(llama, tokens, PATCH, max_length=size, overlap=overlap)
+        expected = found[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+        close(log_probs, expected)
+
+    @torch.no_grad()
+    def test_pieces_are_as_long_as_the_context_by_default(self, llama):
+        tokens = random_tokens(1, N_CTX + 30)
+        log_probs = teacher_forced_log_probs(llama, tokens, PATCH)
+        assert log_probs.shape == (1, N_CTX + 29)
+        within = teacher_forced_log_probs(llama, tokens[:, :N_CTX], PATCH)
+        close(log_probs[:, : N_CTX - 1], within)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_padding_is_not_counted(self, llama, side):
+        tokens, padding = random_tokens(2, 12), torch.zeros(2, N_CTX).long()
+        parts = [padding, tokens] if side == "left" else [tokens, padding]
+        patch = dataclasses.replace(PATCH, positions=[1, 4])
+        mask = torch.cat([part > 0 for part in parts], dim=1)
+        found = teacher_forced_log_probs(
+            llama, torch.cat(parts, dim=1), patch, attention_mask=mask.int()
+        )
+        assert found.shape == (2, N_CTX + 11)
+        expected = teacher_forced_log_probs(llama, tokens, patch)
+        close(found[~found.isnan()].view(2, 11), expected)
+
+    @torch.no_grad()
+    def test_pieces_draw_for_themselves(self, llama):
+        tokens = random_tokens(1, 10).repeat(1, 2)
+        patch = dataclasses.replace(PATCH, source="random")
+        logits = teacher_forced_logits(llama, tokens, patch, max_length=10, overlap=0)[0]
+        assert torch.equal(logits[0], logits[10])
+        assert (logits[1:10] != logits[11:]).any()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"max_length": N_CTX + 1}, f"model's context {N_CTX}, got {N_CTX + 1}"),
+            ({"max_length": 10, "overlap": 10}, "overlap must be from 0 to 9"),
+            ({"max_length": 10, "prompt_length": 3}, "count from a text's first token"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, llama, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            teacher_forced_logits(llama, random_tokens(1, 20), PATCH, **arguments)
 
 
 class TestOtherHooks:
@@ -133,83 +206,6 @@ class TestExceptions:
                 teacher_forced_logits(llama, tokens, PATCH)
         finally:
             handle.remove()
-
-
-class TestProbe:
-    @torch.no_grad()
-    def test_a_window_by_place_is_found_at_the_length_at_which_it_shows(self):
-        bridge = tiny_bridge("gpt_neo", window_size=80)
-        patch, short, long = PATCH, random_tokens(20), random_tokens(50)
-        # Up to 40 tokens every key is less than 80 places away.
-        close(
-            teacher_forced_logits(bridge, short, patch)[0],
-            patched_logits(bridge, short, patch),
-            1e-4,
-        )
-        with pytest.warns(UserWarning, match="GPTNeo.* does not run two copies of a text"):
-            logits = teacher_forced_logits(bridge, long, patch)
-        close(logits[0], patched_logits(bridge, long, patch), 1e-4)
-
-    @torch.no_grad()
-    @pytest.mark.parametrize("broken", ["mask", "positions"])
-    def test_two_streams_that_are_wrong_are_not_used(self, broken, monkeypatch):
-        bridge, tokens = tiny_bridge("llama"), random_tokens(1, 8)
-        if broken == "mask":
-            visible = two_streams_module.visible
-
-            def leaky(rows, start, window):
-                seen = visible(rows, start, window)
-                return seen | (
-                    rows.position[:, None] == torch.cat([torch.arange(start), rows.position])
-                )
-
-            monkeypatch.setattr(two_streams_module, "visible", leaky)
-        else:
-            run = two_streams_module.run_late_rows
-            monkeypatch.setattr(
-                two_streams_module,
-                "run_late_rows",
-                lambda *args, position, **kwargs: run(*args, position=2 * position, **kwargs),
-            )
-        with pytest.warns(UserWarning, match="does not run two copies of a text"):
-            logits = teacher_forced_logits(bridge, tokens, PATCH)
-        close(logits[0], patched_logits(bridge, tokens[0], PATCH))
-
-    @torch.no_grad()
-    def test_an_error_on_two_streams_is_told(self, monkeypatch):
-        """As it is raised where versions do not fit each other, which is not the model's fault."""
-
-        def refuse(*args, **kwargs):
-            raise TypeError("got an unexpected keyword argument 'cache'")
-
-        bridge, tokens = tiny_bridge("llama"), random_tokens(1, 8)
-        monkeypatch.setattr(two_streams_module, "run_late_rows", refuse)
-        with pytest.warns(UserWarning, match=r"raised TypeError: got an unexpected .* 'cache'\)"):
-            logits = teacher_forced_logits(bridge, tokens, PATCH)
-        close(logits[0], patched_logits(bridge, tokens[0], PATCH))
-
-    @torch.no_grad()
-    def test_a_patch_that_no_other_position_hears_of_is_no_reason_to_mistrust(self):
-        bridge, tokens = tiny_bridge("llama", dtype=torch.float32), random_tokens(1, 40)
-        for block in bridge.original_model.model.layers[1:]:
-            block.self_attn.o_proj.weight.zero_()
-        plain = bridge(tokens)
-        # Without a warning, and rounding of float32 is all the difference that there is.
-        close(teacher_forced_logits(bridge, tokens, PATCH), plain, 1e-4)
-
-    @torch.no_grad()
-    def test_it_is_tried_once_for_each_layer_and_power_of_two(self, monkeypatch):
-        bridge, tried = tiny_bridge("llama"), []
-        for name in ("_tried_against_steps", "_tried_against_plain"):
-            function = getattr(probe, name)
-            monkeypatch.setattr(
-                probe,
-                name,
-                lambda *args, name=name, function=function: tried.append(name) or function(*args),
-            )
-        for n in (3, 20, 33, 60):
-            teacher_forced_logits(bridge, random_tokens(1, n), PATCH)
-        assert tried == ["_tried_against_steps", *["_tried_against_plain"] * 2]
 
 
 @torch.no_grad()

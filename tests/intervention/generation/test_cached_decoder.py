@@ -1,0 +1,137 @@
+"""The cached decoder: hooks act, edited weights count, and a cache that is not kept is named."""
+
+import importlib.metadata
+import re
+import warnings
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+import lens_interventions as li
+from lens_interventions.intervention.generation import cached_decoder
+from tests.support.clean import left_as_found
+from tests.support.exact import float64_softmax
+from tests.support.reference_generation import naive_tokens
+from tests.support.tiny import (
+    shared_bridge,
+    tiny_bridge,
+)
+
+PROMPTS = [[5, 17, 4, 44, 17, 60, 9], [33, 8]]
+PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+OPTIONS = {"max_new_tokens": 5, "stop_at_eos": False}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blocks.0.hook_resid_pre",
+        "blocks.0.mlp.hook_out",
+        "blocks.1.hook_resid_pre",  # where the patch is, and the two runs meet
+        "blocks.1.attn.hook_v",
+        "blocks.2.hook_resid_post",
+        "blocks.2.attn.hook_z",
+        "ln_final.hook_normalized",
+    ],
+)
+def test_hooks_of_the_user_act_as_without_a_cache(name, dtype):
+    bridge = shared_bridge("llama", dtype)
+    # The naive reference reads W_E off the first block's input, which one of the hooks changes.
+    patch = replace(PATCH, embedding="W_U")
+    plain = li.generate(bridge, PROMPTS, patch, **OPTIONS)
+    with (
+        float64_softmax(),
+        bridge.hooks(fwd_hooks=[(name, lambda tensor, hook: 1.7 * tensor + 0.3)]),
+    ):
+        out = li.generate(bridge, PROMPTS, patch, **OPTIONS)
+        assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, patch, 5)
+    assert not torch.allclose(out.log_probs, plain.log_probs, atol=1e-2)
+
+
+def test_torch_hooks_of_the_user_fire():
+    bridge = shared_bridge("llama", torch.float32)
+    plain = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    handle = bridge.blocks[2].mlp.register_forward_hook(lambda _m, _args, out: 2 * out)
+    try:
+        out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+        assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, PATCH, 5)
+    finally:
+        handle.remove()
+    assert not torch.allclose(out.log_probs, plain.log_probs, atol=1e-2)
+
+
+def test_bridge_is_as_it_was_after_an_error_within_a_block():
+    bridge = shared_bridge("gpt2")
+
+    def fail(resid, hook):
+        if resid.shape[1] == 2:  # not in the prompt
+            raise RuntimeError("out of memory, as it were")
+
+    with (
+        left_as_found(bridge),
+        pytest.raises(RuntimeError, match="as it were"),
+        bridge.hooks(fwd_hooks=[("blocks.2.attn.hook_q", fail)]),
+    ):
+        li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+
+
+def test_edited_weights_count():
+    # TransformerLens splits GPT-2's joint query-key-value matrix into weights of its own.
+    bridge = tiny_bridge("gpt2", dtype=torch.float32)
+    plain = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    with torch.no_grad():
+        bridge.blocks[1].attn.v.weight.zero_()
+        bridge.blocks[2].mlp.out.weight.mul_(2)
+    out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, PATCH, 5)
+    assert not torch.allclose(out.log_probs, plain.log_probs, atol=1e-2)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+def test_compatibility_mode(arch):
+    bridge = tiny_bridge(arch, dtype=torch.float32)
+    li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    bridge.enable_compatibility_mode()
+    out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, PATCH, 5)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "gemma3_text", "olmo2"])
+def test_bfloat16(arch):
+    bridge = shared_bridge(arch, torch.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = li.generate(bridge, PROMPTS, [None, PATCH], trajectory=True, **OPTIONS)
+    assert out.log_probs.dtype == torch.float32
+    # Each logit is rounded to 8 bits on several ways.
+    reference = shared_bridge(arch, torch.float32)
+    for row, patch in enumerate([None, PATCH]):
+        tokens = out.whole.tokens[2 * row][None, : len(PROMPTS[0]) + 4]
+        hooks = [] if patch is None else patch.fwd_hooks(reference, tokens)
+        expected = reference.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1].log_softmax(-1)
+        assert abs(out.log_probs[2 * row, 4] - expected[out.tokens[2 * row, 4]]) < 0.5
+
+
+def test_an_empty_cache_is_named():
+    # What TransformerLens 4.3 does under transformers 5.24: the attention never sees the cache.
+    bridge = tiny_bridge("llama")
+    with (
+        mock.patch.object(DynamicCache, "update", lambda _self, k, v, *_args, **_kw: (k, v)),
+        mock.patch.object(importlib.metadata, "version", return_value="5.24.0"),
+        pytest.raises(cached_decoder.CacheError, match=re.escape("pip install 'transformers")),
+    ):
+        li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+
+
+def test_a_cache_that_cannot_be_shortened_is_named():
+    bridge = tiny_bridge("llama")
+    with (
+        mock.patch.object(DynamicLayer, "crop", return_value=None),
+        pytest.raises(cached_decoder.CacheError, match="holds 7 positions where it should hold 6"),
+    ):
+        li.generate(bridge, PROMPTS, PATCH, **OPTIONS)

@@ -1,0 +1,133 @@
+"""Where decoding with a cache would be wrong, that is found out: it is recomputed or refused."""
+
+import warnings
+from unittest import mock
+
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.intervention.generation import cached_decoder, decoder
+from lens_interventions.model.attention_masks import additive_masks
+from tests.support.clean import left_as_found
+from tests.support.exact import float64_softmax
+from tests.support.reference_generation import naive_tokens
+from tests.support.tiny import (
+    ARCHITECTURES,
+    tiny_bridge,
+)
+
+PROMPTS = [[5, 17, 4, 44, 17, 60, 9], [33, 8]]
+PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+OPTIONS = {"max_new_tokens": 5, "stop_at_eos": False}
+
+
+def _every_other_key(bridge, visible, distance, dtype):
+    return additive_masks(bridge, visible & (distance % 2 == 0), distance, dtype)
+
+
+@pytest.mark.parametrize("patch", [None, PATCH, li.NextTokenPatch(layer=0, strength=0.5)])
+def test_where_the_cached_path_is_wrong_everything_is_recomputed(patch):
+    bridge = tiny_bridge("llama")
+    with (
+        mock.patch.object(cached_decoder, "additive_masks", _every_other_key),
+        float64_softmax(),
+        pytest.warns(UserWarning, match="not exact on LlamaForCausalLM .*recomputed"),
+    ):
+        out = li.generate(bridge, PROMPTS, patch, trajectory=True, **OPTIONS)
+    assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, patch, 5)
+    with float64_softmax():
+        cached = li.generate(tiny_bridge("llama"), PROMPTS, patch, trajectory=True, **OPTIONS)
+    torch.testing.assert_close(out.log_probs, cached.log_probs, rtol=0, atol=1e-9)
+    for name in ("entropy", "kl_final"):
+        torch.testing.assert_close(
+            out.trajectory.statistic(name), cached.trajectory.statistic(name), rtol=0, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize(
+    ("arch", "config"), [("bloom", {}), ("falcon", {"alibi": True})], ids=["bloom", "falcon-alibi"]
+)
+def test_models_that_do_not_take_masks_are_recomputed(arch, config):
+    bridge = tiny_bridge(arch, **config)
+    with left_as_found(bridge), float64_softmax():
+        with pytest.warns(UserWarning, match="recomputed from its start"):
+            out = li.generate(bridge, PROMPTS, [PATCH, None], **OPTIONS)
+        assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, PATCH, 5) + naive_tokens(
+            bridge, PROMPTS, None, 5
+        )
+
+
+def test_the_probe_runs_once_and_without_the_users_hooks():
+    bridge = tiny_bridge("gpt_neox")
+    positions = []
+
+    def by_position(resid, hook):
+        positions.append(resid.shape[1])
+        return resid * torch.arange(1, resid.shape[1] + 1)[None, :, None]
+
+    listening = [("blocks.0.hook_resid_pre", by_position)]
+    with bridge.hooks(fwd_hooks=listening), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        li.generate(bridge, PROMPTS[:1], PATCH, max_new_tokens=2)
+    assert positions == [len(PROMPTS[0]), 1]
+    with mock.patch.object(decoder, "_probe", side_effect=AssertionError):
+        li.generate(bridge, PROMPTS[:1], PATCH, max_new_tokens=1)
+
+
+OTHERS = {
+    "jamba": {
+        **ARCHITECTURES["llama"],
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "use_mamba_kernels": False,
+        "mamba_d_state": 4,
+        "mamba_dt_rank": 4,
+    },
+    "rwkv": {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 3},
+    "llama4_text": {
+        **ARCHITECTURES["llama"],
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        # Longer than what the probe looks at.
+        "attention_chunk_size": 10,
+        "intermediate_size_mlp": 48,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("arch", "error", "message"),
+    [
+        ("mamba", NotImplementedError, "recurrent state"),
+        ("t5", NotImplementedError, "encoder-decoder"),
+        ("jamba", NotImplementedError, "recurrent layers"),
+        ("rwkv", cached_decoder.CacheError, "as recurrent models do not"),
+    ],
+)
+def test_other_models_are_refused(monkeypatch, arch, error, message):
+    monkeypatch.setitem(ARCHITECTURES, arch, OTHERS.get(arch) or ARCHITECTURES[arch])
+    bridge = tiny_bridge(arch, dtype=torch.float32)
+    with pytest.raises(error, match=message):
+        li.generate(bridge, PROMPTS, None, max_new_tokens=1)
+
+
+def test_attention_in_chunks_is_found_out(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "llama4_text", OTHERS["llama4_text"])
+    bridge = tiny_bridge("llama4_text", dtype=torch.float32)
+    with pytest.warns(UserWarning, match="it has layers of chunked_attention"):
+        out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, PATCH, 5)
+    text = torch.arange(4, 34)[None]
+    with pytest.warns(UserWarning, match="does not run two copies|is not exact"):
+        scored = li.teacher_forced_log_probs(bridge, text, PATCH)[0]
+    for known in (9, 29):
+        hooks = PATCH.fwd_hooks(bridge, text[:, :known])
+        with torch.no_grad():
+            logits = bridge.run_with_hooks(text[:, :known], fwd_hooks=hooks)[0, -1]
+        # Twice the same in float32.
+        assert scored[known - 1] == pytest.approx(
+            float(logits.log_softmax(-1)[text[0, known]]), abs=1e-4
+        )

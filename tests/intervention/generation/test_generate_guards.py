@@ -1,0 +1,136 @@
+"""Generation leaves the bridge as it was and names what it cannot do."""
+
+import pytest
+import torch
+from transformers import LogitsProcessor, TemperatureLogitsWarper
+
+import lens_interventions as li
+from tests.support.clean import left_as_found
+from tests.support.tiny import (
+    D_VOCAB,
+    N_CTX,
+    shared_bridge,
+    tiny_bridge,
+)
+
+PROMPTS = [[5, 17, 4, 44, 17, 60, 9], [33, 8]]
+PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+OPTIONS = {"max_new_tokens": 5, "stop_at_eos": False}
+
+
+class Failing(LogitsProcessor):
+    def __init__(self, error, at):
+        self.error, self.at, self.calls = error, at, 0
+
+    def __call__(self, _input_ids, scores):
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error
+        return scores
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_bridge_is_as_it_was_after_an_exception(error, dtype):
+    bridge = shared_bridge("llama", dtype)
+    with left_as_found(bridge), pytest.raises(type(error)):
+        li.generate(bridge, PROMPTS, PATCH, logits_processor=[Failing(error, 5)], **OPTIONS)
+
+    def failing_source(site):
+        if site.text.length.max() > 9:
+            raise error
+        return site.next_tokens
+
+    patch = li.NextTokenPatch(layer=(1, 2), strength=0.1, source=failing_source)
+    with left_as_found(bridge), pytest.raises(type(error)):
+        li.generate(bridge, PROMPTS, patch, **OPTIONS)
+
+    tokens = []
+
+    def failing_callback(step):
+        tokens.append(step.tokens)
+        if step.step == 3:
+            raise error
+
+    with left_as_found(bridge), pytest.raises(type(error)):
+        li.generate(bridge, PROMPTS, PATCH, callback=failing_callback, **OPTIONS)
+    whole = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    assert torch.equal(torch.stack(tokens, dim=1), whole.tokens[:, :4])
+
+
+def test_bridge_can_be_used_within_a_callback():
+    bridge = shared_bridge("mistral", torch.float32)
+    tokens = torch.tensor(PROMPTS[:1])
+    expected = bridge(tokens)
+    seen = []
+
+    def use(step):
+        _, cache = bridge.run_with_cache(tokens)
+        seen.append(cache["blocks.2.attn.hook_pattern"].shape)
+        torch.testing.assert_close(bridge(tokens), expected, rtol=0, atol=0)
+        li.generate(bridge, tokens, None, max_new_tokens=2)
+
+    out = li.generate(bridge, PROMPTS, PATCH, callback=use, **OPTIONS)
+    assert torch.equal(out.tokens, li.generate(bridge, PROMPTS, PATCH, **OPTIONS).tokens)
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_new_tokens": 0}, "at least 1"),
+        ({"chunk_size": 0}, "at least 1"),
+        ({"max_new_tokens": N_CTX - 6}, f"ask for {N_CTX - 7} at most"),
+        ({"patch": []}, "list of patches is empty"),
+        ({"patch": li.NextTokenPatch(layer=3, strength=0.1)}, "blocks 0 to 2"),
+        ({"temperature": 0.5}, "do_sample=True"),
+        ({"temperature": 0.0, "do_sample": True}, "above 0"),
+        ({"seed": [1]}, "1 seeds for 2 prompts"),
+        ({"prompt_length": torch.tensor([3])}, r"prompt_length has shape \(1,\); give one number"),
+        ({"prompt_length": 3}, r"prompt_length must be from 1 to .*\[7, 2\], got \[3, 3\]"),
+        ({"prompts": [[D_VOCAB]]}, "token ids must be in"),
+        ({"prompts": [""]}, "empty"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_input_is_named(arguments, message):
+    bridge = shared_bridge("llama")
+    options = {"prompts": PROMPTS, "patch": PATCH, "max_new_tokens": 2} | arguments
+    with left_as_found(bridge), pytest.raises(ValueError, match=message):
+        li.generate(bridge, **options)
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+def test_training_mode_is_refused(used_before):
+    bridge, text = tiny_bridge("gpt2"), torch.arange(4, 12)[None]
+    if used_before:
+        li.logit_lens(bridge, text)
+    bridge.train()
+    for run in (
+        lambda: li.generate(bridge, PROMPTS, max_new_tokens=1),
+        lambda: li.teacher_forced_log_probs(bridge, text, None),
+        lambda: li.teacher_forced_logits(bridge, text, PATCH),
+        lambda: li.effect_map(bridge, text, lambda logits: logits.mean(), patch=PATCH),
+    ):
+        with pytest.raises(ValueError, match=r"training mode.*bridge\.eval\(\)"):
+            run()
+
+
+def test_values_that_are_not_numbers_are_named():
+    bridge = shared_bridge("llama")
+    patch = li.NextTokenPatch(layer=1, strength=1.0, source=lambda site: site.resid * torch.nan)
+    with pytest.raises(ValueError, match="not a number"):
+        li.generate(bridge, PROMPTS, patch, **OPTIONS)
+
+    class Nothing(LogitsProcessor):
+        def __call__(self, _input_ids, scores):
+            return scores * torch.nan
+
+    with pytest.raises(ValueError, match="without any token"):
+        li.generate(
+            bridge,
+            PROMPTS,
+            do_sample=True,
+            logits_processor=[TemperatureLogitsWarper(2.0), Nothing()],
+            **OPTIONS,
+        )

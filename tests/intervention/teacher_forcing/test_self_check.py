@@ -1,0 +1,99 @@
+"""Two streams are tried on a model before they are trusted."""
+
+import pytest
+import torch
+
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.teacher_forcing import self_check
+from lens_interventions.intervention.teacher_forcing import two_streams as two_streams_module
+from lens_interventions.intervention.teacher_forcing.log_probs import (
+    teacher_forced_logits,
+)
+from tests.support.exact import close
+from tests.support.reference_intervention import patched_logits
+from tests.support.tiny import random_tokens, tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+
+PATCH = NextTokenPatch(layer=1, strength=0.5, scale="norm")
+
+
+@torch.no_grad()
+def test_a_window_by_place_is_found_at_the_length_at_which_it_shows():
+    bridge = tiny_bridge("gpt_neo", window_size=80)
+    patch, short, long = PATCH, random_tokens(20), random_tokens(50)
+    # Up to 40 tokens every key is less than 80 places away.
+    close(
+        teacher_forced_logits(bridge, short, patch)[0],
+        patched_logits(bridge, short, patch),
+        1e-4,
+    )
+    with pytest.warns(UserWarning, match="GPTNeo.* does not run two copies of a text"):
+        logits = teacher_forced_logits(bridge, long, patch)
+    close(logits[0], patched_logits(bridge, long, patch), 1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("broken", ["mask", "positions"])
+def test_two_streams_that_are_wrong_are_not_used(broken, monkeypatch):
+    bridge, tokens = tiny_bridge("llama"), random_tokens(1, 8)
+    if broken == "mask":
+        visible = two_streams_module.visible
+
+        def leaky(rows, start, window):
+            seen = visible(rows, start, window)
+            return seen | (
+                rows.position[:, None] == torch.cat([torch.arange(start), rows.position])
+            )
+
+        monkeypatch.setattr(two_streams_module, "visible", leaky)
+    else:
+        run = two_streams_module.run_late_rows
+        monkeypatch.setattr(
+            two_streams_module,
+            "run_late_rows",
+            lambda *args, position, **kwargs: run(*args, position=2 * position, **kwargs),
+        )
+    with pytest.warns(UserWarning, match="does not run two copies of a text"):
+        logits = teacher_forced_logits(bridge, tokens, PATCH)
+    close(logits[0], patched_logits(bridge, tokens[0], PATCH))
+
+
+@torch.no_grad()
+def test_an_error_on_two_streams_is_told(monkeypatch):
+    """As it is raised where versions do not fit each other, which is not the model's fault."""
+
+    def refuse(*args, **kwargs):
+        raise TypeError("got an unexpected keyword argument 'cache'")
+
+    bridge, tokens = tiny_bridge("llama"), random_tokens(1, 8)
+    monkeypatch.setattr(two_streams_module, "run_late_rows", refuse)
+    with pytest.warns(UserWarning, match=r"raised TypeError: got an unexpected .* 'cache'\)"):
+        logits = teacher_forced_logits(bridge, tokens, PATCH)
+    close(logits[0], patched_logits(bridge, tokens[0], PATCH))
+
+
+@torch.no_grad()
+def test_a_patch_that_no_other_position_hears_of_is_no_reason_to_mistrust():
+    bridge, tokens = tiny_bridge("llama", dtype=torch.float32), random_tokens(1, 40)
+    for block in bridge.original_model.model.layers[1:]:
+        block.self_attn.o_proj.weight.zero_()
+    plain = bridge(tokens)
+    # Without a warning, and rounding of float32 is all the difference that there is.
+    close(teacher_forced_logits(bridge, tokens, PATCH), plain, 1e-4)
+
+
+@torch.no_grad()
+def test_it_is_tried_once_for_each_layer_and_power_of_two(monkeypatch):
+    bridge, tried = tiny_bridge("llama"), []
+    for name in ("_tried_against_steps", "_tried_against_plain"):
+        function = getattr(self_check, name)
+        monkeypatch.setattr(
+            self_check,
+            name,
+            lambda *args, name=name, function=function: tried.append(name) or function(*args),
+        )
+    for n in (3, 20, 33, 60):
+        teacher_forced_logits(bridge, random_tokens(1, n), PATCH)
+    assert tried == ["_tried_against_steps", *["_tried_against_plain"] * 2]

@@ -1,0 +1,30 @@
+"""What is known of texts: positions count from each text's first token, whatever the padding."""
+
+import torch
+
+from lens_interventions.intervention.known_text import KnownText, select_rows
+from lens_interventions.model.tokens import TokenBatch
+
+MASK = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]]) == 1
+TOKENS = torch.tensor([[0, 0, 11, 12, 13], [21, 22, 23, 24, 0]])
+
+
+def test_positions_tokens_and_what_comes_next():
+    text = KnownText.from_batch(TokenBatch(TOKENS, MASK))
+    position = text.column_positions()
+    assert position.tolist() == [[-1, -1, 0, 1, 2], [0, 1, 2, 3, -1]]
+    assert torch.equal(text.at(position)[MASK], TOKENS[MASK])
+    # The last token has no next one yet, and neither have padding and what lies beyond.
+    assert text.has_next(position).int().tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 0, 0]]
+    assert not text.has_next(torch.tensor([[3, 9], [4, 9]])).any()
+
+
+def test_some_rows_are_what_they_are_alone():
+    text = KnownText.from_batch(
+        TokenBatch(TOKENS, MASK), prompt_length=torch.tensor([1, 2]), text_seeds=torch.arange(2)
+    )
+    row = select_rows(text, torch.tensor([1]))
+    assert row.tokens.tolist() == [[21, 22, 23, 24, 0]]
+    parts = (row.first, row.length, row.prompt_length, row.seed)
+    assert [part.tolist() for part in parts] == [[0], [4], [2], [1]]
+    assert KnownText.from_batch(TokenBatch(TOKENS, MASK)).prompt_length is None

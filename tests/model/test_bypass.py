@@ -1,0 +1,32 @@
+"""A model without the bridge's components computes the same, where no hook is on them."""
+
+import pytest
+import torch
+
+from lens_interventions.model.bypass import Unwrapping
+from tests.support.clean import left_as_found
+from tests.support.tiny import (
+    LENS_ARCHITECTURES,
+    shared_bridge,
+)
+
+
+@pytest.mark.parametrize("arch", LENS_ARCHITECTURES)
+def test_unwrapped_models_are_the_same(arch):
+    bridge = shared_bridge(arch, torch.float32)
+    tokens = torch.tensor([[5, 17, 4, 44, 17, 60, 9, 31, 8]])
+    expected = bridge(tokens)
+    with left_as_found(bridge):
+        with Unwrapping(bridge)():
+            unwrapped = bridge(tokens)
+        # The modules of transformers do the same in another order, in float32.
+        torch.testing.assert_close(unwrapped, expected, rtol=0, atol=1e-4)
+
+
+def test_only_blocks_without_hooks_are_unwrapped():
+    bridge = shared_bridge("llama", torch.float32)
+    block = type(bridge.blocks[0])
+    listening = [("blocks.1.attn.hook_pattern", lambda _pattern, hook: None)]
+    with bridge.hooks(fwd_hooks=listening), Unwrapping(bridge)():
+        assert [type(b) is block for b in bridge.blocks] == [False, True, False]
+    assert all(type(b) is block for b in bridge.blocks)
