@@ -1,5 +1,9 @@
 """Figures of what a lens read: results in, plotly figures out, nothing shown or saved.
 
+The public names of the figures. It may import `lens`, `fitting`, `drawing` and what is below them;
+no package of the library needs it but the command line and the pages. A figure itself is drawn in
+`lens.figures` or beside the result that it shows, and gets a name here.
+
 - `plot`: a statistic over layers and tokens, the post's figure
 - `plot_position`: one position through the layers, as lines
 - `plot_side_by_side`: two trajectories of the same tokens, and their difference
