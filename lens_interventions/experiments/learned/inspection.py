@@ -8,13 +8,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...drawing.labels import visible
 from ...intervention.learned_write import LearnedWrite
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ...model.embedding import embedding
+from ...model.hooks import keep
 from ...model.readout import readout
 from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
@@ -199,10 +199,10 @@ def _last_patterns(
     kept: dict[int, Tensor] = {}
     rows = torch.arange(len(tokens), device=tokens.device)
 
-    def keep(pattern: Tensor, hook: HookPoint) -> None:
-        kept[hook.layer()] = pattern[rows, :, lengths - 1].float()
+    def of_last(pattern: Tensor) -> Tensor:
+        return pattern[rows, :, lengths - 1].float()
 
-    places = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in layers]
+    places = [(f"blocks.{layer}.attn.hook_pattern", keep(kept, layer, of_last)) for layer in layers]
     with bridge.hooks(fwd_hooks=[*hooks, *places]):
         bridge(tokens, return_type=None)
     return [kept[layer] for layer in layers]
