@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..lens.affine import AffineLens
 from ..lens.reduction import default_chunk_size
+from ..model.exclusive import exclusive
 from ..model.points import select_points
 from ..model.readout import Readout, readout
 from ..model.residuals import residuals
@@ -27,6 +28,7 @@ _WARM_UP = 0.1
 Streams = list[Float[Tensor, "row d_model"]]
 
 
+@exclusive
 def refine_affine_lens(
     bridge: TransformerBridge,
     lens: AffineLens,

@@ -20,6 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._tensor_file import load_tensors, save_tensors
 from ..model.capabilities import require_readable
+from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.points import select_points
 from ..model.residuals import residuals
@@ -58,6 +59,7 @@ class CorpusMoments:
         return [self.fitted.solve(index, self.held_out) for index in range(self.fitted.n_maps)]
 
 
+@exclusive
 @torch.no_grad()
 def corpus_moments(
     bridge: TransformerBridge,

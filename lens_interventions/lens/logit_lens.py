@@ -15,6 +15,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
+from ..model.exclusive import exclusive
 from ..model.hooks import has_temporary_hooks
 from ..model.points import FINAL, INPUT, PointSelection, select_points
 from ..model.readout import Norm, readout
@@ -36,6 +37,7 @@ from .statistics import STATISTICS, Divergence, of_target, related
 from .trajectory import Trajectory
 
 
+@exclusive
 @torch.no_grad()
 def logit_lens(
     bridge: TransformerBridge,

@@ -11,6 +11,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from .capabilities import require_readable
+from .exclusive import exclusive
 from .hooks import keep, temporary_hooks, without_hooks
 
 Norm = Literal["full", "pre_affine"]
@@ -86,6 +87,7 @@ class Readout:
         return self.logits(self.normalize(residual))
 
 
+@exclusive
 def readout(bridge: TransformerBridge, *, norm: Norm = "full") -> Readout:
     """The model's own readout; with `norm="pre_affine"` without the final norm's affine part.
 

@@ -11,6 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import __version__
 from ...drawing.export import CONFIG
 from ...drawing.theme import template
+from ...model.exclusive import exclusive
 from ..rendering import plain_figure
 from ..rendering import render as render_template
 from .convergence import convergence
@@ -37,6 +38,7 @@ SECTIONS: tuple[Callable[[MeasuredModel], Section], ...] = (
 TITLE = "What each layer believes"
 
 
+@exclusive
 def build_page(
     bridge: TransformerBridge,
     path: str | Path,
