@@ -100,7 +100,8 @@ def logit_lens(
     Raises `NotImplementedError` if the model is not an attention-only decoder; `ValueError` if its
     logits are not the final norm and the unembedding of its last residual, if it is in training
     mode, if the lens is of other weights, if an option or the text does not fit the model, or if an
-    activation is not finite; `TypeError` if the input is neither text nor ids.
+    activation is not finite or its logits are not numbers; `TypeError` if the input is neither text
+    nor ids.
     """
     read = readout(bridge, norm=norm)
     lens = bound_lens(bridge, lens)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
@@ -55,6 +55,11 @@ class Readout:
             with temporary_hooks([(point, keep(kept, "normalized"))]):
                 self.norm(flat)
         return kept["normalized"].to(residual.dtype).reshape(residual.shape)
+
+    def possible(self) -> Bool[Tensor, " d_vocab"]:
+        """Which tokens have logits to compare: a bias of minus infinity excludes the others."""
+        bias = self.bias if self.bias is not None else torch.zeros_like(self.weight[:, 0])
+        return bias != -torch.inf
 
     def removes_mean(self) -> bool:
         """Whether adding a constant to all of a residual changes nothing, as under a LayerNorm."""
