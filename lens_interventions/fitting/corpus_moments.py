@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from .._tensor_file import load_tensors, save_tensors
+from .._files import load_tensors, require_writable, save_tensors
 from ..model.capabilities import require_readable
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
@@ -174,7 +174,10 @@ class _Checkpoint:
 
         Raises `ValueError` if the file is of other settings or of another kind.
         """
-        if self.path is None or not self.path.is_file():
+        if self.path is None:
+            return {}
+        require_writable(self.path)
+        if not self.path.is_file():
             return {}
         tensors, kept = load_tensors(self.path, kind="checkpoint")
         if kept.get("settings") != self._settings:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .._tensor_file import load_tensors, narrowed, save_tensors
+from .._files import load_tensors, narrowed, save_tensors
 from ..model.embedding import embedding
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint

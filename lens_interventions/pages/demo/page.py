@@ -9,6 +9,7 @@ from pathlib import Path
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import __version__
+from ..._files import require_writable, write_text
 from ...drawing.export import CONFIG
 from ...drawing.theme import template
 from ...model.exclusive import exclusive
@@ -64,6 +65,7 @@ def build_page(
     if the page cannot be written.
     """
     path = Path(path)
+    require_writable(path)
     model = MeasuredModel(bridge)
     # Runs are checked before anything is measured, which takes minutes.
     runs = [] if results is None else finished_runs(Path(results), bridge)
@@ -76,7 +78,7 @@ def build_page(
             said = f"{number}/{len(SECTIONS)} {measured[-1].title}: {measured[-1].verdict}"
             print(f"{said} ({time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)
     page = render(measured, bridge, runs=runs, seconds=time.monotonic() - started)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 
