@@ -66,6 +66,12 @@ def fit_lens(
     if file is not None and samples is not None:
         raise ValueError("--samples is for a fit without --file: give only one of them")
 
+    from .._files import require_writable
+
+    for path in (out, quality):
+        if path is not None:
+            require_writable(path)
+
     from ..fitting.affine_fit import fit_affine_lens
     from ..fitting.affine_refinement import refine_affine_lens
     from ..fitting.lens_quality import lens_quality
@@ -118,7 +124,9 @@ def _print(judged: "LensQuality") -> None:
 
 def _write(judged: "LensQuality", path: Path) -> None:
     if path.suffix == ".csv":
-        judged.to_dataframe().to_csv(path, index=False)
+        from .._files import write_text
+
+        write_text(path, judged.to_dataframe().to_csv(index=False))
     else:
         from ..plots import save
 

@@ -125,6 +125,9 @@ def _check_out(out: Path) -> None:
         )
     if not out.absolute().parent.is_dir():
         raise ValueError(f"there is no directory {out.parent}")
+    from .._files import require_writable
+
+    require_writable(out)
 
 
 def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> None:
@@ -136,13 +139,16 @@ def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> 
 
 
 def _write(trajectory: "Trajectory", stat: str, shown: dict[str, Any], out: Path) -> None:
+    from .._files import write_text
+
     suffix = out.suffix.lower()
     if suffix == ".safetensors":
         trajectory.save(out)
     elif suffix == ".csv":
-        trajectory.to_dataframe().to_csv(out, index=False)
+        write_text(out, trajectory.to_dataframe().to_csv(index=False))
     elif suffix == ".json":
-        trajectory.to_dataframe().to_json(out, orient="records", force_ascii=False)
+        frame = trajectory.to_dataframe()
+        write_text(out, frame.to_json(orient="records", force_ascii=False))
     else:
         from ..plots import plot, save
 

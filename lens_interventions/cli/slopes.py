@@ -108,14 +108,19 @@ def _require_writable(out: Path) -> None:
         )
     if out.is_dir() or not out.parent.is_dir():
         raise typer.BadParameter(f"--out must be a file in a directory that exists, got {out}")
+    from .._files import require_writable
+
+    require_writable(out)
 
 
 def _write(found: "SlopeMap", out: Path) -> None:
+    from .._files import write_text
+
     suffix = out.suffix.lower()
     if suffix == ".csv":
-        found.to_dataframe().to_csv(out, index=False)
+        write_text(out, found.to_dataframe().to_csv(index=False))
     elif suffix == ".json":
-        found.to_dataframe().to_json(out, orient="records")
+        write_text(out, found.to_dataframe().to_json(orient="records"))
     else:
         from ..plots import save
 

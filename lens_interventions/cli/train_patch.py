@@ -104,6 +104,9 @@ def _require_writable(out: Path) -> None:
     # Say so now and not after hours of training.
     if out.is_dir() or not out.parent.is_dir():
         raise typer.BadParameter(f"--out must be a file in a directory that exists, got {out}")
+    from .._files import require_writable
+
+    require_writable(out)
 
 
 def _print(result: "TrainedPatch") -> None:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._files import atomic_file, write_text
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -43,11 +45,13 @@ def save(figure: "go.Figure", path: str | Path) -> None:
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot save a figure as {path.name!r}: use one of {', '.join(SUFFIXES)}")
     if suffix == ".html":
-        path.write_text(_page(figure), encoding="utf-8")
+        write_text(path, _page(figure))
     elif suffix == ".json":
-        path.write_text(figure.to_json(), encoding="utf-8")
+        write_text(path, figure.to_json())
     else:
-        path.write_bytes(_image(figure, suffix.removeprefix(".")))
+        image = _image(figure, suffix.removeprefix("."))
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(image)
 
 
 def _page(figure: "go.Figure") -> str:

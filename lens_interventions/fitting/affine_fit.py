@@ -9,6 +9,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..lens.affine import AffineLens
+from ..model.exclusive import exclusive
 from ..model.readout import readout
 from ..model.tokens import TextOrTokens
 from .corpus_moments import corpus_moments
@@ -16,6 +17,7 @@ from .ridge import RidgeMoments
 from .shrinkage import full_length_bias, unread_direction
 
 
+@exclusive
 @torch.no_grad()
 def fit_affine_lens(
     bridge: TransformerBridge,

@@ -16,7 +16,9 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..lens.affine import AffineLens
+from ..lens.distributions import expectation
 from ..lens.reduction import default_chunk_size
+from ..model.exclusive import exclusive
 from ..model.points import select_points
 from ..model.readout import Readout, readout
 from ..model.residuals import residuals
@@ -27,6 +29,7 @@ _WARM_UP = 0.1
 Streams = list[Float[Tensor, "row d_model"]]
 
 
+@exclusive
 def refine_affine_lens(
     bridge: TransformerBridge,
     lens: AffineLens,
@@ -216,7 +219,7 @@ def _kl_and_gradient(
             capped = head.transform(raw)
         logits = out.copy_(capped.detach())
     log_normalizer = logits.logsumexp(-1)
-    kl = log_normalizer - (target * logits).sum(-1)
+    kl = log_normalizer - expectation(target, logits)
     difference = logits.sub_(log_normalizer[:, None]).exp_().sub_(target)
     if raw is not None:
         (difference,) = torch.autograd.grad(capped, raw, difference)

@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from .._tensor_file import load_tensors, save_tensors
+from .._files import load_tensors, require_writable, save_tensors
 from ..model.capabilities import require_readable
+from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.points import select_points
 from ..model.residuals import residuals
@@ -58,6 +59,7 @@ class CorpusMoments:
         return [self.fitted.solve(index, self.held_out) for index in range(self.fitted.n_maps)]
 
 
+@exclusive
 @torch.no_grad()
 def corpus_moments(
     bridge: TransformerBridge,
@@ -172,7 +174,10 @@ class _Checkpoint:
 
         Raises `ValueError` if the file is of other settings or of another kind.
         """
-        if self.path is None or not self.path.is_file():
+        if self.path is None:
+            return {}
+        require_writable(self.path)
+        if not self.path.is_file():
             return {}
         tensors, kept = load_tensors(self.path, kind="checkpoint")
         if kept.get("settings") != self._settings:

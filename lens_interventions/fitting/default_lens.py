@@ -9,6 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..intervention.generation.sample_texts import sample_texts
 from ..lens.affine import AffineLens
 from ..model._user_cache import cache_directory
+from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.hooks import without_hooks
 from .affine_fit import fit_affine_lens
@@ -17,6 +18,7 @@ from .affine_fit import fit_affine_lens
 _TEXTS, _LENGTH = 96, 128
 
 
+@exclusive
 def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> AffineLens:
     """An affine lens fitted to texts that the model writes itself (`sample_texts`).
 

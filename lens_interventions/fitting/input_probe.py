@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .._tensor_file import load_tensors, narrowed, save_tensors
+from .._files import load_tensors, narrowed, save_tensors
 from ..model.embedding import embedding
+from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.points import select_points
 from ..model.tokens import TextOrTokens
@@ -139,6 +140,7 @@ class InputProbe:
         return cls(**fields | {"points": tuple(rest["points"])})
 
 
+@exclusive
 @torch.no_grad()
 def fit_input_probe(
     bridge: TransformerBridge,
@@ -217,6 +219,7 @@ def fit_input_probe(
     )
 
 
+@exclusive
 def input_embeddings(bridge: TransformerBridge) -> Float[Tensor, "d_vocab d_model"]:
     """What a probe estimates: embeddings as the model feeds them, less their mean."""
     ids = torch.arange(len(bridge.W_E), device=bridge.W_E.device)

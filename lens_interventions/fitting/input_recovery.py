@@ -17,6 +17,7 @@ from ..lens.distributions import ranks
 from ..lens.figures.over_layers import draw_over_layers
 from ..lens.reduction import default_chunk_size
 from ..measures.intervals import mean_intervals
+from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.residuals import residuals
 from ..model.text_pieces import as_batch, token_pieces
@@ -92,6 +93,7 @@ class InputRecovery:
         return plot_recovery(self, **options)
 
 
+@exclusive
 @torch.no_grad()
 def input_recovery(
     bridge: TransformerBridge,

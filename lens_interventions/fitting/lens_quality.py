@@ -12,6 +12,7 @@ from ..lens.affine import AffineLens
 from ..lens.aggregate import LensAggregate, lens_over, plot_aggregate
 from ..lens.protocol import Lens
 from ..measures.intervals import Interval, mean_intervals
+from ..model.exclusive import exclusive
 from ..model.tokens import TextOrTokens, require_texts, token_batch
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class LensQuality:
         return mean_intervals(totals, counts, rng=np.random.default_rng(seed), level=level)
 
 
+@exclusive
 def lens_quality(
     bridge: TransformerBridge,
     lens: Lens | JacobianLens,

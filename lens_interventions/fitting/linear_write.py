@@ -26,6 +26,7 @@ from ..intervention.slopes.residual_gradients import residual_gradients
 from ..intervention.slopes.text_sums import Reading, text_sums
 from ..measures.intervals import mean_intervals
 from ..model.embedding import Embedding, embedding
+from ..model.exclusive import exclusive
 from ..model.partial_run import refuse_late_hooks
 from ..model.tokens import TextOrTokens, require_texts
 
@@ -128,6 +129,7 @@ class LinearCeiling:
         return NextTokenPatch(layer=layer, strength=strength, mode=mode)
 
 
+@exclusive
 def linear_ceiling(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],

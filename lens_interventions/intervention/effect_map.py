@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 from ..drawing.effect_map import draw_effect_map
 from ..drawing.theme import ThemeName
+from ..model.exclusive import exclusive
 from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
 from ..model.points import FINAL
 from ..model.readout import LOGIT_ROWS, Readout, readout
@@ -87,6 +88,7 @@ class EffectMap:
         )
 
 
+@exclusive
 @torch.no_grad()
 def effect_map(
     bridge: TransformerBridge,

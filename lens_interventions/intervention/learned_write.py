@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .._tensor_file import load_tensors, save_tensors
+from .._files import load_tensors, save_tensors
 from ..model.fingerprint import fingerprint
 from .modes import Rows, Scales
 from .patch import NextTokenPatch

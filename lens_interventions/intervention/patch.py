@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..lens.affine import AffineLens
 from ..lens.protocol import bound_lens
 from ..model.embedding import Embedding, embedding
+from ..model.exclusive import exclusive
 from ..model.hooks import Hook, change_layers
 from ..model.readout import readout
 from ..model.tokens import TextOrTokens, token_batch
@@ -54,6 +55,7 @@ class NextTokenPatch(PatchFields):
             TransformerLens's `JacobianLens` or any `f(residual, layer)`.
     """
 
+    @exclusive
     def bind(self, bridge: TransformerBridge) -> BoundPatch:
         """The patch on one model, ready to be applied to its residuals.
 
@@ -81,6 +83,7 @@ class NextTokenPatch(PatchFields):
             }
         return BoundPatch(self, tables, head, lens)
 
+    @exclusive
     def fwd_hooks(
         self,
         bridge: TransformerBridge,

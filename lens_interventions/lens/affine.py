@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .._tensor_file import load_tensors, narrowed, save_tensors
+from .._files import load_tensors, narrowed, save_tensors
 from ..model.fingerprint import fingerprint, unembedding_hash
 
 UNEMBEDDING, UNKNOWN = "unembedding", "unknown"

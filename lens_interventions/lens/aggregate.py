@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
+from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.tokens import TextOrTokens, require_texts, token_batch
 from .figures.over_layers import draw_over_layers
@@ -108,6 +109,7 @@ class LensAggregate:
         return self.statistics.index(statistic)
 
 
+@exclusive
 def lens_over(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],

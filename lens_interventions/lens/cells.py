@@ -12,6 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.slice import Slice
 
 from ..model.points import FINAL, point_layer
+from ..model.readout import Readout
 from ..model.tokens import NamedTokens, TokenBatch, token_ids
 from .protocol import Lens
 from .reduction import ChunkReducer
@@ -102,7 +103,8 @@ def read_cells(
     - `n_layers`: of the model.
     - `progress`: show a progress bar over cells.
 
-    Raises `ValueError` if a residual, or what the lens makes of it, is not finite.
+    Raises `ValueError` if a residual, or what the lens makes of it, is not finite, or if the logits
+    of a finite one are not numbers.
     """
     device = reducer.readout.weight.device
     targets = {name: ids.to(device) for name, ids in targets.items()}
@@ -127,6 +129,8 @@ def read_cells(
                 # A missing next token (-1) is read as token 0, and taken out below.
                 ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
                 for label, values in reducer.reduce(piece, ids):
+                    place = row, cells.column[part]
+                    _require_numbers(values["log_normalizer"], label, *place, reducer.readout)
                     if label in labels:
                         for name, value in values.items():
                             if name not in collected:
@@ -160,3 +164,29 @@ def _require_finite(streams: Mapping[str, Tensor], cells: Cells, first: int) -> 
             f"prompt {row}, position {first + pos}: look for a hook that writes such values, or a "
             "half-precision overflow"
         )
+
+
+def _require_numbers(
+    log_normalizer: Float[Tensor, " row"],
+    label: str,
+    row: Int[Tensor, " row"],
+    column: Int[Tensor, " row"],
+    head: Readout,
+) -> None:
+    broken = ~log_normalizer.isfinite()
+    if broken.any():
+        first = int(broken.nonzero()[0, 0])
+        raise ValueError(
+            f"the logits of a finite residual are not a number, first at {label}, prompt "
+            f"{int(row[first])}, position {int(column[first])}: {_likely_cause(head)}"
+        )
+
+
+def _likely_cause(head: Readout) -> str:
+    rows = ~head.weight.isfinite().all(-1)
+    if head.bias is not None:
+        rows = rows | head.bias.isnan() | (head.bias == torch.inf)
+    if rows.any():
+        return f"the unembedding is not finite for token {int(rows.nonzero()[0, 0])}"
+    dtype = str(head.weight.dtype).removeprefix("torch.")
+    return f"they overflow {dtype}, load the model in a precision of wider range"

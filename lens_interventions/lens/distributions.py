@@ -71,10 +71,10 @@ def normalizer_and_entropy(
     maximum: Float[Tensor, "*row"],
     scratch: Float[Tensor, "*row d_vocab"] | None = None,
 ) -> tuple[Float[Tensor, "*row"], Float[Tensor, "*row"]]:
-    """`log sum exp` of finite logits and the entropy of their softmax, in nats.
+    """`log sum exp` of logits and the entropy of their softmax, in nats.
 
-    A token's log-probability is its logit minus the first. `maximum` is the largest logit of each
-    row. `scratch` is left holding `exp(logits - maximum)`.
+    A token's log-probability is its logit minus the first; a logit of minus infinity has none.
+    `maximum` is the largest logit of each row. `scratch` is left holding `exp(logits - maximum)`.
     """
     weights = torch.sub(logits, maximum[..., None], out=scratch).exp_()
     total = weights.sum(-1)
@@ -85,13 +85,22 @@ def normalizer_and_entropy(
 def expectation(
     weights: Float[Tensor, "*row d_vocab"], values: Float[Tensor, "*row d_vocab"]
 ) -> Float[Tensor, "*row"]:
-    """Sum over the vocabulary of `weights * values`, both finite."""
+    """Sum over the vocabulary of `weights * values`, where no weight times anything is nothing.
+
+    So a token that a head excludes by a bias of minus infinity has no part in it.
+    """
     if weights.device.type != "cpu":
-        return torch.linalg.vecdot(weights, values)
-    # A dot product for each row reads both once and writes nothing; batched products of single
-    # rows leave the fast path of a CPU's BLAS, and the product of both is one more large buffer.
-    rows = zip(weights.flatten(0, -2), values.flatten(0, -2), strict=True)
-    return torch.stack([torch.dot(*row) for row in rows]).view(weights.shape[:-1])
+        sums = torch.linalg.vecdot(weights, values)
+    else:
+        # A dot product for each row reads both once and writes nothing; batched products of single
+        # rows leave the fast path of a CPU's BLAS, and the product of both is a large buffer more.
+        rows = zip(weights.flatten(0, -2), values.flatten(0, -2), strict=True)
+        sums = torch.stack([torch.dot(*row) for row in rows]).view(weights.shape[:-1])
+    lost = sums.isnan()
+    if lost.any():
+        some = weights[lost]
+        sums[lost] = torch.where(some == 0, 0.0, some * values[lost]).sum(-1)
+    return sums
 
 
 def log_probs_of(

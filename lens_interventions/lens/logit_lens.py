@@ -15,6 +15,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
+from ..model.exclusive import exclusive
 from ..model.hooks import has_temporary_hooks
 from ..model.points import FINAL, INPUT, PointSelection, select_points
 from ..model.readout import Norm, readout
@@ -36,6 +37,7 @@ from .statistics import STATISTICS, Divergence, of_target, related
 from .trajectory import Trajectory
 
 
+@exclusive
 @torch.no_grad()
 def logit_lens(
     bridge: TransformerBridge,
@@ -98,7 +100,8 @@ def logit_lens(
     Raises `NotImplementedError` if the model is not an attention-only decoder; `ValueError` if its
     logits are not the final norm and the unembedding of its last residual, if it is in training
     mode, if the lens is of other weights, if an option or the text does not fit the model, or if an
-    activation is not finite; `TypeError` if the input is neither text nor ids.
+    activation is not finite or its logits are not numbers; `TypeError` if the input is neither text
+    nor ids.
     """
     read = readout(bridge, norm=norm)
     lens = bound_lens(bridge, lens)

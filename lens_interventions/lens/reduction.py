@@ -183,7 +183,10 @@ class ChunkReducer:
         if not self._linear:
             return _Reference(distribution, None, None, weights / total)
         mean_row = weights @ self.readout.weight / total
-        mean_bias = None if bias is None else weights @ bias / total[:, 0]
+        mean_bias = None
+        if bias is not None:
+            # Tokens that a bias of minus infinity excludes have no weight in any distribution.
+            mean_bias = weights @ bias.masked_fill(bias == -torch.inf, 0) / total[:, 0]
         return _Reference(distribution, mean_row, mean_bias, None)
 
     def _alone(

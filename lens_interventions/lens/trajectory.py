@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .._tensor_file import load_tensors, save_tensors
+from .._files import load_tensors, save_tensors
 from ..drawing.theme import ThemeName
 from .figures.grid import Grid, make_grid
 from .figures.heatmap import draw_heatmap

@@ -16,6 +16,7 @@ from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
 from transformers import DynamicCache
 
+from .exclusive import exclusive
 from .hooks import capture, without_hooks
 from .points import FINAL, hook_name
 
@@ -36,6 +37,7 @@ def capabilities(bridge: TransformerBridge) -> dict[str, Any]:
     return dict(_answers(bridge))
 
 
+@exclusive
 def recall(bridge: TransformerBridge, question: str, find: Callable[[], Answer]) -> Answer:
     """What was found for a question, by calling `find` if this is the first time."""
     answers = _answers(bridge)
@@ -130,6 +132,7 @@ def fills_cache(bridge: TransformerBridge) -> bool:
     return recall(bridge, "attention fills a cache of keys and values", find)
 
 
+@exclusive
 def embedding_factor(bridge: TransformerBridge) -> float:
     """The number by which the model multiplies a row of `W_E` before its first block.
 

@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from .exclusive import exclusive
 
+
+@exclusive
 def fingerprint(bridge: TransformerBridge) -> str:
     """A hash of a sample of every parameter, made in milliseconds: tells weights apart."""
     hashed = hashlib.sha256(str(bool(bridge.compatibility_mode)).encode())
@@ -36,6 +39,7 @@ def unembedding_hash(bridge: TransformerBridge) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@exclusive
 def weights_sha256(bridge: TransformerBridge) -> str:
     """SHA-256 over names, shapes and bytes of all parameters and buffers."""
     hashed = hashlib.sha256()

@@ -15,6 +15,8 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
+from .exclusive import exclusive
+
 HookFunction = Callable[..., Tensor | None]
 Hook = tuple[str, HookFunction]
 
@@ -91,6 +93,7 @@ def stop(tensor: Tensor, hook: HookPoint) -> None:
     raise StopAtLayerException(tensor)
 
 
+@exclusive
 def capture(
     bridge: TransformerBridge,
     tokens: Int[Tensor, "batch pos"],

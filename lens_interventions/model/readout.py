@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from .capabilities import require_readable
+from .exclusive import exclusive
 from .hooks import keep, temporary_hooks, without_hooks
 
 Norm = Literal["full", "pre_affine"]
@@ -55,6 +56,11 @@ class Readout:
                 self.norm(flat)
         return kept["normalized"].to(residual.dtype).reshape(residual.shape)
 
+    def possible(self) -> Bool[Tensor, " d_vocab"]:
+        """Which tokens have logits to compare: a bias of minus infinity excludes the others."""
+        bias = self.bias if self.bias is not None else torch.zeros_like(self.weight[:, 0])
+        return bias != -torch.inf
+
     def removes_mean(self) -> bool:
         """Whether adding a constant to all of a residual changes nothing, as under a LayerNorm."""
         d_model = self.weight.shape[-1]
@@ -86,6 +92,7 @@ class Readout:
         return self.logits(self.normalize(residual))
 
 
+@exclusive
 def readout(bridge: TransformerBridge, *, norm: Norm = "full") -> Readout:
     """The model's own readout; with `norm="pre_affine"` without the final norm's affine part.
 

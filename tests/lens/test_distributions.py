@@ -90,6 +90,13 @@ def test_expectation_keeps_leading_axes():
     torch.testing.assert_close(expectation(w, v), (w * v).sum(-1), rtol=1e-12, atol=1e-12)
 
 
+def test_what_has_no_weight_has_no_part_in_an_expectation():
+    w = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [1.0, 1.0, 0.0]], dtype=torch.float64)
+    v = torch.tensor([[-torch.inf, 3.0, 4.0], [1.0, 3.0, torch.nan], [-torch.inf, 0.0, -torch.inf]])
+    assert expectation(w, v.double()).tolist()[::2] == [11.0, -torch.inf]
+    assert expectation(w, v.double())[1].isnan()
+
+
 @pytest.mark.parametrize("k", [0, 8])
 def test_top_k_refuses_what_the_vocabulary_does_not_hold(k):
     with pytest.raises(ValueError, match="between 1 and the vocabulary size 7"):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge, tiny_bridge
@@ -58,6 +59,33 @@ def test_activations_that_are_not_finite_are_located():
         pytest.raises(ValueError, match="first at 2_pre, prompt 1, position 4"),
     ):
         logit_lens(bridge, TOKENS)
+
+
+def test_a_token_without_a_number_in_the_unembedding_is_named():
+    bridge = tiny_bridge("gptj")
+    bridge.b_U.data[7] = torch.nan
+    with pytest.raises(
+        ValueError,
+        match="of a finite residual are not a number, first at 0_pre, prompt 0, position 0: "
+        "the unembedding is not finite for token 7",
+    ):
+        logit_lens(bridge, TOKENS)
+
+
+def test_logits_that_overflow_half_precision_are_located():
+    bridge = tiny_bridge("llama", dtype=torch.float16)
+
+    logit_lens(bridge, TOKENS)  # while the model is as it was, its readout is found to be right
+    bridge.unembed.weight.data.fill_(60000)
+    with pytest.raises(ValueError, match="prompt 0, position 0: they overflow float16"):
+        logit_lens(bridge, TOKENS)
+
+
+def test_the_text_whose_logits_are_not_numbers_is_named():
+    bridge = tiny_bridge("gptj")
+    bridge.b_U.data[7] = torch.nan
+    with pytest.raises(ValueError, match="text 0: the logits of a finite residual"):
+        lens_over(bridge, [TOKENS[0]], progress=False)
 
 
 @pytest.mark.parametrize("arch", ["t5", "mamba"])

@@ -73,6 +73,25 @@ def test_every_statistic_is_the_naive_one(bridge):
     assert_statistics(trajectory, logits, TOKENS, compare=2, watched=[9, 50])
 
 
+@pytest.mark.parametrize("divergences", [ALL, ("kl",)])
+@pytest.mark.parametrize("arch", ["gptj", "codegen", "phi"])
+def test_tokens_that_the_head_excludes_have_no_part_in_a_distribution(arch, divergences):
+    bridge = tiny_bridge(arch)
+    bridge.b_U.data[-9:] = -torch.inf  # as of ids that pad a vocabulary to a round size
+    logits = reference.point_logits(bridge, TOKENS)
+    read = logit_lens(bridge, TOKENS, divergences=divergences, watch=[D_VOCAB - 1, 9], chunk_size=5)
+    np.testing.assert_allclose(read.entropy, reference.entropies(logits), atol=1e-9)
+    np.testing.assert_allclose(read.kl_final, reference.kl(logits[-1:], logits), atol=1e-9)
+    np.testing.assert_allclose(read.kl_input, reference.kl(logits[:1], logits), atol=1e-9)
+    assert (read.watched_log_prob[..., 0] == -torch.inf).all()
+    if divergences == ALL:
+        np.testing.assert_allclose(
+            read.kl_final_reverse, reference.kl(logits, logits[-1:]), atol=1e-9
+        )
+        last = np.broadcast_to(logits[-1], logits.shape)
+        np.testing.assert_allclose(read.js_final, reference.js(last, logits), atol=1e-9)
+
+
 def test_the_last_point_is_the_model(bridge):
     logits = bridge(TOKENS).detach()
     trajectory = logit_lens(bridge, TOKENS, top_k=D_VOCAB, points=[-1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import lens_interventions as li
+from lens_interventions.intervention.generation.cached_decoder import CachedDecoder
 from lens_interventions.intervention.teacher_forcing.self_check import TwoStreams
 from lens_interventions.model.capabilities import (
     blocks_return_tuples,
@@ -96,3 +97,20 @@ def test_an_embedding_is_measured_each_time():
     bridge.add_perma_hook("hook_embed", lambda tensor, hook: 3 * tensor)
     assert embedding_factor(bridge) == pytest.approx(3)
     assert embedding_factor(shared_bridge("granite")) == pytest.approx(2)
+
+
+def test_tokens_that_the_head_excludes_do_not_hide_whether_a_fast_way_is_right():
+    bridge = tiny_bridge("phi")
+    bridge.b_U.data[-9:] = -torch.inf
+    patch = li.NextTokenPatch(layer=1, strength=0.5)
+    li.teacher_forced_logits(bridge, torch.arange(3, 12)[None], patch)
+    assert capabilities(bridge)["two streams from layer 1"] == TwoStreams(right_up_to=32)
+
+
+def test_a_wrong_cache_is_found_beside_tokens_that_the_head_excludes(monkeypatch):
+    right = CachedDecoder.logits
+    monkeypatch.setattr(CachedDecoder, "logits", lambda self, text: right(self, text).roll(1, -1))
+    bridge = tiny_bridge("phi")
+    bridge.b_U.data[-9:] = -torch.inf
+    with pytest.warns(UserWarning, match="logits differ by"):
+        li.generate(bridge, [[5, 6, 7]], li.NextTokenPatch(layer=1, strength=0.5), max_new_tokens=1)

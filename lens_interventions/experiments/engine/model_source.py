@@ -2,15 +2,20 @@
 
 import functools
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.exclusive import exclusive_use
 from ...model.fingerprint import weights_sha256
 from ...model.hooks import has_temporary_hooks
 from ...model.load import load_model
+
+# Threads that begin together load the model once.
+_loading = threading.Lock()
 
 Model = TransformerBridge | str | os.PathLike[str] | Callable[[], TransformerBridge] | None
 
@@ -35,12 +40,14 @@ class ModelSource:
         """
         # A bridge can be called too.
         model: Any = self.model
-        found = model if isinstance(model, TransformerBridge) else _loaded(model)
-        if any(map(has_temporary_hooks, found.hook_points())):
-            raise ValueError(
-                "there are hooks on the bridge, which the settings of a run cannot record: "
-                "take them off (bridge.reset_hooks())"
-            )
+        with _loading:
+            found = model if isinstance(model, TransformerBridge) else _loaded(model)
+        with exclusive_use(found):  # a run of another thread has hooks on meanwhile
+            if any(map(has_temporary_hooks, found.hook_points())):
+                raise ValueError(
+                    "there are hooks on the bridge, which the settings of a run cannot record: "
+                    "take them off (bridge.reset_hooks())"
+                )
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:

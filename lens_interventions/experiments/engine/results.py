@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..._files import atomic_file, write_text
 from ...measures.intervals import Interval
 from ...measures.verdicts import Verdict
-from .run_directory import RunDirectoryError, atomic_file, read_header, write_json
+from .run_directory import RunDirectoryError, read_header, write_json
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -99,8 +100,7 @@ class Result:
                 table.to_parquet(temporary, index=False)
         figures = self.figures()
         for name, figure in figures.items():
-            with atomic_file(directory / "figures" / f"{name}.json") as temporary:
-                temporary.write_text(figure.to_json(), encoding="utf-8")
+            write_text(directory / "figures" / f"{name}.json", figure.to_json())
         verdicts = [_without_nan(asdict(finding)) for finding in self.verdicts]
         summary = {"tables": list(self.tables), "figures": list(figures), "verdicts": verdicts}
         write_json(directory / _RESULT, summary)

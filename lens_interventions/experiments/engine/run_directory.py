@@ -20,6 +20,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from filelock import FileLock, Timeout
 
+from ..._files import UNFINISHED, atomic_file, write_text
 from .json_values import differences, digest
 from .work_units import Unit
 
@@ -126,24 +127,9 @@ def require_run_directory(path: Path) -> None:
         )
 
 
-@contextmanager
-def atomic_file(target: Path) -> Iterator[Path]:
-    """A temporary path, which replaces `target` when the block ends without an error."""
-    temporary = target.with_name(f".{target.name}.unfinished")
-    try:
-        yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(target: Path, values: Any) -> None:
     """Write JSON that people can read, atomically."""
-    with atomic_file(target) as temporary:
-        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(target, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -209,7 +195,7 @@ def _stamped(file: Path) -> tuple[pa.Table, dict[str, str]]:
 
 def _remove_unfinished(path: Path) -> None:
     # The lock is held, so nobody is writing what a killed process left half done.
-    for leftover in path.rglob(".*.unfinished"):
+    for leftover in path.rglob(UNFINISHED):
         leftover.unlink()
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
+from ...model.exclusive import exclusive_use
 from ...model.fingerprint import weights_sha256
 from .json_values import canonical_json, digest
 from .model_source import ModelSource
@@ -19,9 +19,6 @@ Measurement = TypeVar("Measurement", bound=Callable[..., pd.DataFrame])
 
 # Where the function of each kind is defined.
 _KINDS: dict[str, str] = {}
-
-# The hooks of a bridge belong to one unit at a time, whatever the threads of the process.
-_one_at_a_time = threading.Lock()
 
 
 def unit_kind(name: str) -> Callable[[Measurement], Measurement]:
@@ -111,8 +108,8 @@ def measure_unit(source: ModelSource, unit: Unit, weights: str | None = None) ->
 
     Raises `RuntimeError` if the model here has other weights than `weights`.
     """
-    with _one_at_a_time, torch.no_grad():
-        bridge = source.bridge()
+    bridge = source.bridge()
+    with exclusive_use(bridge), torch.no_grad():
         if weights is not None and _weights_here(source) != weights:
             raise RuntimeError(
                 f"{source.model!r} has other weights here than where the run was started: give "

@@ -14,6 +14,7 @@ from ...lens.distributions import log_probs_of
 from ...lens.logit_lens import logit_lens
 from ...lens.recorded_streams import RecordedStreams
 from ...lens.trajectory import Trajectory
+from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
@@ -26,6 +27,7 @@ from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criter
 _CHUNK_TOKENS = 4096
 
 
+@exclusive
 @torch.no_grad()
 def generate(
     bridge: TransformerBridge,

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
@@ -19,6 +20,7 @@ from .scopes import SCOPES, Scope, chosen_predictions
 from .text_sums import Reading, text_sums
 
 
+@exclusive
 def curvature(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],

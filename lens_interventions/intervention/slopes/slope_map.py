@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
 from ...lens.protocol import Lens
+from ...model.exclusive import exclusive
 from ...model.partial_run import refuse_late_hooks
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
@@ -34,6 +35,7 @@ Embeddings = Sequence[Literal["W_E", "W_U", "lens"]]
 TOKEN_SOURCES = ("true", "current", "previous", "shuffled", "random", "final_guess")
 
 
+@exclusive
 def slope_map(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..._files import require_writable, write_text
 from ...model.fingerprint import fingerprint
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
@@ -83,8 +84,9 @@ class _Kept:
         self._path = path
         if path is None:
             return
+        require_writable(path)
         if not path.exists():
-            path.write_text(json.dumps(settings) + "\n")
+            write_text(path, json.dumps(settings) + "\n")
             return
         first, *lines = path.read_text().split("\n")
         try:
@@ -105,7 +107,7 @@ class _Kept:
             row = json.loads(line)
             self.rows[row["text"]] = np.array(row["sums"]).reshape(n_values)
         if lines[-1]:
-            path.write_text("\n".join([first, *whole, ""]))
+            write_text(path, "\n".join([first, *whole, ""]))
 
     def add(self, key: str, sums: Float[np.ndarray, " value"]) -> None:
         if self._path is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.distributions import log_probs_of
+from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..patch import NextTokenPatch
 from .passes import TextPasses
@@ -20,6 +21,7 @@ from .passes import TextPasses
 Patches = NextTokenPatch | None | Sequence[NextTokenPatch | None]
 
 
+@exclusive
 def teacher_forced_log_probs(
     bridge: TransformerBridge,
     text_or_tokens: TextOrTokens,
@@ -88,6 +90,7 @@ def teacher_forced_log_probs(
     return values if isinstance(patch, Sequence) else values[0]
 
 
+@exclusive
 def teacher_forced_logits(
     bridge: TransformerBridge,
     text_or_tokens: TextOrTokens,

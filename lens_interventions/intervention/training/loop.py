@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..._files import require_writable
 from ..bound_patch import BoundPatch
 from ..learned_write import LearnedWrite
 from .corpus import TrainingCorpus, visited
@@ -51,6 +52,8 @@ class WriteTraining:
     def to_the_end(self, checkpoint: Path | None, save_every: int, progress: bool) -> None:
         """All steps that are left, or until patience ends."""
         state = self.state
+        if checkpoint is not None:
+            require_writable(checkpoint)
         if checkpoint is not None and checkpoint.is_file():
             state.load(checkpoint, self._settings)
         with tqdm(total=self._steps, initial=state.step, disable=not progress, unit="step") as bar:

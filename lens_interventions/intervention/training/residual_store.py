@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.exclusive import exclusive
 from ...model.partial_run import run_late_blocks
 from ...model.readout import readout
 from ...model.residuals import residuals
@@ -28,6 +29,7 @@ class ResidualStore:
         self._room = gib * _GIB
         self._kept: dict[tuple[str, int, bytes], tuple[Tensor, Tensor]] = {}
 
+    @exclusive
     @torch.no_grad()
     def read(
         self, bridge: TransformerBridge, weights: str, layer: int, tokens: Int[Tensor, " pos"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensor_file import load_tensors, save_tensors
+from ..._files import load_tensors, save_tensors
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen
 from ...model.hooks import has_temporary_hooks
@@ -29,6 +30,7 @@ from .residual_store import ResidualStore
 from .result import TrainedPatch
 
 
+@exclusive
 def train_patch(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],

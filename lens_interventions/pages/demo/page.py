@@ -9,8 +9,10 @@ from pathlib import Path
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import __version__
+from ..._files import require_writable, write_text
 from ...drawing.export import CONFIG
 from ...drawing.theme import template
+from ...model.exclusive import exclusive
 from ..rendering import plain_figure
 from ..rendering import render as render_template
 from .convergence import convergence
@@ -37,6 +39,7 @@ SECTIONS: tuple[Callable[[MeasuredModel], Section], ...] = (
 TITLE = "What each layer believes"
 
 
+@exclusive
 def build_page(
     bridge: TransformerBridge,
     path: str | Path,
@@ -62,6 +65,7 @@ def build_page(
     if the page cannot be written.
     """
     path = Path(path)
+    require_writable(path)
     model = MeasuredModel(bridge)
     # Runs are checked before anything is measured, which takes minutes.
     runs = [] if results is None else finished_runs(Path(results), bridge)
@@ -74,7 +78,7 @@ def build_page(
             said = f"{number}/{len(SECTIONS)} {measured[-1].title}: {measured[-1].verdict}"
             print(f"{said} ({time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)
     page = render(measured, bridge, runs=runs, seconds=time.monotonic() - started)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

@@ -6,6 +6,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+from ..._files import write_text
 from ...experiments import Result
 from ..rendering import plain_figure, render
 from ..runs import find_runs, run_title
@@ -55,7 +56,7 @@ def report(
     )
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    write_text(target, text)
     return target
 
 

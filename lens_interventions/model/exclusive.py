@@ -1,0 +1,51 @@
+"""One thread at a time on a model.
+
+A run puts hooks on the bridge or takes components out of it, which every other thread that runs
+the same model would feel. So each function that runs a model holds the model's lock meanwhile.
+"""
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+# By the model inside, so that several bridges of one model share a lock.
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_making_one = threading.Lock()
+
+
+@contextmanager
+def exclusive_use(bridge: TransformerBridge) -> Iterator[None]:
+    """Hold a model's lock: other threads wait, this one may enter again.
+
+    Anything but a bridge passes, to be refused by whoever needs one.
+    """
+    if not isinstance(bridge, TransformerBridge):
+        yield
+        return
+    with _making_one:
+        lock = _locks.setdefault(bridge.original_model, threading.RLock())
+    with lock:
+        yield
+
+
+def exclusive(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Have a function hold the lock of its argument `bridge` while it runs, as a decorator."""
+    place = list(inspect.signature(function).parameters).index("bridge")
+
+    @functools.wraps(function)
+    def alone(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        bridge: Any = kwargs.get("bridge", args[place] if place < len(args) else None)
+        with exclusive_use(bridge):
+            return function(*args, **kwargs)
+
+    return alone

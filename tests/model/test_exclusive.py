@@ -1,0 +1,104 @@
+"""Threads that share a model: each gets what it would get alone."""
+
+import copy
+import gc
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.model import exclusive
+from lens_interventions.model.exclusive import exclusive_use
+from tests.support.tiny import tiny_bridge
+
+PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+TEXTS = (torch.arange(3, 20)[None], torch.arange(40, 51).flip(0)[None])
+N_THREADS = 6
+CALLS = {
+    "teacher forcing": lambda bridge, text: li.teacher_forced_logits(bridge, text, [PATCH, None]),
+    "generation": lambda bridge, text: li.generate(bridge, text, PATCH, max_new_tokens=3).log_probs,
+    "lens": lambda bridge, text: li.logit_lens(bridge, text).entropy,
+    "effect map": lambda bridge, text: (
+        li.effect_map(bridge, text, lambda logits: logits[0, -1, 0], patch=PATCH).effect
+    ),
+}
+WORK = [(name, text) for name in CALLS for text in range(len(TEXTS))]
+
+
+@pytest.fixture
+def many_switches():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(work):
+    """`work(i)` for i below `N_THREADS`, begun together; errors pass through."""
+    start = threading.Barrier(N_THREADS)
+
+    def begin(i):
+        start.wait(timeout=60)
+        return work(i)
+
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        return list(pool.map(begin, range(N_THREADS), timeout=300))
+
+
+@pytest.mark.usefixtures("many_switches")
+@pytest.mark.filterwarnings("ignore:TransformerBridgeConfig is already bound")
+def test_threads_on_one_model_get_what_each_would_alone():
+    alone = tiny_bridge("llama")
+    expected = {(name, i): CALLS[name](alone, TEXTS[i]) for name, i in WORK}
+    bridge = tiny_bridge("llama")  # never run before: the checks of the model race too
+    other = copy.copy(bridge)  # around the same model
+
+    def work(thread):
+        mine = WORK[thread:] + WORK[:thread]
+        on = other if thread % 2 else bridge
+        return {(name, i): CALLS[name](on, TEXTS[i]) for name, i in mine}
+
+    for found in in_threads(work):
+        for key, values in expected.items():
+            torch.testing.assert_close(found[key], values, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_callback_may_call_the_library_again():
+    bridge = tiny_bridge("llama")
+    (text, _) = TEXTS
+    expected = li.logit_lens(bridge, text).entropy
+    read = []
+
+    def work(_thread):
+        li.generate(
+            bridge,
+            text,
+            max_new_tokens=2,
+            callback=lambda _step: read.append(li.logit_lens(bridge, text).entropy),
+        )
+
+    in_threads(work)
+    assert len(read) == 2 * N_THREADS
+    for values in read:
+        torch.testing.assert_close(values, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_bridges_of_other_models_do_not_wait_for_each_other():
+    first, second = tiny_bridge("llama"), tiny_bridge("llama")
+    with exclusive_use(first), ThreadPoolExecutor(1) as pool:
+        pool.submit(li.logit_lens, second, TEXTS[0]).result(timeout=60)
+
+
+def test_a_lock_goes_with_its_model():
+    bridge = tiny_bridge("llama")
+    with exclusive_use(bridge):
+        pass
+    model = weakref.ref(bridge.original_model)
+    del bridge
+    gc.collect()
+    assert model() is None
+    assert all(known() is not None for known in exclusive._locks.keyrefs())

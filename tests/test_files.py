@@ -1,0 +1,130 @@
+"""Files that are written whole or not at all, and what happens where they cannot be."""
+
+import os
+import resource
+import stat
+
+import pytest
+import torch
+
+from lens_interventions._files import (
+    UNFINISHED,
+    atomic_file,
+    load_tensors,
+    require_writable,
+    save_tensors,
+    write_text,
+)
+
+
+def save(path):
+    save_tensors(path, {"a": torch.ones(2)}, kind="thing", rest={})
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_tensors_and_the_rest_come_back(tmp_path):
+    path, transposed = tmp_path / "file.safetensors", torch.arange(6.0).view(2, 3).T
+    save_tensors(path, {"a": transposed}, kind="thing", rest={"numbers": [1, 2]})
+    tensors, rest = load_tensors(path, kind="thing")
+    assert torch.equal(tensors["a"], transposed)
+    assert rest == {"numbers": [1, 2]}
+    with pytest.raises(ValueError, match="not of a saved other"):
+        load_tensors(path, kind="other")
+
+
+def test_what_cannot_be_written_is_an_error_of_the_file_system(tmp_path):
+    for path in (tmp_path, tmp_path / "no directory" / "file"):
+        with pytest.raises(OSError, match="cannot be written"):
+            save(path)
+
+
+def test_a_pipe_or_device_is_refused_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to("/dev/full")
+    for path in (pipe, link):
+        with pytest.raises(OSError, match="is there and is not a regular file"):
+            save(path)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stat.S_ISCHR(link.stat().st_mode)
+    assert list(tmp_path.glob(UNFINISHED)) == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_symbolic_link_is_followed(tmp_path, there):
+    (tmp_path / "away").mkdir()
+    target, link = tmp_path / "away" / "file", tmp_path / "link"
+    link.symlink_to("away/file")
+    if there:
+        target.write_text("old")
+    save(link)
+    assert link.is_symlink()
+    assert load_tensors(target, kind="thing")[0]["a"].tolist() == [1, 1]
+
+
+def test_a_file_keeps_its_mode_and_a_new_one_has_the_usual(tmp_path):
+    kept, new = tmp_path / "kept", tmp_path / "new"
+    kept.write_text("old")
+    kept.chmod(0o604)
+    before = os.umask(0o027)
+    try:
+        save(kept)
+        save(new)
+    finally:
+        os.umask(before)
+    assert (mode(kept), mode(new)) == (0o604, 0o640)
+
+
+def test_the_longest_name_of_a_file_saves_and_loads(tmp_path):
+    for name in ("x" * 248, "é" * 127):
+        save(tmp_path / name)
+        assert load_tensors(tmp_path / name, kind="thing")[0]["a"].tolist() == [1, 1]
+    with pytest.raises(OSError, match="name too long"):
+        require_writable(tmp_path / ("x" * 256))
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.safetensors")
+    for call in (require_writable, save, lambda name: write_text(name, "text")):
+        with pytest.raises(OSError, match="its name is not valid UTF-8"):
+            call(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def stopped():
+        with atomic_file(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        stopped()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    save(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_text(path, "x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load_tensors(path, kind="thing")[0]["a"].tolist() == [1, 1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_half_of_a_surrogate_pair_is_written_as_an_escape(tmp_path):
+    write_text(tmp_path / "file", "a\ud800é")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == r"a\ud800é"
