@@ -22,6 +22,10 @@ from .intervention.generation.result import GenerationStep as GenerationStep
 from .intervention.generation.sample_texts import sample_texts as sample_texts
 from .intervention.known_text import KnownText as KnownText
 from .intervention.learned_write import LearnedWrite as LearnedWrite
+from .intervention.mechanism.head_result import HeadSlopes as HeadSlopes
+from .intervention.mechanism.head_slopes import head_slopes as head_slopes
+from .intervention.mechanism.rescue import rescue as rescue
+from .intervention.mechanism.rescue_result import Rescue as Rescue
 from .intervention.patch import NextTokenPatch as NextTokenPatch
 from .intervention.site import PatchSite as PatchSite
 from .intervention.slopes.curvature import curvature as curvature

@@ -43,7 +43,7 @@ def run_late_rows(
     *,
     position: Int[Tensor, " row"],
     key_position: Int[Tensor, " key"],
-    visible: Bool[Tensor, "row key"],
+    visible: Bool[Tensor, "row key"] | Bool[Tensor, "batch row key"],
     cache: Cache,
     fwd_hooks: Sequence[Hook] = (),
     until: str = FINAL,
@@ -55,7 +55,7 @@ def run_late_rows(
     - `position`: the position of each row. Several rows may share one.
     - `key_position`: the positions of the cached rows and of these rows, in that order.
     - `visible`: which of those keys each row attends to, before the model's own sliding windows,
-        which are cut here.
+        which are cut here. Without a batch axis the same for all texts.
     - `cache`: keys and values of earlier rows; those of these rows are appended.
     - `fwd_hooks`: hooks inside the blocks for this run.
     - `until`: the residual point at which the run stops.
@@ -67,7 +67,9 @@ def run_late_rows(
         resid,
         fwd_hooks,
         until,
-        attention_mask=additive_masks(bridge, visible[None], distance, resid.dtype),
+        attention_mask=additive_masks(
+            bridge, visible if visible.ndim == 3 else visible[None], distance, resid.dtype
+        ),
         position_ids=position.expand(len(resid), -1),
         past_key_values=cache,
     )

@@ -1,0 +1,146 @@
+"""Slopes by head, with what each text gave."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ...measures.intervals import mean_intervals
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from ...drawing.theme import ThemeName
+
+PARTS = ("keys", "values")
+"""What of a head moves with a patch."""
+
+
+@dataclass(frozen=True)
+class HeadSlopes:
+    """d(loss)/d(strength) through the keys or the values of single heads, in nats.
+
+    Attributes:
+        totals: `[text, scope, source, layer, part, head]`, for each text the derivative of the sum
+            of its nats; the parts are keys and values, the heads those that keys and values have.
+        counts: `[text, scope]`, how many predictions that sum is over.
+        matching: `[layer, query_head]`, each query head's mean attention, on random tokens said
+            twice, to the token to be copied. Near 1 in an induction head.
+        sources, scopes, layers: the names along the axes.
+    """
+
+    totals: Float[np.ndarray, "text scope source layer part head"]
+    counts: Float[np.ndarray, "text scope"]
+    matching: Float[np.ndarray, "layer query_head"]
+    sources: tuple[str, ...]
+    scopes: tuple[str, ...]
+    layers: tuple[int, ...]
+
+    @property
+    def head_matching(self) -> Float[np.ndarray, "layer head"]:
+        """The largest `matching` among the query heads that share keys and values."""
+        shape = (len(self.layers), self.totals.shape[-1], -1)
+        return self.matching.reshape(shape).max(-1)
+
+    def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
+        """One row per slope: layer, head, part, source, minus, scope, matching, and its interval.
+
+        `minus` is empty for the slope of a source; where it names a control, the row is the slope
+        of the true source minus that of the control, paired by text. `matching` is the largest of
+        the query heads that share these keys and values. The columns estimate, low, high and n, in
+        nats per predicted token, resample the `n` texts, at confidence `level`.
+        """
+        import pandas as pd
+
+        places, totals, counts = zip(*self._totals(), strict=True)
+        intervals = mean_intervals(
+            np.stack(totals), np.stack(counts), rng=np.random.default_rng(seed), level=level
+        )
+        return pd.DataFrame(
+            [
+                {**place, **interval.columns()}
+                for place, interval in zip(places, intervals, strict=True)
+            ]
+        )
+
+    def plot(
+        self,
+        *,
+        source: str | None = None,
+        minus: str = "",
+        scope: str | None = None,
+        theme: "ThemeName" = "light",
+    ) -> "go.Figure":
+        """Heat maps by layer and head, of keys and of values; blue lowers the loss.
+
+        The hover tells the interval and the head's matching score. Of several sources and scopes
+        the first is shown, or those that are named; `minus` names a control to take off the true
+        source.
+
+        Raises `ValueError` for a source, control or scope that was not measured.
+        """
+        from ...drawing.layer_heatmaps import LayerPanel, layer_heatmaps
+
+        source, scope = source or self.sources[0], scope or self.scopes[0]
+        frame = self.to_dataframe()
+        frame = frame[
+            (frame["source"] == source) & (frame["minus"] == minus) & (frame["scope"] == scope)
+        ]
+        if frame.empty:
+            raise ValueError(
+                f"there is no slope of {source!r} minus {minus!r} in {scope!r}; the sources are "
+                f"{', '.join(self.sources)}, the scopes {', '.join(self.scopes)}"
+            )
+        records: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+        cells = {(row["part"], row["layer"], row["head"]): row for row in records}
+        heads = range(self.totals.shape[-1])
+        panels = [
+            LayerPanel(
+                title=f"through {part}",
+                layers=self.layers,
+                columns=tuple(f"head {head}" for head in heads),
+                values=tuple(
+                    tuple(float(cells[part, layer, head]["estimate"]) for head in heads)
+                    for layer in self.layers
+                ),
+                hover=tuple(
+                    tuple(_hover(cells[part, layer, head]) for head in heads)
+                    for layer in self.layers
+                ),
+            )
+            for part in PARTS
+        ]
+        what = f"{source} minus {minus}" if minus else source
+        return layer_heatmaps(
+            panels,
+            title=f"Slope of the loss by head: {what.replace('_', ' ')}",
+            unit="nats per unit<br>of strength",
+            theme=theme,
+        )
+
+    def _totals(self) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+        """For each row of the table: its place, the sums of each text, and their counts."""
+        matching = self.head_matching
+        for s, k, p, h in np.ndindex(
+            len(self.scopes), len(self.layers), len(PARTS), self.totals.shape[-1]
+        ):
+            place = {"layer": self.layers[k], "head": h, "part": PARTS[p]}
+            last = {"scope": self.scopes[s], "matching": float(matching[k, h])}
+            of = {name: self.totals[:, s, i, k, p, h] for i, name in enumerate(self.sources)}
+            counts = self.counts[:, s]
+            for source, total in of.items():
+                yield {**place, "source": source, "minus": "", **last}, total, counts
+            for control, total in of.items():
+                if "true" in of and control != "true":
+                    named = {"source": "true", "minus": control}
+                    yield {**place, **named, **last}, of["true"] - total, counts
+
+
+def _hover(row: dict[str, Any]) -> str:
+    return (
+        f"layer {row['layer']}, head {row['head']}, {row['part']}<br>{row['estimate']:.3g} "
+        f"[{row['low']:.3g}, {row['high']:.3g}]<br>matching {row['matching']:.2f}"
+    )

@@ -1,0 +1,152 @@
+"""Which heads would read a patch: slopes with respect to their keys and values."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.partial_run import refuse_late_hooks
+from ...model.tokens import TextOrTokens
+from ..bound_patch import BoundPatch
+from ..known_text import KnownText
+from ..patch import NextTokenPatch
+from ..slopes.clean_run import clean_run
+from ..slopes.controls import function_names
+from ..slopes.directions import directions
+from ..slopes.scopes import SCOPES, Scope, chosen_predictions
+from ..slopes.text_sums import Reading, text_sums
+from ..sources import SourceFunction, patch_sources
+from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
+from .head_gradients import head_gradients
+from .head_result import PARTS, HeadSlopes
+from .hidden_continuations import key_value_points
+from .prefix_matching import prefix_matching
+
+
+def head_slopes(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    patch: NextTokenPatch,
+    *,
+    sources: Sequence[str | SourceFunction] = ("true", "current", "shuffled", "random"),
+    scopes: Sequence[str | Scope] = ("copyable",),
+    max_length: int | None = None,
+    prepend_bos: bool | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> HeadSlopes:
+    """Through which heads a weak patch would change the loss, by their keys and by their values.
+
+    For each layer of the patch by itself: d(loss)/d(strength) at strength 0 of a patch that enters
+    the block of that layer, where the keys, or the values, of one head at patched positions move
+    with it and all else is as without a patch. Whatever attends to those positions counts, later
+    patched positions as well as predictions. Below 0, a weak patch that this head reads lowers the
+    loss.
+
+    With grouped queries a head here is one of keys and values, which several query heads share.
+
+    **Arguments:**
+
+    - `texts`: any iterable, read once. Each is a text of its own for the intervals.
+    - `patch`: its layers, mode and all else but the strength and the source. It has no window.
+    - `sources`: what is written in turn: of `NextTokenPatch`, functions too.
+    - `scopes`, `max_length`, `prepend_bos`, `out`, `progress`: which predictions the loss is over,
+        how many tokens are read at a time (512 by default, or the model's context), whether texts
+        begin with a BOS, a file that keeps what each text gave, and a progress bar, all as in
+        `slope_map`.
+
+    Raises `ValueError` for an unknown source or scope, a patch with a window, no text with a token
+    to predict, a hook on a block, or a file that holds something else; `TypeError` for one text
+    where many are expected; `NotImplementedError` for a model that does not run the two streams,
+    or whose keys, values or attention patterns have no hooks.
+    """
+    context = int(bridge.cfg.n_ctx)
+    length = min(512, context) if max_length is None else max_length
+    if not 2 <= length <= context:
+        raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
+    if patch.window is not None:
+        raise ValueError(f"the patch has a window of {patch.window}; give one without")
+    names = function_names("sources", sources, patch_sources())
+    scope_names = function_names("scopes", scopes, list(SCOPES))
+    refuse_late_hooks(bridge, 0)
+    key_value_points(bridge, patch.layers)
+    matching = prefix_matching(bridge)[list(patch.layers)].double().cpu().numpy()
+    n_heads = int(getattr(bridge.cfg, "n_key_value_heads", None) or bridge.cfg.n_heads)
+    shape = (len(sources), len(patch.layers), len(PARTS), n_heads)
+    patches = tuple(replace(patch, source=source) for source in sources)
+    measuring = _Measuring(
+        bridge,
+        bounds=tuple(each.bind(bridge) for each in patches),
+        scopes=tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
+        shape=shape,
+    )
+    settings = {
+        "patches": [str(each) for each in patches],
+        "scopes": list(scope_names),
+        "max_length": length,
+        "by": "head",
+    }
+    sums = text_sums(
+        bridge,
+        texts,
+        measuring,
+        len(scopes) * (1 + int(np.prod(shape))),
+        Reading(length, prepend_bos, progress, None if out is None else Path(out), settings),
+    ).reshape(-1, len(scopes), 1 + int(np.prod(shape)))
+    return HeadSlopes(
+        totals=sums[..., 1:].reshape(-1, len(scopes), *shape),
+        counts=sums[..., 0],
+        matching=matching,
+        sources=names,
+        scopes=scope_names,
+        layers=patch.layers,
+    )
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """Counts and slopes of some texts, for each scope."""
+
+    bridge: TransformerBridge
+    bounds: tuple[BoundPatch, ...]
+    scopes: tuple[Scope, ...]
+    shape: tuple[int, int, int, int]
+
+    @torch.no_grad()
+    def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
+        clean = clean_run(self.bridge, text)
+        if not two_streams_hold(self.bridge, 0, clean.streams[0]):
+            raise NotImplementedError(
+                f"{self.bridge.cfg.architecture} does not run two copies of a text side by side as "
+                f"it runs one{what_was_raised(self.bridge, 0)}, and slopes are taken through both"
+            )
+        chosen = [
+            chosen_predictions(scope, text.tokens, clean.nats, text.length) for scope in self.scopes
+        ]
+        layers = self.bounds[0].patch.layers
+        slopes = torch.zeros(len(text.tokens), len(chosen), *self.shape, dtype=torch.float64)
+        for block in head_gradients(self.bridge, clean, chosen, lowest=layers[0]):
+            if block.layer not in layers:
+                continue
+            place = layers.index(block.layer)
+            by_part = directions(
+                self.bounds,
+                clean.streams[block.layer],
+                layer=block.layer,
+                position=text.column_positions(),
+                text=text,
+            )
+            of_columns = [moved for _columns, moved in by_part]
+            moved = [torch.cat(columns, dim=1) for columns in zip(*of_columns, strict=True)]
+            for part in range(len(PARTS)):
+                for source, change in enumerate(block.changes(part, moved)):
+                    for scope, gradients in enumerate(block.gradients):
+                        by_head = (gradients[part] * change).double().sum((1, 3)).cpu()
+                        slopes[:, scope, source, place, part] = by_head
+        counts = torch.stack([where.sum(1) for where in chosen], dim=1).double().cpu()
+        return torch.cat([counts[..., None], slopes.flatten(2)], dim=2).flatten(1)

@@ -1,0 +1,125 @@
+"""The loss with continuations hidden, and under patches, with what each text gave."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ...measures.intervals import mean_intervals
+from ..patch import NextTokenPatch
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """Nats of predictions that do not see what followed earlier occurrences of their token.
+
+    Attributes:
+        counts: `[text, scope]`, how many predictions the sums are over.
+        clean: `[text, scope]`, the sum of each text's nats with nothing hidden and no patch.
+        hidden: `[text, scope, row]`, without a patch, hidden from each row's lowest layer up.
+        patched: `[text, scope, row, through, source]`, hidden and patched.
+        patches: for each row, the patch of each source.
+        sources, through, scopes: the names along the axes.
+    """
+
+    counts: Float[np.ndarray, "text scope"]
+    clean: Float[np.ndarray, "text scope"]
+    hidden: Float[np.ndarray, "text scope row"]
+    patched: Float[np.ndarray, "text scope row through source"]
+    patches: tuple[tuple[NextTokenPatch, ...], ...]
+    sources: tuple[str, ...]
+    through: tuple[str, ...]
+    scopes: tuple[str, ...]
+
+    def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
+        """One row per mean loss and difference of two, in nats per predicted token.
+
+        Columns: layer, the lowest patched; through; condition, `"clean"`, `"hidden"` or the name of
+        a source; minus, empty for a loss, else the condition that it is compared with, paired by
+        text; scope; estimate, low, high and the n texts of the interval at confidence `level`.
+        Below 0, a source minus `"hidden"` is what it rescues, `"clean"` minus `"hidden"` is all
+        that could be rescued, and the true source minus a control is what the news is worth.
+        `through` is empty where there is no patch.
+        """
+        import pandas as pd
+
+        places, totals, counts = zip(*self._totals(), strict=True)
+        intervals = mean_intervals(
+            np.stack(totals), np.stack(counts), rng=np.random.default_rng(seed), level=level
+        )
+        return pd.DataFrame(
+            [
+                {**place, **interval.columns()}
+                for place, interval in zip(places, intervals, strict=True)
+            ]
+        )
+
+    def plot(self, *, scope: str | None = None) -> "go.Figure":
+        """What each source changes where continuations are hidden, by layer, with intervals.
+
+        Below 0 it rescues. The curve of nothing hidden is all that could be rescued. A menu chooses
+        what is read of the patched positions. Of several scopes the first is shown, or the one that
+        is named.
+
+        Raises `ValueError` for a scope that was not measured.
+        """
+        from ...drawing.table_curves import Axes, curves
+
+        if scope is not None and scope not in self.scopes:
+            raise ValueError(f"there is no scope {scope!r}; there are {', '.join(self.scopes)}")
+        frame = self.to_dataframe()
+        frame = frame[(frame["scope"] == (scope or self.scopes[0])) & (frame["minus"] == "hidden")]
+        frame = frame.assign(condition=frame["condition"].replace("clean", "nothing hidden"))
+        words = {"both": "keys and values", "keys": "keys alone", "values": "values alone"}
+        return curves(
+            {
+                f"through {words[way]}": frame[frame["through"].isin(["", way])]
+                for way in self.through
+            },
+            Axes(
+                x="layer",
+                y="estimate",
+                group="condition",
+                x_title="layer of the patch, and from which continuations are hidden",
+                y_title="change of the loss, nats per predicted token",
+            ),
+            title="Does a patch make up for a hidden continuation?",
+        )
+
+    def _totals(self) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+        """For each row of the table: its place, the sums of each text, and their counts."""
+        for s, scope in enumerate(self.scopes):
+            for row, patches in enumerate(self.patches):
+                bare = {"clean": self.clean[:, s], "hidden": self.hidden[:, s, row]}
+                read: dict[str, dict[str, np.ndarray]] = {"": bare}
+                for w, way in enumerate(self.through):
+                    read[way] = dict(zip(self.sources, self.patched[:, s, row, w].T, strict=True))
+                for way, losses in read.items():
+                    for condition, minus, total in _compared(losses, bare["hidden"]):
+                        place = {
+                            "layer": patches[0].layers[0],
+                            "through": way,
+                            "condition": condition,
+                            "minus": minus,
+                            "scope": scope,
+                        }
+                        yield place, total, self.counts[:, s]
+
+
+def _compared(
+    losses: dict[str, np.ndarray], hidden: np.ndarray
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Each loss, each minus that with continuations hidden, and the true source minus controls."""
+    for name, loss in losses.items():
+        yield name, "", loss
+        if name != "hidden":
+            yield name, "hidden", loss - hidden
+    for name, loss in losses.items():
+        if "true" in losses and name != "true":
+            yield "true", name, losses["true"] - loss

@@ -1,0 +1,112 @@
+"""Slopes by head against differences of losses, and on a model with one copying head."""
+
+import numpy as np
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.intervention.mechanism.prefix_matching import prefix_matching
+from tests.support.clean import left_as_found
+from tests.support.exact import no_rounding
+from tests.support.planted import planted_bridge
+from tests.support.reference_head_slopes import nats_with_one_head_patched
+from tests.support.tiny import random_tokens, tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrounded():
+    with no_rounding():
+        yield
+
+
+def adding(bridge, tokens, strength, ahead):
+    """Adds strength times a row of W_U, as long as the residual."""
+
+    def write(resid, t):
+        for i in range(t):
+            e = bridge.W_U[:, tokens[i + ahead]]
+            resid[0, i] += strength * resid[0, i].norm() * e / e.norm()
+        return resid
+
+    return write
+
+
+@pytest.mark.parametrize("bridge", ["gpt2", "gpt_neox", "llama", "gemma2", "qwen3"], indirect=True)
+def test_slopes_are_the_derivatives_of_losses_where_one_head_reads_the_patch(bridge):
+    texts = [random_tokens(8), random_tokens(6)]
+    patch = li.NextTokenPatch(
+        layer=(0, 1, 2), strength=1.0, mode="add", embedding="W_U", scale="norm"
+    )
+    found = li.head_slopes(
+        bridge, texts, patch, sources=["true", "current"], scopes=["all"], progress=False
+    )
+    h = 1e-4
+    cells = [(0, 0, 1, 0), (1, 1, 1, 1), (2, 0, 0, 1), (1, 1, 0, 0)]
+    for layer, source, part, head in cells:
+        expected = []
+        for tokens in texts:
+            up, up2, down, down2 = (
+                nats_with_one_head_patched(
+                    bridge,
+                    tokens,
+                    layer,
+                    adding(bridge, tokens, a, 1 - source),
+                    "kv"[part],
+                    head,
+                ).item()
+                for a in (h, 2 * h, -h, -2 * h)
+            )
+            expected.append((8 * (up - down) - (up2 - down2)) / (12 * h))
+        scale = np.abs(expected).max()
+        assert scale > 1e-4
+        np.testing.assert_allclose(
+            found.totals[:, 0, source, layer, part, head], expected, rtol=1e-4, atol=1e-4 * scale
+        )
+
+
+def test_the_copying_head_would_read_values_and_no_keys():
+    bridge = planted_bridge()
+    part = random_tokens(20)
+    patch = li.NextTokenPatch(layer=(0, 1), strength=1.0, mode="add", scale="raw")
+    with left_as_found(bridge):
+        found = li.head_slopes(bridge, [torch.cat([part, part])] * 2, patch, progress=False)
+    frame = found.to_dataframe().set_index(["layer", "part", "source", "minus"])["estimate"]
+    for control in ("current", "shuffled", "random"):
+        assert frame[1, "values", "true", control] < -1
+        assert abs(frame[1, "keys", "true", control]) < 1e-6
+
+
+def test_matching_is_the_attention_to_what_came_after_the_same_token():
+    bridge = tiny_bridge("llama")
+    patterns = {}
+
+    def keep(pattern, hook):
+        patterns[hook.name] = pattern[0]
+
+    bridge.add_hook("blocks.1.attn.hook_pattern", keep)
+    found = prefix_matching(bridge, n_tokens=7, n_texts=1)
+    (pattern,) = patterns.values()
+    expected = sum(pattern[:, 7 + i, i + 1] for i in range(7)) / 7
+    torch.testing.assert_close(found[1], expected, rtol=1e-9, atol=0)
+    assert found.shape == (3, 4)
+
+
+def test_the_figure_has_heads_of_keys_and_values(llama):
+    patch = li.NextTokenPatch(layer=(0, 2), strength=1.0)
+    texts = [random_tokens(9), random_tokens(8)]
+    found = li.head_slopes(llama, texts, patch, scopes=["all"], progress=False)
+    # Four query heads share two of keys and values.
+    assert found.matching.shape == (2, 4)
+    assert found.head_matching.tolist() == found.matching.reshape(2, 2, 2).max(-1).tolist()
+    figure = found.plot(minus="random")
+    assert [list(trace.x) for trace in figure.data] == [["head 0", "head 1"]] * 2
+    with pytest.raises(ValueError, match="no slope of 'true' minus 'guess'"):
+        found.plot(minus="guess")
+
+
+def test_what_it_refuses():
+    patch = li.NextTokenPatch(layer=1, strength=1.0, window=2)
+    with pytest.raises(ValueError, match="has a window of 2"):
+        li.head_slopes(tiny_bridge("llama"), ["a"], patch, progress=False)
