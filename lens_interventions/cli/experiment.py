@@ -25,6 +25,7 @@ class Name(StrEnum):
     learned = "learned"
     loops = "loops"
     preservation = "preservation"
+    slopes = "slopes"
 
 
 class PresetName(StrEnum):
@@ -81,6 +82,7 @@ def experiment(
         Name.learned: experiments.learned,
         Name.loops: experiments.loops,
         Name.preservation: experiments.preservation,
+        Name.slopes: experiments.slopes,
     }
     with ExitStack() as stack:
         result = runs[name](

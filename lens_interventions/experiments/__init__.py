@@ -30,3 +30,5 @@ from .loops import LoopsSettings as LoopsSettings
 from .loops import loops as loops
 from .preservation import PreservationSettings as PreservationSettings
 from .preservation import preservation as preservation
+from .slopes import SlopesSettings as SlopesSettings
+from .slopes import slopes as slopes

@@ -15,7 +15,7 @@ from lens_interventions.experiments import Result
 from lens_interventions.experiments.engine.model_source import ModelSource
 from tests.support.small_run import example, small_bridge
 
-NAMES = ("copying", "learned", "loops", "preservation")
+NAMES = ("copying", "learned", "loops", "preservation", "slopes")
 
 Run = Callable[..., tuple[int, str, str]]
 

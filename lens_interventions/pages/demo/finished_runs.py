@@ -14,6 +14,7 @@ from ...experiments import (
     LoopsSettings,
     PreservationSettings,
     Result,
+    SlopesSettings,
 )
 from ...experiments.engine.json_values import to_values
 from ...model._embedded import NAME
@@ -29,6 +30,7 @@ _PRESETS: Mapping[str, Callable[[Any, int], Any]] = {
     "learned": LearnedSettings.preset,
     "loops": LoopsSettings.preset,
     "preservation": lambda name, _n_layers: PreservationSettings.preset(name),
+    "slopes": lambda name, _n_layers: SlopesSettings.preset(name),
 }
 
 

@@ -1,0 +1,61 @@
+"""Intervals that hold for all cells of a grid at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from .contrasts import Resampling
+
+
+@dataclass(frozen=True)
+class Band:
+    """Means of all cells, with ends that hold for all of them together.
+
+    Attributes:
+        estimates: `[cell]`, `sum(totals) / sum(counts)`.
+        low, high: `[cell]`; nan with fewer than two sequences.
+        level: the probability that every cell's mean lies between its ends.
+        n: how many sequences were resampled.
+    """
+
+    estimates: Float[np.ndarray, " cell"]
+    low: Float[np.ndarray, " cell"]
+    high: Float[np.ndarray, " cell"]
+    level: float
+    n: int
+
+
+def simultaneous_band(
+    totals: Float[np.ndarray, "cell seq"],
+    counts: Float[np.ndarray, " seq"],
+    resampling: Resampling,
+) -> Band:
+    """The max-t bootstrap: sequences are resampled, all cells with the same draws.
+
+    The largest distance of any cell's mean from its estimate, in the cell's standard errors, is
+    below z in a share `level` of the resamples (Romano and Wolf 2005, "Exact and Approximate
+    Stepdown Methods for Multiple Hypothesis Testing"). The standard errors are themselves
+    estimated from n sequences, so each end lies as many of them away as Student's t with n - 1
+    degrees of freedom needs for the tail that a normal variable has beyond z. Cells that do not
+    vary have ends that are their estimates.
+    """
+    present = counts > 0
+    totals, counts = totals[:, present], counts[present].astype(np.float64)
+    n = len(counts)
+    estimates = totals.sum(1) / counts.sum()
+    if n < 2:
+        nothing = np.full(len(totals), np.nan)
+        return Band(estimates, nothing, nothing, resampling.level, n)
+    distances = totals - estimates[:, None] * counts
+    errors = np.sqrt((distances**2).sum(1) * n / (n - 1)) / counts.sum()
+    # Rounding alone does not count as variation.
+    varies = errors > 1e-12 * np.abs(totals).max(1, initial=1e-300) / counts.mean()
+    reach = np.zeros(len(totals))
+    if varies.any():
+        times = resampling.rng().multinomial(n, np.full(n, 1 / n), size=resampling.n_resamples).T
+        moved = np.abs(distances[varies] @ times) / (counts @ times)
+        z = np.quantile((moved / errors[varies, None]).max(0), resampling.level)
+        reach[varies] = stats.t.isf(stats.norm.sf(z), n - 1) * errors[varies]
+    return Band(estimates, estimates - reach, estimates + reach, resampling.level, n)

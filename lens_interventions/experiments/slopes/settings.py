@@ -1,0 +1,144 @@
+"""What a run of the slopes experiment measures."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ...intervention.modes import MODES
+from ...intervention.sources import source_names
+from ..design.contrasts import Resampling
+from ..design.material import CopyingMaterial
+from ..engine.presets import Preset, require_preset
+
+COPIES = "copies"
+"""The name of the second copies of random tokens, among the materials."""
+
+_MEASURABLE = (*source_names("control"), "previous", "final_guess")
+_READ_LENS = ("guess",)
+
+
+@dataclass(frozen=True)
+class SlopesSettings:
+    """Settings of the slopes experiment; `SlopesSettings.preset` makes them.
+
+    Pairs of numbers are (selection, report): one half of the texts chooses cells, the other half
+    reports.
+
+    Attributes:
+        texts: where text comes from: "python_reference", "prose", "python_code", a path for
+            `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT".
+        documents: up to how many of each text.
+        document_tokens: how many tokens of each document are read, from its beginning.
+        induction_sequences: how many sequences of random tokens, said twice.
+        induction_length: tokens that are said twice.
+        sources: the true source, and controls that it is compared with. The layer's guess is not
+            one of them: it reads the lens, which takes as long as all others together.
+        modes: "add", "interpolate".
+        curved_sources: sources whose curvature is measured, in the first of the modes.
+        curved_every: spacing of the layers where it is, the last among them.
+        curved_texts: on how many texts of each material of the selection half.
+        cells: how many layers of each material are patched, for each of the curved sources.
+        weak: the strength up to which the bound is stated.
+        strongest: the strength up to which a parabola is believed.
+        smallest_copy, smallest_text: the smallest change of the loss worth talking about on copies
+            and on natural text, in nats.
+        batch: texts to a unit of work.
+        resampling: of the intervals.
+        seed: of the texts and of random sources.
+
+    Raises `ValueError` for an unknown source or mode, none to compare, or sizes that leave nothing
+    to measure.
+    """
+
+    texts: tuple[str, ...] = ("python_reference", "prose")
+    documents: tuple[int, int] = (8, 20)
+    document_tokens: int = 64
+    induction_sequences: tuple[int, int] = (8, 20)
+    induction_length: int = 32
+    sources: tuple[str, ...] = (
+        "true",
+        "current",
+        "previous",
+        "shuffled",
+        "random",
+        "final_guess",
+        "direction",
+    )
+    modes: tuple[str, ...] = ("add", "interpolate")
+    curved_sources: tuple[str, ...] = ("true", "current", "shuffled")
+    curved_every: int = 6
+    curved_texts: int = 2
+    cells: int = 1
+    weak: float = 0.03
+    strongest: float = 0.3
+    smallest_copy: float = 0.05
+    smallest_text: float = 0.02
+    batch: int = 6
+    resampling: Resampling = field(default_factory=lambda: Resampling(n_resamples=4999))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = set(self.sources) - {"true", *_MEASURABLE} | set(self.sources) & set(_READ_LENS)
+        if unknown:
+            allowed = [name for name in _MEASURABLE if name not in _READ_LENS]
+            raise ValueError(
+                f"sources must be true and some of {', '.join(allowed)}; got {sorted(unknown)}"
+            )
+        if "true" not in self.sources or len(set(self.sources)) < max(2, len(self.sources)):
+            raise ValueError(
+                f"sources must be true and at least one control, each once; got {self.sources}"
+            )
+        curved = set(self.curved_sources)
+        if "true" not in curved or not curved <= set(self.sources) - {"final_guess"}:
+            raise ValueError(
+                "curved_sources must be true and others of the sources, without final_guess, which "
+                f"a patch cannot write; got {self.curved_sources}"
+            )
+        if not self.modes or not set(self.modes) <= set(MODES) - {"correct"}:
+            raise ValueError(
+                f"modes must be some of add and interpolate, which read no lens; got {self.modes}"
+            )
+        sizes = (self.curved_every, self.curved_texts, self.cells, self.batch)
+        if min(sizes) < 1 or not 0 < self.weak <= self.strongest:
+            raise ValueError(
+                "curved_every, curved_texts, cells and batch must be at least 1 and "
+                f"0 < weak <= strongest; got {sizes}, {self.weak} and {self.strongest}"
+            )
+        _ = self.material
+
+    @cached_property
+    def material(self) -> CopyingMaterial:
+        """The random tokens and the natural text, as the copying experiment draws them."""
+        return CopyingMaterial(
+            induction_sequences=self.induction_sequences,
+            induction_length=self.induction_length,
+            texts=self.texts,
+            documents=self.documents,
+            document_tokens=self.document_tokens,
+            seed=self.seed,
+        )
+
+    def smallest(self, material: str) -> float:
+        """The smallest change of the loss worth talking about on a material."""
+        return self.smallest_copy if material == COPIES else self.smallest_text
+
+    def curved_layers(self, n_layers: int) -> list[int]:
+        """The layers where curvature is measured."""
+        return sorted(range(n_layers - 1, -1, -self.curved_every))
+
+    @classmethod
+    def preset(cls, name: Preset) -> "SlopesSettings":
+        """Settings by name: "quick" for a look, "full" to report.
+
+        Raises `ValueError` for another name.
+        """
+        require_preset(name)
+        if name == "quick":
+            return cls(
+                documents=(4, 8),
+                document_tokens=48,
+                induction_sequences=(4, 8),
+                induction_length=20,
+                curved_sources=("true", "current"),
+                curved_every=8,
+            )
+        return cls()

@@ -1,0 +1,64 @@
+"""Simultaneous bands: they cover all cells together, and are what a plain loop makes."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.simultaneous import simultaneous_band
+
+
+def test_a_band_is_what_a_loop_over_resamples_makes() -> None:
+    rng = np.random.default_rng(1)
+    totals, counts = rng.normal(3, 1, (5, 9)), rng.integers(1, 6, 9).astype(float)
+    resampling = Resampling(n_resamples=40, seed=2)
+    found = simultaneous_band(totals, counts, resampling)
+    draws = np.random.default_rng(2).multinomial(9, np.full(9, 1 / 9), size=40)
+
+    def mean(cell: np.ndarray, times: np.ndarray) -> float:
+        return float(np.repeat(cell, times).sum() / np.repeat(counts, times).sum())
+
+    estimates = np.array([mean(cell, np.ones(9, int)) for cell in totals])
+    errors = np.array(
+        [
+            np.std(cell - estimate * counts, ddof=1) * 3 / counts.sum()
+            for cell, estimate in zip(totals, estimates, strict=True)
+        ]
+    )
+    largest = [
+        max(
+            abs(mean(cell, times) - estimate) / error
+            for cell, estimate, error in zip(totals, estimates, errors, strict=True)
+        )
+        for times in draws
+    ]
+    tail = stats.norm.cdf(-np.quantile(largest, 0.95))
+    reach = -stats.t.ppf(tail, 8) * errors
+    np.testing.assert_allclose(found.estimates, estimates, rtol=1e-12)
+    np.testing.assert_allclose(found.low, estimates - reach, rtol=1e-9)
+    np.testing.assert_allclose(found.high, estimates + reach, rtol=1e-9)
+
+
+def test_a_band_covers_all_cells_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    resampling = Resampling(n_resamples=199)
+    held = 0
+    for _ in range(300):
+        shared = rng.normal(size=(1, 40))
+        totals = shared + rng.normal(size=(60, 40))
+        found = simultaneous_band(totals, np.ones(40), resampling)
+        held += bool(((found.low < 0) & (found.high > 0)).all())
+    # 95% of 300, and five standard deviations of that.
+    assert held / 300 == pytest.approx(0.95, abs=0.063)
+
+
+def test_cells_that_do_not_vary_have_no_width_and_one_sequence_has_no_band() -> None:
+    resampling = Resampling(n_resamples=99)
+    counts = np.array([1.0, 2.0, 3.0])
+    found = simultaneous_band(np.stack([2 * counts, counts**2]), counts, resampling)
+    assert found.low[0] == pytest.approx(2, abs=1e-12)
+    assert found.high[0] == pytest.approx(2, abs=1e-12)
+    assert found.low[1] < found.estimates[1] < found.high[1]
+    alone = simultaneous_band(np.array([[2.0, 0.0]]), np.array([1.0, 0.0]), resampling)
+    assert np.isnan(alone.low).all()
+    assert alone.estimates.tolist() == [2.0]
