@@ -5,13 +5,18 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
+from jaxtyping import jaxtyped
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+Saved = TypeVar("Saved")
 
 UNFINISHED = ".*.unfinished"
 """Pattern of what a killed process may leave beside a file that it was writing."""
@@ -106,11 +111,76 @@ def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
         with safe_open(str(path), framework="pt") as file:
             rest = json.loads((file.metadata() or {}).get(kind, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a saved {kind}: {error}") from error
-    if rest.pop("format", None) != _format(kind):
+    if not isinstance(rest, dict) or rest.pop("format", None) != _format(kind):
         raise ValueError(f"{path} is a safetensors file, but not of a saved {kind}")
     return tensors, rest
+
+
+def restored(
+    cls: type[Saved], path: str | Path, values: Mapping[str, Any], **lengths: tuple[str, str]
+) -> Saved:
+    """A dataclass of what a file holds, if that is what its annotations say.
+
+    Lists become tuples where the annotation is one. Shapes are held to each other by the names of
+    their axes. `lengths` names pairs of a tuple and a tensor, as long as each other:
+    `points=("points", "entropy")`.
+
+    Raises `ValueError` that names the field, what it is and what was expected.
+    """
+    hints = get_type_hints(cls)
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"{path} is damaged: {cls.__name__} has no {', '.join(unknown)}")
+    given: dict[str, Any] = {}
+    with jaxtyped("context"):  # within which an axis has one size
+        for name, field in known.items():
+            if name not in values:
+                if field.default is MISSING and field.default_factory is MISSING:
+                    raise ValueError(f"{path} is damaged: it has no {name}")
+                continue
+            value = values[name]
+            if get_origin(hints[name]) is tuple and isinstance(value, list):
+                value = tuple(value)
+            # A tensor is looked at here, since a function has a context of its own in the tests.
+            plain = get_origin(hints[name]) in (None, UnionType)
+            if not (isinstance(value, hints[name]) if plain else _fits(value, hints[name])) or (
+                hints[name] is int and isinstance(value, bool)
+            ):
+                raise ValueError(
+                    f"{path} is damaged: {name} is {_described(value)}, expected {hints[name]}"
+                )
+            given[name] = value
+    for names, stack in lengths.values():
+        if given.get(stack) is not None and len(given[names]) != len(given[stack]):
+            raise ValueError(
+                f"{path} is damaged: {len(given[names])} {names}, "
+                f"but {len(given[stack])} of {stack}"
+            )
+    return cls(**given)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(entry, arguments[0]) for entry in value)
+    if origin is not None and issubclass(origin, Mapping):
+        key, entry = arguments
+        return isinstance(value, dict) and all(
+            _fits(k, key) and _fits(v, entry) for k, v in value.items()
+        )
+    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return f"{value!r:.80}"
 
 
 def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -185,6 +185,9 @@ class _Checkpoint:
                 f"{self.path} was made with {kept.get('settings')}, this is {self._settings}: "
                 "give another path, or remove it"
             )
+        expected = {"done": int, "counts": dict, "digest": str}
+        if wrong := [name for name, kind in expected.items() if type(kept.get(name)) is not kind]:
+            raise ValueError(f"{self.path} is damaged in {', '.join(wrong)}: remove it")
         self.done, self.counts, self._expected = kept["done"], kept["counts"], kept["digest"]
         return tensors
 

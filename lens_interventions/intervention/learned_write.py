@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .._files import load_tensors, save_tensors
+from .._files import load_tensors, restored, save_tensors
 from ..model.fingerprint import fingerprint
 from .modes import Rows, Scales
 from .patch import NextTokenPatch
@@ -161,7 +161,20 @@ class LearnedWrite:
         """
         kept, rest = load_tensors(path, kind="write")
         tensors: dict[str, Any] = {name: kept.get(name) for name in _TENSORS}
-        return cls(**tensors, **{**rest, "layers": tuple(rest["layers"])})
+        write = restored(
+            cls,
+            path,
+            rest | tensors,
+            **{name: ("layers", name) for name in _TENSORS},
+        )
+        layers = write.layers
+        if not layers or min(layers) < 0 or list(layers) != sorted(set(layers)):
+            raise ValueError(f"{path} is damaged: its layers are {layers}")
+        if write.first_position < 0:
+            raise ValueError(f"{path} is damaged: its first_position is {write.first_position}")
+        if unknown := {write.source, write.trained_with} - set(SOURCES):
+            raise ValueError(f"{path} is damaged: there is no source {unknown.pop()!r}")
+        return write
 
 
 def _source_name(source: str | SourceFunction) -> str:

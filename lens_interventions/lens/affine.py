@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .._files import load_tensors, narrowed, save_tensors
+from .._files import load_tensors, narrowed, restored, save_tensors
 from ..model.fingerprint import fingerprint, unembedding_hash
 
 UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
@@ -103,4 +103,8 @@ class AffineLens:
         Raises `FileNotFoundError` if there is no file, `ValueError` if it is of another kind.
         """
         tensors, rest = load_tensors(path, kind="lens")
-        return cls(tensors["weight"].float(), tensors["bias"].float(), **rest)
+        maps = {
+            name: tensor.float() if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+        }
+        return restored(cls, path, rest | maps)

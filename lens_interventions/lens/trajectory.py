@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .._files import load_tensors, save_tensors
+from .._files import load_tensors, restored, save_tensors
 from ..drawing.theme import ThemeName
 from .figures.grid import Grid, make_grid
 from .figures.heatmap import draw_heatmap
@@ -229,9 +229,17 @@ class Trajectory:
         Raises `FileNotFoundError` if there is no file, `ValueError` if it is of another kind.
         """
         tensors, rest = load_tensors(path, kind="trajectory")
-        rest |= {"points": tuple(rest["points"]), "watched": tuple(rest["watched"])}
-        fields: dict[str, Any] = {**rest, **tensors, "vocab": dict(rest["vocab"])}
-        return cls(**fields)
+        try:
+            rest["vocab"] = dict(rest["vocab"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: its vocab has no ids and texts") from error
+        read = restored(cls, path, rest | tensors, points=("points", "entropy"))
+        if read.watched_rank is not None and read.watched_rank.shape[-1] != len(read.watched):
+            raise ValueError(f"{path} is damaged: it has ranks of other tokens than it watches")
+        ids = {*read.watched, *read.top_ids.unique().tolist(), *read.tokens.unique().tolist()}
+        if nameless := ids - {-1} - set(read.vocab):
+            raise ValueError(f"{path} is damaged: token {min(nameless)} has no text")
+        return read
 
     def grid(
         self,

@@ -1,5 +1,6 @@
 """What an experiment found: tables, verdicts and figures, kept as small files."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import pandas as pd
 from ..._files import atomic_file, write_text
 from ...measures.intervals import Interval
 from ...measures.verdicts import Verdict
-from .run_directory import RunDirectoryError, read_header, write_json
+from .run_directory import RunDirectoryError, read_header, verify_rows, write_json
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -102,28 +103,55 @@ class Result:
         for name, figure in figures.items():
             write_text(directory / "figures" / f"{name}.json", figure.to_json())
         verdicts = [_without_nan(asdict(finding)) for finding in self.verdicts]
-        summary = {"tables": list(self.tables), "figures": list(figures), "verdicts": verdicts}
+        files = {
+            str(file.relative_to(directory)): _sha256(file)
+            for file in (
+                *(directory / "tables" / f"{name}.parquet" for name in self.tables),
+                *(directory / "figures" / f"{name}.json" for name in figures),
+            )
+        }
+        summary = {
+            "tables": list(self.tables),
+            "figures": list(figures),
+            "verdicts": verdicts,
+            "sha256": files,
+        }
         write_json(directory / _RESULT, summary)
 
 
 def load_result(directory: str | Path) -> Result:
     """Load a finished run from its settings.json, result.json, tables/ and figures/.
 
-    Raises `RunDirectoryError` for a directory that is not a run's, and for an unfinished run.
+    Checksums of these and of the rows are verified, where the run has them.
+
+    Raises `RunDirectoryError` for a directory that is not a run's, for an unfinished run, and for a
+    damaged file.
     """
     directory = Path(directory)
     header = read_header(directory)
-    try:
-        summary = json.loads((directory / _RESULT).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    verify_rows(directory)
+    summary_file = directory / _RESULT
+    if not summary_file.exists():
         raise RunDirectoryError(
             f"{directory} is not finished: run the experiment with this directory again, and it "
             "will go on where it stopped"
+        )
+    try:
+        summary = json.loads(summary_file.read_text(encoding="utf-8"))
+        for name, expected in summary.get("sha256", {}).items():
+            if _sha256(directory / name) != expected:
+                raise ValueError(f"the checksum of {name} is of other bytes")
+        tables = {
+            name: pd.read_parquet(directory / "tables" / f"{name}.parquet")
+            for name in summary["tables"]
+        }
+        findings = tuple(map(_finding, summary["verdicts"]))
+        figures = list(summary["figures"])
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise RunDirectoryError(
+            f"{directory} is damaged ({error}): run the experiment with this directory again, and "
+            "its result is written anew"
         ) from error
-    tables = {
-        name: pd.read_parquet(directory / "tables" / f"{name}.parquet")
-        for name in summary["tables"]
-    }
 
     def read_figures(_tables: Tables) -> Figures:
         import plotly.io
@@ -132,10 +160,14 @@ def load_result(directory: str | Path) -> Result:
             name: plotly.io.from_json(
                 (directory / "figures" / f"{name}.json").read_text(encoding="utf-8")
             )
-            for name in summary["figures"]
+            for name in figures
         }
 
-    return Result(header, tables, tuple(map(_finding, summary["verdicts"])), read_figures)
+    return Result(header, tables, findings, read_figures)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _finding(values: Mapping[str, Any]) -> Finding:

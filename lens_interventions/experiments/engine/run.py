@@ -59,7 +59,8 @@ def run(
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
         function that returns a bridge. With processes or a cluster as executor, not a bridge.
     - `out`: directory of the run. A run that was stopped goes on from its finished units and ends
-        in the same numbers. Without `out` nothing is kept but the result.
+        in the same numbers; units whose files are damaged are named in a warning and measured
+        again. Without `out` nothing is kept but the result.
     - `executor`: any `concurrent.futures.Executor` runs the units, such as a process pool or
         `distributed.Client(...).get_executor()`; it is not shut down here. Rows are written by
         this process alone. The numbers do not depend on who measured them, up to the rounding

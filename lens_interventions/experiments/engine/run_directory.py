@@ -5,9 +5,11 @@ rows/TABLE/UNIT.parquet  written when the unit is finished, whole or not at all
 result.json, tables/, figures/   the analysis, when all units are there
 """
 
+import itertools
 import json
 import os
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,17 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from filelock import FileLock, Timeout
 
-from ..._files import UNFINISHED, atomic_file, write_text
+from ..._files import UNFINISHED, write_text
 from .json_values import differences, digest
+from .row_files import DamagedFileError, read_rows, write_rows
 from .work_units import Unit
 
 FORMAT = "lens_interventions.run/1"
 SETTINGS = "settings.json"
-_LOCK, _HOLDER, _STAMP = ".lock", ".holder.json", b"lens_interventions"
+_LOCK, _HOLDER = ".lock", ".holder.json"
 
 
 class RunDirectoryError(RuntimeError):
@@ -47,13 +48,9 @@ class RunDirectory:
 
     def write_rows(self, unit: Unit, rows: pd.DataFrame) -> None:
         """Keep the rows of a finished unit, atomically."""
-        stamp = {"run": self.run, "unit": unit.digest, "key": unit.key}
-        table = pa.Table.from_pandas(rows, preserve_index=False)
-        metadata = {**(table.schema.metadata or {}), _STAMP: json.dumps(stamp).encode()}
         target = self._file(unit)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(target) as temporary:
-            pq.write_table(table.replace_schema_metadata(metadata), temporary)
+        write_rows(target, rows, {"run": self.run, "unit": unit.digest, "key": unit.key})
 
     def read_rows(self, unit: Unit) -> pd.DataFrame | None:
         """The rows of a unit; None if it has not been finished.
@@ -63,21 +60,32 @@ class RunDirectory:
         file = self._file(unit)
         if not file.exists():
             return None
-        table, stamp = _stamped(file)
+        rows, stamp = _read(file)
         if stamp["run"] != self.run or stamp["unit"] != unit.digest:
             raise RunDirectoryError(
                 f"{file} holds what another unit measured, or this one with other parameters (has "
                 "a text file changed?): remove it to measure it again, or choose a new directory"
             )
-        return table.to_pandas()
+        return rows
 
-    def check_rows(self) -> None:
-        """Check every file of rows.
+    def set_damaged_aside(self) -> None:
+        """Rename files of rows that are damaged, with a warning: their units are measured again.
 
-        Raises `RunDirectoryError` for one that is damaged or of another run.
+        Raises `RunDirectoryError` for a file of another run.
         """
-        for file in sorted((self.path / "rows").glob("*/*.parquet")):
-            if _stamped(file)[1]["run"] != self.run:
+        for file in row_files(self.path):
+            try:
+                _, stamp = read_rows(file)
+            except DamagedFileError as error:
+                aside = _free_name(file)
+                file.rename(aside)
+                warnings.warn(
+                    f"{error}: it is now {aside.name}, and {file.parent.name}/{file.stem} is "
+                    "measured again",
+                    stacklevel=2,
+                )
+                continue
+            if stamp["run"] != self.run:
                 raise RunDirectoryError(f"{file} belongs to another run: remove it")
 
     def _file(self, unit: Unit) -> Path:
@@ -88,8 +96,10 @@ class RunDirectory:
 def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirectory]:
     """Open a directory for a run, new or to be continued, and keep other processes out.
 
+    Rows that are damaged are set aside with a warning, to be measured again.
+
     Raises `RunDirectoryError` if another process holds the directory, if it holds another run or
-    anything else (the message lists the settings that differ), or if a file in it is damaged.
+    anything else (the message lists the settings that differ), or if its settings are damaged.
     """
     require_run_directory(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -100,12 +110,14 @@ def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirecto
         raise RunDirectoryError(
             f"{path} is being written by {_holder(path)}: wait for it, or choose another directory"
         ) from error
+    except OSError as error:
+        raise RunDirectoryError(f"{path / _LOCK} cannot be locked ({error}): remove it") from error
     try:
         _write_holder(path)
         _remove_unfinished(path)
         _agree(path / SETTINGS, header)
         directory = RunDirectory(path, digest(header))
-        directory.check_rows()
+        directory.set_damaged_aside()
         yield directory
     finally:
         (path / _HOLDER).unlink(missing_ok=True)
@@ -143,11 +155,36 @@ def read_header(path: Path) -> dict[str, Any]:
         header = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} is not a run directory: it has no {SETTINGS}") from error
-    except ValueError as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise RunDirectoryError(f"{file} is damaged ({error}): choose a new directory") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise RunDirectoryError(f"{file} does not say {FORMAT!r}: it is not of this library")
     return header
+
+
+def row_files(path: Path) -> list[Path]:
+    """The files of rows in a run's directory, by table and unit.
+
+    Raises `RunDirectoryError` where a file stands in the place of a folder.
+    """
+    folders = [path / "rows"]
+    if folders[0].exists():
+        if not folders[0].is_dir():
+            raise RunDirectoryError(f"{folders[0]} is not a directory: remove it")
+        folders = sorted(folder for folder in folders[0].iterdir() if folder.name[0] != ".")
+    for folder in folders:
+        if folder.exists() and not folder.is_dir():
+            raise RunDirectoryError(f"{folder} is not a directory: remove it")
+    return [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
+
+
+def verify_rows(path: Path) -> None:
+    """Check every file of rows in a run's directory.
+
+    Raises `RunDirectoryError` for one that is damaged.
+    """
+    for file in row_files(path):
+        _read(file)
 
 
 def read_tables(path: Path) -> dict[str, pd.DataFrame]:
@@ -158,15 +195,10 @@ def read_tables(path: Path) -> dict[str, pd.DataFrame]:
     Raises `RunDirectoryError` for a directory that is not a run's, and for a damaged file.
     """
     read_header(path)
-    folders = sorted(folder for folder in (path / "rows").glob("*") if folder.is_dir())
-    return {
-        folder.name: pd.concat(
-            [_stamped(file)[0].to_pandas() for file in sorted(folder.glob("*.parquet"))],
-            ignore_index=True,
-        )
-        for folder in folders
-        if any(folder.glob("*.parquet"))
-    }
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for file in row_files(path):
+        parts.setdefault(file.parent.name, []).append(_read(file)[0])
+    return {table: pd.concat(rows, ignore_index=True) for table, rows in parts.items()}
 
 
 def _agree(file: Path, header: Mapping[str, Any]) -> None:
@@ -182,15 +214,19 @@ def _agree(file: Path, header: Mapping[str, Any]) -> None:
         )
 
 
-def _stamped(file: Path) -> tuple[pa.Table, dict[str, str]]:
+def _read(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     try:
-        table = pq.read_table(file)
-        stamp = json.loads(table.schema.metadata[_STAMP])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        return read_rows(file)
+    except DamagedFileError as error:
         raise RunDirectoryError(
-            f"{file} is damaged or not of this library ({error}): remove it to measure it again"
+            f"{error}: run the experiment with this directory again, and this unit is measured anew"
         ) from error
-    return table, stamp
+
+
+def _free_name(file: Path) -> Path:
+    """A name to set a file aside under, which no other has."""
+    names = (file.with_name(f"{file.name}.damaged{number or ''}") for number in itertools.count())
+    return next(name for name in names if not name.exists())
 
 
 def _remove_unfinished(path: Path) -> None:

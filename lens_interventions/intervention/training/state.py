@@ -58,6 +58,18 @@ class TrainingState:
         Raises `ValueError` if the file is of another training or of another kind.
         """
         tensors, kept = load_tensors(path, kind="training")
+        try:
+            self._restore(path, tensors, kept, settings)
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error}): remove it") from error
+
+    def _restore(
+        self,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        kept: Mapping[str, Any],
+        settings: Mapping[str, Any],
+    ) -> None:
         if kept["settings"] != json.loads(json.dumps(settings)):
             here, there = json.loads(json.dumps(settings)), kept["settings"]
             other = sorted(k for k in {*here, *there} if here.get(k) != there.get(k))

@@ -1,13 +1,15 @@
 """Directories of runs: what is written there, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from lens_interventions.experiments import RunDirectoryError, run
-from tests.support.small_run import Settings, example, other_bridge, small_bridge
+from lens_interventions.experiments import RunDirectoryError, load_result, read_tables, run
+from lens_interventions.experiments.engine.row_files import DamagedFileError, read_rows, write_rows
+from tests.support.small_run import Settings, assert_same, example, other_bridge, small_bridge
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
@@ -37,17 +39,75 @@ def test_a_settings_file_of_something_else_is_refused(tmp_path: Path, text: str)
     assert (tmp_path / "settings.json").read_text() == text
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "plain"])
-def test_damaged_rows_are_refused(tmp_path: Path, damage: str) -> None:
-    run(example(), small_bridge, out=tmp_path)
+def flip(file: Path, bit: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "plain", "flipped", "directory"])
+def test_a_damaged_unit_is_named_set_aside_and_measured_again(tmp_path: Path, damage: str) -> None:
+    expected = run(example(), small_bridge, out=tmp_path)
     file = tmp_path / "rows" / "first" / "unit-4.parquet"
     whole = file.read_bytes()
     if damage == "plain":  # a Parquet file, but not of a run
         pd.DataFrame({"start": [4]}).to_parquet(file)
+    elif damage == "flipped":
+        flip(file, 8 * 40)
+    elif damage == "directory":
+        file.unlink()
+        file.mkdir()
     else:
         file.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
     with pytest.raises(RunDirectoryError, match=r"unit-4\.parquet is damaged or not"):
-        run(example(), small_bridge, out=tmp_path)
+        load_result(tmp_path)
+    with pytest.raises(RunDirectoryError, match=r"unit-4\.parquet is damaged or not"):
+        read_tables(tmp_path)
+    with pytest.warns(UserWarning, match=r"unit-4\.parquet\.damaged, and first/unit-4 is measured"):
+        assert_same(run(example(), small_bridge, out=tmp_path), expected)
+    assert (file.parent / "unit-4.parquet.damaged").exists()
+    assert file.read_bytes() == whole
+    assert_same(load_result(tmp_path), expected)
+
+
+def test_no_flipped_bit_passes(tmp_path: Path) -> None:
+    file = tmp_path / "unit.parquet"
+    write_rows(file, pd.DataFrame({"start": [4, 5], "mean": [0.5, 0.25]}), {"run": "a"})
+    for bit in range(0, 8 * file.stat().st_size, 7):
+        flip(file, bit)
+        with pytest.raises(DamagedFileError):
+            read_rows(file)
+        flip(file, bit)
+    rows, stamp = read_rows(file)
+    assert rows["mean"].tolist() == [0.5, 0.25]
+    assert stamp["run"] == "a"
+
+
+@pytest.mark.parametrize("name", ["tables/rows.parquet", "figures/means.json"])
+def test_a_flipped_bit_of_a_result_is_found(tmp_path: Path, name: str) -> None:
+    run(example(), small_bridge, out=tmp_path)
+    flip(tmp_path / name, 8 * 40)
+    with pytest.raises(RunDirectoryError, match=f"the checksum of {name}"):
+        load_result(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "result.json", "tables/rows.parquet"])
+def test_a_directory_where_a_file_belongs_is_damage(tmp_path: Path, name: str) -> None:
+    run(example(), small_bridge, out=tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(RunDirectoryError, match="is damaged"):
+        load_result(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["rows", "rows/first"])
+def test_a_file_where_a_directory_belongs_is_named(tmp_path: Path, name: str) -> None:
+    run(example(), small_bridge, out=tmp_path)
+    shutil.rmtree(tmp_path / name)
+    (tmp_path / name).write_text("")
+    for call in (load_result, read_tables, lambda out: run(example(), small_bridge, out=out)):
+        with pytest.raises(RunDirectoryError, match=f"{name} is not a directory"):
+            call(tmp_path)
 
 
 def test_rows_of_another_run_are_refused(tmp_path: Path) -> None:
