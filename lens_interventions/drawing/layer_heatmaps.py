@@ -27,6 +27,7 @@ class LayerPanel:
         columns: names of the columns.
         values: a row for each layer, white where 0.
         hover: what to say of each, in plotly's markup.
+        texts: what to write in each cell, if anything.
     """
 
     title: str
@@ -34,6 +35,7 @@ class LayerPanel:
     columns: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
     hover: tuple[tuple[str, ...], ...]
+    texts: tuple[tuple[str, ...], ...] | None = None
 
 
 def layer_heatmaps(
@@ -64,6 +66,9 @@ def layer_heatmaps(
                 y=[str(layer) for layer in panel.layers],
                 customdata=[list(row) for row in panel.hover],
                 hovertemplate="%{customdata}<extra></extra>",
+                text=None if panel.texts is None else [list(row) for row in panel.texts],
+                texttemplate=None if panel.texts is None else "%{text}",
+                textfont={"size": 10},
                 coloraxis="coloraxis",
                 xgap=1,
                 ygap=1,

@@ -19,6 +19,10 @@ PARTS = ("keys", "values")
 """What of a head moves with a patch."""
 
 
+SHOWN_MATCHING = 0.1
+"""The prefix matching from which a figure tells it."""
+
+
 @dataclass(frozen=True)
 class HeadSlopes:
     """d(loss)/d(strength) through the keys or the values of single heads, in nats.
@@ -76,9 +80,9 @@ class HeadSlopes:
     ) -> "go.Figure":
         """Heat maps by layer and head, of keys and of values; blue lowers the loss.
 
-        The hover tells the interval and the head's matching score. Of several sources and scopes
-        the first is shown, or those that are named; `minus` names a control to take off the true
-        source.
+        A number in a cell is the head's matching score, where it is at least 0.1: which of them
+        are induction heads. The hover tells the interval. Of several sources and scopes the first
+        is shown, or those that are named; `minus` names a control to take off the true source.
 
         Raises `ValueError` for a source, control or scope that was not measured.
         """
@@ -110,13 +114,17 @@ class HeadSlopes:
                     tuple(_hover(cells[part, layer, head]) for head in heads)
                     for layer in self.layers
                 ),
+                texts=tuple(
+                    tuple(_matching(value) for value in of_layer)
+                    for of_layer in self.head_matching.tolist()
+                ),
             )
             for part in PARTS
         ]
         what = f"{source} minus {minus}" if minus else source
         return layer_heatmaps(
             panels,
-            title=f"Slope of the loss by head: {what.replace('_', ' ')}",
+            title=f"Slope of the loss by head: {what.replace('_', ' ')}. In cells: prefix matching",
             unit="nats per unit<br>of strength",
             theme=theme,
         )
@@ -137,6 +145,10 @@ class HeadSlopes:
                 if "true" in of and control != "true":
                     named = {"source": "true", "minus": control}
                     yield {**place, **named, **last}, of["true"] - total, counts
+
+
+def _matching(score: float) -> str:
+    return f"{score:.2f}" if score >= SHOWN_MATCHING else ""
 
 
 def _hover(row: dict[str, Any]) -> str:

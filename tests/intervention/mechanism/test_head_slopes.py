@@ -102,6 +102,8 @@ def test_the_figure_has_heads_of_keys_and_values(llama):
     assert found.head_matching.tolist() == found.matching.reshape(2, 2, 2).max(-1).tolist()
     figure = found.plot(minus="random")
     assert [list(trace.x) for trace in figure.data] == [["head 0", "head 1"]] * 2
+    shown = [[f"{m:.2f}" if m >= 0.1 else "" for m in row] for row in found.head_matching]
+    assert [[list(row) for row in trace.text] for trace in figure.data] == [shown] * 2
     with pytest.raises(ValueError, match="no slope of 'true' minus 'guess'"):
         found.plot(minus="guess")
 
