@@ -151,7 +151,10 @@ _SLOPES = (
     "loss in the strength. The interval is simultaneous: it holds for the lowest slope of the "
     "whole grid of this material, by the max-t bootstrap over texts. "
 )
-_ANY = "No write of any of the sources, the controls among them, gains more than {most:.2g} nats."
+_ANY = (
+    "No write of any of the sources, the controls among them, gains more than {most:.2g} nats to "
+    "first order; stronger ones bend, as the patched runs show."
+)
 _NEWS = (
     "The true source minus the control that does best at the same layer, where that is lowest. "
     "The lead may be over a control that does harm."
@@ -190,8 +193,8 @@ def _findings(
     ].iloc[0]
     return [
         _finding(
-            f"Does a write of the true token of strength {settings.weak:g} or less lower the loss "
-            f"on {what}?",
+            f"To first order, does a write of the true token of strength {settings.weak:g} or less "
+            f"lower the loss on {what}?",
             bound(sources[sources["source"] == "true"], settings),
             said + _ANY.format(most=max(most, 0.0)),
             "slopes",
@@ -199,7 +202,7 @@ def _findings(
             settings,
         ),
         _finding(
-            f"Does such a write do more than one without news, on {what}?",
+            f"To first order, does such a write do more than one without news, on {what}?",
             bound_of_news(here, settings),
             said + _NEWS,
             "slopes",

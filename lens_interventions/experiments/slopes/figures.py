@@ -3,7 +3,6 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ...drawing.colours import LINES
@@ -57,8 +56,8 @@ def _gain(cells: pd.DataFrame) -> "go.Figure":
         )
     figure = layer_heatmaps(
         panels,
-        title="What the best weak write would change",
-        unit="nats per token<br>(predicted)",
+        title="Change of the loss at each write's best strength, as predicted",
+        unit="nats per token",
     )
     tried = cells[cells["measured_estimate"].notna()]
     for name, symbol, confirmed in (
@@ -66,6 +65,7 @@ def _gain(cells: pd.DataFrame) -> "go.Figure":
         ("patched runs show none", "x-thin", False),
     ):
         marked = tried[(tried["measured_high"] < 0) == confirmed]
+        named = next(iter(marked["material"]), None)
         for place, material in enumerate(materials):
             of = marked[marked["material"] == material]
             axis = "" if place == 0 else str(place + 1)
@@ -79,7 +79,7 @@ def _gain(cells: pd.DataFrame) -> "go.Figure":
                     marker={"symbol": symbol, "size": 11, "color": "black", "line_width": 2},
                     name=name,
                     legendgroup=name,
-                    showlegend=place == 0,
+                    showlegend=bool(material == named),
                     hoverinfo="skip",
                 )
             )
@@ -110,12 +110,11 @@ def _predicted(patched: pd.DataFrame) -> "go.Figure":
 
     shown = patched[patched["minus"] == "no patch"]
     figure = go.Figure()
-    ends = shown[["predicted", "low", "high", "estimate"]].to_numpy(dtype=np.float64)
-    lowest, highest = float(np.nanmin(ends)), float(np.nanmax(ends))
+    reach = [float(shown["predicted"].min()), float(shown["predicted"].max())]
     figure.add_trace(
         go.Scatter(
-            x=[lowest, highest],
-            y=[lowest, highest],
+            x=reach,
+            y=reach,
             mode="lines",
             line={"dash": "dot", "color": "grey"},
             name="as predicted",
