@@ -16,7 +16,7 @@ from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
 from ..model.exclusive import exclusive
 from ..model.points import point_name
-from ..model.tokens import TextOrTokens, require_texts, token_batch
+from ..model.tokens import TextOrTokens, require_texts, require_unicode, token_batch
 from .figures.over_layers import draw_over_layers
 from .logit_lens import logit_lens
 from .statistics import averaged
@@ -166,6 +166,7 @@ def _first(
         return torch.as_tensor(text)[..., :max_tokens]
     if not text:
         raise ValueError("the text is empty: give at least one token to read")
+    require_unicode(text)
     # Characters beyond what so many tokens can hold need not be tokenized; 32 is more than enough.
     tokens = bridge.to_tokens(text[: 32 * max_tokens], prepend_bos=prepend_bos, truncate=False)
     return token_batch(bridge, tokens[:, :max_tokens]).tokens

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -28,6 +29,8 @@ def exclusive_use(bridge: TransformerBridge) -> Iterator[None]:
     """Hold a model's lock: other threads wait, this one may enter again.
 
     Anything but a bridge passes, to be refused by whoever needs one.
+
+    Raises `ValueError` under `torch.device("meta")`, where no model can run.
     """
     if not isinstance(bridge, TransformerBridge):
         yield
@@ -35,6 +38,11 @@ def exclusive_use(bridge: TransformerBridge) -> Iterator[None]:
     with _making_one:
         lock = _locks.setdefault(bridge.original_model, threading.RLock())
     with lock:
+        if torch.empty(0).is_meta:
+            raise ValueError(
+                "the default device is 'meta', whose tensors have no values: leave "
+                'torch.device("meta")'
+            )
         yield
 
 

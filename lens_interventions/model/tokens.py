@@ -114,6 +114,18 @@ def require_texts(texts: Iterable[TextOrTokens]) -> None:
         raise TypeError("expected an iterable of texts, got one text: put it in a list")
 
 
+def require_unicode(text: str) -> None:
+    """Raise `ValueError` for a text with half of a surrogate pair, which is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"character {error.start} of the text is half of a surrogate pair "
+            f"({text[error.start]!r}): read the file as UTF-8, or replace it by "
+            "text.encode(errors='replace').decode()"
+        ) from error
+
+
 def token_ids(bridge: TransformerBridge, tokens: NamedTokens) -> list[int]:
     """Ids of tokens given as ids or as strings that are one token each.
 
@@ -123,6 +135,7 @@ def token_ids(bridge: TransformerBridge, tokens: NamedTokens) -> list[int]:
     ids = []
     for token in named:
         if isinstance(token, str):
+            require_unicode(token)
             pieces = bridge.to_tokens(token, prepend_bos=False, move_to_device=False)[0].tolist()
             if len(pieces) != 1:
                 strings = [bridge.tokenizer.decode([piece]) for piece in pieces]
@@ -150,6 +163,7 @@ def _tokenize(bridge: TransformerBridge, text: str, prepend_bos: bool | None) ->
         raise ValueError("this bridge has no tokenizer: pass token ids instead of text")
     if not text:
         raise ValueError("the text is empty: give at least one token to read")
+    require_unicode(text)
     # The tokenizer would cut a long text silently; the length is checked with the ids instead.
     tokens = bridge.to_tokens(text, prepend_bos=prepend_bos, truncate=False, move_to_device=False)
     if tokens.numel() == 0:

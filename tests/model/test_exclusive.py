@@ -13,7 +13,7 @@ import torch
 import lens_interventions as li
 from lens_interventions.model import exclusive
 from lens_interventions.model.exclusive import exclusive_use
-from tests.support.tiny import tiny_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
 TEXTS = (torch.arange(3, 20)[None], torch.arange(40, 51).flip(0)[None])
@@ -102,3 +102,10 @@ def test_a_lock_goes_with_its_model():
     gc.collect()
     assert model() is None
     assert all(known() is not None for known in exclusive._locks.keyrefs())
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_device_without_values_is_refused(call):
+    bridge = shared_bridge("llama")  # made outside
+    with torch.device("meta"), pytest.raises(ValueError, match="default device is 'meta'"):
+        call(bridge, TEXTS[0])

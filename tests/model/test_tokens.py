@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.model.tokens import token_batch, token_ids
 from tests.support.tiny import D_VOCAB, N_CTX, shared_bridge
 
@@ -100,3 +101,14 @@ def test_a_word_of_several_tokens_is_told_of_a_space_that_it_lacks() -> None:
         token_ids(shared_bridge("llama"), "quixotic")
     with pytest.raises(ValueError, match=r"'x', 'o', 't', 'i', 'c'\]$"):
         token_ids(shared_bridge("llama"), " quixotic")
+
+
+def test_half_of_a_surrogate_pair_is_refused():
+    message = r"character 2 of the text is half of a surrogate pair \('\\ud800'\)"
+    for call in (
+        lambda: token_batch(BRIDGE, "ab\ud800"),
+        lambda: token_ids(BRIDGE, "ab\ud800"),
+        lambda: lens_over(BRIDGE, ["ab\ud800"], max_tokens=4, progress=False),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

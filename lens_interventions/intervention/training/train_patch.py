@@ -80,9 +80,11 @@ def train_patch(
 
     Raises `ValueError` if options make no sense, there is too little text, a hook is on a block
     that is trained through (or, with a `store`, on any), the checkpoint is of another training or
-    the model is in training mode; `TypeError` if one text is given where several are expected;
-    `NotImplementedError` if the two streams do not fit the model.
+    the model is in training mode or the call in `torch.inference_mode`; `TypeError` if one text is
+    given where several are expected; `NotImplementedError` if the two streams do not fit the model.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("training needs gradients: leave torch.inference_mode")
     options = TrainingOptions() if options is None else options
     if store is None:
         store = ResidualStore()
