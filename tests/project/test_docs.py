@@ -166,3 +166,16 @@ def test_pictures_and_included_files_are_there():
             included = (ROOT / path).read_text()
             for end in ("start", "end") if section else ():
                 assert f"<!-- --8<-- [{end}:{section}] -->" in included
+
+
+def test_every_promise_names_tests_that_exist():
+    page = PAGES["how-to/promises.md"]
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    promises = [row for row in rows if not row.startswith(("| promise", "|---"))]
+    assert len(promises) > 20
+    for promise in promises:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", promise)
+        assert named, promise
+        for file, test in named:
+            text = (ROOT / "tests" / file).read_text()
+            assert re.search(rf"^ *def {test}\(", text, re.MULTILINE), test
