@@ -17,7 +17,6 @@ NAMES = (
     "lens_corpus",
     "teacher_forcing",
     "effect_map",
-    "slopes",
     "generation",
     "patch_training",
 )
