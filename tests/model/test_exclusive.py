@@ -1,7 +1,9 @@
 """Threads that share a model: each gets what it would get alone."""
 
+import ast
 import copy
 import gc
+import re
 import sys
 import threading
 import weakref
@@ -13,6 +15,7 @@ import torch
 import lens_interventions as li
 from lens_interventions.model import exclusive
 from lens_interventions.model.exclusive import exclusive_use
+from tests.support.pages import ROOT
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
@@ -109,3 +112,18 @@ def test_a_device_without_values_is_refused(call):
     bridge = shared_bridge("llama")  # made outside
     with torch.device("meta"), pytest.raises(ValueError, match="default device is 'meta'"):
         call(bridge, TEXTS[0])
+
+
+def test_every_public_function_of_a_model_holds_its_lock():
+    package, checked = ROOT / "lens_interventions", []
+    stub = (package / "__init__.pyi").read_text()
+    for module, name in re.findall(r"^from \.([\w.]+) import (\w+) as", stub, re.MULTILINE):
+        file = package / f"{module.replace('.', '/')}.py"
+        if not file.exists() or name == "sample_texts":
+            continue  # a generator, which holds it for each batch of texts
+        for node in ast.parse(file.read_text()).body:
+            is_it = isinstance(node, ast.FunctionDef) and node.name == name
+            if is_it and "bridge" in [argument.arg for argument in node.args.args]:
+                assert "exclusive" in map(ast.unparse, node.decorator_list), name
+                checked.append(name)
+    assert len(checked) > 12

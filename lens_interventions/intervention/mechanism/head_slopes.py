@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.exclusive import exclusive
 from ...model.partial_run import refuse_late_hooks
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
@@ -28,6 +29,7 @@ from .hidden_continuations import key_value_points
 from .prefix_matching import prefix_matching
 
 
+@exclusive
 def head_slopes(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],

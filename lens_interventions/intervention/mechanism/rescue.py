@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.distributions import log_probs_of
+from ...model.exclusive import exclusive
 from ...model.partial_run import refuse_late_hooks
 from ...model.points import FINAL
 from ...model.readout import LOGIT_ROWS, readout
@@ -31,6 +32,7 @@ from .hidden_continuations import (
 from .rescue_result import Rescue
 
 
+@exclusive
 def rescue(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],
