@@ -158,7 +158,7 @@ _PROCESS = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from lens_interventions import _embedded, _gguf
+    from lens_interventions.model import _embedded, _gguf
 
     gguf, started, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 
