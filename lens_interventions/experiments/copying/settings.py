@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..design.conditions import PatchSettings, spread_layers
+from ..design.forms import FORMS, PLAIN
 from ..design.material import CopyingMaterial
 from ..engine.presets import Preset, require_preset
 
@@ -12,45 +13,95 @@ class CopyingSettings(CopyingMaterial):
     """Settings of the copying experiment; `CopyingSettings.preset` makes them.
 
     They also have the fields of `CopyingMaterial`, which are given by keyword. One half of the
-    material selects layer, strength and mode over the whole grid; the other half reports at the
-    chosen cell alone, so it can be larger.
+    material selects layer, strength, mode and form; the other half reports at the chosen cells
+    alone, so it can be larger.
 
     Attributes:
-        layers, strengths, modes: the grid.
+        strengths, modes: of the grid.
+        layers: of the grid; without them slopes at every layer choose for each question the
+            `mapped` layers where a weak patch promises most, and the `mapped` where it is furthest
+            ahead of every control.
+        mapped: see `layers`.
+        forms: names in `design.forms` of what is tried beside the plain patch.
+        form_strengths, form_modes: the grid of the forms.
+        temperatures: of the unpatched model; the best one is a control.
+        repeat_texts, repeat_documents, repeat_tokens: the text on which later repeats of a
+            surprising token are measured, how much of it, as `texts`, `documents` and
+            `document_tokens`.
         shortlist: how many cells, of different layers, are compared with controls.
         patch: the settings that all patches have in common.
     """
 
-    layers: tuple[int, ...]
     strengths: tuple[float, ...]
+    layers: tuple[int, ...] | None = None
+    mapped: int = 1
     modes: tuple[str, ...] = ("interpolate", "add", "correct")
-    shortlist: int = 3
+    forms: tuple[str, ...] = ()
+    form_strengths: tuple[float, ...] = (0.03, 0.3)
+    form_modes: tuple[str, ...] = ("add", "correct")
+    temperatures: tuple[float, ...] = (0.9, 1.1, 1.2, 1.4)
+    repeat_texts: tuple[str, ...] = ("docstrings",)
+    repeat_documents: tuple[int, int] = (80, 500)
+    repeat_tokens: int = 96
+    shortlist: int = 2
     patch: PatchSettings = field(default_factory=PatchSettings)
 
     def __post_init__(self) -> None:
-        if not (self.layers and self.strengths and self.modes):
+        if self.layers == () or not (self.strengths and self.modes):
             raise ValueError("give at least one layer, strength and mode")
+        unknown = sorted({*self.forms} - {*FORMS} | {*self.forms} & {PLAIN})
+        if unknown:
+            raise ValueError(
+                f"forms must be some of {', '.join(name for name in FORMS if name != PLAIN)}; got "
+                f"{unknown}"
+            )
+        if self.mapped < 1 or self.shortlist < 1 or 1.0 in self.temperatures:
+            raise ValueError(
+                "mapped and shortlist must be at least 1, and no temperature 1, which is no "
+                f"patch; got {self.mapped}, {self.shortlist}, {self.temperatures}"
+            )
         super().__post_init__()
+
+    @property
+    def repeats(self) -> CopyingMaterial:
+        """The text on which repeats of surprising tokens are measured."""
+        return CopyingMaterial(
+            texts=self.repeat_texts,
+            documents=self.repeat_documents,
+            document_tokens=self.repeat_tokens,
+            batch=self.batch,
+            seed=self.seed,
+        )
 
     @classmethod
     def preset(cls, name: Preset, n_layers: int) -> "CopyingSettings":
         """Settings for a model of `n_layers` layers.
-
-        On the default model and two cores "quick" takes about 4 minutes. "full" took an hour on one
-        thread of a busy machine.
 
         Raises `ValueError` for another name.
         """
         require_preset(name)
         if name == "quick":
             return cls(
-                layers=spread_layers(n_layers, 3),
-                strengths=(0.1, 0.3),
+                layers=spread_layers(n_layers, 2),
+                strengths=(0.03, 0.1),
                 modes=("interpolate", "correct"),
-                shortlist=2,
-                induction_sequences=(8, 12),
+                forms=("surprised output",),
+                form_strengths=(0.1,),
+                form_modes=("add",),
+                temperatures=(1.1,),
+                induction_sequences=(6, 12),
                 template_words=(1, 1),
-                documents=(6, 8),
-                document_tokens=128,
+                documents=(4, 8),
+                document_tokens=96,
+                repeat_documents=(8, 24),
+                shortlist=1,
             )
-        return cls(layers=spread_layers(n_layers, 6), strengths=(0.03, 0.1, 0.3, 1.0))
+        return cls(
+            strengths=(0.003, 0.01, 0.03, 0.1),
+            forms=tuple(name for name in FORMS if name != PLAIN),
+            induction_sequences=(12, 64),
+            induction_length=32,
+            texts=("python_reference", "prose", "docstrings"),
+            documents=(6, 20),
+            document_tokens=128,
+        )

@@ -1,8 +1,9 @@
-"""The three stages: the grid and then the controls on the selection half, the report half last.
+"""The stages: a first-order map, the grid and the controls on the selection half, then the report.
 
-The grid is measured with the true source alone. Each question shortlists the best few of the best
-cells of the layers, and all controls are measured at these, on the same half. It chooses the cell
-where the true source beats its best control by most, and that control.
+The map measures how a weak patch at every layer would change the loss, and chooses the layers of the
+grid. The grid is measured with the true source alone, in the plain form and in the others. Each
+question shortlists the best few of the best cells of the layers, and all controls are measured at
+these, on the same half. It chooses the cell where the true source beats its best control by most.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,15 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import NO_PATCH, Arm, Cell, control_arms, grid, source_arms
-from ..design.contrasts import Measure, best_control, most_specific, shortlist, totals_of
+from ..design.contrasts import (
+    Measure,
+    best_control,
+    best_of_forms,
+    most_specific,
+    shortlist,
+    tagged,
+    totals_of,
+)
 from ..design.copy_rows import measure_induction, measure_templates, measure_text
 from ..design.material import induction_sequences, template_sequences, text_sequences
 from ..design.sequences import (
@@ -26,15 +35,17 @@ from ..design.sequences import (
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
+from .first_order import WORD, best_layers, map_sources, measure_map
 from .settings import CopyingSettings
 from .word_in_lens import measure_lens
 
-_MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
-    "induction": measure_induction,
-    "templates": measure_templates,
-    "text": measure_text,
-    "lens": measure_lens,
-}
+REPEATS = "repeats"
+"""The table of later repeats of surprising tokens."""
+
+AT_SURPRISES = "surprised output"
+"""The form of the patch there."""
+
+_TABLES = ("induction", "templates", "text", REPEATS)
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class Question:
         measure: the measure that answers it.
         chosen_by: name of the question whose cell it uses; its own name if it chooses one.
         material: the material it is measured on, in words.
+        scope: the predictions that it is about, as slopes name them.
     """
 
     name: str
@@ -56,6 +68,7 @@ class Question:
     measure: Measure
     chosen_by: str
     material: str
+    scope: str
 
 
 QUESTIONS = (
@@ -66,14 +79,19 @@ QUESTIONS = (
         Measure("loss"),
         "induction",
         "loss on the second copy of random tokens",
+        "copyable",
     ),
-    Question(
-        "templates",
-        "Does it help to say a word again where the sentence calls for it?",
-        "templates",
-        Measure("log_prob", lower_is_better=False),
-        "templates",
-        "log-probability of the word at the copy",
+    *(
+        Question(
+            f"{kind} words",
+            f"Does it help to say a {kind} word again where the sentence calls for it?",
+            "templates",
+            Measure("log_prob", frozenset({kind}), lower_is_better=False),
+            f"{kind} words",
+            f"log-probability of the {kind} word at the copy",
+            WORD,
+        )
+        for kind in ("rare", "common")
     ),
     Question(
         "copyable",
@@ -82,6 +100,7 @@ QUESTIONS = (
         Measure("loss", frozenset({"copyable"})),
         "copyable",
         "loss on tokens that complete an earlier pair",
+        "copyable",
     ),
     Question(
         "other",
@@ -90,6 +109,7 @@ QUESTIONS = (
         Measure("loss", frozenset({"other"})),
         "copyable",
         "loss on tokens that do not complete an earlier pair",
+        "other",
     ),
     Question(
         "surprise",
@@ -98,16 +118,76 @@ QUESTIONS = (
         Measure("loss", frozenset({"surprise-now"})),
         "surprise",
         "loss on the token after a surprising one",
+        "after_surprise",
+    ),
+    Question(
+        "repeats",
+        "Does seeing a surprising token where it first stood help to say it again later?",
+        REPEATS,
+        Measure("loss", frozenset({"repeat"})),
+        "repeats",
+        "loss on later repeats of a token that was surprising where it first stood; the patch is "
+        "there alone",
+        "repeated_surprise",
     ),
 )
 
+_MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
+    "induction": measure_induction,
+    "templates": measure_templates,
+    "text": measure_text,
+    REPEATS: measure_text,
+    "lens": measure_lens,
+}
 
-def select(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tables) -> list[Unit]:
+
+def map_slopes(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tables) -> list[Unit]:
+    """Slopes at every layer on the selection half, unless the settings name layers."""
+    if settings.layers is not None:
+        return []
+    units = []
+    for table in _TABLES:
+        scopes = sorted({q.scope for q in QUESTIONS if q.table == table and q.chosen_by == q.name})
+        for index, batch in enumerate(_batches(table, bridge, settings, SELECTION)):
+            parameters = {
+                "sequences": [text.values() for text in batch],
+                "scopes": scopes,
+                "sources": map_sources(),
+                "first_position": settings.patch.first_position,
+                "seed": settings.patch.seed,
+            }
+            units.append(Unit(f"map_{table}", f"{index:03}", measure_map, parameters))
+    return units
+
+
+def select(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -> list[Unit]:
     """The true source on the whole grid, on the selection half."""
-    cells = grid(settings.layers, settings.strengths, settings.modes)
-    arms = [NO_PATCH, *map(Arm.at, cells)]
-    arms_of = dict.fromkeys(("induction", "templates", "text"), arms)
+    arms_of = {}
+    for table in _TABLES:
+        layers = layers_of(settings, rows, table)
+        plain = grid(layers, settings.strengths, settings.modes)
+        forms = grid(layers, settings.form_strengths, settings.form_modes, settings.forms)
+        if table == REPEATS:
+            # There the positions are the question, so the plain form has no part in it.
+            strengths = sorted({*settings.strengths, *settings.form_strengths})
+            plain, forms = grid(layers, strengths, settings.form_modes, [AT_SURPRISES]), []
+        tempered = map(Arm.tempered, settings.temperatures)
+        arms_of[table] = [NO_PATCH, *tempered, *map(Arm.at, [*plain, *forms])]
     return _units_of(bridge, settings, SELECTION, "grid", arms_of)
+
+
+def layers_of(settings: CopyingSettings, rows: Tables, table: str) -> tuple[int, ...]:
+    """The layers of a table's grid: those of the settings, or those that its slopes choose."""
+    if settings.layers is not None:
+        return settings.layers
+    found: set[int] = set()
+    for question in QUESTIONS:
+        if question.table == table and question.chosen_by == question.name:
+            of_question = rows[f"map_{table}"].query("scope == @question.scope")
+            if question.scope == WORD:
+                of_question = tagged(of_question, question.measure.tags)
+            found |= {*best_layers(of_question, settings.mapped)}
+    return tuple(sorted(found))
 
 
 def compare_controls(
@@ -124,19 +204,26 @@ def compare_controls(
 def measure_report_half(
     bridge: TransformerBridge, settings: CopyingSettings, rows: Tables
 ) -> list[Unit]:
-    """Every source at the chosen cells, and the lens under three of them, on the report half."""
+    """Every source at the chosen cells, the best cell of each form, and the lens.
+
+    The lens is read on templates, at the cell chosen for rare words.
+    """
     chosen = choices(settings, rows)
     cells = _by_table({name: [choice.cell] for name, choice in chosen.items()})
-    arms_of: dict[str, Sequence[Arm]] = {
-        table: [NO_PATCH, *(arm for cell in of_table for arm in source_arms(cell))]
-        for table, of_table in cells.items()
-    }
-    words = chosen["templates"]
+    arms_of: dict[str, Sequence[Arm]] = {}
+    for table, of_table in cells.items():
+        own = [q.name for q in QUESTIONS if q.table == table]
+        tempered = [chosen[name].tempered for name in own]
+        sources = [arm for cell in of_table for arm in source_arms(cell)]
+        formed = [Arm.at(cell) for name in own for cell in chosen[name].of_form.values()]
+        arms_of[table] = list(dict.fromkeys([NO_PATCH, *tempered, *sources, *formed]))
+    words = chosen["rare words"]
     arms_of["lens"] = [NO_PATCH, Arm.at(words.cell), words.control]
     return _units_of(bridge, settings, REPORT, "report", arms_of)
 
 
 STAGES: dict[str, Stage] = {
+    "first-order map": map_slopes,
     "selection half": select,
     "controls": compare_controls,
     "report half": measure_report_half,
@@ -145,31 +232,41 @@ STAGES: dict[str, Stage] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """The choice of the selection half for a question.
+    """The choices of the selection half for a question.
 
     Attributes:
         cell: of the shortlist, where the true source beats its best control by most.
         control: the control that did best there.
+        tempered: the unpatched model at the temperature that did best.
+        of_form: the best cell of each form for the true source.
     """
 
     cell: Cell
     control: Arm
+    tempered: Arm
+    of_form: Mapping[str, Cell]
 
 
 def choices(settings: CopyingSettings, rows: Tables) -> Mapping[str, Choice]:
-    """For each question the cell and the control, chosen on the selection half."""
+    """For each question what the selection half chose."""
     lists = shortlists(settings, rows)
     selecting = {q.name: q for q in QUESTIONS}
     found = {}
     for question in QUESTIONS:
         chooser = selecting[question.chosen_by]
+        lower = chooser.measure.lower_is_better
         totals = totals_of(rows[chooser.table], chooser.measure, SELECTION)
-        cell = most_specific(
-            totals, lists[chooser.name], lower_is_better=chooser.measure.lower_is_better
-        )
+        cell = most_specific(totals, lists[chooser.name], lower_is_better=lower)
         own = totals_of(rows[question.table], question.measure, SELECTION)
-        control = best_control(own, cell, lower_is_better=question.measure.lower_is_better)
-        found[question.name] = Choice(cell, control)
+        found[question.name] = Choice(
+            cell,
+            best_control(own, cell, lower_is_better=lower),
+            min(
+                map(Arm.tempered, settings.temperatures),
+                key=lambda arm: own.mean(arm) if lower else -own.mean(arm),
+            ),
+            best_of_forms(totals, lower_is_better=lower),
+        )
     return found
 
 
@@ -205,21 +302,27 @@ def _units_of(
     """Units that measure arms, given by table, on one half of the table's material."""
     units = []
     for table, arms in arms_of.items():
-        sequences = _sequences(table, bridge, settings)
-        require_both_halves(sequences, table)
-        for index, batch in enumerate(batches(sequences, half, settings.batch)):
+        for index, batch in enumerate(_batches(table, bridge, settings, half)):
             parameters: dict[str, Any] = {
                 "sequences": [text.values() for text in batch],
                 "arms": [arm.columns() for arm in arms],
                 "patch": asdict(settings.patch),
             }
-            if table == "text":
+            if table in ("text", REPEATS):
                 parameters |= settings.divisions
             if table == "templates":
                 # Ranks need whole rows of logits: to select, the log-probability is enough.
                 parameters["ranks"] = half == REPORT
             units.append(Unit(table, f"{stage}-{index:03}", _MEASURES[table], parameters))
     return units
+
+
+def _batches(
+    table: str, bridge: TransformerBridge, settings: CopyingSettings, half: str
+) -> list[list[TokenSequence]]:
+    sequences = _sequences(table, bridge, settings)
+    require_both_halves(sequences, table)
+    return batches(sequences, half, settings.batch)
 
 
 def _sequences(
@@ -229,4 +332,6 @@ def _sequences(
         return induction_sequences(bridge, settings)
     if table == "text":
         return text_sequences(bridge, settings)
+    if table == REPEATS:
+        return text_sequences(bridge, settings.repeats)
     return template_sequences(bridge, settings)

@@ -6,27 +6,34 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...fitting.default_lens import default_affine_lens
 from ...intervention.patch import NextTokenPatch
 from ...intervention.sources import SOURCES, source_names
 from ...lens.affine import AffineLens
+from .forms import FORMS, PLAIN
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A layer, a strength and a mode: one cell of the grid of an effect over depth.
+    """A layer, a strength, a mode and a form: one cell of the grid of an effect over depth.
 
     Attributes:
         layer: the block whose incoming residual is patched.
         strength: `a` of `NextTokenPatch`.
         mode: "interpolate", "add" or "correct".
+        form: name of a form in `forms.FORMS`.
     """
 
     layer: int
     strength: float
     mode: str
+    form: str = PLAIN
 
     def __str__(self) -> str:
-        return f"layer {self.layer}, {self.mode} {self.strength:g}"
+        form = "" if self.form == PLAIN else f", {FORMS[self.form].words}"
+        return f"layer {self.layer}, {self.mode} {self.strength:g}{form}"
 
 
 @dataclass(frozen=True)
@@ -35,23 +42,29 @@ class Arm:
 
     Attributes:
         source: "none", or the name of a source of `intervention.sources`.
-        layer, strength, mode: the cell; -1, 0 and "none" without a patch.
+        layer, strength, mode, form: the cell; -1, 0, "none" and "plain" without a patch.
     """
 
     source: str
     layer: int
     strength: float
     mode: str
+    form: str = PLAIN
 
     @classmethod
     def at(cls, cell: Cell, source: str = "true") -> "Arm":
         """A source at a cell."""
-        return cls(source, cell.layer, cell.strength, cell.mode)
+        return cls(source, cell.layer, cell.strength, cell.mode, cell.form)
+
+    @classmethod
+    def tempered(cls, temperature: float) -> "Arm":
+        """The unpatched model with its logits divided by a temperature."""
+        return cls(TEMPERATURE, -1, temperature, "none")
 
     @property
     def cell(self) -> Cell:
         """Where the arm patches."""
-        return Cell(self.layer, self.strength, self.mode)
+        return Cell(self.layer, self.strength, self.mode, self.form)
 
     def columns(self) -> dict[str, Any]:
         """The arm as columns of a row, and as parameters of a unit: `Arm(**columns)`."""
@@ -59,6 +72,9 @@ class Arm:
 
 
 NO_PATCH = Arm("none", -1, 0.0, "none")
+
+TEMPERATURE = "temperature"
+"""The source of arms without a patch whose logits are divided by their strength."""
 
 ARM_COLUMNS = tuple(field.name for field in fields(Arm))
 
@@ -90,33 +106,56 @@ class PatchSettings:
     gate: float | None = None
     seed: int = 0
 
-    def patch(self, arm: Arm, length: int) -> NextTokenPatch | None:
-        """The patch of an arm for texts of up to `length` tokens; None without a patch."""
-        if arm.source == "none":
+    def patches(
+        self, bridge: TransformerBridge, arms: Sequence[Arm], length: int
+    ) -> list[NextTokenPatch | None]:
+        """The patch of each arm for texts of up to `length` tokens; None without a patch.
+
+        Forms that need a fitted lens take `lens`, or the model's default lens.
+        """
+        lens = None if self.lens is None else _loaded(self.lens)
+        if lens is None and any(FORMS[arm.form].reads_lens for arm in arms):
+            # One object for all arms: patches with the same lens read it once.
+            lens = default_affine_lens(bridge, progress=False)
+        return [self._patch(bridge, arm, length, lens) for arm in arms]
+
+    def _patch(
+        self, bridge: TransformerBridge, arm: Arm, length: int, fitted: AffineLens | None
+    ) -> NextTokenPatch | None:
+        if arm.layer == NO_PATCH.layer:
             return None
+        form = FORMS[arm.form]
+        fields = {
+            "layer": arm.layer,
+            "scale": self.scale,
+            "embedding": self.embedding,
+            "gate": self.gate,
+            **form.fields(arm.layer, int(bridge.cfg.n_layers)),
+        }
         return NextTokenPatch(
-            layer=arm.layer,
             strength=arm.strength,
             mode=arm.mode,  # type: ignore[arg-type]
-            scale=self.scale,
-            embedding=self.embedding,
-            lens=None if self.lens is None else _loaded(self.lens),
+            lens=fitted if form.reads_lens or self.lens is not None else None,
             positions=tuple(range(self.first_position, length)),
-            gate=self.gate,
             source=arm.source,
             seed=self.seed,
+            **fields,
         )
 
 
 @functools.lru_cache(maxsize=1)
 def _loaded(path: str) -> AffineLens:
-    # One object for all arms: patches with the same lens read it once.
     return AffineLens.load(path)
 
 
-def grid(layers: Sequence[int], strengths: Sequence[float], modes: Sequence[str]) -> list[Cell]:
+def grid(
+    layers: Sequence[int],
+    strengths: Sequence[float],
+    modes: Sequence[str],
+    forms: Sequence[str] = (PLAIN,),
+) -> list[Cell]:
     """All cells, layers slowest."""
-    return [Cell(*values) for values in itertools.product(layers, strengths, modes)]
+    return [Cell(*values) for values in itertools.product(layers, strengths, modes, forms)]
 
 
 def control_arms(cell: Cell) -> list[Arm]:
@@ -145,6 +184,8 @@ def arm_label(arm: Arm, *, with_cell: bool = False) -> str:
     """An arm in words."""
     if arm == NO_PATCH:
         return "no patch"
+    if arm.source == TEMPERATURE:
+        return f"no patch, temperature {arm.strength:g}"
     words = SOURCES[arm.source].words
     return f"{words} ({arm.cell})" if with_cell else words
 

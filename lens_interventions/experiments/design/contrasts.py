@@ -160,14 +160,14 @@ def contrast(totals: Totals, arm: Arm, reference: Arm, resampling: Resampling) -
 def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
     """The true source minus no patch at every cell, with Holm's correction over the cells.
 
-    Columns: layer, strength, mode, estimate, low, high, n, p_value, p_holm.
+    Columns: layer, strength, mode, form, estimate, low, high, n, p_value, p_holm.
     """
     arms = [arm for arm in totals.arms if arm.source == "true"]
     differences = np.stack([totals.of(arm) - totals.of(NO_PATCH) for arm in arms])
     intervals = resampling.intervals(differences, totals.counts)
     p_values = _p_values(differences, totals.counts, resampling)
     rows = [
-        {"layer": arm.layer, "strength": arm.strength, "mode": arm.mode, **interval.columns()}
+        {**asdict(arm.cell), **interval.columns()}
         for arm, interval in zip(arms, intervals, strict=True)
     ]
     return pd.DataFrame(rows).assign(p_value=p_values, p_holm=holm(p_values))
@@ -184,6 +184,16 @@ def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:
     for arm in arms:
         best_of_layer.setdefault(arm.layer, arm.cell)
     return list(best_of_layer.values())[:n]
+
+
+def best_of_forms(totals: Totals, *, lower_is_better: bool) -> dict[str, Cell]:
+    """The best cell of each form for the true source."""
+    arms = [arm for arm in totals.arms if arm.source == "true"]
+    best = min if lower_is_better else max
+    return {
+        form: best((arm for arm in arms if arm.form == form), key=totals.mean).cell
+        for form in dict.fromkeys(arm.form for arm in arms)
+    }
 
 
 def best_control(totals: Totals, cell: Cell, *, lower_is_better: bool) -> Arm:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -95,19 +95,22 @@ def measure_text(
 ) -> pd.DataFrame:
     """Loss by the kind of token that is predicted, and by what came before it.
 
-    The tokens of each text are divided in three ways: copyable or not (tags "copyable", "other"),
-    by the surprisal of the token before ("bin-0" and on), and by when the last surprising token
-    came ("surprise-now", "surprise-recent", "surprise-none"). Surprisal is that without a patch.
+    The tokens of each text are divided in four ways: copyable or not (tags "copyable", "other"),
+    by the surprisal of the token before ("bin-0" and on), by when the last surprising token came
+    ("surprise-now", "surprise-recent", "surprise-none"), and by whether the token was surprising
+    where it first stood in the text ("repeat" or "repeat-none"). Repeats also tell how far back
+    that is: "repeat-32" for up to 32 tokens, "repeat-128" and "repeat-far". Surprisal is that
+    without a patch.
     """
     texts, conditions, settings = parse(sequences, arms, patch)
     measured = list(dict.fromkeys([NO_PATCH, *conditions]))
     log_probs = read_log_probs(bridge, _tokens(texts), measured, settings, numbers(texts))
-    before = _surprisal_before(log_probs[measured.index(NO_PATCH)])
+    unpatched = -log_probs[measured.index(NO_PATCH)]
     parts = []
     for row, text in enumerate(texts):
         length = len(text.tokens) - 1
         loss = -log_probs[[measured.index(arm) for arm in conditions], row, :length]
-        for tag, where in _divisions(text, before[row, :length], edges, surprising, recent):
+        for tag, where in _divisions(text, unpatched[row, :length], edges, surprising, recent):
             total, count = loss[:, where].sum(-1), int(where.sum())
             tags = f"{text.tags} {tag}"
             parts.append(rows_of([text], conditions, "loss", [tags], total[:, None], [count]))
@@ -116,13 +119,17 @@ def measure_text(
 
 def _divisions(
     text: TokenSequence,
-    before: Float[Tensor, " next"],
+    nats: Float[Tensor, " next"],
     edges: Sequence[float],
     surprising: float,
     recent: int,
 ) -> list[tuple[str, Bool[Tensor, " next"]]]:
-    """The tags of the three divisions, each with its predictions."""
-    is_copyable = copyable(torch.tensor(text.tokens)[None])[0, :-1]
+    """The tags of the four divisions, each with its predictions."""
+    tokens = torch.tensor(text.tokens)
+    # The surprisal of x[i], where x[i + 1] is predicted; that of the first token is not known.
+    before = torch.cat([nats.new_full((1,), torch.nan), nats[:-1]])
+    is_copyable = copyable(tokens[None])[0, :-1]
+    back = _first_surprise(tokens, nats, surprising)
     bins = bin_by(before[None], edges).index[0]
     now = before >= surprising
     lately = torch.nn.functional.pad(now, (recent - 1, 0)).unfold(0, recent, 1).any(-1)
@@ -134,15 +141,24 @@ def _divisions(
         ("surprise-now", now),
         ("surprise-recent", lately & ~now),
         ("surprise-none", known & ~lately),
+        ("repeat repeat-32", (back > 0) & (back <= 32)),
+        ("repeat repeat-128", (back > 32) & (back <= 128)),
+        ("repeat repeat-far", back > 128),
+        ("repeat-none", back == 0),
     ]
 
 
-def _surprisal_before(
-    log_prob: Float[Tensor, "sequence next"],
-) -> Float[Tensor, "sequence next"]:
-    """The surprisal of `x[i]`, where `x[i + 1]` is predicted; NaN for the first prediction."""
-    unknown = torch.full_like(log_prob[:, :1], torch.nan)
-    return torch.cat([unknown, -log_prob[:, :-1]], dim=1)
+def _first_surprise(
+    tokens: Int[Tensor, " pos"], nats: Float[Tensor, " next"], surprising: float
+) -> Int[Tensor, " next"]:
+    """How far back each next token first stood, if it was surprising there; 0 for all others."""
+    seen: dict[int, int] = {}
+    back = torch.zeros(len(nats), dtype=torch.long)
+    for place, token in enumerate(tokens.tolist()):
+        first = seen.setdefault(token, place)
+        if 0 < first < place and nats[first - 1] >= surprising:
+            back[place - 1] = place - first
+    return back
 
 
 def parse(

@@ -49,7 +49,7 @@ def measure_samples(
     out = generate(
         bridge,
         texts,
-        [settings.patch(arm, longest) for arm in conditions],
+        settings.patches(bridge, conditions, longest),
         max_new_tokens=new_tokens,
         do_sample=chosen.sample,
         logits_processor=chosen.processors(),

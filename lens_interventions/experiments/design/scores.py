@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.teacher_forcing.log_probs import (
@@ -14,7 +15,7 @@ from ...intervention.teacher_forcing.log_probs import (
     teacher_forced_logits,
 )
 from ...lens.distributions import ranks
-from .conditions import Arm, PatchSettings
+from .conditions import TEMPERATURE, Arm, PatchSettings
 
 # Logits that are held at a time while ranks are counted.
 _LOGITS = 2**26
@@ -52,13 +53,21 @@ def read_log_probs(
     `seeds` keep the random draws of the sequences apart.
     """
     length = max(map(len, tokens))
-    values = teacher_forced_log_probs(
-        bridge,
-        [list(row) for row in tokens],
-        [patch.patch(arm, length) for arm in arms],
-        text_seeds=torch.tensor(seeds),
-    )
-    return values.double().cpu()
+    rows = [list(row) for row in tokens]
+    patched = [arm for arm in arms if arm.source != TEMPERATURE]
+    tempered = [arm for arm in arms if arm.source == TEMPERATURE]
+    found = {}
+    if patched:
+        values = teacher_forced_log_probs(
+            bridge,
+            rows,
+            patch.patches(bridge, patched, length),
+            text_seeds=torch.tensor(seeds),
+        )
+        found = dict(zip(patched, values.double().cpu(), strict=True))
+    if tempered:
+        found |= dict(zip(tempered, _read_tempered(bridge, rows, tempered).log_prob, strict=True))
+    return torch.stack([found[arm] for arm in arms])
 
 
 def read_ranks(
@@ -75,14 +84,14 @@ def read_ranks(
     """
     length = max(map(len, tokens))
     rows = [list(row) for row in tokens]
-    following = torch.stack(
-        [torch.tensor([*row[1:], *[-1] * (length - len(row))]) for row in rows]
-    ).to(bridge.cfg.device)
+    following = _following(bridge, rows)
     per_arm = len(rows) * length * int(bridge.cfg.d_vocab)
+    patched = [arm for arm in arms if arm.source != TEMPERATURE]
+    tempered = [arm for arm in arms if arm.source == TEMPERATURE]
     # Arms of one layer share the blocks below: they are kept together, in their order.
     parts = [
         group[start : start + max(1, _LOGITS // per_arm)]
-        for _, same_layer in itertools.groupby(arms, key=lambda arm: arm.layer)
+        for _, same_layer in itertools.groupby(patched, key=lambda arm: arm.layer)
         for group in [list(same_layer)]
         for start in range(0, len(group), max(1, _LOGITS // per_arm))
     ]
@@ -91,14 +100,51 @@ def read_ranks(
             teacher_forced_logits(
                 bridge,
                 rows,
-                [patch.patch(arm, length) for arm in part],
+                patch.patches(bridge, part, length),
                 text_seeds=torch.tensor(seeds),
             )[:, :, :-1],
             following,
         )
         for part in parts
     ]
-    return Scores(torch.cat([r.log_prob for r in read]), torch.cat([r.rank for r in read]))
+    if tempered:
+        read.append(_read_tempered(bridge, rows, tempered))
+    order = [[*patched, *tempered].index(arm) for arm in arms]
+    return Scores(
+        torch.cat([r.log_prob for r in read])[order], torch.cat([r.rank for r in read])[order]
+    )
+
+
+def _read_tempered(
+    bridge: TransformerBridge, rows: Sequence[list[int]], arms: Sequence[Arm]
+) -> Scores:
+    """Scores `[arm, sequence, next]` of the unpatched model at the temperature of each arm."""
+    following = _following(bridge, rows)
+    found = []
+    for row, expected in zip(rows, following, strict=True):
+        # One text at a time: the logits are held once for every temperature.
+        logits = teacher_forced_logits(bridge, [row], None)[:, :-1]
+        expected = expected[: len(row) - 1]
+        of_row = [_score_next(logits[None] / arm.strength, expected[None]) for arm in arms]
+        found.append(
+            Scores(
+                torch.cat([s.log_prob[:, 0] for s in of_row]),
+                torch.cat([s.rank[:, 0] for s in of_row]),
+            )
+        )
+    return Scores(
+        pad_sequence([s.log_prob.T for s in found], padding_value=torch.nan).permute(2, 1, 0),
+        pad_sequence([s.rank.T for s in found], padding_value=-1).permute(2, 1, 0),
+    )
+
+
+def _following(
+    bridge: TransformerBridge, rows: Sequence[list[int]]
+) -> Int[Tensor, "sequence next"]:
+    """The next token of every position, -1 after the last."""
+    length = max(map(len, rows))
+    padded = [torch.tensor([*row[1:], *[-1] * (length - len(row))]) for row in rows]
+    return torch.stack(padded).to(bridge.cfg.device)
 
 
 def _score_next(

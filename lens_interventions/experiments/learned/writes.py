@@ -86,13 +86,18 @@ class LearnedPatches(PatchSettings):
 
     writes: Mapping[Training, LearnedWrite] | None = None
 
-    def patch(self, arm: Arm, length: int) -> NextTokenPatch | None:  # noqa: ARG002
-        """The patch that was trained, for any length; its random draws have the training's seed."""
-        if arm == NO_PATCH:
-            return None
-        by_arm = {training.own_arm: training for training in self.writes or {}}
-        training = by_arm[arm]
-        return (self.writes or {})[training].patch(seed=training.seed)
+    def patches(
+        self,
+        bridge: TransformerBridge,  # noqa: ARG002
+        arms: Sequence[Arm],
+        length: int,  # noqa: ARG002
+    ) -> list[NextTokenPatch | None]:
+        """The patches that were trained, for any length; each draws with its training's seed."""
+        by_arm = {
+            training.own_arm: write.patch(seed=training.seed)
+            for training, write in (self.writes or {}).items()
+        }
+        return [None if arm == NO_PATCH else by_arm[arm] for arm in arms]
 
 
 @unit_kind("training")

@@ -52,7 +52,7 @@ def measure_arm_losses(
         log_probs = teacher_forced_log_probs(
             bridge,
             tokens,
-            [settings.patch(arm, tokens.shape[1]) for arm in conditions],
+            settings.patches(bridge, conditions, tokens.shape[1]),
             text_seeds=torch.tensor([document["number"]]),
         )[:, 0]
         for arm, values in zip(conditions, log_probs, strict=True):
@@ -77,7 +77,7 @@ def measure_rule_loss(
         logits = teacher_forced_logits(
             bridge,
             tokens,
-            settings.patch(condition, tokens.shape[1]),
+            settings.patches(bridge, [condition], tokens.shape[1])[0],
             text_seeds=torch.tensor([document["number"]]),
         )[0, :-1]
         log_probs = processed_log_probs(chosen, tokens[0], logits)

@@ -1,0 +1,63 @@
+"""Forms of the patch beyond layer, strength and mode: which positions, which layers, which lens.
+
+A form changes the fields of the `NextTokenPatch` of an arm. To add one, write its entry in
+`FORMS`; experiments take forms by name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+PLAIN = "plain"
+
+# Nats from which a token counts as surprising, as in the scopes of slopes.
+_SURPRISING = 6.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form by name.
+
+    Attributes:
+        name: what settings and tables call it.
+        words: what a reader is told.
+        fields: of the patch that differ from the plain form, made from the layer and the number
+            of layers.
+        reads_lens: whether it needs a fitted lens.
+    """
+
+    name: str
+    words: str
+    fields: Callable[[int, int], dict[str, Any]]
+    reads_lens: bool = False
+
+
+FORMS: dict[str, Form] = {
+    form.name: form
+    for form in (
+        Form(PLAIN, "every known position", lambda _layer, _n: {}),
+        Form(
+            "surprised lens",
+            f"only where the fitted lens at the layer was surprised by {_SURPRISING:g} nats",
+            lambda _layer, _n: {"gate": _SURPRISING},
+            reads_lens=True,
+        ),
+        Form(
+            "surprised output",
+            f"only where the unpatched output was surprised by {_SURPRISING:g} nats",
+            lambda _layer, _n: {"gate": _SURPRISING, "gate_on": "output"},
+        ),
+        Form(
+            "layers up",
+            "at that layer and every one above",
+            lambda layer, n: {"layer": tuple(range(layer, n))},
+        ),
+        Form(
+            "fitted lens",
+            "embeddings carried to the layer by a fitted lens",
+            lambda _layer, _n: {"embedding": "lens"},
+            reads_lens=True,
+        ),
+    )
+}
+"""Every form by its name."""
