@@ -68,12 +68,20 @@ QUESTIONS = (
         "loss on the second copy of random tokens",
     ),
     Question(
+        "rare words",
+        "Does it help to say a rare word again where the sentence calls for it?",
         "templates",
-        "Does it help to say a word again where the sentence calls for it?",
+        Measure("log_prob", frozenset({"rare"}), lower_is_better=False),
+        "rare words",
+        "log-probability of a rare word at the copy",
+    ),
+    Question(
+        "common words",
+        "Does it help to say a common word again where the sentence calls for it?",
         "templates",
-        Measure("log_prob", lower_is_better=False),
-        "templates",
-        "log-probability of the word at the copy",
+        Measure("log_prob", frozenset({"common"}), lower_is_better=False),
+        "common words",
+        "log-probability of a common word at the copy",
     ),
     Question(
         "copyable",
@@ -131,7 +139,7 @@ def measure_report_half(
         table: [NO_PATCH, *(arm for cell in of_table for arm in source_arms(cell))]
         for table, of_table in cells.items()
     }
-    words = chosen["templates"]
+    words = chosen["rare words"]
     arms_of["lens"] = [NO_PATCH, Arm.at(words.cell), words.control]
     return _units_of(bridge, settings, REPORT, "report", arms_of)
 
