@@ -1,11 +1,35 @@
-"""A verdict from a number and its interval, by rules stated beforehand."""
+"""Verdicts from numbers and their intervals, by rules stated beforehand.
 
+`verdict` judges one comparison. `joint_verdict` judges a source against several references at once:
+it helps only if it is ahead of them all, and hurts only if it is behind no patch.
+
+With m the smallest effect worth talking about, and all numbers turned so that more is better:
+
+1. **helps**: the interval lies above 0, the p-value holds, and the estimate is m or more;
+   **helps a little**: the same with an estimate below m.
+2. **hurts**, **hurts a little**: the mirror image.
+3. **no effect** (as large as m): none of these, and the interval lies strictly between -m and m.
+4. **undecided**: otherwise. The interval reaches from 0 to m or beyond, or there is none.
+
+More data sharpen a verdict. "No effect" may become "a little", which is as small; an interval that
+shrinks around an effect never turns "helps" into "no effect". Rule 3 is the equivalence test of two
+one-sided tests (Schuirmann 1987), at error (1 - level) / 2 each side. m is chosen before the
+numbers are seen.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from scipy import stats
+
 from .intervals import Interval
 
-Outcome = Literal["helps", "hurts", "no effect", "undecided"]
+JOINT = "no patch and every control"
+"""What a joint comparison subtracts."""
+
+Outcome = Literal["helps", "helps a little", "no effect", "hurts a little", "hurts", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -13,11 +37,17 @@ class Verdict:
     """What an interval says about a question.
 
     Attributes:
-        outcome: "helps", "hurts", "no effect" (none larger than `smallest_effect`) or "undecided".
-        interval: of the true source minus the best control, paired; or of what else is asked about.
+        outcome: by the rules of `lens_interventions.measures.verdicts`.
+        interval: by which it was judged.
         smallest_effect: the smallest difference worth talking about, in the interval's units.
         lower_is_better: True for a loss or a loop rate, False for an accuracy or a log-prob.
         units: of the numbers, such as "nats"; for reading only.
+        smallest_visible: the smallest effect that had a good chance to be seen, as
+            `smallest_visible` computes it; None if it is not known.
+        p_value: by which it was judged, corrected where several questions are asked; None if there
+            was none.
+        against: what the interval is a difference from, in words; empty for other quantities.
+        not_ahead_of: controls that the source did not beat, although it beat no patch.
     """
 
     outcome: Outcome
@@ -25,53 +55,188 @@ class Verdict:
     smallest_effect: float
     lower_is_better: bool
     units: str = ""
+    smallest_visible: float | None = None
+    p_value: float | None = None
+    against: str = ""
+    not_ahead_of: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
         """The outcome with the size of effect that it is about."""
         margin = f"{self.smallest_effect:g} {self.units}".strip()
-        return {
+        said = {
             "helps": "helps",
-            "hurts": "hurts",
+            "helps a little": f"helps a little (estimate below {margin})",
             "no effect": f"no effect larger than {margin}",
+            "hurts a little": f"hurts a little (estimate below {margin})",
+            "hurts": "hurts",
             "undecided": f"undecided: cannot tell no effect from one of {margin} or more",
         }[self.outcome]
+        if self.outcome == "undecided" and self.smallest_visible is not None:
+            visible = f"{self.smallest_visible:.2g} {self.units}".strip()
+            said += f" (had 80% power for {visible})"
+        if self.not_ahead_of:
+            said += f"; ahead of no patch, but not of: {', '.join(self.not_ahead_of)}"
+        return said
 
     def __str__(self) -> str:
-        return f"{self.words}: {self.interval}" + (f", {self.units}" if self.units else "")
+        number = f"{self.words}: {self.interval}" + (f", {self.units}" if self.units else "")
+        return number + (f", against {self.against}" if self.against else "")
 
 
 def verdict(
-    interval: Interval, *, smallest_effect: float, lower_is_better: bool, units: str = ""
+    interval: Interval,
+    *,
+    smallest_effect: float,
+    lower_is_better: bool,
+    units: str = "",
+    p_value: float | None = None,
+    smallest_visible: float | None = None,
 ) -> Verdict:
-    """Judge the interval of "true source minus best control".
+    """Judge one interval, of a difference, a correlation or a slope.
 
-    In this order, with m = `smallest_effect`:
+    **Arguments:**
 
-    1. **no effect** (larger than m): the whole interval lies strictly between -m and m, even if it
-       leaves out zero.
-    2. **helps**: the whole interval lies on the better side of zero.
-    3. **hurts**: the whole interval lies on the worse side of zero.
-    4. **undecided**: otherwise. The interval covers zero and reaches m or beyond, or there is none.
-
-    Rule 1 is the equivalence test of two one-sided tests (Schuirmann 1987), at error
-    (1 - level) / 2 each side. m is chosen before the numbers are seen. So is the control: choosing
-    the best one on the data that are reported makes the true source look worse than it is.
-
-    The better side is below zero where `lower_is_better`. `units` are of the numbers, for reading.
+    - `smallest_effect`: m of the rules.
+    - `lower_is_better`: whether the better side is below zero.
+    - `units`: of the numbers, for reading.
+    - `p_value`: two-sided, corrected if several questions are asked. "Helps" and "hurts" need one
+      of at most 1 - level; without, the interval alone decides.
+    - `smallest_visible`: for reading.
 
     Raises `ValueError` unless `smallest_effect` is positive.
     """
+    gain = _gain(interval, lower_is_better)
+    outcome = _direction(gain, p_value, smallest_effect)
+    if outcome == "undecided" and -smallest_effect < gain.low and gain.high < smallest_effect:
+        outcome = "no effect"
+    return Verdict(
+        outcome, interval, smallest_effect, lower_is_better, units, smallest_visible, p_value
+    )
+
+
+def joint_verdict(
+    joint: Interval,
+    unpatched: Interval,
+    *,
+    smallest_effect: float,
+    lower_is_better: bool,
+    p_joint: float,
+    p_unpatched: float,
+    units: str = "",
+    smallest_visible: float | None = None,
+    not_ahead_of: Sequence[str] = (),
+) -> Verdict:
+    """Judge a source against no patch and every control together.
+
+    It **helps** (a little) if it is ahead of all of them: each comparison is tested at the full
+    level, which needs no correction (the intersection-union test, Berger 1982). It **hurts** (a
+    little) if it is behind no patch; a control that does better is not harm. It has **no effect**
+    if its lead over all of them is below m, and its harm against no patch too.
+
+    **Arguments:**
+
+    - `joint`: of `joint_interval`.
+    - `unpatched`: of the source minus no patch.
+    - `smallest_effect`, `lower_is_better`, `units`, `smallest_visible`: those of `verdict`.
+    - `p_joint`: the largest p-value over the references, corrected over the questions that are
+      asked together; `p_unpatched`: that against no patch, likewise.
+    - `not_ahead_of`: names of the controls that are not beaten. The verdict keeps them where the
+      source is ahead of no patch.
+
+    Raises `ValueError` unless `smallest_effect` is positive.
+    """
+    lead, change = _gain(joint, lower_is_better), _gain(unpatched, lower_is_better)
+    ahead = _direction(lead, p_joint, smallest_effect)
+    plain = _direction(change, p_unpatched, smallest_effect)
+    interval, p_value, against = joint, p_joint, JOINT
+    outcome: Outcome = "undecided"
+    if ahead in ("helps", "helps a little"):
+        outcome = ahead
+    elif plain in ("hurts", "hurts a little"):
+        outcome, interval, p_value, against = plain, unpatched, p_unpatched, "no patch"
+    elif change.low > -smallest_effect and lead.high < smallest_effect:
+        outcome = "no effect"
+    beaten = ahead == "undecided" and plain in ("helps", "helps a little")
+    return Verdict(
+        outcome,
+        interval,
+        smallest_effect,
+        lower_is_better,
+        units,
+        smallest_visible,
+        p_value,
+        against,
+        tuple(not_ahead_of) if beaten else (),
+    )
+
+
+def joint_interval(
+    intervals: Sequence[Interval], wider: Sequence[Interval], *, lower_is_better: bool
+) -> Interval:
+    """Interval of a source's lead over the best of several references.
+
+    The lead is the smallest of its differences, turned so that more is better. It is above the
+    smallest of the lower ends with the confidence of each of them, since one of the differences is
+    the smallest. It is below the smallest of the upper ends only if all of these hold together, so
+    these are taken from wider intervals.
+
+    **Arguments:**
+
+    - `intervals`: of the source minus each reference.
+    - `wider`: the same at confidence 1 - (1 - level) / k for k references (Bonferroni).
+    - `lower_is_better`: whether the better side of a difference is below zero.
+
+    **Returns:** the interval in the units and sign of `intervals`; without ends (`method` "none")
+    if one of them has none.
+    """
+    gains = [_gain(interval, lower_is_better) for interval in intervals]
+    estimate = min(gain.estimate for gain in gains)
+    low = min(gain.low for gain in gains)
+    high = min(_gain(interval, lower_is_better).high for interval in wider)
+    n = min(gain.n for gain in gains)
+    method = f"joint {'/'.join(dict.fromkeys(gain.method for gain in gains))}"
+    if any(math.isnan(gain.low) for gain in gains):
+        low = high = math.nan
+        method = "none"
+    return _gain(Interval(estimate, low, high, gains[0].level, method, n), lower_is_better)
+
+
+def smallest_visible(standard_error: float, *, level: float = 0.95, power: float = 0.8) -> float:
+    """The effect that a two-sided test at `1 - level` sees with probability `power`.
+
+    By the normal approximation: at the defaults 2.8 times the `standard_error` of the estimate.
+    """
+    return float(stats.norm.isf((1 - level) / 2) + stats.norm.ppf(power)) * standard_error
+
+
+def standard_error(interval: Interval) -> float:
+    """The standard error that a normal `interval` of this width has; nan without an interval."""
+    return (interval.high - interval.low) / (2 * float(stats.norm.isf((1 - interval.level) / 2)))
+
+
+def _gain(interval: Interval, lower_is_better: bool) -> Interval:
+    """The interval turned so that more is better; turning twice gives it back."""
+    if not lower_is_better:
+        return interval
+    return Interval(
+        -interval.estimate,
+        -interval.high,
+        -interval.low,
+        interval.level,
+        interval.method,
+        interval.n,
+    )
+
+
+def _direction(gain: Interval, p_value: float | None, smallest_effect: float) -> Outcome:
+    """Rules 1 and 2: helps or hurts, or else undecided."""
     if not smallest_effect > 0:
         raise ValueError(f"smallest_effect must be positive, got {smallest_effect}")
-    low, high = interval.low, interval.high
-    if lower_is_better:
-        low, high = -high, -low
-    outcome: Outcome = "undecided"
-    if -smallest_effect < low and high < smallest_effect:
-        outcome = "no effect"
-    elif low > 0:
-        outcome = "helps"
-    elif high < 0:
-        outcome = "hurts"
-    return Verdict(outcome, interval, smallest_effect, lower_is_better, units)
+    if p_value is not None and not p_value <= 1 - gain.level:
+        return "undecided"
+    if gain.low > 0:
+        return "helps" if gain.estimate >= smallest_effect else "helps a little"
+    if gain.high < 0:
+        return "hurts" if gain.estimate <= -smallest_effect else "hurts a little"
+    return "undecided"

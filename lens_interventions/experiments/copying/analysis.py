@@ -1,124 +1,172 @@
 """From the rows of the copying experiment to tables and verdicts."""
 
+import functools
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
 import torch
 
 from ...measures.behaviour import bin_by
-from ...measures.verdicts import verdict
-from ..design.conditions import NO_PATCH, Arm, source_arms
+from ..design.comparisons import (
+    Comparison,
+    compare,
+    said_of,
+    verdicts_on,
+    visible_beforehand,
+    with_holm_over_questions,
+)
+from ..design.conditions import NO_PATCH, Arm, control_arms, source_arms
 from ..design.contrasts import (
     Measure,
     contrast,
     effect_over_grid,
-    row_interval,
     tagged,
     totals_of,
     with_holm,
 )
 from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
+from .bounds import bounds
 from .figures import draw
+from .lens_tables import lens_first_table, lens_table
 from .settings import CopyingSettings
 from .stages import QUESTIONS, Choice, Question, choices
-
-BEST_CONTROL = "best control"
 
 
 def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
     """Tables, one verdict per question, and figures."""
     chosen = choices(settings, rows)
-    contrasts = _contrasts(settings, rows, chosen)
+    compared = {
+        question.name: _compare(settings, rows, question, question.measure, chosen)
+        for question in QUESTIONS
+    }
+    limits = bounds(settings, rows)
+    words = chosen["rare words"]
     tables = {
-        "contrasts": contrasts,
+        "contrasts": _contrasts(settings, rows, chosen, compared),
+        "bounds": limits,
         "categories": _categories(settings, rows, chosen),
         "grid": _grid(settings, rows),
         "conditions": _conditions(rows, chosen),
-        "lens": _lens(rows, chosen["templates"]),
-        "lens_first": _lens_first(settings, rows, chosen["templates"]),
+        "lens": lens_table(rows, words),
+        "lens_first": lens_first_table(settings, rows, words),
     }
-    verdicts = tuple(_finding(settings, question, contrasts, rows) for question in QUESTIONS)
-    return Analysis(tables, verdicts, draw)
+    judged = verdicts_on(
+        list(compared.values()), [(_margin(settings, question), "nats") for question in QUESTIONS]
+    )
+    findings = tuple(
+        Finding(
+            question.text,
+            verdict,
+            _method(rows, question, chosen[question.name], compared[question.name], limits),
+            "sources",
+        )
+        for question, verdict in zip(QUESTIONS, judged, strict=True)
+    )
+    return Analysis(tables, findings, draw)
+
+
+def _compare(
+    settings: CopyingSettings,
+    rows: Tables,
+    question: Question,
+    measure: Measure,
+    chosen: Mapping[str, Choice],
+) -> Comparison:
+    """The true source against no patch and every control at the chosen cell, on the report half."""
+    cell = chosen[question.name].cell
+    true, references = Arm.at(cell), [NO_PATCH, *control_arms(cell)]
+    totals = totals_of(rows[question.table], measure, REPORT)
+    visible = None
+    if measure == question.measure:
+        visible = visible_beforehand(
+            totals_of(rows[question.table], measure, SELECTION),
+            true,
+            references,
+            int((totals.counts > 0).sum()),
+            settings.resampling.level,
+        )
+    return compare(
+        functools.partial(contrast, totals, true),
+        references,
+        settings.resampling,
+        lower_is_better=measure.lower_is_better,
+        smallest_visible=visible,
+    )
 
 
 def _contrasts(
-    settings: CopyingSettings, rows: Tables, chosen: Mapping[str, Choice]
+    settings: CopyingSettings,
+    rows: Tables,
+    chosen: Mapping[str, Choice],
+    compared: Mapping[str, Comparison],
 ) -> pd.DataFrame:
-    """The report half: every source minus no patch, and the true one minus the best control.
+    """The report half: the true source minus all its references, each of them, and controls alone.
 
-    `p_holm` is corrected over all comparisons of the same question.
+    `p_holm` is corrected over the questions in the joint rows, and over the comparisons of the same
+    question in the others.
     """
     found = []
     for question in QUESTIONS:
         choice = chosen[question.name]
         for measure in _measures_of(question):
             totals = totals_of(rows[question.table], measure, REPORT)
-            true = Arm.at(choice.cell)
-            pairs = [(arm, NO_PATCH) for arm in source_arms(choice.cell)]
-            compared = [
-                contrast(totals, arm, reference, settings.resampling).columns()
-                | {"source": arm.source, "minus": _name(reference, choice)}
-                for arm, reference in [(true, choice.control), *pairs]
+            comparison = (
+                compared[question.name]
+                if measure == question.measure
+                else _compare(settings, rows, question, measure, chosen)
+            )
+            controls = [
+                contrast(totals, arm, NO_PATCH, settings.resampling).columns()
+                | {"source": arm.source, "minus": "none"}
+                for arm in control_arms(choice.cell)
             ]
-            for row in with_holm(compared):
-                found.append(
-                    {
-                        "question": question.name,
-                        "measure": measure.name,
-                        "lower_is_better": measure.lower_is_better,
-                        **_cell_columns(choice),
-                        **row,
-                    }
-                )
-    return pd.DataFrame(found)
+            joint, *single = comparison.rows()
+            common = {
+                "question": question.name,
+                "measure": measure.name,
+                "lower_is_better": measure.lower_is_better,
+                **_cell_columns(choice),
+            }
+            found += [
+                {**common, **row}
+                for row in [{**joint, "p_holm": 1.0}, *with_holm([*single, *controls])]
+            ]
+    return with_holm_over_questions(pd.DataFrame(found))
 
 
 def _categories(
     settings: CopyingSettings, rows: Tables, chosen: Mapping[str, Choice]
 ) -> pd.DataFrame:
-    """The true source against no patch and against the best control, on each kind of material.
+    """The true source against all its references and each of them, on each kind of material.
 
     `p_holm` is corrected over the categories of one division and comparison.
     """
     found = []
     for name, question, tags in _divisions(settings):
-        choice = chosen[question.name]
-        true = Arm.at(choice.cell)
-        for arm, reference in [
-            (true, NO_PATCH),
-            (choice.control, NO_PATCH),
-            (true, choice.control),
-        ]:
-            compared = []
-            for label, wanted in tags.items():
-                measure = replace(question.measure, tags=frozenset(wanted))
-                if tagged(rows[question.table], wanted).query("half == @REPORT").empty:
-                    continue
-                totals = totals_of(rows[question.table], measure, REPORT)
-                if totals.counts.sum() == 0:
-                    continue
-                compared.append(
-                    contrast(totals, arm, reference, settings.resampling).columns()
-                    | {
-                        "category": label,
-                        "count": int(totals.counts.sum()),
-                        "unpatched": totals.mean(NO_PATCH),
-                    }
-                )
-            for row in with_holm(compared):
-                found.append(
-                    {
-                        "division": name,
-                        "question": question.name,
-                        "measure": question.measure.name,
-                        "source": arm.source,
-                        "minus": _name(reference, choice),
-                        **row,
-                    }
-                )
+        compared: dict[str, list[dict[str, Any]]] = {}
+        for label, wanted in tags.items():
+            measure = replace(question.measure, tags=frozenset(wanted))
+            if tagged(rows[question.table], wanted).query("half == @REPORT").empty:
+                continue
+            totals = totals_of(rows[question.table], measure, REPORT)
+            if totals.counts.sum() == 0:
+                continue
+            common = {
+                "division": name,
+                "question": question.name,
+                "measure": measure.name,
+                "category": label,
+                "count": int(totals.counts.sum()),
+                "unpatched": totals.mean(NO_PATCH),
+            }
+            for row in _compare(settings, rows, question, measure, chosen).rows():
+                compared.setdefault(row["minus"], []).append({**common, **row})
+        for part in compared.values():
+            found += with_holm(part)
     return pd.DataFrame(found)
 
 
@@ -142,7 +190,7 @@ def _divisions(
         ("surprisal of the token before", by_name["surprise"], bins),
         ("last surprise", by_name["surprise"], when),
         ("copyable and other tokens", by_name["copyable"], copyable),
-        ("kind of word", by_name["templates"], kinds | rare),
+        ("kind of word", by_name["rare words"], kinds | rare),
     ]
 
 
@@ -181,91 +229,28 @@ def _conditions(rows: Tables, chosen: Mapping[str, Choice]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _lens(rows: Tables, choice: Choice) -> pd.DataFrame:
-    """Share of templates in which each residual point has the word's first token at the top."""
-    found = []
-    points = sorted(
-        {
-            int(tag[6:])
-            for c in rows["lens"]["category"].unique()
-            for tag in c.split()[-1:]
-            if tag.startswith("point-")
-        }
-    )
-    for kind in ("all", "common", "rare", "near", "far"):
-        for point in points:
-            tags = {f"point-{point}"} | ({kind} if kind != "all" else set())
-            if tagged(rows["lens"], tags).empty:
-                continue
-            totals = totals_of(rows["lens"], Measure("lens_top", frozenset(tags)), REPORT)
-            for arm in totals.arms:
-                found.append(
-                    {
-                        "words": kind,
-                        "point": point,
-                        "source": arm.source,
-                        "role": "best control" if arm == choice.control else arm.source,
-                        "share": totals.mean(arm),
-                        "count": int(totals.counts.sum()),
-                    }
-                )
-    return pd.DataFrame(found)
-
-
-def _lens_first(settings: CopyingSettings, rows: Tables, choice: Choice) -> pd.DataFrame:
-    """The first residual point that has the word at the top; one past the last where none has.
-
-    `mean` is that of the source, `unpatched` that without a patch.
-    """
-    found = []
-    true = Arm.at(choice.cell)
-    for kind in ("all", "common", "rare", "near", "far"):
-        tags = frozenset() if kind == "all" else frozenset({kind})
-        if tagged(rows["lens"], tags).empty:
-            continue
-        totals = totals_of(rows["lens"], Measure("lens_first", tags), REPORT)
-        for arm, reference in [(true, NO_PATCH), (true, choice.control)]:
-            found.append(
-                {
-                    "words": kind,
-                    "source": arm.source,
-                    "minus": _name(reference, choice),
-                    "mean": totals.mean(arm),
-                    "unpatched": totals.mean(NO_PATCH),
-                    **contrast(totals, arm, reference, settings.resampling).columns(),
-                }
-            )
-    return pd.DataFrame(found)
-
-
-def _finding(
-    settings: CopyingSettings, question: Question, contrasts: pd.DataFrame, rows: Tables
-) -> Finding:
-    of_question = contrasts[
-        (contrasts["question"] == question.name) & (contrasts["measure"] == question.measure.name)
-    ].to_dict("records")
-    headline = of_question[0]
-    plain = next(r for r in of_question if r["source"] == "true" and r["minus"] == "none")
+def _method(
+    rows: Tables,
+    question: Question,
+    choice: Choice,
+    compared: Comparison,
+    limits: pd.DataFrame,
+) -> str:
     totals = totals_of(rows[question.table], question.measure, REPORT)
-    judged = verdict(
-        row_interval(headline),
-        smallest_effect=(
-            settings.smallest_text if question.table == "text" else settings.smallest_copy
-        ),
-        lower_is_better=question.measure.lower_is_better,
-        units="nats",
-    )
-    control = headline["minus"].removeprefix(f"{BEST_CONTROL}: ")
     selected = "" if question.chosen_by == question.name else f" for {question.chosen_by}"
-    method = (
+    limit = limits.set_index("question").loc[question.name]
+    return (
         f"{question.material[0].upper()}{question.material[1:]}; "
         f"{int(totals.counts.sum())} predictions in {int((totals.counts > 0).sum())} "
         f"clusters of the report half, which are resampled. Cell chosen{selected} on the other "
-        f"half: layer {headline['layer']}, {headline['mode']} {headline['strength']:g}; best "
-        f"control there: {control}. True source minus no patch: {row_interval(plain)} "
-        f"(p = {plain['p_value']:.2g}); minus best control p = {headline['p_value']:.2g}."
+        f"half: {choice.cell}. {said_of(compared, 'nats')} No cell of the grid gains more than "
+        f"{limit.get('bound', math.nan):.2g} nats over no patch (all {limit['cells']} cells at "
+        "once, on the other half)."
     )
-    return Finding(question.text, judged, method, "sources")
+
+
+def _margin(settings: CopyingSettings, question: Question) -> float:
+    return settings.smallest_text if question.table == "text" else settings.smallest_copy
 
 
 def _measures_of(question: Question) -> list[Measure]:
@@ -274,13 +259,10 @@ def _measures_of(question: Question) -> list[Measure]:
         "induction": [Measure("top1", lower_is_better=False)],
         "templates": [Measure("top1", lower_is_better=False), Measure("log_rank")],
     }
-    return [question.measure, *more.get(question.name, [])]
+    tags = question.measure.tags
+    others = more.get(question.table, [])
+    return [question.measure, *(replace(measure, tags=tags) for measure in others)]
 
 
 def _cell_columns(choice: Choice) -> dict[str, Any]:
-    cell = choice.cell
-    return {"layer": cell.layer, "strength": cell.strength, "mode": cell.mode}
-
-
-def _name(reference: Arm, choice: Choice) -> str:
-    return f"{BEST_CONTROL}: {choice.control.source}" if reference == choice.control else "none"
+    return asdict(choice.cell)

@@ -11,6 +11,7 @@ from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
+from ..design.comparisons import JOINT
 from ..engine.results import Figures, Tables
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "induction": "random tokens, loss",
-    "templates": "words in templates, log-prob",
+    "rare words": "rare words in templates, log-prob",
+    "common words": "common words in templates, log-prob",
     "copyable": "copyable tokens, loss",
     "other": "other tokens, loss",
     "surprise": "after a surprise, loss",
@@ -63,17 +65,12 @@ def draw(tables: Tables) -> Figures:
 
 
 def _sources(contrasts: pd.DataFrame) -> "go.Figure":
-    """Every source minus no patch, and the true one minus the best control, per question."""
+    """The true source minus each reference and all together, and controls minus no patch."""
     import plotly.graph_objects as go
 
     first = contrasts.groupby("question", sort=False)["measure"].transform("first")
     shown = contrasts[contrasts["measure"] == first]
-    labels = [
-        f"true − {row['minus'].replace(': ', ' (')})"
-        if row["minus"] != "none"
-        else f"{row['source']} − no patch"
-        for row in shown.to_dict("records")
-    ]
+    labels = [f"{row['source']} − {_minus(row)}" for row in shown.to_dict("records")]
     shown = shown.assign(label=labels)
     figure = go.Figure()
     questions = list(shown["question"].unique())
@@ -92,8 +89,8 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     figure.update_layout(
         template=template("light"),
         title=heading("Sources at the chosen cell, report half"),
-        height=420,
-        margin={"l": 190, "r": 16, "t": 84, "b": 50},
+        height=560,
+        margin={"l": 230, "r": 16, "t": 84, "b": 50},
         xaxis={"title": {"text": _better(shown, questions[0])}},
         yaxis={"autorange": "reversed", "type": "category"},
     )
@@ -117,20 +114,14 @@ def _better(contrasts: pd.DataFrame, question: str) -> str:
 
 
 def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) -> "go.Figure":
-    """Points with intervals: true and best control minus no patch, and their difference."""
+    """Points with intervals: the true source minus no patch, and minus all its references."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    names = {
-        (source, minus): "true − best control"
-        if minus != "none"
-        else ("true − no patch" if source == "true" else f"best control ({source}) − no patch")
-        for source, minus in rows[["source", "minus"]].drop_duplicates().itertuples(index=False)
-    }
     categories = list(rows["category"].unique())
-    for place, ((source, minus), name) in enumerate(names.items()):
-        part = rows[(rows["source"] == source) & (rows["minus"] == minus)]
-        offset = 0.16 * (place - 1)
+    for place, minus in enumerate(("none", JOINT)):
+        part = rows[rows["minus"] == minus]
+        offset = 0.16 * (place - 0.5)
         figure.add_trace(
             go.Scatter(
                 x=[categories.index(category) + offset for category in part["category"]],
@@ -139,10 +130,10 @@ def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) 
                 mode="markers",
                 marker={
                     "size": 9,
-                    "symbol": ("circle", "square", "diamond")[place % 3],
-                    "color": LINES[(0, 2, 1)[place % 3]],
+                    "symbol": ("circle", "diamond")[place],
+                    "color": LINES[place],
                 },
-                name=name,
+                name=f"true − {'no patch' if minus == 'none' else minus}",
                 customdata=[
                     f"{row['category']}<br>{_hover(row)}" for row in part.to_dict("records")
                 ],
@@ -189,10 +180,13 @@ def _named_measures(grid: pd.DataFrame) -> pd.DataFrame:
     return grid.assign(measure=names)
 
 
+def _minus(row: dict) -> str:
+    return "no patch" if row["minus"] == "none" else str(row["minus"])
+
+
 def _hover(row: dict) -> str:
-    minus = "no patch" if row["minus"] == "none" else row["minus"]
     return (
-        f"{row['source']} minus {minus}<br>{row['estimate']:.3g} "
+        f"{row['source']} minus {_minus(row)}<br>{row['estimate']:.3g} "
         f"[{row['low']:.3g}, {row['high']:.3g}], n = {row['n']}<br>"
         f"p = {row['p_value']:.2g}, {row['p_holm']:.2g} after Holm"
     )

@@ -88,7 +88,7 @@ QUESTIONS = (
             "templates",
             Measure("log_prob", frozenset({kind}), lower_is_better=False),
             f"{kind} words",
-            f"log-probability of the {kind} word at the copy",
+            f"log-probability of a {kind} word at the copy",
             WORD,
         )
         for kind in ("rare", "common")

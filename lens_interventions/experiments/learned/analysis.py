@@ -1,21 +1,41 @@
 """From the rows of the experiment with learned writes to tables and verdicts.
 
-Differences are paired over sequences and seeds: a sequence's difference is the mean over seeds of
-the true source minus the control, both trained with the same seed and measured on that sequence.
-Intervals resample sequences, and sign-flip tests flip them. The table "seeds" shows how far the
-seeds differ.
+Differences are paired over sequences and seeds: a seed's difference on a sequence is that of the
+true source and the control, both trained with this seed. Intervals and tests of the questions
+resample seeds and sequences, since both are samples (`measures.crossed`); the tables of categories
+and sweeps are means over seeds and resample sequences alone. The table "seeds" shows each seed.
 """
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from ...measures.behaviour import bin_by
-from ...measures.verdicts import verdict
+from ...measures.crossed import crossed_mean_interval, crossed_p_value
+from ...measures.verdicts import smallest_visible, standard_error
+from ..design.comparisons import (
+    WIDTH,
+    Comparison,
+    compare,
+    said_of,
+    verdicts_on,
+    with_holm_over_questions,
+)
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import Measure, Totals, contrast, row_interval, totals_of, with_holm
+from ..design.contrasts import (
+    Contrast,
+    Measure,
+    Resampling,
+    Totals,
+    contrast,
+    totals_of,
+    with_holm,
+)
 from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
 from .evaluation import NO_SEED, over_seeds
@@ -23,7 +43,7 @@ from .figures import draw
 from .inspection_tables import read_tables_of
 from .questions import LOOPS, NAMES, TABLES, Question, questions
 from .sampled import SAMPLES, loop_rows, samples_to_show
-from .settings import LearnedSettings, control_sources, trained_sources
+from .settings import LearnedSettings, control_sources
 from .sweeps import sweep_tables
 from .writes import TABLE, Training
 
@@ -38,23 +58,32 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
     rows = {**rows, LOOPS: loop_rows(rows[SAMPLES])}
     averaged = {table: over_seeds(rows[table]) for table in TABLES}
     asked = questions(settings)
-    chosen = {question.name: _best_control(settings, question, averaged) for question in asked}
-    contrasts = pd.DataFrame(
-        [row for question in asked for row in _contrasts(settings, question, averaged, chosen)]
+    compared_with = {
+        question.name: _comparison(settings, question, rows, averaged) for question in asked
+    }
+    judged = verdicts_on(
+        list(compared_with.values()), [(question.smallest, question.units) for question in asked]
     )
+    seeds = _by_seed(settings, rows, asked)
     tables = {
-        "contrasts": contrasts,
-        "seeds": _by_seed(settings, rows, asked, chosen),
-        "categories": _categories(settings, averaged, asked, chosen),
+        "contrasts": _contrasts(settings, asked, compared_with, averaged),
+        "seeds": seeds,
+        "categories": _categories(settings, averaged, asked),
         "curves": _curves(rows[TABLE]),
-        "samples": samples_to_show(settings, rows, main_arm(settings, chosen["loops"])),
+        "samples": samples_to_show(settings, rows, _best_control(settings, asked, averaged)),
         **sweep_tables(settings, averaged),
         **read_tables_of(settings, rows),
     }
-    verdicts = tuple(
-        _finding(settings, question, contrasts, tables["seeds"], averaged) for question in asked
+    findings = tuple(
+        Finding(
+            question.text,
+            verdict,
+            _method(settings, question, compared_with[question.name], seeds, averaged),
+            "materials",
+        )
+        for question, verdict in zip(asked, judged, strict=True)
     )
-    return Analysis(tables, verdicts, draw)
+    return Analysis(tables, findings, draw)
 
 
 def compared(
@@ -73,56 +102,101 @@ def compared(
     )
 
 
-def _best_control(settings: LearnedSettings, question: Question, rows: Tables) -> str:
-    """The control that does best on the selection half."""
-    totals = question.totals(rows, SELECTION)
-    choose = min if question.measure.lower_is_better else max
-    return choose(control_sources(), key=lambda source: totals.mean(main_arm(settings, source)))
+def _best_control(settings: LearnedSettings, asked: Sequence[Question], rows: Tables) -> Arm:
+    """The control with the fewest loops on the selection half, whose samples are shown."""
+    (loops,) = (question for question in asked if question.name == LOOPS)
+    totals = loops.totals(rows, SELECTION)
+    controls = [main_arm(settings, source) for source in control_sources()]
+    return min(controls, key=totals.mean)
+
+
+def _references(settings: LearnedSettings) -> list[Arm]:
+    return [NO_PATCH, *(main_arm(settings, source) for source in control_sources())]
+
+
+def _of_seeds(
+    settings: LearnedSettings, question: Question, rows: Tables, half: str
+) -> list[Totals]:
+    """The sums of each seed alone."""
+    found = []
+    for seed in settings.seeds:
+        part = rows[question.table]
+        of_seed = over_seeds(part[part["seed"].isin([seed, NO_SEED])])
+        found.append(question.totals({question.table: of_seed}, half))
+    return found
+
+
+def _comparison(
+    settings: LearnedSettings, question: Question, rows: Tables, averaged: Tables
+) -> Comparison:
+    """The true source against no patch and every control, over seeds and sequences."""
+    true, references = main_arm(settings), _references(settings)
+    totals = question.totals(averaged, REPORT)
+    of_seeds = _of_seeds(settings, question, rows, REPORT)
+
+    def over_both(reference: Arm, resampling: Resampling) -> Contrast:
+        if len(of_seeds) < 2:
+            return contrast(totals, true, reference, resampling)
+        differences = np.stack([seed.of(true) - seed.of(reference) for seed in of_seeds])
+        counts = np.broadcast_to(totals.counts, differences.shape)
+        options = {"rng": resampling.rng(), "n_resamples": resampling.n_resamples}
+        interval = crossed_mean_interval(differences, counts, level=resampling.level, **options)
+        return Contrast(interval, crossed_p_value(differences, counts, **options))
+
+    compared = compare(
+        over_both, references, settings.resampling, lower_is_better=question.measure.lower_is_better
+    )
+    # Seeds are the same in both halves, so the other half says nothing of how they vary.
+    error = max(standard_error(c.interval) for c in compared.contrasts.values())
+    return replace(
+        compared,
+        smallest_visible=smallest_visible(error, level=settings.resampling.level)
+        if error > 0
+        else None,
+    )
 
 
 def _contrasts(
-    settings: LearnedSettings, question: Question, rows: Tables, chosen: dict[str, str]
-) -> list[dict[str, Any]]:
-    """The report half: the true source minus the best control, and every source minus no patch.
-
-    `p_holm` is corrected over all comparisons of the same question.
-    """
-    totals = question.totals(rows, REPORT)
-    control = main_arm(settings, chosen[question.name])
-    pairs = [
-        (main_arm(settings), control),
-        *((main_arm(settings, source), NO_PATCH) for source in trained_sources()),
-    ]
-    return [
-        {
-            "question": question.name,
-            "measure": question.measure.name,
-            "units": question.units,
-            "lower_is_better": question.measure.lower_is_better,
-            **row,
-            "mean": totals.mean(main_arm(settings, row["source"])),
-            "unpatched": totals.mean(NO_PATCH),
-            "count": int(totals.counts.sum()),
-        }
-        for row in compared(settings, totals, pairs)
-    ]
-
-
-def _by_seed(
-    settings: LearnedSettings, rows: Tables, asked: Sequence[Question], chosen: dict[str, str]
+    settings: LearnedSettings,
+    asked: Sequence[Question],
+    comparisons: Mapping[str, Comparison],
+    rows: Tables,
 ) -> pd.DataFrame:
-    """Each seed alone: the true source minus the best control, and minus no patch."""
+    """The report half: the true source minus all its references, each of them, and controls alone.
+
+    `p_holm` is corrected over the questions in the joint rows, and over the comparisons of the same
+    question in the others. Controls minus no patch are means over seeds; sequences are resampled.
+    """
     found = []
-    for seed in settings.seeds:
-        of_seed = {
-            table: over_seeds(part[part["seed"].isin([seed, NO_SEED])])
-            for table, part in rows.items()
-            if table in TABLES
-        }
-        for question in asked:
-            totals = question.totals(of_seed, REPORT)
-            references = [main_arm(settings, chosen[question.name]), NO_PATCH]
-            pairs = [(main_arm(settings), reference) for reference in references]
+    for question in asked:
+        totals = question.totals(rows, REPORT)
+        controls = [(main_arm(settings, source), NO_PATCH) for source in control_sources()]
+        joint, *single = comparisons[question.name].rows()
+        alone = compared(settings, totals, controls)
+        found += [
+            {
+                "question": question.name,
+                "measure": question.measure.name,
+                "units": question.units,
+                "lower_is_better": question.measure.lower_is_better,
+                **row,
+                "mean": totals.mean(main_arm(settings, row["source"])),
+                "unpatched": totals.mean(NO_PATCH),
+                "count": int(totals.counts.sum()),
+            }
+            for row in [{**joint, "p_holm": 1.0}, *with_holm([*single, *alone])]
+        ]
+    return with_holm_over_questions(pd.DataFrame(found))
+
+
+def _by_seed(settings: LearnedSettings, rows: Tables, asked: Sequence[Question]) -> pd.DataFrame:
+    """Each seed alone: the true source minus no patch, and minus each control."""
+    found = []
+    for question in asked:
+        pairs = [(main_arm(settings), reference) for reference in _references(settings)]
+        for seed, totals in zip(
+            settings.seeds, _of_seeds(settings, question, rows, REPORT), strict=True
+        ):
             found += [
                 {"question": question.name, "seed": seed, **row}
                 for row in compared(settings, totals, pairs)
@@ -130,12 +204,11 @@ def _by_seed(
     return pd.DataFrame(found).drop(columns="p_holm")
 
 
-def _categories(
-    settings: LearnedSettings, rows: Tables, asked: Sequence[Question], chosen: dict[str, str]
-) -> pd.DataFrame:
-    """The report half by kind of token and word: the true source and the best control.
+def _categories(settings: LearnedSettings, rows: Tables, asked: Sequence[Question]) -> pd.DataFrame:
+    """The report half by kind of token and word: the true source minus all its references and each.
 
-    `p_holm` is corrected over the categories of a division and comparison.
+    `p_holm` is corrected over the categories of a division and comparison. The writes are means
+    over seeds; sequences are resampled.
     """
     by_name = {question.name: question for question in asked}
     edges = settings.material.surprisal_edges
@@ -161,26 +234,31 @@ def _categories(
     found = []
     for division, name, tags in divisions:
         question = by_name[name]
-        true, control = main_arm(settings), main_arm(settings, chosen[name])
-        for arm, reference in ((true, NO_PATCH), (control, NO_PATCH), (true, control)):
-            some = []
-            for label, wanted in tags.items():
-                measure = Measure(question.measure.name, frozenset(wanted))
-                part = rows[question.table]
-                if not any(wanted <= set(c.split()) for c in part["category"].unique()):
-                    continue
-                totals = totals_of(part, measure, REPORT)
-                if totals.counts.sum() == 0:
-                    continue
-                (row,) = compared(settings, totals, [(arm, reference)])
-                some.append({"category": label, "count": int(totals.counts.sum()), **row})
-            # Holm's correction over the categories; a single comparison had nothing to correct.
+        true, some = main_arm(settings), {}
+        for label, wanted in tags.items():
+            measure = Measure(question.measure.name, frozenset(wanted))
+            part = rows[question.table]
+            if not any(wanted <= set(c.split()) for c in part["category"].unique()):
+                continue
+            totals = totals_of(part, measure, REPORT)
+            if totals.counts.sum() == 0:
+                continue
             common = {
                 "division": division,
                 "measure": question.measure.name,
                 "lower_is_better": question.measure.lower_is_better,
+                "category": label,
+                "count": int(totals.counts.sum()),
             }
-            found += [{**common, **row} for row in with_holm(some)]
+            for row in compare(
+                functools.partial(contrast, totals, true),
+                _references(settings),
+                settings.resampling,
+                lower_is_better=question.measure.lower_is_better,
+            ).rows():
+                some.setdefault(row["minus"], []).append({**common, **row})
+        for of_comparison in some.values():
+            found += with_holm(of_comparison)
     return pd.DataFrame(found)
 
 
@@ -189,37 +267,28 @@ def _curves(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["kind"] != "write"].drop(columns="write").reset_index(drop=True)
 
 
-def _finding(
+def _method(
     settings: LearnedSettings,
     question: Question,
-    contrasts: pd.DataFrame,
+    comparison: Comparison,
     by_seed: pd.DataFrame,
     rows: Tables,
-) -> Finding:
-    of_question = contrasts[contrasts["question"] == question.name].to_dict("records")
-    headline = of_question[0]
-    plain = next(r for r in of_question if r["source"] == "true" and r["minus"] == "none")
+) -> str:
     totals = question.totals(rows, REPORT)
-    judged = verdict(
-        row_interval(headline),
-        smallest_effect=question.smallest,
-        lower_is_better=question.measure.lower_is_better,
-        units=question.units,
-    )
     rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
     seeds, clusters = len(settings.seeds), int((totals.counts > 0).sum())
-    own = by_seed[(by_seed["question"] == question.name) & (by_seed["minus"] == headline["minus"])]
-    each = ", ".join(f"{estimate:.3g}" for estimate in own["estimate"])
-    method = (
+    plain = by_seed[(by_seed["question"] == question.name) & (by_seed["minus"] == "none")]
+    each = ", ".join(f"{estimate:.3g}" for estimate in plain["estimate"])
+    resampled = (
+        "seeds and clusters are both resampled"
+        if seeds > 1
+        else "clusters are resampled; how another seed would have turned out is not known"
+    )
+    return (
         f"{question.material[0].upper()}{question.material[1:]}; {int(totals.counts.sum())} "
         f"{question.items} in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. "
         f"The write, {rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
-        f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}; a cluster's difference is "
-        "the mean over the seeds, and clusters are resampled. Best control, trained in the same "
-        f"way, chosen on the other half: {headline['minus']}. True source minus no patch: "
-        f"{row_interval(plain)} (p = {plain['p_value']:.2g}); minus best control "
-        f"p = {headline['p_value']:.2g}, {headline['p_holm']:.2g} after Holm's correction over the "
-        f"comparisons of this question. By seed: {each}. The interval is about these trainings: it "
-        "knows nothing of how others would have turned out."
+        f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}, and so was every control; "
+        f"{resampled}. {said_of(comparison, question.units, basis=WIDTH)} True source minus no patch by seed: "
+        f"{each}."
     )
-    return Finding(question.text, judged, method, "materials")

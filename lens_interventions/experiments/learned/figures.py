@@ -8,6 +8,7 @@ from ...drawing.error_bars import contrast_points
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
+from ..design.comparisons import JOINT
 from ..engine.results import Figures, Tables
 from .inspection_figures import ablation_figure, attention_figure, directions_figure
 
@@ -36,7 +37,7 @@ def draw(tables: Tables) -> Figures:
 
 
 def _materials(contrasts: pd.DataFrame) -> "go.Figure":
-    """A panel for each question: every source minus no patch, and the true one minus the best."""
+    """A panel for each question: the true source minus each reference, and controls alone."""
     from plotly.subplots import make_subplots
 
     by_question = [part for _, part in contrasts.groupby("question", sort=False)]
@@ -69,8 +70,8 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     figure.update_layout(
         template=template("light"),
         title=heading("Change by source and material, report half"),
-        height=110 + 230 * n_rows,
-        margin={"l": 150, "r": 16, "t": 84, "b": 50},
+        height=110 + 300 * n_rows,
+        margin={"l": 220, "r": 16, "t": 84, "b": 50},
     )
     return figure
 
@@ -97,7 +98,8 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
 
 
 def _categories(rows: pd.DataFrame) -> "go.Figure":
-    """True and best control, and their difference, by kind of token and word."""
+    """The true source minus no patch, and minus all its references, by kind of token and word."""
+    rows = rows[rows["minus"].isin(["none", JOINT])]
     named = _as_losses(rows).assign(name=[_label(row) for row in rows.to_dict("records")])
     axes = Axes(x="category", y="estimate", group="name", x_title="", y_title=BELOW_IS_BETTER)
     views = {str(name): part for name, part in named.groupby("division", sort=False)}
@@ -131,15 +133,16 @@ def _as_losses(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _label(row: dict[Any, Any]) -> str:
-    if row["minus"] == "none":
-        return f"{row['source']} − no patch"
-    return "true − best control"
+    return f"{row['source']} − {_minus(row)}"
+
+
+def _minus(row: dict[Any, Any]) -> str:
+    return "no patch" if row["minus"] == "none" else str(row["minus"])
 
 
 def _hover(row: dict[Any, Any]) -> str:
-    minus = "no patch" if row["minus"] == "none" else f"{row['minus']} (best control)"
     return (
-        f"{row['source']} minus {minus}<br>{row['estimate']:.3g} "
+        f"{row['source']} minus {_minus(row)}<br>{row['estimate']:.3g} "
         f"[{row['low']:.3g}, {row['high']:.3g}], n = {row['n']}<br>"
         f"p = {row['p_value']:.2g}, {row['p_holm']:.2g} after Holm"
     )

@@ -1,41 +1,69 @@
 """From rows to the tables, verdicts and figures of the loops experiment."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from ...measures.intervals import Interval, share_difference_interval
-from ...measures.verdicts import verdict
-from ..design.conditions import NO_PATCH, Arm, Cell
-from ..design.contrasts import Measure, Resampling, Totals, contrast, totals_of
+from ...measures.intervals import share_difference_interval
+from ..design.comparisons import (
+    Comparison,
+    ContrastWith,
+    compare,
+    said_of,
+    verdicts_on,
+    visible_beforehand,
+    with_holm_over_questions,
+)
+from ..design.conditions import NO_PATCH, Arm, Cell, arm_label
+from ..design.contrasts import (
+    Contrast,
+    Measure,
+    Resampling,
+    Totals,
+    contrast,
+    totals_of,
+    with_holm,
+)
 from ..design.rules import GREEDY
 from ..design.samples import LOOPED, REP, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
-from .choice import again_totals, best_control, loops_cell, loss_totals, round_cell
+from .choice import affordable_controls, again_totals, loops_cell, loss_totals, round_cell
 from .figures import draw
 from .settings import LoopsSettings
 from .tables import condition_table, escape_table, grid_table, noticing_table, survival_table
 
 LOOPS_QUESTION = "Does seeing the true token help greedy decoding to stay out of loops?"
+ESCAPE_QUESTION = "Does seeing the true token help the model out of a passage that was repeated?"
 REPETITION_QUESTION = "Does seeing the true token help greedy decoding to repeat itself less?"
 
 
 def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
     """The analysis of a run."""
     chosen = Choice.of(rows, settings)
+    asked = (
+        _share_question(rows, chosen, settings),
+        _rep_question(rows, chosen, settings),
+        _escape_question(rows, chosen, settings),
+    )
     tables = {
         "conditions": condition_table(rows, settings),
+        "contrasts": _contrasts(asked),
         "survival": survival_table(rows, settings),
         "grid": grid_table(rows, settings),
         "escape": escape_table(rows, settings),
         "noticing": noticing_table(rows["noticing"], settings),
         "samples": shown_samples(rows["samples"], chosen.control, settings.shown),
     }
-    findings = (
-        _share_finding(rows, chosen, settings),
-        _rep_finding(rows, chosen, settings),
-        _escape_finding(rows, chosen, settings),
+    judged = verdicts_on(
+        [question.compared for question in asked],
+        [(settings.smallest_share, question.units) for question in asked],
+    )
+    findings = tuple(
+        Finding(question.text, verdict, question.method, question.figure)
+        for question, verdict in zip(asked, judged, strict=True)
     )
     return Analysis(tables, findings, draw)
 
@@ -45,126 +73,151 @@ class Choice:
     """The choices of the selection half.
 
     Attributes:
-        cell, control: for sampling.
-        round_cell, round_control: for the way out of a repeated passage.
+        cell: for sampling; `round_cell`, for the way out of a repeated passage.
+        controls, round_controls: the controls there that the loss budget allows.
+        control: of `controls` the one with the fewest loops, whose samples are shown.
     """
 
     cell: Cell
+    controls: tuple[Arm, ...]
     control: Arm
     round_cell: Cell
-    round_control: Arm
+    round_controls: tuple[Arm, ...]
 
     @classmethod
     def of(cls, rows: Tables, settings: LoopsSettings) -> "Choice":
         """Choose, from rows of the selection half alone."""
         cell, round_at = loops_cell(rows, settings), round_cell(rows, settings)
+        controls = affordable_controls(cell, rows, settings)
         greedy = _greedy(rows["samples"], LOOPED, SELECTION)
-        again = again_totals(rows, SELECTION)
         return cls(
             cell,
-            best_control(greedy, cell, rows, settings),
+            controls,
+            min(controls, key=greedy.mean),
             round_at,
-            best_control(again, round_at, rows, settings),
+            affordable_controls(round_at, rows, settings),
         )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A question with its comparison, and how a reader is told of it."""
+
+    name: str
+    text: str
+    compared: Comparison
+    method: str
+    figure: str
+    units: str = ""
+
+
 _CHOSEN = (
-    " The cell of the patch ({cell}) and the best control ({control}) were chosen on the other "
-    "half of the {material}, among those that raise the loss on held-out prose by at most "
-    "{budget:g} nats (or, where none does, as that with the lowest loss). Loss here: {losses}."
+    " The cell of the patch ({cell}) was chosen on the other half of the {material}, among those "
+    "that raise the loss on held-out prose by at most {budget:g} nats (or, where none does, as "
+    "that with the lowest loss); the controls that count are those within the same budget. Loss "
+    "here: {losses}."
 )
 
 
-def _loops_interval(
-    samples: pd.DataFrame, true: Arm, control: Arm, resampling: Resampling
-) -> Interval:
-    """The share of the report half's greedy samples that end in a loop, true minus control."""
-    looped = _greedy(samples, LOOPED, REPORT)
-    return share_difference_interval(
-        looped.of(true) > 0, looped.of(control) > 0, level=resampling.level
-    )
+def _share_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
+    here, other = (_greedy(rows["samples"], LOOPED, half) for half in (REPORT, SELECTION))
+    true, references = Arm.at(chosen.cell), [NO_PATCH, *chosen.controls]
 
+    def share(reference: Arm, resampling: Resampling) -> Contrast:
+        interval = share_difference_interval(
+            here.of(true) > 0, here.of(reference) > 0, level=resampling.level
+        )
+        return Contrast(interval, contrast(here, true, reference, resampling).p_value)
 
-def _repetition_interval(
-    samples: pd.DataFrame, true: Arm, control: Arm, resampling: Resampling
-) -> Interval:
-    """rep-4 of the report half's greedy samples, true minus control."""
-    return contrast(_greedy(samples, REP, REPORT), true, control, resampling).interval
-
-
-def _share_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
-    greedy = _greedy(rows["samples"], LOOPED, REPORT)
-    true = Arm.at(chosen.cell)
-    interval = _loops_interval(rows["samples"], true, chosen.control, settings.resampling)
+    compared = _compare(share, here, other, true, references, settings)
     method = (
-        f"Share of {interval.n} prompts whose greedy continuation, up to {settings.new_tokens} "
-        f"tokens, ends in an exact loop, paired by prompt: {_means(greedy, true, chosen.control)}."
-        + _how_chosen(rows, chosen.cell, chosen.control, "prompts", settings)
+        f"Share of {compared.joint.n} prompts whose greedy continuation, up to "
+        f"{settings.new_tokens} tokens, ends in an exact loop, paired by prompt: "
+        f"{_means(here, [NO_PATCH, true, *chosen.controls])}. {said_of(compared, '')}"
+        + _how_chosen(rows, true, chosen.controls, "prompts", settings)
     )
-    return _finding(LOOPS_QUESTION, interval, method, "loop_share", settings)
+    return _Asked("loops", LOOPS_QUESTION, compared, method, "loop_share", "of samples")
 
 
-def _rep_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
-    greedy = _greedy(rows["samples"], REP, REPORT)
-    true = Arm.at(chosen.cell)
-    interval = _repetition_interval(rows["samples"], true, chosen.control, settings.resampling)
+def _rep_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
+    here, other = (_greedy(rows["samples"], REP, half) for half in (REPORT, SELECTION))
+    true, references = Arm.at(chosen.cell), [NO_PATCH, *chosen.controls]
+    compared = _compare(
+        functools.partial(contrast, here, true), here, other, true, references, settings
+    )
     method = (
         f"rep-4, the share of 4-grams that repeat another of the same sample, of the same "
-        f"{interval.n} samples: {_means(greedy, true, chosen.control)}. Prompts are resampled."
-        + _how_chosen(rows, chosen.cell, chosen.control, "prompts", settings)
+        f"{compared.joint.n} samples: {_means(here, [NO_PATCH, true, *chosen.controls])}. Prompts "
+        f"are resampled. {said_of(compared, '')}"
+        + _how_chosen(rows, true, chosen.controls, "prompts", settings)
     )
-    return _finding(REPETITION_QUESTION, interval, method, "frontier", settings)
+    return _Asked("repetition", REPETITION_QUESTION, compared, method, "frontier")
 
 
-def _escape_finding(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Finding:
-    again = again_totals(rows, REPORT)
-    true = Arm.at(chosen.round_cell)
-    interval = contrast(again, true, chosen.round_control, settings.resampling).interval
+def _escape_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
+    here, other = (again_totals(rows, half) for half in (REPORT, SELECTION))
+    true, references = Arm.at(chosen.round_cell), [NO_PATCH, *chosen.round_controls]
+    compared = _compare(
+        functools.partial(contrast, here, true), here, other, true, references, settings
+    )
     method = (
         f"Probability that free running at temperature 1 says a passage exactly once more after it "
-        f"was said k times, mean over k = 1 to {settings.rounds - 1} and {interval.n} passages, "
-        f"which are resampled: {_means(again, true, chosen.round_control)}."
-        + _how_chosen(rows, chosen.round_cell, chosen.round_control, "passages", settings)
+        f"was said k times, mean over k = 1 to {settings.rounds - 1} and {compared.joint.n} "
+        f"passages, which are resampled: {_means(here, [NO_PATCH, true, *chosen.round_controls])}. "
+        f"{said_of(compared, '')}"
+        + _how_chosen(rows, true, chosen.round_controls, "passages", settings)
     )
-    return _finding(
-        "Does seeing the true token help the model out of a passage that was repeated?",
-        interval,
-        method,
-        "escape",
-        settings,
+    return _Asked("escape", ESCAPE_QUESTION, compared, method, "escape")
+
+
+def _compare(
+    contrast_with: ContrastWith,
+    here: Totals,
+    other: Totals,
+    true: Arm,
+    references: Sequence[Arm],
+    settings: LoopsSettings,
+) -> Comparison:
+    """The true source against its references here; how much they vary in the `other` half."""
+    n = int((here.counts > 0).sum())
+    return compare(
+        contrast_with,
+        references,
+        settings.resampling,
+        lower_is_better=True,
+        smallest_visible=visible_beforehand(other, true, references, n, settings.resampling.level),
     )
+
+
+def _contrasts(asked: Sequence[_Asked]) -> pd.DataFrame:
+    """The report half: the true source minus all its references, and minus each.
+
+    `p_holm` is corrected over the questions in the joint rows, and over the comparisons of the same
+    question in the others.
+    """
+    found = []
+    for question in asked:
+        joint, *single = question.compared.rows()
+        common = {"question": question.name, "measure": question.figure}
+        found += [{**common, **row} for row in [{**joint, "p_holm": 1.0}, *with_holm(single)]]
+    return with_holm_over_questions(pd.DataFrame(found)).drop(columns="measure")
 
 
 def _how_chosen(
-    rows: Tables, cell: Cell, control: Arm, material: str, settings: LoopsSettings
+    rows: Tables, true: Arm, controls: Sequence[Arm], material: str, settings: LoopsSettings
 ) -> str:
-    losses = loss_totals(rows, REPORT)
     return _CHOSEN.format(
-        cell=cell,
-        control=control.source,
+        cell=true.cell,
         material=material,
         budget=settings.loss_budget,
-        losses=_means(losses, Arm.at(cell), control),
+        losses=_means(loss_totals(rows, REPORT), [NO_PATCH, true, *controls]),
     )
 
 
-def _means(totals: Totals, true: Arm, control: Arm) -> str:
-    named = (("no patch", NO_PATCH), ("true", true), (control.source, control))
-    return ", ".join(f"{name} {totals.mean(arm):.3g}" for name, arm in named)
+def _means(totals: Totals, arms: Sequence[Arm]) -> str:
+    return ", ".join(f"{arm_label(arm)} {totals.mean(arm):.3g}" for arm in arms)
 
 
 def _greedy(samples: pd.DataFrame, measure: str, half: str) -> Totals:
     greedy = sample_totals(samples[samples["rule"] == str(GREEDY)])
     return totals_of(greedy, Measure(measure), half)
-
-
-def _finding(
-    question: str, interval: Interval, method: str, figure: str, settings: LoopsSettings
-) -> Finding:
-    judged = verdict(
-        interval,
-        smallest_effect=settings.smallest_share,
-        lower_is_better=True,
-        units="of samples" if figure == "loop_share" else "",
-    )
-    return Finding(question, judged, method, figure)

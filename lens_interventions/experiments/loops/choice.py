@@ -1,4 +1,4 @@
-"""What the selection half chooses: the cells of the patch, and the best control."""
+"""What the selection half chooses: the cells of the patch, and the controls that count."""
 
 from collections.abc import Sequence
 
@@ -33,10 +33,10 @@ def round_cell(rows: Tables, settings: LoopsSettings) -> Cell:
     return min(arms, key=again.mean).cell
 
 
-def best_control(outcome: Totals, cell: Cell, rows: Tables, settings: LoopsSettings) -> Arm:
-    """The control at a cell with the lowest outcome on the selection half, within the budget."""
-    arms = affordable(control_arms(cell), loss_totals(rows, SELECTION), settings.loss_budget)
-    return min(arms, key=outcome.mean)
+def affordable_controls(cell: Cell, rows: Tables, settings: LoopsSettings) -> tuple[Arm, ...]:
+    """The controls at a cell within the loss budget, on the selection half."""
+    losses = loss_totals(rows, SELECTION)
+    return tuple(affordable(control_arms(cell), losses, settings.loss_budget))
 
 
 def affordable(arms: Sequence[Arm], losses: Totals, budget: float) -> list[Arm]:

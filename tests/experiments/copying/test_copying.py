@@ -7,8 +7,10 @@ import pytest
 from torch import Tensor
 
 from lens_interventions.experiments import Result, copying
+from lens_interventions.experiments.design.comparisons import JOINT
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES
+from lens_interventions.measures.intervals import holm
 from tests.support.planted import faint_bridge, planted_bridge
 from tests.support.small_copying import SETTINGS
 
@@ -30,9 +32,9 @@ def planted(few_templates: None) -> Result:
 
 def test_the_planted_defect_is_found(planted: Result) -> None:
     found = outcomes(planted)
-    assert found["induction"] == found["templates"] == found["copyable"] == "helps"
+    assert found["induction"] == found["copyable"] == "helps"
     contrasts = planted.to_dataframe()
-    headline = contrasts[(contrasts["measure"] == "loss") & (contrasts["minus"] != "none")]
+    headline = contrasts[(contrasts["measure"] == "loss") & (contrasts["minus"] == JOINT)]
     induction = headline[headline["question"] == "induction"].iloc[0]
     # Block 1 copies beliefs; below it there are none to repair.
     assert induction["layer"] == 1
@@ -70,6 +72,7 @@ def test_a_model_that_hardly_copies_is_hardly_helped() -> None:
     # Guessing at random it is never surprised by 6 nats: about that there is nothing to say.
     found = outcomes(result)
     assert found.pop("surprise") == "undecided"
+    assert result.verdicts[-1].verdict.smallest_visible is None
     assert result.verdicts[-1].verdict.interval.n == 0
     assert set(found.values()) == {"no effect"}
     assert result.tables["grid"].query("layer == 1")["estimate"].abs().max() < 0.05
@@ -81,7 +84,14 @@ def test_every_source_is_reported_for_every_question(planted: Result) -> None:
         main = rows[rows["measure"] == rows["measure"].iloc[0]]
         assert set(main[main["minus"] == "none"]["source"]) == {"true", *CONTROLS}, question
         against = main[main["minus"] != "none"]
-        assert against["source"].tolist() == ["true"]
+        assert set(against["source"]) == {"true"}
+        assert set(against["minus"]) == {JOINT, *CONTROLS}
+        # No closer to the best reference than to any: a loss by its largest difference.
+        single = main[(main["source"] == "true") & (main["minus"] != JOINT)]
+        joint = against.set_index("minus").loc[JOINT]
+        worst = "max" if joint["lower_is_better"] else "min"
+        assert joint["estimate"] == single["estimate"].agg(worst)
+        assert joint["p_value"] == single["p_value"].max()
     conditions = planted.tables["conditions"]
     assert set(conditions["source"]) == {"none", "true", *CONTROLS}
     # True minus no patch is the difference of the two means.
@@ -90,6 +100,47 @@ def test_every_source_is_reported_for_every_question(planted: Result) -> None:
     row = contrasts.query("question == 'induction' and measure == 'loss' and source == 'true'")
     plain = row[row["minus"] == "none"]["estimate"].item()
     assert plain == pytest.approx(means["true"] - means["none"], abs=1e-9)
+
+
+def test_both_kinds_of_word_have_a_verdict_of_their_own(planted: Result) -> None:
+    conditions = planted.tables["conditions"].query("measure == 'log_prob' and source == 'true'")
+    counts = conditions.set_index("question")["count"]
+    assert counts["rare words"] + counts["common words"] == 8
+    findings = {finding.question: finding for finding in planted.verdicts}
+    for kind in ("rare", "common"):
+        method = findings[
+            f"Does it help to say a {kind} word again where the sentence calls for it?"
+        ]
+        assert f"{counts[f'{kind} words']} predictions" in method.method
+
+
+def test_no_cell_of_the_grid_gains_more_than_the_bound(planted: Result) -> None:
+    bounds = planted.tables["bounds"].set_index("question")
+    grid = planted.tables["grid"]
+    assert list(bounds.index) == list(grid["question"].unique())
+    induction = grid[(grid["question"] == "induction") & (grid["measure"] == "loss")]
+    best = induction.loc[induction["estimate"].idxmin()]
+    row = bounds.loc["induction"]
+    assert row["gain"] == pytest.approx(-best["estimate"], abs=1e-9)
+    assert (row["layer"], row["mode"]) == (best["layer"], best["mode"])
+    # Simultaneous over four cells, so above each cell's own end.
+    assert row["bound"] > -induction["low"].min()
+    assert "gains more than" in planted.verdicts[0].method
+
+
+def test_a_question_says_what_it_could_have_seen(planted: Result) -> None:
+    verdict = planted.verdicts[0].verdict
+    assert 0 < verdict.smallest_visible < 2
+    assert f"a lead of {verdict.smallest_visible:.2g} nats" in planted.verdicts[0].method
+
+
+def test_holm_over_the_questions_enters_the_verdicts(planted: Result) -> None:
+    contrasts = planted.to_dataframe()
+    joint = contrasts[contrasts["minus"] == JOINT].groupby("question", sort=False).head(1)
+    assert joint["p_holm"].tolist() == holm(joint["p_value"].to_numpy()).tolist()
+    for finding, p_holm in zip(planted.verdicts, joint["p_holm"], strict=True):
+        if finding.verdict.against == JOINT:
+            assert finding.verdict.p_value == p_holm
 
 
 def test_categories_divide_the_text(planted: Result) -> None:

@@ -19,6 +19,7 @@ from lens_interventions.experiments import (
     read_tables,
     trained_writes,
 )
+from lens_interventions.experiments.design.comparisons import JOINT
 from lens_interventions.experiments.learned import stages as stages_module
 from lens_interventions.experiments.learned.writes import Training
 from lens_interventions.intervention.site import PatchSite
@@ -39,9 +40,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
 
 
 def headline(result: Result, question: str) -> pd.Series:
-    """The row of the true source minus the best control."""
+    """The row of the true source minus all its references."""
     rows = result.to_dataframe()
-    return rows[(rows["question"] == question) & (rows["minus"] != "none")].iloc[0]
+    return rows[(rows["question"] == question) & (rows["minus"] == JOINT)].iloc[0]
 
 
 TRAINED = ("true", "current", "guess", "shuffled", "random", "constant")
@@ -57,7 +58,8 @@ class TestPlanted:
             row = headline(result, question)
             assert row["source"] == "true"
             assert row["p_holm"] < 0.05
-            assert row["n"] == 12
+            assert row["n"] == 2  # seeds: both these and sequences are resampled
+            assert row["method"] == "joint crossed t"
         # Half of the tokens are values, half of their keys came before: a quarter of some nats.
         assert headline(result, "keys")["estimate"] < -0.1
 
@@ -76,15 +78,18 @@ class TestPlanted:
         result, _ = planted
         for question, rows in result.to_dataframe().groupby("question"):
             assert rows[rows["minus"] == "none"]["source"].tolist() == list(TRAINED), question
-            assert rows[rows["minus"] != "none"]["source"].tolist() == ["true"]
+            against = rows[rows["minus"] != "none"]
+            assert set(against["source"]) == {"true"}
+            assert against["minus"].tolist() == [JOINT, *TRAINED[1:]]
             true = rows[rows["source"] == "true"].set_index("minus")
             plain = true.loc["none"]
             assert plain["estimate"] == pytest.approx(plain["mean"] - plain["unpatched"], abs=1e-9)
 
     def test_numbers_are_those_of_teacher_forcing(self, planted: tuple[Result, Path]) -> None:
-        """True minus the chosen control, by hand: means over tokens, then over seeds."""
+        """True minus a control, by hand: means over tokens, then over seeds."""
         result, out = planted
-        row = headline(result, "keys")
+        rows = result.to_dataframe()
+        row = rows[(rows["question"] == "keys") & (rows["minus"] == "current")].iloc[0]
         bridge, writes = ablated_bridge(), trained_writes(out)
         texts = [t for t in planted_sequences(bridge, SETTINGS)["text"] if t.half == "report"]
         tokens, seeds = (
@@ -126,20 +131,21 @@ class TestPlanted:
 
     def test_samples_are_kept_for_a_reader(self, planted: tuple[Result, Path]) -> None:
         shown = planted[0].tables["samples"]
-        control = headline(planted[0], "loops")["minus"]
         for _, of_prompt in shown.groupby("prompt_number"):
             assert len(of_prompt) == 3
-            assert any(control in condition for condition in of_prompt["condition"])
+            assert of_prompt["condition"].nunique() == 3
         assert shown["prompt_number"].nunique() == 6
 
     def test_the_mean_over_seeds_is_that_of_the_seeds(self, planted: tuple[Result, Path]) -> None:
         result, _ = planted
-        seeds = result.tables["seeds"]
+        seeds, contrasts = result.tables["seeds"], result.to_dataframe()
+        true_alone = (contrasts["source"] == "true") & (contrasts["minus"] == "none")
         for question in QUESTIONS:
-            rows = seeds[(seeds["question"] == question) & (seeds["minus"] != "none")]
+            rows = seeds[(seeds["question"] == question) & (seeds["minus"] == "none")]
             assert rows["seed"].tolist() == [0, 1]
+            over_both = contrasts[(contrasts["question"] == question) & true_alone]
             mean = rows["estimate"].mean()
-            assert headline(result, question)["estimate"] == pytest.approx(mean, abs=1e-9)
+            assert over_both["estimate"].item() == pytest.approx(mean, abs=1e-9)
 
     def test_all_are_trained_alike(self, planted: tuple[Result, Path]) -> None:
         curves = planted[0].tables["curves"]
@@ -194,7 +200,10 @@ class TestPlanted:
         ]
         assert len(figures["materials"].data) == len(QUESTIONS)
         for trace in figures["materials"].data:
-            assert list(trace.y) == ["true − best control", *(f"{s} − no patch" for s in TRAINED)]
+            assert list(trace.y) == [
+                *(f"true − {minus}" for minus in (JOINT, "no patch", *TRAINED[1:])),
+                *(f"{control} − no patch" for control in TRAINED[1:]),
+            ]
         # A log-probability that rises is drawn as a loss that falls.
         words = figures["materials"].data[QUESTIONS.index("rare words")]
         assert words.x[0] == pytest.approx(-headline(result, "rare words")["estimate"])
@@ -207,7 +216,7 @@ class TestPlanted:
 
     def test_the_method_says_how(self, planted: tuple[Result, Path]) -> None:
         method = planted[0].verdicts[0].method
-        for part in ("rank 16 at layer 1", "20 steps", "2 seeds", "mean over the seeds", "Holm"):
+        for part in ("rank 16 at layer 1", "20 steps", "2 seeds", "both resampled", "80% power"):
             assert part in method
 
 

@@ -1,0 +1,67 @@
+"""Where the lens has the word that is due, under three arms."""
+
+import pandas as pd
+
+from ..design.conditions import NO_PATCH, Arm
+from ..design.contrasts import Measure, contrast, tagged, totals_of
+from ..design.sequences import REPORT
+from ..engine.results import Tables
+from .settings import CopyingSettings
+from .stages import Choice
+
+
+def lens_table(rows: Tables, choice: Choice) -> pd.DataFrame:
+    """Share of templates in which each residual point has the word's first token at the top."""
+    found = []
+    points = sorted(
+        {
+            int(tag[6:])
+            for c in rows["lens"]["category"].unique()
+            for tag in c.split()[-1:]
+            if tag.startswith("point-")
+        }
+    )
+    for kind in ("all", "common", "rare", "near", "far"):
+        for point in points:
+            tags = {f"point-{point}"} | ({kind} if kind != "all" else set())
+            if tagged(rows["lens"], tags).empty:
+                continue
+            totals = totals_of(rows["lens"], Measure("lens_top", frozenset(tags)), REPORT)
+            for arm in totals.arms:
+                found.append(
+                    {
+                        "words": kind,
+                        "point": point,
+                        "source": arm.source,
+                        "role": "best control" if arm == choice.control else arm.source,
+                        "share": totals.mean(arm),
+                        "count": int(totals.counts.sum()),
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def lens_first_table(settings: CopyingSettings, rows: Tables, choice: Choice) -> pd.DataFrame:
+    """The first residual point that has the word at the top; one past the last where none has.
+
+    `mean` is that of the source, `unpatched` that without a patch.
+    """
+    found = []
+    true = Arm.at(choice.cell)
+    for kind in ("all", "common", "rare", "near", "far"):
+        tags = frozenset() if kind == "all" else frozenset({kind})
+        if tagged(rows["lens"], tags).empty:
+            continue
+        totals = totals_of(rows["lens"], Measure("lens_first", tags), REPORT)
+        for arm, reference in [(true, NO_PATCH), (true, choice.control)]:
+            found.append(
+                {
+                    "words": kind,
+                    "source": arm.source,
+                    "minus": reference.source,
+                    "mean": totals.mean(arm),
+                    "unpatched": totals.mean(NO_PATCH),
+                    **contrast(totals, arm, reference, settings.resampling).columns(),
+                }
+            )
+    return pd.DataFrame(found)

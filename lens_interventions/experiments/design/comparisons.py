@@ -1,0 +1,183 @@
+"""The true source against no patch and every control at once, and the verdicts on that.
+
+Each question makes one `Comparison`; `verdicts_on` judges those of a page together, with Holm's
+correction over the questions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from ...measures.intervals import Interval, holm
+from ...measures.verdicts import JOINT, Verdict, joint_interval, joint_verdict, smallest_visible
+from .conditions import NO_PATCH, Arm, arm_label
+from .contrasts import Contrast, Resampling, Totals
+
+OTHER_HALF = "how much the other half varies"
+WIDTH = "the width of the widest of these intervals"
+"""What tells the smallest visible effect, in words."""
+
+ContrastWith = Callable[[Arm, Resampling], Contrast]
+"""Makes the contrast of the true source with a reference."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The true source minus each of its references.
+
+    Attributes:
+        contrasts: by reference, `NO_PATCH` first.
+        joint: of `joint_interval`, the true source minus the best of the references.
+        lower_is_better: True for a loss.
+        smallest_visible: the smallest lead over every reference that had a good chance to be seen;
+            None if the other half says nothing about it.
+    """
+
+    contrasts: Mapping[Arm, Contrast]
+    joint: Interval
+    lower_is_better: bool
+    smallest_visible: float | None
+
+    @property
+    def p_value(self) -> float:
+        """The largest p-value over the references."""
+        return max(contrast.p_value for contrast in self.contrasts.values())
+
+    @property
+    def unpatched(self) -> Contrast:
+        """The true source minus no patch."""
+        return self.contrasts[NO_PATCH]
+
+    @property
+    def not_ahead_of(self) -> tuple[str, ...]:
+        """The controls that the true source does not beat, in words."""
+        return tuple(
+            arm_label(arm)
+            for arm, contrast in self.contrasts.items()
+            if arm != NO_PATCH and not self._is_ahead(contrast)
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The joint comparison, then each one, as rows with `source`, `minus` and a p-value."""
+        joint = {"source": "true", "minus": JOINT, **asdict(self.joint), "p_value": self.p_value}
+        return [
+            joint,
+            *(
+                {"source": "true", "minus": arm.source, **contrast.columns()}
+                for arm, contrast in self.contrasts.items()
+            ),
+        ]
+
+    def _is_ahead(self, contrast: Contrast) -> bool:
+        interval = contrast.interval
+        is_better = interval.high < 0 if self.lower_is_better else interval.low > 0
+        return is_better and contrast.p_value <= 1 - interval.level
+
+
+def compare(
+    contrast_with: ContrastWith,
+    references: Sequence[Arm],
+    resampling: Resampling,
+    *,
+    lower_is_better: bool,
+    smallest_visible: float | None = None,
+) -> Comparison:
+    """Compare the true source with `references`, no patch among them.
+
+    `contrast_with` makes each contrast, at the level of the resampling that it is given.
+    """
+    wider = replace(resampling, level=1 - (1 - resampling.level) / len(references))
+    contrasts = {reference: contrast_with(reference, resampling) for reference in references}
+    joint = joint_interval(
+        [contrast.interval for contrast in contrasts.values()],
+        [contrast_with(reference, wider).interval for reference in references],
+        lower_is_better=lower_is_better,
+    )
+    return Comparison(contrasts, joint, lower_is_better, smallest_visible)
+
+
+def visible_beforehand(
+    selection: Totals, arm: Arm, references: Sequence[Arm], n: int, level: float
+) -> float | None:
+    """The smallest lead of `arm` over every reference that `n` clusters are likely to show.
+
+    From how much the selection half's differences vary, where they vary most; None if they do not,
+    or if there are fewer than two clusters.
+    """
+    present = selection.counts > 0
+    if present.sum() < 2 or n < 1:
+        return None
+    of = selection.of(arm)[present]
+    errors = [
+        _standard_error(of - selection.of(reference)[present], selection.counts[present], n)
+        for reference in references
+    ]
+    return smallest_visible(max(errors), level=level) if max(errors) > 0 else None
+
+
+def verdicts_on(
+    comparisons: Sequence[Comparison], margins: Sequence[tuple[float, str]]
+) -> list[Verdict]:
+    """A verdict on each comparison, with Holm's correction over them.
+
+    `margins` holds the smallest effect worth talking about and its units for each.
+    """
+    joint, unpatched = (
+        holm(np.array(p_values, dtype=np.float64))
+        for p_values in zip(*((c.p_value, c.unpatched.p_value) for c in comparisons), strict=True)
+    )
+    return [
+        joint_verdict(
+            comparison.joint,
+            comparison.unpatched.interval,
+            smallest_effect=margin,
+            lower_is_better=comparison.lower_is_better,
+            units=units,
+            p_joint=float(p_joint),
+            p_unpatched=float(p_unpatched),
+            smallest_visible=comparison.smallest_visible,
+            not_ahead_of=comparison.not_ahead_of,
+        )
+        for comparison, (margin, units), p_joint, p_unpatched in zip(
+            comparisons, margins, joint, unpatched, strict=True
+        )
+    ]
+
+
+def _standard_error(
+    differences: Float[np.ndarray, " cluster"], counts: Float[np.ndarray, " cluster"], n: int
+) -> float:
+    """The standard error of the mean difference in `n` clusters like these."""
+    around = differences - differences.sum() / counts.sum() * counts
+    return float(np.sqrt((around**2).sum() / (len(counts) - 1) / n) / counts.mean())
+
+
+def with_holm_over_questions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Correct `p_holm` of the joint rows of a table over its questions.
+
+    The measures that verdicts are about, the first of each question, are corrected together, and
+    so are the others.
+    """
+    is_joint = rows["minus"] == JOINT
+    is_first = rows["measure"] == rows.groupby("question", sort=False)["measure"].transform("first")
+    corrected = rows["p_holm"].copy()
+    for part in (is_joint & is_first, is_joint & ~is_first):
+        corrected[part] = holm(rows.loc[part, "p_value"].to_numpy(dtype=np.float64))
+    return rows.assign(p_holm=corrected)
+
+
+def said_of(comparison: Comparison, units: str, *, basis: str = OTHER_HALF) -> str:
+    """Each contrast of a comparison in words, and the power it had, by `basis`."""
+    each = "; ".join(
+        f"{arm_label(arm)} {contrast.interval} (p = {contrast.p_value:.2g})"
+        for arm, contrast in comparison.contrasts.items()
+    )
+    said = f"True source minus {each}."
+    if comparison.smallest_visible is not None:
+        visible = f"{comparison.smallest_visible:.2g} {units}".strip()
+        said += f" A lead of {visible} over every reference had 80% power, by {basis}."
+    return said
