@@ -17,7 +17,7 @@ from .bundled import passages as passages
 from .bundled import prompts as prompts
 from .bundled import prose as prose
 from .bundled import templates as templates
-from .readers import Document as Document
+from .document import Document as Document
 from .readers import dataset_column as dataset_column
 from .readers import python_reference as python_reference
 from .readers import read_texts as read_texts

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
-from .readers import Document
+from .document import Document
 
 _PARTS: dict[Literal["near", "far"], tuple[str, ...]] = {
     "near": ("opening", "cue"),

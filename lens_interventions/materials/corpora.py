@@ -2,11 +2,13 @@
 
 import re
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from .bundled import prose
-from .readers import Document, dataset_column, python_reference, read_texts
+from .document import Document
+from .readers import dataset_column, python_reference, read_texts
+from .shingles import without_repeats
 
 DOCUMENTS = 2000
 """The first documents of a data set, which are all that is read of it."""
@@ -21,7 +23,7 @@ def python_code() -> tuple[Document, ...]:
     """Source of Python's standard library: each public module from its first definition on.
 
     On every machine that runs CPython from source files. What stands above, docstring and licence,
-    is prose. The text differs between Python versions.
+    is prose. A module that repeats another is left out. The text differs between Python versions.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     documents = []
@@ -29,7 +31,7 @@ def python_code() -> tuple[Document, ...]:
         found = re.search(r"^(?:def|class) .*", file.read_text(encoding="utf-8"), re.M | re.S)
         if found:
             documents.append(Document(file.stem, found[0][:_CODE_LENGTH], "code"))
-    return tuple(documents)
+    return without_repeats(documents)
 
 
 _NAMED = {"python_reference": python_reference, "prose": prose, "python_code": python_code}
@@ -39,7 +41,8 @@ def read_documents(source: str) -> Sequence[Document]:
     """The documents of "python_reference", "prose", "python_code", a data set or a text file.
 
     A data set is "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which the first
-    `DOCUMENTS` are read; anything else is a path for `read_texts`.
+    `DOCUMENTS` are read; anything else is a path for `read_texts`. Documents that repeat longer
+    ones are left out.
 
     Raises `FileNotFoundError` for a file that is not there, and `ValueError` or `TypeError` for a
     data set or a file without the text that was asked for.
@@ -52,18 +55,7 @@ def read_documents(source: str) -> Sequence[Document]:
         texts = dataset_column(name, column, split=split, limit=DOCUMENTS)
     else:
         texts = read_texts(Path(source))
-    return [Document(str(number), text, "") for number, text in enumerate(texts)]
-
-
-def by_text(documents: Iterable[Document]) -> dict[str, Document]:
-    """Each text once, with the first document that has it.
-
-    The Python reference has one text under two titles, and files may repeat a paragraph.
-    """
-    found: dict[str, Document] = {}
-    for document in documents:
-        found.setdefault(document.text, document)
-    return found
+    return without_repeats([Document(str(number), text, "") for number, text in enumerate(texts)])
 
 
 def require_source(source: str) -> None:

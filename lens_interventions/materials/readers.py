@@ -2,37 +2,27 @@
 
 import itertools
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Document:
-    """A text with a title.
-
-    Attributes:
-        title: unique within its collection.
-        text: what a model reads; the title is no part of it.
-        register: what kind of text it is.
-    """
-
-    title: str
-    text: str
-    register: str
+from .document import Document
+from .shingles import without_repeats
 
 
 def python_reference() -> tuple[Document, ...]:
     """The Python language reference as plain text, one document per topic.
 
-    From `pydoc_data.topics`, what `help("for")` prints: some 80 topics and half a megabyte of
-    technical English with code, on every machine that runs CPython. Only white space around a topic
-    is removed; "if" and "else" have the same text. The text differs between Python versions, so a
-    result that used it should name its version.
+    From `pydoc_data.topics`, what `help("for")` prints: technical English with code, on every
+    machine that runs CPython. Topics that stand in longer ones are left out, such as "for" in
+    "compound": of Python 3.11's 79 topics 56 are left, with 53,000 of their 66,000 words. White
+    space around a topic is removed. The text differs between Python versions, so a result that used
+    it should name its version.
     """
     from pydoc_data.topics import topics  # half a megabyte, and only for this
 
-    return tuple(Document(title, text.strip(), "reference") for title, text in topics.items())
+    return without_repeats(
+        [Document(title, text.strip(), "reference") for title, text in topics.items()]
+    )
 
 
 def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) -> list[str]:

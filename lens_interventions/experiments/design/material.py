@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import materials
 from ...materials import Template
 from ...materials.corpora import read_documents
+from ...materials.shingles import groups
 from .contrasts import Resampling
 from .sequences import REPORT, SELECTION, TokenSequence, beginning, continuation, token_list
 
@@ -139,25 +140,29 @@ def template_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> 
 def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list[TokenSequence]:
     """The beginnings of documents, alternately for one half and the other; the tag names the text.
 
-    A document that occurs twice is taken once, so that it cannot be in both halves. The Python
-    reference has one under two titles.
+    Documents that share a passage are on one half, also those of different texts. When a half has
+    enough of a text, what is left of it goes to the other.
     """
     rng = np.random.default_rng([material.seed, 2])
+    texts = {source: read_documents(source) for source in material.texts}
+    numbers = iter(groups([document for documents in texts.values() for document in documents]))
+    half_of_group: dict[int, str] = {}
     sequences: list[TokenSequence] = []
-    kept: set[str] = set()
-    for source in material.texts:
-        documents = read_documents(source)
-        taken = dict(zip((SELECTION, REPORT), material.documents, strict=True))
-        for place, index in enumerate(rng.permutation(len(documents))):
-            half = SELECTION if place % 2 == 0 else REPORT
-            text = documents[index].text
-            if place // 2 >= taken[half] or text in kept:
-                continue
-            kept.add(text)
-            body = token_list(bridge, text)[: material.document_tokens - 1]
-            cluster, tag = f"{source}: {documents[index].title}", source.replace(" ", "_")
+    for source, documents in texts.items():
+        group_of = [next(numbers) for _ in documents]
+        wanted = dict(zip((SELECTION, REPORT), material.documents, strict=True))
+        taken = dict.fromkeys(wanted, 0)
+        for index in rng.permutation(len(documents)):
+            open_halves = [half for half in wanted if taken[half] < wanted[half]]
+            if not open_halves:
+                break
+            next_half = min(open_halves, key=taken.__getitem__)
+            half = half_of_group.setdefault(group_of[index], next_half)
+            body = token_list(bridge, documents[index].text)[: material.document_tokens - 1]
             tokens = (*beginning(bridge), *body)
-            if len(tokens) > 2:
+            if half in open_halves and len(tokens) > 2:
+                taken[half] += 1
+                cluster, tag = f"{source}: {documents[index].title}", source.replace(" ", "_")
                 sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
     return sequences
 

@@ -1,10 +1,11 @@
-"""The split of texts into those to train on and those to measure; no document is in both."""
+"""The split of texts into those to train on and those to measure; they share no passage."""
 
 from collections.abc import Sequence
 
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...materials.corpora import read_documents
+from ...materials.shingles import groups
 from ..design.material import induction_sequences, template_sequences, text_sequences
 from ..design.sequences import TokenSequence, beginning, require_both_halves, token_list
 from .settings import LearnedSettings
@@ -30,13 +31,21 @@ def measured_sequences(
 def training_texts(
     bridge: TransformerBridge, settings: LearnedSettings, measured: Sequence[TokenSequence]
 ) -> list[list[int]]:
-    """The documents of the corpus that are not measured, whole, with a BOS in front."""
-    corpus, titles = read_documents(settings.corpus), {text.cluster for text in measured}
+    """The documents of the corpus that share no passage with a measured one, whole, after a BOS.
+
+    Nor are they connected with one through other documents, of the corpus or of a measured text.
+    """
+    sources = dict.fromkeys([settings.corpus, *settings.material.texts])
+    documents = [(source, document) for source in sources for document in read_documents(source)]
+    group_of = groups([document for _, document in documents])
+    clusters = {text.cluster for text in measured}
     taken = {
-        document.text for document in corpus if f"{settings.corpus}: {document.title}" in titles
+        group
+        for group, (source, document) in zip(group_of, documents, strict=True)
+        if f"{source}: {document.title}" in clusters
     }
     return [
         [*beginning(bridge), *token_list(bridge, document.text)]
-        for document in corpus
-        if document.text not in taken
+        for group, (source, document) in zip(group_of, documents, strict=True)
+        if source == settings.corpus and group not in taken
     ]

@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
 from ...materials import Document, Template
-from ...materials.corpora import by_text, read_documents
+from ...materials.corpora import read_documents
 from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
@@ -66,7 +66,7 @@ STAGES: dict[str, Stage] = {"lens ranks": plan}
 
 @unit_kind("counts of tokens")
 def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFrame:
-    """Count the tokens of each document of a source, whole documents, each text once.
+    """Count the tokens of each document of a source, whole documents.
 
     Raises `ValueError` if the source holds another text than the one of the digest `text`.
     """
@@ -78,7 +78,7 @@ def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFr
         )
     rows = [
         (f"{source}: {document.title}", token, count)
-        for document in by_text(documents).values()
+        for document in documents
         for token, count in sorted(Counter(token_list(bridge, document.text)).items())
     ]
     found = pd.DataFrame(rows, columns=["document", "token", "count"])
@@ -95,16 +95,15 @@ def chosen_documents(
     settings: PreservationSettings,
     texts: Mapping[str, Sequence[Document]],
 ) -> list[dict[str, Any]]:
-    """The beginnings of documents drawn from each source, each text once, a BOS in front."""
+    """The beginnings of documents drawn from each source, a BOS in front."""
     rng = np.random.default_rng([settings.seed, 3])
     found = []
     for source, documents in texts.items():
-        drawn = rng.permutation(len(documents))[: settings.documents]
-        named = by_text(documents)
-        for text in dict.fromkeys(documents[index].text for index in drawn):
-            tokens = [*beginning(bridge), *token_list(bridge, text)[: settings.document_tokens - 1]]
+        for index in rng.permutation(len(documents))[: settings.documents]:
+            body = token_list(bridge, documents[index].text)[: settings.document_tokens - 1]
+            tokens = [*beginning(bridge), *body]
             if len(tokens) > 2:
-                found.append({"cluster": f"{source}: {named[text].title}", "tokens": tokens})
+                found.append({"cluster": f"{source}: {documents[index].title}", "tokens": tokens})
     return found
 
 

@@ -79,3 +79,20 @@ def test_a_text_that_is_there_twice_is_on_one_half_only(tmp_path: Path) -> None:
     chosen = replace(SETTINGS, texts=(str(tmp_path / "mine.txt"),), documents=(9, 9))
     sequences = text_sequences(shared_bridge("llama"), chosen)
     assert len({s.tokens for s in sequences}) == len(sequences) == 4
+
+
+def test_documents_that_share_a_passage_are_on_one_half(tmp_path: Path) -> None:
+    first, *others = (document.text for document in materials.prose()[:8])
+    (tmp_path / "mine.txt").write_text("\n\n".join(others))
+    # Too little of each for a repeat, but a write trained on one has read it in the other.
+    quoting = [f"{text}\n{' '.join(first.split()[:16])} {n}" for n, text in enumerate(others[:5])]
+    (tmp_path / "quoting.txt").write_text("\n\n".join([first, *quoting]))
+    texts = (str(tmp_path / "mine.txt"), str(tmp_path / "quoting.txt"))
+    for seed in range(4):
+        chosen = replace(SETTINGS, texts=texts, documents=(9, 9), seed=seed)
+        half_of = {s.cluster: s.half for s in text_sequences(shared_bridge("llama"), chosen)}
+        assert len(half_of) == 13
+        assert len({half_of[f"{texts[1]}: {n}"] for n in range(6)}) == 1
+        # All of them are connected, so the other text's copies are there too.
+        assert len({half_of[f"{texts[0]}: {n}"] for n in range(5)}) == 1
+        assert len(set(half_of.values())) == 2

@@ -1,5 +1,6 @@
 """What is read in a run: documents and counts."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def test_a_text_that_changes_while_a_run_is_unfinished_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tmp_path / "mine.txt"
-    beginnings = "\n\n".join(f"{name} {'the quick brown fox ' * 9}" for name in "abcd")
+    words = ["the", "quick", "brown", "fox", "and", "the", "lazy", "people", "say"]
+    rng = random.Random(0)
+    beginnings = "\n\n".join(" ".join(rng.choices(words, k=36)) for _ in range(4))
     text.write_text(beginnings)
     settings = replace(SMALL, texts=(str(text),))
     preservation(long_bridge, settings=settings, out=tmp_path / "run")

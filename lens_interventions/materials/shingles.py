@@ -1,0 +1,77 @@
+"""Texts that repeat each other, found by the runs of 13 words that they share.
+
+Corpora hold one passage in several documents: the Python reference prints a section alone and
+again inside its chapter. A text that a write was trained on would then be measured as if it were
+new. Thirteen words are the usual length of such a comparison (Brown et al. 2020, "Language Models
+are Few-Shot Learners", appendix C): unrelated texts hardly ever share so many in a row.
+"""
+
+import re
+from collections.abc import Sequence
+
+from .document import Document
+
+WORDS = 13
+"""Words to a shingle."""
+
+REPEATED = 0.2
+"""A document repeats others if more than this share of its shingles stand in them.
+
+What repeats at all mostly repeats half of itself or more, and what shares a phrase stays below a
+tenth, so the number in between matters little.
+"""
+
+
+def shingles(text: str) -> set[int]:
+    """Hashes of all runs of 13 words in a text; of the whole text if it is shorter.
+
+    Case, punctuation and white space do not count. The hashes hold within one process.
+    """
+    words = re.findall(r"\w+", text.casefold()) or [text]
+    runs = range(max(len(words) - WORDS, 0) + 1)
+    return {hash(tuple(words[start : start + WORDS])) for start in runs}
+
+
+def share_in(own: set[int], others: set[int]) -> float:
+    """The share of a text's shingles that are among those of other texts."""
+    return len(own & others) / len(own)
+
+
+def without_repeats(documents: Sequence[Document]) -> tuple[Document, ...]:
+    """The documents without those that repeat longer ones, in their order.
+
+    A document goes if more than `REPEATED` of its shingles stand in documents that are kept. Longer
+    ones are kept first: a section goes and its chapter stays, which keeps the most text. Of equally
+    long ones the first is kept.
+    """
+    own = [shingles(document.text) for document in documents]
+    known: set[int] = set()
+    kept = set()
+    for index in sorted(range(len(documents)), key=lambda index: -len(own[index])):
+        if share_in(own[index], known) <= REPEATED:
+            kept.add(index)
+            known |= own[index]
+    return tuple(document for index, document in enumerate(documents) if index in kept)
+
+
+def groups(documents: Sequence[Document]) -> list[int]:
+    """The number of each document's group: documents that share a shingle are in one group.
+
+    So are those that are connected through others. A split that keeps groups whole has no 13 words
+    in a row on both sides.
+    """
+    leader = list(range(len(documents)))
+
+    def leader_of(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = leader[leader[index]]
+            index = leader[index]
+        return index
+
+    first: dict[int, int] = {}
+    for index, document in enumerate(documents):
+        for shingle in shingles(document.text):
+            a, b = leader_of(index), leader_of(first.setdefault(shingle, index))
+            # The first document leads, so that numbers do not hang on the order of hashes.
+            leader[max(a, b)] = min(a, b)
+    return [leader_of(index) for index in range(len(documents))]
