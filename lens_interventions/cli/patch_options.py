@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..intervention.sources import source_names
+from ..intervention.sources import control_names
 from .options import load_lens
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Source = Annotated[
     typer.Option(
         "--source",
         help="What to write: true (the next token), or a control: "
-        f"{', '.join(source_names('control'))}.",
+        f"{', '.join(control_names())}.",
     ),
 ]
 Scale = Annotated[

@@ -90,6 +90,11 @@ def _patched_row(
         ]
         e = torch.tensor(normal, dtype=r.dtype)
         e = e / e.norm() * vectors[tokens[i + 1]].norm()
+    elif patch.source == "average":
+        e = vectors.sum(0) / len(vectors)
+        e = e / e.norm() * vectors[tokens[i + 1]].norm()
+    elif patch.source == "zero":
+        e = torch.zeros_like(r)
     else:
         if patch.source == "true":
             written = tokens[i + 1]
@@ -103,9 +108,16 @@ def _patched_row(
             if i == 0:
                 return r
             written = tokens[_draw(patch.seed, text_seed, i) % i + 1]
+        elif patch.source == "previous":
+            if i == 0:
+                return r
+            written = tokens[i - 1]
         e = vectors[written]
 
-    s = r.norm() / e.norm() if patch.scale == "norm" else 1.0
+    def scaled(e: Tensor) -> Any:
+        return r.norm() / (e.norm() or 1.0) if patch.scale == "norm" else 1.0
+
+    s = scaled(e)
     a = patch.strength
     if patch.mode == "interpolate":
         return (1 - a) * r + a * s * e

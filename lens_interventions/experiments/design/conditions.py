@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from ...intervention.patch import NextTokenPatch
-from ...intervention.sources import SOURCES, source_names
+from ...intervention.sources import SOURCES, control_names
 from ...lens.affine import AffineLens
 
 
@@ -120,8 +120,15 @@ def grid(layers: Sequence[int], strengths: Sequence[float], modes: Sequence[str]
 
 
 def control_arms(cell: Cell) -> list[Arm]:
-    """The controls at a cell: they write as much as the true source and carry no news."""
-    return [Arm.at(cell, source) for source in source_names("control")]
+    """The controls at a cell: they write there what carries no news of the next token.
+
+    In mode add what writes nothing is no patch, and left out.
+    """
+    return [
+        Arm.at(cell, source)
+        for source in control_names()
+        if not (cell.mode == "add" and SOURCES[source].role == "no news")
+    ]
 
 
 def source_arms(cell: Cell) -> list[Arm]:

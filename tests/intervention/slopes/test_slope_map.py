@@ -170,7 +170,7 @@ def test_several_layers_are_sums(llama):
 
 def test_nothing_written_is_the_clean_loss(llama):
     tokens = random_tokens(3, 20)
-    found = li.slope_map(llama, tokens, sources=["constant"], progress=False)
+    found = li.slope_map(llama, tokens, sources=["zero"], progress=False)
     expected = -li.teacher_forced_log_probs(llama, tokens, None).sum(-1)
     np.testing.assert_allclose(found.nats[:, 0], expected, rtol=1e-12)
     assert not found.totals.any()
