@@ -28,7 +28,8 @@ class NextTokenPatch(PatchFields):
 
     - `"interpolate"`: `r <- (1 - a) r + a s e`
     - `"add"`: `r <- r + a s e`
-    - `"correct"`: `r <- r + a s (e - E_{v ~ lens} e(v))`, the lens being the one at `layer`
+    - `"correct"`: `r <- r + a s (e - E_{v ~ lens} e(v))`, the lens being the one at `layer`. For a
+        control by name `s` is such that it moves the residual as far as `x[i+1]` would.
 
     The position that makes the prediction has no known next token and is never patched, so nothing
     leaks. The gate and `"correct"` read the lens on the stream that arrives at the layer; with

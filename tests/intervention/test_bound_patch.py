@@ -90,6 +90,24 @@ class TestRows:
             torch.testing.assert_close(single[0], whole[row], rtol=0, atol=1e-12)
 
     @torch.no_grad()
+    @pytest.mark.parametrize("scale", ["raw", "norm"])
+    def test_in_mode_correct_controls_move_rows_as_far_as_the_truth(self, llama, tokens, scale):
+        text = KnownText.from_batch(TokenBatch(tokens, tokens >= 0))
+        resid, position = torch.randn(2, LENGTH, 32).double(), text.column_positions()
+
+        def moved(source):
+            patch = NextTokenPatch(layer=1, strength=0.4, mode="correct", source=source)
+            bound = dataclasses.replace(patch, scale=scale).bind(llama)
+            return (bound(resid, layer=1, position=position, text=text) - resid)[:, 1:-1]
+
+        expected = moved("true").norm(dim=-1)
+        assert (expected > 0.1).all()
+        for source in source_names("control", "bare", "no news"):
+            torch.testing.assert_close(moved(source).norm(dim=-1), expected, rtol=1e-9, atol=0)
+        own = moved(lambda site: site.current_tokens)
+        assert (own.norm(dim=-1) / expected - 1).abs().max() > 0.01
+
+    @torch.no_grad()
     @pytest.mark.parametrize("source", ["true", "shuffled", "direction"])
     def test_a_window_holds_wherever_the_patch_is_applied(self, llama, tokens, source):
         """For the last position or an earlier one, on whole texts and on rows of them."""

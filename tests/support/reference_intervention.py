@@ -124,7 +124,11 @@ def _patched_row(
     if patch.mode == "add":
         return r + a * s * e
     expected = log_probs.exp() @ vectors
-    return r + a * s * (e - expected)
+    if patch.source == "true":
+        return r + a * s * (e - expected)
+    true = vectors[tokens[i + 1]]
+    distance = (scaled(true) * (true - expected)).norm()
+    return r + a * distance * (e - expected) / ((e - expected).norm() or 1.0)
 
 
 def _vectors(bridge: TransformerBridge, embedding: str) -> Tensor:

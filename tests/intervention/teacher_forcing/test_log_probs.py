@@ -51,7 +51,7 @@ def test_every_combination(bridge):
         for (mode, source), (layer, scale, embedding), (gate, window) in zip(
             itertools.cycle(itertools.product(MODES, source_names())),
             itertools.cycle(itertools.product((1, (0, 2)), ("raw", "norm"), ("W_E", "W_U"))),
-            # 36 in all; the cycles of 18, 8 and 4 meet every pair of kinds.
+            # 36 in all; the cycles of 27, 8 and 4 bring every source with every mode.
             itertools.islice(itertools.cycle(itertools.product((None, 2.5), (None, 2))), 36),
             strict=False,
         )
