@@ -28,7 +28,12 @@ Source = Annotated[
     ),
 ]
 Scale = Annotated[
-    str, typer.Option("--scale", help="raw, or norm: as long as the residual that it replaces.")
+    str,
+    typer.Option(
+        "--scale",
+        help="raw; norm: as long as the residual that it replaces; or deviation: as long as that "
+        "residual's distance from the layer's mean.",
+    ),
 ]
 Embedding = Annotated[
     str,

@@ -1,7 +1,7 @@
 """A patch on one model, applied to rows of its residual stream."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,12 +32,14 @@ class BoundPatch:
         embeddings: what turns tokens into the vectors that are written, by layer.
         readout: from a residual to logits, of the gate and of the modes that read the lens.
         lens: the fitted lens that they read through, None for the logit lens.
+        centers: the mean residual of each layer, from which scale "deviation" measures.
     """
 
     patch: PatchFields
     embeddings: Mapping[int, Embedding]
     readout: Readout
     lens: Lens | None
+    centers: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -133,10 +135,10 @@ class BoundPatch:
             vectors = site.embedding(vectors.clamp(min=0))
         if self.patch.gate is not None:
             active = active & (site.surprisal >= self.patch.gate)
-        scale = self._scale(site.resid, vectors)
+        scale = self._scale(site, vectors)
         if self.moves_as_the_truth:
             true = site.embedding(site.next_tokens)
-            moved = self._scale(site.resid, true) * (true - site.expected_embedding)
+            moved = self._scale(site, true) * (true - site.expected_embedding)
             scale = _length(moved) / _divisor(vectors - site.expected_embedding)
         return vectors, scale, active
 
@@ -147,9 +149,12 @@ class BoundPatch:
         _require_shape("mode", self.mode, patched, resid.shape)
         return torch.where(active[..., None], patched.to(resid.dtype), resid)
 
-    def _scale(self, resid: Rows, vectors: Rows) -> Scales:
+    def _scale(self, site: PatchSite, vectors: Rows) -> Scales:
+        resid = site.resid
         if self.patch.scale == "raw":
             return torch.ones_like(resid[..., :1])
+        if self.patch.scale == "deviation":
+            resid = resid - self.centers[site.layer]
         return _length(resid) / _divisor(vectors)
 
 

@@ -68,8 +68,8 @@ class PatchSettings:
     """The settings that all patches of a run have in common.
 
     Attributes:
-        scale: "norm" writes vectors as long as the residual times the strength; "raw" writes the
-            embedding as it is.
+        scale: "norm" writes vectors as long as the residual times the strength; "deviation" as long
+            as its distance from the layer's mean residual; "raw" writes the embedding as it is.
         embedding: "W_E", "W_U" or "lens", the latter with `lens`.
         lens: the file of an `AffineLens`, which must not change while a run is unfinished. It
             carries the embedding "lens" to the layer, and the gate, the mode "correct" and the
@@ -83,7 +83,7 @@ class PatchSettings:
         seed: of the random sources.
     """
 
-    scale: Literal["raw", "norm"] = "norm"
+    scale: Literal["raw", "norm", "deviation"] = "norm"
     embedding: Literal["W_E", "W_U", "lens"] = "W_E"
     lens: str | None = None
     first_position: int = 1

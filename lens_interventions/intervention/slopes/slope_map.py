@@ -45,7 +45,7 @@ def slope_map(
     embeddings: Embeddings = ("W_E",),
     scopes: Sequence[str | Scope] = ("all",),
     layers: Sequence[int] | None = None,
-    scale: Literal["raw", "norm"] = "norm",
+    scale: Literal["raw", "norm", "deviation"] = "norm",
     gate: float | None = None,
     window: int | None = None,
     lens: Lens | JacobianLens | None = None,

@@ -135,7 +135,7 @@ PATCHES = st.fixed_dictionaries(
         "layer": st.integers(0, 2) | st.lists(st.integers(0, 2), min_size=1, unique=True),
         "strength": st.floats(-1, 2),
         "mode": st.sampled_from(list(MODES)),
-        "scale": st.sampled_from(["raw", "norm"]),
+        "scale": st.sampled_from(["raw", "norm", "deviation"]),
         "embedding": st.sampled_from(["W_E", "W_U"]),
         "positions": st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 12)),
         "window": st.none() | st.integers(1, 12),
