@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..intervention.sources import source_names
+from ..intervention.sources import control_names
 from .options import load_lens
 
 if TYPE_CHECKING:
@@ -24,11 +24,16 @@ Source = Annotated[
     typer.Option(
         "--source",
         help="What to write: true (the next token), or a control: "
-        f"{', '.join(source_names('control'))}.",
+        f"{', '.join(control_names())}.",
     ),
 ]
 Scale = Annotated[
-    str, typer.Option("--scale", help="raw, or norm: as long as the residual that it replaces.")
+    str,
+    typer.Option(
+        "--scale",
+        help="raw; norm: as long as the residual that it replaces; or deviation: as long as that "
+        "residual's distance from the layer's mean.",
+    ),
 ]
 Embedding = Annotated[
     str,

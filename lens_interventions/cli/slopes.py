@@ -31,7 +31,7 @@ def slopes(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{', '.join(source_names())}, previous or final_guess. "
+            help=f"{', '.join(source_names())} or final_guess. "
             "May be given several times."
         ),
     ] = None,

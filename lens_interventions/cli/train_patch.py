@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
 
 _CONTROLS = (
-    *source_names("control"),
+    *source_names("control", "bare"),
     *(f"{name} (the bias alone)" for name in source_names("no news")),
 )
 
@@ -120,5 +120,5 @@ def _print(result: "TrainedPatch") -> None:
     if settings["source"] == "true":
         typer.echo(
             "A write without news of the next token gains something too: train --source current "
-            "and constant to compare."
+            "and zero to compare."
         )

@@ -1,7 +1,7 @@
 """A patch on one model, applied to rows of its residual stream."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,7 +11,7 @@ from ..lens.protocol import Lens
 from ..model.embedding import Embedding
 from ..model.readout import Readout
 from .known_text import KnownText
-from .modes import MODES, Rows, Scales
+from .modes import MODES, Mode, Rows, Scales, correct
 from .patch_fields import PatchFields
 from .site import PatchSite
 from .sources import SOURCES
@@ -32,12 +32,14 @@ class BoundPatch:
         embeddings: what turns tokens into the vectors that are written, by layer.
         readout: from a residual to logits, of the gate and of the modes that read the lens.
         lens: the fitted lens that they read through, None for the logit lens.
+        centers: the mean residual of each layer, from which scale "deviation" measures.
     """
 
     patch: PatchFields
     embeddings: Mapping[int, Embedding]
     readout: Readout
     lens: Lens | None
+    centers: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -98,6 +100,22 @@ class BoundPatch:
             return known & (position + 1 >= text.prompt_length[:, None])
         return known & torch.isin(position, torch.tensor(chosen, device=position.device))
 
+    @property
+    def mode(self) -> Mode:
+        """The function by which the patch writes."""
+        return self.patch.mode if callable(self.patch.mode) else MODES[self.patch.mode]
+
+    @property
+    def moves_as_the_truth(self) -> bool:
+        """Whether rows are moved as far as the true next token would move them.
+
+        In mode correct controls are: `e` minus the layer's guess is as long as it happens to be,
+        and a control must write as much as the true source.
+        """
+        source = self.patch.source
+        control = not callable(source) and SOURCES[source].role != "true"
+        return control and self.mode is correct
+
     def written(
         self, site: PatchSite, active: Bool[Tensor, "batch pos"]
     ) -> tuple[Rows, Scales, Bool[Tensor, "batch pos"]]:
@@ -117,22 +135,27 @@ class BoundPatch:
             vectors = site.embedding(vectors.clamp(min=0))
         if self.patch.gate is not None:
             active = active & (site.surprisal >= self.patch.gate)
-        return vectors, self._scale(site.resid, vectors), active
+        scale = self._scale(site, vectors)
+        if self.moves_as_the_truth:
+            true = site.embedding(site.next_tokens)
+            moved = self._scale(site, true) * (true - site.expected_embedding)
+            scale = _length(moved) / _divisor(vectors - site.expected_embedding)
+        return vectors, scale, active
 
     def _patch_rows(self, site: PatchSite, active: Bool[Tensor, "batch pos"]) -> Rows:
         resid = site.resid
-        mode = self.patch.mode if callable(self.patch.mode) else MODES[self.patch.mode]
         vectors, scale, active = self.written(site, active)
-        patched = mode(site, vectors, scale, self.patch.strength)
-        _require_shape("mode", mode, patched, resid.shape)
+        patched = self.mode(site, vectors, scale, self.patch.strength)
+        _require_shape("mode", self.mode, patched, resid.shape)
         return torch.where(active[..., None], patched.to(resid.dtype), resid)
 
-    def _scale(self, resid: Rows, vectors: Rows) -> Scales:
+    def _scale(self, site: PatchSite, vectors: Rows) -> Scales:
+        resid = site.resid
         if self.patch.scale == "raw":
             return torch.ones_like(resid[..., :1])
-        length = vectors.norm(dim=-1, keepdim=True)
-        # A vector of length zero (an untrained embedding) stays zero at any scale.
-        return resid.norm(dim=-1, keepdim=True) / length.where(length > 0, 1)
+        if self.patch.scale == "deviation":
+            resid = resid - self.centers[site.layer]
+        return _length(resid) / _divisor(vectors)
 
 
 def patch_copies(
@@ -176,6 +199,16 @@ def patch_copies(
             patched = bound._patch_rows(sites[key], active[i][:, part])
             copies[i] = copies[i].index_copy(1, part, patched)
     return copies
+
+
+def _length(rows: Rows) -> Scales:
+    return rows.norm(dim=-1, keepdim=True)
+
+
+def _divisor(rows: Rows) -> Scales:
+    """The length of each row; a row of zeros (an untrained embedding) stays zero at any scale."""
+    length = _length(rows)
+    return length.where(length > 0, 1)
 
 
 def _require_shape(role: str, function: object, value: Tensor, shape: torch.Size) -> None:

@@ -15,7 +15,7 @@ from ..model.fingerprint import fingerprint
 from .modes import Rows, Scales
 from .patch import NextTokenPatch
 from .site import PatchSite
-from .sources import SOURCES, SourceFunction, patch_sources
+from .sources import SOURCES, SourceFunction
 
 _TENSORS = ("down", "up", "bias", "gate_weight", "gate_bias")
 
@@ -88,11 +88,10 @@ class LearnedWrite:
 
         `fields` are others of `NextTokenPatch`, such as `strength`, `window` or `positions`.
         """
-        by_name = self.source in patch_sources()
         own: dict[str, Any] = {
             "layer": self.layers[0] if len(self.layers) == 1 else self.layers,
             "strength": 1.0,
-            "source": self.source if by_name else SOURCES[self.source].function,
+            "source": self.source,
             "embedding": self.embedding,
             "scale": self.scale,
         }

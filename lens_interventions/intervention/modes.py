@@ -29,7 +29,10 @@ def add(site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
 
 
 def correct(site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
-    """`r + a s (e - E_{v ~ lens} e(v))`: take out the layer's guess, put in what came."""
+    """`r + a s (e - E_{v ~ lens} e(v))`: take out the layer's guess, put in what came.
+
+    For controls of the registry, `s` makes what is written as long as with the true next token.
+    """
     return site.resid + a * s * (e - site.expected_embedding)
 
 

@@ -16,6 +16,7 @@ from ..model.readout import readout
 from ..model.tokens import TextOrTokens, token_batch
 from .bound_patch import BoundPatch
 from .known_text import KnownText
+from .mean_residuals import mean_residuals
 from .patch_fields import PatchFields
 
 
@@ -28,7 +29,8 @@ class NextTokenPatch(PatchFields):
 
     - `"interpolate"`: `r <- (1 - a) r + a s e`
     - `"add"`: `r <- r + a s e`
-    - `"correct"`: `r <- r + a s (e - E_{v ~ lens} e(v))`, the lens being the one at `layer`
+    - `"correct"`: `r <- r + a s (e - E_{v ~ lens} e(v))`, the lens being the one at `layer`. For a
+        control by name `s` is such that it moves the residual as far as `x[i+1]` would.
 
     The position that makes the prediction has no known next token and is never patched, so nothing
     leaks. The gate and `"correct"` read the lens on the stream that arrives at the layer; with
@@ -39,7 +41,8 @@ class NextTokenPatch(PatchFields):
             other on the way up.
         strength: `a`; 0 changes nothing, 1 interpolates all the way.
         mode: one of the formulas above, or a function such as those in `modes`.
-        scale: `"raw"` for `s = 1`, `"norm"` for `s = |r| / |e|`.
+        scale: `"raw"` for `s = 1`, `"norm"` for `s = |r| / |e|`, `"deviation"` for
+            `s = |r - m| / |e|`, with m the layer's mean residual on bundled prose.
         embedding: `"W_E"`, rows as the model feeds them; `"W_U"`, columns of the unembedding; or
             `"lens"`, the latter carried back to the layer by `AffineLens.inverse`.
         positions: `"all"`; `"generated"`, those whose next token was not in the prompt; or the
@@ -60,7 +63,8 @@ class NextTokenPatch(PatchFields):
         """The patch on one model, ready to be applied to its residuals.
 
         Raises `ValueError` if the model does not have a layer, the lens or a learned write is of
-        other weights, or the model's logits are not read off its last residual;
+        other weights, the model's logits are not read off its last residual, or `scale` is
+        `"deviation"` and the bridge has no tokenizer;
         `NotImplementedError` if it is not a decoder of attention layers alone, or transforms its
         embeddings before the first block and `embedding` is `"W_E"`.
         """
@@ -81,7 +85,11 @@ class NextTokenPatch(PatchFields):
                 layer: replace(table, carry=lens.inverse(layer).to(table.weight))
                 for layer in self.layers
             }
-        return BoundPatch(self, tables, head, lens)
+        centers: dict[int, Tensor] = {}
+        if self.scale == "deviation":
+            means = mean_residuals(bridge).to(table.weight)
+            centers = {layer: means[layer] for layer in self.layers}
+        return BoundPatch(self, tables, head, lens, centers)
 
     @exclusive
     def fwd_hooks(

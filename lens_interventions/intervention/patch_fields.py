@@ -11,7 +11,7 @@ from transformer_lens.tools.analysis import JacobianLens
 from ..lens.affine import AffineLens
 from ..lens.protocol import Lens
 from .modes import MODES, Mode
-from .sources import SOURCES, SourceFunction, patch_sources
+from .sources import SOURCES, SourceFunction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class PatchFields:
     layer: int | Sequence[int]
     strength: float
     mode: Literal["interpolate", "add", "correct"] | Mode = "interpolate"
-    scale: Literal["raw", "norm"] = "raw"
+    scale: Literal["raw", "norm", "deviation"] = "raw"
     embedding: Literal["W_E", "W_U", "lens"] = "W_E"
     positions: Literal["all", "generated"] | Collection[int] = "all"
     window: int | None = None
@@ -47,8 +47,8 @@ class PatchFields:
         if not math.isfinite(self.strength):
             raise ValueError(f"strength must be a finite number, got {self.strength}")
         _require_choice("mode", self.mode, MODES, callable_too=True)
-        _require_choice("source", self.source, patch_sources(), callable_too=True)
-        _require_choice("scale", self.scale, ("raw", "norm"))
+        _require_choice("source", self.source, SOURCES, callable_too=True)
+        _require_choice("scale", self.scale, ("raw", "norm", "deviation"))
         _require_choice("embedding", self.embedding, ("W_E", "W_U", "lens"))
         if self.embedding == "lens" and not isinstance(self.lens, AffineLens):
             raise ValueError(

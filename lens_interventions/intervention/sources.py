@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SourceFunction = Callable[["PatchSite"], "Tensor"]
 
-Role = Literal["true", "control", "no news"]
+Role = Literal["true", "control", "bare", "no news"]
 Draws = Literal["nothing", "a position", "a token", "a direction"]
 
 
@@ -33,8 +33,9 @@ class Source:
         words: what figures call it.
         function: what it writes.
         role: "true" for the token that really comes next; "control" for what is written at the
-            same strength and knows nothing of that token; "no news" for no token at all, with which
-            only a learned write can be trained, and then learns a bias.
+            same strength and knows nothing of that token; "bare" for a control that is written as
+            it is only, and that the experiment with learned writes does not train; "no news" for no
+            token at all, with which a learned write learns its bias alone.
         draws: what it draws at random at each position.
         reads_lens: whether it asks the site for the lens, which costs two products with the
             vocabulary.
@@ -87,8 +88,28 @@ def direction(site: "PatchSite") -> "Tensor":
     return vectors / vectors.norm(dim=-1, keepdim=True) * length
 
 
-def constant(site: "PatchSite") -> "Tensor":
-    """Vectors of zeros, `[batch, pos, d_model]`: what is left of a learned write is its bias."""
+def previous(site: "PatchSite") -> "Tensor":
+    """The token before, `x[i-1]`, `[batch, pos]`. Position 0 has none and is not patched."""
+    return site.token_at(site.position - 1).where(site.position > 0, -1)
+
+
+def average(site: "PatchSite") -> "Tensor":
+    """The mean embedding of the vocabulary, as long as the true next token's embedding.
+
+    `[batch, pos, d_model]`, one direction for all positions and texts. It is what all tokens have
+    in common, so what every other source writes too, whichever token it names.
+    """
+    vector = site.embedding.average
+    length = site.embedding(site.next_tokens).norm(dim=-1, keepdim=True)
+    return vector / vector.norm().clamp(min=1e-30) * length
+
+
+def zero(site: "PatchSite") -> "Tensor":
+    """Vectors of zeros, `[batch, pos, d_model]`.
+
+    In mode interpolate the residual shrinks, in mode correct the layer's guess is taken out and
+    nothing put in, and in mode add nothing changes. Of a learned write the bias is left.
+    """
     return site.resid.new_zeros(site.resid.shape)
 
 
@@ -101,17 +122,19 @@ SOURCES: dict[str, Source] = {
         Source("current", "current token", current, reads_lens=False),
         Source("guess", "the layer's guess", guess),
         Source("direction", "random direction", direction, draws="a direction", reads_lens=False),
-        Source("constant", "no token", constant, role="no news", reads_lens=False),
+        Source("previous", "previous token", previous, role="bare", reads_lens=False),
+        Source("average", "average token", average, role="bare", reads_lens=False),
+        Source("zero", "no token", zero, role="no news", reads_lens=False),
     )
 }
 """Every source by its name."""
 
 
 def source_names(*roles: Role) -> tuple[str, ...]:
-    """Names of the sources that have one of these roles, in the order of the registry."""
-    return tuple(name for name, source in SOURCES.items() if source.role in roles)
+    """Names of the sources, or of those that have one of these roles, in the registry's order."""
+    return tuple(name for name, source in SOURCES.items() if not roles or source.role in roles)
 
 
-def patch_sources() -> tuple[str, ...]:
-    """Names of the sources that a patch can have without a learned write."""
-    return source_names("true", "control")
+def control_names() -> tuple[str, ...]:
+    """Names of everything that is written to be compared with the true source."""
+    return source_names("control", "bare", "no news")

@@ -1,6 +1,7 @@
 """The vectors that stand for tokens, as the model feeds them to its first block."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -30,6 +31,11 @@ class Embedding:
     def mean(self, probabilities: Float[Tensor, "*row d_vocab"]) -> Float[Tensor, "*row d_model"]:
         """The expected embedding of a token drawn with these probabilities."""
         return self._carried(probabilities.to(self.weight.dtype) @ self.weight)
+
+    @cached_property
+    def average(self) -> Float[Tensor, " d_model"]:
+        """The mean over the vocabulary."""
+        return self._carried(self.weight.mean(0))
 
     def _carried(self, vectors: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
         vectors = vectors * self.scale

@@ -57,7 +57,7 @@ def test_it_writes_what_train_patch_learns(run, corpus, tmp_path):
     assert write.settings == dict(result.settings)
     last = result.held_out.iloc[-1]
     assert f"({last['change']:+.4f})" in printed
-    assert "train --source current and constant" in printed
+    assert "train --source current and zero" in printed
     assert len(json.loads(figure.read_text())["data"]) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "corpus.jsonl",

@@ -22,14 +22,14 @@ from tests.support.small_loops import roomy_bridge
 pytestmark = pytest.mark.usefixtures("few_templates")
 
 
-def previous(site: PatchSite) -> Tensor:
-    """The token before the position's own; position 0 has none and is not patched."""
-    return site.token_at((site.position - 1).clamp(min=0)).where(site.position > 0, -1)
+def second(site: PatchSite) -> Tensor:
+    """The token two before the position's own; where there is none nothing is patched."""
+    return site.token_at(site.position - 2).where(site.position > 1, -1)
 
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "previous", Source("previous", "previous token", previous))
+    monkeypatch.setitem(SOURCES, "second", Source("second", "second-last token", second))
 
 
 def run_copying() -> Result:
@@ -73,14 +73,14 @@ def run_learned() -> Result:
 @pytest.mark.parametrize("run", [run_copying, run_loops, run_learned])
 def test_every_experiment_runs_and_reports_it(run: Callable[[], Result]) -> None:
     result = run()
-    assert "previous" in set(result.to_dataframe()["source"])
-    assert "previous" in str(result.figures().values())
+    assert "second" in set(result.to_dataframe()["source"])
+    assert "second" in str(result.figures().values())
 
 
 def test_it_is_known_by_name() -> None:
-    patch = NextTokenPatch(layer=1, strength=0.5, source="previous")
+    patch = NextTokenPatch(layer=1, strength=0.5, source="second")
     assert NextTokenPatch.from_json(patch.to_json()) == patch
-    assert arm_label(Arm("previous", 1, 0.5, "add")) == "previous token"
-    assert trained_sources()[:4] == ("true", "current", "guess", "previous")
-    with pytest.raises(ValueError, match="'direction', 'previous' or a function; got 'next'"):
+    assert arm_label(Arm("second", 1, 0.5, "add")) == "second-last token"
+    assert trained_sources()[:4] == ("true", "current", "guess", "second")
+    with pytest.raises(ValueError, match="'direction', 'second' or a function; got 'next'"):
         NextTokenPatch(layer=1, strength=0.5, source="next")

@@ -10,7 +10,7 @@ import lens_interventions as li
 from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.modes import MODES
 from lens_interventions.intervention.patch import NextTokenPatch
-from lens_interventions.intervention.sources import patch_sources
+from lens_interventions.intervention.sources import source_names
 from lens_interventions.model.tokens import TokenBatch
 from tests.support.exact import close
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
@@ -29,7 +29,7 @@ def tokens():
 EVERY_KIND = [
     NextTokenPatch(layer=1, strength=0.4, mode=mode, source=source, scale="norm")
     for mode in MODES
-    for source in patch_sources()
+    for source in source_names()
 ]
 
 
@@ -49,7 +49,8 @@ class TestRows:
 
         whole = patched(resid)
         torch.testing.assert_close(whole[:, -1], resid[:, -1], rtol=0, atol=0)
-        assert (whole[:, 1:-1] != resid[:, 1:-1]).any(-1).all()
+        changed = (whole[:, 1:-1] != resid[:, 1:-1]).any(-1)
+        assert changed.all() != ((patch.mode, patch.source) == ("add", "zero"))
 
         order = torch.randperm(LENGTH)
         shuffled = patched(resid[:, order], columns=position[:, order])
@@ -87,6 +88,24 @@ class TestRows:
             )
             single = patched(resid[row : row + 1], alone, position[row : row + 1])
             torch.testing.assert_close(single[0], whole[row], rtol=0, atol=1e-12)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("scale", ["raw", "norm"])
+    def test_in_mode_correct_controls_move_rows_as_far_as_the_truth(self, llama, tokens, scale):
+        text = KnownText.from_batch(TokenBatch(tokens, tokens >= 0))
+        resid, position = torch.randn(2, LENGTH, 32).double(), text.column_positions()
+
+        def moved(source):
+            patch = NextTokenPatch(layer=1, strength=0.4, mode="correct", source=source)
+            bound = dataclasses.replace(patch, scale=scale).bind(llama)
+            return (bound(resid, layer=1, position=position, text=text) - resid)[:, 1:-1]
+
+        expected = moved("true").norm(dim=-1)
+        assert (expected > 0.1).all()
+        for source in source_names("control", "bare", "no news"):
+            torch.testing.assert_close(moved(source).norm(dim=-1), expected, rtol=1e-9, atol=0)
+        own = moved(lambda site: site.current_tokens)
+        assert (own.norm(dim=-1) / expected - 1).abs().max() > 0.01
 
     @torch.no_grad()
     @pytest.mark.parametrize("source", ["true", "shuffled", "direction"])

@@ -30,6 +30,7 @@ PATCHES = [
     NextTokenPatch(layer=2, strength=0.5, mode="correct", embedding="W_U", gate=3.0, window=2),
     NextTokenPatch(layer=(1, 2), strength=0.5, source="direction", window=1, gate=2.0),
     NextTokenPatch(layer=2, strength=0.4, mode="correct", source="current", scale="norm", window=4),
+    NextTokenPatch(layer=(0, 2), strength=0.6, scale="deviation", source="average"),
 ]
 LENGTH = 10  # longer than the sliding windows of the tiny models
 PROMPT_LENGTH = 4

@@ -7,7 +7,6 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention.learned_write import LearnedWrite
-from lens_interventions.intervention.sources import constant
 from lens_interventions.model.fingerprint import fingerprint
 from tests.support.clean import left_as_found
 from tests.support.exact import tolerance
@@ -100,7 +99,7 @@ class TestFormula:
     @torch.no_grad()
     def test_without_a_map_the_bias_is_all(self):
         bridge = shared_bridge("llama")
-        write = random_write(bridge, trained_with="constant", source="constant")
+        write = random_write(bridge, trained_with="zero", source="zero")
         without = dataclasses.replace(write, down=None, up=None)
         tokens = random_tokens(2, 7)
         both = li.teacher_forced_logits(bridge, tokens, [write.patch(), without.patch()])
@@ -207,11 +206,11 @@ class TestRefusals:
 
     def test_a_source_given_as_its_function_is_known(self):
         bridge = shared_bridge("llama")
-        write = random_write(bridge, trained_with="constant", source="constant")
-        assert write.patch().source is constant
+        write = random_write(bridge, trained_with="zero", source="zero")
+        assert write.patch().source == "zero"
         write.patch().bind(bridge)
-        with pytest.raises(ValueError, match="has 'constant'"):
-            random_write(bridge).patch(source=constant).bind(bridge)
+        with pytest.raises(ValueError, match="has 'zero'"):
+            random_write(bridge).patch(source="zero").bind(bridge)
         with pytest.raises(ValueError, match="lambda"):
             random_write(bridge).patch(source=lambda site: site.next_tokens).bind(bridge)
 

@@ -28,7 +28,7 @@ def tokens():
             layer=(20, 24),
             strength=-2.5,
             mode="correct",
-            scale="norm",
+            scale="deviation",
             embedding="W_U",
             positions=[1, 4],
             window=3,

@@ -1,15 +1,18 @@
 """The patch as a sampler would meet it: the text so far is recomputed for each position.
 
-Shares no code with the package, only the fields of a patch: hooks are plain closures, random
+Shares no code with the package, only the fields of a patch and the bundled texts: hooks are plain closures, random
 numbers come from Python integers.
 """
 
+import functools
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+
+from lens_interventions.materials import prose
 
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15
@@ -32,6 +35,8 @@ def patched_logits(
     """
     layers = (patch.layer,) if isinstance(patch.layer, int) else patch.layer
     vectors = _vectors(bridge, patch.embedding)
+    if patch.scale == "deviation":
+        _mean_residuals(bridge)  # found before there are hooks on the bridge
     rows = []
     for t in range(len(tokens) - 1 if only_last else 0, len(tokens)):
         patched = [
@@ -46,7 +51,7 @@ def patched_logits(
                 out = resid.clone()
                 for i in patched:
                     out[0, i] = _patched_row(
-                        bridge, patch, vectors, resid[0, i], tokens, i, text_seed
+                        bridge, patch, layer, vectors, resid[0, i], tokens, i, text_seed
                     )
                 return out
 
@@ -68,6 +73,7 @@ def _chosen(positions: Any, i: int, prompt_length: int) -> bool:
 def _patched_row(
     bridge: TransformerBridge,
     patch: Any,
+    layer: int,
     vectors: Tensor,
     r: Tensor,
     tokens: Tensor,
@@ -90,6 +96,11 @@ def _patched_row(
         ]
         e = torch.tensor(normal, dtype=r.dtype)
         e = e / e.norm() * vectors[tokens[i + 1]].norm()
+    elif patch.source == "average":
+        e = vectors.sum(0) / len(vectors)
+        e = e / e.norm() * vectors[tokens[i + 1]].norm()
+    elif patch.source == "zero":
+        e = torch.zeros_like(r)
     else:
         if patch.source == "true":
             written = tokens[i + 1]
@@ -103,16 +114,30 @@ def _patched_row(
             if i == 0:
                 return r
             written = tokens[_draw(patch.seed, text_seed, i) % i + 1]
+        elif patch.source == "previous":
+            if i == 0:
+                return r
+            written = tokens[i - 1]
         e = vectors[written]
 
-    s = r.norm() / e.norm() if patch.scale == "norm" else 1.0
+    def scaled(e: Tensor) -> Any:
+        if patch.scale == "raw":
+            return 1.0
+        part = r - _mean_residuals(bridge)[layer] if patch.scale == "deviation" else r
+        return part.norm() / (e.norm() or 1.0)
+
+    s = scaled(e)
     a = patch.strength
     if patch.mode == "interpolate":
         return (1 - a) * r + a * s * e
     if patch.mode == "add":
         return r + a * s * e
     expected = log_probs.exp() @ vectors
-    return r + a * s * (e - expected)
+    if patch.source == "true":
+        return r + a * s * (e - expected)
+    true = vectors[tokens[i + 1]]
+    distance = (scaled(true) * (true - expected)).norm()
+    return r + a * distance * (e - expected) / ((e - expected).norm() or 1.0)
 
 
 def _vectors(bridge: TransformerBridge, embedding: str) -> Tensor:
@@ -124,6 +149,18 @@ def _vectors(bridge: TransformerBridge, embedding: str) -> Tensor:
     # Without position embeddings, what enters the first block is the embedding as it is fed.
     every = torch.arange(bridge.cfg.d_vocab)[:, None]
     return bridge(every, stop_at_layer=0)[:, 0]
+
+
+@functools.lru_cache
+def _mean_residuals(bridge: TransformerBridge) -> Tensor:
+    """Of every fourth bundled text, up to 256 tokens of it, without the first position."""
+    rows = []
+    for document in prose()[::4]:
+        tokens = bridge.to_tokens(document.text)[:, : min(256, bridge.cfg.n_ctx)]
+        _, cache = bridge.run_with_cache(tokens)
+        layers = range(bridge.cfg.n_layers)
+        rows.append(torch.cat([cache[f"blocks.{i}.hook_resid_pre"][:, 1:] for i in layers]))
+    return torch.cat(rows, dim=1).mean(1)
 
 
 def _draw(seed: int, *counters: int) -> int:

@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...fitting.default_lens import default_affine_lens
 from ...intervention.patch import NextTokenPatch
-from ...intervention.sources import SOURCES, source_names
+from ...intervention.sources import SOURCES, control_names
 from ...lens.affine import AffineLens
 from .forms import FORMS, PLAIN
 
@@ -84,8 +84,8 @@ class PatchSettings:
     """The settings that all patches of a run have in common.
 
     Attributes:
-        scale: "norm" writes vectors as long as the residual times the strength; "raw" writes the
-            embedding as it is.
+        scale: "norm" writes vectors as long as the residual times the strength; "deviation" as long
+            as its distance from the layer's mean residual; "raw" writes the embedding as it is.
         embedding: "W_E", "W_U" or "lens", the latter with `lens`.
         lens: the file of an `AffineLens`, which must not change while a run is unfinished. It
             carries the embedding "lens" to the layer, and the gate, the mode "correct" and the
@@ -99,7 +99,7 @@ class PatchSettings:
         seed: of the random sources.
     """
 
-    scale: Literal["raw", "norm"] = "norm"
+    scale: Literal["raw", "norm", "deviation"] = "norm"
     embedding: Literal["W_E", "W_U", "lens"] = "W_E"
     lens: str | None = None
     first_position: int = 1
@@ -159,8 +159,15 @@ def grid(
 
 
 def control_arms(cell: Cell) -> list[Arm]:
-    """The controls at a cell: they write as much as the true source and carry no news."""
-    return [Arm.at(cell, source) for source in source_names("control")]
+    """The controls at a cell: they write there what carries no news of the next token.
+
+    In mode add what writes nothing is no patch, and left out.
+    """
+    return [
+        Arm.at(cell, source)
+        for source in control_names()
+        if not (cell.mode == "add" and SOURCES[source].role == "no news")
+    ]
 
 
 def source_arms(cell: Cell) -> list[Arm]:

@@ -36,7 +36,7 @@ def learned_map(write: LearnedWrite, layer: int) -> Float[Tensor, "d_model d_mod
     Raises `ValueError` for a write that has no map, only a bias.
     """
     if write.up is None:
-        raise ValueError("the write has no map: it was trained with the source 'constant'")
+        raise ValueError("the write has no map: it was trained with the source 'zero'")
     index = write.layers.index(layer)
     up = write.up[index].detach().double()
     return up if write.down is None else write.down[index].detach().double() @ up

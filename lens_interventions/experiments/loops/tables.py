@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ...intervention.sources import patch_sources
+from ...intervention.sources import source_names
 from ...measures.behaviour import Loop, distinct_n, loop_free_survival
 from ...measures.intervals import share_interval
 from ..design.conditions import ARM_COLUMNS, NO_PATCH, Arm, arm_label, condition_label
@@ -142,7 +142,7 @@ def _conditions(samples: pd.DataFrame) -> list[tuple[Arm, Rule, pd.DataFrame]]:
         # The keys of the group would be numpy's numbers in pandas 2.2.
         keys: tuple[Any, ...] = next(part[columns].itertuples(index=False, name=None))
         found.append((Arm(*keys[:n]), Rule(*keys[n:]), part))
-    order = ("none", *patch_sources())
+    order = ("none", *source_names())
     # A stable sort: strengths and parameters stay in the order of their numbers.
     return sorted(found, key=lambda of: (of[1] != GREEDY, of[1].family, order.index(of[0].source)))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ...intervention.modes import MODES
-from ...intervention.sources import source_names
+from ...intervention.sources import control_names
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
 from ..engine.presets import Preset, require_preset
@@ -12,7 +12,7 @@ from ..engine.presets import Preset, require_preset
 COPIES = "copies"
 """The name of the second copies of random tokens, among the materials."""
 
-_MEASURABLE = (*source_names("control"), "previous", "final_guess")
+_MEASURABLE = (*control_names(), "final_guess")
 _READ_LENS = ("guess",)
 
 

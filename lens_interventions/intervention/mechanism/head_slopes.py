@@ -21,7 +21,7 @@ from ..slopes.controls import function_names
 from ..slopes.directions import directions
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..slopes.text_sums import Reading, text_sums
-from ..sources import SourceFunction, patch_sources
+from ..sources import SourceFunction, source_names
 from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .head_gradients import head_gradients
 from .head_result import PARTS, HeadSlopes
@@ -73,7 +73,7 @@ def head_slopes(
         raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
     if patch.window is not None:
         raise ValueError(f"the patch has a window of {patch.window}; give one without")
-    names = function_names("sources", sources, patch_sources())
+    names = function_names("sources", sources, source_names())
     scope_names = function_names("scopes", scopes, list(SCOPES))
     refuse_late_hooks(bridge, 0)
     key_value_points(bridge, patch.layers)

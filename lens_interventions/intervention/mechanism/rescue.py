@@ -21,7 +21,7 @@ from ..patch import NextTokenPatch
 from ..slopes.controls import function_names
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..slopes.text_sums import Reading, text_sums
-from ..sources import SourceFunction, patch_sources
+from ..sources import SourceFunction, source_names
 from .hidden_continuations import (
     THROUGH,
     Through,
@@ -91,7 +91,7 @@ def rescue(
         raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
     if patch.window is not None:
         raise ValueError(f"the patch has a window of {patch.window}; give one without")
-    names = function_names("sources", sources, patch_sources())
+    names = function_names("sources", sources, source_names())
     ways = function_names("through", through, THROUGH)
     scope_names = function_names("scopes", scopes, list(SCOPES))
     acting = [patch.layers] if layers is None else [(layer,) for layer in layers]

@@ -1,8 +1,6 @@
-"""Sources that slopes are compared with, beyond those that a patch knows by name.
+"""The source that slopes are compared with and a patch alone cannot write: the model's own guess.
 
-`"previous"` is `x[i-1]`. `"constant"` is no token, vectors of zeros: in mode correct the layer's
-guess is taken out and nothing put in, in mode interpolate the residual shrinks. `"final_guess"` is
-the model's own top guess at the position, which takes a run of the whole model to know.
+It takes a run of the whole model to know.
 """
 
 from collections.abc import Sequence
@@ -13,12 +11,7 @@ from torch import Tensor
 
 from ..patch_fields import PatchFields
 from ..site import PatchSite
-from ..sources import SOURCES, SourceFunction, patch_sources
-
-
-def previous(site: PatchSite) -> Int[Tensor, "batch pos"]:
-    """The token before, `x[i-1]`. Position 0 has none and is not patched."""
-    return site.token_at(site.position - 1).where(site.position > 0, -1)
+from ..sources import SourceFunction
 
 
 def final_guess(site: PatchSite) -> Int[Tensor, "batch pos"]:
@@ -43,24 +36,15 @@ class KnownGuesses:
         return self.tokens.gather(1, site.position.clamp(min=0))
 
 
-_OWN: dict[str, SourceFunction] = {
-    "previous": previous,
-    "final_guess": final_guess,
-    # Patches know by name only what they can write without a learned matrix.
-    **{name: SOURCES[name].function for name in SOURCES if name not in patch_sources()},
-}
-MEASURABLE = (*patch_sources(), *_OWN)
-
-
 def source_of(name: str | SourceFunction) -> str | SourceFunction:
     """A source as `NextTokenPatch` takes it."""
-    return _OWN.get(name, name) if isinstance(name, str) else name
+    return final_guess if name == "final_guess" else name
 
 
 def reads_lens(patch: PatchFields) -> bool:
     """`NextTokenPatch.reads_lens`, which takes functions for ones that may."""
     source = patch.source
-    never = source in _OWN.values() or isinstance(source, KnownGuesses)
+    never = source is final_guess or isinstance(source, KnownGuesses)
     return (replace(patch, source="true") if never else patch).reads_lens
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..modes import MODES, Mode, add, correct, interpolate
+from ..modes import Mode, add, correct, interpolate
 from ..site import PatchSite
 from .controls import reads_lens
 
@@ -77,13 +77,12 @@ def _at_rows(
                 text=text,
             ),
         )
-        key = (patch.embedding, patch.source)
+        key = (patch.embedding, patch.source, bound.moves_as_the_truth)
         if key not in written:
             # Every row as the prediction after it sees it, which is within any window.
             written[key] = bound.written(site, bound.in_scope(position, text, position + 1))
         vectors, scale, active = written[key]
-        mode = patch.mode if callable(patch.mode) else MODES[patch.mode]
-        moved = derivative(mode, site, vectors, scale).to(resid.dtype)
+        moved = derivative(bound.mode, site, vectors, scale).to(resid.dtype)
         yield moved.masked_fill(~active[..., None], 0)
 
 

@@ -20,10 +20,10 @@ from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..modes import MODES, Mode
 from ..patch import NextTokenPatch
-from ..sources import SourceFunction
+from ..sources import SourceFunction, source_names
 from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .clean_run import clean_run
-from .controls import MEASURABLE, KnownGuesses, final_guess, function_names, source_of
+from .controls import KnownGuesses, final_guess, function_names, source_of
 from .directions import directions
 from .residual_gradients import residual_gradients
 from .result import SlopeMap
@@ -45,7 +45,7 @@ def slope_map(
     embeddings: Embeddings = ("W_E",),
     scopes: Sequence[str | Scope] = ("all",),
     layers: Sequence[int] | None = None,
-    scale: Literal["raw", "norm"] = "norm",
+    scale: Literal["raw", "norm", "deviation"] = "norm",
     gate: float | None = None,
     window: int | None = None,
     lens: Lens | JacobianLens | None = None,
@@ -72,8 +72,8 @@ def slope_map(
     **Arguments:**
 
     - `texts`: any iterable, read once. Each is a text of its own for the intervals.
-    - `sources`: of `NextTokenPatch`, functions too; and `"previous"`, the token before;
-        `"constant"`, no token but a vector of zeros; `"final_guess"`, the model's own guess.
+    - `sources`: of `NextTokenPatch`, functions too; and `"final_guess"`, the model's own top guess
+        at the position.
     - `modes`, `embeddings`: of `NextTokenPatch`, functions too as modes.
     - `scopes`: which predictions the loss is summed over: `"all"`; `"copyable"`, those that
         complete an earlier pair, and `"other"`; `"after_surprise"`, after a token of at least 6
@@ -103,7 +103,7 @@ def slope_map(
     if first_position < 0:
         raise ValueError(f"first_position must be 0 or more, got {first_position}")
     names = {
-        "sources": function_names("sources", sources, MEASURABLE),
+        "sources": function_names("sources", sources, (*source_names(), "final_guess")),
         "modes": function_names("modes", modes, list(MODES)),
         "embeddings": function_names("embeddings", embeddings, ["W_E", "W_U", "lens"]),
         "scopes": function_names("scopes", scopes, list(SCOPES)),

@@ -66,7 +66,7 @@ def train_patch(
     - `layer`: where to write, or several layers.
     - `rank`: of M; None for a full matrix.
     - `source`: what `e` stands for: `"true"`, another name that `NextTokenPatch` takes, or
-        `"constant"`, with which the bias alone is trained.
+        `"zero"`, with which the bias alone is trained.
     - `seed`: of the start of M, the order of the pieces and random sources.
     - `steps`: how many steps of the optimizer to make, at most.
     - `options`: of the write, the optimizer and the evaluations.

@@ -45,7 +45,7 @@ def headline(result: Result, question: str) -> pd.Series:
     return rows[(rows["question"] == question) & (rows["minus"] == JOINT)].iloc[0]
 
 
-TRAINED = ("true", "current", "guess", "shuffled", "random", "constant")
+TRAINED = ("true", "current", "guess", "shuffled", "random", "zero")
 QUESTIONS = ["keys", "after a surprise", "random copies", "rare words", "free copies", "loops"]
 
 

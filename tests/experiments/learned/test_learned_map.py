@@ -59,7 +59,7 @@ class TestMaps:
         torch.testing.assert_close(learned_map(low, 2), expected, rtol=0, atol=1e-12)
         full = random_write(bridge, full=True)
         torch.testing.assert_close(learned_map(full, 1), full.up[0], rtol=0, atol=0)
-        constant = dataclasses.replace(low, down=None, up=None, source="constant")
+        constant = dataclasses.replace(low, down=None, up=None, source="zero")
         with pytest.raises(ValueError, match="has no map: it was trained with the source"):
             learned_map(constant, 2)
 

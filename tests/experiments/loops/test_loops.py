@@ -12,14 +12,14 @@ from lens_interventions.experiments import load_result, read_tables
 from lens_interventions.experiments.loops import loops
 from lens_interventions.experiments.loops.analysis import analyse
 from lens_interventions.experiments.loops.choice import loops_cell
-from lens_interventions.intervention.sources import source_names
+from lens_interventions.intervention.sources import control_names
 from lens_interventions.measures.intervals import mean_interval
 from tests.support.small_loops import SETTINGS, roomy_bridge
 
 pytestmark = [pytest.mark.usefixtures("without_gradients"), pytest.mark.xdist_group("loops")]
 
 
-CONTROLS = source_names("control")
+CONTROLS = control_names()
 
 
 @pytest.fixture(scope="module")

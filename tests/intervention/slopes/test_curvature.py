@@ -88,7 +88,7 @@ class TestThePlantedModel:
         return li.slope_map(
             ablated_bridge(),
             key_value_texts(24, seed=0),
-            sources=["true", "current", "previous", "shuffled", "random", "guess", "constant"],
+            sources=["true", "current", "previous", "shuffled", "random", "guess", "zero"],
             scopes=["copyable", "other"],
             scale="raw",
             first_position=0,

@@ -97,7 +97,7 @@ def test_slopes_are_the_derivatives_of_patched_losses(bridge):
     found = li.slope_map(
         bridge,
         texts,
-        sources=["true", "current", "previous", "random", "guess"],
+        sources=["true", "current", "previous", "random", "guess", "zero"],
         modes=["add", "interpolate", "correct"],
         embeddings=["W_U"],
         progress=False,
@@ -108,6 +108,7 @@ def test_slopes_are_the_derivatives_of_patched_losses(bridge):
         (1, "random", "add", "W_U"),
         (2, "current", "correct", "W_U"),
         (2, "guess", "add", "W_U"),
+        (1, "zero", "correct", "W_U"),
     ]
     assert_equal_to_differences(bridge, texts, found, cells)
 
@@ -170,7 +171,7 @@ def test_several_layers_are_sums(llama):
 
 def test_nothing_written_is_the_clean_loss(llama):
     tokens = random_tokens(3, 20)
-    found = li.slope_map(llama, tokens, sources=["constant"], progress=False)
+    found = li.slope_map(llama, tokens, sources=["zero"], progress=False)
     expected = -li.teacher_forced_log_probs(llama, tokens, None).sum(-1)
     np.testing.assert_allclose(found.nats[:, 0], expected, rtol=1e-12)
     assert not found.totals.any()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lens_interventions.intervention.modes import MODES
 from lens_interventions.intervention.patch import NextTokenPatch
-from lens_interventions.intervention.sources import patch_sources
+from lens_interventions.intervention.sources import source_names
 from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
@@ -49,9 +49,9 @@ def test_every_combination(bridge):
             window=window,
         )
         for (mode, source), (layer, scale, embedding), (gate, window) in zip(
-            itertools.cycle(itertools.product(MODES, patch_sources())),
+            itertools.cycle(itertools.product(MODES, source_names())),
             itertools.cycle(itertools.product((1, (0, 2)), ("raw", "norm"), ("W_E", "W_U"))),
-            # 36 in all; the cycles of 18, 8 and 4 meet every pair of kinds.
+            # 36 in all; the cycles of 27, 8 and 4 bring every source with every mode.
             itertools.islice(itertools.cycle(itertools.product((None, 2.5), (None, 2))), 36),
             strict=False,
         )
@@ -135,12 +135,12 @@ PATCHES = st.fixed_dictionaries(
         "layer": st.integers(0, 2) | st.lists(st.integers(0, 2), min_size=1, unique=True),
         "strength": st.floats(-1, 2),
         "mode": st.sampled_from(list(MODES)),
-        "scale": st.sampled_from(["raw", "norm"]),
+        "scale": st.sampled_from(["raw", "norm", "deviation"]),
         "embedding": st.sampled_from(["W_E", "W_U"]),
         "positions": st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 12)),
         "window": st.none() | st.integers(1, 12),
         "gate": st.none() | st.floats(0, 8),
-        "source": st.sampled_from(patch_sources()),
+        "source": st.sampled_from(source_names()),
         "seed": st.integers(0, 2**40),
     }
 )

@@ -74,7 +74,7 @@ class TestPlanted:
         (changes,) = self.changes(result.patch)
         assert self.interval(changes).high < -0.1
 
-    @pytest.mark.parametrize("source", ["current", "constant"])
+    @pytest.mark.parametrize("source", ["current", "zero"])
     def test_no_news_is_not(self, source):
         result = self.result(source)
         # Held-out text never gains at any time, so that the best write is none.
@@ -121,7 +121,7 @@ class TestRefusals:
             ({"texts": [[5, 6, 7]]}, "1 pieces of 12 tokens to train on and 0 to hold out"),
             ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "1 pieces .* and 0 to hold out"),
             (
-                {"source": "constant", "options": dataclasses.replace(SMALL, bias=False)},
+                {"source": "zero", "options": dataclasses.replace(SMALL, bias=False)},
                 "the bias alone, but bias is False",
             ),
         ],
