@@ -31,7 +31,10 @@ from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
 from .bounds import bounds
 from .figures import draw
+from .forms_table import forms_table
+from .kept_rows import kept_rows, slopes_table
 from .lens_tables import lens_first_table, lens_table
+from .repeats_table import repeats_table
 from .settings import CopyingSettings
 from .stages import QUESTIONS, Choice, Question, choices
 
@@ -48,11 +51,15 @@ def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
     tables = {
         "contrasts": _contrasts(settings, rows, chosen, compared),
         "bounds": limits,
+        "forms": forms_table(settings, rows, chosen),
+        "repeats": repeats_table(settings, rows),
         "categories": _categories(settings, rows, chosen),
         "grid": _grid(settings, rows),
         "conditions": _conditions(rows, chosen),
         "lens": lens_table(rows, words),
         "lens_first": lens_first_table(settings, rows, words),
+        "slopes": slopes_table(rows),
+        "rows": kept_rows(rows),
     }
     judged = verdicts_on(
         list(compared.values()), [(_margin(settings, question), "nats") for question in QUESTIONS]
@@ -76,9 +83,13 @@ def _compare(
     measure: Measure,
     chosen: Mapping[str, Choice],
 ) -> Comparison:
-    """The true source against no patch and every control at the chosen cell, on the report half."""
-    cell = chosen[question.name].cell
-    true, references = Arm.at(cell), [NO_PATCH, *control_arms(cell)]
+    """The true source against no patch and every control at the chosen cell, on the report half.
+
+    The unpatched model at its best temperature is one of the controls.
+    """
+    choice = chosen[question.name]
+    true = Arm.at(choice.cell)
+    references = [NO_PATCH, choice.tempered, *control_arms(choice.cell)]
     totals = totals_of(rows[question.table], measure, REPORT)
     visible = None
     if measure == question.measure:
@@ -122,7 +133,7 @@ def _contrasts(
             controls = [
                 contrast(totals, arm, NO_PATCH, settings.resampling).columns()
                 | {"source": arm.source, "minus": "none"}
-                for arm in control_arms(choice.cell)
+                for arm in [choice.tempered, *control_arms(choice.cell)]
             ]
             joint, *single = comparison.rows()
             common = {
@@ -213,7 +224,7 @@ def _conditions(rows: Tables, chosen: Mapping[str, Choice]) -> pd.DataFrame:
     found = []
     for question in QUESTIONS:
         choice = chosen[question.name]
-        arms = [NO_PATCH, *source_arms(choice.cell)]
+        arms = [NO_PATCH, choice.tempered, *source_arms(choice.cell)]
         for measure in _measures_of(question):
             totals = totals_of(rows[question.table], measure, REPORT)
             for arm in arms:

@@ -45,7 +45,8 @@ REPEATS = "repeats"
 AT_SURPRISES = "surprised output"
 """The form of the patch there."""
 
-_TABLES = ("induction", "templates", "text", REPEATS)
+TABLES = ("induction", "templates", "text", REPEATS)
+"""Rows that answer questions."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def map_slopes(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tabl
     if settings.layers is not None:
         return []
     units = []
-    for table in _TABLES:
+    for table in TABLES:
         scopes = sorted({q.scope for q in QUESTIONS if q.table == table and q.chosen_by == q.name})
         for index, batch in enumerate(_batches(table, bridge, settings, SELECTION)):
             parameters = {
@@ -163,7 +164,7 @@ def map_slopes(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tabl
 def select(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -> list[Unit]:
     """The true source on the whole grid, on the selection half."""
     arms_of = {}
-    for table in _TABLES:
+    for table in TABLES:
         layers = layers_of(settings, rows, table)
         plain = grid(layers, settings.strengths, settings.modes)
         forms = grid(layers, settings.form_strengths, settings.form_modes, settings.forms)

@@ -1,0 +1,39 @@
+"""What each form of the patch does at its own best cell."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import pandas as pd
+
+from ..design.conditions import NO_PATCH, Arm
+from ..design.contrasts import contrast, totals_of, with_holm
+from ..design.sequences import REPORT
+from ..engine.results import Tables
+from .settings import CopyingSettings
+from .stages import QUESTIONS, Choice
+
+
+def forms_table(
+    settings: CopyingSettings, rows: Tables, chosen: Mapping[str, Choice]
+) -> pd.DataFrame:
+    """The true source minus no patch on the report half, by question and form.
+
+    The cell of each form is the best of the selection half. `p_holm` is corrected over the forms
+    of a question.
+    """
+    found = []
+    for question in QUESTIONS:
+        totals = totals_of(rows[question.table], question.measure, REPORT)
+        found += with_holm(
+            [
+                {
+                    "question": question.name,
+                    "measure": question.measure.name,
+                    "lower_is_better": question.measure.lower_is_better,
+                    **asdict(cell),
+                    **contrast(totals, Arm.at(cell), NO_PATCH, settings.resampling).columns(),
+                }
+                for cell in chosen[question.name].of_form.values()
+            ]
+        )
+    return pd.DataFrame(found)
