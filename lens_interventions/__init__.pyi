@@ -49,6 +49,7 @@ from .lens.protocol import Lens as Lens
 from .lens.trajectory import Trajectory as Trajectory
 from .lens.tuned_lens import load_tuned_lens as load_tuned_lens
 from .measures import behaviour as behaviour
+from .measures import crossed as crossed
 from .measures import intervals as intervals
 from .measures import verdicts as verdicts
 from .model.load import load_model as load_model

@@ -74,7 +74,7 @@ def documented():
         for path, options in re.findall(
             r"^::: lens_interventions\.(\S+)\n((?:    .*\n)*)", text, re.MULTILINE
         ):
-            # `behaviour`, `intervals` and `verdicts` are public without their package.
+            # `behaviour`, `crossed`, `intervals` and `verdicts` are public without their package.
             path = path.removeprefix("measures.")
             yield path
             value = PUBLIC.get(path)

@@ -92,3 +92,30 @@ def sign_flip_p_value(differences):
     observed = sum(differences)
     tail = min(sum(s >= observed - 1e-9 for s in sums), sum(s <= observed + 1e-9 for s in sums))
     return min(1.0, 2 * tail / len(sums))
+
+
+def crossed_standard_error(totals, counts, draws):
+    """Standard error and degrees of freedom of the mean over crossed rows and columns.
+
+    `draws` holds, for each resample, how often each row and how often each column was drawn.
+    """
+    rows, columns = range(len(totals)), range(len(totals[0]))
+
+    def mean(row_times, column_times):
+        total = count = 0.0
+        for r in rows:
+            for c in columns:
+                total += row_times[r] * column_times[c] * totals[r][c]
+                count += row_times[r] * column_times[c] * counts[r][c]
+        return total / count
+
+    means = [mean(*times) for times in draws]
+    middle = sum(means) / len(means)
+    variance = sum((m - middle) ** 2 for m in means) / len(means)
+    overall = mean([1] * len(totals), [1] * len(totals[0]))
+    of_rows = sum(sum(totals[r][c] - overall * counts[r][c] for c in columns) ** 2 for r in rows)
+    of_columns = sum(sum(totals[r][c] - overall * counts[r][c] for r in rows) ** 2 for c in columns)
+    m, n = len(totals), len(totals[0])
+    freedom = (of_rows + of_columns) ** 2 / (of_rows**2 / (m - 1) + of_columns**2 / (n - 1))
+    shrunk = (of_rows * (m - 1) / m + of_columns * (n - 1) / n) / (of_rows + of_columns)
+    return math.sqrt(variance / shrunk), freedom

@@ -1,0 +1,119 @@
+"""Intervals and tests of a mean over two crossed sets, such as seeds and sequences.
+
+Each cell [row, column] is one pairing: what training seed r predicts of sequence c, or what a word
+does in a frame. Cells of one row are not independent, nor are those of one column, so both are
+resampled: rows and columns are drawn with replacement, independently, and a cell counts as often as
+its row times as often as its column (the pigeonhole bootstrap, Owen 2007).
+
+The resamples give the standard error, and Student's t what it is multiplied by. Percentiles would
+not do with few rows: no resample of three seeds lies outside the three. The degrees of freedom are
+Satterthwaite's, between those of rows and columns by their shares of the variance.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Real
+from scipy import stats
+
+from .intervals import Interval
+
+
+def crossed_mean_interval(
+    totals: Real[np.ndarray, "row column"],
+    counts: Real[np.ndarray, "row column"] | None = None,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    n_resamples: int = 9999,
+) -> Interval:
+    """Interval of `sum(totals) / sum(counts)` where rows and columns are both samples.
+
+    For a paired comparison pass the differences of the totals with the common counts. Without
+    counts each cell counts as one; a cell with a count of 0 is left out, as is a row or a column
+    that has no other. `rng` draws the `n_resamples` resamples; `level` is the confidence.
+
+    `method` is "crossed t", and `n` the number of rows or of columns, whichever is smaller. With
+    fewer than two rows or columns there is no interval (`method` "none"). The interval errs on the
+    wide side: resampling both counts what varies from cell to cell up to three times.
+
+    Raises `ValueError` for shapes that differ, values that are not finite, or negative counts.
+    """
+    totals, counts = _present(totals, counts)
+    if not 0 < level < 1 or n_resamples < 2:
+        raise ValueError(f"expected 0 < level < 1 and n_resamples >= 2, got {level}, {n_resamples}")
+    n = min(totals.shape)
+    estimate = float(totals.sum() / counts.sum()) if n else math.nan
+    if n < 2:
+        return Interval(estimate, math.nan, math.nan, level, "none", n)
+    error, freedom = _standard_error(totals, counts, rng, n_resamples)
+    half = float(stats.t.isf((1 - level) / 2, freedom)) * error
+    return Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)
+
+
+def crossed_p_value(
+    totals: Real[np.ndarray, "row column"],
+    counts: Real[np.ndarray, "row column"] | None = None,
+    *,
+    rng: np.random.Generator,
+    n_resamples: int = 9999,
+) -> float:
+    """Two-sided p-value of `sum(totals) / sum(counts)` against 0, rows and columns being samples.
+
+    One minus the level at which `crossed_mean_interval`, with the same generator, just reaches 0;
+    1 where there is no interval. `rng` draws the `n_resamples` resamples.
+
+    Raises `ValueError` as `crossed_mean_interval` does.
+    """
+    totals, counts = _present(totals, counts)
+    if min(totals.shape) < 2:
+        return 1.0
+    estimate = totals.sum() / counts.sum()
+    error, freedom = _standard_error(totals, counts, rng, n_resamples)
+    if error == 0:
+        return 1.0 if estimate == 0 else 0.0
+    return float(2 * stats.t.sf(abs(estimate) / error, freedom))
+
+
+def _present(
+    totals: Real[np.ndarray, "row column"], counts: Real[np.ndarray, "row column"] | None
+) -> tuple[
+    Float[np.ndarray, "some_rows some_columns"], Float[np.ndarray, "some_rows some_columns"]
+]:
+    """Checked totals and counts of the rows and columns that count at all."""
+    totals = np.asarray(totals, dtype=np.float64)
+    counts = np.ones_like(totals) if counts is None else np.asarray(counts, dtype=np.float64)
+    if totals.shape != counts.shape:
+        raise ValueError(f"totals have shape {totals.shape}, counts {counts.shape}")
+    if not np.isfinite(totals).all() or not np.isfinite(counts).all() or (counts < 0).any():
+        raise ValueError(
+            "totals and counts must be finite and counts not negative: leave a cell out by a count "
+            "of 0"
+        )
+    kept = np.ix_(counts.sum(1) > 0, counts.sum(0) > 0)
+    return np.where(counts > 0, totals, 0)[kept], counts[kept]
+
+
+def _standard_error(
+    totals: Float[np.ndarray, "row column"],
+    counts: Float[np.ndarray, "row column"],
+    rng: np.random.Generator,
+    n_resamples: int,
+) -> tuple[float, float]:
+    """Standard error of the mean and its degrees of freedom."""
+    n = np.array(totals.shape)
+    draws = [rng.multinomial(size, np.full(size, 1 / size), n_resamples) for size in n]
+    rows, columns = (times.astype(np.float64) for times in draws)
+    weights = np.einsum("sc,sc->s", rows @ counts, columns)
+    # A resample may miss every cell where many are left out.
+    drawn = weights > 0
+    means = np.einsum("sc,sc->s", rows @ totals, columns)[drawn] / weights[drawn]
+    # What rows and columns each contribute, by the ratio's first order.
+    around = totals - totals.sum() / counts.sum() * counts
+    parts = np.array([(around.sum(1 - axis) ** 2).sum() for axis in (0, 1)])
+    if parts.sum() <= np.finfo(np.float64).eps * (around**2).sum():
+        return float(means.std()), float((n - 1).min())
+    freedom = parts.sum() ** 2 / (parts**2 / (n - 1)).sum()
+    # Drawing n of n shrinks a variance by (n - 1) / n.
+    shrunk = (parts * (n - 1) / n).sum() / parts.sum()
+    return float(means.std() / math.sqrt(shrunk)), float(freedom)

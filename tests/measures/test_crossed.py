@@ -1,0 +1,110 @@
+"""Intervals over crossed samples, against a naive loop and by coverage."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lens_interventions.measures.crossed import crossed_mean_interval, crossed_p_value
+from tests.support import reference_measures as naive
+
+
+def crossed(rng, rows, columns, row_sd, column_sd, cell_sd):
+    return (
+        row_sd * rng.standard_normal((rows, 1))
+        + column_sd * rng.standard_normal((1, columns))
+        + cell_sd * rng.standard_normal((rows, columns))
+    )
+
+
+def test_equals_the_naive_loop_with_the_same_draws():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 9, (4, 7))
+    counts[1, 3] = 0
+    totals = counts * (0.3 + crossed(rng, 4, 7, 0.2, 1.0, 0.5))
+    rng = np.random.default_rng(5)
+    rows = rng.multinomial(4, np.full(4, 1 / 4), 60)
+    columns = rng.multinomial(7, np.full(7, 1 / 7), 60)
+    error, freedom = naive.crossed_standard_error(
+        totals.tolist(), counts.tolist(), list(zip(rows.tolist(), columns.tolist(), strict=True))
+    )
+
+    found = crossed_mean_interval(totals, counts, rng=np.random.default_rng(5), n_resamples=60)
+    estimate = totals.sum() / counts.sum()
+    half = stats.t(freedom).ppf(0.975) * error
+    assert (found.estimate, found.low, found.high) == pytest.approx(
+        (estimate, estimate - half, estimate + half), abs=1e-9
+    )
+    assert (found.method, found.n) == ("crossed t", 4)
+    p = crossed_p_value(totals, counts, rng=np.random.default_rng(5), n_resamples=60)
+    assert p == pytest.approx(2 * stats.t(freedom).cdf(-abs(estimate) / error), abs=1e-9)
+
+
+def test_the_p_value_is_where_the_interval_reaches_zero():
+    totals = 0.5 + crossed(np.random.default_rng(1), 5, 30, 0.3, 1.0, 1.0)
+    p = crossed_p_value(totals, rng=np.random.default_rng(2), n_resamples=200)
+    reaching = crossed_mean_interval(
+        totals, rng=np.random.default_rng(2), level=1 - p, n_resamples=200
+    )
+    assert reaching.low == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("sds", [(0.3, 1.0, 1.0), (1.0, 0.3, 0.3)])
+def test_covers_what_varies_by_row_or_by_column(sds):
+    rng = np.random.default_rng(3)
+    covered = 0
+    for _ in range(200):
+        found = crossed_mean_interval(crossed(rng, 5, 40, *sds), rng=rng, n_resamples=200)
+        covered += found.low < 0 < found.high
+    # For comparison: intervals over columns alone cover 89% and 17%.
+    assert covered >= 0.9 * 200
+
+
+def test_rows_that_agree_leave_an_interval_over_columns():
+    totals = np.tile(np.random.default_rng(4).standard_normal(60), (3, 1))
+    found = crossed_mean_interval(totals, rng=np.random.default_rng(4), n_resamples=4000)
+    expected = stats.ttest_1samp(totals[0], 0).confidence_interval()
+    # the resamples make 1% of noise
+    assert (found.low, found.high) == pytest.approx(tuple(expected), rel=0.05)
+
+
+def test_rows_and_columns_without_counts_are_left_out():
+    totals = crossed(np.random.default_rng(6), 3, 5, 1.0, 1.0, 1.0)
+    wide, counts = np.zeros((4, 7)), np.zeros((4, 7))
+    wide[1:, 2:], counts[1:, 2:] = totals, 1
+    assert crossed_mean_interval(
+        wide, counts, rng=np.random.default_rng(7), n_resamples=50
+    ) == crossed_mean_interval(totals, rng=np.random.default_rng(7), n_resamples=50)
+
+
+def test_one_row_has_no_interval_and_equal_cells_no_width():
+    rng = np.random.default_rng(8)
+    alone = crossed_mean_interval(np.ones((1, 9)), rng=rng)
+    assert (alone.method, alone.n, alone.estimate) == ("none", 1, 1.0)
+    assert math.isnan(alone.low)
+    assert crossed_p_value(np.ones((1, 9)), rng=rng) == 1
+    empty = crossed_mean_interval(np.ones((2, 2)), np.zeros((2, 2)), rng=rng)
+    assert math.isnan(empty.estimate)
+    equal = crossed_mean_interval(np.full((3, 9), 0.1), rng=rng)
+    assert (equal.low, equal.high) == pytest.approx((0.1, 0.1))
+    assert crossed_p_value(np.zeros((3, 9)), rng=rng) == 1
+
+
+@pytest.mark.parametrize(
+    ("totals", "counts", "message"),
+    [
+        (np.full((2, 3), np.nan), None, "finite"),
+        (np.ones((2, 3)), -np.ones((2, 3)), "negative"),
+    ],
+)
+def test_refuses(totals, counts, message):
+    with pytest.raises(ValueError, match=message):
+        crossed_mean_interval(totals, counts, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=message):
+        crossed_p_value(totals, counts, rng=np.random.default_rng(0))
+
+
+def test_refuses_a_level_that_is_none():
+    with pytest.raises(ValueError, match="level"):
+        crossed_mean_interval(np.ones((2, 2)), rng=np.random.default_rng(0), level=1.0)
