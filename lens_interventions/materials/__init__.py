@@ -8,6 +8,7 @@ own goes into `bundled`, a new file format into `readers`, a new name for settin
 - `passages`: a sentence or two, to be repeated until the model goes on by itself
 - `prose`: short texts, to measure the loss on
 - `python_reference`: the Python language reference, which CPython carries
+- `docstring_prose`: prose from the docstrings of installed packages, named by `docstring_versions`
 - `read_texts`, `dataset_column`: the user's own texts
 """
 
@@ -17,6 +18,8 @@ from .bundled import passages as passages
 from .bundled import prompts as prompts
 from .bundled import prose as prose
 from .bundled import templates as templates
+from .docstrings import docstring_prose as docstring_prose
+from .docstrings import docstring_versions as docstring_versions
 from .document import Document as Document
 from .readers import dataset_column as dataset_column
 from .readers import python_reference as python_reference

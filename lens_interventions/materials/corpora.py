@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .bundled import prose
+from .docstrings import docstring_prose
 from .document import Document
 from .readers import dataset_column, python_reference, read_texts
 from .shingles import without_repeats
@@ -34,11 +35,18 @@ def python_code() -> tuple[Document, ...]:
     return without_repeats(documents)
 
 
-_NAMED = {"python_reference": python_reference, "prose": prose, "python_code": python_code}
+_NAMED = {
+    "python_reference": python_reference,
+    "prose": prose,
+    "docstrings": docstring_prose,
+    "python_code": python_code,
+}
 
 
 def read_documents(source: str) -> Sequence[Document]:
-    """The documents of "python_reference", "prose", "python_code", a data set or a text file.
+    """The documents of a named corpus, a data set or a text file.
+
+    The names are "python_reference", "prose", "docstrings" (`docstring_prose`) and "python_code".
 
     A data set is "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which the first
     `DOCUMENTS` are read; anything else is a path for `read_texts`. Documents that repeat longer

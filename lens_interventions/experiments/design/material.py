@@ -26,9 +26,9 @@ class CopyingMaterial:
         induction_sequences: how many sequences of random tokens, said twice.
         induction_length: tokens that are said twice.
         template_words: how many words of each frequency in each group, up to 4.
-        texts: where natural text comes from: "python_reference", "prose", "python_code", a path for
-            `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of
-            which the first 2,000 documents are read.
+        texts: where natural text comes from: "python_reference", "prose", "docstrings", "python_code",
+            a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
+            "dataset:NAME:COLUMN:SPLIT", of which the first 2,000 documents are read.
         documents: up to how many of each text.
         document_tokens: how many tokens of each document are read, from its beginning.
         surprisal_edges: of the bins of surprisal, in nats.

@@ -11,9 +11,9 @@ class PreservationSettings:
     """Settings of the preservation experiment; `PreservationSettings.preset` makes them.
 
     Attributes:
-        texts: where text comes from: "python_reference", "prose", "python_code", a path for
-            `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of
-            which the first 2,000 documents are read.
+        texts: where text comes from: "python_reference", "prose", "docstrings", "python_code", a
+            path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
+            "dataset:NAME:COLUMN:SPLIT", of which the first 2,000 documents are read.
         documents: up to how many documents of each text are read.
         document_tokens: how many tokens of each document are read, from its beginning.
         every: spacing of the residual points that are read; the last always is.

@@ -24,8 +24,9 @@ class SlopesSettings:
     reports.
 
     Attributes:
-        texts: where text comes from: "python_reference", "prose", "python_code", a path for
-            `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT".
+        texts: where text comes from: "python_reference", "prose", "docstrings", "python_code", a
+            path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
+            "dataset:NAME:COLUMN:SPLIT".
         documents: up to how many of each text.
         document_tokens: how many tokens of each document are read, from its beginning.
         induction_sequences: how many sequences of random tokens, said twice.
