@@ -23,8 +23,7 @@ Source = Annotated[
     str,
     typer.Option(
         "--source",
-        help="What to write: true (the next token), or a control: "
-        f"{', '.join(control_names())}.",
+        help=f"What to write: true (the next token), or a control: {', '.join(control_names())}.",
     ),
 ]
 Scale = Annotated[

@@ -12,6 +12,7 @@ from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ..design.comparisons import JOINT
+from ..design.forms import PLAIN
 from ..engine.results import Figures, Tables
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _NAMES = {
     "copyable": "copyable tokens, loss",
     "other": "other tokens, loss",
     "surprise": "after a surprise, loss",
+    "repeats": "repeats of surprising tokens, loss",
 }
 
 
@@ -57,30 +59,48 @@ def draw(tables: Tables) -> Figures:
             y_title="change of log-prob, nats (above 0 is better)",
         ),
         "depth": effect_heatmaps(
-            _named_measures(tables["grid"]),
+            _named_measures(_main_form(tables["grid"])),
             title="True source minus no patch, by layer and strength (selection half)",
         ),
+        "forms": _forms(tables["forms"]),
+        **({} if tables["slopes"].empty else {"slopes": _slopes(tables["slopes"])}),
         "lens": _lens(tables["lens"]),
     }
 
 
 def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     """The true source minus each reference and all together, and controls minus no patch."""
-    import plotly.graph_objects as go
-
     first = contrasts.groupby("question", sort=False)["measure"].transform("first")
     shown = contrasts[contrasts["measure"] == first]
     labels = [f"{row['source']} − {_minus(row)}" for row in shown.to_dict("records")]
-    shown = shown.assign(label=labels)
+    return _by_question(
+        shown.assign(label=labels), title="Sources at the chosen cell, report half", height=560
+    )
+
+
+def _forms(forms: pd.DataFrame) -> "go.Figure":
+    """The true source minus no patch in each form of the patch, at its best cell."""
+    labels = [f"{row['form']}, layer {row['layer']}" for row in forms.to_dict("records")]
+    return _by_question(
+        forms.assign(label=labels, source="true", minus="none"),
+        title="True source − no patch, best cell of each form, report half",
+        height=380,
+    )
+
+
+def _by_question(rows: pd.DataFrame, *, title: str, height: int) -> "go.Figure":
+    """Contrasts as points, one line of the figure for each, and a menu of the questions."""
+    import plotly.graph_objects as go
+
     figure = go.Figure()
-    questions = list(shown["question"].unique())
+    questions = list(rows["question"].unique())
     for place, question in enumerate(questions):
-        rows = shown[shown["question"] == question]
+        shown = rows[rows["question"] == question]
         figure.add_trace(
             contrast_points(
-                rows,
-                labels=rows["label"].tolist(),
-                hover=[_hover(row) for row in rows.to_dict("records")],
+                shown,
+                labels=shown["label"].tolist(),
+                hover=[_hover(row) for row in shown.to_dict("records")],
                 name=_NAMES[question],
                 visible=place == 0,
             )
@@ -88,10 +108,10 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
     figure.update_layout(
         template=template("light"),
-        title=heading("Sources at the chosen cell, report half"),
-        height=560,
+        title=heading(title),
+        height=height,
         margin={"l": 230, "r": 16, "t": 84, "b": 50},
-        xaxis={"title": {"text": _better(shown, questions[0])}},
+        xaxis={"title": {"text": _better(rows, questions[0])}},
         yaxis={"autorange": "reversed", "type": "category"},
     )
     add_menu(
@@ -100,12 +120,27 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
             (
                 _NAMES[question],
                 {"visible": [other == question for other in questions]},
-                {"xaxis.title.text": _better(shown, question)},
+                {"xaxis.title.text": _better(rows, question)},
             )
             for question in questions
         ],
     )
     return figure
+
+
+def _slopes(table: pd.DataFrame) -> "go.Figure":
+    axes = Axes(
+        x="layer",
+        y="slope",
+        group="source",
+        x_title="layer that is patched",
+        y_title="slope of the loss, nats per unit of strength",
+    )
+    views = {
+        f"{name}, {scope}": rows
+        for (name, scope), rows in table.groupby(["table", "scope"], sort=False)
+    }
+    return curves(views, axes, title="What a weak patch would do, by layer (below 0 is better)")
 
 
 def _better(contrasts: pd.DataFrame, question: str) -> str:
@@ -167,6 +202,12 @@ def _lens(table: pd.DataFrame) -> "go.Figure":
     )
     views = {f"{kind} words": rows for kind, rows in table.groupby("words", sort=False)}
     return curves(views, axes, title="Where the lens puts the word at the top")
+
+
+def _main_form(grid: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the plain form; all cells of a question that has none."""
+    plain = grid["form"] == PLAIN
+    return grid[plain | ~plain.groupby(grid["question"]).transform("any")]
 
 
 def _named_measures(grid: pd.DataFrame) -> pd.DataFrame:
