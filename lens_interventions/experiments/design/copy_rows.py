@@ -177,6 +177,7 @@ def rows_of(
             "half": text.half,
             "sequence": text.number,
             "cluster": text.cluster,
+            "crossed": text.crossed,
             **arm.columns(),
             "measure": measure,
             "category": category,
