@@ -18,7 +18,7 @@ ARMS = (
 
 
 def text(number: int, tokens: Sequence[int], copied: int = 0, tags: str = "t") -> TokenSequence:
-    return TokenSequence(number, "report", f"c{number}", tags, tuple(tokens), copied)
+    return TokenSequence(number, "report", f"c{number}", tags, tuple(tokens), copied, f"f{number}")
 
 
 def parameters(texts: Sequence[TokenSequence], arms: Sequence[Arm] = ARMS) -> dict:

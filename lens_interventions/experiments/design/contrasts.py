@@ -2,7 +2,9 @@
 
 Rows are sums: `total` over `count` tokens or items, for one arm, sequence, measure and category.
 `cluster` is what an interval resamples, a sequence, document or word; rows of one cluster are added
-up first. A category is a set of tags in one string, "far rare single".
+up first. Where `crossed` says more, such as the frame around a word, both are resampled: another
+study would have chosen other words and other frames. A category is a set of tags in one string,
+"far rare single".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +15,21 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Real
 
+from ...measures.crossed import crossed_mean_interval, crossed_p_value
 from ...measures.intervals import Interval, holm, mean_interval, mean_intervals, sign_flip_p_values
 from .conditions import ARM_COLUMNS, NO_PATCH, Arm, Cell, control_arms
 
-ROW_COLUMNS = ("half", "sequence", "cluster", *ARM_COLUMNS, "measure", "category", "total", "count")
+ROW_COLUMNS = (
+    "half",
+    "sequence",
+    "cluster",
+    "crossed",
+    *ARM_COLUMNS,
+    "measure",
+    "category",
+    "total",
+    "count",
+)
 
 
 @dataclass(frozen=True)
@@ -75,26 +88,35 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums of one measure per arm and cluster.
+    """Sums of one measure per arm and cell, which is a cluster and what is crossed with it.
 
     Attributes:
         arms: in the order of the first axis.
-        totals: `[arm, cluster]`.
-        counts: `[cluster]`, the same for all arms.
+        cells: `[arm, cluster, crossed]`; one column where nothing is crossed with the clusters.
+        cell_counts: `[cluster, crossed]`, the same for all arms; 0 where there is no such cell.
     """
 
     arms: tuple[Arm, ...]
-    totals: Float[np.ndarray, "arm cluster"]
-    counts: Float[np.ndarray, " cluster"]
+    cells: Float[np.ndarray, "arm cluster crossed"]
+    cell_counts: Float[np.ndarray, "cluster crossed"]
+
+    @property
+    def counts(self) -> Float[np.ndarray, " cluster"]:
+        """The counts of each cluster."""
+        return self.cell_counts.sum(-1)
 
     def of(self, arm: Arm) -> Float[np.ndarray, " cluster"]:
-        """The sums of one arm."""
-        return self.totals[self.arms.index(arm)]
+        """The sums of one arm in each cluster."""
+        return self.cells[self.arms.index(arm)].sum(-1)
 
     def mean(self, arm: Arm) -> float:
         """The mean over all tokens or items; nan if there are none."""
         count = self.counts.sum()
         return float(self.of(arm).sum() / count) if count else float("nan")
+
+    def difference(self, arm: Arm, reference: Arm) -> Float[np.ndarray, "cluster crossed"]:
+        """The sums of `arm` minus those of `reference` in each cell."""
+        return self.cells[self.arms.index(arm)] - self.cells[self.arms.index(reference)]
 
 
 def tagged(rows: pd.DataFrame, tags: Iterable[str]) -> pd.DataFrame:
@@ -105,21 +127,34 @@ def tagged(rows: pd.DataFrame, tags: Iterable[str]) -> pd.DataFrame:
 
 
 def totals_of(rows: pd.DataFrame, measure: Measure, half: str) -> Totals:
-    """Sums of a measure per arm and cluster, on one half of the material.
+    """Sums of a measure per arm and cell, on one half of the material.
+
+    Rows without a column `crossed` are those of clusters alone.
 
     Raises `ValueError` if the measure has no rows, or if an arm lacks clusters that another has.
     """
     chosen = tagged(rows[(rows["measure"] == measure.name) & (rows["half"] == half)], measure.tags)
     if chosen.empty:
         raise ValueError(f"no rows of {measure.name} {sorted(measure.tags)} on the {half} half")
-    sums = chosen.groupby([*ARM_COLUMNS, "cluster"], sort=True)[["total", "count"]].sum().unstack()
+    keys = ["cluster", "crossed"]
+    if "crossed" not in chosen:
+        chosen = chosen.assign(crossed="")
+    sums = chosen.groupby([*ARM_COLUMNS, *keys], sort=True)[["total", "count"]].sum().unstack(keys)
     counts = sums["count"].to_numpy(dtype=np.float64)
     if not (counts == counts[0]).all():
         raise ValueError(
             f"the arms were not measured on the same {measure.name} {sorted(measure.tags)}"
         )
+    cells = pd.MultiIndex.from_product([sorted(chosen[key].unique()) for key in keys], names=keys)
     arms = tuple(Arm(*index) for index in sums.index)
-    return Totals(arms, sums["total"].to_numpy(dtype=np.float64), counts[0])
+    totals, counts = (
+        sums[column]
+        .reindex(columns=cells, fill_value=0)
+        .to_numpy(dtype=np.float64)
+        .reshape(len(arms), *cells.levshape)
+        for column in ("total", "count")
+    )
+    return Totals(arms, totals, counts[0])
 
 
 @dataclass(frozen=True)
@@ -128,7 +163,9 @@ class Contrast:
 
     Attributes:
         interval: of the mean difference, arm minus reference.
-        p_value: of the sign-flip test; 1 where there are fewer than two clusters.
+        p_value: of the sign-flip test over clusters. Where they are crossed with something, of
+            `crossed_p_value`: flipping the signs of words would take the frames for granted. 1
+            where there are fewer than two clusters.
     """
 
     interval: Interval
@@ -152,25 +189,22 @@ def row_interval(row: Mapping[Any, Any]) -> Interval:
 
 def contrast(totals: Totals, arm: Arm, reference: Arm, resampling: Resampling) -> Contrast:
     """The mean difference of `arm` and `reference`, paired over clusters."""
-    difference = totals.of(arm) - totals.of(reference)
-    interval = resampling.interval(difference, totals.counts)
-    return Contrast(interval, float(_p_values(difference[None], totals.counts, resampling)[0]))
+    (found,) = _contrasts(totals, [totals.difference(arm, reference)], resampling)
+    return found
 
 
 def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
-    """The true source minus no patch at every cell, with Holm's correction over the cells.
+    """The true source minus no patch at every cell of the grid, with Holm's correction over them.
 
     Columns: layer, strength, mode, form, estimate, low, high, n, p_value, p_holm.
     """
     arms = [arm for arm in totals.arms if arm.source == "true"]
-    differences = np.stack([totals.of(arm) - totals.of(NO_PATCH) for arm in arms])
-    intervals = resampling.intervals(differences, totals.counts)
-    p_values = _p_values(differences, totals.counts, resampling)
+    differences = [totals.difference(arm, NO_PATCH) for arm in arms]
     rows = [
-        {**asdict(arm.cell), **interval.columns()}
-        for arm, interval in zip(arms, intervals, strict=True)
+        {**asdict(arm.cell), **found.interval.columns(), "p_value": found.p_value}
+        for arm, found in zip(arms, _contrasts(totals, differences, resampling), strict=True)
     ]
-    return pd.DataFrame(rows).assign(p_value=p_values, p_holm=holm(p_values))
+    return pd.DataFrame(with_holm(rows))
 
 
 def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:
@@ -210,6 +244,36 @@ def most_specific(totals: Totals, cells: Sequence[Cell], *, lower_is_better: boo
         return difference if lower_is_better else -difference
 
     return min(cells, key=disadvantage)
+
+
+def _contrasts(
+    totals: Totals,
+    differences: Sequence[Float[np.ndarray, "cluster crossed"]],
+    resampling: Resampling,
+) -> list[Contrast]:
+    """A contrast of each of `differences`, with the same resamples for all."""
+    if totals.cell_counts.shape[-1] > 1:
+        return [_crossed(each, totals.cell_counts, resampling) for each in differences]
+    sums, counts = np.stack(differences)[..., 0], totals.counts
+    return [
+        Contrast(interval, float(p))
+        for interval, p in zip(
+            resampling.intervals(sums, counts), _p_values(sums, counts, resampling), strict=True
+        )
+    ]
+
+
+def _crossed(
+    difference: Float[np.ndarray, "cluster crossed"],
+    counts: Float[np.ndarray, "cluster crossed"],
+    resampling: Resampling,
+) -> Contrast:
+    n_resamples = resampling.n_resamples
+    interval = crossed_mean_interval(
+        difference, counts, rng=resampling.rng(), level=resampling.level, n_resamples=n_resamples
+    )
+    p_value = crossed_p_value(difference, counts, rng=resampling.rng(), n_resamples=n_resamples)
+    return Contrast(interval, p_value)
 
 
 def _p_values(

@@ -193,6 +193,7 @@ def rows_of(
             "half": text.half,
             "sequence": text.number,
             "cluster": text.cluster,
+            "crossed": text.crossed,
             **arm.columns(),
             "measure": measure,
             "category": category,

@@ -26,8 +26,8 @@ class CopyingMaterial:
         induction_sequences: how many sequences of random tokens, said twice.
         induction_length: tokens that are said twice.
         template_words: how many words of each frequency in each group, up to 4.
-        texts: where natural text comes from: "python_reference", "prose", "docstrings", "python_code",
-            a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
+        texts: where natural text comes from: "python_reference", "prose", "docstrings",
+            "python_code", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
             "dataset:NAME:COLUMN:SPLIT", of which the first 2,000 documents are read.
         documents: up to how many of each text.
         document_tokens: how many tokens of each document are read, from its beginning.
@@ -115,8 +115,8 @@ def induction_sequences(
 def template_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list[TokenSequence]:
     """Each template followed by its word; the tags are rarity, distance and number of pieces.
 
-    Each half gets two frames of every group. Words are the clusters: a word stands in both halves,
-    but in other sentences.
+    Each half gets two frames of every group. Words are the clusters and frames are crossed with
+    them: a word stands in both halves, but in other sentences.
     """
     items = materials.templates()
     words = {
@@ -133,7 +133,9 @@ def template_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> 
         pieces = "single" if len(word) == 1 else "several"
         tokens = (*beginning(bridge), *token_list(bridge, item.prefix), *word)
         tags = f"{item.frequency} {item.distance} {pieces}"
-        sequences.append(TokenSequence(number, half, item.word, tags, tokens, len(word)))
+        sequences.append(
+            TokenSequence(number, half, item.word, tags, tokens, len(word), item.frame)
+        )
     return sequences
 
 

@@ -91,6 +91,7 @@ def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
         "half": samples["half"],
         "sequence": samples["prompt"],
         "cluster": samples["prompt"].astype(str),
+        "crossed": "",
         "category": samples["rule"].str.replace(" ", "_"),
     }
     parts = [

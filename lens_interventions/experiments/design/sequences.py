@@ -23,6 +23,8 @@ class TokenSequence:
         tags: its kinds, separated by spaces.
         tokens: ids, a BOS in front.
         copied: how many tokens at the end are the copy; 0 in natural text.
+        crossed: what an interval resamples beside the clusters, such as the frame around a word;
+            empty where clusters are all there is.
     """
 
     number: int
@@ -31,6 +33,7 @@ class TokenSequence:
     tags: str
     tokens: tuple[int, ...]
     copied: int
+    crossed: str = ""
 
     def values(self) -> dict[str, Any]:
         """As parameters of a unit."""

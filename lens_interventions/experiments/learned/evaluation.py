@@ -60,6 +60,6 @@ def named_by_seed(rows: pd.DataFrame, trainings: Sequence[Training]) -> pd.DataF
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds of the rows of `measure_writes`, by arm, sequence and category."""
-    keys = ["half", "sequence", "cluster", *ARM_COLUMNS, "measure", "category"]
+    keys = ["half", "sequence", "cluster", "crossed", *ARM_COLUMNS, "measure", "category"]
     grouped = rows.groupby(keys, sort=False)
     return grouped.agg(total=("total", "mean"), count=("count", "first")).reset_index()

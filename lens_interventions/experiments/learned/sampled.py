@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.generation.generate import generate
 from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import ROW_COLUMNS
+from ..design.copy_rows import rows_of
 from ..design.prompts import halves, prompt_items
 from ..design.rules import GREEDY
 from ..design.samples import measure_samples, sample_totals, shown_samples
@@ -67,12 +67,9 @@ def measure_copies(
     )
     wanted = torch.tensor([text.tokens[-left:] for text in texts], device=out.tokens.device)
     right = (out.tokens.view(len(arms), len(texts), left) == wanted).sum(-1)
-    rows = [
-        (text.half, text.number, text.cluster, *arm.columns().values(), "right", "", n, left)
-        for arm, of_arm in zip(arms, right.tolist(), strict=True)
-        for text, n in zip(texts, of_arm, strict=True)
-    ]
-    return named_by_seed(pd.DataFrame(rows, columns=list(ROW_COLUMNS)), named)
+    counts = [left] * len(texts)
+    rows = rows_of(texts, arms, "right", [""] * len(texts), right, counts)
+    return named_by_seed(rows, named)
 
 
 def sampling_units(

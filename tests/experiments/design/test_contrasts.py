@@ -1,5 +1,9 @@
 """Contrasts of conditions: what is added up, what is refused, which cell is chosen."""
 
+import itertools
+from dataclasses import asdict
+
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -8,10 +12,12 @@ from lens_interventions.experiments.design.contrasts import (
     Measure,
     Resampling,
     contrast,
+    effect_over_grid,
     most_specific,
     shortlist,
     totals_of,
 )
+from lens_interventions.measures.crossed import crossed_mean_interval
 
 
 def rows_of(values: dict[Arm, list[tuple[str, float, int]]]) -> pd.DataFrame:
@@ -52,6 +58,47 @@ def test_sequences_of_a_cluster_are_added_up() -> None:
     assert compared.interval.n == 2
     # Differences -1 and -5: of the four ways to sign them two have a sum of 6 or more either way.
     assert compared.p_value == 0.5
+
+
+def words_in_frames(word_sd: float, frame_sd: float, gain: float) -> pd.DataFrame:
+    """Two groups of 8 words by 6 frames each; the true source differs by `gain` and by both."""
+    rng = np.random.default_rng(3)
+    parts = []
+    for group in ("idea", "thing"):
+        words, frames = word_sd * rng.standard_normal(8), frame_sd * rng.standard_normal(6)
+        for (w, word), (f, frame) in itertools.product(enumerate(words), enumerate(frames)):
+            value = 5 + gain + word + frame + 0.1 * rng.standard_normal()
+            cluster = f"{group} {w}"
+            rows = rows_of({NO_PATCH: [(cluster, 5.0, 1)], TRUE: [(cluster, value, 1)]})
+            parts.append(rows.assign(crossed=f"{group} {f}", sequence=len(parts)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_words_and_the_frames_around_them_are_both_resampled() -> None:
+    resampling = Resampling(n_resamples=999)
+    rows = words_in_frames(word_sd=0.1, frame_sd=1.0, gain=-0.6)
+    totals = totals_of(rows, Measure("loss"), "report")
+    crossed = contrast(totals, TRUE, NO_PATCH, resampling)
+    by_words = totals_of(rows.drop(columns="crossed"), Measure("loss"), "report")
+    words_alone = contrast(by_words, TRUE, NO_PATCH, resampling)
+    assert totals.of(TRUE).tolist() == pytest.approx(by_words.of(TRUE).tolist(), abs=1e-12)
+    assert totals.counts.tolist() == by_words.counts.tolist() == [6] * 16
+    assert crossed.interval.estimate == pytest.approx(words_alone.interval.estimate, abs=1e-12)
+    # Frames differ by one and words hardly, so words alone seem to know the effect well.
+    width = crossed.interval.high - crossed.interval.low
+    assert width > 2 * (words_alone.interval.high - words_alone.interval.low)
+    assert crossed.p_value > 10 * words_alone.p_value
+    # Each word and each frame is in its group alone.
+    true = rows[rows["source"] == "true"]
+    cells = true.pivot(index="cluster", columns="crossed", values="total")
+    counts = cells.notna().to_numpy(dtype=np.float64)
+    assert counts.sum() == 96
+    expected = crossed_mean_interval(
+        cells.fillna(5).to_numpy() - 5, counts, rng=resampling.rng(), n_resamples=999
+    )
+    assert asdict(crossed.interval) == pytest.approx(asdict(expected), abs=1e-12)
+    grid = effect_over_grid(totals, resampling).loc[0]
+    assert (grid["low"], grid["p_value"]) == (crossed.interval.low, crossed.p_value)
 
 
 def test_arms_measured_on_different_tokens_are_refused() -> None:

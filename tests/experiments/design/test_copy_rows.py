@@ -74,6 +74,7 @@ def test_templates_score_the_word_step_by_step(ranks: bool) -> None:
                     assert total(rows, arm, item.number, "log_rank") == pytest.approx(
                         np.log1p(rank), abs=1e-12
                     )
+    assert (rows["crossed"] == rows["sequence"].map({3: "f3", 5: "f5"})).all()
     assert set(rows["measure"]) == (
         {"log_prob", "rank", "log_rank", "top1"} if ranks else {"log_prob"}
     )

@@ -44,7 +44,7 @@ def test_templates_end_with_the_word_and_share_no_frame_between_halves() -> None
         assert whole == f"{item.prefix} {item.word}"
         word = bridge.tokenizer.decode(sequence.tokens[-sequence.copied :])
         assert word == f" {item.word}"
-        assert sequence.cluster == item.word
+        assert (sequence.cluster, sequence.crossed) == (item.word, item.frame)
         assert {item.frequency, item.distance} <= set(sequence.tags.split())
     frames = {
         half: {items[s.number].frame for s in sequences if s.half == half}
