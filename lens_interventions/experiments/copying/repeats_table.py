@@ -1,4 +1,4 @@
-"""How much of all loss is that of later repeats of surprising tokens: the most that is to be had."""
+"""The share of all loss that is on repeats of surprising tokens: the most that is to be gained."""
 
 import pandas as pd
 

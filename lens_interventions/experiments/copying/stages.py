@@ -1,7 +1,7 @@
 """The stages: a first-order map, the grid and the controls on the selection half, then the report.
 
-The map measures how a weak patch at every layer would change the loss, and chooses the layers of the
-grid. The grid is measured with the true source alone, in the plain form and in the others. Each
+The map measures how a weak patch at every layer would change the loss, and chooses the layers of
+the grid. The grid is measured with the true source alone, in the plain form and in the others. Each
 question shortlists the best few of the best cells of the layers, and all controls are measured at
 these, on the same half. It chooses the cell where the true source beats its best control by most.
 """
