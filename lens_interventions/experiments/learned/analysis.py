@@ -289,6 +289,6 @@ def _method(
         f"{question.items} in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. "
         f"The write, {rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
         f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}, and so was every control; "
-        f"{resampled}. {said_of(comparison, question.units, basis=WIDTH)} True source minus no patch by seed: "
-        f"{each}."
+        f"{resampled}. {said_of(comparison, question.units, basis=WIDTH)} True source minus no "
+        f"patch by seed: {each}."
     )
