@@ -215,9 +215,13 @@ def smallest_visible(standard_error: float, *, level: float = 0.95, power: float
     return float(stats.norm.isf((1 - level) / 2) + stats.norm.ppf(power)) * standard_error
 
 
-def standard_error(interval: Interval) -> float:
-    """The standard error that a normal `interval` of this width has; nan without an interval."""
-    return (interval.high - interval.low) / (2 * float(stats.norm.isf((1 - interval.level) / 2)))
+def visible_by_width(interval: Interval) -> float | None:
+    """`smallest_visible` by the standard error that a normal `interval` of this width has.
+
+    None for an interval without width or ends.
+    """
+    error = (interval.high - interval.low) / (2 * stats.norm.isf((1 - interval.level) / 2))
+    return smallest_visible(float(error), level=interval.level) if error > 0 else None
 
 
 def _gain(interval: Interval, lower_is_better: bool) -> Interval:

@@ -15,8 +15,8 @@ from lens_interventions.measures.verdicts import (
     joint_interval,
     joint_verdict,
     smallest_visible,
-    standard_error,
     verdict,
+    visible_by_width,
 )
 
 MARGIN = 0.05
@@ -199,8 +199,9 @@ def test_power_is_the_shift_that_a_test_sees_four_times_in_five():
     assert effect == pytest.approx(0.28, abs=0.001)
     seen = stats.norm.sf(stats.norm.isf(0.025), loc=effect / 0.1)
     assert seen == pytest.approx(0.8, abs=1e-4)
-    assert standard_error(interval(-0.196, 0.196)) == pytest.approx(0.1, abs=1e-4)
-    assert math.isnan(standard_error(interval(math.nan, math.nan)))
+    assert visible_by_width(interval(-0.196, 0.196)) == pytest.approx(effect, abs=1e-4)
+    assert visible_by_width(interval(math.nan, math.nan)) is None
+    assert visible_by_width(interval(0.0, 0.0)) is None
 
 
 def test_verdicts_read_as_sentences():

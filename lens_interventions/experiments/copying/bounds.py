@@ -38,7 +38,10 @@ def bounds(settings: CopyingSettings, rows: Tables) -> pd.DataFrame:
         if n > 1:
             band = simultaneous_band(gains, totals.counts, settings.resampling)
             best = int(band.estimates.argmax())
-            row |= {**asdict(arms[best].cell), "gain": float(band.estimates[best])}
-            row |= {"bound": float(band.high.max())}
+            row |= {
+                **asdict(arms[best].cell),
+                "gain": float(band.estimates[best]),
+                "bound": float(band.high.max()),
+            }
         found.append({**row, "level": settings.resampling.level, "n": n})
     return pd.DataFrame(found)
