@@ -72,6 +72,11 @@ class Verdict:
             "hurts": "hurts",
             "undecided": f"undecided: cannot tell no effect from one of {margin} or more",
         }[self.outcome]
+        if self.outcome == "no effect" and self.against == JOINT:
+            said = f"no effect (no lead of {margin} or more, and no such harm)"
+        if self.outcome == "undecided" and self.interval.low * self.interval.high > 0:
+            # The p-value alone left it open.
+            said = f"undecided: p = {self.p_value:.2g}"
         if self.outcome == "undecided" and self.smallest_visible is not None:
             visible = f"{self.smallest_visible:.2g} {self.units}".strip()
             said += f" (had 80% power for {visible})"
@@ -149,15 +154,15 @@ def joint_verdict(
     lead, change = _gain(joint, lower_is_better), _gain(unpatched, lower_is_better)
     ahead = _direction(lead, p_joint, smallest_effect)
     plain = _direction(change, p_unpatched, smallest_effect)
+    is_ahead, beats_none = (found in ("helps", "helps a little") for found in (ahead, plain))
     interval, p_value, against = joint, p_joint, JOINT
     outcome: Outcome = "undecided"
-    if ahead in ("helps", "helps a little"):
+    if is_ahead:
         outcome = ahead
     elif plain in ("hurts", "hurts a little"):
         outcome, interval, p_value, against = plain, unpatched, p_unpatched, "no patch"
     elif change.low > -smallest_effect and lead.high < smallest_effect:
         outcome = "no effect"
-    beaten = ahead == "undecided" and plain in ("helps", "helps a little")
     return Verdict(
         outcome,
         interval,
@@ -167,7 +172,7 @@ def joint_verdict(
         smallest_visible,
         p_value,
         against,
-        tuple(not_ahead_of) if beaten else (),
+        tuple(not_ahead_of) if beats_none and not is_ahead else (),
     )
 
 
@@ -210,9 +215,13 @@ def smallest_visible(standard_error: float, *, level: float = 0.95, power: float
     return float(stats.norm.isf((1 - level) / 2) + stats.norm.ppf(power)) * standard_error
 
 
-def standard_error(interval: Interval) -> float:
-    """The standard error that a normal `interval` of this width has; nan without an interval."""
-    return (interval.high - interval.low) / (2 * float(stats.norm.isf((1 - interval.level) / 2)))
+def visible_by_width(interval: Interval) -> float | None:
+    """`smallest_visible` by the standard error that a normal `interval` of this width has.
+
+    None for an interval without width or ends.
+    """
+    error = (interval.high - interval.low) / (2 * stats.norm.isf((1 - interval.level) / 2))
+    return smallest_visible(float(error), level=interval.level) if error > 0 else None
 
 
 def _gain(interval: Interval, lower_is_better: bool) -> Interval:

@@ -36,9 +36,9 @@ class VerdictCard:
 
     Attributes:
         question: as a reader would ask it.
-        outcome: "helps", "hurts", "no effect" or "undecided".
+        outcome: that of the verdict, such as "no effect".
         words: the outcome, with the size of effect that it is about.
-        number: the estimate and its interval, with units.
+        number: the estimate and its interval, with units and what they are a difference from.
         method: what was compared with what.
         strip: None for a verdict without an interval.
     """
@@ -69,8 +69,9 @@ def _number(verdict: Verdict) -> str:
     estimate = f"{signed(interval.estimate)} {verdict.units}".strip()
     if interval.method == "none":
         return f"{estimate} (no interval, n = {interval.n})"
+    against = f" against {verdict.against}" if verdict.against else ""
     return (
-        f"{estimate} [{signed(interval.low)}, {signed(interval.high)}] "
+        f"{estimate} [{signed(interval.low)}, {signed(interval.high)}]{against} "
         f"({100 * interval.level:g}% {interval.method}, n = {interval.n})"
     )
 

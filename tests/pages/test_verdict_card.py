@@ -3,7 +3,7 @@
 import pytest
 
 from lens_interventions.experiments import Finding
-from lens_interventions.measures.verdicts import verdict
+from lens_interventions.measures.verdicts import joint_verdict, verdict
 from lens_interventions.pages.verdict_card import verdict_card
 from tests.support.made_up_runs import INTERVALS, NOTHING
 
@@ -41,3 +41,18 @@ def test_a_verdict_without_an_interval_has_no_strip():
     card = card_of(NOTHING)
     assert card.strip is None
     assert card.number == "+0.5 nats (no interval, n = 1)"
+
+
+def test_a_card_says_what_the_number_is_a_difference_from():
+    judged = joint_verdict(
+        INTERVALS["no effect"],
+        INTERVALS["helps"],
+        smallest_effect=0.1,
+        lower_is_better=True,
+        p_joint=0.5,
+        p_unpatched=0.01,
+        not_ahead_of=["current token"],
+    )
+    card = verdict_card(Finding("Is it so?", judged, "how it was found", "curve"))
+    assert "against no patch and every control (95%" in card.number
+    assert card.words.endswith("ahead of no patch, but not of: current token")

@@ -14,6 +14,7 @@ from lens_interventions.measures.verdicts import verdict
 
 INTERVALS = {
     "helps": Interval(-0.30, -0.42, -0.18, 0.95, "BCa", 36),
+    "helps a little": Interval(-0.05, -0.08, -0.02, 0.95, "BCa", 36),
     "hurts": Interval(0.20, 0.11, 0.31, 0.95, "BCa", 36),
     "no effect": Interval(0.01, -0.03, 0.04, 0.95, "percentile", 36),
     "undecided": Interval(-0.05, -0.21, 0.12, 0.95, "Bonett-Price", 36),

@@ -40,7 +40,7 @@ def copying(
     is teacher-forced and exact. One half of the material chooses for each question: the true source
     alone shortlists the best cells (layer, strength and mode) of a few layers, and of these the
     chosen one is where it beats its best control by most. The other half reports. A verdict is
-    about the true source minus the best control, paired.
+    about the true source against no patch and every control there, paired.
 
     **Arguments:**
 

@@ -250,14 +250,18 @@ def _method(
     totals = totals_of(rows[question.table], question.measure, REPORT)
     selected = "" if question.chosen_by == question.name else f" for {question.chosen_by}"
     limit = limits.set_index("question").loc[question.name]
-    return (
+    said = (
         f"{question.material[0].upper()}{question.material[1:]}; "
         f"{int(totals.counts.sum())} predictions in {int((totals.counts > 0).sum())} "
         f"clusters of the report half, which are resampled. Cell chosen{selected} on the other "
-        f"half: {choice.cell}. {said_of(compared, 'nats')} No cell of the grid gains more than "
-        f"{limit.get('bound', math.nan):.2g} nats over no patch (all {limit['cells']} cells at "
-        "once, on the other half)."
+        f"half: {choice.cell}. {said_of(compared, 'nats')}"
     )
+    if math.isfinite(limit["bound"]):
+        said += (
+            f" No cell of the grid gains more than {limit['bound']:.2g} nats over no patch (all "
+            f"{limit['cells']} cells at once, on the other half)."
+        )
+    return said
 
 
 def _margin(settings: CopyingSettings, question: Question) -> float:

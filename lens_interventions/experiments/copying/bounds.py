@@ -1,6 +1,8 @@
 """The most that any cell of the grid could gain."""
 
+import math
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,11 +29,19 @@ def bounds(settings: CopyingSettings, rows: Tables) -> pd.DataFrame:
         sign = -1 if question.measure.lower_is_better else 1
         gains = sign * np.stack([totals.of(arm) - totals.of(NO_PATCH) for arm in arms])
         n = int((totals.counts > 0).sum())
-        row = {"question": question.name, "measure": question.measure.name, "cells": len(arms)}
+        row: dict[str, Any] = {
+            "question": question.name,
+            "measure": question.measure.name,
+            "cells": len(arms),
+        }
+        row |= {"gain": math.nan, "bound": math.nan}
         if n > 1:
             band = simultaneous_band(gains, totals.counts, settings.resampling)
             best = int(band.estimates.argmax())
-            row |= {**asdict(arms[best].cell), "gain": float(band.estimates[best])}
-            row |= {"bound": float(band.high.max())}
+            row |= {
+                **asdict(arms[best].cell),
+                "gain": float(band.estimates[best]),
+                "bound": float(band.high.max()),
+            }
         found.append({**row, "level": settings.resampling.level, "n": n})
     return pd.DataFrame(found)

@@ -109,7 +109,7 @@ def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
 def shown_samples(samples: pd.DataFrame, control: Arm, shown: int) -> pd.DataFrame:
     """Samples of the first `shown` prompts, greedy and at temperatures, for a reader.
 
-    The arms are no patch, the true source and `control`, the best control.
+    The arms are no patch, the true source and one control.
 
     Columns: condition, prompt_number, register, prompt, the parts of the text, onset and period.
     """

@@ -176,7 +176,12 @@ def _finding(values: Mapping[str, Any]) -> Finding:
         name: math.nan if said["interval"][name] is None else said["interval"][name]
         for name in ("estimate", "low", "high")
     }
-    verdict = Verdict(**{**said, "interval": Interval(**{**said["interval"], **ends})})
+    said |= {
+        "interval": Interval(**{**said["interval"], **ends}),
+        # A run made before verdicts had it says nothing of it.
+        "not_ahead_of": tuple(said.get("not_ahead_of", ())),
+    }
+    verdict = Verdict(**said)
     return Finding(**{**values, "verdict": verdict})
 
 

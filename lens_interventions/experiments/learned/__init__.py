@@ -44,10 +44,10 @@ def learned(
     embedding `e` of the true next token, and with each control, one of which is no token at all.
     All make as many steps on the same text in the same order, with several seeds. All are measured
     on text of other kinds, on documents of the same kind, on random tokens said twice and on words
-    that come again. One half of the material chooses the best control; the other half reports. A
-    verdict is about the true source minus the best control, paired over sequences and seeds. Then
-    the true source's writes are inspected: what the map is like, which attention it changes, and
-    what it is worth at the tokens that it should help.
+    that come again. One half of the material chooses in the sweeps; the other half reports. A
+    verdict is about the true source against no patch and every control, paired; seeds and
+    sequences are both resampled. Then the true source's writes are inspected: what the map is like,
+    which attention it changes, and what it is worth at the tokens that it should help.
 
     `trained_writes(out)` gives the writes.
 

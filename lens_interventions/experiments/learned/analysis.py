@@ -17,7 +17,7 @@ import torch
 
 from ...measures.behaviour import bin_by
 from ...measures.crossed import crossed_mean_interval, crossed_p_value
-from ...measures.verdicts import smallest_visible, standard_error
+from ...measures.verdicts import visible_by_width
 from ..design.comparisons import (
     WIDTH,
     Comparison,
@@ -147,13 +147,8 @@ def _comparison(
         over_both, references, settings.resampling, lower_is_better=question.measure.lower_is_better
     )
     # Seeds are the same in both halves, so the other half says nothing of how they vary.
-    error = max(standard_error(c.interval) for c in compared.contrasts.values())
-    return replace(
-        compared,
-        smallest_visible=smallest_visible(error, level=settings.resampling.level)
-        if error > 0
-        else None,
-    )
+    visible = [visible_by_width(found.interval) for found in compared.contrasts.values()]
+    return replace(compared, smallest_visible=max(filter(None, visible), default=None))
 
 
 def _contrasts(
@@ -289,6 +284,6 @@ def _method(
         f"{question.items} in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. "
         f"The write, {rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
         f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}, and so was every control; "
-        f"{resampled}. {said_of(comparison, question.units, basis=WIDTH)} True source minus no patch by seed: "
-        f"{each}."
+        f"{resampled}. {said_of(comparison, question.units, basis=WIDTH)} True source minus no "
+        f"patch by seed: {each}."
     )

@@ -1,7 +1,7 @@
 """The stages: train and evaluate every source; sweep layers, then ranks; inspect the writes.
 
-The best control is chosen on the selection half, and so are the best of the layers and the best of
-the ranks; the numbers reported are those of the report half.
+The best of the layers and the best of the ranks are chosen on the selection half, and the control
+whose samples are shown; the numbers reported are those of the report half.
 """
 
 import warnings

@@ -13,7 +13,7 @@ class LoopsSettings:
     """Settings of the loops experiment; `LoopsSettings.preset` makes them.
 
     Prompts, passages and documents are shared out by register, as evenly as their numbers allow,
-    between a half that selects the cell of the patch and the best control, and a half that reports.
+    between a half that selects the cell of the patch, and a half that reports.
 
     Attributes:
         layers, strengths, modes: the grid.

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ...measures.intervals import Interval
-from ...measures.verdicts import verdict
+from ...measures.verdicts import verdict, visible_by_width
 from ..engine.results import Analysis, Finding, Tables
 from .correlations import copy_correlation, token_correlation
 from .figures import draw
@@ -170,5 +170,6 @@ def _finding(
         smallest_effect=settings.smallest_correlation,
         lower_is_better=False,
         units="rank correlation",
+        smallest_visible=visible_by_width(interval),
     )
     return Finding(question, judged, method, figure)

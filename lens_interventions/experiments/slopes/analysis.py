@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ...measures.intervals import Interval
-from ...measures.verdicts import verdict
+from ...measures.verdicts import verdict, visible_by_width
 from ..design.contrasts import row_interval
 from ..design.simultaneous import simultaneous_band
 from ..engine.results import Analysis, Finding, Tables
@@ -246,5 +246,7 @@ def _finding(
         smallest_effect=settings.smallest(material),
         lower_is_better=True,
         units="nats",
+        # An interval that holds for a whole grid is wider than its lowest slope alone would have.
+        smallest_visible=None if interval.method == _MAX_T else visible_by_width(interval),
     )
     return Finding(question, judged, method, figure)

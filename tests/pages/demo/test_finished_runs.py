@@ -104,7 +104,8 @@ def test_outcomes_are_counted(tmp_path, of_the_tiny_model):
     save_run(tmp_path / "a", "copying", model=of_the_tiny_model)
     save_run(tmp_path / "b", "loops", {"helps": INTERVALS["helps"]}, model=of_the_tiny_model)
     runs = finished_runs(tmp_path, shared_bridge("llama"))
-    assert outcomes(runs) == "2 “helps”, 1 “hurts”, 1 “no effect”, 1 “undecided”"
+    said = "2 “helps”, 1 “helps a little”, 1 “hurts”, 1 “no effect”, 1 “undecided”"
+    assert outcomes(runs) == said
 
 
 def test_a_directory_without_runs_is_refused(tmp_path):

@@ -1,0 +1,105 @@
+"""The true source against all references: what is joined, and what corrects what."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lens_interventions.experiments.design.comparisons import (
+    JOINT,
+    Comparison,
+    compare,
+    said_of,
+    verdicts_on,
+    visible_beforehand,
+    with_holm_over_questions,
+)
+from lens_interventions.experiments.design.conditions import NO_PATCH, Arm
+from lens_interventions.experiments.design.contrasts import Resampling, Totals, contrast
+
+TRUE, RANDOM, CURRENT = (Arm(source, 1, 0.1, "add") for source in ("true", "random", "current"))
+REFERENCES = [NO_PATCH, RANDOM, CURRENT]
+RESAMPLING = Resampling(n_resamples=999)
+
+
+def losses(*, n: int = 40, **means: float) -> Totals:
+    """Losses of `n` texts of ten tokens: of no patch 2, of the others as given, with noise."""
+    rng = np.random.default_rng(0)
+    arms = (NO_PATCH, TRUE, RANDOM, CURRENT)
+    noise = 0.2 * rng.standard_normal((4, n))
+    common = rng.standard_normal(n)
+    values = [
+        10 * (means.get(arm.source, 2.0) + common + e) for arm, e in zip(arms, noise, strict=True)
+    ]
+    return Totals(arms, np.stack(values), np.full(n, 10.0))
+
+
+def compared(totals: Totals) -> Comparison:
+    return compare(
+        functools.partial(contrast, totals, TRUE), REFERENCES, RESAMPLING, lower_is_better=True
+    )
+
+
+def test_a_lead_is_that_over_the_best_reference() -> None:
+    totals = losses(true=1.0, random=1.9, current=1.3)
+    found = compared(totals)
+    assert list(found.contrasts) == REFERENCES
+    closest = found.contrasts[CURRENT]
+    assert found.joint.estimate == closest.interval.estimate
+    assert found.joint.high == max(c.interval.high for c in found.contrasts.values())
+    # The far end is Bonferroni's over three references, so it is further out.
+    assert found.joint.low < closest.interval.low
+    assert found.p_value == max(c.p_value for c in found.contrasts.values())
+    assert found.not_ahead_of == ()
+    assert [row["minus"] for row in found.rows()] == [JOINT, "none", "random", "current"]
+
+
+def test_a_control_that_is_as_good_is_named() -> None:
+    found = compared(losses(true=1.0, random=1.9, current=1.0))
+    assert found.not_ahead_of == ("current token",)
+    (judged,) = verdicts_on([found], [(0.2, "nats")])
+    assert judged.outcome == "no effect"
+    assert judged.not_ahead_of == ("current token",)
+    assert "no patch -0.928 [" in said_of(found, "nats")
+
+
+def test_the_truth_hurts_only_against_no_patch() -> None:
+    beaten, harmful = compared(losses(current=1.0)), compared(losses(true=2.5, random=3.0))
+    judged = verdicts_on([beaten, harmful], [(0.2, "nats")] * 2)
+    assert [verdict.outcome for verdict in judged] == ["no effect", "hurts"]
+    assert judged[1].interval == harmful.unpatched.interval
+
+
+def test_questions_are_corrected_together() -> None:
+    # Seven texts: the smallest p-value is 1/64, which twenty questions make 0.31.
+    alone = compared(losses(n=7, true=0.0))
+    assert alone.p_value == pytest.approx(2 / 2**7)
+    assert verdicts_on([alone], [(0.2, "nats")])[0].outcome == "helps"
+    many = verdicts_on([alone] * 20, [(0.2, "nats")] * 20)
+    assert {verdict.outcome for verdict in many} == {"undecided"}
+    assert many[0].p_value == pytest.approx(20 / 64)
+
+
+def test_joint_rows_are_corrected_over_questions_and_measures_apart() -> None:
+    rows = pd.DataFrame(
+        [
+            ("a", "loss", JOINT, 0.01, 1.0),
+            ("a", "loss", "none", 0.001, 0.002),
+            ("b", "loss", JOINT, 0.04, 1.0),
+            ("b", "top1", JOINT, 0.03, 1.0),
+        ],
+        columns=["question", "measure", "minus", "p_value", "p_holm"],
+    )
+    assert with_holm_over_questions(rows)["p_holm"].tolist() == [0.02, 0.002, 0.04, 0.03]
+
+
+def test_the_other_half_says_what_can_be_seen() -> None:
+    selection = losses(n=4000)
+    # Differences vary by 0.2 times the root of 2 from text to text.
+    expected = 2.8016 * 0.2 * 2**0.5 / 10
+    found = visible_beforehand(selection, TRUE, REFERENCES, 100, 0.95)
+    assert found == pytest.approx(expected, rel=0.05)
+    assert visible_beforehand(losses(n=1), TRUE, REFERENCES, 100, 0.95) is None
+    same = Totals((NO_PATCH, TRUE), np.ones((2, 5)), np.ones(5))
+    assert visible_beforehand(same, TRUE, [NO_PATCH], 100, 0.95) is None
