@@ -49,7 +49,14 @@ Window = Annotated[
 Gate = Annotated[
     float | None,
     typer.Option(
-        "--gate", help="Patch only tokens that surprised the layer by this many nats or more."
+        "--gate", help="Patch only tokens that were surprising by this many nats or more."
+    ),
+]
+GateOn = Annotated[
+    str,
+    typer.Option(
+        "--gate-on",
+        help="To whom they were: the lens at the layer, or the output of the model without a patch.",
     ),
 ]
 
@@ -64,6 +71,7 @@ def patch_from(
     embedding: str,
     window: int | None,
     gate: float | None,
+    gate_on: str,
     lens: Path | None,
     **rest: Any,
 ) -> "NextTokenPatch":
@@ -82,6 +90,7 @@ def patch_from(
         embedding=cast(Any, embedding),
         window=window,
         gate=gate,
+        gate_on=cast(Any, gate_on),
         lens=load_lens(lens),
         **rest,
     )
@@ -92,7 +101,7 @@ def describe(patch: "NextTokenPatch | None") -> str:
     if patch is None:
         return "no patch"
     words = [f"layer {', '.join(map(str, patch.layers))}", f"{patch.mode} {patch.strength:g}"]
-    defaults = {"source": "true", "scale": "raw", "embedding": "W_E", "positions": "all"}
+    defaults = {"source": "true", "scale": "raw", "embedding": "W_E", "positions": "all", "gate_on": "lens"}
     words += [
         f"{name} {getattr(patch, name)}"
         for name, usual in defaults.items()
