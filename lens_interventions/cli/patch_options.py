@@ -23,8 +23,7 @@ Source = Annotated[
     str,
     typer.Option(
         "--source",
-        help="What to write: true (the next token), or a control: "
-        f"{', '.join(control_names())}.",
+        help=f"What to write: true (the next token), or a control: {', '.join(control_names())}.",
     ),
 ]
 Scale = Annotated[
@@ -56,7 +55,7 @@ GateOn = Annotated[
     str,
     typer.Option(
         "--gate-on",
-        help="To whom they were: the lens at the layer, or the output of the model without a patch.",
+        help="To whom: lens, the lens at the layer; output, the model without a patch.",
     ),
 ]
 
@@ -101,7 +100,13 @@ def describe(patch: "NextTokenPatch | None") -> str:
     if patch is None:
         return "no patch"
     words = [f"layer {', '.join(map(str, patch.layers))}", f"{patch.mode} {patch.strength:g}"]
-    defaults = {"source": "true", "scale": "raw", "embedding": "W_E", "positions": "all", "gate_on": "lens"}
+    defaults = {
+        "source": "true",
+        "scale": "raw",
+        "embedding": "W_E",
+        "positions": "all",
+        "gate_on": "lens",
+    }
     words += [
         f"{name} {getattr(patch, name)}"
         for name, usual in defaults.items()

@@ -31,8 +31,7 @@ def slopes(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{', '.join(source_names())} or final_guess. "
-            "May be given several times."
+            help=f"{', '.join(source_names())} or final_guess. May be given several times."
         ),
     ] = None,
     mode: Annotated[

@@ -1,7 +1,7 @@
 """The patch as a sampler would meet it: the text so far is recomputed for each position.
 
-Shares no code with the package, only the fields of a patch and the bundled texts: hooks are plain closures, random
-numbers come from Python integers.
+Shares no code with the package, only the fields of a patch and the bundled texts: hooks are plain
+closures, random numbers come from Python integers.
 """
 
 import functools
@@ -91,7 +91,11 @@ def _patched_row(
         bridge.unembed(bridge.ln_final(r[None, None]))
     )
     log_probs = logits[0, 0].log_softmax(-1)
-    if patch.gate is not None and patch.gate_on == "lens" and -log_probs[tokens[i + 1]] < patch.gate:
+    if (
+        patch.gate is not None
+        and patch.gate_on == "lens"
+        and -log_probs[tokens[i + 1]] < patch.gate
+    ):
         return r
 
     if patch.source == "direction":
