@@ -8,6 +8,7 @@ from .options import Device, LensFile, Model, load, shows_progress
 from .patch_options import (
     Embedding,
     Gate,
+    GateOn,
     Layer,
     Mode,
     Scale,
@@ -34,6 +35,7 @@ def generate(
     embedding: Embedding = "W_E",
     window: Window = None,
     gate: Gate = None,
+    gate_on: GateOn = "lens",
     lens: LensFile = None,
     only_generated: Annotated[
         bool,
@@ -68,6 +70,7 @@ def generate(
         embedding=embedding,
         window=window,
         gate=gate,
+        gate_on=gate_on,
         lens=lens,
         seed=seed,
         positions="generated" if only_generated else "all",

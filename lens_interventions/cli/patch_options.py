@@ -48,7 +48,14 @@ Window = Annotated[
 Gate = Annotated[
     float | None,
     typer.Option(
-        "--gate", help="Patch only tokens that surprised the layer by this many nats or more."
+        "--gate", help="Patch only tokens that were surprising by this many nats or more."
+    ),
+]
+GateOn = Annotated[
+    str,
+    typer.Option(
+        "--gate-on",
+        help="To whom: lens, the lens at the layer; output, the model without a patch.",
     ),
 ]
 
@@ -63,6 +70,7 @@ def patch_from(
     embedding: str,
     window: int | None,
     gate: float | None,
+    gate_on: str,
     lens: Path | None,
     **rest: Any,
 ) -> "NextTokenPatch":
@@ -81,6 +89,7 @@ def patch_from(
         embedding=cast(Any, embedding),
         window=window,
         gate=gate,
+        gate_on=cast(Any, gate_on),
         lens=load_lens(lens),
         **rest,
     )
@@ -91,7 +100,13 @@ def describe(patch: "NextTokenPatch | None") -> str:
     if patch is None:
         return "no patch"
     words = [f"layer {', '.join(map(str, patch.layers))}", f"{patch.mode} {patch.strength:g}"]
-    defaults = {"source": "true", "scale": "raw", "embedding": "W_E", "positions": "all"}
+    defaults = {
+        "source": "true",
+        "scale": "raw",
+        "embedding": "W_E",
+        "positions": "all",
+        "gate_on": "lens",
+    }
     words += [
         f"{name} {getattr(patch, name)}"
         for name, usual in defaults.items()

@@ -9,6 +9,7 @@ from .options import Device, LensFile, Model, load, shows_progress
 from .patch_options import (
     Embedding,
     Gate,
+    GateOn,
     Layer,
     Mode,
     Scale,
@@ -45,6 +46,7 @@ def score(
     embedding: Embedding = "W_E",
     window: Window = None,
     gate: Gate = None,
+    gate_on: GateOn = "lens",
     lens: LensFile = None,
     context: Annotated[
         int,
@@ -69,6 +71,7 @@ def score(
         embedding=embedding,
         window=window,
         gate=gate,
+        gate_on=gate_on,
         lens=lens,
         seed=seed,
     )

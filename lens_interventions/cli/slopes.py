@@ -7,7 +7,7 @@ import typer
 
 from ..intervention.sources import source_names
 from .options import Device, LensFile, Model, load, load_lens, shows_progress
-from .patch_options import Gate, Scale, Window
+from .patch_options import Gate, GateOn, Scale, Window
 
 if TYPE_CHECKING:
     from ..intervention.slopes.result import SlopeMap
@@ -52,6 +52,7 @@ def slopes(
     scale: Scale = "norm",
     window: Window = None,
     gate: Gate = None,
+    gate_on: GateOn = "lens",
     lens: LensFile = None,
     context: Annotated[
         int | None,
@@ -87,6 +88,7 @@ def slopes(
         scale=cast(Any, scale),
         window=window,
         gate=gate,
+        gate_on=cast(Any, gate_on),
         lens=fitted,
         seed=seed,
         max_length=context,

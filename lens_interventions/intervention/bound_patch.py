@@ -134,7 +134,9 @@ class BoundPatch:
             active = active & (vectors >= 0)
             vectors = site.embedding(vectors.clamp(min=0))
         if self.patch.gate is not None:
-            active = active & (site.surprisal >= self.patch.gate)
+            on_lens = self.patch.gate_on == "lens"
+            surprisal = site.surprisal if on_lens else site.output_surprisal
+            active = active & (surprisal >= self.patch.gate)
         scale = self._scale(site, vectors)
         if self.moves_as_the_truth:
             true = site.embedding(site.next_tokens)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..model.tokens import TokenBatch
@@ -22,6 +22,8 @@ class KnownText:
         prompt_length: `[batch]`, how many of them were given rather than generated; None if that
             is not known.
         seed: `[batch]`, tells the random draws of one text from those of another.
+        surprisal: `[batch, column]`, nats of the token after each column under the model without a
+            patch, for at least those columns whose next token is known; None if no run has told.
     """
 
     tokens: Int[Tensor, "batch column"]
@@ -29,6 +31,7 @@ class KnownText:
     length: Int[Tensor, " batch"]
     prompt_length: Int[Tensor, " batch"] | None
     seed: Int[Tensor, " batch"]
+    surprisal: Float[Tensor, "batch _"] | None = None
 
     @classmethod
     def from_batch(
@@ -70,6 +73,19 @@ class KnownText:
         inside = torch.minimum(position.clamp(min=0), self.length[:, None] - 1)
         return self.tokens.gather(1, self.first[:, None] + inside)
 
+    def surprisal_at(self, position: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos"]:
+        """Nats of the token after positions, without a patch; where it is unknown, some number.
+
+        Raises `ValueError` where no run of the model has told.
+        """
+        if self.surprisal is None:
+            raise ValueError(
+                "gate_on='output' needs a run of the model without the patch, which is not made "
+                "here: use teacher_forced_log_probs, generate, fwd_hooks, effect_map or slope_map"
+            )
+        column = self.first[:, None] + position.clamp(min=0)
+        return self.surprisal.gather(1, column.clamp(max=self.surprisal.shape[1] - 1))
+
     def has_next(self, position: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
         """Whether positions are in the text and the token after them is known too."""
         return (position >= 0) & (position + 1 < self.length[:, None])
@@ -90,4 +106,5 @@ def select_rows(text: KnownText, rows: slice | Int[Tensor, " row"]) -> KnownText
         text.length[rows],
         None if prompt_length is None else prompt_length[rows],
         text.seed[rows],
+        None if text.surprisal is None else text.surprisal[rows],
     )

@@ -18,6 +18,7 @@ from .bound_patch import BoundPatch
 from .known_text import KnownText
 from .mean_residuals import mean_residuals
 from .patch_fields import PatchFields
+from .surprisal import with_surprisal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,10 @@ class NextTokenPatch(PatchFields):
             positions themselves, counted from the first token.
         window: if given, only the last `window` known positions are patched at each prediction;
             older ones are as without a patch.
-        gate: if given, only positions where the lens at the layer found the true next token at
-            least this surprising, in nats, are patched.
+        gate: if given, only positions whose true next token was at least this surprising, in nats,
+            are patched.
+        gate_on: to whom it was surprising: `"lens"`, the lens at the layer; or `"output"`, the
+            model's own prediction without the patch, which takes a run of its own.
         source: `"true"`, or the name of a control in the registry of `sources`, such as `"random"`,
             `"shuffled"`, `"current"`, `"guess"` and `"direction"`; or a function such as theirs.
         seed: of the random sources.
@@ -106,7 +109,8 @@ class NextTokenPatch(PatchFields):
 
         Every position but a text's last is patched, so that **the logits at the last position**
         are what a sampler computes. At earlier ones they are not: each was patched with the very
-        token that it predicts. For all positions at once use `teacher_forced_logits`.
+        token that it predicts. For all positions at once use `teacher_forced_logits`. With
+        `gate_on="output"` the bridge is run once without the patch, to make them.
 
         **Arguments:**
 
@@ -130,6 +134,8 @@ class NextTokenPatch(PatchFields):
                 "run on, and its attention_mask"
             )
         text = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
+        if self.reads_output:
+            text = with_surprisal(bridge, text)
         bound, positions = self.bind(bridge), text.column_positions()
 
         def patched(

@@ -29,6 +29,7 @@ class PatchFields:
     positions: Literal["all", "generated"] | Collection[int] = "all"
     window: int | None = None
     gate: float | None = None
+    gate_on: Literal["lens", "output"] = "lens"
     source: str | SourceFunction = "true"
     seed: int = 0
     lens: Lens | JacobianLens | None = None
@@ -50,6 +51,9 @@ class PatchFields:
         _require_choice("source", self.source, SOURCES, callable_too=True)
         _require_choice("scale", self.scale, ("raw", "norm", "deviation"))
         _require_choice("embedding", self.embedding, ("W_E", "W_U", "lens"))
+        _require_choice("gate_on", self.gate_on, ("lens", "output"))
+        if self.gate_on == "output" and self.gate is None:
+            raise ValueError("gate_on='output' says what gate= is compared with: give a gate")
         if self.embedding == "lens" and not isinstance(self.lens, AffineLens):
             raise ValueError(
                 f"embedding='lens' needs lens= to be an AffineLens, such as fit_affine_lens makes; "
@@ -78,7 +82,13 @@ class PatchFields:
         never = self.mode in ("interpolate", "add") or not getattr(self.mode, "reads_lens", True)
         if not (never and isinstance(self.source, str)):
             return True
-        return self.gate is not None or SOURCES[self.source].reads_lens
+        gated = self.gate is not None and self.gate_on == "lens"
+        return gated or SOURCES[self.source].reads_lens
+
+    @property
+    def reads_output(self) -> bool:
+        """Whether the patch must know what the model predicts without it."""
+        return self.gate_on == "output"
 
     def window_in(self, length: int) -> int | None:
         """The window in a text of `length` tokens, None where it spans all of the text."""

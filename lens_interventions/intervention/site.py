@@ -75,6 +75,14 @@ class PatchSite:
         """`-log p(x[i+1])` under the lens at this layer, nats."""
         return -self.log_probs.gather(-1, self.next_tokens[..., None])[..., 0]
 
+    @property
+    def output_surprisal(self) -> Float[Tensor, "batch pos"]:
+        """`-log p(x[i+1])` under the output of the model without a patch, nats.
+
+        Raises `ValueError` where no run of the model has told.
+        """
+        return self.text.surprisal_at(self.position)
+
     @cached_property
     def expected_embedding(self) -> Float[Tensor, "batch pos d_model"]:
         """`E_{v ~ lens} e(v)`: the embedding of what the layer guesses, on average."""

@@ -53,6 +53,7 @@ def test_whoever_waits_sees_how_far_it_is(run, monkeypatch):
 def test_options_reach_the_patch_and_the_sampling(run):
     bridge = shared_bridge("llama")
     options = "--mode add --source random --scale norm --embedding W_U --window 3 --gate 1"
+    options += " --gate-on output"
     rules = "--temperature 1.5 --top-p 0.9 --repetition-penalty 1.2 --seed 4 --only-generated"
     status, out, err = run(
         *f"generate x --layer 0 --layer 2 --strength 0.3 {options} {rules}".split(),
@@ -61,7 +62,7 @@ def test_options_reach_the_patch_and_the_sampling(run):
     assert status == 0, err
     assert (
         "layer 0, 2, add 0.3, source random, scale norm, embedding W_U, positions generated, "
-        "window 3, gate 1" in out
+        "gate_on output, window 3, gate 1" in out
     )
     from transformers import RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
@@ -74,6 +75,7 @@ def test_options_reach_the_patch_and_the_sampling(run):
         embedding="W_U",
         window=3,
         gate=1.0,
+        gate_on="output",
         positions="generated",
         seed=4,
     )

@@ -82,5 +82,5 @@ def test_it_is_known_by_name() -> None:
     assert NextTokenPatch.from_json(patch.to_json()) == patch
     assert arm_label(Arm("second", 1, 0.5, "add")) == "second-last token"
     assert trained_sources()[:4] == ("true", "current", "guess", "second")
-    with pytest.raises(ValueError, match="'direction', 'second' or a function; got 'next'"):
+    with pytest.raises(ValueError, match="'zero', 'second' or a function; got 'next'"):
         NextTokenPatch(layer=1, strength=0.5, source="next")

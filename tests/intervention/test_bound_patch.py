@@ -151,6 +151,13 @@ class TestRows:
         torch.testing.assert_close(patched[0, 2], 0.5 * resid[0, 2])
         assert patched.isfinite().all()
 
+    def test_a_gate_on_the_output_needs_a_run_of_the_model(self, llama, tokens):
+        text = KnownText.from_batch(TokenBatch(tokens, tokens >= 0))
+        bound = NextTokenPatch(layer=1, strength=0.5, gate=4.0, gate_on="output").bind(llama)
+        resid, position = torch.randn(2, LENGTH, 32).double(), text.column_positions()
+        with pytest.raises(ValueError, match="needs a run of the model without the patch"):
+            bound(resid, layer=1, position=position, text=text)
+
     def test_generated_positions_need_a_prompt(self, llama, tokens):
         patch = NextTokenPatch(layer=1, strength=0.1, positions="generated")
         with pytest.raises(ValueError, match="pass prompt_length"):

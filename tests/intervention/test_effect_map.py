@@ -1,5 +1,6 @@
 """The effect map against one run with a plain hook for every cell."""
 
+import dataclasses
 import json
 
 import pytest
@@ -55,6 +56,17 @@ def test_every_cell_is_a_run_with_one_hook(bridge, rows, monkeypatch):
             expected = cell(bridge, tokens, layer, position)
             assert abs(found.effect[layer, position] - expected) < 1e-9
     assert found.effect.abs().min() > 1e-6
+
+
+@torch.no_grad()
+def test_a_gate_on_the_output_leaves_out_what_was_no_surprise():
+    tokens, bridge = random_tokens(1, 9), shared_bridge("llama")
+    nats = -bridge(tokens)[0, :-1].log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
+    gate = float(nats.median())
+    gated = dataclasses.replace(PATCH, gate=gate, gate_on="output")
+    every = li.effect_map(bridge, tokens, metric, patch=PATCH).effect
+    found = li.effect_map(bridge, tokens, metric, patch=gated).effect
+    torch.testing.assert_close(found, every.where(nats >= gate, 0), rtol=0, atol=1e-12)
 
 
 @torch.no_grad()

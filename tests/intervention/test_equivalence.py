@@ -31,6 +31,8 @@ PATCHES = [
     NextTokenPatch(layer=(1, 2), strength=0.5, source="direction", window=1, gate=2.0),
     NextTokenPatch(layer=2, strength=0.4, mode="correct", source="current", scale="norm", window=4),
     NextTokenPatch(layer=(0, 2), strength=0.6, scale="deviation", source="average"),
+    NextTokenPatch(layer=1, strength=0.9, gate=4.0, gate_on="output"),
+    NextTokenPatch(layer=2, strength=0.9, gate=4.0, gate_on="output", source="shuffled", window=2),
 ]
 LENGTH = 10  # longer than the sliding windows of the tiny models
 PROMPT_LENGTH = 4

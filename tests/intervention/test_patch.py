@@ -64,6 +64,7 @@ class TestHooks:
         for patch in (
             NextTokenPatch(layer=(0, 2), strength=0.5, scale="norm"),
             NextTokenPatch(layer=1, strength=0.5, source="direction", window=2),
+            NextTokenPatch(layer=1, strength=1.0, gate=4.0, gate_on="output"),
         ):
             logits = bridge.run_with_hooks(text[None], fwd_hooks=patch.fwd_hooks(bridge, text))
             expected = patched_logits(bridge, text, patch)[-1]
@@ -71,8 +72,11 @@ class TestHooks:
 
     @torch.no_grad()
     @pytest.mark.parametrize("side", ["left", "right"])
-    def test_padding(self, llama, tokens, side):
-        patch = NextTokenPatch(layer=1, strength=0.5, source="shuffled")
+    @pytest.mark.parametrize(
+        "fields", [{"source": "shuffled"}, {"gate": 4.0, "gate_on": "output"}], ids=str
+    )
+    def test_padding(self, llama, tokens, side, fields):
+        patch = NextTokenPatch(layer=1, strength=0.5, **fields)
         pads = torch.zeros(4, dtype=torch.long)
         short, gap = tokens[1, :5], slice(0, 4) if side == "left" else slice(5, 9)
         row = torch.cat([pads, short] if side == "left" else [short, pads])

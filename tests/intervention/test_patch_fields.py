@@ -20,12 +20,14 @@ from lens_interventions.intervention.patch import NextTokenPatch
         ({"strength": float("nan")}, "finite"),
         ({"mode": "replace"}, "'interpolate', 'add', 'correct' or a function; got 'replace'"),
         ({"source": "next"}, "'true', 'random', .* or a function; got 'next'"),
-        ({"scale": "unit"}, "'raw', 'norm'; got 'unit'"),
+        ({"scale": "unit"}, "'raw', 'norm', 'deviation'; got 'unit'"),
         ({"embedding": "W_V"}, "'W_E', 'W_U', 'lens'; got 'W_V'"),
         ({"positions": "some"}, "'all', 'generated'; got 'some'"),
         ({"positions": [2, -1]}, r"got \[-1\]"),
         ({"window": 0}, "at least 1"),
         ({"gate": float("nan")}, "nats"),
+        ({"gate": 6.0, "gate_on": "model"}, "'lens', 'output'; got 'model'"),
+        ({"gate_on": "output"}, "give a gate"),
     ],
 )
 def test_what_makes_no_sense_is_refused(monkeypatch, fields, message):

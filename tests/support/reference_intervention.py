@@ -1,7 +1,7 @@
 """The patch as a sampler would meet it: the text so far is recomputed for each position.
 
-Shares no code with the package, only the fields of a patch and the bundled texts: hooks are plain closures, random
-numbers come from Python integers.
+Shares no code with the package, only the fields of a patch and the bundled texts: hooks are plain
+closures, random numbers come from Python integers.
 """
 
 import functools
@@ -37,12 +37,19 @@ def patched_logits(
     vectors = _vectors(bridge, patch.embedding)
     if patch.scale == "deviation":
         _mean_residuals(bridge)  # found before there are hooks on the bridge
+    # Before there are hooks on the bridge: what it makes of each prefix without a patch.
+    closed = [
+        patch.gate_on == "output"
+        and -bridge(tokens[None, : i + 1])[0, -1].log_softmax(-1)[tokens[i + 1]] < patch.gate
+        for i in range(len(tokens) - 1)
+    ]
     rows = []
     for t in range(len(tokens) - 1 if only_last else 0, len(tokens)):
         patched = [
             i
             for i in range(t + 1 if leak and t + 1 < len(tokens) else t)
-            if _chosen(patch.positions, i, prompt_length)
+            if not closed[i]
+            and _chosen(patch.positions, i, prompt_length)
             and (patch.window is None or i >= t - patch.window)
         ]
 
@@ -84,7 +91,11 @@ def _patched_row(
         bridge.unembed(bridge.ln_final(r[None, None]))
     )
     log_probs = logits[0, 0].log_softmax(-1)
-    if patch.gate is not None and -log_probs[tokens[i + 1]] < patch.gate:
+    if (
+        patch.gate is not None
+        and patch.gate_on == "lens"
+        and -log_probs[tokens[i + 1]] < patch.gate
+    ):
         return r
 
     if patch.source == "direction":

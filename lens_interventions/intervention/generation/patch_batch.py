@@ -34,6 +34,11 @@ class PatchedRows:
         return sorted({layer for bound in self.patches if bound for layer in bound.patch.layers})
 
     @property
+    def reads_output(self) -> bool:
+        """Whether some patch must know what the model predicts without it."""
+        return any(bound.patch.reads_output for bound in self.patches if bound)
+
+    @property
     def reach(self) -> int:
         """How many positions before the predicting one change with each token that is added.
 

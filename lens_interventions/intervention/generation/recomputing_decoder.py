@@ -1,5 +1,6 @@
 """Patched decoding without a cache, for models on which the cached decoder is not exact."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,6 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.hooks import Hook, change_layers, keep
 from ...model.points import hook_name, point_labels
 from ..known_text import KnownText, select_rows
+from ..surprisal import with_surprisal
 from .patch_batch import PatchedRows
 
 
@@ -42,6 +44,8 @@ class RecomputingDecoder:
         for row in range(len(text.tokens)):
             index = torch.tensor([row], device=text.tokens.device)
             alone = _unpadded(select_rows(text, index))
+            if self._rows.reads_output and alone.surprisal is None:
+                alone = with_surprisal(self._bridge, alone)
             captured: dict[str, Tensor] = {}
             hooks = self._hooks(alone, self._rows.keep(index), captured)
             with self._bridge.hooks(fwd_hooks=hooks):
@@ -72,6 +76,9 @@ class RecomputingDecoder:
 def _unpadded(text: KnownText) -> KnownText:
     """One text without the columns before its first token."""
     first = int(text.first)
-    return KnownText(
-        text.tokens[:, first:], text.first - first, text.length, text.prompt_length, text.seed
+    return replace(
+        text,
+        tokens=text.tokens[:, first:],
+        first=text.first - first,
+        surprisal=None if text.surprisal is None else text.surprisal[:, first:],
     )

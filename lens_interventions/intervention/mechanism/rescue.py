@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.distributions import log_probs_of
 from ...model.exclusive import exclusive
 from ...model.partial_run import refuse_late_hooks
 from ...model.points import FINAL
-from ...model.readout import LOGIT_ROWS, readout
+from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
@@ -22,6 +21,7 @@ from ..slopes.controls import function_names
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..slopes.text_sums import Reading, text_sums
 from ..sources import SourceFunction, source_names
+from ..surprisal import surprisal_of
 from .hidden_continuations import (
     THROUGH,
     Through,
@@ -159,7 +159,10 @@ class _Measuring:
         lowest = sorted({row[0].layers[0] for row in self.patches})
         *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in lowest), FINAL])
         entering = dict(zip(lowest, streams, strict=True))
-        yield _nats(bridge, final, text.tokens)
+        read, following = readout(bridge), text.tokens.roll(-1, dims=1)
+        clean = surprisal_of(read, final, following)
+        yield clean
+        text = replace(text, surprisal=clean)
         hidden = hidden_continuations(text.tokens)
         for row in self.patches:
             layer = row[0].layers[0]
@@ -167,7 +170,7 @@ class _Measuring:
             late = late_predictions(
                 bridge, None, entering[layer], text, hidden, layer=layer, through="both"
             )
-            yield _nats(bridge, late, text.tokens)
+            yield surprisal_of(read, late, following)
         for row in self.patches:
             layer = row[0].layers[0]
             for way in self.through:
@@ -181,14 +184,4 @@ class _Measuring:
                         layer=layer,
                         through=way,
                     )
-                    yield _nats(bridge, late, text.tokens)
-
-
-def _nats(
-    bridge: TransformerBridge,
-    final: Float[Tensor, "batch pos d_model"],
-    tokens: Int[Tensor, "batch pos"],
-) -> Float[Tensor, "batch pos"]:
-    read, following = readout(bridge), tokens.roll(-1, dims=1).flatten()
-    rows = zip(final.flatten(0, 1).split(LOGIT_ROWS), following.split(LOGIT_ROWS), strict=True)
-    return -torch.cat([log_probs_of(read(resid), ids) for resid, ids in rows]).view_as(tokens)
+                    yield surprisal_of(read, late, following)

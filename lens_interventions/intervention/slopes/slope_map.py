@@ -47,6 +47,7 @@ def slope_map(
     layers: Sequence[int] | None = None,
     scale: Literal["raw", "norm", "deviation"] = "norm",
     gate: float | None = None,
+    gate_on: Literal["lens", "output"] = "lens",
     window: int | None = None,
     lens: Lens | JacobianLens | None = None,
     first_position: int = 1,
@@ -82,8 +83,9 @@ def slope_map(
         a bool for each. Each part of the predictions that the scopes tell apart takes a backward
         pass.
     - `layers`: all by default.
-    - `scale`, `gate`, `window`, `lens`, `seed`: of `NextTokenPatch`. A lens that is read (by the
-        gate, mode `"correct"` and source `"guess"`) costs as much as all the rest together.
+    - `scale`, `gate`, `gate_on`, `window`, `lens`, `seed`: of `NextTokenPatch`. A lens that is read
+        (by a gate on it, mode `"correct"` and source `"guess"`) costs as much as all the rest
+        together.
     - `first_position`: positions below are not patched. With 1 the first token is spared, where
         models park attention, in a residual that can be a hundred times longer than the others.
     - `max_length`: tokens that are read at a time, 512 by default, or the model's context. Longer
@@ -112,6 +114,7 @@ def slope_map(
     common: dict[str, Any] = {
         "scale": scale,
         "gate": gate,
+        "gate_on": gate_on,
         "window": window,
         "lens": lens,
         "seed": seed,
@@ -183,6 +186,7 @@ class _Measuring:
     @torch.no_grad()
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         clean = clean_run(self.bridge, text)
+        text = replace(text, surprisal=clean.nats)
         if not two_streams_hold(self.bridge, 0, clean.streams[0]):
             raise NotImplementedError(
                 f"{self.bridge.cfg.architecture} does not run two copies of a text side by side as "

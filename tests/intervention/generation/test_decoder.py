@@ -19,6 +19,7 @@ from tests.support.tiny import (
 
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9], [33, 8]]
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+GATED = li.NextTokenPatch(layer=1, strength=1.0, gate=4.0, gate_on="output")
 OPTIONS = {"max_new_tokens": 5, "stop_at_eos": False}
 
 
@@ -26,7 +27,7 @@ def _every_other_key(bridge, visible, distance, dtype):
     return additive_masks(bridge, visible & (distance % 2 == 0), distance, dtype)
 
 
-@pytest.mark.parametrize("patch", [None, PATCH, li.NextTokenPatch(layer=0, strength=0.5)])
+@pytest.mark.parametrize("patch", [None, PATCH, li.NextTokenPatch(layer=0, strength=0.5), GATED])
 def test_where_the_cached_path_is_wrong_everything_is_recomputed(patch):
     bridge = tiny_bridge("llama")
     with (

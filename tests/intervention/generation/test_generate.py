@@ -28,6 +28,7 @@ PROMPTS = [[5, 17, 4, 44, 17, 60, 9, 9, 31, 8], [33], [70, 70, 12, 99]]
 assert len(PROMPTS[0]) > WINDOW
 
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+GATED = li.NextTokenPatch(layer=1, strength=1.0, gate=4.0, gate_on="output")
 
 
 def assert_naive(bridge, out, patch, *, row=0, tol=1e-9, text_seed=0):
@@ -54,7 +55,8 @@ def assert_equal(left, right, tol=1e-9):
 @pytest.mark.parametrize("arch", [*LENS_ARCHITECTURES, "gpt_neo", "mpt"])
 def test_cached_is_naive_on_every_architecture(arch):
     bridge = shared_bridge(arch)
-    patches = [None, PATCH, li.NextTokenPatch(layer=(0, 2), strength=0.3, mode="add", window=2)]
+    several = li.NextTokenPatch(layer=(0, 2), strength=0.3, mode="add", window=2)
+    patches = [None, PATCH, several, GATED]
     with float64_softmax(), left_as_found(bridge):
         out = li.generate(bridge, PROMPTS[:2], patches, max_new_tokens=7, stop_at_eos=False)
         for row, patch in enumerate(patches):
@@ -90,6 +92,8 @@ def test_every_mode_and_source(bridge, mode, source):
         {"window": 4},
         {"window": 40},
         {"gate": 4.0},
+        {"gate": 4.0, "gate_on": "output", "layer": 0},
+        {"gate": 5.0, "gate_on": "output", "window": 2, "layer": (1, 2)},
         {"positions": "generated", "window": 2, "layer": (0, 1, 2)},
         {"strength": 0.0},
         {"strength": 1.0, "layer": 0},
@@ -106,11 +110,34 @@ def test_every_restriction(options):
             assert_naive(bridge, out, patch, row=row)
 
 
+def test_a_gate_on_the_output_opens_where_the_unpatched_model_was_surprised():
+    """Also beside other patches, with padding, and when some rows have ended."""
+    bridge = shared_bridge("gemma3_text")
+    patches = [GATED, replace(GATED, gate=0.0), replace(GATED, gate=99.0)]
+    options = {
+        "max_new_tokens": 8,
+        "stopping_criteria": [MaxLengthCriteria(max_length=12)],
+        "stop_at_eos": False,
+    }
+    with float64_softmax():
+        out = li.generate(bridge, PROMPTS, patches, **options)
+        assert len(set(out.lengths.tolist())) > 1
+        for row, number in enumerate(out.patch_index.tolist()):
+            assert_naive(bridge, out, patches[number], row=row)
+        others = li.generate(bridge, PROMPTS, [replace(PATCH, strength=1.0), None], **options)
+    n = len(PROMPTS)
+    for part, expected in ((slice(n, 2 * n), slice(0, n)), (slice(2 * n, 3 * n), slice(n, 2 * n))):
+        width = min(out.tokens.shape[1], others.tokens.shape[1])
+        assert torch.equal(out.tokens[part, :width], others.tokens[expected, :width])
+    assert not torch.equal(out.log_probs[:n], out.log_probs[n : 2 * n])
+    assert not torch.equal(out.log_probs[:n], out.log_probs[2 * n :])
+
+
 @pytest.mark.parametrize("chunk_size", [1, 3, 4, 100])
 @pytest.mark.parametrize("window", [None, 3])
 def test_prompts_in_chunks(chunk_size, window):
     bridge = shared_bridge("cohere2")
-    patches = [replace(PATCH, window=window), None]
+    patches = [replace(PATCH, window=window), None, replace(GATED, window=window)]
     options = {"max_new_tokens": 5, "stop_at_eos": False}
     with float64_softmax():
         whole = li.generate(bridge, PROMPTS, patches, **options)

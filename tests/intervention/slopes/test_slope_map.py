@@ -138,6 +138,12 @@ def test_other_embeddings_scales_gates_and_functions(llama):
     assert_equal_to_differences(llama, texts, found, cells, **options)
 
 
+def test_a_gate_on_the_output(llama):
+    texts, options = [random_tokens(9), random_tokens(12)], {"gate": 4.0, "gate_on": "output"}
+    found = li.slope_map(llama, texts, sources=["true"], progress=False, **options)
+    assert_equal_to_differences(llama, texts, found, [(1, "true", "add", "W_E")], **options)
+
+
 @pytest.mark.parametrize("window", [1, 3])
 def test_a_window(llama, window):
     texts = [random_tokens(11)]

@@ -140,10 +140,11 @@ PATCHES = st.fixed_dictionaries(
         "positions": st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 12)),
         "window": st.none() | st.integers(1, 12),
         "gate": st.none() | st.floats(0, 8),
+        "gate_on": st.sampled_from(["lens", "output"]),
         "source": st.sampled_from(source_names()),
         "seed": st.integers(0, 2**40),
     }
-)
+).map(lambda fields: fields | ({} if fields["gate"] is not None else {"gate_on": "lens"}))
 
 
 @torch.no_grad()
