@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.slopes.scopes import Scope
 from ...intervention.slopes.slope_map import slope_map
-from ...intervention.sources import SOURCES
+from ...intervention.sources import SOURCES, control_names
 from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
@@ -66,11 +66,11 @@ def measure_map(
 
 
 def map_sources() -> list[str]:
-    """The true source and the controls that write a token or a direction without the lens."""
+    """The sources that need no lens: the true one, and controls that write something."""
     return [
-        source.name
-        for source in SOURCES.values()
-        if source.role == "true" or (source.role == "control" and not source.reads_lens)
+        name
+        for name in ("true", *control_names())
+        if not SOURCES[name].reads_lens and SOURCES[name].role != "no news"
     ]
 
 

@@ -17,7 +17,10 @@ from tests.support.small_copying import SETTINGS
 pytestmark = [pytest.mark.usefixtures("few_templates"), pytest.mark.xdist_group("copying")]
 
 
-CONTROLS = {"random", "shuffled", "current", "guess", "direction"}
+CONTROLS = {
+    *("random", "shuffled", "current", "guess", "direction"),
+    *("previous", "average", "zero", "temperature"),
+}
 
 
 def outcomes(result: Result) -> dict[str, str]:
@@ -50,7 +53,7 @@ def test_the_effect_over_depth_is_where_it_was_planted(planted: Result) -> None:
     by_layer = induction.groupby("layer")["estimate"].min()
     assert by_layer[1] < -2 < by_layer[0]
     assert (induction[induction["layer"] == 1]["p_holm"] < 0.05).all()
-    assert len(induction) == 4
+    assert induction.value_counts("form").to_dict() == {"plain": 4, "surprised output": 2}
 
 
 def test_the_same_pipeline_finds_nothing_with_the_source_swapped(
@@ -71,9 +74,10 @@ def test_a_model_that_hardly_copies_is_hardly_helped() -> None:
     result = copying(faint_bridge, settings=SETTINGS)
     # Guessing at random it is never surprised by 6 nats: about that there is nothing to say.
     found = outcomes(result)
-    assert found.pop("surprise") == "undecided"
-    assert result.verdicts[-1].verdict.smallest_visible is None
-    assert result.verdicts[-1].verdict.interval.n == 0
+    for place, question in ((-2, "surprise"), (-1, "repeats")):
+        assert found.pop(question) == "undecided"
+        assert result.verdicts[place].verdict.smallest_visible is None
+        assert result.verdicts[place].verdict.interval.n == 0
     assert set(found.values()) <= {"no effect", "helps a little"}
     assert result.tables["grid"].query("layer == 1")["estimate"].abs().max() < 0.05
 
@@ -82,10 +86,12 @@ def test_every_source_is_reported_for_every_question(planted: Result) -> None:
     contrasts = planted.to_dataframe()
     for question, rows in contrasts.groupby("question"):
         main = rows[rows["measure"] == rows["measure"].iloc[0]]
-        assert set(main[main["minus"] == "none"]["source"]) == {"true", *CONTROLS}, question
+        # Nothing is no patch, where it is added.
+        expected = CONTROLS - ({"zero"} if main["mode"].iloc[0] == "add" else set())
+        assert set(main[main["minus"] == "none"]["source"]) == {"true", *expected}, question
         against = main[main["minus"] != "none"]
         assert set(against["source"]) == {"true"}
-        assert set(against["minus"]) == {JOINT, *CONTROLS}
+        assert set(against["minus"]) == {JOINT, *expected}
         # No closer to the best reference than to any: a loss by its largest difference.
         single = main[(main["source"] == "true") & (main["minus"] != JOINT)]
         joint = against.set_index("minus").loc[JOINT]
@@ -157,6 +163,45 @@ def test_categories_divide_the_text(planted: Result) -> None:
     assert high == plain[plain["category"] == "right after a surprise"]["count"].item() > 0
 
 
+def test_each_form_is_reported_at_its_best_cell(planted: Result) -> None:
+    forms = planted.tables["forms"].set_index(["question", "form"])
+    grid = planted.tables["grid"].query("measure == 'loss'")
+    for form in ("plain", "surprised output"):
+        best = grid.query("question == 'induction' and form == @form").sort_values("estimate")
+        row = forms.loc[("induction", form)]
+        assert (row["layer"], row["mode"]) == (best["layer"].iloc[0], best["mode"].iloc[0])
+    contrasts = planted.to_dataframe().query(
+        "question == 'induction' and measure == 'loss' and source == 'true' and minus == 'none'"
+    )
+    assert (
+        contrasts["estimate"].item()
+        == forms.loc[("induction", contrasts["form"].item()), "estimate"]
+    )
+
+
+def test_repeats_of_surprising_tokens_are_patched_where_these_stood(planted: Result) -> None:
+    contrasts = planted.to_dataframe().query("question == 'repeats'")
+    assert set(contrasts["form"]) == {"surprised output"}
+    repeats = planted.tables["repeats"].set_index("repeats")
+    assert 0 < repeats.loc["repeat", "of_tokens"] < 1
+    assert 0 < repeats.loc["repeat", "low"] < repeats.loc["repeat", "of_loss"] < 1
+    by_distance = repeats.drop("repeat")
+    assert by_distance["tokens"].sum() == repeats.loc["repeat", "tokens"]
+    assert by_distance["of_loss"].sum() == pytest.approx(repeats.loc["repeat", "of_loss"])
+
+
+def test_rows_that_are_kept_give_the_same_numbers(planted: Result) -> None:
+    kept = planted.tables["rows"].query("table == 'text' and half == 'report'")
+    kept = kept[kept["category"].str.endswith(" copyable")]
+    row = planted.to_dataframe().query(
+        "question == 'copyable' and source == 'true' and minus == 'current'"
+    )
+    cell = row.iloc[0][["layer", "strength", "mode", "form"]]
+    sums = kept[(kept[cell.index] == cell).all(axis=1)].groupby("source")[["total", "count"]].sum()
+    means = sums["total"] / sums["count"]
+    assert row["estimate"].item() == pytest.approx(means["true"] - means["current"], abs=1e-9)
+
+
 def test_the_lens_finds_the_word_no_earlier_than_it_is_copied(planted: Result) -> None:
     first = planted.tables["lens_first"]
     everything = first[(first["words"] == "all") & (first["minus"] == "none")].iloc[0]
@@ -171,7 +216,7 @@ def test_the_lens_finds_the_word_no_earlier_than_it_is_copied(planted: Result) -
 def test_figures_have_all_data(planted: Result) -> None:
     figures = planted.figures()
     assert set(figures) >= {"sources", "surprisal", "copyable", "words", "depth", "lens"}
-    assert len(figures["sources"].data) == 6
+    assert len(figures["sources"].data) == len(figures["forms"].data) == 7
     assert all(finding.figure in figures for finding in planted.verdicts)
 
 
