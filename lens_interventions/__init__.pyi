@@ -28,12 +28,12 @@ from .intervention.mechanism.rescue import rescue as rescue
 from .intervention.mechanism.rescue_result import Rescue as Rescue
 from .intervention.patch import NextTokenPatch as NextTokenPatch
 from .intervention.site import PatchSite as PatchSite
-from .intervention.sources import BackPatch as BackPatch
 from .intervention.slopes.curvature import curvature as curvature
 from .intervention.slopes.curvature_result import Curvature as Curvature
 from .intervention.slopes.prediction import SlopePrediction as SlopePrediction
 from .intervention.slopes.result import SlopeMap as SlopeMap
 from .intervention.slopes.slope_map import slope_map as slope_map
+from .intervention.sources import BackPatch as BackPatch
 from .intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs as teacher_forced_log_probs,
 )

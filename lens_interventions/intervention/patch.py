@@ -55,9 +55,9 @@ class NextTokenPatch(PatchFields):
             are patched.
         gate_on: to whom it was surprising: `"lens"`, the lens at the layer; or `"output"`, the
             model's own prediction without the patch, which takes a run of its own.
-        source: `"true"`, or the name of a control in the registry of `sources`, such as `"random"`,
-            `"shuffled"`, `"current"`, `"guess"` and `"direction"`; `BackPatch`; or a function such
-            as theirs.
+        source: `"true"`, or the name of a control in the registry of `sources`: `"random"`,
+            `"shuffled"`, `"current"`, `"guess"`, `"direction"`, `"previous"`, `"average"` and
+            `"zero"`; a `BackPatch`; or a function such as theirs.
         seed: of the random sources.
         lens: read by the gate, `"correct"` and `"guess"`; by default the logit lens. A fitted one,
             TransformerLens's `JacobianLens` or any `f(residual, layer)`.
