@@ -33,22 +33,22 @@ def residual_label(bridge: TransformerBridge, layer: int) -> str:
     return FINAL if layer == int(bridge.cfg.n_layers) else f"{layer}_pre"
 
 
-def source_layers(patches: Iterable[PatchFields | None]) -> tuple[int, ...]:
+def source_layers(patches: Iterable[PatchFields]) -> tuple[int, ...]:
     """The layers whose residuals without a patch some of the patches write."""
-    sources = [patch.source for patch in patches if patch]
+    sources = [patch.source for patch in patches]
     return tuple(sorted({source.layer for source in sources if isinstance(source, BackPatch)}))
 
 
 @torch.no_grad()
 def with_unpatched(
-    bridge: TransformerBridge, text: KnownText, patches: Iterable[PatchFields | None]
+    bridge: TransformerBridge, text: KnownText, patches: Iterable[PatchFields]
 ) -> KnownText:
     """The texts with what patches read of a run without a patch, from a run of the bridge as it is.
 
     They stay as they are if no patch reads any.
     """
     patches = list(patches)
-    if not any(patch and patch.reads_unpatched for patch in patches):
+    if not any(patch.reads_unpatched for patch in patches):
         return text
     read, position = readout(bridge), text.column_positions()
     batch = TokenBatch(text.tokens, position >= 0).padded_on("right")

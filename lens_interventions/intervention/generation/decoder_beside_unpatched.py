@@ -37,7 +37,7 @@ class DecoderBesideUnpatched:
         without = PatchedRows((None,), (sum(rows.counts),))
         self._patched = CachedDecoder(bridge, rows, chunk_size=chunk_size, record=record)
         self._unpatched = CachedDecoder(bridge, without, chunk_size=chunk_size)
-        layers = source_layers(bound and bound.patch for bound in rows.patches)
+        layers = source_layers(bound.patch for bound in rows.patches if bound)
         self._labels = {layer: residual_label(bridge, layer) for layer in layers}
         self._points = {
             label: bridge.hook_dict[hook_name(label, int(bridge.cfg.n_layers))]

@@ -45,7 +45,7 @@ class RecomputingDecoder:
             index = torch.tensor([row], device=text.tokens.device)
             alone = _unpadded(select_rows(text, index))
             if alone.surprisal is None:
-                patches = [bound and bound.patch for bound in self._rows.patches]
+                patches = [bound.patch for bound in self._rows.patches if bound]
                 alone = with_unpatched(self._bridge, alone, patches)
             captured: dict[str, Tensor] = {}
             hooks = self._hooks(alone, self._rows.keep(index), captured)

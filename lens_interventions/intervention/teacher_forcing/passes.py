@@ -93,7 +93,7 @@ class TextPasses:
 
     def _logits(self, text: KnownText) -> Iterator[tuple[list[int], Iterator[Tensor]]]:
         """For patches that go through the model together: which they are, and their logits."""
-        text = with_unpatched(self.bridge, text, [p and p.patch for p in self.patches])
+        text = with_unpatched(self.bridge, text, [bound.patch for bound in self.patches if bound])
         groups = self._groups(text.tokens.shape[1])
         layers = sorted({layer for layer, _ in groups})
         refuse_late_hooks(self.bridge, layers[0])
