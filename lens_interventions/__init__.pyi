@@ -33,6 +33,7 @@ from .intervention.slopes.curvature_result import Curvature as Curvature
 from .intervention.slopes.prediction import SlopePrediction as SlopePrediction
 from .intervention.slopes.result import SlopeMap as SlopeMap
 from .intervention.slopes.slope_map import slope_map as slope_map
+from .intervention.sources import BackPatch as BackPatch
 from .intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs as teacher_forced_log_probs,
 )

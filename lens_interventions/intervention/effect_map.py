@@ -23,8 +23,8 @@ from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens, token_batch, token_strings
 from .known_text import KnownText
 from .patch import NextTokenPatch
-from .surprisal import surprisal_of
 from .teacher_forcing.self_check import two_streams_hold
+from .unpatched import with_unpatched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,9 +141,7 @@ def effect_map(
     (clean,) = _logits(read, [final])
     baseline = _value(metric, clean)
     text = KnownText.from_batch(batch, text_seeds=text_seeds)
-    if patch.reads_output:
-        nats = surprisal_of(read, final, batch.tokens.roll(-1, dims=1))
-        text = dataclasses.replace(text, surprisal=nats)
+    text = with_unpatched(bridge, text, [patch])
     rows = []
     for layer, resid in zip(layers, streams, strict=True):
         at_layer = dataclasses.replace(patch, layer=layer, positions="all", window=None)

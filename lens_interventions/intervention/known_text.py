@@ -1,6 +1,7 @@
 """What is known of a batch of texts: their tokens so far, where they begin and end."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,7 @@ class KnownText:
         seed: `[batch]`, tells the random draws of one text from those of another.
         surprisal: `[batch, column]`, nats of the token after each column under the model without a
             patch, for at least those columns whose next token is known; None if no run has told.
+        residuals: `[batch, column, d_model]` by layer, `r[layer]` of that run, of as many columns.
     """
 
     tokens: Int[Tensor, "batch column"]
@@ -32,6 +34,7 @@ class KnownText:
     prompt_length: Int[Tensor, " batch"] | None
     seed: Int[Tensor, " batch"]
     surprisal: Float[Tensor, "batch _"] | None = None
+    residuals: Mapping[int, Float[Tensor, "batch _ d_model"]] = field(default_factory=dict)
 
     @classmethod
     def from_batch(
@@ -78,13 +81,28 @@ class KnownText:
 
         Raises `ValueError` where no run of the model has told.
         """
-        if self.surprisal is None:
+        return self._told(self.surprisal, position)
+
+    def residual_at(
+        self, layer: int, position: Int[Tensor, "batch pos"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """`r[layer]` at positions without a patch; where there is no such position, some other.
+
+        Raises `ValueError` where no run of the model has told.
+        """
+        return self._told(self.residuals.get(layer), position)
+
+    def _told(self, values: Tensor | None, position: Int[Tensor, "batch pos"]) -> Tensor:
+        """Values of a run without a patch at positions."""
+        if values is None:
             raise ValueError(
-                "gate_on='output' needs a run of the model without the patch, which is not made "
-                "here: use teacher_forced_log_probs, generate, fwd_hooks, effect_map or slope_map"
+                "gate_on='output' and BackPatch need a run of the model without the patch, which "
+                "is not made here: use teacher_forced_log_probs, generate, fwd_hooks, effect_map "
+                "or slope_map"
             )
-        column = self.first[:, None] + position.clamp(min=0)
-        return self.surprisal.gather(1, column.clamp(max=self.surprisal.shape[1] - 1))
+        column = (self.first[:, None] + position.clamp(min=0)).clamp(max=values.shape[1] - 1)
+        row = torch.arange(len(values), device=values.device)[:, None]
+        return values[row, column]
 
     def has_next(self, position: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
         """Whether positions are in the text and the token after them is known too."""
@@ -107,4 +125,5 @@ def select_rows(text: KnownText, rows: slice | Int[Tensor, " row"]) -> KnownText
         None if prompt_length is None else prompt_length[rows],
         text.seed[rows],
         None if text.surprisal is None else text.surprisal[rows],
+        {layer: residual[rows] for layer, residual in text.residuals.items()},
     )

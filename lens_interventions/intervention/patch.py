@@ -18,7 +18,8 @@ from .bound_patch import BoundPatch
 from .known_text import KnownText
 from .mean_residuals import mean_residuals
 from .patch_fields import PatchFields
-from .surprisal import with_surprisal
+from .sources import BackPatch
+from .unpatched import with_unpatched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,9 @@ class NextTokenPatch(PatchFields):
             are patched.
         gate_on: to whom it was surprising: `"lens"`, the lens at the layer; or `"output"`, the
             model's own prediction without the patch, which takes a run of its own.
-        source: `"true"`, or the name of a control in the registry of `sources`, such as `"random"`,
-            `"shuffled"`, `"current"`, `"guess"` and `"direction"`; or a function such as theirs.
+        source: `"true"`, or the name of a control in the registry of `sources`: `"random"`,
+            `"shuffled"`, `"current"`, `"guess"`, `"direction"`, `"previous"`, `"average"` and
+            `"zero"`; a `BackPatch`; or a function such as theirs.
         seed: of the random sources.
         lens: read by the gate, `"correct"` and `"guess"`; by default the logit lens. A fitted one,
             TransformerLens's `JacobianLens` or any `f(residual, layer)`.
@@ -75,6 +77,11 @@ class NextTokenPatch(PatchFields):
         if self.layers[-1] >= n_layers:
             raise ValueError(
                 f"the model has blocks 0 to {n_layers - 1}, the patch asks for {self.layers[-1]}"
+            )
+        if isinstance(self.source, BackPatch) and not 0 <= self.source.layer <= n_layers:
+            raise ValueError(
+                f"the model has residuals r[0] to r[{n_layers}], the patch writes that of "
+                f"{self.source}"
             )
         require_fits = getattr(self.mode, "require_fits", None)
         if require_fits is not None:
@@ -110,7 +117,7 @@ class NextTokenPatch(PatchFields):
         Every position but a text's last is patched, so that **the logits at the last position**
         are what a sampler computes. At earlier ones they are not: each was patched with the very
         token that it predicts. For all positions at once use `teacher_forced_logits`. With
-        `gate_on="output"` the bridge is run once without the patch, to make them.
+        `gate_on="output"` or `BackPatch` the bridge is run once without the patch, to make them.
 
         **Arguments:**
 
@@ -134,8 +141,7 @@ class NextTokenPatch(PatchFields):
                 "run on, and its attention_mask"
             )
         text = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
-        if self.reads_output:
-            text = with_surprisal(bridge, text)
+        text = with_unpatched(bridge, text, [self])
         bound, positions = self.bind(bridge), text.column_positions()
 
         def patched(

@@ -11,7 +11,7 @@ from transformer_lens.tools.analysis import JacobianLens
 from ..lens.affine import AffineLens
 from ..lens.protocol import Lens
 from .modes import MODES, Mode
-from .sources import SOURCES, SourceFunction
+from .sources import SOURCES, BackPatch, SourceFunction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +80,15 @@ class PatchFields:
     def reads_lens(self) -> bool:
         """Whether the patch may need the lens at the layer, two products with the vocabulary."""
         never = self.mode in ("interpolate", "add") or not getattr(self.mode, "reads_lens", True)
-        if not (never and isinstance(self.source, str)):
+        if not (never and isinstance(self.source, str | BackPatch)):
             return True
         gated = self.gate is not None and self.gate_on == "lens"
-        return gated or SOURCES[self.source].reads_lens
+        return gated or (isinstance(self.source, str) and SOURCES[self.source].reads_lens)
 
     @property
-    def reads_output(self) -> bool:
-        """Whether the patch must know what the model predicts without it."""
-        return self.gate_on == "output"
+    def reads_unpatched(self) -> bool:
+        """Whether the patch must know what the model does without it."""
+        return self.gate_on == "output" or isinstance(self.source, BackPatch)
 
     def window_in(self, length: int) -> int | None:
         """The window in a text of `length` tokens, None where it spans all of the text."""

@@ -83,6 +83,13 @@ class PatchSite:
         """
         return self.text.surprisal_at(self.position)
 
+    def unpatched_residual(self, layer: int) -> Float[Tensor, "batch pos d_model"]:
+        """`r[layer]` at these positions in the model without a patch.
+
+        Raises `ValueError` where no run of the model has told.
+        """
+        return self.text.residual_at(layer, self.position)
+
     @cached_property
     def expected_embedding(self) -> Float[Tensor, "batch pos d_model"]:
         """`E_{v ~ lens} e(v)`: the embedding of what the layer guesses, on average."""

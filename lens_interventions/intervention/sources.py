@@ -113,6 +113,24 @@ def zero(site: "PatchSite") -> "Tensor":
     return site.resid.new_zeros(site.resid.shape)
 
 
+@dataclass(frozen=True)
+class BackPatch:
+    """A source: the position's own residual of another layer, as it is without a patch.
+
+    Written into a lower layer it is the back-patching of Biran et al. 2024, "Hopping Too Late": no
+    token, but what the model itself has made of the position. It takes a run of its own.
+
+    Attributes:
+        layer: which `r[layer]`; the number of blocks is the last residual, which is unembedded.
+    """
+
+    layer: int
+
+    def __call__(self, site: "PatchSite") -> "Tensor":
+        """`r[layer]` at the site's positions, `[batch, pos, d_model]`."""
+        return site.unpatched_residual(self.layer)
+
+
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (

@@ -8,6 +8,7 @@ from transformers import DynamicCache
 
 from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.sources import BackPatch
 from lens_interventions.intervention.teacher_forcing import two_streams as two_streams_module
 from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_logits
 from lens_interventions.intervention.teacher_forcing.two_streams import two_streams
@@ -33,6 +34,7 @@ PATCHES = [
     NextTokenPatch(layer=(0, 2), strength=0.6, scale="deviation", source="average"),
     NextTokenPatch(layer=1, strength=0.9, gate=4.0, gate_on="output"),
     NextTokenPatch(layer=2, strength=0.9, gate=4.0, gate_on="output", source="shuffled", window=2),
+    NextTokenPatch(layer=(0, 1), strength=0.8, source=BackPatch(3)),
 ]
 LENGTH = 10  # longer than the sliding windows of the tiny models
 PROMPT_LENGTH = 4

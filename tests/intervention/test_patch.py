@@ -6,6 +6,8 @@ from transformer_lens.tools.analysis import JacobianLens
 
 import lens_interventions as li
 from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.sources import BackPatch
+from tests.support.exact import tolerance
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import random_tokens
 
@@ -53,27 +55,34 @@ def test_json_refuses_functions(field):
 
 
 def test_a_layer_that_the_model_lacks_is_refused(llama):
+    with pytest.raises(ValueError, match=r"residuals r\[0\] to r\[3\], the patch writes that of B"):
+        NextTokenPatch(layer=1, strength=0.1, source=BackPatch(4)).bind(llama)
     with pytest.raises(ValueError, match="blocks 0 to 2, the patch asks for 3"):
         NextTokenPatch(layer=(1, 3), strength=0.1).bind(llama)
 
 
 class TestHooks:
     @torch.no_grad()
-    def test_the_last_position_is_what_a_sampler_computes(self, bridge):
+    def test_the_last_position_is_what_a_sampler_computes(self, request, bridge):
+        architecture = request.node.callspec.params["bridge"]
         text = random_tokens(LENGTH)
         for patch in (
             NextTokenPatch(layer=(0, 2), strength=0.5, scale="norm"),
             NextTokenPatch(layer=1, strength=0.5, source="direction", window=2),
             NextTokenPatch(layer=1, strength=1.0, gate=4.0, gate_on="output"),
+            NextTokenPatch(layer=0, strength=0.7, source=BackPatch(2)),
         ):
             logits = bridge.run_with_hooks(text[None], fwd_hooks=patch.fwd_hooks(bridge, text))
             expected = patched_logits(bridge, text, patch)[-1]
-            torch.testing.assert_close(logits[0, -1], expected, rtol=0, atol=1e-9)
+            atol = tolerance(architecture)
+            torch.testing.assert_close(logits[0, -1], expected, rtol=0, atol=atol)
 
     @torch.no_grad()
     @pytest.mark.parametrize("side", ["left", "right"])
     @pytest.mark.parametrize(
-        "fields", [{"source": "shuffled"}, {"gate": 4.0, "gate_on": "output"}], ids=str
+        "fields",
+        [{"source": "shuffled"}, {"gate": 4.0, "gate_on": "output"}, {"source": BackPatch(2)}],
+        ids=str,
     )
     def test_padding(self, llama, tokens, side, fields):
         patch = NextTokenPatch(layer=1, strength=0.5, **fields)

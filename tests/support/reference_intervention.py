@@ -43,6 +43,11 @@ def patched_logits(
         and -bridge(tokens[None, : i + 1])[0, -1].log_softmax(-1)[tokens[i + 1]] < patch.gate
         for i in range(len(tokens) - 1)
     ]
+    own = [
+        bridge.run_with_cache(tokens[None, : i + 1])[1][_point(bridge, patch.source.layer)][0, -1]
+        for i in range(len(tokens))
+        if callable(patch.source)
+    ]
     rows = []
     for t in range(len(tokens) - 1 if only_last else 0, len(tokens)):
         patched = [
@@ -58,7 +63,7 @@ def patched_logits(
                 out = resid.clone()
                 for i in patched:
                     out[0, i] = _patched_row(
-                        bridge, patch, layer, vectors, resid[0, i], tokens, i, text_seed
+                        bridge, patch, layer, vectors, resid[0, i], tokens, i, text_seed, own
                     )
                 return out
 
@@ -86,6 +91,7 @@ def _patched_row(
     tokens: Tensor,
     i: int,
     text_seed: int,
+    own: list[Tensor],
 ) -> Tensor:
     logits = bridge.adapter.apply_output_logits_transform(
         bridge.unembed(bridge.ln_final(r[None, None]))
@@ -98,7 +104,9 @@ def _patched_row(
     ):
         return r
 
-    if patch.source == "direction":
+    if callable(patch.source):  # BackPatch
+        e = own[i]
+    elif patch.source == "direction":
         bits = [_draw(patch.seed, text_seed, i, j) >> 10 for j in range(2 * len(r))]
         u = [(b + 0.5) / 2**53 for b in bits]
         normal = [
@@ -144,11 +152,16 @@ def _patched_row(
     if patch.mode == "add":
         return r + a * s * e
     expected = log_probs.exp() @ vectors
-    if patch.source == "true":
+    if patch.source == "true" or callable(patch.source):
         return r + a * s * (e - expected)
     true = vectors[tokens[i + 1]]
     distance = (scaled(true) * (true - expected)).norm()
     return r + a * distance * (e - expected) / ((e - expected).norm() or 1.0)
+
+
+def _point(bridge: TransformerBridge, layer: int) -> str:
+    last = bridge.cfg.n_layers - 1
+    return f"blocks.{last}.hook_resid_post" if layer > last else f"blocks.{layer}.hook_resid_pre"
 
 
 def _vectors(bridge: TransformerBridge, embedding: str) -> Tensor:

@@ -13,7 +13,7 @@ from ...model.readout import readout
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
 from .cached_decoder import CachedDecoder, CacheError
-from .decoder_on_output import DecoderOnOutput
+from .decoder_beside_unpatched import DecoderBesideUnpatched
 from .patch_batch import PatchedRows
 from .recomputing_decoder import RecomputingDecoder
 
@@ -23,7 +23,7 @@ _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 _HALF_TOLERANCE = 0.1
 
 
-Decoder = CachedDecoder | DecoderOnOutput | RecomputingDecoder
+Decoder = CachedDecoder | DecoderBesideUnpatched | RecomputingDecoder
 
 
 def decoder(
@@ -48,11 +48,11 @@ def decoder(
     _require_attention_only(bridge)
     in_parts = bool(rows.layers) and rows.layers[0] > 0
     problem = _cached_decoding_problem(bridge, in_parts=in_parts)
-    if in_parts and rows.reads_output:
+    if in_parts and rows.reads_unpatched:
         # The stream without a patch runs all blocks together.
         problem = problem or _cached_decoding_problem(bridge, in_parts=False)
     if not problem:
-        kind = DecoderOnOutput if rows.reads_output else CachedDecoder
+        kind = DecoderBesideUnpatched if rows.reads_unpatched else CachedDecoder
         return kind(bridge, rows, chunk_size=chunk_size, record=record)
     warnings.warn(
         f"decoding with a cache is not exact on {bridge.cfg.architecture} ({problem}): every "

@@ -34,9 +34,9 @@ class PatchedRows:
         return sorted({layer for bound in self.patches if bound for layer in bound.patch.layers})
 
     @property
-    def reads_output(self) -> bool:
-        """Whether some patch must know what the model predicts without it."""
-        return any(bound.patch.reads_output for bound in self.patches if bound)
+    def reads_unpatched(self) -> bool:
+        """Whether some patch must know what the model does without it."""
+        return any(bound.patch.reads_unpatched for bound in self.patches if bound)
 
     @property
     def reach(self) -> int:

@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.hooks import Hook, change_layers, keep
 from ...model.points import hook_name, point_labels
 from ..known_text import KnownText, select_rows
-from ..surprisal import with_surprisal
+from ..unpatched import with_unpatched
 from .patch_batch import PatchedRows
 
 
@@ -44,8 +44,9 @@ class RecomputingDecoder:
         for row in range(len(text.tokens)):
             index = torch.tensor([row], device=text.tokens.device)
             alone = _unpadded(select_rows(text, index))
-            if self._rows.reads_output and alone.surprisal is None:
-                alone = with_surprisal(self._bridge, alone)
+            if alone.surprisal is None:
+                patches = [bound.patch for bound in self._rows.patches if bound]
+                alone = with_unpatched(self._bridge, alone, patches)
             captured: dict[str, Tensor] = {}
             hooks = self._hooks(alone, self._rows.keep(index), captured)
             with self._bridge.hooks(fwd_hooks=hooks):
@@ -81,4 +82,5 @@ def _unpadded(text: KnownText) -> KnownText:
         tokens=text.tokens[:, first:],
         first=text.first - first,
         surprisal=None if text.surprisal is None else text.surprisal[:, first:],
+        residuals={layer: resid[:, first:] for layer, resid in text.residuals.items()},
     )

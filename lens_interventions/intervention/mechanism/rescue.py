@@ -21,7 +21,7 @@ from ..slopes.controls import function_names
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..slopes.text_sums import Reading, text_sums
 from ..sources import SourceFunction, source_names
-from ..surprisal import surprisal_of
+from ..unpatched import surprisal_of, with_unpatched
 from .hidden_continuations import (
     THROUGH,
     Through,
@@ -160,9 +160,8 @@ class _Measuring:
         *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in lowest), FINAL])
         entering = dict(zip(lowest, streams, strict=True))
         read, following = readout(bridge), text.tokens.roll(-1, dims=1)
-        clean = surprisal_of(read, final, following)
-        yield clean
-        text = replace(text, surprisal=clean)
+        yield surprisal_of(read, final, following)
+        text = with_unpatched(bridge, text, [patch for row in self.patches for patch in row])
         hidden = hidden_continuations(text.tokens)
         for row in self.patches:
             layer = row[0].layers[0]

@@ -186,7 +186,7 @@ class _Measuring:
     @torch.no_grad()
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         clean = clean_run(self.bridge, text)
-        text = replace(text, surprisal=clean.nats)
+        text = replace(text, surprisal=clean.nats, residuals=dict(enumerate(clean.streams)))
         if not two_streams_hold(self.bridge, 0, clean.streams[0]):
             raise NotImplementedError(
                 f"{self.bridge.cfg.architecture} does not run two copies of a text side by side as "

@@ -22,7 +22,7 @@ from ...model.tokens import TokenBatch
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
-from ..surprisal import with_surprisal
+from ..unpatched import with_unpatched
 from .self_check import two_streams_hold, what_was_raised
 from .step_by_step import decoded_steps, recomputed_steps
 from .two_streams import MAX_CHUNK, two_streams
@@ -93,8 +93,7 @@ class TextPasses:
 
     def _logits(self, text: KnownText) -> Iterator[tuple[list[int], Iterator[Tensor]]]:
         """For patches that go through the model together: which they are, and their logits."""
-        if any(bound and bound.patch.reads_output for bound in self.patches):
-            text = with_surprisal(self.bridge, text)
+        text = with_unpatched(self.bridge, text, [bound.patch for bound in self.patches if bound])
         groups = self._groups(text.tokens.shape[1])
         layers = sorted({layer for layer, _ in groups})
         refuse_late_hooks(self.bridge, layers[0])

@@ -8,6 +8,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention.generation import cached_decoder, decoder
+from lens_interventions.intervention.sources import BackPatch
 from lens_interventions.model.attention_masks import additive_masks
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax
@@ -19,6 +20,7 @@ from tests.support.tiny import (
 
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9], [33, 8]]
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+BACK = li.NextTokenPatch(layer=1, strength=0.7, source=BackPatch(3))
 GATED = li.NextTokenPatch(layer=1, strength=1.0, gate=4.0, gate_on="output")
 OPTIONS = {"max_new_tokens": 5, "stop_at_eos": False}
 
@@ -27,7 +29,9 @@ def _every_other_key(bridge, visible, distance, dtype):
     return additive_masks(bridge, visible & (distance % 2 == 0), distance, dtype)
 
 
-@pytest.mark.parametrize("patch", [None, PATCH, li.NextTokenPatch(layer=0, strength=0.5), GATED])
+@pytest.mark.parametrize(
+    "patch", [None, PATCH, li.NextTokenPatch(layer=0, strength=0.5), GATED, BACK]
+)
 def test_where_the_cached_path_is_wrong_everything_is_recomputed(patch):
     bridge = tiny_bridge("llama")
     with (

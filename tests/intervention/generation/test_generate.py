@@ -17,6 +17,7 @@ from transformers import (
 )
 
 import lens_interventions as li
+from lens_interventions.intervention.sources import BackPatch
 from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax, tolerance
@@ -28,6 +29,7 @@ PROMPTS = [[5, 17, 4, 44, 17, 60, 9, 9, 31, 8], [33], [70, 70, 12, 99]]
 assert len(PROMPTS[0]) > WINDOW
 
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+BACK = li.NextTokenPatch(layer=0, strength=0.7, source=BackPatch(2))
 GATED = li.NextTokenPatch(layer=1, strength=1.0, gate=4.0, gate_on="output")
 
 
@@ -56,7 +58,7 @@ def assert_equal(left, right, tol=1e-9):
 def test_cached_is_naive_on_every_architecture(arch):
     bridge = shared_bridge(arch)
     several = li.NextTokenPatch(layer=(0, 2), strength=0.3, mode="add", window=2)
-    patches = [None, PATCH, several, GATED]
+    patches = [None, PATCH, several, GATED, BACK]
     with float64_softmax(), left_as_found(bridge):
         out = li.generate(bridge, PROMPTS[:2], patches, max_new_tokens=7, stop_at_eos=False)
         for row, patch in enumerate(patches):
@@ -113,7 +115,7 @@ def test_every_restriction(options):
 def test_a_gate_on_the_output_opens_where_the_unpatched_model_was_surprised():
     """Also beside other patches, with padding, and when some rows have ended."""
     bridge = shared_bridge("gemma3_text")
-    patches = [GATED, replace(GATED, gate=0.0), replace(GATED, gate=99.0)]
+    patches = [GATED, replace(GATED, gate=0.0), replace(GATED, gate=99.0), BACK]
     options = {
         "max_new_tokens": 8,
         "stopping_criteria": [MaxLengthCriteria(max_length=12)],
@@ -137,7 +139,7 @@ def test_a_gate_on_the_output_opens_where_the_unpatched_model_was_surprised():
 @pytest.mark.parametrize("window", [None, 3])
 def test_prompts_in_chunks(chunk_size, window):
     bridge = shared_bridge("cohere2")
-    patches = [replace(PATCH, window=window), None, replace(GATED, window=window)]
+    patches = [replace(PATCH, window=window), None, replace(GATED, window=window), BACK]
     options = {"max_new_tokens": 5, "stop_at_eos": False}
     with float64_softmax():
         whole = li.generate(bridge, PROMPTS, patches, **options)

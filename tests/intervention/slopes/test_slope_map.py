@@ -10,6 +10,7 @@ import torch
 import lens_interventions as li
 from lens_interventions.intervention.slopes import pieces, scopes
 from lens_interventions.intervention.slopes.pieces import piece_batches, text_tokens
+from lens_interventions.intervention.sources import BackPatch
 from tests.support.clean import left_as_found
 from tests.support.exact import no_rounding
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
@@ -73,7 +74,9 @@ def assert_equal_to_differences(bridge, texts, found, cells, **patch):
             0,
             found.embeddings.index(embedding),
             found.modes.index(mode if isinstance(mode, str) else mode.__name__),
-            found.sources.index(source if isinstance(source, str) else source.__name__),
+            found.sources.index(
+                source if isinstance(source, str) else getattr(source, "__name__", repr(source))
+            ),
             found.layers.index(layer),
         ]
         positions = tuple(range(1, 128))
@@ -142,6 +145,12 @@ def test_a_gate_on_the_output(llama):
     texts, options = [random_tokens(9), random_tokens(12)], {"gate": 4.0, "gate_on": "output"}
     found = li.slope_map(llama, texts, sources=["true"], progress=False, **options)
     assert_equal_to_differences(llama, texts, found, [(1, "true", "add", "W_E")], **options)
+
+
+def test_back_patching(llama):
+    texts, source = [random_tokens(9), random_tokens(12)], BackPatch(3)
+    found = li.slope_map(llama, texts, sources=["true", source], progress=False)
+    assert_equal_to_differences(llama, texts, found, [(1, source, "add", "W_E")])
 
 
 @pytest.mark.parametrize("window", [1, 3])

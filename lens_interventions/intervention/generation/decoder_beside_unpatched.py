@@ -1,6 +1,7 @@
-"""Decoding under gates that read what the model predicts without a patch."""
+"""Decoding under patches that read what the model does without them."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -11,16 +12,16 @@ from ...model.hooks import keep, temporary_hooks
 from ...model.points import FINAL, hook_name
 from ...model.readout import readout
 from ..known_text import KnownText
-from ..surprisal import surprisal_of
+from ..unpatched import residual_label, source_layers, surprisal_of
 from .cached_decoder import CachedDecoder
 from .patch_batch import PatchedRows
 
 
-class DecoderOnOutput:
+class DecoderBesideUnpatched:
     """A cached decoder, and beside it the model without a patch, with a cache of its own.
 
-    Each new token goes through both. What the unpatched model thought of it is known before the
-    position that predicted it is patched, so gates open where they do in the finished text.
+    Each new token goes through both. What the unpatched model made of a position, and thought of
+    its next token, is known before the position is patched: it is as in the finished text.
 
     **Arguments:**
 
@@ -36,11 +37,17 @@ class DecoderOnOutput:
         without = PatchedRows((None,), (sum(rows.counts),))
         self._patched = CachedDecoder(bridge, rows, chunk_size=chunk_size, record=record)
         self._unpatched = CachedDecoder(bridge, without, chunk_size=chunk_size)
-        self._final = bridge.hook_dict[hook_name(FINAL, int(bridge.cfg.n_layers))]
+        layers = source_layers(bound.patch for bound in rows.patches if bound)
+        self._labels = {layer: residual_label(bridge, layer) for layer in layers}
+        self._points = {
+            label: bridge.hook_dict[hook_name(label, int(bridge.cfg.n_layers))]
+            for label in {FINAL, *self._labels.values()}
+        }
         self._readout = readout(bridge)
         # The last residual of the last column, whose next token is not known yet.
         self._last: Float[Tensor, "batch 1 d_model"] | None = None
         self._surprisal: Float[Tensor, "batch column"] | None = None
+        self._residuals: dict[int, Float[Tensor, "batch column d_model"]] = {}
 
     @property
     def recorded(self) -> dict[str, Float[Tensor, "batch d_model"]]:
@@ -63,19 +70,27 @@ class DecoderOnOutput:
         self._unpatched.keep(rows)
         if self._last is not None and self._surprisal is not None:
             self._last, self._surprisal = self._last[rows], self._surprisal[rows]
+        self._residuals = {layer: resid[rows] for layer, resid in self._residuals.items()}
 
     def _read(self, text: KnownText) -> KnownText:
-        kept: dict[str, Tensor] = {} if self._last is None else {FINAL: self._last}
+        kept: dict[str, Tensor] = {}
 
-        def appended(resid: Tensor) -> Tensor:
-            return torch.cat([kept[FINAL], resid], dim=1) if FINAL in kept else resid
+        def appended(label: str, resid: Tensor) -> Tensor:
+            return torch.cat([kept[label], resid], dim=1) if label in kept else resid
 
-        with temporary_hooks([(self._final, keep(kept, FINAL, appended))]):
+        hooks = [
+            (point, keep(kept, label, partial(appended, label)))
+            for label, point in self._points.items()
+        ]
+        with temporary_hooks(hooks):
             self._unpatched.logits(text)
-        final = kept[FINAL]
+        for layer, label in self._labels.items():
+            known = [self._residuals[layer]] if layer in self._residuals else []
+            self._residuals[layer] = torch.cat([*known, kept[label]], dim=1)
+        final = torch.cat([*([] if self._last is None else [self._last]), kept[FINAL]], dim=1)
         following = text.tokens[:, text.tokens.shape[1] - final.shape[1] + 1 :]
         new = surprisal_of(self._readout, final[:, :-1], following)
         before = [] if self._surprisal is None else [self._surprisal]
         self._surprisal = torch.cat([*before, new], dim=1)
         self._last = final[:, -1:]
-        return replace(text, surprisal=self._surprisal)
+        return replace(text, surprisal=self._surprisal, residuals=dict(self._residuals))

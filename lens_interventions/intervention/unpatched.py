@@ -1,0 +1,71 @@
+"""What the model does without a patch: for gates that read its output, and for back-patching."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..lens.distributions import log_probs_of
+from ..model.points import FINAL
+from ..model.readout import LOGIT_ROWS, Readout, readout
+from ..model.residuals import residual_chunks
+from ..model.tokens import TokenBatch
+from .known_text import KnownText
+from .patch_fields import PatchFields
+from .sources import BackPatch
+
+
+def surprisal_of(
+    read: Readout, final: Float[Tensor, "batch pos d_model"], following: Int[Tensor, "batch pos"]
+) -> Float[Tensor, "batch pos"]:
+    """Nats of a token at each row of the last residual; few rows of logits exist at a time."""
+    rows = zip(
+        final.flatten(0, 1).split(LOGIT_ROWS), following.flatten().split(LOGIT_ROWS), strict=True
+    )
+    return -torch.cat([log_probs_of(read(resid), ids) for resid, ids in rows]).view_as(following)
+
+
+def residual_label(bridge: TransformerBridge, layer: int) -> str:
+    """The label of `r[layer]` among the residual points."""
+    return FINAL if layer == int(bridge.cfg.n_layers) else f"{layer}_pre"
+
+
+def source_layers(patches: Iterable[PatchFields]) -> tuple[int, ...]:
+    """The layers whose residuals without a patch some of the patches write."""
+    sources = [patch.source for patch in patches]
+    return tuple(sorted({source.layer for source in sources if isinstance(source, BackPatch)}))
+
+
+@torch.no_grad()
+def with_unpatched(
+    bridge: TransformerBridge, text: KnownText, patches: Iterable[PatchFields]
+) -> KnownText:
+    """The texts with what patches read of a run without a patch, from a run of the bridge as it is.
+
+    They stay as they are if no patch reads any.
+    """
+    patches = list(patches)
+    if not any(patch.reads_unpatched for patch in patches):
+        return text
+    read, position = readout(bridge), text.column_positions()
+    batch = TokenBatch(text.tokens, position >= 0).padded_on("right")
+    following = batch.tokens.roll(-1, dims=1)
+    labels = {layer: residual_label(bridge, layer) for layer in source_layers(patches)}
+    parts, chunks = [], []
+    for start, streams in residual_chunks(bridge, batch, sorted({FINAL, *labels.values()})):
+        final = streams[FINAL]
+        parts.append(surprisal_of(read, final, following[:, start : start + final.shape[1]]))
+        chunks.append({layer: streams[label] for layer, label in labels.items()})
+    row = torch.arange(len(position), device=position.device)[:, None]
+    column = position.clamp(min=0)
+    return replace(
+        text,
+        surprisal=torch.cat(parts, dim=1)[row, column],
+        residuals={
+            layer: torch.cat([chunk[layer] for chunk in chunks], dim=1)[row, column]
+            for layer in labels
+        },
+    )
