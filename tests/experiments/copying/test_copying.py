@@ -7,10 +7,10 @@ import pytest
 from torch import Tensor
 
 from lens_interventions.experiments import Result, copying
-from lens_interventions.experiments.design.comparisons import JOINT
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES
 from lens_interventions.measures.intervals import holm
+from lens_interventions.measures.verdicts import JOINT
 from tests.support.planted import faint_bridge, planted_bridge
 from tests.support.small_copying import SETTINGS
 
