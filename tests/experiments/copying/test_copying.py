@@ -132,7 +132,8 @@ def test_no_cell_of_the_grid_gains_more_than_the_bound(planted: Result) -> None:
 def test_a_question_says_what_it_could_have_seen(planted: Result) -> None:
     verdict = planted.verdicts[0].verdict
     assert 0 < verdict.smallest_visible < 2
-    assert f"a lead of {verdict.smallest_visible:.2g} nats" in planted.verdicts[0].method
+    said = f"A lead of {verdict.smallest_visible:.2g} nats over every reference"
+    assert said in planted.verdicts[0].method
 
 
 def test_holm_over_the_questions_enters_the_verdicts(planted: Result) -> None:
