@@ -167,7 +167,9 @@ def share_difference_interval(
     n = len(successes)
     gained, lost = int((successes & ~reference).sum()), int((~successes & reference).sum())
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = stats.norm.isf((1 - level) / 2) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    half = float(stats.norm.isf((1 - level) / 2)) * math.sqrt(
+        (up + down - (up - down) ** 2) / (n + 2)
+    )
     centre = up - down
     low, high = max(centre - half, -1.0), min(centre + half, 1.0)
     return Interval((gained - lost) / n, low, high, level, "Bonett-Price", n)

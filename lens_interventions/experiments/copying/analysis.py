@@ -249,7 +249,7 @@ def _method(
 ) -> str:
     totals = totals_of(rows[question.table], question.measure, REPORT)
     selected = "" if question.chosen_by == question.name else f" for {question.chosen_by}"
-    limit = limits.set_index("question").loc[question.name]
+    (limit,) = limits[limits["question"] == question.name].to_dict("records")
     said = (
         f"{question.material[0].upper()}{question.material[1:]}; "
         f"{int(totals.counts.sum())} predictions in {int((totals.counts > 0).sum())} "

@@ -11,7 +11,7 @@ from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
-from ..design.comparisons import JOINT
+from ...measures.verdicts import JOINT
 from ..design.forms import PLAIN
 from ..engine.results import Figures, Tables
 

@@ -139,9 +139,17 @@ def _comparison(
             return contrast(totals, true, reference, resampling)
         differences = np.stack([seed.of(true) - seed.of(reference) for seed in of_seeds])
         counts = np.broadcast_to(totals.counts, differences.shape)
-        options = {"rng": resampling.rng(), "n_resamples": resampling.n_resamples}
-        interval = crossed_mean_interval(differences, counts, level=resampling.level, **options)
-        return Contrast(interval, crossed_p_value(differences, counts, **options))
+        interval = crossed_mean_interval(
+            differences,
+            counts,
+            rng=resampling.rng(),
+            level=resampling.level,
+            n_resamples=resampling.n_resamples,
+        )
+        p_value = crossed_p_value(
+            differences, counts, rng=resampling.rng(), n_resamples=resampling.n_resamples
+        )
+        return Contrast(interval, p_value)
 
     compared = compare(
         over_both, references, settings.resampling, lower_is_better=question.measure.lower_is_better
@@ -229,7 +237,8 @@ def _categories(settings: LearnedSettings, rows: Tables, asked: Sequence[Questio
     found = []
     for division, name, tags in divisions:
         question = by_name[name]
-        true, some = main_arm(settings), {}
+        true = main_arm(settings)
+        some: dict[str, list[dict[str, Any]]] = {}
         for label, wanted in tags.items():
             measure = Measure(question.measure.name, frozenset(wanted))
             part = rows[question.table]

@@ -8,7 +8,7 @@ from ...drawing.error_bars import contrast_points
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
-from ..design.comparisons import JOINT
+from ...measures.verdicts import JOINT
 from ..engine.results import Figures, Tables
 from .inspection_figures import ablation_figure, attention_figure, directions_figure
 

@@ -30,7 +30,7 @@ from ..design.rules import GREEDY
 from ..design.samples import LOOPED, REP, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
-from .choice import affordable_controls, again_totals, loops_cell, loss_totals, round_cell
+from .choice import affordable_controls, log_odds_totals, loops_cell, loss_totals, round_cell
 from .figures import draw
 from .settings import LoopsSettings
 from .tables import condition_table, escape_table, grid_table, noticing_table, survival_table
@@ -59,7 +59,7 @@ def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
     }
     judged = verdicts_on(
         [question.compared for question in asked],
-        [(settings.smallest_share, question.units) for question in asked],
+        [(question.smallest, question.units) for question in asked],
     )
     findings = tuple(
         Finding(question.text, verdict, question.method, question.figure)
@@ -108,6 +108,7 @@ class _Asked:
     compared: Comparison
     method: str
     figure: str
+    smallest: float
     units: str = ""
 
 
@@ -136,7 +137,15 @@ def _share_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _A
         f"{_means(here, [NO_PATCH, true, *chosen.controls])}. {said_of(compared, '')}"
         + _how_chosen(rows, true, chosen.controls, "prompts", settings)
     )
-    return _Asked("loops", LOOPS_QUESTION, compared, method, "loop_share", "of samples")
+    return _Asked(
+        "loops",
+        LOOPS_QUESTION,
+        compared,
+        method,
+        "loop_share",
+        settings.smallest_share,
+        "of samples",
+    )
 
 
 def _rep_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
@@ -151,23 +160,33 @@ def _rep_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Ask
         f"are resampled. {said_of(compared, '')}"
         + _how_chosen(rows, true, chosen.controls, "prompts", settings)
     )
-    return _Asked("repetition", REPETITION_QUESTION, compared, method, "frontier")
+    return _Asked(
+        "repetition", REPETITION_QUESTION, compared, method, "frontier", settings.smallest_share
+    )
 
 
 def _escape_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
-    here, other = (again_totals(rows, half) for half in (REPORT, SELECTION))
+    here, other = (log_odds_totals(rows, half) for half in (REPORT, SELECTION))
     true, references = Arm.at(chosen.round_cell), [NO_PATCH, *chosen.round_controls]
     compared = _compare(
         functools.partial(contrast, here, true), here, other, true, references, settings
     )
     method = (
-        f"Probability that free running at temperature 1 says a passage exactly once more after it "
-        f"was said k times, mean over k = 1 to {settings.rounds - 1} and {compared.joint.n} "
-        f"passages, which are resampled: {_means(here, [NO_PATCH, true, *chosen.round_controls])}. "
-        f"{said_of(compared, '')}"
+        f"Log-odds, in nats, that free running at temperature 1 says a passage exactly once more "
+        f"after it was said k times, mean over k = 1 to {settings.rounds - 1} and "
+        f"{compared.joint.n} passages, which are resampled: "
+        f"{_means(here, [NO_PATCH, true, *chosen.round_controls])}. {said_of(compared, 'nats')}"
         + _how_chosen(rows, true, chosen.round_controls, "passages", settings)
     )
-    return _Asked("escape", ESCAPE_QUESTION, compared, method, "escape")
+    return _Asked(
+        "escape",
+        ESCAPE_QUESTION,
+        compared,
+        method,
+        "escape",
+        settings.smallest_log_odds,
+        "nats of log-odds",
+    )
 
 
 def _compare(

@@ -9,7 +9,7 @@ from ..design.samples import LOOPED, REP, sample_totals
 from ..design.sequences import SELECTION
 from ..engine.results import Tables
 from .cost import LOSS
-from .rounds import AGAIN
+from .rounds import AGAIN, LOG_ODDS
 from .settings import LoopsSettings
 
 
@@ -27,10 +27,13 @@ def loops_cell(rows: Tables, settings: LoopsSettings) -> Cell:
 
 
 def round_cell(rows: Tables, settings: LoopsSettings) -> Cell:
-    """The cell within the loss budget where the true source makes another round least likely."""
-    again, losses = again_totals(rows, SELECTION), loss_totals(rows, SELECTION)
-    arms = affordable([a for a in again.arms if a.source == "true"], losses, settings.loss_budget)
-    return min(arms, key=again.mean).cell
+    """The cell within the loss budget where the true source makes another round least likely.
+
+    By the mean log-odds.
+    """
+    odds, losses = log_odds_totals(rows, SELECTION), loss_totals(rows, SELECTION)
+    arms = affordable([a for a in odds.arms if a.source == "true"], losses, settings.loss_budget)
+    return min(arms, key=odds.mean).cell
 
 
 def affordable_controls(cell: Cell, rows: Tables, settings: LoopsSettings) -> tuple[Arm, ...]:
@@ -59,3 +62,8 @@ def again_totals(rows: Tables, half: str, k: int | None = None) -> Totals:
     """Probability of another round, over all k or after k rounds."""
     tags = frozenset() if k is None else frozenset({f"k-{k}"})
     return totals_of(rows["rounds"], Measure(AGAIN, tags), half)
+
+
+def log_odds_totals(rows: Tables, half: str) -> Totals:
+    """Log-odds of another round, over all k."""
+    return totals_of(rows["rounds"], Measure(LOG_ODDS), half)

@@ -15,7 +15,9 @@ from ..design.scores import read_log_probs
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
 
-AGAIN = "again"
+AGAIN, LOG_ODDS = "again", "log_odds"
+# Nearer to 1 a probability is not told from it.
+_NEAREST = 1e-12
 
 
 @unit_kind("another round")
@@ -28,7 +30,9 @@ def measure_rounds(
     """How likely each arm is to go round once more, after k = 1, 2, ... rounds of a passage.
 
     A row "again" for every arm, passage and k: the probability that free running at temperature 1
-    says the passage exactly once more, which is the product of the probabilities of its tokens.
+    says the passage exactly once more, which is the product of the probabilities of its tokens. A
+    row "log_odds" beside it: log(p / (1 - p)) in nats, in which an effect on a small probability is
+    as visible as one on a large.
 
     One teacher-forced pass gives all k at once, because the patch writes the same while a text is
     sampled as when that text is given.
@@ -43,19 +47,29 @@ def measure_rounds(
         for arm, log_probs in zip(conditions, read, strict=True):
             for k in range(1, rounds):
                 first = len(start) + k * len(said) - 1
-                rows.append(
+                log_prob = float(log_probs[first : first + len(said)].sum())
+                rows += [
                     {
                         "half": passage["half"],
                         "sequence": passage["number"],
                         "cluster": str(passage["number"]),
                         **arm.columns(),
-                        "measure": AGAIN,
+                        "measure": measure,
                         "category": f"k-{k}",
-                        "total": math.exp(log_probs[first : first + len(said)].sum()),
+                        "total": value,
                         "count": 1,
                     }
-                )
+                    for measure, value in (
+                        (AGAIN, math.exp(log_prob)),
+                        (LOG_ODDS, _log_odds(log_prob)),
+                    )
+                ]
     return pd.DataFrame(rows)
+
+
+def _log_odds(log_prob: float) -> float:
+    log_prob = min(log_prob, -_NEAREST)
+    return log_prob - math.log(-math.expm1(log_prob))
 
 
 @unit_kind("repetition in the lens")

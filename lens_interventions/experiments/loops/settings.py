@@ -32,7 +32,8 @@ class LoopsSettings:
         document_tokens: how many tokens of each document are read, from its beginning.
         loss_budget: how much a cell may raise the loss, in nats, and still be chosen.
         shown: prompts of the report half whose samples are kept for a reader, per condition.
-        smallest_share: the smallest difference of a share or probability worth talking about.
+        smallest_share: the smallest difference of a share worth talking about.
+        smallest_log_odds: the same of the log-odds of another round, in nats.
         resampling: of the intervals and p-values.
         seed: of the draws.
     """
@@ -57,6 +58,7 @@ class LoopsSettings:
     loss_budget: float = 0.1
     shown: int = 12
     smallest_share: float = 0.1
+    smallest_log_odds: float = 0.2
     resampling: Resampling = field(default_factory=Resampling)
     seed: int = 0
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 # Rows of a table that are shown; the rest is in its file.
-_SHOWN_ROWS = 80
+_SHOWN_ROWS = 140
 # A main table of more rows is folded.
 _OPEN_ROWS = 40
 _SAMPLE_COLUMNS = frozenset({"condition", "prompt", "before", "first_round", "again"})

@@ -7,10 +7,10 @@ import pytest
 from torch import Tensor
 
 from lens_interventions.experiments import Result, copying
-from lens_interventions.experiments.design.comparisons import JOINT
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES
 from lens_interventions.measures.intervals import holm
+from lens_interventions.measures.verdicts import JOINT
 from tests.support.planted import faint_bridge, planted_bridge
 from tests.support.small_copying import SETTINGS
 
@@ -138,7 +138,8 @@ def test_no_cell_of_the_grid_gains_more_than_the_bound(planted: Result) -> None:
 def test_a_question_says_what_it_could_have_seen(planted: Result) -> None:
     verdict = planted.verdicts[0].verdict
     assert 0 < verdict.smallest_visible < 2
-    assert f"a lead of {verdict.smallest_visible:.2g} nats" in planted.verdicts[0].method
+    said = f"A lead of {verdict.smallest_visible:.2g} nats over every reference"
+    assert said in planted.verdicts[0].method
 
 
 def test_holm_over_the_questions_enters_the_verdicts(planted: Result) -> None:

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from lens_interventions.experiments.design.comparisons import (
-    JOINT,
     Comparison,
     compare,
     said_of,
@@ -17,6 +16,7 @@ from lens_interventions.experiments.design.comparisons import (
 )
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm
 from lens_interventions.experiments.design.contrasts import Resampling, Totals, contrast
+from lens_interventions.measures.verdicts import JOINT
 
 TRUE, RANDOM, CURRENT = (Arm(source, 1, 0.1, "add") for source in ("true", "random", "current"))
 REFERENCES = [NO_PATCH, RANDOM, CURRENT]

@@ -19,12 +19,12 @@ from lens_interventions.experiments import (
     read_tables,
     trained_writes,
 )
-from lens_interventions.experiments.design.comparisons import JOINT
 from lens_interventions.experiments.learned import stages as stages_module
 from lens_interventions.experiments.learned.writes import Training
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES
 from lens_interventions.intervention.training import loop as write_training
+from lens_interventions.measures.verdicts import JOINT
 from tests.support.planted_copying import ablated_bridge, key_value_texts
 from tests.support.planted_learned import SETTINGS, WITHOUT_SWEEPS, planted_sequences, run
 

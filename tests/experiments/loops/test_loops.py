@@ -13,7 +13,8 @@ from lens_interventions.experiments.loops import loops
 from lens_interventions.experiments.loops.analysis import analyse
 from lens_interventions.experiments.loops.choice import loops_cell
 from lens_interventions.intervention.sources import control_names
-from lens_interventions.measures.intervals import mean_interval
+from lens_interventions.measures.intervals import holm, mean_interval
+from lens_interventions.measures.verdicts import JOINT
 from tests.support.small_loops import SETTINGS, roomy_bridge
 
 pytestmark = [pytest.mark.usefixtures("without_gradients"), pytest.mark.xdist_group("loops")]
@@ -54,6 +55,12 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
     assert samples["prompt_number"].nunique() == SETTINGS.shown
     assert samples["condition"].nunique() == 5  # none, true, control; none and true at 0.7
     assert set(result.tables["escape"]["source"]) == {"none", "true", *CONTROLS}
+    contrasts = result.tables["contrasts"]
+    assert list(contrasts["question"].unique()) == ["loops", "repetition", "escape"]
+    joint = contrasts[contrasts["minus"] == JOINT]
+    assert joint["p_holm"].tolist() == holm(joint["p_value"].to_numpy()).tolist()
+    assert {"none", JOINT} < set(contrasts["minus"]) <= {"none", JOINT, *CONTROLS}
+    assert (contrasts["source"] == "true").all()
     figures = result.figures()
     assert {finding.figure for finding in result.verdicts} <= set(figures)
     assert len(figures["frontier"].data) == 2 * report["family"].nunique()
@@ -85,8 +92,11 @@ def test_rows_give_the_same_analysis_again(finished: Path) -> None:
 
 
 def with_loops(rows: dict[str, pd.DataFrame], looping: list[str]) -> dict[str, pd.DataFrame]:
-    """The rows, but greedy samples end in a loop under these sources and no others."""
-    samples = rows["samples"].copy()
+    """The rows twice over, but greedy samples end in a loop under these sources and no others."""
+    samples = rows["samples"]
+    # Six prompts are too few for three questions: the smallest p-value would be 1/32.
+    more = samples.assign(prompt=samples["prompt"] + 1000)
+    samples = pd.concat([samples, more], ignore_index=True)
     looped = samples["source"].isin(looping)
     samples["looped"] = looped
     for column, value in (("onset", 3), ("period", 5), ("loop_length", 20)):
@@ -99,8 +109,10 @@ def with_loops(rows: dict[str, pd.DataFrame], looping: list[str]) -> dict[str, p
     ("looping", "expected"),
     [
         (["none", *CONTROLS], ["helps", "helps"]),
-        (["none", "true"], ["hurts", "hurts"]),
-        # Twelve prompts that do not differ: rep-4 varies nowhere, a share might.
+        (["true"], ["hurts", "hurts"]),
+        # The controls do better; that is no harm.
+        (["none", "true"], ["undecided", "no effect"]),
+        # Prompts that do not differ: rep-4 varies nowhere, a share might.
         (["none", "true", *CONTROLS], ["undecided", "no effect"]),
     ],
 )

@@ -27,7 +27,7 @@ def test_another_round_is_scored_as_if_it_were_sampled(llama: TransformerBridge)
     start, said = [1], [20, 31, 42]
     passage = {"number": 7, "half": "report", "start": start, "said": said, "rounds": 3}
     rows = measure_rounds(llama, [passage], [arm.columns() for arm in ARMS], asdict(PATCH))
-    assert len(rows) == len(ARMS) * 2
+    assert len(rows) == len(ARMS) * 2 * 2
     for arm in ARMS:
         for k in (1, 2):
             text, log_prob = [*start, *said * k], 0.0
@@ -35,9 +35,12 @@ def test_another_round_is_scored_as_if_it_were_sampled(llama: TransformerBridge)
                 log_prob += float(next_logits(llama, text, arm).log_softmax(-1)[token])
                 text.append(token)
             here = rows[(rows["source"] == arm.source) & (rows["category"] == f"k-{k}")]
-            assert here["measure"].tolist() == ["again"]
+            found = here.set_index("measure")["total"]
+            assert set(found.index) == {"again", "log_odds"}
             # Small ones too, of which the relative error tells.
-            assert_allclose(here["total"], math.exp(log_prob), rtol=1e-9)
+            probability = math.exp(log_prob)
+            assert_allclose(found["again"], probability, rtol=1e-9)
+            assert_allclose(found["log_odds"], math.log(probability / (1 - probability)), rtol=1e-9)
 
 
 class LogitRows(TorchDispatchMode):

@@ -88,7 +88,7 @@ def test_tables_settings_and_versions_are_there(page: Path) -> None:
     assert "Loss by layer * p < 0.05" in text
     assert "<true>" in text
     assert "3.25" in text
-    assert "and 420 more rows in its file" in text
+    assert "and 360 more rows in its file" in text
     assert "settings.layers 3, 5" in text
     assert "settings.patch.scale norm" in text
     assert "versions.torch 9.9" in text
