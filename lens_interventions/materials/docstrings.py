@@ -121,7 +121,8 @@ def prose_of(docstring: str) -> str:
 def _prose_sections(text: str) -> Iterator[str]:
     """The text before the first heading, and that below each heading that promises prose."""
     lines = text.splitlines()
-    heading, body = "", []
+    heading = ""
+    body: list[str] = []
     for index, line in enumerate(lines):
         following = lines[index + 1] if index + 1 < len(lines) else ""
         if line.strip() and _UNDERLINE.match(following):
