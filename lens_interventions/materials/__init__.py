@@ -12,7 +12,6 @@ own goes into `bundled`, a new file format into `readers`, a new name for settin
 - `read_texts`, `dataset_column`: the user's own texts
 """
 
-from .bundled import Prompt as Prompt
 from .bundled import Template as Template
 from .bundled import passages as passages
 from .bundled import prompts as prompts
@@ -21,6 +20,7 @@ from .bundled import templates as templates
 from .docstrings import docstring_prose as docstring_prose
 from .docstrings import docstring_versions as docstring_versions
 from .document import Document as Document
+from .document import Prompt as Prompt
 from .readers import dataset_column as dataset_column
 from .readers import python_reference as python_reference
 from .readers import read_texts as read_texts

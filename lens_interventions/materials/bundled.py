@@ -1,11 +1,13 @@
 """Materials written for this library, kept beside this module as JSON and plain text."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
-from .document import Document
+from .document import Document, Prompt
+from .openings import opening_passages, opening_prompts
 
 _PARTS: dict[Literal["near", "far"], tuple[str, ...]] = {
     "near": ("opening", "cue"),
@@ -40,14 +42,6 @@ class Template:
         return f" {self.word}"
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """The beginning of a text, or a passage, and what kind of text it is."""
-
-    text: str
-    register: str
-
-
 def templates() -> tuple[Template, ...]:
     """Sentences that end where a word from before is due, like the post's about plasma.
 
@@ -75,14 +69,28 @@ def templates() -> tuple[Template, ...]:
     )
 
 
-def prompts() -> tuple[Prompt, ...]:
-    """72 open-ended beginnings of 5 to 25 words, 4 in each of 18 registers."""
-    return _by_register("prompts.json")
+def prompts(at_least: int = 0) -> tuple[Prompt, ...]:
+    """72 open-ended beginnings of 5 to 25 words, 4 in each of 18 registers.
+
+    If you ask for more, openings of documents fill up to `at_least`: 16 to 20 words of the Python
+    reference, of register "reference", or of docstrings of installed packages, "docstring". No two
+    are of documents that share a passage. Which they are depends on the versions of Python and of
+    `docstring_versions()`.
+
+    Raises `ValueError` if there are fewer on this machine.
+    """
+    return _filled(_by_register("prompts.json"), opening_prompts, at_least, "prompts")
 
 
-def passages() -> tuple[Prompt, ...]:
-    """16 passages of one or two sentences that can be repeated, in 12 registers."""
-    return _by_register("passages.json")
+def passages(at_least: int = 0) -> tuple[Prompt, ...]:
+    """16 passages of one or two sentences that can be repeated, in 12 registers.
+
+    If you ask for more, the first sentences of documents fill up to `at_least`, as for `prompts`,
+    but of other documents.
+
+    Raises `ValueError` if there are fewer on this machine.
+    """
+    return _filled(_by_register("passages.json"), opening_passages, at_least, "passages")
 
 
 def prose() -> tuple[Document, ...]:
@@ -94,6 +102,24 @@ def prose() -> tuple[Document, ...]:
         for head, text in heads_and_texts
         for register, title in [head.split(" | ")]
     )
+
+
+def _filled(
+    written: tuple[Prompt, ...],
+    openings: Callable[[], Sequence[Prompt]],
+    at_least: int,
+    what: str,
+) -> tuple[Prompt, ...]:
+    missing = at_least - len(written)
+    if missing <= 0:
+        return written
+    others = openings()
+    if missing > len(others):
+        raise ValueError(
+            f"there are {len(written) + len(others)} {what} on this machine, {at_least} were asked "
+            "for: ask for fewer"
+        )
+    return (*written, *others[:missing])
 
 
 def _by_register(file: str) -> tuple[Prompt, ...]:

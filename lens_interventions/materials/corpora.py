@@ -2,7 +2,7 @@
 
 import re
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .bundled import prose
@@ -35,7 +35,7 @@ def python_code() -> tuple[Document, ...]:
     return without_repeats(documents)
 
 
-_NAMED = {
+_NAMED: dict[str, Callable[[], Sequence[Document]]] = {
     "python_reference": python_reference,
     "prose": prose,
     "docstrings": docstring_prose,

@@ -65,6 +65,10 @@ _MARKUP = (
     (re.compile(r"\b_([A-Za-z]\w*)_\b|\b([a-z]\w+)_(?=[\s.,;:)])"), r"\1\2"),  # a link's name
 )
 
+_QUOTED = re.compile(r'"""(.*?)"""', re.S)
+# Where a statement of a module begins, as a rule; the text before is then whole statements too.
+_TOP_LEVEL = re.compile(r"\n\n+(?=@|class |def |async def )")
+
 
 @functools.cache
 def docstring_prose() -> tuple[Document, ...]:
@@ -117,7 +121,8 @@ def prose_of(docstring: str) -> str:
 def _prose_sections(text: str) -> Iterator[str]:
     """The text before the first heading, and that below each heading that promises prose."""
     lines = text.splitlines()
-    heading, body = "", []
+    heading = ""
+    body: list[str] = []
     for index, line in enumerate(lines):
         following = lines[index + 1] if index + 1 < len(lines) else ""
         if line.strip() and _UNDERLINE.match(following):
@@ -146,24 +151,30 @@ def _of_package(package: str) -> Iterator[tuple[str, str]]:
     for folder in (spec and spec.submodule_search_locations) or ():
         for file in sorted(Path(folder).rglob("*.py")):
             parts = (package, *file.relative_to(folder).with_suffix("").parts)
-            if "tests" in parts:
-                continue
-            source = file.read_text(encoding="utf-8", errors="replace")
-            # Parsing is what costs, and most files hold no prose of this length.
-            texts = re.findall(r'"""(.*?)"""', source, re.S)
-            if any(_is_long(text) and _is_long(prose_of(text)) for text in texts):
+            if "tests" not in parts:
+                source = file.read_text(encoding="utf-8", errors="replace")
                 yield from _of_source(source, ".".join(parts).removesuffix(".__init__"))
 
 
 def _of_source(source: str, name: str) -> Iterator[tuple[str, str]]:
+    # Parsing is what costs, so of most files nothing is parsed, and of the others what holds prose.
+    texts = [text for text in _QUOTED.findall(source) if len(text.split()) >= SHORTEST]
+    if not any(_is_long(prose_of(text)) for text in texts):
+        return
+    for part in _TOP_LEVEL.split(source):
+        if any(text in part for text in texts):
+            try:
+                module = _parsed(part)
+            except SyntaxError:  # cut within a docstring, or written for another Python
+                continue
+            yield from _of_definition(module, name)
+
+
+def _parsed(source: str) -> ast.Module:
     with warnings.catch_warnings():
         # Of other people's escape sequences.
         warnings.simplefilter("ignore")
-        try:
-            module = ast.parse(source)
-        except SyntaxError:  # written for another Python
-            return
-    yield from _of_definition(module, name)
+        return ast.parse(source)
 
 
 def _of_definition(

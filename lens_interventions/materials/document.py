@@ -1,4 +1,4 @@
-"""A text with its title and its kind."""
+"""Texts and what kind of text they are."""
 
 from dataclasses import dataclass
 
@@ -14,5 +14,13 @@ class Document:
     """
 
     title: str
+    text: str
+    register: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The beginning of a text, or a passage, and what kind of text it is."""
+
     text: str
     register: str

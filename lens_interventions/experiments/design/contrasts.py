@@ -148,7 +148,7 @@ def totals_of(rows: pd.DataFrame, measure: Measure, half: str) -> Totals:
     cells = pd.MultiIndex.from_product([sorted(chosen[key].unique()) for key in keys], names=keys)
     arms = tuple(Arm(*index) for index in sums.index)
     totals, counts = (
-        sums[column]
+        pd.DataFrame(sums[column])
         .reindex(columns=cells, fill_value=0)
         .to_numpy(dtype=np.float64)
         .reshape(len(arms), *cells.levshape)

@@ -11,11 +11,14 @@ from .sequences import REPORT, SELECTION, beginning, token_list
 
 
 def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str, Any]]:
-    """`n` prompts as parameters of units, every register in both halves."""
+    """`n` prompts as parameters of units, every register in both halves.
+
+    Raises `ValueError` if there are fewer on this machine.
+    """
     start = beginning(bridge)
     return [
         {**item, "text": prompt.text, "tokens": [*start, *token_list(bridge, prompt.text)]}
-        for item, prompt in drawn(materials.prompts(), n, seed, 4)
+        for item, prompt in drawn(materials.prompts(at_least=n), n, seed, 4)
     ]
 
 

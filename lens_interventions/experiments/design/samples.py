@@ -91,12 +91,12 @@ def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
         "half": samples["half"],
         "sequence": samples["prompt"],
         "cluster": samples["prompt"].astype(str),
-        "crossed": "",
         "category": samples["rule"].str.replace(" ", "_"),
     }
     parts = [
         arms.assign(
             **common,
+            crossed="",
             measure=measure,
             total=samples[column].fillna(0).astype(float),
             count=1,

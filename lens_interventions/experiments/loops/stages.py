@@ -123,7 +123,9 @@ def passage_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[di
             "said": token_list(bridge, f" {passage.text}"),
             "rounds": settings.rounds,
         }
-        for item, passage in drawn(materials.passages(), settings.passages, settings.seed, 5)
+        for item, passage in drawn(
+            materials.passages(at_least=settings.passages), settings.passages, settings.seed, 5
+        )
     ]
 
 
