@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...fitting.default_lens import default_affine_lens
 from ...intervention.patch import NextTokenPatch
-from ...intervention.sources import SOURCES, control_names
+from ...intervention.sources import SOURCES, BackPatch, control_names
 from ...lens.affine import AffineLens
 from .forms import FORMS, PLAIN
 
@@ -73,6 +73,9 @@ class Arm:
 
 NO_PATCH = Arm("none", -1, 0.0, "none")
 
+BACK_PATCH = "back_patch"
+"""The source of arms that write each position's own last residual, as it is without a patch."""
+
 TEMPERATURE = "temperature"
 """The source of arms without a patch whose logits are divided by their strength."""
 
@@ -124,20 +127,20 @@ class PatchSettings:
     ) -> NextTokenPatch | None:
         if arm.layer == NO_PATCH.layer:
             return None
-        form = FORMS[arm.form]
+        form, n_layers = FORMS[arm.form], int(bridge.cfg.n_layers)
         fields = {
             "layer": arm.layer,
             "scale": self.scale,
             "embedding": self.embedding,
             "gate": self.gate,
-            **form.fields(arm.layer, int(bridge.cfg.n_layers)),
+            **form.fields(arm.layer, n_layers),
         }
         return NextTokenPatch(
             strength=arm.strength,
             mode=arm.mode,  # type: ignore[arg-type]
             lens=fitted if form.reads_lens or self.lens is not None else None,
             positions=tuple(range(self.first_position, length)),
-            source=arm.source,
+            source=BackPatch(n_layers) if arm.source == BACK_PATCH else arm.source,
             seed=self.seed,
             **fields,
         )
@@ -161,13 +164,14 @@ def grid(
 def control_arms(cell: Cell) -> list[Arm]:
     """The controls at a cell: they write there what carries no news of the next token.
 
-    In mode add what writes nothing is no patch, and left out.
+    In mode add what writes nothing is no patch, and left out. The last is `BACK_PATCH`.
     """
-    return [
-        Arm.at(cell, source)
+    names = [
+        source
         for source in control_names()
         if not (cell.mode == "add" and SOURCES[source].role == "no news")
     ]
+    return [Arm.at(cell, source) for source in (*names, BACK_PATCH)]
 
 
 def source_arms(cell: Cell) -> list[Arm]:
@@ -193,7 +197,7 @@ def arm_label(arm: Arm, *, with_cell: bool = False) -> str:
         return "no patch"
     if arm.source == TEMPERATURE:
         return f"no patch, temperature {arm.strength:g}"
-    words = SOURCES[arm.source].words
+    words = SOURCES[arm.source].words if arm.source != BACK_PATCH else "own last residual"
     return f"{words} ({arm.cell})" if with_cell else words
 
 

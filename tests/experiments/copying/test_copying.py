@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.usefixtures("few_templates"), pytest.mark.xdist_group(
 
 CONTROLS = {
     *("random", "shuffled", "current", "guess", "direction"),
-    *("previous", "average", "zero", "temperature"),
+    *("previous", "average", "zero", "temperature", "back_patch"),
 }
 
 

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 
 from lens_interventions.experiments import load_result, read_tables
+from lens_interventions.experiments.design.conditions import BACK_PATCH
 from lens_interventions.experiments.loops import loops
 from lens_interventions.experiments.loops.analysis import analyse
 from lens_interventions.experiments.loops.choice import loops_cell
@@ -20,7 +21,7 @@ from tests.support.small_loops import SETTINGS, roomy_bridge
 pytestmark = [pytest.mark.usefixtures("without_gradients"), pytest.mark.xdist_group("loops")]
 
 
-CONTROLS = control_names()
+CONTROLS = (*control_names(), BACK_PATCH)
 
 
 @pytest.fixture(scope="module")
