@@ -30,7 +30,7 @@ def planted(few_templates: None) -> Result:
 
 def test_the_planted_defect_is_found(planted: Result) -> None:
     found = outcomes(planted)
-    assert found["induction"] == found["templates"] == found["copyable"] == "helps"
+    assert found["induction"] == found["copyable"] == "helps"
     contrasts = planted.to_dataframe()
     headline = contrasts[(contrasts["measure"] == "loss") & (contrasts["minus"] != "none")]
     induction = headline[headline["question"] == "induction"].iloc[0]
@@ -90,6 +90,15 @@ def test_every_source_is_reported_for_every_question(planted: Result) -> None:
     row = contrasts.query("question == 'induction' and measure == 'loss' and source == 'true'")
     plain = row[row["minus"] == "none"]["estimate"].item()
     assert plain == pytest.approx(means["true"] - means["none"], abs=1e-9)
+
+
+def test_words_are_resampled_with_their_frames(planted: Result) -> None:
+    row = planted.to_dataframe().query(
+        "question == 'templates' and measure == 'log_prob' and source == 'true' and minus == 'none'"
+    )
+    # Four words in two frames: enough for a gain of ten nats over no patch.
+    assert row["n"].item() == 2
+    assert 0 < row["low"].item() < row["estimate"].item() == pytest.approx(10, abs=1)
 
 
 def test_categories_divide_the_text(planted: Result) -> None:
