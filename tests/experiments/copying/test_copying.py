@@ -226,3 +226,12 @@ def test_one_document_is_not_enough(tmp_path: Path) -> None:
     settings = replace(SETTINGS, texts=(str(tmp_path / "one.txt"),))
     with pytest.raises(ValueError, match="nothing for text on the report half"):
         copying(planted_bridge, settings=settings)
+
+
+def test_words_are_resampled_with_their_frames(planted: Result) -> None:
+    row = planted.to_dataframe().query(
+        "question == 'templates' and measure == 'log_prob' and source == 'true' and minus == 'none'"
+    )
+    # Four words in two frames: enough for a gain of ten nats over no patch.
+    assert row["n"].item() == 2
+    assert 0 < row["low"].item() < row["estimate"].item() == pytest.approx(10, abs=1)
