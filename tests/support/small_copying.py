@@ -9,7 +9,6 @@ SETTINGS = CopyingSettings(
     modes=("interpolate", "correct"),
     forms=("surprised output",),
     form_strengths=(0.3,),
-    form_modes=("add",),
     temperatures=(1.2,),
     repeat_texts=("prose",),
     repeat_documents=(4, 8),

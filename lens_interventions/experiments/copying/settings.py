@@ -23,7 +23,7 @@ class CopyingSettings(CopyingMaterial):
             ahead of every control.
         mapped: see `layers`.
         forms: names in `design.forms` of what is tried beside the plain patch.
-        form_strengths, form_modes: the grid of the forms.
+        form_strengths: of the forms, which have modes of their own.
         temperatures: of the unpatched model; the best one is a control.
         repeat_texts, repeat_documents, repeat_tokens: the text on which later repeats of a
             surprising token are measured, how much of it, as `texts`, `documents` and
@@ -38,7 +38,6 @@ class CopyingSettings(CopyingMaterial):
     modes: tuple[str, ...] = ("interpolate", "add", "correct")
     forms: tuple[str, ...] = ()
     form_strengths: tuple[float, ...] = (0.03, 0.3)
-    form_modes: tuple[str, ...] = ("add", "correct")
     temperatures: tuple[float, ...] = (0.9, 1.1, 1.2, 1.4)
     repeat_texts: tuple[str, ...] = ("docstrings",)
     repeat_documents: tuple[int, int] = (80, 500)
@@ -87,7 +86,6 @@ class CopyingSettings(CopyingMaterial):
                 modes=("interpolate", "correct"),
                 forms=("surprised output",),
                 form_strengths=(0.1,),
-                form_modes=("add",),
                 temperatures=(1.1,),
                 induction_sequences=(6, 12),
                 template_words=(1, 1),

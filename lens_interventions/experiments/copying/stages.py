@@ -24,6 +24,7 @@ from ..design.contrasts import (
     totals_of,
 )
 from ..design.copy_rows import measure_induction, measure_templates, measure_text
+from ..design.forms import FORMS
 from ..design.material import induction_sequences, template_sequences, text_sequences
 from ..design.sequences import (
     REPORT,
@@ -167,11 +168,15 @@ def select(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -
     for table in TABLES:
         layers = layers_of(settings, rows, table)
         plain = grid(layers, settings.strengths, settings.modes)
-        forms = grid(layers, settings.form_strengths, settings.form_modes, settings.forms)
+        forms = [
+            cell
+            for form in settings.forms
+            for cell in grid(layers, settings.form_strengths, FORMS[form].modes, [form])
+        ]
         if table == REPEATS:
             # There the positions are the question, so the plain form has no part in it.
             strengths = sorted({*settings.strengths, *settings.form_strengths})
-            plain, forms = grid(layers, strengths, settings.form_modes, [AT_SURPRISES]), []
+            plain, forms = grid(layers, strengths, FORMS[AT_SURPRISES].modes, [AT_SURPRISES]), []
         tempered = map(Arm.tempered, settings.temperatures)
         arms_of[table] = [NO_PATCH, *tempered, *map(Arm.at, [*plain, *forms])]
     return _units_of(bridge, settings, SELECTION, "grid", arms_of)

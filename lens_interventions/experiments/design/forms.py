@@ -23,19 +23,26 @@ class Form:
         words: what a reader is told.
         fields: of the patch that differ from the plain form, made from the layer and the number
             of layers.
+        modes: in which it is measured.
         reads_lens: whether it needs a fitted lens.
     """
 
     name: str
     words: str
     fields: Callable[[int, int], dict[str, Any]]
+    modes: tuple[str, ...] = ("add",)
     reads_lens: bool = False
 
 
 FORMS: dict[str, Form] = {
     form.name: form
     for form in (
-        Form(PLAIN, "every known position", lambda _layer, _n: {}),
+        Form(
+            PLAIN,
+            "every known position",
+            lambda _layer, _n: {},
+            modes=("interpolate", "add", "correct"),
+        ),
         Form(
             "surprised lens",
             f"only where the fitted lens at the layer was surprised by {_SURPRISING:g} nats",
@@ -46,6 +53,7 @@ FORMS: dict[str, Form] = {
             "surprised output",
             f"only where the unpatched output was surprised by {_SURPRISING:g} nats",
             lambda _layer, _n: {"gate": _SURPRISING, "gate_on": "output"},
+            modes=("interpolate", "add"),
         ),
         Form(
             "layers up",
@@ -56,6 +64,7 @@ FORMS: dict[str, Form] = {
             "fitted lens",
             "embeddings carried to the layer by a fitted lens",
             lambda _layer, _n: {"embedding": "lens"},
+            modes=("add", "correct"),
             reads_lens=True,
         ),
     )
