@@ -40,7 +40,7 @@ class CopyingSettings(CopyingMaterial):
     form_strengths: tuple[float, ...] = (0.03, 0.3)
     temperatures: tuple[float, ...] = (0.9, 1.1, 1.2, 1.4)
     repeat_texts: tuple[str, ...] = ("docstrings",)
-    repeat_documents: tuple[int, int] = (80, 500)
+    repeat_documents: tuple[int, int] = (48, 320)
     repeat_tokens: int = 96
     shortlist: int = 2
     patch: PatchSettings = field(default_factory=PatchSettings)
@@ -95,11 +95,12 @@ class CopyingSettings(CopyingMaterial):
                 shortlist=1,
             )
         return cls(
-            strengths=(0.003, 0.01, 0.03, 0.1),
+            strengths=(0.01, 0.03, 0.1),
             forms=tuple(name for name in FORMS if name != PLAIN),
-            induction_sequences=(12, 64),
+            form_strengths=(0.1,),
+            induction_sequences=(12, 48),
             induction_length=32,
             texts=("python_reference", "prose", "docstrings"),
-            documents=(6, 20),
+            documents=(6, 16),
             document_tokens=128,
         )
