@@ -23,6 +23,7 @@ def run(monkeypatch, command):
 
 @pytest.mark.usefixtures("user_cache")
 def test_it_says_what_it_measures_and_writes_the_page(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(default_lens, "_TEXTS", 16)
     monkeypatch.setattr(default_lens, "_LENGTH", 12)
     status, _, err = run("--out", tmp_path / "report")
     assert status == 0, err

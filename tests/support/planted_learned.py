@@ -48,7 +48,7 @@ SETTINGS = LearnedSettings(
     directions=3,
 )
 WITHOUT_SWEEPS = dataclasses.replace(SETTINGS, sweep_layers=(), sweep_ranks=())
-# Every stage and table of the whole, too short to learn much: for runs that are compared bit by bit.
+# Every stage and table of the whole, too short to learn much: for runs that are compared.
 SHORT = dataclasses.replace(
     SETTINGS,
     seeds=(0,),
