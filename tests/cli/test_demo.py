@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from lens_interventions.fitting import default_lens
 from lens_interventions.pages.demo import SECTIONS
 from tests.support.pages import ROOT
 from tests.support.tiny import tiny_bridge
@@ -21,7 +22,9 @@ def run(monkeypatch, command):
 
 
 @pytest.mark.usefixtures("user_cache")
-def test_it_says_what_it_measures_and_writes_the_page(run, tmp_path):
+def test_it_says_what_it_measures_and_writes_the_page(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(default_lens, "_TEXTS", 16)
+    monkeypatch.setattr(default_lens, "_LENGTH", 12)
     status, _, err = run("--out", tmp_path / "report")
     assert status == 0, err
     # Also where standard error is no terminal.

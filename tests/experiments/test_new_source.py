@@ -13,7 +13,7 @@ from lens_interventions.experiments.learned.settings import trained_sources
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES, Source
 from tests.support.planted import planted_bridge
-from tests.support.planted_learned import WITHOUT_SWEEPS
+from tests.support.planted_learned import SHORT
 from tests.support.planted_learned import run as learned
 from tests.support.small_copying import SETTINGS as COPYING
 from tests.support.small_loops import SETTINGS as LOOPS
@@ -65,7 +65,7 @@ def run_loops() -> Result:
 
 def run_learned() -> Result:
     small = dataclasses.replace(
-        WITHOUT_SWEEPS, seeds=(0,), steps=1, sampled_tokens=4, read_sequences=1
+        SHORT, sweep_layers=(), sweep_ranks=(), steps=1, sampled_tokens=4, read_sequences=1
     )
     return learned(small)
 

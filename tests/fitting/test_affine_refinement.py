@@ -22,16 +22,16 @@ def test_refinement_lowers_held_out_kl_at_every_layer(arch):
             bridge,
             lens,
             texts,
-            steps=40,
-            learning_rate=1e-3,  # few steps, so larger ones
+            steps=16,
+            learning_rate=2e-3,  # few steps, so larger ones
             held_out=240,
-            evaluate_every=10,
+            evaluate_every=8,
             progress=False,
         )
     history = refined.settings["refined"]["held_out_kl"]
     assert history[-1] < 0.99 * history[0]
     # Whole windows of 23 tokens after their first, until 256 with their firsts are reached.
-    assert refined.settings["refined"]["tokens"] == 40 * 11 * 23
+    assert refined.settings["refined"]["tokens"] == 16 * 11 * 23
     assert refined.name == "affine lens, 1656 tokens, refined"
     # The same tokens, read by the lens itself: ten texts of 24 tokens, without their first.
     held_out = texts[:10]

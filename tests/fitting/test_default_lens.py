@@ -11,6 +11,7 @@ from tests.support.tiny import shared_bridge
 
 def test_the_default_lens_is_the_models_whatever_hooks_are_on(tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(default_lens, "_TEXTS", 16)
     monkeypatch.setattr(default_lens, "_LENGTH", 12)
     bridge = shared_bridge("llama")
 

@@ -48,6 +48,22 @@ SETTINGS = LearnedSettings(
     directions=3,
 )
 WITHOUT_SWEEPS = dataclasses.replace(SETTINGS, sweep_layers=(), sweep_ranks=())
+# Every stage and table of the whole, too short to learn much: for runs that are compared.
+SHORT = dataclasses.replace(
+    SETTINGS,
+    seeds=(0,),
+    steps=4,
+    options=dataclasses.replace(SETTINGS.options, evaluate_every=2, held_out_windows=4),
+    material=dataclasses.replace(
+        SETTINGS.material,
+        resampling=dataclasses.replace(SETTINGS.material.resampling, n_resamples=99),
+    ),
+    sweep_steps=2,
+    sampled_prompts=4,
+    sampled_tokens=8,
+    sampled_copies=2,
+    read_sequences=2,
+)
 
 
 def model() -> TransformerBridge:

@@ -1,5 +1,21 @@
 """How annotations are checked while the tests run: an int is a float, as PEP 484 has it."""
 
+from collections.abc import Callable
+from typing import Any
+
 from beartype import BeartypeConf, beartype
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with checks of its annotations.
+
+    jaxtyping makes two of every function: one that it calls first, with the parameters alone, and
+    one for the result, which has the parameters again. They are not checked a second time: in small
+    models checks take a good part of the time. What the dimensions are called is kept in between.
+    """
+    result = function.__annotations__.get("return", Any)
+    if result is not Any:
+        function.__annotations__ = {"return": result}
+    return _beartype(function)

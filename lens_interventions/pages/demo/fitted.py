@@ -1,9 +1,8 @@
 """Finding of the comments and of later work: fitted maps let the middle layers speak."""
 
 from ...fitting.default_lens import default_affine_lens
-from ...fitting.lens_quality import lens_quality
+from ...fitting.lens_quality import LensQuality
 from ...lens.logit_lens import logit_lens
-from ...materials import prose
 from ...plots import plot
 from .example_texts import PLASMA, PLASMA_WORD
 from .measured_model import CELL_WIDTH, PROSE_TEXTS, PROSE_TOKENS, MeasuredModel, middle
@@ -17,8 +16,7 @@ def fitted(model: MeasuredModel) -> Section:
     """The plasma sentence and prose, read raw and through an affine lens."""
     bridge = model.bridge
     lens = default_affine_lens(bridge, progress=False)
-    texts = [document.text for document in prose()[:PROSE_TEXTS]]
-    quality = lens_quality(bridge, lens, texts, max_tokens=PROSE_TOKENS, progress=False)
+    quality = LensQuality(model.prose, model.prose_through(lens), lens.settings)
     kl = {"raw": quality.raw.means("kl_final"), "fitted": quality.fitted.means("kl_final")}
     nearer = int((kl["fitted"][:-1] < kl["raw"][:-1]).sum())
     agree = {

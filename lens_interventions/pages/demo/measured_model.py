@@ -7,6 +7,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.aggregate import LensAggregate, lens_over
 from ...lens.logit_lens import logit_lens
+from ...lens.protocol import Lens
 from ...lens.trajectory import Trajectory
 from ...materials import prose
 from ...plots import plot
@@ -37,10 +38,18 @@ class MeasuredModel:
 
     @cached_property
     def prose(self) -> LensAggregate:
-        """Means over short texts, without each text's first token, which is an outlier."""
-        texts = [document.text for document in prose()[:PROSE_TEXTS]]
+        """Means over short texts, read raw."""
+        return self.prose_through(None)
+
+    def prose_through(self, lens: Lens | None) -> LensAggregate:
+        """The same texts through a lens, without each text's first token, which is an outlier."""
         return lens_over(
-            self.bridge, texts, max_tokens=PROSE_TOKENS, positions=slice(1, None), progress=False
+            self.bridge,
+            [document.text for document in prose()[:PROSE_TEXTS]],
+            lens=lens,
+            max_tokens=PROSE_TOKENS,
+            positions=slice(1, None),
+            progress=False,
         )
 
     def abstract_map(self, statistic: str) -> "go.Figure":

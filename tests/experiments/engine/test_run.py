@@ -87,7 +87,7 @@ def test_an_executor_gives_the_same(tmp_path: Path, expected: Result, pool: str)
 def test_a_dask_cluster_gives_the_same(expected: Result) -> None:
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50
         ) as cluster,
         Client(cluster) as client,
     ):

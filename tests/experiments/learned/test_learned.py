@@ -26,10 +26,16 @@ from lens_interventions.intervention.sources import SOURCES
 from lens_interventions.intervention.training import loop as write_training
 from lens_interventions.measures.verdicts import JOINT
 from tests.support.planted_copying import ablated_bridge, key_value_texts
-from tests.support.planted_learned import SETTINGS, WITHOUT_SWEEPS, planted_sequences, run
+from tests.support.planted_learned import (
+    SETTINGS,
+    SHORT,
+    WITHOUT_SWEEPS,
+    planted_sequences,
+    run,
+)
 
 # One worker, so that what the tests share is made once.
-pytestmark = pytest.mark.xdist_group("learned")
+pytestmark = [pytest.mark.xdist_group("learned"), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +43,12 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     """An unbroken run and its directory."""
     out = tmp_path_factory.mktemp("learned") / "run"
     return run(out=out), out
+
+
+@pytest.fixture(scope="module")
+def short() -> Result:
+    """A run of all stages, each of them short."""
+    return run(SHORT)
 
 
 def headline(result: Result, question: str) -> pd.Series:
@@ -229,40 +241,40 @@ def assert_same(one: Result, other: Result) -> None:
 
 class TestGoingOn:
     def test_a_run_that_was_stopped_ends_in_the_same_tables(
-        self, planted: tuple[Result, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, short: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         out = tmp_path / "run"
         step, made = write_training.WriteTraining._step, []
 
         def stops(self: write_training.WriteTraining) -> None:
             made.append(1)
-            if len(made) == 50:  # in the middle of the third training
+            if len(made) == 10:  # in the middle of the third training
                 raise KeyboardInterrupt
             step(self)
 
         monkeypatch.setattr(write_training.WriteTraining, "_step", stops)
         with pytest.raises(KeyboardInterrupt):
-            run(out=out)
+            run(SHORT, out=out)
         assert len(list((out / "rows" / "training").iterdir())) == 2
         kept = {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}
-        assert_same(run(out=out), planted[0])
+        assert_same(run(SHORT, out=out), short)
         assert (
             kept.items()
             <= {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}.items()
         )
         # The steps of two trainings were not made again, those of the third were.
-        trainings = 12 + 4 + 4 - 2  # of the ranks at the best layer two are among the layers
-        assert len(made) == 50 + 20 * 10 + 8 * (trainings - 12)
+        sweeps = 4 + 4 - 2  # of the ranks at the best layer two are among the layers
+        assert len(made) == 10 + 4 * 4 + 2 * sweeps
         monkeypatch.setattr(write_training.WriteTraining, "_step", None)  # nothing is left to do
-        assert_same(run(out=out), planted[0])
+        assert_same(run(SHORT, out=out), short)
         loaded = load_result(out)
-        assert repr(loaded.verdicts) == repr(planted[0].verdicts)
+        assert repr(loaded.verdicts) == repr(short.verdicts)
 
-    def test_other_processes_measure_the_same(self, planted: tuple[Result, Path]) -> None:
+    def test_other_processes_measure_the_same(self, short: Result) -> None:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as executor:
-            result = run(executor=executor)
-        for name, table in planted[0].tables.items():
+            result = run(SHORT, executor=executor)
+        for name, table in short.tables.items():
             # Other numbers of threads may sum in another order, and training repeats it.
             assert_frame_equal(result.tables[name], table, rtol=1e-6, atol=1e-6)
 
@@ -289,7 +301,7 @@ def test_a_model_that_hides_its_attention_is_read_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stages_module, "shows_attention", lambda *_: False)
-    few = dataclasses.replace(WITHOUT_SWEEPS, seeds=(0,), steps=2)
+    few = dataclasses.replace(SHORT, sweep_layers=(), sweep_ranks=(), steps=2)
     with pytest.warns(UserWarning, match="does not show its attention"):
         result = run(few)
     assert "attention" not in result.tables

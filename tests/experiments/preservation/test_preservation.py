@@ -15,7 +15,7 @@ from lens_interventions.experiments.preservation.token_rows import NET
 from tests.support.small_preservation import FEW, SMALL, long_bridge
 from tests.support.tiny import tiny_bridge
 
-pytestmark = pytest.mark.usefixtures("without_gradients")
+pytestmark = pytest.mark.usefixtures("without_gradients", "few_templates")
 
 
 def planted(effect: float) -> dict[str, pd.DataFrame]:
@@ -122,6 +122,6 @@ def test_few_layers_are_enough_for_every_verdict(n_layers: int) -> None:
     # Room for the templates, which are long in a vocabulary of 112.
     bridge = tiny_bridge("llama", num_hidden_layers=n_layers, max_position_embeddings=1024)
     every = PreservationSettings.preset("quick").every
-    result = preservation(bridge, settings=replace(SMALL, every=every))
+    result = preservation(bridge, settings=replace(SMALL, every=every, template_words=2))
     assert len(result.verdicts) == 4
     assert all(found.verdict.interval.n >= 4 for found in result.verdicts)

@@ -19,7 +19,7 @@ from lens_interventions.materials.corpora import read_documents
 from tests.support.small_preservation import SMALL, long_bridge
 from tests.support.tiny import shared_bridge
 
-pytestmark = pytest.mark.usefixtures("without_gradients")
+pytestmark = pytest.mark.usefixtures("without_gradients", "few_templates")
 
 
 def test_counts_are_of_whole_documents(llama: TransformerBridge) -> None:

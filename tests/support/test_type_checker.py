@@ -1,0 +1,41 @@
+"""Wrong types and shapes in the package are noticed while the tests run."""
+
+import pytest
+import torch
+from jaxtyping import Float, TypeCheckError, jaxtyped
+from torch import Tensor
+
+from tests.support.type_checker import checked
+
+
+@jaxtyped(typechecker=checked)
+def ends(x: Float[Tensor, "batch pos"], n: int, scale: float = 1.0) -> Float[Tensor, "batch n"]:
+    return scale * x[:, -n:]
+
+
+@jaxtyped(typechecker=checked)
+def same(x: Float[Tensor, " pos"], n: int) -> Float[Tensor, " pos"]:
+    return x[:n]
+
+
+def test_what_is_right_passes():
+    assert ends(torch.ones(2, 3), 2, scale=3).sum() == 12  # an int for a float
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: ends(torch.ones(3), 2),
+        lambda: ends(torch.ones(2, 3), "2"),
+        lambda: ends(torch.ones(2, 3, dtype=torch.long), 2),
+    ],
+)
+def test_wrong_parameters_are_noticed(call):
+    with pytest.raises(TypeCheckError, match="parameters of"):
+        call()
+
+
+def test_a_result_of_another_length_than_the_parameter_is_noticed():
+    assert len(same(torch.ones(3), 3)) == 3
+    with pytest.raises(TypeCheckError, match="return value of"):
+        same(torch.ones(3), 2)
