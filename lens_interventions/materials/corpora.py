@@ -32,12 +32,44 @@ def python_code() -> tuple[Document, ...]:
     return tuple(documents)
 
 
-_NAMED = {"python_reference": python_reference, "prose": prose, "python_code": python_code}
+def standard_library() -> tuple[Document, ...]:
+    """Source of Python's standard library: every module whole, those of packages too.
+
+    Some 8 megabytes, for training. Left out are tests, tables of character sets, and
+    `pydoc_data`, which is the Python reference. The text differs between Python versions.
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    files = (file for file in folder.rglob("*.py") if not _LEFT_OUT & {*file.parts})
+    named = sorted(
+        (".".join(file.relative_to(folder).with_suffix("").parts), file) for file in files
+    )
+    texts = ((name, file.read_text(encoding="utf-8")) for name, file in named)
+    return tuple(Document(name, text, "code") for name, text in texts if text.strip())
+
+
+_LEFT_OUT = {
+    "__phello__",
+    "encodings",
+    "idle_test",
+    "pydoc_data",
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+}
+
+_NAMED = {
+    "python_reference": python_reference,
+    "prose": prose,
+    "python_code": python_code,
+    "standard_library": standard_library,
+}
 
 
 def read_documents(source: str) -> Sequence[Document]:
-    """The documents of "python_reference", "prose", "python_code", a data set or a text file.
+    """The documents of a named corpus, a data set or a text file.
 
+    The names are "python_reference", "prose", "python_code" and "standard_library".
     A data set is "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which the first
     `DOCUMENTS` are read; anything else is a path for `read_texts`.
 

@@ -1,0 +1,28 @@
+"""Small networks that grow up with a write, and a small scratch experiment."""
+
+import torch
+
+from lens_interventions.experiments.scratch.arms import Training
+from lens_interventions.experiments.scratch.models import TrainedModel, trained_model
+from lens_interventions.experiments.scratch.network import Network, Shape
+from tests.support.tiny import tiny_tokenizer
+
+SHAPE = Shape(n_layers=3, d_model=16, n_heads=2, context=24, d_vocab=112)
+
+
+def small_network(entry: int, seed: int = 0, shape: Shape = SHAPE) -> Network:
+    """A network whose parameters were all drawn anew, the write's among them, in float64."""
+    network = Network(shape, entry, seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            neutral = parameter if parameter.ndim == 1 else 0.0
+            parameter.copy_(neutral + 0.3 * noise)
+    return network
+
+
+def small_model(network: Network, arm: str) -> TrainedModel:
+    """The network as if it had been trained in an arm. It is used up."""
+    training = Training(network.shape.n_layers, network.entry, arm, seed=5)
+    return trained_model(network, training, tiny_tokenizer())
