@@ -39,9 +39,11 @@ def standard_library() -> tuple[Document, ...]:
     `pydoc_data`, which is the Python reference. The text differs between Python versions.
     """
     folder = Path(sysconfig.get_path("stdlib"))
-    files = (file for file in folder.rglob("*.py") if not _LEFT_OUT & {*file.parts})
+    files = ((file.relative_to(folder), file) for file in folder.rglob("*.py"))
     named = sorted(
-        (".".join(file.relative_to(folder).with_suffix("").parts), file) for file in files
+        (".".join(inside.with_suffix("").parts), file)
+        for inside, file in files
+        if not _LEFT_OUT & {*inside.parts}
     )
     texts = ((name, file.read_text(encoding="utf-8")) for name, file in named)
     return tuple(Document(name, text, "code") for name, text in texts if text.strip())

@@ -147,9 +147,9 @@ class TrainingRun:
                 parameter.copy_(tensors[f"network.{name}"])
                 prefix = f"adam.{name}."
                 kept = {
-                    k.removeprefix(prefix): v
-                    for k, v in tensors.items()
-                    if k[: len(prefix)] == prefix
+                    key.removeprefix(prefix): value
+                    for key, value in tensors.items()
+                    if key.startswith(prefix)
                 }
                 if kept:
                     self._optimizer.state[parameter] = kept
