@@ -2,6 +2,8 @@
 
 import torch
 
+from lens_interventions.experiments import ScratchSettings
+from lens_interventions.experiments.design.contrasts import Resampling
 from lens_interventions.experiments.scratch.arms import Training
 from lens_interventions.experiments.scratch.models import TrainedModel, trained_model
 from lens_interventions.experiments.scratch.network import Network, Shape
@@ -26,3 +28,23 @@ def small_model(network: Network, arm: str) -> TrainedModel:
     """The network as if it had been trained in an arm. It is used up."""
     training = Training(network.shape.n_layers, network.entry, arm, seed=5)
     return trained_model(network, training, tiny_tokenizer())
+
+
+SMALL = ScratchSettings(
+    texts=("prose",),
+    vocabulary=300,
+    context=48,
+    width=8,
+    heads=2,
+    networks=((1, 0),),
+    arms=("none", "true", "current"),
+    seeds=(0, 1),
+    steps=6,
+    batch=2,
+    warm_up=2,
+    evaluate_every=3,
+    windows=(6, 12),
+    copies=3,
+    surprising=3.0,
+    resampling=Resampling(n_resamples=99),
+)

@@ -97,8 +97,9 @@ def measured(
     """Measure units, in this process if there is no executor; yield each when it is finished.
 
     `weights` is the digest of the model's weights, which other processes must have too; `files`
-    has the path of each unit that keeps a file, by key. An error in a unit passes through with the unit's name as a note. Units that have not begun are then
-    cancelled, and also when the caller stops early.
+    has the path of each unit that keeps a file, by key. An error in a unit passes through with the
+    unit's name as a note. Units that have not begun are then cancelled, and also when the caller
+    stops early.
     """
     if executor is None:
         for unit in units:
