@@ -4,7 +4,7 @@ import torch
 
 from lens_interventions.experiments import ScratchSettings
 from lens_interventions.experiments.design.contrasts import Resampling
-from lens_interventions.experiments.scratch.arms import Training
+from lens_interventions.experiments.scratch.arms import ScratchTraining
 from lens_interventions.experiments.scratch.models import TrainedModel, trained_model
 from lens_interventions.experiments.scratch.network import Network, Shape
 from tests.support.tiny import tiny_tokenizer
@@ -26,7 +26,7 @@ def small_network(entry: int, seed: int = 0, shape: Shape = SHAPE) -> Network:
 
 def small_model(network: Network, arm: str) -> TrainedModel:
     """The network as if it had been trained in an arm. It is used up."""
-    training = Training(network.shape.n_layers, network.entry, arm, seed=5)
+    training = ScratchTraining(network.shape.n_layers, network.entry, arm, seed=5)
     return trained_model(network, training, tiny_tokenizer())
 
 

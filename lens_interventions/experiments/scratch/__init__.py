@@ -13,7 +13,7 @@ from ..engine.presets import Preset
 from ..engine.results import Result
 from ..engine.run import Experiment, run
 from .analysis import analyse
-from .arms import Training as Training
+from .arms import ScratchTraining as ScratchTraining
 from .models import StartingModel
 from .models import TrainedModel as TrainedModel
 from .models import trained_models as trained_models

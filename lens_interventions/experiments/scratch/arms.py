@@ -18,7 +18,7 @@ ARMS = (NONE, "true", "current", "previous", "shuffled", "constant")
 
 
 @dataclass(frozen=True)
-class Training:
+class ScratchTraining:
     """One training.
 
     Attributes:
@@ -43,7 +43,7 @@ class Training:
         return asdict(self)
 
     @classmethod
-    def from_columns(cls, columns: Mapping[Any, Any]) -> "Training":
+    def from_columns(cls, columns: Mapping[Any, Any]) -> "ScratchTraining":
         """The training that `columns` describes."""
         blocks, entry, seed = (int(columns[name]) for name in ("blocks", "entry", "seed"))
         return cls(blocks, entry, str(columns["arm"]), seed)

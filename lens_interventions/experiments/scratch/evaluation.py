@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..._counter_random import random_integers
-from .arms import NONE, Training, written_tokens
+from .arms import NONE, ScratchTraining, written_tokens
 from .corpus import Corpus, copyable, repeats_of_surprises
 from .network import Network
 from .training import Record
@@ -70,7 +70,7 @@ def material_of(corpus: Corpus, *, surprising: float, n_copies: int, seed: int) 
 
 @torch.no_grad()
 def measure(
-    network: Network, training: Training, material: Material, n_windows: int, *, final: bool
+    network: Network, training: ScratchTraining, material: Material, n_windows: int, *, final: bool
 ) -> list[Record]:
     """Records of a network: sums of nats by window and scope, and scores of its heads.
 
@@ -132,7 +132,7 @@ def _nats(
 PREFIX_MATCHING, SAME_TOKEN = "prefix matching", "same token"
 
 
-def _heads(network: Network, training: Training, material: Material) -> list[Record]:
+def _heads(network: Network, training: ScratchTraining, material: Material) -> list[Record]:
     """Mean attention from the second copy to the place after the same token, and to the token.
 
     The first is the score by which induction heads are known (Olsson et al. 2022). With the true

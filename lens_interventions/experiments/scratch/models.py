@@ -16,7 +16,7 @@ from ...intervention.sources import SOURCES
 from ...model.fingerprint import fingerprint
 from ..engine.json_values import from_values
 from ..engine.run_directory import RunDirectoryError, read_header, unit_file
-from .arms import NONE, Training
+from .arms import NONE, ScratchTraining
 from .corpus import corpus_of
 from .network import Network
 from .settings import ScratchSettings
@@ -66,7 +66,7 @@ def bridge_of(network: Network, tokenizer: PreTrainedTokenizerFast, name: str) -
 
 
 def trained_model(
-    network: Network, training: Training, tokenizer: PreTrainedTokenizerFast
+    network: Network, training: ScratchTraining, tokenizer: PreTrainedTokenizerFast
 ) -> TrainedModel:
     """A network and its write, for the rest of the library. The network is used up.
 
@@ -96,7 +96,7 @@ def trained_model(
     return TrainedModel(bridge, write.patch(seed=training.seed))
 
 
-class TrainedModels(Mapping[Training, TrainedModel]):
+class TrainedModels(Mapping[ScratchTraining, TrainedModel]):
     """The finished trainings of a run, each read when it is asked for."""
 
     def __init__(self, directory: Path, settings: ScratchSettings) -> None:
@@ -108,7 +108,7 @@ class TrainedModels(Mapping[Training, TrainedModel]):
             if (file := unit_file(directory, TABLE, training.name)).is_file()
         }
 
-    def __getitem__(self, training: Training) -> TrainedModel:
+    def __getitem__(self, training: ScratchTraining) -> TrainedModel:
         tensors, _ = load_tensors(self._files[training], kind=KIND)
         network = Network(self._settings.shape(training.blocks), training.entry, training.seed)
         with torch.no_grad():

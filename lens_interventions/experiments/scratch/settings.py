@@ -5,7 +5,7 @@ from typing import Literal
 
 from ..design.contrasts import Resampling
 from ..engine.presets import Preset, require_preset
-from .arms import ARMS, NONE, Training
+from .arms import ARMS, NONE, ScratchTraining
 from .corpus import CorpusSettings
 from .network import Shape
 from .training import Optimization
@@ -74,8 +74,6 @@ class ScratchSettings:
                 f"arms must be none, true and controls of {', '.join(ARMS[2:])}, each once; got "
                 f"{self.arms}"
             )
-        if self.equal not in ("steps", "flops"):
-            raise ValueError(f"equal must be 'steps' or 'flops', got {self.equal!r}")
         sizes = (self.steps, self.batch, self.evaluate_every, self.warm_up, self.copies)
         if min(sizes) < 1 or self.context < 8 or not self.networks or not self.seeds:
             raise ValueError(
@@ -106,16 +104,16 @@ class ScratchSettings:
         return Shape(blocks, self.width, self.heads, self.context, self.vocabulary)
 
     @property
-    def trainings(self) -> list[Training]:
+    def trainings(self) -> list[ScratchTraining]:
         """All trainings; seed by seed, so that a run that is stopped has whole seeds."""
         return [
-            Training(blocks, entry, arm, seed)
+            ScratchTraining(blocks, entry, arm, seed)
             for seed in self.seeds
             for blocks, entry in self.networks
             for arm in self.arms
         ]
 
-    def optimization(self, training: Training) -> Optimization:
+    def optimization(self, training: ScratchTraining) -> Optimization:
         """How a network is trained in an arm."""
         steps = self.steps
         if self.equal == "flops" and training.arm == NONE:

@@ -12,7 +12,7 @@ from ..engine.json_values import from_values
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
-from .arms import NONE, Training
+from .arms import NONE, ScratchTraining
 from .corpus import CorpusSettings, corpus_of
 from .evaluation import Material, material_of, measure
 from .network import Shape
@@ -79,7 +79,7 @@ def measure_training(
     text = corpus_of(settings)
     if text.digest() != tokens:
         raise ValueError("the texts here are others than where the run was started")
-    made = Training.from_columns(training)
+    made = ScratchTraining.from_columns(training)
     options = from_values(Optimization, optimization)
     size = from_values(Shape, shape)
     material = material_of(text, surprising=surprising, n_copies=copies, seed=settings.seed)
@@ -102,7 +102,7 @@ def measure_training(
 
 
 def _evaluation(
-    training: Training, options: Optimization, material: Material, curve_windows: int
+    training: ScratchTraining, options: Optimization, material: Material, curve_windows: int
 ) -> Any:
     def evaluate(run: TrainingRun) -> list[Record]:
         final = run.step == options.steps

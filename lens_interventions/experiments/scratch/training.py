@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..._counter_random import random_integers
 from ..._files import load_tensors, require_writable, save_tensors
-from .arms import Training, written_tokens
+from .arms import ScratchTraining, written_tokens
 from .network import Network, Shape
 
 KIND = "scratch"
@@ -59,7 +59,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        training: Training,
+        training: ScratchTraining,
         shape: Shape,
         options: Optimization,
         batches: Batches,

@@ -1,5 +1,6 @@
 """The scratch experiment: runs, its tables and verdicts, and what it leaves to use."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,19 @@ from pandas.testing import assert_frame_equal
 import lens_interventions as li
 from lens_interventions.experiments.scratch import training as training_module
 from lens_interventions.experiments.scratch.analysis import analyse
-from lens_interventions.experiments.scratch.arms import Training
+from lens_interventions.experiments.scratch.arms import ScratchTraining
 from lens_interventions.experiments.scratch.contrasts import crossed_interval
 from lens_interventions.experiments.scratch.corpus import (
     copyable,
     corpus_of,
     repeats_of_surprises,
 )
-from lens_interventions.experiments.scratch.evaluation import SECOND
+from lens_interventions.experiments.scratch.evaluation import (
+    PREFIX_MATCHING,
+    SAME_TOKEN,
+    SECOND,
+)
+from lens_interventions.experiments.scratch.stages import COST
 from tests.support.small_scratch import SMALL
 
 
@@ -51,7 +57,7 @@ def test_the_trained_networks_read_as_they_were_measured(finished):
     rows = li.experiments.read_tables(out)["training"]
     window = corpus_of(SMALL.corpus).windows[:1]
     for arm in ("none", "true", "current"):
-        model = models[Training(1, 0, arm, 1)]
+        model = models[ScratchTraining(1, 0, arm, 1)]
         nats = -li.teacher_forced_log_probs(model.bridge, window, model.patch)
         row = rows.query(
             "arm == @arm and seed == 1 and step == 6 and scope == 'all' and row == 0"
@@ -82,27 +88,26 @@ def test_a_stopped_run_ends_in_the_same_numbers(finished, tmp_path, monkeypatch)
         assert_frame_equal(table, resumed.tables[name], check_exact=True)
 
 
+_LOSSES = ("all", "copyable", "other", "repeats of surprises", "early", "late", SECOND)
+
+
 def planted(gain: float) -> pd.DataFrame:
     """Rows in which the true arm costs `gain` nats less a token than the others, at the end."""
     found = []
-    for arm in SMALL.arms:
-        for seed in SMALL.seeds:
-            for step in (0, 3, 6):
-                conditions = ["as trained"]
-                if step == 6 and arm != "none":
-                    conditions += ["taken away", "falsified"]
-                for condition in conditions:
-                    for scope in ("all", "copyable", "other", "repeats of surprises", "early",
-                                  "late", SECOND):  # fmt: skip
-                        for row in range(12):
-                            less = gain * (step / 6) * (arm == "true")
-                            each = 5.0 - step / 6 + 0.1 * row + 0.01 * seed - less
-                            found.append(
-                                (arm, seed, step, condition, scope, row, row // 2, 10 * each, 10)
-                            )
-                for scope in ("prefix matching", "same token"):
-                    found.append((arm, seed, step, "as trained", scope, 0, 0, 0.2, 1))
-            found.append((arm, seed, 6, "", "operations of a step", 0, 0, 1e6, 1))
+    for arm, seed, step in itertools.product(SMALL.arms, SMALL.seeds, (0, 3, 6)):
+        less = gain * (step / 6) * (arm == "true")
+        conditions = ["as trained"]
+        if step == 6 and arm != "none":
+            conditions += ["taken away", "falsified"]
+        for condition, scope, row in itertools.product(conditions, _LOSSES, range(12)):
+            total = 10 * (5.0 - step / 6 + 0.1 * row + 0.01 * seed - less)
+            found.append((arm, seed, step, condition, scope, row, row // 2, total, 10))
+        found += [
+            (arm, seed, step, "as trained", score, 0, 0, 0.2, 1)
+            for score in (PREFIX_MATCHING, SAME_TOKEN)
+        ]
+        if step == 6:
+            found.append((arm, seed, step, "", COST, 0, 0, 1e6, 1))
     columns = ["arm", "seed", "step", "condition", "scope", "row", "cluster", "total", "count"]
     return pd.DataFrame(found, columns=columns).assign(blocks=1, entry=0)
 
@@ -166,7 +171,6 @@ def test_held_out_windows_share_no_run_with_the_training_text():
         ({"windows": (5, 4)}, "no fewer at the end"),
         ({"steps": 0}, "at least 1"),
         ({"heads": 3}, "heads must divide width"),
-        ({"equal": "time"}, "'steps' or 'flops'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):
@@ -176,7 +180,9 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 
 def test_equal_operations_grant_the_arm_without_a_write_more_steps():
     granted = replace(SMALL, equal="flops", steps=1000)
-    steps = {arm: granted.optimization(Training(1, 0, arm, 0)).steps for arm in ("none", "true")}
+    steps = {
+        arm: granted.optimization(ScratchTraining(1, 0, arm, 0)).steps for arm in ("none", "true")
+    }
     shape = granted.shape(1)
     assert steps["true"] == 1000
     assert steps["none"] == round(1000 * shape.flops(0) / shape.flops(None)) > 1000

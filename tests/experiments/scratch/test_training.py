@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lens_interventions._counter_random import random_integers
-from lens_interventions.experiments.scratch.arms import Training, written_tokens
+from lens_interventions.experiments.scratch.arms import ScratchTraining, written_tokens
 from lens_interventions.experiments.scratch.network import Shape
 from lens_interventions.experiments.scratch.training import (
     Optimization,
@@ -32,7 +32,7 @@ def loss_of_copies(arm: str) -> float:
     options = Optimization(
         steps=300, learning_rate=1e-2, warm_up=20, weight_decay=0.0, evaluate_every=300
     )
-    run = TrainingRun(Training(1, 0, arm, 0), shape, options, rounds)
+    run = TrainingRun(ScratchTraining(1, 0, arm, 0), shape, options, rounds)
     run.to_the_end(lambda _: [{}])
     tokens, seeds = rounds(10**6)
     with torch.no_grad():
@@ -53,7 +53,9 @@ OPTIONS = Optimization(steps=7, learning_rate=1e-2, warm_up=2, weight_decay=0.01
 
 def small_run(arm: str = "shuffled") -> TrainingRun:
     stream = random_integers(20, 3, torch.arange(200))
-    return TrainingRun(Training(2, 1, arm, 4), SHAPE, OPTIONS, stream_batches(stream, 12, 3, 4))
+    return TrainingRun(
+        ScratchTraining(2, 1, arm, 4), SHAPE, OPTIONS, stream_batches(stream, 12, 3, 4)
+    )
 
 
 def size(run: TrainingRun) -> list[dict]:
