@@ -106,7 +106,7 @@ def corpus_of(settings: CorpusSettings) -> Corpus:
         ).values()
     )
     order = random_bits(settings.seed, torch.arange(len(documents))).argsort(stable=True).tolist()
-    n_held_out = len(documents) // _HELD_OUT
+    n_held_out = max(len(documents) // _HELD_OUT, 1)
     kept = sorted(order[:n_held_out])
     trained = sorted(order[n_held_out:])
     tokenizer = trained_tokenizer([documents[i].text for i in trained], settings)

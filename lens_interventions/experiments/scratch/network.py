@@ -72,7 +72,7 @@ class Network(nn.Module):
     Attributes:
         model: of transformers.
         entry: the block that the patched stream enters.
-        up: `[d_model, d_model]`, `M`, zero at first.
+        up: `[d_model, d_model]`, `M`, at first random, with entries of variance 1 / d_model.
         bias: `[d_model]`, `b`, zero at first.
     """
 
@@ -87,8 +87,10 @@ class Network(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = GPT2LMHeadModel(shape.config())
+            # As long as what it reads: from zero, a network learns to use it much later.
+            up = torch.randn(shape.d_model, shape.d_model) / shape.d_model**0.5
         self.shape, self.entry = shape, entry
-        self.up = nn.Parameter(torch.zeros(shape.d_model, shape.d_model))
+        self.up = nn.Parameter(up)
         self.bias = nn.Parameter(torch.zeros(shape.d_model))
 
     def write(self, source: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:

@@ -45,16 +45,16 @@ class ScratchSettings:
     """
 
     texts: tuple[str, ...] = ("standard_library", "python_reference")
-    vocabulary: int = 2048
+    vocabulary: int = 1024
     context: int = 128
     width: int = 128
     heads: int = 4
     networks: tuple[tuple[int, int], ...] = ((1, 0), (2, 1), (4, 2))
     arms: tuple[str, ...] = ("none", "true", "current")
     seeds: tuple[int, ...] = (0, 1)
-    steps: int = 1000
+    steps: int = 1500
     equal: Literal["steps", "flops"] = "steps"
-    batch: int = 16
+    batch: int = 8
     learning_rate: float = 2e-3
     warm_up: int = 100
     weight_decay: float = 0.01
@@ -131,14 +131,5 @@ class ScratchSettings:
         """
         require_preset(name)
         if name == "quick":
-            return cls(
-                vocabulary=1024,
-                width=64,
-                heads=2,
-                networks=((1, 0),),
-                seeds=(0,),
-                steps=500,
-                learning_rate=4e-3,
-                windows=(32, 128),
-            )
+            return cls(networks=((1, 0),), seeds=(0,), batch=16, steps=400, windows=(32, 128))
         return cls()

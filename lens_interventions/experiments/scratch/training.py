@@ -69,7 +69,7 @@ class TrainingRun:
         """Nothing is trained yet."""
         self._training, self._options, self._batches = training, options, batches
         self.network = Network(shape, training.entry, training.seed).to(dtype)
-        # In an arm that writes nothing, the write has no gradient and stays zero.
+        # In an arm that writes nothing, the write has no gradient and stays as it began.
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), weight_decay=options.weight_decay, fused=True
         )
