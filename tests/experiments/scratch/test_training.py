@@ -20,7 +20,7 @@ def rounds(step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     So nothing but the tokens tells from where to copy.
     """
-    number = torch.arange(step * 32, (step + 1) * 32)
+    number = torch.arange(step * 16, (step + 1) * 16)
     part = random_integers(D_VOCAB, 7, number[:, None], torch.arange(LONGEST))
     period = 5 + random_integers(LONGEST - 5, 8, number)
     return part.gather(1, torch.arange(LENGTH) % period[:, None]), number
@@ -30,7 +30,7 @@ def loss_of_copies(arm: str) -> float:
     """Nats a token of the second half of new texts, after a short training of one block."""
     shape = Shape(n_layers=1, d_model=32, n_heads=1, context=LENGTH, d_vocab=D_VOCAB)
     options = Optimization(
-        steps=300, learning_rate=1e-2, warm_up=20, weight_decay=0.0, evaluate_every=300
+        steps=200, learning_rate=1e-2, warm_up=20, weight_decay=0.0, evaluate_every=200
     )
     run = TrainingRun(ScratchTraining(1, 0, arm, 0), shape, options, rounds)
     run.to_the_end(lambda _: [{}])
@@ -42,9 +42,9 @@ def loss_of_copies(arm: str) -> float:
 
 
 def test_one_block_copies_with_the_true_token_and_not_with_the_current_one():
-    """A guess costs log(24) = 3.18 nats; a copy of 16 tokens at most cannot cost more than 2.77."""
-    assert loss_of_copies("true") < 1.0
-    assert loss_of_copies("current") > 2.0
+    """A guess costs log(24) = 3.18 nats, one among the tokens of a round log(10) = 2.3 or so."""
+    assert loss_of_copies("true") < 1.5
+    assert loss_of_copies("current") > 2.2
 
 
 SHAPE = Shape(n_layers=2, d_model=8, n_heads=2, context=12, d_vocab=20)
