@@ -65,7 +65,9 @@ def experiment(
     if text and name is not Name.copying:
         raise typer.BadParameter(f"--text belongs to copying; {name.value} reads its own texts")
     if name is Name.scratch and (model or device):
-        raise typer.BadParameter("scratch trains models of its own, on the CPU: leave out --model")
+        raise typer.BadParameter(
+            "scratch trains models of its own, on the CPU: leave out --model and --device"
+        )
 
     from .. import experiments
     from ..experiments.engine.model_source import NamedModel

@@ -1,6 +1,7 @@
 """From the rows of the scratch experiment to tables and verdicts."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ def name_of(blocks: int, entry: int) -> str:
 
 def _networks(
     settings: ScratchSettings, rows: pd.DataFrame
-) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     for blocks, entry in settings.networks:
         named = {"network": name_of(blocks, entry), "blocks": blocks, "entry": entry}
         yield named, rows[(rows["blocks"] == blocks) & (rows["entry"] == entry)]
