@@ -49,12 +49,12 @@ class ScratchSettings:
     context: int = 128
     width: int = 128
     heads: int = 4
-    networks: tuple[tuple[int, int], ...] = ((1, 0), (2, 1), (4, 2))
+    networks: tuple[tuple[int, int], ...] = ((1, 0), (2, 1), (4, 3))
     arms: tuple[str, ...] = ("none", "true", "current")
     seeds: tuple[int, ...] = (0, 1)
-    steps: int = 1500
+    steps: int = 1000
     equal: Literal["steps", "flops"] = "steps"
-    batch: int = 8
+    batch: int = 16
     learning_rate: float = 2e-3
     warm_up: int = 100
     weight_decay: float = 0.01
@@ -131,5 +131,5 @@ class ScratchSettings:
         """
         require_preset(name)
         if name == "quick":
-            return cls(networks=((1, 0),), seeds=(0,), batch=16, steps=400, windows=(32, 128))
+            return cls(networks=((1, 0),), seeds=(0,), steps=400, windows=(32, 128))
         return cls()
