@@ -25,6 +25,7 @@ class Name(StrEnum):
     learned = "learned"
     loops = "loops"
     preservation = "preservation"
+    scratch = "scratch"
     slopes = "slopes"
 
 
@@ -63,6 +64,10 @@ def experiment(
     """
     if text and name is not Name.copying:
         raise typer.BadParameter(f"--text belongs to copying; {name.value} reads its own texts")
+    if name is Name.scratch and (model or device):
+        raise typer.BadParameter(
+            "scratch trains models of its own, on the CPU: leave out --model and --device"
+        )
 
     from .. import experiments
     from ..experiments.engine.model_source import NamedModel
@@ -74,7 +79,7 @@ def experiment(
     for source in text or ():
         require_source(source)
     loaded = NamedModel(model, device)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if name is Name.scratch else {"model": loaded}
     if text:
         options["settings"] = _copying_settings(loaded, preset.value, tuple(text))
     runs: dict[Name, Callable[..., Result]] = {
@@ -82,12 +87,12 @@ def experiment(
         Name.learned: experiments.learned,
         Name.loops: experiments.loops,
         Name.preservation: experiments.preservation,
+        Name.scratch: experiments.scratch,
         Name.slopes: experiments.slopes,
     }
     with ExitStack() as stack:
         result = runs[name](
-            loaded,
-            preset.value,
+            preset=preset.value,
             out=out,
             executor=None if workers == 1 else stack.enter_context(_processes(workers)),
             progress=shows_progress(),

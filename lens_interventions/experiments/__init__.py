@@ -30,5 +30,10 @@ from .loops import LoopsSettings as LoopsSettings
 from .loops import loops as loops
 from .preservation import PreservationSettings as PreservationSettings
 from .preservation import preservation as preservation
+from .scratch import ScratchSettings as ScratchSettings
+from .scratch import ScratchTraining as ScratchTraining
+from .scratch import TrainedModel as TrainedModel
+from .scratch import scratch as scratch
+from .scratch import trained_models as trained_models
 from .slopes import SlopesSettings as SlopesSettings
 from .slopes import slopes as slopes

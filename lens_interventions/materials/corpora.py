@@ -35,19 +35,48 @@ def python_code() -> tuple[Document, ...]:
     return without_repeats(documents)
 
 
+def standard_library() -> tuple[Document, ...]:
+    """Source of Python's standard library: every module whole, those of packages too.
+
+    Some 8 megabytes, for training. Left out are tests, tables of character sets, and
+    `pydoc_data`, which is the Python reference. The text differs between Python versions.
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    files = ((file.relative_to(folder), file) for file in folder.rglob("*.py"))
+    named = sorted(
+        (".".join(inside.with_suffix("").parts), file)
+        for inside, file in files
+        if not _LEFT_OUT & {*inside.parts}
+    )
+    texts = ((name, file.read_text(encoding="utf-8")) for name, file in named)
+    return tuple(Document(name, text, "code") for name, text in texts if text.strip())
+
+
+_LEFT_OUT = {
+    "__phello__",
+    "encodings",
+    "idle_test",
+    "pydoc_data",
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+}
+
 _NAMED: dict[str, Callable[[], Sequence[Document]]] = {
     "python_reference": python_reference,
     "prose": prose,
     "docstrings": docstring_prose,
     "python_code": python_code,
+    "standard_library": standard_library,
 }
 
 
 def read_documents(source: str) -> Sequence[Document]:
     """The documents of a named corpus, a data set or a text file.
 
-    The names are "python_reference", "prose", "docstrings" (`docstring_prose`) and "python_code".
-
+    The names are "python_reference", "prose", "docstrings" (`docstring_prose`), "python_code" and
+    "standard_library".
     A data set is "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which the first
     `DOCUMENTS` are read; anything else is a path for `read_texts`. Documents that repeat longer
     ones are left out.

@@ -61,6 +61,25 @@ def test_it_runs_the_experiment_and_says_what_was_found(
     assert run(name, "--out", out)[0] == 0
 
 
+def test_scratch_needs_no_model_and_takes_none(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict] = []
+
+    def run_small(**options: object) -> Result:
+        inspect.signature(scratch).bind(**options)
+        asked.append(options)
+        return experiments.run(example(), small_bridge, out=options["out"])
+
+    scratch = experiments.scratch
+    monkeypatch.setattr(experiments, "scratch", run_small)
+    assert run("scratch", "--out", tmp_path / "run")[0] == 0
+    assert [options["preset"] for options in asked] == ["quick"]
+    status, _, error = run("scratch", "--out", tmp_path / "other", "--model", "gpt2")
+    assert status == 2
+    assert "trains models of its own" in error
+
+
 def test_workers_are_processes(run: Run, tmp_path: Path, calls: list[tuple]) -> None:
     status, _, _ = run("copying", "--out", tmp_path, "--preset", "full", "--workers", 2)
     assert status == 0

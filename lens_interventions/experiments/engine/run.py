@@ -121,7 +121,8 @@ def _complete(
     with tqdm(
         total=len(units), initial=done, desc=label, disable=label is None, unit="unit"
     ) as bar:
-        for unit, rows in measured(missing, source, executor, weights=weights):
+        files = {unit.key: directory.file_of(unit) for unit in missing if unit.keeps_file}
+        for unit, rows in measured(missing, source, executor, weights=weights, files=files):
             directory.write_rows(unit, rows)
             bar.update()
     # Read back also what was measured just now: a resumed run must see what an unbroken one sees.

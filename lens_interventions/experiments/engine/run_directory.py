@@ -2,6 +2,7 @@
 
 settings.json            what is measured, on which model, with which versions
 rows/TABLE/UNIT.parquet  written when the unit is finished, whole or not at all
+files/TABLE/UNIT.safetensors   what a unit keeps beside its rows, and how far it has come
 result.json, tables/, figures/   the analysis, when all units are there
 """
 
@@ -68,6 +69,12 @@ class RunDirectory:
             )
         return rows
 
+    def file_of(self, unit: Unit) -> Path:
+        """Where a unit may keep a file. Its folder is made."""
+        file = unit_file(self.path, unit.table, unit.name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
     def set_damaged_aside(self) -> None:
         """Rename files of rows that are damaged, with a warning: their units are measured again.
 
@@ -122,6 +129,11 @@ def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirecto
     finally:
         (path / _HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def unit_file(path: Path, table: str, name: str) -> Path:
+    """The file that the unit `name` of a table keeps in the run's directory `path`."""
+    return path / "files" / table / f"{name}.safetensors"
 
 
 def require_run_directory(path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -53,6 +54,9 @@ class Unit:
             rows must depend on nothing else, so that any machine at any time gets the same. Name it
             with `unit_kind`.
         parameters: JSON values.
+        keeps_file: whether `measure` takes `file` too: a path in the run's directory, where it
+            may keep how far it has come and what it made. With other machines it is to be on a
+            disk that they share, else a unit that moves begins anew.
 
     Raises `ValueError` for names that cannot be file names, `TypeError` for parameters that JSON
     cannot hold.
@@ -62,6 +66,7 @@ class Unit:
     name: str
     measure: Callable[..., pd.DataFrame]
     parameters: Mapping[str, Any]
+    keeps_file: bool = False
 
     def __post_init__(self) -> None:
         for part in (self.table, self.name):
@@ -82,19 +87,28 @@ class Unit:
 
 
 def measured(
-    units: Sequence[Unit], source: ModelSource, executor: Executor | None, *, weights: str
+    units: Sequence[Unit],
+    source: ModelSource,
+    executor: Executor | None,
+    *,
+    weights: str,
+    files: Mapping[str, Path],
 ) -> Iterator[tuple[Unit, pd.DataFrame]]:
     """Measure units, in this process if there is no executor; yield each when it is finished.
 
-    `weights` is the digest of the model's weights, which other processes must have too. An error in
-    a unit passes through with the unit's name as a note. Units that have not begun are then
-    cancelled, and also when the caller stops early.
+    `weights` is the digest of the model's weights, which other processes must have too; `files`
+    has the path of each unit that keeps a file, by key. An error in a unit passes through with the
+    unit's name as a note. Units that have not begun are then cancelled, and also when the caller
+    stops early.
     """
     if executor is None:
         for unit in units:
-            yield unit, measure_unit(source, unit)
+            yield unit, measure_unit(source, unit, file=files.get(unit.key))
         return
-    futures = {executor.submit(measure_unit, source, unit, weights): unit for unit in units}
+    futures = {
+        executor.submit(measure_unit, source, unit, weights, files.get(unit.key)): unit
+        for unit in units
+    }
     try:
         for future in as_completed(futures):
             yield futures[future], future.result()
@@ -103,8 +117,12 @@ def measured(
             future.cancel()
 
 
-def measure_unit(source: ModelSource, unit: Unit, weights: str | None = None) -> pd.DataFrame:
+def measure_unit(
+    source: ModelSource, unit: Unit, weights: str | None = None, file: Path | None = None
+) -> pd.DataFrame:
     """Measure one unit. This is the function that an executor runs.
+
+    `file` is for a unit that keeps one.
 
     Raises `RuntimeError` if the model here has other weights than `weights`.
     """
@@ -116,7 +134,8 @@ def measure_unit(source: ModelSource, unit: Unit, weights: str | None = None) ->
                 "every worker the same model"
             )
         try:
-            return unit.measure(bridge, **unit.parameters)
+            kept = {"file": file} if unit.keeps_file else {}
+            return unit.measure(bridge, **unit.parameters, **kept)
         except Exception as error:
             error.add_note(f"while measuring {unit.key}")
             raise

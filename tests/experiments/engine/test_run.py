@@ -18,6 +18,7 @@ from pandas.testing import assert_frame_equal
 from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions.experiments import (
+    Analysis,
     Result,
     RunDirectoryError,
     Unit,
@@ -33,6 +34,15 @@ def fails(bridge: TransformerBridge, start: int) -> pd.DataFrame:
     raise ArithmeticError(f"cannot do {start}")
 
 
+def counts(bridge: TransformerBridge, start: int, file: Path) -> pd.DataFrame:
+    """Fails at first, and goes on from what it kept."""
+    kept = int(file.read_text()) if file.exists() else start
+    file.write_text(str(kept + 1))
+    if kept == start:
+        raise InterruptedError
+    return pd.DataFrame({"start": [start], "kept": [kept]})
+
+
 @pytest.fixture(scope="module")
 def expected() -> Result:
     """The unbroken run, in this process and without a directory."""
@@ -44,6 +54,21 @@ def test_a_later_stage_builds_on_an_earlier_one(expected: Result) -> None:
     assert rows["start"].tolist()[:-2] == [3, 3, 4, 4, 5, 5, 6, 6]
     first = rows[:-2]
     assert rows["start"].iloc[-1] == 30 + first["start"][first["mean"].idxmax()]
+
+
+def test_a_unit_may_keep_a_file_and_go_on_from_it(tmp_path: Path) -> None:
+    unit = Unit("first", "counts", counts, {"start": 5}, keeps_file=True)
+    experiment = replace(
+        example(),
+        stages={"first": lambda *_: [unit]},
+        analyse=lambda _settings, rows: Analysis({"rows": rows["first"]}, (), lambda _: {}),
+    )
+    out = tmp_path / "run"
+    with pytest.raises(InterruptedError):
+        run(experiment, small_bridge, out=out)
+    for _ in range(2):  # The second finds it measured.
+        assert run(experiment, small_bridge, out=out).to_dataframe()["kept"].tolist() == [6]
+    assert (out / "files" / "first" / "counts.safetensors").read_text() == "7"
 
 
 def test_a_live_bridge_and_a_loader_give_the_same(expected: Result) -> None:

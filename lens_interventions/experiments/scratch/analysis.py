@@ -1,0 +1,258 @@
+"""From the rows of the scratch experiment to tables and verdicts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...measures.intervals import Interval
+from ...measures.verdicts import verdict
+from ..engine.results import Analysis, Finding, Tables
+from .arms import NONE
+from .contrasts import IN_CONTEXT, difference, last_step, with_in_context
+from .evaluation import AS_TRAINED, FALSIFIED, PREFIX_MATCHING, SAME_TOKEN, SECOND, TAKEN_AWAY
+from .figures import draw
+from .settings import ScratchSettings
+from .stages import COST, TABLE
+
+SCOPES = ("all", "copyable", "other", "repeats of surprises", SECOND, IN_CONTEXT)
+
+# The parts of a training after which the gain is shown.
+_PARTS = (0.25, 0.5, 1.0)
+
+
+def analyse(settings: ScratchSettings, rows: Tables) -> Analysis:
+    """Tables, two verdicts for each network, and figures."""
+    measured = rows[TABLE]
+    heads = measured[measured["scope"].isin([PREFIX_MATCHING, SAME_TOKEN])]
+    losses = with_in_context(measured[~measured["scope"].isin([*_NO_LOSS])])
+    contrasts = final_contrasts(settings, losses)
+    tables = {
+        "contrasts": contrasts,
+        "gains": gains(settings, losses),
+        "curves": loss_curves(settings, losses),
+        "heads": best_heads(heads),
+        "efficiency": efficiency(settings, losses),
+        "cost": measured[measured["scope"] == COST][["blocks", "entry", "arm", "step", "total"]]
+        .drop_duplicates()
+        .rename(columns={"step": "steps", "total": "operations_of_a_step"})
+        .reset_index(drop=True),
+    }
+    findings = [
+        _finding(settings, contrasts, losses, network, scope)
+        for network in settings.networks
+        for scope in ("copyable", "all")
+    ]
+    return Analysis(tables, tuple(findings), draw)
+
+
+_NO_LOSS = (PREFIX_MATCHING, SAME_TOKEN, COST)
+
+
+def name_of(blocks: int, entry: int) -> str:
+    """A network in words."""
+    return f"{blocks} block{'s' if blocks > 1 else ''}, written to at block {entry}"
+
+
+def _networks(
+    settings: ScratchSettings, rows: pd.DataFrame
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    for blocks, entry in settings.networks:
+        named = {"network": name_of(blocks, entry), "blocks": blocks, "entry": entry}
+        yield named, rows[(rows["blocks"] == blocks) & (rows["entry"] == entry)]
+
+
+def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
+    """The true arm minus every other at the end, and what its network does without the write.
+
+    Columns: network, blocks, entry, scope, arm, condition, minus, estimate, low, high, n, level,
+    method. The estimate is the change of the loss, nats a token.
+    """
+    pairs = [("true", AS_TRAINED, other) for other in settings.arms if other != "true"]
+    pairs += [(arm, AS_TRAINED, NONE) for arm in settings.arms if arm not in ("true", NONE)]
+    pairs += [("true", condition, NONE) for condition in (TAKEN_AWAY, FALSIFIED)]
+    found = []
+    for named, here in _networks(settings, losses):
+        for scope in SCOPES:
+            for arm, condition, minus in pairs:
+                interval = difference(
+                    here, settings, scope=scope, arms=(arm, minus), condition=condition
+                )
+                found.append(
+                    {
+                        **named,
+                        "scope": scope,
+                        "arm": arm,
+                        "condition": condition,
+                        "minus": minus,
+                        **interval.columns(),
+                        "level": interval.level,
+                        "method": interval.method,
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def gains(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
+    """The true arm minus none after parts of the training, on the windows of the curves.
+
+    Columns: network, blocks, entry, scope, part, steps, estimate, low, high, n.
+    """
+    kept = _of_curves(settings, losses)
+    found = []
+    for named, here in _networks(settings, kept):
+        for part in _PARTS:
+            steps = [_nearest(here, arm, part) for arm in ("true", NONE)]
+            for scope in SCOPES:
+                interval = difference(here, settings, scope=scope, arms=("true", NONE), steps=steps)
+                found.append(
+                    {
+                        **named,
+                        "scope": scope,
+                        "part": part,
+                        "steps": steps[0],
+                        **interval.columns(),
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def loss_curves(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
+    """Losses on the way, as trained, on the same windows at each point.
+
+    Columns: network, blocks, entry, arm, scope, step, loss, lowest, highest; the latter two are of
+    the seeds.
+    """
+    kept = _of_curves(settings, losses)
+    kept = kept[kept["scope"].isin(SCOPES)]
+    keys = ["arm", "scope", "step"]
+    found = []
+    for named, here in _networks(settings, kept):
+        by_seed = here.groupby([*keys, "seed"], sort=False)[["total", "count"]].sum()
+        loss = by_seed["total"] / by_seed["count"]
+        of_seeds = loss.groupby(level=keys, sort=False).agg(["mean", "min", "max"]).reset_index()
+        of_seeds = of_seeds.rename(columns={"mean": "loss", "min": "lowest", "max": "highest"})
+        found.append(of_seeds.assign(**named))
+    columns = ["network", "blocks", "entry", *keys, "loss", "lowest", "highest"]
+    return pd.concat(found, ignore_index=True)[columns]
+
+
+def best_heads(heads: pd.DataFrame) -> pd.DataFrame:
+    """The score of the best head at each point, its mean over seeds.
+
+    Columns: blocks, entry, arm, score, step, best. The score is the mean attention from the second
+    copy of random tokens to the place after the same token ("prefix matching"), or to the token
+    itself ("same token").
+    """
+    keys = ["blocks", "entry", "arm", "scope", "step"]
+    best = heads.groupby([*keys, "seed"], sort=False)["total"].max()
+    found = best.groupby(level=keys, sort=False).mean().rename("best").reset_index()
+    return found.rename(columns={"scope": "score"})
+
+
+def efficiency(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
+    """Steps after which each arm is as good as the arm without a write is in the end.
+
+    Columns: network, blocks, entry, scope, arm, seed, steps, of. Steps are interpolated between the
+    points of the curve, nan where the arm never gets there; `of` is how many the other arm made.
+    """
+    kept = _of_curves(settings, losses)
+    found = []
+    for named, here in _networks(settings, kept):
+        for scope in ("all", "copyable"):
+            of_scope = here[here["scope"] == scope]
+            table = of_scope.groupby(["arm", "seed", "step"])[["total", "count"]].sum()
+            loss = table["total"] / table["count"]
+            end = last_step(here, NONE)
+            for arm in settings.arms:
+                for seed in settings.seeds:
+                    curve = loss.loc[(arm, seed)].sort_index()
+                    wanted = float(loss.loc[(NONE, seed, end)])
+                    found.append(
+                        {
+                            **named,
+                            "scope": scope,
+                            "arm": arm,
+                            "seed": seed,
+                            "steps": _crossing(curve, wanted),
+                            "of": end,
+                        }
+                    )
+    return pd.DataFrame(found)
+
+
+def _crossing(curve: pd.Series, wanted: float) -> float:
+    steps, values = curve.index.to_numpy(dtype=np.float64), curve.to_numpy(dtype=np.float64)
+    below = np.flatnonzero(values <= wanted)
+    if not len(below):
+        return float("nan")
+    at = int(below[0])
+    if at == 0:
+        return float(steps[0])
+    share = (values[at - 1] - wanted) / (values[at - 1] - values[at])
+    return float(steps[at - 1] + share * (steps[at] - steps[at - 1]))
+
+
+def _of_curves(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are measured at each point, so that points compare."""
+    measured = (losses["row"] < settings.windows[0]) | (losses["scope"] == SECOND)
+    return losses[measured & (losses["condition"] == AS_TRAINED)]
+
+
+def _nearest(rows: pd.DataFrame, arm: str, part: float) -> int:
+    steps = np.unique(rows.loc[rows["arm"] == arm, "step"])
+    return int(steps[np.abs(steps - part * steps.max()).argmin()])
+
+
+_METHOD = (
+    "{network}; {seeds} seed{plural}; {n} documents. The network that grew up with the true token "
+    "minus the one that did with {minus}, which of all arms it is least ahead of; so the verdict "
+    "holds against every arm. Loss on {scope} tokens of held-out text after the last step. Against "
+    "each: {each}. Texts and seeds are resampled; few seeds say little of how others turn out."
+)
+
+
+def _finding(
+    settings: ScratchSettings,
+    contrasts: pd.DataFrame,
+    losses: pd.DataFrame,
+    network: tuple[int, int],
+    scope: str,
+) -> Finding:
+    name = name_of(*network)
+    here = contrasts[
+        (contrasts["network"] == name)
+        & (contrasts["scope"] == scope)
+        & (contrasts["arm"] == "true")
+        & (contrasts["condition"] == AS_TRAINED)
+    ]
+    intervals = {
+        str(row["minus"]): Interval(
+            *(row[end] for end in ("estimate", "low", "high", "level", "method", "n"))
+        )
+        for row in here.to_dict("records")
+    }
+    least = max(intervals, key=lambda minus: intervals[minus].high)
+    judged = verdict(
+        intervals[least],
+        smallest_effect=settings.smallest_all if scope == "all" else settings.smallest_copyable,
+        lower_is_better=True,
+        units="nats",
+    )
+    step = last_step(losses[(losses["blocks"] == network[0])], "true")
+    seeds = len(settings.seeds)
+    method = _METHOD.format(
+        network=name[0].upper() + name[1:],
+        seeds=seeds,
+        plural="s" if seeds > 1 else "",
+        n=intervals[least].n,
+        minus="no write" if least == NONE else least,
+        scope=scope,
+        each="; ".join(f"{minus} {interval}" for minus, interval in intervals.items()),
+    )
+    question = (
+        f"Does a model that grows up with the true token gain on {scope} tokens at the end of "
+        f"{step} steps? ({name})"
+    )
+    return Finding(question, judged, method, "gain" if scope == "copyable" else "curves")

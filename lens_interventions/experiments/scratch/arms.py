@@ -1,0 +1,76 @@
+"""What is written in each arm, and the trainings that a run is made of."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..._counter_random import random_integers
+from .network import NO_TOKEN, NOTHING
+
+NONE = "none"
+"""The arm without a write."""
+
+ARMS = (NONE, "true", "current", "previous", "shuffled", "constant")
+
+
+@dataclass(frozen=True)
+class ScratchTraining:
+    """One training.
+
+    Attributes:
+        blocks: of the network.
+        entry: the block whose incoming stream is written to.
+        arm: what is written.
+        seed: of the weights at the start, the order of the text and random sources.
+    """
+
+    blocks: int
+    entry: int
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A name that is unique to the training and fit for a file."""
+        return f"blocks{self.blocks}-entry{self.entry}-{self.arm}-seed{self.seed}"
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of a row."""
+        return asdict(self)
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[Any, Any]) -> "ScratchTraining":
+        """The training that `columns` describes."""
+        blocks, entry, seed = (int(columns[name]) for name in ("blocks", "entry", "seed"))
+        return cls(blocks, entry, str(columns["arm"]), seed)
+
+
+def written_tokens(
+    arm: str, tokens: Int[Tensor, "text pos"], seed: int, text_seeds: Int[Tensor, " text"]
+) -> Int[Tensor, "text pos"] | None:
+    """What `Network` writes at each position of texts in an arm, None for no patch.
+
+    The draws are those of a `NextTokenPatch` with this `seed` and these `text_seeds`. At the last
+    position, whose next token is not known, nobody reads what is written.
+
+    Raises `ValueError` for an unknown arm.
+    """
+    position = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    if arm == NONE:
+        return None
+    if arm == "true":
+        return tokens.roll(-1, dims=1)
+    if arm == "current":
+        return tokens
+    if arm == "previous":
+        return tokens.roll(1, dims=1).where(position > 0, NOTHING)
+    if arm == "shuffled":
+        earlier = random_integers(position.clamp(min=1), seed, text_seeds[:, None], position)
+        return tokens.gather(1, earlier + 1).where(position > 0, NOTHING)
+    if arm == "constant":
+        return torch.full_like(tokens, NO_TOKEN)
+    raise ValueError(f"arm must be one of {', '.join(ARMS)}; got {arm!r}")

@@ -1,0 +1,220 @@
+"""The text that networks are trained on, and windows of other documents to measure them on."""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from ..._counter_random import random_bits
+from ...materials.corpora import by_text, read_documents
+from ...materials.readers import Document
+
+END = "<|end|>"
+"""The token between documents, number 0."""
+
+# Every so manieth document is held out.
+_HELD_OUT = 10
+# Held-out windows that share a run of so many tokens with the training text are left out.
+_SHARED = 24
+# Windows of one document at most: a few long files would otherwise be most of the text.
+_PER_DOCUMENT = 6
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """What text, and how it is cut.
+
+    Attributes:
+        sources: names of corpora for `materials`, data sets or files of the user's.
+        vocabulary: tokens of the byte-level BPE tokenizer that is trained on the text.
+        context: tokens of a window.
+        windows: held-out windows at most.
+        seed: of which documents are held out.
+    """
+
+    sources: tuple[str, ...]
+    vocabulary: int
+    context: int
+    windows: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Tokens to train on, and held-out windows.
+
+    Attributes:
+        tokenizer: made for the training documents.
+        training: `[token]`, the training documents one after another, `END` before each.
+        windows: `[window, pos]`, of documents that are not trained on.
+        clusters: `[window]`, a number for the document of each.
+        left_out: how many windows were not taken as they share a run with the training text.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    training: Int[Tensor, " token"]
+    windows: Int[Tensor, "window pos"]
+    clusters: Int[Tensor, " window"]
+    left_out: int
+
+    def digest(self) -> str:
+        """A hash of all tokens."""
+        hashed = hashlib.sha256(self.training.numpy().tobytes())
+        hashed.update(self.windows.numpy().tobytes())
+        return hashed.hexdigest()
+
+    @functools.cached_property
+    def surprisals(self) -> Float[Tensor, "window next"]:
+        """How surprising each token of the windows is after the one before it, nats.
+
+        By counts of pairs in the training text, smoothed by those of single tokens. No network has
+        a part in it, so it is the same for all arms.
+        """
+        size = len(self.tokenizer)
+        tokens = self.training.numpy()
+        single = np.bincount(tokens, minlength=size)
+        pairs, counts = np.unique(tokens[:-1] * size + tokens[1:], return_counts=True)
+        before, after = self.windows[:, :-1].numpy(), self.windows[:, 1:].numpy()
+        wanted = before * size + after
+        place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
+        seen = np.where(pairs[place] == wanted, counts[place], 0)
+        alone = (single[after] + 1) / (single.sum() + size)
+        share = (seen + _SMOOTHING * alone) / (single[before] + _SMOOTHING)
+        return torch.from_numpy(-np.log(share))
+
+
+_SMOOTHING = 10.0
+
+
+@functools.lru_cache(maxsize=1)
+def corpus_of(settings: CorpusSettings) -> Corpus:
+    """Read the documents, train the tokenizer, hold every tenth document out.
+
+    Raises `ValueError` if there is too little text for one window of either kind, and as
+    `materials.corpora.read_documents` does.
+    """
+    documents = list(
+        by_text(
+            document for source in settings.sources for document in read_documents(source)
+        ).values()
+    )
+    order = random_bits(settings.seed, torch.arange(len(documents))).argsort(stable=True).tolist()
+    n_held_out = max(len(documents) // _HELD_OUT, 1)
+    kept = sorted(order[:n_held_out])
+    trained = sorted(order[n_held_out:])
+    tokenizer = trained_tokenizer([documents[i].text for i in trained], settings)
+    stream = np.concatenate([[0]] + [_encoded(tokenizer, documents[i]) for i in trained])
+    known = np.sort(_run_hashes(stream))
+    windows: list[np.ndarray] = []
+    clusters: list[int] = []
+    left_out = 0
+    for number in kept:
+        tokens = _encoded(tokenizer, documents[number])
+        taken = 0
+        for start in range(0, len(tokens) - settings.context + 1, settings.context):
+            window = tokens[start : start + settings.context]
+            if _any_in(_run_hashes(window), known):
+                left_out += 1
+            elif taken < _PER_DOCUMENT:
+                windows.append(window)
+                clusters.append(number)
+                taken += 1
+    if len(stream) <= settings.context or not windows:
+        raise ValueError(
+            f"{len(trained)} documents to train on and {len(kept)} to hold out leave "
+            f"{len(stream)} tokens and {len(windows)} windows of {settings.context}: give more text"
+        )
+    # Spread over the documents, whatever number of them is read.
+    chosen = random_bits(settings.seed + 1, torch.arange(len(windows))).argsort(stable=True)
+    chosen = chosen[: settings.windows]
+    return Corpus(
+        tokenizer=wrapped(tokenizer, settings.context),
+        training=torch.from_numpy(stream),
+        windows=torch.from_numpy(np.stack(windows))[chosen],
+        clusters=torch.tensor(clusters)[chosen],
+        left_out=left_out,
+    )
+
+
+def trained_tokenizer(texts: Sequence[str], settings: CorpusSettings) -> Tokenizer:
+    """A byte-level BPE tokenizer for these texts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=settings.vocabulary,
+            special_tokens=[END],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    # A text begins as documents do in the stream.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", pair=f"{END} $A $B", special_tokens=[(END, 0)]
+    )
+    return tokenizer
+
+
+def wrapped(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
+    """The tokenizer as transformers and TransformerLens take it."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        # TransformerLens reloads by name, from the hub, any tokenizer without these two.
+        name_or_path="scratch",
+        add_bos_token=True,
+        bos_token=END,
+        eos_token=END,
+        pad_token=END,
+        model_max_length=context,
+    )
+
+
+def copyable(tokens: Int[Tensor, "window pos"]) -> Bool[Tensor, "window next"]:
+    """Whether the pair of each token and its next one stood earlier in the window."""
+    before, after = tokens[:, :-1], tokens[:, 1:]
+    same = (before[:, :, None] == before[:, None]) & (after[:, :, None] == after[:, None])
+    return same.tril(-1).any(-1)
+
+
+def repeats_of_surprises(
+    tokens: Int[Tensor, "window pos"],
+    surprisals: Float[Tensor, "window next"],
+    threshold: float,
+) -> Bool[Tensor, "window next"]:
+    """Whether each next token stood earlier in the window, and was surprising the first time."""
+    after = tokens[:, 1:]
+    same = (after[:, :, None] == after[:, None]).tril(-1)
+    first = same.int().argmax(-1)
+    unexpected = surprisals.gather(1, first) >= threshold
+    # Position 0 is predicted from nothing, so nobody knows whether it surprised.
+    opened = after == tokens[:, :1]
+    return same.any(-1) & unexpected & ~opened
+
+
+def _encoded(tokenizer: Tokenizer, document: Document) -> np.ndarray:
+    return np.array([*tokenizer.encode(document.text, add_special_tokens=False).ids, 0])
+
+
+def _any_in(some: np.ndarray, known: np.ndarray) -> bool:
+    place = np.minimum(np.searchsorted(known, some), len(known) - 1)
+    return bool((known[place] == some).any())
+
+
+def _run_hashes(tokens: np.ndarray) -> np.ndarray:
+    """A number for each run of `_SHARED` tokens, by a polynomial that wraps around."""
+    if len(tokens) < _SHARED:
+        return np.zeros(0, dtype=np.uint64)
+    runs = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.uint64), _SHARED)
+    found = np.zeros(len(runs), dtype=np.uint64)
+    for column in range(_SHARED):
+        found = found * np.uint64(0x9E3779B97F4A7C15) + runs[:, column] + np.uint64(1)
+    return found

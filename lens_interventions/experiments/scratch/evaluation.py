@@ -1,0 +1,161 @@
+"""What is measured of a network on its way and at the end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ..._counter_random import random_integers
+from .arms import NONE, ScratchTraining, written_tokens
+from .corpus import Corpus, copyable, repeats_of_surprises
+from .network import Network
+from .training import Record
+
+AS_TRAINED, TAKEN_AWAY, FALSIFIED = "as trained", "taken away", "falsified"
+"""What is written at test time: the same as in training, nothing, or a shuffled token."""
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Texts that networks are measured on.
+
+    Attributes:
+        windows: `[window, pos]`, held-out text.
+        clusters: `[window]`, the document of each.
+        scopes: by name, which predictions of the windows count.
+        copies: `[text, pos]`, random tokens said twice.
+    """
+
+    windows: Int[Tensor, "window pos"]
+    clusters: Int[Tensor, " window"]
+    scopes: Mapping[str, Bool[Tensor, "window next"]]
+    copies: Int[Tensor, "text pos"]
+
+    @property
+    def half(self) -> int:
+        """Tokens that are said twice."""
+        return self.copies.shape[1] // 2
+
+
+SECOND = "second copies"
+
+
+def material_of(corpus: Corpus, *, surprising: float, n_copies: int, seed: int) -> Material:
+    """The windows of a corpus with their scopes, and random tokens said twice."""
+    windows = corpus.windows
+    n_next = windows.shape[1] - 1
+    everything = torch.ones(len(windows), n_next, dtype=torch.bool)
+    place = torch.arange(n_next).expand(len(windows), -1)
+    pairs = copyable(windows)
+    counter = torch.arange(n_copies * (windows.shape[1] // 2)).view(n_copies, -1)
+    part = 1 + random_integers(len(corpus.tokenizer) - 1, seed, counter)
+    return Material(
+        windows=windows,
+        clusters=corpus.clusters,
+        scopes={
+            "all": everything,
+            "copyable": pairs,
+            "other": ~pairs,
+            "repeats of surprises": repeats_of_surprises(windows, corpus.surprisals, surprising),
+            "early": place < n_next // 4,
+            "late": place >= n_next - n_next // 4,
+        },
+        copies=torch.cat([part, part], dim=1),
+    )
+
+
+@torch.no_grad()
+def measure(
+    network: Network, training: ScratchTraining, material: Material, n_windows: int, *, final: bool
+) -> list[Record]:
+    """Records of a network: sums of nats by window and scope, and scores of its heads.
+
+    Each has condition, scope, row, cluster, total and count. Of a loss, the row is a window; of a
+    head, it is the block, and the cluster the head. Conditions other than `AS_TRAINED` are measured
+    if this is the `final` one.
+    """
+    arms = {AS_TRAINED: training.arm}
+    if final and training.arm != NONE:
+        arms |= {TAKEN_AWAY: NONE, FALSIFIED: "shuffled"}
+    found = []
+    for condition, arm in arms.items():
+        nats = _nats(network, arm, training.seed, material.windows[:n_windows])
+        for scope, counted in material.scopes.items():
+            here = counted[:n_windows]
+            found += _records(condition, scope, nats, here, material.clusters)
+        repeated = _nats(network, arm, training.seed, material.copies)
+        second = torch.zeros_like(repeated, dtype=torch.bool)
+        # The first token of the second copy is not to be foreseen.
+        second[:, material.half :] = True
+        own = torch.arange(len(material.copies))
+        found += _records(condition, SECOND, repeated, second, own)
+    return found + _heads(network, training, material)
+
+
+def _records(
+    condition: str,
+    scope: str,
+    nats: Float[Tensor, "text next"],
+    counted: Bool[Tensor, "text next"],
+    clusters: Int[Tensor, " some"],
+) -> list[Record]:
+    totals = nats.double().where(counted, 0.0).sum(1).tolist()
+    counts = counted.sum(1).tolist()
+    return [
+        {
+            "condition": condition,
+            "scope": scope,
+            "row": row,
+            "cluster": int(clusters[row]),
+            "total": total,
+            "count": count,
+        }
+        for row, (total, count) in enumerate(zip(totals, counts, strict=True))
+    ]
+
+
+def _nats(
+    network: Network, arm: str, seed: int, tokens: Int[Tensor, "text pos"]
+) -> Float[Tensor, "text next"]:
+    found = []
+    for number in torch.arange(len(tokens)).split(_BATCH):
+        some = tokens[number]
+        logits = network(some, written_tokens(arm, some, seed, number))[:, :-1]
+        found.append(nn.functional.cross_entropy(logits.mT, some[:, 1:], reduction="none"))
+    return torch.cat(found)
+
+
+PREFIX_MATCHING, SAME_TOKEN = "prefix matching", "same token"
+
+
+def _heads(network: Network, training: ScratchTraining, material: Material) -> list[Record]:
+    """Mean attention from the second copy to the place after the same token, and to the token.
+
+    The first is the score by which induction heads are known (Olsson et al. 2022). With the true
+    token written, what follows is known at the earlier place of the token itself.
+    """
+    patterns: list[Tensor] = []
+    tokens = material.copies
+    source = written_tokens(training.arm, tokens, training.seed, torch.arange(len(tokens)))
+    network(tokens, source, patterns=patterns)
+    query = torch.arange(material.half, 2 * material.half)
+    return [
+        {
+            "condition": AS_TRAINED,
+            "scope": scope,
+            "row": block,
+            "cluster": head,
+            "total": score,
+            "count": 1,
+        }
+        for block, pattern in enumerate(patterns)
+        for scope, key in (
+            (PREFIX_MATCHING, query - material.half + 1),
+            (SAME_TOKEN, query - material.half),
+        )
+        for head, score in enumerate(pattern[:, :, query, key].mean((0, 2)).tolist())
+    ]

@@ -1,0 +1,73 @@
+"""Figures of the scratch experiment, from its tables."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ...drawing.table_curves import Axes, curves
+from ..engine.results import Figures, Tables
+from .evaluation import PREFIX_MATCHING, SECOND
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_SHOWN = ("copyable", "all", SECOND)
+
+
+def draw(tables: Tables) -> Figures:
+    """Gain against depth, losses on the way, and when heads learn to match."""
+    return {
+        "gain": _gain(tables["gains"]),
+        "curves": _curves(tables["curves"]),
+        "heads": _heads(tables["heads"]),
+    }
+
+
+def _gain(gains: pd.DataFrame) -> "go.Figure":
+    views = {}
+    for scope in _SHOWN:
+        here = gains[gains["scope"] == scope]
+        views[f"{scope} tokens".replace(f"{SECOND} tokens", SECOND)] = here.assign(
+            depth=here["network"].str.replace(", written to at block ", " / "),
+            length="after " + here["steps"].astype(str) + " steps",
+        )
+    return curves(
+        views,
+        Axes(
+            "depth",
+            "estimate",
+            "length",
+            "blocks / the one that is written to",
+            "true − no write, nats a token",
+        ),
+        title="Change of the loss by growing up with the true token (below 0: it helps)",
+    )
+
+
+def _curves(rows: pd.DataFrame) -> "go.Figure":
+    views = {
+        f"{network}: {scope}": rows[(rows["network"] == network) & (rows["scope"] == scope)]
+        for network in dict.fromkeys(rows["network"])
+        for scope in _SHOWN
+    }
+    return curves(
+        {
+            name: part.rename(columns={"lowest": "low", "highest": "high"})
+            for name, part in views.items()
+        },
+        Axes("step", "loss", "arm", "steps", "loss, nats a token"),
+        title="Held-out loss while the networks are trained, by arm (band: seeds)",
+    )
+
+
+def _heads(rows: pd.DataFrame) -> "go.Figure":
+    views = {}
+    for (blocks, entry), here in rows.groupby(["blocks", "entry"], sort=False):
+        named = here.assign(curve=here["arm"] + ": " + here["score"])
+        first = named["score"] == PREFIX_MATCHING
+        views[f"{blocks} blocks, entry {entry}"] = pd.concat([named[first], named[~first]])
+    return curves(
+        views,
+        Axes("step", "best", "curve", "steps", "attention of the best head"),
+        title="When a head learns to match: attention from second copies to the first",
+    )

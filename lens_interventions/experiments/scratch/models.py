@@ -1,0 +1,141 @@
+"""What was trained, as bridges and patches for the rest of the library."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedTokenizerFast
+
+from ..._files import load_tensors
+from ...intervention.learned_write import LearnedWrite
+from ...intervention.patch import NextTokenPatch
+from ...intervention.sources import SOURCES
+from ...model.fingerprint import fingerprint
+from ..engine.json_values import from_values
+from ..engine.run_directory import RunDirectoryError, read_header, unit_file
+from .arms import NONE, ScratchTraining
+from .corpus import corpus_of
+from .network import Network
+from .settings import ScratchSettings
+from .stages import TABLE
+from .training import KIND
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """The model of a run: its first network before the first step, with its tokenizer.
+
+    Every process of a run makes it anew.
+
+    Attributes:
+        settings: of the run.
+    """
+
+    settings: ScratchSettings
+
+    def __call__(self) -> TransformerBridge:
+        """The bridge."""
+        first = self.settings.trainings[0]
+        network = Network(self.settings.shape(first.blocks), first.entry, first.seed)
+        return bridge_of(network, corpus_of(self.settings.corpus).tokenizer, "scratch")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A network that grew up with a write.
+
+    Attributes:
+        bridge: the network.
+        patch: the write that it was trained with, at the block that it was trained at; None in the
+            arm without one.
+    """
+
+    bridge: TransformerBridge
+    patch: NextTokenPatch | None
+
+
+def bridge_of(network: Network, tokenizer: PreTrainedTokenizerFast, name: str) -> TransformerBridge:
+    """A network as a bridge, which takes its modules apart: train no further."""
+    bridge = TransformerBridge.boot_transformers(
+        name, hf_model=network.model, tokenizer=tokenizer, dtype=network.up.dtype, device="cpu"
+    )
+    return bridge.eval()
+
+
+def trained_model(
+    network: Network, training: ScratchTraining, tokenizer: PreTrainedTokenizerFast
+) -> TrainedModel:
+    """A network and its write, for the rest of the library. The network is used up.
+
+    Raises `ValueError` for an arm whose source has no name in the registry of patches.
+    """
+    up, bias = network.up.detach().clone(), network.bias.detach().clone()
+    bridge = bridge_of(network, tokenizer, training.name)
+    if training.arm == NONE:
+        return TrainedModel(bridge, None)
+    if training.arm not in SOURCES:
+        raise ValueError(
+            f"no patch has the source {training.arm!r}: the registry has {', '.join(SOURCES)}"
+        )
+    write = LearnedWrite(
+        layers=(training.entry,),
+        down=None,
+        up=up[None],
+        bias=bias[None],
+        trained_with=training.arm,
+        source=training.arm,
+        embedding="W_E",
+        scale="raw",
+        first_position=0,
+        fingerprint=fingerprint(bridge),
+        settings={**training.columns(), "model": training.name},
+    )
+    return TrainedModel(bridge, write.patch(seed=training.seed))
+
+
+class TrainedModels(Mapping[ScratchTraining, TrainedModel]):
+    """The finished trainings of a run, each read when it is asked for."""
+
+    def __init__(self, directory: Path, settings: ScratchSettings) -> None:
+        """`directory` is that of a run with these settings."""
+        self._settings = settings
+        self._files = {
+            training: file
+            for training in settings.trainings
+            if (file := unit_file(directory, TABLE, training.name)).is_file()
+        }
+
+    def __getitem__(self, training: ScratchTraining) -> TrainedModel:
+        tensors, _ = load_tensors(self._files[training], kind=KIND)
+        network = Network(self._settings.shape(training.blocks), training.entry, training.seed)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.copy_(tensors[f"network.{name}"])
+        return trained_model(network, training, corpus_of(self._settings.corpus).tokenizer)
+
+    def __iter__(self) -> Any:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def trained_models(directory: str | Path) -> TrainedModels:
+    """The networks of a run of `scratch`, by training: `models[training].bridge` and `.patch`.
+
+    A training that is under way gives the network as it was at its last evaluation. The tokenizer
+    is made from the texts anew.
+
+    Raises `RunDirectoryError` for a directory without such networks.
+    """
+    path = Path(directory)
+    header = read_header(path)
+    if header["experiment"] != "scratch":
+        raise RunDirectoryError(f"{path} is a run of {header['experiment']}, not of scratch")
+    models = TrainedModels(path, from_values(ScratchSettings, header["settings"]))
+    if not models:
+        raise RunDirectoryError(f"{path} holds no networks")
+    return models

@@ -1,0 +1,208 @@
+"""A small GPT-2 that can grow up with a write: both streams of a text in one differentiable pass.
+
+The streams are those of `intervention.teacher_forcing`, written here over the modules of
+transformers, so that a step of training costs little more than the products it needs: below the
+entry there is one stream, and of the patched one the last block makes keys and values alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a network.
+
+    Attributes:
+        n_layers: blocks.
+        d_model: width of the residual stream.
+        n_heads: heads of each block.
+        context: how many tokens it reads at most.
+        d_vocab: tokens in the vocabulary.
+    """
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    context: int
+    d_vocab: int
+
+    def config(self) -> GPT2Config:
+        """The configuration of transformers; embedding and unembedding are one matrix."""
+        return GPT2Config(
+            vocab_size=self.d_vocab,
+            n_positions=self.context,
+            n_embd=self.d_model,
+            n_layer=self.n_layers,
+            n_head=self.n_heads,
+            # The default of GPT-2 in one kernel.
+            activation_function="gelu_pytorch_tanh",
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+            architectures=["GPT2LMHeadModel"],
+        )
+
+    def flops(self, entry: int | None) -> int:
+        """Floating-point operations of the products in a forward, for each token of a full context.
+
+        A product of two matrices counts two for each of its terms. `entry` is the block that two
+        streams enter, None for one stream.
+        """
+        width, length = self.d_model, self.context
+        attention = 4 * length * width
+        block = 24 * width**2 + attention
+        total = self.n_layers * block + 2 * width * self.d_vocab
+        if entry is None:
+            return total
+        # The patched copy: a write, whole blocks, and keys and values in the last.
+        return total + 2 * width**2 + (self.n_layers - 1 - entry) * block + 4 * width**2
+
+
+class Network(nn.Module):
+    """A GPT-2 and the write that it may be trained with: `e M + b`, added at the block `entry`.
+
+    Attributes:
+        model: of transformers.
+        entry: the block that the patched stream enters.
+        up: `[d_model, d_model]`, `M`, at first random, with entries of variance 1 / d_model.
+        bias: `[d_model]`, `b`, zero at first.
+    """
+
+    def __init__(self, shape: Shape, entry: int, seed: int) -> None:
+        """Weights are drawn as transformers draws them, from `seed`.
+
+        Raises `ValueError` if the network has no block `entry`.
+        """
+        super().__init__()
+        if not 0 <= entry < shape.n_layers:
+            raise ValueError(f"entry must be a block from 0 to {shape.n_layers - 1}, got {entry}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = GPT2LMHeadModel(shape.config())
+            # As long as what it reads: from zero, a network learns to use it much later.
+            up = torch.randn(shape.d_model, shape.d_model) / shape.d_model**0.5
+        self.shape, self.entry = shape, entry
+        self.up = nn.Parameter(up)
+        self.bias = nn.Parameter(torch.zeros(shape.d_model))
+
+    def write(self, source: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """What is added at each position: of a token, of no token at all (-1), or nothing (-2)."""
+        e = self.model.transformer.wte(source.clamp(min=0))
+        e = e.masked_fill((source < 0)[..., None], 0.0)
+        return (e @ self.up + self.bias).masked_fill((source == NOTHING)[..., None], 0.0)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        source: Int[Tensor, "batch pos"] | None,
+        *,
+        patterns: list[Tensor] | None = None,
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits that a sampler would compute at each position, the ones before it patched.
+
+        **Arguments:**
+
+        - `tokens`: the texts.
+        - `source`: the tokens that are written, as `write` reads them; None for no patch.
+        - `patterns`: filled with the attention `[batch, head, query, key]` of each block, of the
+            positions that predict.
+        """
+        transformer = self.model.transformer
+        position = torch.arange(tokens.shape[1], device=tokens.device)
+        clean = transformer.wte(tokens) + transformer.wpe(position)
+        patched = None
+        for layer, block in enumerate(transformer.h):
+            if layer == self.entry and source is not None:
+                patched = clean + self.write(source)
+            last = layer == self.shape.n_layers - 1
+            clean, patched = self._block(block, clean, patched, last, patterns)
+        return self.model.lm_head(transformer.ln_f(clean))
+
+    def _block(
+        self,
+        block: Any,
+        clean: Tensor,
+        patched: Tensor | None,
+        last: bool,
+        patterns: list[Tensor] | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        width = self.shape.d_model
+        if patched is None:
+            q, k, v = self._heads(block.attn.c_attn(block.ln_1(clean)))
+            if patterns is None:
+                mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            else:
+                pattern = _pattern(q @ k.mT * q.shape[-1] ** -0.5)
+                patterns.append(pattern)
+                mixed = pattern @ v
+            return _rest(block, clean, self._joined(mixed)), None
+        if last:
+            # Nothing reads the patched stream above: its keys and values are enough.
+            q, k, v = self._heads(block.attn.c_attn(block.ln_1(clean)))
+            weight, bias = block.attn.c_attn.weight[:, width:], block.attn.c_attn.bias[width:]
+            k_patched, v_patched = self._heads(block.ln_1(patched) @ weight + bias)
+            mixed = _across(q, k, v, k_patched, v_patched, patterns)
+            return _rest(block, clean, self._joined(mixed)), None
+        both = torch.cat([clean, patched])
+        q, k, v = self._heads(block.attn.c_attn(block.ln_1(both)))
+        (q, q_patched), (k, k_patched), (v, v_patched) = (rows.chunk(2) for rows in (q, k, v))
+        mixed = torch.cat(
+            [
+                _across(q, k, v, k_patched, v_patched, patterns),
+                nn.functional.scaled_dot_product_attention(
+                    q_patched, k_patched, v_patched, is_causal=True
+                ),
+            ]
+        )
+        clean, patched = _rest(block, both, self._joined(mixed)).chunk(2)
+        return clean, patched
+
+    def _heads(self, rows: Float[Tensor, "batch pos some"]) -> tuple[Tensor, ...]:
+        """Queries, keys and values, or the latter two, `[batch, head, pos, d_head]`."""
+        parts = rows.split(self.shape.d_model, dim=-1)
+        return tuple(part.unflatten(-1, (self.shape.n_heads, -1)).transpose(1, 2) for part in parts)
+
+    def _joined(self, heads: Float[Tensor, "batch head pos d_head"]) -> Tensor:
+        return heads.transpose(1, 2).flatten(2)
+
+
+NO_TOKEN, NOTHING = -1, -2
+"""What `Network.write` reads for a write without a token, and for no write."""
+
+
+def _across(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_patched: Tensor,
+    v_patched: Tensor,
+    patterns: list[Tensor] | None,
+) -> Float[Tensor, "batch head pos d_head"]:
+    """Each clean position attends to the patched ones before it, and to itself."""
+    own = torch.eye(q.shape[2], dtype=torch.bool, device=q.device)
+    scores = torch.where(own, (q * k).sum(-1, keepdim=True), q @ k_patched.mT)
+    pattern = _pattern(scores * q.shape[-1] ** -0.5)
+    if patterns is not None:
+        patterns.append(pattern)
+    itself = pattern.diagonal(dim1=-2, dim2=-1)[..., None]
+    # Taken out before the product, so that not a bit of the next token gets in.
+    return pattern.masked_fill(own, 0.0) @ v_patched + itself * v
+
+
+def _pattern(scores: Float[Tensor, "batch head pos pos"]) -> Tensor:
+    length = scores.shape[-1]
+    later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+    return scores.masked_fill(later, -torch.inf).softmax(-1)
+
+
+def _rest(block: Any, resid: Tensor, mixed: Tensor) -> Tensor:
+    resid = resid + block.attn.c_proj(mixed)
+    return resid + block.mlp(block.ln_2(resid))

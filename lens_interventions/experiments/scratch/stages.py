@@ -1,0 +1,112 @@
+"""The stage: every training is one unit, which keeps its state in the run's directory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..engine.json_values import from_values
+from ..engine.results import Tables
+from ..engine.run import Stage
+from ..engine.work_units import Unit, unit_kind
+from .arms import NONE, ScratchTraining
+from .corpus import CorpusSettings, corpus_of
+from .evaluation import Material, material_of, measure
+from .network import Shape
+from .settings import ScratchSettings
+from .training import Optimization, Record, TrainingRun, stream_batches
+
+TABLE = "training"
+
+COST = "operations of a step"
+"""The scope of the row that tells what a step costs."""
+
+
+def training_stage(
+    _bridge: TransformerBridge, settings: ScratchSettings, _rows: Tables
+) -> Sequence[Unit]:
+    """All trainings."""
+    corpus = {**asdict(settings.corpus), "tokens": corpus_of(settings.corpus).digest()}
+    return [
+        Unit(
+            TABLE,
+            training.name,
+            measure_training,
+            {
+                "training": training.columns(),
+                "shape": asdict(settings.shape(training.blocks)),
+                "optimization": asdict(settings.optimization(training)),
+                "batch": settings.batch,
+                "corpus": corpus,
+                "curve_windows": settings.windows[0],
+                "copies": settings.copies,
+                "surprising": settings.surprising,
+            },
+            keeps_file=True,
+        )
+        for training in settings.trainings
+    ]
+
+
+STAGES: dict[str, Stage] = {"training": training_stage}
+
+
+@unit_kind("training from scratch")
+def measure_training(
+    _bridge: TransformerBridge,
+    training: Mapping[str, Any],
+    shape: Mapping[str, Any],
+    optimization: Mapping[str, Any],
+    batch: int,
+    corpus: Mapping[str, Any],
+    curve_windows: int,
+    copies: int,
+    surprising: float,
+    file: Path,
+) -> pd.DataFrame:
+    """Train a network: rows as of `evaluation.measure` at each point, and what a step costs.
+
+    `file` has the state on the way, and the network in the end.
+
+    Raises `ValueError` if the corpus here has other tokens than where the run was started.
+    """
+    values = dict(corpus)
+    tokens = values.pop("tokens")
+    settings = from_values(CorpusSettings, values | {"sources": list(values["sources"])})
+    text = corpus_of(settings)
+    if text.digest() != tokens:
+        raise ValueError("the texts here are others than where the run was started")
+    made = ScratchTraining.from_columns(training)
+    options = from_values(Optimization, optimization)
+    size = from_values(Shape, shape)
+    material = material_of(text, surprising=surprising, n_copies=copies, seed=settings.seed)
+    batches = stream_batches(text.training, settings.context, batch, made.seed)
+    run = TrainingRun(made, size, options, batches)
+    known = {"batch": batch, "tokens": tokens, "curve_windows": curve_windows, "copies": copies}
+    run.to_the_end(_evaluation(made, options, material, curve_windows), file, known)
+    entry = None if made.arm == NONE else made.entry
+    cost = {
+        "step": options.steps,
+        "condition": "",
+        "scope": COST,
+        "row": 0,
+        "cluster": 0,
+        # A backward takes two forwards.
+        "total": float(3 * size.flops(entry) * batch * settings.context),
+        "count": 1,
+    }
+    return pd.DataFrame([*run.records, cost]).assign(**made.columns())
+
+
+def _evaluation(
+    training: ScratchTraining, options: Optimization, material: Material, curve_windows: int
+) -> Any:
+    def evaluate(run: TrainingRun) -> list[Record]:
+        final = run.step == options.steps
+        n_windows = len(material.windows) if final else curve_windows
+        return measure(run.network, training, material, n_windows, final=final)
+
+    return evaluate

@@ -1,0 +1,188 @@
+"""The scratch experiment: runs, its tables and verdicts, and what it leaves to use."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+import lens_interventions as li
+from lens_interventions.experiments.scratch import training as training_module
+from lens_interventions.experiments.scratch.analysis import analyse
+from lens_interventions.experiments.scratch.arms import ScratchTraining
+from lens_interventions.experiments.scratch.contrasts import crossed_interval
+from lens_interventions.experiments.scratch.corpus import (
+    copyable,
+    corpus_of,
+    repeats_of_surprises,
+)
+from lens_interventions.experiments.scratch.evaluation import (
+    PREFIX_MATCHING,
+    SAME_TOKEN,
+    SECOND,
+)
+from lens_interventions.experiments.scratch.stages import COST
+from tests.support.small_scratch import SMALL
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "scratch"
+    return li.experiments.scratch(settings=SMALL, out=out), out
+
+
+def test_a_run_gives_tables_verdicts_and_figures(finished):
+    result, out = finished
+    assert set(result.tables) == {
+        "contrasts", "gains", "curves", "heads", "efficiency", "cost"
+    }  # fmt: skip
+    assert len(result.verdicts) == 2
+    assert set(result.figures()) == {"gain", "curves", "heads"}
+    curve = result.tables["curves"].query("arm == 'true' and scope == 'all'")
+    assert curve["step"].tolist() == [0, 3, 6]
+    # Networks that were not trained guess.
+    assert curve["loss"].iloc[0] == pytest.approx(np.log(300), abs=0.1)
+    page = li.report(out, out=out.parent / "report.html").read_text()
+    assert "grows up with the true token" in page
+
+
+def test_the_trained_networks_read_as_they_were_measured(finished):
+    """A window's loss, by the library on the bridge, is that in the rows; float32."""
+    _, out = finished
+    models = li.experiments.trained_models(out)
+    assert len(models) == 6
+    rows = li.experiments.read_tables(out)["training"]
+    window = corpus_of(SMALL.corpus).windows[:1]
+    for arm in ("none", "true", "current"):
+        model = models[ScratchTraining(1, 0, arm, 1)]
+        nats = -li.teacher_forced_log_probs(model.bridge, window, model.patch)
+        row = rows.query(
+            "arm == @arm and seed == 1 and step == 6 and scope == 'all' and row == 0"
+            " and condition == 'as trained'"
+        )
+        assert float(row["total"].iloc[0]) == pytest.approx(float(nats.sum()), abs=1e-3)
+
+
+def test_a_stopped_run_ends_in_the_same_numbers(finished, tmp_path, monkeypatch):
+    result, _ = finished
+    made = training_module.TrainingRun._make_step
+    left = [10]
+
+    def stops(run):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        made(run)
+
+    monkeypatch.setattr(training_module.TrainingRun, "_make_step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        li.experiments.scratch(settings=SMALL, out=tmp_path / "run")
+    assert len(list((tmp_path / "run" / "files" / "training").iterdir())) == 2
+    left[0] = 6 * 6 - 9  # The second training goes on from its third step.
+    resumed = li.experiments.scratch(settings=SMALL, out=tmp_path / "run")
+    assert left[0] == 0
+    for name, table in result.tables.items():
+        assert_frame_equal(table, resumed.tables[name], check_exact=True)
+
+
+_LOSSES = ("all", "copyable", "other", "repeats of surprises", "early", "late", SECOND)
+
+
+def planted(gain: float) -> pd.DataFrame:
+    """Rows in which the true arm costs `gain` nats less a token than the others, at the end."""
+    found = []
+    for arm, seed, step in itertools.product(SMALL.arms, SMALL.seeds, (0, 3, 6)):
+        less = gain * (step / 6) * (arm == "true")
+        conditions = ["as trained"]
+        if step == 6 and arm != "none":
+            conditions += ["taken away", "falsified"]
+        for condition, scope, row in itertools.product(conditions, _LOSSES, range(12)):
+            total = 10 * (5.0 - step / 6 + 0.1 * row + 0.01 * seed - less)
+            found.append((arm, seed, step, condition, scope, row, row // 2, total, 10))
+        found += [
+            (arm, seed, step, "as trained", score, 0, 0, 0.2, 1)
+            for score in (PREFIX_MATCHING, SAME_TOKEN)
+        ]
+        if step == 6:
+            found.append((arm, seed, step, "", COST, 0, 0, 1e6, 1))
+    columns = ["arm", "seed", "step", "condition", "scope", "row", "cluster", "total", "count"]
+    return pd.DataFrame(found, columns=columns).assign(blocks=1, entry=0)
+
+
+@pytest.mark.parametrize(
+    ("gain", "outcome"), [(0.2, "helps"), (-0.2, "hurts"), (0.001, "no effect")]
+)
+def test_a_planted_gain_is_found(gain, outcome):
+    analysis = analyse(SMALL, {"training": planted(gain)})
+    assert [finding.verdict.outcome for finding in analysis.verdicts] == [outcome, outcome]
+    contrasts = analysis.tables["contrasts"].query("scope == 'all' and arm == 'true'")
+    trained = contrasts.query("condition == 'as trained'")
+    np.testing.assert_allclose(trained["estimate"], -gain, atol=1e-9)
+    halfway = analysis.tables["gains"].query("scope == 'copyable' and part == 0.5")
+    np.testing.assert_allclose(halfway["estimate"], -gain / 2, atol=1e-9)
+
+
+def test_steps_to_the_loss_of_the_others_are_interpolated():
+    table = analyse(SMALL, {"training": planted(1.0)}).tables["efficiency"]
+    # The true arm falls by 2 nats in 6 steps, the others by 1.
+    steps = table.query("scope == 'all' and arm == 'true'")["steps"]
+    np.testing.assert_allclose(steps, 3.0, atol=1e-6)
+    others = table.query("scope == 'all' and arm == 'current'")["steps"]
+    np.testing.assert_allclose(others, 6.0, atol=1e-6)
+
+
+def test_the_interval_widens_with_what_seeds_disagree_about():
+    counts = np.full(40, 10.0)
+    texts = np.random.default_rng(0).normal(size=40)
+    alike = np.stack([texts, texts])
+    apart = np.stack([texts - 5, texts + 5])
+    narrow, wide = (crossed_interval(t, counts, SMALL.resampling) for t in (alike, apart))
+    assert narrow.estimate == pytest.approx(wide.estimate) == pytest.approx(texts.mean() / 10)
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+
+
+def test_scopes_are_what_they_say():
+    tokens = torch.tensor([[5, 6, 7, 5, 6, 8, 7, 9, 8]])
+    assert copyable(tokens).tolist() == [[False, False, False, True] + [False] * 4]
+    surprisals = torch.tensor([[1.0, 9.0, 1.0, 1.0, 9.0, 1.0, 1.0, 1.0]])
+    # 7 and 8 come again and surprised at first; 6 did not; 5 opened the text.
+    found = repeats_of_surprises(tokens, surprisals, 5.0)
+    assert found.nonzero()[:, 1].tolist() == [5, 7]
+
+
+def test_held_out_windows_share_no_run_with_the_training_text():
+    corpus = corpus_of(SMALL.corpus)
+    runs = {tuple(run) for run in corpus.training.unfold(0, 24, 1).tolist()}
+    for window in corpus.windows:
+        assert runs.isdisjoint(tuple(run) for run in window.unfold(0, 24, 1).tolist())
+    assert corpus.training[0] == 0
+    assert "".join(corpus.tokenizer.decode(corpus.windows[0])) != ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ("none", "true")}, "controls of"),
+        ({"arms": ("none", "true", "guess")}, "controls of"),
+        ({"networks": ((2, 2),)}, "got \\(2, 2\\)"),
+        ({"windows": (5, 4)}, "no fewer at the end"),
+        ({"steps": 0}, "at least 1"),
+        ({"heads": 3}, "heads must divide width"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **changes)
+
+
+def test_equal_operations_grant_the_arm_without_a_write_more_steps():
+    granted = replace(SMALL, equal="flops", steps=1000)
+    steps = {
+        arm: granted.optimization(ScratchTraining(1, 0, arm, 0)).steps for arm in ("none", "true")
+    }
+    shape = granted.shape(1)
+    assert steps["true"] == 1000
+    assert steps["none"] == round(1000 * shape.flops(0) / shape.flops(None)) > 1000
