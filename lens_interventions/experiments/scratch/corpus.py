@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ..._counter_random import random_bits
-from ...materials.corpora import by_text, read_documents
-from ...materials.readers import Document
+from ...materials.corpora import read_documents
+from ...materials.document import Document
 
 END = "<|end|>"
 """The token between documents, number 0."""
@@ -100,11 +100,8 @@ def corpus_of(settings: CorpusSettings) -> Corpus:
     Raises `ValueError` if there is too little text for one window of either kind, and as
     `materials.corpora.read_documents` does.
     """
-    documents = list(
-        by_text(
-            document for source in settings.sources for document in read_documents(source)
-        ).values()
-    )
+    read = (document for source in settings.sources for document in read_documents(source))
+    documents = list({document.text: document for document in read}.values())
     order = random_bits(settings.seed, torch.arange(len(documents))).argsort(stable=True).tolist()
     n_held_out = max(len(documents) // _HELD_OUT, 1)
     kept = sorted(order[:n_held_out])
