@@ -49,7 +49,7 @@ class ScratchSettings:
     context: int = 128
     width: int = 128
     heads: int = 4
-    networks: tuple[tuple[int, int], ...] = ((1, 0), (2, 1), (4, 3))
+    networks: tuple[tuple[int, int], ...] = ((1, 0), (2, 1))
     arms: tuple[str, ...] = ("none", "true", "current")
     seeds: tuple[int, ...] = (0, 1)
     steps: int = 1000
