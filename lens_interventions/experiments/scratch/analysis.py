@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...measures.intervals import Interval
-from ...measures.verdicts import verdict
-from ..engine.results import Analysis, Finding, Tables
+from ..engine.results import Analysis, Tables
 from .arms import NONE
 from .contrasts import IN_CONTEXT, difference, last_step, with_in_context
 from .evaluation import AS_TRAINED, FALSIFIED, PREFIX_MATCHING, SAME_TOKEN, SECOND, TAKEN_AWAY
 from .figures import draw
+from .findings import findings
+from .names import name_of
 from .settings import ScratchSettings
 from .stages import COST, TABLE
 
@@ -39,20 +39,10 @@ def analyse(settings: ScratchSettings, rows: Tables) -> Analysis:
         .rename(columns={"step": "steps", "total": "operations_of_a_step"})
         .reset_index(drop=True),
     }
-    findings = [
-        _finding(settings, contrasts, losses, network, scope)
-        for network in settings.networks
-        for scope in ("copyable", "all")
-    ]
-    return Analysis(tables, tuple(findings), draw)
+    return Analysis(tables, findings(settings, losses), draw)
 
 
 _NO_LOSS = (PREFIX_MATCHING, SAME_TOKEN, COST)
-
-
-def name_of(blocks: int, entry: int) -> str:
-    """A network in words."""
-    return f"{blocks} block{'s' if blocks > 1 else ''}, written to at block {entry}"
 
 
 def _networks(
@@ -66,8 +56,8 @@ def _networks(
 def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
     """The true arm minus every other at the end, and what its network does without the write.
 
-    Columns: network, blocks, entry, scope, arm, condition, minus, estimate, low, high, n, level,
-    method. The estimate is the change of the loss, nats a token.
+    Columns: network, blocks, entry, scope, arm, condition, minus, estimate, low, high, level,
+    method, n, p_value. The estimate is the change of the loss, nats a token.
     """
     pairs = [("true", AS_TRAINED, other) for other in settings.arms if other != "true"]
     pairs += [(arm, AS_TRAINED, NONE) for arm in settings.arms if arm not in ("true", NONE)]
@@ -76,8 +66,8 @@ def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataF
     for named, here in _networks(settings, losses):
         for scope in SCOPES:
             for arm, condition, minus in pairs:
-                interval = difference(
-                    here, settings, scope=scope, arms=(arm, minus), condition=condition
+                found_here = difference(
+                    here, settings.resampling, scope=scope, arms=(arm, minus), condition=condition
                 )
                 found.append(
                     {
@@ -86,9 +76,7 @@ def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataF
                         "arm": arm,
                         "condition": condition,
                         "minus": minus,
-                        **interval.columns(),
-                        "level": interval.level,
-                        "method": interval.method,
+                        **found_here.columns(),
                     }
                 )
     return pd.DataFrame(found)
@@ -105,7 +93,9 @@ def gains(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
         for part in _PARTS:
             steps = [_nearest(here, arm, part) for arm in ("true", NONE)]
             for scope in SCOPES:
-                interval = difference(here, settings, scope=scope, arms=("true", NONE), steps=steps)
+                interval = difference(
+                    here, settings.resampling, scope=scope, arms=("true", NONE), steps=steps
+                ).interval
                 found.append(
                     {
                         **named,
@@ -203,56 +193,3 @@ def _of_curves(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
 def _nearest(rows: pd.DataFrame, arm: str, part: float) -> int:
     steps = np.unique(rows.loc[rows["arm"] == arm, "step"])
     return int(steps[np.abs(steps - part * steps.max()).argmin()])
-
-
-_METHOD = (
-    "{network}; {seeds} seed{plural}; {n} documents. The network that grew up with the true token "
-    "minus the one that did with {minus}, which of all arms it is least ahead of; so the verdict "
-    "holds against every arm. Loss on {scope} tokens of held-out text after the last step. Against "
-    "each: {each}. Texts and seeds are resampled; few seeds say little of how others turn out."
-)
-
-
-def _finding(
-    settings: ScratchSettings,
-    contrasts: pd.DataFrame,
-    losses: pd.DataFrame,
-    network: tuple[int, int],
-    scope: str,
-) -> Finding:
-    name = name_of(*network)
-    here = contrasts[
-        (contrasts["network"] == name)
-        & (contrasts["scope"] == scope)
-        & (contrasts["arm"] == "true")
-        & (contrasts["condition"] == AS_TRAINED)
-    ]
-    intervals = {
-        str(row["minus"]): Interval(
-            *(row[end] for end in ("estimate", "low", "high", "level", "method", "n"))
-        )
-        for row in here.to_dict("records")
-    }
-    least = max(intervals, key=lambda minus: intervals[minus].high)
-    judged = verdict(
-        intervals[least],
-        smallest_effect=settings.smallest_all if scope == "all" else settings.smallest_copyable,
-        lower_is_better=True,
-        units="nats",
-    )
-    step = last_step(losses[(losses["blocks"] == network[0])], "true")
-    seeds = len(settings.seeds)
-    method = _METHOD.format(
-        network=name[0].upper() + name[1:],
-        seeds=seeds,
-        plural="s" if seeds > 1 else "",
-        n=intervals[least].n,
-        minus="no write" if least == NONE else least,
-        scope=scope,
-        each="; ".join(f"{minus} {interval}" for minus, interval in intervals.items()),
-    )
-    question = (
-        f"Does a model that grows up with the true token gain on {scope} tokens at the end of "
-        f"{step} steps? ({name})"
-    )
-    return Finding(question, judged, method, "gain" if scope == "copyable" else "curves")

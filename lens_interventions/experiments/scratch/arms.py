@@ -14,7 +14,7 @@ from .network import NO_TOKEN, NOTHING
 NONE = "none"
 """The arm without a write."""
 
-ARMS = (NONE, "true", "current", "previous", "shuffled", "constant")
+ARMS = (NONE, "true", "current", "previous", "shuffled", "zero")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,6 @@ def written_tokens(
     if arm == "shuffled":
         earlier = random_integers(position.clamp(min=1), seed, text_seeds[:, None], position)
         return tokens.gather(1, earlier + 1).where(position > 0, NOTHING)
-    if arm == "constant":
+    if arm == "zero":
         return torch.full_like(tokens, NO_TOKEN)
     raise ValueError(f"arm must be one of {', '.join(ARMS)}; got {arm!r}")

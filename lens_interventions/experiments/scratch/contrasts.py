@@ -6,15 +6,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ...measures.intervals import Interval
-from ..design.contrasts import Resampling
+from ..design.conditions import NO_PATCH, Arm
+from ..design.contrasts import Contrast, Resampling, Totals, contrast
+from .arms import NONE
 from .evaluation import AS_TRAINED
-from .settings import ScratchSettings
 
 IN_CONTEXT = "in context"
 """Late minus early positions of a window: how much the text before helps (below 0)."""
-
-METHOD = "bootstrap over texts and seeds"
 
 _KEYS = ["blocks", "entry", "arm", "seed", "step", "condition"]
 
@@ -50,31 +48,6 @@ def sums(
     )
 
 
-def crossed_interval(
-    totals: Float[np.ndarray, "seed cluster"],
-    counts: Float[np.ndarray, " cluster"],
-    resampling: Resampling,
-) -> Interval:
-    """The mean over all predictions and seeds; texts and seeds are resampled, each on its own.
-
-    The ends are percentiles. With a single seed they know of texts alone. Few seeds say little of
-    how others would turn out.
-    """
-    present = counts > 0
-    totals, counts = totals[:, present], counts[present]
-    n_seeds, n = totals.shape
-    estimate = float(totals.mean(0).sum() / counts.sum()) if n else float("nan")
-    if n < 2:
-        return Interval(estimate, float("nan"), float("nan"), resampling.level, "none", n)
-    rng, draws = resampling.rng(), resampling.n_resamples
-    of_texts = rng.multinomial(n, np.full(n, 1 / n), size=draws)
-    of_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws) / n_seeds
-    drawn = ((of_seeds @ totals) * of_texts).sum(1) / (of_texts @ counts)
-    tail = 50 * (1 - resampling.level)
-    low, high = np.percentile(drawn, [tail, 100 - tail])
-    return Interval(estimate, float(low), float(high), resampling.level, METHOD, n)
-
-
 def last_step(rows: pd.DataFrame, arm: str) -> int:
     """The step after which an arm of one network was done."""
     return int(rows.loc[rows["arm"] == arm, "step"].max())
@@ -82,19 +55,28 @@ def last_step(rows: pd.DataFrame, arm: str) -> int:
 
 def difference(
     rows: pd.DataFrame,
-    settings: ScratchSettings,
+    resampling: Resampling,
     *,
     scope: str,
     arms: tuple[str, str],
     steps: Sequence[int] | None = None,
     condition: str = AS_TRAINED,
-) -> Interval:
+) -> Contrast:
     """The first arm minus the second in one network's rows, at the end of both by default.
 
-    `condition` is the first arm's; the second is measured as it was trained.
+    `condition` is the first arm's; the second is measured as it was trained. Texts and seeds are
+    resampled, each on its own; with a single seed the interval knows of texts alone.
     """
-    one, other = arms
     at = steps or [last_step(rows, arm) for arm in arms]
-    totals, counts = sums(rows, arm=one, scope=scope, step=at[0], condition=condition)
-    minus, _ = sums(rows, arm=other, scope=scope, step=at[1])
-    return crossed_interval(totals - minus, counts, settings.resampling)
+    one, counts = sums(rows, arm=arms[0], scope=scope, step=at[0], condition=condition)
+    other, _ = sums(rows, arm=arms[1], scope=scope, step=at[1])
+    present = counts > 0
+    cells = np.stack([one.T[present], other.T[present]])
+    shared = np.broadcast_to(counts[present][:, None], cells.shape[1:])
+    pair = (arm_of("first"), arm_of("second"))
+    return contrast(Totals(pair, cells, shared), *pair, resampling)
+
+
+def arm_of(name: str) -> Arm:
+    """An arm as comparisons name it."""
+    return NO_PATCH if name == NONE else Arm(name, 0, 1.0, "learned")

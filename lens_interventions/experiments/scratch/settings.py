@@ -25,7 +25,7 @@ class ScratchSettings:
         heads: of each block.
         networks: pairs of how many blocks a network has and which one is written to.
         arms: "none", "true" and at least one control of "current", "previous", "shuffled" and
-            "constant".
+            "zero", which writes a bias alone.
         seeds: of the trainings; the arms share them.
         steps: of the optimizer.
         equal: "steps", or "flops" to grant the arm without a write as many more steps as a step

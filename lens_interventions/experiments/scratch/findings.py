@@ -1,0 +1,86 @@
+"""The verdicts of the scratch experiment: two questions for each network."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from ...measures.verdicts import visible_by_width
+from ..design.comparisons import WIDTH, Comparison, compare, said_of, verdicts_on
+from ..design.conditions import Arm
+from ..design.contrasts import Contrast, Resampling
+from ..engine.results import Finding
+from .arms import NONE
+from .contrasts import arm_of, difference, last_step
+from .names import name_of
+from .settings import ScratchSettings
+
+_JUDGED = ("copyable", "all")
+
+_METHOD = (
+    "{network}; {seeds} seed{plural}; {n} documents. Loss on {scope} tokens of held-out text after "
+    "the last step, of the network that grew up with the true token minus each other. {said} Texts "
+    "and seeds are resampled; few seeds say little of how others turn out."
+)
+
+
+def findings(settings: ScratchSettings, losses: pd.DataFrame) -> tuple[Finding, ...]:
+    """A verdict on copyable and on all tokens for each network, with Holm's correction over them.
+
+    `losses` are the rows of all networks.
+    """
+    asked = [(network, scope) for network in settings.networks for scope in _JUDGED]
+    compared = [_compare(settings, _of(losses, network), scope) for network, scope in asked]
+    margins = [
+        (settings.smallest_all if scope == "all" else settings.smallest_copyable, "nats")
+        for _, scope in asked
+    ]
+    return tuple(
+        Finding(
+            f"Does a model that grows up with the true token gain on {scope} tokens at the end of "
+            f"{last_step(_of(losses, network), 'true')} steps? ({name_of(*network)})",
+            judged,
+            _said(settings, _of(losses, network), comparison, network, scope),
+            "gain" if scope == "copyable" else "curves",
+        )
+        for (network, scope), comparison, judged in zip(
+            asked, compared, verdicts_on(compared, margins), strict=True
+        )
+    )
+
+
+def _of(losses: pd.DataFrame, network: tuple[int, int]) -> pd.DataFrame:
+    blocks, entry = network
+    return losses[(losses["blocks"] == blocks) & (losses["entry"] == entry)]
+
+
+def _compare(settings: ScratchSettings, rows: pd.DataFrame, scope: str) -> Comparison:
+    def true_minus(reference: Arm, resampling: Resampling) -> Contrast:
+        return difference(rows, resampling, scope=scope, arms=("true", reference.source))
+
+    controls = [arm for arm in settings.arms if arm not in ("true", NONE)]
+    compared = compare(
+        true_minus,
+        [arm_of(NONE), *map(arm_of, controls)],
+        settings.resampling,
+        lower_is_better=True,
+    )
+    visible = [visible_by_width(found.interval) for found in compared.contrasts.values()]
+    return replace(compared, smallest_visible=max(filter(None, visible), default=None))
+
+
+def _said(
+    settings: ScratchSettings,
+    rows: pd.DataFrame,
+    compared: Comparison,
+    network: tuple[int, int],
+    scope: str,
+) -> str:
+    name, seeds = name_of(*network), len(settings.seeds)
+    return _METHOD.format(
+        network=name[0].upper() + name[1:],
+        seeds=seeds,
+        plural="s" if seeds > 1 else "",
+        n=rows.loc[rows["scope"] == "all", "cluster"].nunique(),
+        scope=scope,
+        said=said_of(compared, "nats", basis=WIDTH),
+    )
