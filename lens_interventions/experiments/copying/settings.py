@@ -24,7 +24,7 @@ class CopyingSettings(CopyingMaterial):
         mapped: see `layers`.
         forms: names in `design.forms` of what is tried beside the plain patch.
         form_strengths: of the forms, which have modes of their own.
-        temperatures: of the unpatched model; the best one is a control.
+        temperatures: of the unpatched model, coarsely; the best one, fitted, is a control.
         repeat_texts, repeat_documents, repeat_tokens: the text on which later repeats of a
             surprising token are measured, how much of it, as `texts`, `documents` and
             `document_tokens`.

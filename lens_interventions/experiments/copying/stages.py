@@ -13,9 +13,18 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..design.conditions import NO_PATCH, Arm, Cell, control_arms, grid, source_arms
+from ..design.conditions import (
+    NO_PATCH,
+    TEMPERATURE,
+    Arm,
+    Cell,
+    control_arms,
+    grid,
+    source_arms,
+)
 from ..design.contrasts import (
     Measure,
+    Totals,
     best_control,
     best_of_forms,
     most_specific,
@@ -45,6 +54,9 @@ REPEATS = "repeats"
 
 AT_SURPRISES = "surprised output"
 """The form of the patch there."""
+
+# Times the best temperature of the settings.
+_FINER = (0.7, 0.8, 0.9, 0.95, 1.05)
 
 TABLES = ("induction", "templates", "text", REPEATS)
 """Rows that answer questions."""
@@ -199,12 +211,28 @@ def layers_of(settings: CopyingSettings, rows: Tables, table: str) -> tuple[int,
 def compare_controls(
     bridge: TransformerBridge, settings: CopyingSettings, rows: Tables
 ) -> list[Unit]:
-    """The controls at the shortlisted cells, still on the selection half."""
+    """The controls at the shortlisted cells, still on the selection half.
+
+    Temperatures around the best of the settings are tried too, so that it is fitted.
+    """
     arms_of = {
         table: [arm for cell in cells for arm in control_arms(cell)]
         for table, cells in _by_table(shortlists(settings, rows)).items()
     }
+    for question in QUESTIONS:
+        best = _best_tempered(
+            totals_of(rows[question.table], question.measure, SELECTION), question
+        )
+        finer = [Arm.tempered(round(best.strength * factor, 4)) for factor in _FINER]
+        known = arms_of[question.table]
+        known += [arm for arm in finer if arm not in known]
     return _units_of(bridge, settings, SELECTION, "controls", arms_of)
+
+
+def _best_tempered(totals: Totals, question: Question) -> Arm:
+    tempered = [arm for arm in totals.arms if arm.source == TEMPERATURE]
+    best = min if question.measure.lower_is_better else max
+    return best(tempered, key=totals.mean)
 
 
 def measure_report_half(
@@ -267,10 +295,7 @@ def choices(settings: CopyingSettings, rows: Tables) -> Mapping[str, Choice]:
         found[question.name] = Choice(
             cell,
             best_control(own, cell, lower_is_better=lower),
-            min(
-                map(Arm.tempered, settings.temperatures),
-                key=lambda arm: own.mean(arm) if lower else -own.mean(arm),
-            ),
+            _best_tempered(own, question),
             best_of_forms(totals, lower_is_better=lower),
         )
     return found
