@@ -31,9 +31,15 @@ def run_late_blocks(
     resid: Float[Tensor, "batch pos d_model"],
     *,
     fwd_hooks: Sequence[Hook] = (),
+    cache: Cache | None = None,
 ) -> Float[Tensor, "batch pos d_model"]:
-    """`r[L]` from `r[layer]` of whole texts, with the hooks given; nothing is unembedded."""
-    return _run(bridge, layer, resid, fwd_hooks, FINAL)
+    """`r[L]` from `r[layer]` of whole texts, with the hooks given; nothing is unembedded.
+
+    With a `cache`, from what follows on the keys and values in it. The model then counts positions
+    and makes its masks by those of its first block.
+    """
+    inputs = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+    return _run(bridge, layer, resid, fwd_hooks, FINAL, **inputs)
 
 
 def run_late_rows(

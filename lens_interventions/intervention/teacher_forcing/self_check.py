@@ -4,7 +4,9 @@ Some architectures build part of their attention mask inside (GPT-Neo's local la
 place in the sequence, and are silently wrong on rows in another order.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -14,15 +16,16 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..._counter_random import random_integers
 from ...model.capabilities import capabilities, recall, record
 from ...model.hooks import without_hooks
-from ...model.partial_run import run_late_blocks
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
-from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
+from .end_of_text import end_of_text
 from .step_by_step import recomputed_steps
-from .two_streams import MAX_CHUNK, two_streams
+from .two_streams import two_streams
+
+Found = TypeVar("Found")
 
 _LENGTH = 8
 # A chunk that leaves some of the probe's positions in the cache and the last chunk unfilled.
@@ -63,9 +66,9 @@ def two_streams_hold(
     """Whether the two streams from `layer` up are right on texts as long as `resid`, `r[layer]`.
 
     The first time at a layer, a strong patch on a few random tokens is run through them and step
-    by step. Then, for every new power of two of lengths, they are run without a patch on rows of
-    `resid`, where they must equal the plain model: what is cut or biased by place shows more, or
-    only, in longer texts.
+    by step. Then, for every new power of two of lengths, the end of such a text is run through them
+    without a patch, on rows of `resid`, where they must equal the plain model: what is cut or
+    biased by place shows more, or only, in longer texts.
 
     Raises `ValueError` if `resid` is not finite: it would say nothing of the model.
     """
@@ -79,9 +82,7 @@ def two_streams_hold(
     found = recall(bridge, question, lambda: _tried_against_steps(bridge, layer))
     if 0 < found.right_up_to < length:
         longer = min(2 ** (length - 1).bit_length(), int(bridge.cfg.n_ctx))
-        repeats = -(-longer // resid.shape[1])
-        tiled = resid[:1].repeat(1, repeats, 1)[:, :longer]
-        found = _tried_against_plain(bridge, layer, tiled)
+        found = _tried_against_plain(bridge, layer, resid[:1], longer)
         record(bridge, question, found)
     return found.right_up_to > 0
 
@@ -109,7 +110,12 @@ def _tried_against_steps(bridge: TransformerBridge, layer: int) -> TwoStreams:
     with without_hooks(bridge.hook_points()):
         bound = patch.bind(bridge)
         (resid,) = residuals(bridge, batch, [f"{layer}_pre"])
-        late = _attempt(bridge, bound, resid, text, layer=layer, chunk_size=_CHUNK)
+        late = _attempt(
+            lambda: torch.cat(
+                list(two_streams(bridge, [bound], resid, text, layer=layer, chunk_size=_CHUNK)),
+                dim=2,
+            )
+        )
         if isinstance(late, str):
             return TwoStreams(0, raised=late)
         expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
@@ -121,32 +127,19 @@ def _tried_against_steps(bridge: TransformerBridge, layer: int) -> TwoStreams:
 
 
 def _tried_against_plain(
-    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"]
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"], length: int
 ) -> TwoStreams:
-    tokens = torch.zeros_like(resid[..., 0], dtype=torch.long)
-    text = KnownText.from_batch(TokenBatch(tokens, tokens == 0))
-    late = _attempt(bridge, None, resid, text, layer=layer, chunk_size=MAX_CHUNK)
+    late = _attempt(lambda: end_of_text(bridge, layer, resid, length))
     if isinstance(late, str):
         return TwoStreams(0, raised=late)
-    normalize = readout(bridge).normalize
-    expected = normalize(run_late_blocks(bridge, layer, resid))
-    right = _close(normalize(late[0]), expected, expected)
-    return TwoStreams(resid.shape[1] if right else 0)
+    actual, expected = map(readout(bridge).normalize, late)
+    return TwoStreams(length if _close(actual, expected, expected) else 0)
 
 
-def _attempt(
-    bridge: TransformerBridge,
-    patch: BoundPatch | None,
-    resid: Float[Tensor, "batch pos d_model"],
-    text: KnownText,
-    *,
-    layer: int,
-    chunk_size: int,
-) -> Tensor | str:
+def _attempt(run: Callable[[], Found]) -> Found | str:
     """What two streams give, or the error raised by a model that cannot run on such rows."""
     try:
-        chunks = two_streams(bridge, [patch], resid, text, layer=layer, chunk_size=chunk_size)
-        return torch.cat(list(chunks), dim=2)
+        return run()
     except torch.OutOfMemoryError:
         raise
     except _REFUSALS as error:

@@ -100,27 +100,52 @@ def two_streams(
     - `layer`: from where two copies run.
     - `chunk_size`: how many positions go through the blocks at a time.
     """
-    n_patches, length = len(patches), resid.shape[1]
+    length = resid.shape[1]
     (window,) = {bound.patch.window_in(length) for bound in patches if bound} or {None}
     cache = DynamicCache()
     for start in range(0, length, chunk_size):
-        stop = min(start + chunk_size, length)
-        rows = layout(start, stop, window, resid.device)
-        cached = torch.arange(start, device=resid.device)
-        late = run_late_rows(
-            bridge,
-            layer,
-            repeat(resid[:, rows.position], "batch row d -> (patch batch) row d", patch=n_patches),
-            position=rows.position,
-            key_position=torch.cat([cached, rows.position]),
-            visible=visible(rows, start, window),
-            cache=cache,
-            fwd_hooks=_hooks(patches, layer, rows, text),
+        rows = layout(start, min(start + chunk_size, length), window, resid.device)
+        of_rows = resid[:, rows.position]
+        yield one_chunk(
+            bridge, patches, of_rows, text, rows, layer=layer, window=window, cache=cache
         )
-        cache.crop(rows.n_stream - len(rows.position))
-        yield rearrange(
-            late[:, rows.clean], "(patch batch) row d -> patch batch row d", patch=n_patches
-        )
+
+
+def one_chunk(
+    bridge: TransformerBridge,
+    patches: Sequence[BoundPatch | None],
+    resid: Float[Tensor, "batch row d_model"],
+    text: KnownText,
+    rows: Layout,
+    *,
+    layer: int,
+    window: int | None,
+    cache: DynamicCache,
+) -> Float[Tensor, "patch batch chunk d_model"]:
+    """`r[L]` at the clean copies of one chunk, whose stream joins the one in `cache`.
+
+    **Arguments:**
+
+    - `resid`: `r[layer]` of `rows`.
+    - `window`: as the rows were laid out.
+    - `cache`: keys and values of the stream before the chunk.
+    """
+    n_patches, start = len(patches), cache.get_seq_length(layer)
+    cached = torch.arange(start, device=resid.device)
+    late = run_late_rows(
+        bridge,
+        layer,
+        repeat(resid, "batch row d -> (patch batch) row d", patch=n_patches),
+        position=rows.position,
+        key_position=torch.cat([cached, rows.position]),
+        visible=visible(rows, start, window),
+        cache=cache,
+        fwd_hooks=_hooks(patches, layer, rows, text),
+    )
+    cache.crop(rows.n_stream - len(rows.position))
+    return rearrange(
+        late[:, rows.clean], "(patch batch) row d -> patch batch row d", patch=n_patches
+    )
 
 
 def _hooks(

@@ -9,6 +9,8 @@ from lens_interventions.intervention.teacher_forcing import two_streams as two_s
 from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_logits,
 )
+from lens_interventions.intervention.teacher_forcing.self_check import two_streams_hold
+from lens_interventions.intervention.teacher_forcing.two_streams import MAX_CHUNK
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import random_tokens, tiny_bridge
@@ -97,3 +99,48 @@ def test_it_is_tried_once_for_each_layer_and_power_of_two(monkeypatch):
     for n in (3, 20, 33, 60):
         teacher_forced_logits(bridge, random_tokens(1, n), PATCH)
     assert tried == ["_tried_against_steps", *["_tried_against_plain"] * 2]
+
+
+@torch.no_grad()
+def test_a_long_text_is_tried_on_two_chunks_of_rows():
+    """Not on all of its rows, whose attention scores grow with the square of the length."""
+    bridge, rows, keys = tiny_bridge("llama", max_position_embeddings=1024), [], []
+
+    def see(_module, args, kwargs):
+        rows.append(kwargs["hidden_states"].shape[1])
+        keys.append(kwargs["attention_mask"].shape[-1])
+
+    resid = torch.randn(1, 700, int(bridge.cfg.d_model), dtype=torch.float64)
+    handle = bridge.original_model.model.layers[2].self_attn.register_forward_pre_hook(
+        see, with_kwargs=True
+    )
+    assert two_streams_hold(bridge, 1, resid)
+    handle.remove()
+    assert max(rows) == 2 * MAX_CHUNK
+    assert max(keys) == 1024 + MAX_CHUNK
+
+
+@torch.no_grad()
+def test_a_window_by_place_is_found_behind_the_first_chunk():
+    bridge = tiny_bridge("gpt_neo", window_size=400, max_position_embeddings=1024)
+    resid = torch.randn(1, 500, int(bridge.cfg.d_model), dtype=torch.float64)
+    assert two_streams_hold(bridge, 1, resid[:, :200])
+    assert not two_streams_hold(bridge, 1, resid)
+
+
+@torch.no_grad()
+def test_rotary_frequencies_that_change_with_the_length_are_found_where_they_change():
+    bridge = tiny_bridge(
+        "phi3",
+        max_position_embeddings=512,
+        original_max_position_embeddings=260,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10_000.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [1.0, 2.0, 4.0, 8.0],
+        },
+    )
+    resid = torch.randn(1, 300, int(bridge.cfg.d_model), dtype=torch.float64)
+    assert two_streams_hold(bridge, 1, resid[:, :200])
+    assert not two_streams_hold(bridge, 1, resid)

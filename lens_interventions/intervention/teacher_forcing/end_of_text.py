@@ -1,0 +1,98 @@
+"""The end of a long text, in two streams and as the plain model runs it, at the cost of two chunks.
+
+Three things may depend on the length of a text. None needs the rest of the text to be run:
+
+- What goes by place in the sequence (local windows, attention within chunks, ALiBi). Without a
+  patch, a clean copy differs from a plain row in its distance by place to the cached keys, which is
+  too long by one chunk. No chunk reaches as far back as the last. What the keys and values hold is
+  of no account, as long as both runs find the same, so those of the first chunk are repeated.
+- What goes by position (rotary angles, sliding windows). The last chunk has the highest.
+- What goes by the highest position of a run (rotary frequencies that change once a text is long).
+  It differs most between the first chunk and the last, so these are run in one piece too.
+
+Learned positions are added below the blocks, and come with the residual.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
+
+from ...model.partial_run import run_late_blocks, run_late_rows
+from ...model.tokens import TokenBatch
+from ..known_text import KnownText
+from .two_streams import MAX_CHUNK, layout, one_chunk
+
+
+def end_of_text(
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"], length: int
+) -> tuple[Float[Tensor, "1 row d_model"], Float[Tensor, "1 row d_model"]]:
+    """`r[L]` of rows in the first and the last chunk of a text: in two streams, and plainly.
+
+    **Arguments:**
+
+    - `layer`: from where two copies run.
+    - `resid`: rows of `r[layer]`, repeated up to `length`.
+    - `length`: of the text. A text of one chunk is run whole.
+    """
+    start, device = max(length - MAX_CHUNK, 0), resid.device
+    rows = layout(start, length, None, device)
+    head, tail = torch.arange(min(start, MAX_CHUNK), device=device), rows.position[: rows.n_stream]
+    tokens = torch.zeros(1, length, dtype=torch.long, device=device)
+    text = KnownText.from_batch(TokenBatch(tokens, tokens == 0))
+
+    def at(position: Int[Tensor, " row"]) -> Float[Tensor, "1 row d_model"]:
+        return resid[:, position % resid.shape[1]]
+
+    def in_order(position: Int[Tensor, " row"], cache: DynamicCache) -> Tensor:
+        cached = torch.arange(cache.get_seq_length(layer), device=device)
+        keys = torch.cat([cached, position])
+        return run_late_rows(
+            bridge,
+            layer,
+            at(position),
+            position=position,
+            key_position=keys,
+            visible=keys <= position[:, None],
+            cache=cache,
+        )
+
+    first, actual, expected = DynamicCache(), [], []
+    if start > 0:
+        expected.append(in_order(torch.cat([head, tail]), DynamicCache()))
+        actual.extend(in_order(part, first) for part in (head, tail))
+        first.crop(-len(tail))
+    expected.append(run_late_blocks(bridge, layer, at(tail), cache=_repeated(first, start)))
+    actual.append(
+        one_chunk(
+            bridge,
+            [None],
+            at(rows.position),
+            text,
+            rows,
+            layer=layer,
+            window=None,
+            cache=_repeated(first, start),
+        )[0]
+    )
+    return torch.cat(actual, dim=1), torch.cat(expected, dim=1)
+
+
+def _repeated(cache: DynamicCache, length: int) -> DynamicCache:
+    """A cache of `length` keys and values, those of `cache` again and again."""
+    longer = DynamicCache()
+    for i, layer in enumerate(cache.layers if length else ()):
+        if layer.is_initialized:
+            states = layer.keys, layer.values
+        else:
+            # The model reads the length of the text off its first block, also where that is idle.
+            states = torch.zeros(2, 1, 1, 1, 1).unbind()
+        longer.update(*(_tiled(state, length) for state in states), i)
+    return longer
+
+
+def _tiled(
+    state: Float[Tensor, "batch head pos d_head"], length: int
+) -> Float[Tensor, "batch head length d_head"]:
+    return state[:, :, torch.arange(length, device=state.device) % state.shape[2]]
