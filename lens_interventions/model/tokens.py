@@ -152,10 +152,16 @@ def token_ids(bridge: TransformerBridge, tokens: NamedTokens) -> list[int]:
 
 
 def token_strings(bridge: TransformerBridge, ids: Iterable[int]) -> dict[int, str]:
-    """Text of each id; its number where the bridge has no tokenizer."""
+    """Text of each id; its number where the bridge has no tokenizer.
+
+    Half of a surrogate pair, which no table can hold, becomes an escape such as `\\ud800`.
+    """
     if bridge.tokenizer is None:
         return {token: str(token) for token in ids}
-    return {token: bridge.tokenizer.decode([token]) for token in sorted(ids)}
+    decoded = {token: bridge.tokenizer.decode([token]) for token in sorted(ids)}
+    return {
+        token: text.encode(errors="backslashreplace").decode() for token, text in decoded.items()
+    }
 
 
 def _tokenize(bridge: TransformerBridge, text: str, prepend_bos: bool | None) -> Tensor:

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from lens_interventions import cli
 from lens_interventions.lens.trajectory import Trajectory
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge, tiny_tokenizer
 
 TEXT = "The capital of France is"
 
@@ -157,3 +158,46 @@ def test_mistakes_name_what_was_expected(command, arguments, message):
     assert err.startswith("Error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.fixture
+def halves(monkeypatch):
+    """The `lens` command on a model whose tokenizer reads " people" as half of a pair."""
+    bridge, tokenizer = tiny_bridge("llama"), tiny_tokenizer()
+
+    class Halves(type(tokenizer)):
+        def decode(self, *args, **kwargs):
+            return super().decode(*args, **kwargs).replace(" people", "\ud800")
+
+    tokenizer.__class__ = Halves
+    bridge.tokenizer = tokenizer
+    module = importlib.import_module("lens_interventions.cli.lens")
+    monkeypatch.setattr(module, "load", lambda *_: bridge)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_half_of_a_surrogate_pair_in_a_prompt_is_one_line(command):
+    status, out, err = command("lens", "the " + os.fsdecode(b"\xff"))
+    assert (status, out) == (1, "")
+    assert err.startswith(r"Error: character 4 of the text is half of a surrogate pair ('\udcff')")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("halves")
+@pytest.mark.parametrize("suffix", ["csv", "json", "html", "safetensors"])
+def test_half_of_a_surrogate_pair_in_a_table_is_an_escape(command, tmp_path, suffix):
+    path = tmp_path / f"out.{suffix}"
+    status, _, err = command("lens", "the people", "--out", path)
+    assert status == 0, err
+    if suffix == "safetensors":
+        written = Trajectory.load(path).to_dataframe().to_csv()
+    else:
+        written = path.read_text(encoding="utf-8")
+    assert r"\ud800" in written
+
+
+@pytest.mark.usefixtures("halves")
+def test_half_of_a_surrogate_pair_in_the_terminal_is_an_escape(command):
+    status, out, err = command("lens", "the people")
+    assert status == 0, err
+    assert r"\ud800" in out
