@@ -1,7 +1,6 @@
 """Files that are written whole or not at all, and what happens where they cannot be."""
 
 import os
-import resource
 import stat
 
 import pytest
@@ -15,10 +14,15 @@ from lens_interventions._files import (
     save_tensors,
     write_text,
 )
+from tests.support.full_disk import files_of_at_most
 
 
 def save(path):
     save_tensors(path, {"a": torch.ones(2)}, kind="thing", rest={})
+
+
+def save_large(path):
+    save_tensors(path, {"a": torch.ones(10_000)}, kind="thing", rest={})
 
 
 def mode(path):
@@ -111,16 +115,12 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path):
+@pytest.mark.parametrize("write", [save_large, lambda path: write_text(path, "x" * 10_000)])
+def test_a_full_disk_leaves_what_was_there(tmp_path, write):
     path = tmp_path / "file"
     save(path)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            write_text(path, "x" * 10_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_of_at_most(4096), pytest.raises(OSError, match="File too large"):
+        write(path)
     assert load_tensors(path, kind="thing")[0]["a"].tolist() == [1, 1]
     assert list(tmp_path.iterdir()) == [path]
 

@@ -26,6 +26,7 @@ from lens_interventions.experiments import (
     read_tables,
     run,
 )
+from tests.support.full_disk import files_of_at_most
 from tests.support.pages import ROOT
 from tests.support.small_run import Settings, assert_same, example, first_stage, small_bridge
 
@@ -192,6 +193,17 @@ def test_a_unit_that_fails_says_which_and_keeps_the_others(tmp_path: Path) -> No
         run(broken, small_bridge, out=tmp_path)
     assert caught.value.__notes__ == ["while measuring second/bad"]
     assert len(list(tmp_path.glob("rows/first/*.parquet"))) == 4
+
+
+def test_a_run_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path, expected: Result) -> None:
+    run(example(), small_bridge, out=tmp_path)
+    (missing,) = tmp_path.glob("rows/first/unit-4.parquet")
+    missing.unlink()
+    kept = {file: file.read_bytes() for file in tmp_path.glob("rows/*/*.parquet")}
+    with files_of_at_most(1024), pytest.raises(OSError, match="File too large"):
+        run(example(), small_bridge, out=tmp_path)
+    assert {file: file.read_bytes() for file in tmp_path.glob("rows/*/*")} == kept
+    assert_same(run(example(), small_bridge, out=tmp_path), expected)
 
 
 def test_two_units_of_one_name_are_refused() -> None:
