@@ -4,16 +4,20 @@ import functools
 import inspect
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from pandas.testing import assert_frame_equal
 
 from lens_interventions import experiments
 from lens_interventions.experiments import Result
 from lens_interventions.experiments.engine.model_source import ModelSource
 from tests.support.small_run import example, small_bridge
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 NAMES = ("copying", "learned", "loops", "preservation", "slopes")
 
@@ -105,6 +109,32 @@ def test_a_worker_ends_in_its_unit_when_the_run_is_killed() -> None:
     run.kill()
     run.wait()
     worker.wait(timeout=60)  # raises where it goes on
+
+
+def test_a_command_that_was_killed_goes_on_and_ends_in_the_same_numbers(
+    run: Run, tmp_path: Path
+) -> None:
+    saved, out, whole = tmp_path / "model", tmp_path / "run", tmp_path / "whole"
+    tiny_model("llama", dtype=torch.float32, num_hidden_layers=2).save_pretrained(saved)
+    tiny_tokenizer().save_pretrained(saved)
+    options = ("--model", saved, "--device", "cpu", "--preset", "quick")
+    assert run("slopes", "--out", whole, *options)[0] == 0
+
+    arguments = ["experiment", "slopes", "--out", out, *options]
+    with subprocess.Popen([sys.executable, "-m", "lens_interventions", *arguments]) as process:
+        while not list(out.glob("rows/*/*.parquet")) and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+    finished = {file: file.stat().st_mtime_ns for file in out.glob("rows/*/*.parquet")}
+    assert 0 < len(finished) < len(list(whole.glob("rows/*/*.parquet")))
+    with pytest.raises(experiments.RunDirectoryError, match="is not finished"):
+        experiments.load_result(out)
+
+    assert run("slopes", "--out", out, *options)[0] == 0
+    assert all(file.stat().st_mtime_ns == when for file, when in finished.items())
+    result, expected = experiments.load_result(out), experiments.load_result(whole)
+    assert repr(result.verdicts) == repr(expected.verdicts)  # by repr, as nan != nan
+    assert_frame_equal(result.to_dataframe(), expected.to_dataframe(), check_exact=True)
 
 
 def test_texts_of_the_users_own_replace_the_defaults(
