@@ -1,21 +1,38 @@
 """Which parameters of a model ask for gradients."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch.utils.weak import WeakIdKeyDictionary
 from transformer_lens.model_bridge import TransformerBridge
+
+# By parameter, how many hold it: threads may run two models that share weights.
+_holders = WeakIdKeyDictionary()
+_changing = threading.Lock()
 
 
 @contextmanager
 def frozen(bridge: TransformerBridge) -> Iterator[None]:
-    """No parameter of the model asks for a gradient inside; flags come back as they were."""
+    """No parameter of the model asks for a gradient inside; flags come back as they were.
+
+    Of parameters that two models share, when the last of them leaves.
+    """
     modules = (bridge, bridge.original_model)
     parameters = {id(p): p for module in modules for p in module.parameters()}.values()
-    asking = [parameter for parameter in parameters if parameter.requires_grad]
+    held = []
     try:
-        for parameter in asking:
-            parameter.requires_grad_(False)
+        with _changing:
+            for parameter in parameters:
+                if parameter.requires_grad or parameter in _holders:
+                    _holders[parameter] = _holders.get(parameter, 0) + 1
+                    held.append(parameter)
+                    parameter.requires_grad_(False)
         yield
     finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
+        with _changing:
+            for parameter in held:
+                _holders[parameter] -= 1
+                if not _holders[parameter]:
+                    del _holders[parameter]
+                    parameter.requires_grad_(True)
