@@ -13,6 +13,8 @@ Three things may depend on the length of a text. None needs the rest of the text
 Learned positions are added below the blocks, and come with the residual.
 """
 
+from typing import Any, cast
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -58,7 +60,9 @@ def end_of_text(
             cache=cache,
         )
 
-    first, actual, expected = DynamicCache(), [], []
+    actual: list[Tensor] = []
+    expected: list[Tensor] = []
+    first = DynamicCache()
     if start > 0:
         expected.append(in_order(torch.cat([head, tail]), DynamicCache()))
         actual.extend(in_order(part, first) for part in (head, tail))
@@ -81,14 +85,12 @@ def end_of_text(
 
 def _repeated(cache: DynamicCache, length: int) -> DynamicCache:
     """A cache of `length` keys and values, those of `cache` again and again."""
-    longer = DynamicCache()
-    for i, layer in enumerate(cache.layers if length else ()):
-        if layer.is_initialized:
-            states = layer.keys, layer.values
-        else:
-            # The model reads the length of the text off its first block, also where that is idle.
-            states = torch.zeros(2, 1, 1, 1, 1).unbind()
-        longer.update(*(_tiled(state, length) for state in states), i)
+    longer, layers = DynamicCache(), cast(list[Any], cache.layers)
+    for i, layer in enumerate(layers if length else ()):
+        # The model reads the length of the text off its first block, also where that is idle.
+        idle = torch.zeros(1, 1, 1, 1)
+        keys, values = (layer.keys, layer.values) if layer.is_initialized else (idle, idle)
+        longer.update(_tiled(keys, length), _tiled(values, length), i)
     return longer
 
 
