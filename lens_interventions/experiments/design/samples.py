@@ -11,7 +11,7 @@ from ...intervention.generation.generate import generate
 from ...measures.behaviour import Loop, ending_loops, rep_n
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
-from .conditions import NO_PATCH, Arm, PatchSettings, condition_label
+from .conditions import ARM_COLUMNS, NO_PATCH, Arm, PatchSettings, condition_label
 from .rules import GREEDY, Rule
 from .sequences import REPORT
 
@@ -86,7 +86,7 @@ def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
     so that arms are compared on the same prompts: like a text that ended before it could loop, it
     repeated nothing. The share of texts that ended is in the table of conditions.
     """
-    arms = samples[["source", "layer", "strength", "mode"]]
+    arms = samples[list(ARM_COLUMNS)]
     common = {
         "half": samples["half"],
         "sequence": samples["prompt"],
@@ -119,7 +119,7 @@ def shown_samples(samples: pd.DataFrame, control: Arm, shown: int) -> pd.DataFra
     arms = {NO_PATCH, Arm.at(cell), control}
     kept = []
     for row in reported[reported["prompt"].isin(prompts)].to_dict("records"):
-        arm = Arm(row["source"], row["layer"], row["strength"], row["mode"])
+        arm = Arm(*(row[column] for column in ARM_COLUMNS))
         if arm not in arms or not (
             row["rule"] == str(GREEDY) or row["rule"].startswith("temperature")
         ):
