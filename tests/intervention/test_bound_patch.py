@@ -155,7 +155,7 @@ class TestRows:
         text = KnownText.from_batch(TokenBatch(tokens, tokens >= 0))
         bound = NextTokenPatch(layer=1, strength=0.5, gate=4.0, gate_on="output").bind(llama)
         resid, position = torch.randn(2, LENGTH, 32).double(), text.column_positions()
-        with pytest.raises(ValueError, match="needs a run of the model without the patch"):
+        with pytest.raises(ValueError, match="need a run of the model without the patch"):
             bound(resid, layer=1, position=position, text=text)
 
     def test_generated_positions_need_a_prompt(self, llama, tokens):

@@ -6,7 +6,7 @@ from lens_interventions.experiments.design.contrasts import Resampling
 SETTINGS = CopyingSettings(
     layers=(0, 1),
     strengths=(0.3,),
-    modes=("interpolate", "correct"),
+    modes=("interpolate",),
     forms=("surprised output",),
     form_strengths=(0.3,),
     temperatures=(1.2,),
@@ -22,5 +22,5 @@ SETTINGS = CopyingSettings(
     document_tokens=48,
     smallest_copy=0.25,
     smallest_text=0.25,
-    resampling=Resampling(n_resamples=999),
+    resampling=Resampling(n_resamples=499),
 )

@@ -40,7 +40,7 @@ class CopyingSettings(CopyingMaterial):
     form_strengths: tuple[float, ...] = (0.03, 0.3)
     temperatures: tuple[float, ...] = (0.9, 1.1, 1.2, 1.4)
     repeat_texts: tuple[str, ...] = ("docstrings",)
-    repeat_documents: tuple[int, int] = (32, 100)
+    repeat_documents: tuple[int, int] = (32, 64)
     repeat_tokens: int = 96
     shortlist: int = 2
     patch: PatchSettings = field(default_factory=PatchSettings)
@@ -98,11 +98,11 @@ class CopyingSettings(CopyingMaterial):
             strengths=(0.01, 0.03, 0.1),
             forms=tuple(name for name in FORMS if name != PLAIN),
             form_strengths=(0.1,),
-            induction_sequences=(12, 32),
+            induction_sequences=(12, 24),
             template_words=(1, 2),
             induction_length=32,
             texts=("python_reference", "prose", "docstrings"),
-            documents=(6, 14),
+            documents=(6, 10),
             document_tokens=128,
             shortlist=1,
         )

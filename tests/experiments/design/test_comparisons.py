@@ -32,7 +32,7 @@ def losses(*, n: int = 40, **means: float) -> Totals:
     values = [
         10 * (means.get(arm.source, 2.0) + common + e) for arm, e in zip(arms, noise, strict=True)
     ]
-    return Totals(arms, np.stack(values), np.full(n, 10.0))
+    return Totals(arms, np.stack(values)[..., None], np.full((n, 1), 10.0))
 
 
 def compared(totals: Totals) -> Comparison:
@@ -101,5 +101,5 @@ def test_the_other_half_says_what_can_be_seen() -> None:
     found = visible_beforehand(selection, TRUE, REFERENCES, 100, 0.95)
     assert found == pytest.approx(expected, rel=0.05)
     assert visible_beforehand(losses(n=1), TRUE, REFERENCES, 100, 0.95) is None
-    same = Totals((NO_PATCH, TRUE), np.ones((2, 5)), np.ones(5))
+    same = Totals((NO_PATCH, TRUE), np.ones((2, 5, 1)), np.ones((5, 1)))
     assert visible_beforehand(same, TRUE, [NO_PATCH], 100, 0.95) is None

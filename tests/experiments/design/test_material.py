@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("few_templates")
 def test_random_tokens_are_said_twice() -> None:
     bridge = shared_bridge("llama")
     sequences = induction_sequences(bridge, SETTINGS)
-    assert [s.half for s in sequences] == ["selection"] * 8 + ["report"] * 12
+    assert [s.half for s in sequences] == ["selection"] * 10 + ["report"] * 12
     special = set(bridge.tokenizer.all_special_ids)
     for sequence in sequences:
         bos, *rest = sequence.tokens
