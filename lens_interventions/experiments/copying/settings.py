@@ -102,7 +102,7 @@ class CopyingSettings(CopyingMaterial):
             template_words=(1, 2),
             induction_length=32,
             texts=("python_reference", "prose", "docstrings"),
-            documents=(6, 10),
+            documents=(6, 14),
             document_tokens=128,
             shortlist=1,
         )
