@@ -11,7 +11,14 @@ from torch import Tensor
 from ...intervention.sources import source_names
 from ...measures.behaviour import Loop, distinct_n, loop_free_survival
 from ...measures.intervals import share_interval
-from ..design.conditions import ARM_COLUMNS, NO_PATCH, Arm, arm_label, condition_label
+from ..design.conditions import (
+    ARM_COLUMNS,
+    BACK_PATCH,
+    NO_PATCH,
+    Arm,
+    arm_label,
+    condition_label,
+)
 from ..design.contrasts import Measure, effect_over_grid, totals_of
 from ..design.rules import GREEDY, Rule
 from ..design.samples import LOOPED, REP, sample_totals
@@ -142,7 +149,7 @@ def _conditions(samples: pd.DataFrame) -> list[tuple[Arm, Rule, pd.DataFrame]]:
         # The keys of the group would be numpy's numbers in pandas 2.2.
         keys: tuple[Any, ...] = next(part[columns].itertuples(index=False, name=None))
         found.append((Arm(*keys[:n]), Rule(*keys[n:]), part))
-    order = ("none", *source_names())
+    order = ("none", *source_names(), BACK_PATCH)
     # A stable sort: strengths and parameters stay in the order of their numbers.
     return sorted(found, key=lambda of: (of[1] != GREEDY, of[1].family, order.index(of[0].source)))
 
