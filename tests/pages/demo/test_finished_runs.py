@@ -41,7 +41,10 @@ def test_the_committed_verdicts_are_shown_with_the_commands_that_made_them(defau
         assert run.figure == figure
     # With more processes the numbers are the same.
     readme = (RESULTS / "README.md").read_text().replace(" --workers 2", "").splitlines()
-    assert {run.command for run in runs} <= set(readme)
+    commands = {run.title: run.command for run in runs}
+    # It has the settings of an older preset, so no command of today makes it again.
+    assert commands.pop("Copying") is None
+    assert set(commands.values()) <= set(readme)
 
 
 def test_the_committed_loops_were_sampled_at_one_cell():
