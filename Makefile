@@ -45,8 +45,9 @@ $(VENV)/.linted: $(VENV)/.checked $(CHECKED)
 	$(BIN)/mypy
 	touch $@
 
+# A file goes to one worker, so that what its tests share is made once.
 $(VENV)/.tested: $(VENV)/.linted
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	touch $@
 
 docs: $(VENV)/.documented

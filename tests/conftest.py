@@ -20,7 +20,7 @@ from tests.support.tiny import LENS_ARCHITECTURES, shared_bridge
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first: begun last, one would run alone while the other cores wait."""
+    """Files with long tests first: begun last, one would run alone while the other cores wait."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

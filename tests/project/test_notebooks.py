@@ -86,19 +86,8 @@ def needs_lens(path):
     return "default_affine_lens" in path.read_text()
 
 
-# The demo's page needs the lens too. The same worker makes both: two would fit it at the same time.
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            path,
-            id=path.stem,
-            marks=[pytest.mark.xdist_group("demo")] if needs_lens(path) else [],
-        )
-        for path in NOTEBOOKS
-    ],
-)
+@each
 def test_it_runs_and_shows_what_is_stored(path, monkeypatch, default_bridge):
     # On a new machine the first cells would show how model and lens are made.
     if needs_lens(path):

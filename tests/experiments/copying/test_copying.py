@@ -14,7 +14,7 @@ from lens_interventions.measures.verdicts import JOINT
 from tests.support.planted import faint_bridge, planted_bridge
 from tests.support.small_copying import SETTINGS
 
-pytestmark = [pytest.mark.usefixtures("few_templates"), pytest.mark.xdist_group("copying")]
+pytestmark = [pytest.mark.usefixtures("few_templates"), pytest.mark.long]
 
 
 CONTROLS = {

@@ -34,8 +34,7 @@ from tests.support.planted_learned import (
     run,
 )
 
-# One worker, so that what the tests share is made once.
-pytestmark = [pytest.mark.xdist_group("learned"), pytest.mark.long]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

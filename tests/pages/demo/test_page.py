@@ -13,8 +13,7 @@ from tests.support.browser import browse
 from tests.support.pages import ROOT
 from tests.support.tiny import shared_bridge
 
-# One worker, so that what the tests share is made once.
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.long]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
