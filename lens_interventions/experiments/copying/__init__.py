@@ -36,11 +36,14 @@ def copying(
     """Measure copying with the true next token patched in, and with controls.
 
     The material is random tokens said twice, sentences that call for a word from before, and
-    natural text, divided into copyable tokens, other tokens and tokens after a surprise. All of it
-    is teacher-forced and exact. One half of the material chooses for each question: the true source
-    alone shortlists the best cells (layer, strength and mode) of a few layers, and of these the
-    chosen one is where it beats its best control by most. The other half reports. A verdict is
-    about the true source against no patch and every control there, paired.
+    natural text: copyable tokens, other tokens, tokens after a surprise, and later repeats of
+    tokens that were surprising where they first stood, patched there alone. All of it is
+    teacher-forced and exact. One half of the material chooses for each question. Slopes of weak
+    patches choose layers, unless the settings name them. There the true source alone shortlists
+    the best cells (layer, strength, mode and form of the patch), and of these the chosen one is
+    where it beats its best control by most. The other half reports. A verdict is about the true
+    source against no patch and every control there, paired; one of the controls is the unpatched
+    model at a temperature fitted on the first half.
 
     **Arguments:**
 
