@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy import stats
 
-from .intervals import Interval
+from .intervals import Interval, checked_sums
 
 
 def crossed_mean_interval(
@@ -81,15 +81,7 @@ def _present(
     Float[np.ndarray, "some_rows some_columns"], Float[np.ndarray, "some_rows some_columns"]
 ]:
     """Checked totals and counts of the rows and columns that count at all."""
-    totals = np.asarray(totals, dtype=np.float64)
-    counts = np.ones_like(totals) if counts is None else np.asarray(counts, dtype=np.float64)
-    if totals.shape != counts.shape:
-        raise ValueError(f"totals have shape {totals.shape}, counts {counts.shape}")
-    if not np.isfinite(totals).all() or not np.isfinite(counts).all() or (counts < 0).any():
-        raise ValueError(
-            "totals and counts must be finite and counts not negative: leave a cell out by a count "
-            "of 0"
-        )
+    totals, counts = checked_sums(totals, counts)
     kept = np.ix_(counts.sum(1) > 0, counts.sum(0) > 0)
     return np.where(counts > 0, totals, 0)[kept], counts[kept]
 

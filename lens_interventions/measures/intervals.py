@@ -105,15 +105,7 @@ def mean_intervals(
 
     Raises `ValueError` for values that are not finite, negative counts or shapes that differ.
     """
-    totals = np.asarray(totals, dtype=np.float64)
-    counts = np.ones_like(totals) if counts is None else np.asarray(counts, dtype=np.float64)
-    if totals.shape != counts.shape:
-        raise ValueError(f"totals have shape {totals.shape}, counts {counts.shape}")
-    if not np.isfinite(totals).all() or not np.isfinite(counts).all() or (counts < 0).any():
-        raise ValueError(
-            "totals and counts must be finite and counts not negative: leave a sequence out of a "
-            "cell by a count of 0"
-        )
+    totals, counts = checked_sums(totals, counts)
     if not 0 < level < 1 or n_resamples < 1:
         raise ValueError(f"expected 0 < level < 1 and n_resamples >= 1, got {level}, {n_resamples}")
     cells_with = defaultdict(list)
@@ -127,6 +119,25 @@ def mean_intervals(
         )
         intervals.update(zip(cells, found, strict=True))
     return [intervals[cell] for cell in range(len(totals))]
+
+
+def checked_sums(
+    totals: Real[np.ndarray, "*cell"], counts: Real[np.ndarray, "*cell"] | None
+) -> tuple[Float[np.ndarray, "*cell"], Float[np.ndarray, "*cell"]]:
+    """Sums and counts as float64, counts of one where there are none.
+
+    Raises `ValueError` for values that are not finite, negative counts or shapes that differ.
+    """
+    totals = np.asarray(totals, dtype=np.float64)
+    counts = np.ones_like(totals) if counts is None else np.asarray(counts, dtype=np.float64)
+    if totals.shape != counts.shape:
+        raise ValueError(f"totals have shape {totals.shape}, counts {counts.shape}")
+    if not np.isfinite(totals).all() or not np.isfinite(counts).all() or (counts < 0).any():
+        raise ValueError(
+            "totals and counts must be finite and counts not negative: leave a cell out by a count "
+            "of 0"
+        )
+    return totals, counts
 
 
 def share_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:

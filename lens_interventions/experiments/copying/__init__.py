@@ -1,9 +1,9 @@
 """Does seeing the true token help a model to copy?
 
-The copying experiment: its settings, its stages, where the lens has the word that is due, its
-analysis and its figures. It may import `engine/`, `design/` and what stands below experiments, and
-no other experiment. A new question goes into `stages`; what other experiments measure too goes into
-`design/`.
+The copying experiment: its settings, its questions, the map that chooses layers, its stages and
+what they choose, where the lens has the word that is due, its analysis and its figures. It may
+import `engine/`, `design/` and what stands below experiments, and no other experiment. A new
+question goes into `questions`; what other experiments measure too goes into `design/`.
 """
 
 from concurrent.futures import Executor

@@ -30,13 +30,14 @@ from ..design.contrasts import (
 from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
 from .bounds import bounds
+from .choice import Choice, choices
 from .figures import draw
 from .forms_table import forms_table
 from .kept_rows import kept_rows, slopes_table
 from .lens_tables import lens_first_table, lens_table
+from .questions import QUESTIONS, Question
 from .repeats_table import repeats_table
 from .settings import CopyingSettings
-from .stages import QUESTIONS, Choice, Question, choices
 
 
 def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:

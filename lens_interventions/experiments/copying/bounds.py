@@ -12,8 +12,8 @@ from ..design.contrasts import totals_of
 from ..design.sequences import SELECTION
 from ..design.simultaneous import simultaneous_band
 from ..engine.results import Tables
+from .questions import QUESTIONS
 from .settings import CopyingSettings
-from .stages import QUESTIONS
 
 
 def bounds(settings: CopyingSettings, rows: Tables) -> pd.DataFrame:

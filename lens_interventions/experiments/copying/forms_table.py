@@ -9,8 +9,9 @@ from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import contrast, totals_of, with_holm
 from ..design.sequences import REPORT
 from ..engine.results import Tables
+from .choice import Choice
+from .questions import QUESTIONS
 from .settings import CopyingSettings
-from .stages import QUESTIONS, Choice
 
 
 def forms_table(

@@ -4,7 +4,7 @@ import pandas as pd
 
 from ..design.contrasts import ROW_COLUMNS
 from ..engine.results import Tables
-from .stages import TABLES
+from .questions import TABLES
 
 
 def kept_rows(rows: Tables) -> pd.DataFrame:

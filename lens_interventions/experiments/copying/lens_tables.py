@@ -6,8 +6,8 @@ from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import Measure, contrast, tagged, totals_of
 from ..design.sequences import REPORT
 from ..engine.results import Tables
+from .choice import Choice
 from .settings import CopyingSettings
-from .stages import Choice
 
 
 def lens_table(rows: Tables, choice: Choice) -> pd.DataFrame:

@@ -6,8 +6,8 @@ from ..design.conditions import NO_PATCH
 from ..design.contrasts import Measure, totals_of
 from ..design.sequences import REPORT
 from ..engine.results import Tables
+from .questions import REPEATS
 from .settings import CopyingSettings
-from .stages import REPEATS
 
 _HOW_FAR = ("repeat", "repeat-32", "repeat-128", "repeat-far")
 

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 
 from ...measures.behaviour import bin_by
-from ...measures.crossed import crossed_mean_interval, crossed_p_value
 from ...measures.verdicts import visible_by_width
 from ..design.comparisons import (
     WIDTH,
@@ -135,21 +134,10 @@ def _comparison(
     of_seeds = _of_seeds(settings, question, rows, REPORT)
 
     def over_both(reference: Arm, resampling: Resampling) -> Contrast:
-        if len(of_seeds) < 2:
-            return contrast(totals, true, reference, resampling)
-        differences = np.stack([seed.of(true) - seed.of(reference) for seed in of_seeds])
-        counts = np.broadcast_to(totals.counts, differences.shape)
-        interval = crossed_mean_interval(
-            differences,
-            counts,
-            rng=resampling.rng(),
-            level=resampling.level,
-            n_resamples=resampling.n_resamples,
-        )
-        p_value = crossed_p_value(
-            differences, counts, rng=resampling.rng(), n_resamples=resampling.n_resamples
-        )
-        return Contrast(interval, p_value)
+        pair = (true, reference)
+        cells = np.stack([np.stack([seed.of(arm) for seed in of_seeds], -1) for arm in pair])
+        counts = np.broadcast_to(totals.counts[:, None], cells.shape[1:])
+        return contrast(Totals(pair, cells, counts), true, reference, resampling)
 
     compared = compare(
         over_both, references, settings.resampling, lower_is_better=question.measure.lower_is_better

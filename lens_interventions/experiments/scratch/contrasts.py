@@ -73,7 +73,7 @@ def difference(
     present = counts > 0
     cells = np.stack([one.T[present], other.T[present]])
     shared = np.broadcast_to(counts[present][:, None], cells.shape[1:])
-    pair = (arm_of("first"), arm_of("second"))
+    pair = (arm_of(arms[0]), arm_of(arms[1]))
     return contrast(Totals(pair, cells, shared), *pair, resampling)
 
 

@@ -79,8 +79,9 @@ class _ShownRun:
     @property
     def model(self) -> str:
         model = self._result.header["model"]
+        layers = f"{model['n_layers']} layer{'' if model['n_layers'] == 1 else 's'}"
         return (
-            f"{model['name']}: {model['n_layers']} layers of width {model['d_model']}, vocabulary "
+            f"{model['name']}: {layers} of width {model['d_model']}, vocabulary "
             f"{model['d_vocab']}, {model['dtype']} on {model['device']}"
         )
 

@@ -1,0 +1,91 @@
+"""What the selection half chooses: the layers of the grid, and cell and controls of a question."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..design.conditions import TEMPERATURE, Arm, Cell
+from ..design.contrasts import (
+    Totals,
+    best_control,
+    best_of_forms,
+    most_specific,
+    shortlist,
+    tagged,
+    totals_of,
+)
+from ..design.sequences import SELECTION
+from ..engine.results import Tables
+from .first_order import WORD, best_layers
+from .questions import QUESTIONS, Question
+from .settings import CopyingSettings
+
+
+def layers_of(settings: CopyingSettings, rows: Tables, table: str) -> tuple[int, ...]:
+    """The layers of a table's grid: those of the settings, or those that its slopes choose."""
+    if settings.layers is not None:
+        return settings.layers
+    found: set[int] = set()
+    for question in QUESTIONS:
+        if question.table == table and question.chosen_by == question.name:
+            of_question = rows[f"map_{table}"].query("scope == @question.scope")
+            if question.scope == WORD:
+                of_question = tagged(of_question, question.measure.tags)
+            found |= {*best_layers(of_question, settings.mapped)}
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The choices of the selection half for a question.
+
+    Attributes:
+        cell: of the shortlist, where the true source beats its best control by most.
+        control: the control that did best there.
+        tempered: the unpatched model at the temperature that did best.
+        of_form: the best cell of each form for the true source.
+    """
+
+    cell: Cell
+    control: Arm
+    tempered: Arm
+    of_form: Mapping[str, Cell]
+
+
+def choices(settings: CopyingSettings, rows: Tables) -> Mapping[str, Choice]:
+    """For each question what the selection half chose."""
+    lists = shortlists(settings, rows)
+    selecting = {q.name: q for q in QUESTIONS}
+    found = {}
+    for question in QUESTIONS:
+        chooser = selecting[question.chosen_by]
+        lower = chooser.measure.lower_is_better
+        totals = totals_of(rows[chooser.table], chooser.measure, SELECTION)
+        cell = most_specific(totals, lists[chooser.name], lower_is_better=lower)
+        own = totals_of(rows[question.table], question.measure, SELECTION)
+        found[question.name] = Choice(
+            cell,
+            best_control(own, cell, lower_is_better=lower),
+            best_tempered(own, question),
+            best_of_forms(totals, lower_is_better=lower),
+        )
+    return found
+
+
+def shortlists(settings: CopyingSettings, rows: Tables) -> dict[str, list[Cell]]:
+    """For each question that chooses its own cell, the cells to be compared with controls."""
+    return {
+        question.name: shortlist(
+            totals_of(rows[question.table], question.measure, SELECTION),
+            settings.shortlist,
+            lower_is_better=question.measure.lower_is_better,
+        )
+        for question in QUESTIONS
+        if question.chosen_by == question.name
+    }
+
+
+def best_tempered(totals: Totals, question: Question) -> Arm:
+    """The temperature that did best."""
+    tempered = [arm for arm in totals.arms if arm.source == TEMPERATURE]
+    best = min if question.measure.lower_is_better else max
+    return best(tempered, key=totals.mean)
