@@ -124,7 +124,7 @@ def mean_intervals(
 def checked_sums(
     totals: Real[np.ndarray, "*cell"], counts: Real[np.ndarray, "*cell"] | None
 ) -> tuple[Float[np.ndarray, "*cell"], Float[np.ndarray, "*cell"]]:
-    """Sums and counts as float64, counts of one where there are none.
+    """`totals` and `counts` as float64 arrays; without `counts` each total counts as one.
 
     Raises `ValueError` for values that are not finite, negative counts or shapes that differ.
     """
