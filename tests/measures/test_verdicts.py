@@ -227,6 +227,9 @@ def test_verdicts_read_as_sentences():
         "no effect (no lead of 0.05 or more, and no such harm); ahead of no patch, but not of: "
         "current token"
     )
+    assert judged_jointly([(-0.06, 0.01), (-0.4, -0.2)]).words == (
+        "undecided: no lead, but harm of 0.05 or more is not ruled out"
+    )
     assert str(judged_jointly([(0.1, 0.3)])).endswith("against no patch and every control")
     for judge in (verdict, joint_verdict):
         options = {"lower_is_better": True, "smallest_effect": 0.0}

@@ -196,7 +196,7 @@ def arm_label(arm: Arm, *, with_cell: bool = False) -> str:
     if arm == NO_PATCH:
         return "no patch"
     if arm.source == TEMPERATURE:
-        return f"no patch, temperature {arm.strength:g}"
+        return f"temperature {arm.strength:.3g} alone"
     words = SOURCES[arm.source].words if arm.source != BACK_PATCH else "own last residual"
     return f"{words} ({arm.cell})" if with_cell else words
 
