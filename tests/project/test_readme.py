@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from lens_interventions.experiments import load_result
+from lens_interventions.measures.verdicts import JOINT
 from tests.support.pages import (
     ROOT,
     assert_command_exists,
@@ -39,9 +41,9 @@ INTERVAL = re.compile(r"([-+.\de]+) \[([-+.\de]+), ([-+.\de]+)\]")
 
 @pytest.mark.parametrize(
     ("page", "model", "n_tables"),
-    [("README.md", "smollm2-135m-instruct", 2), ("docs/second-model.md", "gemma-3-270m", 1)],
+    [("docs/findings.md", "smollm2-135m-instruct", 2), ("docs/second-model.md", "gemma-3-270m", 1)],
 )
-def test_the_verdict_tables_are_the_committed_results(page, model, n_tables):
+def test_the_tables_of_older_runs_are_the_committed_results(page, model, n_tables):
     """Each row is one finding: against the best control, then what its method says of no patch."""
     measured = []
     for path in ROOT.glob(f"results/{model}/*/result.json"):
@@ -49,7 +51,9 @@ def test_the_verdict_tables_are_the_committed_results(page, model, n_tables):
             found = [finding["verdict"]["interval"][name] for name in ("estimate", "low", "high")]
             measured.append([found, *INTERVAL.findall(finding["method"])])
     text = (ROOT / page).read_text()
-    tables = re.findall(r"^\| question \| true .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    tables = re.findall(
+        r"^\| question \| true − best .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE
+    )
     assert len(tables) == n_tables
     for row in "".join(tables).replace("−", "-").splitlines():
         first, *others = INTERVAL.findall(row)
@@ -61,8 +65,37 @@ def test_the_verdict_tables_are_the_committed_results(page, model, n_tables):
         assert any(first == own and {*others} <= {*rest} for own, *rest in rounded), row
 
 
+def test_the_verdicts_on_copying_are_the_committed_result():
+    """A row for each question: against no patch, against all references, the bound, the verdict."""
+    result = load_result(ROOT / "results/smollm2-135m-instruct/copying")
+    contrasts, bounds = result.tables["contrasts"], result.tables["bounds"].set_index("question")
+    true = contrasts[contrasts["source"] == "true"]
+    expected = []
+    for finding, (question, rows) in zip(
+        result.verdicts, true.groupby("question", sort=False), strict=True
+    ):
+        of_measure = rows[rows["measure"] == rows["measure"].iloc[0]].set_index("minus")
+        intervals = of_measure.loc[["none", JOINT], ["estimate", "low", "high"]].to_numpy()
+        expected.append(
+            (
+                *[tuple(f"{value:+.3f}" for value in interval) for interval in intervals],
+                f"{bounds.loc[question, 'bound']:.2f}",
+                finding.verdict.outcome,
+            )
+        )
+    head = r"^\| question \| true − no .*\n\|[-|]+\n((?:\|.*\n)+)"
+    (table,) = re.findall(head, README, re.MULTILINE)
+    found = []
+    for row in table.replace("−", "-").splitlines():
+        bound, verdict = (cell.strip() for cell in row.strip("|").split("|")[-2:])
+        # Beside a difference from no patch "no effect" would read as if the patch did nothing.
+        verdict = verdict.replace("no lead", "no effect")
+        found.append((*INTERVAL.findall(row), bound, re.sub(r" (above|\().*", "", verdict)))
+    assert found == expected
+
+
 def test_the_correlations_are_the_committed_results():
-    """Of the second model's page, a row for each verdict; of the README, the first two."""
+    """Of the second model's page, a row for each verdict; of the findings, the first two."""
 
     def rounded(model):
         path = ROOT / f"results/{model}/preservation/result.json"
@@ -74,5 +107,6 @@ def test_the_correlations_are_the_committed_results():
     table = re.findall(r"^\| question \| SmolLM2.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
     rows = [INTERVAL.findall(row) for row in table[0].splitlines()]
     assert rows == [list(pair) for pair in zip(default, second, strict=True)]
-    sentences = README.partition("Unlike in the post")[2].replace("−", "-")
+    findings = (ROOT / "docs/findings.md").read_text()
+    sentences = findings.partition("Unlike in the post")[2].replace("−", "-")
     assert INTERVAL.findall(sentences)[:2] == default[:2]
