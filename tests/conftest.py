@@ -7,8 +7,10 @@ import sys
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -32,6 +34,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # variable: with more threads than cores they wait for each other for minutes.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unchecked_where_long(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No checks of annotations in files of long tests: what these run has tests of its own."""
+    if request.node.get_closest_marker("long") is None:
+        yield
+        return
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)
@@ -92,10 +105,19 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def few_templates() -> Iterator[None]:
-    """One group of templates, near copies: planted models read letters, slowly on long texts."""
+    """The words of one group in short sentences: planted models read letters, slowly."""
     from lens_interventions import materials
 
-    few = tuple(t for t in materials.templates() if t.group == "idea" and t.distance == "near")
+    frames = (
+        "They study {}. Few know",
+        "To me {} is all. I sing of",
+        "Look up {}, then",
+        "No {} for",
+    )
+    of_group = [t for t in materials.templates() if t.group == "idea" and t.distance == "near"]
+    names = dict.fromkeys(t.frame for t in of_group)
+    prefix = dict(zip(names, frames, strict=True))
+    few = tuple(replace(t, prefix=prefix[t.frame].format(t.word)) for t in of_group)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(materials, "templates", lambda: few)
         yield

@@ -38,7 +38,7 @@ PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.r
 N_LAYERS, WIDTH = 30, 32
 
 # Sampling text from random weights may draw any byte, and a pool of threads may outlive a page.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning"), pytest.mark.long]
 
 
 def small_tokenizer():
@@ -93,7 +93,11 @@ def place(narrow_bridge, tmp_path, monkeypatch):
     monkeypatch.setattr(model_source, "load_model", load_model)
     model_source._loaded.cache_clear()
     monkeypatch.setattr(CopyingSettings, "preset", classmethod(small_copying))
-    templates = [item for item in li.materials.templates() if item.group == "object"]
+    templates = [
+        item
+        for item in li.materials.templates()
+        if (item.group, item.distance) == ("object", "near")
+    ]
     monkeypatch.setattr(li.materials, "templates", lambda: templates)
     documents = [document.text for document in li.materials.prose()[:6]]
     lines = (json.dumps({"text": text}) for text in documents)
@@ -117,6 +121,10 @@ def small_copying(cls, name, n_layers):
         texts=("prose",),
         documents=(2, 2),
         document_tokens=12,
+        repeat_texts=("prose",),
+        repeat_documents=(2, 2),
+        repeat_tokens=12,
+        temperatures=(1.1,),
         resampling=replace(Resampling(), n_resamples=99),
     )
 

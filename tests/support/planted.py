@@ -28,22 +28,22 @@ _P = slice(2 * D_VOCAB, D_MODEL)
 
 
 @functools.cache
-def planted_bridge() -> TransformerBridge:
+def planted_bridge(dtype: torch.dtype = torch.float64) -> TransformerBridge:
     """The model that copies beliefs."""
-    return _bridge("planted", copying=10.0)
+    return _bridge("planted", dtype, copying=10.0)
 
 
 @functools.cache
-def faint_bridge() -> TransformerBridge:
+def faint_bridge(dtype: torch.dtype = torch.float64) -> TransformerBridge:
     """The same with next to no copying: patches of earlier positions change almost nothing."""
-    return _bridge("faint", copying=0.002)
+    return _bridge("faint", dtype, copying=0.002)
 
 
-def _bridge(name: str, *, copying: float) -> TransformerBridge:
+def _bridge(name: str, dtype: torch.dtype, *, copying: float) -> TransformerBridge:
     return TransformerBridge.boot_transformers(
         name,
         hf_model=planted_model(copying=copying),
-        dtype=torch.float64,
+        dtype=dtype,
         device="cpu",
         tokenizer=tiny_tokenizer(),
     )

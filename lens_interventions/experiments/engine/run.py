@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import __version__
+from ...materials import docstring_versions
 from .json_values import to_values
 from .model_source import Model, ModelSource, identity
 from .results import Analysis, Result, Tables
@@ -101,10 +102,10 @@ def run(
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that the numbers of a run depend on."""
-    packages = ("torch", "transformers", "transformer_lens")
-    found = {package: importlib.metadata.version(package) for package in packages}
-    return {"lens_interventions": __version__, "python": platform.python_version(), **found}
+    """Versions of what the numbers of a run depend on: code, and packages whose texts are read."""
+    own = {"lens_interventions": __version__, "python": platform.python_version()}
+    own["transformers"] = importlib.metadata.version("transformers")
+    return own | docstring_versions()
 
 
 def _complete(

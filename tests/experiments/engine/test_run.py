@@ -26,6 +26,7 @@ from lens_interventions.experiments import (
     read_tables,
     run,
 )
+from lens_interventions.materials import docstring_versions
 from tests.support.full_disk import files_of_at_most
 from tests.support.pages import ROOT
 from tests.support.small_run import Settings, assert_same, example, first_stage, small_bridge
@@ -82,7 +83,9 @@ def test_kept_run_loads_as_it_was_returned(tmp_path: Path, expected: Result) -> 
     assert_same(result, expected)
     assert_same(loaded, expected)
     assert loaded.header == result.header
-    assert set(loaded.header["versions"]) >= {"lens_interventions", "torch", "transformers"}
+    # Also of packages whose docstrings are read as texts.
+    expected_names = {"lens_interventions", "python", "transformers", *docstring_versions()}
+    assert set(loaded.header["versions"]) == expected_names
     assert loaded.header["model"]["n_layers"] == 3
     tables = read_tables(tmp_path / "new" / "run")
     assert_frame_equal(pd.concat(tables.values(), ignore_index=True), result.to_dataframe())
