@@ -5,6 +5,7 @@ what it found. Checks of the model alone stand here. A check that needs a patch 
 it guards, in `intervention`, and keeps its answer here too. `capabilities` shows all of them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -130,6 +131,29 @@ def fills_cache(bridge: TransformerBridge) -> bool:
         return cache.get_seq_length() == tokens.shape[1]
 
     return recall(bridge, "attention fills a cache of keys and values", find)
+
+
+def frequencies_change_after(bridge: TransformerBridge) -> float:
+    """The length in tokens from which a text turns other rotary frequencies on; else infinity.
+
+    Beyond it, keys that a cache holds have the angles of a shorter text. This is read off the
+    model: a run that long would take minutes.
+    """
+
+    def find() -> float:
+        found = []
+        for module in bridge.original_model.modules():
+            kinds = getattr(module, "rope_type", None)
+            for layer_type, kind in kinds.items() if isinstance(kinds, dict) else [(None, kinds)]:
+                if isinstance(kind, str) and ("dynamic" in kind or kind == "longrope"):
+                    config: Any = module.config
+                    rope = config.rope_parameters
+                    rope = rope if layer_type is None else rope[layer_type]
+                    default = config.max_position_embeddings
+                    found.append(float(rope.get("original_max_position_embeddings") or default))
+        return min(found, default=math.inf)
+
+    return recall(bridge, "rotary frequencies change after so many tokens", find)
 
 
 @exclusive

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from .capabilities import fills_cache
+from .capabilities import fills_cache, frequencies_change_after
 from .hooks import capture, has_temporary_hooks
 from .points import hook_name
 from .tokens import TokenBatch
@@ -51,14 +51,14 @@ def residual_chunks(
     """The residual stream by label, a chunk of columns at a time, each with its first column.
 
     Of a long text only the keys and values are held, neither the whole residual stream nor the
-    attention scores. A short text is one chunk, and so is any text while there are hooks on the
-    bridge, which may have been made for the whole.
+    attention scores. A short text is one chunk. So is any text while there are hooks on the bridge,
+    which may have been made for the whole, and one that turns other rotary frequencies on.
 
     Raises `ValueError` if the model has no such point or the batch is padded on the left.
     """
     width = batch.tokens.shape[1]
     hooked = any(map(has_temporary_hooks, bridge.hook_points()))
-    if width <= _WHOLE or hooked or not fills_cache(bridge):
+    if width <= _WHOLE or hooked or not _may_be_cut(bridge, width):
         yield 0, dict(zip(labels, residuals(bridge, batch, labels), strict=True))
         return
     cache = DynamicCache()
@@ -69,3 +69,8 @@ def residual_chunks(
         part = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
         streams = residuals(bridge, part, labels, past_key_values=cache, use_cache=True)
         yield start, dict(zip(labels, streams, strict=True))
+
+
+def _may_be_cut(bridge: TransformerBridge, width: int) -> bool:
+    """Whether keys and values of the beginning of a text are those that the whole text has."""
+    return fills_cache(bridge) and width <= frequencies_change_after(bridge)

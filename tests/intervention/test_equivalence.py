@@ -17,7 +17,7 @@ from lens_interventions.model.tokens import TokenBatch
 from tests.support.clean import left_as_found
 from tests.support.exact import tolerance
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import D_VOCAB, shared_bridge
+from tests.support.tiny import D_VOCAB, long_rope_bridge, shared_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -72,6 +72,17 @@ def test_two_streams_are_the_step_by_step_loop(request, bridge, tokens):
     for patch, row in zip(PATCHES, logits[:, 0], strict=True):
         expected = patched_logits(bridge, tokens, patch, prompt_length=PROMPT_LENGTH)
         torch.testing.assert_close(row, expected, rtol=0, atol=tolerance(architecture))
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:decoding with a cache is not exact")
+def test_each_position_predicts_with_the_rotary_frequencies_of_its_own_text(tokens):
+    bridge = long_rope_bridge(6)
+    with pytest.warns(UserWarning, match="does not run two copies of a text side by side"):
+        logits = teacher_forced_logits(bridge, tokens, PATCHES[:2])
+    for patch, row in zip(PATCHES[:2], logits[:, 0], strict=True):
+        expected = patched_logits(bridge, tokens, patch)
+        torch.testing.assert_close(row, expected, rtol=0, atol=tolerance("phi3"))
 
 
 @torch.no_grad()

@@ -10,7 +10,14 @@ from transformers import DynamicCache
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.model import capabilities, residuals
 from tests.support import reference
-from tests.support.tiny import D_VOCAB, LENS_ARCHITECTURES, N_CTX, shared_bridge, tiny_bridge
+from tests.support.tiny import (
+    D_VOCAB,
+    LENS_ARCHITECTURES,
+    N_CTX,
+    long_rope_bridge,
+    shared_bridge,
+    tiny_bridge,
+)
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 ALL = ("kl", "kl_reverse", "js")
@@ -268,6 +275,14 @@ def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
                 torch.testing.assert_close(
                     chunked.tensors()[name], value, rtol=0, atol=SHAPE_ATOL, equal_nan=True
                 )
+
+
+def test_a_text_that_turns_other_rotary_frequencies_on_is_read_whole(monkeypatch):
+    bridge, texts = long_rope_bridge(20), TOKENS.repeat(1, 3)
+    whole = logit_lens(bridge, texts)
+    monkeypatch.setattr(residuals, "_WHOLE", 8)
+    assert texts.shape[1] > 20
+    torch.testing.assert_close(logit_lens(bridge, texts).entropy, whole.entropy)
 
 
 class _EmptyCache(DynamicCache):

@@ -1,6 +1,7 @@
 """What a bridge can do is found once, shown in one place, and forgotten with the bridge."""
 
 import gc
+import math
 import weakref
 
 import pytest
@@ -14,10 +15,11 @@ from lens_interventions.model.capabilities import (
     capabilities,
     embedding_factor,
     fills_cache,
+    frequencies_change_after,
     recall,
     require_readable,
 )
-from tests.support.tiny import shared_bridge, tiny_bridge
+from tests.support.tiny import long_rope_bridge, shared_bridge, tiny_bridge
 
 
 def runs_of(bridge, function):
@@ -67,6 +69,7 @@ def test_everything_that_was_found_is_in_one_place():
         "blocks return tuples": False,
         "two streams from layer 1": TwoStreams(right_up_to=32),
         "problem of decoding with a cache, its blocks in two parts": "",
+        "rotary frequencies change after so many tokens": math.inf,
     }
 
 
@@ -89,6 +92,14 @@ def test_bridges_are_told_apart_and_forgotten():
     del bridge
     gc.collect()
     assert forgotten() is None
+
+
+def test_rotary_frequencies_that_hang_on_the_length_are_named():
+    assert frequencies_change_after(long_rope_bridge(20)) == 20
+    assert frequencies_change_after(shared_bridge("gemma3_text")) == math.inf
+    scaled = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+    dynamic = tiny_bridge("llama", rope_parameters=scaled, max_position_embeddings=40)
+    assert frequencies_change_after(dynamic) == 40
 
 
 def test_an_embedding_is_measured_each_time():

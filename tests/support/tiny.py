@@ -129,6 +129,19 @@ def tiny_bridge(
     )
 
 
+def long_rope_bridge(limit: int, **config: Any) -> TransformerBridge:
+    """A tiny Phi-3 whose rotary frequencies are others in texts of more than `limit` tokens."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [1.0, 2.0, 4.0, 8.0],
+    }
+    return tiny_bridge(
+        "phi3", original_max_position_embeddings=limit, rope_parameters=rope, **config
+    )
+
+
 def tiny_model(
     arch: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, **config: Any
 ) -> PreTrainedModel:

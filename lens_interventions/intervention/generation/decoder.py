@@ -7,7 +7,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
 from ...model.attention_masks import unknown_kinds
-from ...model.capabilities import recall, require_readable
+from ...model.capabilities import frequencies_change_after, recall, require_readable
 from ...model.hooks import without_hooks
 from ...model.readout import readout
 from ..known_text import KnownText, select_rows
@@ -27,16 +27,22 @@ Decoder = CachedDecoder | DecoderBesideUnpatched | RecomputingDecoder
 
 
 def decoder(
-    bridge: TransformerBridge, rows: PatchedRows, *, chunk_size: int, record: bool = False
+    bridge: TransformerBridge,
+    rows: PatchedRows,
+    *,
+    length: int,
+    chunk_size: int,
+    record: bool = False,
 ) -> Decoder:
-    """The cached decoder; where it was found wrong on a first try, the recomputing one.
+    """The cached decoder; where that is wrong, on a first try or at this length, the other one.
 
-    A warning says so when it recomputes.
+    The other one recomputes, and a warning says so.
 
     **Arguments:**
 
     - `bridge`: the model.
     - `rows`: the patches; each has all the prompts.
+    - `length`: of the longest text that may come up.
     - `chunk_size`: how many positions of a prompt go through the model at a time, with a cache.
     - `record`: keep the residual stream of the predicting positions.
 
@@ -47,7 +53,10 @@ def decoder(
     require_readable(bridge)
     _require_attention_only(bridge)
     in_parts = bool(rows.layers) and rows.layers[0] > 0
+    longest = frequencies_change_after(bridge)
     problem = _cached_decoding_problem(bridge, in_parts=in_parts)
+    if length > longest:
+        problem = problem or f"its rotary frequencies change after {longest:.0f} tokens"
     if in_parts and rows.reads_unpatched:
         # The stream without a patch runs all blocks together.
         problem = problem or _cached_decoding_problem(bridge, in_parts=False)

@@ -109,6 +109,7 @@ def generate(
     steps = decoder(
         bridge,
         PatchedRows.of_prompts([None if p is None else p.bind(bridge) for p in patches], n_prompts),
+        length=batch.tokens.shape[1] + max_new_tokens,
         chunk_size=chunk_size or max(1, _CHUNK_TOKENS // n_rows),
         record=trajectory is not False,
     )

@@ -28,7 +28,9 @@ def decoded_steps(
 
     The texts have no padding on the left.
     """
-    steps = decoder(bridge, PatchedRows.of_prompts(patches, len(text.tokens)), chunk_size=1)
+    n_texts, length = text.tokens.shape
+    rows = PatchedRows.of_prompts(patches, n_texts)
+    steps = decoder(bridge, rows, length=length, chunk_size=1)
     for known in _growing(text, len(patches)):
         yield _by_patch(steps.logits(known), len(patches))
 

@@ -15,6 +15,7 @@ from tests.support.exact import float64_softmax
 from tests.support.reference_generation import naive_tokens
 from tests.support.tiny import (
     ARCHITECTURES,
+    long_rope_bridge,
     tiny_bridge,
 )
 
@@ -136,3 +137,15 @@ def test_attention_in_chunks_is_found_out(monkeypatch):
         assert scored[known - 1] == pytest.approx(
             float(logits.log_softmax(-1)[text[0, known]]), abs=1e-4
         )
+
+
+def test_beyond_a_change_of_rotary_frequencies_everything_is_recomputed():
+    """A cache would keep the keys of the shorter text."""
+    bridge = long_rope_bridge(9)
+    with float64_softmax(), pytest.warns(UserWarning, match="frequencies change after 9 tokens"):
+        out = li.generate(bridge, PROMPTS, [PATCH, None], **OPTIONS)
+    for row, patch in enumerate((PATCH, None)):
+        assert out.of_patch(row).tokens.tolist() == naive_tokens(bridge, PROMPTS, patch, 5)
+    with float64_softmax(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        li.generate(bridge, [[5, 17, 4]], PATCH, **OPTIONS)  # 8 tokens in all

@@ -13,7 +13,7 @@ from lens_interventions.intervention.teacher_forcing.self_check import two_strea
 from lens_interventions.intervention.teacher_forcing.two_streams import MAX_CHUNK
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import random_tokens, tiny_bridge
+from tests.support.tiny import long_rope_bridge, random_tokens, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -130,17 +130,7 @@ def test_a_window_by_place_is_found_behind_the_first_chunk():
 
 @torch.no_grad()
 def test_rotary_frequencies_that_change_with_the_length_are_found_where_they_change():
-    bridge = tiny_bridge(
-        "phi3",
-        max_position_embeddings=512,
-        original_max_position_embeddings=260,
-        rope_parameters={
-            "rope_type": "longrope",
-            "rope_theta": 10_000.0,
-            "short_factor": [1.0] * 4,
-            "long_factor": [1.0, 2.0, 4.0, 8.0],
-        },
-    )
+    bridge = long_rope_bridge(260, max_position_embeddings=512)
     resid = torch.randn(1, 300, int(bridge.cfg.d_model), dtype=torch.float64)
     assert two_streams_hold(bridge, 1, resid[:, :200])
     assert not two_streams_hold(bridge, 1, resid)
