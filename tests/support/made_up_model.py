@@ -15,5 +15,5 @@ def made_up_model(statistics: dict[str, list[float]]) -> MeasuredModel:
     points = ("0_pre", *(f"{i}_pre" for i in range(1, totals.shape[1] - 1)), "final_post")
     model = MeasuredModel(shared_bridge("llama"))
     model.prose = LensAggregate(points, names, totals, np.ones((len(names), 1), dtype=int))
-    model.abstract = logit_lens(model.bridge, "the people say")
+    model.abstract = logit_lens(model.bridge, "the people say", divergences=("kl", "kl_reverse"))
     return model

@@ -14,6 +14,10 @@ def discarding(model: MeasuredModel) -> Section:
     shares = model.prose.means("agrees_input")
     ranks = [typical_rank(mean) for mean in model.prose.means("log10_input_rank")]
     looks = shares[1:].argmax() + 1
+    one_way, other_way = (
+        model.abstract.statistic(name)[:2].mean(dim=(1, 2)).tolist()
+        for name in ("kl_final", "kl_final_reverse")
+    )
     drop, rise = to_final[0] - to_final[1], to_input[1] - to_input[0]
     return Section(
         name="discarding",
@@ -50,11 +54,18 @@ def discarding(model: MeasuredModel) -> Section:
             "path. So the post compares both with the same colours, cut at 30 nats.",
             f"The input token's typical rank is {count(ranks[1])} after the first block and "
             f"{count(ranks[len(ranks) // 2])} halfway up: far from the top, far from random.",
+            "A comment asks for the other direction. At the positions shown, KL(layer ‖ final) "
+            f"goes from {other_way[0]:.1f} nats at the input to {other_way[1]:.1f} after the first "
+            f"block, while KL(final ‖ layer) goes from {one_way[0]:.1f} to {one_way[1]:.1f}.",
         ),
         figures=(
             Figure(
                 "Each layer compared with the output. Bright is close.",
                 model.abstract_map("kl_final"),
+            ),
+            Figure(
+                "The same the other way round: the output compared with each layer.",
+                model.abstract_map("kl_final_reverse"),
             ),
             Figure(
                 "Each layer compared with the input, in the same colours.",

@@ -30,10 +30,13 @@ class MeasuredModel:
 
     @cached_property
     def abstract(self) -> Trajectory:
-        """The end of the GPT-3 abstract, all of which the model sees."""
+        """The end of the GPT-3 abstract, all of which the model sees; KL both ways."""
         start = self.token_count(ABSTRACT)
         return logit_lens(
-            self.bridge, ABSTRACT + ABSTRACT_END, positions=slice(start, start + SHOWN_TOKENS)
+            self.bridge,
+            ABSTRACT + ABSTRACT_END,
+            positions=slice(start, start + SHOWN_TOKENS),
+            divergences=("kl", "kl_reverse"),
         )
 
     @cached_property
