@@ -18,6 +18,7 @@ from ..rendering import render as render_template
 from .convergence import convergence
 from .discarding import discarding
 from .finished_runs import FinishedRun, finished_runs, outcomes
+from .first_block import first_block
 from .fitted import fitted
 from .measured_model import MeasuredModel
 from .plasma import plasma
@@ -30,6 +31,7 @@ POST = "https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-l
 SECTIONS: tuple[Callable[[MeasuredModel], Section], ...] = (
     convergence,
     discarding,
+    first_block,
     plasma,
     fitted,
     repeated_text,
