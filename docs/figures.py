@@ -9,6 +9,7 @@ import lens_interventions as li
 from lens_interventions.pages.demo.example_texts import PLASMA, PLASMA_WORD
 
 IMAGES = Path(__file__).parent / "images"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main() -> None:
@@ -33,6 +34,7 @@ def main() -> None:
             title="How each layer ranks the next token, raw and through a fitted lens",
         ),
         "lens_quality": li.lens_quality(bridge, lens, prose, max_tokens=128).plot(),
+        "scratch": li.experiments.load_result(RESULTS / "scratch").figures()["curves"],
         "recovery": li.input_recovery(bridge, probe, prose, max_tokens=128).plot(by_rarity=True),
     }
     for name, figure in figures.items():

@@ -7,6 +7,7 @@ import pandas as pd
 from ...drawing.table_curves import Axes, curves
 from ..engine.results import Figures, Tables
 from .evaluation import PREFIX_MATCHING, SECOND
+from .names import name_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -65,7 +66,7 @@ def _heads(rows: pd.DataFrame) -> "go.Figure":
     for (blocks, entry), here in rows.groupby(["blocks", "entry"], sort=False):
         named = here.assign(curve=here["arm"] + ": " + here["score"])
         first = named["score"] == PREFIX_MATCHING
-        views[f"{blocks} blocks, entry {entry}"] = pd.concat([named[first], named[~first]])
+        views[name_of(blocks, entry)] = pd.concat([named[first], named[~first]])
     return curves(
         views,
         Axes("step", "best", "curve", "steps", "attention of the best head"),
