@@ -253,7 +253,7 @@ def _contrasts(
 ) -> list[Contrast]:
     """A contrast of each of `differences`, with the same resamples for all."""
     if totals.cell_counts.shape[-1] > 1:
-        return [_crossed(each, totals.cell_counts, resampling) for each in differences]
+        return [crossed(each, totals.cell_counts, resampling) for each in differences]
     sums, counts = np.stack(differences)[..., 0], totals.counts
     return [
         Contrast(interval, float(p))
@@ -263,11 +263,12 @@ def _contrasts(
     ]
 
 
-def _crossed(
+def crossed(
     difference: Float[np.ndarray, "cluster crossed"],
     counts: Float[np.ndarray, "cluster crossed"],
     resampling: Resampling,
 ) -> Contrast:
+    """The contrast whose sums of differences are given, over clusters and what crosses them."""
     n_resamples = resampling.n_resamples
     interval = crossed_mean_interval(
         difference, counts, rng=resampling.rng(), level=resampling.level, n_resamples=n_resamples

@@ -139,6 +139,9 @@ def test_no_cell_of_the_grid_gains_more_than_the_bound(planted: Result) -> None:
     # Simultaneous over four cells, so above each cell's own end.
     text = grid[(grid["question"] == "copyable") & (grid["measure"] == "loss")]
     assert bounds.loc["copyable", "bound"] > -text["low"].min()
+    # Words are crossed with frames, here and there.
+    words = grid[(grid["question"] == "rare words") & (grid["measure"] == "log_prob")]
+    assert bounds.loc["rare words", "bound"] > words["high"].max()
     assert "gains more than" in planted.verdicts[0].method
 
 
