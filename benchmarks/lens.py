@@ -15,6 +15,7 @@ import lens_interventions as li
 from benchmarks.command import run
 from benchmarks.common import in_turns, memory_on_text, ratio, reference_tokens
 from benchmarks.results import Row
+from lens_interventions.model.product import packed_copy, product
 
 _ROWS = 128  # of logits at a time in the bare product: the fastest of 62, 124, 155 and 248
 
@@ -27,7 +28,7 @@ def ours(bridge: TransformerBridge, tokens: Tensor) -> None:
 
 @torch.no_grad()
 def floor(bridge: TransformerBridge, tokens: Tensor) -> None:
-    """The model's forward, and every point's residual through the bare unembedding product."""
+    """The model's forward, and every point through the fastest bare product to be had here."""
     n_layers = bridge.cfg.n_layers
     names = [f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers)]
     names.append(f"blocks.{n_layers - 1}.hook_resid_post")
@@ -35,11 +36,12 @@ def floor(bridge: TransformerBridge, tokens: Tensor) -> None:
         tokens, names_filter=names, stop_at_layer=n_layers, return_type=None
     )
     weight = bridge.W_U.T
+    packed = packed_copy(weight, len(names) * tokens.shape[1])
     out = torch.empty(_ROWS, len(weight))
     for start in range(0, tokens.shape[1], _ROWS):
-        for stream in cache.cache_dict.values():
-            rows = stream[0, start : start + _ROWS]
-            torch.mm(rows, weight.T, out=out[: len(rows)])
+        for name in names:  # the cache holds each stream under two names
+            rows = cache[name][0, start : start + _ROWS]
+            product(rows, weight, packed, out[: len(rows)])
 
 
 @torch.no_grad()
@@ -122,7 +124,7 @@ def measure(quick: bool) -> list[Row]:
                 work=f"{tokens} tokens, {label}beyond the model",
                 measured=memory_on_text(_IMPLEMENTATIONS[name], tokens),
                 unit="MiB",
-                at_most=250 if name == "ours" else None,
+                at_most=360 if name == "ours" else None,
             )
             for name, label, tokens in (
                 ("ours", "", length),

@@ -20,6 +20,7 @@ from ..lens.distributions import expectation
 from ..lens.reduction import default_chunk_size
 from ..model.exclusive import exclusive
 from ..model.points import select_points
+from ..model.product import product
 from ..model.readout import Readout, readout
 from ..model.residuals import residuals
 from ..model.text_pieces import as_batch, token_pieces
@@ -76,7 +77,7 @@ def refine_affine_lens(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     lens.require_fits(bridge)
-    head = readout(bridge)
+    head = readout(bridge).for_rows(steps * batch)
     if head.weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"refine in float32 or float64: the bridge is in {head.weight.dtype}")
     windows = list(token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos))
@@ -213,7 +214,7 @@ def _kl_and_gradient(
     if head.scale == 1:
         logits, raw = head.logits(normalized, out=out), None
     else:  # a soft cap, or a factor
-        raw = normalized @ head.weight.T
+        raw = product(normalized, head.weight, head.packed)
         raw = (raw if head.bias is None else raw + head.bias).requires_grad_()
         with torch.enable_grad():
             capped = head.transform(raw)

@@ -50,7 +50,7 @@ def with_unpatched(
     patches = list(patches)
     if not any(patch.reads_unpatched for patch in patches):
         return text
-    read, position = readout(bridge), text.column_positions()
+    read, position = readout(bridge).for_rows(text.tokens.numel()), text.column_positions()
     batch = TokenBatch(text.tokens, position >= 0).padded_on("right")
     following = batch.tokens.roll(-1, dims=1)
     labels = {layer: residual_label(bridge, layer) for layer in source_layers(patches)}

@@ -139,7 +139,11 @@ def logit_lens(
     if compare != FINAL:
         references["compare"] = compare
     reducer = ChunkReducer(
-        read, min(chunk, len(cells.row)), k=top_k, divergences=divergences, references=references
+        read.for_rows(len(needed) * len(cells.row)),
+        min(chunk, len(cells.row)),
+        k=top_k,
+        divergences=divergences,
+        references=references,
     )
     targets = {
         "input": batch.tokens[cells.row, cells.column][:, None],

@@ -1,7 +1,7 @@
 """The way from a residual to logits: final norm, unembedding and output transform of a model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .capabilities import require_readable
 from .exclusive import exclusive
 from .hooks import keep, temporary_hooks, without_hooks
+from .product import packed_copy, product
 
 Norm = Literal["full", "pre_affine"]
 
@@ -31,6 +32,7 @@ class Readout:
         bias: `[d_vocab]`, None where it is zero.
         transform: what the model does to its logits (Gemma's soft cap, Cohere's scale).
         scale: the factor by which `transform` multiplies, None where it is not linear.
+        packed: a copy of `weight` for a faster product, see `for_rows`.
     """
 
     norm: nn.Module | None
@@ -39,6 +41,14 @@ class Readout:
     bias: Float[Tensor, " d_vocab"] | None
     transform: Callable[[Tensor], Tensor]
     scale: float | None
+    packed: Tensor | None = None
+
+    def for_rows(self, rows: int) -> "Readout":
+        """The same readout, made ready to read about so many rows in all.
+
+        It may hold a copy of the weight, so it lasts no longer than the call that reads them.
+        """
+        return replace(self, packed=packed_copy(self.weight, rows))
 
     def normalize(self, residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
         """The residual as it enters the unembedding."""
@@ -78,11 +88,9 @@ class Readout:
 
         `out` (rows flattened, no gradient) receives the product, so that chunks share a buffer.
         """
-        if out is None:
-            logits = normalized @ self.weight.T
-        else:
-            logits = torch.mm(normalized.reshape(-1, normalized.shape[-1]), self.weight.T, out=out)
-            logits = logits.view(*normalized.shape[:-1], -1)
+        rows = normalized.reshape(-1, normalized.shape[-1])
+        logits = product(rows, self.weight, self.packed, out)
+        logits = logits.view(*normalized.shape[:-1], len(self.weight))
         if self.bias is not None:
             logits = logits + self.bias if out is None else logits.add_(self.bias)
         return logits if self.scale == 1 else self.transform(logits)

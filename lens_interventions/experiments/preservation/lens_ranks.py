@@ -24,7 +24,7 @@ def score_streams(
     targets: Int[Tensor, "row target"],
 ) -> tuple[Int[np.ndarray, "point row target"], Float[np.ndarray, "point row target"]]:
     """Ranks and log-probabilities, nats, of each row's target tokens in every stream's readout."""
-    read = readout(bridge)
+    read = readout(bridge).for_rows(sum(map(len, streams)))
     size = default_chunk_size(read.weight)
     found = [
         [

@@ -159,7 +159,10 @@ class _Measuring:
         lowest = sorted({row[0].layers[0] for row in self.patches})
         *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in lowest), FINAL])
         entering = dict(zip(lowest, streams, strict=True))
-        read, following = readout(bridge), text.tokens.roll(-1, dims=1)
+        read, following = (
+            readout(bridge).for_rows(final[..., 0].numel()),
+            text.tokens.roll(-1, dims=1),
+        )
         yield surprisal_of(read, final, following)
         text = with_unpatched(bridge, text, [patch for row in self.patches for patch in row])
         hidden = hidden_continuations(text.tokens)

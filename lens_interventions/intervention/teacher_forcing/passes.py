@@ -6,7 +6,7 @@ go through the blocks above it together, and all share the blocks below.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Shaped
@@ -133,7 +133,8 @@ class TextPasses:
     ) -> Iterator[Float[Tensor, "patch batch chunk d_vocab"]]:
         n_texts, copies = len(bounds) * len(resid), 2 + (window or 0)
         chunk_size = min(max(BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
-        read = readout(self.bridge)
+        read = readout(self.bridge).for_rows(len(bounds) * text.tokens.numel())
+        bounds = [bound and replace(bound, readout=read) for bound in bounds]
         for late in two_streams(
             self.bridge, bounds, resid, text, layer=layer, chunk_size=chunk_size
         ):

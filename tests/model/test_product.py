@@ -1,0 +1,140 @@
+"""The faster product is the plain one, wherever it is taken."""
+
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.model import product as product_module
+from lens_interventions.model.product import packed_copy, product
+from lens_interventions.model.readout import readout
+from tests.support.clean import left_as_found
+from tests.support.tiny import tiny_bridge
+
+MANY = 512
+TEXT = torch.arange(64)[None].repeat(8, 1)
+
+
+@pytest.fixture
+def always_faster(monkeypatch):
+    """Processors differ in what is faster; what is taken must be right on all of them."""
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in: True)
+
+
+@pytest.fixture
+def factors():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(n, 40, generator=generator) for n in (7, 301)]
+
+
+def packed(weight):
+    copy = packed_copy(weight, MANY)
+    assert copy is not None
+    return copy
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_it_is_the_product_to_float32_rounding(factors):
+    x, weight = factors
+    expected = x.double() @ weight.double().T
+    out = torch.empty(expected.shape)
+    for found in (
+        product(x, weight, packed(weight)),
+        product(x, weight, packed(weight), out),
+        product(x.T.contiguous().T, weight, packed(weight)),
+    ):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
+    assert product(x, weight, packed(weight), out) is out
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_gradients_are_those_of_the_plain_product(factors):
+    x, weight = factors
+    x.requires_grad_()
+    (found,) = torch.autograd.grad(product(x, weight, packed(weight)).square().sum(), x)
+    (expected,) = torch.autograd.grad((x @ weight.T).square().sum(), x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_only_many_rows_of_a_float32_matrix_in_order_are_worth_a_copy(factors):
+    _, weight = factors
+    assert packed_copy(weight, MANY) is not None
+    assert packed_copy(weight, MANY - 1) is None
+    assert packed_copy(weight.double(), MANY) is None
+    assert packed_copy(weight.bfloat16(), MANY) is None
+    assert packed_copy(weight.T, MANY) is None
+
+
+@pytest.mark.parametrize("name", ["_reorder_linear_weight", "_linear_pointwise"])
+@pytest.mark.usefixtures("always_faster")
+def test_a_torch_whose_operators_fail_multiplies_plainly(monkeypatch, factors, name):
+    def fails(*_args):
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(torch.ops.mkldnn, name, fails)
+    assert packed_copy(factors[1], MANY) is None
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_a_product_of_lower_precision_is_not_taken(monkeypatch, factors):
+    plain = torch.ops.mkldnn._linear_pointwise
+
+    def rounded(x, *rest):
+        return plain(x.bfloat16().float(), *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", rounded)
+    assert packed_copy(factors[1], MANY) is None
+
+
+def test_a_process_asks_once_which_is_faster(monkeypatch, factors):
+    """So that equal calls take equal products, and have results that are equal to the bit."""
+    first = packed_copy(factors[1], MANY)
+    monkeypatch.setattr(product_module, "_seconds", lambda _function: 1 / 0)
+    again = packed_copy(factors[1], MANY)
+    assert (first is None) == (again is None)
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_a_readout_for_many_rows_reads_the_same_logits():
+    bridge = tiny_bridge("cohere", dtype=torch.float32)
+    plain = readout(bridge)
+    fast = plain.for_rows(MANY)
+    assert fast.packed is not None
+    residual = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(fast(residual), plain(residual), rtol=0, atol=1e-5)
+
+
+CALLS = {
+    "lens": lambda bridge: li.logit_lens(bridge, TEXT).entropy,
+    "teacher forcing": lambda bridge: li.teacher_forced_log_probs(
+        bridge, TEXT, li.NextTokenPatch(layer=1, strength=0.5, mode="correct")
+    ),
+    "effect map": lambda bridge: (
+        li.effect_map(
+            bridge,
+            TEXT,
+            lambda logits: logits.square().sum(),
+            patch=li.NextTokenPatch(layer=1, strength=0.5),
+            layers=[1],
+            positions=[40],
+        ).effect
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_call_after_the_weights_were_edited_reads_the_new_ones(monkeypatch, call):
+    """Also an edit through `.data`, which torch counts nowhere."""
+    results = {}
+    for faster in (True, False):
+        monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, answer=faster: answer)
+        bridge = tiny_bridge("llama", dtype=torch.float32)
+        with left_as_found(bridge):
+            before = call(bridge)
+        bridge.original_model.lm_head.weight.data.mul_(3)
+        results[faster] = call(bridge)
+        assert not torch.allclose(results[faster], before, rtol=1e-2, equal_nan=True)
+    torch.testing.assert_close(results[True], results[False], rtol=1e-3, atol=1e-4, equal_nan=True)
