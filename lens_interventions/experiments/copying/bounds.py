@@ -38,7 +38,7 @@ def bounds(settings: CopyingSettings, rows: Tables) -> pd.DataFrame:
         }
         row |= {"gain": math.nan, "bound": math.nan}
         if n > 1:
-            estimates, high = _together(gains, totals.cell_counts, settings.resampling)
+            estimates, high = together(gains, totals.cell_counts, settings.resampling)
             best = int(estimates.argmax())
             row |= {
                 **asdict(arms[best].cell),
@@ -49,7 +49,7 @@ def bounds(settings: CopyingSettings, rows: Tables) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _together(
+def together(
     gains: Float[np.ndarray, "cell cluster crossed"],
     counts: Float[np.ndarray, "cluster crossed"],
     resampling: Resampling,

@@ -1,5 +1,6 @@
 """The copying experiment from start to end: planted effects and nulls."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -139,9 +140,8 @@ def test_no_cell_of_the_grid_gains_more_than_the_bound(planted: Result) -> None:
     # Simultaneous over four cells, so above each cell's own end.
     text = grid[(grid["question"] == "copyable") & (grid["measure"] == "loss")]
     assert bounds.loc["copyable", "bound"] > -text["low"].min()
-    # Words are crossed with frames, here and there.
-    words = grid[(grid["question"] == "rare words") & (grid["measure"] == "log_prob")]
-    assert bounds.loc["rare words", "bound"] > words["high"].max()
+    # One word to choose by says nothing of others.
+    assert math.isnan(bounds.loc["rare words", "bound"])
     assert "gains more than" in planted.verdicts[0].method
 
 
