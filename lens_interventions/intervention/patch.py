@@ -12,6 +12,7 @@ from ..lens.protocol import bound_lens
 from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
 from ..model.hooks import Hook, change_layers
+from ..model.points import require_blocks
 from ..model.readout import readout
 from ..model.tokens import TextOrTokens, token_batch
 from .bound_patch import BoundPatch
@@ -74,10 +75,7 @@ class NextTokenPatch(PatchFields):
         embeddings before the first block and `embedding` is `"W_E"`.
         """
         n_layers = int(bridge.cfg.n_layers)
-        if self.layers[-1] >= n_layers:
-            raise ValueError(
-                f"the model has blocks 0 to {n_layers - 1}, the patch asks for {self.layers[-1]}"
-            )
+        require_blocks(self.layers, n_layers)
         if isinstance(self.source, BackPatch) and not 0 <= self.source.layer <= n_layers:
             raise ValueError(
                 f"the model has residuals r[0] to r[{n_layers}], the patch writes that of "

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from ..._files import UNFINISHED, write_text
+from ..._files import UNFINISHED, require_writable, write_text
 from .json_values import differences, digest
 from .row_files import DamagedFileError, read_rows, write_rows
 from .work_units import Unit
@@ -137,9 +137,10 @@ def unit_file(path: Path, table: str, name: str) -> Path:
 
 
 def require_run_directory(path: Path) -> None:
-    """Check that a path is a run's directory, or can become one: it is empty or does not exist.
+    """Check that a path is a run's directory, or can become one: it is empty or can be made.
 
-    Raises `RunDirectoryError` for a file, and for a directory that holds anything but a run.
+    Raises `RunDirectoryError` for a file, for a directory that holds anything but a run, and for
+    one that cannot be made or written in.
     """
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is a file: choose a directory")
@@ -149,6 +150,11 @@ def require_run_directory(path: Path) -> None:
             f"{path} is not a run directory: it holds {', '.join(sorted(foreign)[:3])} and no "
             f"{SETTINGS}; choose a new or empty directory"
         )
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    try:
+        require_writable(there / _LOCK)
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be made: {error}") from error
 
 
 def write_json(target: Path, values: Any) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
+from ..._progress import steps
 from ...lens.distributions import log_probs_of
 from ...lens.logit_lens import logit_lens
 from ...lens.recorded_streams import RecordedStreams
@@ -106,7 +107,7 @@ def generate(
         processors=logits_processor,
         seeds=prompt_seeds(seed, n_prompts).to(device)[prompt_index],
     )
-    steps = decoder(
+    running = decoder(
         bridge,
         PatchedRows.of_prompts([None if p is None else p.bind(bridge) for p in patches], n_prompts),
         length=batch.tokens.shape[1] + max_new_tokens,
@@ -118,10 +119,10 @@ def generate(
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
-    for step, ended in _decode(steps, text, sampler, criteria, max_new_tokens):
+    for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
         taken.append(step)
         ends.append(ended)
-        streams.append(dict(steps.recorded))
+        streams.append(dict(running.recorded))
         if callback is not None:
             callback(step)
 
@@ -152,7 +153,7 @@ def generate(
 
 
 def _decode(
-    steps: Decoder,
+    decoder: Decoder,
     text: KnownText,
     sampler: Sampler,
     criteria: StoppingCriteriaList,
@@ -160,8 +161,8 @@ def _decode(
 ) -> Iterator[tuple[GenerationStep, Bool[Tensor, " row"]]]:
     """New tokens, and whether they end their rows; rows that have ended are dropped."""
     rows = torch.arange(len(text.tokens), device=text.tokens.device)
-    for step in range(max_new_tokens):
-        logits = steps.logits(text)
+    for step in steps(range(max_new_tokens)):
+        logits = decoder.logits(text)
         scores = sampler.scores(text, logits)
         new = sampler.choose(text, scores, rows)
         log_probs = log_probs_of(logits, new)
@@ -179,7 +180,7 @@ def _decode(
         if len(going_on) == 0:
             return
         if len(going_on) < len(rows):
-            steps.keep(going_on)
+            decoder.keep(going_on)
             text, rows = select_rows(text, going_on), rows[going_on]
 
 
@@ -233,7 +234,7 @@ def _trajectory(
     bridge: TransformerBridge,
     prompts: KnownText,
     tokens: Int[Tensor, "batch new"],
-    steps: Sequence[GenerationStep],
+    taken: Sequence[GenerationStep],
     streams: Sequence[Mapping[str, Tensor]],
     options: bool | Mapping[str, Any],
 ) -> Trajectory:
@@ -246,7 +247,7 @@ def _trajectory(
     laid_out: dict[str, Tensor] = {}
     for label, example in streams[0].items():
         stream = example.new_zeros((*tokens.shape, example.shape[-1]))
-        for step, recorded in zip(steps, streams, strict=True):
+        for step, recorded in zip(taken, streams, strict=True):
             stream[step.rows.to(stream.device), step.step] = recorded[label]
         laid_out[label] = stream
     read = logit_lens(
