@@ -4,7 +4,6 @@ import functools
 import importlib
 import json
 
-import jaxtyping
 import pandas as pd
 import pytest
 
@@ -66,9 +65,8 @@ def test_a_figure(run, corpus, tmp_path):
         (("--out", "nowhere/map.html"), 1, "nowhere is not a directory to write in"),
     ],
 )
+@pytest.mark.usefixtures("as_users_run")
 def test_mistakes(run, corpus, tmp_path, monkeypatch, more, status, message):
-    # Users run without the type checks of the test session, which would speak first.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.setenv("COLUMNS", "200")
     found, _, err = run("--file", corpus, "--out", tmp_path / "map.html", *more)
     assert found == status

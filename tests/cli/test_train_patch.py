@@ -4,7 +4,6 @@ import functools
 import importlib
 import json
 
-import jaxtyping
 import pytest
 import torch
 
@@ -100,9 +99,8 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
         (("--out", "nowhere/patch"), 1, "nowhere is not a directory to write in"),
     ],
 )
+@pytest.mark.usefixtures("as_users_run")
 def test_mistakes(run, corpus, tmp_path, monkeypatch, more, status, message):
-    # Users run without the type checks of the test session, which would speak first.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.setenv("COLUMNS", "200")
     found, _, err = run(*arguments(corpus, tmp_path / "patch", *more))
     assert found == status

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ class Experiment:
             stages before it, and returns its units, so a later stage can choose by what an earlier
             one measured. The same arguments must give the same units.
         analyse: called with the settings and all rows, by table.
+        presets: settings that have a name, by which a message calls a run that has them.
     """
 
     name: str
     settings: Any
     stages: Mapping[str, Stage]
     analyse: Callable[[Any, Tables], Analysis]
+    presets: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(
@@ -83,9 +85,10 @@ def run(
         "model": model_identity,
         "versions": versions(),
     }
+    presets = {name: to_values(values) for name, values in experiment.presets.items()}
     with ExitStack() as stack:
         path = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
-        directory = stack.enter_context(held_directory(path, header))
+        directory = stack.enter_context(held_directory(path, header, presets))
         rows: dict[str, list[pd.DataFrame]] = {}
         planned = 0
         try:

@@ -28,6 +28,7 @@ from .work_units import Unit
 
 FORMAT = "lens_interventions.run/1"
 SETTINGS = "settings.json"
+_LISTED = 8  # settings that a message names
 _LOCK, _HOLDER = ".lock", ".holder.json"
 
 
@@ -100,13 +101,17 @@ class RunDirectory:
 
 
 @contextmanager
-def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirectory]:
+def held_directory(
+    path: Path, header: Mapping[str, Any], presets: Mapping[str, Any]
+) -> Iterator[RunDirectory]:
     """Open a directory for a run, new or to be continued, and keep other processes out.
 
-    Rows that are damaged are set aside with a warning, to be measured again.
+    Rows that are damaged are set aside with a warning, to be measured again. `presets` are settings
+    that have a name.
 
     Raises `RunDirectoryError` if another process holds the directory, if it holds another run or
-    anything else (the message lists the settings that differ), or if its settings are damaged.
+    anything else (the message says what kind of run, or which settings differ), or if its settings
+    are damaged.
     """
     require_run_directory(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -122,7 +127,7 @@ def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirecto
     try:
         _write_holder(path)
         _remove_unfinished(path)
-        _agree(path / SETTINGS, header)
+        _agree(path / SETTINGS, header, presets)
         directory = RunDirectory(path, digest(header))
         directory.set_damaged_aside()
         yield directory
@@ -219,17 +224,40 @@ def read_tables(path: Path) -> dict[str, pd.DataFrame]:
     return {table: pd.concat(rows, ignore_index=True) for table, rows in parts.items()}
 
 
-def _agree(file: Path, header: Mapping[str, Any]) -> None:
+def _agree(file: Path, header: Mapping[str, Any], presets: Mapping[str, Any]) -> None:
     if not file.exists():
         write_json(file, header)
         return
-    differing = differences(header, read_header(file.parent))
-    if differing:
-        listed = "".join(f"\n  {line}" for line in differing)
-        raise RunDirectoryError(
-            f"{file.parent} holds a run with other settings; choose another directory, or these "
-            f"settings:{listed}"
+    there = read_header(file.parent)
+    differing = differences(header, there)
+    if not differing:
+        return
+    here, held = _kind(header, presets), _kind(there, presets)
+    if here != held:
+        shown = [0, *(i for i in (1, 2) if here[i] != held[i])]
+        said, asked = (" ".join(words[i] for i in shown) for words in (held, here))
+        message = f"{file.parent} holds {said}; this is {asked}: choose another directory"
+    else:
+        listed = [f"\n  {line}" for line in differing[:_LISTED]]
+        if len(differing) > _LISTED:
+            listed.append(f"\n  and {len(differing) - _LISTED} more")
+        message = (
+            f"{file.parent} holds {held[0]} with other settings; choose another directory, or "
+            f"these settings:{''.join(listed)}"
         )
+    raise RunDirectoryError(message)
+
+
+def _kind(header: Mapping[str, Any], presets: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What kind of run it is, on which model, and with which versions, in words."""
+    named = [name for name, values in presets.items() if values == header.get("settings")]
+    model, versions = header.get("model", {}), header.get("versions", {})
+    weights = str(model.get("weights_sha256"))[:8]
+    return (
+        f"a {' '.join([*named, 'run'])} of {header.get('experiment')}",
+        f"on {model.get('name')} ({model.get('dtype')}, {model.get('device')}, weights {weights})",
+        "with " + ", ".join(f"{name} {version}" for name, version in versions.items()),
+    )
 
 
 def _read(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -65,9 +65,10 @@ def generate(
     - `max_new_tokens`: how many new tokens each prompt gets at most.
     - `do_sample`: draw from the distribution instead of taking its likeliest token.
     - `temperature`: of the sampling; applied before `logits_processor`.
-    - `logits_processor`: processors of transformers (`TopPLogitsWarper(0.9)`,
-        `RepetitionPenaltyLogitsProcessor(1.2)`, ...), in order. Processors and criteria see prompts
-        without padding, those of one length at a time.
+    - `logits_processor`: a list of transformers' processors, in order: instead of `top_p=0.9`
+        `[transformers.TopPLogitsWarper(0.9)]`, and likewise `TopKLogitsWarper(50)`,
+        `MinPLogitsWarper(0.05)`, `RepetitionPenaltyLogitsProcessor(1.2)`. Processors and criteria
+        see prompts without padding, those of one length at a time.
     - `stopping_criteria`: criteria of transformers; a row ends when any of them says so.
     - `stop_at_eos`: end a row at the end-of-text tokens of the model's generation config.
     - `seed`: prompt i is sampled with `seed + i`, or with the i-th of several; the same under every
