@@ -1,8 +1,9 @@
 """A grid of coloured cells with tokens on both sides, of which heat maps are made."""
 
+import itertools
 import math
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LABEL_WIDTH = 16  # characters of a token beside the axes
 _LABEL_FONT, _SMALL_LABEL_FONT = 12, 10
 _TEXT_CELL = 34  # pixels; narrower cells have no text
+_MOST_COLUMNS, _MOST_STRETCHES = 48, 8  # of a text that is wrapped
 _OUTLINE = 0.44  # half the side of an outline, in cells
 
 
@@ -64,6 +66,18 @@ class Panel:
     hover_template: str
     hover_data: list
 
+    def stretch(self, columns: slice) -> "Panel":
+        """Some consecutive columns alone, on the same colours."""
+        return replace(
+            self,
+            places=self.places[:, columns],
+            texts=tuple(row[columns] for row in self.texts),
+            outlined=self.outlined[:, columns],
+            inputs=self.inputs[columns],
+            outputs=self.outputs[columns],
+            hover_data=[row[columns] for row in self.hover_data],
+        )
+
 
 @dataclass(frozen=True)
 class CellSize:
@@ -88,6 +102,18 @@ class CellSize:
         return _LABEL_FONT if self.width >= 22 else _SMALL_LABEL_FONT
 
 
+def stretches(columns: int) -> list[slice]:
+    """Consecutive stretches of a long text, about equally long, whose cells have room for text.
+
+    One stretch where one has room, and where a page of them would have no end.
+    """
+    parts = math.ceil(columns / _MOST_COLUMNS)
+    if parts > _MOST_STRETCHES:
+        parts = 1
+    ends = [round(columns * part / parts) for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+
+
 def cell_size(columns: int, *, width: float | None = None, budget: float = 1240) -> CellSize:
     """A size at which `columns` cells read well: with text while some fits into `budget` pixels.
 
@@ -95,7 +121,7 @@ def cell_size(columns: int, *, width: float | None = None, budget: float = 1240)
     """
     if width is None:
         width = min(64.0, budget / columns)
-        if columns <= 48:
+        if columns <= _MOST_COLUMNS:
             width = max(width, 40.0)
         width = max(width, 17.0)
     elif width < 2:

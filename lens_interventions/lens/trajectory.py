@@ -304,7 +304,8 @@ class Trajectory:
         - `statistic`, `batch`, `every`, `include_input`, `token`: what to show; see `grid`.
         - `title`: instead of the statistic's own.
         - `theme`: `"light"` or `"dark"`.
-        - `cell_width`: in pixels. By default as fits: below 34 pixels cells have no text.
+        - `cell_width`: in pixels; below 34 cells have no text. By default as fits, and a text of
+            more than 48 tokens is wrapped into stretches.
 
         Raises `ValueError` if the trajectory does not have what is asked for.
         """

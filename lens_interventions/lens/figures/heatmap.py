@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ...drawing.colours import ColourScale
-from ...drawing.panel import CellSize, Panel, cell_size, draw, label_extent
+from ...drawing.panel import CellSize, Panel, cell_size, draw, label_extent, stretches
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
 from ...drawing.units import place, unit_title
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 CORRECT = "(*)"
+HIDDEN = "The cells are too narrow to write each layer's top guess in them."
+_BETWEEN = 26  # pixels between two stretches of a text
 LEFT, RIGHT = 84, 104  # margins in pixels, for layers and tilted labels, and for the colour bar
 
 
@@ -27,36 +29,48 @@ def draw_heatmap(
 ) -> "go.Figure":
     """A statistic over layers and tokens, the last layer at the top.
 
-    `title` is the statistic's own, `cell_width` what fits unless given.
+    A long text is wrapped into stretches, one below the other, on one colour scale. `title` is the
+    statistic's own; with a `cell_width` the text is not wrapped.
 
     Raises `ValueError` if the theme is unknown or the cells are too narrow to be seen.
     """
     import plotly.graph_objects as go
 
-    panel = grid_panel(grid)
-    size = cell_size(len(panel.inputs), width=cell_width)
-    width = LEFT + size.width * len(panel.inputs) + RIGHT
-    lines = headline(title or grid.title, reading(size), width)
-    above = LINE * len(lines) + label_extent(panel.outputs, size) + 20
-    below = label_extent(panel.inputs, size)
-    height = above + size.height * len(panel.rows) + below
+    whole = grid_panel(grid)
+    columns = len(whole.inputs)
+    parts = stretches(columns) if cell_width is None else [slice(0, columns)]
+    panels = [whole.stretch(part) for part in parts]
+    longest = max(len(panel.inputs) for panel in panels)
+    size = cell_size(longest, width=cell_width)
+    across, down = size.width * longest, size.height * len(whole.rows)
+    above, below = label_extent(whole.outputs, size), label_extent(whole.inputs, size)
+    step = down + above + below + _BETWEEN
+    area = (len(panels) - 1) * step + down
+    lines = headline(title or grid.title, reading(size), LEFT + across + RIGHT)
+    top = LINE * len(lines) + above + 20
+    height = top + area + below
     figure = go.Figure(layout={"template": template(theme)})
-    draw(
-        figure,
-        panel,
-        size=size,
-        axis=0,
-        x_domain=(0, 1),
-        y_domain=(0, 1),
-        bar={"x": 1, "xpad": 12, "y": 0.5, "len": 1},
-    )
+    for number, panel in enumerate(panels):
+        bottom = area - down - number * step
+        y_domain = max(bottom / area, 0.0), min((bottom + down) / area, 1.0)
+        # One bar serves all.
+        bar = {"x": 1, "xpad": 12, "y": sum(y_domain) / 2, "len": down / area}
+        draw(
+            figure,
+            panel,
+            size=size,
+            axis=number,
+            x_domain=(0, len(panel.inputs) / longest),
+            y_domain=y_domain,
+            bar=bar if number == 0 else None,
+        )
+    figure.update_yaxes(title={"text": AXIS})
     figure.update_layout(
-        width=max(width, 420),
+        width=max(LEFT + across + RIGHT, 420),
         height=height,
-        margin={"l": LEFT, "r": RIGHT, "t": above, "b": below, "pad": 0},
+        margin={"l": LEFT, "r": RIGHT, "t": top, "b": below, "pad": 0},
         title=title_block(lines, height),
         dragmode=False,
-        yaxis_title={"text": AXIS},
     )
     return figure
 
@@ -87,5 +101,5 @@ def reading(size: CellSize) -> str:
         f"Below the input tokens, above those that followed, {CORRECT} where the model was right."
     )
     if size.font is None:
-        return f"{tokens} Outlined where the layer's top guess is also the final one."
+        return f"{tokens} {HIDDEN} Outlined where the layer's top guess is also the final one."
     return f"{tokens} In each cell the layer's top guess, outlined where it is also the final one."
