@@ -7,11 +7,15 @@ import numpy as np
 from jaxtyping import Float
 
 from .labels import markup, shorten, visible
-from .panel import LABEL_WIDTH
-from .theme import ThemeName, template
+from .panel import LABEL_WIDTH, DifferenceScale, Panel
+from .scales import round_steps
+from .theme import ThemeName
+from .wrapped import draw_wrapped
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+_SHOWN = 0.98  # share of the cells whose effects have colours of their own
 
 
 def draw_effect_map(
@@ -26,6 +30,9 @@ def draw_effect_map(
 ) -> "go.Figure":
     """A heat map, the highest layer at the top: red where the effect is above zero, blue below.
 
+    Colours stop at the size that 98% of the effects have at most: one cell, such as the first
+    position, may dwarf all others.
+
     **Arguments:**
 
     - `effect`: changes of the metric, in its unit.
@@ -37,50 +44,44 @@ def draw_effect_map(
 
     Raises `ValueError` if the theme is unknown.
     """
-    import plotly.graph_objects as go
-
+    sizes = np.abs(effect)
+    limit = float(np.quantile(sizes, _SHOWN, method="lower")) or float(sizes.max()) or 1.0
+    beyond = int((sizes > limit).sum())
+    inputs, outputs = (tuple(map(visible, texts)) for texts in (tokens, next_tokens))
     here, following = (
-        [markup(shorten(visible(text), LABEL_WIDTH)) for text in texts]
-        for texts in (tokens, next_tokens)
+        [markup(shorten(text, LABEL_WIDTH)) for text in texts] for texts in (inputs, outputs)
     )
-    heatmap = go.Heatmap(
-        z=effect.tolist(),
-        x=list(range(len(positions))),
-        y=list(range(len(layers))),
-        customdata=[
-            [[layer, *column] for column in zip(positions, here, following, strict=True)]
-            for layer in layers
-        ],
-        coloraxis="coloraxis",
-        hovertemplate=(
+    steps = round_steps(-limit, limit)
+    panel = Panel(
+        places=effect,
+        scale=DifferenceScale(limit),
+        ticks=(steps, [f"{step:+g}".replace("-", "−") if step else "0" for step in steps]),
+        bar_title="change of the metric",
+        texts=(("",) * len(positions),) * len(layers),
+        outlined=np.zeros(effect.shape, bool),
+        rows=tuple(map(str, layers)),
+        inputs=inputs,
+        outputs=outputs,
+        hover_template=(
             "layer %{customdata[0]}, position %{customdata[1]}<br>"
             "at %{customdata[2]}, next %{customdata[3]}<br>effect %{z:.4g}<extra></extra>"
         ),
+        hover_data=[
+            [[layer, *column] for column in zip(positions, here, following, strict=True)]
+            for layer in layers
+        ],
     )
-    figure = go.Figure(heatmap)
-    # Columns are numbered: on a category axis plotly merges tokens that repeat.
-    figure.update_xaxes(
-        title="position patched, with the token that comes next",
-        tickvals=list(range(len(positions))),
-        ticktext=following,
-        tickangle=-45,
-        showgrid=False,
+    reading = (
+        "A cell is one position at one layer, patched with the token that comes next: it stands "
+        "above, the position's own token below."
     )
-    figure.update_yaxes(
-        title="layer",
-        tickvals=list(range(len(layers))),
-        ticktext=[str(layer) for layer in layers],
-        showgrid=False,
-    )
-    return figure.update_layout(
-        title={
-            "text": f"Change of the metric, {baseline:.4g} without a patch",
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-        },
-        coloraxis={"cmid": 0, "colorbar": {"title": "change of<br>the metric"}},
-        template=template(theme),
-        width=max(700, 200 + 20 * len(positions)),
-        height=max(400, 220 + 16 * len(layers)),
+    if beyond:
+        cells = "1 cell lies" if beyond == 1 else f"{beyond} cells lie"
+        reading += f" Colours stop at ±{limit:.3g}; {cells} beyond."
+    return draw_wrapped(
+        panel,
+        title=f"Change of the metric, {baseline:.4g} without a patch".replace("-", "−"),
+        reading=lambda _size: reading,
+        axis="patched layer",
+        theme=theme,
     )

@@ -1,6 +1,5 @@
 """A grid of coloured cells with tokens on both sides, of which heat maps are made."""
 
-import itertools
 import math
 import unicodedata
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 LABEL_WIDTH = 16  # characters of a token beside the axes
 _LABEL_FONT, _SMALL_LABEL_FONT = 12, 10
 _TEXT_CELL = 34  # pixels; narrower cells have no text
-_MOST_COLUMNS, _MOST_STRETCHES = 48, 8  # of a text that is wrapped
+MOST_COLUMNS = 48  # whose cells have room for text whatever the budget
 _OUTLINE = 0.44  # half the side of an outline, in cells
 
 
@@ -102,18 +101,6 @@ class CellSize:
         return _LABEL_FONT if self.width >= 22 else _SMALL_LABEL_FONT
 
 
-def stretches(columns: int) -> list[slice]:
-    """Consecutive stretches of a long text, about equally long, whose cells have room for text.
-
-    One stretch where one has room, and where a page of them would have no end.
-    """
-    parts = math.ceil(columns / _MOST_COLUMNS)
-    if parts > _MOST_STRETCHES:
-        parts = 1
-    ends = [round(columns * part / parts) for part in range(parts + 1)]
-    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
-
-
 def cell_size(columns: int, *, width: float | None = None, budget: float = 1240) -> CellSize:
     """A size at which `columns` cells read well: with text while some fits into `budget` pixels.
 
@@ -121,7 +108,7 @@ def cell_size(columns: int, *, width: float | None = None, budget: float = 1240)
     """
     if width is None:
         width = min(64.0, budget / columns)
-        if columns <= _MOST_COLUMNS:
+        if columns <= MOST_COLUMNS:
             width = max(width, 40.0)
         width = max(width, 17.0)
     elif width < 2:
@@ -156,7 +143,8 @@ def draw(
     x, top, y = _axis(2 * axis + 1), _axis(2 * axis + 2), _axis(axis + 1)
     colours = _colour_options(panel, bar)
     if isinstance(panel.scale, DifferenceScale):
-        figure.update_layout(coloraxis=colours)
+        if bar is not None:
+            figure.update_layout(coloraxis=colours)
         colours = {"coloraxis": "coloraxis"}
     figure.add_trace(
         go.Heatmap(

@@ -11,8 +11,9 @@ from ...drawing.scales import Scale, round_steps
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
 from ...drawing.units import RANK, place
+from ...drawing.wrapped import LEFT, RIGHT
 from .grid import Grid
-from .heatmap import HIDDEN, LEFT, RIGHT, grid_panel
+from .heatmap import HIDDEN, grid_panel
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

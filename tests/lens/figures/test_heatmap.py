@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lens_interventions import plots
-from lens_interventions.drawing.panel import stretches
+from lens_interventions.drawing.wrapped import stretches
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.statistics import STATISTICS, drawn
 from tests.support.figures import heat, numbers, outlined_cells, position
