@@ -15,6 +15,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
+from ..model.argument_names import instead_of
 from ..model.exclusive import exclusive
 from ..model.hooks import has_temporary_hooks
 from ..model.points import FINAL, INPUT, PointSelection, select_points
@@ -37,6 +38,7 @@ from .statistics import STATISTICS, Divergence, of_target, related
 from .trajectory import Trajectory
 
 
+@instead_of(layers="points=, which takes numbers of layers")
 @exclusive
 @torch.no_grad()
 def logit_lens(

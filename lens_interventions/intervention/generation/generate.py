@@ -15,6 +15,7 @@ from ...lens.distributions import log_probs_of
 from ...lens.logit_lens import logit_lens
 from ...lens.recorded_streams import RecordedStreams
 from ...lens.trajectory import Trajectory
+from ...model.argument_names import instead_of
 from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..known_text import KnownText, select_rows
@@ -28,6 +29,13 @@ from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criter
 _CHUNK_TOKENS = 4096
 
 
+@instead_of(
+    top_p="logits_processor=[transformers.TopPLogitsWarper(...)]",
+    top_k="logits_processor=[transformers.TopKLogitsWarper(...)]",
+    min_p="logits_processor=[transformers.MinPLogitsWarper(...)]",
+    repetition_penalty="logits_processor=[transformers.RepetitionPenaltyLogitsProcessor(...)]",
+    max_length="max_new_tokens=, which does not count the prompt",
+)
 @exclusive
 @torch.no_grad()
 def generate(
