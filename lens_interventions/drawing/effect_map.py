@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from .clipped import clipped_scale
 from .labels import markup, shorten, visible
-from .panel import LABEL_WIDTH, DifferenceScale, Panel
-from .scales import round_steps
+from .panel import LABEL_WIDTH, Panel
 from .theme import ThemeName
 from .wrapped import draw_wrapped
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-_SHOWN = 0.98  # share of the cells whose effects have colours of their own
 
 
 def draw_effect_map(
@@ -44,18 +42,15 @@ def draw_effect_map(
 
     Raises `ValueError` if the theme is unknown.
     """
-    sizes = np.abs(effect)
-    limit = float(np.quantile(sizes, _SHOWN, method="lower")) or float(sizes.max()) or 1.0
-    beyond = int((sizes > limit).sum())
+    scale, ticks, beyond = clipped_scale(effect)
     inputs, outputs = (tuple(map(visible, texts)) for texts in (tokens, next_tokens))
     here, following = (
         [markup(shorten(text, LABEL_WIDTH)) for text in texts] for texts in (inputs, outputs)
     )
-    steps = round_steps(-limit, limit)
     panel = Panel(
         places=effect,
-        scale=DifferenceScale(limit),
-        ticks=(steps, [f"{step:+g}".replace("-", "−") if step else "0" for step in steps]),
+        scale=scale,
+        ticks=ticks,
         bar_title="change of the metric",
         texts=(("",) * len(positions),) * len(layers),
         outlined=np.zeros(effect.shape, bool),
@@ -73,11 +68,8 @@ def draw_effect_map(
     )
     reading = (
         "A cell is one position at one layer, patched with the token that comes next: it stands "
-        "above, the position's own token below."
+        f"above, the position's own token below. {beyond}"
     )
-    if beyond:
-        cells = "1 cell lies" if beyond == 1 else f"{beyond} cells lie"
-        reading += f" Colours stop at ±{limit:.3g}; {cells} beyond."
     return draw_wrapped(
         panel,
         title=f"Change of the metric, {baseline:.4g} without a patch".replace("-", "−"),
