@@ -12,8 +12,6 @@ from benchmarks.command import run
 from benchmarks.common import forward, in_turns, reference_tokens
 from benchmarks.results import Row
 
-PATCH = li.NextTokenPatch(layer=24, strength=0.1)
-
 
 def metric(logits: Tensor) -> Tensor:
     """The log-probability of one token at the end."""
@@ -25,13 +23,14 @@ def measure(quick: bool) -> list[Row]:
     layers, positions = (2, 3) if quick else (None, 50)
     bridge = li.load_model(device="cpu")
     tokens = reference_tokens(bridge, positions + 1)
-    rows = list(range(layers or int(bridge.cfg.n_layers)))
+    rows = range(layers or int(bridge.cfg.n_layers))
+    patch = li.NextTokenPatch(layer=rows, strength=0.1)
 
     def plain() -> None:
         forward(bridge, tokens)
 
     def effects() -> None:
-        li.effect_map(bridge, tokens, metric, patch=PATCH, layers=rows)
+        li.effect_map(bridge, tokens, metric, patch=patch)
 
     before = statistics.median(in_turns({"forward": plain}, 5)["forward"])
     taken = in_turns({"map": effects}, 1)["map"][0]

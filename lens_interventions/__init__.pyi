@@ -45,6 +45,8 @@ from .intervention.training.train_patch import train_patch as train_patch
 from .lens.affine import AffineLens as AffineLens
 from .lens.aggregate import LensAggregate as LensAggregate
 from .lens.aggregate import lens_over as lens_over
+from .lens.component_result import ComponentLogits as ComponentLogits
+from .lens.components import component_logits as component_logits
 from .lens.logit_lens import logit_lens as logit_lens
 from .lens.protocol import Lens as Lens
 from .lens.trajectory import Trajectory as Trajectory

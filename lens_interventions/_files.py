@@ -25,29 +25,33 @@ UNFINISHED = ".*.unfinished"
 def require_writable(path: str | Path) -> Path:
     """Where a file can be written: the path itself, or what a symbolic link at it points to.
 
-    To be asked before the work whose result is to be saved.
+    To be asked before the work whose result is to be saved. It tries to make a file beside the
+    target, since permissions alone do not tell: root may write everywhere but on some disks.
 
-    Raises `OSError` if there is no directory to write in, if anything but a regular file is there
-    (a directory, a device, a pipe), or if the name is too long or not valid UTF-8.
+    Raises `OSError` if no file can be made there, if anything but a regular file is there (a
+    directory, a device, a pipe), or if the name is too long or not valid UTF-8.
     """
     target = Path(os.path.realpath(path))
     try:
         str(target).encode()
-        found = target.exists()
-        if found and not target.is_file():
+        if target.exists() and not target.is_file():
             raise OSError("it is there and is not a regular file")
-        if not os.access(target.parent, os.W_OK | os.X_OK):
-            missing = not target.parent.is_dir()
-            raise OSError(
-                f"{target.parent} is not a directory to write in"
-                if missing
-                else f"{target.parent} may not be written in"
-            )
+        if not target.parent.is_dir():
+            raise OSError(f"{target.parent} is not a directory to write in")
+        _new_file_beside(target).unlink()
     except UnicodeEncodeError as error:
         raise OSError(f"{str(path)!r} cannot be written: its name is not valid UTF-8") from error
     except OSError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
     return target
+
+
+def _new_file_beside(target: Path) -> Path:
+    """An empty file in the directory of `target`, to be renamed to it."""
+    # Its name is cut, since a longer one may be too long.
+    temporary = target.with_name(f".{target.name[:20]}.{secrets.token_hex(4)}.unfinished")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return temporary
 
 
 @contextmanager
@@ -60,9 +64,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     Raises `OSError` as `require_writable` does.
     """
     target = require_writable(path)
-    # Beside the target, to be renamed; its name is cut, since a longer one may be too long.
-    temporary = target.with_name(f".{target.name[:20]}.{secrets.token_hex(4)}.unfinished")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    temporary = _new_file_beside(target)
     try:
         mode = (target if target.exists() else temporary).stat().st_mode
         yield temporary

@@ -85,6 +85,12 @@ def without_gradients() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def as_users_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the type checks of the test session, which would speak before the library does."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
 @pytest.fixture(scope="session")
 def default_bridge() -> TransformerBridge:
     """The embedded default model, float32 on the CPU."""

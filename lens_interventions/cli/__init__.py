@@ -1,12 +1,14 @@
 """The `lens-interventions` command line, one module for each command.
 
 A new command is a module with one function, whose signature Typer reads, and a line below; options
-that commands share go into `options.py` and `patch_options.py`. It may import every package, and
-nothing imports it. A command imports what it needs when it runs, so that `--help` loads neither
-torch nor plotly.
+that commands share go into `options.py` and `patch_options.py`, what is asked before a model is
+loaded into `checks.py`. It may import every package, and nothing imports it. A command imports what
+it needs when it runs, so that `--help` loads neither torch nor plotly.
 """
 
+import functools
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -24,9 +26,14 @@ from .train_patch import train_patch
 # NotImplementedError.
 USER_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
 
+# Wrong usage of any kind. Typer carries click with it or beside it, by version, and names only this
+# subclass in all of them.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
+
 app = typer.Typer(
     help="Read what each layer of a language model believes.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -50,29 +57,60 @@ def _common(
     """Read what each layer of a language model believes."""
 
 
-app.command()(lens)
-app.command()(demo)
-app.command()(fit_lens)
-app.command()(experiment)
-app.command()(report)
-app.command()(generate)
-app.command()(score)
-app.command()(slopes)
-app.command()(train_patch)
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Say in one line what is kept when the user stops a command."""
+
+    @functools.wraps(command)
+    def run(*args: object, **options: object) -> None:
+        try:
+            command(*args, **options)
+        except KeyboardInterrupt as stop:
+            kept = getattr(stop, "__notes__", [])
+            _print_line("Stopped", "; ".join(kept))
+            raise typer.Exit(_INTERRUPTED) from None
+
+    return run
+
+
+for _command in (
+    lens,
+    demo,
+    fit_lens,
+    experiment,
+    report,
+    generate,
+    score,
+    slopes,
+    train_patch,
+):
+    app.command()(_interruptible(_command))
 
 
 def main() -> None:
-    """Run the command. A user's mistake is one line and status 1, or 2 for wrong usage."""
+    """Run the command. A mistake is one line: status 2 for wrong usage, 1 for anything else."""
+    arguments = sys.argv[1:]
     try:
-        app()
+        status = app(arguments or ["--help"], standalone_mode=False)
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        help_line = f" (see {context.command_path} --help)" if context else ""
+        _print_line("Error", f"{error.format_message()}{help_line}")  # type: ignore[attr-defined]
+        sys.exit(2)
     except USER_ERRORS as error:
-        _print_error(error)
+        _print_line("Error", _message(error))
         sys.exit(1)
+    sys.exit(status if arguments else 2)
 
 
-def _print_error(error: Exception) -> None:
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"  # without the number
+    return str(error) or type(error).__name__
+
+
+def _print_line(kind: str, message: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    line = " ".join(str(error).split()) or type(error).__name__
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error: ", "bold red"), line))
+    line = Text.assemble((f"{kind}: ", "bold red"), " ".join(message.split()))
+    Console(stderr=True, soft_wrap=True).print(line)

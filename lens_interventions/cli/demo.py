@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .checks import require_output
 from .options import Device, Model, load
 
 
@@ -20,7 +21,10 @@ def demo(
     ] = None,
 ) -> None:
     """Measure the logit lens post's findings on a model, and write a page that opens offline."""
+    if results is not None and not results.is_dir():
+        raise FileNotFoundError(f"there is no directory {results}")
     out.mkdir(parents=True, exist_ok=True)
+    require_output(out / "index.html", [".html"])
     bridge = load(model, device)
 
     from ..pages.demo import build_page

@@ -1,10 +1,11 @@
 """`lens-interventions experiment`: run an experiment, or continue one that was stopped."""
 
 import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Device, Model, shows_progress
+from .checks import usage
+from .options import Device, Model
 
 if TYPE_CHECKING:
     from ..experiments import CopyingSettings, Result
@@ -37,14 +39,17 @@ class PresetName(StrEnum):
 
 
 def experiment(
-    name: Annotated[Name, typer.Argument(help="The experiment to run.")],
+    name: Annotated[
+        Name, typer.Argument(metavar="NAME", help=f"The experiment: {', '.join(Name)}.")
+    ],
     out: Annotated[
         Path, typer.Option(help="The directory of the run. Given again, it continues that run.")
     ],
     preset: Annotated[
         PresetName,
         typer.Option(
-            help="On two cores quick takes minutes; full takes up to 45, and hours for learned."
+            help="How much to measure. On two cores quick takes minutes and full up to an hour; "
+            "full learned takes several hours."
         ),
     ] = PresetName.quick,
     model: Model = None,
@@ -76,8 +81,9 @@ def experiment(
 
     # Loading a model takes a while, so what needs no model is checked first.
     require_run_directory(out)
-    for source in text or ():
-        require_source(source)
+    with usage():
+        for source in text or ():
+            require_source(source)
     loaded = NamedModel(model, device)
     options: dict[str, Any] = {} if name is Name.scratch else {"model": loaded}
     if text:
@@ -90,12 +96,13 @@ def experiment(
         Name.scratch: experiments.scratch,
         Name.slopes: experiments.slopes,
     }
+    typer.echo(f"{name.value}: loading the model and its texts ...", err=True)
     with ExitStack() as stack:
         result = runs[name](
             preset=preset.value,
             out=out,
             executor=None if workers == 1 else stack.enter_context(_processes(workers)),
-            progress=shows_progress(),
+            progress=True,
             **options,
         )
     for finding in result.verdicts:
@@ -111,22 +118,33 @@ def _copying_settings(source: Any, preset: Any, texts: tuple[str, ...]) -> "Copy
     return replace(CopyingSettings.preset(preset, n_layers), texts=texts)
 
 
-def _processes(workers: int) -> Executor:
-    """A pool of new processes that share the cores. They end when this process is killed."""
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor]:
+    """A pool of new processes that share the cores. They end at once where the block fails."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin_worker,
         initargs=(max((os.cpu_count() or 1) // workers, 1),),
     )
+    with pool:
+        try:
+            yield pool
+        except BaseException:
+            # Their units would go on for up to an hour, and be thrown away.
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
 
 
 def _begin_worker(threads: int) -> None:
     import torch
 
+    # Ctrl-C goes to all processes of a terminal; the one that started these ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Device, Model, load, shows_progress
+from .checks import FIGURES, require_output
+from .options import Device, Model, kept_in, load, shows_progress
 
 if TYPE_CHECKING:
     from ..fitting.lens_quality import LensQuality
     from ..model.tokens import TextOrTokens
 
-_QUALITY = (".csv", ".html", ".png", ".svg")
 _TEST_TOKENS = 256
 _SAMPLES = 256
 
@@ -58,19 +58,10 @@ def fit_lens(
 
     If you stop it, the same command continues the fit where it was.
     """
-    if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
-        raise ValueError(f"{out} must end in .safetensors and be in a directory that exists")
-    if quality is not None and quality.suffix not in _QUALITY:
-        raise ValueError(f"cannot write {quality.name!r}: use one of {', '.join(_QUALITY)}")
-
     if file is not None and samples is not None:
-        raise ValueError("--samples is for a fit without --file: give only one of them")
-
-    from .._files import require_writable
-
-    for path in (out, quality):
-        if path is not None:
-            require_writable(path)
+        raise typer.BadParameter("--samples is for a fit without --file: give only one of them")
+    require_output(out, [".safetensors"])
+    require_output(quality, (".csv", *FIGURES))
 
     from ..fitting.affine_fit import fit_affine_lens
     from ..fitting.affine_refinement import refine_affine_lens
@@ -86,14 +77,15 @@ def fit_lens(
     partial, progress = out.with_suffix(".partial"), shows_progress()
     if texts is None:
         texts = list(sample_texts(bridge, samples or _SAMPLES, progress=progress))
-    lens = fit_affine_lens(
-        bridge,
-        texts,
-        window=window,
-        corpus="the model's own samples" if file is None else file.name,
-        checkpoint=partial,
-        progress=progress,
-    )
+    with kept_in(partial):
+        lens = fit_affine_lens(
+            bridge,
+            texts,
+            window=window,
+            corpus="the model's own samples" if file is None else file.name,
+            checkpoint=partial,
+            progress=progress,
+        )
     if refine:
         lens = refine_affine_lens(bridge, lens, texts, steps=refine, progress=progress)
     lens.save(out)

@@ -61,7 +61,9 @@ def generate(
     device: Device = None,
 ) -> None:
     """Continue a prompt while each known next token is patched into a layer, and mark loops."""
+    rules = _sampling(temperature, top_p, repetition_penalty)
     patch = patch_from(
+        model=model,
         layer=layer,
         strength=strength,
         mode=mode,
@@ -75,7 +77,6 @@ def generate(
         seed=seed,
         positions="generated" if only_generated else "all",
     )
-    rules = _sampling(temperature, top_p, repetition_penalty)
     bridge = load(model, device)
 
     from tqdm.auto import tqdm

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .checks import FIGURES, require_output, usage
 from .options import Device, LensFile, Model, load, load_lens, shows_progress
 from .selections import parse_layers, parse_positions
 
 if TYPE_CHECKING:
     from ..lens.trajectory import Trajectory
 
-_FIGURES = (".html", ".png", ".svg")
 _NUMBERS = (".csv", ".json", ".safetensors")
 
 
@@ -56,10 +56,12 @@ def lens(
     ] = None,
 ) -> None:
     """Show what each layer of a model would predict at each token of a text."""
+    with usage():
+        options = _lens_options(stat, layers, positions, watch or [], compare_with)
     read = _text(text, file)
-    options = _lens_options(stat, layers, positions, watch or [], compare_with)
-    if out is not None:
-        _check_out(out)
+    require_output(out, (*FIGURES, *_NUMBERS))
+    with usage():
+        _require_points(model, options)
     options["lens"] = load_lens(lens)
     bridge = load(model, device)
 
@@ -82,9 +84,9 @@ def _text(text: str | None, file: Path | None) -> str:
         # Editors end a file with a newline that is not part of the text.
         read = _content(file).removesuffix("\n")
     else:
-        raise ValueError("give a text, or --file, but not both")
+        raise typer.BadParameter("give a text, or --file, but not both")
     if not read:
-        raise ValueError("the text is empty")
+        raise typer.BadParameter("the text is empty")
     return read
 
 
@@ -118,16 +120,16 @@ def _lens_options(
     }
 
 
-def _check_out(out: Path) -> None:
-    if out.suffix.lower() not in (*_FIGURES, *_NUMBERS):
-        raise ValueError(
-            f"cannot write {out.name!r}: use one of {', '.join((*_FIGURES, *_NUMBERS))}"
-        )
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"there is no directory {out.parent}")
-    from .._files import require_writable
+def _require_points(model: str | None, options: dict[str, Any]) -> None:
+    """Raise `ValueError` for points that the model does not have, where its config says so."""
+    from ..model import config, points
 
-    require_writable(out)
+    n_layers = config.known_blocks(model)
+    if n_layers is None:
+        return
+    points.select_points(n_layers, options["points"])
+    if options["compare_with"] not in ("final", "input"):
+        points.select_points(n_layers, [options["compare_with"]])
 
 
 def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """Options that several commands share, and loading what they name."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +51,17 @@ def load_lens(path: Path | None) -> "AffineLens | None":
     if path is None:
         return None
     return load_tuned_lens(path) if path.is_dir() else AffineLens.load(path)
+
+
+@contextmanager
+def kept_in(partial: Path) -> Iterator[None]:
+    """Say where a command goes on, if the user stops it meanwhile."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if partial.exists():
+            stop.add_note(f"what was done is kept in {partial}; the same command continues")
+        raise
 
 
 def shows_progress() -> bool:

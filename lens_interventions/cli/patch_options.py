@@ -5,24 +5,39 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..intervention.sources import control_names
+from ..intervention.sources import control_names, source_names
+from .checks import finite, one_of, require_blocks, usage
 from .options import load_lens
 
 if TYPE_CHECKING:
     from ..intervention.patch import NextTokenPatch
+
+MODES = ("interpolate", "add", "correct")
+SCALES = ("raw", "norm", "deviation")
+EMBEDDINGS = ("W_E", "W_U", "lens")
+GATES = ("lens", "output")
 
 Layer = Annotated[
     list[int],
     typer.Option("--layer", help="The block whose input is patched. May be given several times."),
 ]
 Strength = Annotated[
-    float, typer.Option("--strength", help="0 changes nothing; 1 interpolates all the way.")
+    float,
+    typer.Option(
+        "--strength", callback=finite, help="0 changes nothing; 1 interpolates all the way."
+    ),
 ]
-Mode = Annotated[str, typer.Option("--mode", help="How to write: interpolate, add or correct.")]
+Mode = Annotated[
+    str,
+    typer.Option(
+        "--mode", callback=one_of(MODES), help="How to write: interpolate, add or correct."
+    ),
+]
 Source = Annotated[
     str,
     typer.Option(
         "--source",
+        callback=one_of(source_names()),
         help=f"What to write: true (the next token), or a control: {', '.join(control_names())}.",
     ),
 ]
@@ -30,6 +45,7 @@ Scale = Annotated[
     str,
     typer.Option(
         "--scale",
+        callback=one_of(SCALES),
         help="raw; norm: as long as the residual that it replaces; or deviation: as long as that "
         "residual's distance from the layer's mean.",
     ),
@@ -38,23 +54,27 @@ Embedding = Annotated[
     str,
     typer.Option(
         "--embedding",
+        callback=one_of(EMBEDDINGS),
         help="The vector of a token: W_E, W_U, or lens, which carries W_U to the layer through "
         "--lens.",
     ),
 ]
 Window = Annotated[
-    int | None, typer.Option("--window", help="Patch only this many of the last positions.")
+    int | None, typer.Option("--window", min=1, help="Patch only this many of the last positions.")
 ]
 Gate = Annotated[
     float | None,
     typer.Option(
-        "--gate", help="Patch only tokens that were surprising by this many nats or more."
+        "--gate",
+        callback=finite,
+        help="Patch only tokens that were surprising by this many nats or more.",
     ),
 ]
 GateOn = Annotated[
     str,
     typer.Option(
         "--gate-on",
+        callback=one_of(GATES),
         help="To whom: lens, the lens at the layer; output, the model without a patch.",
     ),
 ]
@@ -62,6 +82,7 @@ GateOn = Annotated[
 
 def patch_from(
     *,
+    model: str | None,
     layer: list[int],
     strength: float,
     mode: str,
@@ -74,25 +95,25 @@ def patch_from(
     lens: Path | None,
     **rest: Any,
 ) -> "NextTokenPatch":
-    """The patch that the options describe.
-
-    Raises `ValueError` for options that make no patch.
-    """
+    """The patch that the options describe. Options that make no patch are wrong usage."""
+    require_blocks(model, layer)
     from ..intervention.patch import NextTokenPatch
 
-    return NextTokenPatch(
-        layer=layer[0] if len(layer) == 1 else tuple(layer),
-        strength=strength,
-        mode=cast(Any, mode),
-        source=source,
-        scale=cast(Any, scale),
-        embedding=cast(Any, embedding),
-        window=window,
-        gate=gate,
-        gate_on=cast(Any, gate_on),
-        lens=load_lens(lens),
-        **rest,
-    )
+    fitted = load_lens(lens)
+    with usage():
+        return NextTokenPatch(
+            layer=layer[0] if len(layer) == 1 else tuple(layer),
+            strength=strength,
+            mode=cast(Any, mode),
+            source=source,
+            scale=cast(Any, scale),
+            embedding=cast(Any, embedding),
+            window=window,
+            gate=gate,
+            gate_on=cast(Any, gate_on),
+            lens=fitted,
+            **rest,
+        )
 
 
 def describe(patch: "NextTokenPatch | None") -> str:

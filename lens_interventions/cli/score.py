@@ -50,7 +50,9 @@ def score(
     lens: LensFile = None,
     context: Annotated[
         int,
-        typer.Option(help="Cut documents into pieces of this many tokens, and score each alone."),
+        typer.Option(
+            min=2, help="Cut documents into pieces of this many tokens, and score each alone."
+        ),
     ] = 256,
     seed: Annotated[int, typer.Option(help="Seed of random sources and of the bootstrap.")] = 0,
     model: Model = None,
@@ -62,7 +64,9 @@ def score(
     """
     from ..materials import read_texts
 
+    documents = read_texts(file, whole=True)
     patch = patch_from(
+        model=model,
         layer=layer,
         strength=strength,
         mode=mode,
@@ -75,7 +79,6 @@ def score(
         lens=lens,
         seed=seed,
     )
-    documents = read_texts(file, whole=True)
     bridge = load(model, device)
     pieces, document = _pieces(bridge, documents, context)
     if not pieces:
@@ -96,7 +99,7 @@ def _pieces(
 ) -> tuple[list[list[int]], list[int]]:
     """Token ids of each piece, with the BOS token that the model expects, and its document."""
     limit = int(bridge.cfg.n_ctx)
-    if not 2 <= context <= limit:
+    if context > limit:
         raise typer.BadParameter(f"--context must be from 2 to the model's {limit}, got {context}")
     tokenizer = bridge.tokenizer
     wants_bos = bridge.cfg.default_prepend_bos and tokenizer.bos_token_id is not None

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..intervention.sources import source_names
-from .options import Device, LensFile, Model, load, load_lens, shows_progress
-from .patch_options import Gate, GateOn, Scale, Window
+from .checks import FIGURES, one_of, require_output
+from .options import Device, LensFile, Model, kept_in, load, load_lens, shows_progress
+from .patch_options import EMBEDDINGS, MODES, Gate, GateOn, Scale, Window
 
 if TYPE_CHECKING:
     from ..intervention.slopes.result import SlopeMap
 
-_FIGURES = (".html", ".png", ".svg")
 _TABLES = (".csv", ".json")
+_SOURCES = (*source_names(), "final_guess")
+_SCOPES = ("all", "copyable", "other", "after_surprise", "repeated_surprise")
 
 
 def slopes(
@@ -31,22 +33,30 @@ def slopes(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{', '.join(source_names())} or final_guess. May be given several times."
+            callback=one_of(_SOURCES),
+            help=f"{', '.join(source_names())} or final_guess. May be given several times.",
         ),
     ] = None,
     mode: Annotated[
         list[str] | None,
-        typer.Option(help="add, interpolate or correct. May be given several times."),
+        typer.Option(
+            callback=one_of(MODES),
+            help="add, interpolate or correct. May be given several times.",
+        ),
     ] = None,
     embedding: Annotated[
         list[str] | None,
-        typer.Option(help="W_E, W_U or lens (with --lens). May be given several times."),
+        typer.Option(
+            callback=one_of(EMBEDDINGS),
+            help="W_E, W_U or lens (with --lens). May be given several times.",
+        ),
     ] = None,
     scope: Annotated[
         list[str] | None,
         typer.Option(
+            callback=one_of(_SCOPES),
             help="Predictions to look at: all, copyable, other, after_surprise or "
-            "repeated_surprise. May be given several times."
+            "repeated_surprise. May be given several times.",
         ),
     ] = None,
     scale: Scale = "norm",
@@ -57,8 +67,9 @@ def slopes(
     context: Annotated[
         int | None,
         typer.Option(
+            min=2,
             help="Cut documents into pieces of this many tokens, each read alone. By default 512, "
-            "or as many as the model reads."
+            "or as many as the model reads.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random sources.")] = 0,
@@ -70,48 +81,40 @@ def slopes(
     A figure shows the first mode, embedding and scope; a table shows all. If you stop it, the same
     command continues from OUT.partial.
     """
-    from ..intervention.slopes.slope_map import TOKEN_SOURCES, slope_map
     from ..materials import read_texts
 
-    _require_writable(out)
+    if "lens" in (embedding or ()) and lens is None:
+        raise typer.BadParameter("--embedding lens needs --lens, a file from fit-lens")
+    require_output(out, (*FIGURES, *_TABLES))
     documents = read_texts(file, whole=True)
+
+    from ..intervention.slopes.slope_map import TOKEN_SOURCES, slope_map
+
     fitted = load_lens(lens)
     bridge = load(model, device)
     partial = out.with_name(out.name + ".partial")
-    found = slope_map(
-        bridge,
-        documents,
-        sources=source or TOKEN_SOURCES,
-        modes=mode or ["add"],
-        embeddings=cast(Any, embedding or ["W_E"]),
-        scopes=scope or ["all"],
-        scale=cast(Any, scale),
-        window=window,
-        gate=gate,
-        gate_on=cast(Any, gate_on),
-        lens=fitted,
-        seed=seed,
-        max_length=context,
-        out=partial,
-        progress=shows_progress(),
-    )
+    with kept_in(partial):
+        found = slope_map(
+            bridge,
+            documents,
+            sources=source or TOKEN_SOURCES,
+            modes=mode or ["add"],
+            embeddings=cast(Any, embedding or ["W_E"]),
+            scopes=scope or ["all"],
+            scale=cast(Any, scale),
+            window=window,
+            gate=gate,
+            gate_on=cast(Any, gate_on),
+            lens=fitted,
+            seed=seed,
+            max_length=context,
+            out=partial,
+            progress=shows_progress(),
+        )
     _write(found, out)
     partial.unlink()
     _print(found)
     typer.echo(f"wrote {out}", err=True)
-
-
-def _require_writable(out: Path) -> None:
-    # Not after hours of reading.
-    if out.suffix.lower() not in (*_FIGURES, *_TABLES):
-        raise typer.BadParameter(
-            f"--out must end in one of {', '.join((*_FIGURES, *_TABLES))}, got {out.name}"
-        )
-    if out.is_dir() or not out.parent.is_dir():
-        raise typer.BadParameter(f"--out must be a file in a directory that exists, got {out}")
-    from .._files import require_writable
-
-    require_writable(out)
 
 
 def _write(found: "SlopeMap", out: Path) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..intervention.sources import source_names
-from .options import Device, Model, load, shows_progress
+from .checks import FIGURES, finite, one_of, require_blocks, require_output, usage
+from .options import Device, Model, kept_in, load, shows_progress
 
 if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
@@ -32,22 +33,25 @@ def train_patch(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
-    rank: Annotated[int, typer.Option(help="Rank of the learned matrix.")] = 64,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the learned matrix.")] = 64,
     full: Annotated[bool, typer.Option("--full", help="Learn a full matrix instead.")] = False,
     source: Annotated[
         str,
         typer.Option(
+            callback=one_of(source_names()),
             help="What the write reads: true (the next token), or a control: "
-            f"{', '.join(_CONTROLS)}."
+            f"{', '.join(_CONTROLS)}.",
         ),
     ] = "true",
-    steps: Annotated[int, typer.Option(help="Steps of the optimizer.")] = 500,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimizer.")] = 500,
     seed: Annotated[
         int, typer.Option(help="Seed of the start, the order of the text, and random sources.")
     ] = 0,
     window: Annotated[int, typer.Option(help="Tokens in a window of text.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Windows in a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.01,
+    learning_rate: Annotated[
+        float, typer.Option(callback=finite, help="Peak learning rate.")
+    ] = 0.01,
     bias: Annotated[bool, typer.Option(help="Learn a bias too.")] = True,
     input_gate: Annotated[
         bool, typer.Option("--input-gate", help="Scale the write by a learned gate.")
@@ -63,33 +67,40 @@ def train_patch(
 
     If you stop it, the same command continues from OUT.partial, and ends with the same numbers.
     """
-    from ..intervention.training.options import TrainingOptions
-    from ..intervention.training.train_patch import train_patch as train
+    from .._files import require_writable
     from ..materials import read_texts
 
-    _require_writable(out)
-    options = TrainingOptions(
-        window=window,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        bias=bias,
-        input_gate=input_gate,
-    )
+    require_writable(out)
+    require_output(figure, (*FIGURES, ".json"))
     documents = read_texts(file, whole=True)
+    require_blocks(model, layer)
+
+    from ..intervention.training.options import TrainingOptions
+    from ..intervention.training.train_patch import train_patch as train
+
+    with usage():
+        options = TrainingOptions(
+            window=window,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            bias=bias,
+            input_gate=input_gate,
+        )
     bridge = load(model, device)
     partial = out.with_name(out.name + ".partial")
-    result = train(
-        bridge,
-        documents,
-        layer=layer[0] if len(layer) == 1 else tuple(layer),
-        rank=None if full else rank,
-        source=source,
-        steps=steps,
-        seed=seed,
-        options=options,
-        checkpoint=partial,
-        progress=shows_progress(),
-    )
+    with kept_in(partial):
+        result = train(
+            bridge,
+            documents,
+            layer=layer[0] if len(layer) == 1 else tuple(layer),
+            rank=None if full else rank,
+            source=source,
+            steps=steps,
+            seed=seed,
+            options=options,
+            checkpoint=partial,
+            progress=shows_progress(),
+        )
     result.write.save(out)
     if figure is not None:
         from ..plots import save
@@ -98,15 +109,6 @@ def train_patch(
     partial.unlink()
     _print(result)
     typer.echo(f"wrote {out}", err=True)
-
-
-def _require_writable(out: Path) -> None:
-    # Say so now and not after hours of training.
-    if out.is_dir() or not out.parent.is_dir():
-        raise typer.BadParameter(f"--out must be a file in a directory that exists, got {out}")
-    from .._files import require_writable
-
-    require_writable(out)
 
 
 def _print(result: "TrainedPatch") -> None:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from .clipped import clipped_scale
 from .labels import markup, shorten, visible
-from .panel import LABEL_WIDTH
-from .theme import ThemeName, template
+from .panel import LABEL_WIDTH, Panel
+from .theme import ThemeName
+from .wrapped import draw_wrapped
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -26,6 +28,9 @@ def draw_effect_map(
 ) -> "go.Figure":
     """A heat map, the highest layer at the top: red where the effect is above zero, blue below.
 
+    Colours stop at the size that 98% of the effects have at most: one cell, such as the first
+    position, may dwarf all others.
+
     **Arguments:**
 
     - `effect`: changes of the metric, in its unit.
@@ -37,50 +42,38 @@ def draw_effect_map(
 
     Raises `ValueError` if the theme is unknown.
     """
-    import plotly.graph_objects as go
-
+    scale, ticks, beyond = clipped_scale(effect)
+    inputs, outputs = (tuple(map(visible, texts)) for texts in (tokens, next_tokens))
     here, following = (
-        [markup(shorten(visible(text), LABEL_WIDTH)) for text in texts]
-        for texts in (tokens, next_tokens)
+        [markup(shorten(text, LABEL_WIDTH)) for text in texts] for texts in (inputs, outputs)
     )
-    heatmap = go.Heatmap(
-        z=effect.tolist(),
-        x=list(range(len(positions))),
-        y=list(range(len(layers))),
-        customdata=[
-            [[layer, *column] for column in zip(positions, here, following, strict=True)]
-            for layer in layers
-        ],
-        coloraxis="coloraxis",
-        hovertemplate=(
+    panel = Panel(
+        places=effect,
+        scale=scale,
+        ticks=ticks,
+        bar_title="change of the metric",
+        texts=(("",) * len(positions),) * len(layers),
+        outlined=np.zeros(effect.shape, bool),
+        rows=tuple(map(str, layers)),
+        inputs=inputs,
+        outputs=outputs,
+        hover_template=(
             "layer %{customdata[0]}, position %{customdata[1]}<br>"
             "at %{customdata[2]}, next %{customdata[3]}<br>effect %{z:.4g}<extra></extra>"
         ),
+        hover_data=[
+            [[layer, *column] for column in zip(positions, here, following, strict=True)]
+            for layer in layers
+        ],
     )
-    figure = go.Figure(heatmap)
-    # Columns are numbered: on a category axis plotly merges tokens that repeat.
-    figure.update_xaxes(
-        title="position patched, with the token that comes next",
-        tickvals=list(range(len(positions))),
-        ticktext=following,
-        tickangle=-45,
-        showgrid=False,
+    reading = (
+        "A cell is one position at one layer, patched with the token that comes next: it stands "
+        f"above, the position's own token below. {beyond}"
     )
-    figure.update_yaxes(
-        title="layer",
-        tickvals=list(range(len(layers))),
-        ticktext=[str(layer) for layer in layers],
-        showgrid=False,
-    )
-    return figure.update_layout(
-        title={
-            "text": f"Change of the metric, {baseline:.4g} without a patch",
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-        },
-        coloraxis={"cmid": 0, "colorbar": {"title": "change of<br>the metric"}},
-        template=template(theme),
-        width=max(700, 200 + 20 * len(positions)),
-        height=max(400, 220 + 16 * len(layers)),
+    return draw_wrapped(
+        panel,
+        title=f"Change of the metric, {baseline:.4g} without a patch".replace("-", "−"),
+        reading=lambda _size: reading,
+        axis="patched layer",
+        theme=theme,
     )

@@ -66,12 +66,17 @@ def _page(figure: "go.Figure") -> str:
     )
 
 
-def _image(figure: "go.Figure", image_format: str) -> bytes:
+def require_image_writer(suffix: str) -> None:
+    """Raise `RuntimeError` if there is no kaleido, without which no image can be written."""
     if importlib.util.find_spec("kaleido") is None:
         raise RuntimeError(
-            f"saving .{image_format} needs kaleido: pip install 'lens-interventions[figures]', or "
-            "save as .html"
+            f"saving {suffix} needs kaleido: pip install 'lens-interventions[figures]', or save as "
+            ".html"
         )
+
+
+def _image(figure: "go.Figure", image_format: str) -> bytes:
+    require_image_writer(f".{image_format}")
     from kaleido.errors import BrowserClosedError, BrowserFailedError
 
     width = figure.layout.width or _WIDTH

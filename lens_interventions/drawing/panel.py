@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LABEL_WIDTH = 16  # characters of a token beside the axes
 _LABEL_FONT, _SMALL_LABEL_FONT = 12, 10
 _TEXT_CELL = 34  # pixels; narrower cells have no text
+MOST_COLUMNS = 48  # whose cells have room for text whatever the budget
 _OUTLINE = 0.44  # half the side of an outline, in cells
 
 
@@ -64,6 +65,18 @@ class Panel:
     hover_template: str
     hover_data: list
 
+    def stretch(self, columns: slice) -> "Panel":
+        """Some consecutive columns alone, on the same colours."""
+        return replace(
+            self,
+            places=self.places[:, columns],
+            texts=tuple(row[columns] for row in self.texts),
+            outlined=self.outlined[:, columns],
+            inputs=self.inputs[columns],
+            outputs=self.outputs[columns],
+            hover_data=[row[columns] for row in self.hover_data],
+        )
+
 
 @dataclass(frozen=True)
 class CellSize:
@@ -95,7 +108,7 @@ def cell_size(columns: int, *, width: float | None = None, budget: float = 1240)
     """
     if width is None:
         width = min(64.0, budget / columns)
-        if columns <= 48:
+        if columns <= MOST_COLUMNS:
             width = max(width, 40.0)
         width = max(width, 17.0)
     elif width < 2:
@@ -130,7 +143,8 @@ def draw(
     x, top, y = _axis(2 * axis + 1), _axis(2 * axis + 2), _axis(axis + 1)
     colours = _colour_options(panel, bar)
     if isinstance(panel.scale, DifferenceScale):
-        figure.update_layout(coloraxis=colours)
+        if bar is not None:
+            figure.update_layout(coloraxis=colours)
         colours = {"coloraxis": "coloraxis"}
     figure.add_trace(
         go.Heatmap(

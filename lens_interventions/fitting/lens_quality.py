@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STATISTICS = ("kl_final", "agrees_final", "next_log_prob")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LensQuality:
     """Means over the same texts, read raw and through a fitted lens.
 
@@ -34,6 +34,14 @@ class LensQuality:
     raw: LensAggregate
     fitted: LensAggregate
     note: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        """The means over the points, a line for each statistic."""
+        lines = [
+            f"{statistic}: raw {of['raw']}, fitted {of['fitted']}, difference {of['difference']}"
+            for statistic, of in self.summary().items()
+        ]
+        return "\n".join([f"LensQuality of {len(self.raw.points)} points", *lines])
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
         """One row per (point, statistic, lens): `mean`, `low`, `high`, `n` texts.

@@ -10,9 +10,11 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from .._progress import steps
 from ..drawing.effect_map import draw_effect_map
 from ..drawing.theme import ThemeName
 from ..model.exclusive import exclusive
@@ -45,7 +47,7 @@ class EffectMap:
         positions: the patched position of each column.
         tokens: `x[i]` at those positions, of the first text.
         next_tokens: `x[i+1]`, of the first text.
-        patch: how each was patched; its own layer and positions say nothing here.
+        patch: how each was patched.
     """
 
     effect: Float[Tensor, "layer pos"]
@@ -101,6 +103,7 @@ def effect_map(
     positions: Iterable[int] | None = None,
     prepend_bos: bool | None = None,
     text_seeds: Int[Tensor, " batch"] | None = None,
+    progress: bool = False,
 ) -> EffectMap:
     """How much a metric changes when one position at one layer is patched with its next token.
 
@@ -115,13 +118,16 @@ def effect_map(
 
     - `text_or_tokens`: one text, or texts of one length, which are patched at the same position.
     - `metric`: from logits `[batch, pos, d_vocab]` to a number, as for `transformer_lens.patching`.
-    - `patch`: how to patch: mode, strength, source and so on. Its layer and positions are replaced
-        by each of those below, and its window says nothing.
-    - `layers`, `positions`: all layers, and all positions that have a next token, by default.
+    - `patch`: how to patch: mode, strength, source and so on. It is applied at one layer and one
+        position at a time, so it has no window.
+    - `layers`: the patch's own by default, such as `layer=range(0, 30, 6)`.
+    - `positions`: the patch's own by default; those of "all" are all that have a next token.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `text_seeds`: an integer for each text, so that texts draw random tokens of their own.
+    - `progress`: show a bar over cells.
 
-    Raises `ValueError` if texts have different lengths, a layer or position does not exist, the
+    Raises `ValueError` if texts have different lengths, the patch has a window or positions that
+    depend on a prompt, a layer or position does not exist, the
     metric returns more than a number or a hook is on a block that is run again, and
     `NotImplementedError` if the model is not a decoder of attention layers alone.
     """
@@ -133,7 +139,14 @@ def effect_map(
         )
     if length < 2:
         raise ValueError("the text has one token: a map needs a position with a next token")
-    layers = _chosen("layers", layers, n_layers)
+    if patch.window is not None or patch.positions == "generated":
+        raise ValueError(
+            "each position is patched alone, so window and positions='generated' make no sense "
+            f"here; got window={patch.window}, positions={patch.positions!r}"
+        )
+    layers = _chosen("layers", patch.layers if layers is None else layers, n_layers)
+    if positions is None and not isinstance(patch.positions, str):
+        positions = patch.positions
     positions = _chosen("positions", positions, length - 1)
     refuse_late_hooks(bridge, layers[0])
     n_later = len(layers) * sum(length - 1 - position for position in positions)
@@ -144,13 +157,15 @@ def effect_map(
     text = KnownText.from_batch(batch, text_seeds=text_seeds)
     text = with_unpatched(bridge, text, [patch])
     rows = []
-    for layer, resid in zip(layers, streams, strict=True):
+    cells = tqdm(total=len(layers) * len(positions), disable=not progress, unit="cell")
+    for layer, resid in steps(list(zip(layers, streams, strict=True))):
         at_layer = dataclasses.replace(patch, layer=layer, positions="all", window=None)
         patched = at_layer.bind(bridge)(
             resid, layer=layer, position=text.column_positions(), text=text
         )
         values = []
         for group, late in _late_runs(bridge, layer, resid, patched, positions):
+            cells.update(len(group))
             after = [
                 variant[:, position + 1 - length :]
                 for position, variant in zip(group, late, strict=True)
@@ -160,6 +175,7 @@ def effect_map(
                 logits[:, position + 1 :] = later
                 values.append(_value(metric, logits) - baseline)
         rows.append(values)
+    cells.close()
     strings = token_strings(bridge, set(batch.tokens[0].tolist()))
     names = [strings[token] for token in batch.tokens[0].tolist()]
     return EffectMap(

@@ -11,7 +11,8 @@ from ..lens.affine import AffineLens
 from ..lens.protocol import bound_lens
 from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
-from ..model.hooks import Hook, change_layers
+from ..model.hooks import Hook, change_layers, require_tokens
+from ..model.points import require_blocks
 from ..model.readout import readout
 from ..model.tokens import TextOrTokens, token_batch
 from .bound_patch import BoundPatch
@@ -41,7 +42,8 @@ class NextTokenPatch(PatchFields):
     Attributes:
         layer: the block whose incoming residual is patched, or several, patched one after the
             other on the way up.
-        strength: `a`; 0 changes nothing, 1 interpolates all the way.
+        strength: `a`; 0 changes nothing, 1 interpolates all the way. A negative one goes the other
+            way: it moves the residual away from `e`, or takes out what it would put in.
         mode: one of the formulas above, or a function such as those in `modes`.
         scale: `"raw"` for `s = 1`, `"norm"` for `s = |r| / |e|`, `"deviation"` for
             `s = |r - m| / |e|`, with m the layer's mean residual on bundled prose.
@@ -74,10 +76,7 @@ class NextTokenPatch(PatchFields):
         embeddings before the first block and `embedding` is `"W_E"`.
         """
         n_layers = int(bridge.cfg.n_layers)
-        if self.layers[-1] >= n_layers:
-            raise ValueError(
-                f"the model has blocks 0 to {n_layers - 1}, the patch asks for {self.layers[-1]}"
-            )
+        require_blocks(self.layers, n_layers)
         if isinstance(self.source, BackPatch) and not 0 <= self.source.layer <= n_layers:
             raise ValueError(
                 f"the model has residuals r[0] to r[{n_layers}], the patch writes that of "
@@ -130,7 +129,8 @@ class NextTokenPatch(PatchFields):
         - `text_seeds`: an integer for each text, so that texts draw random tokens of their own.
 
         Raises `ValueError` if texts have different lengths and no `attention_mask` is given, or the
-        patch does not fit the bridge. The hooks raise it on tokens of another shape.
+        patch does not fit the bridge. The hooks raise it on other tokens; a run that begins above
+        the embedding (`start_at_layer`) does not know its tokens, and is not checked.
         """
         batch = token_batch(
             bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
@@ -154,7 +154,7 @@ class NextTokenPatch(PatchFields):
                 )
             return bound(resid, layer=layer, position=positions, text=text)
 
-        return change_layers(self.layers, patched)
+        return [require_tokens(batch), *change_layers(self.layers, patched)]
 
     def to_json(self) -> str:
         """The patch as a JSON object.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal
 
 from transformer_lens.tools.analysis import JacobianLens
@@ -18,7 +18,8 @@ from .sources import SOURCES, BackPatch, SourceFunction
 class PatchFields:
     """The fields of a `NextTokenPatch`, whose docstring has the formulas that they enter.
 
-    Layers and positions are sorted. Raises `ValueError` if a field makes no sense on any model.
+    Layers and positions are sorted. Raises `ValueError` if a field makes no sense on any model, and
+    `TypeError` if strength or gate is no number of Python's or numpy's, such as a tensor.
     """
 
     layer: int | Sequence[int]
@@ -45,6 +46,12 @@ class PatchFields:
             raise ValueError(f"layer names a block twice: {self.layer}")
         layers = tuple(sorted(map(int, layers)))
         object.__setattr__(self, "layer", layers if several else layers[0])
+        for name in ("strength", "gate"):
+            value = getattr(self, name)
+            if not (isinstance(value, Real) or (value is None and name == "gate")):
+                raise TypeError(
+                    f"{name} must be a number, got {type(value).__name__} {value!r:.60}"
+                )
         if not math.isfinite(self.strength):
             raise ValueError(f"strength must be a finite number, got {self.strength}")
         _require_choice("mode", self.mode, MODES, callable_too=True)
@@ -66,8 +73,8 @@ class PatchFields:
             if wrong:
                 raise ValueError(f"positions count from the text's first token, 0 up; got {wrong}")
             object.__setattr__(self, "positions", tuple(sorted(set(map(int, self.positions)))))
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window must be at least 1 position, got {self.window}")
+        if self.window is not None and not (_is_count(self.window) and self.window >= 1):
+            raise ValueError(f"window must be 1 position or more, got {self.window!r:.60}")
         if self.gate is not None and math.isnan(self.gate):
             raise ValueError("gate must be a surprisal in nats, got nan")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..model.hooks import without_hooks
+from ..model.hooks import TOKENS, without_hooks
 from ..model.points import FINAL, INPUT, hook_name
 from ..model.residuals import residuals
 from ..model.tokens import TokenBatch, token_batch
@@ -22,15 +22,24 @@ def cached_batch(
 ) -> TokenBatch:
     """The tokens that a cache was made from: those given, else those that it holds.
 
-    Raises `ValueError` if there are neither.
+    Raises `ValueError` if there are neither, or if it holds others than are given.
     """
+    held = cache.cache_dict.get(TOKENS)
     if tokens is None:
-        if "embed.hook_in" not in cache.cache_dict:
+        if held is None:
             raise ValueError(
-                "the cache does not hold the token ids (embed.hook_in): pass them as tokens="
+                f"the cache does not hold the token ids ({TOKENS}): pass them as tokens="
             )
-        tokens = cache.cache_dict["embed.hook_in"]
-    return token_batch(bridge, tokens, attention_mask=attention_mask)
+        tokens = held
+    batch = token_batch(bridge, tokens, attention_mask=attention_mask)
+    if held is not None:
+        held = torch.atleast_2d(held).to(batch.tokens)
+        if held.shape != batch.tokens.shape or ((held != batch.tokens) & batch.mask).any():
+            raise ValueError(
+                "the cache was made from other tokens than those given: leave out tokens=, as it "
+                "holds its own"
+            )
+    return batch
 
 
 def cached_residuals(

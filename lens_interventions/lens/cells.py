@@ -103,8 +103,8 @@ def read_cells(
     - `n_layers`: of the model.
     - `progress`: show a progress bar over cells.
 
-    Raises `ValueError` if a residual, or what the lens makes of it, is not finite, or if the logits
-    of a finite one are not numbers.
+    Raises `ValueError` if a residual, or what the lens makes of it, is not finite, if the lens
+    returns another shape, or if the logits of a finite one are not numbers.
     """
     device = reducer.readout.weight.device
     targets = {name: ids.to(device) for name, ids in targets.items()}
@@ -121,6 +121,7 @@ def read_cells(
                 for label, residual in piece.items():
                     if lens is not None and label != FINAL:
                         piece[label] = lens(residual, point_layer(label, n_layers))
+                        _require_same_shape(piece[label], residual, label)
                         if not piece[label].isfinite().all():
                             raise ValueError(
                                 f"what the lens makes of finite residuals at {label} is not finite "
@@ -149,6 +150,15 @@ def read_cells(
 def _has_one_target(statistic: Statistic) -> bool:
     """Whether it was read for one token in each cell, so that it loses the axis of tokens."""
     return statistic.kind in ("rank", "log_prob") and statistic.target != "watched"
+
+
+def _require_same_shape(mapped: object, residual: Tensor, label: str) -> None:
+    shape = tuple(mapped.shape) if isinstance(mapped, Tensor) else type(mapped).__name__
+    if shape != tuple(residual.shape):
+        raise ValueError(
+            f"the lens returned {shape} at {label} for a residual of shape "
+            f"{tuple(residual.shape)}: a lens is f(residual, layer) -> residual"
+        )
 
 
 def _require_finite(streams: Mapping[str, Tensor], cells: Cells, first: int) -> None:

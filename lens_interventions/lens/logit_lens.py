@@ -15,6 +15,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
+from ..model.argument_names import instead_of
 from ..model.exclusive import exclusive
 from ..model.hooks import has_temporary_hooks
 from ..model.points import FINAL, INPUT, PointSelection, select_points
@@ -37,6 +38,7 @@ from .statistics import STATISTICS, Divergence, of_target, related
 from .trajectory import Trajectory
 
 
+@instead_of(layers="points=, which takes numbers of layers")
 @exclusive
 @torch.no_grad()
 def logit_lens(
@@ -73,7 +75,9 @@ def logit_lens(
     - `text_or_tokens`: a text, a list of texts of any lengths, token ids, or an `ActivationCache`
         of `run_with_cache`, which holds `hook_resid_pre` or `hook_resid_post` of the blocks.
         `generate` passes the `RecordedStreams` of its steps.
-    - `tokens`: the ids that a cache was made from, where it does not hold them itself.
+    - `tokens`: the ids that a cache was made from, where it does not hold them itself
+        (`embed.hook_in`). They are then taken on trust: nothing in such a cache tells whether they
+        are the right ones.
     - `attention_mask`: `[batch, pos]` of an id tensor (or of `tokens`) that is padded.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `points`, `every`, `include_input`, `incl_mid`: which residual points, see
@@ -115,6 +119,12 @@ def logit_lens(
     if isinstance(text_or_tokens, ActivationCache):
         batch = cached_batch(bridge, text_or_tokens, tokens, attention_mask)
         chunks = iter([(0, cached_residuals(bridge, text_or_tokens, batch, needed))])
+    elif isinstance(text_or_tokens, Mapping):
+        raise TypeError(
+            f"expected an ActivationCache, got a {type(text_or_tokens).__name__} of "
+            f"{len(text_or_tokens)} activations: wrap it, ActivationCache(activations, bridge), or "
+            "leave out return_cache_object=False"
+        )
     elif tokens is not None:
         raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
     elif isinstance(text_or_tokens, RecordedStreams):

@@ -154,7 +154,15 @@ class Trajectory:
         return replace(self, **cut)
 
     def prompt(self, index: int) -> "Trajectory":
-        """One prompt of the batch, without padding; the batch axis stays, of length 1."""
+        """One prompt of the batch, without padding; the batch axis stays, of length 1.
+
+        Raises `ValueError` if there is no such prompt.
+        """
+        prompts = len(self.tokens)
+        if not -prompts <= index < prompts:
+            raise ValueError(
+                f"prompt {index} does not exist: the trajectory has {prompts} prompt(s)"
+            )
         columns = self.mask[index]
         cut: dict[str, Any] = {
             name: value[[index]][:, columns]
@@ -265,11 +273,6 @@ class Trajectory:
 
         Raises `ValueError` if the trajectory does not have what is asked for.
         """
-        prompts = len(self.tokens)
-        if not -prompts <= batch < prompts:
-            raise ValueError(
-                f"batch {batch} does not exist: the trajectory has {prompts} prompt(s)"
-            )
         return make_grid(
             statistic,
             self.prompt(batch).tensors(),
@@ -301,7 +304,8 @@ class Trajectory:
         - `statistic`, `batch`, `every`, `include_input`, `token`: what to show; see `grid`.
         - `title`: instead of the statistic's own.
         - `theme`: `"light"` or `"dark"`.
-        - `cell_width`: in pixels. By default as fits: below 34 pixels cells have no text.
+        - `cell_width`: in pixels; below 34 cells have no text. By default as fits, and a text of
+            more than 48 tokens is wrapped into stretches.
 
         Raises `ValueError` if the trajectory does not have what is asked for.
         """

@@ -5,8 +5,11 @@ what it found. Checks of the model alone stand here. A check that needs a patch 
 it guards, in `intervention`, and keeps its answer here too. `capabilities` shows all of them.
 """
 
+import logging
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -22,6 +25,9 @@ from .hooks import capture, without_hooks
 from .points import FINAL, hook_name
 
 Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
+_PATIENCE = 2.0  # seconds
 
 # By bridge, and there by the state of its weights, since processed weights run differently: what
 # was asked, and what was found.
@@ -45,6 +51,18 @@ def recall(bridge: TransformerBridge, question: str, find: Callable[[], Answer])
     if question not in answers:
         answers[question] = find()
     return answers[question]
+
+
+@contextmanager
+def slow_check(what: str) -> Iterator[None]:
+    """Say in the log what the user waits for, if a check takes more than two seconds."""
+    notice = threading.Timer(_PATIENCE, _log.warning, [f"trying {what}, once for this model ..."])
+    notice.daemon = True
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
 
 
 def record(bridge: TransformerBridge, question: str, answer: object) -> None:

@@ -16,9 +16,13 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
 from .exclusive import exclusive
+from .tokens import TokenBatch
 
 HookFunction = Callable[..., Tensor | None]
 Hook = tuple[str, HookFunction]
+
+TOKENS = "embed.hook_in"
+"""The hook where a run shows its token ids."""
 
 Key = TypeVar("Key")
 
@@ -86,6 +90,27 @@ def change_layers(layers: Iterable[int], change: Callable[..., Tensor]) -> list[
         return change_residual
 
     return [(f"blocks.{layer}.hook_resid_pre", change_at(layer)) for layer in layers]
+
+
+def require_tokens(batch: TokenBatch) -> Hook:
+    """A hook where a run knows its token ids, which refuses other ids than those of `batch`.
+
+    Ids at padding and runs of another shape pass. Raises `ValueError`.
+    """
+
+    expected = batch.tokens
+
+    def compare(tokens: Tensor, hook: HookPoint) -> None:
+        if tokens.shape != expected.shape or tokens.is_floating_point():
+            return
+        for row, column in ((tokens != expected) & batch.mask).nonzero()[:1].tolist():
+            raise ValueError(
+                f"the hooks were made for other tokens: in column {column} text {row} has id "
+                f"{int(tokens[row, column])}, expected {int(expected[row, column])}; make hooks "
+                "for the tokens that the model runs on"
+            )
+
+    return TOKENS, compare
 
 
 def stop(tensor: Tensor, hook: HookPoint) -> None:

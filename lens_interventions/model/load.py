@@ -1,14 +1,12 @@
 """Loading models: the embedded default, a directory or file, or a name on the Hugging Face hub."""
 
 import os
-import re
 import ssl
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants as hub
@@ -18,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from ._embedded import NAME, embedded_model
 from ._gguf import gguf_model
+from ._names import gguf_file, local_directory
 from ._versions import check_versions
 
 HUB_PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unreachable
@@ -59,13 +58,13 @@ def load_model(
     if device is not None:
         _check_device(device)
     options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
-    gguf = None if name is None else _gguf_file(name)
+    gguf = None if name is None else gguf_file(name)
     if name is None or gguf:
         with _hub_offline(), _no_progress_bars():
             converted = gguf_model(gguf) if gguf else embedded_model()
             bridge = TransformerBridge.boot_transformers(str(converted), **options)
         bridge.cfg.model_name = gguf.stem if gguf else NAME  # rather than where the cache is
-    elif directory := _local_directory(name):
+    elif directory := local_directory(name):
         with _hub_offline():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
         # However the path is written: the name goes into runs and pages, to other machines.
@@ -85,36 +84,6 @@ def _check_device(device: str | torch.device) -> None:
         raise ValueError(
             f"device {str(device)!r} is not available: here are {', '.join(['cpu', *found])}"
         ) from error
-
-
-def _gguf_file(name: str | os.PathLike[str]) -> Path | None:
-    """The GGUF file that `name` means, or None for something else."""
-    path = _expanded(name)
-    if path.suffix != ".gguf" or path.is_dir():
-        return None
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no GGUF file {path}")
-    return path
-
-
-def _expanded(name: str | os.PathLike[str]) -> Path:
-    return Path(os.path.expanduser(name))  # noqa: PTH111, as Path's raises for unknown users
-
-
-def _local_directory(name: str | os.PathLike[str]) -> Path | None:
-    """The directory that `name` means, or None for a name on the hub."""
-    path = _expanded(name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise FileNotFoundError(
-                f"{path} has no config.json: expected a model directory as save_pretrained makes it"
-            )
-        return path
-    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name)):
-        raise FileNotFoundError(
-            f"{str(name)!r} is no directory or GGUF file, nor a hub name ('model' or 'owner/model')"
-        )
-    return None
 
 
 def _boot_from_hub(name: str, **options: Any) -> TransformerBridge:

@@ -45,6 +45,15 @@ def point_layer(label: str, n_layers: int) -> int:
     return int(layer)
 
 
+def require_blocks(layers: Sequence[int], n_layers: int) -> None:
+    """Raise `ValueError` if a patch at `layers` does not fit a model of `n_layers` blocks."""
+    for layer in layers:
+        if not 0 <= layer < n_layers:
+            raise ValueError(
+                f"the model has blocks 0 to {n_layers - 1}, the patch asks for {layer}"
+            )
+
+
 def select_points(
     n_layers: int,
     points: PointSelection = None,

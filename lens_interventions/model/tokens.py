@@ -1,6 +1,7 @@
 """Texts and token ids as one padded batch."""
 
 import operator
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, SupportsIndex
@@ -101,7 +102,7 @@ def token_batch(
     else:
         raise TypeError(
             f"expected a text, a non-empty list of texts, token ids or an id tensor; got "
-            f"{text_or_tokens!r}"
+            f"{type(text_or_tokens).__name__} {reprlib.repr(text_or_tokens):.80}"
         )
     _check(bridge, batch, any_length)
     device = bridge.cfg.device

@@ -48,7 +48,8 @@ def plot(
     - `token`: which watched token, as id or text; the first by default.
     - `title`: instead of the statistic's own.
     - `theme`: `"light"` or `"dark"`.
-    - `cell_width`: in pixels. By default as fits: below 34 pixels cells have no text.
+    - `cell_width`: in pixels; below 34 cells have no text. By default as fits, and a text of more
+        than 48 tokens is wrapped into stretches.
 
     Raises `ValueError` if the trajectory does not have what is asked for.
     """

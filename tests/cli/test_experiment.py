@@ -2,21 +2,25 @@
 
 import functools
 import inspect
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions import experiments
-from lens_interventions.experiments import Result
+from lens_interventions.experiments import Result, Unit
 from lens_interventions.experiments.engine.model_source import ModelSource
-from tests.support.small_run import example, small_bridge
+from tests.support.small_run import Settings, example, mean_logits, small_bridge
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 NAMES = ("copying", "learned", "loops", "preservation", "slopes")
@@ -96,19 +100,54 @@ def test_workers_are_processes(run: Run, tmp_path: Path, calls: list[tuple]) -> 
 LONG_UNIT = """
 import os, time
 from lens_interventions.cli.experiment import _processes
-pool = _processes(1)
-print(pool.submit(os.getpid).result(), flush=True)
-pool.submit(time.sleep, 600).result()
+with _processes(1) as pool:
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
 """
 
 
-def test_a_worker_ends_in_its_unit_when_the_run_is_killed() -> None:
-    run = subprocess.Popen([sys.executable, "-c", LONG_UNIT], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_worker_ends_in_its_unit_when_the_run_ends(sent: signal.Signals) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", LONG_UNIT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert run.stdout is not None
     worker = psutil.Process(int(run.stdout.readline()))
-    run.kill()
+    run.send_signal(sent)
     run.wait()
     worker.wait(timeout=60)  # raises where it goes on
+
+
+def interrupted(bridge: TransformerBridge, start: int, gate: str) -> pd.DataFrame:
+    """The last unit of the small run, in which the user presses Ctrl-C."""
+    if start == 6:
+        signal.raise_signal(signal.SIGINT)
+    return mean_logits(bridge, start, gate)
+
+
+def test_who_stops_a_run_reads_what_is_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_stage(_bridge: object, settings: Settings, _rows: object) -> list[Unit]:
+        return [
+            Unit("first", f"unit-{n}", interrupted, {"start": n, "gate": settings.gate})
+            for n in settings.starts
+        ]
+
+    experiment = replace(example(), stages={"first": first_stage})
+    monkeypatch.setattr(
+        experiments,
+        "slopes",
+        lambda out, **_options: experiments.run(experiment, small_bridge, out=out),
+    )
+    out = tmp_path / "run"
+    status, _, error = run("slopes", "--out", out)
+    assert status == 130
+    last = error.splitlines()[-1]
+    assert last == f"Stopped: 3 of 4 units kept in {out}; the same command continues"
 
 
 def test_a_command_that_was_killed_goes_on_and_ends_in_the_same_numbers(
@@ -174,20 +213,21 @@ def test_a_model_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "wrong", "message"),
     [
-        (("--text", "no.txt"), "there is no text file no.txt"),
-        (("--text", "dataset:wikitext"), "expected dataset:NAME:COLUMN"),
-        (("--out", "pyproject.toml"), "pyproject.toml is a file: choose a directory"),
+        (("--text", "no.txt"), 1, "there is no text file no.txt"),
+        (("--text", "dataset:wikitext"), 2, "expected dataset:NAME:COLUMN"),
+        (("--out", "pyproject.toml"), 1, "pyproject.toml is a file: choose a directory"),
+        (("--out", "/proc/run"), 1, "/proc/run cannot be made"),
     ],
 )
 def test_what_is_wrong_without_a_model_is_said_before_one_is_loaded(
-    run: Run, tmp_path: Path, options: tuple, message: str
+    run: Run, tmp_path: Path, options: tuple, wrong: int, message: str
 ) -> None:
     missing = tmp_path / "no model"
     out = tmp_path / "run"
     status, _, error = run("copying", "--out", out, "--model", missing, *options)
-    assert status == 1
+    assert status == wrong
     assert message in error
     assert error.count("\n") == 1
     assert not out.exists()

@@ -76,7 +76,7 @@ def test_without_a_file_the_model_writes_the_corpus(run, files, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--out", "lens.pt"], "must end in .safetensors"),
+        (["--out", "lens.pt"], "cannot write 'lens.pt': use one of .safetensors"),
         (["--out", "lens.safetensors", "--quality", "q.doc"], "cannot write 'q.doc'"),
         (
             ["--out", "lens.safetensors", "--file", "a.txt", "--samples", 20],

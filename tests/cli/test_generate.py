@@ -112,7 +112,7 @@ def test_loops_are_marked(monkeypatch, run):
     [
         (["generate", "x", "--layer", "1"], "--strength", 2),
         (["generate", "x", "--layer", "9", "--strength", "0.1"], "blocks 0 to 2", 1),
-        (["generate", "x", "--layer", "1", "--strength", "nan"], "strength must be", 1),
+        (["generate", "x", "--layer", "1", "--strength", "nan"], "not a finite number", 2),
         (["generate", "x", "--layer", "1", "--strength", "0.1", "--top-p", "0.5"], "--top-p", 2),
     ],
 )

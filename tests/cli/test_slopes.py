@@ -4,7 +4,6 @@ import functools
 import importlib
 import json
 
-import jaxtyping
 import pandas as pd
 import pytest
 
@@ -60,15 +59,14 @@ def test_a_figure(run, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [
-        (("--source", "next"), 1, "sources must be some of 'true'"),
-        (("--embedding", "lens"), 1, "needs lens= to be an AffineLens"),
-        (("--out", "map.docx"), 2, "must end in one of .html"),
-        (("--out", "nowhere/map.html"), 2, "a directory that exists"),
+        (("--source", "next"), 2, "'next' is not one of true, random"),
+        (("--embedding", "lens"), 2, "--embedding lens needs --lens"),
+        (("--out", "map.docx"), 2, "use one of .html"),
+        (("--out", "nowhere/map.html"), 1, "nowhere is not a directory to write in"),
     ],
 )
+@pytest.mark.usefixtures("as_users_run")
 def test_mistakes(run, corpus, tmp_path, monkeypatch, more, status, message):
-    # Users run without the type checks of the test session, which would speak first.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.setenv("COLUMNS", "200")
     found, _, err = run("--file", corpus, "--out", tmp_path / "map.html", *more)
     assert found == status

@@ -4,7 +4,6 @@ import functools
 import importlib
 import json
 
-import jaxtyping
 import pytest
 import torch
 
@@ -93,15 +92,15 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [
-        (("--source", "next"), 1, "source must be one of true, random"),
+        (("--source", "next"), 2, "'next' is not one of true, random"),
         (("--layer", 7), 1, "the model has blocks 0 to 2"),
-        (("--window", 1), 1, "at least 2 tokens"),
-        (("--out", "nowhere/patch"), 2, "a directory that exists"),
+        (("--window", 1), 2, "at least 2 tokens"),
+        (("--figure", "curve.doc"), 2, "cannot write 'curve.doc'"),
+        (("--out", "nowhere/patch"), 1, "nowhere is not a directory to write in"),
     ],
 )
+@pytest.mark.usefixtures("as_users_run")
 def test_mistakes(run, corpus, tmp_path, monkeypatch, more, status, message):
-    # Users run without the type checks of the test session, which would speak first.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.setenv("COLUMNS", "200")
     found, _, err = run(*arguments(corpus, tmp_path / "patch", *more))
     assert found == status

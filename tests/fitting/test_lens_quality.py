@@ -79,3 +79,11 @@ def test_one_text_is_not_read_letter_by_letter(judged):
     bridge, lens = judged[:2]
     with pytest.raises(TypeError, match="put it in a list"):
         lens_quality(bridge, lens, "the quick brown fox", progress=False)
+
+
+def test_printed_it_says_how_the_lens_reads(judged):
+    *_, quality = judged
+    shown = str(quality).splitlines()
+    assert shown[0] == "LensQuality of 4 points"
+    for line, (statistic, lenses) in zip(shown[1:], quality.summary().items(), strict=True):
+        assert line.startswith(f"{statistic}: raw {lenses['raw']}, fitted {lenses['fitted']}")

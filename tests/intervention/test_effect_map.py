@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.drawing.labels import visible
+from lens_interventions.drawing.labels import markup, visible
 from lens_interventions.intervention.patch import NextTokenPatch
 from tests.support.clean import left_as_found
 from tests.support.exact import tolerance
@@ -15,7 +15,7 @@ from tests.support.tiny import random_tokens, shared_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
-PATCH = NextTokenPatch(layer=0, strength=0.6, scale="norm")
+PATCH = NextTokenPatch(layer=range(3), strength=0.6, scale="norm")
 
 
 def metric(logits):
@@ -110,16 +110,48 @@ def test_what_a_map_says(llama):
     assert last.effect == float(found.effect[-1, -1])
     figure = json.loads(found.plot().to_json())
     # As many columns as positions, though tokens repeat.
-    assert figure["layout"]["xaxis"]["ticktext"] == [visible(text) for text in strings[1:]]
-    assert figure["data"][0]["x"] == list(range(len(strings) - 1))
+    assert figure["layout"]["xaxis"]["ticktext"] == [markup(visible(t)) for t in strings[:-1]]
+    assert figure["layout"]["xaxis2"]["ticktext"] == [visible(text) for text in strings[1:]]
+    assert figure["layout"]["yaxis"]["ticktext"] == ["0", "1", "2"]
+    assert len(figure["data"][0]["z"][0]) == len(strings) - 1
     # A page may change the theme of a figure by its template alone.
     dark = found.plot(theme="dark")
     assert found.plot().update_layout(template=dark.layout.template) == dark
 
 
+def test_layers_and_positions_of_the_patch_are_mapped(llama):
+    patch = dataclasses.replace(PATCH, layer=1, positions=(0, 3))
+    found = li.effect_map(llama, random_tokens(1, 6), metric, patch=patch)
+    assert (found.layers, found.positions) == ((1,), (0, 3))
+
+
+def test_one_large_effect_does_not_take_the_colours_of_the_others():
+    effect = torch.arange(1.0, 101).view(2, 50)
+    effect[0, 0] = -10_000
+    texts = ("a",) * 50
+    found = li.EffectMap(effect, 0.5, (0, 1), tuple(range(50)), texts, texts, PATCH)
+    figure = found.plot()
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-99, 99)
+    title = figure.layout.title.text.replace("<br>", " ")
+    assert "Colours stop at ±99; 2 cells lie beyond." in title
+    # Wrapped into two stretches, which share the colour bar.
+    assert len([trace for trace in figure.data if trace.type == "heatmap"]) == 2
+    assert figure.layout.coloraxis.showscale
+    same = dataclasses.replace(found, effect=torch.ones(2, 50)).plot()
+    assert same.layout.coloraxis.cmax == 1
+    assert "beyond" not in same.layout.title.text
+
+
+def test_progress_counts_cells(llama, capsys):
+    li.effect_map(llama, random_tokens(1, 6), metric, patch=PATCH, progress=True)
+    assert "15/15" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"patch": dataclasses.replace(PATCH, window=2)}, "makes? no sense here; got window=2"),
+        ({"patch": dataclasses.replace(PATCH, positions="generated")}, "positions='generated'"),
         ({"layers": [3]}, r"layers must be some of 0\.\.2, got \(3,\)"),
         ({"positions": [5]}, r"positions must be some of 0\.\.4, .* needs a next token"),
         ({"positions": []}, "positions must be some of"),

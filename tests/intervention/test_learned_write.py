@@ -161,7 +161,7 @@ class TestEveryWayOfRunning:
         def metric(logits):
             return logits[0, -1, 3]
 
-        found = li.effect_map(bridge, tokens, metric, patch=patch, layers=[1])
+        found = li.effect_map(bridge, tokens, metric, patch=patch)
         # The first position stays as it is, up to the rounding of another batch.
         assert found.effect[0, 0] == pytest.approx(0, abs=1e-12)
         for position in (1, 2, 3):
@@ -170,7 +170,7 @@ class TestEveryWayOfRunning:
             expected = float(metric(logits)) - found.baseline
             assert float(found.effect[0, position]) == pytest.approx(expected, abs=1e-9)
         with pytest.raises(ValueError, match=r"trained for layers \[1\], the patch has \[0\]"):
-            li.effect_map(bridge, tokens, metric, patch=patch)
+            li.effect_map(bridge, tokens, metric, patch=patch, layers=[0])
 
 
 class TestRefusals:

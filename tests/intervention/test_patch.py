@@ -54,6 +54,36 @@ def test_json_refuses_functions(field):
         patch.to_json()
 
 
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"strength": torch.tensor(0.1)}, TypeError, "strength must be a number, got Tensor"),
+        ({"strength": "0.1"}, TypeError, "strength must be a number, got str '0.1'"),
+        ({"strength": None}, TypeError, "strength must be a number, got NoneType"),
+        ({"gate": [1.0]}, TypeError, "gate must be a number, got list"),
+        ({"window": 2.5}, ValueError, "window must be 1 position or more, got 2.5"),
+        ({"strength": float("nan")}, ValueError, "must be a finite number"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_numbers_of_the_wrong_type_are_refused(fields, error, message):
+    with pytest.raises(error, match=message):
+        NextTokenPatch(**{"layer": 1, "strength": 0.1, **fields})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["interpolate", "add", "correct"])
+def test_a_negative_strength_goes_the_other_way(llama, tokens, mode):
+    plain = llama.run_with_cache(tokens)[1]["blocks.1.hook_resid_pre"]
+    moves = []
+    for strength in (0.3, -0.3):
+        hooks = NextTokenPatch(layer=1, strength=strength, mode=mode).fwd_hooks(llama, tokens)
+        with llama.hooks(fwd_hooks=hooks):
+            moves.append(llama.run_with_cache(tokens)[1]["blocks.1.hook_resid_pre"] - plain)
+    assert float(moves[0].abs().max()) > 0.01
+    torch.testing.assert_close(moves[1], -moves[0])
+
+
 def test_a_layer_that_the_model_lacks_is_refused(llama):
     with pytest.raises(ValueError, match=r"residuals r\[0\] to r\[3\], the patch writes that of B"):
         NextTokenPatch(layer=1, strength=0.1, source=BackPatch(4)).bind(llama)
@@ -113,6 +143,10 @@ class TestHooks:
         hooks = NextTokenPatch(layer=1, strength=1.0).fwd_hooks(llama, tokens)
         with pytest.raises(ValueError, match=r"for tokens of shape \(2, 9\), .* runs on \(2, 8\)"):
             llama.run_with_hooks(tokens[:, 1:], fwd_hooks=hooks)
+        other = tokens.clone()
+        other[1, 4] += 1
+        with pytest.raises(ValueError, match=r"for other tokens: in column 4 text 1 has id"):
+            llama.run_with_hooks(other, fwd_hooks=hooks)
 
     def test_texts_of_different_length_are_to_be_padded_by_the_caller(self, llama):
         with pytest.raises(ValueError, match="its attention_mask"):

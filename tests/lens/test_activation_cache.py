@@ -15,6 +15,8 @@ TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
         (lambda name: "mlp.hook_out" in name, TOKENS, r"no residual stream at \['1_pre'"),
         (lambda name: "resid" in name, None, "pass them as tokens="),
         (lambda name: "resid" in name, TOKENS[:, :5], "does not fit tokens"),
+        (None, TOKENS[:, :5], "made from other tokens"),
+        (None, TOKENS.flip(0), "made from other tokens"),
     ],
 )
 def test_caches_that_do_not_fit_are_named(names_filter, tokens, message):
@@ -35,7 +37,7 @@ def test_caches_that_do_not_fit_are_named(names_filter, tokens, message):
 def test_a_cache_gives_what_the_tokens_give(names_filter):
     bridge = shared_bridge("llama")
     _, cache = bridge.run_with_cache(TOKENS, names_filter=names_filter)
-    ours = logit_lens(bridge, cache, tokens=None if names_filter is None else TOKENS)
+    ours = logit_lens(bridge, cache, tokens=TOKENS)
     expected = logit_lens(bridge, TOKENS)
     for name, value in expected.tensors().items():
         torch.testing.assert_close(ours.tensors()[name], value, rtol=0, atol=1e-9, equal_nan=True)

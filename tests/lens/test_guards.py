@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
@@ -17,6 +18,37 @@ def test_a_lens_that_gives_no_numbers_is_named():
 
     with pytest.raises(ValueError, match="what the lens makes of finite residuals at 1_pre"):
         logit_lens(shared_bridge("llama"), TOKENS, lens=broken)
+
+
+@pytest.mark.parametrize(
+    ("lens", "returned"),
+    [
+        (lambda residual, _layer: residual[..., :5], r"\(\d+, 5\) at 0_pre"),
+        (lambda *_: None, "NoneType at 0_pre"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_a_lens_that_returns_another_shape_is_named(lens, returned):
+    with pytest.raises(ValueError, match=rf"the lens returned {returned} for a residual of shape"):
+        logit_lens(shared_bridge("llama"), TOKENS, lens=lens)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_plain_dict_of_activations_is_named_in_a_line():
+    bridge = shared_bridge("llama")
+    _, activations = bridge.run_with_cache(TOKENS, return_cache_object=False)
+    with pytest.raises(TypeError, match=r"got a dict of \d+ activations: wrap it") as caught:
+        logit_lens(bridge, activations)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(TypeError, match="token ids or an id tensor; got dict") as caught:
+        teacher_forced_log_probs(bridge, activations, None)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_prompt_that_is_not_there_is_named():
+    read = logit_lens(shared_bridge("llama"), TOKENS, points=["1_pre"])
+    with pytest.raises(ValueError, match=r"prompt 99 does not exist: the trajectory has 2"):
+        read.prompt(99)
 
 
 def test_one_point_is_asked_for_in_a_list():

@@ -67,6 +67,7 @@ def test_everything_that_was_found_is_in_one_place():
         "logits are ln_final and unembed of the last residual point": True,
         "factor of the token embedding": factor,
         "blocks return tuples": False,
+        "two streams from layer 0": TwoStreams(right_up_to=8),
         "two streams from layer 1": TwoStreams(right_up_to=32),
         "problem of decoding with a cache, its blocks in two parts": "",
         "rotary frequencies change after so many tokens": math.inf,

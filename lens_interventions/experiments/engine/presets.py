@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -47,11 +47,14 @@ class Plan(Generic[S]):
         """Run the experiment with `settings`, or with those of the preset if there are none."""
         bridge = ModelSource(model).bridge()
         chosen = self.preset(preset, bridge) if settings is None else settings
-        experiment = Experiment(self.name, chosen, self.stages(chosen, bridge), self.analyse)
+        presets = {name: self.preset(name, bridge) for name in get_args(Preset)}
+        experiment = Experiment(
+            self.name, chosen, self.stages(chosen, bridge), self.analyse, presets
+        )
         return run(experiment, model, out=out, executor=executor, progress=progress)
 
 
 def require_preset(name: Any) -> None:
     """Raise `ValueError` for another name than "quick" or "full"."""
-    if name not in ("quick", "full"):
+    if name not in get_args(Preset):
         raise ValueError(f"preset must be 'quick' or 'full', got {name!r}")

@@ -6,12 +6,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import __version__
@@ -19,7 +18,8 @@ from ...materials import docstring_versions
 from .json_values import to_values
 from .model_source import Model, ModelSource, identity
 from .results import Analysis, Result, Tables
-from .run_directory import FORMAT, RunDirectory, held_directory
+from .run_directory import FORMAT, RunDirectory, held_directory, row_files
+from .stage_progress import StageProgress
 from .work_units import Unit, measured
 
 Stage = Callable[[TransformerBridge, Any, Tables], Sequence[Unit]]
@@ -36,12 +36,14 @@ class Experiment:
             stages before it, and returns its units, so a later stage can choose by what an earlier
             one measured. The same arguments must give the same units.
         analyse: called with the settings and all rows, by table.
+        presets: settings that have a name, by which a message calls a run that has them.
     """
 
     name: str
     settings: Any
     stages: Mapping[str, Stage]
     analyse: Callable[[Any, Tables], Analysis]
+    presets: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(
@@ -66,11 +68,12 @@ def run(
         `distributed.Client(...).get_executor()`; it is not shut down here. Rows are written by
         this process alone. The numbers do not depend on who measured them, up to the rounding
         of float sums on other processors or with other numbers of threads.
-    - `progress`: show a bar with the time left, stage by stage.
+    - `progress`: show a bar with the time left, stage by stage; lines where there is no terminal.
 
     Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
     `ValueError` for two units of one name or hooks on the bridge. Errors of loading the model and
-    of measuring pass through, the latter with the unit's name as a note.
+    of measuring pass through, the latter with the unit's name as a note; `KeyboardInterrupt` has a
+    note of what is kept in `out`.
     """
     source = ModelSource(model)
     bridge = source.bridge()
@@ -82,18 +85,30 @@ def run(
         "model": model_identity,
         "versions": versions(),
     }
+    presets = {name: to_values(values) for name, values in experiment.presets.items()}
     with ExitStack() as stack:
         path = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
-        directory = stack.enter_context(held_directory(path, header))
+        directory = stack.enter_context(held_directory(path, header, presets))
         rows: dict[str, list[pd.DataFrame]] = {}
-        for name, stage in experiment.stages.items():
-            units = stage(bridge, experiment.settings, _tables(rows))
-            _require_distinct(units)
-            label = f"{experiment.name}, {name}" if progress else None
-            weights = model_identity["weights_sha256"]
-            finished = _complete(units, source, directory, executor, weights, label)
-            for unit, measured_rows in finished:
-                rows.setdefault(unit.table, []).append(measured_rows)
+        planned = 0
+        try:
+            for name, stage in experiment.stages.items():
+                with StageProgress(f"{experiment.name}, {name}" if progress else None) as shown:
+                    units = stage(bridge, experiment.settings, _tables(rows))
+                    _require_distinct(units)
+                    planned += len(units)
+                    weights = model_identity["weights_sha256"]
+                    finished = _complete(units, source, directory, executor, weights, shown)
+                for unit, measured_rows in finished:
+                    rows.setdefault(unit.table, []).append(measured_rows)
+        except KeyboardInterrupt as stop:
+            if out is not None:
+                kept = len(row_files(path))
+                stop.add_note(
+                    f"{kept} of {max(planned, kept)} units kept in {path}; the same command "
+                    "continues"
+                )
+            raise
         found = experiment.analyse(experiment.settings, _tables(rows))
         result = Result(header, found.tables, found.verdicts, found.draw)
         if out is not None:
@@ -114,18 +129,17 @@ def _complete(
     directory: RunDirectory,
     executor: Executor | None,
     weights: str,
-    label: str | None,
+    shown: StageProgress,
 ) -> list[tuple[Unit, pd.DataFrame]]:
     """Measure what is missing; return every unit with its rows, in the order of the units."""
     missing = [unit for unit in units if directory.read_rows(unit) is None]
-    done = len(units) - len(missing)
-    with tqdm(
-        total=len(units), initial=done, desc=label, disable=label is None, unit="unit"
-    ) as bar:
-        files = {unit.key: directory.file_of(unit) for unit in missing if unit.keeps_file}
-        for unit, rows in measured(missing, source, executor, weights=weights, files=files):
-            directory.write_rows(unit, rows)
-            bar.update()
+    shown.begin(len(units), len(units) - len(missing))
+    files = {unit.key: directory.file_of(unit) for unit in missing if unit.keeps_file}
+    for unit, rows in measured(
+        missing, source, executor, weights=weights, files=files, tell=shown.inside
+    ):
+        directory.write_rows(unit, rows)
+        shown.finished()
     # Read back also what was measured just now: a resumed run must see what an unbroken one sees.
     kept = [(unit, directory.read_rows(unit)) for unit in units]
     return [(unit, rows) for unit, rows in kept if rows is not None]

@@ -21,13 +21,14 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from ..._files import UNFINISHED, write_text
+from ..._files import UNFINISHED, require_writable, write_text
 from .json_values import differences, digest
 from .row_files import DamagedFileError, read_rows, write_rows
 from .work_units import Unit
 
 FORMAT = "lens_interventions.run/1"
 SETTINGS = "settings.json"
+_LISTED = 8  # settings that a message names
 _LOCK, _HOLDER = ".lock", ".holder.json"
 
 
@@ -100,13 +101,17 @@ class RunDirectory:
 
 
 @contextmanager
-def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirectory]:
+def held_directory(
+    path: Path, header: Mapping[str, Any], presets: Mapping[str, Any]
+) -> Iterator[RunDirectory]:
     """Open a directory for a run, new or to be continued, and keep other processes out.
 
-    Rows that are damaged are set aside with a warning, to be measured again.
+    Rows that are damaged are set aside with a warning, to be measured again. `presets` are settings
+    that have a name.
 
     Raises `RunDirectoryError` if another process holds the directory, if it holds another run or
-    anything else (the message lists the settings that differ), or if its settings are damaged.
+    anything else (the message says what kind of run, or which settings differ), or if its settings
+    are damaged.
     """
     require_run_directory(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -122,7 +127,7 @@ def held_directory(path: Path, header: Mapping[str, Any]) -> Iterator[RunDirecto
     try:
         _write_holder(path)
         _remove_unfinished(path)
-        _agree(path / SETTINGS, header)
+        _agree(path / SETTINGS, header, presets)
         directory = RunDirectory(path, digest(header))
         directory.set_damaged_aside()
         yield directory
@@ -137,9 +142,10 @@ def unit_file(path: Path, table: str, name: str) -> Path:
 
 
 def require_run_directory(path: Path) -> None:
-    """Check that a path is a run's directory, or can become one: it is empty or does not exist.
+    """Check that a path is a run's directory, or can become one: it is empty or can be made.
 
-    Raises `RunDirectoryError` for a file, and for a directory that holds anything but a run.
+    Raises `RunDirectoryError` for a file, for a directory that holds anything but a run, and for
+    one that cannot be made or written in.
     """
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is a file: choose a directory")
@@ -149,6 +155,11 @@ def require_run_directory(path: Path) -> None:
             f"{path} is not a run directory: it holds {', '.join(sorted(foreign)[:3])} and no "
             f"{SETTINGS}; choose a new or empty directory"
         )
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    try:
+        require_writable(there / _LOCK)
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be made: {error}") from error
 
 
 def write_json(target: Path, values: Any) -> None:
@@ -213,17 +224,40 @@ def read_tables(path: Path) -> dict[str, pd.DataFrame]:
     return {table: pd.concat(rows, ignore_index=True) for table, rows in parts.items()}
 
 
-def _agree(file: Path, header: Mapping[str, Any]) -> None:
+def _agree(file: Path, header: Mapping[str, Any], presets: Mapping[str, Any]) -> None:
     if not file.exists():
         write_json(file, header)
         return
-    differing = differences(header, read_header(file.parent))
-    if differing:
-        listed = "".join(f"\n  {line}" for line in differing)
-        raise RunDirectoryError(
-            f"{file.parent} holds a run with other settings; choose another directory, or these "
-            f"settings:{listed}"
+    there = read_header(file.parent)
+    differing = differences(header, there)
+    if not differing:
+        return
+    here, held = _kind(header, presets), _kind(there, presets)
+    if here != held:
+        shown = [0, *(i for i in (1, 2) if here[i] != held[i])]
+        said, asked = (" ".join(words[i] for i in shown) for words in (held, here))
+        message = f"{file.parent} holds {said}; this is {asked}: choose another directory"
+    else:
+        listed = [f"\n  {line}" for line in differing[:_LISTED]]
+        if len(differing) > _LISTED:
+            listed.append(f"\n  and {len(differing) - _LISTED} more")
+        message = (
+            f"{file.parent} holds {held[0]} with other settings; choose another directory, or "
+            f"these settings:{''.join(listed)}"
         )
+    raise RunDirectoryError(message)
+
+
+def _kind(header: Mapping[str, Any], presets: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What kind of run it is, on which model, and with which versions, in words."""
+    named = [name for name, values in presets.items() if values == header.get("settings")]
+    model, versions = header.get("model", {}), header.get("versions", {})
+    weights = str(model.get("weights_sha256"))[:8]
+    return (
+        f"a {' '.join([*named, 'run'])} of {header.get('experiment')}",
+        f"on {model.get('name')} ({model.get('dtype')}, {model.get('device')}, weights {weights})",
+        "with " + ", ".join(f"{name} {version}" for name, version in versions.items()),
+    )
 
 
 def _read(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
+from ..._progress import told_to
 from ...model.exclusive import exclusive_use
 from ...model.fingerprint import weights_sha256
 from .json_values import canonical_json, digest
@@ -93,17 +94,21 @@ def measured(
     *,
     weights: str,
     files: Mapping[str, Path],
+    tell: Callable[[float], None],
 ) -> Iterator[tuple[Unit, pd.DataFrame]]:
     """Measure units, in this process if there is no executor; yield each when it is finished.
 
     `weights` is the digest of the model's weights, which other processes must have too; `files`
-    has the path of each unit that keeps a file, by key. An error in a unit passes through with the
+    has the path of each unit that keeps a file, by key; `tell` is called with the share of a unit
+    that is done, where this process measures it. An error in a unit passes through with the
     unit's name as a note. Units that have not begun are then cancelled, and also when the caller
     stops early.
     """
     if executor is None:
         for unit in units:
-            yield unit, measure_unit(source, unit, file=files.get(unit.key))
+            with told_to(tell):
+                rows = measure_unit(source, unit, file=files.get(unit.key))
+            yield unit, rows
         return
     futures = {
         executor.submit(measure_unit, source, unit, weights, files.get(unit.key)): unit

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..._progress import steps
 from ...intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
@@ -47,7 +48,7 @@ def measure_arm_losses(
     settings = from_values(PatchSettings, patch)
     conditions = [Arm(**arm) for arm in arms]
     rows = []
-    for document in documents:
+    for document in steps(documents):
         tokens = torch.tensor([document["tokens"]])
         log_probs = teacher_forced_log_probs(
             bridge,
@@ -72,7 +73,7 @@ def measure_rule_loss(
     chosen, condition = Rule(**rule), Arm(**arm)
     settings = from_values(PatchSettings, patch)
     rows = []
-    for document in documents:
+    for document in steps(documents):
         tokens = torch.tensor([document["tokens"]], device=bridge.cfg.device)
         logits = teacher_forced_logits(
             bridge,

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..._progress import steps
 from ...lens.logit_lens import logit_lens
 from ...model.points import select_points
 from ..design.conditions import Arm, PatchSettings
@@ -40,7 +41,7 @@ def measure_rounds(
     settings = from_values(PatchSettings, patch)
     conditions = [Arm(**arm) for arm in arms]
     rows = []
-    for passage in passages:
+    for passage in steps(passages):
         start, said, rounds = passage["start"], passage["said"], passage["rounds"]
         text = [*start, *said * rounds]
         read = read_log_probs(bridge, [text], conditions, settings, [passage["number"]])[:, 0]
@@ -83,7 +84,7 @@ def measure_noticing(
     """
     points = select_points(int(bridge.cfg.n_layers), every=every)
     rows = []
-    for passage in passages:
+    for passage in steps(passages):
         start, said, rounds = passage["start"], passage["said"], passage["rounds"]
         read = logit_lens(bridge, torch.tensor([[*start, *said * rounds]]), points=points, top_k=1)
         ranks = read.next_rank[:, 0, :-1].double()

@@ -8,6 +8,7 @@ into `evaluation`.
 
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import get_args
 
 from ..engine.presets import Preset
 from ..engine.results import Result
@@ -58,5 +59,6 @@ def scratch(
     `ValueError` for an unknown preset, or too little text.
     """
     chosen = ScratchSettings.preset(preset) if settings is None else settings
-    experiment = Experiment("scratch", chosen, STAGES, analyse)
+    presets = {name: ScratchSettings.preset(name) for name in get_args(Preset)}
+    experiment = Experiment("scratch", chosen, STAGES, analyse, presets)
     return run(experiment, StartingModel(chosen), out=out, executor=executor, progress=progress)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..._counter_random import random_integers
 from ..._files import load_tensors, require_writable, save_tensors
+from ..._progress import steps
 from .arms import ScratchTraining, written_tokens
 from .network import Network, Shape
 
@@ -94,12 +95,14 @@ class TrainingRun:
             require_writable(file)
             if file.is_file():
                 self._load(file, known)
+        made = steps(range(self.step, self._options.steps))
         while not self.records or self.step < self._options.steps:
             due = self.step % self._options.evaluate_every == 0
             if due and (not self.records or self.records[-1]["step"] < self.step):
                 self._evaluate(evaluate)
                 if file is not None:
                     self._save(file, known)
+            next(made, None)
             self._make_step()
             if self.step == self._options.steps:
                 self._evaluate(evaluate)

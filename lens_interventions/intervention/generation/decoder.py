@@ -7,7 +7,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
 from ...model.attention_masks import unknown_kinds
-from ...model.capabilities import frequencies_change_after, recall, require_readable
+from ...model.capabilities import (
+    frequencies_change_after,
+    recall,
+    require_readable,
+    slow_check,
+)
 from ...model.hooks import without_hooks
 from ...model.readout import readout
 from ..known_text import KnownText, select_rows
@@ -82,7 +87,8 @@ def _cached_decoding_problem(bridge: TransformerBridge, *, in_parts: bool) -> st
         unknown = unknown_kinds(bridge)
         if unknown:
             return f"it has layers of {', '.join(unknown)}"
-        return _probe(bridge, in_parts=in_parts)
+        with slow_check("whether decoding with a cache is exact"):
+            return _probe(bridge, in_parts=in_parts)
 
     blocks = "its blocks in two parts" if in_parts else "all its blocks together"
     return recall(bridge, f"problem of decoding with a cache, {blocks}", find)

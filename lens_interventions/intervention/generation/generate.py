@@ -10,10 +10,12 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
+from ..._progress import steps
 from ...lens.distributions import log_probs_of
 from ...lens.logit_lens import logit_lens
 from ...lens.recorded_streams import RecordedStreams
 from ...lens.trajectory import Trajectory
+from ...model.argument_names import instead_of
 from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..known_text import KnownText, select_rows
@@ -27,6 +29,13 @@ from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criter
 _CHUNK_TOKENS = 4096
 
 
+@instead_of(
+    top_p="logits_processor=[transformers.TopPLogitsWarper(...)]",
+    top_k="logits_processor=[transformers.TopKLogitsWarper(...)]",
+    min_p="logits_processor=[transformers.MinPLogitsWarper(...)]",
+    repetition_penalty="logits_processor=[transformers.RepetitionPenaltyLogitsProcessor(...)]",
+    max_length="max_new_tokens=, which does not count the prompt",
+)
 @exclusive
 @torch.no_grad()
 def generate(
@@ -64,9 +73,10 @@ def generate(
     - `max_new_tokens`: how many new tokens each prompt gets at most.
     - `do_sample`: draw from the distribution instead of taking its likeliest token.
     - `temperature`: of the sampling; applied before `logits_processor`.
-    - `logits_processor`: processors of transformers (`TopPLogitsWarper(0.9)`,
-        `RepetitionPenaltyLogitsProcessor(1.2)`, ...), in order. Processors and criteria see prompts
-        without padding, those of one length at a time.
+    - `logits_processor`: a list of transformers' processors, in order: instead of `top_p=0.9`
+        `[transformers.TopPLogitsWarper(0.9)]`, and likewise `TopKLogitsWarper(50)`,
+        `MinPLogitsWarper(0.05)`, `RepetitionPenaltyLogitsProcessor(1.2)`. Processors and criteria
+        see prompts without padding, those of one length at a time.
     - `stopping_criteria`: criteria of transformers; a row ends when any of them says so.
     - `stop_at_eos`: end a row at the end-of-text tokens of the model's generation config.
     - `seed`: prompt i is sampled with `seed + i`, or with the i-th of several; the same under every
@@ -106,7 +116,7 @@ def generate(
         processors=logits_processor,
         seeds=prompt_seeds(seed, n_prompts).to(device)[prompt_index],
     )
-    steps = decoder(
+    running = decoder(
         bridge,
         PatchedRows.of_prompts([None if p is None else p.bind(bridge) for p in patches], n_prompts),
         length=batch.tokens.shape[1] + max_new_tokens,
@@ -118,10 +128,10 @@ def generate(
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
-    for step, ended in _decode(steps, text, sampler, criteria, max_new_tokens):
+    for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
         taken.append(step)
         ends.append(ended)
-        streams.append(dict(steps.recorded))
+        streams.append(dict(running.recorded))
         if callback is not None:
             callback(step)
 
@@ -152,7 +162,7 @@ def generate(
 
 
 def _decode(
-    steps: Decoder,
+    decoder: Decoder,
     text: KnownText,
     sampler: Sampler,
     criteria: StoppingCriteriaList,
@@ -160,8 +170,8 @@ def _decode(
 ) -> Iterator[tuple[GenerationStep, Bool[Tensor, " row"]]]:
     """New tokens, and whether they end their rows; rows that have ended are dropped."""
     rows = torch.arange(len(text.tokens), device=text.tokens.device)
-    for step in range(max_new_tokens):
-        logits = steps.logits(text)
+    for step in steps(range(max_new_tokens)):
+        logits = decoder.logits(text)
         scores = sampler.scores(text, logits)
         new = sampler.choose(text, scores, rows)
         log_probs = log_probs_of(logits, new)
@@ -179,7 +189,7 @@ def _decode(
         if len(going_on) == 0:
             return
         if len(going_on) < len(rows):
-            steps.keep(going_on)
+            decoder.keep(going_on)
             text, rows = select_rows(text, going_on), rows[going_on]
 
 
@@ -233,7 +243,7 @@ def _trajectory(
     bridge: TransformerBridge,
     prompts: KnownText,
     tokens: Int[Tensor, "batch new"],
-    steps: Sequence[GenerationStep],
+    taken: Sequence[GenerationStep],
     streams: Sequence[Mapping[str, Tensor]],
     options: bool | Mapping[str, Any],
 ) -> Trajectory:
@@ -246,7 +256,7 @@ def _trajectory(
     laid_out: dict[str, Tensor] = {}
     for label, example in streams[0].items():
         stream = example.new_zeros((*tokens.shape, example.shape[-1]))
-        for step, recorded in zip(steps, streams, strict=True):
+        for step, recorded in zip(taken, streams, strict=True):
             stream[step.rows.to(stream.device), step.step] = recorded[label]
         laid_out[label] = stream
     read = logit_lens(

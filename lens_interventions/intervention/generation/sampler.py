@@ -85,8 +85,11 @@ def make_sampler(
 ) -> Sampler:
     """A sampler; the temperature comes before the other processors.
 
-    Raises `ValueError` if the temperature is not above 0, or is set without sampling.
+    Raises `ValueError` if the temperature is not above 0, or is set without sampling, and
+    `TypeError` for one processor instead of a list.
     """
+    if isinstance(processors, LogitsProcessor):
+        raise TypeError(f"logits_processor is one {type(processors).__name__}: put it in a list")
     if temperature <= 0:
         raise ValueError(
             f"temperature must be above 0, got {temperature}; greedy is do_sample=False"

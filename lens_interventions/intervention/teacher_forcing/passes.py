@@ -14,6 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
+from ..._progress import steps
 from ...model.hooks import has_temporary_hooks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.readout import LOGIT_ROWS, readout
@@ -80,7 +81,7 @@ class TextPasses:
     def read(self, reduce: Reduce) -> Shaped[Tensor, "patch batch pos *rest"]:
         """`reduce(logits, start)` of the logits from position `start` on, a few at a time."""
         pieces, column = [], 0
-        for text, skip in zip(self.texts, self.skip, strict=True):
+        for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):
             read: dict[int, Tensor] = {}
             first = column - skip
             for members, chunks in self._logits(text):
@@ -104,7 +105,7 @@ class TextPasses:
             layer: torch.cat([chunk[label] for chunk in chunks], dim=1)
             for layer, label in zip(layers, labels, strict=True)
         }
-        for (layer, window), members in groups.items():
+        for (layer, window), members in steps(groups.items()):
             bounds = [self.patches[i] for i in members]
             if two_streams_hold(self.bridge, layer, streams[layer]):
                 yield members, self._in_two_streams(bounds, streams[layer], text, layer, window)
@@ -133,11 +134,10 @@ class TextPasses:
     ) -> Iterator[Float[Tensor, "patch batch chunk d_vocab"]]:
         n_texts, copies = len(bounds) * len(resid), 2 + (window or 0)
         chunk_size = min(max(BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
-        read = readout(self.bridge).for_rows(len(bounds) * text.tokens.numel())
+read = readout(self.bridge).for_rows(len(bounds) * text.tokens.numel())
         bounds = [bound and replace(bound, readout=read) for bound in bounds]
-        for late in two_streams(
-            self.bridge, bounds, resid, text, layer=layer, chunk_size=chunk_size
-        ):
+        chunks = two_streams(self.bridge, bounds, resid, text, layer=layer, chunk_size=chunk_size)
+        for late in steps(chunks, total=-(-resid.shape[1] // chunk_size)):
             for rows in late.split(max(1, LOGIT_ROWS // n_texts), dim=2):
                 yield read(rows)
 
@@ -146,14 +146,14 @@ class TextPasses:
     ) -> Iterator[Float[Tensor, "patch batch 1 d_vocab"]]:
         # The decoder would show a hook one column at a time.
         hooked = any(map(has_temporary_hooks, self.bridge.hook_points()))
-        steps = recomputed_steps if torch.is_grad_enabled() or hooked else decoded_steps
+        in_steps = recomputed_steps if torch.is_grad_enabled() or hooked else decoded_steps
         warnings.warn(
             f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "
             f"block {layer} up as it runs one{what_was_raised(self.bridge, layer)}: every position "
             "is predicted in a step of its own, which is exact, but slow",
             stacklevel=5,
         )
-        return steps(self.bridge, bounds, text)
+        return steps(in_steps(self.bridge, bounds, text), total=text.tokens.shape[1])
 
 
 def _reduced(chunks: Iterator[Tensor], start: int, reduce: Reduce) -> Iterator[Tensor]:

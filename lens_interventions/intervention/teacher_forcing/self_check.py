@@ -14,7 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_integers
-from ...model.capabilities import capabilities, recall, record
+from ...model.capabilities import capabilities, recall, record, slow_check
 from ...model.hooks import without_hooks
 from ...model.readout import readout
 from ...model.residuals import residuals
@@ -65,10 +65,12 @@ def two_streams_hold(
 ) -> bool:
     """Whether the two streams from `layer` up are right on texts as long as `resid`, `r[layer]`.
 
-    The first time at a layer, a strong patch on a few random tokens is run through them and step
-    by step. Then, for every new power of two of lengths, the end of such a text is run through them
-    without a patch, on rows of `resid`, where they must equal the plain model: what is cut or
-    biased by place shows more, or only, in longer texts.
+    The first time with a model, a strong patch on a few random tokens is run through them and step
+    by step, from block 0 up, which tries every block. At each layer, for every new power of two of
+    lengths, the end of such a text is run through them without a patch, on rows of `resid`, where
+    they must equal the plain model: what is cut or biased by place shows more, or only, in longer
+    texts, and what blocks below hand to those above is missing only there. Where they are wrong
+    from block 0 up, the first test is made again from `layer` up.
 
     Raises `ValueError` if `resid` is not finite: it would say nothing of the model.
     """
@@ -79,7 +81,7 @@ def two_streams_hold(
         )
     question = _question(layer)
     length = max(resid.shape[1], _SHORTEST_PLAIN)
-    found = recall(bridge, question, lambda: _tried_against_steps(bridge, layer))
+    found = recall(bridge, question, lambda: _found_with_few_tokens(bridge, layer))
     if 0 < found.right_up_to < length:
         longer = min(2 ** (length - 1).bit_length(), int(bridge.cfg.n_ctx))
         found = _tried_against_plain(bridge, layer, resid[:1], longer)
@@ -95,6 +97,16 @@ def what_was_raised(bridge: TransformerBridge, layer: int) -> str:
 
 def _question(layer: int) -> str:
     return f"two streams from layer {layer}"
+
+
+def _found_with_few_tokens(bridge: TransformerBridge, layer: int) -> TwoStreams:
+    def try_from(lowest: int) -> TwoStreams:
+        with slow_check("whether two copies of a text can be run side by side"):
+            return _tried_against_steps(bridge, lowest)
+
+    if layer > 0 and recall(bridge, _question(0), lambda: try_from(0)).right_up_to > 0:
+        return TwoStreams(_LENGTH)
+    return try_from(layer)
 
 
 def _tried_against_steps(bridge: TransformerBridge, layer: int) -> TwoStreams:

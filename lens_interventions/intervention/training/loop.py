@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._files import require_writable
+from ..._progress import steps
 from ..bound_patch import BoundPatch
 from ..learned_write import LearnedWrite
 from .corpus import TrainingCorpus, visited
@@ -56,6 +57,7 @@ class WriteTraining:
             require_writable(checkpoint)
         if checkpoint is not None and checkpoint.is_file():
             state.load(checkpoint, self._settings)
+        made = steps(range(state.step, self._steps))
         with tqdm(total=self._steps, initial=state.step, disable=not progress, unit="step") as bar:
             while True:
                 last = state.step == self._steps
@@ -64,6 +66,7 @@ class WriteTraining:
                     self._evaluate()
                 if last or self._out_of_patience():
                     break
+                next(made)
                 self._step()
                 bar.set_postfix(
                     loss=f"{state.curve[-1]['loss']:.4f}",

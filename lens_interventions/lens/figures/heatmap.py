@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from ...drawing.colours import ColourScale
-from ...drawing.panel import CellSize, Panel, cell_size, draw, label_extent
-from ...drawing.theme import ThemeName, template
-from ...drawing.titles import LINE, headline, title_block
+from ...drawing.panel import CellSize, Panel
+from ...drawing.theme import ThemeName
 from ...drawing.units import place, unit_title
+from ...drawing.wrapped import draw_wrapped
 from .grid import Grid
 from .hover import hover_data, hover_template
 from .over_layers import AXIS
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 CORRECT = "(*)"
-LEFT, RIGHT = 84, 104  # margins in pixels, for layers and tilted labels, and for the colour bar
+HIDDEN = "The cells are too narrow to write each layer's top guess in them."
 
 
 def draw_heatmap(
@@ -27,38 +27,19 @@ def draw_heatmap(
 ) -> "go.Figure":
     """A statistic over layers and tokens, the last layer at the top.
 
-    `title` is the statistic's own, `cell_width` what fits unless given.
+    A long text is wrapped into stretches, one below the other, on one colour scale. `title` is the
+    statistic's own; with a `cell_width` the text is not wrapped.
 
     Raises `ValueError` if the theme is unknown or the cells are too narrow to be seen.
     """
-    import plotly.graph_objects as go
-
-    panel = grid_panel(grid)
-    size = cell_size(len(panel.inputs), width=cell_width)
-    width = LEFT + size.width * len(panel.inputs) + RIGHT
-    lines = headline(title or grid.title, reading(size), width)
-    above = LINE * len(lines) + label_extent(panel.outputs, size) + 20
-    below = label_extent(panel.inputs, size)
-    height = above + size.height * len(panel.rows) + below
-    figure = go.Figure(layout={"template": template(theme)})
-    draw(
-        figure,
-        panel,
-        size=size,
-        axis=0,
-        x_domain=(0, 1),
-        y_domain=(0, 1),
-        bar={"x": 1, "xpad": 12, "y": 0.5, "len": 1},
+    return draw_wrapped(
+        grid_panel(grid),
+        title=title or grid.title,
+        reading=reading,
+        axis=AXIS,
+        theme=theme,
+        cell_width=cell_width,
     )
-    figure.update_layout(
-        width=max(width, 420),
-        height=height,
-        margin={"l": LEFT, "r": RIGHT, "t": above, "b": below, "pad": 0},
-        title=title_block(lines, height),
-        dragmode=False,
-        yaxis_title={"text": AXIS},
-    )
-    return figure
 
 
 def grid_panel(grid: Grid, *, colours: ColourScale | None = None, header: str = "") -> Panel:
@@ -87,5 +68,5 @@ def reading(size: CellSize) -> str:
         f"Below the input tokens, above those that followed, {CORRECT} where the model was right."
     )
     if size.font is None:
-        return f"{tokens} Outlined where the layer's top guess is also the final one."
+        return f"{tokens} {HIDDEN} Outlined where the layer's top guess is also the final one."
     return f"{tokens} In each cell the layer's top guess, outlined where it is also the final one."

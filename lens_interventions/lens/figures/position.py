@@ -35,7 +35,8 @@ def draw_position(
                 x=grid.rows,
                 values=grid.values[:, column],
                 notes=[f"top guess: {shorten(row[column], _TOKEN_WIDTH)}" for row in grid.guesses],
-                colour=among,
+                # One legend serves all panels.
+                colour=len(curves),
                 dash=among,
             )
         )

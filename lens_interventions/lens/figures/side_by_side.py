@@ -11,8 +11,9 @@ from ...drawing.scales import Scale, round_steps
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
 from ...drawing.units import RANK, place
+from ...drawing.wrapped import LEFT, RIGHT
 from .grid import Grid
-from .heatmap import LEFT, RIGHT, grid_panel
+from .heatmap import HIDDEN, grid_panel
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -134,7 +135,7 @@ def _require_same_cells(first: Grid, second: Grid) -> None:
 def _reading(names: tuple[str, str], size: CellSize) -> str:
     text = f"{names[0]} and {names[1]} share a colour scale; the third is their difference."
     if size.font is None:
-        return text
+        return f"{text} {HIDDEN}"
     return f"{text} In it a cell shows the top guess of {names[1]} where that is another one."
 
 

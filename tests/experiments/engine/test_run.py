@@ -222,4 +222,4 @@ def test_progress_counts_what_was_finished_before(
     run(example(), small_bridge, out=tmp_path, progress=True)
     shown = capsys.readouterr().err
     assert "example, first" in shown
-    assert "4/4" in shown
+    assert "4 units, of which 4 are kept" in shown

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 
 from lens_interventions.experiments import RunDirectoryError, load_result, read_tables, run
 from lens_interventions.experiments.engine.row_files import DamagedFileError, read_rows, write_rows
+from lens_interventions.experiments.engine.run_directory import FORMAT, held_directory
 from tests.support.small_run import Settings, assert_same, example, other_bridge, small_bridge
 
 
@@ -20,8 +22,37 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     run(example(), small_bridge, out=tmp_path)
-    with pytest.raises(RunDirectoryError, match=r"model\.weights_sha256"):
+    with pytest.raises(
+        RunDirectoryError,
+        match=r"a run of example on tiny-llama \(.+ weights (\w{8})\); this is .+ weights (?!\1)",
+    ):
         run(example(), other_bridge, out=tmp_path)
+
+
+def test_another_kind_of_run_is_called_by_its_name(tmp_path: Path) -> None:
+    presets = {"quick": Settings(), "full": Settings(starts=(3,), tags=())}
+    quick, full = (replace(example(of), presets=presets) for of in presets.values())
+    run(quick, small_bridge, out=tmp_path)
+    with pytest.raises(RunDirectoryError) as caught:
+        run(full, small_bridge, out=tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds a quick run of example; this is a full run of example: choose another "
+        "directory"
+    )
+
+
+def test_of_many_settings_that_differ_some_are_named(tmp_path: Path) -> None:
+    def header(value: int) -> dict[str, object]:
+        settings = {f"s{number:02}": value for number in range(11)}
+        return {"format": FORMAT, "experiment": "example", "settings": settings}
+
+    with held_directory(tmp_path, header(0), {}):
+        pass
+    with (
+        pytest.raises(RunDirectoryError, match=r"settings\.s07: 1 here, 0 there\n  and 3 more$"),
+        held_directory(tmp_path, header(1), {}),
+    ):
+        pass
 
 
 def test_a_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -116,6 +116,18 @@ def test_training_mode_is_refused(used_before):
             run()
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_one_processor_is_to_be_put_in_a_list():
+    with pytest.raises(TypeError, match="is one TemperatureLogitsWarper: put it in a list"):
+        li.generate(
+            shared_bridge("llama"),
+            PROMPTS,
+            do_sample=True,
+            logits_processor=TemperatureLogitsWarper(2.0),
+            **OPTIONS,
+        )
+
+
 def test_values_that_are_not_numbers_are_named():
     bridge = shared_bridge("llama")
     patch = li.NextTokenPatch(layer=1, strength=1.0, source=lambda site: site.resid * torch.nan)

@@ -1,5 +1,7 @@
 """Two streams are tried on a model before they are trusted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from lens_interventions.intervention.teacher_forcing.log_probs import (
 )
 from lens_interventions.intervention.teacher_forcing.self_check import two_streams_hold
 from lens_interventions.intervention.teacher_forcing.two_streams import MAX_CHUNK
+from lens_interventions.model import capabilities
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import long_rope_bridge, random_tokens, tiny_bridge
@@ -87,7 +90,7 @@ def test_a_patch_that_no_other_position_hears_of_is_no_reason_to_mistrust():
 
 
 @torch.no_grad()
-def test_it_is_tried_once_for_each_layer_and_power_of_two(monkeypatch):
+def test_it_is_tried_once_with_steps_and_at_each_layer_for_each_power_of_two(monkeypatch):
     bridge, tried = tiny_bridge("llama"), []
     for name in ("_tried_against_steps", "_tried_against_plain"):
         function = getattr(self_check, name)
@@ -99,6 +102,29 @@ def test_it_is_tried_once_for_each_layer_and_power_of_two(monkeypatch):
     for n in (3, 20, 33, 60):
         teacher_forced_logits(bridge, random_tokens(1, n), PATCH)
     assert tried == ["_tried_against_steps", *["_tried_against_plain"] * 2]
+    tried.clear()
+    teacher_forced_logits(bridge, random_tokens(1, 20), replace(PATCH, layer=2))
+    teacher_forced_logits(bridge, random_tokens(1, 20), replace(PATCH, layer=0))
+    assert tried == ["_tried_against_plain"] * 2
+
+
+@torch.no_grad()
+def test_a_layer_above_those_that_are_wrong_is_tried_alone():
+    """The middle one of three blocks sees a window by place, from which the last one is free."""
+    bridge, tokens = tiny_bridge("gpt_neo", window_size=3), random_tokens(1, 8)
+    with pytest.warns(UserWarning, match="does not run two copies of a text"):
+        teacher_forced_logits(bridge, tokens, replace(PATCH, layer=0))
+    top = replace(PATCH, layer=2)
+    close(
+        teacher_forced_logits(bridge, tokens, top)[0], patched_logits(bridge, tokens[0], top), 1e-4
+    )
+
+
+@torch.no_grad()
+def test_whoever_waits_for_it_reads_why(monkeypatch, caplog):
+    monkeypatch.setattr(capabilities, "_PATIENCE", 0.0)
+    teacher_forced_logits(tiny_bridge("llama"), random_tokens(1, 8), PATCH)
+    assert "trying whether two copies of a text can be run side by side, once" in caplog.text
 
 
 @torch.no_grad()

@@ -55,7 +55,7 @@ def test_watched_tokens_are_chosen_by_id_or_text(trajectory):
         ("top_ids", {}, "there is no figure of 'top_ids'"),
         ("watched_rank", {"token": " lazy"}, "' lazy' was not watched"),
         ("kl_final", {"token": " say"}, "token= goes with watched_rank"),
-        ("top1", {"batch": 2}, "batch 2 does not exist"),
+        ("top1", {"batch": 2}, "prompt 2 does not exist"),
         ("top1", {"every": 0}, "every must be at least 1"),
         ("top1", {"cell_width": 0}, "at least 2 pixels"),
     ],

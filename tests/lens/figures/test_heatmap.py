@@ -3,10 +3,14 @@
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 
 from lens_interventions import plots
+from lens_interventions.drawing.wrapped import stretches
+from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.statistics import STATISTICS, drawn
 from tests.support.figures import heat, numbers, outlined_cells, position
+from tests.support.tiny import shared_bridge
 
 # Statistics with several values a cell, which a cell's colour cannot show.
 SEVERAL = {"top_ids", "top_logits"}
@@ -62,3 +66,55 @@ def test_a_missing_value_is_an_empty_cell(ended):
     assert np.isfinite(z[:, :-1]).all()
     assert figure.layout.xaxis2.ticktext[-1] == ""
     assert "–" in heat(figure).customdata[0][-1]
+
+
+@pytest.fixture(scope="module")
+def long():
+    """A text of 100 tokens, more than fit on one line with their guesses."""
+    return logit_lens(shared_bridge("llama"), torch.arange(100)[None] % 90 + 4)
+
+
+def texts(figure):
+    """How many cells have a text."""
+    return sum(len(trace.x) for trace in figure.data if trace.name == "guesses")
+
+
+def test_a_long_text_is_wrapped_and_every_cell_keeps_its_guess(long):
+    figure = plots.plot(long, "kl_final", include_input=True)
+    maps = [trace for trace in figure.data if trace.type == "heatmap"]
+    assert [len(trace.z[0]) for trace in maps] == [33, 34, 33]
+    joined = np.concatenate([numbers(trace.z) for trace in maps], axis=1)
+    np.testing.assert_allclose(joined, position("kl_final", long.kl_final[:, 0]), atol=5.1e-5)
+    assert texts(figure) == joined.size
+    # One colour scale, and a shorter stretch has cells of the same width.
+    assert len({(trace.zmin, trace.zmax) for trace in maps}) == 1
+    assert [trace.showscale for trace in maps] == [True, False, False]
+    width = figure.layout.xaxis3.domain[1] / 34
+    assert figure.layout.xaxis.domain[1] / 33 == pytest.approx(width)
+    # From the top down, without overlap.
+    tops = [axis.domain for axis in figure.select_yaxes()]
+    assert tops[0][0] > tops[1][1] > tops[1][0] > tops[2][1]
+
+
+def test_labels_of_a_wrapped_text_are_its_tokens_in_order(long):
+    figure = plots.plot(long, "kl_final")
+    axes = [figure.layout[f"xaxis{number}"] for number in ("", 3, 5)]
+    shown = [text for axis in axes for text in axis.ticktext]
+    assert shown == list(plots.plot(long, "kl_final", cell_width=12).layout.xaxis.ticktext)
+
+
+def test_a_figure_without_guesses_says_so(long):
+    narrow = plots.plot(long, "kl_final", cell_width=12)
+    assert texts(narrow) == 0
+    assert "too narrow to write each layer's top guess" in narrow.layout.title.text.replace(
+        "<br>", " "
+    )
+    assert "too narrow" not in plots.plot(long, "kl_final").layout.title.text
+
+
+@pytest.mark.parametrize(("columns", "lengths"), [(48, [48]), (49, [24, 25]), (400, [400])])
+def test_stretches_are_about_equally_long_and_not_without_end(columns, lengths):
+    parts = stretches(columns)
+    assert [part.stop - part.start for part in parts] == lengths
+    assert parts[0].start == 0
+    assert parts[-1].stop == columns

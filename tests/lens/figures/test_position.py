@@ -34,3 +34,10 @@ def test_positions_count_from_the_end_and_can_lack_a_next_token(ended):
     assert last.layout.title.text == plots.plot_position(ended, width - 1).layout.title.text
     with pytest.raises(IndexError, match="out of range"):
         plots.plot_position(ended, width)
+
+
+def test_no_two_lines_of_all_panels_look_alike(trajectory):
+    lines = [trace for trace in plots.plot_position(trajectory, 2).data if trace.mode != "text"]
+    assert len(lines) > 6
+    assert len({(trace.line.color, trace.line.dash) for trace in lines}) == len(lines)
+    assert len({trace.line.color for trace in lines}) == 6

@@ -1,0 +1,29 @@
+"""Colours of differences of which a few dwarf the rest, as the first position of a text does."""
+
+import numpy as np
+from jaxtyping import Float
+
+from .panel import DifferenceScale
+from .scales import round_steps
+
+_SHOWN = 0.98  # share of the cells that have colours of their own
+
+
+def clipped_scale(
+    values: Float[np.ndarray, "row column"],
+) -> tuple[DifferenceScale, tuple[list[float], list[str]], str]:
+    """A scale that stops at the size that 98% of the cells have at most, its ticks, and a sentence.
+
+    The sentence says how many cells lie beyond; it is empty if none does.
+    """
+    sizes = np.abs(values)
+    limit = float(np.quantile(sizes, _SHOWN, method="lower")) or float(sizes.max()) or 1.0
+    beyond = int((sizes > limit).sum())
+    steps = round_steps(-limit, limit)
+    ticks = steps, [f"{step:+g}".replace("-", "−") if step else "0" for step in steps]
+    cells = "1 cell lies" if beyond == 1 else f"{beyond} cells lie"
+    return (
+        DifferenceScale(limit),
+        ticks,
+        f"Colours stop at ±{limit:.3g}; {cells} beyond." if beyond else "",
+    )

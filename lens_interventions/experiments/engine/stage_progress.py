@@ -1,0 +1,79 @@
+"""What a user sees of a stage: a bar where there is one to see, else a line at each end."""
+
+import sys
+import threading
+import time
+from types import TracebackType
+
+from tqdm.auto import tqdm
+
+_REFRESH = 1.0  # seconds; a clock that stands looks like a program that hangs
+
+
+class StageProgress:
+    """The units of a stage, while they are measured; a context.
+
+    The bar moves inside a unit that this process measures, and its clock moves always. The time
+    left is that of the units measured since the stage began, on average.
+    """
+
+    def __init__(self, label: str | None) -> None:
+        """Prepare it; without a label nothing is shown."""
+        self._label = label
+        self._bar: tqdm | None = None
+        self._done = 0
+        self._begun = time.monotonic()
+        self._ended = threading.Event()
+
+    def __enter__(self) -> "StageProgress":
+        """Show it, before the units are known."""
+        if self._label is not None and _bars_are_seen():
+            self._bar = tqdm(desc=self._label, unit="unit", smoothing=0)
+            threading.Thread(target=self._refresh, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self._ended.set()
+        if self._bar is not None:
+            self._bar.close()
+        elif self._label is not None and kind is None:
+            _say(f"{self._label}: done in {time.monotonic() - self._begun:.0f} s")
+
+    def begin(self, units: int, kept: int) -> None:
+        """The stage has so many units, of which some were kept from an earlier run."""
+        self._done = kept
+        if self._bar is not None:
+            self._bar.total, self._bar.initial, self._bar.n = units, kept, kept
+            self._bar.refresh()
+        elif self._label is not None:
+            _say(f"{self._label}: {units} units, of which {kept} are kept")
+
+    def inside(self, share: float) -> None:
+        """So much of a unit is done."""
+        if self._bar is not None:
+            # A unit of several parts tells the share of each.
+            self._bar.update(max(round(self._done + share - self._bar.n, 2), 0))
+
+    def finished(self) -> None:
+        """Another unit is measured and written."""
+        self._done += 1
+        self.inside(0)
+
+    def _refresh(self) -> None:
+        while not self._ended.wait(_REFRESH):
+            if self._bar is not None:
+                self._bar.refresh()
+
+
+def _bars_are_seen() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,121 @@
+"""How many logits each component of a model adds to one token: numbers, a table and a figure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..drawing.clipped import clipped_scale
+from ..drawing.labels import visible
+from ..drawing.panel import Panel
+from ..drawing.theme import ThemeName
+from ..drawing.wrapped import draw_wrapped
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
+
+_READING = (
+    "Logits that each component adds to the token above, through the final norm. With the rows "
+    "that are left out, a column sums to what the model says."
+)
+
+
+@dataclass(frozen=True)
+class ComponentLogits:
+    """What each component writes to the residual stream, read as logits of one token.
+
+    Attributes:
+        components: their labels, in stream order and as in TransformerLens: `embed`, `pos_embed`,
+            `3_attn_out`, `3_mlp_out`, and with heads `L3H0` and `3_attn_bias` for the second;
+            `bias`, of the final norm and the unembedding, at the end.
+        logits: `[component, batch, pos]`, what each adds; NaN at padding. The sum over components
+            is the model's own logit, before a soft cap where the model has one, less that of
+            `against`.
+        tokens: `[batch, pos]`, the ids read.
+        targets: `[batch, pos]`, the ids that the logits are of.
+        against: id of the token whose logits were subtracted, or None.
+        mask: `[batch, pos]`, False at padding.
+        vocab: text of every id.
+    """
+
+    components: tuple[str, ...]
+    logits: Float[Tensor, "component batch pos"]
+    tokens: Int[Tensor, "batch pos"]
+    targets: Int[Tensor, "batch pos"]
+    against: int | None
+    mask: Bool[Tensor, "batch pos"]
+    vocab: Mapping[int, str]
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """A row per (component, prompt, position): component, batch, pos, token, target, logits."""
+        import pandas
+
+        component, batch, pos = self.mask.expand(self.logits.shape).nonzero(as_tuple=True)
+        return pandas.DataFrame(
+            {
+                "component": [self.components[i] for i in component.tolist()],
+                "batch": batch.numpy(),
+                "pos": pos.numpy(),
+                "token": [self.vocab[i] for i in self.tokens[batch, pos].tolist()],
+                "target": [self.vocab[i] for i in self.targets[batch, pos].tolist()],
+                "logits": self.logits[component, batch, pos].numpy(),
+            }
+        )
+
+    def plot(
+        self, *, batch: int = 0, rows: int = 32, theme: ThemeName = "light"
+    ) -> "plotly.graph_objects.Figure":
+        """Components by tokens, the last at the top: red where one speaks for the token above.
+
+        **Arguments:**
+
+        - `batch`: which prompt.
+        - `rows`: how many components to show, those that add or take most at a typical position.
+        - `theme`: `"light"` or `"dark"`.
+
+        Raises `ValueError` if there is no such prompt, no row, or the theme is unknown.
+        """
+        if not -len(self.tokens) <= batch < len(self.tokens) or rows < 1:
+            raise ValueError(
+                f"batch must be one of {len(self.tokens)} prompts and rows 1 or more; got {batch} "
+                f"and {rows}"
+            )
+        here = self.mask[batch]
+        values = self.logits[:, batch, here].double().numpy()
+        typical = np.median(np.abs(values), axis=1)
+        shown = np.sort(np.argsort(-typical, kind="stable")[:rows])
+        values, names = values[shown], [self.components[i] for i in shown.tolist()]
+        less = "" if self.against is None else f", less that of {visible(self.vocab[self.against])}"
+        scale, ticks, beyond = clipped_scale(values)
+        inputs, outputs = (
+            tuple(visible(self.vocab[i]) for i in ids[batch, here].tolist())
+            for ids in (self.tokens, self.targets)
+        )
+        # Adding zero turns minus zero into zero.
+        texts = tuple(
+            tuple(f"{x:.1f}".replace("-", "−") for x in row) for row in values.round(1) + 0
+        )
+        panel = Panel(
+            places=values,
+            scale=scale,
+            ticks=ticks,
+            bar_title="logits",
+            texts=texts,
+            outlined=np.zeros(values.shape, bool),
+            rows=tuple(names),
+            inputs=inputs,
+            outputs=outputs,
+            hover_template="%{customdata[0]}, %{x}<br>%{z:+.3f} logits<extra></extra>",
+            hover_data=[[[name]] * len(inputs) for name in names],
+        )
+        return draw_wrapped(
+            panel,
+            title=f"What each component adds to a token's logit{less}",
+            reading=lambda _size: f"{_READING} {beyond}",
+            axis="",
+            theme=theme,
+        )

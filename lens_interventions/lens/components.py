@@ -1,0 +1,184 @@
+"""Direct logit attribution: what each component writes, read through the final norm.
+
+The residual stream that is read out is the sum of what the embedding, every attention layer and
+every MLP wrote. With the scale of the final norm held at that of the whole stream, the norm is
+linear, so the logit of a token is a sum over components too (Elhage et al. 2021, "A Mathematical
+Framework for Transformer Circuits"). TransformerLens takes the stream apart (`decompose_resid`).
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import ActivationCache
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..model.exclusive import exclusive
+from ..model.points import FINAL, hook_name
+from ..model.readout import Readout, readout
+from ..model.tokens import NamedTokens, TextOrTokens, token_batch, token_ids, token_strings
+from .component_result import ComponentLogits
+
+# Largest error of the sum of components against the stream, by whether weights are half precision.
+_TOLERANCE = {False: 1e-3, True: 5e-2}
+
+Map = Callable[[Tensor], Tensor]
+
+
+@exclusive
+@torch.no_grad()
+def component_logits(
+    bridge: TransformerBridge,
+    text_or_tokens: TextOrTokens,
+    *,
+    token: NamedTokens | None = None,
+    against: NamedTokens | None = None,
+    heads: bool = False,
+    prepend_bos: bool | None = None,
+    attention_mask: Tensor | None = None,
+) -> ComponentLogits:
+    """How many logits each component adds to a token, at every position.
+
+    It reads only what a component writes to the output directly, not what others make of it. A
+    logit has an arbitrary constant in it, which `against` takes out.
+
+    **Arguments:**
+
+    - `bridge`: any decoder that TransformerLens boots. Hooks that are on it act.
+    - `text_or_tokens`: a text, a list of texts of any lengths, or token ids. What all components
+        write is held in memory, `[component, batch, pos, d_model]`.
+    - `token`: one token, as text or id; by default the model's own top guess at each position.
+    - `against`: a token whose logits are subtracted, such as the wrong one of two answers.
+    - `heads`: each attention head alone instead of each attention layer.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `attention_mask`: `[batch, pos]` of an id tensor that is padded.
+
+    **Returns:** a `ComponentLogits`.
+
+    Raises `ValueError` if there is more than one token, or the text or the model does not fit (as
+    `logit_lens` does), and `NotImplementedError` if what the components write does not add up to
+    the stream that is read out, or what the heads write to what their layers do.
+    """
+    read = readout(bridge)
+    named = {
+        name: _one_token(bridge, name, given)
+        for name, given in (("token", token), ("against", against))
+        if given is not None
+    }
+    batch = token_batch(
+        bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
+    ).padded_on("right")
+    final_hook = hook_name(FINAL, int(bridge.cfg.n_layers))
+    wanted = ("hook_embed", "hook_pos_embed", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
+
+    def is_wanted(name: str) -> bool:
+        return name == final_hook or name.endswith(wanted if heads else wanted[:-1])
+
+    # Padding is on the right, where a causal model ignores it.
+    logits, cache = bridge.run_with_cache(batch.tokens, names_filter=is_wanted)
+    final = cache[final_hook]
+    labels, parts = _parts(bridge, cache, final, heads)
+    guesses = logits.argmax(-1)
+    targets = torch.full_like(guesses, named["token"]) if "token" in named else guesses
+    direction = read.weight[targets]
+    if "against" in named:
+        direction = direction - read.weight[named["against"]]
+    linear, shift = _frozen(bridge, read, final)
+    values = [(linear(part) * direction).sum(-1) for part in parts]
+    constant = (shift * direction).sum(-1)
+    if read.bias is not None:
+        constant = constant + read.bias[targets]
+        constant = constant - (read.bias[named["against"]] if "against" in named else 0)
+    found = torch.stack([*values, constant]) * (1.0 if read.scale is None else read.scale)
+    tokens, targets, mask = batch.tokens.cpu(), targets.cpu(), batch.mask.cpu()
+    ids = {*tokens.unique().tolist(), *targets.unique().tolist(), *named.values()}
+    return ComponentLogits(
+        components=(*labels, "bias"),
+        logits=found.cpu().masked_fill(~mask, torch.nan),
+        tokens=tokens.where(mask, -1),
+        targets=targets.where(mask, -1),
+        against=named.get("against"),
+        mask=mask,
+        vocab=token_strings(bridge, ids),
+    )
+
+
+def _one_token(bridge: TransformerBridge, name: str, given: NamedTokens) -> int:
+    ids = token_ids(bridge, given)
+    if len(ids) != 1:
+        raise ValueError(f"{name} must be one token, got {len(ids)}")
+    return ids[0]
+
+
+def _parts(
+    bridge: TransformerBridge,
+    cache: ActivationCache,
+    final: Float[Tensor, "batch pos d_model"],
+    heads: bool,
+) -> tuple[list[str], list[Float[Tensor, "batch pos d_model"]]]:
+    """What each component wrote, with its label, in stream order."""
+    stack, labels = cache.decompose_resid(return_labels=True)
+    _require_sum(bridge, stack.sum(0), final, "components write", "the stream that is read out")
+    parts = dict(zip(labels, stack, strict=True))
+    if not heads:
+        return list(parts), list(parts.values())
+    of_heads, names = cache.stack_head_results(return_labels=True)
+    by_layer: dict[str, dict[str, Tensor]] = {}
+    for name, head in zip(names, of_heads, strict=True):
+        by_layer.setdefault(name[1:].split("H")[0], {})[name] = head
+    split: dict[str, Tensor] = {}
+    for label, part in parts.items():
+        layer, _, kind = label.partition("_")
+        if kind != "attn_out":
+            split[label] = part
+            continue
+        written = by_layer[layer]
+        rest = part - torch.stack(list(written.values())).sum(0)
+        # A bias is the same everywhere; anything else was done to what the heads wrote.
+        same = rest[:1, :1].expand_as(rest)
+        _require_sum(bridge, rest - same + part, part, "heads write", f"what layer {layer} does")
+        rounding = 1e3 * torch.finfo(part.dtype).eps * part.abs().max()
+        split |= written
+        if rest.abs().max() > rounding:
+            split[f"{layer}_attn_bias"] = rest
+    return list(split), list(split.values())
+
+
+def _require_sum(
+    bridge: TransformerBridge, found: Tensor, expected: Tensor, parts: str, whole: str
+) -> None:
+    error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    half = expected.dtype not in (torch.float32, torch.float64)
+    if not float(error.max()) < _TOLERANCE[half]:
+        raise NotImplementedError(
+            f"what the {parts} does not add up to {whole} in {bridge.cfg.architecture} (a relative "
+            f"error of {float(error.max()):.2g}), so that it cannot be attributed"
+        )
+
+
+def _frozen(
+    bridge: TransformerBridge, read: Readout, final: Float[Tensor, "batch pos d_model"]
+) -> tuple[Map, Float[Tensor, " d_model"]]:
+    """The final norm with its scale held at that of `final`: a linear map, and what it adds.
+
+    Found from what the norm does to vectors, so that it holds for every kind of norm: without its
+    affine part it turns `-x` into minus what it makes of `x`.
+    """
+    d_model = final.shape[-1]
+    if read.norm is None:
+        return lambda part: part.to(read.weight), read.weight.new_zeros(d_model)
+    plain = readout(bridge, norm="pre_affine")
+    signs = torch.ones(d_model, dtype=read.weight.dtype, device=read.weight.device)
+    signs[1::2] = -1
+    ahead, behind = read.normalize(signs), read.normalize(-signs)
+    gain, shift = (ahead - behind) / (2 * plain.normalize(signs)), (ahead + behind) / 2
+    centred = read.removes_mean()
+
+    def centre(part: Tensor) -> Tensor:
+        part = part.to(read.weight)
+        return part - part.mean(-1, keepdim=True) if centred else part
+
+    lengths = (each.norm(dim=-1, keepdim=True) for each in (plain.normalize(final), centre(final)))
+    after, before = lengths
+    return lambda part: centre(part) * (after / before) * gain, shift

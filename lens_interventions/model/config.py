@@ -1,0 +1,33 @@
+"""What is known of a model before it is loaded: its config alone, without the network."""
+
+import os
+from pathlib import Path
+
+from ._embedded import NAME
+from ._names import gguf_file, local_directory
+from ._user_cache import cache_directory
+
+
+def known_blocks(name: str | os.PathLike[str] | None) -> int | None:
+    """How many blocks the model of `load_model(name)` has; None where only loading it tells.
+
+    Raises `FileNotFoundError` if a path has no model.
+    """
+    place: str | Path
+    if name is None:
+        directory = cache_directory() / NAME
+        if not (directory / "config.json").is_file():  # not converted yet
+            return None
+        place = directory
+    elif gguf_file(name):
+        return None
+    else:
+        place = local_directory(name) or os.fspath(name)
+    # Here, as only a command that asks pays for it.
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):  # not in the local cache, or of code that comes with it
+        return None
+    return getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)

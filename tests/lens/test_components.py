@@ -1,0 +1,101 @@
+"""What components add to logits: their sum is the model's own, and each is what it alone writes."""
+
+import numpy as np
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.drawing.labels import visible
+from tests.support.clean import left_as_found
+from tests.support.tiny import shared_bridge
+
+TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
+
+
+# A norm behind the attention changes what the heads wrote.
+POST_NORMS = ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo2ForCausalLM")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("heads", [False, True])
+def test_the_sum_of_all_is_the_logit(bridge, heads):
+    if heads and bridge.cfg.architecture in POST_NORMS:
+        with pytest.raises(NotImplementedError, match="heads write does not add up to what layer"):
+            li.component_logits(bridge, TOKENS, token=7, heads=True)
+        return
+    found = li.component_logits(bridge, TOKENS, token=7, heads=heads)
+    expected = bridge(TOKENS)[..., 7]
+    total = found.logits.sum(0)
+    if bridge.cfg.architecture.startswith("Gemma2"):  # whose soft cap bends the sum
+        total = bridge.adapter.apply_output_logits_transform(total)
+    # The norms of Hugging Face's Llamas compute in float32.
+    torch.testing.assert_close(total, expected, rtol=0, atol=1e-6)
+    has_bias = any(name.endswith("attn_bias") for name in found.components)
+    assert has_bias == (
+        heads and bridge.blocks[0].attn.b_O is not None and bool(bridge.blocks[0].attn.b_O.any())
+    )
+    assert found.components[0] == "embed"
+    assert found.components[-1] == "bias"
+
+
+@torch.no_grad()
+def test_a_component_is_what_it_writes_through_the_norm_of_the_whole(llama):
+    bridge = llama
+    before = li.component_logits(bridge, TOKENS, token=7)
+    _, cache = bridge.run_with_cache(TOKENS)
+    mlp, final = cache["blocks.2.hook_mlp_out"], cache["blocks.2.hook_resid_post"]
+    norm = bridge.original_model.model.norm
+    scale = (final.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
+    expected = (mlp * scale * norm.weight) @ bridge.W_U[:, 7]
+    index = before.components.index("2_mlp_out")
+    torch.testing.assert_close(before.logits[index], expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_heads_are_parts_of_their_layer(llama):
+    layers = li.component_logits(llama, TOKENS, token=7)
+    heads = li.component_logits(llama, TOKENS, token=7, heads=True)
+    names = [name for name in heads.components if name.startswith("L1H")]
+    assert len(names) == int(llama.cfg.n_heads)
+    parts = heads.logits[[heads.components.index(name) for name in names]].sum(0)
+    whole = layers.logits[layers.components.index("1_attn_out")]
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_by_default_it_is_the_top_guess_and_against_takes_a_difference(llama):
+    logits = llama(TOKENS)
+    found = li.component_logits(llama, TOKENS)
+    assert torch.equal(found.targets, logits.argmax(-1))
+    torch.testing.assert_close(found.logits.sum(0), logits.max(-1).values, rtol=0, atol=1e-6)
+    against = li.component_logits(llama, TOKENS, token=7, against=9)
+    expected = logits[..., 7] - logits[..., 9]
+    torch.testing.assert_close(against.logits.sum(0), expected, rtol=0, atol=1e-6)
+    text = visible(llama.tokenizer.decode([9]))
+    assert f"less that of {text}" in against.plot().layout.title.text
+    assert "less" not in found.plot().layout.title.text
+
+
+def test_table_and_figure_show_the_numbers_without_padding(llama):
+    found = li.component_logits(llama, ["the people say", "the time"], token=" say")
+    lengths = found.mask.sum(-1).tolist()
+    assert lengths[0] > lengths[1]
+    frame = found.to_dataframe()
+    assert len(frame) == len(found.components) * sum(lengths)
+    assert set(frame["target"]) == {" say"}
+    assert frame["logits"].notna().all()
+    figure = found.plot(batch=1, rows=3)
+    (heat,) = (trace for trace in figure.data if trace.type == "heatmap")
+    values = found.logits[:, 1, : lengths[1]].numpy()
+    largest = np.sort(np.argsort(-np.median(np.abs(values), axis=1))[:3])
+    np.testing.assert_allclose(np.array(heat.z, float), values[largest], atol=5.1e-5)
+    assert list(figure.layout.yaxis.ticktext) == [found.components[i] for i in largest]
+    with pytest.raises(ValueError, match="one of 2 prompts and rows 1 or more; got 2 and 32"):
+        found.plot(batch=2)
+
+
+def test_more_than_one_token_is_refused_and_the_bridge_stays_as_it_was():
+    with left_as_found(shared_bridge("llama")) as bridge:
+        with pytest.raises(ValueError, match="token must be one token, got 2"):
+            li.component_logits(bridge, TOKENS, token=[5, 6])
+        li.component_logits(bridge, TOKENS, heads=True)
