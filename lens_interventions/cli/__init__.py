@@ -12,6 +12,7 @@ import typer
 
 from .demo import demo
 from .experiment import experiment
+from .explorer import explorer
 from .fit_lens import fit_lens
 from .generate import generate
 from .lens import lens
@@ -52,6 +53,7 @@ def _common(
 
 app.command()(lens)
 app.command()(demo)
+app.command("app")(explorer)
 app.command()(fit_lens)
 app.command()(experiment)
 app.command()(report)
