@@ -21,17 +21,8 @@ from .worker import Emit
 
 def read_panel(subject: Subject, state: State, emit: Emit) -> None:
     """The tokens at once; then the heat map, and where each prediction settles."""
-    tokens = subject.tokens(state)
-    emit("tokens", {"texts": _texts(subject, tokens)})
-    shown = heat_map(subject, state, emit)
-    (trajectory,) = shown.trajectories.values()
-    found = commitment(trajectory, state.commitment)
-    rest = {
-        "strip": strip(trajectory, found),
-        "criterion": found.criterion,
-        "watched": _watched(subject, state),
-    }
-    emit("view", _view(subject, state, shown) | rest)
+    emit("tokens", {"texts": _texts(subject, subject.tokens(state))})
+    emit("view", _view(subject, state, heat_map(subject, state, emit), emit))
 
 
 def cell_panel(subject: Subject, state: State, emit: Emit) -> None:
@@ -70,12 +61,13 @@ def cell_panel(subject: Subject, state: State, emit: Emit) -> None:
 
 def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
     """Clean and patched side by side; then what the patch does to each prediction."""
+    tokens = subject.tokens(state)
+    emit("tokens", {"texts": _texts(subject, tokens)})
     shown = heat_map(subject, state, emit)
     guesses = {
         name: likeliest(trajectory, -1, -1)[:5] for name, trajectory in shown.trajectories.items()
     }
-    emit("view", _view(subject, state, shown) | {"guesses": guesses})
-    tokens = subject.tokens(state)
+    emit("view", _view(subject, state, shown, emit) | {"guesses": guesses})
     if len(tokens) < 2:
         return  # nothing is predicted that is known
     patch = chosen_patch(subject, state)
@@ -94,14 +86,19 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
 
 def compare_panel(subject: Subject, state: State, emit: Emit) -> None:
     """Two prompts on one model, or one prompt on two, side by side where they are aligned."""
+    emit("tokens", {"texts": _texts(subject, subject.tokens(state))})
     shown = heat_map(subject, state, emit)
-    emit("view", _view(subject, state, shown) | {"left_out": shown.left_out})
+    emit("view", _view(subject, state, shown, emit) | {"left_out": shown.left_out})
 
 
-def _view(subject: Subject, state: State, shown: HeatMap) -> dict[str, Any]:
+def _view(subject: Subject, state: State, shown: HeatMap, emit: Emit) -> dict[str, Any]:
+    """What the page shows of a heat map; the prompt's reading is kept, so it is not made again."""
+    trajectory = read(subject, state, subject.tokens(state), emit).trajectory
     return {
         "figure": figure_values(shown.figure),
         "points": list(shown.points),
+        "strip": strip(trajectory, commitment(trajectory, state.commitment)),
+        "watched": _watched(subject, state),
         "recipe": recipe(subject, state),
     }
 

@@ -99,7 +99,11 @@ def read(
     """
     model = bridge or subject.bridge
     options = options_of(subject, state)
-    lens = subject.chosen_lens(state)
+
+    def report(share: float) -> None:
+        emit("progress", {"share": share})
+
+    lens = subject.chosen_lens(state, report)
 
     key = (
         tuple(tokens),
@@ -115,7 +119,7 @@ def read(
             model,
             streams,
             lens=lens,
-            progress=lambda share: emit("progress", {"share": share}),
+            progress=report,
             **options,
         )
         return Reading(key, streams, trajectory)

@@ -59,8 +59,12 @@ class Subject:
     def __post_init__(self) -> None:
         readout(self.bridge)  # refuses, before anything is served, what no lens can read
 
-    def chosen_lens(self, state: State) -> Lens | JacobianLens | None:
+    def chosen_lens(
+        self, state: State, report: Callable[[float], object] | None = None
+    ) -> Lens | JacobianLens | None:
         """The lens that the state names; a fitted one is fitted on first use.
+
+        `report` hears which share of the fit is done.
 
         Raises `ValueError` for another name, or if none was given.
         """
@@ -69,7 +73,9 @@ class Subject:
         if state.lens == "fitted":
             from ..fitting.default_lens import default_affine_lens
 
-            return self.kept("lens", lambda: default_affine_lens(self.bridge, progress=False))
+            return self.kept(
+                "lens", lambda: default_affine_lens(self.bridge, progress=report or False)
+            )
         if state.lens == "given" and self.lens is not None:
             return self.lens
         raise ValueError(f"lens must be {', '.join(self.lenses())}; got {state.lens!r}")

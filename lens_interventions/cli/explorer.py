@@ -40,7 +40,7 @@ def explorer(
     origin = Origin(
         bridge=f"bridge = li.load_model({', '.join(filter(None, said))})",
         lens=None if lens is None else _lens_line(lens),
-        options=tuple(word for pair in options.items() if pair[1] for word in pair),
+        options=tuple(word for name, value in options.items() if value for word in (name, value)),
         lens_options=() if lens is None else ("--lens", str(lens)),
     )
     subject = Subject(bridge, origin, given, other)
@@ -58,5 +58,8 @@ def explorer(
 
 
 def _lens_line(path: Path) -> str:
+    if path.suffix == ".pt":
+        module = "transformer_lens.tools.analysis"
+        return f"from {module} import JacobianLens\nlens = JacobianLens.load({str(path)!r})"
     kind = "load_tuned_lens" if path.is_dir() else "AffineLens.load"
     return f"lens = li.{kind}({str(path)!r})"

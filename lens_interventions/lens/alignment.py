@@ -7,6 +7,7 @@ partner.
 
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from typing import Any
 
 from ..drawing.labels import visible
 from .trajectory import Trajectory
@@ -84,7 +85,7 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
 
 
 def _at(trajectory: Trajectory, columns: list[int]) -> Trajectory:
-    cut = {
+    cut: dict[str, Any] = {
         name: value[:, columns] if value.ndim == 2 else value[:, :, columns]
         for name, value in trajectory.tensors().items()
     }

@@ -114,8 +114,8 @@ class Commitment:
                 strict=True,
             )
             for position, token, guess, name in cells:
-                row = [str(position), Text(token), Text(guess), name or "never"]
-                table.add_row(*([str(batch)] if several else []), *row)
+                prompt = [str(batch)] if several else []
+                table.add_row(*prompt, str(position), Text(token), Text(guess), name or "never")
         table.caption = f"The first layer from which the final guess stays {self.criterion}."
         return table
 

@@ -34,7 +34,7 @@ export function guesses(likeliest, choose, label) {
 export function rove(container) {
   container.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const buttons = [...container.querySelectorAll("button")];
+    const buttons = [...container.querySelectorAll("button, [role=button]")];
     const next = buttons[buttons.indexOf(document.activeElement) + step];
     if (!step || !next) return;
     event.preventDefault();

@@ -18,20 +18,18 @@ let waiting = null;
 
 const panels = {
   read: {
-    tokens: ({ texts }) => showStrip(texts.map((text, position) => ({ text, position })), choosePosition),
+    tokens: showTokens,
     async view(view) {
-      showStrip(view.strip, choosePosition);
-      showWatched(view.watched, (id) => change({
-        watch: state.watch.filter((each) => each !== id),
-        watch_text: state.watch.includes(id) ? state.watch_text : "",
-      }));
+      showPromptOf(view);
       await showHeatMap("read", view, (point, position) => lookAt({ point, position }));
       say(`Read ${view.strip.length} tokens.`);
       lookAt({});
     },
   },
   patch: {
+    tokens: showTokens,
     async view(view) {
+      showPromptOf(view);
       showGuesses(view.guesses);
       await showHeatMap("patch", view, (point, position) => change({
         layer: Math.min(point === "final_post" ? Infinity : parseInt(point, 10), settings.n_layers - 1),
@@ -54,13 +52,27 @@ const panels = {
     end: () => say("Written."),
   },
   compare: {
+    tokens: showTokens,
     async view(view) {
+      showPromptOf(view);
       showLeftOut(view.left_out);
       await showHeatMap("compare", view, () => {});
       say("");
     },
   },
 };
+
+function showTokens({ texts }) {
+  showStrip(texts.map((text, position) => ({ text, position })), choosePosition);
+}
+
+function showPromptOf({ strip, watched }) {
+  showStrip(strip, choosePosition);
+  showWatched(watched, (id) => change({
+    watch: state.watch.filter((each) => each !== id),
+    watch_text: state.watch.includes(id) ? state.watch_text : "",
+  }));
+}
 
 async function run() {
   clearTimeout(waiting);
@@ -71,7 +83,8 @@ async function run() {
   stop("cell");
   byId("error").hidden = true;
   byId("progress").removeAttribute("value");
-  say("Reading.");
+  say(state.lens === "fitted"
+    ? "Reading. The lens is fitted on its first use, which takes about a minute." : "Reading.");
   busy(true);
   let shown = Promise.resolve(); // an answer's events are shown one after the other
   const inTurn = (handler) => (data) => {

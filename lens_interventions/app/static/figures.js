@@ -5,10 +5,11 @@ import { settings } from "./state.js";
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const template = () => settings.templates[dark.matches ? "dark" : "light"];
 const drawn = new Set();
+const config = { ...settings.config, displayModeBar: false };
 
 export async function draw(place, figure) {
   const layout = { ...figure.layout, template: template() };
-  await Plotly.react(place, figure.data, layout, settings.config);
+  await Plotly.react(place, figure.data, layout, config);
   drawn.add(place);
 }
 

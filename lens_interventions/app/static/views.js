@@ -11,8 +11,10 @@ let heatMap = null; // the one on show, with what marks its cells
 function places(panel) {
   if (views.dataset.panel !== panel) {
     views.dataset.panel = panel;
-    views.replaceChildren(...["figure", "more"].map((name) =>
-      element("div", { className: name === "figure" ? "scroll" : "view", id: name })));
+    const parts = ["figure", "more"].map((name) =>
+      element("div", { className: name === "figure" ? "scroll" : "view", id: name }));
+    // Three heat maps stand below what they come to.
+    views.replaceChildren(...(panel === "patch" ? parts.reverse() : parts));
     byId("figure").append(element("div", { id: "heat-map" }));
     heatMap = null;
   }
@@ -24,12 +26,13 @@ export async function showHeatMap(panel, view, choose) {
   await draw(figure, view.figure);
   heatMap = choosable(figure, (row, position) => choose(view.points[row], position));
   heatMap.points = view.points;
-  if (panel === "read") markCell();
+  markCell();
 }
 
 export function markCell() {
-  if (heatMap && state.position !== null) {
-    heatMap.show(heatMap.points.indexOf(state.point), state.position);
+  const point = { read: state.point, patch: `${state.layer}_pre` }[state.panel];
+  if (heatMap && point && state.position !== null) {
+    heatMap.show(heatMap.points.indexOf(point), state.position);
   }
 }
 
@@ -42,7 +45,7 @@ export function showCell(cell, { watch, choosePoint }) {
     element("th", { scope: "row" }, label),
     element("td", { className: "number" }, String(value)),
     element("td", { className: "number" }, log_prob === null ? "" : String(log_prob))));
-  const curves = byId("curves") ?? element("div", { id: "curves", className: "columns" },
+  const curves = byId("curves") ?? element("div", { id: "curves" },
     ...["leaders", "statistics"].map((id) =>
       element("div", { className: "scroll" }, element("div", { id, className: "chart" }))));
   more.replaceChildren(
@@ -69,11 +72,11 @@ export function showGuesses(found) {
   const columns = Object.entries(found).map(([name, likeliest]) => element("section", {},
     element("h3", {}, `What comes next, ${name}`), guesses(likeliest)));
   more.replaceChildren(element("div", { className: "columns" }, ...columns),
+    element("div", { id: "exact" }),
     element("p", { className: "hint" },
-      "In the patched figure every position but the last was written with the very token that it "
-      + "predicts, so that its upper layers see the answer. The numbers below are exact: each token "
-      + "is predicted as a sampler would predict it, with the positions before it patched."),
-    element("div", { id: "exact" }));
+      "In the figure below, a patched position has been given the very token that it predicts, so "
+      + "that the upper layers of its column see the answer. The numbers above are exact: each token "
+      + "is predicted as a sampler would predict it, with the positions before it patched."));
 }
 
 export function showExact({ texts, clean, patched, nats }) {

@@ -29,10 +29,13 @@ export function showStart({ prefix }) {
 
 export function showToken({ arm, id, text, log_prob, loops }) {
   const tokens = written[arm];
-  const button = element("button", {
-    type: "button", className: "written", tabIndex: tokens.length ? -1 : 0,
+  const choose = () => showAlternatives(arm, tokens.indexOf(token));
+  // A button element would not break over lines as text does.
+  const button = element("span", {
+    role: "button", className: "written", tabIndex: tokens.length ? -1 : 0,
     title: `${(-log_prob).toFixed(2)} nats, ${percent(Math.exp(log_prob))}`,
-    onclick: () => showAlternatives(arm, tokens.indexOf(token)),
+    onclick: choose,
+    onkeydown: ({ key }) => key === "Enter" && choose(),
   }, text);
   button.style.setProperty("--nats", Math.min(-log_prob, 10));
   const token = { id, text, log_prob, button };
