@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 from ..model.tokens import token_ids, token_strings
@@ -30,10 +31,10 @@ def command(subject: Subject, state: State) -> str | None:
 
 
 def fragment(state: State) -> str:
-    """The state as it stands in the page's address, after the `#`."""
+    """The state as it stands in the page's address, after the `#`: without the page's own width."""
     values = {
         name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in changed(state).items()
+        for name, value in changed(replace(state, width=None)).items()
     }
     return urlencode(values, quote_via=quote)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..drawing.export import figure_page
 from ..lens.alignment import align
+from ..lens.figures.heatmap import LEFT, RIGHT
+from ..lens.figures.side_by_side import BESIDE
 from ..lens.statistics import STATISTICS
 from ..lens.trajectory import Trajectory
 from ..plots import plot_side_by_side
@@ -17,6 +19,9 @@ from .worker import Emit
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+
+_NARROWEST, _WIDEST = 40.0, 64.0  # pixels of a cell
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,9 @@ def as_csv(subject: Subject, state: State, emit: Emit) -> None:
 def _one(state: State, trajectory: Trajectory) -> HeatMap:
     options = _options(state, trajectory)
     return HeatMap(
-        trajectory.plot(state.statistic, **options),
+        trajectory.plot(
+            state.statistic, cell_width=_cell_width(state, trajectory.tokens.shape[1]), **options
+        ),
         {"": trajectory},
         trajectory.grid(state.statistic, **options).points,
     )
@@ -109,8 +116,25 @@ def _compared(subject: Subject, state: State, emit: Emit) -> HeatMap:
 def _two(state: State, trajectories: Mapping[str, Trajectory]) -> HeatMap:
     (name, first), (other_name, second) = trajectories.items()
     options = _options(state, first)
-    figure = plot_side_by_side(first, second, state.statistic, names=(name, other_name), **options)
+    columns = first.tokens.shape[1]
+    figure = plot_side_by_side(
+        first,
+        second,
+        state.statistic,
+        names=(name, other_name),
+        # Few columns stand beside each other, in a width of their own.
+        cell_width=_cell_width(state, columns) if columns > BESIDE else None,
+        **options,
+    )
     return HeatMap(figure, trajectories, first.grid(state.statistic, **options).points)
+
+
+def _cell_width(state: State, columns: int) -> float | None:
+    """What fills the page, if that leaves room for text; None for what the figure chooses."""
+    if state.width is None:
+        return None
+    width = (state.width - LEFT - RIGHT) / columns
+    return min(width, _WIDEST) if width >= _NARROWEST else None
 
 
 def _options(state: State, trajectory: Trajectory) -> dict[str, Any]:

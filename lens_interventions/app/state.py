@@ -44,6 +44,7 @@ class State:
         arm: the text that a branch is taken from, `"clean"` or `"patched"`.
         max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed: of the sampling;
             temperature 0 takes the likeliest token.
+        width: pixels that a figure may take without being scrolled; None for as many as it likes.
         other_text: a prompt to compare with; empty for the other model.
     """
 
@@ -80,6 +81,7 @@ class State:
     top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int = 0
+    width: int | None = None
     other_text: str = DEFAULT_TEXT.replace("plasma", "coffee")
 
 

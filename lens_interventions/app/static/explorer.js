@@ -92,9 +92,12 @@ async function run() {
     shown = shown.then(() => handler(data));
   };
   const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler)]);
-  await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed });
+  await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed },
+    { width: Math.floor(byId("stage").clientWidth) });
   await shown;
-  if (mine === asked) busy(false);
+  if (mine !== asked) return;
+  busy(false);
+  document.body.dataset.answers = mine;
 }
 
 // Changes the state, and shows what follows from it.
@@ -141,7 +144,7 @@ function busy(on) {
   byId("progress").hidden = !on;
   byId("stop").hidden = !on;
   byId("views").classList.toggle("stale", on && state.panel !== "write");
-  document.body.dataset.busy = on; // for whoever waits for an answer
+  document.body.dataset.busy = on; // like `answers` for whoever waits for an answer
 }
 
 // --- Controls ---------------------------------------------------------------------------------
