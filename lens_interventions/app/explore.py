@@ -24,10 +24,9 @@ _FRAME_HEIGHT = 900  # pixels, in a notebook
 
 
 class Explorer:
-    """A running explorer. A notebook shows it in a frame.
+    """A running explorer, which a notebook shows in a frame.
 
-    Attributes:
-        url: its address, with the token that lets a page in.
+    `url` is its address, with the secret that lets a page in.
     """
 
     def __init__(self, subject: Subject, *, port: int = 0) -> None:

@@ -7,18 +7,11 @@ import numpy as np
 
 from ..drawing.colours import ColourScale, prefers_dark_ink
 from ..drawing.labels import rounded, visible
-from ..lens.commitment import Commitment
+from ..lens.commitment import CRITERIA, Commitment
 from ..lens.trajectory import Trajectory
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-COMMITMENTS: dict[str, dict[str, Any]] = {
-    "top1": {},
-    "top3": {"top": 3},
-    "half": {"probability": 0.5},
-}
-"""Options of `Trajectory.commitment` by the name that the state has for them."""
 
 
 def figure_values(figure: "go.Figure") -> dict[str, Any]:
@@ -33,9 +26,9 @@ def commitment(trajectory: Trajectory, name: str) -> Commitment:
 
     Raises `ValueError` for a name that does not exist.
     """
-    if name not in COMMITMENTS:
-        raise ValueError(f"commitment must be one of {', '.join(COMMITMENTS)}; got {name!r}")
-    return trajectory.commitment(**COMMITMENTS[name])
+    if name not in CRITERIA:
+        raise ValueError(f"commitment must be one of {', '.join(CRITERIA)}; got {name!r}")
+    return trajectory.commitment(**CRITERIA[name])
 
 
 def strip(trajectory: Trajectory, found: Commitment) -> list[dict[str, Any]]:

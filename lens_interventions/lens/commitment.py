@@ -6,7 +6,7 @@ a number for every token.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects as go
     from rich.table import Table
+
+CRITERIA: dict[str, dict[str, Any]] = {
+    "top1": {},
+    "top3": {"top": 3},
+    "half": {"probability": 0.5},
+}
+"""Options of `Trajectory.commitment` by the names that the command line and the explorer use."""
 
 
 @dataclass(frozen=True)

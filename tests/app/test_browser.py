@@ -128,8 +128,7 @@ def test_writing_streams_stops_and_branches(page, explorer, default_bridge):
     page.wait("document.querySelectorAll('#alternatives .guess').length === 10")
     assert page.js("document.querySelectorAll('.written').length") == count  # it had stopped
     page.js("document.querySelectorAll('#alternatives .guess button')[1].click()")
-    page.wait("document.querySelectorAll('#text-clean .written').length > 2")
-    forced = page.js("document.querySelector('#text-clean .forced').textContent")
+    forced = page.wait("document.querySelector('#text-clean .forced').textContent")
     assert forced.startswith(texts[0])
     assert not forced.startswith(texts[0] + texts[1])
     page.js("document.getElementById('stop').click()")

@@ -73,9 +73,8 @@ class Page:
     def type(self, selector: str, text: str) -> None:
         """Replace what is in a field, as if it were typed, and wait for the answer."""
         before = self.js("document.body.dataset.answers")
-        self.js(
-            f"(() => {{ const f = document.querySelector({selector!r}); f.focus(); f.select(); }})()"
-        )
+        self.js(f"document.querySelector({selector!r}).focus()")
+        self.js(f"document.querySelector({selector!r}).select()")
         self.send("Input.insertText", text=text)
         self.wait(f"document.body.dataset.answers !== {before!r}")
 
