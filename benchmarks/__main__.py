@@ -19,6 +19,7 @@ NAMES = (
     "effect_map",
     "generation",
     "patch_training",
+    "explorer",
 )
 
 

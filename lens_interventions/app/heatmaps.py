@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-_NARROWEST, _WIDEST = 40.0, 64.0  # pixels of a cell
+_NARROWEST, _WIDEST = 34.0, 64.0  # pixels of a cell; the narrowest that has text
 
 
 @dataclass(frozen=True)
