@@ -2,6 +2,7 @@
 
 import html
 import importlib.util
+import os
 import secrets
 import socket
 import threading
@@ -113,6 +114,8 @@ def _bound(subject: Subject, token: str, port: int) -> "tuple[uvicorn.Server, so
     from .server import make_server
 
     listening = socket.socket()
+    if os.name == "posix":  # else a port is taken for a minute after an explorer has stopped
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
