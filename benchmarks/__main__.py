@@ -19,7 +19,6 @@ NAMES = (
     "effect_map",
     "generation",
     "patch_training",
-    "explorer",
 )
 
 

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 HOSTS = ("127.0.0.1", "localhost")
 
 _HEADERS = {
-    # Plotly puts styles into the page; scripts and everything else come from this server alone.
+    # Plotly puts styles into the page; scripts and everything else come from this server alone. A
+    # notebook may show the page in a frame; who does not know the token has nothing to frame.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"

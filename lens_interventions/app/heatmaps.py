@@ -122,18 +122,22 @@ def _two(state: State, trajectories: Mapping[str, Trajectory]) -> HeatMap:
         second,
         state.statistic,
         names=(name, other_name),
-        # Few columns stand beside each other, in a width of their own.
-        cell_width=_cell_width(state, columns) if columns > BESIDE else None,
+        cell_width=_cell_width(state, columns, panels=3 if columns <= BESIDE else 1),
         **options,
     )
     return HeatMap(figure, trajectories, first.grid(state.statistic, **options).points)
 
 
-def _cell_width(state: State, columns: int) -> float | None:
-    """What fills the page, if that leaves room for text; None for what the figure chooses."""
+def _cell_width(state: State, columns: int, *, panels: int = 1) -> float | None:
+    """What fills the page with panels beside each other, if that leaves room for text.
+
+    None for what the figure chooses.
+    """
     if state.width is None:
         return None
-    width = (state.width - LEFT - RIGHT) / columns
+    # The last of three panels has a colour bar of its own.
+    room = state.width - panels * LEFT - (1 if panels == 1 else 2) * RIGHT
+    width = room / (panels * columns)
     return min(width, _WIDEST) if width >= _NARROWEST else None
 
 

@@ -33,6 +33,7 @@ TASKS: dict[str, Callable[[Subject, State, Emit], None]] = {
     "csv": as_csv,
     "html": as_page,
 }
+_NOT_FINITE = "a number of this view is infinite, or none: read it with the library instead"
 _MOST_BYTES = 12 * MOST_CHARACTERS  # of a request: every character may be an escape of six letters
 
 
@@ -101,8 +102,11 @@ async def _body(request: Request) -> bytes:
 
 async def _stream(events: AsyncIterator[tuple[str, dict]]) -> AsyncIterator[str]:
     async for name, data in events:
-        # JSON has no line break of its own, and what is not a number no place in it.
-        yield f"event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
+        try:
+            text = json.dumps(data, allow_nan=False)  # without a line break of its own
+        except ValueError:
+            name, text = "error", json.dumps({"message": _NOT_FINITE})
+        yield f"event: {name}\ndata: {text}\n\n"
 
 
 def _refusal(message: str, status: int) -> Response:

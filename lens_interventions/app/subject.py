@@ -58,6 +58,15 @@ class Subject:
 
     def __post_init__(self) -> None:
         readout(self.bridge)  # refuses, before anything is served, what no lens can read
+        if self.other is not None:
+            readout(self.other)
+            first, second = (model.tokenizer for model in (self.bridge, self.other))
+            if first is None or second is None or first.get_vocab() != second.get_vocab():
+                raise ValueError(
+                    f"{self.other.cfg.model_name} has another tokenizer than "
+                    f"{self.bridge.cfg.model_name}, so that their tokens cannot be compared: give "
+                    "a second model with the same one"
+                )
 
     def chosen_lens(
         self, state: State, report: Callable[[float], object] | None = None

@@ -1,12 +1,17 @@
 """The panels show the library's own numbers."""
 
+import json
+
 import pytest
 import torch
 
 import lens_interventions as li
+from lens_interventions.app.page import page
+from lens_interventions.app.subject import Origin, Subject
 from lens_interventions.measures.behaviour import find_loops
 from tests.app.conftest import TEXT
-from tests.support.explorer import answer, events, heat_maps, refusal
+from tests.support.explorer import answer, client_of, events, heat_maps, refusal
+from tests.support.tiny import tiny_bridge
 
 PATCH = {"layer": 1, "strength": 0.4, "mode": "add"}
 
@@ -178,6 +183,61 @@ def test_compare_sets_matching_tokens_side_by_side(client, subject):
     assert close(shown[1], pair.second.top_logits[1:, 0, :, 0])
     assert found["view"]["left_out"] == [list(texts) for texts in pair.left_out]
     assert "second prompt" in refusal(client, "compare", panel="compare", other_text="")
+
+
+def test_compare_sets_two_models_side_by_side(subject):
+    other = tiny_bridge("llama", seed=1)
+    with client_of(Subject(subject.bridge, Origin(), other=other)) as client:
+        state = {"panel": "compare", "text": TEXT, "other_text": "", "statistic": "entropy"}
+        shown = heat_maps(answer(client, "compare", **state)["view"]["figure"])
+    assert close(shown[0], li.logit_lens(subject.bridge, TEXT).entropy[1:, 0])
+    assert close(shown[1], li.logit_lens(other, TEXT).entropy[1:, 0])
+
+
+def test_a_second_model_with_another_tokenizer_is_refused(subject):
+    other = tiny_bridge("llama", num_hidden_layers=1)
+    other.tokenizer.add_tokens(["another"])
+    with pytest.raises(ValueError, match="another tokenizer than"):
+        Subject(subject.bridge, Origin(), other=other)
+
+
+def test_a_slope_map_is_shown_as_it_draws_itself(subject):
+    slopes = li.slope_map(subject.bridge, [TEXT])
+    shown = page(Subject(subject.bridge, Origin(), slopes=slopes))
+    settings = json.loads(shown.split('type="application/json">')[1].split("</script>")[0])
+    expected = json.loads(slopes.plot().to_json())
+    assert settings["slopes"]["data"] == expected["data"]
+
+
+def test_a_chat_is_laid_out_by_the_template():
+    bridge = tiny_bridge("llama", num_hidden_layers=1)
+    bridge.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role[0] }}, {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}a, {% endif %}"
+    )
+    with client_of(Subject(bridge, Origin())) as client:
+        view = answer(client, "read", chat=True, messages=["user", "when", "assistant", "then"])
+        begun = answer(client, "read", chat=True, messages=["user", "when"])
+        broken = refusal(client, "read", chat=True, messages=["user"])
+    texts = ["".join(token["text"] for token in v["view"]["strip"]) for v in (view, begun)]
+    assert texts == ["u,·when⏎a,·then⏎", "u,·when⏎a,␣"]
+    assert "roles and contents in turns" in broken
+    names = {"bridge": bridge}
+    exec(view["view"]["recipe"]["python"], names)
+    assert close(heat_maps(view["view"]["figure"])[0], names["trajectory"].top_logits[1:, 0, :, 0])
+
+
+def test_figures_fill_the_page_while_their_cells_keep_text(client):
+    def width(task, text, page=None):
+        state = {"panel": task, "text": text, "width": page, **PATCH}
+        return answer(client, task, **state)["view"]["figure"]["layout"]["width"]
+
+    # One heat map; three below each other; three beside each other.
+    for task, text in (("read", TEXT), ("patch", TEXT), ("patch", "say")):
+        free = width(task, text)
+        fitted = min(0.9 * free, 1240)
+        assert width(task, text, int(fitted)) == pytest.approx(fitted, abs=1)
+        assert width(task, text, 300) == free  # no room for text: it is scrolled instead
 
 
 def test_what_is_saved_holds_the_numbers(client, read):

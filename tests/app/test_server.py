@@ -1,6 +1,9 @@
 """Who is let in, what is taken, and that nothing of it hurts the server or the model."""
 
+import gc
+
 import pytest
+from torch import Tensor
 
 from lens_interventions.app.page import page
 from lens_interventions.app.state import MOST_CHARACTERS, State, parse_state
@@ -147,3 +150,32 @@ def test_a_state_that_is_sent_is_the_state():
 def test_a_model_without_a_readout_is_refused_before_it_is_served():
     with pytest.raises((ValueError, NotImplementedError)):
         Subject(tiny_bridge("mamba"), Origin())
+
+
+KINDS = [
+    ("read", {}),
+    ("cell", {"point": "2_pre"}),
+    ("read", {"statistic": "js_final", "commitment": "half"}),
+    ("patch", {"panel": "patch", "layer": 1}),
+    ("write", {"panel": "write", "layer": 1, "max_new_tokens": 2}),
+    ("csv", {}),
+    ("read", {"text": ""}),
+]
+
+
+def test_a_long_session_keeps_no_more_than_a_short_one():
+    subject = Subject(tiny_bridge("llama"), Origin())
+    held = []
+    with client_of(subject) as client:
+        for number in range(112):
+            task, state = KINDS[number % len(KINDS)]
+            text = TEXT[: 5 + number % 30]
+            answered = client.post(f"run/{task}", json={"state": {"text": text, **state}})
+            assert answered.status_code == 200
+            if number in (55, 111):
+                gc.collect()
+                objects = gc.get_objects()
+                held.append((len(objects), sum(issubclass(type(each), Tensor) for each in objects)))
+    (objects, tensors), (objects_later, tensors_later) = held
+    assert tensors_later <= 1.1 * tensors
+    assert objects_later <= 1.02 * objects

@@ -11,7 +11,7 @@ export function showStart({ prefix }) {
   written = { clean: [], patched: [] };
   const views = byId("views");
   views.dataset.panel = "write";
-  const prompt = state.chat ? "…" : state.text;
+  const prompt = state.chat ? `… ${state.messages.at(-1)}\n\n` : state.text;
   views.replaceChildren(element("div", { className: "columns" },
     ...Object.entries(ARMS).map(([arm, title]) => {
       const text = element("div", { className: "text", id: `text-${arm}`, role: "toolbar", "aria-label": title },
