@@ -1,6 +1,8 @@
 from . import experiments as experiments
 from . import materials as materials
 from . import plots as plots
+from .app.explore import Explorer as Explorer
+from .app.explore import explore as explore
 from .fitting.affine_fit import fit_affine_lens as fit_affine_lens
 from .fitting.affine_refinement import refine_affine_lens as refine_affine_lens
 from .fitting.default_lens import default_affine_lens as default_affine_lens
@@ -45,6 +47,9 @@ from .intervention.training.train_patch import train_patch as train_patch
 from .lens.affine import AffineLens as AffineLens
 from .lens.aggregate import LensAggregate as LensAggregate
 from .lens.aggregate import lens_over as lens_over
+from .lens.alignment import Alignment as Alignment
+from .lens.alignment import align as align
+from .lens.commitment import Commitment as Commitment
 from .lens.component_result import ComponentLogits as ComponentLogits
 from .lens.components import component_logits as component_logits
 from .lens.logit_lens import logit_lens as logit_lens

@@ -14,6 +14,7 @@ import typer
 
 from .demo import demo
 from .experiment import experiment
+from .explorer import explorer
 from .fit_lens import fit_lens
 from .generate import generate
 from .lens import lens
@@ -84,6 +85,7 @@ for _command in (
     train_patch,
 ):
     app.command()(_interruptible(_command))
+app.command("app")(_interruptible(explorer))
 
 
 def main() -> None:

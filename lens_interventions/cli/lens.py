@@ -47,6 +47,13 @@ def lens(
         str, typer.Option(help="The point that kl_compare compares with.")
     ] = "final",
     lens: LensFile = None,
+    commitment: Annotated[
+        str | None,
+        typer.Option(
+            help="Also print, for each token, the first layer from which the final guess stays on "
+            "top (top1), among the top 3 (top3) or above half the probability (half)."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +68,8 @@ def lens(
     read = _text(text, file)
     require_output(out, (*FIGURES, *_NUMBERS))
     with usage():
+        if commitment is not None:
+            _check_commitment(commitment, out)
         _require_points(model, options)
     options["lens"] = load_lens(lens)
     bridge = load(model, device)
@@ -72,6 +81,8 @@ def lens(
     shown: dict[str, Any] = {"every": 1, "include_input": True} if layers else {}
     if out is None:
         _print_table(trajectory, stat, shown)
+        if commitment is not None:
+            _print_commitment(trajectory, commitment)
     else:
         _write(trajectory, stat, shown, out)
         typer.echo(f"wrote {out}", err=True)
@@ -120,6 +131,15 @@ def _lens_options(
     }
 
 
+def _check_commitment(name: str, out: Path | None) -> None:
+    from ..lens.commitment import CRITERIA
+
+    if name not in CRITERIA:
+        raise ValueError(f"--commitment must be one of {', '.join(CRITERIA)}; got {name!r}")
+    if out is not None:
+        raise ValueError("--commitment prints a table: leave out --out")
+
+
 def _require_points(model: str | None, options: dict[str, Any]) -> None:
     """Raise `ValueError` for points that the model does not have, where its config says so."""
     from ..model import config, points
@@ -138,6 +158,14 @@ def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> 
     from .grid_table import GridTable
 
     Console().print(GridTable(trajectory.grid(stat, **shown)))
+
+
+def _print_commitment(trajectory: "Trajectory", name: str) -> None:
+    from rich.console import Console
+
+    from ..lens.commitment import CRITERIA
+
+    Console().print(trajectory.commitment(**CRITERIA[name]))
 
 
 def _write(trajectory: "Trajectory", stat: str, shown: dict[str, Any], out: Path) -> None:

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.tools.analysis import JacobianLens
 
     from ..lens.affine import AffineLens
 
@@ -29,7 +30,8 @@ LensFile = Annotated[
     Path | None,
     typer.Option(
         "--lens",
-        help="Read through a fitted lens: a file from fit-lens, or a folder from tuned-lens.",
+        help="Read through a fitted lens: a file from fit-lens, a folder from tuned-lens, or a .pt "
+        "file of TransformerLens's Jacobian lens.",
     ),
 ]
 
@@ -43,13 +45,17 @@ def load(model: str | None, device: str | None) -> "TransformerBridge":
     return load_model(model, device=device)
 
 
-def load_lens(path: Path | None) -> "AffineLens | None":
+def load_lens(path: Path | None) -> "AffineLens | JacobianLens | None":
     """Load the lens that `--lens` names."""
     from ..lens.affine import AffineLens
     from ..lens.tuned_lens import load_tuned_lens
 
     if path is None:
         return None
+    if path.suffix == ".pt":
+        from transformer_lens.tools.analysis import JacobianLens
+
+        return JacobianLens.load(str(path))
     return load_tuned_lens(path) if path.is_dir() else AffineLens.load(path)
 
 

@@ -45,7 +45,7 @@ def save(figure: "go.Figure", path: str | Path) -> None:
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot save a figure as {path.name!r}: use one of {', '.join(SUFFIXES)}")
     if suffix == ".html":
-        write_text(path, _page(figure))
+        write_text(path, figure_page(figure))
     elif suffix == ".json":
         write_text(path, figure.to_json())
     else:
@@ -54,7 +54,8 @@ def save(figure: "go.Figure", path: str | Path) -> None:
             temporary.write_bytes(image)
 
 
-def _page(figure: "go.Figure") -> str:
+def figure_page(figure: "go.Figure") -> str:
+    """A page with one figure and plotly.js inside, which opens offline."""
     from jinja2 import Template
     from markupsafe import Markup
 

@@ -4,10 +4,15 @@ It is made and not shipped. For the default model alone, every copy of the libra
 of maps in half precision; making them takes about a minute on first use, for any model.
 """
 
+from collections.abc import Iterable, Iterator
+
+from jaxtyping import Int
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..intervention.generation.sample_texts import sample_texts
 from ..lens.affine import AffineLens
+from ..lens.cells import Progress
 from ..model._user_cache import cache_directory
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
@@ -19,12 +24,15 @@ _TEXTS, _LENGTH = 96, 128
 
 
 @exclusive
-def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> AffineLens:
+def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True) -> AffineLens:
     """An affine lens fitted to texts that the model writes itself (`sample_texts`).
 
     Fitted on first use, without the hooks that may be on the bridge, and kept in the user's cache
     by the hash of the model's weights. For material of a special kind fit one to more of it: see
     `fit_affine_lens`.
+
+    `progress` shows a bar; a function is called with the share that is done, and what it raises
+    ends the fit.
 
     Raises `OSError` if the cache cannot be written, `ValueError` if the tokenizer names no token to
     begin a text with or the model cannot be read, `NotImplementedError` if the model is not an
@@ -36,7 +44,9 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> 
     with without_hooks(bridge.hook_points()):  # it is kept for the weights alone
         lens = fit_affine_lens(
             bridge,
-            sample_texts(bridge, _TEXTS, length=_LENGTH, progress=progress),
+            _told(
+                sample_texts(bridge, _TEXTS, length=_LENGTH, progress=progress is True), progress
+            ),
             corpus="the model's own samples",
             progress=False,  # each text is fitted to as it comes
         )
@@ -49,3 +59,12 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: bool = True) -> 
             "LENS_INTERVENTIONS_CACHE to a directory that can be written"
         ) from error
     return AffineLens.load(path)
+
+
+def _told(
+    texts: Iterable[Int[Tensor, " pos"]], progress: Progress
+) -> Iterator[Int[Tensor, " pos"]]:
+    for done, text in enumerate(texts):
+        if callable(progress):
+            progress(done / _TEXTS)
+        yield text

@@ -1,6 +1,6 @@
 """The cells of a batch that a lens reads: chosen positions of every text, in chunks of columns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from ..model.tokens import NamedTokens, TokenBatch, token_ids
 from .protocol import Lens
 from .reduction import ChunkReducer
 from .statistics import STATISTICS, Statistic, of_target
+
+Progress = bool | Callable[[float], object]
+"""Whether to show a bar, or a function of the share that is done; what it raises ends the work."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def read_cells(
     labels: tuple[str, ...],
     lens: Lens | None,
     n_layers: int,
-    progress: bool,
+    progress: Progress,
 ) -> dict[str, Tensor]:
     """Every statistic of the cells, as `[point, cell]` or `[point, cell, k]`.
 
@@ -101,7 +104,7 @@ def read_cells(
     - `labels`: the points to keep.
     - `lens`: applied below the last point; None for the identity.
     - `n_layers`: of the model.
-    - `progress`: show a progress bar over cells.
+    - `progress`: show a progress bar over cells, or call a function with the share that is done.
 
     Raises `ValueError` if a residual, or what the lens makes of it, is not finite, if the lens
     returns another shape, or if the logits of a finite one are not numbers.
@@ -109,7 +112,10 @@ def read_cells(
     device = reducer.readout.weight.device
     targets = {name: ids.to(device) for name, ids in targets.items()}
     collected: dict[str, Tensor] = {}
-    with tqdm(total=len(cells.row), disable=not progress, unit="pos", desc="lens") as bar:
+    report = progress if callable(progress) else None
+    silent = report is not None or not progress
+    with tqdm(total=len(cells.row), disable=silent, unit="pos", desc="lens") as bar:
+        done = 0.0  # in positions, of which each point is a part
         for first, streams in chunks:
             _require_finite(streams, cells, first)
             width = next(iter(streams.values())).shape[1]
@@ -138,6 +144,9 @@ def read_cells(
                                 shape = (len(labels), len(cells.row), *value.shape[1:])
                                 collected[name] = value.new_empty(shape)
                             collected[name][labels.index(label), part] = value
+                    if report is not None:
+                        done += len(part) / len(piece)
+                        report(done / len(cells.row))
                 bar.update(len(part))
     for statistic in of_target("next"):
         collected[statistic.name].masked_fill_(targets["next"] < 0, statistic.missing)

@@ -30,7 +30,7 @@ from ..model.tokens import (
     token_strings,
 )
 from .activation_cache import cached_batch, cached_residuals
-from .cells import Cells, following_tokens, read_cells, select_cells
+from .cells import Cells, Progress, following_tokens, read_cells, select_cells
 from .protocol import Lens, bound_lens
 from .recorded_streams import RecordedStreams
 from .reduction import ChunkReducer, default_chunk_size
@@ -61,7 +61,7 @@ def logit_lens(
     norm: Norm = "full",
     lens: Lens | JacobianLens | None = None,
     chunk_size: int | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Trajectory:
     """Read every residual point of a run through the model's own readout.
 
@@ -97,7 +97,8 @@ def logit_lens(
     - `lens`: a fitted lens, TransformerLens's `JacobianLens`, or any
         `f(residual, layer) -> residual`, applied below the last point.
     - `chunk_size`: rows of logits held at a time; chosen from memory by default.
-    - `progress`: show a progress bar over chunks.
+    - `progress`: show a progress bar over chunks; or a function of the share that is done, from 0
+        to 1, called after each point of each chunk. What it raises ends the reading.
 
     **Returns:** a `Trajectory`.
 

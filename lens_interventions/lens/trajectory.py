@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._files import load_tensors, restored, save_tensors
 from ..drawing.theme import ThemeName
+from .commitment import Commitment, find_commitment
 from .figures.grid import Grid, make_grid
 from .figures.heatmap import draw_heatmap
 from .statistics import STATISTICS, related
@@ -171,6 +172,54 @@ class Trajectory:
             for name, value in self.tensors().items()
         }
         return replace(self, **cut)
+
+    def commitment(self, *, top: int | None = None, probability: float | None = None) -> Commitment:
+        """For each token the first point from which the final guess stays.
+
+        By default it stays on top. The points are those of the trajectory: read all of them.
+
+        **Arguments:**
+
+        - `top`: let it stay among this many likeliest tokens.
+        - `probability`: let it keep more than this probability instead, such as 0.5.
+
+        Raises `ValueError` if the trajectory does not end at the final point, or if both are given.
+        """
+        first, criterion = find_commitment(
+            self.points,
+            self.final_rank,
+            self.final_log_prob,
+            self.mask,
+            top=top,
+            probability=probability,
+        )
+        return Commitment(
+            points=self.points,
+            first=first,
+            criterion=criterion,
+            tokens=self.tokens,
+            guesses=self.top_ids[-1, ..., 0],
+            positions=self.positions,
+            mask=self.mask,
+            vocab=self.vocab,
+        )
+
+    def leaders(self, position: int, *, batch: int = 0) -> list[int]:
+        """Ids of the tokens that are the top guess at some layer of one position, lowest first.
+
+        Watch them to see how each rises and falls: `li.logit_lens(..., watch=leaders)`.
+
+        **Arguments:**
+
+        - `position`: a column of the trajectory, negative ones from its end.
+        - `batch`: which prompt.
+
+        Raises `IndexError` if there is no such column, or if it is padding of the prompt.
+        """
+        width = self.tokens.shape[1]
+        if not -width <= position < width or not self.mask[batch, position]:
+            raise IndexError(f"position {position} is not one of prompt {batch}'s {width} columns")
+        return list(dict.fromkeys(self.top_ids[:, batch, position, 0].tolist()))
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row per (point, prompt, position) with every statistic, padding left out.

@@ -17,7 +17,7 @@ def render(template: str, **values: Any) -> str:
     `template` is a path inside the package, such as "demo/page.html". Templates extend `base.html`,
     which needs `title` and `figures`, plain figures by the id of the element that shows each.
     """
-    return _environment().get_template(template).render(values)
+    return environment(__package__).get_template(template).render(values)
 
 
 def plain_figure(figure: "go.Figure") -> dict[str, Any]:
@@ -26,9 +26,10 @@ def plain_figure(figure: "go.Figure") -> dict[str, Any]:
 
 
 @cache
-def _environment() -> Environment:
+def environment(package: str) -> Environment:
+    """The templates of a package. They escape what they are given."""
     environment = Environment(
-        loader=PackageLoader(__package__, ""),
+        loader=PackageLoader(package, ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lens_interventions import cli
+from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.trajectory import Trajectory
 from tests.support.tiny import shared_bridge, tiny_bridge, tiny_tokenizer
 
@@ -30,6 +31,22 @@ def test_a_table_in_the_terminal(command):
     assert status == 0, err
     assert "final" in out
     assert "Paris" in out
+
+
+@pytest.mark.usefixtures("default")
+def test_where_the_final_guess_stays(command, default_bridge):
+    status, out, err = command("lens", TEXT, "--commitment", "half")
+    assert status == 0, err
+    found = logit_lens(default_bridge, TEXT).commitment(probability=0.5)
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    assert [line.split("│")[4].strip() for line in lines] == [
+        name or "never" for name in found.names()
+    ]
+
+
+def test_a_criterion_that_does_not_exist(command):
+    assert "must be one of top1, top3, half" in command("lens", TEXT, "--commitment", "x")[2]
+    assert "leave out --out" in command("lens", TEXT, "--commitment", "half", "--out", "a.csv")[2]
 
 
 @pytest.mark.usefixtures("default")

@@ -134,7 +134,7 @@ class TextPasses:
     ) -> Iterator[Float[Tensor, "patch batch chunk d_vocab"]]:
         n_texts, copies = len(bounds) * len(resid), 2 + (window or 0)
         chunk_size = min(max(BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
-read = readout(self.bridge).for_rows(len(bounds) * text.tokens.numel())
+        read = readout(self.bridge).for_rows(len(bounds) * text.tokens.numel())
         bounds = [bound and replace(bound, readout=read) for bound in bounds]
         chunks = two_streams(self.bridge, bounds, resid, text, layer=layer, chunk_size=chunk_size)
         for late in steps(chunks, total=-(-resid.shape[1] // chunk_size)):

@@ -24,13 +24,14 @@ def draw_position(
     """
     if not grids:
         raise ValueError("there is nothing to draw: give one statistic at least")
+    alone = len({grid.statistic.name for grid in grids}) == 1
     curves: list[Curve] = []
     for grid in grids:
         unit = grid.statistic.unit
         among = sum(curve.unit == unit for curve in curves)
         curves.append(
             Curve(
-                label=grid.title,
+                label=_label(grid, alone),
                 unit=unit,
                 x=grid.rows,
                 values=grid.values[:, column],
@@ -50,3 +51,9 @@ def draw_position(
         subtitle="A layer's distribution over the next token, at one position.",
         theme=theme,
     )
+
+
+def _label(grid: Grid, alone: bool) -> str:
+    """The grid's title; the watched token, where all curves are of watched tokens."""
+    before, named, _ = grid.statistic.title.partition("{token}")
+    return grid.title.removeprefix(before) if alone and named else grid.title

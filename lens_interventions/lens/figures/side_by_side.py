@@ -18,7 +18,7 @@ from .heatmap import HIDDEN, grid_panel
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_BESIDE = 12  # columns up to which the three panels stand beside each other
+BESIDE = 12  # columns up to which the three panels stand beside each other
 _NAME = 26  # pixels for a panel's name
 _MOST_DECADES = 3  # of a rank's change, beyond which the colours stop
 
@@ -58,7 +58,7 @@ def draw_side_by_side(
     ]
     panels.append(_difference(first, second, names=names))
     columns, rows = len(panels[0].inputs), len(panels[0].rows)
-    beside = columns <= _BESIDE
+    beside = columns <= BESIDE
     size = cell_size(columns * 3 if beside else columns, width=cell_width)
     if beside and cell_width is None:
         size = CellSize(max(size.width, 40.0), 22.0)

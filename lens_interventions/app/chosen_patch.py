@@ -1,0 +1,72 @@
+"""The patch that a state describes."""
+
+from collections.abc import Hashable
+from typing import Any, cast
+
+from ..intervention.patch import NextTokenPatch
+from .state import State
+from .subject import Subject
+
+# What of the state makes the patch; the lens and the chosen position are added below.
+_SAME_NAMES = (
+    "strength",
+    "mode",
+    "source",
+    "scale",
+    "embedding",
+    "gate",
+    "gate_on",
+    "window",
+    "seed",
+)
+
+
+def chosen_patch(subject: Subject, state: State) -> NextTokenPatch:
+    """The patch, with the lens of the state for what reads one.
+
+    Raises `ValueError` for what makes no patch of the model.
+    """
+    fields: dict[str, Any] = {name: getattr(state, name) for name in _SAME_NAMES}
+    if (lens := subject.chosen_lens(state)) is not None:
+        fields["lens"] = lens
+    return NextTokenPatch(
+        layer=chosen_layer(subject, state), positions=cast(Any, _positions(state)), **fields
+    )
+
+
+def chosen_layer(subject: Subject, state: State) -> int:
+    """The patched layer; four fifths of the way up where the state names none."""
+    if state.layer is not None:
+        return state.layer
+    return int(0.8 * int(subject.bridge.cfg.n_layers))
+
+
+def patch_key(state: State) -> Hashable:
+    """What the patch depends on, of two states with the same lens."""
+    return (state.layer, _positions(state), *(getattr(state, name) for name in _SAME_NAMES))
+
+
+def patch_code(subject: Subject, state: State) -> str:
+    """The patch in Python, without fields that have their default.
+
+    Raises `ValueError` for what makes no patch.
+    """
+    patch, plain = chosen_patch(subject, state), NextTokenPatch(layer=0, strength=0.0)
+    said = [f"layer={patch.layer}", f"strength={patch.strength!r}"]
+    for name in ("mode", "source", "scale", "embedding", "gate", "gate_on", "window", "seed"):
+        if getattr(patch, name) != getattr(plain, name):
+            said.append(f"{name}={getattr(patch, name)!r}")
+    if patch.positions != "all":
+        listed = patch.positions if isinstance(patch.positions, str) else list(patch.positions)
+        said.append(f"positions={listed!r}")
+    if patch.lens is not None:
+        said.append("lens=lens")
+    return f"patch = li.NextTokenPatch({', '.join(said)})"
+
+
+def _positions(state: State) -> str | tuple[int, ...]:
+    if state.only_position:
+        if state.position is None:
+            raise ValueError("choose a position first: click a cell, or a token of the prompt")
+        return (state.position,)
+    return "generated" if state.only_generated else "all"

@@ -1,0 +1,90 @@
+"""A view as a command: `lens` or `generate` where they make it, else `app`, opened at the view."""
+
+import json
+import shlex
+from dataclasses import replace
+from urllib.parse import quote, urlencode
+
+from ..model.tokens import token_ids, token_strings
+from .chosen_patch import chosen_patch
+from .reading import watched
+from .state import State, changed
+from .subject import Subject
+
+_PROGRAM = "lens-interventions"
+
+
+def command(subject: Subject, state: State) -> str | None:
+    """The command line that makes a view; None if it cannot load the model."""
+    model = subject.origin.options
+    if model is None:
+        return None
+    by_itself = {"read": _lens, "write": _generate}.get(state.panel)
+    words = None if by_itself is None else by_itself(subject, state)
+    if words is None:
+        words = ["app", *subject.origin.lens_options, "--view", fragment(state), *model]
+        return shlex.join([_PROGRAM, *words])
+    name, text, *options = words
+    lens = subject.origin.lens_options if state.lens == "given" else ()
+    # The text comes last, where one that begins with a dash is no option.
+    return shlex.join([_PROGRAM, name, *options, *lens, *model, "--", text])
+
+
+def fragment(state: State) -> str:
+    """The state as it stands in the page's address, after the `#`: without the page's own width."""
+    values = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in changed(replace(state, width=None)).items()
+    }
+    return urlencode(values, quote_via=quote)
+
+
+def _lens(subject: Subject, state: State) -> list[str] | None:
+    """Name, text and options of `lens`; None if it does not make the view."""
+    rows_differ = state.every is not None or state.include_input is not None
+    if state.chat or rows_differ or state.lens == "fitted":
+        return None
+    options = ["--stat", state.statistic] if state.statistic != "top1" else []
+    ids = watched(subject, state)
+    texts = token_strings(subject.bridge, ids)
+    for token in ids:
+        try:
+            alone = token_ids(subject.bridge, texts[token])
+        except ValueError:
+            return None  # a piece of a character, which no text names
+        if alone != [token]:
+            return None
+        options += ["--watch", texts[token]]
+    if state.last is not None:
+        options.append(f"--positions=-{state.last}:")
+    return ["lens", state.text, *options]
+
+
+def _generate(subject: Subject, state: State) -> list[str] | None:
+    """Name, text and options of `generate`; None if it does not make the view."""
+    if state.chat or state.prefix or state.top_k or state.only_position or state.lens == "fitted":
+        return None
+    patch = chosen_patch(subject, state)
+    numbers = {
+        "--layer": patch.layer,
+        "--strength": patch.strength,
+        "--max-new-tokens": state.max_new_tokens,
+        "--seed": state.seed,
+    }
+    chosen = {
+        "--mode": (patch.mode, "interpolate"),
+        "--source": (patch.source, "true"),
+        "--scale": (patch.scale, "raw"),
+        "--embedding": (patch.embedding, "W_E"),
+        "--window": (patch.window, None),
+        "--gate": (patch.gate, None),
+        "--gate-on": (patch.gate_on, "lens"),
+        "--temperature": (state.temperature, 0.0),
+        "--top-p": (state.top_p, 1.0),
+        "--repetition-penalty": (state.repetition_penalty, 1.0),
+    }
+    # One word each: a negative number would look like an option.
+    options = [f"{name}={value}" for name, value in numbers.items()]
+    options += [f"{name}={value}" for name, (value, plain) in chosen.items() if value != plain]
+    only = ["--only-generated"] if state.only_generated else []
+    return ["generate", state.text, *options, *only, "--compare"]

@@ -1,0 +1,130 @@
+"""Starting the explorer for a model that is in this process, and stopping it."""
+
+import html
+import importlib.util
+import os
+import secrets
+import socket
+import threading
+import time
+import webbrowser
+from typing import TYPE_CHECKING
+
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import JacobianLens
+
+from ..intervention.slopes.result import SlopeMap
+from ..lens.protocol import Lens
+from .subject import Origin, Subject
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_START_SECONDS = 30
+_FRAME_HEIGHT = 900  # pixels, in a notebook
+
+
+class Explorer:
+    """A running explorer, which a notebook shows in a frame.
+
+    `url` is its address, with the secret that lets a page in.
+    """
+
+    def __init__(self, subject: Subject, *, port: int = 0) -> None:
+        """Start it; `explore` and the command line do."""
+        token = secrets.token_urlsafe(16)
+        server, listening = _bound(subject, token, port)
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/{token}/"
+        self._server = server
+        self._thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listening]}, name="explorer", daemon=True
+        )
+        self._thread.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not server.started and self._thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not server.started:
+            raise RuntimeError(f"the explorer did not start within {_START_SECONDS} seconds")
+
+    def __repr__(self) -> str:
+        return f"Explorer({self.url!r})"
+
+    def _repr_html_(self) -> str:
+        url = html.escape(self.url)
+        return (
+            f'<p><a href="{url}" target="_blank" rel="noopener">Open the explorer</a></p>'
+            f'<iframe src="{url}" title="The explorer" width="100%" height="{_FRAME_HEIGHT}" '
+            'style="border: 1px solid #8888"></iframe>'
+        )
+
+    def wait(self) -> None:
+        """Return when it has stopped."""
+        while self._thread.is_alive():
+            self._thread.join(1)
+
+    def stop(self) -> None:
+        """Stop it; what it was computing ends at its next step."""
+        self._server.should_exit = True
+        self._thread.join()
+
+
+def explore(
+    bridge: TransformerBridge,
+    *,
+    lens: Lens | JacobianLens | None = None,
+    other: TransformerBridge | None = None,
+    slopes: SlopeMap | None = None,
+    port: int = 0,
+    open_browser: bool = False,
+) -> Explorer:
+    """Show a model on a page of this machine: read it, patch it, watch it write.
+
+    The page computes on the bridge as it is, with the hooks that are on it, and leaves it so. It is
+    served to this machine alone, under an address that holds a secret, and needs nothing from
+    elsewhere. It needs the extra `app`: `pip install "lens-interventions[app]"`.
+
+    **Arguments:**
+
+    - `lens`: a lens to choose beside the raw one and the one that is fitted on demand.
+    - `other`: a second model with the same tokenizer, to compare with.
+    - `slopes`: of `slope_map`, shown where the patch is chosen.
+    - `port`: where to listen; 0 for one that is free.
+    - `open_browser`: open the page in a browser of this machine.
+
+    **Returns:** an `Explorer`, which a notebook shows in a frame; `stop()` ends it.
+
+    Raises `RuntimeError` if the extra is not installed, `OSError` if the port is taken, and
+    `ValueError` or `NotImplementedError` if no lens can read the model.
+    """
+    explorer = Explorer(Subject(bridge, Origin(), lens, other, slopes), port=port)
+    if open_browser:
+        webbrowser.open(explorer.url)
+    return explorer
+
+
+def _bound(subject: Subject, token: str, port: int) -> "tuple[uvicorn.Server, socket.socket]":
+    """A server that has not begun, and the socket that it will listen on."""
+    missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
+    if missing:
+        raise RuntimeError(
+            f"the explorer needs {' and '.join(missing)}: pip install 'lens-interventions[app]'"
+        )
+    import uvicorn
+
+    from .server import make_server
+
+    listening = socket.socket()
+    if os.name == "posix":  # else a port is taken for a minute after an explorer has stopped
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise OSError(
+            f"the explorer cannot listen on port {port} ({error}): choose another, or 0 for one "
+            "that is free"
+        ) from error
+    config = uvicorn.Config(
+        make_server(subject, token), log_level="warning", timeout_graceful_shutdown=1
+    )
+    return uvicorn.Server(config), listening

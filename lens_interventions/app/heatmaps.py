@@ -1,0 +1,150 @@
+"""The heat map of a panel, with the trajectories that it shows: for the page and to save."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..drawing.export import figure_page
+from ..lens.alignment import align
+from ..lens.figures.heatmap import LEFT, RIGHT
+from ..lens.figures.side_by_side import BESIDE
+from ..lens.statistics import STATISTICS
+from ..lens.trajectory import Trajectory
+from ..plots import plot_side_by_side
+from .chosen_patch import chosen_patch
+from .reading import read
+from .state import State
+from .subject import Subject
+from .worker import Emit
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+_NARROWEST, _WIDEST = 34.0, 64.0  # pixels of a cell; the narrowest that has text
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """What a panel shows.
+
+    Attributes:
+        figure: one heat map, or two and their difference.
+        trajectories: what is in it, by name.
+        points: labels of its rows, from the bottom up.
+        left_out: text of the tokens of two prompts that have no partner; None for one prompt.
+    """
+
+    figure: "go.Figure"
+    trajectories: Mapping[str, Trajectory]
+    points: tuple[str, ...]
+    left_out: tuple[list[str], list[str]] | None = None
+
+
+def heat_map(subject: Subject, state: State, emit: Emit) -> HeatMap:
+    """The heat map of the panel that the state names.
+
+    Raises `ValueError` if the panel has none.
+    """
+    if state.panel == "read":
+        return _one(state, read(subject, state, subject.tokens(state), emit).trajectory)
+    if state.panel == "patch":
+        return _patched(subject, state, emit)
+    if state.panel == "compare":
+        return _compared(subject, state, emit)
+    raise ValueError(f"the panel {state.panel!r} has no heat map")
+
+
+def as_page(subject: Subject, state: State, emit: Emit) -> None:
+    """The figure as a page that opens offline."""
+    page = figure_page(heat_map(subject, state, emit).figure)
+    emit("file", {"name": f"{state.panel}.html", "type": "text/html", "content": page})
+
+
+def as_csv(subject: Subject, state: State, emit: Emit) -> None:
+    """Every statistic of every cell, a row each; of two readings the first column says which."""
+    import pandas
+
+    trajectories = heat_map(subject, state, emit).trajectories
+    frames = {name: trajectory.to_dataframe() for name, trajectory in trajectories.items()}
+    if len(frames) == 1:
+        (frame,) = frames.values()
+    else:
+        frame = pandas.concat(frames, names=["reading"]).reset_index(level=0)
+    content = frame.to_csv(index=False)
+    emit("file", {"name": f"{state.panel}.csv", "type": "text/csv", "content": content})
+
+
+def _one(state: State, trajectory: Trajectory) -> HeatMap:
+    options = _options(state, trajectory)
+    return HeatMap(
+        trajectory.plot(
+            state.statistic, cell_width=_cell_width(state, trajectory.tokens.shape[1]), **options
+        ),
+        {"": trajectory},
+        trajectory.grid(state.statistic, **options).points,
+    )
+
+
+def _patched(subject: Subject, state: State, emit: Emit) -> HeatMap:
+    tokens, patch = subject.tokens(state), chosen_patch(subject, state)
+    patch.bind(subject.bridge)  # refuses what does not fit the model, before it is run
+    clean = read(subject, state, tokens, emit).trajectory
+    patched = read(subject, state, tokens, emit, patch=patch).trajectory
+    return _two(state, {"clean": clean, "patched": patched})
+
+
+def _compared(subject: Subject, state: State, emit: Emit) -> HeatMap:
+    tokens = subject.tokens(state)
+    first = read(subject, state, tokens, emit).trajectory
+    if state.other_text:
+        names = ("first prompt", "second prompt")
+        others = subject.tokens(state, state.other_text)
+        second = read(subject, state, others, emit).trajectory
+    elif subject.other is not None:
+        names = (str(subject.bridge.cfg.model_name), str(subject.other.cfg.model_name))
+        if names[0] == names[1]:
+            names = ("first model", "second model")
+        second = read(subject, state, tokens, emit, bridge=subject.other).trajectory
+    else:
+        raise ValueError("give a second prompt, or start the explorer with a second model")
+    pair = align(first, second)
+    shown = _two(state, dict(zip(names, (pair.first, pair.second), strict=True)))
+    return HeatMap(shown.figure, shown.trajectories, shown.points, pair.left_out)
+
+
+def _two(state: State, trajectories: Mapping[str, Trajectory]) -> HeatMap:
+    (name, first), (other_name, second) = trajectories.items()
+    options = _options(state, first)
+    columns = first.tokens.shape[1]
+    figure = plot_side_by_side(
+        first,
+        second,
+        state.statistic,
+        names=(name, other_name),
+        cell_width=_cell_width(state, columns, panels=3 if columns <= BESIDE else 1),
+        **options,
+    )
+    return HeatMap(figure, trajectories, first.grid(state.statistic, **options).points)
+
+
+def _cell_width(state: State, columns: int, *, panels: int = 1) -> float | None:
+    """What fills the page with panels beside each other, if that leaves room for text.
+
+    None for what the figure chooses.
+    """
+    if state.width is None:
+        return None
+    # The last of three panels has a colour bar of its own.
+    room = state.width - panels * LEFT - (1 if panels == 1 else 2) * RIGHT
+    width = room / (panels * columns)
+    return min(width, _WIDEST) if width >= _NARROWEST else None
+
+
+def _options(state: State, trajectory: Trajectory) -> dict[str, Any]:
+    of_watched = STATISTICS[state.statistic].target == "watched"
+    return {
+        "every": state.every,
+        "include_input": state.include_input,
+        "token": trajectory.watched[-1] if of_watched else None,
+    }

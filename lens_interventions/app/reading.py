@@ -1,0 +1,155 @@
+"""Readings: residual streams of a prompt and what a lens makes of them, kept for the next click."""
+
+from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..intervention.patch import NextTokenPatch
+from ..lens.logit_lens import logit_lens
+from ..lens.recorded_streams import RecordedStreams
+from ..lens.statistics import STATISTICS, Divergence, Statistic, drawn
+from ..lens.trajectory import Trajectory
+from ..model.exclusive import exclusive_use
+from ..model.points import point_labels
+from ..model.residuals import residual_chunks
+from ..model.tokens import token_batch, token_ids
+from .chosen_patch import patch_key
+from .state import State
+from .subject import Subject
+from .worker import Emit
+
+TOP_K = 10
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a lens read of one prompt.
+
+    Attributes:
+        key: what it was made of, for what is made of it in turn.
+        streams: the residual streams at every point between blocks.
+        trajectory: their statistics.
+    """
+
+    key: Hashable
+    streams: RecordedStreams
+    trajectory: Trajectory
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor in it, by a name."""
+        return {**self.streams.streams, **self.trajectory.tensors()}
+
+
+def statistics() -> dict[str, Statistic]:
+    """The statistics to choose from; nothing is compared with a point of its own."""
+    return {name: row for name, row in drawn().items() if row.target != "compare"}
+
+
+def options_of(subject: Subject, state: State) -> dict[str, Any]:
+    """The options of `logit_lens` that a state stands for, without the lens.
+
+    Raises `ValueError` for a statistic that does not exist or needs a token to watch.
+    """
+    if state.statistic not in statistics():
+        raise ValueError(
+            f"unknown statistic {state.statistic!r}; choose one of {', '.join(statistics())}"
+        )
+    statistic = STATISTICS[state.statistic]
+    watch = watched(subject, state)
+    if statistic.target == "watched" and not watch:
+        raise ValueError(f"{statistic.name} needs a token to watch: name one, or click one")
+    options: dict[str, Any] = {"top_k": min(TOP_K, int(subject.bridge.cfg.d_vocab))}
+    if watch:
+        options["watch"] = watch
+    if statistic.kind in ("kl_reverse", "js"):
+        kinds: list[Divergence] = ["kl", statistic.kind]
+        options["divergences"] = kinds
+    if state.last is not None:
+        if state.last < 1:
+            raise ValueError(f"last must be at least 1 position, got {state.last}")
+        options["positions"] = slice(-state.last, None)
+    return options
+
+
+def watched(subject: Subject, state: State) -> list[int]:
+    """Ids of the watched tokens.
+
+    Raises `ValueError` if the text is not one token of the model.
+    """
+    named = token_ids(subject.bridge, state.watch_text) if state.watch_text else []
+    return list(dict.fromkeys([*token_ids(subject.bridge, state.watch), *named]))
+
+
+def read(
+    subject: Subject,
+    state: State,
+    tokens: Sequence[int],
+    emit: Emit,
+    *,
+    patch: NextTokenPatch | None = None,
+    bridge: TransformerBridge | None = None,
+) -> Reading:
+    """The reading of some tokens that a state stands for, under a patch or of another model.
+
+    `emit` hears of the progress.
+    """
+    model = bridge or subject.bridge
+    options = options_of(subject, state)
+
+    def report(share: float) -> None:
+        emit("progress", {"share": share})
+
+    lens = subject.chosen_lens(state, report)
+
+    key = (
+        tuple(tokens),
+        state.lens,
+        repr(options),
+        None if patch is None else patch_key(state),
+        bridge is not None,
+    )
+
+    def make() -> Reading:
+        streams = _record(model, tokens, patch)
+        trajectory = logit_lens(
+            model,
+            streams,
+            lens=lens,
+            progress=report,
+            **options,
+        )
+        return Reading(key, streams, trajectory)
+
+    return subject.kept(("reading", key), make)
+
+
+def read_position(subject: Subject, state: State, reading: Reading, column: int) -> Trajectory:
+    """One column again, watching every token that leads at one of its layers."""
+    lens = subject.chosen_lens(state)
+    position = int(reading.trajectory.positions[0, column])
+    watch = reading.trajectory.leaders(column)
+    return subject.kept(
+        ("position", reading.key, position),
+        lambda: logit_lens(
+            subject.bridge, reading.streams, lens=lens, positions=[position], watch=watch
+        ),
+    )
+
+
+@torch.no_grad()
+def _record(
+    bridge: TransformerBridge, tokens: Sequence[int], patch: NextTokenPatch | None
+) -> RecordedStreams:
+    batch = token_batch(bridge, [list(tokens)])
+    labels = point_labels(int(bridge.cfg.n_layers))
+    with exclusive_use(bridge), ExitStack() as stack:
+        if patch is not None:
+            hooks = patch.fwd_hooks(bridge, batch.tokens)
+            stack.enter_context(bridge.hooks(fwd_hooks=hooks))
+        # So short a text is one chunk.
+        ((_, streams),) = residual_chunks(bridge, batch, labels)
+    return RecordedStreams(batch, {label: stream.clone() for label, stream in streams.items()})

@@ -1,0 +1,246 @@
+// The page: what runs when something changes, and what can be taken away.
+
+import { byId, save } from "./elements.js";
+import { bindPrompt, markToken, showMessages, showPrompt, showStrip, showWatched } from "./prompt.js";
+import { bindControls, readAddress, settings, showState, state, writeAddress } from "./state.js";
+import { ask, stop } from "./stream.js";
+import {
+  markCell, showCell, showCurves, showExact, showGuesses, showHeatMap, showLeftOut, showSlopes,
+} from "./views.js";
+import { onBranch, saveWritten, showStart, showToken } from "./write.js";
+
+const PAUSE = 450; // milliseconds without a key, after which what was typed is read
+let recipe = null; // the view as Python and as a command
+let asked = 0;
+let waiting = null;
+
+// --- Panels: what each event of an answer shows -----------------------------------------------
+
+const panels = {
+  read: {
+    tokens: showTokens,
+    async view(view) {
+      showPromptOf(view);
+      await showHeatMap("read", view, (point, position) => lookAt({ point, position }));
+      say(`Read ${view.strip.length} tokens.`);
+      lookAt({});
+    },
+  },
+  patch: {
+    tokens: showTokens,
+    async view(view) {
+      showPromptOf(view);
+      showGuesses(view.guesses);
+      await showHeatMap("patch", view, (point, position) => change({
+        layer: Math.min(point === "final_post" ? Infinity : parseInt(point, 10), settings.n_layers - 1),
+        position,
+        only_position: true,
+      }));
+      say("Read; now the exact effect on each token.");
+    },
+    exact(effect) {
+      showExact(effect);
+      say("");
+    },
+  },
+  write: {
+    start(start) {
+      showStart(start);
+      say("Writing.");
+    },
+    token: showToken,
+    end: () => say("Written."),
+  },
+  compare: {
+    tokens: showTokens,
+    async view(view) {
+      showPromptOf(view);
+      showLeftOut(view.left_out);
+      await showHeatMap("compare", view, () => {});
+      say("");
+    },
+  },
+};
+
+function showTokens({ texts }) {
+  showStrip(texts.map((text, position) => ({ text, position })), choosePosition);
+}
+
+function showPromptOf({ strip, watched }) {
+  showStrip(strip, choosePosition);
+  showWatched(watched, (id) => change({
+    watch: state.watch.filter((each) => each !== id),
+    watch_text: state.watch.includes(id) ? state.watch_text : "",
+  }));
+}
+
+async function run() {
+  clearTimeout(waiting);
+  asked += 1;
+  const { panel } = state;
+  const mine = asked;
+  Object.keys(panels).forEach(stop);
+  stop("cell");
+  byId("error").hidden = true;
+  byId("progress").removeAttribute("value");
+  say(state.lens === "fitted"
+    ? "Reading. The lens is fitted on its first use, which takes about a minute." : "Reading.");
+  busy(true);
+  let shown = Promise.resolve(); // an answer's events are shown one after the other
+  const inTurn = (handler) => (data) => {
+    recipe = data.recipe ?? recipe;
+    shown = shown.then(() => handler(data));
+  };
+  const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler)]);
+  await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed },
+    { width: Math.floor(byId("stage").clientWidth) });
+  await shown;
+  if (mine !== asked) return;
+  busy(false);
+  document.body.dataset.answers = mine;
+}
+
+// Changes the state, and shows what follows from it.
+function change(values, options = {}) {
+  Object.assign(state, values);
+  showAll();
+  writeAddress(options);
+  run();
+}
+
+async function lookAt(cell) {
+  Object.assign(state, cell);
+  writeAddress();
+  markToken();
+  markCell();
+  const watch = ({ id }) => {
+    const known = state.watch.includes(id);
+    change({ watch: known ? state.watch.filter((each) => each !== id) : [...state.watch, id] });
+  };
+  await ask("cell", {
+    cell: (found) => showCell(found, { watch, choosePoint: (point) => lookAt({ point }) }),
+    curves: showCurves,
+    error: fail,
+  });
+}
+
+function choosePosition(position) {
+  if (state.panel === "read") lookAt({ position });
+  else change({ position });
+}
+
+// --- What is said meanwhile -------------------------------------------------------------------
+
+const say = (text) => { byId("status").textContent = text; };
+const progressed = ({ share }) => { byId("progress").value = share; };
+
+function fail({ message }) {
+  byId("error").textContent = message;
+  byId("error").hidden = false;
+  say("");
+}
+
+function busy(on) {
+  byId("progress").hidden = !on;
+  byId("stop").hidden = !on;
+  byId("views").classList.toggle("stale", on && state.panel !== "write");
+  document.body.dataset.busy = on; // like `answers` for whoever waits for an answer
+}
+
+// --- Controls ---------------------------------------------------------------------------------
+
+function showAll() {
+  showState();
+  showPrompt();
+  for (const button of document.querySelectorAll("[data-panel][role=tab]")) {
+    const chosen = button.dataset.panel === state.panel;
+    button.setAttribute("aria-selected", chosen);
+    button.tabIndex = chosen ? 0 : -1;
+  }
+  byId("panel").setAttribute("aria-labelledby", `tab-${state.panel}`);
+  for (const part of document.querySelectorAll("[data-for]")) {
+    part.hidden = !part.dataset.for.split(" ").includes(state.panel);
+  }
+  document.querySelector("[data-state=only_generated]").closest("label").hidden = state.panel !== "write";
+  document.querySelector("[data-state=only_position]").closest("label").hidden = state.panel !== "patch";
+}
+
+function typed(control) {
+  const ofPrompt = control === undefined || control.id === "text";
+  if (ofPrompt) Object.assign(state, { position: null, prefix: [] });
+  writeAddress();
+  clearTimeout(waiting);
+  // A text is written when that is asked for; everything else is shown as it changes.
+  if (state.panel !== "write") waiting = setTimeout(run, PAUSE);
+}
+
+function choosePanel(panel) {
+  byId("views").replaceChildren();
+  delete byId("views").dataset.panel;
+  change({ panel }, { push: true });
+}
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+for (const tab of tabs) {
+  tab.onclick = () => choosePanel(tab.dataset.panel);
+  tab.onkeydown = ({ key }) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+    const next = step && tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length];
+    if (!next) return;
+    choosePanel(next.dataset.panel);
+    next.focus();
+  };
+}
+
+byId("write").onclick = () => change({ prefix: [] });
+byId("stop").onclick = () => {
+  Object.keys(panels).forEach(stop);
+  asked += 1;
+  busy(false);
+  say("Stopped.");
+};
+onBranch((prefix) => change({ prefix }, { push: true }));
+
+// --- Take it away -----------------------------------------------------------------------------
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say("Copied.");
+  } catch {
+    byId("code").querySelector("pre").textContent = text;
+    byId("code").showModal();
+  }
+}
+
+byId("copy-link").onclick = () => copy(location.href);
+byId("copy-python").onclick = () => recipe && copy(recipe.python);
+byId("copy-command").onclick = () => recipe && copy(recipe.command
+  ?? "# The command line cannot load this model, which was handed over in Python.");
+const download = (task) => ask(task, {
+  file: ({ name, type, content }) => save(name, type, content), error: fail,
+});
+byId("save-html").onclick = () => download("html");
+byId("save-csv").onclick = () => (state.panel === "write" ? saveWritten() : download("csv"));
+byId("save-png").onclick = () => {
+  const figure = byId("heat-map");
+  if (!figure?.layout) return;
+  const { width, height } = figure.layout;
+  Plotly.downloadImage(figure, { format: "png", filename: state.panel, width, height, scale: 2 });
+};
+
+// --- Begin ------------------------------------------------------------------------------------
+
+function begin() {
+  readAddress();
+  showAll();
+  showMessages(typed, change);
+  run();
+}
+
+if (window.matchMedia("(max-width: 52rem)").matches) byId("controls").open = false;
+bindControls(typed);
+bindPrompt({ onType: typed, onChange: change });
+showSlopes((layer) => change({ layer }));
+window.addEventListener("popstate", begin);
+begin();

@@ -1,0 +1,193 @@
+"""What an explorer is about: a model, its lenses, and readings of it that are kept."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import JacobianLens
+
+from ..intervention.slopes.result import SlopeMap
+from ..lens.protocol import Lens
+from ..model.exclusive import exclusive_use
+from ..model.readout import readout
+from .state import State
+
+MOST_TOKENS = 512
+_KEPT = 24  # results; a reading of 512 tokens of the default model holds some 40 MB
+_KEPT_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How the model was loaded, for what the page offers to copy.
+
+    Attributes:
+        bridge: the line of Python that makes `bridge`; None if it was handed over in Python.
+        lens: the line that makes `lens`; None if there is none, or if it was handed over.
+        options: those of the command line that load the model; None if they cannot.
+        lens_options: those that load the lens.
+    """
+
+    bridge: str | None = None
+    lens: str | None = None
+    options: tuple[str, ...] | None = None
+    lens_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with what is shown of it.
+
+    Attributes:
+        bridge: the model.
+        origin: how it was loaded.
+        lens: the lens that was given, if one was.
+        other: a second model with the same tokenizer, to compare with.
+        slopes: a slope map of the model, shown as a hint where to patch.
+    """
+
+    bridge: TransformerBridge
+    origin: Origin
+    lens: Lens | JacobianLens | None = None
+    other: TransformerBridge | None = None
+    slopes: SlopeMap | None = None
+    _kept: "OrderedDict[Hashable, Any]" = field(default_factory=OrderedDict, repr=False)
+
+    def __post_init__(self) -> None:
+        readout(self.bridge)  # refuses, before anything is served, what no lens can read
+        if self.other is not None:
+            readout(self.other)
+            first, second = (model.tokenizer for model in (self.bridge, self.other))
+            if first is None or second is None or first.get_vocab() != second.get_vocab():
+                raise ValueError(
+                    f"{self.other.cfg.model_name} has another tokenizer than "
+                    f"{self.bridge.cfg.model_name}, so that their tokens cannot be compared: give "
+                    "a second model with the same one"
+                )
+
+    def chosen_lens(
+        self, state: State, report: Callable[[float], object] | None = None
+    ) -> Lens | JacobianLens | None:
+        """The lens that the state names; a fitted one is fitted on first use.
+
+        `report` hears which share of the fit is done.
+
+        Raises `ValueError` for another name, or if none was given.
+        """
+        if state.lens == "raw":
+            return None
+        if state.lens == "fitted":
+            from ..fitting.default_lens import default_affine_lens
+
+            return self.kept(
+                "lens", lambda: default_affine_lens(self.bridge, progress=report or False)
+            )
+        if state.lens == "given" and self.lens is not None:
+            return self.lens
+        raise ValueError(f"lens must be {', '.join(self.lenses())}; got {state.lens!r}")
+
+    def lenses(self) -> tuple[str, ...]:
+        """Names of the lenses that there are."""
+        return ("raw", "fitted", *(["given"] if self.lens is not None else []))
+
+    def tokens(self, state: State, text: str | None = None) -> list[int]:
+        """Ids of the prompt, or of another text in its place.
+
+        Raises `ValueError` if there is no such thing, or too much of it.
+        """
+        if self.bridge.tokenizer is None:
+            raise ValueError("this bridge has no tokenizer, which the explorer needs")
+        if text is None and state.chat:
+            ids = _chat_tokens(self.bridge, state.messages)
+        else:
+            from ..model.tokens import token_batch
+
+            batch = token_batch(self.bridge, state.text if text is None else text, any_length=True)
+            ids = batch.tokens[0].tolist()
+        most = min(MOST_TOKENS, int(self.bridge.cfg.n_ctx))
+        if len(ids) > most:
+            raise ValueError(
+                f"the prompt has {len(ids):,} tokens, and the explorer shows {most}: shorten it, "
+                "or read it with li.logit_lens"
+            )
+        return ids
+
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made under this key, or what `make` makes now; the oldest are forgotten.
+
+        Hooks that are on the bridge and the state of its weights belong to every key.
+        """
+        full_key = (key, *map(_condition, (self.bridge, self.other)))
+        if full_key in self._kept:
+            self._kept.move_to_end(full_key)
+            return self._kept[full_key]
+        made = make()
+        self._kept[full_key] = made
+        while len(self._kept) > _KEPT or _bytes(self._kept.values()) > _KEPT_BYTES:
+            self._kept.popitem(last=False)
+        return made
+
+
+def _chat_tokens(bridge: TransformerBridge, messages: tuple[str, ...]) -> list[int]:
+    """Ids of messages, `(role, content, role, content, ...)`, in the model's chat template.
+
+    The answer is begun, unless the last message is the answer.
+
+    Raises `ValueError` if the tokenizer has no template, or the template refuses the messages.
+    """
+    from jinja2 import TemplateError
+
+    if getattr(bridge.tokenizer, "chat_template", None) is None:
+        raise ValueError("the model's tokenizer has no chat template: use a raw text")
+    if len(messages) % 2 or not messages:
+        raise ValueError("a chat is made of roles and contents in turns, and needs one message")
+    try:
+        return bridge.tokenizer.apply_chat_template(
+            chat(messages),
+            add_generation_prompt=messages[-2] != "assistant",
+            return_dict=False,
+        )
+    except TemplateError as error:
+        raise ValueError(f"the model's chat template refuses these messages: {error}") from error
+
+
+def chat(messages: tuple[str, ...]) -> list[dict[str, str]]:
+    """Roles and contents in turns, as transformers takes them."""
+    pairs = zip(messages[::2], messages[1::2], strict=True)
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+def _condition(bridge: TransformerBridge | None) -> Hashable:
+    """What readings of a bridge depend on besides the request: its hooks and its weights."""
+    if bridge is None:
+        return None
+    with exclusive_use(bridge):  # another thread's run has hooks of its own on it
+        hooks = tuple(
+            handle.hook.id  # torch counts them up, and never gives one twice
+            for point in bridge.hook_points()
+            for handle in (*point.fwd_hooks, *point.bwd_hooks)
+            if not handle.is_permanent
+        )
+        # In-place changes count a parameter's version up.
+        versions = sum(p._version for p in bridge.original_model.parameters())
+    return hooks, versions
+
+
+def _bytes(values: Any) -> int:
+    """Bytes of the tensors among results, which are tensors, mappings and what holds tensors."""
+    total = 0
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            total += value.nbytes
+        elif isinstance(value, dict):
+            total += _bytes(value.values())
+        elif isinstance(value, tuple):
+            total += _bytes(value)
+        elif hasattr(value, "tensors"):
+            total += _bytes(value.tensors().values())
+        elif hasattr(value, "streams"):
+            total += _bytes(value.streams.values())
+    return total

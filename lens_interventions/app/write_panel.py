@@ -1,0 +1,139 @@
+"""The panel Write: a text goes on with the patch and without, a token at a time."""
+
+from typing import Any
+
+import torch
+from transformers import (
+    LogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from ..intervention.generation.generate import generate
+from ..intervention.generation.result import GenerationStep
+from ..measures.behaviour.loops import find_loops
+from .chosen_patch import chosen_patch
+from .reading import TOP_K
+from .recipes import recipe
+from .state import State
+from .subject import Subject
+from .views import likeliest
+from .worker import Emit
+
+ARMS = ("clean", "patched")
+_MOST_NEW = 400
+
+
+def write_panel(subject: Subject, state: State, emit: Emit) -> None:
+    """Token after token of both texts, with loops as they begin."""
+    if not 1 <= state.max_new_tokens <= _MOST_NEW:
+        raise ValueError(
+            f"max_new_tokens must be from 1 to {_MOST_NEW}, got {state.max_new_tokens}"
+        )
+    prompt = subject.tokens(state)
+    patch = chosen_patch(subject, state)
+    begun = [*prompt, *state.prefix]
+    written: list[list[int]] = [[*state.prefix] for _ in ARMS]
+    texts = [_Text(subject.bridge.tokenizer, prompt) for _ in ARMS]
+    pieces = [texts[0].piece(token) for token in state.prefix]
+    emit("start", {"prefix": pieces, "recipe": recipe(subject, state)})
+    for token in state.prefix:
+        texts[1].piece(token)
+    loops: list[Any] = [(), ()]
+
+    def told(step: GenerationStep) -> None:
+        rows = zip(
+            step.rows.tolist(), step.tokens.tolist(), step.log_probs.double().tolist(), strict=True
+        )
+        for row, token, log_prob in rows:
+            written[row].append(token)
+            found = find_loops(torch.tensor(written[row]))
+            emit(
+                "token",
+                {
+                    "arm": ARMS[row],
+                    "id": token,
+                    "text": texts[row].piece(token),
+                    "log_prob": log_prob,
+                    # Only when they change: most texts have none.
+                    "loops": None
+                    if found == loops[row]
+                    else [[loop.start, loop.end, loop.period] for loop in found],
+                },
+            )
+            loops[row] = found
+
+    out = generate(
+        subject.bridge,
+        [begun],
+        [None, patch],
+        max_new_tokens=state.max_new_tokens,
+        prompt_length=len(prompt),
+        seed=state.seed,
+        callback=told,
+        **sampling(state),
+    )
+    emit(
+        "end",
+        {
+            arm: {"finished": bool(out.finished[row]), "nats": -float(out.log_probs[row].nanmean())}
+            for row, arm in enumerate(ARMS)
+        },
+    )
+
+
+def alternatives_panel(subject: Subject, state: State, emit: Emit) -> None:
+    """What the arm of the state could have written after the prompt and the prefix."""
+    if state.arm not in ARMS:
+        raise ValueError(f"arm must be one of {', '.join(ARMS)}; got {state.arm!r}")
+    prompt = subject.tokens(state)
+    patch = chosen_patch(subject, state) if state.arm == "patched" else None
+    out = generate(
+        subject.bridge,
+        [[*prompt, *state.prefix]],
+        patch,
+        max_new_tokens=1,
+        prompt_length=len(prompt),
+        trajectory={"top_k": min(TOP_K, int(subject.bridge.cfg.d_vocab)), "points": [-1]},
+    )
+    assert out.trajectory is not None
+    emit("alternatives", {"likeliest": likeliest(out.trajectory, 0, 0)})
+
+
+def sampling(state: State) -> dict[str, Any]:
+    """The options of `generate` for the sampling rules of a state.
+
+    Raises `ValueError` for rules of sampling without sampling, and what transformers refuses.
+    """
+    processors: list[LogitsProcessor] = []
+    if state.repetition_penalty != 1:
+        processors.append(RepetitionPenaltyLogitsProcessor(state.repetition_penalty))
+    if state.top_k:
+        processors.append(TopKLogitsWarper(state.top_k))
+    if state.top_p != 1:
+        processors.append(TopPLogitsWarper(state.top_p))
+    options: dict[str, Any] = {"logits_processor": processors} if processors else {}
+    if state.temperature:
+        return options | {"do_sample": True, "temperature": state.temperature}
+    if state.top_k or state.top_p != 1:
+        raise ValueError("top_k and top_p are for sampling: set a temperature above 0")
+    return options
+
+
+class _Text:
+    """Text of tokens as they come: a character of several tokens appears with its last."""
+
+    def __init__(self, tokenizer: Any, known: list[int]) -> None:
+        """Begin after some known tokens."""
+        self._tokenizer, self._ids = tokenizer, list(known)
+        self._told = len(tokenizer.decode(self._ids))
+
+    def piece(self, token: int) -> str:
+        """What the token adds to the text."""
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        if text.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        piece, self._told = text[self._told :], len(text)
+        return piece

@@ -1,0 +1,65 @@
+"""`lens-interventions app`: the explorer, a page that reads, patches and writes."""
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, LensFile, Model, load, load_lens
+
+
+def explorer(
+    model: Model = None,
+    device: Device = None,
+    lens: LensFile = None,
+    compare_with: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A second model with the same tokenizer, to compare."),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port of the page; 0 for one that is free.")
+    ] = 0,
+    view: Annotated[
+        str, typer.Option(help="Open this view: what stands after the # of a page's address.")
+    ] = "",
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Explore a model on a page of this machine: type a text, see every layer, patch it.
+
+    Needs the extra `app`. Ctrl-C stops it.
+    """
+    from ..app.explore import Explorer
+    from ..app.subject import Origin, Subject
+
+    given = load_lens(lens)
+    bridge = load(model, device)
+    other = None if compare_with is None else load(compare_with, device)
+    said = ("" if model is None else repr(model), "" if device is None else f"device={device!r}")
+    options = {"--model": model, "--device": device, "--compare-with": compare_with}
+    origin = Origin(
+        bridge=f"bridge = li.load_model({', '.join(filter(None, said))})",
+        lens=None if lens is None else _lens_line(lens),
+        options=tuple(word for name, value in options.items() if value for word in (name, value)),
+        lens_options=() if lens is None else ("--lens", str(lens)),
+    )
+    subject = Subject(bridge, origin, given, other)
+    explorer = Explorer(subject, port=port)
+    address = explorer.url + (f"#{view}" if view else "")
+    typer.echo(f"The explorer is at {address}\nStop it with Ctrl-C.")
+    if browser:
+        webbrowser.open(address)
+    try:
+        explorer.wait()
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+    finally:
+        explorer.stop()
+
+
+def _lens_line(path: Path) -> str:
+    if path.suffix == ".pt":
+        module = "transformer_lens.tools.analysis"
+        return f"from {module} import JacobianLens\nlens = JacobianLens.load({str(path)!r})"
+    kind = "load_tuned_lens" if path.is_dir() else "AffineLens.load"
+    return f"lens = li.{kind}({str(path)!r})"

@@ -1,0 +1,96 @@
+"""Two prompts side by side: which positions of one stand beside which of the other.
+
+Runs of equal tokens match, as in a diff, and a run that was replaced by one of the same length
+matches position by position, such as "plasma" by "coffee". What was put in or left out has no
+partner.
+"""
+
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from typing import Any
+
+from ..drawing.labels import visible
+from .trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The matching columns of two trajectories.
+
+    Attributes:
+        first, second: the trajectories at those columns. Where tokens differ, both carry one made
+            up for the pair, whose text names both.
+        left_out: text of the tokens without a partner, of the first and of the second.
+    """
+
+    first: Trajectory
+    second: Trajectory
+    left_out: tuple[list[str], list[str]]
+
+
+def align(first: Trajectory, second: Trajectory) -> Alignment:
+    """The columns of two trajectories that match, in order, so that they can be drawn together.
+
+    **Arguments:**
+
+    - `first`, `second`: trajectories of one prompt each, read at the same points by models with one
+        tokenizer.
+
+    **Returns:** an `Alignment`, whose two sides `plots.plot_side_by_side` takes.
+
+    Raises `ValueError` if no column matches, the points differ, or there are several prompts.
+    """
+    if first.points != second.points:
+        raise ValueError(
+            f"the trajectories have different points: {first.points[0]} to {first.points[-1]} "
+            f"({len(first.points)}) and {second.points[0]} to {second.points[-1]} "
+            f"({len(second.points)}); models with different layers cannot be aligned"
+        )
+    if len(first.tokens) != 1 or len(second.tokens) != 1:
+        raise ValueError(
+            f"align takes one prompt of each, got {len(first.tokens)} and {len(second.tokens)}: "
+            "choose one with trajectory.prompt(i)"
+        )
+    ids = first.tokens[0].tolist(), second.tokens[0].tolist()
+    blocks = SequenceMatcher(None, *ids, autojunk=False).get_opcodes()
+    pairs = [
+        pair
+        for kind, start, end, other_start, other_end in blocks
+        if kind == "equal" or (kind == "replace" and end - start == other_end - other_start)
+        for pair in zip(range(start, end), range(other_start, other_end), strict=True)
+    ]
+    if not pairs:
+        raise ValueError("the two prompts have no tokens to set beside each other")
+    columns = tuple(map(list, zip(*pairs, strict=True)))
+    tokens = first.tokens[:, columns[0]].clone()
+    made_up: dict[int, str] = {}
+    for place, (left, right) in enumerate(pairs):
+        if ids[0][left] != ids[1][right]:
+            token = -2 - len(made_up)
+            made_up[token] = f"{first.vocab[ids[0][left]]}/{second.vocab[ids[1][right]]}"
+            tokens[0, place] = token
+    sides = [
+        replace(
+            _at(side, chosen),
+            tokens=tokens,
+            vocab={**side.vocab, **made_up},
+        )
+        for side, chosen in zip((first, second), columns, strict=True)
+    ]
+    return Alignment(
+        sides[0],
+        sides[1],
+        (_rest(first, ids[0], columns[0]), _rest(second, ids[1], columns[1])),
+    )
+
+
+def _at(trajectory: Trajectory, columns: list[int]) -> Trajectory:
+    cut: dict[str, Any] = {
+        name: value[:, columns] if value.ndim == 2 else value[:, :, columns]
+        for name, value in trajectory.tensors().items()
+    }
+    return replace(trajectory, **cut)
+
+
+def _rest(trajectory: Trajectory, ids: list[int], kept: list[int]) -> list[str]:
+    return [visible(trajectory.vocab[token]) for i, token in enumerate(ids) if i not in set(kept)]

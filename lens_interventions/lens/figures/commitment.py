@@ -1,0 +1,127 @@
+"""From which layer on the final guess stays: a bar for each token."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...drawing.colours import LINES
+from ...drawing.labels import markup, shorten
+from ...drawing.panel import LABEL_WIDTH, cell_size, label_extent
+from ...drawing.theme import ThemeName, template
+from ...drawing.titles import LINE, headline, title_block
+from .heatmap import LEFT
+from .over_layers import AXIS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_RIGHT = 24
+_HEIGHT = 300  # pixels of the plot area
+_MOST_TICKS = 12
+
+
+def draw_commitment(
+    rows: Sequence[str],
+    first: Sequence[int],
+    *,
+    positions: Sequence[int],
+    inputs: Sequence[str],
+    guesses: Sequence[str],
+    criterion: str,
+    theme: ThemeName = "light",
+) -> "go.Figure":
+    """Bars up to the row from which the final guess stays; a cross where it never does.
+
+    **Arguments:**
+
+    - `rows`: names of the residual points, the first at the bottom.
+    - `first`: an index into them for each token; -1 where the final guess does not stay.
+    - `positions`, `inputs`, `guesses`: of each token its place, its text and the final guess.
+    - `criterion`: where the final guess stays, in words.
+    - `theme`: `"light"` or `"dark"`.
+
+    Raises `ValueError` if the theme is unknown.
+    """
+    import plotly.graph_objects as go
+
+    size = cell_size(len(inputs))
+    columns = list(range(len(inputs)))
+    never = [column for column in columns if first[column] < 0]
+    width = max(420.0, LEFT + size.width * len(inputs) + _RIGHT)
+    reading = "Below the tokens, above the final guesses."
+    if never:
+        reading += " A cross: not even at the output."
+    lines = headline(f"Layer from which the final guess stays {criterion}", reading, width)
+    above = LINE * len(lines) + label_extent(tuple(guesses), size) + 20
+    below = label_extent(tuple(inputs), size)
+    height = above + _HEIGHT + below
+    names = ["never" if i < 0 else rows[i] for i in first]
+    cells = zip(positions, inputs, guesses, names, strict=True)
+    told = [
+        f"position {position} {markup(shorten(token, 40))}<br>final guess "
+        f"{markup(shorten(guess, 40))}<br>from layer: {name}"
+        for position, token, guess, name in cells
+    ]
+    figure = go.Figure(layout={"template": template(theme)})
+    figure.add_trace(
+        go.Bar(
+            x=columns,
+            y=[None if i < 0 else i + 1 for i in first],
+            base=-1,  # so that the input, row 0, has a bar of its own height
+            marker_color=LINES[0],
+            text=told,
+            textposition="none",
+            hovertemplate="%{text}<extra></extra>",
+            showlegend=False,
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=never,
+            y=[len(rows) - 1] * len(never),
+            xaxis="x2",
+            mode="markers",
+            marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": LINES[1]}},
+            text=[told[column] for column in never],
+            hovertemplate="%{text}<extra></extra>",
+            showlegend=False,
+        )
+    )
+    step = max(1, round(len(rows) / _MOST_TICKS))
+    ticks = [i for i in range(0, len(rows) - 1, step) if len(rows) - 1 - i >= step]
+    ticks.append(len(rows) - 1)
+    tokens = {
+        "tickmode": "array",
+        "tickvals": columns,
+        "tickangle": -45,
+        "tickfont": {"size": size.label_font},
+        "range": [-0.5, len(inputs) - 0.5],
+        "showgrid": False,
+    }
+    figure.update_layout(
+        width=width,
+        height=height,
+        margin={"l": LEFT, "r": _RIGHT, "t": above, "b": below, "pad": 0},
+        title=title_block(lines, height),
+        dragmode=False,
+        bargap=0.25,
+        xaxis={**tokens, "ticktext": _labels(inputs), "side": "bottom", "anchor": "y"},
+        xaxis2={
+            **tokens,
+            "ticktext": _labels(guesses),
+            "overlaying": "x",
+            "matches": "x",
+            "side": "top",
+            "anchor": "y",
+        },
+        yaxis={
+            "title": {"text": AXIS},
+            "tickvals": ticks,
+            "ticktext": [rows[i] for i in ticks],
+            "range": [-1, len(rows) - 0.4],
+        },
+    )
+    return figure
+
+
+def _labels(texts: Sequence[str]) -> list[str]:
+    return [markup(shorten(text, LABEL_WIDTH)) for text in texts]

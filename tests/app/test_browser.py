@@ -1,0 +1,183 @@
+"""The explorer as a person uses it: in a browser, on the default model."""
+
+from urllib.parse import quote
+
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.app.explore import Explorer
+from lens_interventions.app.subject import Origin, Subject
+from lens_interventions.drawing.labels import visible
+from tests.support.clean import left_as_found
+from tests.support.tabs import headless
+from tests.support.tiny import shared_bridge
+
+pytestmark = pytest.mark.long
+
+TEXT = "The capital of France is"
+HEAT_MAP = "document.getElementById('heat-map')"
+Z = f"{HEAT_MAP}.data.filter((trace) => trace.type === 'heatmap').map((trace) => trace.z)"
+ERROR = "!document.getElementById('error').hidden && document.getElementById('error').textContent"
+
+
+@pytest.fixture(scope="module")
+def new_page():
+    with headless() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def explorer(default_bridge):
+    with left_as_found(default_bridge) as bridge:
+        running = li.explore(bridge)
+        yield running
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def page(new_page):
+    """A tab that tests share; each goes to an address of its own."""
+    return new_page()
+
+
+def address(explorer, **state):
+    return f"{explorer.url}#" + "&".join(f"{k}={quote(str(v))}" for k, v in state.items())
+
+
+def cells(page):
+    return torch.tensor(page.js(Z), dtype=torch.float64)
+
+
+def test_what_is_typed_is_read_and_a_cell_can_be_opened(page, explorer, default_bridge):
+    page.open(address(explorer, text="The", statistic="kl_final"))
+    page.type("#text", TEXT)
+    read = li.logit_lens(default_bridge, TEXT, top_k=10)
+    assert torch.allclose(cells(page)[0], read.kl_final[:, 0].double(), atol=1e-3)
+    tokens = page.texts("#strip .piece")
+    assert tokens[1:] == ["The", "·capital", "·of", "·France", "·is"]
+    assert page.texts(".settles") == list(read.commitment().names())
+
+    # The cell of layer 25 and the last token, by the mouse.
+    x, y = page.js(
+        f"""(() => {{
+          const place = {HEAT_MAP}, {{ xaxis, yaxis }} = place._fullLayout;
+          place.scrollIntoView({{ block: "center" }});
+          const box = place.getBoundingClientRect();
+          return [box.x + xaxis._offset + xaxis.d2p(5), box.y + yaxis._offset + yaxis.d2p(25)];
+        }})()"""
+    )
+    page.click_at(x, y)
+    page.wait("document.getElementById('point')?.value === '25_pre'")
+    page.wait("document.querySelector('#leaders .main-svg')")
+    assert page.texts(".guess button") == [
+        visible(read.vocab[token]) for token in read.top_ids[25, 0, -1].tolist()
+    ]
+    assert "position=5" in page.js("location.hash")
+    assert not page.complaints
+
+
+def test_a_link_opens_the_same_view_in_another_tab(page, new_page, explorer):
+    page.open(
+        address(explorer, text=TEXT, statistic="entropy", every=3, position=2, point="27_pre")
+    )
+    other = new_page()
+    other.open(page.js("location.href"))
+    assert other.js(Z) == page.js(Z)
+    assert len(other.js(Z)[0]) == 11
+    assert other.js("document.getElementById('statistic').value") == "entropy"
+    other.wait("document.querySelector('#more h2')?.textContent.startsWith('Position 2')")
+
+
+def test_two_tabs_at_once_get_what_each_asked_for(page, new_page, explorer, default_bridge):
+    other = new_page()
+    texts = ["When people say", "One two three four"]
+    for tab, text in zip((page, other), texts, strict=True):
+        tab.visit(address(explorer, text=text, statistic="entropy"))
+    for tab, text in zip((page, other), texts, strict=True):
+        tab.wait_idle()
+        expected = li.logit_lens(default_bridge, text).entropy[1:, 0].double()
+        assert torch.allclose(cells(tab)[0], expected, atol=1e-3)
+
+
+def test_patch_shows_the_exact_numbers(page, explorer, default_bridge):
+    options = {"layer": 24, "strength": 0.3}
+    page.open(address(explorer, panel="patch", text=TEXT, **options))
+    patch = li.NextTokenPatch(scale="norm", **options)
+    log_probs = li.teacher_forced_log_probs(default_bridge, TEXT, [None, patch])[:, 0].double()
+    expected = (log_probs[1] - log_probs[0]).tolist()
+    numbers = [float(text.replace("−", "-")) for text in page.texts(".effect span")]
+    assert numbers == pytest.approx(expected, abs=0.0051)
+    assert len(cells(page)) == 3
+
+
+def test_writing_streams_stops_and_branches(page, explorer, default_bridge):
+    page.visit(address(explorer, panel="write", text=TEXT, max_new_tokens=400, layer=20))
+    page.wait("document.querySelectorAll('#text-clean .written').length > 4")
+    page.click("#stop")
+    page.wait_idle()
+    count = page.js("document.querySelectorAll('.written').length")
+    assert count < 700
+    texts = page.js(
+        "[...document.querySelectorAll('#text-clean .written')].map((e) => e.textContent)"
+    )
+    out = li.generate(default_bridge, TEXT, max_new_tokens=4)
+    assert "".join(texts).startswith(out.texts[0])
+
+    page.js("document.querySelectorAll('#text-clean .written')[1].click()")
+    page.wait("document.querySelectorAll('#alternatives .guess').length === 10")
+    assert page.js("document.querySelectorAll('.written').length") == count  # it had stopped
+    page.js("document.querySelectorAll('#alternatives .guess button')[1].click()")
+    forced = page.wait("document.querySelector('#text-clean .forced').textContent")
+    assert forced.startswith(texts[0])
+    assert not forced.startswith(texts[0] + texts[1])
+    page.js("document.getElementById('stop').click()")
+    page.js("history.back()")
+    page.wait("!location.hash.includes('prefix')")
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({"panel": "patch", "strength": '"nan"'}, "strength must be a number, got 'nan'"),
+        ({"text": "say " * 600}, "the explorer shows 512: shorten it"),
+        ({"text": "a" * 300_000}, "characters"),
+    ],
+)
+def test_a_mistake_gets_a_sentence_on_the_page(page, explorer, state, sentence):
+    page.open(address(explorer, **state))
+    assert sentence in page.wait(ERROR)
+
+
+def test_markup_is_text(page, explorer):
+    text = "<img src=x onerror=document.title='hurt'><b>\x07"
+    page.open(address(explorer, text=text))
+    assert "<" in page.texts("#strip .piece")[1]
+    assert page.js("document.querySelectorAll('img[src=x], #strip b').length") == 0
+    assert page.js("document.title") != "hurt"
+
+
+def test_keys_reach_a_cell_and_a_phone_needs_no_sideways_scrolling(page, explorer):
+    page.send(
+        "Emulation.setDeviceMetricsOverride",
+        width=390,
+        height=800,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
+    page.open(address(explorer, text=TEXT))
+    assert page.js("document.documentElement.scrollWidth") <= 390
+    page.js(f"{HEAT_MAP}.focus()")
+    for key in ("ArrowUp", "ArrowDown", "ArrowLeft", "Enter"):
+        page.press(key)
+    page.wait("document.getElementById('point')?.value === '29_pre'")
+    assert "position=4" in page.js("location.hash")
+    page.send("Emulation.clearDeviceMetricsOverride")
+
+
+def test_a_server_that_is_gone_is_said_on_the_page(page):
+    running = Explorer(Subject(shared_bridge("llama"), Origin()))
+    page.open(f"{running.url}#panel=write&max_new_tokens=1&text=when")
+    running.stop()
+    page.js("document.getElementById('write').click()")
+    assert "The explorer does not answer" in page.wait(ERROR)

@@ -1,0 +1,49 @@
+"""Two prompts side by side: what matches, and what has no partner."""
+
+import pytest
+import torch
+
+from lens_interventions.drawing.labels import visible
+from lens_interventions.lens.alignment import align
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.plots import plot_side_by_side
+from tests.support.tiny import shared_bridge
+
+A, B, C, D, E = 20, 21, 22, 23, 24
+
+
+def read(*ids, **options):
+    return logit_lens(shared_bridge("llama"), list(ids), **options)
+
+
+def test_replaced_tokens_match_in_place_and_the_rest_as_in_a_diff():
+    first, second = read(A, B, C, D), read(A, E, B, A, C, D)
+    pair = align(first, second)
+    assert pair.first.positions.tolist() == [[0, 1, 2, 3]]
+    assert pair.second.positions.tolist() == [[0, 2, 4, 5]]
+    first, second = read(A, B, C, D), read(A, E, C, D, B)
+    pair = align(first, second)
+    # B became E; the second has one more B.
+    assert pair.first.positions.tolist() == pair.second.positions.tolist() == [[0, 1, 2, 3]]
+    texts = [first.vocab[token] for token in (A, B, C, D)]
+    named = [pair.first.vocab[token] for token in pair.first.tokens[0].tolist()]
+    assert named == [texts[0], f"{texts[1]}/{second.vocab[E]}", *texts[2:]]
+    assert pair.left_out == ([], [visible(second.vocab[B])])
+
+
+def test_the_numbers_stay_with_their_columns():
+    first, second = read(A, B, C), read(D, A, B, E)
+    pair = align(first, second)
+    torch.testing.assert_close(pair.first.entropy, first.entropy)
+    torch.testing.assert_close(pair.second.entropy, second.entropy[..., 1:])
+    assert plot_side_by_side(pair.first, pair.second, "entropy").data
+
+
+def test_what_has_nothing_in_common_is_refused():
+    with pytest.raises(ValueError, match="no tokens to set beside each other"):
+        align(read(A, A, A), read(B))
+    with pytest.raises(ValueError, match="different points"):
+        align(read(A, B), read(A, B, points=[0, -1]))
+    several = logit_lens(shared_bridge("llama"), [[A, B], [A, C]])
+    with pytest.raises(ValueError, match=r"one prompt of each.*trajectory\.prompt\(i\)"):
+        align(several, several)
