@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..drawing.export import figure_page
+from ..drawing.wrapped import LEFT, RIGHT
 from ..lens.alignment import align
-from ..lens.figures.heatmap import LEFT, RIGHT
 from ..lens.figures.side_by_side import BESIDE
 from ..lens.statistics import STATISTICS
 from ..lens.trajectory import Trajectory

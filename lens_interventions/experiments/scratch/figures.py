@@ -63,7 +63,9 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
 
 def _heads(rows: pd.DataFrame) -> "go.Figure":
     views = {}
-    for (blocks, entry), here in rows.groupby(["blocks", "entry"], sort=False):
+    networks = rows[["blocks", "entry"]].drop_duplicates().to_numpy().tolist()
+    for blocks, entry in networks:
+        here = rows[(rows["blocks"] == blocks) & (rows["entry"] == entry)]
         named = here.assign(curve=here["arm"] + ": " + here["score"])
         first = named["score"] == PREFIX_MATCHING
         views[name_of(blocks, entry)] = pd.concat([named[first], named[~first]])

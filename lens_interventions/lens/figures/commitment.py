@@ -8,7 +8,7 @@ from ...drawing.labels import markup, shorten
 from ...drawing.panel import LABEL_WIDTH, cell_size, label_extent
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
-from .heatmap import LEFT
+from ...drawing.wrapped import LEFT
 from .over_layers import AXIS
 
 if TYPE_CHECKING:
