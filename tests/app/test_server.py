@@ -163,6 +163,13 @@ KINDS = [
 ]
 
 
+def alive():
+    """How many objects and tensors there are."""
+    gc.collect()
+    kinds = [type(each) for each in gc.get_objects()]
+    return len(kinds), sum(issubclass(kind, Tensor) for kind in kinds)
+
+
 def test_a_long_session_keeps_no_more_than_a_short_one():
     subject = Subject(tiny_bridge("llama"), Origin())
     held = []
@@ -173,9 +180,7 @@ def test_a_long_session_keeps_no_more_than_a_short_one():
             answered = client.post(f"run/{task}", json={"state": {"text": text, **state}})
             assert answered.status_code == 200
             if number in (55, 111):
-                gc.collect()
-                objects = gc.get_objects()
-                held.append((len(objects), sum(issubclass(type(each), Tensor) for each in objects)))
+                held.append(alive())
     (objects, tensors), (objects_later, tensors_later) = held
     assert tensors_later <= 1.1 * tensors
     assert objects_later <= 1.02 * objects
