@@ -78,6 +78,7 @@ async function showAlternatives(arm, index) {
       guesses(likeliest, ({ id }) => branch([...prefix, id]), "Go on from here with this token")),
     error: ({ message }) => box.replaceChildren(element("p", {}, message)),
   }, { arm, prefix });
+  box.scrollIntoView({ block: "nearest" });
 }
 
 export function saveWritten() {
