@@ -5,8 +5,8 @@ what it found. Checks of the model alone stand here. A check that needs a patch 
 it guards, in `intervention`, and keeps its answer here too. `capabilities` shows all of them.
 """
 
-import logging
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,6 @@ from .points import FINAL, hook_name
 
 Answer = TypeVar("Answer")
 
-_log = logging.getLogger(__name__)
 _PATIENCE = 2.0  # seconds
 
 # By bridge, and there by the state of its weights, since processed weights run differently: what
@@ -55,10 +54,15 @@ def recall(bridge: TransformerBridge, question: str, find: Callable[[], Answer])
 
 @contextmanager
 def slow_check(what: str) -> Iterator[None]:
-    """Say in the log what the user waits for, if a check takes more than two seconds."""
-    notice = threading.Timer(_PATIENCE, _log.warning, [f"trying {what}, once for this model ..."])
+    """Say in a terminal what the user waits for, if a check takes more than two seconds."""
+
+    def say() -> None:
+        print(f"trying {what}, once for this model ...", file=sys.stderr, flush=True)
+
+    notice = threading.Timer(_PATIENCE, say)
     notice.daemon = True
-    notice.start()
+    if sys.stderr.isatty():
+        notice.start()
     try:
         yield
     finally:

@@ -49,7 +49,8 @@ class StageProgress:
         """The stage has so many units, of which some were kept from an earlier run."""
         self._done = kept
         if self._bar is not None:
-            self._bar.total, self._bar.initial, self._bar.n = units, kept, kept
+            self._bar.reset(total=units)  # with its clock, so that the time left is of units alone
+            self._bar.initial = self._bar.n = kept
             self._bar.refresh()
         elif self._label is not None:
             _say(f"{self._label}: {units} units, of which {kept} are kept")
