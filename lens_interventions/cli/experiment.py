@@ -40,7 +40,11 @@ class PresetName(StrEnum):
 
 def experiment(
     name: Annotated[
-        Name, typer.Argument(metavar="NAME", help=f"The experiment: {', '.join(Name)}.")
+        Name,
+        # Typer would list the names in a column, and break one of them over two lines.
+        typer.Argument(
+            metavar="NAME", show_choices=False, help=f"The experiment: {', '.join(Name)}."
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="The directory of the run. Given again, it continues that run.")

@@ -53,6 +53,16 @@ def run(command: Run) -> Run:
     return functools.partial(command, "experiment")
 
 
+def test_the_help_of_a_narrow_terminal_breaks_no_name(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    status, printed, _ = run("--help")
+    assert status == 0
+    assert all(name in printed for name in (*NAMES, "scratch"))
+    assert "|" not in printed.replace("<quick|full>", "")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_the_experiment_and_says_what_was_found(
     run: Run, tmp_path: Path, calls: list[tuple], name: str
