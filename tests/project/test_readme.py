@@ -111,3 +111,11 @@ def test_the_correlations_are_the_committed_results():
     findings = (ROOT / "docs/findings.md").read_text()
     sentences = findings.partition("Unlike in the post")[2].replace("−", "-")
     assert INTERVAL.findall(sentences)[:2] == default[:2]
+
+
+@pytest.mark.parametrize("run", ["scratch", "scratch-two-blocks"])
+def test_the_gains_of_networks_from_scratch_are_the_committed_results(run):
+    interval = load_result(ROOT / "results" / run).verdicts[0].verdict.interval
+    gain = f"{-interval.estimate:.2f} [{-interval.high:.2f}, {-interval.low:.2f}]"
+    for page in ("README.md", "docs/findings.md", "docs/questions.md"):
+        assert gain in (ROOT / page).read_text(), page
