@@ -36,12 +36,12 @@ def floor(bridge: TransformerBridge, tokens: Tensor) -> None:
         tokens, names_filter=names, stop_at_layer=n_layers, return_type=None
     )
     weight = bridge.W_U.T
-    packed = packed_copy(weight, len(names) * tokens.shape[1])
+    packed = packed_copy(weight, _ROWS)
     out = torch.empty(_ROWS, len(weight))
     for start in range(0, tokens.shape[1], _ROWS):
         for name in names:  # the cache holds each stream under two names
             rows = cache[name][0, start : start + _ROWS]
-            product(rows, weight, packed, out[: len(rows)])
+            product(rows, weight, packed, out=out[: len(rows)])
 
 
 @torch.no_grad()

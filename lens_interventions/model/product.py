@@ -1,4 +1,4 @@
-"""The product of many rows with one large float32 matrix, by whichever is faster here.
+"""Products of many rows with one float32 matrix, by whichever is faster here.
 
 On a CPU torch multiplies by MKL, which on AMD's processors does about two thirds of what oneDNN
 does with a matrix that was first copied into the order in which it is read. The copy costs as much
@@ -11,60 +11,75 @@ only where they run, and are found as exact as the plain product and clearly fas
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-# Below so many rows the copy costs about as much as it saves.
-_MANY_ROWS = 512
-# Rows in a product, in the copy's layout and in the trials.
-_ROWS = 128
+from torch.nn import functional
 
 
-@torch.no_grad()
 def packed_copy(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor | None:
-    """A copy of a weight for the faster product, None where the plain one is to be taken.
+    """A copy of a weight for the faster product, None where the plain one is as good.
 
     **Arguments:**
 
     - `weight`: copied if it is a contiguous float32 matrix on a CPU.
-    - `rows`: about how many rows will be multiplied with it in all.
+    - `rows`: how many rows will be multiplied with it at a time.
     """
-    suited = weight.device.type == "cpu" and weight.dtype == torch.float32
-    if rows < _MANY_ROWS or not suited or not weight.is_contiguous():
-        return None
-    d_in = weight.shape[1]
-    try:
-        return _pack(weight) if _is_exact(d_in) and _is_faster(d_in) else None
-    except (AttributeError, NotImplementedError, RuntimeError):  # a torch without the operators
-        return None
+    (copy,) = packed_copies([weight], rows)
+    return copy
+
+
+@torch.no_grad()
+def packed_copies(weights: Iterable[Float[Tensor, "_ _"]], rows: int) -> Iterator[Tensor | None]:
+    """`packed_copy` of each of several weights."""
+    better: dict[int, bool] = {}
+    for weight in weights:
+        suited = weight.device.type == "cpu" and weight.dtype == torch.float32
+        if not suited or not weight.is_contiguous():
+            yield None
+            continue
+        d_in = weight.shape[1]
+        try:
+            if d_in not in better:
+                better[d_in] = _is_exact(d_in) and _is_faster(d_in, rows)
+            yield _pack(weight, rows) if better[d_in] else None
+        except (AttributeError, NotImplementedError, RuntimeError):  # no such operators here
+            yield None
 
 
 def product(
-    x: Float[Tensor, "row d_in"],
+    x: Float[Tensor, "*row d_in"],
     weight: Float[Tensor, "d_out d_in"],
     packed: Tensor | None = None,
+    *,
+    bias: Float[Tensor, " d_out"] | None = None,
     out: Float[Tensor, "row d_out"] | None = None,
-) -> Float[Tensor, "row d_out"]:
-    """`x @ weight.T`.
+) -> Float[Tensor, "*row d_out"]:
+    """`x @ weight.T + bias`.
 
     **Arguments:**
 
     - `x`, `weight`: the factors.
     - `packed`: what `packed_copy` made of the weight. It has no gradient: where one is wanted, the
         product is the plain one.
-    - `out`: receives the product, if there is no gradient.
+    - `bias`: added to each row.
+    - `out`: receives the product of a matrix of rows, if there is no gradient.
     """
-    if packed is None or (x.requires_grad and torch.is_grad_enabled()):
+    graph = x.requires_grad and torch.is_grad_enabled()
+    if packed is not None and x.dtype == weight.dtype and not graph:
+        fast = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
+        return fast if out is None else out.copy_(fast)
+    if out is None:
+        return functional.linear(x, weight, bias)
+    if bias is None:
         return torch.mm(x, weight.T, out=out)
-    fast = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, None, "none", [], "")
-    return fast if out is None else out.copy_(fast)
+    return torch.addmm(bias, x, weight.T, out=out)
 
 
-def _pack(weight: Float[Tensor, "d_out d_in"]) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+def _pack(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def _factors(
@@ -78,22 +93,22 @@ def _factors(
 def _is_exact(d_in: int) -> bool:
     """Whether the faster product rounds as the plain one does.
 
-    Asked anew for every copy, since the precision of products is a setting that may change.
+    Asked anew in every call, since the precision of products is a setting that may change.
     """
     x, weight = _factors(16, d_in, 256)
     exact = x.double() @ weight.double().T
-    plain, fast = product(x, weight) - exact, product(x, weight, _pack(weight)) - exact
+    plain, fast = product(x, weight) - exact, product(x, weight, _pack(weight, len(x))) - exact
     return float(fast.norm()) < 4 * float(plain.norm())
 
 
 @functools.cache
-def _is_faster(d_in: int) -> bool:
+def _is_faster(d_in: int, rows: int) -> bool:
     """Whether the faster product takes at most 0.9 of the plain one's time.
 
-    Asked once in a process, in some 50 milliseconds, so that equal calls have equal results.
+    Asked once in a process, so that equal calls have equal results: some 50 milliseconds.
     """
-    x, weight = _factors(_ROWS, d_in, 2048)
-    packed = _pack(weight)
+    x, weight = _factors(rows, d_in, 2048)
+    packed = _pack(weight, rows)
     trials = [lambda: product(x, weight), lambda: product(x, weight, packed)]
     # In turns, and the least of each: what else the machine does only adds to a time.
     plain, fast = map(min, zip(*(map(_seconds, trials) for _ in range(6)), strict=True))

@@ -19,6 +19,8 @@ Norm = Literal["full", "pre_affine"]
 
 # Rows of logits that are held at a time.
 LOGIT_ROWS = 128
+# Below so many rows in all, a copy of the weight costs about as much as it saves.
+_MANY_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Readout:
 
         It may hold a copy of the weight, so it lasts no longer than the call that reads them.
         """
-        return replace(self, packed=packed_copy(self.weight, rows))
+        if rows < _MANY_ROWS:
+            return self
+        return replace(self, packed=packed_copy(self.weight, LOGIT_ROWS))
 
     def normalize(self, residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
         """The residual as it enters the unembedding."""
@@ -89,10 +93,8 @@ class Readout:
         `out` (rows flattened, no gradient) receives the product, so that chunks share a buffer.
         """
         rows = normalized.reshape(-1, normalized.shape[-1])
-        logits = product(rows, self.weight, self.packed, out)
+        logits = product(rows, self.weight, self.packed, bias=self.bias, out=out)
         logits = logits.view(*normalized.shape[:-1], len(self.weight))
-        if self.bias is not None:
-            logits = logits + self.bias if out is None else logits.add_(self.bias)
         return logits if self.scale == 1 else self.transform(logits)
 
     def __call__(self, residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_vocab"]:

@@ -10,7 +10,7 @@ from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
 from tests.support.tiny import tiny_bridge
 
-MANY = 512
+ROWS, MANY = 16, 512
 TEXT = torch.arange(64)[None].repeat(8, 1)
 
 
@@ -19,7 +19,7 @@ def always_faster(monkeypatch):
     """Processors differ in what is faster; what is taken must be right on all of them."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in: True)
+    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _rows: True)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def factors():
 
 
 def packed(weight):
-    copy = packed_copy(weight, MANY)
+    copy = packed_copy(weight, ROWS)
     assert copy is not None
     return copy
 
@@ -41,12 +41,17 @@ def test_it_is_the_product_to_float32_rounding(factors):
     out = torch.empty(expected.shape)
     for found in (
         product(x, weight, packed(weight)),
-        product(x, weight, packed(weight), out),
+        product(x, weight, packed(weight), out=out),
         product(x.T.contiguous().T, weight, packed(weight)),
     ):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
-    assert product(x, weight, packed(weight), out) is out
+    bias = weight[:, 0].contiguous()
+    for copy in (None, packed(weight)):
+        for given in (None, out):
+            found = product(x, weight, copy, bias=bias, out=given)
+            torch.testing.assert_close(found.double(), expected + bias, rtol=0, atol=2e-5)
+    assert product(x, weight, packed(weight), out=out) is out
 
 
 @pytest.mark.usefixtures("always_faster")
@@ -59,13 +64,12 @@ def test_gradients_are_those_of_the_plain_product(factors):
 
 
 @pytest.mark.usefixtures("always_faster")
-def test_only_many_rows_of_a_float32_matrix_in_order_are_worth_a_copy(factors):
+def test_only_a_float32_matrix_in_order_has_a_copy(factors):
     _, weight = factors
-    assert packed_copy(weight, MANY) is not None
-    assert packed_copy(weight, MANY - 1) is None
-    assert packed_copy(weight.double(), MANY) is None
-    assert packed_copy(weight.bfloat16(), MANY) is None
-    assert packed_copy(weight.T, MANY) is None
+    assert packed_copy(weight, ROWS) is not None
+    assert packed_copy(weight.double(), ROWS) is None
+    assert packed_copy(weight.bfloat16(), ROWS) is None
+    assert packed_copy(weight.T, ROWS) is None
 
 
 @pytest.mark.parametrize("name", ["_reorder_linear_weight", "_linear_pointwise"])
@@ -75,7 +79,7 @@ def test_a_torch_whose_operators_fail_multiplies_plainly(monkeypatch, factors, n
         raise RuntimeError("could not create a primitive")
 
     monkeypatch.setattr(torch.ops.mkldnn, name, fails)
-    assert packed_copy(factors[1], MANY) is None
+    assert packed_copy(factors[1], ROWS) is None
 
 
 @pytest.mark.usefixtures("always_faster")
@@ -86,14 +90,14 @@ def test_a_product_of_lower_precision_is_not_taken(monkeypatch, factors):
         return plain(x.bfloat16().float(), *rest)
 
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", rounded)
-    assert packed_copy(factors[1], MANY) is None
+    assert packed_copy(factors[1], ROWS) is None
 
 
 def test_a_process_asks_once_which_is_faster(monkeypatch, factors):
     """So that equal calls take equal products, and have results that are equal to the bit."""
-    first = packed_copy(factors[1], MANY)
+    first = packed_copy(factors[1], ROWS)
     monkeypatch.setattr(product_module, "_seconds", lambda _function: 1 / 0)
-    again = packed_copy(factors[1], MANY)
+    again = packed_copy(factors[1], ROWS)
     assert (first is None) == (again is None)
 
 
@@ -103,6 +107,7 @@ def test_a_readout_for_many_rows_reads_the_same_logits():
     plain = readout(bridge)
     fast = plain.for_rows(MANY)
     assert fast.packed is not None
+    assert plain.for_rows(MANY - 1).packed is None
     residual = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(fast(residual), plain(residual), rtol=0, atol=1e-5)
 
@@ -130,7 +135,9 @@ def test_a_call_after_the_weights_were_edited_reads_the_new_ones(monkeypatch, ca
     """Also an edit through `.data`, which torch counts nowhere."""
     results = {}
     for faster in (True, False):
-        monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, answer=faster: answer)
+        monkeypatch.setattr(
+            product_module, "_is_faster", lambda _d_in, _rows, answer=faster: answer
+        )
         bridge = tiny_bridge("llama", dtype=torch.float32)
         with left_as_found(bridge):
             before = call(bridge)

@@ -1,6 +1,7 @@
 """Sampling text under a patch, one token after the other."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from ...lens.recorded_streams import RecordedStreams
 from ...lens.trajectory import Trajectory
 from ...model.argument_names import instead_of
 from ...model.exclusive import exclusive
+from ...model.packed_linears import packed_linears
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
@@ -27,6 +29,9 @@ from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criter
 
 # Tokens of prompts that go through the model at a time.
 _CHUNK_TOKENS = 4096
+# From so many rows and steps on, faster products are worth copies of the weights. Fewer rows take
+# the time that reading the weights takes, whatever the product.
+_MANY_ROWS, _MANY_STEPS = 8, 16
 
 
 @instead_of(
@@ -125,15 +130,17 @@ def generate(
     )
     criteria = stop_criteria(bridge, stopping_criteria, stop_at_eos=stop_at_eos)
 
+    many = n_rows >= _MANY_ROWS and max_new_tokens >= _MANY_STEPS
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
-    for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
-        taken.append(step)
-        ends.append(ended)
-        streams.append(dict(running.recorded))
-        if callback is not None:
-            callback(step)
+    with packed_linears(bridge.original_model, n_rows) if many else nullcontext():
+        for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
+            taken.append(step)
+            ends.append(ended)
+            streams.append(dict(running.recorded))
+            if callback is not None:
+                callback(step)
 
     tokens = torch.full((n_rows, len(taken)), -1)
     log_probs = torch.full(tokens.shape, torch.nan, dtype=taken[0].log_probs.dtype)

@@ -1,0 +1,50 @@
+"""A model's linear modules, multiplied by the faster product for as long as one call lasts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .partial_run import replaced_forwards
+from .product import packed_copies, product
+
+# What the copies of a model's weights may take in all; the last modules come first.
+_COPY_BYTES = 2**30
+
+
+@contextmanager
+def packed_linears(model: nn.Module, rows: int) -> Iterator[None]:
+    """Inside, the linear modules of a model multiply with packed copies of their weights.
+
+    Those of a float32 model on a CPU, where that is faster. Edits of the weights count again
+    outside.
+
+    **Arguments:**
+
+    - `model`: whose modules have their own weights.
+    - `rows`: how many rows go through them at a time.
+    """
+    linears, room = [], _COPY_BYTES
+    for module in reversed(list(model.modules())):
+        # A subclass, or a module that was given another forward, may do more.
+        if type(module) is nn.Linear and "forward" not in vars(module):
+            size = module.weight.numel() * module.weight.element_size()
+            if size <= room:
+                room -= size
+                linears.append(module)
+    copies = packed_copies([linear.weight for linear in linears], rows)
+    forwards = [
+        (linear, partial(_forward, linear, packed))
+        for linear, packed in zip(linears, copies, strict=True)
+        if packed is not None
+    ]
+    with replaced_forwards(forwards):
+        yield
+
+
+def _forward(
+    module: nn.Linear, packed: Tensor, x: Float[Tensor, "*row d_in"]
+) -> Float[Tensor, "*row d_out"]:
+    return product(x, module.weight, packed, bias=module.bias)
