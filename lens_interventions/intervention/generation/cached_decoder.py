@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
+from transformers import Cache
 
 from ...model._versions import TRANSFORMERS
 from ...model.attention_masks import additive_masks
@@ -26,6 +26,7 @@ from ...model.bypass import Unwrapping
 from ...model.hooks import HookFunction, change_layers, keep, temporary_hooks
 from ...model.partial_run import only_blocks_below, only_blocks_from
 from ...model.points import hook_name, point_labels
+from ...model.roomy_cache import roomy_cache
 from ..known_text import KnownText
 from .patch_batch import PatchedRows
 
@@ -64,7 +65,7 @@ class CachedDecoder:
         self._split = rows.layers[0] if rows.layers else 0
         # Caches that are made with the model's config drop what leaves a sliding window, and then
         # cannot be shortened.
-        self._below, self._above = DynamicCache(), DynamicCache()
+        self._below, self._above = roomy_cache(), roomy_cache()
         self._n_below = self._n_above = 0  # columns in each
         self._stop = 0  # columns that the run in progress knows
         # Rows of r[split] that will go through the blocks above once more.
@@ -128,7 +129,7 @@ class CachedDecoder:
         return repeat(resid, "prompt pos d -> (copy prompt) pos d", copy=self._copies)
 
     def _run(
-        self, tokens: Int[Tensor, "batch pos"], first: Int[Tensor, " batch"], cache: DynamicCache
+        self, tokens: Int[Tensor, "batch pos"], first: Int[Tensor, " batch"], cache: Cache
     ) -> Float[Tensor, "batch _ _"]:
         """The bridge on the last columns that are known, the others being cached."""
         key = torch.arange(self._stop, device=tokens.device)
@@ -158,7 +159,7 @@ class CachedDecoder:
             return
         kept = max(self._stop - self._rows.reach, 0)
         if kept == 0:
-            self._above = DynamicCache()
+            self._above = roomy_cache()
         else:
             self._above.crop(kept - self._stop)
             _require_length(self._bridge, self._above, self._split, kept)
@@ -184,9 +185,7 @@ class CachedDecoder:
         return [(self._points[name], hook) for name, hook in hooks]
 
 
-def _require_length(
-    bridge: TransformerBridge, cache: DynamicCache, layer: int, expected: int
-) -> None:
+def _require_length(bridge: TransformerBridge, cache: Cache, layer: int, expected: int) -> None:
     length = cache.get_seq_length(layer)
     if length == expected:
         return

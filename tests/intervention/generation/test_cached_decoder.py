@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 import lens_interventions as li
@@ -121,7 +121,7 @@ def test_an_empty_cache_is_named():
     # What TransformerLens 4.3 does under transformers 5.24: the attention never sees the cache.
     bridge = tiny_bridge("llama")
     with (
-        mock.patch.object(DynamicCache, "update", lambda _self, k, v, *_args, **_kw: (k, v)),
+        mock.patch.object(Cache, "update", lambda _self, k, v, *_args, **_kw: (k, v)),
         mock.patch.object(importlib.metadata, "version", return_value="5.24.0"),
         pytest.raises(cached_decoder.CacheError, match=re.escape("pip install 'transformers")),
     ):
