@@ -106,9 +106,11 @@ def test_workers_are_processes(run: Run, tmp_path: Path, calls: list[tuple]) -> 
     assert type(options["executor"]).__name__ == "ProcessPoolExecutor"
 
 
-# Says which process its worker is, and gives it a unit of ten minutes.
+# Says which process its worker is, and gives it a unit of ten minutes. Python ignores Ctrl-C where the
+# shell that began it does, as for commands in the background.
 LONG_UNIT = """
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from lens_interventions.cli.experiment import _processes
 with _processes(1) as pool:
     print(pool.submit(os.getpid).result(), flush=True)
@@ -127,7 +129,7 @@ def test_a_worker_ends_in_its_unit_when_the_run_ends(sent: signal.Signals) -> No
     assert run.stdout is not None
     worker = psutil.Process(int(run.stdout.readline()))
     run.send_signal(sent)
-    run.wait()
+    run.wait(timeout=60)
     worker.wait(timeout=60)  # raises where it goes on
 
 
@@ -154,7 +156,11 @@ def test_who_stops_a_run_reads_what_is_kept(
         lambda out, **_options: experiments.run(experiment, small_bridge, out=out),
     )
     out = tmp_path / "run"
-    status, _, error = run("slopes", "--out", out)
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # maybe, in the background
+    try:
+        status, _, error = run("slopes", "--out", out)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert status == 130
     last = error.splitlines()[-1]
     assert last == f"Stopped: 3 of 4 units kept in {out}; the same command continues"
