@@ -106,8 +106,8 @@ def test_workers_are_processes(run: Run, tmp_path: Path, calls: list[tuple]) -> 
     assert type(options["executor"]).__name__ == "ProcessPoolExecutor"
 
 
-# Says which process its worker is, and gives it a unit of ten minutes. Python ignores Ctrl-C where the
-# shell that began it does, as for commands in the background.
+# Says which process its worker is, and gives it a unit of ten minutes. Python ignores Ctrl-C where
+# the shell that began it does, as for commands in the background.
 LONG_UNIT = """
 import os, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
