@@ -24,7 +24,7 @@ from lens_interventions.intervention.patch import NextTokenPatch
         ({"embedding": "W_V"}, "'W_E', 'W_U', 'lens'; got 'W_V'"),
         ({"positions": "some"}, "'all', 'generated'; got 'some'"),
         ({"positions": [2, -1]}, r"got \[-1\]"),
-        ({"window": 0}, "at least 1"),
+        ({"window": 0}, "1 position or more, got 0"),
         ({"gate": float("nan")}, "nats"),
         ({"gate": 6.0, "gate_on": "model"}, "'lens', 'output'; got 'model'"),
         ({"gate_on": "output"}, "give a gate"),

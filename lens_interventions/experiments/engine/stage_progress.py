@@ -73,7 +73,10 @@ class StageProgress:
 
 
 def _bars_are_seen() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    # What runs a notebook's cells has a kernel; ipykernel may be imported for other reasons.
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return sys.stderr.isatty() or hasattr(shell, "kernel")
 
 
 def _say(line: str) -> None:

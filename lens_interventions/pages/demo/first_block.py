@@ -35,6 +35,7 @@ def first_block(model: MeasuredModel) -> Section:
     }
     before, alone, together = (mean.estimate for mean in means["final"])
     share = (before - alone) / (before - together)
+    _, still, away = (mean.estimate for mean in means["input"])
     return Section(
         name="first-block",
         title="The jump across the first block is due to context",
@@ -49,12 +50,16 @@ def first_block(model: MeasuredModel) -> Section:
                 share < 0.5,
                 f"it falls by {share:.0%} of that",
             ),
+            Condition(
+                "the layer is then also nearer to the input, by KL(input ‖ layer)",
+                still < away,
+                f"{still:.1f} nats alone, {away:.1f} with context",
+            ),
         ),
         text=(
             "A block in which every position attends to itself alone knows what a single word "
-            f"tells. KL(input ‖ layer) behind it is {means['input'][1].estimate:.1f} nats, with "
-            f"context {means['input'][2].estimate:.1f}. Means over {PROSE_TEXTS} texts of up to "
-            f"{PROSE_TOKENS} tokens, without each text's first.",
+            f"tells. Means over {PROSE_TEXTS} texts of up to {PROSE_TOKENS} tokens, without each "
+            "text's first.",
         ),
         figures=(
             Figure(

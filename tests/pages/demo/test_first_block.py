@@ -31,12 +31,14 @@ def test_alone_is_what_a_text_of_one_token_gives(bridge):
     np.testing.assert_allclose(distances(bridge, tokens), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("alone", "holds", "share"), [(80, True, "25%"), (20, False, "100%")])
-def test_it_is_context_if_less_than_half_is_left_without(monkeypatch, alone, holds, share):
+@pytest.mark.parametrize(
+    ("alone", "still", "holds", "share"), [(80, 10, True, "25%"), (20, 30, False, "100%")]
+)
+def test_it_is_context_if_the_input_is_still_there_without(monkeypatch, alone, still, holds, share):
     def made_up(_bridge, tokens):
-        return np.array([[100.0, alone, 20.0], [0.0, 30.0, 25.0]]) * (tokens.shape[1] - 1)
+        return np.array([[100.0, alone, 20.0], [0.0, still, 25.0]]) * (tokens.shape[1] - 1)
 
     monkeypatch.setattr(module, "distances", made_up)
-    (condition,) = first_block(MeasuredModel(shared_bridge("llama"))).conditions
-    assert condition.holds == holds
-    assert share in condition.measured
+    falls, near = first_block(MeasuredModel(shared_bridge("llama"))).conditions
+    assert (falls.holds, near.holds) == (holds, holds)
+    assert share in falls.measured
