@@ -151,7 +151,7 @@ def logit_lens(
         references["compare"] = compare
     reducer = ChunkReducer(
         read.for_rows(len(needed) * len(cells.row)),
-        min(chunk, len(cells.row)),
+        min(chunk, len(needed) * len(cells.row)),
         k=top_k,
         divergences=divergences,
         references=references,

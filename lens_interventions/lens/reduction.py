@@ -133,19 +133,33 @@ class ChunkReducer:
             if not kept:
                 alone[label] = self._alone(point, targets)
         by_name = {name: references[label] for name, label in self.references.items()}
-        for label, residual in residuals.items():
+        others = self._in_turn([r for label, r in residuals.items() if label not in references])
+        for label in residuals:
             if label in alone:
                 point = references[label].distribution
             elif label in references:  # its logits were kept, its weights overwritten
                 distribution = references[label].distribution
                 point = self._read(distribution.normalized, distribution.logits)
             else:
-                normalized = self.readout.normalize(residual)
-                point = self._read(normalized, self._logits(normalized, self._point_logits))
+                point = self._read(*next(others))
             values: dict[str, Tensor] = {}
             for name, reference in by_name.items():
                 values |= self._divergences(name, point, reference)
             yield label, values | (alone.get(label) or self._alone(point, targets))
+
+    def _in_turn(
+        self, residuals: list[Float[Tensor, "row d_model"]]
+    ) -> Iterator[tuple[Float[Tensor, "row d_model"], Float[Tensor, "row d_vocab"]]]:
+        """Normalized residuals and logits of points in turn.
+
+        As many points as there is room for share a product: one of few rows takes the time that
+        reading the weight takes.
+        """
+        together = self.rows // max(len(residuals[0]), 1) if residuals else 1
+        for start in range(0, len(residuals), together):
+            normalized = self.readout.normalize(torch.stack(residuals[start : start + together]))
+            logits = self._logits(normalized.flatten(0, 1), self._point_logits)
+            yield from zip(normalized, logits.view(*normalized.shape[:2], -1), strict=True)
 
     def _buffer(self, dtype: torch.dtype) -> Float[Tensor, "max_row d_vocab"]:
         weight = self.readout.weight
