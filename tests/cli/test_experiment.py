@@ -156,11 +156,12 @@ def test_who_stops_a_run_reads_what_is_kept(
         lambda out, **_options: experiments.run(experiment, small_bridge, out=out),
     )
     out = tmp_path / "run"
-    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # maybe, in the background
+    # A shell may have begun the tests with Ctrl-C ignored, see LONG_UNIT.
+    as_found = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status, _, error = run("slopes", "--out", out)
     finally:
-        signal.signal(signal.SIGINT, ignored)
+        signal.signal(signal.SIGINT, as_found)
     assert status == 130
     last = error.splitlines()[-1]
     assert last == f"Stopped: 3 of 4 units kept in {out}; the same command continues"
