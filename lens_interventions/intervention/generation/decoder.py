@@ -14,6 +14,7 @@ from ...model.capabilities import (
     slow_check,
 )
 from ...model.hooks import without_hooks
+from ...model.kept_answers import is_kept, keep_right
 from ...model.readout import readout
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
@@ -87,11 +88,17 @@ def _cached_decoding_problem(bridge: TransformerBridge, *, in_parts: bool) -> st
         unknown = unknown_kinds(bridge)
         if unknown:
             return f"it has layers of {', '.join(unknown)}"
+        if is_kept(bridge, question):
+            return ""
         with slow_check("whether decoding with a cache is exact"):
-            return _probe(bridge, in_parts=in_parts)
+            problem = _probe(bridge, in_parts=in_parts)
+        if not problem:
+            keep_right(bridge, question)
+        return problem
 
     blocks = "its blocks in two parts" if in_parts else "all its blocks together"
-    return recall(bridge, f"problem of decoding with a cache, {blocks}", find)
+    question = f"problem of decoding with a cache, {blocks}"
+    return recall(bridge, question, find)
 
 
 def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:

@@ -17,6 +17,7 @@ from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..patch import NextTokenPatch
 from .passes import TextPasses
+from .row_hooks import GivenHook
 
 Patches = NextTokenPatch | None | Sequence[NextTokenPatch | None]
 
@@ -33,6 +34,7 @@ def teacher_forced_log_probs(
     text_seeds: Int[Tensor, " batch"] | None = None,
     max_length: int | None = None,
     overlap: int | None = None,
+    fwd_hooks: Sequence[GivenHook] = (),
     enable_grad: bool = False,
 ) -> Float[Tensor, "*patch batch next"]:
     """Log-probability of each next token, predicted with the positions before it patched.
@@ -56,14 +58,19 @@ def teacher_forced_log_probs(
         are read in pieces of that length, each as a text of its own.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
+    - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
+        alike and alone: an SAE, an ablated direction, a steering vector. They come before the patch
+        at the same point. From the patched block up they get rows `[patch * batch, row, ...]`,
+        which are not a text in order.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
         blocks, depend on.
 
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
-    Raises `ValueError` if a hook is on a patched block or one above it, `positions` would have to
-    be counted across pieces, logits are not a number, or the input is neither text nor valid ids;
-    `NotImplementedError` if the model's logits are not read off one residual stream.
+    Raises `ValueError` if another hook is on a patched block or one above it, one of `fwd_hooks`
+    does not act by position, `positions` would have to be counted across pieces, logits are not a
+    number, or the input is neither text nor valid ids; `NotImplementedError` if the model's logits
+    are not read off one residual stream.
     """
     with torch.set_grad_enabled(enable_grad):
         batch = token_batch(
@@ -81,7 +88,14 @@ def teacher_forced_log_probs(
             return log_probs_of(logits, targets.expand(len(logits), -1, -1))
 
         passes = TextPasses.plan(
-            bridge, _listed(patch), aligned, max_length, overlap, prompt_length, text_seeds
+            bridge,
+            _listed(patch),
+            aligned,
+            max_length,
+            overlap,
+            prompt_length,
+            text_seeds,
+            fwd_hooks,
         )
         values = _pad_like(batch, passes.read(log_probs))[..., :-1]
         predicted = batch.mask[:, :-1] & batch.mask[:, 1:]
@@ -102,6 +116,7 @@ def teacher_forced_logits(
     text_seeds: Int[Tensor, " batch"] | None = None,
     max_length: int | None = None,
     overlap: int | None = None,
+    fwd_hooks: Sequence[GivenHook] = (),
     enable_grad: bool = False,
 ) -> Float[Tensor, "*patch batch pos d_vocab"]:
     """Logits at every position, computed with the positions before it patched.
@@ -125,15 +140,20 @@ def teacher_forced_logits(
         are read in pieces of that length, each as a text of its own.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
+    - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
+        alike and alone: an SAE, an ablated direction, a steering vector. They come before the patch
+        at the same point. From the patched block up they get rows `[patch * batch, row, ...]`,
+        which are not a text in order.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
         blocks, depend on.
 
     **Returns:** `[batch, pos, d_vocab]`, or `[patch, batch, pos, d_vocab]` for a sequence of
     patches.
 
-    Raises `ValueError` if a hook is on a patched block or one above it, `positions` would have to
-    be counted across pieces, logits are not a number, or the input is neither text nor valid ids;
-    `NotImplementedError` if the model's logits are not read off one residual stream.
+    Raises `ValueError` if another hook is on a patched block or one above it, one of `fwd_hooks`
+    does not act by position, `positions` would have to be counted across pieces, logits are not a
+    number, or the input is neither text nor valid ids; `NotImplementedError` if the model's logits
+    are not read off one residual stream.
     """
     with torch.set_grad_enabled(enable_grad):
         batch = token_batch(
@@ -151,6 +171,7 @@ def teacher_forced_logits(
             overlap,
             prompt_length,
             text_seeds,
+            fwd_hooks,
         )
         values = _pad_like(batch, passes.read(lambda logits, _start: logits))
         _require_numbers(values.detach().amax(-1).isnan() & batch.mask)

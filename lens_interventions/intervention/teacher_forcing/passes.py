@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
 from ..._progress import steps
-from ...model.hooks import has_temporary_hooks
+from ...model.hooks import Hook, has_temporary_hooks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.readout import LOGIT_ROWS, readout
 from ...model.residuals import residual_chunks
@@ -24,6 +24,7 @@ from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
 from ..unpatched import with_unpatched
+from .row_hooks import GivenHook, hooks_by_row
 from .self_check import two_streams_hold, what_was_raised
 from .step_by_step import decoded_steps, recomputed_steps
 from .two_streams import MAX_CHUNK, two_streams
@@ -40,12 +41,14 @@ class TextPasses:
         patches: bound to the model; None is the model without a patch.
         texts: each piece of the texts, without padding on the left.
         skip: how many positions of each piece the piece before it has read.
+        fwd_hooks: the user's hooks that act on every row alone.
     """
 
     bridge: TransformerBridge
     patches: tuple[BoundPatch | None, ...]
     texts: tuple[KnownText, ...]
     skip: tuple[int, ...]
+    fwd_hooks: tuple[Hook, ...]
 
     @classmethod
     def plan(
@@ -57,6 +60,7 @@ class TextPasses:
         overlap: int | None,
         prompt_length: int | Tensor | None,
         text_seeds: Tensor | None,
+        fwd_hooks: Sequence[GivenHook],
     ) -> "TextPasses":
         if not patches:
             raise ValueError("the list of patches is empty")
@@ -76,20 +80,24 @@ class TextPasses:
             seed = random_bits(start, whole.seed) if start else whole.seed
             texts.append(KnownText(tokens, whole.first, known, whole.prompt_length, seed))
         bounds = [None if p is None else p.bind(bridge) for p in patches]
-        return cls(bridge, tuple(bounds), tuple(texts), (0, *[skip] * (len(texts) - 1)))
+        skips = (0, *[skip] * (len(texts) - 1))
+        hooks = hooks_by_row(bridge, fwd_hooks, length)
+        return cls(bridge, tuple(bounds), tuple(texts), skips, tuple(hooks))
 
     def read(self, reduce: Reduce) -> Shaped[Tensor, "patch batch pos *rest"]:
         """`reduce(logits, start)` of the logits from position `start` on, a few at a time."""
         pieces, column = [], 0
-        for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):
-            read: dict[int, Tensor] = {}
-            first = column - skip
-            for members, chunks in self._logits(text):
-                # Whole logits are large: no list of parts outlives the line that joins them.
-                values = torch.cat(list(_reduced(chunks, first, reduce)), dim=2)
-                read |= dict(zip(members, values[:, :, skip:], strict=True))
-            pieces.append(torch.stack([read[i] for i in range(len(self.patches))]))
-            column = first + text.tokens.shape[1]
+        refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
+        with self.bridge.hooks(fwd_hooks=list(self.fwd_hooks)):
+            for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):
+                read: dict[int, Tensor] = {}
+                first = column - skip
+                for members, chunks in self._logits(text):
+                    # Whole logits are large: no list of parts outlives the line that joins them.
+                    values = torch.cat(list(_reduced(chunks, first, reduce)), dim=2)
+                    read |= dict(zip(members, values[:, :, skip:], strict=True))
+                pieces.append(torch.stack([read[i] for i in range(len(self.patches))]))
+                column = first + text.tokens.shape[1]
         return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
 
     def _logits(self, text: KnownText) -> Iterator[tuple[list[int], Iterator[Tensor]]]:
@@ -97,7 +105,6 @@ class TextPasses:
         text = with_unpatched(self.bridge, text, [bound.patch for bound in self.patches if bound])
         groups = self._groups(text.tokens.shape[1])
         layers = sorted({layer for layer, _ in groups})
-        refuse_late_hooks(self.bridge, layers[0])
         batch = TokenBatch(text.tokens, torch.ones_like(text.tokens, dtype=torch.bool))
         labels = [f"{layer}_pre" for layer in layers]
         chunks = [chunk for _start, chunk in residual_chunks(self.bridge, batch, labels)]

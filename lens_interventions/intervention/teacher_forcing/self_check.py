@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..._counter_random import random_integers
 from ...model.capabilities import capabilities, recall, record, slow_check
 from ...model.hooks import without_hooks
+from ...model.kept_answers import is_kept, keep_right
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
@@ -66,7 +67,8 @@ def two_streams_hold(
     """Whether the two streams from `layer` up are right on texts as long as `resid`, `r[layer]`.
 
     The first time with a model, a strong patch on a few random tokens is run through them and step
-    by step, from block 0 up, which tries every block. At each layer, for every new power of two of
+    by step, from block 0 up, which tries every block. For a large model it is remembered across
+    processes that this was right. At each layer, for every new power of two of
     lengths, the end of such a text is run through them without a patch, on rows of `resid`, where
     they must equal the plain model: what is cut or biased by place shows more, or only, in longer
     texts, and what blocks below hand to those above is missing only there. Where they are wrong
@@ -104,7 +106,17 @@ def _found_with_few_tokens(bridge: TransformerBridge, layer: int) -> TwoStreams:
         with slow_check("whether two copies of a text can be run side by side"):
             return _tried_against_steps(bridge, lowest)
 
-    if layer > 0 and recall(bridge, _question(0), lambda: try_from(0)).right_up_to > 0:
+    def try_all() -> TwoStreams:
+        if is_kept(bridge, _question(0)):
+            return TwoStreams(_LENGTH)
+        found = try_from(0)
+        if found.right_up_to > 0:
+            keep_right(bridge, _question(0))
+        return found
+
+    if layer == 0:
+        return try_all()
+    if recall(bridge, _question(0), try_all).right_up_to > 0:
         return TwoStreams(_LENGTH)
     return try_from(layer)
 
@@ -141,7 +153,8 @@ def _tried_against_steps(bridge: TransformerBridge, layer: int) -> TwoStreams:
 def _tried_against_plain(
     bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"], length: int
 ) -> TwoStreams:
-    late = _attempt(lambda: end_of_text(bridge, layer, resid, length))
+    with without_hooks(bridge.hook_points()):
+        late = _attempt(lambda: end_of_text(bridge, layer, resid, length))
     if isinstance(late, str):
         return TwoStreams(0, raised=late)
     actual, expected = map(readout(bridge).normalize, late)

@@ -14,7 +14,7 @@ from lens_interventions.intervention.teacher_forcing.log_probs import (
 )
 from lens_interventions.intervention.teacher_forcing.self_check import two_streams_hold
 from lens_interventions.intervention.teacher_forcing.two_streams import MAX_CHUNK
-from lens_interventions.model import capabilities
+from lens_interventions.model import capabilities, kept_answers
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import long_rope_bridge, random_tokens, tiny_bridge
@@ -107,6 +107,23 @@ def test_it_is_tried_once_with_steps_and_at_each_layer_for_each_power_of_two(mon
     teacher_forced_logits(bridge, random_tokens(1, 20), replace(PATCH, layer=2))
     teacher_forced_logits(bridge, random_tokens(1, 20), replace(PATCH, layer=0))
     assert tried == ["_tried_against_plain"] * 2
+
+
+@torch.no_grad()
+def test_what_was_right_is_not_tried_with_steps_in_the_next_process(monkeypatch, user_cache):
+    monkeypatch.setattr(kept_answers, "_LARGE", 0)
+    tokens, tried = random_tokens(1, 8), []
+    function = self_check._tried_against_steps
+    monkeypatch.setattr(
+        self_check, "_tried_against_steps", lambda *args: tried.append(args) or function(*args)
+    )
+    for _process in range(2):
+        bridge = tiny_bridge("llama")  # with nothing found yet
+        close(
+            teacher_forced_logits(bridge, tokens, PATCH)[0],
+            patched_logits(bridge, tokens[0], PATCH),
+        )
+    assert len(tried) == 1
 
 
 @torch.no_grad()

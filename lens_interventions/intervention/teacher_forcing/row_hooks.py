@@ -1,0 +1,110 @@
+"""A user's hooks on rows of two copies of a text, which must treat every position alike and alone.
+
+From the patched block up the rows of a run are no text: patched and clean copies of positions, a
+chunk at a time, of several patches in one batch. A hook that changes each row by what it finds in
+that row (an SAE, an ablated direction, a steering vector) does there what it would do in a
+sampler's run. Any other is found out by trying it on the first rows that it gets.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.hooks import Hook, HookFunction
+
+# Points that have one row for each position. A block's residual before it is where the text enters
+# the run of two copies, so a hook there would act twice: it belongs on the block before.
+_BY_ROW = (
+    "hook_resid_mid",
+    "hook_resid_post",
+    "hook_attn_out",
+    "hook_mlp_out",
+    "attn.hook_z",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+)
+
+# Products of other numbers of rows are rounded otherwise; what a hook does to one position or to
+# several together and is smaller than this matters no more than that.
+_TOLERANCE = {False: 1e-4, True: 2e-2}
+
+GivenHook = tuple[str | Callable[[str], bool], HookFunction]
+
+
+def hooks_by_row(
+    bridge: TransformerBridge, fwd_hooks: Sequence[GivenHook], length: int
+) -> list[Hook]:
+    """The hooks, each of which raises `ValueError` at its first call if it does not act by row.
+
+    **Arguments:**
+
+    - `fwd_hooks`: pairs of a hook's name, or of a filter of names, and a function.
+    - `length`: of the texts, so that a hook that acts from some position on is found out.
+
+    Raises `ValueError` for a name that the model does not have, or where rows are not the second
+    axis.
+    """
+    hooks = []
+    for given, fn in fwd_hooks:
+        names = [given] if isinstance(given, str) else [*filter(given, bridge.hook_dict)]
+        for name in names:
+            if name not in bridge.hook_dict:
+                raise ValueError(f"the model has no hook called {name!r}: see bridge.hook_dict")
+            if not name.startswith("blocks.") or not name.endswith(_BY_ROW):
+                raise ValueError(
+                    f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block, which have one row for "
+                    f"each position; got {name} (for hook_resid_pre take hook_resid_post of the "
+                    "block before)"
+                )
+            hooks.append((name, _tried_first(name, fn, length)))
+    return hooks
+
+
+def _tried_first(name: str, fn: HookFunction, length: int) -> HookFunction:
+    tried = False
+
+    def change_rows(tensor: Tensor, hook: HookPoint) -> Tensor | None:
+        nonlocal tried
+        if not tried:
+            _require_by_row(name, fn, tensor.detach(), hook, length)
+            tried = True
+        return fn(tensor, hook=hook)
+
+    return change_rows
+
+
+@torch.no_grad()
+def _require_by_row(
+    name: str, fn: HookFunction, tensor: Shaped[Tensor, "batch row *rest"], hook: HookPoint, n: int
+) -> None:
+    """Raise `ValueError` unless a row comes out the same alone, among others, and further back."""
+
+    def after(rows: Tensor) -> Tensor:
+        changed = rows.clone()
+        returned = fn(changed, hook=hook)
+        return changed if returned is None else returned
+
+    whole, rows = after(tensor), tensor.flatten(0, 1)
+    if whole.shape != tensor.shape:
+        raise ValueError(
+            f"the hook on {name} returned shape {tuple(whole.shape)} for {tuple(tensor.shape)}"
+        )
+    expected = whole.flatten(0, 1)
+    behind = torch.arange(n + len(rows), device=rows.device) % len(rows)
+    half = tensor.dtype not in (torch.float32, torch.float64)
+    atol = _TOLERANCE[half] * float(expected.abs().amax())
+    for picked, actual in (
+        (behind, after(rows[behind][None])[0]),
+        *((i, after(rows[i][None])[0]) for i in behind[: len(rows)][:, None].split(1)[:2]),
+    ):
+        if not torch.allclose(actual, expected[picked], rtol=0, atol=atol, equal_nan=True):
+            raise ValueError(
+                f"the hook on {name} does not change every position alike and alone: it depends on "
+                "the place of a row, on other rows, on the batch, or on chance. It runs on patched "
+                "and clean copies of positions here; use patch.fwd_hooks beside it in a run of "
+                "your own"
+            )

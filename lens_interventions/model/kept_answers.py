@@ -1,0 +1,84 @@
+"""What was found to be right of a large model, kept for the next process that loads it.
+
+A check that runs a model takes seconds, each time a program starts. Its answer hangs on weights,
+versions and code alone, so it is kept under a hash of them all in the user's cache directory. Only
+"right" is kept: what went wrong may have gone wrong by chance, and is tried again.
+"""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from .._files import write_text
+from ._user_cache import cache_directory
+from .capabilities import weights_processed
+from .fingerprint import fingerprint
+
+# A smaller model is tried in less time than it takes to read its code.
+_LARGE = 2**24  # parameters
+
+_VERSIONS = ("torch", "transformers", "transformer_lens")
+
+
+def is_kept(bridge: TransformerBridge, question: str) -> bool:
+    """Whether an earlier process found this right, for this model and this code."""
+    return _is_large(bridge) and _file(bridge, question).exists()
+
+
+def keep_right(bridge: TransformerBridge, question: str) -> None:
+    """Let later processes know that this was found right of a large model."""
+    if not _is_large(bridge):
+        return
+    file = _file(bridge, question)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, f"{bridge.cfg.model_name}: {question}: right\n")
+    except OSError:
+        pass  # where the cache cannot be written each process tries again, for seconds
+
+
+def _is_large(bridge: TransformerBridge) -> bool:
+    return sum(parameter.numel() for parameter in bridge.original_model.parameters()) >= _LARGE
+
+
+def _file(bridge: TransformerBridge, question: str) -> Path:
+    """Named by a hash of the question and of everything that the answer hangs on."""
+    config = bridge.original_model.config
+    known = [
+        question,
+        fingerprint(bridge),
+        str(weights_processed(bridge)),
+        f"{bridge.cfg.dtype} {bridge.cfg.device}",
+        str(getattr(config, "_attn_implementation", None)),
+        config.to_json_string(),
+        *(importlib.metadata.version(name) for name in _VERSIONS),
+        _own_code(),
+        *_code_of(bridge),
+    ]
+    name = hashlib.sha256("\n".join(known).encode()).hexdigest()
+    return cache_directory() / "checks" / name
+
+
+@cache
+def _own_code() -> str:
+    hashed = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        hashed.update(path.read_bytes())
+    return hashed.hexdigest()
+
+
+def _code_of(bridge: TransformerBridge) -> Iterator[str]:
+    """The forward of every module and all hooks that stay on: a user may have replaced them."""
+    for name, module in bridge.original_model.named_modules():
+        forward: Any = module.forward
+        code = getattr(forward, "__code__", None)
+        yield f"{name} {type(module).__qualname__} {code.co_code.hex() if code else forward!r}"
+    for name, point in bridge.hook_dict.items():
+        hooks = [handle.user_hook for handle in point.fwd_hooks if handle.is_permanent]
+        if hooks:
+            yield f"{name} {[getattr(hook, '__qualname__', type(hook)) for hook in hooks]}"

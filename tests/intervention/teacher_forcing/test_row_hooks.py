@@ -1,0 +1,159 @@
+"""Teacher forcing under hooks of the user's own, above and below the patch."""
+
+import pytest
+import torch
+
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.teacher_forcing.log_probs import (
+    teacher_forced_log_probs,
+    teacher_forced_logits,
+)
+from tests.support.clean import left_as_found
+from tests.support.exact import close
+from tests.support.reference_intervention import patched_logits
+from tests.support.tiny import random_tokens
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+PATCH = NextTokenPatch(layer=1, strength=0.5, scale="norm")
+STEERING = torch.linspace(-1, 1, 32, dtype=torch.float64)
+
+
+def steer(tensor, hook):
+    return tensor + STEERING
+
+
+def ablate(tensor, hook):
+    # In place, and returns nothing, as TransformerLens allows.
+    tensor[..., :5] = 0
+
+
+def autoencode(tensor, hook):
+    features = (tensor @ torch.outer(STEERING, STEERING) + 0.1).relu()
+    return features / (1 + features.norm(dim=-1, keepdim=True))
+
+
+OWN = [
+    ("blocks.0.hook_resid_post", steer),
+    ("blocks.1.hook_mlp_out", autoencode),
+    ("blocks.2.hook_attn_out", ablate),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bridge", ["gpt2", "llama", "gemma2"], indirect=True)
+@pytest.mark.parametrize(
+    "patch", [PATCH, None, NextTokenPatch(layer=(0, 2), strength=0.3, window=2)]
+)
+def test_they_act_as_in_a_samplers_runs(bridge, patch):
+    tokens = random_tokens(9)
+    with left_as_found(bridge):
+        logits = teacher_forced_logits(bridge, tokens, patch, fwd_hooks=OWN)
+    with bridge.hooks(fwd_hooks=OWN):
+        expected = bridge(tokens)[0] if patch is None else patched_logits(bridge, tokens, patch)
+    close(logits[0], expected)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*does not run two copies of a text")
+@pytest.mark.parametrize("bridge", ["gpt_neo"], indirect=True)
+def test_they_act_where_each_position_is_a_run_of_its_own(bridge):
+    tokens = random_tokens(6)
+    logits = teacher_forced_logits(bridge, tokens, PATCH, fwd_hooks=OWN)
+    with bridge.hooks(fwd_hooks=OWN):
+        expected = patched_logits(bridge, tokens, PATCH)
+    close(logits[0], expected, 1e-4)  # its attention is in float32
+
+
+@torch.no_grad()
+def test_texts_patches_and_pieces_share_them(llama):
+    tokens = random_tokens(2, 150)
+    patches = [PATCH, None]
+    together = teacher_forced_log_probs(
+        llama, tokens, patches, fwd_hooks=OWN, max_length=40, overlap=0
+    )
+    for text in range(2):
+        for start in (0, 40, 120):
+            piece = tokens[text : text + 1, start : start + 40]
+            for patch, row in zip(patches, together, strict=True):
+                alone = teacher_forced_log_probs(llama, piece, patch, fwd_hooks=OWN)
+                close(row[text, start : start + piece.shape[1] - 1], alone[0])
+
+
+def test_a_filter_of_names_stands_for_all_that_it_picks(llama):
+    def last(name):
+        return name == "blocks.2.hook_resid_post"
+
+    tokens = random_tokens(6)
+    filtered = teacher_forced_log_probs(llama, tokens, PATCH, fwd_hooks=[(last, steer)])
+    named = teacher_forced_log_probs(
+        llama, tokens, PATCH, fwd_hooks=[("blocks.2.hook_resid_post", steer)]
+    )
+    close(filtered, named)
+
+
+def later_only(tensor, hook):
+    return torch.cat([tensor[:, :4], tensor[:, 4:] + 1], dim=1)
+
+
+def far_only(tensor, hook):
+    return torch.cat([tensor[:, :35], tensor[:, 35:] + 1], dim=1)
+
+
+def last_only(tensor, hook):
+    tensor[:, -1] += 1
+
+
+def centred(tensor, hook):
+    return tensor - tensor.mean(1, keepdim=True)
+
+
+def first_text_only(tensor, hook):
+    tensor[0] += 1
+
+
+def noisy(tensor, hook):
+    return tensor + torch.randn_like(tensor)
+
+
+@pytest.mark.parametrize("fn", [later_only, far_only, last_only, centred, first_text_only, noisy])
+def test_what_does_not_act_by_position_is_refused(llama, fn):
+    with (
+        left_as_found(llama),
+        pytest.raises(ValueError, match=r"the hook on blocks\.2\.hook_resid_post does not change"),
+    ):
+        teacher_forced_log_probs(
+            llama, random_tokens(2, 40), PATCH, fwd_hooks=[("blocks.2.hook_resid_post", fn)]
+        )
+
+
+def test_a_result_of_another_shape_is_refused(llama):
+    with pytest.raises(ValueError, match=r"returned shape \(2, 12, 5\) for \(2, 12, 32\)"):
+        teacher_forced_log_probs(
+            llama,
+            random_tokens(2, 6),
+            PATCH,
+            fwd_hooks=[("blocks.2.hook_resid_post", lambda tensor, hook: tensor[..., :5])],
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("blocks.9.hook_resid_post", "has no hook called 'blocks.9.hook_resid_post'"),
+        ("blocks.2.attn.hook_pattern", "one row for each position; got blocks.2.attn.hook_pattern"),
+        ("blocks.2.hook_resid_pre", "take hook_resid_post of the block before"),
+        ("ln_final.hook_normalized", "one row for each position; got ln_final"),
+    ],
+)
+def test_points_without_a_row_for_each_position_are_refused(llama, name, message):
+    with pytest.raises(ValueError, match=message):
+        teacher_forced_log_probs(llama, random_tokens(6), PATCH, fwd_hooks=[(name, steer)])
+
+
+def test_hooks_left_on_above_the_patch_are_refused_with_the_way(llama):
+    with (
+        llama.hooks(fwd_hooks=[("blocks.2.hook_resid_post", steer)]),
+        pytest.raises(ValueError, match="teacher forcing takes hooks that act on every position"),
+    ):
+        teacher_forced_log_probs(llama, random_tokens(6), PATCH)

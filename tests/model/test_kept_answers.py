@@ -1,0 +1,79 @@
+"""Answers that one process keeps for the next."""
+
+import types
+
+import pytest
+import torch
+
+from lens_interventions.model import kept_answers
+from lens_interventions.model.kept_answers import is_kept, keep_right
+from tests.support.tiny import tiny_bridge
+
+QUESTION = "two streams from layer 0"
+
+
+@pytest.fixture
+def any_size(monkeypatch, user_cache):
+    monkeypatch.setattr(kept_answers, "_LARGE", 0)
+    return user_cache
+
+
+def test_the_same_model_loaded_again_is_known(any_size):
+    assert not is_kept(tiny_bridge("llama"), QUESTION)
+    keep_right(tiny_bridge("llama"), QUESTION)
+    assert is_kept(tiny_bridge("llama"), QUESTION)
+    assert not is_kept(tiny_bridge("llama"), "two streams from layer 1")
+
+
+def other_weights(bridge):
+    with torch.no_grad():
+        bridge.original_model.model.layers[1].mlp.up_proj.weight.mul_(2)
+
+
+def other_precision(bridge):
+    bridge.to(torch.float32)
+
+
+def other_attention(bridge):
+    bridge.original_model.config._attn_implementation = "sdpa"
+
+
+def other_forward(bridge):
+    attention = bridge.original_model.model.layers[1].self_attn
+
+    def upside_down(self, hidden_states, **kwargs):
+        return type(self).forward(self, -hidden_states, **kwargs)
+
+    attention.forward = types.MethodType(upside_down, attention)
+
+
+def hook_that_stays(bridge):
+    bridge.blocks[1].hook_out.add_perma_hook(lambda tensor, hook: -tensor)
+
+
+@pytest.mark.parametrize(
+    "change", [other_weights, other_precision, other_attention, other_forward, hook_that_stays]
+)
+def test_a_changed_model_is_not(any_size, change):
+    keep_right(tiny_bridge("llama"), QUESTION)
+    bridge = tiny_bridge("llama")
+    change(bridge)
+    assert not is_kept(bridge, QUESTION)
+
+
+def test_other_versions_are_not(any_size, monkeypatch):
+    keep_right(tiny_bridge("llama"), QUESTION)
+    monkeypatch.setattr(kept_answers, "_own_code", lambda: "of another release")
+    assert not is_kept(tiny_bridge("llama"), QUESTION)
+
+
+def test_a_small_model_leaves_no_file(user_cache):
+    keep_right(tiny_bridge("llama"), QUESTION)
+    assert not is_kept(tiny_bridge("llama"), QUESTION)
+    assert not user_cache.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(any_size):
+    any_size.write_text("a file where the directory would be")
+    keep_right(tiny_bridge("llama"), QUESTION)
+    assert not is_kept(tiny_bridge("llama"), QUESTION)
