@@ -93,6 +93,7 @@ class CopyingSettings(CopyingMaterial):
                 document_tokens=96,
                 repeat_documents=(8, 24),
                 shortlist=1,
+                batch=3,  # units of some 20 seconds on one core
             )
         return cls(
             strengths=(0.01, 0.03, 0.1),

@@ -160,6 +160,7 @@ class LearnedSettings:
                 template_words=(1, 1),
                 documents=(4, 6),
                 document_tokens=64,
+                batch=3,
             ),
             sampled_prompts=8,
             sampled_tokens=48,
