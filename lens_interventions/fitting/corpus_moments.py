@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import load_tensors, require_writable, save_tensors
-from ..model.capabilities import require_readable
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.points import select_points
+from ..model.readout import require_readable
 from ..model.residuals import residuals
 from ..model.text_pieces import as_batch, token_pieces
 from ..model.tokens import TextOrTokens

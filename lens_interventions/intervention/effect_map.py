@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from .._progress import steps
 from ..drawing.effect_map import draw_effect_map
 from ..drawing.theme import ThemeName
+from ..model.attention_cache import shorten
 from ..model.exclusive import exclusive
 from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
 from ..model.points import FINAL
@@ -242,7 +243,7 @@ class _Columns:
         if start == 0:
             return self._run(0, resid, DynamicCache())
         cache = copy.deepcopy(self._cache)
-        cache.crop(start - self._length)
+        shorten(cache, self._length - start)
         cache.batch_repeat_interleave(len(resid) // self._n_texts)
         return self._run(start, resid, cache)
 

@@ -17,12 +17,12 @@ import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
-from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
 from transformers import DynamicCache
 
+from .attention_cache import as_argument
 from .exclusive import exclusive
 from .hooks import capture, without_hooks
-from .points import FINAL, hook_name
+from .points import FINAL, INPUT, hook_name
 
 Answer = TypeVar("Answer")
 
@@ -84,39 +84,6 @@ def weights_processed(bridge: TransformerBridge) -> bool:
     return bool(bridge.compatibility_mode or bridge._weights_processed)
 
 
-def require_readable(bridge: TransformerBridge) -> None:
-    """Refuse a model whose logits are not `ln_final -> unembed` of its last residual point.
-
-    The judgement and its reasons are TransformerLens's `logit_lens`, asked once for each bridge on
-    four tokens, without the hooks that the user may have on.
-
-    Raises `TypeError` if it is given anything but a bridge, `NotImplementedError` if the model has
-    an encoder or a recurrent state, and `ValueError` if its logits are read off otherwise or it is
-    in training mode.
-    """
-    if not isinstance(bridge, TransformerBridge):
-        raise TypeError(
-            f"expected a TransformerBridge, got {type(bridge).__name__}: boot one with "
-            "lens_interventions.load_model or TransformerBridge.boot_transformers"
-        )
-    if bridge.original_model.training:
-        raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
-
-    def find() -> bool:
-        if getattr(bridge.cfg, "is_stateful", False):
-            raise NotImplementedError(
-                f"{bridge.cfg.architecture} carries a recurrent state between positions; lenses "
-                "and next-token patches are defined for attention-only decoders"
-            )
-        with torch.no_grad(), without_hooks(bridge.hook_points()):
-            transformer_lens_logit_lens(
-                bridge, _few_tokens(bridge), layers=[-1], positions=None, top_k=1
-            )
-        return True
-
-    recall(bridge, "logits are ln_final and unembed of the last residual point", find)
-
-
 def blocks_return_tuples(bridge: TransformerBridge) -> bool:
     """Whether a block returns a tuple that begins with the residual, as in some architectures."""
 
@@ -145,11 +112,11 @@ def fills_cache(bridge: TransformerBridge) -> bool:
     """
 
     def find() -> bool:
-        tokens, cache = _few_tokens(bridge), DynamicCache()
+        tokens, cache = few_tokens(bridge), DynamicCache()
         final = hook_name(FINAL, int(bridge.cfg.n_layers))
         with torch.no_grad():
             for piece in tokens.split(2, dim=-1):
-                capture(bridge, piece, [final], past_key_values=cache, use_cache=True)
+                capture(bridge, piece, [final], use_cache=True, **as_argument(bridge, cache))
         return cache.get_seq_length() == tokens.shape[1]
 
     return recall(bridge, "attention fills a cache of keys and values", find)
@@ -187,22 +154,28 @@ def embedding_factor(bridge: TransformerBridge) -> float:
     Raises `NotImplementedError` if the model does more to an embedding than multiply it.
     """
     weight = bridge.W_E.detach()
-    tokens = _few_tokens(bridge)
+    tokens = few_tokens(bridge)
+    points = ["embed.hook_out", hook_name(INPUT, int(bridge.cfg.n_layers))]
     with torch.no_grad(), without_hooks(bridge.hook_points()):
-        (fed,) = capture(bridge, tokens, ["embed.hook_out"])
+        fed, entering = capture(bridge, tokens, points)
     rows = weight[tokens]
-    factor = float((fed * rows).sum() / (rows * rows).sum())
     # A half-precision model rounds its factor and its products.
     tolerance = 1e-5 if weight.dtype in (torch.float32, torch.float64) else 2e-2
-    if not torch.allclose(fed, rows * factor, rtol=tolerance, atol=tolerance * float(fed.std())):
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} transforms its token embeddings before the first block, so "
-            "a row of W_E is not what it feeds: use the unembedding (embedding='W_U')"
-        )
-    factor = 1.0 if abs(factor - 1) < tolerance else factor
-    record(bridge, "factor of the token embedding", factor)
-    return factor
+    # Without position embeddings it is what enters the first block: TransformerLens 3.9 has no hook
+    # before that sees the factor of Granite.
+    for embedded in (entering, fed):
+        factor = float((embedded * rows).sum() / (rows * rows).sum())
+        atol = tolerance * float(embedded.std())
+        if torch.allclose(embedded, rows * factor, rtol=tolerance, atol=atol):
+            factor = 1.0 if abs(factor - 1) < tolerance else factor
+            record(bridge, "factor of the token embedding", factor)
+            return factor
+    raise NotImplementedError(
+        f"{bridge.cfg.architecture} transforms its token embeddings before the first block, so a "
+        "row of W_E is not what it feeds: use the unembedding (embedding='W_U')"
+    )
 
 
-def _few_tokens(bridge: TransformerBridge) -> torch.Tensor:
+def few_tokens(bridge: TransformerBridge) -> torch.Tensor:
+    """Four token ids, `[1, 4]`, for a check."""
     return torch.arange(4, device=bridge.cfg.device)[None] % int(bridge.cfg.d_vocab)

@@ -17,7 +17,6 @@ from transformers.utils import logging as transformers_logging
 from ._embedded import NAME, embedded_model
 from ._gguf import gguf_model
 from ._names import gguf_file, local_directory
-from ._versions import check_versions
 
 HUB_PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unreachable
 
@@ -52,7 +51,6 @@ def load_model(
     is not cached and the hub cannot be reached; `RuntimeError` if the default model cannot be
     fetched; `OSError` if the cache directory cannot be written or lacks space.
     """
-    check_versions(caching=False)
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype is {dtype!r}; expected a floating one, such as torch.bfloat16")
     if device is not None:

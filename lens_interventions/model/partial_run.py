@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers import Cache
 
+from .attention_cache import as_argument
 from .attention_masks import additive_masks
 from .capabilities import blocks_return_tuples
 from .hooks import Hook, has_temporary_hooks, stop
@@ -38,7 +39,7 @@ def run_late_blocks(
     With a `cache`, from what follows on the keys and values in it. The model then counts positions
     and makes its masks by those of its first block.
     """
-    inputs = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+    inputs = {} if cache is None else {"use_cache": True, **as_argument(bridge, cache)}
     return _run(bridge, layer, resid, fwd_hooks, FINAL, **inputs)
 
 
@@ -77,7 +78,7 @@ def run_late_rows(
             bridge, visible if visible.ndim == 3 else visible[None], distance, resid.dtype
         ),
         position_ids=position.expand(len(resid), -1),
-        past_key_values=cache,
+        **as_argument(bridge, cache),
     )
 
 
@@ -109,9 +110,29 @@ def _run(
     last = hook_name(until, int(bridge.cfg.n_layers))
     with (
         only_blocks_from(bridge, layer),
+        _entering(bridge.blocks[layer], resid),
         bridge.hooks(fwd_hooks=[*fwd_hooks, (last, stop)]),
     ):
-        return bridge(resid, start_at_layer=layer, **inputs)
+        return bridge(resid, **inputs)
+
+
+@contextmanager
+def _entering(block: nn.Module, resid: Tensor) -> Iterator[None]:
+    """The block gets `resid`, whatever the model has made of it on the way.
+
+    The bridge's own way, `start_at_layer`, came with TransformerLens 4.
+    """
+
+    def enter(_block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict]:
+        if args:
+            return (resid, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": resid}
+
+    handle = block.register_forward_pre_hook(enter, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from .capabilities import require_readable
+from .capabilities import few_tokens, recall
 from .exclusive import exclusive
 from .hooks import keep, temporary_hooks, without_hooks
+from .points import FINAL, hook_name
 from .product import packed_copy, product
 
 Norm = Literal["full", "pre_affine"]
@@ -21,6 +22,12 @@ Norm = Literal["full", "pre_affine"]
 LOGIT_ROWS = 128
 # Below so many rows in all, a copy of the weight costs about as much as it saves.
 _MANY_ROWS = 512
+
+# Modules that some models of TransformerLens have after their last block.
+_BETWEEN = {"mlm_head", "prediction_head", "project_out", "hc_head", "sigma_map", "classifier_ln"}
+# Largest error of the readout against the spread of the model's own logits: other readouts are off
+# by all of it, bfloat16 by a few hundredths.
+_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,10 @@ def readout(bridge: TransformerBridge, *, norm: Norm = "full") -> Readout:
     if norm not in ("full", "pre_affine"):
         raise ValueError(f"norm must be 'full' or 'pre_affine', got {norm!r}")
     require_readable(bridge)
+    return _readout(bridge, norm)
+
+
+def _readout(bridge: TransformerBridge, norm: Norm) -> Readout:
     has_norm = bridge.cfg.normalization_type is not None
     bias = bridge.b_U.detach()
     transform = bridge.adapter.apply_output_logits_transform
@@ -126,6 +137,69 @@ def readout(bridge: TransformerBridge, *, norm: Norm = "full") -> Readout:
         transform=transform,
         scale=_linear_scale(transform),
     )
+
+
+def require_readable(bridge: TransformerBridge) -> None:
+    """Refuse a model whose logits are not `ln_final -> unembed` of its last residual point.
+
+    It is tried once for each bridge on four tokens, without the hooks that the user may have on.
+
+    Raises `TypeError` if it is given anything but a bridge, `NotImplementedError` if the model has
+    an encoder or a recurrent state, and `ValueError` if its logits are read off otherwise or it is
+    in training mode.
+    """
+    if not isinstance(bridge, TransformerBridge):
+        raise TypeError(
+            f"expected a TransformerBridge, got {type(bridge).__name__}: boot one with "
+            "lens_interventions.load_model or TransformerBridge.boot_transformers"
+        )
+    if bridge.original_model.training:
+        raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
+    recall(
+        bridge,
+        "logits are ln_final and unembed of the last residual point",
+        lambda: _tried_to_read(bridge),
+    )
+
+
+def _tried_to_read(bridge: TransformerBridge) -> bool:
+    architecture, modules = bridge.cfg.architecture, set(bridge._modules)
+    if getattr(bridge.cfg, "is_stateful", False):
+        raise NotImplementedError(
+            f"{architecture} carries a recurrent state between positions; lenses and next-token "
+            "patches are defined for attention-only decoders"
+        )
+    if not {"blocks", "unembed"} <= modules:
+        raise NotImplementedError(
+            f"{architecture} is an encoder-decoder or an encoder: it has no one stack of blocks "
+            "that an unembedding reads"
+        )
+    if between := sorted(_BETWEEN & modules):
+        raise ValueError(
+            f"{architecture} has {between[0]} between its last block and the logits, which a lens "
+            "would leave out"
+        )
+    last: dict[str, Tensor] = {}
+    final = hook_name(FINAL, int(bridge.cfg.n_layers))
+    with torch.no_grad(), without_hooks(bridge.hook_points()):
+        with bridge.hooks(fwd_hooks=[(final, keep(last, FINAL))]):
+            logits = bridge(few_tokens(bridge)).float()
+        read = _readout(bridge, "full")
+        resid, possible = last[FINAL], read.possible()
+        right = resid.ndim == 3 and resid.shape[-1] == read.weight.shape[1]
+        if right:
+            # In compatibility mode the logits are the model's up to a constant at each position.
+            found, own = (
+                values[..., possible] - values[..., possible].mean(-1, keepdim=True)
+                for values in (read(resid).float(), logits)
+            )
+            right = torch.allclose(found, own, rtol=0, atol=_TOLERANCE * float(own.abs().max()))
+    if not right:
+        raise ValueError(
+            f"the logits of {architecture} are not ln_final -> unembed of what leaves its last "
+            "block: a lens would not read the model's predictions"
+        )
+    return True
 
 
 def _linear_scale(transform: Callable[[Tensor], Tensor]) -> float | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from .attention_cache import as_argument
 from .capabilities import fills_cache, frequencies_change_after
 from .hooks import capture, has_temporary_hooks
 from .points import hook_name
@@ -67,7 +68,7 @@ def residual_chunks(
         # Padding on the right is run like any token, and never read.
         tokens = batch.tokens[:, start : start + step]
         part = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
-        streams = residuals(bridge, part, labels, past_key_values=cache, use_cache=True)
+        streams = residuals(bridge, part, labels, use_cache=True, **as_argument(bridge, cache))
         yield start, dict(zip(labels, streams, strict=True))
 
 

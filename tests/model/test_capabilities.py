@@ -17,8 +17,8 @@ from lens_interventions.model.capabilities import (
     fills_cache,
     frequencies_change_after,
     recall,
-    require_readable,
 )
+from lens_interventions.model.readout import require_readable
 from tests.support.tiny import long_rope_bridge, shared_bridge, tiny_bridge
 
 

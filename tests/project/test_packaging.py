@@ -2,7 +2,6 @@
 
 import ast
 import email
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -18,49 +17,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lens_interventions
-from lens_interventions.model import _versions
-from lens_interventions.model._versions import TRANSFORMERS, check_versions
 from tests.support.pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = {
     requirement.name: requirement for requirement in map(Requirement, PROJECT["dependencies"])
 }
-
-
-def test_pins_agree_with_the_run_time_check():
-    assert REQUIREMENTS["transformers"].specifier == Requirement(f"x{TRANSFORMERS}").specifier
-
-
-@pytest.mark.parametrize("version", ["5.22.0", "5.22.1", "5.23.0", "5.23.4"])
-@pytest.mark.parametrize("caching", [True, False])
-def test_known_transformers_pass(version, caching, monkeypatch, recwarn):
-    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
-    check_versions(caching=caching)
-    assert not recwarn.list
-
-
-@pytest.mark.parametrize("version", ["5.24.0", "5.24.0.dev0", "5.25.1", "6.0", "5.21.0", "4.57.0"])
-def test_other_transformers_are_named_with_what_to_install(version, monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
-    advice = rf"transformers {version} is installed.*pip install 'transformers{TRANSFORMERS}'"
-    with pytest.warns(UserWarning, match=advice):
-        check_versions(caching=False)
-    with pytest.raises(RuntimeError, match=advice):
-        check_versions(caching=True)
-
-
-def test_the_installed_transformers_passes():
-    check_versions(caching=True)
-
-
-def test_load_model_warns_the_caller(monkeypatch, tmp_path):
-    monkeypatch.setattr(_versions, "TRANSFORMERS", "<5")
-    with (
-        pytest.warns(UserWarning, match="KV cache"),
-        pytest.raises(FileNotFoundError),
-    ):
-        lens_interventions.load_model(tmp_path)
 
 
 def test_every_public_name_is_there_and_documented():

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from einops import repeat
 from jaxtyping import Float, Int
-from packaging.specifiers import SpecifierSet
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import Cache
 
-from ...model._versions import TRANSFORMERS
+from ...model.attention_cache import as_argument, shorten
 from ...model.attention_masks import additive_masks
 from ...model.bypass import Unwrapping
 from ...model.hooks import HookFunction, change_layers, keep, temporary_hooks
@@ -142,7 +141,7 @@ class CachedDecoder:
             tokens,
             attention_mask=masks,
             position_ids=(column - first[:, None]).clamp(min=0),
-            past_key_values=cache,
+            **as_argument(self._bridge, cache),
             **self._options,
         )
 
@@ -161,7 +160,7 @@ class CachedDecoder:
         if kept == 0:
             self._above = roomy_cache()
         else:
-            self._above.crop(kept - self._stop)
+            shorten(self._above, self._stop - kept)
             _require_length(self._bridge, self._above, self._split, kept)
         self._n_above = kept
 
@@ -189,16 +188,11 @@ def _require_length(bridge: TransformerBridge, cache: Cache, layer: int, expecte
     length = cache.get_seq_length(layer)
     if length == expected:
         return
-    problem = (
-        f"the cache of keys and values holds {length} positions where it should hold {expected}"
-    )
-    version = importlib.metadata.version("transformers")
-    if SpecifierSet(TRANSFORMERS).contains(version, prereleases=True):
-        raise CacheError(
-            f"{problem}: {bridge.cfg.architecture} does not keep one that can be taken back by a "
-            "position, as recurrent models do not"
-        )
+    installed = ("transformers", "transformer_lens")
+    versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in installed)
     raise CacheError(
-        f"{problem}: transformers {version} does not work with this version of TransformerLens. "
-        f"Run: python -m pip install 'transformers{TRANSFORMERS}'"
+        f"the cache of keys and values holds {length} positions where it should hold {expected}: "
+        f"either {bridge.cfg.architecture} does not keep one that can be taken back by a position, "
+        f"as recurrent models do not, or {versions} do not fit each other; docs/how-to/versions.md "
+        "has those that do"
     )

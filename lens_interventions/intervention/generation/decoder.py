@@ -10,12 +10,11 @@ from ...model.attention_masks import unknown_kinds
 from ...model.capabilities import (
     frequencies_change_after,
     recall,
-    require_readable,
     slow_check,
 )
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
-from ...model.readout import readout
+from ...model.readout import readout, require_readable
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
 from .cached_decoder import CachedDecoder, CacheError

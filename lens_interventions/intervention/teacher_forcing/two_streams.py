@@ -24,6 +24,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from ...model.attention_cache import shorten
 from ...model.hooks import Hook, change_layers
 from ...model.partial_run import run_late_rows
 from ..bound_patch import BoundPatch, patch_copies
@@ -142,7 +143,7 @@ def one_chunk(
         cache=cache,
         fwd_hooks=_hooks(patches, layer, rows, text),
     )
-    cache.crop(rows.n_stream - len(rows.position))
+    shorten(cache, len(rows.position) - rows.n_stream)
     return rearrange(
         late[:, rows.clean], "(patch batch) row d -> patch batch row d", patch=n_patches
     )

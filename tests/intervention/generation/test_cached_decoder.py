@@ -1,7 +1,5 @@
 """The cached decoder: hooks act, edited weights count, and a cache that is not kept is named."""
 
-import importlib.metadata
-import re
 import warnings
 from dataclasses import replace
 from unittest import mock
@@ -118,12 +116,11 @@ def test_bfloat16(arch):
 
 
 def test_an_empty_cache_is_named():
-    # What TransformerLens 4.3 does under transformers 5.24: the attention never sees the cache.
+    # As where versions do not fit each other: the attention never sees the cache.
     bridge = tiny_bridge("llama")
     with (
         mock.patch.object(Cache, "update", lambda _self, k, v, *_args, **_kw: (k, v)),
-        mock.patch.object(importlib.metadata, "version", return_value="5.24.0"),
-        pytest.raises(cached_decoder.CacheError, match=re.escape("pip install 'transformers")),
+        pytest.raises(cached_decoder.CacheError, match="do not fit each other"),
     ):
         li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
 
