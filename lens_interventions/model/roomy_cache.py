@@ -41,7 +41,7 @@ class _RoomyLayer(DynamicLayer):
                     states.shape[-1],
                     # As in a `DynamicLayer`: OLMo 2 in half precision has keys in float32 and
                     # cannot attend unless the values are, too.
-                    dtype=torch.promote_types(self.dtype, states.dtype),
+                    dtype=torch.promote_types(key_states.dtype, states.dtype),
                 )
                 for states in new
             )
