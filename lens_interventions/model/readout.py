@@ -181,6 +181,13 @@ def _tried_to_read(bridge: TransformerBridge) -> bool:
         )
     last: dict[str, Tensor] = {}
     final = hook_name(FINAL, int(bridge.cfg.n_layers))
+    if final not in bridge.hook_dict:
+        # sae-lens's bridge loses the names by which hooks would silently not attach.
+        raise ValueError(
+            f"this {type(bridge).__name__} has no hook called {final}: run an SAE as a hook on a "
+            "plain TransformerBridge instead, with bridge.hooks(fwd_hooks=[(name, "
+            "lambda tensor, hook: sae(tensor))])"
+        )
     with torch.no_grad(), without_hooks(bridge.hook_points()):
         with bridge.hooks(fwd_hooks=[(final, keep(last, FINAL))]):
             logits = bridge(few_tokens(bridge)).float()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from transformer_lens import ActivationCache
-from transformer_lens.tools.analysis import logit_lens as transformer_lens_logit_lens
+from transformer_lens.tools import analysis
 from transformers import DynamicCache
 
 from lens_interventions.lens.logit_lens import logit_lens
@@ -151,7 +151,11 @@ def test_bfloat16(arch):
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "gemma2"])
+@pytest.mark.skipif(
+    not hasattr(analysis, "logit_lens"), reason="TransformerLens has a logit lens from version 4 on"
+)
 def test_agrees_with_transformer_lens(arch):
+    transformer_lens_logit_lens = analysis.logit_lens
     bridge = shared_bridge(arch)
     text = "the people say plasma"
     theirs = transformer_lens_logit_lens(bridge, text, positions=None, top_k=5)

@@ -8,17 +8,24 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax
 from scipy.stats import entropy, rankdata
-from torch import Tensor
+from torch import Tensor, stack
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.tools.analysis import logit_lens
+from transformer_lens.tools import analysis
 
 Array = NDArray[np.float64]
 
 
 def point_logits(bridge: TransformerBridge, tokens: Tensor, *, incl_mid: bool = False) -> Array:
     """Logits `[point, batch, pos, d_vocab]` of every residual point."""
-    result = logit_lens(bridge, tokens, positions=None, incl_mid=incl_mid)
-    return result.values.detach().double().numpy()
+    if hasattr(analysis, "logit_lens"):
+        result = analysis.logit_lens(bridge, tokens, positions=None, incl_mid=incl_mid)
+        return result.values.detach().double().numpy()
+    # TransformerLens 3.9 has none: its modules, one after the other.
+    _, cache = bridge.run_with_cache(tokens)
+    stacked, _ = cache.accumulated_resid(incl_mid=incl_mid, return_labels=True)
+    read = [bridge.unembed(bridge.ln_final(resid)) for resid in stacked]
+    logits = bridge.adapter.apply_output_logits_transform(stack(read))
+    return logits.detach().double().numpy()
 
 
 def ranks(logits: Array, ids: Array) -> Array:
