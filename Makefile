@@ -1,6 +1,7 @@
 # make demo    the post's figures on the embedded model: report/index.html
 # make test    lint, types and all tests
 # make docs    the documentation, warnings are errors: site/index.html
+# make compat  the core tests with older and newer dependencies: docs/how-to/versions.md
 # make bench   every claim of speed and memory, measured here: benchmarks/README.md
 # make format  rewrite the sources in the project's style
 #
@@ -18,7 +19,7 @@ PACKAGE := $(shell find lens_interventions -type f -not -path '*__pycache__*')
 CHECKED := $(PACKAGE) $(wildcard *.md Makefile mkdocs.yml) \
            $(shell find tests benchmarks notebooks docs -type f -not -path '*__pycache__*' 2>/dev/null)
 
-.PHONY: demo test lint docs bench format clean FORCE
+.PHONY: demo test lint docs compat bench format clean FORCE
 .DELETE_ON_ERROR:
 
 demo: report/index.html
@@ -56,6 +57,11 @@ docs: $(VENV)/.documented
 $(VENV)/.documented: $(VENV)/.installed
 	$(BIN)/python -m pip install --editable '.[docs]'
 	touch $@
+
+# An hour or two, and a gigabyte for each corner; what has a result for this code is passed over.
+compat: $(VENV)/.installed
+	$(BIN)/python -m pip install nox
+	$(BIN)/nox --noxfile tests/corners/noxfile.py
 
 # On a machine that does nothing else: it takes its threads from the environment and all cores.
 bench: $(VENV)/.installed

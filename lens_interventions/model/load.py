@@ -1,5 +1,6 @@
 """Loading models: the embedded default, a directory or file, or a name on the Hugging Face hub."""
 
+import inspect
 import os
 import ssl
 import threading
@@ -27,6 +28,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
+    **boot: Any,
 ) -> TransformerBridge:
     """A `TransformerBridge` in eval mode, with the model's weights as they are.
 
@@ -37,6 +39,8 @@ def load_model(
       The first call keeps its weights in float32 in the user's cache directory.
     - `load_model("gpt2")`: any name on the Hugging Face hub that TransformerLens boots; from the
       local cache alone when the hub cannot be reached or `HF_HUB_OFFLINE` is set.
+    - `load_model(hf_model=model, tokenizer=tokenizer)`: a model of transformers that is in memory,
+      such as one that was fine-tuned or merged with an adapter.
 
     **Arguments:**
 
@@ -45,17 +49,30 @@ def load_model(
     - `dtype`: of the weights, and so of the residual stream.
     - `trust_remote_code`: whether code that comes with the model may run. Off, a model that needs
       such code is refused.
+    - `boot`: anything else that the installed `TransformerBridge.boot_transformers` takes, such as
+      `revision`, `checkpoint_index`, `hf_model`, `tokenizer`, `n_ctx` or `device_map`.
 
-    Raises `ValueError` if the device is not there, the dtype is not floating point or a GGUF file
-    cannot be converted; `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name
-    is not cached and the hub cannot be reached; `RuntimeError` if the default model cannot be
-    fetched; `OSError` if the cache directory cannot be written or lacks space.
+    Raises `TypeError` if `boot` has something that it does not take; `ValueError` if the device is
+    not there, the dtype is not floating point or a GGUF file cannot be converted;
+    `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name is not cached and
+    the hub cannot be reached; `RuntimeError` if the default model cannot be fetched; `OSError` if
+    the cache directory cannot be written or lacks space.
     """
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype is {dtype!r}; expected a floating one, such as torch.bfloat16")
     if device is not None:
         _check_device(device)
-    options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    known = sorted(inspect.signature(TransformerBridge.boot_transformers).parameters)
+    if unknown := sorted(set(boot) - set(known)):
+        raise TypeError(
+            f"boot_transformers of TransformerLens takes no {', '.join(unknown)}; it takes "
+            f"{', '.join(known)}"
+        )
+    options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, **boot}
+    if (hf_model := boot.get("hf_model")) is not None:
+        label = os.fspath(name or hf_model.config.name_or_path or type(hf_model).__name__)
+        with _hub_offline():
+            return TransformerBridge.boot_transformers(label, **options).eval()
     gguf = None if name is None else gguf_file(name)
     if name is None or gguf:
         with _hub_offline(), _no_progress_bars():

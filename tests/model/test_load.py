@@ -57,6 +57,22 @@ def test_a_directory_has_one_name_whatever_its_path(directory, monkeypatch):
         assert load_model(path, device="cpu").cfg.model_name == "llama"
 
 
+@pytest.mark.usefixtures("no_network")
+def test_a_model_in_memory_with_options_of_transformer_lens():
+    bridge = load_model(
+        hf_model=tiny_model("llama"), tokenizer=tiny_tokenizer(), dtype=torch.float64, n_ctx=32
+    )
+    torch.testing.assert_close(bridge(TOKENS), tiny_bridge("llama")(TOKENS), rtol=0, atol=0)
+    assert bridge.cfg.model_name == "LlamaForCausalLM"
+    assert bridge.cfg.n_ctx == 32
+    assert not bridge.training
+
+
+def test_an_option_that_transformer_lens_does_not_have_is_named(directory):
+    with pytest.raises(TypeError, match=r"takes no revison; it takes .*revision"):
+        load_model(directory, revison="main")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dtype(directory, dtype):
     bridge = load_model(directory, dtype=dtype)
