@@ -48,7 +48,7 @@ def _is_large(bridge: TransformerBridge) -> bool:
 
 def _file(bridge: TransformerBridge, question: str) -> Path:
     """Named by a hash of the question and of everything that the answer hangs on."""
-    config = bridge.original_model.config
+    config: Any = bridge.original_model.config
     known = [
         question,
         fingerprint(bridge),
