@@ -34,7 +34,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return _made[key]
 
 
-def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
+def jaxtyped(function: Any = None, **options: Any) -> Any:
     """`jaxtyping.jaxtyped` where an annotation has a shape, and beartype alone where none has.
 
     jaxtyping binds the arguments at every call, to name dimensions by them. That takes fifty times
@@ -42,9 +42,9 @@ def jaxtyped(function: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     checked at all: it is made at every call of the outer one, and its checks with it.
     """
     if function is None:
-        return functools.partial(jaxtyped, typechecker=typechecker)
+        return functools.partial(jaxtyped, **options)
     if not _is_simple(function):
-        return _with_shapes(function, typechecker=typechecker)
+        return _with_shapes(function, **options)
     if "<locals>" in function.__qualname__:
         return function
     with_checks = _beartype(function)
