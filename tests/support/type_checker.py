@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ForwardRef, Literal, get_args, get_origin
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -47,12 +47,13 @@ def jaxtyped(function: Any = None, **options: Any) -> Any:
         return _with_shapes(function, **options)
     if "<locals>" in function.__qualname__:
         return function
-    with_checks = _beartype(function)
+    # Made at the first call: most tests call few functions, and collection waits for all of them.
+    with_checks = functools.cache(lambda: _beartype(function))
 
     @functools.wraps(function)
     def either(*args: Any, **kwargs: Any) -> Any:
-        disabled = jaxtyping.config.jaxtyping_disable
-        return function(*args, **kwargs) if disabled else with_checks(*args, **kwargs)
+        called = function if jaxtyping.config.jaxtyping_disable else with_checks()
+        return called(*args, **kwargs)
 
     return either
 
@@ -67,7 +68,7 @@ def _is_simple(function: Any) -> bool:
 
 
 def _has_shape_or_name(annotation: Any) -> bool:
-    if isinstance(annotation, str):
+    if isinstance(annotation, str | ForwardRef):
         return True
     if get_origin(annotation) is Literal:
         return False
