@@ -19,6 +19,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax
 from tests.support.tiny import LENS_ARCHITECTURES, shared_bridge
+from tests.support.type_checker import jaxtyped
+
+# Before anything imports the package: jaxtyping's import hook finds the decorator by its name.
+jaxtyping.jaxtyped = jaxtyped
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

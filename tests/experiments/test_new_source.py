@@ -19,7 +19,7 @@ from tests.support.small_copying import SETTINGS as COPYING
 from tests.support.small_loops import SETTINGS as LOOPS
 from tests.support.small_loops import roomy_bridge
 
-pytestmark = pytest.mark.usefixtures("few_templates")
+pytestmark = [pytest.mark.usefixtures("few_templates"), pytest.mark.long]
 
 
 def second(site: PatchSite) -> Tensor:

@@ -13,9 +13,9 @@ def random_texts(n=60, length=24, seed=1):
 
 def residual_rows(bridge, texts):
     """`r[l]` of every layer, `[token, d_model]`, first tokens left out, by run_with_cache."""
+    names = [*(f"blocks.{layer}.hook_resid_pre" for layer in range(3)), "blocks.2.hook_resid_post"]
     streams = []
     for text in texts:
-        _, cache = bridge.run_with_cache(text[None])
-        names = [f"blocks.{layer}.hook_resid_pre" for layer in range(3)]
-        streams.append([cache[name][0, 1:] for name in [*names, "blocks.2.hook_resid_post"]])
+        _, cache = bridge.run_with_cache(text[None], names_filter=names)
+        streams.append([cache[name][0, 1:] for name in names])
     return [torch.cat(rows).detach().numpy() for rows in zip(*streams, strict=True)]

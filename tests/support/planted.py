@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from tests.support.tiny import D_VOCAB, tiny_model, tiny_tokenizer
 
-N_CTX = 256
+N_CTX = 96
 D_MODEL = 2 * D_VOCAB + N_CTX
 _B, _K = slice(0, D_VOCAB), slice(D_VOCAB, 2 * D_VOCAB)
 _P = slice(2 * D_VOCAB, D_MODEL)
@@ -58,7 +58,7 @@ def planted_model(*, copying: float) -> PreTrainedModel:
     body = model.transformer
     for norm in (body.h[0].ln_1, body.h[1].ln_1):
         norm.weight.fill_(1.0)
-    body.ln_f.weight.fill_(0.3)  # a temperature: confident, not absolute
+    body.ln_f.weight.fill_(0.37)  # a temperature: confident, not absolute
     body.wte.weight[:, _B] = torch.eye(D_VOCAB)  # tied with the unembedding
     body.wpe.weight[:, _P] = torch.eye(N_CTX)
 

@@ -27,7 +27,7 @@ SETTINGS = LearnedSettings(
         evaluate_every=10,
         learning_rate=0.03,
         patience=None,
-        held_out_windows=30,
+        held_out_windows=8,
     ),
     material=CopyingMaterial(
         induction_sequences=(6, 12),
@@ -109,7 +109,7 @@ def planted_prompts(_bridge: TransformerBridge, n: int, _seed: int) -> list[dict
 
 
 def planted_training_texts(*_: object) -> list[list[int]]:
-    return [text.tolist() for text in key_value_texts(300, seed=1)]
+    return [text.tolist() for text in key_value_texts(180, seed=1)]
 
 
 @contextmanager

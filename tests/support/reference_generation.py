@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from tests.support.reference_intervention import patched_logits
+from tests.support.reference_intervention import patched_logits, unpatched_ends
 
 
 def generate_naively(
@@ -25,14 +25,20 @@ def generate_naively(
 ) -> tuple[list[int], Tensor]:
     """New tokens and the logits `[new, d_vocab]` that each was chosen from."""
     tokens, rows = list(prompt), []
+    unpatched = None if patch is None else unpatched_ends(bridge, patch)
     while len(tokens) < len(prompt) + n_new and (not rows or tokens[-1] != end):
-        rows.append(next_logits(bridge, tokens, patch, len(prompt), text_seed))
+        rows.append(next_logits(bridge, tokens, patch, len(prompt), text_seed, unpatched))
         tokens.append(choose(rows[-1]))
     return tokens[len(prompt) :], torch.stack(rows)
 
 
 def next_logits(
-    bridge: TransformerBridge, tokens: list[int], patch: Any, prompt_length: int, text_seed: int
+    bridge: TransformerBridge,
+    tokens: list[int],
+    patch: Any,
+    prompt_length: int,
+    text_seed: int,
+    unpatched: Callable[[tuple[int, ...]], tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """Logits at the last of the tokens, `[d_vocab]`."""
     with torch.no_grad():
@@ -45,6 +51,7 @@ def next_logits(
             prompt_length=prompt_length,
             text_seed=text_seed,
             only_last=True,
+            unpatched=unpatched,
         )[0]
 
 

@@ -6,6 +6,7 @@ closures, random numbers come from Python integers.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,27 +28,27 @@ def patched_logits(
     text_seed: int = 0,
     leak: bool = False,
     only_last: bool = False,
+    unpatched: Callable[[tuple[int, ...]], tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """Logits `[pos, d_vocab]` of one unpadded text `[pos]`, each from a run on its own prefix.
 
     With `leak`, also the predicting position is patched, with the token that it should predict.
-    With `only_last`, those at the last position alone, `[1, d_vocab]`.
+    With `only_last`, those at the last position alone, `[1, d_vocab]`. Who asks for longer and
+    longer texts gives `unpatched_ends` of them all.
     """
     layers = (patch.layer,) if isinstance(patch.layer, int) else patch.layer
     vectors = _vectors(bridge, patch.embedding)
     if patch.scale == "deviation":
         _mean_residuals(bridge)  # found before there are hooks on the bridge
     # Before there are hooks on the bridge: what it makes of each prefix without a patch.
+    unpatched = unpatched or unpatched_ends(bridge, patch)
+    prefixes = [tuple(tokens[: i + 1].tolist()) for i in range(len(tokens) - 1)]
     closed = [
         patch.gate_on == "output"
-        and -bridge(tokens[None, : i + 1])[0, -1].log_softmax(-1)[tokens[i + 1]] < patch.gate
-        for i in range(len(tokens) - 1)
+        and -unpatched(prefix)[0].log_softmax(-1)[tokens[len(prefix)]] < patch.gate
+        for prefix in prefixes
     ]
-    own = [
-        bridge.run_with_cache(tokens[None, : i + 1])[1][_point(bridge, patch.source.layer)][0, -1]
-        for i in range(len(tokens))
-        if callable(patch.source)
-    ]
+    own = [unpatched(prefix)[1] for prefix in prefixes if callable(patch.source)]
     rows = []
     for t in range(len(tokens) - 1 if only_last else 0, len(tokens)):
         patched = [
@@ -72,6 +73,24 @@ def patched_logits(
         hooks = [(f"blocks.{layer}.hook_resid_pre", hook_at(layer)) for layer in layers]
         rows.append(bridge.run_with_hooks(tokens[None, : t + 1], fwd_hooks=hooks)[0, -1])
     return torch.stack(rows)
+
+
+def unpatched_ends(
+    bridge: TransformerBridge, patch: Any
+) -> Callable[[tuple[int, ...]], tuple[Tensor, Tensor]]:
+    """What the bridge makes of the end of a text without a patch, found once for each text.
+
+    Logits `[d_vocab]` and the residual `[d_model]` that `patch.source` reads, if it is one that
+    reads a layer.
+    """
+    point = _point(bridge, patch.source.layer if callable(patch.source) else 0)
+
+    @functools.cache
+    def ends(text: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        logits, cache = bridge.run_with_cache(torch.tensor([text]), names_filter=point)
+        return logits[0, -1], cache[point][0, -1]
+
+    return ends
 
 
 def _chosen(positions: Any, i: int, prompt_length: int) -> bool:
@@ -181,9 +200,9 @@ def _mean_residuals(bridge: TransformerBridge) -> Tensor:
     rows = []
     for document in prose()[::4]:
         tokens = bridge.to_tokens(document.text)[:, : min(256, bridge.cfg.n_ctx)]
-        _, cache = bridge.run_with_cache(tokens)
-        layers = range(bridge.cfg.n_layers)
-        rows.append(torch.cat([cache[f"blocks.{i}.hook_resid_pre"][:, 1:] for i in layers]))
+        points = [f"blocks.{i}.hook_resid_pre" for i in range(bridge.cfg.n_layers)]
+        _, cache = bridge.run_with_cache(tokens, names_filter=points)
+        rows.append(torch.cat([cache[point][:, 1:] for point in points]))
     return torch.cat(rows, dim=1).mean(1)
 
 

@@ -22,5 +22,5 @@ SETTINGS = CopyingSettings(
     document_tokens=48,
     smallest_copy=0.25,
     smallest_text=0.25,
-    resampling=Resampling(n_resamples=1999),
+    resampling=Resampling(n_resamples=999),
 )

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from jaxtyping import Float, TypeCheckError, jaxtyped
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from tests.support.type_checker import checked
+from tests.support.type_checker import checked, jaxtyped
 
 
 @jaxtyped(typechecker=checked)
@@ -18,8 +19,24 @@ def same(x: Float[Tensor, " pos"], n: int) -> Float[Tensor, " pos"]:
     return x[:n]
 
 
+@jaxtyped(typechecker=checked)
+def halved(n: int, by: float = 2.0) -> int:
+    return n / by
+
+
 def test_what_is_right_passes():
     assert ends(torch.ones(2, 3), 2, scale=3).sum() == 12  # an int for a float
+
+
+def test_a_function_without_arrays_is_checked_too():
+    for call in (lambda: halved("4"), lambda: halved(4)):
+        with pytest.raises(BeartypeCallHintViolation):
+            call()
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_nothing_is_checked_where_checks_are_off():
+    assert halved(4) == 2.0
 
 
 @pytest.mark.parametrize(

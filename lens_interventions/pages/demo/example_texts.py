@@ -31,4 +31,4 @@ ROUNDS = 6
 
 # Greedy decoding of the embedded default model falls into a loop after this.
 LOOPING = "The once-blue skies of the planet Earth began to fade,"
-LOOPING_TOKENS = 128
+LOOPING_TOKENS = 80

@@ -107,7 +107,7 @@ def test_an_executor_gives_the_same(tmp_path: Path, expected: Result, pool: str)
         executor = ThreadPoolExecutor(4)
         model = small_bridge()  # one bridge for all threads
     else:
-        executor = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+        executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         model = small_bridge
     with executor:
         assert_same(run(example(), model, out=tmp_path, executor=executor), expected)

@@ -18,7 +18,7 @@ from lens_interventions.measures.intervals import holm, mean_interval
 from lens_interventions.measures.verdicts import JOINT
 from tests.support.small_loops import SETTINGS, roomy_bridge
 
-pytestmark = pytest.mark.usefixtures("without_gradients")
+pytestmark = [pytest.mark.usefixtures("without_gradients"), pytest.mark.long]
 
 
 CONTROLS = (*control_names(), BACK_PATCH)
