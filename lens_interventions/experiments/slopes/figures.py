@@ -11,6 +11,9 @@ from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ..engine.results import Figures, Tables
+from .ceiling import draw_ceiling
+from .heads import draw_heads
+from .rescue import draw_rescue
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -20,11 +23,14 @@ _WIDE = 860
 
 
 def draw(tables: Tables) -> Figures:
-    """The map of predicted gains, predictions against patched runs, and slopes by layer."""
+    """The map of predicted gains, its grounds, and what of a write could be read or learned."""
     return {
         "gain": _gain(tables["predictions"]),
         "predicted": _predicted(tables["patched"]),
         "slopes": _slopes(tables["slopes"]),
+        "rescue": draw_rescue(tables["rescue"]),
+        "heads": draw_heads(tables["heads"]),
+        "ceiling": draw_ceiling(tables["ceiling"]),
     }
 
 
