@@ -41,10 +41,10 @@ class SlopesSettings:
         curved_texts: on how many texts of each material of the selection half.
         step: the strength whose losses, with that of its negative, tell the curvature.
         cells: how many layers of each material are patched, for each of the curved sources.
-        rescue_strengths: of the writes that are to make up for a hidden token. One in the middle is
-            read through keys alone and through values alone too.
+        rescue_strengths: of the writes that are to make up for a hidden token.
         rescue_sources, head_sources: the true source, and controls, of rescue and of head slopes.
-            Where one control is shown for all, it is the first.
+            The first control is the one that figures compare with. Through keys alone and through
+            values alone it is the only one, at the strength in the middle.
         mechanism_texts: how many texts of the report half these two read, of copies and of natural
             text.
         ceiling_documents: up to how many of each text a linear write is fitted to, and scored on.
@@ -80,14 +80,14 @@ class SlopesSettings:
     modes: tuple[str, ...] = ("add", "interpolate")
     curved_sources: tuple[str, ...] = ("true", "current", "shuffled")
     curved_every: int = 3
-    curved_texts: int = 4
+    curved_texts: int = 3
     step: float = 0.005
     cells: int = 3
     rescue_strengths: tuple[float, ...] = (0.01, 0.03, 0.1)
     rescue_sources: tuple[str, ...] = ("true", "shuffled", "current")
     head_sources: tuple[str, ...] = ("true", "shuffled", "current")
     mechanism_texts: int = 12
-    ceiling_documents: tuple[int, int] = (40, 12)
+    ceiling_documents: tuple[int, int] = (24, 10)
     ceiling_tokens: int = 128
     ceiling_every: int = 6
     weak: float = 0.03

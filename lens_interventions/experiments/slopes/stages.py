@@ -5,7 +5,6 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...intervention.mechanism.hidden_continuations import THROUGH
 from ..design.material import induction_sequences, text_sequences
 from ..design.sequences import (
     REPORT,
@@ -130,22 +129,24 @@ def rescue_stage(
 ) -> Sequence[Unit]:
     """Losses with tokens hidden in place, at some layers and strengths."""
     middle = settings.rescue_strengths[len(settings.rescue_strengths) // 2]
+    ways = [(strength, ["both"], settings.rescue_sources) for strength in settings.rescue_strengths]
+    ways.append((middle, ["keys", "values"], settings.rescue_sources[:2]))
     return [
         Unit(
             "rescue",
-            f"{place:02d}-strength{number:02d}",
+            f"{place:02d}-{number:02d}",
             measure_rescue,
             {
                 **_common(material, sequences, settings, "copyable"),
                 "layers": settings.rescue_layers(int(bridge.cfg.n_layers)),
                 "strength": strength,
-                "sources": list(settings.rescue_sources),
-                "through": list(THROUGH) if strength == middle else ["both"],
+                "sources": list(sources),
+                "through": through,
                 "mode": settings.modes[0],
             },
         )
         for place, (material, sequences) in enumerate(_of_mechanism(bridge, settings).items())
-        for number, strength in enumerate(settings.rescue_strengths)
+        for number, (strength, through, sources) in enumerate(ways)
     ]
 
 
