@@ -83,7 +83,7 @@ class SlopesSettings:
     curved_texts: int = 3
     step: float = 0.005
     cells: int = 3
-    rescue_strengths: tuple[float, ...] = (0.01, 0.03, 0.1)
+    rescue_strengths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     rescue_sources: tuple[str, ...] = ("true", "shuffled", "current")
     head_sources: tuple[str, ...] = ("true", "shuffled", "current")
     mechanism_texts: int = 12
@@ -91,7 +91,7 @@ class SlopesSettings:
     ceiling_tokens: int = 128
     ceiling_every: int = 6
     weak: float = 0.03
-    strongest: float = 0.3
+    strongest: float = 0.1
     smallest_copy: float = 0.05
     smallest_text: float = 0.02
     batch: int = 6
