@@ -29,6 +29,9 @@ _HEAD = ["layer", "head", "part"]
 # many standard deviations below other tokens make it one of copy suppression.
 _ATTENDS, _SUPPRESSES = 0.3, -1.0
 
+# So many heads of a panel have their layer and number beside them.
+_NAMED = 3
+
 KINDS = ("induction", "copy suppression", "previous token", "other")
 
 
@@ -189,7 +192,7 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    control = table["minus"].iloc[-1]
+    control = table["minus"].iloc[0]
     shown = table[table["minus"] == control]
     materials = list(dict.fromkeys(shown["material"]))
     figure = make_subplots(
@@ -197,7 +200,9 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
         cols=len(PARTS),
         shared_xaxes=True,
         subplot_titles=[
-            f"{words(str(material))}, through {part}" for material in materials for part in PARTS
+            f"{str(material).replace('_', ' ')}, through {part}"
+            for material in materials
+            for part in PARTS
         ],
         vertical_spacing=0.12,
     )
@@ -205,14 +210,19 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
         for place, (material, part) in enumerate(
             (material, part) for material in materials for part in PARTS
         ):
-            of = shown[
-                (shown["material"] == material) & (shown["part"] == part) & (shown["kind"] == kind)
-            ]
+            panel = shown[(shown["material"] == material) & (shown["part"] == part)]
+            told = panel["estimate"].abs().nlargest(_NAMED).index
+            of = panel[panel["kind"] == kind]
             figure.add_trace(
                 go.Scatter(
                     x=of["matching"],
                     y=of["estimate"],
-                    mode="markers",
+                    mode="markers+text",
+                    text=[
+                        f"{row.layer}.{row.head}" if row.Index in told else ""
+                        for row in of.itertuples()
+                    ],
+                    textposition="middle right",
                     marker={
                         "size": 8 if kind != KINDS[-1] else 5,
                         "color": LINES[number] if kind != KINDS[-1] else "#9aa0a6",
@@ -233,7 +243,7 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
     figure.update_xaxes(title={"text": "prefix matching"}, row=len(materials))
     figure.update_yaxes(title={"text": "nats per unit of strength"}, col=1)
     return figure.update_layout(
-        title=heading(f"Slope through each head, true minus {control} (below 0: reads the news)"),
+        title=heading(f"Slope through each head, true minus {control}. Below 0 it reads the news"),
         template=template("light"),
         height=150 + 280 * len(materials),
         width=860,

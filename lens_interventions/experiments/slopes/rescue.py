@@ -172,18 +172,26 @@ def _finding(material: str, here: pd.DataFrame, settings: SlopesSettings) -> Fin
 
 
 def draw_rescue(table: pd.DataFrame) -> "go.Figure":
-    """What each condition changes where tokens are hidden, a panel for each material and layer."""
+    """What each write changes where tokens are hidden, a panel for each material and layer."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     shown = table[table["minus"] == "hidden"]
+    bare = shown[shown["condition"] == "clean"].set_index(["layer", "material"])["estimate"]
+    shown = shown[shown["condition"] != "clean"]
+    shown = shown.assign(control=shown["condition"] != "true").sort_values(
+        ["through", "control", "condition"], kind="stable"
+    )
     materials, layers = (list(dict.fromkeys(shown[name])) for name in ("material", "layer"))
     figure = make_subplots(
         rows=len(layers),
         cols=len(materials),
         shared_yaxes=True,
         subplot_titles=[
-            f"{words(str(material))}, layer {layer}" for layer in layers for material in materials
+            f"{str(material).replace('_', ' ')}, layer {layer}: hiding "
+            f"costs {-bare[layer, material]:.2g}"
+            for layer in layers
+            for material in materials
         ],
         horizontal_spacing=0.06,
         vertical_spacing=0.14,
@@ -209,7 +217,7 @@ def draw_rescue(table: pd.DataFrame) -> "go.Figure":
                     },
                     mode="markers",
                     marker={"size": 8, "color": LINES[at % len(LINES)]},
-                    name=f"strength {strength:g}" if strength else "nothing hidden, no patch",
+                    name=f"strength {strength:g}",
                     legendgroup=str(strength),
                     showlegend=place == 0,
                     hovertemplate="%{y}<br>%{x:+.3g} nats<extra></extra>",
@@ -219,9 +227,9 @@ def draw_rescue(table: pd.DataFrame) -> "go.Figure":
             )
     figure.add_vline(x=0, line={"color": "grey", "width": 1})
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title={"text": "nats per copyable token"}, row=len(layers))
+    figure.update_xaxes(title={"text": "change, nats per copyable token"}, row=len(layers))
     return figure.update_layout(
-        title=heading("Change of the loss where a token is hidden in place (below 0: made up for)"),
+        title=heading("Does a write make up for a token that is hidden in place? Below 0 it does"),
         template=template("light"),
         height=150 + 260 * len(layers),
         width=300 + 340 * len(materials),
@@ -231,6 +239,4 @@ def draw_rescue(table: pd.DataFrame) -> "go.Figure":
 
 
 def _label(condition: str, through: str) -> str:
-    if condition == "clean":
-        return "nothing hidden"
-    return f"{condition}" if through == "both" else f"{condition}, {through} alone"
+    return condition if through == "both" else f"{condition}, {through} alone"
