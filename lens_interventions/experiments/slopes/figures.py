@@ -64,6 +64,7 @@ def _gain(cells: pd.DataFrame) -> "go.Figure":
     legend = "promised by slope and curvature; ✓ patched runs on other texts gain, ✗ they do not"
     return figure.update_layout(
         title_text=f"{figure.layout.title.text}<br><sup>{legend}</sup>",
+        title_pad_t=26,
         width=max(_WIDE, figure.layout.width),
     )
 
