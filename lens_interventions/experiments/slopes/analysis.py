@@ -138,8 +138,8 @@ _SLOPES = (
     "whole grid of this material, by the max-t bootstrap over texts. "
 )
 _ANY = (
-    "No write of any of the sources, the controls among them, gains more than {most:.2g} nats to "
-    "first order; stronger ones bend, as the patched runs show."
+    "So to first order no weak write of any of these forms, controls among them, gains more than "
+    "{most:.2g} nats; stronger ones bend, as the patched runs show."
 )
 _NEWS = (
     "The true source minus the control that does best at the same layer, where that is lowest. "

@@ -144,6 +144,14 @@ def test_a_planted_source_is_found_and_controls_are_not() -> None:
     for control in ("hidden", settings.rescue_sources[1]):
         assert against.loc[("values", control), "high"] < 0
         assert abs(against.loc[("keys", control), "estimate"]) < 1e-6
+    heads = result.tables["heads"]
+    heads = heads[(heads["material"] == "copies") & (heads["layer"] == 1)].set_index("part")
+    assert (heads.loc["values", "high"] < 0).all()
+    assert (heads.loc["keys", "estimate"].abs() < 1e-6).all()
+    *_, panel = result.figures()["gain"].data
+    below, patched_there = panel.text
+    assert "✓" in patched_there[list(panel.x).index("true")]
+    assert not {"✓", "✗"} & {*"".join(below)}
     promising = [outcome for asked, outcome in by_question.items() if "promises most" in asked]
     assert promising[-1] == "helps"
 
