@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
 from benchmarks.command import run
-from benchmarks.common import in_turns, memory_on_text, reference_tokens
+from benchmarks.common import forward, in_turns, memory_on_text, reference_tokens
 from benchmarks.results import Row
 
 PLAIN = ("true", "current", "previous", "shuffled", "random", "direction", "average")
@@ -35,7 +35,7 @@ def whole_map(bridge: TransformerBridge, tokens: Tensor) -> li.SlopeMap:
 
 
 def measure(quick: bool) -> list[Row]:
-    """Seconds of maps, and how many of them the patched runs take."""
+    """Maps and patched runs in plain forwards, and how many maps the patched runs take."""
     length, alone, together = 128, (2, 7, 12, 17, 22, 27), (7, 22)
     if quick:
         length, alone, together = 16, (28,), (28,)
@@ -60,6 +60,7 @@ def measure(quick: bool) -> list[Row]:
 
     seconds = in_turns(
         {
+            "forward": lambda: forward(bridge, tokens),
             "plain map": lambda: plain_map(bridge, tokens),
             "map": lambda: whole_map(bridge, tokens),
             "plain": lambda: one_by_one("random", "interpolate"),
@@ -76,18 +77,25 @@ def measure(quick: bool) -> list[Row]:
     sampled = f"from {len(alone)} timed"
     return [
         Row(
-            work=f"map of {n_plain} cells without the lens, a token",
-            measured=1000 * taken["plain map"] / length,
-            unit="ms",
-            at_most=14,
+            work=f"map of {n_plain} cells without the lens, to a plain forward",
+            measured=taken["plain map"] / taken["forward"],
+            unit="x",
         ),
         Row(
-            work=f"map of {n_plain + n_lens} cells, a token",
-            measured=1000 * taken["map"] / length,
-            unit="ms",
+            work=f"map of {n_plain + n_lens} cells, to a plain forward",
+            measured=taken["map"] / taken["forward"],
+            unit="x",
         ),
-        Row(work="a patched run, mean", measured=1000 * run_of["plain"], unit="ms"),
-        Row(work="a patched run that reads the lens", measured=1000 * run_of["lens"], unit="ms"),
+        Row(
+            work="a patched run, to a plain forward",
+            measured=run_of["plain"] / taken["forward"],
+            unit="x",
+        ),
+        Row(
+            work="one that reads the lens, to a plain forward",
+            measured=run_of["lens"] / taken["forward"],
+            unit="x",
+        ),
         Row(
             work=f"{n_plain} runs ({sampled}), to the map without the lens",
             measured=plain_runs / taken["plain map"],
