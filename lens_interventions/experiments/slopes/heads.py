@@ -166,8 +166,8 @@ def head_findings(kinds: pd.DataFrame, settings: SlopesSettings) -> list[Finding
         ]
         found.append(
             finding(
-                "To first order, do the heads of some kind read a weak write of the true token as "
-                f"more than one without news, on {words(str(material))}?",
+                "To first order, does a weak write of the true token do more than one without news "
+                f"through any kind of head, on {words(str(material))}?",
                 interval,
                 _METHOD.format(
                     what=capital(words(str(material))),
