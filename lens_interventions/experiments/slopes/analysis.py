@@ -67,8 +67,9 @@ def slope_grid(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
             for (mode, layer, control), total in totals.items()
             if control != "true"
         }
-        table = pd.DataFrame([(material, *cell) for cell in cells])
-        table.columns = pd.Index(["material", *keys, "minus"])
+        table = pd.DataFrame(
+            [(material, *cell) for cell in cells], columns=["material", *keys, "minus"]
+        )
         found.append(band_table(table, list(cells.values()), counts, settings.resampling))
     return pd.concat(found, ignore_index=True)
 

@@ -99,8 +99,9 @@ def ceiling_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
         cells = dict(totals)
         for layer in dict.fromkeys(layer for layer, _ in totals):
             cells[layer, INCREMENT] = totals[layer, WRITES[1]] - totals[layer, WRITES[0]]
-        table = pd.DataFrame([(material, *cell) for cell in cells])
-        table.columns = pd.Index(["material", "layer", "write"])
+        table = pd.DataFrame(
+            [(material, *cell) for cell in cells], columns=["material", "layer", "write"]
+        )
         table = band_table(table, list(cells.values()), counts, settings.resampling)
         bent = here.dropna(subset="curvature").groupby(["layer", "write"])
         sums = bent[["curvature", "count"]].sum()

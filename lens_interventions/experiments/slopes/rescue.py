@@ -114,9 +114,11 @@ _METHOD = (
     "one position early (mode {mode}, strengths {strengths}), minus the best of no patch and the "
     "controls {controls}, at the layer and strength where that is lowest: layer {layer}, strength "
     "{strength:g}. There it changes the loss by {alone}, minus no patch{ways}. The intervals hold "
-    "for all cells of this material at once, by the max-t bootstrap over texts. {reading}"
+    "for all cells of this material at once, by the max-t bootstrap over texts. Minus the control "
+    "that does best alone, the lowest is {news}. {reading}"
 )
 _READ = "So later tokens can read the write: where nothing is hidden, it is redundant."
+_SOME = "So later tokens read something of the write, and it costs more than that is worth."
 _UNREAD = (
     "So nothing shows that later tokens can read the write: what they read of a token, they read "
     "where it stands."
@@ -147,8 +149,10 @@ def _finding(material: str, here: pd.DataFrame, settings: SlopesSettings) -> Fin
     ]
     cost = here[here["condition"] == "clean"]
     interval = lowest(leads, here, settings)
+    news = lowest(worst(true[true["minus"] != "hidden"], ["layer", "strength"]), here, settings)
+    reading = _READ if interval.high < 0 else _SOME if news.high < 0 else _UNREAD
     return finding(
-        f"Where later tokens cannot look at a token in place, does writing it one position early "
+        "Where later tokens cannot look at a token in place, does writing it one position early "
         f"make up for it, on {words(material)}?",
         interval,
         _METHOD.format(
@@ -163,7 +167,8 @@ def _finding(material: str, here: pd.DataFrame, settings: SlopesSettings) -> Fin
             strength=strength,
             alone=said(changes["both", "hidden"]),
             ways="".join(f"; {way}" for way in ways),
-            reading=_READ if interval.high < 0 else _UNREAD,
+            news=said(news.columns()),
+            reading=reading,
         ),
         "rescue",
         material,
