@@ -1,5 +1,6 @@
 """The slopes experiment from start to end, and on a model where the true source is what helps."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import lens_interventions as li
 from lens_interventions.experiments import Result, load_result
 from lens_interventions.experiments.design.material import induction_sequences
 from lens_interventions.experiments.slopes import slopes
+from tests.support.exact import no_rounding
 from tests.support.planted import planted_bridge
 from tests.support.small_slopes import SMALL
 from tests.support.tiny import tiny_bridge
@@ -19,12 +21,18 @@ from tests.support.tiny import tiny_bridge
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unrounded() -> Iterator[None]:
+    with no_rounding():
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     """A run on a tiny model, and its directory."""
     out = tmp_path_factory.mktemp("slopes")
     with torch.no_grad():
-        return slopes(tiny_bridge("llama"), settings=SMALL, out=out), out
+        return slopes(tiny_bridge("gpt2"), settings=SMALL, out=out), out
 
 
 def test_a_run_from_start_to_end(finished: tuple[Result, Path]) -> None:
@@ -46,7 +54,7 @@ def test_a_run_from_start_to_end(finished: tuple[Result, Path]) -> None:
 
 
 def test_curvatures_are_those_of_the_library(finished: tuple[Result, Path]) -> None:
-    bridge = tiny_bridge("llama")
+    bridge = tiny_bridge("gpt2")
     texts = [s.tokens for s in induction_sequences(bridge, SMALL.material)][: SMALL.curved_texts]
     patch = li.NextTokenPatch(
         layer=1, strength=1.0, mode="add", scale="norm", positions=range(1, 25)
@@ -62,7 +70,7 @@ def test_curvatures_are_those_of_the_library(finished: tuple[Result, Path]) -> N
 
 
 def test_rescue_and_heads_are_those_of_the_library(finished: tuple[Result, Path]) -> None:
-    bridge = tiny_bridge("llama")
+    bridge = tiny_bridge("gpt2")
     texts = [
         torch.tensor([s.tokens])
         for s in induction_sequences(bridge, SMALL.material)
@@ -123,7 +131,7 @@ def test_the_ceiling_of_linear_writes_compares_with_and_without_the_token(
 
 def test_a_planted_source_is_found_and_controls_are_not() -> None:
     # An interval over the whole grid needs more than a handful of texts.
-    settings = replace(SMALL, induction_sequences=(3, 30), batch=10, modes=("add",))
+    settings = replace(SMALL, induction_sequences=(3, 20), batch=10, modes=("add",))
     result = slopes(planted_bridge(), settings=settings)
     grid = result.tables["slopes"]
     copies = grid[(grid["material"] == "copies") & (grid["mode"] == "add")]
@@ -156,9 +164,10 @@ def test_a_planted_source_is_found_and_controls_are_not() -> None:
     assert promising[-1] == "helps"
 
 
-def test_slopes_and_patched_losses_are_those_of_the_library() -> None:
-    bridge = planted_bridge()
-    result = slopes(bridge, settings=SMALL)
+def test_slopes_and_patched_losses_are_those_of_the_library(
+    finished: tuple[Result, Path],
+) -> None:
+    bridge, (result, _) = tiny_bridge("gpt2"), finished
     texts = [s.tokens for s in induction_sequences(bridge, SMALL.material)]
     found = li.slope_map(
         bridge,
