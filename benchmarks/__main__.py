@@ -17,6 +17,7 @@ NAMES = (
     "lens_corpus",
     "teacher_forcing",
     "effect_map",
+    "slopes",
     "generation",
     "patch_training",
 )

@@ -74,34 +74,39 @@ class LinearCeiling:
 
     Attributes:
         totals: `[text, write, layer]`, d(sum of a text's nats)/d(strength) of the write fitted
-            without the next token and of that fitted with it; at strength 1 either is as long as
-            the residual.
+            without the next token, of that fitted with it, and of a free one; at strength 1 each is
+            as long as the residual. The free one goes down the gradient of its own position, in
+            which all that comes later is encoded: a ceiling for writes of any kind, no write that
+            could be learned.
         counts: `[text]`, predictions.
         layers: the names along the last axis.
         writes: the fitted writes, without the next token and with it.
-        ridges: `[write, layer]`, the ridge that was best on texts kept out of the fit.
+        ridges: `[fitted, layer]`, of either write that was fitted, the ridge that was best
+            on texts kept out of the fit.
     """
 
     totals: Float[np.ndarray, "text write layer"]
     counts: Float[np.ndarray, " text"]
     layers: tuple[int, ...]
     writes: tuple[LinearWrite, LinearWrite]
-    ridges: Float[np.ndarray, "write layer"]
+    ridges: Float[np.ndarray, "fitted layer"]
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
         """One row per layer and write: layer, write, estimate, low, high, n.
 
-        `write` is "without" the next token, "with" it, or "increment", the second minus the first,
-        paired by text: below 0 where the next token lets a linear write lower the loss further.
+        `write` is "without" the next token, "with" it, "free", or "increment", "with" minus
+        "without", paired by text: below 0 where the next token lets a linear write lower the loss
+        further.
         """
         import pandas as pd
 
-        without, with_news = np.moveaxis(self.totals, 1, 0)
+        without, with_news, free = np.moveaxis(self.totals, 1, 0)
         rows = []
         for name, totals in (
             ("without", without),
             ("with", with_news),
             ("increment", with_news - without),
+            ("free", free),
         ):
             intervals = mean_intervals(
                 totals.T,
@@ -177,11 +182,11 @@ def linear_ceiling(
         bridge,
         held_out,
         lambda text: reader.slopes(text, writes),
-        1 + 2 * len(layers),
+        1 + 3 * len(layers),
         Reading(length, prepend_bos, progress, None, {}),
     )
     return LinearCeiling(
-        totals=sums[:, 1:].reshape(len(sums), 2, len(layers)),
+        totals=sums[:, 1:].reshape(len(sums), 3, len(layers)),
         counts=sums[:, 0],
         layers=layers,
         writes=(writes[0], writes[1]),
@@ -222,13 +227,14 @@ class _Reader:
                 yield layer, written, phi, resid.norm(dim=-1, keepdim=True) * gradient
 
     def slopes(self, text: KnownText, writes: Sequence[LinearWrite]) -> Float[Tensor, "piece _"]:
-        """Counts, then the slopes of the writes at each layer."""
-        found = torch.zeros(len(text.tokens), len(writes), len(self.layers), dtype=torch.float64)
+        """Counts, then the slopes of the writes and of the free one at each layer."""
+        n_texts, n_layers = len(text.tokens), len(self.layers)
+        found = torch.zeros(n_texts, len(writes) + 1, n_layers, dtype=torch.float64)
         for layer, written, phi, pull in self.rows(text):
-            for i, write in enumerate(writes):
-                moved = phi @ write.matrices[layer].to(phi)
-                change = (torch.linalg.vecdot(moved, pull) * written).double().sum(1)
-                found[:, i, self.layers.index(layer)] = change.cpu()
+            moved = [phi @ write.matrices[layer].to(phi) for write in writes]
+            slopes = [*(torch.linalg.vecdot(each, pull) for each in moved), -pull.norm(dim=-1)]
+            change = (torch.stack(slopes, dim=1) * written[:, None]).double().sum(-1)
+            found[:, :, self.layers.index(layer)] = change.cpu()
         return torch.cat([(text.length - 1)[:, None].double().cpu(), found.flatten(1)], dim=1)
 
 

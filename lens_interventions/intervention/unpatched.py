@@ -19,11 +19,11 @@ from .sources import BackPatch
 
 
 def surprisal_of(
-    read: Readout, final: Float[Tensor, "batch pos d_model"], following: Int[Tensor, "batch pos"]
-) -> Float[Tensor, "batch pos"]:
+    read: Readout, final: Float[Tensor, "*row d_model"], following: Int[Tensor, "*row"]
+) -> Float[Tensor, "*row"]:
     """Nats of a token at each row of the last residual; few rows of logits exist at a time."""
     rows = zip(
-        final.flatten(0, 1).split(LOGIT_ROWS), following.flatten().split(LOGIT_ROWS), strict=True
+        final.flatten(0, -2).split(LOGIT_ROWS), following.flatten().split(LOGIT_ROWS), strict=True
     )
     return -torch.cat([log_probs_of(read(resid), ids) for resid, ids in rows]).view_as(following)
 

@@ -14,6 +14,11 @@ SMALL = SlopesSettings(
     curved_every=1,
     curved_texts=2,
     cells=1,
+    rescue_strengths=(0.1,),
+    mechanism_texts=3,
+    ceiling_documents=(4, 2),
+    ceiling_tokens=48,
+    ceiling_every=2,
     batch=3,
     resampling=Resampling(n_resamples=199),
 )

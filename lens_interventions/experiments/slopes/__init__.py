@@ -1,9 +1,10 @@
-"""What could a weak write of the true token gain, at any layer, and is it more than a control's?
+"""What could a weak write of the true token gain, at any layer, and could later tokens read it?
 
 The slopes experiment: its settings, its stages, what it measures of a batch of texts, what slopes
-and curvatures predict, its analysis and its figures. It may import `engine/`, `design/` and what
-stands below experiments, and no other experiment. How a slope is measured belongs to
-`intervention/slopes/`, a new question into `analysis`.
+and curvatures predict, its analysis and its figures. `rescue`, `heads` and `ceiling` each hold one
+question whole: what is measured, its table, its verdicts and its figure. It may import `engine/`,
+`design/` and what stands below experiments, and no other experiment. How a slope is measured
+belongs to `intervention/slopes/`, how later tokens read a patch to `intervention/mechanism/`.
 """
 
 from concurrent.futures import Executor
@@ -33,7 +34,7 @@ def slopes(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Bound what weak writes could gain at all layers, and patch where most is promised.
+    """Bound what weak writes could gain at all layers, patch where most is promised, and ask why.
 
     The slope of the loss in the strength of a write is measured for every layer, source and mode,
     on natural text and on second copies of random tokens, with intervals that hold for the whole
@@ -41,7 +42,11 @@ def slopes(
     would gain. They choose cells on one half of the texts; patched runs measure these on the other.
 
     The bound is to first order, for writes of W_E as long as the residual times the strength, in
-    the modes add and interpolate. It says nothing of stronger or learned writes.
+    the modes add and interpolate. It says nothing of stronger writes.
+
+    Three more stages say why, and what learning could add. `rescue` hides tokens in place and
+    writes them one position early; `head_slopes` tells through which kinds of heads a write would
+    be read; `linear_ceiling` fits the steepest linear write, with the next token and without.
 
     **Arguments:**
 

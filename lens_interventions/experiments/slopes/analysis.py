@@ -6,17 +6,18 @@ import numpy as np
 import pandas as pd
 
 from ...measures.intervals import Interval
-from ...measures.verdicts import verdict, visible_by_width
 from ..design.contrasts import row_interval
-from ..design.simultaneous import simultaneous_band
 from ..engine.results import Analysis, Finding, Tables
+from .bounds import ENDS, band_table, lowest, sums_by, worst
+from .ceiling import ceiling_findings, ceiling_table
 from .figures import draw
+from .findings import capital, finding, words
+from .heads import head_findings, head_table, kind_table
 from .prediction import CELL, chosen_cells, predicted
-from .settings import COPIES, SlopesSettings
+from .rescue import rescue_findings, rescue_table
+from .settings import SlopesSettings
 
 NO_PATCH = "no patch"
-
-_MAX_T = "max-t bootstrap"
 
 
 def analyse(settings: SlopesSettings, rows: Tables) -> Analysis:
@@ -27,18 +28,27 @@ def analyse(settings: SlopesSettings, rows: Tables) -> Analysis:
     against = measured[measured["minus"] == NO_PATCH].set_index(CELL)
     index = pd.MultiIndex.from_frame(cells[CELL])
     cells = cells.assign(
-        **{f"measured_{end}": against[end].reindex(index).to_numpy() for end in _ENDS}
+        **{f"measured_{end}": against[end].reindex(index).to_numpy() for end in ENDS}
     )
+    heads = head_table(rows["heads"], settings)
+    tables = {
+        "predictions": cells,
+        "slopes": grid,
+        "patched": measured,
+        "rescue": rescue_table(rows["rescue"], settings),
+        "heads": heads,
+        "kinds": kind_table(rows["heads"], heads, settings),
+        "ceiling": ceiling_table(rows["ceiling"], settings),
+    }
     findings = [
         finding
         for material in dict.fromkeys(grid["material"])
         for finding in _findings(str(material), grid, cells, measured, settings)
     ]
-    tables = {"predictions": cells, "slopes": grid, "patched": measured}
+    findings += rescue_findings(tables["rescue"], settings)
+    findings += head_findings(tables["kinds"], settings)
+    findings += ceiling_findings(tables["ceiling"], settings)
     return Analysis(tables, tuple(findings), draw)
-
-
-_ENDS = ("estimate", "low", "high")
 
 
 def slope_grid(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
@@ -47,32 +57,21 @@ def slope_grid(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
     Columns: material, mode, layer, source, minus, estimate, low, high, n. The ends hold for all
     rows of a material at once. All texts count, as nothing is chosen.
     """
-    controls = [source for source in settings.sources if source != "true"]
+    keys = ["mode", "layer", "source"]
     found = []
     for material, here in rows.groupby("material", sort=False):
-        keys = ["mode", "layer", "source"]
-        sums = here.groupby([*keys, "cluster"], sort=True)[["total", "count"]].sum().unstack()
-        totals, counts = sums["total"], sums["count"].to_numpy(dtype=np.float64)[0]
-        cells = [(*key, "") for key in totals.index]
-        values = list(totals.to_numpy(dtype=np.float64))
-        for mode, layer in dict.fromkeys((mode, layer) for mode, layer, _ in totals.index):
-            true = totals.loc[(mode, layer, "true")].to_numpy(dtype=np.float64)
-            for control in controls:
-                cells.append((mode, layer, "true", control))
-                values.append(true - totals.loc[(mode, layer, control)].to_numpy(dtype=np.float64))
-        band = simultaneous_band(np.stack(values), counts, settings.resampling)
-        table = pd.DataFrame(cells, columns=[*keys, "minus"])
-        found.append(
-            table.assign(
-                material=material,
-                estimate=band.estimates,
-                low=band.low,
-                high=band.high,
-                n=band.n,
-            )
+        totals, counts = sums_by(here, keys)
+        cells = {(*cell, ""): total for cell, total in totals.items()}
+        cells |= {
+            (mode, layer, "true", control): totals[mode, layer, "true"] - total
+            for (mode, layer, control), total in totals.items()
+            if control != "true"
+        }
+        table = pd.DataFrame(
+            [(material, *cell) for cell in cells], columns=["material", *keys, "minus"]
         )
-    columns = ["material", "mode", "layer", "source", "minus", *_ENDS, "n"]
-    return pd.concat(found, ignore_index=True)[columns]
+        found.append(band_table(table, list(cells.values()), counts, settings.resampling))
+    return pd.concat(found, ignore_index=True)
 
 
 def measured_changes(
@@ -124,26 +123,14 @@ def _at(cells: pd.DataFrame, cell: tuple[Any, ...], strength: float) -> float:
 
 
 def bound(grid: pd.DataFrame, settings: SlopesSettings) -> Interval:
-    """The change of the loss at strength `weak` where the slope is lowest, of rows of one material.
-
-    Every slope lies within its ends at once, so the lowest lies between the lowest of the low ends
-    and the lowest of the high ends.
-    """
-    return _interval(grid, grid, settings)
+    """The change of the loss at strength `weak` where the slope is lowest, of one material."""
+    return lowest(grid, grid, settings, settings.weak)
 
 
 def bound_of_news(grid: pd.DataFrame, settings: SlopesSettings) -> Interval:
     """The same of the true source minus the control that does best at the same layer and mode."""
-    against = grid[grid["minus"] != ""]
-    worst = against.groupby(["mode", "layer"])[list(_ENDS)].max()
-    return _interval(worst, grid, settings)
-
-
-def _interval(cells: pd.DataFrame, grid: pd.DataFrame, settings: SlopesSettings) -> Interval:
-    estimate, low, high = (settings.weak * float(cells[end].min(skipna=False)) for end in _ENDS)
-    method = _MAX_T if np.isfinite(low) else "none"
-    n = int(grid["n"].iloc[0])
-    return Interval(estimate, low, high, settings.resampling.level, method, n)
+    against = worst(grid[grid["minus"] != ""], ["mode", "layer"])
+    return lowest(against, grid, settings, settings.weak)
 
 
 _SLOPES = (
@@ -152,8 +139,8 @@ _SLOPES = (
     "whole grid of this material, by the max-t bootstrap over texts. "
 )
 _ANY = (
-    "No write of any of the sources, the controls among them, gains more than {most:.2g} nats to "
-    "first order; stronger ones bend, as the patched runs show."
+    "So to first order no weak write of any of these forms, controls among them, gains more than "
+    "{most:.2g} nats; stronger ones bend, as the patched runs show."
 )
 _NEWS = (
     "The true source minus the control that does best at the same layer, where that is lowest. "
@@ -177,7 +164,7 @@ def _findings(
     sources = here[here["minus"] == ""]
     what = words(material)
     said = _SLOPES.format(
-        what=what[0].upper() + what[1:],
+        what=capital(what),
         n=int(here["n"].iloc[0]),
         layers=here["layer"].nunique(),
         forms=f"modes {' and '.join(settings.modes)} of W_E",
@@ -192,7 +179,7 @@ def _findings(
         & (measured["minus"] == NO_PATCH)
     ].iloc[0]
     return [
-        _finding(
+        finding(
             f"To first order, does a write of the true token of strength {settings.weak:g} or less "
             f"lower the loss on {what}?",
             bound(sources[sources["source"] == "true"], settings),
@@ -201,7 +188,7 @@ def _findings(
             material,
             settings,
         ),
-        _finding(
+        finding(
             f"To first order, does such a write do more than one without news, on {what}?",
             bound_of_news(here, settings),
             said + _NEWS,
@@ -209,11 +196,11 @@ def _findings(
             material,
             settings,
         ),
-        _finding(
+        finding(
             f"Does the write of the true token that promises most lower the loss on {what}?",
             row_interval(run.to_dict()),
             _PATCHED.format(
-                what=what[0].upper() + what[1:],
+                what=capital(what),
                 layer=layer,
                 mode=settings.modes[0],
                 strength=run["strength"],
@@ -224,29 +211,3 @@ def _findings(
             settings,
         ),
     ]
-
-
-def words(material: str) -> str:
-    """A material in words."""
-    if material == COPIES:
-        return "second copies of random tokens"
-    return material.replace("python_reference", "the Python reference").replace("_", " ")
-
-
-def _finding(
-    question: str,
-    interval: Interval,
-    method: str,
-    figure: str,
-    material: str,
-    settings: SlopesSettings,
-) -> Finding:
-    judged = verdict(
-        interval,
-        smallest_effect=settings.smallest(material),
-        lower_is_better=True,
-        units="nats",
-        # An interval that holds for a whole grid is wider than its lowest slope alone would have.
-        smallest_visible=None if interval.method == _MAX_T else visible_by_width(interval),
-    )
-    return Finding(question, judged, method, figure)

@@ -11,6 +11,9 @@ from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ..engine.results import Figures, Tables
+from .ceiling import draw_ceiling
+from .heads import draw_heads
+from .rescue import draw_rescue
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,80 +21,63 @@ if TYPE_CHECKING:
 # Wide enough for the name of a material over its panel.
 _WIDE = 860
 
+# Changes of the loss from which the map tells them in numbers.
+_TOLD = 0.001
+
+_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star")
+
 
 def draw(tables: Tables) -> Figures:
-    """The map of predicted gains, predictions against patched runs, and slopes by layer."""
+    """The map of predicted gains, its grounds, and what of a write could be read or learned."""
     return {
         "gain": _gain(tables["predictions"]),
         "predicted": _predicted(tables["patched"]),
         "slopes": _slopes(tables["slopes"]),
+        "rescue": draw_rescue(tables["rescue"]),
+        "heads": draw_heads(tables["heads"]),
+        "ceiling": draw_ceiling(tables["ceiling"]),
     }
 
 
 def _gain(cells: pd.DataFrame) -> "go.Figure":
-    import plotly.graph_objects as go
-
     layers = tuple(sorted(int(layer) for layer in cells["layer"].unique()))
     sources = tuple(dict.fromkeys(cells["source"]))
-    materials = tuple(dict.fromkeys(cells["material"]))
     panels = []
-    for material in materials:
-        here: dict[tuple[int, str], dict[str, Any]] = {
-            (int(row["layer"]), str(row["source"])): row
-            for row in cells[cells["material"] == material].to_dict("records")
-        }
+    for material, rows in cells.groupby("material", sort=False):
+        here = {(row["layer"], row["source"]): row for row in rows.to_dict("records")}
+        grid = [[here[layer, source] for source in sources] for layer in layers]
         panels.append(
             LayerPanel(
                 title=str(material).replace("_", " "),
                 layers=layers,
                 columns=tuple(source.replace("_", " ") for source in sources),
-                values=tuple(
-                    tuple(float(here[layer, source]["change"]) for source in sources)
-                    for layer in layers
-                ),
-                hover=tuple(
-                    tuple(_hover(here[layer, source]) for source in sources) for layer in layers
-                ),
+                values=tuple(tuple(float(row["change"]) for row in line) for line in grid),
+                hover=tuple(tuple(_hover(row) for row in line) for line in grid),
+                texts=tuple(tuple(_mark(row) for row in line) for line in grid),
             )
         )
     figure = layer_heatmaps(
         panels,
-        title="Change of the loss at each write's best strength, as predicted",
+        title="What a weak write would gain at its best strength",
         unit="nats per token",
     )
-    tried = cells[cells["measured_estimate"].notna()]
-    for name, symbol, confirmed in (
-        ("patched runs confirm a gain", "circle", True),
-        ("patched runs show none", "x-thin", False),
-    ):
-        marked = tried[(tried["measured_high"] < 0) == confirmed]
-        named = next(iter(marked["material"]), None)
-        for place, material in enumerate(materials):
-            of = marked[marked["material"] == material]
-            axis = "" if place == 0 else str(place + 1)
-            figure.add_trace(
-                go.Scatter(
-                    x=[source.replace("_", " ") for source in of["source"]],
-                    y=[str(layer) for layer in of["layer"]],
-                    xaxis=f"x{axis}",
-                    yaxis=f"y{axis}",
-                    mode="markers",
-                    marker={"symbol": symbol, "size": 11, "color": "black", "line_width": 2},
-                    name=name,
-                    legendgroup=name,
-                    showlegend=bool(material == named),
-                    hoverinfo="skip",
-                )
-            )
+    legend = "promised by slope and curvature; ✓ patched runs on other texts gain, ✗ they do not"
     return figure.update_layout(
+        title_text=f"{figure.layout.title.text}<br><sup>{legend}</sup>",
+        title_pad_t=26,
         width=max(_WIDE, figure.layout.width),
-        legend={"orientation": "h", "x": 0, "y": -0.3, "yanchor": "top"},
-        margin_b=150,
-        height=figure.layout.height + 60,
     )
 
 
-def _hover(row: dict[str, Any]) -> str:
+def _mark(row: dict[Any, Any]) -> str:
+    """What a cell says: the change, where there is one, and whether patched runs confirm it."""
+    change = f"{row['change']:.2g}".replace("-", "−") if row["change"] <= -_TOLD else ""
+    if math.isnan(row["measured_estimate"]):
+        return change
+    return f"{change} {'✓' if row['measured_high'] < 0 else '✗'}".strip()
+
+
+def _hover(row: dict[Any, Any]) -> str:
     said = (
         f"layer {row['layer']}, {row['source'].replace('_', ' ')}<br>"
         f"slope {row['slope']:.3g}, curvature {row['curvature']:.3g}<br>"
@@ -121,9 +107,8 @@ def _predicted(patched: pd.DataFrame) -> "go.Figure":
             hoverinfo="skip",
         )
     )
-    symbols = ("circle", "square", "diamond", "cross", "x", "star")
-    sources = list(dict.fromkeys(shown["source"]))
-    for number, (material, of) in enumerate(shown.groupby("material", sort=False)):
+    materials, sources = (list(dict.fromkeys(shown[name])) for name in ("material", "source"))
+    for (material, source), of in shown.groupby(["material", "source"], sort=False):
         figure.add_trace(
             go.Scatter(
                 x=of["predicted"],
@@ -131,24 +116,20 @@ def _predicted(patched: pd.DataFrame) -> "go.Figure":
                 error_y={
                     "array": of["high"] - of["estimate"],
                     "arrayminus": of["estimate"] - of["low"],
+                    "thickness": 1,
                 },
                 mode="markers",
                 marker={
                     "size": 9,
-                    "color": LINES[number % len(LINES)],
-                    "symbol": [
-                        symbols[sources.index(source) % len(symbols)] for source in of["source"]
-                    ],
+                    "color": LINES[materials.index(material) % len(LINES)],
+                    "symbol": _SYMBOLS[sources.index(source) % len(_SYMBOLS)],
                 },
-                name=str(material).replace("_", " "),
+                name=f"{material}, {source}".replace("_", " "),
                 customdata=[
-                    f"{source}, layer {layer}, strength {strength:.3g}".replace("_", " ")
-                    for source, layer, strength in zip(
-                        of["source"], of["layer"], of["strength"], strict=True
-                    )
+                    f"layer {layer}, strength {strength:.3g}"
+                    for layer, strength in zip(of["layer"], of["strength"], strict=True)
                 ],
-                hovertemplate="%{customdata}<br>predicted %{x:.3g}, measured %{y:.3g}"
-                "<extra></extra>",
+                hovertemplate="%{customdata}<br>predicted %{x:.3g}, measured %{y:.3g}",
             )
         )
     return figure.update_layout(
@@ -156,6 +137,8 @@ def _predicted(patched: pd.DataFrame) -> "go.Figure":
         xaxis_title="predicted from slope and curvature, nats",
         yaxis_title="patched minus no patch, nats",
         template=template("light"),
+        width=_WIDE,
+        height=520,
     )
 
 

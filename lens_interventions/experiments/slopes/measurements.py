@@ -1,22 +1,17 @@
-"""Slopes, curvatures and patched losses of a batch of texts, as rows of sums."""
+"""Slopes and patched losses of a batch of texts, as rows of sums."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...intervention.patch import NextTokenPatch
-from ...intervention.slopes.controls import source_of
-from ...intervention.slopes.curvature import curvature
 from ...intervention.slopes.pieces import piece_batches, text_tokens
 from ...intervention.slopes.scopes import SCOPES, chosen_predictions
 from ...intervention.slopes.slope_map import slope_map
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ..engine.work_units import unit_kind
-
-Sequences = Sequence[Mapping[str, Any]]
+from .unit_texts import Sequences, longest, named, patch_of, tokens_of
 
 
 @unit_kind("slopes")
@@ -32,18 +27,18 @@ def measure_slopes(
     """A row for each text, source, mode and layer: the slope of the sum of its `count` losses."""
     found = slope_map(
         bridge,
-        _tokens(bridge, sequences),
+        tokens_of(bridge, sequences),
         sources=sources,
         modes=modes,
         scopes=[scope],
-        max_length=_longest(sequences),
+        max_length=longest(sequences),
         seed=seed,
         progress=False,
     )
     return pd.DataFrame(
         [
             {
-                **_named(material, sequence),
+                **named(material, sequence),
                 "layer": layer,
                 "source": source,
                 "mode": mode,
@@ -59,63 +54,28 @@ def measure_slopes(
     )
 
 
-@unit_kind("curvatures")
-def measure_curvature(
-    bridge: TransformerBridge,
-    material: str,
-    scope: str,
-    sequences: Sequences,
-    layer: int,
-    sources: Sequence[str],
-    mode: str,
-    seed: int,
-) -> pd.DataFrame:
-    """A row for each text and source at a layer: slope and curvature of the sum of its losses."""
-    found = curvature(
-        bridge,
-        _tokens(bridge, sequences),
-        [_patch(sequences, layer, source, mode, 1.0, seed) for source in sources],
-        scopes=[scope],
-        max_length=_longest(sequences),
-        progress=False,
-    )
-    return pd.DataFrame(
-        [
-            {
-                **_named(material, sequence),
-                "layer": layer,
-                "source": source,
-                "mode": mode,
-                "slope": found.slopes[row, 0, place],
-                "curvature": found.curvatures[row, 0, place],
-                "error": found.errors[row, 0, place],
-                "count": found.counts[row, 0],
-            }
-            for row, sequence in enumerate(sequences)
-            for place, source in enumerate(sources)
-        ]
-    )
-
-
-@unit_kind("patched losses")
+@unit_kind("changes of losses")
 def measure_patched(
     bridge: TransformerBridge,
     material: str,
     scope: str,
     sequences: Sequences,
     layer: int,
-    strengths: Mapping[str, float],
+    strengths: Mapping[str, Sequence[float]],
     mode: str,
     seed: int,
 ) -> pd.DataFrame:
-    """A row for each text and source: the sum of its losses with the patch, minus without."""
+    """A row for each text, source and strength: the sum of its losses, minus that without a patch.
+
+    `strengths` has those of each source.
+    """
+    cells = [(source, strength) for source, each in strengths.items() for strength in each]
     patches = [
-        _patch(sequences, layer, source, mode, strength, seed)
-        for source, strength in strengths.items()
+        patch_of(sequences, layer, source, mode, strength, seed) for source, strength in cells
     ]
     rows = []
-    texts = enumerate(text_tokens(bridge, _tokens(bridge, sequences), None))
-    for batch in piece_batches(texts, _longest(sequences)):
+    texts = enumerate(text_tokens(bridge, tokens_of(bridge, sequences), None))
+    for batch in piece_batches(texts, longest(sequences)):
         text = batch.text
         losses = -teacher_forced_log_probs(
             bridge,
@@ -128,10 +88,10 @@ def measure_patched(
         padded = torch.cat([nats, torch.zeros_like(nats[:, :1])], dim=1)
         where = chosen_predictions(SCOPES[scope], text.tokens, padded, text.length)[:, :-1]
         clean, *patched = losses.where(where, 0).sum(-1).cpu()
-        for (source, strength), sums in zip(strengths.items(), patched, strict=True):
+        for (source, strength), sums in zip(cells, patched, strict=True):
             rows += [
                 {
-                    **_named(material, sequences[owner]),
+                    **named(material, sequences[owner]),
                     "layer": layer,
                     "source": source,
                     "mode": mode,
@@ -142,36 +102,3 @@ def measure_patched(
                 for piece, owner in enumerate(batch.owners)
             ]
     return pd.DataFrame(rows)
-
-
-def _tokens(bridge: TransformerBridge, sequences: Sequences) -> list[torch.Tensor]:
-    device = bridge.cfg.device
-    return [torch.tensor([sequence["tokens"]], device=device) for sequence in sequences]
-
-
-def _longest(sequences: Sequences) -> int:
-    return max(len(sequence["tokens"]) for sequence in sequences)
-
-
-def _named(material: str, sequence: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "material": material,
-        "half": sequence["half"],
-        "sequence": sequence["number"],
-        "cluster": sequence["cluster"],
-    }
-
-
-def _patch(
-    sequences: Sequences, layer: int, source: str, mode: str, strength: float, seed: int
-) -> NextTokenPatch:
-    """The patch of a cell, which spares the first token as `slope_map` does."""
-    return NextTokenPatch(
-        layer=layer,
-        strength=strength,
-        source=source_of(source),
-        mode=mode,  # type: ignore[arg-type]
-        scale="norm",
-        positions=tuple(range(1, _longest(sequences))),
-        seed=seed,
-    )

@@ -1,6 +1,5 @@
 """What the selection half predicts: the best strength of each cell and what it would gain."""
 
-import numpy as np
 import pandas as pd
 
 from ..design.sequences import SELECTION
@@ -14,26 +13,25 @@ def predicted(
 ) -> pd.DataFrame:
     """Each cell whose curvature is known, by material, layer and source.
 
-    Columns: material, layer, source, slope (of the whole selection half), curvature, error,
-    strength (the best one from 0 to `strongest`) and change of the loss at it, in nats for each
-    prediction.
+    Columns: material, layer, source, slope (of the whole selection half), curvature (of losses at
+    plus and minus a step), strength (the best one from 0 to `strongest`) and change of the loss at
+    it, in nats for each prediction.
     """
     mode = settings.modes[0]
     chosen = slopes[(slopes["half"] == SELECTION) & (slopes["mode"] == mode)]
     sums = chosen.groupby(CELL, sort=False)[["total", "count"]].sum()
-    curved = curvatures.groupby(CELL, sort=False)[["curvature", "error", "count"]].sum()
+    # Half of the rows are of the step up and half of the step down, each with its count.
+    curved = curvatures.groupby(CELL, sort=False)[["total", "count"]].sum()
     found = pd.DataFrame(
         {
             "slope": (sums["total"] / sums["count"]).loc[curved.index],
-            "curvature": curved["curvature"] / curved["count"],
-            "error": curved["error"] / curved["count"],
+            "curvature": 2 * curved["total"] / curved["count"] / settings.step**2,
         }
     ).reset_index()
-    slope, bend = found["slope"].to_numpy(), found["curvature"].to_numpy()
-    best = np.full(len(found), settings.strongest)
-    np.divide(-slope, bend, out=best, where=bend > 0)
-    best = np.where(slope < 0, np.minimum(best, settings.strongest), 0.0)
-    return found.assign(strength=best, change=slope * best + bend * best**2 / 2)
+    best = settings.best_strength(found["slope"], found["curvature"])
+    return found.assign(
+        strength=best, change=found["slope"] * best + found["curvature"] * best**2 / 2
+    )
 
 
 def chosen_cells(

@@ -3,14 +3,16 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import pandas as pd
+
 from ...intervention.modes import MODES
-from ...intervention.sources import control_names
+from ...intervention.sources import control_names, source_names
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
 from ..engine.presets import Preset, require_preset
 
-COPIES = "copies"
-"""The name of the second copies of random tokens, among the materials."""
+COPIES, NATURAL = "copies", "natural_text"
+"""The names of the second copies of random tokens, and of all natural text, among the materials."""
 
 _MEASURABLE = (*control_names(), "final_guess")
 _READ_LENS = ("guess",)
@@ -37,7 +39,18 @@ class SlopesSettings:
         curved_sources: sources whose curvature is measured, in the first of the modes.
         curved_every: spacing of the layers where it is, the last among them.
         curved_texts: on how many texts of each material of the selection half.
+        step: the strength whose losses, with that of its negative, tell the curvature.
         cells: how many layers of each material are patched, for each of the curved sources.
+        rescue_strengths: of the writes that are to make up for a hidden token.
+        rescue_sources, head_sources: the true source, and controls, of rescue and of head slopes.
+            The first control is the one that figures compare with. Through keys alone and through
+            values alone it is the only one, at the strength in the middle.
+        mechanism_texts: how many texts of the report half these two read, of copies and of natural
+            text.
+        ceiling_documents: up to how many of each text a linear write is fitted to, and scored on.
+        ceiling_tokens: how many tokens of each of them are read; natural text of rescue and head
+            slopes is from the second half of these.
+        ceiling_every: spacing of the layers of linear writes, the last among them.
         weak: the strength up to which the bound is stated.
         strongest: the strength up to which a parabola is believed.
         smallest_copy, smallest_text: the smallest change of the loss worth talking about on copies
@@ -66,11 +79,19 @@ class SlopesSettings:
     )
     modes: tuple[str, ...] = ("add", "interpolate")
     curved_sources: tuple[str, ...] = ("true", "current", "shuffled")
-    curved_every: int = 6
-    curved_texts: int = 2
-    cells: int = 1
+    curved_every: int = 3
+    curved_texts: int = 3
+    step: float = 0.005
+    cells: int = 3
+    rescue_strengths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
+    rescue_sources: tuple[str, ...] = ("true", "shuffled", "current")
+    head_sources: tuple[str, ...] = ("true", "shuffled", "current")
+    mechanism_texts: int = 12
+    ceiling_documents: tuple[int, int] = (24, 10)
+    ceiling_tokens: int = 128
+    ceiling_every: int = 6
     weak: float = 0.03
-    strongest: float = 0.3
+    strongest: float = 0.1
     smallest_copy: float = 0.05
     smallest_text: float = 0.02
     batch: int = 6
@@ -98,13 +119,29 @@ class SlopesSettings:
             raise ValueError(
                 f"modes must be some of add and interpolate, which read no lens; got {self.modes}"
             )
-        sizes = (self.curved_every, self.curved_texts, self.cells, self.batch)
-        if min(sizes) < 1 or not 0 < self.weak <= self.strongest:
-            raise ValueError(
-                "curved_every, curved_texts, cells and batch must be at least 1 and "
-                f"0 < weak <= strongest; got {sizes}, {self.weak} and {self.strongest}"
+        for name in ("rescue_sources", "head_sources"):
+            named = getattr(self, name)
+            if named[:1] != ("true",) or len(named) < 2 or not set(named) <= set(source_names()):
+                raise ValueError(
+                    f"{name} must be true and then controls that a patch can write; got {named}"
+                )
+        sizes = {
+            name: getattr(self, name)
+            for name in (
+                *("curved_every", "curved_texts", "cells", "mechanism_texts", "ceiling_every"),
+                "batch",
             )
-        _ = self.material
+        }
+        if min(sizes.values()) < 1:
+            raise ValueError(f"sizes must be at least 1, got {sizes}")
+        strengths = (self.step, self.weak, self.strongest, *self.rescue_strengths)
+        if min(strengths) <= 0 or self.weak > self.strongest or not self.rescue_strengths:
+            raise ValueError(
+                "strengths must be above 0, and weak no more than strongest; got step "
+                f"{self.step}, weak {self.weak}, strongest {self.strongest} and rescue_strengths "
+                f"{self.rescue_strengths}"
+            )
+        _ = self.material, self.long_material
 
     @cached_property
     def material(self) -> CopyingMaterial:
@@ -118,6 +155,16 @@ class SlopesSettings:
             seed=self.seed,
         )
 
+    @cached_property
+    def long_material(self) -> CopyingMaterial:
+        """Longer natural text: one half to fit linear writes to, the other to score them on."""
+        return CopyingMaterial(
+            texts=self.texts,
+            documents=self.ceiling_documents,
+            document_tokens=self.ceiling_tokens,
+            seed=self.seed,
+        )
+
     def smallest(self, material: str) -> float:
         """The smallest change of the loss worth talking about on a material."""
         return self.smallest_copy if material == COPIES else self.smallest_text
@@ -125,6 +172,20 @@ class SlopesSettings:
     def curved_layers(self, n_layers: int) -> list[int]:
         """The layers where curvature is measured."""
         return sorted(range(n_layers - 1, -1, -self.curved_every))
+
+    def ceiling_layers(self, n_layers: int) -> list[int]:
+        """The layers of linear writes."""
+        return sorted(range(n_layers - 1, -1, -self.ceiling_every))
+
+    @staticmethod
+    def rescue_layers(n_layers: int) -> list[int]:
+        """A third and two thirds of the way up."""
+        return sorted({n_layers // 3, 2 * n_layers // 3})
+
+    def best_strength(self, slope: pd.Series, curvature: pd.Series) -> pd.Series:
+        """The strength from 0 to `strongest` at which a parabola is lowest."""
+        bent = (-slope / curvature).where(curvature > 0, self.strongest)
+        return bent.clip(0, self.strongest).where(slope < 0, 0.0)
 
     @classmethod
     def preset(cls, name: Preset) -> "SlopesSettings":
@@ -141,5 +202,12 @@ class SlopesSettings:
                 induction_length=20,
                 curved_sources=("true", "current"),
                 curved_every=8,
+                curved_texts=2,
+                cells=1,
+                rescue_strengths=(0.03,),
+                mechanism_texts=4,
+                ceiling_documents=(8, 4),
+                ceiling_tokens=64,
+                ceiling_every=10,
             )
         return cls()

@@ -1,4 +1,4 @@
-"""The stages: slopes everywhere, curvatures on the selection half, patched runs on the other."""
+"""The stages: slopes, curvatures, patched runs; and what could be read and learned of a write."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +16,12 @@ from ..design.sequences import (
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
-from .measurements import measure_curvature, measure_patched, measure_slopes
+from .ceiling import measure_ceiling
+from .heads import measure_heads
+from .measurements import measure_patched, measure_slopes
 from .prediction import chosen_cells, predicted
-from .settings import COPIES, SlopesSettings
+from .rescue import measure_rescue
+from .settings import COPIES, NATURAL, SlopesSettings
 
 
 def materials_of(
@@ -36,10 +39,11 @@ def materials_of(
     for name, sequences in found.items():
         require_both_halves(sequences, name)
         longest = max(len(sequence.tokens) for sequence in sequences)
-        if longest > context:
+        if max(longest, settings.ceiling_tokens) > context:
             raise ValueError(
-                f"{name} has texts of {longest} tokens and the model reads {context}: make "
-                "document_tokens and induction_length smaller"
+                f"{name} has texts of {longest} tokens, ceiling_tokens is "
+                f"{settings.ceiling_tokens} and the model reads {context}: make document_tokens, "
+                "induction_length and ceiling_tokens smaller"
             )
     return found
 
@@ -73,16 +77,21 @@ def slopes_stage(
 def curvature_stage(
     bridge: TransformerBridge, settings: SlopesSettings, _rows: Tables
 ) -> Sequence[Unit]:
-    """Curvatures at some layers, on the first texts of the selection half."""
+    """Losses at a step up and a step down at some layers, on the first texts that choose.
+
+    The slope is known, so that these two tell the curvature. A product with the Hessian takes about
+    as long, and the graph of all blocks.
+    """
+    steps = [settings.step, -settings.step]
     return [
         Unit(
             "curvatures",
             f"{place:02d}-layer{layer:03d}",
-            measure_curvature,
+            measure_patched,
             {
-                **_common(material, _first(sequences, settings), settings),
+                **_common(material, _first(sequences, SELECTION, settings.curved_texts), settings),
                 "layer": layer,
-                "sources": list(settings.curved_sources),
+                "strengths": dict.fromkeys(settings.curved_sources, steps),
                 "mode": settings.modes[0],
             },
         )
@@ -105,7 +114,7 @@ def patched_stage(
             {
                 **_common(material, part, settings),
                 "layer": layer,
-                "strengths": strengths,
+                "strengths": {source: [strength] for source, strength in strengths.items()},
                 "mode": settings.modes[0],
             },
         )
@@ -115,24 +124,127 @@ def patched_stage(
     ]
 
 
+def rescue_stage(
+    bridge: TransformerBridge, settings: SlopesSettings, _rows: Tables
+) -> Sequence[Unit]:
+    """Losses with tokens hidden in place, at some layers and strengths."""
+    middle = settings.rescue_strengths[len(settings.rescue_strengths) // 2]
+    ways = [(strength, ["both"], settings.rescue_sources) for strength in settings.rescue_strengths]
+    ways.append((middle, ["keys", "values"], settings.rescue_sources[:2]))
+    return [
+        Unit(
+            "rescue",
+            f"{place:02d}-{number:02d}",
+            measure_rescue,
+            {
+                **_common(material, sequences, settings, "copyable"),
+                "layers": settings.rescue_layers(int(bridge.cfg.n_layers)),
+                "strength": strength,
+                "sources": list(sources),
+                "through": through,
+                "mode": settings.modes[0],
+            },
+        )
+        for place, (material, sequences) in enumerate(_of_mechanism(bridge, settings).items())
+        for number, (strength, through, sources) in enumerate(ways)
+    ]
+
+
+def head_stage(
+    bridge: TransformerBridge, settings: SlopesSettings, _rows: Tables
+) -> Sequence[Unit]:
+    """Slopes by head at all layers."""
+    return [
+        Unit(
+            "heads",
+            f"{place:02d}",
+            measure_heads,
+            {
+                **_common(material, sequences, settings, "copyable"),
+                "sources": list(settings.head_sources),
+                "mode": settings.modes[0],
+            },
+        )
+        for place, (material, sequences) in enumerate(_of_mechanism(bridge, settings).items())
+    ]
+
+
+def ceiling_stage(
+    bridge: TransformerBridge, settings: SlopesSettings, _rows: Tables
+) -> Sequence[Unit]:
+    """Linear writes, fitted to one half of longer texts, and their slopes on the other."""
+    sequences = _long_texts(bridge, settings)
+    held_out = [sequence for sequence in sequences if sequence.half == REPORT]
+    curved = [
+        number
+        for material in dict.fromkeys(sequence.tags for sequence in held_out)
+        for number in [i for i, each in enumerate(held_out) if each.tags == material][
+            : settings.curved_texts
+        ]
+    ]
+    return [
+        Unit(
+            "ceiling",
+            "linear",
+            measure_ceiling,
+            {
+                "texts": [each.values() for each in sequences if each.half == SELECTION],
+                "held_out": [each.values() for each in held_out],
+                "curved": curved,
+                "layers": settings.ceiling_layers(int(bridge.cfg.n_layers)),
+                "step": settings.step,
+            },
+        )
+    ]
+
+
 STAGES: dict[str, Stage] = {
     "slopes": slopes_stage,
     "curvatures": curvature_stage,
     "patched runs": patched_stage,
+    "rescue": rescue_stage,
+    "heads": head_stage,
+    "linear ceiling": ceiling_stage,
 }
 
 
+def _of_mechanism(
+    bridge: TransformerBridge, settings: SlopesSettings
+) -> dict[str, list[TokenSequence]]:
+    """Natural text, as much of each kind, and copies, of the report half."""
+    by_text: dict[str, list[TokenSequence]] = {}
+    for sequence in _long_texts(bridge, settings):
+        if sequence.half == REPORT:
+            by_text.setdefault(sequence.tags, []).append(sequence)
+    share = -(-settings.mechanism_texts // len(by_text))
+    natural = [sequence for each in by_text.values() for sequence in each[:share]]
+    copies = induction_sequences(bridge, settings.material)
+    return {
+        NATURAL: natural[: settings.mechanism_texts],
+        COPIES: _first(copies, REPORT, settings.mechanism_texts),
+    }
+
+
+def _long_texts(bridge: TransformerBridge, settings: SlopesSettings) -> list[TokenSequence]:
+    sequences = text_sequences(bridge, settings.long_material)
+    for name in dict.fromkeys(sequence.tags for sequence in sequences):
+        require_both_halves([each for each in sequences if each.tags == name], name)
+    return sequences
+
+
 def _common(
-    material: str, sequences: Sequence[TokenSequence], settings: SlopesSettings
+    material: str,
+    sequences: Sequence[TokenSequence],
+    settings: SlopesSettings,
+    scope: str | None = None,
 ) -> dict[str, Any]:
     return {
         "material": material,
-        "scope": scope_of(material),
+        "scope": scope or scope_of(material),
         "sequences": [sequence.values() for sequence in sequences],
         "seed": settings.seed,
     }
 
 
-def _first(sequences: Sequence[TokenSequence], settings: SlopesSettings) -> list[TokenSequence]:
-    chosen = [sequence for sequence in sequences if sequence.half == SELECTION]
-    return chosen[: settings.curved_texts]
+def _first(sequences: Sequence[TokenSequence], half: str, n: int) -> list[TokenSequence]:
+    return [sequence for sequence in sequences if sequence.half == half][:n]

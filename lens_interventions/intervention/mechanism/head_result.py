@@ -32,30 +32,44 @@ class HeadSlopes:
             of its nats; the parts are keys and values, the heads those that keys and values have.
         counts: `[text, scope]`, how many predictions that sum is over.
         matching: `[layer, query_head]`, each query head's mean attention, on random tokens said
-            twice, to the token to be copied. Near 1 in an induction head.
+            twice, to the token to be copied (Olsson et al. 2022). Near 1 in an induction head.
+        previous: `[layer, query_head]`, its mean attention there to the position before.
+        copying: `[layer, query_head]`, by how many standard deviations its output raises the logit
+            of the token that it attends to above those of others. Below 0 it lowers that logit, as
+            copy-suppression heads do (McDougall et al. 2023).
         sources, scopes, layers: the names along the axes.
     """
 
     totals: Float[np.ndarray, "text scope source layer part head"]
     counts: Float[np.ndarray, "text scope"]
     matching: Float[np.ndarray, "layer query_head"]
+    previous: Float[np.ndarray, "layer query_head"]
+    copying: Float[np.ndarray, "layer query_head"]
     sources: tuple[str, ...]
     scopes: tuple[str, ...]
     layers: tuple[int, ...]
 
-    @property
-    def head_matching(self) -> Float[np.ndarray, "layer head"]:
-        """The largest `matching` among the query heads that share keys and values."""
+    def scores(self) -> dict[str, Float[np.ndarray, "layer head"]]:
+        """`matching`, `previous` and `copying` of each head that has keys and values.
+
+        Of the query heads that share it: the largest of the first two, and the `copying` that is
+        furthest from 0.
+        """
         shape = (len(self.layers), self.totals.shape[-1], -1)
-        return self.matching.reshape(shape).max(-1)
+        copying = self.copying.reshape(shape)
+        furthest = np.abs(copying).argmax(-1, keepdims=True)
+        return {
+            "matching": self.matching.reshape(shape).max(-1),
+            "previous": self.previous.reshape(shape).max(-1),
+            "copying": np.take_along_axis(copying, furthest, axis=-1)[..., 0],
+        }
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
-        """One row per slope: layer, head, part, source, minus, scope, matching, and its interval.
+        """One row per slope: layer, head, part, source, minus, scope, `scores`, and its interval.
 
         `minus` is empty for the slope of a source; where it names a control, the row is the slope
-        of the true source minus that of the control, paired by text. `matching` is the largest of
-        the query heads that share these keys and values. The columns estimate, low, high and n, in
-        nats per predicted token, resample the `n` texts, at confidence `level`.
+        of the true source minus that of the control, paired by text. The columns estimate, low,
+        high and n, in nats per predicted token, resample the `n` texts, at confidence `level`.
         """
         import pandas as pd
 
@@ -116,7 +130,7 @@ class HeadSlopes:
                 ),
                 texts=tuple(
                     tuple(_matching(value) for value in of_layer)
-                    for of_layer in self.head_matching.tolist()
+                    for of_layer in self.scores()["matching"].tolist()
                 ),
             )
             for part in PARTS
@@ -131,12 +145,13 @@ class HeadSlopes:
 
     def _totals(self) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
         """For each row of the table: its place, the sums of each text, and their counts."""
-        matching = self.head_matching
+        scores = self.scores()
         for s, k, p, h in np.ndindex(
             len(self.scopes), len(self.layers), len(PARTS), self.totals.shape[-1]
         ):
             place = {"layer": self.layers[k], "head": h, "part": PARTS[p]}
-            last = {"scope": self.scopes[s], "matching": float(matching[k, h])}
+            of_head = {name: float(values[k, h]) for name, values in scores.items()}
+            last = {"scope": self.scopes[s], **of_head}
             of = {name: self.totals[:, s, i, k, p, h] for i, name in enumerate(self.sources)}
             counts = self.counts[:, s]
             for source, total in of.items():
@@ -154,5 +169,6 @@ def _matching(score: float) -> str:
 def _hover(row: dict[str, Any]) -> str:
     return (
         f"layer {row['layer']}, head {row['head']}, {row['part']}<br>{row['estimate']:.3g} "
-        f"[{row['low']:.3g}, {row['high']:.3g}]<br>matching {row['matching']:.2f}"
+        f"[{row['low']:.3g}, {row['high']:.3g}]<br>matching {row['matching']:.2f}, "
+        f"previous {row['previous']:.2f}, copying {row['copying']:+.1f}"
     )

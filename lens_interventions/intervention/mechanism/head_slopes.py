@@ -25,8 +25,8 @@ from ..sources import SourceFunction, source_names
 from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .head_gradients import head_gradients
 from .head_result import PARTS, HeadSlopes
+from .head_scores import head_scores
 from .hidden_continuations import key_value_points
-from .prefix_matching import prefix_matching
 
 
 @exclusive
@@ -77,7 +77,10 @@ def head_slopes(
     scope_names = function_names("scopes", scopes, list(SCOPES))
     refuse_late_hooks(bridge, 0)
     key_value_points(bridge, patch.layers)
-    matching = prefix_matching(bridge)[list(patch.layers)].double().cpu().numpy()
+    scores = {
+        name: of_heads[list(patch.layers)].double().cpu().numpy()
+        for name, of_heads in vars(head_scores(bridge)).items()
+    }
     n_heads = int(getattr(bridge.cfg, "n_key_value_heads", None) or bridge.cfg.n_heads)
     shape = (len(sources), len(patch.layers), len(PARTS), n_heads)
     patches = tuple(replace(patch, source=source) for source in sources)
@@ -103,7 +106,7 @@ def head_slopes(
     return HeadSlopes(
         totals=sums[..., 1:].reshape(-1, len(scopes), *shape),
         counts=sums[..., 0],
-        matching=matching,
+        **scores,
         sources=names,
         scopes=scope_names,
         layers=patch.layers,

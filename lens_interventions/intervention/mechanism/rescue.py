@@ -1,6 +1,6 @@
 """Whether the true token, written one position early, makes up for a token that is hidden."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,40 +144,46 @@ class _Measuring:
 
     @torch.no_grad()
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
-        clean, *rest = self._nats(text)
-        values = []
-        for scope in self.scopes:
-            where = chosen_predictions(scope, text.tokens, clean, text.length)
-            lost = torch.stack([clean, *rest]).double().where(where, 0).sum(-1)
-            values.append(torch.cat([where.sum(-1)[None].double(), lost]))
-        return torch.cat(values).T
-
-    def _nats(self, text: KnownText) -> Iterator[Float[Tensor, "batch pos"]]:
-        """Without a patch; with continuations hidden, by layer; and under each patch."""
-        bridge = self.bridge
-        batch = TokenBatch(text.tokens, torch.ones_like(text.tokens, dtype=torch.bool))
+        bridge, tokens = self.bridge, text.tokens
+        batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
         lowest = sorted({row[0].layers[0] for row in self.patches})
         *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in lowest), FINAL])
         entering = dict(zip(lowest, streams, strict=True))
-        read, following = (
-            readout(bridge).for_rows(final[..., 0].numel()),
-            text.tokens.roll(-1, dims=1),
+        read = readout(bridge).for_rows(tokens.numel())
+        clean = surprisal_of(read, final, tokens.roll(-1, dims=1))
+        chosen = torch.stack(
+            [chosen_predictions(scope, tokens, clean, text.length) for scope in self.scopes]
         )
-        yield surprisal_of(read, final, following)
+        # Logits are dear, and few predictions of a text may count.
+        counts = chosen.any(0)
+
+        def nats(late: Tensor) -> Tensor:
+            return torch.zeros_like(clean).masked_scatter(
+                counts, surprisal_of(read, late[counts], tokens.roll(-1, dims=1)[counts])
+            )
+
+        lost = torch.stack([clean, *map(nats, self._late(text, entering))]).double()
+        sums = torch.einsum("sbt,rbt->bsr", chosen.double(), lost)
+        return torch.cat([chosen.sum(-1).T[..., None], sums], dim=2).flatten(1)
+
+    def _late(
+        self, text: KnownText, entering: Mapping[int, Float[Tensor, "batch pos d_model"]]
+    ) -> Iterator[Float[Tensor, "batch pos d_model"]]:
+        """`r[L]` with continuations hidden, by layer; then that under each patch."""
+        bridge = self.bridge
         text = with_unpatched(bridge, text, [patch for row in self.patches for patch in row])
         hidden = hidden_continuations(text.tokens)
         for row in self.patches:
             layer = row[0].layers[0]
             require_copies(bridge, entering[layer], text, layer=layer, through=self.through)
-            late = late_predictions(
+            yield late_predictions(
                 bridge, None, entering[layer], text, hidden, layer=layer, through="both"
             )
-            yield surprisal_of(read, late, following)
         for row in self.patches:
             layer = row[0].layers[0]
             for way in self.through:
                 for patch in row:
-                    late = late_predictions(
+                    yield late_predictions(
                         bridge,
                         patch.bind(bridge),
                         entering[layer],
@@ -186,4 +192,3 @@ class _Measuring:
                         layer=layer,
                         through=way,
                     )
-                    yield surprisal_of(read, late, following)

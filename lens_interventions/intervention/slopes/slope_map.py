@@ -23,7 +23,7 @@ from ..patch import NextTokenPatch
 from ..sources import SourceFunction, source_names
 from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .clean_run import clean_run
-from .controls import KnownGuesses, final_guess, function_names, source_of
+from .controls import KnownGuesses, final_guess, function_names, reads_lens, source_of
 from .directions import directions
 from .residual_gradients import residual_gradients
 from .result import SlopeMap
@@ -204,6 +204,10 @@ class _Measuring:
             else bound
             for bound in self.bounds
         ]
+        if any(reads_lens(bound.patch) for bound in bounds):
+            # Two products with the unembedding at each layer are most of the work.
+            read = bounds[0].readout.for_rows(len(self.layers) * text.tokens.numel())
+            bounds = [replace(bound, readout=read) for bound in bounds]
         position = text.column_positions()
         n_texts, n_layers = len(text.tokens), len(self.layers)
         slopes = torch.zeros(len(losses), n_texts, len(bounds), n_layers, dtype=torch.float64)

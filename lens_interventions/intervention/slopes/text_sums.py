@@ -72,7 +72,7 @@ def text_sums(
         for number in batch.finished:
             kept.add(keys[number], sums[number])
     if not sums or not any(row.any() for row in sums):
-        raise ValueError("there is no text with a token to predict")
+        raise ValueError("there is no text with a token to predict that the scopes count")
     return np.stack(sums)
 
 

@@ -10,7 +10,7 @@ import lens_interventions as li
 from lens_interventions.experiments.scratch.arms import ARMS, written_tokens
 from lens_interventions.experiments.scratch.network import Network, Shape
 from lens_interventions.experiments.scratch.training import mean_nats
-from lens_interventions.intervention.mechanism.prefix_matching import prefix_matching
+from lens_interventions.intervention.mechanism.head_scores import head_scores
 from tests.support.small_scratch import SHAPE, small_model, small_network
 
 SEEDS = torch.tensor([3, 8])
@@ -77,7 +77,7 @@ def test_patterns_are_those_that_the_library_reads():
     for layer, pattern in enumerate(patterns):
         expected = cache[f"blocks.{layer}.attn.hook_pattern"]
         torch.testing.assert_close(pattern.detach(), expected, rtol=0, atol=1e-9)
-    assert prefix_matching(bridge, n_tokens=8, n_texts=1).shape == (3, 2)
+    assert head_scores(bridge).matching.shape == (3, 2)
 
 
 def test_generation_with_the_write_equals_teacher_forcing():

@@ -1,16 +1,19 @@
 """The slopes experiment from start to end, and on a model where the true source is what helps."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pandas.testing import assert_frame_equal
 
 import lens_interventions as li
-from lens_interventions.experiments import load_result
+from lens_interventions.experiments import Result, load_result
 from lens_interventions.experiments.design.material import induction_sequences
 from lens_interventions.experiments.slopes import slopes
+from tests.support.exact import no_rounding
 from tests.support.planted import planted_bridge
 from tests.support.small_slopes import SMALL
 from tests.support.tiny import tiny_bridge
@@ -18,24 +21,117 @@ from tests.support.tiny import tiny_bridge
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
-def test_a_run_from_start_to_end(tmp_path: Path) -> None:
-    result = slopes(tiny_bridge("llama"), settings=SMALL, out=tmp_path)
+@pytest.fixture(scope="module", autouse=True)
+def unrounded() -> Iterator[None]:
+    with no_rounding():
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """A run on a tiny model, and its directory."""
+    out = tmp_path_factory.mktemp("slopes")
+    with torch.no_grad():
+        return slopes(tiny_bridge("gpt2"), settings=SMALL, out=out), out
+
+
+def test_a_run_from_start_to_end(finished: tuple[Result, Path]) -> None:
+    result, out = finished
     cells = result.to_dataframe()
     # Two materials, three layers, two sources.
     assert len(cells) == 2 * 3 * 2
     assert cells["measured_estimate"].notna().sum() == 2 * 2
-    assert len(result.verdicts) == 2 * 3
+    # Of each of two materials slopes, news and a patched run; rescue; heads. Of prose the ceiling.
+    assert len(result.verdicts) == 2 * (3 + 1 + 1) + 1
     grid = result.tables["slopes"]
     assert len(grid) == 2 * len(SMALL.modes) * 3 * (4 + 3)
-    assert ((grid["low"] <= grid["estimate"]) & (grid["estimate"] <= grid["high"])).all()
-    loaded = load_result(tmp_path)
+    for name in ("slopes", "rescue", "heads", "kinds", "ceiling"):
+        table = result.tables[name]
+        assert ((table["low"] <= table["estimate"]) & (table["estimate"] <= table["high"])).all()
+    loaded = load_result(out)
     assert_frame_equal(loaded.to_dataframe(), cells)
     assert {finding.figure for finding in result.verdicts} <= set(loaded.figures())
 
 
+def test_curvatures_are_those_of_the_library(finished: tuple[Result, Path]) -> None:
+    bridge = tiny_bridge("gpt2")
+    texts = [s.tokens for s in induction_sequences(bridge, SMALL.material)][: SMALL.curved_texts]
+    patch = li.NextTokenPatch(
+        layer=1, strength=1.0, mode="add", scale="norm", positions=range(1, 25)
+    )
+    found = li.curvature(
+        bridge, [torch.tensor([text]) for text in texts], [patch], scopes=["copyable"]
+    )
+    table = finished[0].to_dataframe().set_index(["material", "layer", "source"])
+    # That of the library is extrapolated from two steps.
+    assert table.loc[("copies", 1, "true"), "curvature"] == pytest.approx(
+        found.to_dataframe()["curvature"][0], rel=1e-2
+    )
+
+
+def test_rescue_and_heads_are_those_of_the_library(finished: tuple[Result, Path]) -> None:
+    bridge = tiny_bridge("gpt2")
+    texts = [
+        torch.tensor([s.tokens])
+        for s in induction_sequences(bridge, SMALL.material)
+        if s.half == "report"
+    ][: SMALL.mechanism_texts]
+    patch = li.NextTokenPatch(
+        layer=range(3), strength=0.1, mode="add", scale="norm", positions=range(1, 25)
+    )
+    rescued = li.rescue(
+        bridge,
+        texts,
+        replace(patch, layer=2),
+        sources=SMALL.rescue_sources,
+        max_length=25,
+        progress=False,
+    ).to_dataframe()
+    keys = ["layer", "through", "condition", "minus"]
+    found = finished[0].tables["rescue"]
+    found = found[found["material"] == "copies"].set_index(keys)["estimate"]
+    expected = rescued[(rescued["minus"] != "") & (rescued["minus"] != "clean")]
+    expected = expected.set_index(keys)["estimate"]
+    expected = expected.drop([place for place in expected.index if place not in found.index])
+    # What is hidden; sources and leads; through keys and through values one control alone.
+    assert len(expected) == 1 + (3 + 2) + 2 * (2 + 1)
+    np.testing.assert_allclose(found[expected.index], expected, rtol=1e-9)
+
+    slopes_of = li.head_slopes(
+        bridge, texts, patch, sources=SMALL.head_sources, max_length=25, progress=False
+    ).to_dataframe()
+    keys = ["layer", "head", "part", "minus"]
+    expected = slopes_of[slopes_of["minus"] != ""].set_index(keys)["estimate"]
+    heads = finished[0].tables["heads"]
+    heads = heads[heads["material"] == "copies"]
+    np.testing.assert_allclose(
+        heads.set_index(keys)["estimate"][expected.index], expected, rtol=1e-9, atol=1e-12
+    )
+    kinds = finished[0].tables["kinds"].set_index(["material", "kind", "part", "minus"])
+    for (kind, part, minus), each in heads.groupby(["kind", "part", "minus"]):
+        total = kinds.loc[("copies", kind, part, minus), "estimate"]
+        assert total == pytest.approx(each["estimate"].sum(), rel=1e-9)
+
+
+def test_the_ceiling_of_linear_writes_compares_with_and_without_the_token(
+    finished: tuple[Result, Path],
+) -> None:
+    table = finished[0].tables["ceiling"]
+    slopes_of = table.pivot(index="layer", columns="write", values="estimate")
+    assert list(slopes_of.index) == [0, 2]
+    np.testing.assert_allclose(
+        slopes_of["increment"], slopes_of["with"] - slopes_of["without"], rtol=1e-9
+    )
+    # No write as long as the residual at each position is steeper than one down its gradient.
+    assert (slopes_of["free"] < slopes_of[["with", "without"]].min(axis=1)).all()
+    fitted = table["write"].isin(["with", "without"])
+    assert (table["change"].notna() == fitted).all()
+    assert (table[fitted]["change"] <= 0).all()
+
+
 def test_a_planted_source_is_found_and_controls_are_not() -> None:
     # An interval over the whole grid needs more than a handful of texts.
-    settings = replace(SMALL, induction_sequences=(3, 30), batch=10, modes=("add",))
+    settings = replace(SMALL, induction_sequences=(3, 20), batch=10, modes=("add",))
     result = slopes(planted_bridge(), settings=settings)
     grid = result.tables["slopes"]
     copies = grid[(grid["material"] == "copies") & (grid["mode"] == "add")]
@@ -50,13 +146,28 @@ def test_a_planted_source_is_found_and_controls_are_not() -> None:
     assert (chosen["layer"] == 1).all()
     assert (chosen["high"] < 0).all()
     by_question = {found.question: found.verdict.outcome for found in result.verdicts}
+    rescued = result.tables["rescue"]
+    rescued = rescued[(rescued["material"] == "copies") & (rescued["layer"] == 1)]
+    against = rescued[(rescued["condition"] == "true")].set_index(["through", "minus"])
+    for control in ("hidden", settings.rescue_sources[1]):
+        assert against.loc[("values", control), "high"] < 0
+        assert abs(against.loc[("keys", control), "estimate"]) < 1e-6
+    heads = result.tables["heads"]
+    heads = heads[(heads["material"] == "copies") & (heads["layer"] == 1)].set_index("part")
+    assert (heads.loc["values", "high"] < 0).all()
+    assert (heads.loc["keys", "estimate"].abs() < 1e-6).all()
+    *_, panel = result.figures()["gain"].data
+    below, patched_there = panel.text
+    assert "✓" in patched_there[list(panel.x).index("true")]
+    assert not {"✓", "✗"} & {*"".join(below)}
     promising = [outcome for asked, outcome in by_question.items() if "promises most" in asked]
     assert promising[-1] == "helps"
 
 
-def test_slopes_and_patched_losses_are_those_of_the_library() -> None:
-    bridge = planted_bridge()
-    result = slopes(bridge, settings=SMALL)
+def test_slopes_and_patched_losses_are_those_of_the_library(
+    finished: tuple[Result, Path],
+) -> None:
+    bridge, (result, _) = tiny_bridge("gpt2"), finished
     texts = [s.tokens for s in induction_sequences(bridge, SMALL.material)]
     found = li.slope_map(
         bridge,
@@ -91,6 +202,9 @@ def test_slopes_and_patched_losses_are_those_of_the_library() -> None:
         ({"curved_sources": ("random",)}, "curved_sources"),
         ({"cells": 0}, "at least 1"),
         ({"weak": 0.5}, "weak"),
+        ({"rescue_strengths": ()}, "rescue_strengths"),
+        ({"rescue_sources": ("true",)}, "rescue_sources must be true and then controls"),
+        ({"head_sources": ("shuffled", "true")}, "head_sources must be true and then controls"),
         ({"documents": (0, 4)}, "documents"),
     ],
 )

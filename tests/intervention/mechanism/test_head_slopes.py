@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.intervention.mechanism.prefix_matching import prefix_matching
+from lens_interventions.intervention.mechanism.head_scores import head_scores
 from tests.support.clean import left_as_found
 from tests.support.exact import no_rounding
 from tests.support.planted import planted_bridge
@@ -78,19 +78,48 @@ def test_the_copying_head_would_read_values_and_no_keys():
         assert abs(frame[1, "keys", "true", control]) < 1e-6
 
 
-def test_matching_is_the_attention_to_what_came_after_the_same_token():
+@torch.no_grad()
+def test_scores_are_those_of_the_patterns_and_of_the_weights():
     bridge = tiny_bridge("llama")
-    patterns = {}
+    patterns, alone = {}, {}
 
-    def keep(pattern, hook):
-        patterns[hook.name] = pattern[0]
+    def keep_pattern(pattern, hook):
+        patterns.setdefault(hook.name, pattern)
 
-    bridge.add_hook("blocks.1.attn.hook_pattern", keep)
-    found = prefix_matching(bridge, n_tokens=7, n_texts=1)
+    def keep_tokens(tokens, hook):
+        alone.setdefault(tokens.shape[1], tokens)
+
+    with bridge.hooks(
+        fwd_hooks=[("blocks.1.attn.hook_pattern", keep_pattern), ("embed.hook_in", keep_tokens)]
+    ):
+        found = head_scores(bridge)
     (pattern,) = patterns.values()
-    expected = sum(pattern[:, 7 + i, i + 1] for i in range(7)) / 7
-    torch.testing.assert_close(found[1], expected, rtol=1e-9, atol=0)
-    assert found.shape == (3, 4)
+    n = pattern.shape[-1] // 2
+    matching = sum(pattern[:, :, n + i, i + 1] for i in range(n)).mean(0) / n
+    previous = sum(pattern[:, :, n + i, n + i - 1] for i in range(n)).mean(0) / n
+    torch.testing.assert_close(found.matching[1], matching, rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.previous[1], previous, rtol=1e-9, atol=0)
+
+    def rms(x, weight):
+        return weight * x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+
+    tokens, model = alone[1][:, 0], bridge.original_model.model
+    block = model.layers[1]
+    _, cache = bridge.run_with_cache(tokens[:, None])
+    entering = rms(cache["blocks.1.hook_resid_pre"][:, 0], weight_of(block.input_layernorm))
+    for head, score in enumerate(found.copying[1]):
+        # Four query heads of width 8 share two of keys and values.
+        value = entering @ weight_of(block.self_attn.v_proj)[head // 2 * 8 :][:8].T
+        out = value @ weight_of(block.self_attn.o_proj)[:, head * 8 :][:, :8].T
+        logits = rms(out, weight_of(model.norm)) @ bridge.W_U[:, tokens]
+        moved = logits - logits.mean(0)
+        stands_out = (moved.diagonal() - moved.mean(1)) / moved.std(1)
+        assert float(score) == pytest.approx(float(stands_out.mean()), rel=1e-4)
+
+
+def weight_of(module):
+    """The weight of a module of the model, which the bridge may have wrapped."""
+    return next(iter(module.state_dict().values()))
 
 
 def test_the_figure_has_heads_of_keys_and_values(llama):
@@ -99,10 +128,15 @@ def test_the_figure_has_heads_of_keys_and_values(llama):
     found = li.head_slopes(llama, texts, patch, scopes=["all"], progress=False)
     # Four query heads share two of keys and values.
     assert found.matching.shape == (2, 4)
-    assert found.head_matching.tolist() == found.matching.reshape(2, 2, 2).max(-1).tolist()
+    scores = found.scores()
+    assert scores["matching"].tolist() == found.matching.reshape(2, 2, 2).max(-1).tolist()
+    assert (
+        np.abs(scores["copying"]).tolist()
+        == np.abs(found.copying.reshape(2, 2, 2)).max(-1).tolist()
+    )
     figure = found.plot(minus="random")
     assert [list(trace.x) for trace in figure.data] == [["head 0", "head 1"]] * 2
-    shown = [[f"{m:.2f}" if m >= 0.1 else "" for m in row] for row in found.head_matching]
+    shown = [[f"{m:.2f}" if m >= 0.1 else "" for m in row] for row in scores["matching"]]
     assert [[list(row) for row in trace.text] for trace in figure.data] == [shown] * 2
     with pytest.raises(ValueError, match="no slope of 'true' minus 'guess'"):
         found.plot(minus="guess")
@@ -112,3 +146,11 @@ def test_what_it_refuses():
     patch = li.NextTokenPatch(layer=1, strength=1.0, window=2)
     with pytest.raises(ValueError, match="has a window of 2"):
         li.head_slopes(tiny_bridge("llama"), ["a"], patch, progress=False)
+
+
+def test_a_model_without_keys_to_read_is_refused(llama, monkeypatch):
+    hooks = {name: at for name, at in llama.hook_dict.items() if "attn.hook_k" not in name}
+    monkeypatch.setattr(type(llama), "hook_dict", hooks)
+    patch = li.NextTokenPatch(layer=1, strength=1.0)
+    with pytest.raises(NotImplementedError, match=r"no blocks\.1\.attn\.hook_k"):
+        li.head_slopes(llama, [random_tokens(8)], patch, progress=False)

@@ -116,6 +116,39 @@ def test_what_it_refuses():
         li.rescue(tiny_bridge("mpt"), [random_tokens(8)], patch, progress=False)
 
 
+def test_a_model_without_keys_to_read_is_refused_for_keys_alone(llama, monkeypatch):
+    hooks = {name: at for name, at in llama.hook_dict.items() if "attn.hook_k" not in name}
+    monkeypatch.setattr(type(llama), "hook_dict", hooks)
+    patch = li.NextTokenPatch(layer=1, strength=1.0)
+    with pytest.raises(NotImplementedError, match=r"no blocks\.1\.attn\.hook_k"):
+        li.rescue(llama, [random_tokens(8)], patch, through=["both", "keys"], progress=False)
+    # Where both move together they need not be told apart.
+    li.rescue(llama, [repeated(5)], patch, through=["both"], progress=False)
+
+
+def test_it_goes_on_where_it_was_stopped(llama, tmp_path):
+    texts = [repeated(5), repeated(6)]
+    patch = li.NextTokenPatch(layer=1, strength=0.5)
+    options = {"sources": ["true"], "through": ["both"], "progress": False}
+    whole = li.rescue(llama, texts, patch, **options)
+
+    def one_and_a_stop():
+        yield texts[0]
+        yield torch.randperm(100)[:40].repeat(14)
+        raise KeyboardInterrupt
+
+    kept = tmp_path / "rescue.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        li.rescue(llama, one_and_a_stop(), patch, out=kept, max_length=64, **options)
+    n_kept = len(kept.read_text().splitlines())
+    assert n_kept >= 2
+    again = li.rescue(llama, texts, patch, out=kept, max_length=64, **options)
+    assert len(kept.read_text().splitlines()) == n_kept + 1
+    np.testing.assert_allclose(again.patched, whole.patched, rtol=1e-9)
+    with pytest.raises(ValueError, match="something else than what is asked for, in through"):
+        li.rescue(llama, texts, patch, out=kept, max_length=64, **options | {"through": ["keys"]})
+
+
 def test_the_figure_shows_what_could_be_rescued(llama):
     texts = [repeated(5), repeated(6)]
     patch = li.NextTokenPatch(layer=0, strength=0.5)

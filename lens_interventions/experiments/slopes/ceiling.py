@@ -1,0 +1,177 @@
+"""The most that a linear write of the true token could gain, on texts that it was not fitted to."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...drawing.table_curves import Axes, curves
+from ...fitting.linear_write import WRITES, LinearCeiling, linear_ceiling
+from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
+from ..engine.results import Finding
+from ..engine.work_units import unit_kind
+from .bounds import band_table, lowest, sums_by
+from .findings import capital, finding, said, words
+from .settings import SlopesSettings
+from .unit_texts import Sequences, longest, tokens_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+FREE, INCREMENT = "free", "increment"
+
+
+@unit_kind("linear ceiling")
+def measure_ceiling(
+    bridge: TransformerBridge,
+    texts: Sequences,
+    held_out: Sequences,
+    curved: Sequence[int],
+    layers: Sequence[int],
+    step: float,
+) -> pd.DataFrame:
+    """A row for each held-out text, layer and write: the slope of the sum of its `count` losses.
+
+    With the curvature of the fitted writes, nan where it was not measured: on the `curved` of the
+    held-out texts alone, by losses at strengths `step` and `-step`. What a text is of stands in
+    `material`.
+    """
+    found = linear_ceiling(
+        bridge,
+        tokens_of(bridge, texts),
+        tokens_of(bridge, held_out),
+        layers=layers,
+        max_length=longest([*texts, *held_out]),
+        progress=False,
+    )
+    bends = {
+        number: _curvatures(bridge, found, tokens_of(bridge, [held_out[number]])[0], step)
+        for number in curved
+    }
+    return pd.DataFrame(
+        [
+            {
+                "material": sequence["tags"],
+                "sequence": sequence["number"],
+                "cluster": sequence["cluster"],
+                "layer": layer,
+                "write": write,
+                "total": found.totals[text, w, place],
+                "curvature": bends[text][w, place] if text in bends and write != FREE else np.nan,
+                "count": found.counts[text],
+            }
+            for text, sequence in enumerate(held_out)
+            for place, layer in enumerate(found.layers)
+            for w, write in enumerate((*WRITES, FREE))
+        ]
+    )
+
+
+def _curvatures(
+    bridge: TransformerBridge, found: LinearCeiling, tokens: torch.Tensor, step: float
+) -> np.ndarray:
+    """`[write, layer]`, of the sum of the losses of one text."""
+    patches = [
+        found.patch(layer, strength=strength, write=write)
+        for write in WRITES
+        for layer in found.layers
+        for strength in (step, -step)
+    ]
+    clean, *moved = -teacher_forced_log_probs(bridge, tokens, [None, *patches]).double().sum((1, 2))
+    up, down = torch.stack(moved).view(len(WRITES), len(found.layers), 2).unbind(-1)
+    return ((up - 2 * clean + down) / step**2).cpu().numpy()
+
+
+def ceiling_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
+    """Slopes of the writes on held-out texts, and what the fitted ones would gain.
+
+    Columns: material, layer, write ("without" the next token, "with" it, "increment", "free"),
+    estimate, low, high, n, curvature, strength (the best one from 0 to `strongest`) and change of
+    the loss at it; these three nan for the increment and the free write, which is no write that a
+    model could learn. The ends hold for all rows of a material at once.
+    """
+    found = []
+    for material, here in rows.groupby("material", sort=False):
+        totals, counts = sums_by(here, ["layer", "write"])
+        cells = dict(totals)
+        for layer in dict.fromkeys(layer for layer, _ in totals):
+            cells[layer, INCREMENT] = totals[layer, WRITES[1]] - totals[layer, WRITES[0]]
+        table = pd.DataFrame(
+            [(material, *cell) for cell in cells], columns=["material", "layer", "write"]
+        )
+        table = band_table(table, list(cells.values()), counts, settings.resampling)
+        bent = here.dropna(subset="curvature").groupby(["layer", "write"])
+        sums = bent[["curvature", "count"]].sum()
+        bend = (sums["curvature"] / sums["count"]).rename("curvature")
+        table = table.join(bend, on=["layer", "write"])
+        best = settings.best_strength(table["estimate"], table["curvature"])
+        change = table["estimate"] * best + table["curvature"] * best**2 / 2
+        found.append(table.assign(strength=best.where(change.notna()), change=change))
+    return pd.concat(found, ignore_index=True)
+
+
+_METHOD = (
+    "{what}, {n} held-out texts of {tokens} tokens, layers {layers}; fitted to {fitted} others. "
+    "{weak:g} times the slope of the best linear write of the embeddings of the next token and of "
+    "its own, of the residual and of a constant, minus that of the best write without the next "
+    "token, both as long as the residual, at the layer where that is lowest. At its own best "
+    "strength, by its curvature, the write with the next token changes the loss by {change} (layer "
+    "{at}). As a ceiling only: a write that is free at every position, and so encodes what comes "
+    "later, has a slope of {free} at layer {top}. The interval holds for all layers and writes of "
+    "this text at once, by the max-t bootstrap over texts. {reading}"
+)
+_WORTH = "So a linear write of the next token is worth training there."
+_GENERAL = (
+    "So to first order no linear write of the next token does more than one that does not see it."
+)
+
+
+def ceiling_findings(table: pd.DataFrame, settings: SlopesSettings) -> list[Finding]:
+    """For each text, whether the next token lets a linear write lower the loss further."""
+    found = []
+    for material, here in table.groupby("material", sort=False):
+        increment = here[here["write"] == INCREMENT].set_index("layer")
+        interval = lowest(increment, here, settings, settings.weak)
+        best = here[here["write"] == WRITES[1]].sort_values("change").iloc[0]
+        free = here[here["write"] == FREE].sort_values("estimate").to_dict("records")[0]
+        found.append(
+            finding(
+                "To first order, could a linear write of the true token lower the loss more than "
+                f"one that does not see it, on {words(str(material))}?",
+                interval,
+                _METHOD.format(
+                    what=capital(words(str(material))),
+                    n=interval.n,
+                    tokens=settings.ceiling_tokens,
+                    layers=", ".join(map(str, increment.index)),
+                    fitted=len(settings.texts) * settings.ceiling_documents[0],
+                    weak=settings.weak,
+                    change=f"{best['change']:+.2g}",
+                    at=best["layer"],
+                    free=said(free),
+                    top=free["layer"],
+                    reading=_WORTH if interval.high < 0 else _GENERAL,
+                ),
+                "ceiling",
+                str(material),
+                settings,
+            )
+        )
+    return found
+
+
+def draw_ceiling(table: pd.DataFrame) -> "go.Figure":
+    """Slopes of the fitted writes by layer; the free write has a view of its own."""
+    views = {}
+    for material, here in table.groupby("material", sort=False):
+        name = words(str(material))
+        views[name] = here[here["write"] != FREE]
+        views[f"{name}: the free write, a ceiling"] = here[here["write"] == FREE]
+    return curves(
+        views,
+        Axes("layer", "estimate", "write", "layer", "nats per unit of strength"),
+        title="Slope of the best linear write on held-out texts, with and without the next token",
+    )

@@ -1,0 +1,131 @@
+"""What kind of head each is: where it attends, and what it does to the token that it attends to."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
+
+from ..._counter_random import random_integers
+from ...model.hooks import capture, keep
+from ...model.partial_run import run_late_rows
+from ...model.points import hook_name, point_labels
+from ...model.readout import readout
+
+ByHead = Float[Tensor, "layer head"]
+
+# Random tokens, said twice, in so many texts; and how many that a head may attend to.
+_SAID, _TEXTS, _ATTENDED = 32, 4, 96
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """Three scores of each query head, `[layer, head]`.
+
+    Attributes:
+        matching: on random tokens said twice, the mean attention from a token to what followed it
+            the first time: the prefix-matching score of Olsson et al. 2022, near 1 in an induction
+            head.
+        previous: the mean attention there to the position before.
+        copying: by how many standard deviations the head's output raises the logit of the token
+            that it attends to above those of other tokens, on average over random tokens. Below 0
+            it lowers that logit, as copy-suppression heads do (McDougall et al. 2023).
+    """
+
+    matching: ByHead
+    previous: ByHead
+    copying: ByHead
+
+
+@torch.no_grad()
+def head_scores(bridge: TransformerBridge) -> HeadScores:
+    """The scores of all heads of a model; none of them needs a text.
+
+    Raises `NotImplementedError` for a model whose attention patterns cannot be read, or whose heads
+    cannot be told apart.
+    """
+    return HeadScores(*_attention_scores(bridge), _copying(bridge))
+
+
+def _attention_scores(bridge: TransformerBridge) -> tuple[ByHead, ByHead]:
+    names = _points(bridge, "attn.hook_pattern")
+    said = min(_SAID, int(bridge.cfg.n_ctx) // 2)
+    part = _random_tokens(bridge, said * _TEXTS).view(_TEXTS, said)
+    patterns = capture(bridge, torch.cat([part, part], dim=1), names)
+    second = torch.arange(said, 2 * said, device=part.device)
+
+    def mean_attention(back: int) -> ByHead:
+        return torch.stack(
+            [pattern[:, :, second, second - back].mean((0, 2)) for pattern in patterns]
+        )
+
+    return mean_attention(said - 1), mean_attention(1)
+
+
+def _copying(bridge: TransformerBridge) -> ByHead:
+    """Of the path from a token's value through a head to its own logit.
+
+    A token stands for itself as what block 0 makes of it alone. Standing alone it is all that a
+    head can attend to, so that what the head writes is the path itself.
+    """
+    mixed, written = _points(bridge, "attn.hook_z"), _points(bridge, "hook_attn_out")
+    tokens = _random_tokens(bridge, _ATTENDED).unique()
+    points = point_labels(len(mixed))
+    (alone,) = capture(bridge, tokens[:, None], [hook_name(points[1], len(mixed))])
+    read, n_heads = readout(bridge), int(bridge.cfg.n_heads)
+    one_each = torch.eye(n_heads, dtype=torch.bool, device=alone.device).repeat(len(tokens), 1)
+
+    def one_head(z: Tensor, hook: HookPoint) -> Tensor:
+        by_head = z.view(len(one_each), n_heads, -1) * one_each[..., None]
+        return by_head.view(z.shape).to(z)
+
+    here = torch.zeros(1, dtype=torch.long, device=alone.device)
+    scores = []
+    for layer, (z, out) in enumerate(zip(mixed, written, strict=True)):
+        kept: dict[str, Tensor] = {}
+        run_late_rows(
+            bridge,
+            layer,
+            alone.repeat_interleave(n_heads, dim=0),
+            position=here,
+            key_position=here,
+            visible=torch.ones(1, 1, dtype=torch.bool, device=alone.device),
+            cache=DynamicCache(),
+            fwd_hooks=[(z, one_head), (out, keep(kept, "out"))],
+            until=points[layer + 1],
+        )
+        by_head = kept["out"].view(len(tokens), n_heads, -1).transpose(0, 1)
+        scores.append(_own_logit(read.normalize(by_head) @ read.weight[tokens].T))
+    return torch.stack(scores)
+
+
+def _own_logit(
+    logits: Float[Tensor, "head attended token"],
+) -> Float[Tensor, " head"]:
+    """How far the logit of the token attended to stands out, in standard deviations.
+
+    What a head does to a token whatever it attends to is taken out, biases with it.
+    """
+    moved = logits - logits.mean(1, keepdim=True)
+    own = moved.diagonal(dim1=1, dim2=2)
+    spread = moved.std(2).clamp(min=torch.finfo(moved.dtype).tiny)
+    return ((own - moved.mean(2)) / spread).mean(1)
+
+
+def _random_tokens(bridge: TransformerBridge, n: int) -> Int[Tensor, " token"]:
+    counter = torch.arange(n, device=bridge.cfg.device)
+    return random_integers(int(bridge.cfg.d_vocab), 0, counter)
+
+
+def _points(bridge: TransformerBridge, name: str) -> list[str]:
+    """The hooks of this name, one for each layer."""
+    names = [f"blocks.{layer}.{name}" for layer in range(int(bridge.cfg.n_layers))]
+    missing = [each for each in names if each not in bridge.hook_dict]
+    if missing:
+        raise NotImplementedError(
+            f"{bridge.cfg.architecture} has no {missing[0]}: its heads cannot be told apart there"
+        )
+    return names
