@@ -15,6 +15,7 @@ from .fitting.lens_quality import lens_quality as lens_quality
 from .fitting.linear_write import LinearCeiling as LinearCeiling
 from .fitting.linear_write import LinearWrite as LinearWrite
 from .fitting.linear_write import linear_ceiling as linear_ceiling
+from .intervention.ablation import ablate_directions as ablate_directions
 from .intervention.bound_patch import BoundPatch as BoundPatch
 from .intervention.effect_map import EffectMap as EffectMap
 from .intervention.effect_map import effect_map as effect_map
@@ -56,6 +57,8 @@ from .lens.logit_lens import logit_lens as logit_lens
 from .lens.protocol import Lens as Lens
 from .lens.trajectory import Trajectory as Trajectory
 from .lens.tuned_lens import load_tuned_lens as load_tuned_lens
+from .lens.unlikely_tokens import UnlikelyComponents as UnlikelyComponents
+from .lens.unlikely_tokens import unlikely_components as unlikely_components
 from .measures import behaviour as behaviour
 from .measures import crossed as crossed
 from .measures import intervals as intervals

@@ -29,6 +29,7 @@ class Name(StrEnum):
     preservation = "preservation"
     scratch = "scratch"
     slopes = "slopes"
+    unlikely = "unlikely"
 
 
 class PresetName(StrEnum):
@@ -99,6 +100,7 @@ def experiment(
         Name.preservation: experiments.preservation,
         Name.scratch: experiments.scratch,
         Name.slopes: experiments.slopes,
+        Name.unlikely: experiments.unlikely,
     }
     typer.echo(f"{name.value}: loading the model and its texts ...", err=True)
     with ExitStack() as stack:

@@ -37,3 +37,5 @@ from .scratch import scratch as scratch
 from .scratch import trained_models as trained_models
 from .slopes import SlopesSettings as SlopesSettings
 from .slopes import slopes as slopes
+from .unlikely import UnlikelySettings as UnlikelySettings
+from .unlikely import unlikely as unlikely
