@@ -6,8 +6,12 @@ from .app.explore import explore as explore
 from .fitting.affine_fit import fit_affine_lens as fit_affine_lens
 from .fitting.affine_refinement import refine_affine_lens as refine_affine_lens
 from .fitting.default_lens import default_affine_lens as default_affine_lens
+from .fitting.embedding_basis import EmbeddingBasis as EmbeddingBasis
+from .fitting.embedding_basis import embedding_basis as embedding_basis
 from .fitting.input_probe import InputProbe as InputProbe
 from .fitting.input_probe import fit_input_probe as fit_input_probe
+from .fitting.input_reading import InputReading as InputReading
+from .fitting.input_reading import input_reading as input_reading
 from .fitting.input_recovery import InputRecovery as InputRecovery
 from .fitting.input_recovery import input_recovery as input_recovery
 from .fitting.lens_quality import LensQuality as LensQuality

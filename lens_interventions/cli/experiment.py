@@ -27,6 +27,7 @@ class Name(StrEnum):
     learned = "learned"
     loops = "loops"
     preservation = "preservation"
+    recall = "recall"
     scratch = "scratch"
     slopes = "slopes"
     unlikely = "unlikely"
@@ -98,6 +99,7 @@ def experiment(
         Name.learned: experiments.learned,
         Name.loops: experiments.loops,
         Name.preservation: experiments.preservation,
+        Name.recall: experiments.recall,
         Name.scratch: experiments.scratch,
         Name.slopes: experiments.slopes,
         Name.unlikely: experiments.unlikely,

@@ -30,6 +30,8 @@ from .loops import LoopsSettings as LoopsSettings
 from .loops import loops as loops
 from .preservation import PreservationSettings as PreservationSettings
 from .preservation import preservation as preservation
+from .recall import RecallSettings as RecallSettings
+from .recall import recall as recall
 from .scratch import ScratchSettings as ScratchSettings
 from .scratch import ScratchTraining as ScratchTraining
 from .scratch import TrainedModel as TrainedModel
