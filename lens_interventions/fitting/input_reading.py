@@ -1,8 +1,13 @@
-"""Where in the residual stream an input probe finds the input: its map, read in a basis."""
+"""Where in the residual stream an input probe finds the input: its map, read in a basis.
+
+What a linear map reads and where the signal is are two things: a map also has weights that cancel
+noise. The signal is where the stream covaries with what the map estimates (Haufe et al. 2014, "On
+the interpretation of weight vectors of linear models in multivariate neuroimaging").
+"""
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,22 +33,31 @@ if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects as go
 
-MEASURES = ("estimate", "stream")
+MEASURES = ("input", "estimate", "stream")
+
+LABELS = {
+    "input": "the input, where it lies",
+    "estimate": "the probe's estimate, where it is read",
+    "stream": "the stream itself",
+}
+"""The measures in words."""
 
 
 @dataclass(frozen=True)
 class InputReading:
-    """What each direction of a basis adds to a probe's estimate, and to the stream itself.
+    """How much of the input, of the probe's estimate and of the stream lies along directions.
 
     Attributes:
         basis: the directions.
         points: labels of the residual points.
-        shares: `[measure, point, component, text]`. `estimate`: the share of the variance of the
-            probe's estimate that comes through the component. `stream`: the component's share of
-            the variance of the residual stream, which is what a map with random weights would
-            read. Over an orthogonal basis of the whole stream they add up to 1; directions of a
-            factorization overlap, so that theirs compare with each other alone. An estimate's
-            can be below 0, where a component takes back what others add.
+        shares: `[measure, point, component, text]`. `input`: the component's share of the squared
+            covariance of the stream with the probe's estimate, which is where the input is.
+            `estimate`: the share of the variance of the estimate that is read through the
+            component; where the input stands out from the rest equally well in all directions,
+            all have the same. `stream`: the share of the variance of the stream, which random
+            directions of its covariance have on average. Over an orthogonal basis of the whole
+            stream they add up to 1. Directions of a factorization overlap, so that theirs compare
+            with each other alone.
     """
 
     basis: EmbeddingBasis
@@ -104,10 +118,9 @@ class InputReading:
         """
         table = self.to_dataframe(level=level, seed=seed)
         half = table[table["part"] == 1]
-        labels = {"estimate": "the probe's estimate of the input", "stream": "the stream itself"}
         curves = [
             Curve(
-                label=labels[measure],
+                label=LABELS[measure],
                 unit="share of the variance",
                 x=[point_name(point) for point in self.points],
                 values=rows["mean"].to_numpy(),
@@ -123,7 +136,7 @@ class InputReading:
         of = "unembedding" if self.basis.kind == "unembedding" else "embedding"
         return draw_over_layers(
             curves,
-            title=title or "What comes through the directions that matter least",
+            title=title or "What lies along the directions that matter least",
             subtitle=f"The less important half of the {len(self.basis.directions)} components "
             f"({self.basis.kind}), which holds {importance:.1%} of the {of}. Means over "
             f"{self.shares.shape[-1]} texts; bands are {level:.0%} bootstrap intervals.",
@@ -151,23 +164,26 @@ def input_reading(
     prepend_bos: bool | None = None,
     progress: bool = True,
 ) -> InputReading:
-    """Take a probe's estimate of the input apart by the directions through which it comes.
+    """Say along which directions of the residual stream a probe finds the input.
 
-    Of the stream x, less its mean over the text, `(x d_j) (d_j W)` is what the estimate gets through
-    the direction d_j. A component's share is the covariance of that with the estimate, over the
-    variance of the estimate.
+    With the stream x, less its mean over the text and of unit size, and the estimate y = x W, the
+    input lies where `C = sum of x y` over tokens is large. The share of a direction d is that of
+    `d C_t · d C` in all, where `C_t` is of one text and C of all others: chance agrees with itself
+    in one text, and not in two. The estimate is read through d by `(x d) (d W)`, whose covariance
+    with y counts.
 
     **Arguments:**
 
     - `probe`: of `fit_input_probe`, on this bridge's weights.
-    - `texts`: ones that the probe was not fitted to, each cut to `max_tokens`.
+    - `texts`: two or more that the probe was not fitted to, each cut to `max_tokens`. They are held
+        as tokens, and read twice.
     - `basis`: of `embedding_basis`.
     - `skip_first`: leave out this many tokens of each: the first is an outlier.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if the probe is of other weights, the basis of another width, or if no text
-    has two tokens after `skip_first`; `TypeError` if `texts` is one text.
+    Raises `ValueError` if the probe is of other weights, the basis of another width, or if fewer
+    than two texts have two tokens after `skip_first`; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
     probe.require_fits(bridge)
@@ -178,33 +194,77 @@ def input_reading(
             f"{d_model}: make it with embedding_basis on this bridge"
         )
     directions = basis.directions.double()
-    maps = [weight.to(directions) for weight in probe.weight]
-    found = []
-    for text in tqdm(texts, disable=not progress, unit="text", desc="reading"):
-        pieces = token_pieces(bridge, [text], length=max_tokens, prepend_bos=prepend_bos)
-        piece = next(iter(pieces))
-        if len(piece) < skip_first + 2:
-            continue
-        streams = residuals(bridge, as_batch(piece), probe.points)
-        of_text = [
-            _shares(unit_size(stream[0, skip_first:]).double(), weight, directions)
-            for stream, weight in zip(streams, maps, strict=True)
-        ]
-        found.append(torch.stack(of_text, dim=1).cpu().numpy())
-    if not found:
-        raise ValueError(f"there is no text of two tokens after the first {skip_first}")
-    return InputReading(basis, probe.points, np.stack(found, axis=-1))
+    pieces = [
+        next(iter(token_pieces(bridge, [text], length=max_tokens, prepend_bos=prepend_bos)))
+        for text in texts
+    ]
+    pieces = [piece for piece in pieces if len(piece) >= skip_first + 2]
+    if len(pieces) < 2:
+        raise ValueError(
+            f"texts are compared with each other, and {len(pieces)} of them have two tokens after "
+            f"the first {skip_first}: give two or more"
+        )
+
+    def parts() -> Iterator[list[_Part]]:
+        for piece in tqdm(pieces, disable=not progress, unit="text", desc="reading"):
+            streams = residuals(bridge, as_batch(piece), probe.points)
+            yield [
+                _Part.of(stream[0, skip_first:], weight, directions)
+                for stream, weight in zip(streams, probe.weight, strict=True)
+            ]
+
+    whole: list[_Part] = []
+    for of_text in parts():
+        whole = of_text if not whole else [a + b for a, b in zip(whole, of_text, strict=True)]
+    found = [
+        torch.stack([part.shares(total) for total, part in zip(whole, of_text, strict=True)], 1)
+        for of_text in parts()
+    ]
+    return InputReading(basis, probe.points, torch.stack(found, -1).cpu().numpy())
 
 
-def _shares(
-    x: Float[Tensor, "pos d_model"],
-    weight: Float[Tensor, "d_model d_model"],
-    directions: Float[Tensor, "component d_model"],
-) -> Float[Tensor, "measure component"]:
-    """Shares of the estimate's and of the stream's variance at one point of one text."""
-    x = x - x.mean(0)
-    estimate, amounts = x @ weight, x @ directions.T
-    shares = []
-    for whole, rows in ((estimate, directions @ weight), (x, directions)):
-        shares.append((amounts * (whole @ rows.T)).sum(0) / whole.square().sum())
-    return torch.stack(shares)
+@dataclass(frozen=True)
+class _Part:
+    """Sums over tokens at one point, of one text or of all.
+
+    Attributes:
+        covariance: `[d_model, d_model]`, of the stream with the estimate.
+        along: `[component, d_model]`, of the stream along each direction with the estimate.
+        estimate: `[component]`, what is read through each, as a share.
+        stream: `[component]`, of the stream's variance, as a share.
+    """
+
+    covariance: Float[Tensor, "d_model d_model"]
+    along: Float[Tensor, "component d_model"]
+    estimate: Float[Tensor, " component"]
+    stream: Float[Tensor, " component"]
+
+    @classmethod
+    def of(
+        cls,
+        stream: Float[Tensor, "pos d_model"],
+        weight: Float[Tensor, "d_model d_model"],
+        directions: Float[Tensor, "component d_model"],
+    ) -> "_Part":
+        """Of the residuals of a text."""
+        x = unit_size(stream).to(directions)
+        x = x - x.mean(0)
+        weight = weight.to(directions)
+        y, components = x @ weight, x @ directions.T
+        along = components.T @ y
+        read = (along * (directions @ weight)).sum(-1)
+        return cls(
+            x.T @ y,
+            along,
+            read / y.square().sum(),
+            components.square().sum(0) / x.square().sum(),
+        )
+
+    def __add__(self, other: "_Part") -> "_Part":
+        return _Part(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def shares(self, whole: "_Part") -> Float[Tensor, "measure component"]:
+        """The three measures of a text, where `whole` is of all texts, this one included."""
+        agreed = (self.along * (whole.along - self.along)).sum(-1)
+        in_all = (self.covariance * (whole.covariance - self.covariance)).sum()
+        return torch.stack([agreed / in_all, self.estimate, self.stream])

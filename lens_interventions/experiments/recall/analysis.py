@@ -101,35 +101,34 @@ def _recovered(
 
 
 _PLACE = (
-    "The share of the variance of the probe's estimate of the input that comes through the less "
-    "important half of the components ({basis}), which hold {importance:.0%} of the table, minus "
-    "the share of the stream's own variance in that half, which is what a map of random weights "
-    "reads. {n} documents, which are resampled; points {first} to {last}, the middle third. "
-    "{estimate:.1%} of the estimate and {stream:.1%} of the stream. {others}"
+    "The share of the less important half of the components ({basis}), which hold {importance:.0%} "
+    "of the table, in the squared covariance of the stream with the probe's estimate of the "
+    "input, minus its share of the stream's variance, which random directions of the stream's "
+    "covariance have. {n} documents, which are resampled; points {first} to {last}, the middle "
+    "third. {shares}."
+)
+_SHARES = (
+    "{basis}: {input:.1%} of the input, {estimate:.1%} of what is read, {stream:.1%} of the stream"
 )
 
 
 def _place_finding(rows: pd.DataFrame, settings: RecallSettings) -> Finding:
     kind = settings.bases[0]
     shares, points = _middle_shares(rows, kind)
-    estimate, stream = (shares[measure] for measure in MEASURES)
     importance = rows[(rows["measure"] == IMPORTANCE) & (rows["part"] == PARTS[1])]
-    others = []
-    for other in settings.bases[1:]:
-        of_other, _ = _middle_shares(rows, other)
-        means = [of_other[measure].mean() for measure in MEASURES]
-        others.append(f"In the basis {other}: {means[0]:.1%} and {means[1]:.1%}.")
-    interval = settings.resampling.interval(estimate - stream)
+    told = []
+    for basis in settings.bases:
+        means = {name: values.mean() for name, values in _middle_shares(rows, basis)[0].items()}
+        told.append(_SHARES.format(basis=basis, **means))
+    interval = settings.resampling.interval(shares["input"] - shares["stream"])
     method = _PLACE.format(
         basis=kind,
         importance=importance.loc[importance["basis"] == kind, "total"].item(),
         n=interval.n,
         first=points[0],
         last=points[-1],
-        estimate=estimate.mean(),
-        stream=stream.mean(),
-        others=" ".join(others),
-    ).strip()
+        shares="; ".join(told),
+    )
     return _finding(
         "Does mattering little to the output help a direction to keep the input?",
         interval,

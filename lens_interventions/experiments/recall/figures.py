@@ -1,12 +1,12 @@
 """Figures of the recall experiment, from its tables."""
 
 from ...drawing.table_curves import Axes, curves
+from ...fitting.input_reading import LABELS
 from ...model.points import point_name
 from ..engine.results import Figures, Tables
 from .stages import PARTS
 
 _POINT = "residual stream entering block"
-_CURVES = {"estimate": "the probe's estimate of the input", "stream": "the stream itself"}
 
 
 def draw(tables: Tables) -> Figures:
@@ -14,7 +14,7 @@ def draw(tables: Tables) -> Figures:
     recovered = tables["recovered"].assign(place=tables["recovered"]["point"].map(point_name))
     is_all = recovered["part"] == "all"
     read = tables["read"].assign(
-        place=tables["read"]["point"].map(point_name), curve=tables["read"]["measure"].map(_CURVES)
+        place=tables["read"]["point"].map(point_name), curve=tables["read"]["measure"].map(LABELS)
     )
     half = read[read["part"] == PARTS[1]]
     return {
@@ -29,6 +29,6 @@ def draw(tables: Tables) -> Figures:
         "read": curves(
             {f"components: {basis}": rows for basis, rows in half.groupby("basis", sort=False)},
             Axes("place", "estimate", "curve", _POINT, "share of the variance"),
-            title="What comes through the less important half of a basis",
+            title="What lies along the less important half of a basis",
         ),
     }

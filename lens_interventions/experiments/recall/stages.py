@@ -87,7 +87,8 @@ def measure_recall(
     """Rows by document, point, measure, basis and part, each a `total` over a `count`.
 
     `recovered` counts the tokens that the point's own map ranks first, by how often it was fitted
-    to the token; `estimate` and `stream` are shares of the two halves of each basis.
+    to the token; `input`, `estimate` and `stream` are shares of the two halves of each
+    basis.
     """
     probe = fit_input_probe(bridge, list(fitted), window=window, progress=False)
     texts, names = [d["tokens"] for d in documents], [d["cluster"] for d in documents]
