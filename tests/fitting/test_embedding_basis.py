@@ -62,6 +62,6 @@ def test_what_cannot_be_made_is_refused(monkeypatch):
         embedding_basis(bridge, "svd")
     with pytest.raises(ValueError, match="between 1 and d_model = 32, got 33"):
         embedding_basis(bridge, "pca", n_components=33)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(RuntimeError, match=r"pip install 'lens-interventions\[nmf\]'"):
         embedding_basis(bridge, "nmf")

@@ -33,7 +33,8 @@ def test_the_statistics_are_those_of_loops_over_positions_and_directions(arch):
         streams = [cache[name][0, 1:].detach() for name in (*names, "blocks.2.hook_resid_post")]
         log_probs = logits[0, 1:].detach().log_softmax(-1)
         pairs = {group: [] for group in GROUPS}
-        for kind, pool in zip(("tokens", "random directions"), matching.draw(20, 4 + number)):
+        kinds = ("tokens", "random directions")
+        for kind, pool in zip(kinds, matching.draw(20, 4 + number), strict=True):
             raw = bridge.ln_final(streams[-1][None])[0].detach() @ pool.read.weight.T
             if pool.read.bias is not None:
                 raw = raw + pool.read.bias
@@ -54,7 +55,8 @@ def test_the_statistics_are_those_of_loops_over_positions_and_directions(arch):
             for group, members in pairs.items():
                 here = [float(rows[i] @ d) for i, d in members]
                 there = [float(last[i] @ d) for i, d in members]
-                size = [c**2 / float(rows[i] @ rows[i]) * 32 for c, (i, _) in zip(here, members)]
+                lengths = [float(rows[i] @ rows[i]) for i, _ in members]
+                size = 32 * np.square(here) / lengths
                 expected = np.mean(size), np.dot(here, there) / np.dot(here, here)
                 values = found.values[:, GROUPS.index(group), point, number]
                 # Pools are drawn in float64 but their covariance is summed in float32.

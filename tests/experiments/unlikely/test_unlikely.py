@@ -1,4 +1,4 @@
-"""The experiment on unlikely tokens: verdicts on planted data, losses, and a run of a tiny model."""
+"""The experiment on unlikely tokens: verdicts on planted data, losses by loops, a tiny run."""
 
 import math
 from dataclasses import replace
