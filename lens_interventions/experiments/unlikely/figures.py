@@ -2,7 +2,7 @@
 
 from ...drawing.table_curves import Axes, curves
 from ...lens.unlikely_tokens import STATISTICS
-from ...model.points import point_name
+from ...model.points import INPUT, point_name
 from ..engine.results import Figures, Tables
 from .ablation import NOTHING
 
@@ -10,6 +10,8 @@ from .ablation import NOTHING
 def draw(tables: Tables) -> Figures:
     """Size by point, what is left at the output, and the loss with directions taken out."""
     table = tables["components"].assign(place=tables["components"]["point"].map(point_name))
+    # At the input, along tokens like it, sizes are ten times those of all other points.
+    table = table[table["point"] != INPUT]
     size, left = (table[table["statistic"] == statistic] for statistic in STATISTICS)
     ablation = tables["ablation"]
     against = ablation[(ablation["minus"] == NOTHING) & ablation["layer"].str.isdigit()]
@@ -22,12 +24,11 @@ def draw(tables: Tables) -> Figures:
                 "group",
                 "residual stream entering block",
                 "size (1: any direction)",
-                {"type": "log"},
             ),
             title="How much of the residual stream lies along a direction",
         ),
         "left": curves(
-            {"": left[left["place"] != "input"]},
+            {"": left},
             Axes(
                 "place",
                 "estimate",
