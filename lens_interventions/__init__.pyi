@@ -6,8 +6,12 @@ from .app.explore import explore as explore
 from .fitting.affine_fit import fit_affine_lens as fit_affine_lens
 from .fitting.affine_refinement import refine_affine_lens as refine_affine_lens
 from .fitting.default_lens import default_affine_lens as default_affine_lens
+from .fitting.embedding_basis import EmbeddingBasis as EmbeddingBasis
+from .fitting.embedding_basis import embedding_basis as embedding_basis
 from .fitting.input_probe import InputProbe as InputProbe
 from .fitting.input_probe import fit_input_probe as fit_input_probe
+from .fitting.input_reading import InputReading as InputReading
+from .fitting.input_reading import input_reading as input_reading
 from .fitting.input_recovery import InputRecovery as InputRecovery
 from .fitting.input_recovery import input_recovery as input_recovery
 from .fitting.lens_quality import LensQuality as LensQuality
@@ -15,6 +19,7 @@ from .fitting.lens_quality import lens_quality as lens_quality
 from .fitting.linear_write import LinearCeiling as LinearCeiling
 from .fitting.linear_write import LinearWrite as LinearWrite
 from .fitting.linear_write import linear_ceiling as linear_ceiling
+from .intervention.ablation import ablate_directions as ablate_directions
 from .intervention.bound_patch import BoundPatch as BoundPatch
 from .intervention.effect_map import EffectMap as EffectMap
 from .intervention.effect_map import effect_map as effect_map
@@ -56,6 +61,8 @@ from .lens.logit_lens import logit_lens as logit_lens
 from .lens.protocol import Lens as Lens
 from .lens.trajectory import Trajectory as Trajectory
 from .lens.tuned_lens import load_tuned_lens as load_tuned_lens
+from .lens.unlikely_tokens import UnlikelyComponents as UnlikelyComponents
+from .lens.unlikely_tokens import unlikely_components as unlikely_components
 from .measures import behaviour as behaviour
 from .measures import crossed as crossed
 from .measures import intervals as intervals

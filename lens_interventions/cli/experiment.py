@@ -27,8 +27,10 @@ class Name(StrEnum):
     learned = "learned"
     loops = "loops"
     preservation = "preservation"
+    recall = "recall"
     scratch = "scratch"
     slopes = "slopes"
+    unlikely = "unlikely"
 
 
 class PresetName(StrEnum):
@@ -97,8 +99,10 @@ def experiment(
         Name.learned: experiments.learned,
         Name.loops: experiments.loops,
         Name.preservation: experiments.preservation,
+        Name.recall: experiments.recall,
         Name.scratch: experiments.scratch,
         Name.slopes: experiments.slopes,
+        Name.unlikely: experiments.unlikely,
     }
     typer.echo(f"{name.value}: loading the model and its texts ...", err=True)
     with ExitStack() as stack:

@@ -30,6 +30,8 @@ from .loops import LoopsSettings as LoopsSettings
 from .loops import loops as loops
 from .preservation import PreservationSettings as PreservationSettings
 from .preservation import preservation as preservation
+from .recall import RecallSettings as RecallSettings
+from .recall import recall as recall
 from .scratch import ScratchSettings as ScratchSettings
 from .scratch import ScratchTraining as ScratchTraining
 from .scratch import TrainedModel as TrainedModel
@@ -37,3 +39,5 @@ from .scratch import scratch as scratch
 from .scratch import trained_models as trained_models
 from .slopes import SlopesSettings as SlopesSettings
 from .slopes import slopes as slopes
+from .unlikely import UnlikelySettings as UnlikelySettings
+from .unlikely import unlikely as unlikely

@@ -67,7 +67,7 @@ class InputProbe:
         index = self.points.index(point)
         weight = self.shared_weight if shared else self.weight[index]
         bias = self.shared_bias if shared else self.bias[index]
-        return _unit(residual) @ weight.to(residual) + bias.to(residual)
+        return unit_size(residual) @ weight.to(residual) + bias.to(residual)
 
     def require_fits(self, bridge: TransformerBridge) -> None:
         """Raise `ValueError` if the probe was not fitted for this bridge's weights."""
@@ -187,7 +187,7 @@ def fit_input_probe(
         targets = table[tokens].double()
         scale = torch.ones_like(targets[:, :1])
         for index, stream in enumerate(streams):
-            moments.add(index, _unit(stream), targets, scale)
+            moments.add(index, unit_size(stream), targets, scale)
 
     moments = corpus_moments(
         bridge,
@@ -229,6 +229,7 @@ def input_embeddings(bridge: TransformerBridge) -> Float[Tensor, "d_vocab d_mode
     return table - table.mean(0)
 
 
-def _unit(residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
+def unit_size(residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
+    """Residuals of unit root mean square, as a probe reads them."""
     size = residual.square().mean(-1, keepdim=True).sqrt()
     return residual / size.where(size > 0, 1)

@@ -7,6 +7,7 @@ Framework for Transformer Circuits"). TransformerLens takes the stream apart (`d
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -84,7 +85,7 @@ def component_logits(
     direction = read.weight[targets]
     if "against" in named:
         direction = direction - read.weight[named["against"]]
-    linear, shift = _frozen(bridge, read, final)
+    linear, shift = _frozen(read, final)
     values = [(linear(part) * direction).sum(-1) for part in parts]
     constant = (shift * direction).sum(-1)
     if read.bias is not None:
@@ -158,27 +159,18 @@ def _require_sum(
 
 
 def _frozen(
-    bridge: TransformerBridge, read: Readout, final: Float[Tensor, "batch pos d_model"]
+    read: Readout, final: Float[Tensor, "batch pos d_model"]
 ) -> tuple[Map, Float[Tensor, " d_model"]]:
-    """The final norm with its scale held at that of `final`: a linear map, and what it adds.
-
-    Found from what the norm does to vectors, so that it holds for every kind of norm: without its
-    affine part it turns `-x` into minus what it makes of `x`.
-    """
-    d_model = final.shape[-1]
+    """The final norm with its scale held at that of `final`: a linear map, and what it adds."""
     if read.norm is None:
-        return lambda part: part.to(read.weight), read.weight.new_zeros(d_model)
-    plain = readout(bridge, norm="pre_affine")
-    signs = torch.ones(d_model, dtype=read.weight.dtype, device=read.weight.device)
-    signs[1::2] = -1
-    ahead, behind = read.normalize(signs), read.normalize(-signs)
-    gain, shift = (ahead - behind) / (2 * plain.normalize(signs)), (ahead + behind) / 2
+        return lambda part: part.to(read.weight), read.weight.new_zeros(final.shape[-1])
+    gain, shift = read.affine()
     centred = read.removes_mean()
 
     def centre(part: Tensor) -> Tensor:
         part = part.to(read.weight)
         return part - part.mean(-1, keepdim=True) if centred else part
 
-    lengths = (each.norm(dim=-1, keepdim=True) for each in (plain.normalize(final), centre(final)))
-    after, before = lengths
+    plain = replace(read, apply_affine=False).normalize(final)
+    after, before = (each.norm(dim=-1, keepdim=True) for each in (plain, centre(final)))
     return lambda part: centre(part) * (after / before) * gain, shift

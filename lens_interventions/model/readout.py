@@ -82,6 +82,37 @@ class Readout:
         bias = self.bias if self.bias is not None else torch.zeros_like(self.weight[:, 0])
         return bias != -torch.inf
 
+    def affine(self) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
+        """Gain and shift of the final norm's learned point-wise transformation.
+
+        Found from what the norm does to vectors, so that it holds for every kind of norm: without
+        its affine part it turns `-x` into minus what it makes of `x`.
+        """
+        signs = torch.ones_like(self.weight[0])
+        if self.norm is None:
+            return signs, torch.zeros_like(signs)
+        signs[1::2] = -1
+        ahead, behind = self.normalize(signs), self.normalize(-signs)
+        plain = replace(self, apply_affine=False).normalize(signs)
+        return (ahead - behind) / (2 * plain), (ahead + behind) / 2
+
+    def token_directions(
+        self, weight: Float[Tensor, "*token d_model"]
+    ) -> Float[Tensor, "*token d_model"]:
+        """Where in the residual stream the logits of tokens rise against the average logit.
+
+        The gradient of the logits, up to the size of the residual, which the final norm divides
+        by. `weight` has rows of this readout's, or rows like them.
+        """
+        rows = (weight - self.weight[self.possible()].mean(0)) * self.affine()[0]
+        return rows - rows.mean(-1, keepdim=True) if self.removes_mean() else rows
+
+    def unit_directions(
+        self, weight: Float[Tensor, "*token d_model"]
+    ) -> Float[Tensor, "*token d_model"]:
+        """`token_directions` of unit length."""
+        return nn.functional.normalize(self.token_directions(weight), dim=-1)
+
     def removes_mean(self) -> bool:
         """Whether adding a constant to all of a residual changes nothing, as under a LayerNorm."""
         d_model = self.weight.shape[-1]

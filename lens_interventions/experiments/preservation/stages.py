@@ -1,16 +1,16 @@
 """The one stage: documents, counts of their tokens, and templates, as units."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
 from ...materials import Document, Template
 from ...materials.corpora import read_documents
+from ..design.documents import document_beginnings
 from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
@@ -28,7 +28,13 @@ def plan(
     Raises `ValueError` if no template can be used.
     """
     texts = {source: read_documents(source) for source in settings.texts}
-    documents = chosen_documents(bridge, settings, texts)
+    documents = document_beginnings(
+        bridge,
+        texts,
+        documents=settings.documents,
+        tokens=settings.document_tokens,
+        seed=settings.seed,
+    )
     items = template_items(bridge, settings)
     if not items:
         raise ValueError(
@@ -88,23 +94,6 @@ def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFr
 def text_digest(documents: Sequence[Document]) -> str:
     """A hash of a source's text, which may change while a run is unfinished."""
     return digest([[document.title, document.text] for document in documents])
-
-
-def chosen_documents(
-    bridge: TransformerBridge,
-    settings: PreservationSettings,
-    texts: Mapping[str, Sequence[Document]],
-) -> list[dict[str, Any]]:
-    """The beginnings of documents drawn from each source, a BOS in front."""
-    rng = np.random.default_rng([settings.seed, 3])
-    found = []
-    for source, documents in texts.items():
-        for index in rng.permutation(len(documents))[: settings.documents]:
-            body = token_list(bridge, documents[index].text)[: settings.document_tokens - 1]
-            tokens = [*beginning(bridge), *body]
-            if len(tokens) > 2:
-                found.append({"cluster": f"{source}: {documents[index].title}", "tokens": tokens})
-    return found
 
 
 def template_items(

@@ -13,8 +13,10 @@ from ...experiments import (
     LearnedSettings,
     LoopsSettings,
     PreservationSettings,
+    RecallSettings,
     Result,
     SlopesSettings,
+    UnlikelySettings,
 )
 from ...experiments.engine.json_values import to_values
 from ...model._embedded import NAME
@@ -30,7 +32,9 @@ _PRESETS: Mapping[str, Callable[[Any, int], Any]] = {
     "learned": LearnedSettings.preset,
     "loops": LoopsSettings.preset,
     "preservation": lambda name, _n_layers: PreservationSettings.preset(name),
+    "recall": lambda name, _n_layers: RecallSettings.preset(name),
     "slopes": lambda name, _n_layers: SlopesSettings.preset(name),
+    "unlikely": lambda name, _n_layers: UnlikelySettings.preset(name),
 }
 
 

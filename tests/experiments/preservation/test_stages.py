@@ -9,9 +9,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions import materials
 from lens_interventions.experiments import RunDirectoryError
+from lens_interventions.experiments.design.documents import document_beginnings
 from lens_interventions.experiments.preservation import preservation
 from lens_interventions.experiments.preservation.stages import (
-    chosen_documents,
     count_tokens,
     text_digest,
 )
@@ -36,8 +36,7 @@ def test_a_text_that_is_there_twice_is_read_and_counted_once(
     Path(mine).write_text("\n\n".join(f"the time of fox {n}" for n in "abcab"))
     documents = read_documents(mine)
     counts = count_tokens(llama, mine, text_digest(documents))
-    settings = replace(SMALL, texts=(mine,), documents=9)
-    chosen = chosen_documents(llama, settings, {mine: documents})
+    chosen = document_beginnings(llama, {mine: documents}, documents=9, tokens=20, seed=0)
     assert sorted(document["cluster"] for document in chosen) == [f"{mine}: {n}" for n in range(3)]
     assert {*counts["document"]} == {document["cluster"] for document in chosen}
 

@@ -1,0 +1,41 @@
+"""Beginnings of documents, for experiments that read text and do not divide it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...materials import Document
+from .sequences import beginning, token_list
+
+
+def document_beginnings(
+    bridge: TransformerBridge,
+    texts: Mapping[str, Sequence[Document]],
+    *,
+    documents: int,
+    tokens: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """The beginnings of documents drawn from each source, a BOS in front.
+
+    Each has a `cluster`, its source and title, and at most `tokens` `tokens`. Those with fewer than
+    two tokens after the BOS are left out.
+    """
+    rng = np.random.default_rng([seed, 3])
+    found = []
+    for source, of_source in texts.items():
+        for index in rng.permutation(len(of_source))[:documents]:
+            body = token_list(bridge, of_source[index].text)[: tokens - 1]
+            ids = [*beginning(bridge), *body]
+            if len(ids) > 2:
+                found.append({"cluster": f"{source}: {of_source[index].title}", "tokens": ids})
+    return found
+
+
+def middle(points: Sequence[str]) -> Int[np.ndarray, " middle"]:
+    """Indices of the middle third of the residual points, at least one."""
+    first = len(points) // 3
+    return np.arange(first, max(first + 1, 2 * len(points) // 3))

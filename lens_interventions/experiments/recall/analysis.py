@@ -1,0 +1,175 @@
+"""From the rows of the recall experiment to tables and verdicts."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from ...fitting.input_reading import MEASURES
+from ...measures.intervals import Interval
+from ...measures.verdicts import verdict, visible_by_width
+from ..design.documents import middle
+from ..engine.results import Analysis, Finding, Tables
+from .figures import draw
+from .settings import RecallSettings
+from .stages import IMPORTANCE, PARTS
+
+ALL = "all"
+"""The part of the rows of `recovered` that counts every token."""
+
+
+def analyse(settings: RecallSettings, rows: Tables) -> Analysis:
+    """The analysis of a run."""
+    measured = rows["recall"]
+    tables = {
+        "recovered": _means(measured[measured["measure"] == "recovered"], settings),
+        "read": _means(measured[measured["measure"].isin(MEASURES)], settings),
+        "importance": measured.loc[
+            measured["measure"] == IMPORTANCE, ["basis", "part", "total"]
+        ].reset_index(drop=True),
+    }
+    findings = (*_recall_findings(measured, settings), _place_finding(measured, settings))
+    return Analysis(tables, findings, draw)
+
+
+def _means(rows: pd.DataFrame, settings: RecallSettings) -> pd.DataFrame:
+    """Means with intervals, by measure, basis, part and point."""
+    found = []
+    for key, here in rows.groupby(["measure", "basis", "part", "point"], sort=False):
+        if here["count"].sum() > 0:
+            interval = settings.resampling.interval(
+                here["total"].to_numpy(dtype=np.float64), here["count"].to_numpy(dtype=np.float64)
+            )
+            names = dict(zip(("measure", "basis", "part", "point"), key, strict=True))
+            found.append({**names, **interval.columns()})
+    return pd.DataFrame(found)
+
+
+_RECALLED = (
+    "The share of tokens that the probe's map at a point ranks first among all tokens, at {later} "
+    "minus that at {earlier}, {why} on half of the documents. {n} other documents, {tokens} "
+    "tokens; there {before:.1%} before and {after:.1%} after. {at_input:.1%} are recovered at the "
+    "input."
+)
+_LEAST = "the point where it is least,"
+_STRETCH = "between which it rises most"
+
+
+def _recall_findings(rows: pd.DataFrame, settings: RecallSettings) -> list[Finding]:
+    points, hits, counts = _recovered(rows)
+    choosing = np.arange(hits.shape[1]) % 2 == 0
+    share = hits[:, choosing].sum(1) / counts[choosing].sum()
+    final = len(points) - 1
+    least = int(share[:final].argmin())
+    rise = max(
+        itertools.combinations(range(len(points)), 2), key=lambda ij: share[ij[1]] - share[ij[0]]
+    )
+    asked = (
+        ("Do the last blocks help to recall the input?", (least, final), f"{_LEAST} chosen"),
+        ("Does any stretch of blocks help to recall the input?", rise, f"{_STRETCH}, chosen"),
+    )
+    findings = []
+    for question, (earlier, later), why in asked:
+        reported, of = hits[:, ~choosing], counts[~choosing]
+        interval = settings.resampling.interval(reported[later] - reported[earlier], of)
+        method = _RECALLED.format(
+            earlier=points[earlier],
+            later=points[later],
+            why=why,
+            n=interval.n,
+            tokens=int(of.sum()),
+            before=reported[earlier].sum() / of.sum(),
+            after=reported[later].sum() / of.sum(),
+            at_input=reported[0].sum() / of.sum(),
+        )
+        findings.append(_finding(question, interval, method, "recovered", "of tokens", settings))
+    return findings
+
+
+def _recovered(
+    rows: pd.DataFrame,
+) -> tuple[tuple[str, ...], Float[np.ndarray, "point document"], Float[np.ndarray, " document"]]:
+    """The points, and how many tokens come first at each in each document, of how many."""
+    here = rows[(rows["measure"] == "recovered") & (rows["part"] == ALL)]
+    points = tuple(dict.fromkeys(here["point"]))
+    shape = (len(points), here["document"].nunique())
+    hits, counts = (
+        here[name].to_numpy(dtype=np.float64).reshape(shape) for name in ("total", "count")
+    )
+    return points, hits, counts[0]
+
+
+_PLACE = (
+    "The share of the less important half of the components ({basis}), which hold {importance:.0%} "
+    "of the table, in the squared covariance of the stream with the probe's estimate of the "
+    "input, minus its share of the stream's variance, which random directions of the stream's "
+    "covariance have. {n} documents, which are resampled; points {first} to {last}, the middle "
+    "third. {shares}."
+)
+_SHARES = (
+    "{basis}: {input:.1%} of the input, {estimate:.1%} of what is read, {stream:.1%} of the stream"
+)
+
+
+def _place_finding(rows: pd.DataFrame, settings: RecallSettings) -> Finding:
+    kind = settings.bases[0]
+    shares, points = _middle_shares(rows, kind)
+    importance = rows[(rows["measure"] == IMPORTANCE) & (rows["part"] == PARTS[1])]
+    told = []
+    for basis in settings.bases:
+        means = {name: values.mean() for name, values in _middle_shares(rows, basis)[0].items()}
+        told.append(_SHARES.format(basis=basis, **means))
+    interval = settings.resampling.interval(shares["input"] - shares["stream"])
+    method = _PLACE.format(
+        basis=kind,
+        importance=importance.loc[importance["basis"] == kind, "total"].item(),
+        n=interval.n,
+        first=points[0],
+        last=points[-1],
+        shares="; ".join(told),
+    )
+    return _finding(
+        "Does mattering little to the output help a direction to keep the input?",
+        interval,
+        method,
+        "read",
+        "of the variance",
+        settings,
+    )
+
+
+def _middle_shares(
+    rows: pd.DataFrame, kind: str
+) -> tuple[dict[str, Float[np.ndarray, " document"]], list[str]]:
+    """The shares of the less important half, averaged over the middle third of the points."""
+    here = rows[(rows["basis"] == kind) & (rows["part"] == PARTS[1])]
+    points = list(dict.fromkeys(here.loc[here["measure"].isin(MEASURES), "point"]))
+    chosen = [points[i] for i in middle(points)]
+    inside = here[here["point"].isin(chosen)]
+    means = {
+        measure: inside[inside["measure"] == measure]
+        .groupby("document", sort=False)["total"]
+        .mean()
+        .to_numpy(dtype=np.float64)
+        for measure in MEASURES
+    }
+    return means, chosen
+
+
+def _finding(
+    question: str,
+    interval: Interval,
+    method: str,
+    figure: str,
+    units: str,
+    settings: RecallSettings,
+) -> Finding:
+    judged = verdict(
+        interval,
+        smallest_effect=settings.smallest_share,
+        lower_is_better=False,
+        units=units,
+        smallest_visible=visible_by_width(interval),
+    )
+    return Finding(question, judged, method, figure)

@@ -1,0 +1,117 @@
+"""The loss with directions taken out of one layer's residual stream."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...intervention.ablation import ablate_directions, projected
+from ...intervention.mean_residuals import mean_residuals
+from ...lens.distributions import log_probs_of
+from ...lens.unlikely_pool import Matching, Pool, likeliest
+from ...model.points import FINAL
+from ...model.readout import LOGIT_ROWS, Readout, readout
+from ...model.residuals import residuals
+from ...model.text_pieces import as_batch
+from ...model.tokens import TokenBatch
+from ..engine.work_units import unit_kind
+
+NOTHING, TOKENS, RANDOM, LIKELY = (
+    "nothing",
+    "unlikely tokens",
+    "unlikely random directions",
+    "likeliest tokens",
+)
+"""What is taken out."""
+
+
+@unit_kind("ablation of unlikely tokens")
+def measure_ablation(
+    bridge: TransformerBridge,
+    documents: Sequence[Mapping[str, Any]],
+    layers: Sequence[int],
+    below: float,
+    directions: int,
+    ablated: int,
+    seed: int,
+) -> pd.DataFrame:
+    """A row per document, layer and what is taken out: the loss over its next tokens.
+
+    At each position but the first, the `ablated` directions along which the residual lies most are
+    set to the mean residual: of the unlikely among `directions` tokens, and of the unlikely among
+    as many random directions; and the directions of the `ablated` likeliest tokens. `removed` is
+    the share of the squared residual, less its mean, that they held.
+    """
+    read, means = readout(bridge), mean_residuals(bridge)
+    matching = Matching.of(read)
+    rows = []
+    for number, document in enumerate(documents):
+        tokens = torch.tensor(document["tokens"], device=bridge.cfg.device)
+        labels = [*(f"{layer}_pre" for layer in layers), FINAL]
+        *streams, last = (stream[0] for stream in residuals(bridge, as_batch(tokens), labels))
+        normalized = read.normalize(last)
+        ids, log_normalizer = likeliest(read, normalized, ablated)
+        pools = matching.draw(directions, seed + number)
+        ruled_out = [pool.log_probs(normalized, log_normalizer) < math.log(below) for pool in pools]
+        likely = read.unit_directions(read.weight[ids])
+        for layer, stream in zip(layers, streams, strict=True):
+            mean = means[layer].to(stream)
+            moved = stream - mean
+            chosen = {
+                NOTHING: torch.zeros_like(likely),
+                **{
+                    name: _strongest(pool, moved, mask, ablated)
+                    for name, pool, mask in zip((TOKENS, RANDOM), pools, ruled_out, strict=True)
+                },
+                LIKELY: likely,
+            }
+            stacked = torch.stack(list(chosen.values()))
+            stacked[:, 0] = 0  # the first position is an outlier, on which attention rests
+            hooks = ablate_directions(layer, stacked, mean=mean)
+            copies = tokens.expand(len(chosen), -1)
+            with bridge.hooks(fwd_hooks=hooks):
+                (after,) = residuals(
+                    bridge, TokenBatch(copies, torch.ones_like(copies, dtype=torch.bool)), [FINAL]
+                )
+            part = projected(moved.expand(len(stacked), -1, -1), stacked)
+            removed = part[:, 1:].square().sum((-1, -2)) / moved[1:].square().sum()
+            rows += [
+                {
+                    "document": document["cluster"],
+                    "layer": layer,
+                    "taken_out": name,
+                    "total": _loss(read, stream_after, tokens),
+                    "count": len(tokens) - 1,
+                    "removed": float(share),
+                }
+                for name, stream_after, share in zip(chosen, after, removed, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def _strongest(
+    pool: Pool,
+    moved: Float[Tensor, "pos d_model"],
+    mask: Bool[Tensor, "pos token"],
+    n: int,
+) -> Float[Tensor, "pos n d_model"]:
+    """The directions of a pool, where the mask allows, along which each row lies most.
+
+    Rows of zeros where there are fewer.
+    """
+    size = (moved @ pool.directions.T).abs().masked_fill(~mask, -1.0)
+    top = size.topk(n)
+    return pool.directions[top.indices] * (top.values >= 0)[..., None]
+
+
+def _loss(
+    read: Readout, stream: Float[Tensor, "pos d_model"], tokens: Int[Tensor, " pos"]
+) -> float:
+    """The sum of `-log p(x[i+1])`, nats."""
+    parts = zip(stream[:-1].split(LOGIT_ROWS), tokens[1:].split(LOGIT_ROWS), strict=True)
+    return -sum(float(log_probs_of(read(rows), ids).double().sum()) for rows, ids in parts)

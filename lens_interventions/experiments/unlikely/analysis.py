@@ -1,0 +1,194 @@
+"""From the rows of the experiment on unlikely tokens to tables and verdicts."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from ...lens.unlikely_tokens import GROUPS, STATISTICS
+from ...measures.intervals import Interval
+from ...measures.verdicts import verdict, visible_by_width
+from ..design.contrasts import row_interval
+from ..design.documents import middle
+from ..engine.results import Analysis, Finding, Tables
+from .ablation import NOTHING, RANDOM, TOKENS
+from .figures import draw
+from .settings import UnlikelySettings
+
+
+def analyse(settings: UnlikelySettings, rows: Tables) -> Analysis:
+    """The analysis of a run."""
+    ablation = changes(rows["ablation"], settings)
+    tables = {"components": components(rows["components"], settings), "ablation": ablation}
+    findings = (
+        *_component_findings(rows["components"], settings),
+        _ablation_finding(ablation, settings),
+    )
+    return Analysis(tables, findings, draw)
+
+
+def components(rows: pd.DataFrame, settings: UnlikelySettings) -> pd.DataFrame:
+    """Means over documents of both statistics, by group and point, with intervals.
+
+    Columns: statistic, group, point, estimate, low, high, n.
+    """
+    keys = ["statistic", "group", "point"]
+    return pd.DataFrame(
+        [
+            {**dict(zip(keys, key, strict=True)), **_interval(values, settings).columns()}
+            for key, values in _by_document(rows, keys, "value").items()
+        ]
+    )
+
+
+def changes(rows: pd.DataFrame, settings: UnlikelySettings) -> pd.DataFrame:
+    """Losses with something taken out, minus those with nothing or with random directions.
+
+    Columns: layer, or "mean" of the layers; taken_out, minus, estimate, low, high, n, level,
+    method, removed.
+    """
+    keys = ["layer", "taken_out"]
+    totals, counts, removed = (
+        _by_document(rows, keys, column) for column in ("total", "count", "removed")
+    )
+    layers = sorted({int(layer) for layer, _ in totals})
+    names = [name for name in dict.fromkeys(rows["taken_out"]) if name != NOTHING]
+    found = []
+    for label, among in [*((str(layer), [layer]) for layer in layers), (MEAN, layers)]:
+        for name, minus in [*((name, NOTHING) for name in names), (TOKENS, RANDOM)]:
+            each = [totals[layer, name] - totals[layer, minus] for layer in among]
+            interval = settings.resampling.interval(np.mean(each, axis=0), counts[among[0], name])
+            found.append(
+                {
+                    "layer": label,
+                    "taken_out": name,
+                    "minus": minus,
+                    **interval.columns(),
+                    "level": interval.level,
+                    "method": interval.method,
+                    "removed": float(np.mean([removed[layer, name] for layer in among])),
+                }
+            )
+    return pd.DataFrame(found)
+
+
+MEAN = "mean"
+"""The label of the mean over the layers where directions are taken out."""
+
+_MATCHED = (
+    "Unlikely tokens have a probability below {below:g} at the output, as {share:.0%} have. Random "
+    "directions have the mean and covariance of the tokens' directions, get a probability by a row "
+    "of the unembedding as long as a token's, and count where it is as low. {n} documents, which "
+    "are resampled; points {first} to {last}, the middle third. "
+)
+_SIZE = (
+    "The squared component's share of the squared residual, less its mean over the text, times "
+    "d_model: 1 is what any direction has on average. {tokens:.3g} along unlikely tokens, "
+    "{random:.3g} along random directions, {likely:.3g} along the likeliest tokens."
+)
+_LEFT = (
+    "The slope of the component at the output in the component at a point: 1 if the blocks above "
+    "leave it alone, 0 if they take it out. {tokens:.3g} for unlikely tokens, {random:.3g} for "
+    "random directions, {likely:.3g} for the likeliest tokens. Lower: taken out."
+)
+
+
+def _component_findings(rows: pd.DataFrame, settings: UnlikelySettings) -> list[Finding]:
+    points = tuple(dict.fromkeys(rows["point"]))
+    chosen = [points[i] for i in middle(points)]
+    inside = rows[rows["point"].isin(chosen)]
+    keys = ["statistic", "group"]
+    means = _by_document(inside, keys, "value")
+    said = _MATCHED.format(
+        below=settings.below,
+        share=rows["unlikely"].mean(),
+        n=inside["document"].nunique(),
+        first=chosen[0],
+        last=chosen[-1],
+    )
+    asked = (
+        (
+            "Does being unlikely help a token to take up the middle of the stream?",
+            _SIZE,
+            settings.smallest_size,
+            False,
+            "size",
+        ),
+        (
+            "Does being unlikely help a token to be taken out before the output?",
+            _LEFT,
+            settings.smallest_left,
+            True,
+            "left",
+        ),
+    )
+    findings = []
+    for statistic, (question, method, smallest, lower_is_better, figure) in zip(
+        STATISTICS, asked, strict=True
+    ):
+        tokens, random, likely = (means[statistic, group] for group in (*GROUPS[:2], GROUPS[-1]))
+        numbers = method.format(
+            tokens=np.nanmean(tokens), random=np.nanmean(random), likely=np.nanmean(likely)
+        )
+        judged = verdict(
+            _interval(tokens - random, settings),
+            smallest_effect=smallest,
+            lower_is_better=lower_is_better,
+            units="" if statistic == STATISTICS[1] else "times the average",
+        )
+        findings.append(Finding(question, judged, said + numbers, figure))
+    return findings
+
+
+def _by_document(
+    rows: pd.DataFrame, keys: list[str], column: str
+) -> dict[tuple[Any, ...], Float[np.ndarray, " document"]]:
+    """The mean of a column for each document, by the keys, in the order of the rows."""
+    means = rows.groupby([*keys, "document"], sort=False)[column].mean().unstack("document")
+    return dict(zip(means.index, means.to_numpy(dtype=np.float64), strict=True))
+
+
+def _interval(values: Float[np.ndarray, " document"], settings: UnlikelySettings) -> Interval:
+    return settings.resampling.interval(values[np.isfinite(values)])
+
+
+_ABLATION = (
+    "At each of the layers {layers}, alone, the {k} directions along which a residual lies most "
+    "are set to their mean: of the unlikely ones among {directions} tokens, and of the unlikely "
+    "ones among as many random directions. The loss with the former minus that with the latter, "
+    "averaged over the layers; {n} documents are resampled. They hold {tokens:.0%} and "
+    "{random:.0%} of the squared residual. Against nothing taken out: {changes}."
+)
+
+
+def _ablation_finding(table: pd.DataFrame, settings: UnlikelySettings) -> Finding:
+    here = table[table["layer"] == MEAN]
+    against = here[here["minus"] == NOTHING].set_index("taken_out")
+    interval = row_interval(here[here["minus"] == RANDOM].iloc[0].to_dict())
+    told = [
+        f"{name} {change['estimate']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+        for name, change in against.iterrows()
+    ]
+    judged = verdict(
+        interval,
+        smallest_effect=settings.smallest_loss,
+        lower_is_better=True,
+        units="nats",
+        smallest_visible=visible_by_width(interval),
+    )
+    method = _ABLATION.format(
+        layers=", ".join(layer for layer in dict.fromkeys(table["layer"]) if layer != MEAN),
+        k=settings.ablated,
+        directions=settings.directions,
+        n=interval.n,
+        tokens=against.loc[TOKENS, "removed"],
+        random=against.loc[RANDOM, "removed"],
+        changes=", ".join(told),
+    )
+    return Finding(
+        "Does it hurt to take unlikely tokens out of the middle, more than random directions?",
+        judged,
+        method,
+        "ablation",
+    )

@@ -1,0 +1,70 @@
+"""What a run of the experiment on unlikely tokens measures."""
+
+from dataclasses import dataclass, field
+
+from ..design.contrasts import Resampling
+from ..engine.presets import Preset, require_preset
+
+
+@dataclass(frozen=True)
+class UnlikelySettings:
+    """Settings of the experiment on unlikely tokens; `UnlikelySettings.preset` makes them.
+
+    Attributes:
+        texts: where text comes from: "python_reference", "prose", "docstrings", "python_code", a
+            path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
+            "dataset:NAME:COLUMN:SPLIT".
+        documents: up to how many documents of each text are read.
+        document_tokens: how many tokens of each document are read, from its beginning.
+        below: the probability at the output under which a token is unlikely.
+        directions: how many tokens, and how many random directions, are drawn for each document.
+        ablated: how many directions are taken out at each position.
+        depths: where they are taken out, as shares of the number of blocks. The verdict is about
+            the mean over them.
+        batch: documents to a unit of work.
+        smallest_size: the smallest difference of sizes worth talking about; any direction has 1.
+        smallest_left: the same of what is left at the output.
+        smallest_loss: the same of the loss, in nats a token.
+        resampling: of the intervals.
+        seed: of the choice of documents and of the directions.
+
+    Raises `ValueError` for no depth, one outside 0 to 1, or sizes that leave nothing
+    to measure.
+    """
+
+    texts: tuple[str, ...] = ("python_reference", "prose")
+    documents: int = 20
+    document_tokens: int = 128
+    below: float = 1e-6
+    directions: int = 1024
+    ablated: int = 16
+    depths: tuple[float, ...] = (0.25, 0.5, 0.75)
+    batch: int = 6
+    smallest_size: float = 0.1
+    smallest_left: float = 0.1
+    smallest_loss: float = 0.02
+    resampling: Resampling = field(default_factory=Resampling)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.depths or not all(0 <= depth < 1 for depth in self.depths):
+            raise ValueError(f"depths must be one or more from 0 to below 1, got {self.depths}")
+        sizes = (self.documents, self.directions, self.ablated, self.batch)
+        if min(sizes) < 1 or self.document_tokens < 4 or self.ablated > self.directions:
+            raise ValueError(
+                "documents, directions, ablated and batch must be at least 1, document_tokens 4, "
+                f"and ablated at most directions; got {sizes} and {self.document_tokens}"
+            )
+
+    def layers(self, n_layers: int) -> list[int]:
+        """The layers at which directions are taken out."""
+        return sorted({int(depth * n_layers) for depth in self.depths})
+
+    @classmethod
+    def preset(cls, name: Preset) -> "UnlikelySettings":
+        """Settings by name: "quick" for a look, "full" to report.
+
+        Raises `ValueError` for another name.
+        """
+        require_preset(name)
+        return cls(documents=10, document_tokens=64) if name == "quick" else cls()

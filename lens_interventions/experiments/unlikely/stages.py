@@ -1,0 +1,96 @@
+"""The stages: components along directions at every point, then ablations at some layers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...lens.unlikely_tokens import GROUPS, STATISTICS, unlikely_components
+from ...materials.corpora import read_documents
+from ..design.documents import document_beginnings
+from ..engine.results import Tables
+from ..engine.run import Stage
+from ..engine.work_units import Unit, unit_kind
+from .ablation import measure_ablation
+from .settings import UnlikelySettings
+
+
+def components_stage(
+    bridge: TransformerBridge, settings: UnlikelySettings, _rows: Tables
+) -> Sequence[Unit]:
+    """Components along unlikely tokens and what they are compared with, at every point."""
+    return [
+        Unit("components", name, measure_components, parameters)
+        for name, parameters in _batches(bridge, settings)
+    ]
+
+
+def ablation_stage(
+    bridge: TransformerBridge, settings: UnlikelySettings, _rows: Tables
+) -> Sequence[Unit]:
+    """Losses with directions taken out."""
+    layers = settings.layers(int(bridge.cfg.n_layers))
+    more = {"layers": layers, "ablated": settings.ablated}
+    return [
+        Unit("ablation", name, measure_ablation, {**parameters, **more})
+        for name, parameters in _batches(bridge, settings)
+    ]
+
+
+STAGES: dict[str, Stage] = {"components": components_stage, "ablation": ablation_stage}
+
+
+def _batches(
+    bridge: TransformerBridge, settings: UnlikelySettings
+) -> list[tuple[str, dict[str, Any]]]:
+    """Names and parameters of units, each with some of the documents."""
+    documents = document_beginnings(
+        bridge,
+        {source: read_documents(source) for source in settings.texts},
+        documents=settings.documents,
+        tokens=settings.document_tokens,
+        seed=settings.seed,
+    )
+    # Two tokens after the first, whose residual is an outlier, and one more to predict.
+    documents = [document for document in documents if len(document["tokens"]) > 3]
+    return [
+        (
+            f"{start:03d}",
+            {
+                "documents": documents[start : start + settings.batch],
+                "below": settings.below,
+                "directions": settings.directions,
+                # Each document draws with a seed of its own.
+                "seed": settings.seed * 100_000 + start,
+            },
+        )
+        for start in range(0, len(documents), settings.batch)
+    ]
+
+
+@unit_kind("components along unlikely tokens")
+def measure_components(
+    bridge: TransformerBridge,
+    documents: Sequence[Mapping[str, Any]],
+    below: float,
+    directions: int,
+    seed: int,
+) -> pd.DataFrame:
+    """A row per document, statistic, group and point: its `value`, and the share of unlikely."""
+    found = unlikely_components(
+        bridge,
+        [document["tokens"] for document in documents],
+        below=below,
+        directions=directions,
+        seed=seed,
+        progress=False,
+    )
+    names = pd.MultiIndex.from_product(
+        [STATISTICS, GROUPS, found.points, [document["cluster"] for document in documents]],
+        names=["statistic", "group", "point", "document"],
+    )
+    shares = np.broadcast_to(found.unlikely[0], found.values.shape)
+    columns = {"value": found.values.ravel(), "unlikely": shares.ravel()}
+    return pd.DataFrame(columns, index=names).reset_index()

@@ -1,0 +1,154 @@
+"""Bases of the residual stream in which a map can be read, ordered by importance.
+
+Two comments on the post discuss which basis to take: principal components of the embedding, which
+are orthogonal, or a non-negative factorization, whose components cannot cancel each other out.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..model.exclusive import exclusive
+from ..model.readout import readout
+from ..model.tokens import token_strings
+from .input_probe import input_embeddings
+
+BasisKind = Literal["pca", "nmf", "unembedding"]
+
+# A factorization of more tokens takes long, and more than it tells.
+_TOKENS = 8192
+_COMPONENTS = 64
+_NAMED = 8
+
+
+@dataclass(frozen=True)
+class EmbeddingBasis:
+    """Directions of the residual stream, the most important first.
+
+    Attributes:
+        kind: "pca", "nmf" or "unembedding".
+        directions: `[component, d_model]`, of unit length. Those of "nmf" are not orthogonal.
+        importance: `[component]`, the share of the squared table that each stands for.
+        tokens: for each component the tokens that have most of it, the first one most.
+    """
+
+    kind: BasisKind
+    directions: Float[Tensor, "component d_model"]
+    importance: Float[Tensor, " component"]
+    tokens: tuple[tuple[str, ...], ...]
+
+
+@exclusive
+@torch.no_grad()
+def embedding_basis(
+    bridge: TransformerBridge,
+    kind: BasisKind = "pca",
+    *,
+    n_components: int | None = None,
+    seed: int = 0,
+) -> EmbeddingBasis:
+    """A basis of the residual stream, from the embedding or from the unembedding.
+
+    **Arguments:**
+
+    - `kind`:
+        - `"pca"`: principal components of the embedding, as the model feeds it.
+        - `"nmf"`: non-negative matrix factorization, scikit-learn's `NMF`, of 8,192 tokens drawn
+          at random (or all, where there are fewer). Embeddings less their mean have both signs, so
+          positive and negative parts stand beside each other, `[max(e, 0), max(-e, 0)]`. A
+          component is a non-negative row of such parts, and its direction is the first part minus
+          the second. Needs the extra `nmf`.
+        - `"unembedding"`: right singular vectors of the unembedding less its mean row, times the
+          gain of the final norm. The last ones are directions to which logits respond least.
+    - `n_components`: how many of them; by default all d_model, and 64 of `"nmf"`.
+    - `seed`: of the tokens that are drawn and of the factorization.
+
+    Raises `ValueError` for an unknown kind, for a number of components that is not between 1 and
+    d_model, or for a model whose logits are not the final norm and the unembedding of its last
+    residual; `RuntimeError` if scikit-learn is needed and not installed.
+    """
+    require_basis(kind)
+    if kind == "unembedding":
+        read = readout(bridge)
+        ids = read.possible().nonzero()[:, 0]
+        table = read.token_directions(read.weight[ids])
+    else:
+        table = input_embeddings(bridge)
+        ids = torch.arange(len(table), device=table.device)
+    d_model = table.shape[1]
+    size = n_components or (min(_COMPONENTS, d_model) if kind == "nmf" else d_model)
+    if not 1 <= size <= d_model:
+        raise ValueError(
+            f"n_components must be between 1 and d_model = {d_model}, got {n_components}"
+        )
+    if kind == "nmf":
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randperm(len(ids), generator=generator)[:_TOKENS].to(ids.device)
+        ids, table = ids[drawn], table[drawn]
+        directions, importance, amounts = _factorized(table, size, seed)
+    else:
+        table = table.double()
+        values, vectors = torch.linalg.eigh(table.T @ table)
+        directions = vectors.T.flip(0)[:size]
+        importance = (values.clamp(min=0) / values.sum()).flip(0)[:size]
+        amounts = table @ directions.T
+    return EmbeddingBasis(
+        kind,
+        directions.to(bridge.W_E.dtype),
+        importance.to(bridge.W_E.dtype),
+        _named(bridge, ids, amounts),
+    )
+
+
+def require_basis(kind: str) -> None:
+    """Raise `ValueError` for an unknown kind, `RuntimeError` for one whose package is missing."""
+    if kind not in get_args(BasisKind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(BasisKind))}; got {kind!r}")
+    if kind == "nmf" and importlib.util.find_spec("sklearn") is None:
+        raise RuntimeError(
+            "kind='nmf' needs scikit-learn: pip install 'lens-interventions[nmf]', or take 'pca'"
+        )
+
+
+def _factorized(
+    table: Float[Tensor, "token d_model"], size: int, seed: int
+) -> tuple[
+    Float[Tensor, "component d_model"],
+    Float[Tensor, " component"],
+    Float[Tensor, "token component"],
+]:
+    """Directions, importance and amounts of a factorization, the most important first."""
+    from sklearn.decomposition import NMF
+
+    parts = torch.cat([table.clamp(min=0), (-table).clamp(min=0)], dim=-1).cpu().float().numpy()
+    # Good to some three digits of the error, which is all that a basis to read in needs.
+    model = NMF(size, init="nndsvda", random_state=seed, tol=1e-3, max_iter=400)
+    amounts = model.fit_transform(parts)
+    components = model.components_
+    weight = np.square(amounts).sum(0) * np.square(components).sum(-1)
+    order = np.argsort(-weight, kind="stable")
+    positive, negative = np.split(components[order], 2, axis=-1)
+    directions = torch.nn.functional.normalize(torch.from_numpy(positive - negative), dim=-1)
+    importance = torch.from_numpy(weight[order] / np.square(parts).sum())
+    device = table.device
+    return (
+        directions.to(device),
+        importance.to(device),
+        torch.from_numpy(amounts[:, order]).to(device),
+    )
+
+
+def _named(
+    bridge: TransformerBridge,
+    ids: Int[Tensor, " token"],
+    amounts: Float[Tensor, "token component"],
+) -> tuple[tuple[str, ...], ...]:
+    top = ids[amounts.topk(min(_NAMED, len(ids)), dim=0).indices.T].tolist()
+    names = token_strings(bridge, {token for row in top for token in row})
+    return tuple(tuple(names[token] for token in row) for row in top)

@@ -1,0 +1,112 @@
+"""Directions of tokens drawn from the vocabulary, and random ones that match them.
+
+A random direction is drawn with the mean and the covariance that the directions of all tokens have,
+and is made a row of the unembedding, as long as the row of a token that was drawn. By that row it
+has a probability of its own, so that unlikely random directions are chosen by the output as
+unlikely tokens are.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..model.readout import LOGIT_ROWS, Readout
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Some rows of an unembedding, or rows like them.
+
+    Attributes:
+        read: a readout that has these rows alone.
+        directions: `[token, d_model]`, of unit length, where their logits rise.
+    """
+
+    read: Readout
+    directions: Float[Tensor, "token d_model"]
+
+    @classmethod
+    def of_rows(
+        cls, read: Readout, weight: Float[Tensor, "token d_model"], bias: Tensor | None
+    ) -> "Pool":
+        """The pool of `weight`, rows of `read` or rows like them."""
+        rows = replace(read, weight=weight, bias=bias, packed=None)
+        return cls(rows, read.unit_directions(weight))
+
+    def log_probs(
+        self,
+        normalized: Float[Tensor, "row d_model"],
+        log_normalizer: Float[Tensor, " row"],
+    ) -> Float[Tensor, "row token"]:
+        """Log-probabilities beside the whole vocabulary, whose normalizer is given."""
+        return self.read.logits(normalized) - log_normalizer[:, None]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What random rows are drawn from.
+
+    Rows are less the mean row, and divided by the length of the direction that they give.
+
+    Attributes:
+        read: the model's readout.
+        tokens: `[token]`, ids that have a logit.
+        centre: `[d_model]`, the mean row.
+        mean: `[d_model]`, of the divided rows.
+        spread: `[d_model, d_model]`; standard normal rows times it have their covariance.
+    """
+
+    read: Readout
+    tokens: Int[Tensor, " token"]
+    centre: Float[Tensor, " d_model"]
+    mean: Float[Tensor, " d_model"]
+    spread: Float[Tensor, "d_model d_model"]
+
+    @classmethod
+    def of(cls, read: Readout) -> "Matching":
+        """Mean and covariance of a readout's rows."""
+        tokens = read.possible().nonzero()[:, 0]
+        centre = read.weight[tokens].mean(0)
+        total = torch.zeros(len(centre), dtype=torch.float64, device=centre.device)
+        products = torch.zeros(len(centre), len(centre), dtype=total.dtype, device=total.device)
+        for ids in tokens.split(2**14):
+            rows = read.weight[ids]
+            divided = ((rows - centre) / _lengths(read, rows)).float()
+            total += divided.double().sum(0)
+            products += (divided.T @ divided).double()
+        mean = total / len(tokens)
+        covariance = products / len(tokens) - mean[:, None] * mean
+        values, vectors = torch.linalg.eigh(covariance)
+        spread = values.clamp(min=0).sqrt()[:, None] * vectors.T
+        return cls(read, tokens, centre, mean.to(centre), spread.to(centre))
+
+    def draw(self, size: int, seed: int) -> tuple[Pool, Pool]:
+        """Tokens of the vocabulary, none twice, and for each a random row as long."""
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self.tokens), generator=generator)[:size]
+        ids = self.tokens[order.to(self.tokens.device)]
+        rows = self.read.weight[ids]
+        noise = torch.randn(len(rows), len(self.mean), generator=generator).to(self.mean)
+        drawn = self.mean + noise @ self.spread
+        scale = _lengths(self.read, rows) / _lengths(self.read, self.centre + drawn)
+        bias = None if self.read.bias is None else self.read.bias[ids]
+        random = self.centre + drawn * scale
+        return Pool.of_rows(self.read, rows, bias), Pool.of_rows(self.read, random, bias)
+
+
+def _lengths(read: Readout, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row 1"]:
+    return read.token_directions(rows).norm(dim=-1, keepdim=True)
+
+
+def likeliest(
+    read: Readout, normalized: Float[Tensor, "row d_model"], k: int
+) -> tuple[Int[Tensor, "row k"], Float[Tensor, " row"]]:
+    """The `k` likeliest tokens of each row, and the log of the sum of all tokens' weights."""
+    ids, normalizers = [], []
+    for rows in normalized.split(LOGIT_ROWS):
+        logits = read.logits(rows)
+        ids.append(logits.topk(min(k, logits.shape[-1])).indices)
+        normalizers.append(logits.logsumexp(-1))
+    return torch.cat(ids), torch.cat(normalizers)

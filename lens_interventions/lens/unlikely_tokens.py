@@ -1,0 +1,235 @@
+"""How much of the residual stream lies along the directions of tokens that the output rules out.
+
+A comment on the post imagines that embeddings of tokens which are near-impossible in a context are
+used for other ends in the middle, and subtracted out at the end. If so, more of a middle residual
+lies along their directions than along random ones, and less of that arrives at the output.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..drawing.curves import Curve
+from ..drawing.theme import ThemeName
+from ..measures.intervals import mean_intervals
+from ..model.exclusive import exclusive
+from ..model.points import point_name, select_points
+from ..model.readout import Readout, readout
+from ..model.residuals import residuals
+from ..model.text_pieces import as_batch, token_pieces
+from ..model.tokens import TextOrTokens, require_texts
+from .figures.over_layers import draw_over_layers
+from .unlikely_pool import Matching, Pool, likeliest
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects as go
+
+GROUPS = (
+    "unlikely tokens",
+    "unlikely random directions",
+    "possible tokens",
+    "possible random directions",
+    "likeliest tokens",
+)
+STATISTICS = ("size", "left at the output")
+
+
+@dataclass(frozen=True)
+class UnlikelyComponents:
+    """Components of residuals along token directions, by how likely the output makes the token.
+
+    Attributes:
+        points: labels of the residual points.
+        below: the probability below which a token is unlikely.
+        values: `[statistic, group, point, text]`, means over positions and directions. `size` is
+            the squared component's share of the squared residual, times d_model: 1 is what any
+            direction has on average. `left at the output` is the slope of the component at the
+            output in the component here: 1 if the blocks above leave it alone, 0 if they take it
+            out. NaN where a text has no such direction.
+        unlikely: `[kind, text]`, the share of tokens and of random directions that are unlikely.
+    """
+
+    points: tuple[str, ...]
+    below: float
+    values: Float[np.ndarray, "statistic group point text"]
+    unlikely: Float[np.ndarray, "kind text"]
+
+    def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
+        """One row per (statistic, group, point): `mean` over texts, `low`, `high`, `n` texts."""
+        import pandas
+
+        cells = self.values.reshape(-1, self.values.shape[-1])
+        known = np.isfinite(cells)
+        intervals = mean_intervals(
+            np.where(known, cells, 0.0),
+            known.astype(np.float64),
+            rng=np.random.default_rng(seed),
+            level=level,
+        )
+        names = pandas.MultiIndex.from_product(
+            [STATISTICS, GROUPS, self.points], names=["statistic", "group", "point"]
+        )
+        return pandas.DataFrame(
+            {
+                "mean": [interval.estimate for interval in intervals],
+                "low": [interval.low for interval in intervals],
+                "high": [interval.high for interval in intervals],
+                "n": [interval.n for interval in intervals],
+            },
+            index=names,
+        ).reset_index()
+
+    def plot(
+        self,
+        *,
+        level: float = 0.95,
+        seed: int = 0,
+        title: str | None = None,
+        theme: ThemeName = "light",
+    ) -> "go.Figure":
+        """Both statistics over the points, a curve for each group.
+
+        `level` and `seed` are those of the intervals over texts, `title` replaces the figure's own,
+        and `theme` is `"light"` or `"dark"`.
+        """
+        table = self.to_dataframe(level=level, seed=seed)
+        units = {"size": "size (1: any direction)", "left at the output": "left at the output"}
+        curves = [
+            Curve(
+                label=f"{group}, {statistic}",
+                unit=units[statistic],
+                x=[point_name(point) for point in self.points],
+                values=rows["mean"].to_numpy(),
+                low=rows["low"].to_numpy(),
+                high=rows["high"].to_numpy(),
+                colour=GROUPS.index(group),
+                dash=GROUPS.index(group) % 2,
+            )
+            for statistic in STATISTICS
+            for group in GROUPS
+            for rows in [table[(table["statistic"] == statistic) & (table["group"] == group)]]
+        ]
+        n_texts = self.values.shape[-1]
+        return draw_over_layers(
+            curves,
+            title=title or "Residuals along the directions of unlikely tokens",
+            subtitle=f"Unlikely: below {self.below:g} at the output. Means over {n_texts} texts; "
+            f"bands are {level:.0%} bootstrap intervals over them.",
+            theme=theme,
+        )
+
+
+@exclusive
+@torch.no_grad()
+def unlikely_components(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    *,
+    below: float = 1e-6,
+    directions: int = 1024,
+    likely: int = 8,
+    max_tokens: int = 512,
+    skip_first: int = 1,
+    seed: int = 0,
+    prepend_bos: bool | None = None,
+    progress: bool = True,
+) -> UnlikelyComponents:
+    """Measure residuals along directions of unlikely tokens, against random and likely ones.
+
+    The direction of a token is where its logit rises against the average logit: its row of the
+    unembedding less the mean row, times the gain of the final norm, of unit length. Residuals are
+    less their mean over the text. A random direction is that of a row drawn with the mean and the
+    covariance of the unembedding's rows; it is unlikely if the output gives that row less than
+    `below`, so that it is chosen as an unlikely token is.
+
+    **Arguments:**
+
+    - `texts`: each is cut to `max_tokens`.
+    - `below`: the probability at the output under which a token is unlikely.
+    - `directions`: how many tokens are drawn for each text, and how many random directions.
+    - `likely`: how many of the likeliest tokens of each position stand for likely ones.
+    - `skip_first`: leave out this many tokens of each text: the first is an outlier.
+    - `seed`: of the draws; text i draws with `seed + i`.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `progress`: show a progress bar over texts.
+
+    Raises `ValueError` if `below` is not between 0 and 1, if no text has two tokens after
+    `skip_first`, or if the model's logits are not the final norm and the unembedding of its last
+    residual; `TypeError` if `texts` is one text.
+    """
+    require_texts(texts)
+    if not 0 < below < 1:
+        raise ValueError(f"below must be a probability between 0 and 1, got {below}")
+    read = readout(bridge)
+    matching, points = Matching.of(read), select_points(int(bridge.cfg.n_layers))
+    values, shares = [], []
+    for number, text in enumerate(tqdm(texts, disable=not progress, unit="text")):
+        pieces = token_pieces(bridge, [text], length=max_tokens, prepend_bos=prepend_bos)
+        piece = next(iter(pieces))
+        if len(piece) < skip_first + 2:
+            continue
+        streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), points)]
+        pools = matching.draw(directions, seed + number)
+        found, unlikely = _measure(read, streams, pools, likely=likely, below=below)
+        values.append(found)
+        shares.append(unlikely)
+    if not values:
+        raise ValueError(f"there is no text of two tokens after the first {skip_first}")
+    return UnlikelyComponents(points, below, np.stack(values, -1), np.stack(shares, -1))
+
+
+def _measure(
+    read: Readout,
+    streams: list[Float[Tensor, "pos d_model"]],
+    pools: tuple[Pool, Pool],
+    *,
+    likely: int,
+    below: float,
+) -> tuple[Float[np.ndarray, "statistic group point"], Float[np.ndarray, " kind"]]:
+    """Both statistics of one text, and the shares of unlikely directions."""
+    normalized = read.normalize(streams[-1])
+    ids, log_normalizer = likeliest(read, normalized, likely)
+    unlikely = [pool.log_probs(normalized, log_normalizer) < math.log(below) for pool in pools]
+    # In the order of GROUPS.
+    masks = [*unlikely, *(~mask for mask in unlikely), torch.ones_like(ids, dtype=torch.bool)]
+    likely_directions = read.unit_directions(read.weight[ids])
+
+    def components(stream: Float[Tensor, "pos d_model"]) -> list[Tensor]:
+        rows = (stream - stream.mean(0)).to(read.weight)
+        of_pools = [rows @ pool.directions.T for pool in pools]
+        of_likely = (likely_directions @ rows[..., None])[..., 0]
+        return [*of_pools, *of_pools, of_likely]
+
+    last = components(streams[-1])
+    found = [
+        [
+            _statistics(stream, here, there, mask)
+            for here, there, mask in zip(components(stream), last, masks, strict=True)
+        ]
+        for stream in streams
+    ]
+    shares = [float(mask.double().mean()) for mask in unlikely]
+    return np.array(found).transpose(2, 1, 0), np.array(shares)
+
+
+def _statistics(
+    stream: Float[Tensor, "pos d_model"],
+    here: Float[Tensor, "pos direction"],
+    there: Float[Tensor, "pos direction"],
+    mask: Bool[Tensor, "pos direction"],
+) -> tuple[float, float]:
+    rows = (stream - stream.mean(0)).double()
+    length = rows.square().sum(-1, keepdim=True)
+    here, there = here.double() * mask, there.double() * mask
+    square = here.square()
+    size = (square / length).sum() / mask.sum() * stream.shape[-1]
+    return float(size), float((here * there).sum() / square.sum())

@@ -1,0 +1,127 @@
+"""The recall experiment: verdicts on planted data, and a run of a tiny model."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from lens_interventions.experiments import RecallSettings, load_result, recall
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.recall.analysis import analyse
+from lens_interventions.experiments.recall.stages import IMPORTANCE, PARTS
+from lens_interventions.materials.corpora import read_documents
+from tests.support.tiny import shared_bridge, tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
+SMALL = RecallSettings(
+    texts=("prose",),
+    documents=6,
+    document_tokens=24,
+    fitted_texts=("docstrings",),
+    fitted_tokens=1500,
+    window=96,
+    bases=("unembedding", "pca"),
+    resampling=Resampling(n_resamples=199),
+)
+POINTS = ["0_pre", "1_pre", "2_pre", "3_pre", "4_pre", "final_post"]
+
+
+def planted(curve: list[float], stored: float) -> dict[str, pd.DataFrame]:
+    """Tables of 40 documents that follow a curve of recovery.
+
+    The less important half of each basis holds `stored` more of the input than of the stream.
+    """
+    rng = np.random.default_rng(2)
+    documents = [f"d{number}" for number in range(40)]
+    recovered = [
+        {
+            "measure": "recovered",
+            "basis": "",
+            "part": part,
+            "point": point,
+            "document": document,
+            "total": 100 * share + rng.normal(),
+            "count": 100,
+        }
+        for point, share in zip(POINTS, curve, strict=True)
+        for part in ("1 to 9", "all")
+        for document in documents
+    ]
+    read = [
+        {
+            "measure": measure,
+            "basis": basis,
+            "part": part,
+            "point": point,
+            "document": document,
+            "total": 0.4 + stored * (measure == "input") * (part == PARTS[1]) + 0.01 * rng.normal(),
+            "count": 1,
+        }
+        for basis in SMALL.bases
+        for part in PARTS
+        for measure in ("input", "estimate", "stream")
+        for point in POINTS
+        for document in documents
+    ]
+    importance = [
+        {"measure": IMPORTANCE, "basis": basis, "part": part, "point": "0_pre", "total": 0.5}
+        for basis in SMALL.bases
+        for part in PARTS
+    ]
+    return {"recall": pd.DataFrame([*recovered, *read, *importance])}
+
+
+@pytest.mark.parametrize(
+    ("curve", "stored", "expected", "rises"),
+    [
+        ([1, 0.6, 0.2, 0.2, 0.5, 0.9], 0.2, ["helps", "helps", "helps"], [0.7, 0.7]),
+        ([1, 0.9, 0.3, 0.6, 0.4, 0.1], 0.0, ["hurts", "helps", "no effect"], [-0.2, 0.3]),
+        ([1, 0.8, 0.6, 0.4, 0.3, 0.1], -0.2, ["hurts", "hurts", "hurts"], [-0.2, -0.1]),
+    ],
+)
+def test_planted_curves_are_judged(curve, stored, expected, rises):
+    found = analyse(SMALL, planted(curve, stored))
+    estimates = [finding.verdict.interval.estimate for finding in found.verdicts]
+    assert estimates[0] == pytest.approx(rises[0], abs=0.01)
+    assert estimates[1] == pytest.approx(rises[1], abs=0.01)
+    assert estimates[2] == pytest.approx(stored, abs=0.01)
+    assert [finding.verdict.outcome for finding in found.verdicts] == expected
+
+
+def test_a_run_from_start_to_end(tmp_path: Path) -> None:
+    result = recall(lambda: tiny_bridge("llama"), settings=SMALL, out=tmp_path)
+    table = result.to_dataframe()
+    everything = table[table["part"] == "all"].set_index("point")
+    assert everything.index.tolist() == ["0_pre", "1_pre", "2_pre", "final_post"]
+    assert everything.loc["0_pre", "estimate"] == 1  # the input itself
+    halves = result.tables["read"].pivot_table(
+        index=["measure", "basis", "point"], columns="part", values="estimate"
+    )
+    np.testing.assert_allclose(halves.sum(axis=1), 1, atol=1e-6)  # both bases are orthogonal
+    loaded = load_result(tmp_path)
+    assert_frame_equal(loaded.to_dataframe(), table)
+    assert {finding.figure for finding in result.verdicts} == set(loaded.figures())
+
+
+def test_no_document_is_fitted_to_and_read() -> None:
+    from lens_interventions.experiments.recall.stages import plan
+
+    settings = replace(SMALL, fitted_texts=("prose",), fitted_tokens=100_000)
+    (unit,) = plan(shared_bridge("llama"), settings, {})
+    read = {tuple(document["tokens"]) for document in unit.parameters["documents"]}
+    fitted = {tuple(tokens[: settings.document_tokens]) for tokens in unit.parameters["fitted"]}
+    assert not read & fitted
+    assert len(read | fitted) == len(read_documents("prose"))
+
+
+def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="fitted_tokens at least window"):
+        replace(SMALL, fitted_tokens=50)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(RuntimeError, match=r"lens-interventions\[nmf\]"):
+        recall(shared_bridge("llama"), settings=replace(SMALL, bases=("nmf",)))

@@ -1,0 +1,56 @@
+"""Directions taken out of a layer, against least squares for each position alone."""
+
+import pytest
+import torch
+
+from lens_interventions.intervention.ablation import ablate_directions
+from tests.support.clean import left_as_found
+from tests.support.tiny import shared_bridge
+
+TOKENS = torch.tensor([[5, 9, 33, 71], [20, 8, 64, 7]])
+LAYER, POINT = 1, "blocks.1.hook_resid_pre"
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
+
+def changed(hooks):
+    """The residual stream after the hooks, and before them."""
+    bridge, kept = shared_bridge("llama"), {}
+
+    def keep(tensor, hook):
+        kept["after"] = tensor
+
+    with left_as_found(bridge):
+        _, cache = bridge.run_with_cache(TOKENS, names_filter=[POINT])
+        bridge.run_with_hooks(TOKENS, fwd_hooks=[*hooks, (POINT, keep)])
+    return kept["after"], cache[POINT]
+
+
+@pytest.mark.parametrize("shape", [(3, 32), (2, 4, 3, 32)])
+def test_the_span_is_set_to_the_mean_s(shape):
+    directions = torch.randn(shape, dtype=torch.float64)
+    mean = torch.randn(32, dtype=torch.float64)
+    after, before = changed(ablate_directions(LAYER, directions, mean=mean))
+    for row in range(2):
+        for column in range(4):
+            own = directions if directions.ndim == 2 else directions[row, column]
+            moved = before[row, column] - mean
+            along = torch.linalg.lstsq(own.T, moved[:, None]).solution[:, 0] @ own
+            torch.testing.assert_close(after[row, column], before[row, column] - along)
+            torch.testing.assert_close(own @ after[row, column], own @ mean)
+
+
+def test_directions_may_depend_on_each_other_and_rows_of_zeros_take_nothing_out():
+    directions = torch.randn(2, 32, dtype=torch.float64)
+    twice = torch.cat([directions, directions.sum(0, keepdim=True), torch.zeros(1, 32)])
+    once, _ = changed(ablate_directions(LAYER, directions))
+    again, before = changed(ablate_directions(LAYER, twice.double()))
+    torch.testing.assert_close(again, once)
+    nothing, _ = changed(ablate_directions(LAYER, torch.zeros(2, 32, dtype=torch.float64)))
+    assert torch.equal(nothing, before)
+
+
+def test_other_positions_are_refused():
+    directions = torch.randn(1, 4, 3, 32, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"given for \[1, 4\].*the run has \[2, 4\]"):
+        changed(ablate_directions(LAYER, directions))
