@@ -63,5 +63,8 @@ from .measures import verdicts as verdicts
 from .model.load import load_model as load_model
 from .model.points import select_points as select_points
 from .pages.report import report as report
+from .search.options import SearchOptions as SearchOptions
+from .search.result import SequenceSearch as SequenceSearch
+from .search.search_sequence import search_sequence as search_sequence
 
 __version__: str
