@@ -25,6 +25,7 @@ class Name(StrEnum):
 
     copying = "copying"
     learned = "learned"
+    likeliest = "likeliest"
     loops = "loops"
     preservation = "preservation"
     scratch = "scratch"
@@ -95,6 +96,7 @@ def experiment(
     runs: dict[Name, Callable[..., Result]] = {
         Name.copying: experiments.copying,
         Name.learned: experiments.learned,
+        Name.likeliest: experiments.likeliest,
         Name.loops: experiments.loops,
         Name.preservation: experiments.preservation,
         Name.scratch: experiments.scratch,

@@ -26,6 +26,8 @@ from .engine.work_units import unit_kind as unit_kind
 from .learned import LearnedSettings as LearnedSettings
 from .learned import learned as learned
 from .learned import trained_writes as trained_writes
+from .likeliest import LikeliestSettings as LikeliestSettings
+from .likeliest import likeliest as likeliest
 from .loops import LoopsSettings as LoopsSettings
 from .loops import loops as loops
 from .preservation import PreservationSettings as PreservationSettings

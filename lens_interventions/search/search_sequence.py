@@ -84,7 +84,7 @@ def search_sequence(
         or random tokens for `"swaps"`.
     - `exclude`: tokens that the sequence may not hold; by default the tokenizer's special tokens.
     - `options`: number of restarts, learning rate and the like.
-    - `seed`: of the noise.
+    - `seed`: of whatever is random.
     - `prepend_bos`: whether a text begins with a BOS token; by default as `bridge.to_tokens` does.
     - `progress`: show a bar over the budget.
 
@@ -160,7 +160,7 @@ def _search(
             forward_tokens=int(evaluations.left * options.relaxed_share),
             seed=seed,
         )
-    swap_tokens(evaluations, allowed, options.candidates)
+    swap_tokens(evaluations, allowed, options.candidates, seed)
 
 
 def _one_text(

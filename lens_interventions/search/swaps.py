@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .._counter_random import random_integers
 from .evaluations import Evaluations
 from .objectives import one_hot
 
@@ -21,55 +22,79 @@ _MOST_TRIED = 4096
 
 
 def swap_tokens(
-    evaluations: Evaluations, allowed: Bool[Tensor, " d_vocab"], candidates: int
+    evaluations: Evaluations, allowed: Bool[Tensor, " d_vocab"], candidates: int, seed: int
 ) -> None:
-    """Improve the best tokens of each restart, until the budget is used or no swap helps.
+    """Improve the best tokens of each restart until the budget is used.
 
     For each restart so many `candidates` are verified together, and the best of them is taken if
-    it is better.
+    it is better. A restart that no swap improves goes on from random tokens, drawn by `seed`.
     """
-    n_restarts, n_tokens = evaluations.best_tokens.shape
-    d_vocab = len(allowed)
-    device = evaluations.best_tokens.device
-    ranked = torch.zeros(
-        n_restarts, min(_MOST_TRIED, n_tokens * (int(allowed.sum()) - 1)), dtype=torch.long
-    ).to(device)
-    tried = torch.zeros(n_restarts, dtype=torch.long, device=device)
-    stale = torch.ones(n_restarts, dtype=torch.bool, device=device)
+    tokens, values = evaluations.best_tokens.clone(), evaluations.best_values.clone()
+    n_restarts, n_tokens = tokens.shape
+    n_swaps = min(_MOST_TRIED, n_tokens * (int(allowed.sum()) - 1))
+    restart = torch.arange(n_restarts, device=tokens.device)
+    ranked = tokens.new_zeros(n_restarts, n_swaps)
+    tried = torch.zeros_like(restart)
+    stale = torch.ones_like(restart, dtype=torch.bool)
+    renewed = 0
     while True:
-        active = ((tried < ranked.shape[1]) | stale).nonzero()[:, 0]
-        needed = int(stale.sum()) * evaluations.gradient_cost
-        width = (evaluations.left - needed) // max(1, evaluations.cost * len(active))
-        if len(active) == 0 or width < 1:
+        stuck = tried >= n_swaps
+        first_costs = int(stuck.sum()) * evaluations.cost
+        gradients_cost = int((stale | stuck).sum()) * evaluations.gradient_cost
+        width = (evaluations.left - first_costs - gradients_cost) // (n_restarts * evaluations.cost)
+        if width < 1:
             return
+        if stuck.any():
+            renewed += 1
+            tokens[stuck] = _random_tokens(restart[stuck], n_tokens, allowed, seed, renewed)
+            values[stuck] = evaluations.score(tokens[stuck]).to(values.dtype)
+            evaluations.keep(restart[stuck], tokens[stuck], values[stuck], PHASE)
+            stale |= stuck
         if stale.any():
-            ranked[stale] = _ranked(evaluations, stale, allowed, ranked.shape[1])
-            tried[stale], stale[:] = 0, False
-        places = tried[active, None] + torch.arange(min(width, candidates), device=device)
-        there = places < ranked.shape[1]
-        swaps = ranked[active].gather(1, places.clamp(max=ranked.shape[1] - 1))
-        tokens = evaluations.best_tokens[active, None].repeat(1, swaps.shape[1], 1)
-        tokens.scatter_(2, (swaps // d_vocab)[..., None], (swaps % d_vocab)[..., None])
-        values = swaps.new_full(swaps.shape, -torch.inf, dtype=evaluations.best_values.dtype)
-        values[there] = evaluations.score(tokens[there]).to(values.dtype)
-        best = values.argmax(1)
-        row = torch.arange(len(active), device=device)
-        better = evaluations.keep(active, tokens[row, best], values[row, best], PHASE)
-        tried[active] += swaps.shape[1]
-        stale[active[better]] = True
+            ranked[stale] = _ranked(evaluations, tokens[stale], allowed, n_swaps)
+            tried[stale] = 0
+        places = tried[:, None] + torch.arange(min(width, candidates), device=tokens.device)
+        there = places < n_swaps
+        swaps = ranked.gather(1, places.clamp(max=n_swaps - 1))
+        swapped = tokens[:, None].repeat(1, swaps.shape[1], 1)
+        position, token = swaps // len(allowed), swaps % len(allowed)
+        swapped.scatter_(2, position[..., None], token[..., None])
+        found = values.new_full(swaps.shape, -torch.inf)
+        found[there] = evaluations.score(swapped[there]).to(found.dtype)
+        best = found.argmax(1)
+        evaluations.keep(restart, swapped[restart, best], found[restart, best], PHASE)
+        stale = found[restart, best] > values
+        tokens[stale] = swapped[restart, best][stale]
+        values[stale] = found[restart, best][stale]
+        tried += swaps.shape[1]
+        tried[stale] = 0
+
+
+def _random_tokens(
+    restarts: Int[Tensor, " chosen"],
+    n_tokens: int,
+    allowed: Bool[Tensor, " d_vocab"],
+    seed: int,
+    renewed: int,
+) -> Int[Tensor, "chosen {n_tokens}"]:
+    ids = allowed.nonzero()[:, 0]
+    position = torch.arange(n_tokens, device=ids.device)
+    drawn = random_integers(
+        len(ids), seed, restarts[:, None], position, torch.tensor(renewed, device=ids.device)
+    )
+    return ids[drawn]
 
 
 def _ranked(
     evaluations: Evaluations,
-    which: Bool[Tensor, " restart"],
+    tokens: Int[Tensor, "chosen new"],
     allowed: Bool[Tensor, " d_vocab"],
     n: int,
-) -> Int[Tensor, "restart swap"]:
-    """The swaps of some restarts, `position * d_vocab + token`, by their first-order gain."""
-    tokens = evaluations.best_tokens[which]
+) -> Int[Tensor, "chosen swap"]:
+    """The swaps of some sequences, `position * d_vocab + token`, by their first-order gain."""
     weights = one_hot(tokens, len(allowed), torch.float32)
     _, gradient = evaluations.differentiate(weights)
     here = tokens[..., None]
-    gain: Float[Tensor, "restart new d_vocab"] = gradient - gradient.gather(-1, here)
+    gain: Float[Tensor, "chosen new d_vocab"] = gradient - gradient.gather(-1, here)
     gain = gain.masked_fill(~allowed, -torch.inf).scatter(-1, here, -torch.inf)
     return gain.flatten(1).topk(n, dim=-1).indices

@@ -13,7 +13,7 @@ from tests.support.tiny import tiny_bridge
 pytestmark = pytest.mark.usefixtures("exact")
 
 D_VOCAB, LENGTH = 12, 4
-PROMPT = torch.tensor([3, 7, 1, 9, 4])
+PROMPT = torch.tensor([3, 7])
 ENDING = torch.tensor([2, 10])
 ALL = torch.tensor(list(itertools.product(range(D_VOCAB), repeat=LENGTH)))
 METHODS = ("exponentiated", "softmax", "straight_through", "gumbel", "swaps")
@@ -23,7 +23,7 @@ FEW = li.SearchOptions(restarts=2)
 @pytest.fixture(scope="module")
 def small():
     """A Llama of twelve tokens, none of them special."""
-    bridge = tiny_bridge("llama", vocab_size=D_VOCAB, num_hidden_layers=2)
+    bridge = tiny_bridge("llama", vocab_size=D_VOCAB, num_hidden_layers=1)
     bridge.tokenizer = None
     return bridge
 

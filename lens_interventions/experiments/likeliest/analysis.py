@@ -64,7 +64,8 @@ def way_table(sequences: pd.DataFrame, settings: LikeliestSettings) -> pd.DataFr
     `wins` is the share of prompts on which no way found a likelier sequence.
     """
     found: list[dict[str, Any]] = []
-    for (length, way), part in sequences.groupby(["length", "way"], sort=False):
+    groups: Any = sequences.groupby(["length", "way"], sort=False)
+    for (length, way), part in groups:
         best = sequences[(sequences["length"] == length) & (sequences["way"] == LIKELIEST)]
         top = best.set_index("prompt")["log_likelihood"].loc[part["prompt"]].to_numpy()
         own = part["log_likelihood"].to_numpy(np.float64)
@@ -95,8 +96,8 @@ def difference_table(sequences: pd.DataFrame, settings: LikeliestSettings) -> pd
     for way in sequences["way"].drop_duplicates():
         if way in (reference, LIKELIEST):
             continue
-        for length in (*settings.lengths, "all"):
-            lengths = settings.lengths if length == "all" else (int(length),)
+        spans = {str(length): (length,) for length in settings.lengths}
+        for name, lengths in {**spans, "all": settings.lengths}.items():
             difference = _nats(sequences, way, lengths) - _nats(sequences, reference, lengths)
             if not np.isfinite(difference).all():  # not measured at this length
                 continue
@@ -105,7 +106,7 @@ def difference_table(sequences: pd.DataFrame, settings: LikeliestSettings) -> pd
                 {
                     "way": way,
                     "minus": reference,
-                    "length": str(length),
+                    "length": name,
                     **_columns(interval),
                     "p_value": p_value,
                 }
@@ -127,9 +128,7 @@ def _findings(
 ) -> tuple[Finding, ...]:
     beam, half = beam_name(settings.width), beam_name(settings.width // 2)
     lengths, longest = settings.lengths, settings.lengths[-1]
-    nats = {
-        way: _nats(sequences, way, lengths) for way in (ascent_name(), swaps_name(half), beam)
-    }
+    nats = {way: _nats(sequences, way, lengths) for way in (ascent_name(), swaps_name(half), beam)}
     looped, rep = (
         {way: _values(sequences, way, longest, column) for way in (LIKELIEST, SAMPLE)}
         for column in ("looped", "rep_4")

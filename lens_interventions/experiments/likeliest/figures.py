@@ -23,9 +23,7 @@ def draw(tables: Tables) -> Figures:
         "likelihood": _by_length(
             ways, "Who finds the likeliest sequence", "log-likelihood, nats per token", None
         ),
-        "loops": _by_length(
-            loops, "Share of sequences that end in a loop", "share", [-0.02, 1.02]
-        ),
+        "loops": _by_length(loops, "Share of sequences that end in a loop", "share", [-0.02, 1.02]),
     }
 
 
@@ -62,7 +60,7 @@ def _by_length(
         xaxis={"title": {"text": x_title}, "range": x_range},
         yaxis={"automargin": True},
     )
-    views = [
+    views: list[tuple[str, dict, dict]] = [
         (f"{length} tokens", {"visible": [of == length for of in lengths]}, {})
         for length in lengths
     ]

@@ -1,6 +1,7 @@
 """Ways to look for a likely sequence, each a function to token ids, and what they cost."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -46,7 +47,7 @@ def drawn(
 
     A shorter sequence is the beginning of a longer one.
     """
-    free = [SuppressTokensLogitsProcessor(special_ids(bridge), device=bridge.cfg.device)]
+    free = [SuppressTokensLogitsProcessor(special_ids(bridge), device=str(bridge.cfg.device))]
     common = {"max_new_tokens": lengths[-1], "stop_at_eos": False, "logits_processor": free}
     greedy = generate(bridge, [list(prompt)], **common)
     samples = generate(bridge, [list(prompt)] * width, do_sample=True, seed=seed, **common)
@@ -66,7 +67,7 @@ def beam(
     not allowed, being made up for.
     """
     tokens = torch.tensor([list(prompt)], device=bridge.cfg.device)
-    model = bridge.original_model
+    model: Any = bridge.original_model
     cache = None
     if tokens.shape[1] > 1:
         cache = DynamicCache()

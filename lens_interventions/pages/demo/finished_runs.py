@@ -11,6 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...experiments import (
     CopyingSettings,
     LearnedSettings,
+    LikeliestSettings,
     LoopsSettings,
     PreservationSettings,
     Result,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _PRESETS: Mapping[str, Callable[[Any, int], Any]] = {
     "copying": CopyingSettings.preset,
     "learned": LearnedSettings.preset,
+    "likeliest": lambda name, _n_layers: LikeliestSettings.preset(name),
     "loops": LoopsSettings.preset,
     "preservation": lambda name, _n_layers: PreservationSettings.preset(name),
     "slopes": lambda name, _n_layers: SlopesSettings.preset(name),
