@@ -24,6 +24,7 @@ class Name(StrEnum):
     """The experiments."""
 
     copying = "copying"
+    last_word = "last_word"
     learned = "learned"
     likeliest = "likeliest"
     loops = "loops"
@@ -95,6 +96,7 @@ def experiment(
         options["settings"] = _copying_settings(loaded, preset.value, tuple(text))
     runs: dict[Name, Callable[..., Result]] = {
         Name.copying: experiments.copying,
+        Name.last_word: experiments.last_word,
         Name.learned: experiments.learned,
         Name.likeliest: experiments.likeliest,
         Name.loops: experiments.loops,

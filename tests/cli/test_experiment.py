@@ -23,7 +23,7 @@ from lens_interventions.experiments.engine.model_source import ModelSource
 from tests.support.small_run import Settings, example, mean_logits, small_bridge
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
-NAMES = ("copying", "learned", "likeliest", "loops", "preservation", "slopes")
+NAMES = ("copying", "last_word", "learned", "likeliest", "loops", "preservation", "slopes")
 
 Run = Callable[..., tuple[int, str, str]]
 

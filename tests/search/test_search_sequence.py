@@ -17,6 +17,7 @@ PROMPT = torch.tensor([3, 7])
 ENDING = torch.tensor([2, 10])
 ALL = torch.tensor(list(itertools.product(range(D_VOCAB), repeat=LENGTH)))
 METHODS = ("exponentiated", "softmax", "straight_through", "gumbel", "swaps")
+BUDGET = 40_000
 FEW = li.SearchOptions(restarts=2)
 
 
@@ -50,13 +51,13 @@ def test_it_finds_what_exhaustive_search_finds(small, every_sequence, method):
         PROMPT,
         LENGTH,
         method=method,
-        budget=12_000,
+        budget=BUDGET,
         options=li.SearchOptions(restarts=16),
     )
     assert found.tokens[0].tolist() == ALL[every_sequence.argmax()].tolist()
     torch.testing.assert_close(found.log_likelihood[0], every_sequence.max())
-    # Far fewer than all sequences cost.
-    assert found.evaluations <= 12_000 < len(ALL) * LENGTH
+    # Half of what all sequences cost.
+    assert found.evaluations <= BUDGET < len(ALL) * LENGTH
 
 
 def test_the_likeliest_ending_is_found(small):
@@ -67,7 +68,7 @@ def test_the_likeliest_ending_is_found(small):
         LENGTH,
         objective="ending",
         ending=ENDING,
-        budget=16_000,
+        budget=BUDGET,
         options=li.SearchOptions(restarts=16),
     )
     torch.testing.assert_close(found.values[0], exact.max())
