@@ -67,8 +67,12 @@ from .measures import behaviour as behaviour
 from .measures import crossed as crossed
 from .measures import intervals as intervals
 from .measures import verdicts as verdicts
+from .model.chat import chat_tokens as chat_tokens
 from .model.load import load_model as load_model
 from .model.points import select_points as select_points
 from .pages.report import report as report
+from .search.options import SearchOptions as SearchOptions
+from .search.result import SequenceSearch as SequenceSearch
+from .search.search_sequence import search_sequence as search_sequence
 
 __version__: str

@@ -11,6 +11,7 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ..intervention.slopes.result import SlopeMap
 from ..lens.protocol import Lens
+from ..model.chat import chat_tokens
 from ..model.exclusive import exclusive_use
 from ..model.readout import readout
 from .state import State
@@ -101,7 +102,7 @@ class Subject:
         if self.bridge.tokenizer is None:
             raise ValueError("this bridge has no tokenizer, which the explorer needs")
         if text is None and state.chat:
-            ids = _chat_tokens(self.bridge, state.messages)
+            ids = chat_tokens(self.bridge, chat(state.messages))
         else:
             from ..model.tokens import token_batch
 
@@ -131,31 +132,13 @@ class Subject:
         return made
 
 
-def _chat_tokens(bridge: TransformerBridge, messages: tuple[str, ...]) -> list[int]:
-    """Ids of messages, `(role, content, role, content, ...)`, in the model's chat template.
-
-    The answer is begun, unless the last message is the answer.
-
-    Raises `ValueError` if the tokenizer has no template, or the template refuses the messages.
-    """
-    from jinja2 import TemplateError
-
-    if getattr(bridge.tokenizer, "chat_template", None) is None:
-        raise ValueError("the model's tokenizer has no chat template: use a raw text")
-    if len(messages) % 2 or not messages:
-        raise ValueError("a chat is made of roles and contents in turns, and needs one message")
-    try:
-        return bridge.tokenizer.apply_chat_template(
-            chat(messages),
-            add_generation_prompt=messages[-2] != "assistant",
-            return_dict=False,
-        )
-    except TemplateError as error:
-        raise ValueError(f"the model's chat template refuses these messages: {error}") from error
-
-
 def chat(messages: tuple[str, ...]) -> list[dict[str, str]]:
-    """Roles and contents in turns, as transformers takes them."""
+    """Roles and contents in turns, as transformers takes them.
+
+    Raises `ValueError` for half a turn.
+    """
+    if len(messages) % 2:
+        raise ValueError("a chat is made of roles and contents in turns")
     pairs = zip(messages[::2], messages[1::2], strict=True)
     return [{"role": role, "content": content} for role, content in pairs]
 

@@ -24,7 +24,9 @@ class Name(StrEnum):
     """The experiments."""
 
     copying = "copying"
+    last_word = "last_word"
     learned = "learned"
+    likeliest = "likeliest"
     loops = "loops"
     preservation = "preservation"
     recall = "recall"
@@ -96,7 +98,9 @@ def experiment(
         options["settings"] = _copying_settings(loaded, preset.value, tuple(text))
     runs: dict[Name, Callable[..., Result]] = {
         Name.copying: experiments.copying,
+        Name.last_word: experiments.last_word,
         Name.learned: experiments.learned,
+        Name.likeliest: experiments.likeliest,
         Name.loops: experiments.loops,
         Name.preservation: experiments.preservation,
         Name.recall: experiments.recall,

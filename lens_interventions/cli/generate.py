@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Device, LensFile, Model, load, shows_progress
+from .options import Chat, Device, LensFile, Model, as_message, load, shows_progress
 from .patch_options import (
     Embedding,
     Gate,
@@ -44,6 +44,7 @@ def generate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Show the continuation without a patch beside it.")
     ] = False,
+    chat: Chat = False,
     max_new_tokens: Annotated[
         int, typer.Option(help="The largest number of tokens to generate.")
     ] = 100,
@@ -86,8 +87,9 @@ def generate(
     with tqdm(total=max_new_tokens, disable=not shows_progress(), unit="token") as bar:
         out = continue_prompts(
             bridge,
-            prompt,
+            None if chat else prompt,
             [None, patch] if compare else patch,
+            messages=as_message(prompt, chat),
             max_new_tokens=max_new_tokens,
             seed=seed,
             callback=lambda _step: bar.update(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .checks import FIGURES, require_output, usage
-from .options import Device, LensFile, Model, load, load_lens, shows_progress
+from .options import Chat, Device, LensFile, Model, as_message, load, load_lens, shows_progress
 from .selections import parse_layers, parse_positions
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def lens(
             "top (top1), among the top 3 (top3) or above half the probability (half)."
         ),
     ] = None,
+    chat: Chat = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -76,7 +77,13 @@ def lens(
 
     from ..lens.logit_lens import logit_lens
 
-    trajectory = logit_lens(bridge, read, progress=shows_progress(), **options)
+    trajectory = logit_lens(
+        bridge,
+        None if chat else read,
+        messages=as_message(read, chat),
+        progress=shows_progress(),
+        **options,
+    )
     # Layers that the user named are all shown.
     shown: dict[str, Any] = {"every": 1, "include_input": True} if layers else {}
     if out is None:

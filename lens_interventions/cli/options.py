@@ -36,6 +36,15 @@ LensFile = Annotated[
 ]
 
 
+Chat = Annotated[
+    bool,
+    typer.Option(
+        "--chat",
+        help="The text is what a user says to a chat model: lay it out by the model's template.",
+    ),
+]
+
+
 def load(model: str | None, device: str | None) -> "TransformerBridge":
     """Load the model that `--model` and `--device` name, and say so in a terminal."""
     from ..model.load import load_model
@@ -57,6 +66,11 @@ def load_lens(path: Path | None) -> "AffineLens | JacobianLens | None":
 
         return JacobianLens.load(str(path))
     return load_tuned_lens(path) if path.is_dir() else AffineLens.load(path)
+
+
+def as_message(text: str, chat: bool) -> list[dict[str, str]] | None:
+    """A text as what a user says, with `--chat`; else None."""
+    return [{"role": "user", "content": text}] if chat else None
 
 
 @contextmanager

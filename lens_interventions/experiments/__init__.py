@@ -23,9 +23,13 @@ from .engine.run_directory import RunDirectoryError as RunDirectoryError
 from .engine.run_directory import read_tables as read_tables
 from .engine.work_units import Unit as Unit
 from .engine.work_units import unit_kind as unit_kind
+from .last_word import LastWordSettings as LastWordSettings
+from .last_word import last_word as last_word
 from .learned import LearnedSettings as LearnedSettings
 from .learned import learned as learned
 from .learned import trained_writes as trained_writes
+from .likeliest import LikeliestSettings as LikeliestSettings
+from .likeliest import likeliest as likeliest
 from .loops import LoopsSettings as LoopsSettings
 from .loops import loops as loops
 from .preservation import PreservationSettings as PreservationSettings

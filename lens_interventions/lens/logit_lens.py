@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..model.argument_names import instead_of
+from ..model.chat import Message, text_or_messages
 from ..model.exclusive import exclusive
 from ..model.hooks import has_temporary_hooks
 from ..model.points import FINAL, INPUT, PointSelection, select_points
@@ -43,8 +44,9 @@ from .trajectory import Trajectory
 @torch.no_grad()
 def logit_lens(
     bridge: TransformerBridge,
-    text_or_tokens: TextOrTokens | ActivationCache | RecordedStreams,
+    text_or_tokens: TextOrTokens | ActivationCache | RecordedStreams | None = None,
     *,
+    messages: Sequence[Message] | Sequence[Sequence[Message]] | None = None,
     tokens: Tensor | None = None,
     attention_mask: Tensor | None = None,
     prepend_bos: bool | None = None,
@@ -75,6 +77,9 @@ def logit_lens(
     - `text_or_tokens`: a text, a list of texts of any lengths, token ids, or an `ActivationCache`
         of `run_with_cache`, which holds `hook_resid_pre` or `hook_resid_post` of the blocks.
         `generate` passes the `RecordedStreams` of its steps.
+    - `messages`: in the place of a text, a conversation, `[{"role": "user", "content": "Hello"}]`,
+        or several, laid out by the tokenizer's chat template. The answer is begun, unless the last
+        message is the assistant's.
     - `tokens`: the ids that a cache was made from, where it does not hold them itself
         (`embed.hook_in`). They are then taken on trust: nothing in such a cache tells whether they
         are the right ones.
@@ -109,6 +114,9 @@ def logit_lens(
     nor ids.
     """
     read = readout(bridge, norm=norm)
+    given: TextOrTokens | ActivationCache | RecordedStreams = text_or_messages(
+        bridge, text_or_tokens, messages
+    )
     lens = bound_lens(bridge, lens)
     n_layers = int(bridge.cfg.n_layers)
     labels = select_points(
@@ -117,23 +125,21 @@ def logit_lens(
     compare = _reference_label(compare_with, n_layers)
     _check_options(divergences, top_k, chunk_size, int(bridge.cfg.d_vocab))
     needed = select_points(n_layers, list(dict.fromkeys([*labels, FINAL, INPUT, compare])))
-    if isinstance(text_or_tokens, ActivationCache):
-        batch = cached_batch(bridge, text_or_tokens, tokens, attention_mask)
-        chunks = iter([(0, cached_residuals(bridge, text_or_tokens, batch, needed))])
-    elif isinstance(text_or_tokens, Mapping):
+    if isinstance(given, ActivationCache):
+        batch = cached_batch(bridge, given, tokens, attention_mask)
+        chunks = iter([(0, cached_residuals(bridge, given, batch, needed))])
+    elif isinstance(given, Mapping):
         raise TypeError(
-            f"expected an ActivationCache, got a {type(text_or_tokens).__name__} of "
-            f"{len(text_or_tokens)} activations: wrap it, ActivationCache(activations, bridge), or "
+            f"expected an ActivationCache, got a {type(given).__name__} of "
+            f"{len(given)} activations: wrap it, ActivationCache(activations, bridge), or "
             "leave out return_cache_object=False"
         )
     elif tokens is not None:
         raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
-    elif isinstance(text_or_tokens, RecordedStreams):
-        batch, chunks = text_or_tokens.batch, iter([(0, text_or_tokens.at(needed))])
+    elif isinstance(given, RecordedStreams):
+        batch, chunks = given.batch, iter([(0, given.at(needed))])
     else:
-        batch = token_batch(
-            bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
-        )
+        batch = token_batch(bridge, given, prepend_bos=prepend_bos, attention_mask=attention_mask)
         if batch.left_padded and any(map(has_temporary_hooks, bridge.hook_points())):
             raise ValueError(
                 "there are hooks on the bridge and padding on the left, which the lens moves "

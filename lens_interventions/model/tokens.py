@@ -152,6 +152,15 @@ def token_ids(bridge: TransformerBridge, tokens: NamedTokens) -> list[int]:
     return ids
 
 
+def special_ids(bridge: TransformerBridge) -> list[int]:
+    """The ids that mark up a text, such as its end; none where the bridge has no tokenizer."""
+    if bridge.tokenizer is None:
+        return []
+    added = bridge.tokenizer.added_tokens_decoder
+    marks = {token for token, said in added.items() if said.special}
+    return sorted(marks | set(bridge.tokenizer.all_special_ids))
+
+
 def token_strings(bridge: TransformerBridge, ids: Iterable[int]) -> dict[int, str]:
     """Text of each id; its number where the bridge has no tokenizer.
 

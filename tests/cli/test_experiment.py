@@ -23,7 +23,17 @@ from lens_interventions.experiments.engine.model_source import ModelSource
 from tests.support.small_run import Settings, example, mean_logits, small_bridge
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
-NAMES = ("copying", "learned", "loops", "preservation", "recall", "slopes", "unlikely")
+NAMES = (
+    "copying",
+    "last_word",
+    "learned",
+    "likeliest",
+    "loops",
+    "preservation",
+    "recall",
+    "slopes",
+    "unlikely",
+)
 
 Run = Callable[..., tuple[int, str, str]]
 

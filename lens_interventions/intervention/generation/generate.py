@@ -17,6 +17,7 @@ from ...lens.logit_lens import logit_lens
 from ...lens.recorded_streams import RecordedStreams
 from ...lens.trajectory import Trajectory
 from ...model.argument_names import instead_of
+from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
 from ...model.packed_linears import packed_linears
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
@@ -45,9 +46,10 @@ _MANY_ROWS, _MANY_STEPS = 8, 16
 @torch.no_grad()
 def generate(
     bridge: TransformerBridge,
-    prompts: TextOrTokens,
+    prompts: TextOrTokens | None = None,
     patch: NextTokenPatch | Sequence[NextTokenPatch | None] | None = None,
     *,
+    messages: Sequence[Message] | Sequence[Sequence[Message]] | None = None,
     max_new_tokens: int,
     do_sample: bool = False,
     temperature: float = 1.0,
@@ -73,6 +75,9 @@ def generate(
     **Arguments:**
 
     - `prompts`: a text, a list of texts of any lengths, token ids, or an id tensor.
+    - `messages`: in the place of prompts, a conversation, `[{"role": "user", "content": "Hello"}]`,
+        or several, laid out by the tokenizer's chat template. The answer is begun, unless the last
+        message is the assistant's.
     - `patch`: one, or several to compare, which share the work on the prompts below the lowest
         patched layer; None is the model without a patch.
     - `max_new_tokens`: how many new tokens each prompt gets at most.
@@ -106,7 +111,10 @@ def generate(
     attention layers alone; `CacheError` if transformers does not fill the cache.
     """
     batch = token_batch(
-        bridge, prompts, prepend_bos=prepend_bos, attention_mask=attention_mask
+        bridge,
+        text_or_messages(bridge, prompts, messages),
+        prepend_bos=prepend_bos,
+        attention_mask=attention_mask,
     ).padded_on("right")
     patches = (patch,) if patch is None or isinstance(patch, NextTokenPatch) else tuple(patch)
     _check(bridge, batch, patches, max_new_tokens, chunk_size)

@@ -10,7 +10,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...experiments import (
     CopyingSettings,
+    LastWordSettings,
     LearnedSettings,
+    LikeliestSettings,
     LoopsSettings,
     PreservationSettings,
     RecallSettings,
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 _PRESETS: Mapping[str, Callable[[Any, int], Any]] = {
     "copying": CopyingSettings.preset,
+    "last_word": lambda name, _n_layers: LastWordSettings.preset(name),
     "learned": LearnedSettings.preset,
+    "likeliest": lambda name, _n_layers: LikeliestSettings.preset(name),
     "loops": LoopsSettings.preset,
     "preservation": lambda name, _n_layers: PreservationSettings.preset(name),
     "recall": lambda name, _n_layers: RecallSettings.preset(name),

@@ -15,7 +15,7 @@ from tests.support.pages import ROOT
 from tests.support.tiny import shared_bridge
 
 RESULTS = ROOT / "results" / "smollm2-135m-instruct"
-EXPERIMENTS = ["copying", "learned", "loops", "preservation", "slopes"]
+EXPERIMENTS = ["copying", "last_word", "learned", "likeliest", "loops", "preservation", "slopes"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

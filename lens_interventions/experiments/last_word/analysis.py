@@ -1,0 +1,179 @@
+"""From the rows of the last_word experiment to tables and verdicts."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...measures.intervals import (
+    holm,
+    share_difference_interval,
+    share_interval,
+)
+from ...measures.verdicts import verdict, visible_by_width
+from ..design.contrasts import Contrast, Resampling, crossed
+from ..engine.results import Analysis, Finding, Tables
+from .figures import draw
+from .measurements import ASKED, FIXED, OTHER, OWN, PLAIN
+from .settings import LastWordSettings
+
+WHOLE = "whole sentence"
+MIDDLE, OUTPUT = "middle third of the layers", "output"
+
+_ALONG = "Does asking for a last word help the word all along the sentence before it, at the {}?"
+_LAST = "Does asking for a last word help the sentence to end in it?"
+
+
+def analyse(settings: LastWordSettings, rows: Tables) -> Analysis:
+    """The analysis of a run."""
+    along = rows["along"]
+    tables = {
+        "influence": influence_table(along, settings),
+        "ends": ends_table(along, settings),
+        "sources": source_table(rows["sources"], settings),
+        "sentences": along.drop_duplicates(["word", "topic", "request"])[
+            ["word", "topic", "request", "said", "ends"]
+        ],
+    }
+    return Analysis(tables, _findings(along, settings), draw)
+
+
+def influence_table(along: pd.DataFrame, settings: LastWordSettings) -> pd.DataFrame:
+    """The request with the word minus one without: log-probability and log-rank of the word.
+
+    For each sentence, other request, point and part of the sentence, means over requests with
+    intervals over them.
+    """
+    found = []
+    for sentence in (OWN, FIXED):
+        for minus in (OTHER, PLAIN):
+            for column in ("log_prob", "log_rank"):
+                difference: Any = _difference(along, sentence, minus, column)
+                for point, label in enumerate(_labels(along)):
+                    for name, parts in _parts(settings).items():
+                        values = difference.xs(point, level="point", axis=1)[parts].mean(axis=1)
+                        interval = _contrast(values, settings.resampling).interval
+                        found.append(
+                            {
+                                "sentence": sentence,
+                                "minus": minus,
+                                "measure": column,
+                                "point": label,
+                                "part": name,
+                                **interval.columns(),
+                            }
+                        )
+    return pd.DataFrame(found)
+
+
+def ends_table(along: pd.DataFrame, settings: LastWordSettings) -> pd.DataFrame:
+    """The share of sentences that end in the word, by request."""
+    found = []
+    for request in (ASKED, OTHER, PLAIN):
+        ends = _ends(along, request).to_numpy(bool)
+        interval = share_interval(int(ends.sum()), len(ends), level=settings.resampling.level)
+        found.append({"request": request, **interval.columns()})
+    return pd.DataFrame(found)
+
+
+def source_table(sources: pd.DataFrame, settings: LastWordSettings) -> pd.DataFrame:
+    """What the word loses along the fixed sentence, by layer and part that are exchanged, nats."""
+    found = []
+    groups: Any = sources.groupby(["where", "layer"], sort=False)
+    for (where, layer), part in groups:
+        lost = part.set_index(["word", "topic"])["lost"]
+        interval = _contrast(lost, settings.resampling).interval
+        whole = float(part["whole"].mean())
+        found.append({"where": where, "layer": layer, **interval.columns(), "whole": whole})
+    return pd.DataFrame(found, columns=["where", "layer", "estimate", "low", "high", "n", "whole"])
+
+
+def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding, ...]:
+    resampling, n_points = settings.resampling, len(_labels(along))
+    spans = {MIDDLE: range(n_points // 3, n_points - n_points // 3), OUTPUT: [n_points - 1]}
+    judged: list[tuple[Contrast, float, str]] = []
+    texts: list[tuple[str, str, str]] = []
+    for name, points in spans.items():
+        contrasts = {
+            (sentence, minus): _contrast(
+                _difference(along, sentence, minus, "log_prob")[list(points)].mean(axis=1),
+                resampling,
+            )
+            for sentence in (OWN, FIXED)
+            for minus in (OTHER, PLAIN)
+        }
+        judged.append((contrasts[OWN, OTHER], settings.smallest_nats, "nats"))
+        each = "; ".join(
+            f"{sentence}, minus the request {minus}: {contrast.interval}"
+            for (sentence, minus), contrast in contrasts.items()
+        )
+        method = (
+            "Log-probability of the word by the raw lens, mean over all tokens of the sentence "
+            f"before the word, {name}, when it is asked for minus when it is not. {each}. The "
+            "verdict is on the first. Words and topics are resampled."
+        )
+        texts.append((_ALONG.format(name), method, "influence"))
+    asked, plain = _ends(along, ASKED), _ends(along, PLAIN)
+    interval = share_difference_interval(
+        asked.to_numpy(bool), plain.to_numpy(bool), level=resampling.level
+    )
+    p_value = _contrast(asked.astype(float) - plain.astype(float), resampling).p_value
+    judged.append((Contrast(interval, p_value), settings.smallest_share, "of sentences"))
+    share = share_interval(int(asked.sum()), len(asked), level=resampling.level)
+    method = (
+        f"Greedy sentences that end in the word: {share} when it is asked for, {plain.mean():.2f} "
+        "on the same requests without a word."
+    )
+    texts.append((_LAST, method, "ends"))
+    adjusted = holm(np.array([contrast.p_value for contrast, *_ in judged]))
+    return tuple(
+        Finding(
+            question,
+            verdict(
+                contrast.interval,
+                smallest_effect=margin,
+                lower_is_better=False,
+                units=units,
+                p_value=float(p_value),
+                smallest_visible=visible_by_width(contrast.interval),
+            ),
+            method,
+            figure,
+        )
+        for (contrast, margin, units), p_value, (question, method, figure) in zip(
+            judged, adjusted, texts, strict=True
+        )
+    )
+
+
+def _difference(along: pd.DataFrame, sentence: str, minus: str, column: str) -> pd.DataFrame:
+    """The request with the word minus another: a row per word and topic, columns point and part."""
+    here = along[along["sentence"] == sentence]
+    asked, other = (
+        here[here["request"] == request].pivot_table(
+            index=["word", "topic"], columns=["point", "part"], values=column
+        )
+        for request in (ASKED, minus)
+    )
+    return asked - other
+
+
+def _contrast(values: pd.Series, resampling: Resampling) -> Contrast:
+    """The mean over words and topics, which are both resampled."""
+    table = values.unstack("topic")
+    counts = table.notna().to_numpy(np.float64)
+    return crossed(table.fillna(0).to_numpy(np.float64), counts, resampling)
+
+
+def _parts(settings: LastWordSettings) -> dict[str, list[int]]:
+    every = list(range(settings.parts))
+    return {WHOLE: every, **{f"part {part + 1} of {settings.parts}": [part] for part in every}}
+
+
+def _labels(along: pd.DataFrame) -> list[str]:
+    return list(along.sort_values("point")["label"].drop_duplicates())
+
+
+def _ends(along: pd.DataFrame, request: str) -> pd.Series:
+    here = along[along["request"] == request].drop_duplicates(["word", "topic"])
+    return here.set_index(["word", "topic"])["ends"].sort_index()

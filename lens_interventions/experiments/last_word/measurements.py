@@ -1,0 +1,180 @@
+"""One request: the sentence that comes of it, the word along it, and where that comes from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...intervention.generation.generate import generate
+from ...lens.distributions import log_probs_of
+from ...lens.logit_lens import logit_lens
+from ...model.chat import chat_tokens
+from ...model.points import FINAL
+from ...model.readout import readout
+from ...model.residuals import residuals
+from ...model.tokens import TokenBatch
+from ..design.sequences import token_list
+from ..engine.work_units import unit_kind
+
+ASKED, OTHER, PLAIN = "with the word", "with another word", "without a word"
+OWN, FIXED = "the model's own sentence", "a fixed sentence"
+WORD, REST, SENTENCE = "the word in the request", "the rest of the prompt", "the sentence"
+
+
+@unit_kind("a last word along a sentence")
+def measure_request(
+    bridge: TransformerBridge,
+    item: dict[str, str],
+    new_tokens: int,
+    every: int,
+    parts: int,
+) -> pd.DataFrame:
+    """Rows for the sentences, requests, points and parts of one item.
+
+    `log_prob` and `log_rank` (of one plus the rank) are those of the word's first token, means over
+    the positions of the part that predict a token of the sentence. `ends` says whether the sentence
+    that the model wrote on this request ends in the word. The model's own sentence is cut off
+    before the word.
+    """
+    prompts = _prompts(bridge, item)
+    word = token_list(bridge, f" {item['word']}")[0]
+    written = generate(bridge, list(prompts.values()), max_new_tokens=new_tokens)
+    assert written.texts is not None
+    said = dict(zip(prompts, written.texts, strict=True))
+    own = written.tokens[0, : int(written.lengths[0]) - int(written.finished[0])].tolist()
+    sentences = {
+        OWN: _before_word(bridge, own, item["word"]),
+        FIXED: token_list(bridge, item["sentence"]),
+    }
+    rows: list[dict[str, Any]] = []
+    for name, sentence in sentences.items():
+        if len(sentence) < parts:
+            continue
+        # Where each part begins; the sentence's tokens are predicted one position before them.
+        part = np.arange(len(sentence)) * parts // len(sentence)
+        for request, prompt in prompts.items():
+            first = len(prompt) - 1
+            read = logit_lens(
+                bridge,
+                [*prompt, *sentence[:-1]],
+                every=every,
+                positions=slice(first, None),
+                watch=word,
+            )
+            assert read.watched_log_prob is not None
+            assert read.watched_rank is not None
+            log_prob = read.watched_log_prob[:, 0, :, 0].double().numpy()
+            log_rank = np.log1p(read.watched_rank[:, 0, :, 0].double().numpy())
+            rows += [
+                {
+                    "word": item["word"],
+                    "topic": item["topic"],
+                    "sentence": name,
+                    "request": request,
+                    "point": point,
+                    "label": label,
+                    "part": number,
+                    "log_prob": float(log_prob[point, part == number].mean()),
+                    "log_rank": float(log_rank[point, part == number].mean()),
+                    "ends": ends_in(said[request], item["word"]),
+                    "said": said[request],
+                }
+                for point, label in enumerate(read.points)
+                for number in range(parts)
+            ]
+    return pd.DataFrame(rows)
+
+
+@unit_kind("where a last word comes from")
+def measure_sources(
+    bridge: TransformerBridge, item: dict[str, str], layers: Sequence[int]
+) -> pd.DataFrame:
+    """What is lost of the word along the fixed sentence if part of the text comes of another word.
+
+    A row for each layer and part of the text: the residuals of that part, as they enter the layer,
+    are those of the request with the other word. `lost` is the fall of the word's log-probability
+    at the output, mean over the sentence, and `whole` the fall when all of the text comes of the
+    other word. No rows where the two words differ in their numbers of tokens.
+    """
+    prompts = _prompts(bridge, item)
+    sentence = token_list(bridge, item["sentence"])[:-1]
+    ids, other = ([*prompts[request], *sentence] for request in (ASKED, OTHER))
+    differ = [place for place, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b]
+    if len(ids) != len(other):
+        return pd.DataFrame(columns=["word", "topic", "layer", "where", "lost", "whole"])
+    start, end = differ[0], differ[-1] + 1
+    begin = len(prompts[ASKED])
+    places = {WORD: slice(start, end), REST: slice(end, begin), SENTENCE: slice(begin, None)}
+    word = token_list(bridge, f" {item['word']}")[0]
+    labels = [f"{layer}_pre" for layer in layers]
+    *instead, last = residuals(bridge, _batch(bridge, other), [*labels, FINAL])
+
+    def heard(final: Float[Tensor, "1 pos d_model"]) -> float:
+        logits = readout(bridge)(final[0, begin - 1 :])
+        watched = torch.full((len(logits),), word, device=logits.device)
+        return float(log_probs_of(logits, watched).double().mean())
+
+    (clean,) = residuals(bridge, _batch(bridge, ids), [FINAL])
+    asked = heard(clean)
+    rows = []
+    for layer, resid in zip(layers, instead, strict=True):
+        for where, place in places.items():
+
+            def exchange(
+                tensor: Float[Tensor, "1 pos d_model"],
+                hook: HookPoint,
+                *,
+                resid: Tensor = resid,
+                place: slice = place,
+            ) -> Tensor:
+                tensor = tensor.clone()
+                tensor[:, place] = resid[:, place]
+                return tensor
+
+            with bridge.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", exchange)]):
+                (final,) = residuals(bridge, _batch(bridge, ids), [FINAL])
+            rows.append(
+                {
+                    "word": item["word"],
+                    "topic": item["topic"],
+                    "layer": layer,
+                    "where": where,
+                    "lost": asked - heard(final),
+                    "whole": asked - heard(last),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def ends_in(text: str, word: str) -> bool:
+    """Whether the last word of a text is this one, whatever marks follow it."""
+    words = "".join(c if c.isalnum() else " " for c in text).split()
+    return bool(words) and words[-1].lower() == word.lower()
+
+
+def _prompts(bridge: TransformerBridge, item: dict[str, str]) -> dict[str, list[int]]:
+    said = {ASKED: item["asked"], OTHER: item["asked_other"], PLAIN: item["plain"]}
+    return {
+        request: chat_tokens(bridge, [{"role": "user", "content": text}])
+        for request, text in said.items()
+    }
+
+
+def _before_word(bridge: TransformerBridge, ids: list[int], word: str) -> list[int]:
+    """The tokens of a sentence before those that say the word for the first time; all, if none."""
+    at = bridge.tokenizer.decode(ids).lower().find(word.lower())
+    if at < 0:
+        return ids
+    n = max(n for n in range(len(ids)) if len(bridge.tokenizer.decode(ids[:n])) <= at)
+    return ids[:n]
+
+
+def _batch(bridge: TransformerBridge, ids: list[int]) -> TokenBatch:
+    tokens: Int[Tensor, "1 pos"] = torch.tensor([ids], device=bridge.cfg.device)
+    return TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))

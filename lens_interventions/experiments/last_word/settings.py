@@ -1,0 +1,58 @@
+"""What a run of the last_word experiment measures."""
+
+from dataclasses import dataclass, field
+
+from ..design.contrasts import Resampling
+from ..engine.presets import Preset, require_preset
+
+
+@dataclass(frozen=True)
+class LastWordSettings:
+    """Settings of the last_word experiment; `LastWordSettings.preset` makes them.
+
+    Attributes:
+        requests: how many of the requests of `materials.last_words` are made, spread evenly.
+        new_tokens: the longest sentence that the model may write.
+        every: spacing of the residual points that are read; the last always is.
+        parts: into how many parts of equal length a sentence is cut, for means over positions.
+        traced: in how many of the requests residuals are exchanged.
+        trace_every: spacing of the layers at which they are.
+        smallest_nats: the smallest change of the word's log-probability worth talking about.
+        smallest_share: the same of the share of sentences.
+        resampling: of the intervals and p-values.
+    """
+
+    requests: int = 60
+    new_tokens: int = 40
+    every: int = 1
+    parts: int = 4
+    traced: int = 20
+    trace_every: int = 2
+    smallest_nats: float = 0.5
+    smallest_share: float = 0.1
+    resampling: Resampling = field(default_factory=Resampling)
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("requests", 2),
+            ("new_tokens", 1),
+            ("every", 1),
+            ("parts", 2),
+            ("traced", 1),
+            ("trace_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @classmethod
+    def preset(cls, name: Preset) -> "LastWordSettings":
+        """Settings by name.
+
+        "quick" makes 20 requests and reads every third point, "full" makes 60 and reads them all.
+
+        Raises `ValueError` for another name.
+        """
+        require_preset(name)
+        if name == "quick":
+            return cls(requests=20, every=3, traced=6, trace_every=5)
+        return cls()

@@ -1,0 +1,112 @@
+"""Ways to look for a likely sequence, each a function to token ids, and what they cost."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache, SuppressTokensLogitsProcessor
+
+from ...intervention.generation.generate import generate
+from ...model.tokens import special_ids
+from ...search.options import SearchOptions
+from ...search.search_sequence import search_sequence
+
+GREEDY, SAMPLE = "greedy", "one sample"
+
+Found = tuple[str, int, Int[Tensor, " new"], int]
+"""The name of a way, the length, the tokens, and the forward tokens that they took."""
+
+
+def beam_name(width: int) -> str:
+    """What a beam search of some width is called."""
+    return f"beam search, {width}"
+
+
+def best_name(width: int) -> str:
+    """What the best of so many samples is called."""
+    return f"best of {width} samples"
+
+
+def ascent_name(times: int = 1) -> str:
+    """What the ascent is called, at so many times the price of the others."""
+    return "gradient ascent" + ("" if times == 1 else f", {times} times the price")
+
+
+def swaps_name(start: str) -> str:
+    """What swaps are called that begin at the result of another way."""
+    return f"{start}, then swaps"
+
+
+def drawn(
+    bridge: TransformerBridge, prompt: Sequence[int], lengths: Sequence[int], width: int, seed: int
+) -> Iterator[Found]:
+    """Greedy decoding, a sample at temperature 1, and the likeliest of `width` of them.
+
+    A shorter sequence is the beginning of a longer one.
+    """
+    free = [SuppressTokensLogitsProcessor(special_ids(bridge), device=str(bridge.cfg.device))]
+    common = {"max_new_tokens": lengths[-1], "stop_at_eos": False, "logits_processor": free}
+    greedy = generate(bridge, [list(prompt)], **common)
+    samples = generate(bridge, [list(prompt)] * width, do_sample=True, seed=seed, **common)
+    for length in lengths:
+        yield GREEDY, length, greedy.tokens[0, :length], length
+        yield SAMPLE, length, samples.tokens[0, :length], length
+        best = int(samples.log_probs[:, :length].sum(-1).argmax())
+        yield best_name(width), length, samples.tokens[best, :length], width * length
+
+
+def beam(
+    bridge: TransformerBridge, prompt: Sequence[int], length: int, width: int
+) -> Int[Tensor, " new"]:
+    """The likeliest sequence that transformers' beam search finds.
+
+    Beams are ranked by the log-likelihood under the model, without the special tokens, which are
+    not allowed, being made up for.
+    """
+    tokens = torch.tensor([list(prompt)], device=bridge.cfg.device)
+    model: Any = bridge.original_model
+    cache = None
+    if tokens.shape[1] > 1:
+        cache = DynamicCache()
+        model(tokens[:, :-1], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(width)
+    found = model.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        past_key_values=cache,
+        num_beams=width,
+        do_sample=False,
+        max_new_tokens=length,
+        min_new_tokens=length,
+        length_penalty=0.0,
+        suppress_tokens=special_ids(bridge) or None,
+        pad_token_id=0,
+    )
+    return found[0, tokens.shape[1] :].cpu()
+
+
+def searched(
+    bridge: TransformerBridge,
+    prompt: Sequence[int],
+    length: int,
+    *,
+    variant: str,
+    budget: int,
+    seed: int,
+    start: Int[Tensor, " new"] | None = None,
+) -> Int[Tensor, " new"]:
+    """The best sequence of `search_sequence` with one restart."""
+    found = search_sequence(
+        bridge,
+        list(prompt),
+        length,
+        method=variant,  # type: ignore[arg-type]
+        budget=budget,
+        start=None if start is None else start[None],
+        options=SearchOptions(restarts=1),
+        seed=seed,
+    )
+    return found.tokens[0]

@@ -1,0 +1,68 @@
+"""What a run of the likeliest experiment measures."""
+
+from dataclasses import dataclass, field
+
+from ...search.relaxation import RELAXATIONS
+from ..design.contrasts import Resampling
+from ..engine.presets import Preset, require_preset
+
+
+@dataclass(frozen=True)
+class LikeliestSettings:
+    """Settings of the likeliest experiment; `LikeliestSettings.preset` makes them.
+
+    Attributes:
+        prompts: number of open-ended prompts that are reported.
+        choosing: number of other prompts, on which the variant of the ascent is chosen.
+        variants: of the ascent, methods of `search_sequence`.
+        lengths: numbers of tokens of the sequences, the shortest first.
+        width: beams of the widest beam search, and samples. A sequence of n tokens may cost
+            `width * n` forward tokens, by whichever way it is found.
+        narrow: widths of beam searches that cost less.
+        more: the ascent is also tried at so many times the price, on the shortest length.
+        smallest_nats: the smallest difference of the log-likelihood per token worth talking about.
+        smallest_share: the same of shares of texts and of n-grams.
+        resampling: of the intervals and p-values.
+        seed: of the draws.
+    """
+
+    prompts: int = 60
+    choosing: int = 12
+    variants: tuple[str, ...] = tuple(RELAXATIONS)
+    lengths: tuple[int, ...] = (8, 16, 32)
+    width: int = 64
+    narrow: tuple[int, ...] = (4, 16)
+    more: int = 4
+    smallest_nats: float = 0.05
+    smallest_share: float = 0.1
+    resampling: Resampling = field(default_factory=Resampling)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("prompts", 2), ("choosing", 1), ("width", 4), ("more", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.lengths or list(self.lengths) != sorted(set(self.lengths)):
+            raise ValueError(f"lengths must be different and rising, got {self.lengths}")
+        if not self.variants or set(self.variants) - set(RELAXATIONS):
+            raise ValueError(
+                f"variants must be some of {', '.join(RELAXATIONS)}; got {self.variants}"
+            )
+        if any(not 1 < width < self.width for width in self.narrow):
+            raise ValueError(
+                f"narrow beams have more than one beam and fewer than {self.width}, got "
+                f"{self.narrow}"
+            )
+
+    @classmethod
+    def preset(cls, name: Preset) -> "LikeliestSettings":
+        """Settings by name.
+
+        "quick" reports 12 prompts at a quarter of the price of "full", which reports 60.
+
+        Raises `ValueError` for another name.
+        """
+        require_preset(name)
+        if name == "quick":
+            return cls(prompts=12, choosing=4, width=16, narrow=(4,))
+        return cls()

@@ -1,0 +1,52 @@
+"""Requests for a sentence that ends in a given word, and the same without the word."""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+
+
+@dataclass(frozen=True)
+class LastWord:
+    """A request for a sentence.
+
+    Attributes:
+        topic: what the sentence is to be about.
+        word: in which it is to end.
+        other: another word, for comparison.
+        asked: the request, with the word.
+        asked_other: the same with the other word.
+        plain: the same without a word.
+        sentence: a sentence on the topic that holds none of the words.
+    """
+
+    topic: str
+    word: str
+    other: str
+    asked: str
+    asked_other: str
+    plain: str
+    sentence: str
+
+
+def last_words() -> tuple[LastWord, ...]:
+    """60 requests: every one of 10 common words with each of 6 topics, in 3 phrasings.
+
+    Items share words and topics, so they are not independent: resample words, or topics.
+    """
+    file = resources.files(__package__) / "last_words.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    frames, words = data["frames"], data["words"]
+    return tuple(
+        LastWord(
+            topic["name"],
+            word,
+            other := words[(place + 1) % len(words)],
+            frame["asked"].format(topic=topic["name"], word=word),
+            frame["asked"].format(topic=topic["name"], word=other),
+            frame["plain"].format(topic=topic["name"]),
+            topic["sentence"],
+        )
+        for place, word in enumerate(words)
+        for number, topic in enumerate(data["topics"])
+        for frame in (frames[(place + number) % len(frames)],)
+    )

@@ -1,0 +1,65 @@
+"""Conversations as token ids, in the chat template of a model's tokenizer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from .tokens import TextOrTokens, require_unicode
+
+Text = TypeVar("Text")
+
+Message = Mapping[str, str]
+"""Who speaks, and what: `{"role": "user", "content": "Hello"}`."""
+
+
+def chat_tokens(bridge: TransformerBridge, messages: Sequence[Message]) -> list[int]:
+    """The ids of a conversation, in the template that the model was trained with.
+
+    The answer is begun, unless the last of the `messages` is the assistant's.
+
+    Raises `ValueError` if there is no message, the tokenizer has no template, or the template
+    refuses the messages.
+    """
+    from jinja2 import TemplateError
+
+    tokenizer: Any = bridge.tokenizer
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise ValueError(
+            f"the tokenizer of {bridge.cfg.model_name} has no chat template, so that it cannot lay "
+            "out messages: give a text, or set bridge.tokenizer.chat_template"
+        )
+    if not messages or not all({"role", "content"} <= set(message) for message in messages):
+        raise ValueError(
+            "a conversation is a list of messages, such as "
+            f'[{{"role": "user", "content": "Hello"}}]; got {messages!r:.80}'
+        )
+    for message in messages:
+        require_unicode(message["content"])
+    try:
+        return tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=messages[-1]["role"] != "assistant",
+            return_dict=False,
+        )
+    except TemplateError as error:
+        raise ValueError(f"the model's chat template refuses these messages: {error}") from error
+
+
+def text_or_messages(
+    bridge: TransformerBridge,
+    text: Text | None,
+    messages: Sequence[Message] | Sequence[Sequence[Message]] | None,
+) -> Text | TextOrTokens:
+    """What to read: the text, or the ids of one conversation or of several.
+
+    Raises `ValueError` if both are given or neither, and as `chat_tokens` does.
+    """
+    if (text is None) == (messages is None):
+        raise ValueError("give a text or tokens, or messages=, but not both")
+    if messages is None:
+        assert text is not None
+        return text
+    if messages and not isinstance(messages[0], Mapping):
+        return [chat_tokens(bridge, chat) for chat in messages]  # type: ignore[arg-type]
+    return chat_tokens(bridge, messages)  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""What a model predicts along continuations of one prompt, of real tokens or of distributions."""
+
+import copy
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
+
+from ..model.capabilities import fills_cache, frequencies_change_after
+from ..model.embedding import Embedding, embedding
+from ..model.hooks import has_temporary_hooks, temporary_hooks
+from ..model.points import FINAL
+from ..model.readout import Readout, readout
+from ..model.residuals import residuals
+from ..model.tokens import TokenBatch
+
+_EMBEDDED = "embed.hook_out"
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """A prompt that is given, tokens that vary, and an ending that is given too.
+
+    Attributes:
+        bridge: the model.
+        lead: `[lead]`, the tokens of the prompt that run again with every continuation: the last
+            one, or all where the model cannot go on from cached keys and values.
+        ending: `[ending]`, the tokens after those that vary.
+        cache: keys and values of the prompt before `lead`.
+        embed: what the model feeds for a token.
+        read: from the last residual to logits.
+    """
+
+    bridge: TransformerBridge
+    lead: Int[Tensor, " lead"]
+    ending: Int[Tensor, " ending"]
+    cache: DynamicCache | None
+    embed: Embedding
+    read: Readout
+
+    @property
+    def d_vocab(self) -> int:
+        """How many tokens there are to choose from."""
+        return len(self.read.weight)
+
+    def forward_tokens(self, rows: int) -> int:
+        """How many tokens go through the model for the logits of `rows` predictions."""
+        return len(self.lead) - 1 + rows
+
+    def of_tokens(
+        self, tokens: Int[Tensor, "batch new"], rows: int
+    ) -> Float[Tensor, "batch {rows} d_vocab"]:
+        """Logits of `rows` predictions, the first that of the first token."""
+        return self._run(tokens, rows, None)
+
+    def of_weights(
+        self, weights: Float[Tensor, "batch new d_vocab"], rows: int
+    ) -> Float[Tensor, "batch {rows} d_vocab"]:
+        """The same where each token is the expected embedding of a distribution."""
+        return self._run(weights.argmax(-1), rows, self.embed.mean(weights))
+
+    def with_ending(self, tokens: Int[Tensor, "batch new"]) -> Int[Tensor, "batch text"]:
+        """The tokens that vary, and the ending."""
+        return torch.cat([tokens, self.ending.expand(len(tokens), -1)], dim=1)
+
+    def _run(
+        self,
+        tokens: Int[Tensor, "batch new"],
+        rows: int,
+        embedded: Float[Tensor, "batch new d_model"] | None,
+    ) -> Float[Tensor, "batch {rows} d_vocab"]:
+        lead = self.lead.expand(len(tokens), -1)
+        ids = torch.cat([lead, self.with_ending(tokens)], dim=1)[:, : self.forward_tokens(rows)]
+        begin = lead.shape[1]
+        end = min(begin + tokens.shape[1], ids.shape[1])
+
+        def feed(fed: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Tensor:
+            assert embedded is not None
+            middle = embedded[:, : end - begin].to(fed.dtype)
+            return torch.cat([fed[:, :begin], middle, fed[:, end:]], dim=1)
+
+        forward = {}
+        if self.cache is not None:
+            cache = copy.deepcopy(self.cache)
+            cache.batch_repeat_interleave(len(tokens))
+            forward = {"past_key_values": cache, "use_cache": True}
+        hooks = [(self.bridge.hook_dict[_EMBEDDED], feed)]
+        with nullcontext() if embedded is None else temporary_hooks(hooks):
+            whole = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
+            (final,) = residuals(self.bridge, whole, [FINAL], **forward)
+        return self.read(final[:, begin - 1 :])
+
+
+def continuations(
+    bridge: TransformerBridge,
+    prompt: Int[Tensor, " prompt"],
+    ending: Int[Tensor, " ending"],
+    n: int,
+) -> Continuations:
+    """The continuations of `prompt` by `n` tokens and an ending; runs the prompt.
+
+    A hook on the bridge may have been made for the whole text, and gets it.
+
+    Raises `ValueError` and `NotImplementedError` as `readout` and `embedding` do.
+    """
+    read, embed = readout(bridge), embedding(bridge)
+    before, lead = prompt[None, :-1], prompt[-1:]
+    length = len(prompt) + n + len(ending)
+    hooked = any(map(has_temporary_hooks, bridge.hook_points()))
+    cache = None
+    if before.numel() and (
+        hooked or not fills_cache(bridge) or length > frequencies_change_after(bridge)
+    ):
+        lead = prompt
+    elif before.numel():
+        cache = DynamicCache()
+        batch = TokenBatch(before, torch.ones_like(before, dtype=torch.bool))
+        with torch.no_grad():
+            residuals(bridge, batch, [FINAL], past_key_values=cache, use_cache=True)
+    return Continuations(bridge, lead, ending, cache, embed, read)

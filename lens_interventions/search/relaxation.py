@@ -1,0 +1,131 @@
+"""Ascent on distributions over tokens, in which sampling is one long differentiable function.
+
+Each position holds a distribution, and the model reads its expected embedding. Maximised is the
+objective and an entropy that is taken back bit by bit. Variants let the model read the likeliest
+token of each position (the straight-through estimator, Bengio et al. 2013) or a drawn one
+(straight-through Gumbel-softmax, Jang et al. 2017).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .._counter_random import random_normal, random_uniform
+from .evaluations import Evaluations
+from .objectives import one_hot
+from .options import SearchOptions
+
+RelaxedMethod = Literal["exponentiated", "softmax", "straight_through", "gumbel"]
+
+PHASE = "ascent"
+
+# The score of a token that is not allowed: its probability is 0, and its logarithm finite.
+_NEVER = -1e4
+# Steps between two looks at the likeliest tokens of distributions.
+_LOOK = 5
+_LAST_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """A way to climb on distributions.
+
+    Attributes:
+        learning_rate: of Adam on the scores, or the step of the exponentiated gradient.
+        exponentiated: multiply the distribution by the exponential of its gradient (Kivinen and
+            Warmuth 1997), where the others move the scores of a softmax with Adam.
+        hard: let the model read real tokens, and differentiate as if it read the distribution.
+        noisy: draw those tokens instead of taking the likeliest.
+    """
+
+    learning_rate: float
+    exponentiated: bool = False
+    hard: bool = False
+    noisy: bool = False
+
+
+RELAXATIONS: dict[str, Relaxation] = {
+    "exponentiated": Relaxation(1.0, exponentiated=True),
+    "softmax": Relaxation(0.5),
+    "straight_through": Relaxation(0.5, hard=True),
+    "gumbel": Relaxation(0.5, hard=True, noisy=True),
+}
+
+
+def ascend(
+    evaluations: Evaluations,
+    relaxation: Relaxation,
+    options: SearchOptions,
+    *,
+    scores: Float[Tensor, "restart new d_vocab"],
+    allowed: Bool[Tensor, " d_vocab"],
+    forward_tokens: int,
+    seed: int,
+) -> None:
+    """Climb from `scores` for so many forward tokens, and keep the best real tokens on the way."""
+    n_restarts = len(scores)
+    looks = 0 if relaxation.hard else 1 / _LOOK
+    step_cost = n_restarts * (evaluations.gradient_cost + looks * evaluations.cost)
+    n_steps = int(forward_tokens / step_cost)
+    scores = scores.clone().requires_grad_()
+    rate = options.learning_rate or relaxation.learning_rate
+    adam = torch.optim.Adam([scores], lr=rate, maximize=True)
+    restarts = torch.arange(n_restarts, device=scores.device)
+    for step in range(n_steps):
+        left = 1 - step / n_steps
+        entropy = options.entropy * left
+        with torch.enable_grad():
+            drawn = scores
+            if relaxation.noisy:
+                gumbel = -(-_uniform(scores, seed, step).log()).log()
+                cooled = options.temperature * max(left, _LAST_TEMPERATURE)
+                drawn = (scores + gumbel) / cooled
+            log_weights = drawn.masked_fill(~allowed, _NEVER).log_softmax(-1)
+            weights = log_weights.exp()
+        tokens = weights.argmax(-1)
+        read = (
+            one_hot(tokens, weights.shape[-1], weights.dtype)
+            if relaxation.hard
+            else weights.detach()
+        )
+        values, gradient = evaluations.differentiate(read)
+        if relaxation.hard:
+            evaluations.keep(restarts, tokens, values, PHASE)
+        with torch.no_grad():
+            gradient -= entropy * log_weights
+        if relaxation.exponentiated:
+            with torch.no_grad():
+                scores += rate * gradient
+        else:
+            (scores.grad,) = torch.autograd.grad(weights, scores, gradient)
+            adam.step()
+        if not relaxation.hard and ((step + 1) % _LOOK == 0 or step + 1 == n_steps):
+            tokens = scores.masked_fill(~allowed, _NEVER).argmax(-1)
+            evaluations.keep(restarts, tokens, evaluations.score(tokens), PHASE)
+
+
+def first_scores(
+    start: Int[Tensor, "restart new"] | None,
+    shape: tuple[int, int, int],
+    options: SearchOptions,
+    seed: int,
+    device: torch.device,
+) -> Float[Tensor, "restart new d_vocab"]:
+    """Scores to begin with: noise, and the tokens of `start` far above the others."""
+    restarts, positions, d_vocab = shape
+    counters = torch.arange(restarts)[:, None], torch.arange(positions)
+    scores = options.noise * random_normal(d_vocab, seed, *counters).float().to(device)
+    if start is not None:
+        scores += options.start_score * one_hot(start, d_vocab, scores.dtype)
+    return scores
+
+
+def _uniform(scores: Float[Tensor, "restart new d_vocab"], seed: int, step: int) -> Tensor:
+    restarts, positions, d_vocab = map(torch.arange, scores.shape)
+    drawn = random_uniform(
+        seed + 1, torch.tensor(step), restarts[:, None, None], positions[:, None], d_vocab
+    )
+    return drawn.to(scores.device, scores.dtype)

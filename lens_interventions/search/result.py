@@ -1,0 +1,94 @@
+"""The result of a search: real tokens, how likely they are, and what it took to find them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..drawing.curves import Curve, draw_curves
+from ..drawing.theme import ThemeName
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class SequenceSearch:
+    """Sequences that a search found, the best of each restart, as tensors on the CPU.
+
+    Likelihoods are those of the whole text of real tokens, run once more without cache or
+    distributions when the search has ended.
+
+    Attributes:
+        tokens: `[restart, new]`, the sequences, the best by the objective first.
+        texts: each as text; None without a tokenizer.
+        log_probs: `[restart, text]`, of each searched token and of the ending's, nats.
+        values: `[restart]`, the objective.
+        evaluations: forward tokens that the search took: each token that went through the model
+            counts 1, and 3 where the objective was differentiated. The prompt, which runs once, and
+            the last run are not counted.
+        history: a row for each restart and scoring of real tokens: evaluations so far, phase
+            ("start", "ascent" or "swaps"), restart, value of the objective, best of all so far.
+        settings: those of the search.
+    """
+
+    tokens: Int[Tensor, "restart new"]
+    texts: tuple[str, ...] | None
+    log_probs: Float[Tensor, "restart text"]
+    values: Float[Tensor, " restart"]
+    evaluations: int
+    history: "pd.DataFrame"
+    settings: Mapping[str, Any]
+
+    @property
+    def log_likelihood(self) -> Float[Tensor, " restart"]:
+        """Of the searched tokens after the prompt, nats."""
+        return self.log_probs[:, : self.tokens.shape[1]].sum(-1)
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """`history`: evaluations, phase, restart, value, best."""
+        return self.history
+
+    def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
+        """The objective over evaluations: best so far, and pale what each restart tried.
+
+        `theme` is `"light"` or `"dark"`.
+
+        Raises `ValueError` if the theme is unknown.
+        """
+        named = isinstance(self.settings["objective"], str)
+        unit = f"log-likelihood of {self._part}, nats" if named else "objective"
+        tried = [
+            Curve(
+                label=f"restart {restart}",
+                unit=unit,
+                x=rows["evaluations"].tolist(),
+                values=rows["value"].to_numpy(np.float64),
+                notes=rows["phase"].tolist(),
+                colour=1 + place,
+                faint=True,
+            )
+            for place, (restart, rows) in enumerate(self.history.groupby("restart"))
+        ]
+        best = Curve(
+            label="best so far",
+            unit=unit,
+            x=self.history["evaluations"].tolist(),
+            values=self.history["best"].to_numpy(np.float64),
+            notes=self.history["phase"].tolist(),
+        )
+        return draw_curves(
+            [*tried, best],
+            x_title="model evaluations, forward tokens",
+            title="Search for the likeliest sequence" if named else "Search for a sequence",
+            subtitle=f"Method: {self.settings['method']}.",
+            theme=theme,
+        )
+
+    @property
+    def _part(self) -> str:
+        return "the ending" if self.settings["objective"] == "ending" else "the sequence"

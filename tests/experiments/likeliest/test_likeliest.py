@@ -1,0 +1,139 @@
+"""The likeliest experiment from start to end, and verdicts on planted data."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+from lens_interventions.experiments import load_result, read_tables
+from lens_interventions.experiments.likeliest import LikeliestSettings, likeliest
+from lens_interventions.experiments.likeliest.analysis import LIKELIEST, analyse
+from lens_interventions.experiments.likeliest.sequences import (
+    SAMPLE,
+    ascent_name,
+    beam,
+    beam_name,
+    swaps_name,
+)
+from tests.support.small_likeliest import SETTINGS
+from tests.support.small_loops import roomy_bridge
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from start to end."""
+    out = tmp_path_factory.mktemp("likeliest")
+    likeliest(roomy_bridge, settings=SETTINGS, out=out)
+    return out
+
+
+def test_a_run_from_start_to_end(finished: Path) -> None:
+    result = load_result(finished)
+    ways = result.to_dataframe()
+    assert (ways["n"] == SETTINGS.prompts).all()
+    assert (ways["wins"] <= 1).all()
+    of = ways[ways["length"] == 6].set_index("way")
+    # One price for all but greedy decoding, one sample and the narrow beams.
+    paid = of["evaluations"].drop(index=[LIKELIEST, "greedy", SAMPLE, beam_name(2)])
+    assert (paid == SETTINGS.width * 6).all()
+    assert of.loc[LIKELIEST, "estimate"] >= of["estimate"].max()
+    # Swaps never lose what they begin with.
+    assert of.loc[swaps_name(beam_name(2)), "estimate"] >= of.loc[beam_name(2), "estimate"] - 1e-6
+    figures = result.figures()
+    assert {finding.figure for finding in result.verdicts} <= set(figures)
+
+
+def test_rows_give_the_same_analysis_again(finished: Path) -> None:
+    again = analyse(SETTINGS, read_tables(finished))
+    assert_frame_equal(again.tables["ways"], load_result(finished).to_dataframe())
+
+
+def test_beam_search_with_as_many_beams_as_tokens_is_exact_on_two_tokens() -> None:
+    """All first tokens stay in the beam, so that of two tokens nothing is missed."""
+    bridge = roomy_bridge()
+    prompt = [0, 40, 41, 42]
+    special = list(bridge.tokenizer.all_special_ids)
+    n = int(bridge.cfg.d_vocab)
+    first = bridge(torch.tensor([prompt]))[0, -1].log_softmax(-1)
+    second = bridge(torch.tensor([[*prompt, token] for token in range(n)]))[:, -1].log_softmax(-1)
+    both = first[:, None] + second
+    both[special], both[:, special] = -torch.inf, -torch.inf
+    best = divmod(int(both.argmax()), n)
+    assert beam(bridge, prompt, 2, n).tolist() == list(best)
+
+
+def planted(lead: float, looping: bool) -> dict[str, pd.DataFrame]:
+    """Rows of 24 prompts where the ascent leads beam search by so many nats per token."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for prompt in range(24):
+        level = rng.normal(-2, 0.5)
+        for length in SETTINGS.lengths:
+            for way, nats in (
+                (SAMPLE, level - 1),
+                (beam_name(4), level),
+                (swaps_name(beam_name(2)), level),
+                (ascent_name(), level + lead + rng.normal(0, 0.01)),
+            ):
+                loops = looping and way != SAMPLE
+                rows.append(
+                    {
+                        "prompt": prompt,
+                        "way": way,
+                        "length": length,
+                        "evaluations": 4 * length,
+                        "log_likelihood": nats * length,
+                        "looped": loops,
+                        "rep_2": 0.8 * loops,
+                        "rep_4": 0.8 * loops,
+                    }
+                )
+    variants = pd.DataFrame(
+        {"way": ["gumbel", "exponentiated"], "log_likelihood": [-9.0, -8.0], "length": [4, 4]}
+    )
+    return {"sequences": pd.DataFrame(rows), "variants": variants}
+
+
+@pytest.mark.parametrize(
+    ("lead", "looping", "outcomes"),
+    [
+        (0.3, True, ["helps", "no effect", "helps", "helps"]),
+        (-0.3, False, ["hurts", "no effect", "no effect", "no effect"]),
+    ],
+)
+def test_verdicts_on_planted_data(lead: float, looping: bool, outcomes: list[str]) -> None:
+    # Of 24 prompts without a loop, half a share may still hide.
+    settings = replace(SETTINGS, smallest_share=0.3)
+    analysis = analyse(settings, planted(lead, looping))
+    assert [finding.verdict.outcome for finding in analysis.verdicts] == outcomes
+    interval = analysis.verdicts[0].verdict.interval
+    assert interval.low < lead < interval.high
+    assert "exponentiated, was chosen on 2 other prompts" in analysis.verdicts[0].method
+    wins = analysis.tables["ways"].set_index(["length", "way"])["wins"]
+    assert wins[6, ascent_name() if lead > 0 else beam_name(4)] == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"prompts": 1}, "prompts must be at least 2"),
+        ({"lengths": (8, 4)}, "rising"),
+        ({"variants": ("annealing",)}, "some of exponentiated"),
+        ({"narrow": (4,)}, "fewer than 4"),
+    ],
+)
+def test_settings_that_make_no_sense(changed: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(SETTINGS, **changed)
+
+
+def test_presets_are_two() -> None:
+    assert LikeliestSettings.preset("full").prompts == 60
+    with pytest.raises(ValueError, match="'quick' or 'full'"):
+        LikeliestSettings.preset("fast")  # type: ignore[arg-type]

@@ -1,0 +1,63 @@
+"""Conversations are laid out by the tokenizer's template, wherever a text may stand."""
+
+import pytest
+import torch
+
+import lens_interventions as li
+from tests.support.tiny import tiny_bridge
+
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ raise_exception('no system here') }}{% endif %}"
+    "{{ message['role'][0] + ': ' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'a:' }}{% endif %}"
+)
+USER = {"role": "user", "content": "people say"}
+
+
+@pytest.fixture(scope="module")
+def chatty():
+    """A tiny Llama whose tokenizer has a chat template."""
+    bridge = tiny_bridge("llama")
+    bridge.tokenizer.chat_template = TEMPLATE
+    return bridge
+
+
+def ids(bridge, text):
+    return bridge.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_the_answer_is_begun_unless_the_last_message_is_it(chatty):
+    answer = {"role": "assistant", "content": "plasma"}
+    assert li.chat_tokens(chatty, [USER]) == ids(chatty, "u: people say\na:")
+    assert li.chat_tokens(chatty, [USER, answer]) == ids(chatty, "u: people say\na: plasma\n")
+
+
+def test_messages_stand_in_the_place_of_a_text(chatty):
+    tokens = li.chat_tokens(chatty, [USER])
+    read = li.logit_lens(chatty, messages=[USER])
+    torch.testing.assert_close(read.entropy, li.logit_lens(chatty, tokens).entropy)
+    said = li.generate(chatty, messages=[[USER], [USER, USER]], max_new_tokens=3)
+    alone = li.generate(chatty, tokens, max_new_tokens=3)
+    assert said.tokens.shape == (2, 3)
+    assert said.texts[0] == alone.texts[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "not both"),
+        ({"text_or_tokens": "say", "messages": [USER]}, "not both"),
+        ({"messages": []}, "a conversation is a list of messages"),
+        ({"messages": [{"role": "user"}]}, "a conversation is a list of messages"),
+        ({"messages": [{"role": "system", "content": "say"}]}, "no system here"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(chatty, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        li.logit_lens(chatty, **arguments)
+
+
+def test_a_tokenizer_without_a_template_says_so(llama):
+    with pytest.raises(ValueError, match="has no chat template"):
+        li.chat_tokens(llama, [USER])

@@ -1,0 +1,210 @@
+"""The search against exhaustive enumeration, and what it promises of budget, model and results."""
+
+import itertools
+
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.search.continuations import continuations
+from lens_interventions.search.objectives import one_hot
+from tests.support.tiny import tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+D_VOCAB, LENGTH = 12, 4
+PROMPT = torch.tensor([3, 7])
+ENDING = torch.tensor([2, 10])
+ALL = torch.tensor(list(itertools.product(range(D_VOCAB), repeat=LENGTH)))
+METHODS = ("exponentiated", "softmax", "straight_through", "gumbel", "swaps")
+BUDGET = 40_000
+FEW = li.SearchOptions(restarts=2)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A Llama of twelve tokens, none of them special."""
+    bridge = tiny_bridge("llama", vocab_size=D_VOCAB, num_hidden_layers=1)
+    bridge.tokenizer = None
+    return bridge
+
+
+@torch.no_grad()
+def log_probs(bridge, sequences, ending=ENDING[:0]):
+    """Of every token after the prompt, by the model's own forward."""
+    rows = [torch.cat([PROMPT, row, ending]) for row in sequences]
+    text = torch.stack(rows)
+    logits = torch.cat([bridge(part) for part in text.split(4096)])
+    after = len(PROMPT)
+    return logits[:, after - 1 : -1].log_softmax(-1).gather(-1, text[:, after:, None])[..., 0]
+
+
+@pytest.fixture(scope="module")
+def every_sequence(small):
+    return log_probs(small, ALL).sum(-1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_finds_what_exhaustive_search_finds(small, every_sequence, method):
+    found = li.search_sequence(
+        small,
+        PROMPT,
+        LENGTH,
+        method=method,
+        budget=BUDGET,
+        options=li.SearchOptions(restarts=16),
+    )
+    assert found.tokens[0].tolist() == ALL[every_sequence.argmax()].tolist()
+    torch.testing.assert_close(found.log_likelihood[0], every_sequence.max())
+    # Half of what all sequences cost.
+    assert found.evaluations <= BUDGET < len(ALL) * LENGTH
+
+
+def test_the_likeliest_ending_is_found(small):
+    exact = log_probs(small, ALL, ENDING)[:, LENGTH:].sum(-1)
+    found = li.search_sequence(
+        small,
+        PROMPT,
+        LENGTH,
+        objective="ending",
+        ending=ENDING,
+        budget=BUDGET,
+        options=li.SearchOptions(restarts=16),
+    )
+    torch.testing.assert_close(found.values[0], exact.max())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_any_function_can_be_maximised(small, method):
+    """One that looks at what comes after the sequence, and at the tokens themselves."""
+
+    def objective(logits, tokens):
+        return logits[:, -1].log_softmax(-1)[:, 5] - tokens[:, :, 8].sum(-1)
+
+    with torch.no_grad():
+        after = torch.cat([PROMPT.expand(len(ALL), -1), ALL], 1)
+        logits = torch.cat([small(part)[:, -1:] for part in after.split(4096)])
+    exact = objective(logits, one_hot(ALL, D_VOCAB, logits.dtype))
+    found = li.search_sequence(
+        small, PROMPT, LENGTH, objective=objective, method=method, budget=4000, options=FEW
+    )
+    place = (found.tokens[0] == ALL).all(1).nonzero()[0, 0]
+    torch.testing.assert_close(found.values[0], exact[place])
+    assert (exact > found.values[0]).double().mean() < 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_reported_is_of_real_tokens_and_within_the_budget(llama, method):
+    budget = 700
+    found = li.search_sequence(
+        llama, "people say", 6, method=method, budget=budget, options=FEW, seed=3
+    )
+    again = li.teacher_forced_log_probs(
+        llama,
+        torch.cat([llama.to_tokens("people say").expand(2, -1), found.tokens], dim=1),
+        None,
+    )
+    torch.testing.assert_close(found.log_probs, again[:, -6:])
+    assert found.values.tolist() == sorted(found.values.tolist(), reverse=True)
+    assert found.texts == tuple(map(llama.tokenizer.decode, found.tokens.tolist()))
+    frame = found.to_dataframe()
+    assert frame["best"].is_monotonic_increasing
+    assert frame["evaluations"].max() == found.evaluations <= budget
+    torch.testing.assert_close(torch.tensor(frame["best"].iloc[-1]), found.values[0].double())
+    assert not set(found.tokens.flatten().tolist()) & set(llama.tokenizer.all_special_ids)
+
+
+def test_a_sequence_costs_its_tokens_and_a_gradient_three_times_as_many(llama):
+    options = li.SearchOptions(restarts=3, candidates=5)
+    found = li.search_sequence(
+        llama, [5, 6, 7], 6, method="swaps", budget=3 * 6 + 3 * 3 * 6 + 3 * 5 * 6, options=options
+    )
+    assert found.to_dataframe()["evaluations"].unique().tolist() == [18, 18 + 54 + 90]
+
+
+def test_one_seed_gives_one_result_and_restarts_are_those_of_a_smaller_batch(llama):
+    # The ascent alone, ten steps of it.
+    few, more = (
+        li.search_sequence(
+            llama,
+            [5, 6, 7],
+            5,
+            method="gumbel",
+            budget=restarts * 5 * 31,
+            options=li.SearchOptions(restarts=restarts, relaxed_share=1.0),
+        ).to_dataframe()
+        for restarts in (1, 3)
+    )
+    first = more[more["restart"] == 0]
+    assert first["value"].to_numpy() == pytest.approx(few["value"].to_numpy())
+
+
+@pytest.mark.parametrize("bridge", ["gpt2", "gemma3_text", "cohere2", "granite"], indirect=True)
+def test_distributions_on_single_tokens_are_those_tokens(bridge):
+    """The model reads them as it reads the text, also from a cache, embeddings scaled or not."""
+    prompt, tokens = torch.tensor([5, 9, 11, 30, 8, 7, 50, 21]), torch.tensor([[6, 40, 22]])
+    model = continuations(bridge, prompt, torch.tensor([4]), 3)
+    assert model.cache is not None
+    with torch.no_grad():
+        whole = bridge(torch.cat([prompt, tokens[0], torch.tensor([4])])[None])[
+            :, len(prompt) - 1 :
+        ]
+        for rows in (3, 4, 5):
+            read = model.of_tokens(tokens, rows)
+            soft = model.of_weights(one_hot(tokens, whole.shape[-1], whole.dtype), rows)
+            torch.testing.assert_close(read, whole[:, :rows])
+            torch.testing.assert_close(soft, whole[:, :rows])
+
+
+def test_a_start_is_never_lost(llama):
+    start = torch.tensor([[40, 41, 42], [50, 51, 52]])
+    found = li.search_sequence(llama, [5, 6], 3, start=start, budget=60)
+    frame = found.to_dataframe()
+    first = frame[frame["phase"] == "start"]
+    assert len(found.tokens) == 2
+    assert (found.values.numpy() >= sorted(first["value"], reverse=True)).all()
+
+
+def test_hooks_of_the_user_act_on_the_search(llama):
+    """A hook that was made for the whole text gets the whole text."""
+
+    def zero_the_prompt(resid, hook):
+        return torch.cat([resid[:, :2] * 0, resid[:, 2:]], dim=1)
+
+    with llama.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", zero_the_prompt)]):
+        found = li.search_sequence(llama, [5, 6, 7], 3, budget=300, options=FEW)
+        text = torch.cat([torch.tensor([5, 6, 7]), found.tokens[0]])[None]
+        logits = llama(text)[:, 2:-1]
+    expected = logits.log_softmax(-1).gather(-1, found.tokens[:1, :, None]).sum()
+    torch.testing.assert_close(found.values[0], expected.detach())
+    last = found.to_dataframe()["best"].iloc[-1]
+    assert last == pytest.approx(float(found.values[0]))
+
+
+def test_the_plot_shows_the_best_so_far(llama):
+    figure = li.search_sequence(llama, [5, 6], 3, budget=100, options=FEW).plot()
+    names = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert "best so far" in names
+    assert {"restart 0", "restart 1"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"method": "annealing"}, "method must be one of"),
+        ({"objective": "beauty"}, "objective must be"),
+        ({"objective": "ending"}, "ending=' plasma.'"),
+        ({"ending": [3]}, "leave it out"),
+        ({"budget": 5}, "give at least 12"),
+        ({"start": [[5, 6]]}, r"shape \[restart, 3\]"),
+        ({"start": [[5, 6, 0]]}, r"holds \[0\]"),
+        ({"exclude": list(range(1, 112))}, "exclude fewer"),
+        ({"n_tokens": 500}, "search for 126 at most"),
+        ({"n_tokens": 0}, "at least 1"),
+        ({"prompt": ["say", "mean"]}, "one text, got 2"),
+        ({"objective": lambda logits, _tokens: logits.mean()}, "one number for each"),
+    ],
+)
+def test_wrong_input_is_answered(llama, as_users_run, arguments, said):
+    with pytest.raises(ValueError, match=said):
+        li.search_sequence(**{"bridge": llama, "prompt": [5, 6], "n_tokens": 3, **arguments})
