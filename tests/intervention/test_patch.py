@@ -103,7 +103,7 @@ class TestHooks:
             NextTokenPatch(layer=0, strength=0.7, source=BackPatch(2)),
         ):
             logits = bridge.run_with_hooks(text[None], fwd_hooks=patch.fwd_hooks(bridge, text))
-            expected = patched_logits(bridge, text, patch)[-1]
+            (expected,) = patched_logits(bridge, text, patch, only_last=True)
             atol = tolerance(architecture)
             torch.testing.assert_close(logits[0, -1], expected, rtol=0, atol=atol)
 
@@ -125,7 +125,7 @@ class TestHooks:
         logits = llama.run_with_hooks(batch, fwd_hooks=hooks, attention_mask=mask)
         last = logits[1, -1 if side == "left" else 4]
         for text, found in ((tokens[0], logits[0, -1]), (short, last)):
-            expected = patched_logits(llama, text, patch)[-1]
+            (expected,) = patched_logits(llama, text, patch, only_last=True)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
     @torch.no_grad()
