@@ -11,7 +11,7 @@ from ..engine.results import Analysis, Finding, Tables
 from .bounds import ENDS, band_table, lowest, sums_by, worst
 from .ceiling import ceiling_findings, ceiling_table
 from .figures import draw
-from .findings import capital, finding, words
+from .findings import capital, finding, signed, words
 from .heads import head_findings, head_table, kind_table
 from .prediction import CELL, chosen_cells, predicted
 from .rescue import rescue_findings, rescue_table
@@ -148,7 +148,7 @@ _NEWS = (
 )
 _PATCHED = (
     "{what}: layer {layer}, mode {mode}, strength {strength:.3g}, chosen by slopes and curvatures "
-    "of one half of the texts, which predict {predicted:+.2g}. The patched run on the other half, "
+    "of one half of the texts, which predict {predicted}. The patched run on the other half, "
     "minus no patch."
 )
 
@@ -180,6 +180,20 @@ def _findings(
     ].iloc[0]
     return [
         finding(
+            f"Does the write of the true token that promises most lower the loss on {what}?",
+            row_interval(run.to_dict()),
+            _PATCHED.format(
+                what=capital(what),
+                layer=layer,
+                mode=settings.modes[0],
+                strength=run["strength"],
+                predicted=signed(float(run["predicted"])),
+            ),
+            "gain",
+            material,
+            settings,
+        ),
+        finding(
             f"To first order, does a write of the true token of strength {settings.weak:g} or less "
             f"lower the loss on {what}?",
             bound(sources[sources["source"] == "true"], settings),
@@ -193,20 +207,6 @@ def _findings(
             bound_of_news(here, settings),
             said + _NEWS,
             "slopes",
-            material,
-            settings,
-        ),
-        finding(
-            f"Does the write of the true token that promises most lower the loss on {what}?",
-            row_interval(run.to_dict()),
-            _PATCHED.format(
-                what=capital(what),
-                layer=layer,
-                mode=settings.modes[0],
-                strength=run["strength"],
-                predicted=run["predicted"],
-            ),
-            "gain",
             material,
             settings,
         ),

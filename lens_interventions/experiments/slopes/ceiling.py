@@ -14,7 +14,7 @@ from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ..engine.results import Finding
 from ..engine.work_units import unit_kind
 from .bounds import band_table, lowest, sums_by
-from .findings import capital, finding, said, words
+from .findings import capital, finding, said, signed, words
 from .settings import SlopesSettings
 from .unit_texts import Sequences, longest, tokens_of
 
@@ -117,16 +117,14 @@ _METHOD = (
     "{what}, {n} held-out texts of {tokens} tokens, layers {layers}; fitted to {fitted} others. "
     "{weak:g} times the slope of the best linear write of the embeddings of the next token and of "
     "its own, of the residual and of a constant, minus that of the best write without the next "
-    "token, both as long as the residual, at the layer where that is lowest. At its own best "
-    "strength, by its curvature, the write with the next token changes the loss by {change} (layer "
-    "{at}). As a ceiling only: a write that is free at every position, and so encodes what comes "
-    "later, has a slope of {free} at layer {top}. The interval holds for all layers and writes of "
-    "this text at once, by the max-t bootstrap over texts. {reading}"
+    "token, both as long as the residual, at the layer where that is lowest. At the best strength "
+    "up to {strongest:g}, slope and curvature promise {seeing} with the next token and {unseeing} "
+    "without it (layer {at}). As a ceiling only: a write that is free at every position, and so "
+    "encodes what comes later, has a slope of {free} at layer {top}. The interval holds for all "
+    "layers and writes of this text at once, by the max-t bootstrap over texts. {reading}"
 )
 _WORTH = "So a linear write of the next token is worth training there."
-_GENERAL = (
-    "So to first order no linear write of the next token does more than one that does not see it."
-)
+_NOT = "So nothing shows that a linear write of the next token is worth training there."
 
 
 def ceiling_findings(table: pd.DataFrame, settings: SlopesSettings) -> list[Finding]:
@@ -135,7 +133,8 @@ def ceiling_findings(table: pd.DataFrame, settings: SlopesSettings) -> list[Find
     for material, here in table.groupby("material", sort=False):
         increment = here[here["write"] == INCREMENT].set_index("layer")
         interval = lowest(increment, here, settings, settings.weak)
-        best = here[here["write"] == WRITES[1]].sort_values("change").iloc[0]
+        unseeing, seeing = (here[here["write"] == write].set_index("layer") for write in WRITES)
+        at = int(seeing["change"].argmin())
         free = here[here["write"] == FREE].sort_values("estimate").to_dict("records")[0]
         found.append(
             finding(
@@ -149,11 +148,13 @@ def ceiling_findings(table: pd.DataFrame, settings: SlopesSettings) -> list[Find
                     layers=", ".join(map(str, increment.index)),
                     fitted=len(settings.texts) * settings.ceiling_documents[0],
                     weak=settings.weak,
-                    change=f"{best['change']:+.2g}",
-                    at=best["layer"],
+                    strongest=settings.strongest,
+                    seeing=signed(seeing["change"].iloc[at]),
+                    unseeing=signed(unseeing["change"].iloc[at]),
+                    at=seeing.index[at],
                     free=said(free),
                     top=free["layer"],
-                    reading=_WORTH if interval.high < 0 else _GENERAL,
+                    reading=_WORTH if interval.high < 0 else _NOT,
                 ),
                 "ceiling",
                 str(material),

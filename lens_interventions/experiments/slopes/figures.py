@@ -58,10 +58,10 @@ def _gain(cells: pd.DataFrame) -> "go.Figure":
         )
     figure = layer_heatmaps(
         panels,
-        title="What a weak write would gain at its best strength",
+        title="What a weak write would gain at its best strength, by slope and curvature.",
         unit="nats per token",
     )
-    legend = "promised by slope and curvature; ✓ patched runs on other texts gain, ✗ they do not"
+    legend = "✓ patched runs on other texts gain, ✗ they do not"
     return figure.update_layout(
         title_text=f"{figure.layout.title.text}<br><sup>{legend}</sup>",
         title_pad_t=26,

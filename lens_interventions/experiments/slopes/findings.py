@@ -22,10 +22,15 @@ def capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+def signed(value: float) -> str:
+    """A number with its sign."""
+    return f"{value:+.2g}".replace("-", "−")
+
+
 def said(row: Mapping[Any, Any], factor: float = 1.0) -> str:
     """An estimate with its interval, times a factor."""
     estimate, low, high = (factor * row[end] for end in ENDS)
-    return f"{estimate:+.2g} [{low:+.2g}, {high:+.2g}]"
+    return f"{signed(estimate)} [{signed(low)}, {signed(high)}]"
 
 
 def finding(

@@ -240,6 +240,8 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
                 row=place // len(PARTS) + 1,
                 col=place % len(PARTS) + 1,
             )
+    # Room for the name of a head at the right end.
+    figure.update_xaxes(range=[-0.05, 1.15])
     figure.update_xaxes(title={"text": "prefix matching"}, row=len(materials))
     figure.update_yaxes(title={"text": "nats per unit of strength"}, col=1)
     return figure.update_layout(
