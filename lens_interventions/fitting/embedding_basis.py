@@ -82,7 +82,9 @@ def embedding_basis(
         table = input_embeddings(bridge)
         ids = torch.arange(len(table), device=table.device)
     d_model = table.shape[1]
-    size = n_components or (min(_COMPONENTS, d_model) if kind == "nmf" else d_model)
+    size = n_components
+    if size is None:
+        size = min(_COMPONENTS, d_model) if kind == "nmf" else d_model
     if not 1 <= size <= d_model:
         raise ValueError(
             f"n_components must be between 1 and d_model = {d_model}, got {n_components}"
@@ -98,10 +100,11 @@ def embedding_basis(
         directions = vectors.T.flip(0)[:size]
         importance = (values.clamp(min=0) / values.sum()).flip(0)[:size]
         amounts = table @ directions.T
+    dtype = torch.promote_types(bridge.W_E.dtype, torch.float32)
     return EmbeddingBasis(
         kind,
-        directions.to(bridge.W_E.dtype),
-        importance.to(bridge.W_E.dtype),
+        directions.to(dtype),
+        importance.to(dtype),
         _named(bridge, ids, amounts),
     )
 
@@ -128,7 +131,7 @@ def _factorized(
 
     parts = torch.cat([table.clamp(min=0), (-table).clamp(min=0)], dim=-1).cpu().float().numpy()
     # Good to some three digits of the error, which is all that a basis to read in needs.
-    model = NMF(size, init="nndsvda", random_state=seed, tol=1e-3, max_iter=400)
+    model = NMF(size, init="nndsvda", random_state=seed, tol=1e-3, max_iter=1000)
     amounts = model.fit_transform(parts)
     components = model.components_
     weight = np.square(amounts).sum(0) * np.square(components).sum(-1)

@@ -40,7 +40,7 @@ def ablate_directions(
                 f"{list(resid.shape[:-1])}: run the tokens that they were made for"
             )
         moved = resid if mean is None else resid - mean.to(resid)
-        return resid - projected(moved, directions.to(resid))
+        return resid - projected(moved, directions).to(resid)
 
     return change_layers([layer], take_out)
 
@@ -49,6 +49,9 @@ def projected(
     vectors: Float[Tensor, "*row d_model"], directions: Float[Tensor, "*own direction d_model"]
 ) -> Float[Tensor, "*row d_model"]:
     """The projection of each vector onto the span of all directions, or of its own."""
+    # No half precision: there is no pseudo-inverse in it on a CPU.
+    wide = torch.promote_types(vectors.dtype, torch.float32)
+    vectors, directions = vectors.to(wide), directions.to(vectors.device, wide)
     # Their Gram matrix is small: its pseudo-inverse takes a fraction of the time of theirs.
     inverse = torch.linalg.pinv(directions @ directions.mT, hermitian=True)
     # As rows of their own, so that one span serves all vectors or each has its own.

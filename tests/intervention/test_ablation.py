@@ -50,6 +50,13 @@ def test_directions_may_depend_on_each_other_and_rows_of_zeros_take_nothing_out(
     assert torch.equal(nothing, before)
 
 
+def test_half_precision_keeps_its_type():
+    ((_, take_out),) = ablate_directions(LAYER, torch.eye(32)[:2])
+    after = take_out(torch.ones(1, 3, 32, dtype=torch.bfloat16), hook=None)
+    assert after.dtype == torch.bfloat16
+    assert after.sum(-1).tolist() == [[30.0] * 3]
+
+
 def test_other_positions_are_refused():
     directions = torch.randn(1, 4, 3, 32, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"given for \[1, 4\].*the run has \[2, 4\]"):

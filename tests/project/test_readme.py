@@ -119,3 +119,14 @@ def test_the_gains_of_networks_from_scratch_are_the_committed_results(run):
     gain = f"{-interval.estimate:.2f} [{-interval.high:.2f}, {-interval.low:.2f}]"
     for page in ("README.md", "docs/findings.md", "docs/questions.md"):
         assert gain in (ROOT / page).read_text(), page
+
+
+@pytest.mark.parametrize("run", ["unlikely"])
+def test_the_answers_to_questions_are_the_committed_results(run):
+    """The interval of each verdict stands in the row that links the run."""
+    page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
+    (row,) = (line for line in page.splitlines() if f"`results/…/{run}`" in line)
+    result = load_result(ROOT / "results/smollm2-135m-instruct" / run)
+    intervals = [finding.verdict.interval for finding in result.verdicts]
+    expected = [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
+    assert INTERVAL.findall(row) == expected

@@ -15,7 +15,16 @@ from tests.support.pages import ROOT
 from tests.support.tiny import shared_bridge
 
 RESULTS = ROOT / "results" / "smollm2-135m-instruct"
-EXPERIMENTS = ["copying", "last_word", "learned", "likeliest", "loops", "preservation", "slopes"]
+EXPERIMENTS = [
+    "copying",
+    "last_word",
+    "learned",
+    "likeliest",
+    "loops",
+    "preservation",
+    "slopes",
+    "unlikely",
+]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
