@@ -92,6 +92,7 @@ def planted(lead: float, looping: bool) -> dict[str, pd.DataFrame]:
                         "looped": loops,
                         "rep_2": 0.8 * loops,
                         "rep_4": 0.8 * loops,
+                        "tokens": [5] * length,
                     }
                 )
     variants = pd.DataFrame(
