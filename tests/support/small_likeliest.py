@@ -9,7 +9,7 @@ SETTINGS = LikeliestSettings(
     variants=("exponentiated", "gumbel"),
     lengths=(4, 6),
     width=4,
-    narrow=(2,),
+    narrow=(),
     more=2,
     resampling=Resampling(n_resamples=199),
 )

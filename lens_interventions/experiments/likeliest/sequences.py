@@ -1,6 +1,6 @@
-"""Ways to look for a likely sequence, each a function to token ids, and what they cost."""
+"""Ways to look for a likely sequence, each a function to token ids, and their names."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,6 @@ from ...search.options import SearchOptions
 from ...search.search_sequence import search_sequence
 
 GREEDY, SAMPLE = "greedy", "one sample"
-
-Found = tuple[str, int, Int[Tensor, " new"], int]
-"""The name of a way, the length, the tokens, and the forward tokens that they took."""
 
 
 def beam_name(width: int) -> str:
@@ -41,21 +38,23 @@ def swaps_name(start: str) -> str:
 
 
 def drawn(
-    bridge: TransformerBridge, prompt: Sequence[int], lengths: Sequence[int], width: int, seed: int
-) -> Iterator[Found]:
-    """Greedy decoding, a sample at temperature 1, and the likeliest of `width` of them.
-
-    A shorter sequence is the beginning of a longer one.
-    """
+    bridge: TransformerBridge, prompt: Sequence[int], length: int, width: int, seed: int
+) -> dict[str, Int[Tensor, " new"]]:
+    """Greedy decoding, a sample at temperature 1, and the likeliest of `width` of them."""
     free = [SuppressTokensLogitsProcessor(special_ids(bridge), device=str(bridge.cfg.device))]
-    common = {"max_new_tokens": lengths[-1], "stop_at_eos": False, "logits_processor": free}
+    common: dict[str, Any] = {
+        "max_new_tokens": length,
+        "stop_at_eos": False,
+        "logits_processor": free,
+    }
     greedy = generate(bridge, [list(prompt)], **common)
     samples = generate(bridge, [list(prompt)] * width, do_sample=True, seed=seed, **common)
-    for length in lengths:
-        yield GREEDY, length, greedy.tokens[0, :length], length
-        yield SAMPLE, length, samples.tokens[0, :length], length
-        best = int(samples.log_probs[:, :length].sum(-1).argmax())
-        yield best_name(width), length, samples.tokens[best, :length], width * length
+    best = int(samples.log_probs.sum(-1).argmax())
+    return {
+        GREEDY: greedy.tokens[0],
+        SAMPLE: samples.tokens[0],
+        best_name(width): samples.tokens[best],
+    }
 
 
 def beam(

@@ -18,7 +18,7 @@ class LikeliestSettings:
         lengths: numbers of tokens of the sequences, the shortest first.
         width: beams of the widest beam search, and samples. A sequence of n tokens may cost
             `width * n` forward tokens, by whichever way it is found.
-        narrow: widths of beam searches that cost less.
+        narrow: widths of beam searches that cost less than half of that.
         more: the ascent is also tried at so many times the price, on the shortest length.
         smallest_nats: the smallest difference of the log-likelihood per token worth talking about.
         smallest_share: the same of shares of texts and of n-grams.
@@ -48,10 +48,10 @@ class LikeliestSettings:
             raise ValueError(
                 f"variants must be some of {', '.join(RELAXATIONS)}; got {self.variants}"
             )
-        if any(not 1 < width < self.width for width in self.narrow):
+        if any(not 1 < width < self.width // 2 for width in self.narrow):
             raise ValueError(
-                f"narrow beams have more than one beam and fewer than {self.width}, got "
-                f"{self.narrow}"
+                f"narrow beam searches have more than one beam, fewer than the {self.width // 2} "
+                f"of the search that swaps go on from, got {self.narrow}"
             )
 
     @classmethod

@@ -1,10 +1,12 @@
 """The two stages: variants of the ascent on prompts of their own, then all ways on the others."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
@@ -15,10 +17,11 @@ from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
 from .sequences import (
     GREEDY,
-    Found,
+    SAMPLE,
     ascent_name,
     beam,
     beam_name,
+    best_name,
     drawn,
     searched,
     swaps_name,
@@ -41,18 +44,27 @@ def choose(bridge: TransformerBridge, settings: LikeliestSettings, _rows: Tables
 
 
 def compare(bridge: TransformerBridge, settings: LikeliestSettings, rows: Tables) -> Sequence[Unit]:
-    """All ways on the other prompts."""
+    """All ways on the other prompts, a unit for each prompt and length."""
     common = {
         "variant": chosen_variant(rows["variants"]),
-        "lengths": list(settings.lengths),
         "width": settings.width,
         "narrow": list(settings.narrow),
-        "more": settings.more,
         "seed": settings.seed,
     }
     return [
-        Unit("sequences", f"{place:03d}", measure_sequences, {"prompt": prompt, **common})
+        Unit(
+            "sequences",
+            f"{place:03d}-{length:03d}",
+            measure_sequences,
+            {
+                "prompt": prompt,
+                "length": length,
+                "more": settings.more if length == settings.lengths[0] else 1,
+                **common,
+            },
+        )
         for place, prompt in enumerate(_prompts(bridge, settings)[settings.choosing :])
+        for length in settings.lengths
     ]
 
 
@@ -75,20 +87,19 @@ def measure_variants(
 ) -> pd.DataFrame:
     """A row per variant; columns as in `measure_sequences`."""
     budget = width * length
-    return _rows(
-        bridge,
-        prompt,
-        (
-            (
+    return pd.DataFrame(
+        [
+            _row(
+                bridge,
+                prompt,
                 variant,
-                length,
                 searched(
                     bridge, prompt["tokens"], length, variant=variant, budget=budget, seed=seed
                 ),
                 budget,
             )
             for variant in variants
-        ),
+        ]
     )
 
 
@@ -96,76 +107,64 @@ def measure_variants(
 def measure_sequences(
     bridge: TransformerBridge,
     prompt: Mapping[str, Any],
+    length: int,
     variant: str,
-    lengths: Sequence[int],
     width: int,
     narrow: Sequence[int],
     more: int,
     seed: int,
 ) -> pd.DataFrame:
-    """A row per way and length: the sequence, its exact log-likelihood, its loops, its price."""
-    tokens = prompt["tokens"]
-
-    def ways() -> Iterable[Found]:
-        greedy = {}
-        for name, length, ids, cost in drawn(bridge, tokens, lengths, width, seed):
-            if name == GREEDY:
-                greedy[length] = ids
-            yield name, length, ids, cost
-        for length in lengths:
-            budget = width * length
-            for beams in (*narrow, width):
-                ids = beam(bridge, tokens, length, beams)
-                yield beam_name(beams), length, ids, beams * length
-            half = beam(bridge, tokens, length, width // 2)
-            for start, ids in ((GREEDY, greedy[length]), (beam_name(width // 2), half)):
-                paid = length if start == GREEDY else width // 2 * length
-                swapped = searched(
-                    bridge,
-                    tokens,
-                    length,
-                    variant="swaps",
-                    budget=budget - paid,
-                    seed=seed,
-                    start=ids,
-                )
-                yield swaps_name(start), length, swapped, budget
-            for times in (1, more) if length == lengths[0] and more > 1 else (1,):
-                ids = searched(
-                    bridge, tokens, length, variant=variant, budget=times * budget, seed=seed
-                )
-                yield ascent_name(times), length, ids, times * budget
-
-    return _rows(bridge, prompt, ways())
+    """A row per way: the sequence, its exact log-likelihood, its loops, its price."""
+    tokens, budget, half = prompt["tokens"], width * length, width // 2
+    ids = drawn(bridge, tokens, length, width, seed)
+    price = {GREEDY: length, SAMPLE: length, best_name(width): budget}
+    for beams in (*narrow, half, width):
+        ids[beam_name(beams)] = beam(bridge, tokens, length, beams)
+        price[beam_name(beams)] = beams * length
+    for start in (GREEDY, beam_name(half)):
+        ids[swaps_name(start)] = searched(
+            bridge,
+            tokens,
+            length,
+            variant="swaps",
+            budget=budget - price[start],
+            seed=seed,
+            start=ids[start],
+        )
+        price[swaps_name(start)] = budget
+    for times in sorted({1, more}):
+        ids[ascent_name(times)] = searched(
+            bridge, tokens, length, variant=variant, budget=times * budget, seed=seed
+        )
+        price[ascent_name(times)] = times * budget
+    return pd.DataFrame([_row(bridge, prompt, way, ids[way], price[way]) for way in ids])
 
 
 def _prompts(bridge: TransformerBridge, settings: LikeliestSettings) -> list[dict[str, Any]]:
     return prompt_items(bridge, settings.choosing + settings.prompts, settings.seed)
 
 
-def _rows(
-    bridge: TransformerBridge, prompt: Mapping[str, Any], found: Iterable[Found]
-) -> pd.DataFrame:
-    rows = []
-    given = torch.tensor(prompt["tokens"])
-    for way, length, ids, cost in found:
-        text = torch.cat([given, ids])[None]
-        nats = teacher_forced_log_probs(bridge, text, None)[0, -length:]
-        (loop,) = ending_loops(ids[None])
-        rows.append(
-            {
-                "prompt": prompt["number"],
-                "register": prompt["register"],
-                "prompt_text": prompt["text"],
-                "way": way,
-                "length": length,
-                "evaluations": cost,
-                "log_likelihood": float(nats.double().sum()),
-                "looped": loop is not None,
-                "period": -1 if loop is None else loop.period,
-                **{f"rep_{n}": float(rep_n(ids[None], n)[0]) for n in (2, 4)},
-                "text": "" if bridge.tokenizer is None else bridge.tokenizer.decode(ids.tolist()),
-                "tokens": ids.tolist(),
-            }
-        )
-    return pd.DataFrame(rows)
+def _row(
+    bridge: TransformerBridge,
+    prompt: Mapping[str, Any],
+    way: str,
+    ids: Int[Tensor, " new"],
+    evaluations: int,
+) -> dict[str, Any]:
+    text = torch.cat([torch.tensor(prompt["tokens"]), ids])[None]
+    nats = teacher_forced_log_probs(bridge, text, None)[0, -len(ids) :]
+    (loop,) = ending_loops(ids[None])
+    return {
+        "prompt": prompt["number"],
+        "register": prompt["register"],
+        "prompt_text": prompt["text"],
+        "way": way,
+        "length": len(ids),
+        "evaluations": evaluations,
+        "log_likelihood": float(nats.double().sum()),
+        "looped": loop is not None,
+        "period": -1 if loop is None else loop.period,
+        **{f"rep_{n}": float(rep_n(ids[None], n)[0]) for n in (2, 4)},
+        "text": "" if bridge.tokenizer is None else bridge.tokenizer.decode(ids.tolist()),
+        "tokens": ids.tolist(),
+    }

@@ -10,7 +10,7 @@ import torch
 from pandas.testing import assert_frame_equal
 
 from lens_interventions.experiments import load_result, read_tables
-from lens_interventions.experiments.likeliest import LikeliestSettings, likeliest
+from lens_interventions.experiments.likeliest import likeliest
 from lens_interventions.experiments.likeliest.analysis import LIKELIEST, analyse
 from lens_interventions.experiments.likeliest.sequences import (
     SAMPLE,
@@ -92,6 +92,7 @@ def planted(lead: float, looping: bool) -> dict[str, pd.DataFrame]:
                         "looped": loops,
                         "rep_2": 0.8 * loops,
                         "rep_4": 0.8 * loops,
+                        "tokens": [5] * length,
                     }
                 )
     variants = pd.DataFrame(
@@ -125,15 +126,9 @@ def test_verdicts_on_planted_data(lead: float, looping: bool, outcomes: list[str
         ({"prompts": 1}, "prompts must be at least 2"),
         ({"lengths": (8, 4)}, "rising"),
         ({"variants": ("annealing",)}, "some of exponentiated"),
-        ({"narrow": (4,)}, "fewer than 4"),
+        ({"narrow": (4,)}, "fewer than the 2 of"),
     ],
 )
 def test_settings_that_make_no_sense(changed: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         replace(SETTINGS, **changed)
-
-
-def test_presets_are_two() -> None:
-    assert LikeliestSettings.preset("full").prompts == 60
-    with pytest.raises(ValueError, match="'quick' or 'full'"):
-        LikeliestSettings.preset("fast")  # type: ignore[arg-type]
