@@ -74,7 +74,7 @@ def test_the_likeliest_ending_is_found(small):
     torch.testing.assert_close(found.values[0], exact.max())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["exponentiated", "gumbel"])
 def test_any_function_can_be_maximised(small, method):
     """One that looks at what comes after the sequence, and at the tokens themselves."""
 
