@@ -3,6 +3,7 @@
 import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from ..model.attention_cache import as_argument
 from ..model.capabilities import fills_cache, frequencies_change_after
 from ..model.embedding import Embedding, embedding
 from ..model.hooks import has_temporary_hooks, temporary_hooks
@@ -84,11 +86,11 @@ class Continuations:
             middle = embedded[:, : end - begin].to(fed.dtype)
             return torch.cat([fed[:, :begin], middle, fed[:, end:]], dim=1)
 
-        forward = {}
+        forward: dict[str, Any] = {}
         if self.cache is not None:
             cache = copy.deepcopy(self.cache)
             cache.batch_repeat_interleave(len(tokens))
-            forward = {"past_key_values": cache, "use_cache": True}
+            forward = {"use_cache": True, **as_argument(self.bridge, cache)}
         hooks = [(self.bridge.hook_dict[_EMBEDDED], feed)]
         with nullcontext() if embedded is None else temporary_hooks(hooks):
             whole = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
@@ -121,5 +123,5 @@ def continuations(
         cache = DynamicCache()
         batch = TokenBatch(before, torch.ones_like(before, dtype=torch.bool))
         with torch.no_grad():
-            residuals(bridge, batch, [FINAL], past_key_values=cache, use_cache=True)
+            residuals(bridge, batch, [FINAL], use_cache=True, **as_argument(bridge, cache))
     return Continuations(bridge, lead, ending, cache, embed, read)

@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache, SuppressTokensLogitsProcessor
 
 from ...intervention.generation.generate import generate
+from ...model.attention_cache import as_argument
 from ...model.tokens import special_ids
 from ...search.options import SearchOptions
 from ...search.search_sequence import search_sequence
@@ -67,15 +68,16 @@ def beam(
     """
     tokens = torch.tensor([list(prompt)], device=bridge.cfg.device)
     model: Any = bridge.original_model
-    cache = None
+    known: dict[str, Any] = {}
     if tokens.shape[1] > 1:
         cache = DynamicCache()
-        model(tokens[:, :-1], past_key_values=cache, use_cache=True)
+        known = as_argument(bridge, cache)
+        model(tokens[:, :-1], use_cache=True, **known)
         cache.batch_repeat_interleave(width)
     found = model.generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
-        past_key_values=cache,
+        **known,
         num_beams=width,
         do_sample=False,
         max_new_tokens=length,
