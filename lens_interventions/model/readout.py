@@ -228,10 +228,12 @@ def _tried_to_read(bridge: TransformerBridge) -> bool:
         if right:
             # In compatibility mode the logits are the model's up to a constant at each position.
             found, own = (
-                values[..., possible] - values[..., possible].mean(-1, keepdim=True)
+                values[..., possible] - values[..., possible].nanmean(-1, keepdim=True)
                 for values in (read(resid).float(), logits)
             )
-            right = torch.allclose(found, own, rtol=0, atol=_TOLERANCE * float(own.abs().max()))
+            # What is not a number is located, and refused, where it is read.
+            atol = _TOLERANCE * float(own.nan_to_num(0, 0, 0).abs().max())
+            right = torch.allclose(found, own, rtol=0, atol=atol, equal_nan=True)
     if not right:
         raise ValueError(
             f"the logits of {architecture} are not ln_final -> unembed of what leaves its last "

@@ -24,7 +24,7 @@ class Runs:
 def run_title(directory: Path, result: Result) -> str:
     """The name of the experiment, and of the directory if it has another name."""
     name = "" if directory.name == result.experiment else f" ({directory.name})"
-    return result.experiment.capitalize() + name
+    return result.experiment.replace("_", " ").capitalize() + name
 
 
 def find_runs(directories: Iterable[str | Path]) -> Runs:

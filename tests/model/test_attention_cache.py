@@ -34,13 +34,17 @@ def test_a_models_own_generation_sees_its_prompt():
 
 def test_it_goes_in_under_the_name_that_the_model_has(monkeypatch):
     bridge, cache = shared_bridge("llama"), DynamicCache()
-    assert as_argument(bridge, cache) == {"past_key_values": cache}
+    model = type(bridge.original_model)
 
-    def forward(self, input_ids, cache=None):
-        """As transformers announces it."""
+    def before(self, input_ids, past_key_values=None):
+        """As up to transformers 5.23."""
 
-    monkeypatch.setattr(type(bridge.original_model), "forward", forward)
-    assert as_argument(bridge, cache) == {"cache": cache}
+    def since(self, input_ids, cache=None):
+        """As from 5.24 on."""
+
+    for forward, name in ((before, "past_key_values"), (since, "cache")):
+        monkeypatch.setattr(model, "forward", forward)
+        assert as_argument(bridge, cache) == {name: cache}
 
 
 def test_layers_that_hold_nothing_are_passed_over():

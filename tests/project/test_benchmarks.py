@@ -110,8 +110,10 @@ def test_the_readme_shows_the_committed_results():
     folder = ROOT / "benchmarks"
     results = Results.load(folder / "results.json")
     assert not results.quick
-    assert [benchmark.name for benchmark in results.benchmarks] == list(NAMES)
-    assert results.markdown() in (folder / "README.md").read_text()
+    text = (folder / "README.md").read_text()
+    assert results.markdown() in text
+    measured = [benchmark.name for benchmark in results.benchmarks]
+    assert measured == [name for name in NAMES if f"**{name}.** Not in the table yet" not in text]
 
 
 def test_the_readme_has_a_place_for_the_table_and_explains_every_benchmark(tmp_path):

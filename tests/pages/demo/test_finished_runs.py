@@ -17,9 +17,7 @@ from tests.support.tiny import shared_bridge
 RESULTS = ROOT / "results" / "smollm2-135m-instruct"
 EXPERIMENTS = [
     "copying",
-    "last_word",
     "learned",
-    "likeliest",
     "loops",
     "preservation",
     "slopes",
