@@ -17,6 +17,7 @@ from tests.support.tiny import shared_bridge
 RESULTS = ROOT / "results" / "smollm2-135m-instruct"
 EXPERIMENTS = [
     "copying",
+    "last_word",
     "learned",
     "loops",
     "preservation",
@@ -38,7 +39,9 @@ def test_full_results_are_there_and_say_how_they_were_made(name):
 
 def test_the_committed_verdicts_are_shown_with_the_commands_that_made_them(default_bridge):
     runs = finished_runs(RESULTS, default_bridge)
-    assert [run.title for run in runs] == [name.capitalize() for name in EXPERIMENTS]
+    assert [run.title for run in runs] == [
+        name.replace("_", " ").capitalize() for name in EXPERIMENTS
+    ]
     for name, run in zip(EXPERIMENTS, runs, strict=True):
         stored = json.loads((RESULTS / name / "result.json").read_text())
         assert [(card.question, card.outcome) for card in run.cards] == [
