@@ -21,6 +21,7 @@ EXPERIMENTS = [
     "learned",
     "loops",
     "preservation",
+    "recall",
     "slopes",
     "unlikely",
 ]
