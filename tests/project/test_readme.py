@@ -130,3 +130,32 @@ def test_the_answers_to_questions_are_the_committed_results(run):
     intervals = [finding.verdict.interval for finding in result.verdicts]
     expected = [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
     assert INTERVAL.findall(row) == expected
+
+
+SIGNED, PLAIN = "{:.3f} [{:+.3f}, {:+.3f}]", "{:.3f} [{:.3f}, {:.3f}]"
+
+
+@pytest.mark.parametrize(
+    ("question", "materials", "sign", "form"),
+    [
+        ("a write of the true token of strength 0.03", ("reference", "prose"), 1, SIGNED),
+        ("that promises most", ("reference", "prose"), 1, PLAIN),
+        ("one position early", ("natural text", "copies"), 1, SIGNED),
+        ("any kind of head", ("natural text",), 1, SIGNED),
+        ("any kind of head", ("copies",), -1, PLAIN),
+        ("a linear write of the true token", ("reference", "prose"), -1, PLAIN),
+    ],
+)
+def test_the_findings_to_first_order_are_the_committed_results(question, materials, sign, form):
+    result = load_result(ROOT / "results/smollm2-135m-instruct/slopes")
+    section = (ROOT / "docs/findings.md").read_text().partition("## To first order")[2]
+    section = " ".join(section.partition("## Earlier")[0].replace("−", "-").split())
+    for material in materials:
+        (interval,) = (
+            found.verdict.interval
+            for found in result.verdicts
+            if question in found.question and material in found.question
+        )
+        ends = sorted((sign * interval.low, sign * interval.high))
+        told = form.format(sign * interval.estimate, *ends)
+        assert told in section.replace(" nats [", " ["), (question, material)

@@ -193,13 +193,13 @@ def draw_rescue(table: pd.DataFrame) -> "go.Figure":
         cols=len(materials),
         shared_yaxes=True,
         subplot_titles=[
-            f"{str(material).replace('_', ' ')}, layer {layer}: hiding "
-            f"costs {-bare[layer, material]:.2g}"
+            f"{str(material).replace('_', ' ')}, layer {layer}:<br>hiding costs "
+            f"{-bare[layer, material]:.2g} nats"
             for layer in layers
             for material in materials
         ],
         horizontal_spacing=0.06,
-        vertical_spacing=0.14,
+        vertical_spacing=0.2,
     )
     strengths = sorted(set(shown["strength"]))
     for at, strength in enumerate(strengths):
@@ -239,7 +239,7 @@ def draw_rescue(table: pd.DataFrame) -> "go.Figure":
         height=150 + 260 * len(layers),
         width=300 + 340 * len(materials),
         legend={"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
-        margin={"t": 90, "b": 110, "l": 150},
+        margin={"t": 120, "b": 110, "l": 150},
     )
 
 
