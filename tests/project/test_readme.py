@@ -121,7 +121,7 @@ def test_the_gains_of_networks_from_scratch_are_the_committed_results(run):
         assert gain in (ROOT / page).read_text(), page
 
 
-@pytest.mark.parametrize("run", ["last_word", "recall", "unlikely"])
+@pytest.mark.parametrize("run", ["last_word", "likeliest", "recall", "unlikely"])
 def test_the_answers_to_questions_are_the_committed_results(run):
     """The interval of each verdict stands in the row that links the run."""
     page = (ROOT / "docs/questions.md").read_text().replace("−", "-")

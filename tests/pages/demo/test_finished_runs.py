@@ -19,6 +19,7 @@ EXPERIMENTS = [
     "copying",
     "last_word",
     "learned",
+    "likeliest",
     "loops",
     "preservation",
     "recall",
