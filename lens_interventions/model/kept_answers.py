@@ -10,8 +10,10 @@ import importlib.metadata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import write_text
@@ -75,10 +77,24 @@ def _own_code() -> str:
 def _code_of(bridge: TransformerBridge) -> Iterator[str]:
     """The forward of every module and all hooks that stay on: a user may have replaced them."""
     for name, module in bridge.original_model.named_modules():
-        forward: Any = module.forward
-        code = getattr(forward, "__code__", None)
-        yield f"{name} {type(module).__qualname__} {code.co_code.hex() if code else forward!r}"
+        yield f"{name} {type(module).__qualname__} {_described(module.forward)}"
+        if not isinstance(module, HookPoint):
+            hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+            yield from map(_described, hooks)
     for name, point in bridge.hook_dict.items():
-        hooks = [handle.user_hook for handle in point.fwd_hooks if handle.is_permanent]
-        if hooks:
-            yield f"{name} {[getattr(hook, '__qualname__', type(hook)) for hook in hooks]}"
+        for handle in point.fwd_hooks:
+            if handle.is_permanent:
+                yield f"{name} {_described(handle.user_hook)}"
+
+
+def _described(function: Any) -> str:
+    """The code of a function, in words that are the same in every process."""
+    code = function.__code__ if hasattr(function, "__code__") else function
+    if not isinstance(code, CodeType):
+        return repr(code)
+    constants = [
+        # Their order hangs on the process.
+        str(sorted(map(repr, value))) if isinstance(value, frozenset) else _described(value)
+        for value in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"

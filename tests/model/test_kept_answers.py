@@ -51,11 +51,25 @@ def hook_that_stays(bridge):
     bridge.blocks[1].hook_out.add_perma_hook(lambda tensor, hook: -tensor)
 
 
+def hook_of_torch(bridge):
+    attention = bridge.original_model.model.layers[1].self_attn
+    attention.register_forward_pre_hook(lambda *_: None)
+
+
 @pytest.mark.parametrize(
-    "change", [other_weights, other_precision, other_attention, other_forward, hook_that_stays]
+    "change",
+    [
+        other_weights,
+        other_precision,
+        other_attention,
+        other_forward,
+        hook_that_stays,
+        hook_of_torch,
+    ],
 )
 def test_a_changed_model_is_not(any_size, change):
     keep_right(tiny_bridge("llama"), QUESTION)
+    assert is_kept(tiny_bridge("llama"), QUESTION)
     bridge = tiny_bridge("llama")
     change(bridge)
     assert not is_kept(bridge, QUESTION)

@@ -97,10 +97,9 @@ def _require_by_row(
     behind = torch.arange(n + len(rows), device=rows.device) % len(rows)
     half = tensor.dtype not in (torch.float32, torch.float64)
     atol = _TOLERANCE[half] * float(expected.abs().amax())
-    for picked, actual in (
-        (behind, after(rows[behind][None])[0]),
-        *((i, after(rows[i][None])[0]) for i in behind[: len(rows)][:, None].split(1)[:2]),
-    ):
+    first_alone, last_alone = behind[:1], behind[len(rows) - 1 : len(rows)]
+    for picked in (behind, first_alone, last_alone):
+        actual = after(rows[picked][None])[0]
         if not torch.allclose(actual, expected[picked], rtol=0, atol=atol, equal_nan=True):
             raise ValueError(
                 f"the hook on {name} does not change every position alike and alone: it depends on "
