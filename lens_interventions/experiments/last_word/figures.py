@@ -33,7 +33,7 @@ def draw(tables: Tables) -> Figures:
         figures["sources"] = curves(
             {"": tables["sources"]},
             Axes("layer", "estimate", "where", "layer", "nats lost at the output"),
-            title="What the word loses if a part of the text comes of another word",
+            title="What the word loses if a part of the text asks for another word",
         )
     return figures
 
