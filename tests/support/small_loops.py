@@ -21,6 +21,7 @@ SETTINGS = LoopsSettings(
     rounds=2,
     documents=4,
     document_tokens=20,
+    batch=8,  # less than there are prompts, which are split
     shown=3,
     resampling=Resampling(n_resamples=199),
 )

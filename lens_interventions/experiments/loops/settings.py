@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.contrasts import Resampling
 from ..design.rules import GREEDY, Rule
@@ -31,6 +32,7 @@ class LoopsSettings:
         documents: number of prose documents for the loss, both halves together.
         document_tokens: how many tokens of each document are read, from its beginning.
         loss_budget: how much a cell may raise the loss, in nats, and still be chosen.
+        batch: how many texts are sampled at a time, in one unit.
         shown: prompts of the report half whose samples are kept for a reader, per condition.
         smallest_share: the smallest difference of a share worth talking about.
         smallest_log_odds: the same of the log-odds of another round, in nats.
@@ -56,6 +58,7 @@ class LoopsSettings:
     documents: int = 40
     document_tokens: int = 96
     loss_budget: float = 0.1
+    batch: int = TEXTS_AT_ONCE
     shown: int = 12
     smallest_share: float = 0.1
     smallest_log_odds: float = 0.2
@@ -67,7 +70,7 @@ class LoopsSettings:
             raise ValueError("give at least one layer, strength and mode")
         for least, names in (
             (2, ("prompts", "passages", "documents", "rounds", "document_tokens")),
-            (1, ("search_prompts", "search_tokens", "new_tokens", "shown")),
+            (1, ("search_prompts", "search_tokens", "new_tokens", "batch", "shown")),
         ):
             for name in names:
                 if getattr(self, name) < least:
@@ -108,6 +111,7 @@ class LoopsSettings:
                 rounds=5,
                 documents=12,
                 document_tokens=64,
+                batch=12,  # units of some 20 seconds on one core
             )
         return cls(layers=spread_layers(n_layers, 4), strengths=(0.03, 0.1, 0.3))
 

@@ -1,5 +1,7 @@
 """The two stages: the grid on the selection half, then the chosen cells in full."""
 
+import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -7,7 +9,6 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
-from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
 from ..design.conditions import NO_PATCH, Arm, control_arms, grid
 from ..design.prompts import drawn, halves, prompt_items
 from ..design.rules import GREEDY, Rule
@@ -148,17 +149,21 @@ def _samples(
     groups: Sequence[tuple[Sequence[Arm], Rule, Sequence[dict[str, Any]]]],
     new_tokens: int,
 ) -> list[Unit]:
-    """Units of as many arms as fit into a batch, for each group of arms, a rule and prompts.
+    """Units of at most `settings.batch` texts, for each group of arms, a rule and prompts.
 
     A step of decoding reads all weights whatever the size of the batch, so arms share it.
     """
     found: list[Unit] = []
     for arms, rule, prompts in groups:
-        per_unit = max(1, TEXTS_AT_ONCE // len(prompts))
-        for start in range(0, len(arms), per_unit):
+        # Of even sizes, as a step takes hardly less time with few texts.
+        some_prompts = math.ceil(len(prompts) / math.ceil(len(prompts) / settings.batch))
+        some_arms = max(1, settings.batch // len(prompts))
+        for start, first in itertools.product(
+            range(0, len(arms), some_arms), range(0, len(prompts), some_prompts)
+        ):
             parameters = {
-                "prompts": list(prompts),
-                "arms": [arm.columns() for arm in arms[start : start + per_unit]],
+                "prompts": list(prompts[first : first + some_prompts]),
+                "arms": [arm.columns() for arm in arms[start : start + some_arms]],
                 "rule": rule.columns(),
                 "patch": asdict(settings.patch),
                 "new_tokens": new_tokens,

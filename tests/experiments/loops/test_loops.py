@@ -1,5 +1,6 @@
 """The loops experiment from start to end: what is chosen, and verdicts on planted data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from lens_interventions.experiments.design.conditions import BACK_PATCH
 from lens_interventions.experiments.loops import loops
 from lens_interventions.experiments.loops.analysis import analyse
 from lens_interventions.experiments.loops.choice import loops_cell
+from lens_interventions.experiments.loops.stages import search
 from lens_interventions.intervention.sources import control_names
 from lens_interventions.measures.intervals import holm, mean_interval
 from lens_interventions.measures.verdicts import JOINT
@@ -65,6 +67,20 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
     figures = result.figures()
     assert {finding.figure for finding in result.verdicts} <= set(figures)
     assert len(figures["frontier"].data) == 2 * report["family"].nunique()
+
+
+def test_units_sample_no_more_texts_than_the_batch_allows() -> None:
+    bridge = roomy_bridge()
+    settings = replace(SETTINGS, batch=5, search_prompts=6)
+    units = [unit for unit in search(bridge, settings, {}) if unit.table == "search"]
+    texts = [
+        [(str(arm), prompt["number"]) for arm in unit.parameters["arms"]
+         for prompt in unit.parameters["prompts"]]
+        for unit in units
+    ]  # fmt: skip
+    assert max(map(len, texts)) <= settings.batch
+    # Each once: five arms (no patch and a grid of four) of six prompts.
+    assert len({pair for unit in texts for pair in unit}) == sum(map(len, texts)) == 30
 
 
 def test_intervals_of_conditions_take_the_resamples_of_the_settings(finished: Path) -> None:

@@ -26,6 +26,7 @@ def test_presets_fit_any_depth() -> None:
         ({"documents": 1}, "documents must be at least 2"),
         ({"rounds": 1}, "rounds must be at least 2"),
         ({"search_prompts": 0}, "search_prompts must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
         ({"shown": 0}, "shown must be at least 1"),
         ({"penalties": (1.0,)}, "the same, greedy"),
         ({"penalties": (1.2, 1.2)}, "the same, repetition penalty 1.2"),
