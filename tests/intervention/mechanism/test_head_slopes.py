@@ -148,9 +148,10 @@ def test_what_it_refuses():
         li.head_slopes(tiny_bridge("llama"), ["a"], patch, progress=False)
 
 
-def test_a_model_without_keys_to_read_is_refused(llama, monkeypatch):
-    hooks = {name: at for name, at in llama.hook_dict.items() if "attn.hook_k" not in name}
+@pytest.mark.parametrize("point", ["hook_k", "hook_v"])
+def test_a_model_without_keys_or_values_to_read_is_refused(point, llama, monkeypatch):
+    hooks = {name: at for name, at in llama.hook_dict.items() if f"attn.{point}" not in name}
     monkeypatch.setattr(type(llama), "hook_dict", hooks)
     patch = li.NextTokenPatch(layer=1, strength=1.0)
-    with pytest.raises(NotImplementedError, match=r"no blocks\.1\.attn\.hook_k"):
+    with pytest.raises(NotImplementedError, match=rf"no blocks\.1\.attn\.{point}"):
         li.head_slopes(llama, [random_tokens(8)], patch, progress=False)

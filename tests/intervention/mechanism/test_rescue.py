@@ -116,12 +116,15 @@ def test_what_it_refuses():
         li.rescue(tiny_bridge("mpt"), [random_tokens(8)], patch, progress=False)
 
 
-def test_a_model_without_keys_to_read_is_refused_for_keys_alone(llama, monkeypatch):
-    hooks = {name: at for name, at in llama.hook_dict.items() if "attn.hook_k" not in name}
+@pytest.mark.parametrize(("point", "through"), [("hook_k", "keys"), ("hook_v", "values")])
+def test_a_model_without_keys_or_values_is_refused_for_these_alone(
+    point, through, llama, monkeypatch
+):
+    hooks = {name: at for name, at in llama.hook_dict.items() if f"attn.{point}" not in name}
     monkeypatch.setattr(type(llama), "hook_dict", hooks)
     patch = li.NextTokenPatch(layer=1, strength=1.0)
-    with pytest.raises(NotImplementedError, match=r"no blocks\.1\.attn\.hook_k"):
-        li.rescue(llama, [random_tokens(8)], patch, through=["both", "keys"], progress=False)
+    with pytest.raises(NotImplementedError, match=rf"no blocks\.1\.attn\.{point}"):
+        li.rescue(llama, [random_tokens(8)], patch, through=["both", through], progress=False)
     # Where both move together they need not be told apart.
     li.rescue(llama, [repeated(5)], patch, through=["both"], progress=False)
 
