@@ -26,12 +26,18 @@ demo: report/index.html
 test: $(VENV)/.tested
 lint: $(VENV)/.linted
 
+# Who reads the demo needs no notebooks and no tests.
+$(VENV)/.readable: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --editable .
+	touch $@
+
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --editable '.[dev]'
-	touch $@
+	touch $(VENV)/.readable $@
 
-report/index.html: $(VENV)/.installed $(PACKAGE) $(shell find $(RESULTS) -type f)
+report/index.html: $(VENV)/.readable $(PACKAGE) $(shell find $(RESULTS) -type f)
 	$(BIN)/lens-interventions demo --out report/ --results $(RESULTS)
 	touch $@
 
