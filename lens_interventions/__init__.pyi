@@ -20,6 +20,7 @@ from .fitting.linear_write import LinearCeiling as LinearCeiling
 from .fitting.linear_write import LinearWrite as LinearWrite
 from .fitting.linear_write import linear_ceiling as linear_ceiling
 from .intervention.ablation import ablate_directions as ablate_directions
+from .intervention.adapted_reader import AdaptedReader as AdaptedReader
 from .intervention.bound_patch import BoundPatch as BoundPatch
 from .intervention.effect_map import EffectMap as EffectMap
 from .intervention.effect_map import effect_map as effect_map

@@ -12,12 +12,14 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import load_tensors, restored, save_tensors
 from ..model.fingerprint import fingerprint
+from .adapted_reader import AdaptedReader
 from .modes import Rows, Scales
 from .patch import NextTokenPatch
 from .site import PatchSite
 from .sources import SOURCES, SourceFunction
 
 _TENSORS = ("down", "up", "bias", "gate_weight", "gate_bias")
+_READER = "reader."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,8 +42,11 @@ class LearnedWrite:
         embedding: `"W_E"` or `"W_U"`, the vectors that stand for tokens.
         scale: `"raw"` to read them as they are, `"norm"` to read them as long as the residual.
         first_position: positions below stay as they are.
-        fingerprint: hash of the weights of the model that it was trained on.
+        fingerprint: hash of the weights of the model that it was trained on, the reader's updates
+            among them.
         settings: how it was trained.
+        reader: what the attention above learned together with it, or None. The write can be used
+            inside `with write.reader.on(bridge)`, and nowhere else.
     """
 
     layers: tuple[int, ...]
@@ -57,6 +62,7 @@ class LearnedWrite:
     first_position: int
     fingerprint: str
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    reader: AdaptedReader | None = None
 
     reads_lens: ClassVar[bool] = False
 
@@ -109,6 +115,11 @@ class LearnedWrite:
     def require_fits(self, bridge: TransformerBridge, patch: NextTokenPatch) -> None:
         """Raise `ValueError` unless the write may be used in this patch of this bridge."""
         found = fingerprint(bridge)
+        if self.reader is not None and found == self.reader.fingerprint:
+            raise ValueError(
+                "this write was trained together with a reader, which is not on: use it inside "
+                "`with write.reader.on(bridge):`"
+            )
         if found != self.fingerprint:
             raise ValueError(
                 f"this write was trained on {self.settings.get('model')} with weights "
@@ -134,12 +145,14 @@ class LearnedWrite:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, in float32."""
+        """Write one safetensors file, in float32, with the reader if there is one."""
         tensors = {
             name: getattr(self, name).detach().float().contiguous()
             for name in _TENSORS
             if getattr(self, name) is not None
         }
+        if self.reader is not None:
+            tensors |= {_READER + key: value for key, value in self.reader.tensors().items()}
         rest = {
             "layers": self.layers,
             "trained_with": self.trained_with,
@@ -150,6 +163,8 @@ class LearnedWrite:
             "fingerprint": self.fingerprint,
             "settings": dict(self.settings),
         }
+        if self.reader is not None:
+            rest["reader"] = self.reader.fingerprint
         save_tensors(path, tensors, kind="write", rest=rest)
 
     @classmethod
@@ -160,6 +175,17 @@ class LearnedWrite:
         """
         kept, rest = load_tensors(path, kind="write")
         tensors: dict[str, Any] = {name: kept.get(name) for name in _TENSORS}
+        read_on = rest.pop("reader", None)
+        if read_on is not None:
+            parts = {
+                name.removeprefix(_READER): tensor
+                for name, tensor in kept.items()
+                if name.startswith(_READER)
+            }
+            try:
+                tensors["reader"] = AdaptedReader.from_tensors(parts, str(read_on))
+            except ValueError as error:
+                raise ValueError(f"{path} is damaged: {error}") from error
         write = restored(
             cls,
             path,

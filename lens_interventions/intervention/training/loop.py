@@ -1,6 +1,7 @@
-"""The loop that trains a write: steps, evaluations, checkpoints."""
+"""The loop that trains a write and its reader: steps, evaluations, checkpoints."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..._files import require_writable
 from ..._progress import steps
+from ...model.other_weights import other_weights
+from ..adapted_reader import adapted_weights
 from ..bound_patch import BoundPatch
 from ..learned_write import LearnedWrite
 from .corpus import TrainingCorpus, visited
 from .loss import patched_nats
 from .options import TrainingOptions
 from .parameters import WriteParameters
+from .reader_parameters import ReaderParameters
 from .state import TrainingState
 
 # Rows of both streams that go through the late blocks at a time, as their activations are kept.
@@ -36,19 +40,21 @@ class WriteTraining:
         bridge: TransformerBridge,
         bound: BoundPatch,
         parameters: WriteParameters,
+        reader: ReaderParameters | None,
         corpus: TrainingCorpus,
         held_out: TrainingCorpus,
         options: TrainingOptions,
         settings: dict[str, Any],
     ) -> None:
         """`settings` tell one training from another; a checkpoint must have the same."""
-        self._bridge, self._bound, self._parameters = bridge, bound, parameters
+        self._bridge, self._bound = bridge, bound
+        self._parameters, self._reader = parameters, reader
         self._corpus, self._held_out = corpus, held_out
         self._options, self._settings = options, settings
         self._steps: int = settings["steps"]
-        leaves = parameters.leaves
+        leaves = parameters.leaves | ({} if reader is None else reader.leaves)
         optimizer = torch.optim.AdamW(leaves.values(), weight_decay=options.weight_decay)
-        self.state = TrainingState(leaves, optimizer, parameters.detached())
+        self.state = TrainingState(leaves, optimizer)
 
     def to_the_end(self, checkpoint: Path | None, save_every: int, progress: bool) -> None:
         """All steps that are left, or until patience ends."""
@@ -80,8 +86,12 @@ class WriteTraining:
             state.save(checkpoint, self._settings)
 
     def best_write(self) -> LearnedWrite:
-        """The write with the lowest held-out loss."""
-        return with_tensors(self._bound, self._parameters.tensors(self.state.best))
+        """The write with the lowest held-out loss, and its reader."""
+        write = with_tensors(self._bound, self._parameters.tensors(self.state.best))
+        if self._reader is None:
+            return write
+        reader = self._reader.reader(self.state.best)
+        return replace(write, reader=reader, fingerprint=reader.name)
 
     @torch.enable_grad()
     def _step(self) -> None:
@@ -90,9 +100,7 @@ class WriteTraining:
             len(self._corpus.pieces), options.batch_size, state.step, self._settings["seed"]
         )
         n_predicted = sum(len(self._corpus.pieces[i]) - 1 for i in indices)
-        nats = self._nats(
-            self._corpus, indices, seeds, self._parameters.leaves, backward=1 / n_predicted
-        )
+        nats = self._nats(self._corpus, indices, seeds, state.leaves, backward=1 / n_predicted)
         length = torch.nn.utils.clip_grad_norm_(state.leaves.values(), options.max_gradient_norm)
         rate = options.learning_rate_at(state.step, self._steps)
         for group in state.optimizer.param_groups:
@@ -107,12 +115,12 @@ class WriteTraining:
         state, corpus = self.state, self._held_out
         indices = range(len(corpus.pieces))
         # The same draws at every evaluation.
-        nats = self._nats(corpus, indices, torch.tensor(indices), self._parameters.detached())
+        nats = self._nats(corpus, indices, torch.tensor(indices), state.values())
         losses = _per_token(*nats, sum(map(len, corpus.pieces)) - len(indices))
         state.held_out.append({"step": state.step, **losses})
         if losses["loss"] < state.best_loss:
             state.best_loss, state.best_step = losses["loss"], state.step
-            state.best = self._parameters.detached()
+            state.best = state.values()
 
     def _nats(
         self,
@@ -129,10 +137,20 @@ class WriteTraining:
             batch = corpus.batch(group, torch.stack([next(remaining) for _ in group]))
             write = with_tensors(self._bound, self._parameters.tensors(leaves))
             bound = replace(self._bound, patch=write.patch())
-            nats = patched_nats(self._bridge, bound, batch.resid, batch.text, backward=backward)
+            # The batch was made before: what enters the layer, and the loss without a patch, are
+            # those of the model as it is.
+            with self._adapted(leaves):
+                nats = patched_nats(self._bridge, bound, batch.resid, batch.text, backward=backward)
             patched += float(nats.sum())
             clean += float(batch.clean_nats.sum())
         return patched, clean
+
+    def _adapted(self, leaves: Mapping[str, Tensor]) -> AbstractContextManager[object]:
+        if self._reader is None:
+            return nullcontext()
+        reader = self._reader.reader(leaves)
+        weights = adapted_weights(self._bridge, reader.down, reader.up)
+        return other_weights(self._bridge, weights, "those of a reader in training")
 
     def _out_of_patience(self) -> bool:
         state, patience = self.state, self._options.patience

@@ -19,7 +19,8 @@ class WriteParameters:
 
     The map takes embeddings of typical size to residuals of typical size, so that a learning rate
     means the same on every model and layer. At the start the map is zero, by way of its upper
-    factor, and so are bias and gate: the write adds exactly nothing.
+    factor, and so are bias and gate: the write adds exactly nothing. A write of a given strength is
+    the identity times it, and has no leaves.
 
     Attributes:
         leaves: by name: some of down, up, bias, gate_weight and gate_bias.
@@ -32,6 +33,7 @@ class WriteParameters:
         reads_tokens: bool,
         bias: bool,
         input_gate: bool,
+        strength: float | None,
         resid_size: Float[Tensor, " layer"],
         embedding_length: Float[Tensor, " layer"],
         d_model: int,
@@ -45,6 +47,7 @@ class WriteParameters:
         - `rank`: of the map; None is a full one.
         - `reads_tokens`: whether there is a map at all, or only a bias.
         - `bias`, `input_gate`: whether there is one.
+        - `strength`: with it nothing of the write is trained.
         - `resid_size`: root mean square of a residual's entries at each layer.
         - `embedding_length`: length of what the map reads at each layer.
         - `d_model`: width of the model.
@@ -52,6 +55,13 @@ class WriteParameters:
         - `dtype`, `device`: of the leaves.
         """
         n_layers = len(resid_size)
+        self.leaves: dict[str, Tensor] = {}
+        self._fixed: dict[str, Tensor] = {}
+        if strength is not None:
+            if reads_tokens:
+                identity = torch.eye(d_model, dtype=dtype, device=device)
+                self._fixed["up"] = (strength * identity).repeat(n_layers, 1, 1)
+            return
         self._sizes = {
             "down": 1 / embedding_length[:, None, None],
             "up": resid_size[:, None, None],
@@ -82,14 +92,11 @@ class WriteParameters:
         `leaves` are other values to take in their place.
         """
         values: dict[str, Tensor | None] = dict.fromkeys(("down", "up", "bias"))
-        for name, leaf in (self.leaves if leaves is None else leaves).items():
+        for name in self.leaves:
+            leaf = (self.leaves if leaves is None else leaves)[name]
             size = self._sizes.get(name)
             values[name] = leaf if size is None else leaf * size.to(leaf)
-        return values
-
-    def detached(self) -> dict[str, Tensor]:
-        """A copy of the leaves' values."""
-        return {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
+        return {**values, **self._fixed}
 
 
 def initial_parameters(
@@ -98,6 +105,7 @@ def initial_parameters(
     rank: int | None,
     options: TrainingOptions,
     seed: int,
+    strength: float | None,
 ) -> WriteParameters:
     """The parameters with which a training starts, for a patch whose write has no tensors yet."""
     patch = bound.patch
@@ -116,6 +124,7 @@ def initial_parameters(
         reads_tokens=SOURCES[patch.mode.source].role != "no news",
         bias=options.bias,
         input_gate=options.input_gate,
+        strength=strength,
         resid_size=sizes,
         embedding_length=lengths,
         d_model=d_model,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...drawing.curves import Curve, draw_curves
 from ...drawing.theme import ThemeName
+from ..adapted_reader import AdaptedReader
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 
@@ -39,6 +40,11 @@ class TrainedPatch:
         """The patch that was trained, at strength 1."""
         return self.write.patch()
 
+    @property
+    def reader(self) -> AdaptedReader | None:
+        """The reader that was trained with it, inside whose `on` it is used."""
+        return self.write.reader
+
     def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
         """The change of the loss over the steps, on the text of each step and on held-out text.
 
@@ -64,12 +70,13 @@ class TrainedPatch:
             )
         ]
         layers = ", ".join(map(str, self.write.layers))
-        title = f"A learned write at layer {layers}, source {self.write.trained_with}"
+        reader = " and its reader" if self.reader is not None else ""
+        title = f"A trained write{reader} at layer {layers}, source {self.write.trained_with}"
         figure = draw_curves(
             curves,
             x_title="steps made",
             title=title,
-            subtitle="Loss with the patch minus loss without one: below 0 is better.",
+            subtitle="Loss with what was trained minus loss of the model as it is: below 0 is better.",
             theme=theme,
         )
         figure.add_hline(y=0, line={"dash": "dot", "width": 1})

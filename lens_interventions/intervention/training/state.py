@@ -28,12 +28,16 @@ class TrainingState:
 
     leaves: dict[str, Tensor]
     optimizer: torch.optim.AdamW
-    best: dict[str, Tensor]
+    best: dict[str, Tensor] = field(default_factory=dict)
     best_step: int = 0
     best_loss: float = float("inf")
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     held_out: list[dict[str, float]] = field(default_factory=list)
+
+    def values(self) -> dict[str, Tensor]:
+        """A copy of the leaves' values."""
+        return {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write one safetensors file."""

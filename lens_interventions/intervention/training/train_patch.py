@@ -1,13 +1,14 @@
 """Training a patch: the write into the residual stream that makes best use of the next token.
 
 In two streams a patched forward is one differentiable pass over a piece of text. The model stays as
-it is; only the write is trained, on the model's own loss.
+it is; only the write is trained, on the model's own loss, and if it is asked for, a reader: low-rank
+updates of the attention that reads the write.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -16,6 +17,7 @@ from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen
 from ...model.hooks import has_temporary_hooks
+from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
 from ...model.tokens import TextOrTokens
 from ..learned_write import LearnedWrite
@@ -26,6 +28,7 @@ from .corpus import TrainingCorpus, split_corpus
 from .loop import WriteTraining
 from .options import TrainingOptions
 from .parameters import initial_parameters
+from .reader_parameters import ReaderParameters
 from .residual_store import ResidualStore
 from .result import TrainedPatch
 
@@ -40,6 +43,9 @@ def train_patch(
     source: str = "true",
     steps: int = 500,
     seed: int = 0,
+    strength: float | None = None,
+    adapt: Literal["attention"] | None = None,
+    adapter_rank: int = 8,
     options: TrainingOptions | None = None,
     held_out: Iterable[TextOrTokens] | None = None,
     prepend_bos: bool | None = None,
@@ -48,13 +54,18 @@ def train_patch(
     store: ResidualStore | None = None,
     progress: bool = True,
 ) -> TrainedPatch:
-    """Learn `M` and `b` of `r[layer][i] <- r[layer][i] + e M + b`, with the model as it is.
+    """Learn `M` and `b` of `r[layer][i] <- r[layer][i] + e M + b`, and perhaps to read the write.
 
     `e` is the embedding of `x[i+1]`, or of what another `source` says. Train other sources too:
     what the bias and the map gain without news must not be credited to the true token. The loss is
     that of every next token, each predicted as `teacher_forced_log_probs` does. At the start M and
     b are zero. Pieces of text, their order and the start of M are functions of texts, options and
     seed, so they are the same for all sources.
+
+    The model stays as it is, unless `adapt` is given. Then the attention of all blocks from the
+    lowest layer up learns to read the write, by low-rank updates of its matrices; the result has
+    them as its `reader`, and the bridge its own weights. A reader gains something without any write
+    too: its control is a training with `source="zero"`, as many steps and the same rank.
 
     The blocks below the lowest layer run once for each piece, and a `ResidualStore` keeps their
     output. Beyond that, 8 pieces of 256 tokens at layer 22 of the default model take 1.6 GiB, and
@@ -69,6 +80,11 @@ def train_patch(
         `"zero"`, with which the bias alone is trained.
     - `seed`: of the start of M, the order of the pieces and random sources.
     - `steps`: how many steps of the optimizer to make, at most.
+    - `strength`: if given, the write is not learned: `M` is this number times the identity, without
+        a bias, as a plain patch with mode "add" writes the embedding, or nothing with the source
+        `"zero"`. The reader alone is trained; `rank` is not read.
+    - `adapt`: `"attention"` to train updates of what makes queries, keys and values.
+    - `adapter_rank`: of each update.
     - `options`: of the write, the optimizer and the evaluations.
     - `held_out`: texts for the held-out loss; by default every tenth of `texts`, or every tenth
         piece where they are few. The write with the lowest held-out loss is kept.
@@ -80,8 +96,10 @@ def train_patch(
 
     Raises `ValueError` if options make no sense, there is too little text, a hook is on a block
     that is trained through (or, with a `store`, on any), the checkpoint is of another training or
-    the model is in training mode or the call in `torch.inference_mode`; `TypeError` if one text is
-    given where several are expected; `NotImplementedError` if the two streams do not fit the model.
+    the model is in training mode, has a reader on already, or the call is in
+    `torch.inference_mode`; `TypeError` if one text is given where several are expected;
+    `NotImplementedError` if the two streams do not fit the model, or its attention has no matrices
+    that could be adapted.
     """
     if torch.is_inference_mode_enabled():
         raise ValueError("training needs gradients: leave torch.inference_mode")
@@ -94,7 +112,7 @@ def train_patch(
             "trainings read: take them off, or train without a store"
         )
     layers = (layer,) if isinstance(layer, int) else tuple(sorted(layer))
-    _check(bridge, layers, rank, source, steps, save_every, options)
+    _check(bridge, layers, rank, source, steps, save_every, options, strength, adapt, adapter_rank)
     training, kept = split_corpus(
         bridge,
         texts,
@@ -108,6 +126,9 @@ def train_patch(
             TrainingCorpus(bridge, some, layer=layers[0], store=store) for some in (training, kept)
         )
         _require_two_streams(bridge, layers[0], corpus)
+        reader = None
+        if adapt is not None:
+            reader = ReaderParameters(bridge, adapt, layers[0], rank=adapter_rank, seed=seed)
         write = LearnedWrite(
             layers=layers,
             down=None,
@@ -132,9 +153,13 @@ def train_patch(
             "texts": corpus.digest(),
             "held_out_texts": kept_corpus.digest(),
         }
+        if adapt is not None:
+            settings |= {"strength": strength, "adapt": adapt, "adapter_rank": adapter_rank}
         bound = write.patch().bind(bridge)
-        parameters = initial_parameters(bound, corpus, rank, options, seed)
-        run = WriteTraining(bridge, bound, parameters, corpus, kept_corpus, options, settings)
+        parameters = initial_parameters(bound, corpus, rank, options, seed, strength)
+        run = WriteTraining(
+            bridge, bound, parameters, reader, corpus, kept_corpus, options, settings
+        )
         run.to_the_end(None if checkpoint is None else Path(checkpoint), save_every, progress)
     n_tokens = sum(map(len, training))
     return _result(run, {**settings, "tokens": n_tokens})
@@ -167,10 +192,24 @@ def _check(
     steps: int,
     save_every: int,
     options: TrainingOptions,
+    strength: float | None,
+    adapt: str | None,
+    adapter_rank: int,
 ) -> None:
     if source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
-    if SOURCES[source].role == "no news" and not options.bias:
+    if adapt is None and strength is not None:
+        raise ValueError(
+            f"a write of strength {strength} leaves nothing to train: give adapt='attention' too"
+        )
+    if adapt is not None and name_of_weights(bridge) is not None:
+        raise ValueError("a reader is on the bridge: leave its `with` block to train another")
+    if not 1 <= adapter_rank <= int(bridge.cfg.d_model):
+        raise ValueError(
+            f"adapter_rank must be from 1 to the model's width {bridge.cfg.d_model}; got "
+            f"{adapter_rank}"
+        )
+    if SOURCES[source].role == "no news" and not options.bias and adapt is None:
         raise ValueError(f"the source {source!r} trains the bias alone, but bias is False")
     if rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
         raise ValueError(

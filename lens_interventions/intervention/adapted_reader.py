@@ -1,0 +1,143 @@
+"""A reader that adapted: attention that learned to read what a patch writes."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..model.exclusive import exclusive_use
+from ..model.fingerprint import fingerprint
+from ..model.other_weights import attention_inputs, other_weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AdaptedReader:
+    """Low-rank updates of a model's attention, learned together with a write or for a fixed one.
+
+    `W <- W + up down` in the matrices that make queries, keys and values, in every block from the
+    lowest patched layer up (LoRA, Hu et al. 2021). The updates act on every position, patched or
+    not: the model with the reader on is another model, with which patches are used as with any. So
+    what a write is worth to a reader is the difference between the two of them and a reader that
+    was trained as long without a write.
+
+    Attributes:
+        down: `[rank, d_in]`, by block and matrix: "22.q", "22.k", "22.v" and so on.
+        up: `[d_out, rank]`, by the same names.
+        fingerprint: hash of the weights of the model that it was trained on.
+    """
+
+    down: Mapping[str, Float[Tensor, "rank d_in"]] = field(repr=False)
+    up: Mapping[str, Float[Tensor, "d_out rank"]] = field(repr=False)
+    fingerprint: str
+
+    @contextmanager
+    def on(self, bridge: TransformerBridge) -> Iterator[TransformerBridge]:
+        """The bridge with the reader, for as long as the `with` lasts.
+
+        Whatever runs the bridge inside runs the adapted model: hooks, teacher forcing, generation,
+        lenses and experiments. The weights come back bit for bit. Other threads that want the model
+        wait meanwhile.
+
+        **Yields:** the bridge.
+
+        Raises `ValueError` if the bridge has other weights than the one that the reader was trained
+        on, or has a reader on already.
+        """
+        with exclusive_use(bridge):
+            found = fingerprint(bridge)
+            if found != self.fingerprint:
+                raise ValueError(
+                    f"this reader was trained on weights {self.fingerprint}, the bridge has {found}: "
+                    "use it on the model that it was trained on, without another reader"
+                )
+            with torch.no_grad():
+                weights = adapted_weights(bridge, self.down, self.up)
+            with other_weights(bridge, weights, self.name):
+                yield bridge
+
+    @property
+    def name(self) -> str:
+        """The fingerprint of the model with the reader on, the same after saving and loading."""
+        hashed = hashlib.sha256(self.fingerprint.encode())
+        for key, tensor in sorted(self.tensors().items()):
+            hashed.update(f"{key}{tuple(tensor.shape)}".encode())
+            hashed.update(tensor.cpu().numpy().tobytes())
+        return hashed.hexdigest()[:16]
+
+    def tensors(self) -> dict[str, Float[Tensor, "_ _"]]:
+        """All tensors in float32, by names such as "down.22.q"."""
+        return {
+            f"{kind}.{key}": tensor.detach().float().contiguous()
+            for kind, tensors in (("down", self.down), ("up", self.up))
+            for key, tensor in tensors.items()
+        }
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Float[Tensor, "_ _"]], fingerprint: str
+    ) -> "AdaptedReader":
+        """The reader whose `tensors` these are, for the model with this fingerprint.
+
+        Raises `ValueError` if they are not those of a reader.
+        """
+        kinds: dict[str, dict[str, Tensor]] = {"down": {}, "up": {}}
+        for name, tensor in tensors.items():
+            kind, _, key = name.partition(".")
+            kinds.setdefault(kind, {})[key] = tensor
+        down, up = kinds.pop("down"), kinds.pop("up")
+        fits = down.keys() == up.keys() and all(
+            up[key].ndim == down[key].ndim == 2 and up[key].shape[1] == down[key].shape[0]
+            for key in down
+        )
+        blocks = [key.partition(".")[0] for key in down]
+        if kinds or not down or not fits or not all(map(str.isdecimal, blocks)):
+            raise ValueError(f"{', '.join(tensors) or 'nothing'} are not the tensors of a reader")
+        return cls(down=down, up=up, fingerprint=fingerprint)
+
+
+def adapted_modules(
+    bridge: TransformerBridge, adapt: Literal["attention"], layer: int
+) -> dict[str, nn.Linear]:
+    """The modules that a reader changes, by names such as "22.q".
+
+    Raises `NotImplementedError` for a model whose attention has no such modules, and `ValueError`
+    if `adapt` is unknown.
+    """
+    if adapt != "attention":
+        raise ValueError(f"adapt must be 'attention' or None; got {adapt!r}")
+    return {
+        f"{block}.{name}": linear
+        for block in range(layer, int(bridge.cfg.n_layers))
+        for name, linear in attention_inputs(bridge, block).items()
+    }
+
+
+def adapted_weights(
+    bridge: TransformerBridge,
+    down: Mapping[str, Float[Tensor, "rank d_in"]],
+    up: Mapping[str, Float[Tensor, "d_out rank"]],
+) -> dict[nn.Linear, Float[Tensor, "d_out d_in"]]:
+    """`W + up down` of every module that these are for, in the model's precision.
+
+    It is a differentiable function of both factors.
+
+    Raises `ValueError` if the model has no such module, or one of another shape.
+    """
+    weights = {}
+    for key, low in down.items():
+        block, _, name = key.partition(".")
+        linear = attention_inputs(bridge, int(block)).get(name)
+        shape = (up[key].shape[0], low.shape[1])
+        if linear is None or linear.weight.shape != shape:
+            raise ValueError(f"the model has no {key} of shape {shape}, which this reader changes")
+        own = linear.weight
+        change = up[key].to(own.device) @ low.to(own.device)
+        wide = torch.promote_types(own.dtype, change.dtype)
+        weights[linear] = (own.to(wide) + change).to(own.dtype)
+    return weights

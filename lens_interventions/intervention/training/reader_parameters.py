@@ -1,0 +1,70 @@
+"""Trainable parameters of a reader that adapts, rescaled to order one."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..._counter_random import random_normal
+from ...model.fingerprint import fingerprint
+from ..adapted_reader import AdaptedReader, adapted_modules
+
+# Not the seeds of the write's own start.
+_SEED = 2
+
+
+class ReaderParameters:
+    """Leaves for an optimizer, and the reader that they stand for.
+
+    A leaf of one changes a matrix by as much as its entries are long, so that a learning rate means
+    the same on every model. At the start the upper factors are zero: the reader changes nothing.
+
+    Attributes:
+        leaves: both factors of every update, by names such as "reader.down.22.q".
+    """
+
+    def __init__(
+        self,
+        bridge: TransformerBridge,
+        adapt: Literal["attention"],
+        layer: int,
+        *,
+        rank: int,
+        seed: int,
+    ) -> None:
+        """
+        **Arguments:**
+
+        - `bridge`: whose matrices are updated.
+        - `adapt`: which of them.
+        - `layer`: the lowest block that is changed.
+        - `rank`: of every update.
+        - `seed`: of the start of the lower factors.
+        """
+        self._fingerprint = fingerprint(bridge)
+        self._sizes: dict[str, Tensor] = {}
+        self.leaves: dict[str, Tensor] = {}
+        for number, (key, linear) in enumerate(adapted_modules(bridge, adapt, layer).items()):
+            weight = linear.weight.detach()
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            d_out, d_in = weight.shape
+            drawn = random_normal(d_in, seed + _SEED, torch.tensor([number]), torch.arange(rank))
+            start = {"down": drawn / rank**0.5, "up": torch.zeros(d_out, rank)}
+            for kind, value in start.items():
+                leaf = value.to(weight.device, wide).requires_grad_()
+                self.leaves[f"reader.{kind}.{key}"] = leaf
+            self._sizes[key] = weight.to(wide).square().mean().sqrt()
+
+    def reader(self, leaves: Mapping[str, Tensor] | None = None) -> AdaptedReader:
+        """The reader, whose tensors are a differentiable function of the leaves.
+
+        `leaves` are other values to take in their place.
+        """
+        values = self.leaves if leaves is None else leaves
+        return AdaptedReader(
+            down={key: values[f"reader.down.{key}"] for key in self._sizes},
+            up={key: values[f"reader.up.{key}"] * size for key, size in self._sizes.items()},
+            fingerprint=self._fingerprint,
+        )

@@ -1,0 +1,144 @@
+"""An adapted reader: a changed model for as long as it is on, and the same model after."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.intervention.adapted_reader import adapted_modules
+from lens_interventions.model.fingerprint import fingerprint
+from tests.support.clean import left_as_found
+from tests.support.exact import tolerance
+from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+PATCH = li.NextTokenPatch(layer=1, strength=0.3, mode="add", scale="norm")
+# Joint and split matrices, grouped heads, windows, norms of queries, and TransformerLens's own run.
+ARCHITECTURES = ["gpt2", "gpt_neox", "llama", "qwen3", "gemma2", "falcon"]
+
+
+def random_reader(bridge, layer=1, rank=3):
+    """A reader that changes every matrix from a layer up by about a third."""
+    modules = adapted_modules(bridge, "attention", layer)
+    return li.AdaptedReader(
+        down={key: 0.2 * torch.randn(rank, m.weight.shape[1]) for key, m in modules.items()},
+        up={key: 0.5 * torch.randn(m.weight.shape[0], rank) for key, m in modules.items()},
+        fingerprint=fingerprint(bridge),
+    )
+
+
+def edited(arch, reader):
+    """A model of its own whose weights were edited by hand as the reader says."""
+    bridge = tiny_bridge(arch)
+    with torch.no_grad():
+        for key, linear in adapted_modules(bridge, "attention", 1).items():
+            linear.weight += (reader.up[key] @ reader.down[key]).to(linear.weight.dtype)
+    return bridge
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@torch.no_grad()
+def test_with_a_reader_on_every_run_is_that_of_an_edited_model(arch):
+    bridge = shared_bridge(arch)
+    reader, tokens = random_reader(bridge), random_tokens(2, 9)
+    other = edited(arch, reader)
+    plain = bridge(tokens)
+    with left_as_found(bridge), reader.on(bridge):
+        found = li.teacher_forced_logits(bridge, tokens, [PATCH, None])
+        lens = li.logit_lens(bridge, tokens).entropy
+        new = li.generate(bridge, [[5, 6, 7], [9, 8]], PATCH, max_new_tokens=6, stop_at_eos=False)
+        for stop in (1, 4, 9):
+            prefix = tokens[:, :stop]
+            alone = bridge.run_with_hooks(prefix, fwd_hooks=PATCH.fwd_hooks(bridge, prefix))
+            torch.testing.assert_close(
+                found[0, :, stop - 1], alone[:, -1], rtol=0, atol=tolerance(arch)
+            )
+        for row, prompt in enumerate(([5, 6, 7], [9, 8])):
+            whole = [*prompt, *new.tokens[row].tolist()]
+            log_probs = li.teacher_forced_log_probs(bridge, whole, PATCH)[0]
+            torch.testing.assert_close(
+                new.log_probs[row], log_probs[len(prompt) - 1 :], rtol=0, atol=tolerance(arch)
+            )
+    expected = li.teacher_forced_logits(other, tokens, [PATCH, None])
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance(arch))
+    torch.testing.assert_close(lens, li.logit_lens(other, tokens).entropy)
+    assert (found[1] - plain).abs().max() > 0.1
+    torch.testing.assert_close(bridge(tokens), plain, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_faster_products_are_packed_anew():
+    bridge = tiny_bridge("llama", dtype=torch.float32)
+    reader, prompts = random_reader(bridge), random_tokens(9, 4)
+
+    def many(on):
+        return li.generate(on, prompts, PATCH, max_new_tokens=17, stop_at_eos=False).log_probs
+
+    before = many(bridge)
+    with reader.on(bridge):
+        adapted = many(bridge)
+    torch.testing.assert_close(adapted[:, 0], many(edited_float32(reader))[:, 0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(many(bridge), before, rtol=0, atol=0)
+
+
+def edited_float32(reader):
+    bridge = tiny_bridge("llama", dtype=torch.float32)
+    with torch.no_grad():
+        for key, linear in adapted_modules(bridge, "attention", 1).items():
+            linear.weight += reader.up[key] @ reader.down[key]
+    return bridge
+
+
+class TestLeftAsFound:
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_the_weights_are_the_same_objects_after_an_exception(self, error):
+        bridge = tiny_bridge("gpt2")
+        reader = random_reader(bridge)
+        before = dict(bridge.original_model.named_parameters())
+        bits = {name: value.clone() for name, value in before.items()}
+        with left_as_found(bridge), pytest.raises(error), reader.on(bridge):
+            raise error
+        after = dict(bridge.original_model.named_parameters())
+        assert after.keys() == before.keys()
+        assert all(after[name] is before[name] for name in before)
+        assert all(torch.equal(after[name], bits[name]) for name in bits)
+        assert fingerprint(bridge) == reader.fingerprint
+
+
+class TestRefusals:
+    def test_another_model(self):
+        reader = random_reader(shared_bridge("llama"))
+        with (
+            pytest.raises(ValueError, match="this reader was trained on weights"),
+            reader.on(tiny_bridge("llama", seed=1)),
+        ):
+            pass
+
+    def test_a_second_reader(self):
+        bridge = shared_bridge("llama")
+        reader = random_reader(bridge)
+        with reader.on(bridge), pytest.raises(ValueError, match="without another reader"):
+            random_reader(bridge)  # of the adapted model: it may be made, but not put on
+            with reader.on(bridge):
+                pass
+
+    def test_a_matrix_that_the_model_does_not_have(self):
+        bridge = shared_bridge("llama")
+        reader = random_reader(bridge)
+        wide = {**reader.up, "2.q": torch.zeros(48, 3)}
+        with (
+            pytest.raises(ValueError, match=r"no 2\.q of shape \(48, 32\)"),
+            dataclasses.replace(reader, up=wide).on(bridge),
+        ):
+            pass
+
+
+def test_its_name_is_that_of_the_saved_one():
+    reader = random_reader(shared_bridge("llama"))
+    tensors = {name: tensor.double() for name, tensor in reader.tensors().items()}
+    again = li.AdaptedReader.from_tensors(tensors, reader.fingerprint)
+    assert again.name == reader.name
+    tensors["up.1.q"][0, 0] += 1
+    assert li.AdaptedReader.from_tensors(tensors, reader.fingerprint).name != reader.name
