@@ -53,8 +53,8 @@ class AdaptedReader:
             found = fingerprint(bridge)
             if found != self.fingerprint:
                 raise ValueError(
-                    f"this reader was trained on weights {self.fingerprint}, the bridge has {found}: "
-                    "use it on the model that it was trained on, without another reader"
+                    f"this reader was trained on weights {self.fingerprint}, the bridge has "
+                    f"{found}: use it on the model that it was trained on, without another reader"
                 )
             with torch.no_grad():
                 weights = adapted_weights(bridge, self.down, self.up)

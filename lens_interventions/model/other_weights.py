@@ -28,7 +28,7 @@ def attention_inputs(bridge: TransformerBridge, layer: int) -> dict[str, nn.Line
         linear = part._modules.get("_original_component") if part is not None else None
         if not isinstance(linear, nn.Linear):
             raise NotImplementedError(
-                f"block {layer} of {bridge.cfg.architecture} has no linear module called attn.{name}"
+                f"block {layer} of {bridge.cfg.architecture} has no linear module attn.{name}"
             )
         found[name] = linear
     return found

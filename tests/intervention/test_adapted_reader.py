@@ -119,10 +119,18 @@ class TestRefusals:
     def test_a_second_reader(self):
         bridge = shared_bridge("llama")
         reader = random_reader(bridge)
-        with reader.on(bridge), pytest.raises(ValueError, match="without another reader"):
-            random_reader(bridge)  # of the adapted model: it may be made, but not put on
-            with reader.on(bridge):
-                pass
+        with (
+            reader.on(bridge),
+            pytest.raises(ValueError, match="without another reader"),
+            reader.on(bridge),
+        ):
+            pass
+        with (
+            reader.on(bridge),
+            pytest.raises(ValueError, match="on this model already"),
+            random_reader(bridge).on(bridge),
+        ):
+            pass
 
     def test_a_matrix_that_the_model_does_not_have(self):
         bridge = shared_bridge("llama")

@@ -76,7 +76,7 @@ class TrainedPatch:
             curves,
             x_title="steps made",
             title=title,
-            subtitle="Loss with what was trained minus loss of the model as it is: below 0 is better.",
+            subtitle="Loss with it minus loss of the model as it is: below 0 is better.",
             theme=theme,
         )
         figure.add_hline(y=0, line={"dash": "dot", "width": 1})

@@ -1,8 +1,8 @@
 """Training a patch: the write into the residual stream that makes best use of the next token.
 
 In two streams a patched forward is one differentiable pass over a piece of text. The model stays as
-it is; only the write is trained, on the model's own loss, and if it is asked for, a reader: low-rank
-updates of the attention that reads the write.
+it is; only the write is trained, on the model's own loss, and a reader if there is to be one:
+low-rank updates of the attention above.
 """
 
 from collections.abc import Iterable, Sequence
