@@ -29,6 +29,7 @@ class Name(StrEnum):
     likeliest = "likeliest"
     loops = "loops"
     preservation = "preservation"
+    reader = "reader"
     recall = "recall"
     scratch = "scratch"
     slopes = "slopes"
@@ -103,6 +104,7 @@ def experiment(
         Name.likeliest: experiments.likeliest,
         Name.loops: experiments.loops,
         Name.preservation: experiments.preservation,
+        Name.reader: experiments.reader,
         Name.recall: experiments.recall,
         Name.scratch: experiments.scratch,
         Name.slopes: experiments.slopes,

@@ -34,6 +34,8 @@ from .loops import LoopsSettings as LoopsSettings
 from .loops import loops as loops
 from .preservation import PreservationSettings as PreservationSettings
 from .preservation import preservation as preservation
+from .reader import ReaderSettings as ReaderSettings
+from .reader import reader as reader
 from .recall import RecallSettings as RecallSettings
 from .recall import recall as recall
 from .scratch import ScratchSettings as ScratchSettings

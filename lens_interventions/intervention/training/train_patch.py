@@ -211,7 +211,7 @@ def _check(
         )
     if SOURCES[source].role == "no news" and not options.bias and adapt is None:
         raise ValueError(f"the source {source!r} trains the bias alone, but bias is False")
-    if rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
+    if strength is None and rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
         raise ValueError(
             f"rank must be from 1 to the model's width {bridge.cfg.d_model}, or None for a full "
             f"matrix; got {rank}"

@@ -1,0 +1,67 @@
+"""Can a pretrained model learn to read the true next token?
+
+The reader experiment: its settings, the split of the text, its stage with the trainings and their
+measurement, its analysis and its figures. It may import `engine/`, `design/` and what stands below
+experiments, and no other experiment. A new kind of text goes into `measurements`.
+"""
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+from ..engine.model_source import Model
+from ..engine.presets import Plan, Preset
+from ..engine.results import Result
+from .analysis import analyse
+from .measurements import forget_residuals
+from .settings import ReaderSettings as ReaderSettings
+from .stages import STAGES
+
+_PLAN = Plan(
+    "reader",
+    lambda preset, bridge: ReaderSettings.preset(preset, int(bridge.cfg.n_layers)),
+    lambda _settings, _bridge: STAGES,
+    analyse,
+)
+
+
+def reader(
+    model: Model = None,
+    preset: Preset = "quick",
+    *,
+    settings: ReaderSettings | None = None,
+    out: str | Path | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> Result:
+    """Let the attention above a write learn to read it, with the true token and with controls.
+
+    The write into one layer is a plain patch, or is learned too. The attention from there up is
+    adapted by low-rank updates, as `train_patch(adapt="attention")` does: with the true next token,
+    with controls, and without any write. All make as many steps on the same text in the same order,
+    with several seeds. They are measured on documents that share no passage with the text trained
+    on: where a pair of tokens stood before in the window, elsewhere, and on random tokens said
+    twice. A verdict is about the true token against the reader alone and every control, paired;
+    documents and seeds are both resampled.
+
+    **Arguments:**
+
+    - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
+        function that returns a bridge. With processes or a cluster as executor, not a bridge.
+    - `preset`: "quick" or "full"; not read where `settings` are given.
+    - `settings`: what to measure, in place of a preset.
+    - `out`: directory of the run. A run that was stopped goes on there, from the last checkpoint of
+        the training that it was at, and ends in the same numbers. Without it nothing is kept but
+        the result.
+    - `executor`: any `concurrent.futures.Executor`, which runs the trainings; by default this
+        process does.
+    - `progress`: show a bar with the time left.
+
+    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    `ValueError` for an unknown preset, a layer that the model does not have, or too little text;
+    `NotImplementedError` for a model that the two streams do not fit, or whose attention has no
+    matrices that could be adapted.
+    """
+    try:
+        return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    finally:
+        forget_residuals()

@@ -1,0 +1,86 @@
+"""The windows of text to train on, to choose the best step by, and to measure on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..._counter_random import random_bits
+from ...materials.corpora import read_documents
+from ...materials.shingles import groups
+from ..design.material import CopyingMaterial, induction_sequences
+from ..design.sequences import REPORT, beginning, token_list
+from .settings import ReaderSettings
+
+TRAINING, CHOOSING, MEASURED = "training", "choosing", "measured"
+
+# Of ten groups of documents, six are trained on and three measured.
+_PARTS = (TRAINING,) * 6 + (CHOOSING,) + (MEASURED,) * 3
+
+
+def windows_by_part(
+    bridge: TransformerBridge, settings: ReaderSettings
+) -> dict[str, list[dict[str, Any]]]:
+    """Windows of equal length, each a BOS and a piece of one document, with its `cluster`.
+
+    The first windows of all documents come before the second ones, so that few windows are of many
+    documents. No two parts share a passage of 13 words.
+
+    Raises `ValueError` if a part has no window.
+    """
+    documents = [
+        (source, document) for source in settings.texts for document in read_documents(source)
+    ]
+    group_of = groups([document for _, document in documents])
+    part_of = random_bits(settings.seed, torch.tensor(group_of)).numpy() % len(_PARTS)
+    wanted = {
+        TRAINING: (settings.windows[0], None),
+        CHOOSING: (settings.options.held_out_windows, None),
+        MEASURED: (settings.windows[1], settings.per_document),
+    }
+    found = {}
+    for part, (count, most) in wanted.items():
+        of_part = [
+            document
+            for document, number in zip(documents, part_of, strict=True)
+            if _PARTS[number] == part
+        ]
+        found[part] = _windows(bridge, settings, of_part, count, most)
+        if not found[part]:
+            raise ValueError(f"no text is left for the {part} windows: give more, or shorter ones")
+    return found
+
+
+def second_copies(bridge: TransformerBridge, settings: ReaderSettings) -> list[list[int]]:
+    """Sequences of random tokens, said twice, a BOS in front."""
+    material = CopyingMaterial(
+        induction_sequences=(1, settings.copies),
+        induction_length=settings.copy_length,
+        seed=settings.seed,
+    )
+    sequences = induction_sequences(bridge, material)
+    return [list(text.tokens) for text in sequences if text.half == REPORT]
+
+
+def _windows(
+    bridge: TransformerBridge,
+    settings: ReaderSettings,
+    documents: Sequence[tuple[str, Any]],
+    count: int,
+    most: int | None,
+) -> list[dict[str, Any]]:
+    bos = beginning(bridge)
+    size = settings.options.window - len(bos)
+    rng = np.random.default_rng([settings.seed, 4])
+    ranked = []
+    for place in rng.permutation(len(documents)):
+        source, document = documents[place]
+        tokens = token_list(bridge, document.text)
+        for turn, start in enumerate(range(0, len(tokens) - size + 1, size)[:most]):
+            window = [*bos, *tokens[start : start + size]]
+            cluster = f"{source}: {document.title}"
+            ranked.append((turn, {"cluster": cluster, "tokens": window}))
+    ranked.sort(key=lambda item: item[0])
+    return [window for _, window in ranked[:count]]

@@ -1,0 +1,60 @@
+"""The stage: the model as it is, and every training, are units of their own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..engine.results import Tables
+from ..engine.run import Stage
+from ..engine.work_units import Unit
+from .measurements import measure_reader, measure_untrained
+from .settings import ReaderSettings
+from .splits import CHOOSING, MEASURED, TRAINING, second_copies, windows_by_part
+
+TABLE = "training"
+
+
+def training_stage(
+    bridge: TransformerBridge, settings: ReaderSettings, _rows: Tables
+) -> Sequence[Unit]:
+    """All trainings; seed by seed, so that a run that is stopped has whole seeds.
+
+    Raises `ValueError` for a layer that the model does not have, or too little text.
+    """
+    n_layers = int(bridge.cfg.n_layers)
+    if not 0 <= settings.layer < n_layers:
+        raise ValueError(f"there is no layer {settings.layer}: the model has {n_layers}, from 0 on")
+    windows = windows_by_part(bridge, settings)
+    measured = {"copies": second_copies(bridge, settings), "batch": settings.batch}
+    common = {
+        "layer": settings.layer,
+        "strength": settings.strength,
+        "rank": settings.rank,
+        "steps": settings.steps,
+        "options": asdict(settings.options),
+        "texts": {
+            "training": windows[TRAINING],
+            "choosing": windows[CHOOSING],
+            "measured": windows[MEASURED],
+        },
+        **measured,
+    }
+    untrained = {"measured": windows[MEASURED], **measured}
+    return [
+        Unit(TABLE, "untrained", measure_untrained, untrained),
+        *(
+            Unit(
+                TABLE,
+                f"{source}-seed{seed}",
+                measure_reader,
+                {"source": source, "seed": seed, **common},
+                keeps_file=True,
+            )
+            for seed in settings.seeds
+            for source in settings.sources
+        ),
+    ]
+
+
+STAGES: Mapping[str, Stage] = {"training": training_stage}

@@ -1,0 +1,200 @@
+"""The reader experiment: runs, what is measured, its tables and verdicts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+import lens_interventions as li
+from lens_interventions.experiments.reader.analysis import analyse
+from lens_interventions.experiments.reader.measurements import (
+    AS_TRAINED,
+    CURVE,
+    TAKEN_AWAY,
+    UNTRAINED,
+)
+from lens_interventions.experiments.reader.splits import second_copies, windows_by_part
+from lens_interventions.experiments.reader.stages import training_stage
+from lens_interventions.intervention.training import loop
+from lens_interventions.materials.corpora import read_documents
+from lens_interventions.materials.shingles import shingles
+from tests.support.small_reader import SMALL
+from tests.support.tiny import tiny_bridge
+
+TABLES = ("contrasts", "losses", "curves")
+
+
+def small_bridge():
+    return tiny_bridge("llama", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "reader"
+    return li.experiments.reader(small_bridge, settings=SMALL, out=out), out
+
+
+def test_a_run_gives_tables_verdicts_and_figures(finished):
+    result, out = finished
+    assert tuple(result.tables) == TABLES
+    assert len(result.verdicts) == 4
+    assert set(result.figures()) == {"gain", "curves"}
+    curve = result.tables["curves"].query("source == 'true'")
+    assert curve["step"].tolist() == [0, 2, 4]
+    assert "Does a reader that adapts" in li.report(out, out=out.parent / "report.html").read_text()
+
+
+def test_what_is_measured_is_the_loss_of_the_adapted_model(finished):
+    """Of the model as it is too; the windows of the curve are others."""
+    _, out = finished
+    rows = li.experiments.read_tables(out)["training"]
+    bridge = small_bridge()
+    windows = windows_by_part(bridge, SMALL)["measured"]
+    tokens = torch.tensor([window["tokens"] for window in windows])
+    plain = rows.query(f"source == '{UNTRAINED}' and scope == 'all'")
+    nats = -li.teacher_forced_log_probs(bridge, tokens, None)
+    np.testing.assert_allclose(plain["total"], nats.sum(1), rtol=1e-5)
+
+    (unit,) = [u for u in training_stage(bridge, SMALL, {}) if u.name == "current-seed1"]
+    options = SMALL.options
+    trained = li.train_patch(
+        bridge,
+        [window["tokens"] for window in unit.parameters["texts"]["training"]],
+        layer=1,
+        source="current",
+        strength=SMALL.strength,
+        adapt="attention",
+        adapter_rank=2,
+        steps=4,
+        seed=1,
+        options=options,
+        held_out=[window["tokens"] for window in unit.parameters["texts"]["choosing"]],
+        progress=False,
+    )
+    copies = torch.tensor(second_copies(bridge, SMALL))
+    with trained.reader.on(bridge):
+        adapted = -li.teacher_forced_log_probs(bridge, tokens, trained.patch)
+        again = -li.teacher_forced_log_probs(bridge, copies, trained.patch)
+    here = rows[(rows["source"] == "current") & (rows["seed"] == 1)]
+    found = here[here["scope"] == "all"]
+    np.testing.assert_allclose(found["total"], adapted.sum(1), rtol=1e-5)
+    assert found["cluster"].tolist() == [window["cluster"] for window in windows]
+    second = here[here["scope"] == "second copies"]
+    assert set(second["count"]) == {SMALL.copy_length - 1}
+    np.testing.assert_allclose(second["total"], again[:, 1 - SMALL.copy_length :].sum(1), rtol=1e-5)
+    curve = here[here["scope"] == CURVE]
+    np.testing.assert_allclose(curve["total"], trained.held_out["loss"], rtol=1e-5)
+    parts = here.query("scope == 'copyable' or scope == 'other'").groupby("row")
+    np.testing.assert_allclose(parts["total"].sum(), found["total"], rtol=1e-5)
+    assert 0 < here.query("scope == 'copyable'")["count"].sum() < found["count"].sum()
+
+
+def test_no_two_parts_share_a_passage():
+    settings = replace(SMALL, texts=("python_reference",), windows=(400, 60))
+    parts = windows_by_part(small_bridge(), settings)
+    titles = {
+        part: {window["cluster"].partition(": ")[2] for window in windows}
+        for part, windows in parts.items()
+    }
+    texts = {document.title: document.text for document in read_documents("python_reference")}
+    known = {
+        part: set().union(*(shingles(texts[title]) for title in of_part))
+        for part, of_part in titles.items()
+    }
+    assert not known["training"] & known["measured"]
+    assert not known["training"] & known["choosing"]
+    assert not known["choosing"] & known["measured"]
+    by_document = pd.Series([window["cluster"] for window in parts["measured"]]).value_counts()
+    assert by_document.max() <= settings.per_document
+    assert {len(window["tokens"]) for windows in parts.values() for window in windows} == {24}
+
+
+def test_a_run_that_was_stopped_ends_in_the_same_numbers(finished, tmp_path, monkeypatch):
+    whole, _ = finished
+    step, made = loop.WriteTraining._step, iter(range(1000))
+
+    def stops(self):
+        if next(made) == 7:
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(loop.WriteTraining, "_step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        li.experiments.reader(small_bridge, settings=SMALL, out=tmp_path)
+    monkeypatch.setattr(loop.WriteTraining, "_step", step)
+    again = li.experiments.reader(small_bridge, settings=SMALL, out=tmp_path)
+    for name in TABLES:
+        assert_frame_equal(again.tables[name], whole.tables[name])
+
+
+class TestAnalysis:
+    """On losses that are made up, so that the answer is known."""
+
+    N_TEXTS = 12
+
+    def rows(self, gain):
+        """Losses of 3 nats, less by `gain` for the true token, with noise shared by all readers."""
+        rng = np.random.default_rng(0)
+        texts, seeds = rng.normal(3, 0.5, self.N_TEXTS), rng.normal(0, 0.02, 2)
+        made = []
+        for source in (UNTRAINED, *SMALL.sources):
+            for seed in (0,) if source == UNTRAINED else SMALL.seeds:
+                conditions = [AS_TRAINED, *([TAKEN_AWAY] if source == "true" else [])]
+                for condition in conditions:
+                    less = gain if (source, condition) == ("true", AS_TRAINED) else 0.0
+                    for scope in ("all", "copyable", "other", "second copies"):
+                        own = rng.normal(0, 0.005, self.N_TEXTS)
+                        losses = texts + seeds[seed] - less + own
+                        made += [
+                            {
+                                "scope": scope,
+                                "condition": condition,
+                                "step": 4,
+                                "row": row,
+                                "cluster": f"text {row}",
+                                "total": 10 * loss,
+                                "count": 10,
+                                "source": source,
+                                "seed": seed,
+                            }
+                            for row, loss in enumerate(losses)
+                        ]
+                if source != UNTRAINED:
+                    point = {"scope": CURVE, "condition": AS_TRAINED, "step": 0, "row": 0}
+                    rest = {"cluster": "", "total": 3.0, "count": 1, "source": source, "seed": seed}
+                    made.append(point | rest)
+        return {"training": pd.DataFrame(made)}
+
+    @pytest.mark.parametrize(("gain", "outcome"), [(0.2, "helps"), (0.0, "no effect")])
+    def test_a_planted_gain_is_found_and_no_other(self, gain, outcome):
+        found = analyse(SMALL, self.rows(gain))
+        assert [finding.verdict.outcome for finding in found.verdicts] == [outcome] * 4
+        table = found.tables["contrasts"]
+        as_trained = table[table["condition"] == AS_TRAINED]
+        np.testing.assert_allclose(as_trained["estimate"], -gain, atol=0.04)
+        taken = table[table["condition"] == TAKEN_AWAY]
+        assert (taken["low"] < 0.01).all()
+        assert (taken["high"] > -0.01).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"controls": ("current",)}, "controls must be zero and others"),
+        ({"controls": ("zero", "true")}, "controls must be zero and others"),
+        ({"seeds": (0, 0)}, "seeds must be one or more different numbers"),
+        ({"options": li.TrainingOptions()}, "patience is 5"),
+        ({"windows": (0, 8)}, "must be at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense(fields, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **fields)
+
+
+def test_a_layer_that_the_model_does_not_have():
+    with pytest.raises(ValueError, match="there is no layer 3: the model has 3"):
+        training_stage(small_bridge(), replace(SMALL, layer=3), {})
