@@ -21,7 +21,7 @@ CALLS = {
     "effect map": lambda bridge: (
         li.effect_map(bridge, TEXT, lambda logits: logits[0, -1, 0], patch=PATCH).effect
     ),
-    "training": lambda bridge: train(bridge, steps=2).write.up,
+    "training": lambda bridge: train(bridge, steps=2, adapt="attention").write.up,
     "search": lambda bridge: li.search_sequence(bridge, TEXT[0], 3, budget=80).log_probs,
 }
 

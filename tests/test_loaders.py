@@ -58,6 +58,11 @@ def saved(tmp_path_factory):
         scale="norm",
         first_position=1,
         fingerprint="a",
+        reader=li.AdaptedReader(
+            down={"1.q": torch.ones(3, 4), "1.k": torch.ones(3, 4)},
+            up={"1.q": torch.ones(8, 3), "1.k": torch.ones(2, 3)},
+            fingerprint="b",
+        ),
     ).save(folder / "write")
     tokens = torch.arange(4, 12).view(2, 4)
     li.logit_lens(shared_bridge("llama"), tokens, watch=[9, 50]).save(folder / "trajectory")
@@ -131,6 +136,7 @@ def test_any_shape_or_type_of_a_tensor_is_refused(saved, tmp_path, kind, data):
         ("write", "layers", [2, 1], r"its layers are \(2, 1\)"),
         ("write", "source", "nobody", "no source 'nobody'"),
         ("write", "embedding", "W_X", "embedding is 'W_X'"),
+        ("write", "reader", None, "its reader was trained on None"),
         ("probe", "points", ["0_pre"], "1 points, but 3 of weight"),
         ("lens", "settings", [], r"settings is \[\]"),
         ("trajectory", "vocab", [[4, "a"]], "has no text"),

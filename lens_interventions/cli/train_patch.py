@@ -47,6 +47,21 @@ def train_patch(
     seed: Annotated[
         int, typer.Option(help="Seed of the start, the order of the text, and random sources.")
     ] = 0,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            callback=finite,
+            help="Write the embedding itself at this strength, as long as the residual, and train "
+            "the reader alone. Needs --adapt.",
+        ),
+    ] = None,
+    adapt: Annotated[
+        bool,
+        typer.Option("--adapt", help="Let the attention above learn to read what is written."),
+    ] = False,
+    adapter_rank: Annotated[
+        int, typer.Option(min=1, help="Rank of the updates that --adapt trains.")
+    ] = 8,
     window: Annotated[int, typer.Option(help="Tokens in a window of text.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Windows in a step.")] = 8,
     learning_rate: Annotated[
@@ -64,6 +79,8 @@ def train_patch(
     device: Device = None,
 ) -> None:
     """Train what is written into a layer about each known next token, with the model frozen.
+
+    With --adapt, low-rank updates of the attention above are trained and saved too.
 
     If you stop it, the same command continues from OUT.partial, and ends with the same numbers.
     """
@@ -85,6 +102,7 @@ def train_patch(
             learning_rate=learning_rate,
             bias=bias,
             input_gate=input_gate,
+            scale="raw" if strength is None else "norm",
         )
     bridge = load(model, device)
     partial = out.with_name(out.name + ".partial")
@@ -97,6 +115,9 @@ def train_patch(
             source=source,
             steps=steps,
             seed=seed,
+            strength=strength,
+            adapt="attention" if adapt else None,
+            adapter_rank=adapter_rank,
             options=options,
             checkpoint=partial,
             progress=shows_progress(),

@@ -79,12 +79,10 @@ class AdaptedReader:
         }
 
     @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, Float[Tensor, "_ _"]], fingerprint: str
-    ) -> "AdaptedReader":
-        """The reader whose `tensors` these are, for the model with this fingerprint.
+    def from_tensors(cls, tensors: Mapping[str, Tensor], fingerprint: str) -> "AdaptedReader":
+        """The reader whose `tensors` these are, for the model with this `fingerprint`.
 
-        Raises `ValueError` if they are not those of a reader.
+        Raises `ValueError` if `tensors` are not those of a reader.
         """
         kinds: dict[str, dict[str, Tensor]] = {"down": {}, "up": {}}
         for name, tensor in tensors.items():
@@ -96,8 +94,11 @@ class AdaptedReader:
             for key in down
         )
         blocks = [key.partition(".")[0] for key in down]
-        if kinds or not down or not fits or not all(map(str.isdecimal, blocks)):
-            raise ValueError(f"{', '.join(tensors) or 'nothing'} are not the tensors of a reader")
+        known = not kinds and fits and all(map(str.isdecimal, blocks))
+        real = all(tensor.is_floating_point() for tensor in tensors.values())
+        if not (known and real and len({low.shape[-1] for low in down.values()}) == 1):
+            shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            raise ValueError(f"these are not the tensors of a reader: {shapes}")
         return cls(down=down, up=up, fingerprint=fingerprint)
 
 

@@ -175,15 +175,17 @@ class LearnedWrite:
         """
         kept, rest = load_tensors(path, kind="write")
         tensors: dict[str, Any] = {name: kept.get(name) for name in _TENSORS}
-        read_on = rest.pop("reader", None)
-        if read_on is not None:
-            parts = {
-                name.removeprefix(_READER): tensor
-                for name, tensor in kept.items()
-                if name.startswith(_READER)
-            }
+        parts = {
+            name.removeprefix(_READER): tensor
+            for name, tensor in kept.items()
+            if name.startswith(_READER)
+        }
+        if parts:
+            weights = rest.pop("reader", None)
+            if not isinstance(weights, str):
+                raise ValueError(f"{path} is damaged: its reader was trained on {weights!r}")
             try:
-                tensors["reader"] = AdaptedReader.from_tensors(parts, str(read_on))
+                tensors["reader"] = AdaptedReader.from_tensors(parts, weights)
             except ValueError as error:
                 raise ValueError(f"{path} is damaged: {error}") from error
         write = restored(

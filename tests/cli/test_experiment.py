@@ -30,6 +30,7 @@ NAMES = (
     "likeliest",
     "loops",
     "preservation",
+    "reader",
     "recall",
     "slopes",
     "unlikely",

@@ -95,6 +95,7 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
         (("--source", "next"), 2, "'next' is not one of true, random"),
         (("--layer", 7), 1, "the model has blocks 0 to 2"),
         (("--window", 1), 2, "at least 2 tokens"),
+        (("--strength", 0.3), 1, "leaves nothing to train"),
         (("--figure", "curve.doc"), 2, "cannot write 'curve.doc'"),
         (("--out", "nowhere/patch"), 1, "nowhere is not a directory to write in"),
     ],
@@ -117,3 +118,20 @@ def test_a_full_matrix_a_gate_and_two_layers(run, corpus, tmp_path):
     assert write.up.shape == (2, 32, 32)
     assert write.gate_weight.shape == (2, 32)
     assert "to compare" not in printed
+
+
+def test_a_reader_of_a_fixed_write(run, corpus, tmp_path):
+    out = tmp_path / "patch"
+    more = ("--strength", 0.3, "--adapt", "--adapter-rank", 2, "--window", 16)
+    status, _, err = run(*arguments(corpus, out, *more))
+    assert status == 0, err
+    write, bridge = li.LearnedWrite.load(out), shared_bridge("llama")
+    assert {up.shape[1] for up in write.reader.up.values()} == {2}
+    # The first position is spared.
+    plain = li.NextTokenPatch(
+        layer=1, strength=0.3, mode="add", scale="norm", positions=range(1, 9)
+    )
+    tokens = bridge.to_tokens("the people say")
+    with write.reader.on(bridge), torch.no_grad():
+        found, expected = li.teacher_forced_logits(bridge, tokens, [write.patch(), plain])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
