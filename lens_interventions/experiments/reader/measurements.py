@@ -37,39 +37,29 @@ CURVE = "on the way"
 @unit_kind("training a reader")
 def measure_reader(
     bridge: TransformerBridge,
-    source: str,
-    layer: int,
-    strength: float | None,
-    rank: int,
-    seed: int,
-    steps: int,
+    training: Mapping[str, Any],
     options: Mapping[str, Any],
     texts: Mapping[str, Windows],
-    copies: Sequence[Sequence[int]],
-    batch: int,
+    material: Mapping[str, Any],
     file: Path,
 ) -> pd.DataFrame:
     """Train a reader and measure it: sums of nats by window, scope and condition.
 
-    `file` is a checkpoint of the training. The reader that did best on the windows that choose is
-    measured; rows with the scope `CURVE` have the loss on those, in nats a token.
+    `training` are arguments of `train_patch`, `texts` the windows to train on and to choose the
+    best step by, and `material` what `measure_untrained` takes. `file` is a checkpoint of the
+    training. The reader that did best on the windows that choose is measured; rows with the scope
+    `CURVE` have the loss on those, in nats a token.
     """
     result = train_patch(
         bridge,
         [list(window["tokens"]) for window in texts["training"]],
-        layer=layer,
-        rank=rank,
-        source=source,
-        strength=strength,
+        **training,
         adapt="attention",
-        adapter_rank=rank,
-        steps=steps,
-        seed=seed,
         options=from_values(TrainingOptions, options),
         held_out=[list(window["tokens"]) for window in texts["choosing"]],
         checkpoint=file,
         save_every=options["evaluate_every"],
-        store=_store(fingerprint(bridge), layer),
+        store=_store(fingerprint(bridge), training["layer"]),
         progress=False,
     )
     curve = [
@@ -77,24 +67,27 @@ def measure_reader(
         for point in result.held_out.to_dict("records")
     ]
     assert result.reader is not None
-    conditions = {AS_TRAINED: result.write.patch(seed=seed)}
-    if source == "true":
+    conditions: dict[str, NextTokenPatch | None]
+    conditions = {AS_TRAINED: result.write.patch(seed=training["seed"])}
+    if training["source"] == "true":
         conditions[TAKEN_AWAY] = result.write.patch(strength=0.0)
     with result.reader.on(bridge):
-        measured = _measured(bridge, conditions, texts["measured"], copies, batch, steps)
+        measured = _measured(bridge, conditions, step=training["steps"], **material)
         rows = pd.DataFrame([*curve, *measured])
-    return rows.assign(source=source, seed=seed)
+    return rows.assign(source=training["source"], seed=training["seed"])
 
 
 @unit_kind("the model without a reader")
 def measure_untrained(
     bridge: TransformerBridge,
-    measured: Windows,
+    windows: Windows,
     copies: Sequence[Sequence[int]],
     batch: int,
 ) -> pd.DataFrame:
-    """Rows as of `measure_reader`, of the model as it is."""
-    rows = pd.DataFrame(_measured(bridge, {AS_TRAINED: None}, measured, copies, batch, 0))
+    """Rows as of `measure_reader`, of the model as it is, `batch` texts at a time."""
+    rows = pd.DataFrame(
+        _measured(bridge, {AS_TRAINED: None}, windows=windows, copies=copies, batch=batch, step=0)
+    )
     return rows.assign(source=UNTRAINED, seed=0)
 
 
@@ -111,6 +104,7 @@ def _store(_weights: str, _layer: int) -> ResidualStore:
 def _measured(
     bridge: TransformerBridge,
     conditions: Mapping[str, NextTokenPatch | None],
+    *,
     windows: Windows,
     copies: Sequence[Sequence[int]],
     batch: int,

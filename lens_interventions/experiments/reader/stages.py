@@ -26,29 +26,31 @@ def training_stage(
     if not 0 <= settings.layer < n_layers:
         raise ValueError(f"there is no layer {settings.layer}: the model has {n_layers}, from 0 on")
     windows = windows_by_part(bridge, settings)
-    measured = {"copies": second_copies(bridge, settings), "batch": settings.batch}
+    material = {
+        "windows": windows[MEASURED],
+        "copies": second_copies(bridge, settings),
+        "batch": settings.batch,
+    }
     common = {
+        "options": asdict(settings.options),
+        "texts": {part: windows[part] for part in (TRAINING, CHOOSING)},
+        "material": material,
+    }
+    same = {
         "layer": settings.layer,
         "strength": settings.strength,
         "rank": settings.rank,
+        "adapter_rank": settings.rank,
         "steps": settings.steps,
-        "options": asdict(settings.options),
-        "texts": {
-            "training": windows[TRAINING],
-            "choosing": windows[CHOOSING],
-            "measured": windows[MEASURED],
-        },
-        **measured,
     }
-    untrained = {"measured": windows[MEASURED], **measured}
     return [
-        Unit(TABLE, "untrained", measure_untrained, untrained),
+        Unit(TABLE, "untrained", measure_untrained, material),
         *(
             Unit(
                 TABLE,
                 f"{source}-seed{seed}",
                 measure_reader,
-                {"source": source, "seed": seed, **common},
+                {"training": {"source": source, "seed": seed, **same}, **common},
                 keeps_file=True,
             )
             for seed in settings.seeds

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class TrainedPatch:
     """A learned write and how it was learned.
 
-    Losses are nats per predicted token; `clean_loss` is without a patch on the same tokens, and
-    `change` the difference.
+    Losses are nats per predicted token; `clean_loss` is that of the model as it is on the same
+    tokens, and `change` the difference.
 
     Attributes:
         write: with the values that had the lowest held-out loss.

@@ -112,7 +112,11 @@ def train_patch(
             "trainings read: take them off, or train without a store"
         )
     layers = (layer,) if isinstance(layer, int) else tuple(sorted(layer))
-    _check(bridge, layers, rank, source, steps, save_every, options, strength, adapt, adapter_rank)
+    _check_reader(bridge, strength, adapt, adapter_rank)
+    # A fixed write has no map whose rank could be wrong.
+    _check(bridge, layers, None if strength is not None else rank, source, steps, save_every)
+    if SOURCES[source].role == "no news" and adapt is None and not options.bias:
+        raise ValueError(f"the source {source!r} trains the bias alone, but bias is False")
     training, kept = split_corpus(
         bridge,
         texts,
@@ -191,13 +195,24 @@ def _check(
     source: str,
     steps: int,
     save_every: int,
-    options: TrainingOptions,
-    strength: float | None,
-    adapt: str | None,
-    adapter_rank: int,
 ) -> None:
     if source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
+    if rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
+        raise ValueError(
+            f"rank must be from 1 to the model's width {bridge.cfg.d_model}, or None for a full "
+            f"matrix; got {rank}"
+        )
+    if steps < 1 or save_every < 1:
+        raise ValueError(f"steps and save_every must be at least 1, got {steps}, {save_every}")
+    # Checks the layers themselves.
+    NextTokenPatch(layer=layers, strength=1.0).bind(bridge)
+    refuse_late_hooks(bridge, layers[0])
+
+
+def _check_reader(
+    bridge: TransformerBridge, strength: float | None, adapt: str | None, adapter_rank: int
+) -> None:
     if adapt is None and strength is not None:
         raise ValueError(
             f"a write of strength {strength} leaves nothing to train: give adapt='attention' too"
@@ -209,15 +224,3 @@ def _check(
             f"adapter_rank must be from 1 to the model's width {bridge.cfg.d_model}; got "
             f"{adapter_rank}"
         )
-    if SOURCES[source].role == "no news" and not options.bias and adapt is None:
-        raise ValueError(f"the source {source!r} trains the bias alone, but bias is False")
-    if strength is None and rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
-        raise ValueError(
-            f"rank must be from 1 to the model's width {bridge.cfg.d_model}, or None for a full "
-            f"matrix; got {rank}"
-        )
-    if steps < 1 or save_every < 1:
-        raise ValueError(f"steps and save_every must be at least 1, got {steps}, {save_every}")
-    # Checks the layers themselves.
-    NextTokenPatch(layer=layers, strength=1.0).bind(bridge)
-    refuse_late_hooks(bridge, layers[0])
