@@ -23,6 +23,7 @@ from .intervention.ablation import ablate_directions as ablate_directions
 from .intervention.bound_patch import BoundPatch as BoundPatch
 from .intervention.effect_map import EffectMap as EffectMap
 from .intervention.effect_map import effect_map as effect_map
+from .intervention.generation.custom_generate import as_custom_generate as as_custom_generate
 from .intervention.generation.generate import generate as generate
 from .intervention.generation.result import Generation as Generation
 from .intervention.generation.result import GenerationStep as GenerationStep
