@@ -3,6 +3,7 @@ from . import materials as materials
 from . import plots as plots
 from .app.explore import Explorer as Explorer
 from .app.explore import explore as explore
+from .evaluation.harness import as_harness_model as as_harness_model
 from .fitting.affine_fit import fit_affine_lens as fit_affine_lens
 from .fitting.affine_refinement import refine_affine_lens as refine_affine_lens
 from .fitting.default_lens import default_affine_lens as default_affine_lens

@@ -69,9 +69,9 @@ def as_custom_generate(
     `[batch, whole]`, as transformers does, or that in a `GenerateDecoderOnlyOutput` with
     `return_dict_in_generate=True`.
 
-    The function raises `NotImplementedError` for what it cannot do, such as beams, scores, a filled
-    cache or embeddings in the place of ids; `ValueError` under another model than the bridge's; and
-    what `li.generate` raises.
+    Raises, when the function is called, `NotImplementedError` for what it cannot do, such as beams,
+    scores, a filled cache or embeddings in the place of ids; `ValueError` under another model than
+    the bridge's; and what `li.generate` raises.
     """
 
     def patched(
