@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, LensFile, Model, load, load_lens
+from .options import Device, Dtype, LensFile, Model, Revision, load, load_lens
 
 
 def explorer(
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
     lens: LensFile = None,
     compare_with: Annotated[
         str | None,
@@ -33,12 +35,17 @@ def explorer(
     from ..app.subject import Origin, Subject
 
     given = load_lens(lens)
-    bridge = load(model, device)
-    other = None if compare_with is None else load(compare_with, device)
-    said = ("" if model is None else repr(model), "" if device is None else f"device={device!r}")
-    options = {"--model": model, "--device": device, "--compare-with": compare_with}
+    bridge = load(model, device, dtype, revision)
+    other = None if compare_with is None else load(compare_with, device, dtype, None)
+    options = {
+        "--model": model,
+        "--revision": revision,
+        "--device": device,
+        "--dtype": None if dtype == "float32" else dtype,
+        "--compare-with": compare_with,
+    }
     origin = Origin(
-        bridge=f"bridge = li.load_model({', '.join(filter(None, said))})",
+        bridge=_bridge_line(model, options),
         lens=None if lens is None else _lens_line(lens),
         options=tuple(word for name, value in options.items() if value for word in (name, value)),
         lens_options=() if lens is None else ("--lens", str(lens)),
@@ -55,6 +62,18 @@ def explorer(
         typer.echo("Stopped.", err=True)
     finally:
         explorer.stop()
+
+
+def _bridge_line(model: str | None, options: dict[str, str | None]) -> str:
+    said = [] if model is None else [repr(model)]
+    said += [
+        f"{name}={options[f'--{name}']!r}"
+        for name in ("revision", "device")
+        if options[f"--{name}"]
+    ]
+    if dtype := options["--dtype"]:
+        return f"import torch\nbridge = li.load_model({', '.join([*said, f'dtype=torch.{dtype}'])})"
+    return f"bridge = li.load_model({', '.join(said)})"
 
 
 def _lens_line(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .checks import FIGURES, require_output
-from .options import Device, Model, kept_in, load, shows_progress
+from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progress
 
 if TYPE_CHECKING:
     from ..fitting.lens_quality import LensQuality
@@ -53,6 +53,8 @@ def fit_lens(
     window: Annotated[int, typer.Option(min=2, help="How many tokens to read at a time.")] = 512,
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
 ) -> None:
     """Fit an affine lens in closed form, and print how it reads other text.
 
@@ -73,7 +75,7 @@ def fit_lens(
     if file is not None:
         texts = read_texts(file, whole=True)
     tests = [each.text for each in prose()] if test_file is None else read_texts(test_file)
-    bridge = load(model, device)
+    bridge = load(model, device, dtype, revision)
     partial, progress = out.with_suffix(".partial"), shows_progress()
     if texts is None:
         texts = list(sample_texts(bridge, samples or _SAMPLES, progress=progress))

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .checks import one_of
+
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformer_lens.tools.analysis import JacobianLens
 
     from ..lens.affine import AffineLens
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 Model = Annotated[
     str | None,
@@ -25,6 +29,21 @@ Model = Annotated[
 ]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda or mps. By default CUDA, if there is one.")
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        callback=one_of(DTYPES),
+        help=f"Precision of the weights and of what is computed: {', '.join(DTYPES)}.",
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        help="A branch, tag or commit of a model on the hub, such as the step1000 of a Pythia.",
+    ),
 ]
 LensFile = Annotated[
     Path | None,
@@ -45,13 +64,17 @@ Chat = Annotated[
 ]
 
 
-def load(model: str | None, device: str | None) -> "TransformerBridge":
-    """Load the model that `--model` and `--device` name, and say so in a terminal."""
+def load(
+    model: str | None, device: str | None, dtype: str, revision: str | None
+) -> "TransformerBridge":
+    """Load the model that the options name, and say so in a terminal."""
+    import torch
+
     from ..model.load import load_model
 
     if shows_progress():
         typer.echo(f"Loading {model or 'the embedded model'} ...", err=True)
-    return load_model(model, device=device)
+    return load_model(model, device=device, dtype=getattr(torch, dtype), revision=revision)
 
 
 def load_lens(path: Path | None) -> "AffineLens | JacobianLens | None":

@@ -7,7 +7,7 @@ import typer
 
 from ..intervention.sources import source_names
 from .checks import FIGURES, finite, one_of, require_blocks, require_output, usage
-from .options import Device, Model, kept_in, load, shows_progress
+from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progress
 
 if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
@@ -62,6 +62,8 @@ def train_patch(
     ] = None,
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
 ) -> None:
     """Train what is written into a layer about each known next token, with the model frozen.
 
@@ -86,7 +88,7 @@ def train_patch(
             bias=bias,
             input_gate=input_gate,
         )
-    bridge = load(model, device)
+    bridge = load(model, device, dtype, revision)
     partial = out.with_name(out.name + ".partial")
     with kept_in(partial):
         result = train(

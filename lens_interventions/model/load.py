@@ -12,6 +12,7 @@ from typing import Any
 
 import huggingface_hub.constants as hub
 import torch
+from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers.utils import logging as transformers_logging
 
@@ -53,7 +54,8 @@ def load_model(
       `revision`, `checkpoint_index`, `hf_model`, `tokenizer`, `n_ctx` or `device_map`.
 
     Raises `TypeError` if `boot` has something that it does not take; `ValueError` if the device is
-    not there, the dtype is not floating point or a GGUF file cannot be converted;
+    not there, the dtype is not floating point, a GGUF file cannot be converted, adapters are not
+    merged, or a revision is asked for where there is none;
     `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name is not cached and
     the hub cannot be reached; `RuntimeError` if the default model cannot be fetched; `OSError` if
     the cache directory cannot be written or lacks space.
@@ -70,23 +72,46 @@ def load_model(
         )
     options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, **boot}
     if (hf_model := boot.get("hf_model")) is not None:
+        _require_merged(hf_model)
         label = os.fspath(name or hf_model.config.name_or_path or type(hf_model).__name__)
         with _hub_offline():
             return TransformerBridge.boot_transformers(label, **options).eval()
     gguf = None if name is None else gguf_file(name)
+    directory = None if name is None or gguf else local_directory(name)
+    if name is None or gguf or directory:
+        _require_no_revision(name, boot)
     if name is None or gguf:
         with _hub_offline(), _no_progress_bars():
             converted = gguf_model(gguf) if gguf else embedded_model()
             bridge = TransformerBridge.boot_transformers(str(converted), **options)
         bridge.cfg.model_name = gguf.stem if gguf else NAME  # rather than where the cache is
-    elif directory := local_directory(name):
+    elif directory:
         with _hub_offline():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
         # However the path is written: the name goes into runs and pages, to other machines.
         bridge.cfg.model_name = directory.resolve().name
     else:
         bridge = _boot_from_hub(os.fspath(name), **options)
+        _require_merged(bridge.original_model)
     return bridge.eval()
+
+
+def _require_merged(model: nn.Module) -> None:
+    """Refuse low-rank adapters beside their weights: TransformerLens copies the weights alone."""
+    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
+        raise ValueError(
+            "the model has adapters of peft that are not merged, which TransformerLens would leave "
+            "out of some layers: pass hf_model=model.merge_and_unload()"
+        )
+
+
+def _require_no_revision(name: str | os.PathLike[str] | None, boot: dict[str, Any]) -> None:
+    asked = ("revision", "checkpoint_index", "checkpoint_value")
+    if given := [option for option in asked if boot.get(option) is not None]:
+        raise ValueError(
+            f"{given[0]} goes with a name on the hub, and {name or 'the embedded model'} has one "
+            "version alone: give the directory of the checkpoint that you want"
+        )
 
 
 def _check_device(device: str | torch.device) -> None:
