@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, Dtype, LensFile, Model, Revision, load, load_lens
+from .options import Device, Dtype, LensName, Model, Revision, load, load_lens
 
 
 def explorer(
@@ -14,7 +14,7 @@ def explorer(
     device: Device = None,
     dtype: Dtype = "float32",
     revision: Revision = None,
-    lens: LensFile = None,
+    lens: LensName = None,
     compare_with: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="A second model with the same tokenizer, to compare."),
@@ -48,7 +48,7 @@ def explorer(
         bridge=_bridge_line(model, options),
         lens=None if lens is None else _lens_line(lens),
         options=tuple(word for name, value in options.items() if value for word in (name, value)),
-        lens_options=() if lens is None else ("--lens", str(lens)),
+        lens_options=() if lens is None else ("--lens", lens),
     )
     subject = Subject(bridge, origin, given, other)
     explorer = Explorer(subject, port=port)
@@ -76,9 +76,12 @@ def _bridge_line(model: str | None, options: dict[str, str | None]) -> str:
     return f"bridge = li.load_model({', '.join(said)})"
 
 
-def _lens_line(path: Path) -> str:
+def _lens_line(name: str) -> str:
+    path, jacobian = Path(name), "from transformer_lens.tools.analysis import JacobianLens\nlens = "
+    if path.is_dir():
+        return f"lens = li.load_tuned_lens({name!r})"
     if path.suffix == ".pt":
-        module = "transformer_lens.tools.analysis"
-        return f"from {module} import JacobianLens\nlens = JacobianLens.load({str(path)!r})"
-    kind = "load_tuned_lens" if path.is_dir() else "AffineLens.load"
-    return f"lens = li.{kind}({str(path)!r})"
+        return f"{jacobian}JacobianLens.load({name!r})"
+    if path.is_file():
+        return f"lens = li.AffineLens.load({name!r})"
+    return f"{jacobian}JacobianLens.from_pretrained({name!r})"

@@ -108,10 +108,11 @@ def _print(judged: "LensQuality") -> None:
         "agrees_final": "top guess is the output's",
         "next_log_prob": "log-prob of the next token",
     }
+    summary = judged.summary()
     table = Table(title="Means over the points, on text that the lens was not fitted to")
-    for heading in ("", "raw", "fitted", "difference"):
+    for heading in ("", *summary["kl_final"]):
         table.add_column(heading, justify="right" if heading else "left")
-    for statistic, intervals in judged.summary().items():
+    for statistic, intervals in summary.items():
         table.add_row(names[statistic], *map(str, intervals.values()))
     Console().print(table)
 

@@ -8,7 +8,7 @@ from .options import (
     Chat,
     Device,
     Dtype,
-    LensFile,
+    LensName,
     Model,
     Revision,
     as_message,
@@ -46,7 +46,7 @@ def generate(
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
-    lens: LensFile = None,
+    lens: LensName = None,
     only_generated: Annotated[
         bool,
         typer.Option("--only-generated", help="Do not patch the positions inside the prompt."),

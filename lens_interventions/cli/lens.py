@@ -11,7 +11,7 @@ from .options import (
     Chat,
     Device,
     Dtype,
-    LensFile,
+    LensName,
     Model,
     Revision,
     as_message,
@@ -59,7 +59,7 @@ def lens(
     compare_with: Annotated[
         str, typer.Option(help="The point that kl_compare compares with.")
     ] = "final",
-    lens: LensFile = None,
+    lens: LensName = None,
     commitment: Annotated[
         str | None,
         typer.Option(

@@ -45,12 +45,14 @@ Revision = Annotated[
         help="A branch, tag or commit of a model on the hub, such as the step1000 of a Pythia.",
     ),
 ]
-LensFile = Annotated[
-    Path | None,
+LensName = Annotated[
+    str | None,
     typer.Option(
         "--lens",
-        help="Read through a fitted lens: a file from fit-lens, a folder from tuned-lens, or a .pt "
-        "file of TransformerLens's Jacobian lens.",
+        metavar="NAME",
+        help="Read through a fitted lens: a file from fit-lens, a folder from tuned-lens, a .pt "
+        "file of TransformerLens's Jacobian lens, or the name of a published one, such as "
+        "gemma-3-270m.",
     ),
 ]
 
@@ -77,18 +79,24 @@ def load(
     return load_model(model, device=device, dtype=getattr(torch, dtype), revision=revision)
 
 
-def load_lens(path: Path | None) -> "AffineLens | JacobianLens | None":
+def load_lens(name: str | None) -> "AffineLens | JacobianLens | None":
     """Load the lens that `--lens` names."""
+    if name is None:
+        return None
     from ..lens.affine import AffineLens
+    from ..lens.jacobian import published_jacobian_lens
     from ..lens.tuned_lens import load_tuned_lens
 
-    if path is None:
-        return None
+    path = Path(name)
+    if path.is_dir():
+        return load_tuned_lens(path)
     if path.suffix == ".pt":
         from transformer_lens.tools.analysis import JacobianLens
 
-        return JacobianLens.load(str(path))
-    return load_tuned_lens(path) if path.is_dir() else AffineLens.load(path)
+        return JacobianLens.load(name)
+    if path.is_file() or path.suffix == ".safetensors":
+        return AffineLens.load(path)
+    return published_jacobian_lens(name)
 
 
 def as_message(text: str, chat: bool) -> list[dict[str, str]] | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Device, Dtype, LensFile, Model, Revision, load, shows_progress
+from .options import Device, Dtype, LensName, Model, Revision, load, shows_progress
 from .patch_options import (
     Embedding,
     Gate,
@@ -47,7 +47,7 @@ def score(
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
-    lens: LensFile = None,
+    lens: LensName = None,
     context: Annotated[
         int,
         typer.Option(

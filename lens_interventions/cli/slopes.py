@@ -10,7 +10,7 @@ from .checks import FIGURES, one_of, require_output
 from .options import (
     Device,
     Dtype,
-    LensFile,
+    LensName,
     Model,
     Revision,
     kept_in,
@@ -73,7 +73,7 @@ def slopes(
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
-    lens: LensFile = None,
+    lens: LensName = None,
     context: Annotated[
         int | None,
         typer.Option(

@@ -2,10 +2,6 @@
 
 import inspect
 import os
-import ssl
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,8 +15,7 @@ from transformers.utils import logging as transformers_logging
 from ._embedded import NAME, embedded_model
 from ._gguf import gguf_model
 from ._names import gguf_file, local_directory
-
-HUB_PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unreachable
+from .hub import hub_answers, hub_offline
 
 
 def load_model(
@@ -74,19 +69,19 @@ def load_model(
     if (hf_model := boot.get("hf_model")) is not None:
         _require_merged(hf_model)
         label = os.fspath(name or hf_model.config.name_or_path or type(hf_model).__name__)
-        with _hub_offline():
+        with hub_offline():
             return TransformerBridge.boot_transformers(label, **options).eval()
     gguf = None if name is None else gguf_file(name)
     directory = None if name is None or gguf else local_directory(name)
     if name is None or gguf or directory:
         _require_no_revision(name, boot)
     if name is None or gguf:
-        with _hub_offline(), _no_progress_bars():
+        with hub_offline(), _no_progress_bars():
             converted = gguf_model(gguf) if gguf else embedded_model()
             bridge = TransformerBridge.boot_transformers(str(converted), **options)
         bridge.cfg.model_name = gguf.stem if gguf else NAME  # rather than where the cache is
     elif directory:
-        with _hub_offline():
+        with hub_offline():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
         # However the path is written: the name goes into runs and pages, to other machines.
         bridge.cfg.model_name = directory.resolve().name
@@ -127,10 +122,10 @@ def _check_device(device: str | torch.device) -> None:
 
 
 def _boot_from_hub(name: str, **options: Any) -> TransformerBridge:
-    if not hub.is_offline_mode() and _hub_answers():
+    if hub_answers():
         return TransformerBridge.boot_transformers(name, **options)
     try:
-        with _hub_offline():
+        with hub_offline():
             return TransformerBridge.boot_transformers(name, **options)
     except OSError as error:
         raise ConnectionError(
@@ -138,39 +133,6 @@ def _boot_from_hub(name: str, **options: Any) -> TransformerBridge:
             f"hub at {hub.ENDPOINT} cannot be reached or HF_HUB_OFFLINE is set. Go online, or pass "
             f"a directory; load_model() without a name needs no hub."
         ) from error
-
-
-def _hub_answers() -> bool:
-    """Whether the hub answers in time. The Hugging Face client would try for minutes."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
-            urllib.request.urlopen(request, timeout=HUB_PATIENCE).close()
-        except urllib.error.HTTPError:
-            pass  # an answer
-        except OSError as error:
-            # A certificate that Python does not know may be known to the client.
-            if not isinstance(getattr(error, "reason", None), ssl.SSLError):
-                return
-        answered.set()
-
-    # In a thread, because looking up the hub's address has no time limit of its own.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_PATIENCE)
-    return answered.is_set()
-
-
-@contextmanager
-def _hub_offline() -> Iterator[None]:
-    before = hub.HF_HUB_OFFLINE
-    hub.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
 
 
 @contextmanager

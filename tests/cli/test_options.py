@@ -43,6 +43,16 @@ def test_a_wrong_one_gets_a_line(command, directory, options, status, said):
     assert said in " ".join(err.replace("│", " ").split())
 
 
+def test_a_lens_by_name_is_asked_of_the_hub(command, directory):
+    status, _, err = command("lens", TEXT, "--model", directory, "--lens", "gemma-3-270m")
+    assert status == 1
+    assert "neither the local cache nor the hub" in " ".join(err.split())
+    assert "give a file, or a name from" in " ".join(err.split())
+    missing = command("lens", TEXT, "--lens", "missing.safetensors")[2]
+    assert "missing.safetensors" in missing
+    assert "hub" not in missing
+
+
 def test_the_explorer_offers_the_line_that_loads_the_model():
     options = {"--revision": "step1", "--device": None, "--dtype": "bfloat16"}
     assert _bridge_line("gpt2", options).splitlines() == [

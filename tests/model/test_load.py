@@ -16,7 +16,7 @@ import transformers.dynamic_module_utils
 from peft import LoraConfig, get_peft_model
 
 from lens_interventions import load_model
-from lens_interventions.model import load as models
+from lens_interventions.model import hub as the_hub
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
 TOKENS = torch.arange(4, 12)[None]
@@ -185,7 +185,7 @@ def test_unreachable_hub_and_a_cached_model(directory, tmp_path):
 
 def test_hub_that_never_answers(monkeypatch):
     """As where packets are dropped: a listener that accepts and stays silent."""
-    monkeypatch.setattr(models, "HUB_PATIENCE", 0.3)
+    monkeypatch.setattr(the_hub, "PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
@@ -196,7 +196,8 @@ def test_hub_that_never_answers(monkeypatch):
 
 
 def test_address_lookup_that_never_ends(monkeypatch):
-    monkeypatch.setattr(models, "HUB_PATIENCE", 0.3)
+    monkeypatch.setattr(the_hub, "PATIENCE", 0.3)
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
 
     def look_up(*_args, **_kwargs):
         time.sleep(5)
@@ -204,7 +205,7 @@ def test_address_lookup_that_never_ends(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     start = time.monotonic()
-    assert not models._hub_answers()
+    assert not the_hub.hub_answers()
     assert time.monotonic() - start < 4
 
 
@@ -221,7 +222,8 @@ def test_any_answer_counts(monkeypatch, status):
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert models._hub_answers()
+        monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+        assert the_hub.hub_answers()
 
 
 @pytest.fixture
