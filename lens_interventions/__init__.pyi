@@ -3,6 +3,7 @@ from . import materials as materials
 from . import plots as plots
 from .app.explore import Explorer as Explorer
 from .app.explore import explore as explore
+from .evaluation.harness import as_harness_model as as_harness_model
 from .fitting.affine_fit import fit_affine_lens as fit_affine_lens
 from .fitting.affine_refinement import refine_affine_lens as refine_affine_lens
 from .fitting.default_lens import default_affine_lens as default_affine_lens
@@ -24,6 +25,7 @@ from .intervention.adapted_reader import AdaptedReader as AdaptedReader
 from .intervention.bound_patch import BoundPatch as BoundPatch
 from .intervention.effect_map import EffectMap as EffectMap
 from .intervention.effect_map import effect_map as effect_map
+from .intervention.generation.custom_generate import as_custom_generate as as_custom_generate
 from .intervention.generation.generate import generate as generate
 from .intervention.generation.result import Generation as Generation
 from .intervention.generation.result import GenerationStep as GenerationStep

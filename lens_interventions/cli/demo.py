@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from .checks import require_output
-from .options import Device, Model, load
+from .options import Device, Dtype, Model, Revision, load
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="The directory for index.html.")] = Path("report"),
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
     results: Annotated[
         Path | None,
         typer.Option(
@@ -25,7 +27,7 @@ def demo(
         raise FileNotFoundError(f"there is no directory {results}")
     out.mkdir(parents=True, exist_ok=True)
     require_output(out / "index.html", [".html"])
-    bridge = load(model, device)
+    bridge = load(model, device, dtype, revision)
 
     from ..pages.demo import build_page
 

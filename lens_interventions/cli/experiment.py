@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .checks import usage
-from .options import Device, Model
+from .options import Device, Dtype, Model, Revision
 
 if TYPE_CHECKING:
     from ..experiments import CopyingSettings, Result
@@ -63,6 +63,8 @@ def experiment(
     ] = PresetName.quick,
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
     text: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,9 +80,10 @@ def experiment(
     """
     if text and name is not Name.copying:
         raise typer.BadParameter(f"--text belongs to copying; {name.value} reads its own texts")
-    if name is Name.scratch and (model or device):
+    if name is Name.scratch and (model or device or revision or dtype != "float32"):
         raise typer.BadParameter(
-            "scratch trains models of its own, on the CPU: leave out --model and --device"
+            "scratch trains models of its own, on the CPU and in float32: leave out --model, "
+            "--revision, --device and --dtype"
         )
 
     from .. import experiments
@@ -93,7 +96,7 @@ def experiment(
     with usage():
         for source in text or ():
             require_source(source)
-    loaded = NamedModel(model, device)
+    loaded = NamedModel(model, device, dtype, revision)
     options: dict[str, Any] = {} if name is Name.scratch else {"model": loaded}
     if text:
         options["settings"] = _copying_settings(loaded, preset.value, tuple(text))

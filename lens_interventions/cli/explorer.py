@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, LensFile, Model, load, load_lens
+from .options import Device, Dtype, LensName, Model, Revision, load, load_lens
 
 
 def explorer(
     model: Model = None,
     device: Device = None,
-    lens: LensFile = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
+    lens: LensName = None,
     compare_with: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="A second model with the same tokenizer, to compare."),
@@ -33,15 +35,20 @@ def explorer(
     from ..app.subject import Origin, Subject
 
     given = load_lens(lens)
-    bridge = load(model, device)
-    other = None if compare_with is None else load(compare_with, device)
-    said = ("" if model is None else repr(model), "" if device is None else f"device={device!r}")
-    options = {"--model": model, "--device": device, "--compare-with": compare_with}
+    bridge = load(model, device, dtype, revision)
+    other = None if compare_with is None else load(compare_with, device, dtype, None)
+    options = {
+        "--model": model,
+        "--revision": revision,
+        "--device": device,
+        "--dtype": None if dtype == "float32" else dtype,
+        "--compare-with": compare_with,
+    }
     origin = Origin(
-        bridge=f"bridge = li.load_model({', '.join(filter(None, said))})",
+        bridge=_bridge_line(model, options),
         lens=None if lens is None else _lens_line(lens),
         options=tuple(word for name, value in options.items() if value for word in (name, value)),
-        lens_options=() if lens is None else ("--lens", str(lens)),
+        lens_options=() if lens is None else ("--lens", lens),
     )
     subject = Subject(bridge, origin, given, other)
     explorer = Explorer(subject, port=port)
@@ -57,9 +64,24 @@ def explorer(
         explorer.stop()
 
 
-def _lens_line(path: Path) -> str:
+def _bridge_line(model: str | None, options: dict[str, str | None]) -> str:
+    said = [] if model is None else [repr(model)]
+    said += [
+        f"{name}={options[f'--{name}']!r}"
+        for name in ("revision", "device")
+        if options[f"--{name}"]
+    ]
+    if dtype := options["--dtype"]:
+        return f"import torch\nbridge = li.load_model({', '.join([*said, f'dtype=torch.{dtype}'])})"
+    return f"bridge = li.load_model({', '.join(said)})"
+
+
+def _lens_line(name: str) -> str:
+    path, jacobian = Path(name), "from transformer_lens.tools.analysis import JacobianLens\nlens = "
+    if path.is_dir():
+        return f"lens = li.load_tuned_lens({name!r})"
     if path.suffix == ".pt":
-        module = "transformer_lens.tools.analysis"
-        return f"from {module} import JacobianLens\nlens = JacobianLens.load({str(path)!r})"
-    kind = "load_tuned_lens" if path.is_dir() else "AffineLens.load"
-    return f"lens = li.{kind}({str(path)!r})"
+        return f"{jacobian}JacobianLens.load({name!r})"
+    if path.is_file():
+        return f"lens = li.AffineLens.load({name!r})"
+    return f"{jacobian}JacobianLens.from_pretrained({name!r})"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .checks import FIGURES, require_output
-from .options import Device, Model, kept_in, load, shows_progress
+from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progress
 
 if TYPE_CHECKING:
     from ..fitting.lens_quality import LensQuality
@@ -53,6 +53,8 @@ def fit_lens(
     window: Annotated[int, typer.Option(min=2, help="How many tokens to read at a time.")] = 512,
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
 ) -> None:
     """Fit an affine lens in closed form, and print how it reads other text.
 
@@ -73,7 +75,7 @@ def fit_lens(
     if file is not None:
         texts = read_texts(file, whole=True)
     tests = [each.text for each in prose()] if test_file is None else read_texts(test_file)
-    bridge = load(model, device)
+    bridge = load(model, device, dtype, revision)
     partial, progress = out.with_suffix(".partial"), shows_progress()
     if texts is None:
         texts = list(sample_texts(bridge, samples or _SAMPLES, progress=progress))
@@ -106,10 +108,11 @@ def _print(judged: "LensQuality") -> None:
         "agrees_final": "top guess is the output's",
         "next_log_prob": "log-prob of the next token",
     }
+    summary = judged.summary()
     table = Table(title="Means over the points, on text that the lens was not fitted to")
-    for heading in ("", "raw", "fitted", "difference"):
+    for heading in ("", *summary["kl_final"]):
         table.add_column(heading, justify="right" if heading else "left")
-    for statistic, intervals in judged.summary().items():
+    for statistic, intervals in summary.items():
         table.add_row(names[statistic], *map(str, intervals.values()))
     Console().print(table)
 

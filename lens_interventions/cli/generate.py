@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Chat, Device, LensFile, Model, as_message, load, shows_progress
+from .options import (
+    Chat,
+    Device,
+    Dtype,
+    LensName,
+    Model,
+    Revision,
+    as_message,
+    load,
+    shows_progress,
+)
 from .patch_options import (
     Embedding,
     Gate,
@@ -36,7 +46,7 @@ def generate(
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
-    lens: LensFile = None,
+    lens: LensName = None,
     only_generated: Annotated[
         bool,
         typer.Option("--only-generated", help="Do not patch the positions inside the prompt."),
@@ -60,6 +70,8 @@ def generate(
     seed: Annotated[int, typer.Option(help="Seed of the sampling and of random sources.")] = 0,
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
 ) -> None:
     """Continue a prompt while each known next token is patched into a layer, and mark loops."""
     rules = _sampling(temperature, top_p, repetition_penalty)
@@ -78,7 +90,7 @@ def generate(
         seed=seed,
         positions="generated" if only_generated else "all",
     )
-    bridge = load(model, device)
+    bridge = load(model, device, dtype, revision)
 
     from tqdm.auto import tqdm
 

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .checks import FIGURES, require_output, usage
-from .options import Chat, Device, LensFile, Model, as_message, load, load_lens, shows_progress
+from .options import (
+    Chat,
+    Device,
+    Dtype,
+    LensName,
+    Model,
+    Revision,
+    as_message,
+    load,
+    load_lens,
+    shows_progress,
+)
 from .selections import parse_layers, parse_positions
 
 if TYPE_CHECKING:
@@ -24,6 +35,8 @@ def lens(
     ] = None,
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
     stat: Annotated[
         str,
         typer.Option(
@@ -46,7 +59,7 @@ def lens(
     compare_with: Annotated[
         str, typer.Option(help="The point that kl_compare compares with.")
     ] = "final",
-    lens: LensFile = None,
+    lens: LensName = None,
     commitment: Annotated[
         str | None,
         typer.Option(
@@ -73,7 +86,7 @@ def lens(
             _check_commitment(commitment, out)
         _require_points(model, options)
     options["lens"] = load_lens(lens)
-    bridge = load(model, device)
+    bridge = load(model, device, dtype, revision)
 
     from ..lens.logit_lens import logit_lens
 

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .checks import one_of
+
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformer_lens.tools.analysis import JacobianLens
 
     from ..lens.affine import AffineLens
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 Model = Annotated[
     str | None,
@@ -26,12 +30,29 @@ Model = Annotated[
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda or mps. By default CUDA, if there is one.")
 ]
-LensFile = Annotated[
-    Path | None,
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        callback=one_of(DTYPES),
+        help=f"Precision of the weights and of what is computed: {', '.join(DTYPES)}.",
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        help="A branch, tag or commit of a model on the hub, such as the step1000 of a Pythia.",
+    ),
+]
+LensName = Annotated[
+    str | None,
     typer.Option(
         "--lens",
-        help="Read through a fitted lens: a file from fit-lens, a folder from tuned-lens, or a .pt "
-        "file of TransformerLens's Jacobian lens.",
+        metavar="NAME",
+        help="Read through a fitted lens: a file from fit-lens, a folder from tuned-lens, a .pt "
+        "file of TransformerLens's Jacobian lens, or the name of a published one, such as "
+        "gemma-3-270m.",
     ),
 ]
 
@@ -45,27 +66,37 @@ Chat = Annotated[
 ]
 
 
-def load(model: str | None, device: str | None) -> "TransformerBridge":
-    """Load the model that `--model` and `--device` name, and say so in a terminal."""
+def load(
+    model: str | None, device: str | None, dtype: str, revision: str | None
+) -> "TransformerBridge":
+    """Load the model that the options name, and say so in a terminal."""
+    import torch
+
     from ..model.load import load_model
 
     if shows_progress():
         typer.echo(f"Loading {model or 'the embedded model'} ...", err=True)
-    return load_model(model, device=device)
+    return load_model(model, device=device, dtype=getattr(torch, dtype), revision=revision)
 
 
-def load_lens(path: Path | None) -> "AffineLens | JacobianLens | None":
+def load_lens(name: str | None) -> "AffineLens | JacobianLens | None":
     """Load the lens that `--lens` names."""
+    if name is None:
+        return None
     from ..lens.affine import AffineLens
+    from ..lens.jacobian import published_jacobian_lens
     from ..lens.tuned_lens import load_tuned_lens
 
-    if path is None:
-        return None
+    path = Path(name)
+    if path.is_dir():
+        return load_tuned_lens(path)
     if path.suffix == ".pt":
         from transformer_lens.tools.analysis import JacobianLens
 
-        return JacobianLens.load(str(path))
-    return load_tuned_lens(path) if path.is_dir() else AffineLens.load(path)
+        return JacobianLens.load(name)
+    if path.is_file() or path.suffix == ".safetensors":
+        return AffineLens.load(path)
+    return published_jacobian_lens(name)
 
 
 def as_message(text: str, chat: bool) -> list[dict[str, str]] | None:

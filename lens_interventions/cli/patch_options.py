@@ -1,6 +1,5 @@
 """The options that describe a patch, shared by the commands that apply one."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -92,7 +91,7 @@ def patch_from(
     window: int | None,
     gate: float | None,
     gate_on: str,
-    lens: Path | None,
+    lens: str | None,
     **rest: Any,
 ) -> "NextTokenPatch":
     """The patch that the options describe. Options that make no patch are wrong usage."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Device, LensFile, Model, load, shows_progress
+from .options import Device, Dtype, LensName, Model, Revision, load, shows_progress
 from .patch_options import (
     Embedding,
     Gate,
@@ -47,7 +47,7 @@ def score(
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
-    lens: LensFile = None,
+    lens: LensName = None,
     context: Annotated[
         int,
         typer.Option(
@@ -57,6 +57,8 @@ def score(
     seed: Annotated[int, typer.Option(help="Seed of random sources and of the bootstrap.")] = 0,
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
 ) -> None:
     """Print the loss of a text with and without a patch, with 95% intervals.
 
@@ -79,7 +81,7 @@ def score(
         lens=lens,
         seed=seed,
     )
-    bridge = load(model, device)
+    bridge = load(model, device, dtype, revision)
     pieces, document = _pieces(bridge, documents, context)
     if not pieces:
         raise ValueError(f"{file} holds no text of two tokens, so there is nothing to predict")

@@ -7,7 +7,17 @@ import typer
 
 from ..intervention.sources import source_names
 from .checks import FIGURES, one_of, require_output
-from .options import Device, LensFile, Model, kept_in, load, load_lens, shows_progress
+from .options import (
+    Device,
+    Dtype,
+    LensName,
+    Model,
+    Revision,
+    kept_in,
+    load,
+    load_lens,
+    shows_progress,
+)
 from .patch_options import EMBEDDINGS, MODES, Gate, GateOn, Scale, Window
 
 if TYPE_CHECKING:
@@ -63,7 +73,7 @@ def slopes(
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
-    lens: LensFile = None,
+    lens: LensName = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -75,6 +85,8 @@ def slopes(
     seed: Annotated[int, typer.Option(help="Seed of random sources.")] = 0,
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
 ) -> None:
     """Show the slope of the loss in the strength of a patch, at every layer and for every source.
 
@@ -91,7 +103,7 @@ def slopes(
     from ..intervention.slopes.slope_map import TOKEN_SOURCES, slope_map
 
     fitted = load_lens(lens)
-    bridge = load(model, device)
+    bridge = load(model, device, dtype, revision)
     partial = out.with_name(out.name + ".partial")
     with kept_in(partial):
         found = slope_map(

@@ -7,7 +7,7 @@ import typer
 
 from ..intervention.sources import source_names
 from .checks import FIGURES, finite, one_of, require_blocks, require_output, usage
-from .options import Device, Model, kept_in, load, shows_progress
+from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progress
 
 if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
@@ -77,6 +77,8 @@ def train_patch(
     ] = None,
     model: Model = None,
     device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
 ) -> None:
     """Train what is written into a layer about each known next token, with the model frozen.
 
@@ -104,7 +106,7 @@ def train_patch(
             input_gate=input_gate,
             scale="raw" if strength is None else "norm",
         )
-    bridge = load(model, device)
+    bridge = load(model, device, dtype, revision)
     partial = out.with_name(out.name + ".partial")
     with kept_in(partial):
         result = train(

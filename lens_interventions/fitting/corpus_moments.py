@@ -5,6 +5,7 @@ lets a stopped pass go on are the same for all fits.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ AddWindow = Callable[
 """Adds one window to moments: gets its tokens and their residuals at every point."""
 
 _SECONDS_BETWEEN_SAVES = 60.0
+_VERSIONS = ("torch", "transformers", "transformer_lens")
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ def corpus_moments(
         "tokens": fitted.n,
         "held_out_tokens": held_out.n,
         "corpus_hash": kept.digest,
+        # A lens may have been fitted under versions that run the model otherwise.
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         **settings,
     }
     return CorpusMoments(fitted, held_out, counts.cpu(), weights_hash, note)

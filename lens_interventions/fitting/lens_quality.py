@@ -1,4 +1,4 @@
-"""How well a fitted lens reads, against the raw one, on text that it was not fitted to."""
+"""How well fitted lenses read, against the raw one, on text that they were not fitted to."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,9 +8,8 @@ import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
-from ..lens.affine import AffineLens
 from ..lens.aggregate import LensAggregate, lens_over, plot_aggregate
-from ..lens.protocol import Lens
+from ..lens.protocol import Lens, provenance
 from ..measures.intervals import Interval, mean_intervals
 from ..model.exclusive import exclusive
 from ..model.tokens import TextOrTokens, require_texts, token_batch
@@ -22,98 +21,122 @@ if TYPE_CHECKING:
 STATISTICS = ("kl_final", "agrees_final", "next_log_prob")
 
 
+RAW = "raw"
+
+
 @dataclass(frozen=True, repr=False)
 class LensQuality:
-    """Means over the same texts, read raw and through a fitted lens.
+    """Means over the same texts, read raw and through fitted lenses.
 
     Attributes:
-        raw, fitted: sums per point and text.
-        note: what the lens was fitted on, if it says so.
+        readings: sums per point and text, by lens: first "raw", then the fitted ones by their
+            names, which is "fitted" for a single one.
+        notes: what each fitted lens was fitted on, if it says so.
     """
 
-    raw: LensAggregate
-    fitted: LensAggregate
-    note: Mapping[str, Any]
+    readings: Mapping[str, LensAggregate]
+    notes: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Labels of the points that were read."""
+        return self.readings[RAW].points
 
     def __repr__(self) -> str:
         """The means over the points, a line for each statistic."""
         lines = [
-            f"{statistic}: raw {of['raw']}, fitted {of['fitted']}, difference {of['difference']}"
+            f"{statistic}: {', '.join(f'{lens} {interval}' for lens, interval in of.items())}"
             for statistic, of in self.summary().items()
         ]
-        return "\n".join([f"LensQuality of {len(self.raw.points)} points", *lines])
+        return "\n".join([f"LensQuality of {len(self.points)} points", *lines])
 
-    def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
+    def to_dataframe(
+        self, *, against: str = RAW, level: float = 0.95, seed: int = 0
+    ) -> "pandas.DataFrame":
         """One row per (point, statistic, lens): `mean`, `low`, `high`, `n` texts.
 
         Statistics are `kl_final`, KL(final ‖ point) in nats; `agrees_final`, the share of positions
-        whose top guess is the model's; and `next_log_prob`, minus the loss in nats. `lens` is
-        "raw", "fitted", or "difference": fitted minus raw, paired by text.
+        whose top guess is the model's; and `next_log_prob`, minus the loss in nats. `lens` is the
+        name of a reading, or of a difference such as "fitted - raw", paired by text. Differences
+        are from the reading that `against` names.
         """
         import pandas
 
         rows = []
         for statistic in STATISTICS:
-            intervals = {
-                "raw": self.raw.intervals(statistic, level=level, seed=seed),
-                "fitted": self.fitted.intervals(statistic, level=level, seed=seed),
-                "difference": self._differences(statistic, level, seed),
-            }
-            rows += [
-                {
-                    "point": point,
-                    "statistic": statistic,
-                    "lens": lens,
-                    "mean": interval.estimate,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "n": interval.n,
-                }
-                for lens, of_points in intervals.items()
-                for point, interval in zip(self.raw.points, of_points, strict=True)
-            ]
+            counts = self._counts(statistic)
+            for lens, totals in self._totals(statistic, against).items():
+                intervals = mean_intervals(
+                    totals,
+                    np.broadcast_to(counts, totals.shape),
+                    rng=np.random.default_rng(seed),
+                    level=level,
+                )
+                rows += [
+                    {
+                        "point": point,
+                        "statistic": statistic,
+                        "lens": lens,
+                        "mean": interval.estimate,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "n": interval.n,
+                    }
+                    for point, interval in zip(self.points, intervals, strict=True)
+                ]
         return pandas.DataFrame(rows)
 
-    def summary(self, *, level: float = 0.95, seed: int = 0) -> dict[str, dict[str, Interval]]:
+    def summary(
+        self, *, against: str = RAW, level: float = 0.95, seed: int = 0
+    ) -> dict[str, dict[str, Interval]]:
         """The interval of the mean over points, by statistic and by lens.
 
-        Statistics are `kl_final`, `agrees_final` and `next_log_prob`; lenses "raw", "fitted" and
-        "difference", fitted minus raw.
+        Statistics and lenses are those of `to_dataframe`, differences included.
         """
-        means = {}
-        for statistic in STATISTICS:
-            index = self.raw.statistics.index(statistic)
-            counts = self.raw.counts[index][None]
-            raw, fitted = (each.totals[index].mean(0)[None] for each in (self.raw, self.fitted))
-            lenses = {"raw": raw, "fitted": fitted, "difference": fitted - raw}
-            means[statistic] = {
-                lens: mean_intervals(totals, counts, rng=np.random.default_rng(seed), level=level)[
-                    0
-                ]
-                for lens, totals in lenses.items()
+        return {
+            statistic: {
+                lens: mean_intervals(
+                    totals.mean(0)[None],
+                    self._counts(statistic)[None],
+                    rng=np.random.default_rng(seed),
+                    level=level,
+                )[0]
+                for lens, totals in self._totals(statistic, against).items()
             }
-        return means
+            for statistic in STATISTICS
+        }
 
     def plot(self, **options: Any) -> "plotly.graph_objects.Figure":
-        """Curves of both over the points, with their bands.
+        """Curves of all readings over the points, with their bands.
 
         `options` are `include_input=True` to begin at the input, `level` and `seed` of the
         intervals, a `title`, and `theme="dark"`.
         """
-        options = {"title": "The logit lens, raw and fitted"} | options
-        return plot_aggregate({"raw": self.raw, "fitted": self.fitted}, STATISTICS, **options)
+        names = " and ".join(self.readings) if len(self.readings) == 2 else ", ".join(self.readings)
+        options = {"title": f"The logit lens, {names}"} | options
+        return plot_aggregate(self.readings, STATISTICS, **options)
 
-    def _differences(self, statistic: str, level: float, seed: int) -> list[Interval]:
-        index = self.raw.statistics.index(statistic)
-        totals = self.fitted.totals[index] - self.raw.totals[index]
-        counts = np.broadcast_to(self.raw.counts[index], totals.shape)
-        return mean_intervals(totals, counts, rng=np.random.default_rng(seed), level=level)
+    def _totals(self, statistic: str, against: str) -> dict[str, np.ndarray]:
+        """Sums `[point, text]` of each reading, and their differences from one of them."""
+        if against not in self.readings:
+            raise ValueError(f"against must be one of {list(self.readings)}, got {against!r}")
+        index = self.readings[RAW].statistics.index(statistic)
+        totals = {name: reading.totals[index] for name, reading in self.readings.items()}
+        return totals | {
+            f"{name} - {against}": of - totals[against]
+            for name, of in totals.items()
+            if name != against
+        }
+
+    def _counts(self, statistic: str) -> np.ndarray:
+        reading = self.readings[RAW]
+        return reading.counts[reading.statistics.index(statistic)]
 
 
 @exclusive
 def lens_quality(
     bridge: TransformerBridge,
-    lens: Lens | JacobianLens,
+    lens: Lens | JacobianLens | Mapping[str, Lens | JacobianLens],
     texts: Iterable[TextOrTokens],
     *,
     max_tokens: int | None = None,
@@ -121,23 +144,27 @@ def lens_quality(
     prepend_bos: bool | None = None,
     progress: bool = True,
 ) -> LensQuality:
-    """Read texts raw and through a lens, and compare both with the model's own output.
+    """Read texts raw and through fitted lenses, and compare all with the model's own output.
 
     **Arguments:**
 
-    - `lens`: a fitted lens, or any that `logit_lens` takes.
-    - `texts`: ones that the lens was not fitted to; held in memory and read twice.
+    - `lens`: a fitted lens, or any that `logit_lens` takes; or several by name, such as
+        `{"affine": lens, "Jacobian": jacobian}`, of which none is called "raw".
+    - `texts`: ones that no lens was fitted to; held in memory and read once for each lens and raw.
     - `max_tokens`: of each text.
     - `skip_first`: leave out this many tokens of each: the first is an outlier. Texts without any
         other are left out.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if no text has more than `skip_first` tokens, if a text cannot be read, or
-    if the lens is of other weights; `NotImplementedError` if the model is not an attention-only
-    decoder; `TypeError` if `texts` is one text.
+    Raises `ValueError` if a lens has the name "raw", no text has more than `skip_first` tokens,
+    a text cannot be read, or a lens is of other weights; `NotImplementedError` if the model is not
+    an attention-only decoder; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
+    lenses = lens if isinstance(lens, Mapping) else {"fitted": lens}
+    if not lenses or RAW in lenses:
+        raise ValueError(f"name one or more lenses, and none of them {RAW!r}; got {list(lenses)}")
 
     def has_more(text: TextOrTokens) -> bool:
         batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
@@ -150,6 +177,8 @@ def lens_quality(
         "prepend_bos": prepend_bos,
         "progress": progress,
     }
-    raw = lens_over(bridge, held, **options)
-    fitted = lens_over(bridge, held, lens=lens, **options)
-    return LensQuality(raw, fitted, lens.settings if isinstance(lens, AffineLens) else {})
+    fitted = {name: lens_over(bridge, held, lens=one, **options) for name, one in lenses.items()}
+    return LensQuality(
+        {RAW: lens_over(bridge, held, **options), **fitted},
+        {name: provenance(one) for name, one in lenses.items()},
+    )

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..lens.affine import AffineLens
+from ..lens.jacobian import JacobianTransport
 from ..lens.protocol import bound_lens
 from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
@@ -48,7 +49,7 @@ class NextTokenPatch(PatchFields):
         scale: `"raw"` for `s = 1`, `"norm"` for `s = |r| / |e|`, `"deviation"` for
             `s = |r - m| / |e|`, with m the layer's mean residual on bundled prose.
         embedding: `"W_E"`, rows as the model feeds them; `"W_U"`, columns of the unembedding; or
-            `"lens"`, the latter carried back to the layer by `AffineLens.inverse`.
+            `"lens"`, the latter carried back to the layer by the inverse of its map.
         positions: `"all"`; `"generated"`, those whose next token was not in the prompt; or the
             positions themselves, counted from the first token.
         window: if given, only the last `window` known positions are patched at each prediction;
@@ -89,7 +90,7 @@ class NextTokenPatch(PatchFields):
         table = embedding(bridge) if self.embedding == "W_E" else Embedding(head.weight, 1.0)
         lens = bound_lens(bridge, self.lens)
         tables = dict.fromkeys(self.layers, table)
-        if self.embedding == "lens" and isinstance(lens, AffineLens):
+        if self.embedding == "lens" and isinstance(lens, AffineLens | JacobianTransport):
             tables = {
                 layer: replace(table, carry=lens.inverse(layer).to(table.weight))
                 for layer in self.layers

@@ -61,10 +61,10 @@ class PatchFields:
         _require_choice("gate_on", self.gate_on, ("lens", "output"))
         if self.gate_on == "output" and self.gate is None:
             raise ValueError("gate_on='output' says what gate= is compared with: give a gate")
-        if self.embedding == "lens" and not isinstance(self.lens, AffineLens):
+        if self.embedding == "lens" and not isinstance(self.lens, AffineLens | JacobianLens):
             raise ValueError(
-                f"embedding='lens' needs lens= to be an AffineLens, such as fit_affine_lens makes; "
-                f"got {self.lens!r}"
+                "embedding='lens' needs lens= to be an AffineLens, such as fit_affine_lens makes, "
+                f"or a JacobianLens; got {self.lens!r}"
             )
         if isinstance(self.positions, str):
             _require_choice("positions", self.positions, ("all", "generated"))

@@ -78,14 +78,9 @@ class AffineLens:
             )
 
     def inverse(self, layer: int) -> Float[Tensor, "d_model d_model"]:
-        """`P` that takes a direction at the last point back to `layer`: `d P (I + A) ~ d`.
-
-        The pseudo-inverse of the map's linear part. Directions that the map shrinks to less than a
-        hundredth of what it stretches most are left out: they would be stretched without bound.
-        """
-        weight = self.weight[layer].cpu().double()  # not every device has float64
-        linear = torch.eye(len(weight), dtype=torch.float64) + weight
-        return torch.linalg.pinv(linear, rtol=_SMALLEST_SINGULAR).to(self.weight)
+        """`P` that takes a direction at the last point back to `layer`: `d P linear ~ d`."""
+        weight = self.weight[layer]
+        return carry_back(torch.eye(len(weight)).to(weight) + weight)
 
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write one safetensors file, in half precision unless another `dtype` is given.
@@ -108,3 +103,13 @@ class AffineLens:
             for name, tensor in tensors.items()
         }
         return restored(cls, path, rest | maps)
+
+
+def carry_back(linear: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "d_model d_model"]:
+    """`P` that undoes a map of rows: `d P linear ~ d`.
+
+    Its pseudo-inverse. Directions that the map shrinks to less than a hundredth of what it
+    stretches most are left out: they would be stretched without bound.
+    """
+    wide = linear.cpu().double()  # not every device has float64
+    return torch.linalg.pinv(wide, rtol=_SMALLEST_SINGULAR).to(linear)

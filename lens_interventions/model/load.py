@@ -2,24 +2,20 @@
 
 import inspect
 import os
-import ssl
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import huggingface_hub.constants as hub
 import torch
+from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers.utils import logging as transformers_logging
 
 from ._embedded import NAME, embedded_model
 from ._gguf import gguf_model
 from ._names import gguf_file, local_directory
-
-HUB_PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unreachable
+from .hub import hub_answers, hub_offline
 
 
 def load_model(
@@ -53,7 +49,8 @@ def load_model(
       `revision`, `checkpoint_index`, `hf_model`, `tokenizer`, `n_ctx` or `device_map`.
 
     Raises `TypeError` if `boot` has something that it does not take; `ValueError` if the device is
-    not there, the dtype is not floating point or a GGUF file cannot be converted;
+    not there, the dtype is not floating point, a GGUF file cannot be converted, adapters are not
+    merged, or a revision is asked for where there is none;
     `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name is not cached and
     the hub cannot be reached; `RuntimeError` if the default model cannot be fetched; `OSError` if
     the cache directory cannot be written or lacks space.
@@ -70,23 +67,46 @@ def load_model(
         )
     options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, **boot}
     if (hf_model := boot.get("hf_model")) is not None:
+        _require_merged(hf_model)
         label = os.fspath(name or hf_model.config.name_or_path or type(hf_model).__name__)
-        with _hub_offline():
+        with hub_offline():
             return TransformerBridge.boot_transformers(label, **options).eval()
     gguf = None if name is None else gguf_file(name)
+    directory = None if name is None or gguf else local_directory(name)
+    if name is None or gguf or directory:
+        _require_no_revision(name, boot)
     if name is None or gguf:
-        with _hub_offline(), _no_progress_bars():
+        with hub_offline(), _no_progress_bars():
             converted = gguf_model(gguf) if gguf else embedded_model()
             bridge = TransformerBridge.boot_transformers(str(converted), **options)
         bridge.cfg.model_name = gguf.stem if gguf else NAME  # rather than where the cache is
-    elif directory := local_directory(name):
-        with _hub_offline():
+    elif directory:
+        with hub_offline():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
         # However the path is written: the name goes into runs and pages, to other machines.
         bridge.cfg.model_name = directory.resolve().name
     else:
         bridge = _boot_from_hub(os.fspath(name), **options)
+        _require_merged(bridge.original_model)
     return bridge.eval()
+
+
+def _require_merged(model: nn.Module) -> None:
+    """Refuse low-rank adapters beside their weights: TransformerLens copies the weights alone."""
+    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
+        raise ValueError(
+            "the model has adapters of peft that are not merged, which TransformerLens would leave "
+            "out of some layers: pass hf_model=model.merge_and_unload()"
+        )
+
+
+def _require_no_revision(name: str | os.PathLike[str] | None, boot: dict[str, Any]) -> None:
+    asked = ("revision", "checkpoint_index", "checkpoint_value")
+    if given := [option for option in asked if boot.get(option) is not None]:
+        raise ValueError(
+            f"{given[0]} goes with a name on the hub, and {name or 'the embedded model'} has one "
+            "version alone: give the directory of the checkpoint that you want"
+        )
 
 
 def _check_device(device: str | torch.device) -> None:
@@ -102,10 +122,10 @@ def _check_device(device: str | torch.device) -> None:
 
 
 def _boot_from_hub(name: str, **options: Any) -> TransformerBridge:
-    if not hub.is_offline_mode() and _hub_answers():
+    if hub_answers():
         return TransformerBridge.boot_transformers(name, **options)
     try:
-        with _hub_offline():
+        with hub_offline():
             return TransformerBridge.boot_transformers(name, **options)
     except OSError as error:
         raise ConnectionError(
@@ -113,39 +133,6 @@ def _boot_from_hub(name: str, **options: Any) -> TransformerBridge:
             f"hub at {hub.ENDPOINT} cannot be reached or HF_HUB_OFFLINE is set. Go online, or pass "
             f"a directory; load_model() without a name needs no hub."
         ) from error
-
-
-def _hub_answers() -> bool:
-    """Whether the hub answers in time. The Hugging Face client would try for minutes."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
-            urllib.request.urlopen(request, timeout=HUB_PATIENCE).close()
-        except urllib.error.HTTPError:
-            pass  # an answer
-        except OSError as error:
-            # A certificate that Python does not know may be known to the client.
-            if not isinstance(getattr(error, "reason", None), ssl.SSLError):
-                return
-        answered.set()
-
-    # In a thread, because looking up the hub's address has no time limit of its own.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_PATIENCE)
-    return answered.is_set()
-
-
-@contextmanager
-def _hub_offline() -> Iterator[None]:
-    before = hub.HF_HUB_OFFLINE
-    hub.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 
 from lens_interventions.fitting import corpus_moments
 from lens_interventions.fitting.affine_fit import fit_affine_lens
@@ -51,6 +52,7 @@ def test_a_fit_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert sum(read) == 15
     assert torch.equal(resumed.weight, whole.weight)
     assert resumed.settings == whole.settings
+    assert whole.settings["versions"]["transformers"] == transformers.__version__
     (tmp_path / "bad").write_text("x")
     with pytest.raises(ValueError, match="is not a saved checkpoint"):
         fit_affine_lens(bridge, texts, checkpoint=tmp_path / "bad", progress=False)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from transformer_lens.tools.analysis import JacobianLens
 
 from lens_interventions.fitting.affine_fit import fit_affine_lens
 from lens_interventions.fitting.lens_quality import lens_quality
@@ -21,7 +23,7 @@ def judged():
 def test_rows_are_means_over_the_texts_without_their_first_tokens(judged):
     bridge, lens, texts, quality = judged
     frame = quality.to_dataframe()
-    points = quality.raw.points
+    points = quality.points
     frame = {
         key: rows.set_index("point").loc[list(points)]
         for key, rows in frame.groupby(["statistic", "lens"])
@@ -44,10 +46,10 @@ def test_rows_are_means_over_the_texts_without_their_first_tokens(judged):
         ):
             found = frame[statistic, name]["mean"]
             np.testing.assert_allclose(found, values.mean((0, 2)), atol=1e-9)
-    difference = frame["kl_final", "difference"]["mean"]
+    difference = frame["kl_final", "fitted - raw"]["mean"]
     expected = frame["kl_final", "fitted"]["mean"] - frame["kl_final", "raw"]["mean"]
     np.testing.assert_allclose(difference, expected, atol=1e-9)
-    last = frame["kl_final", "difference"].loc["final_post"]
+    last = frame["kl_final", "fitted - raw"].loc["final_post"]
     assert last[["mean", "low", "high"]].tolist() == [0, 0, 0]
 
 
@@ -58,12 +60,12 @@ def test_the_summary_is_the_mean_over_points(judged):
         for lens, interval in lenses.items():
             assert interval.estimate == pytest.approx(means[statistic, lens])
             assert interval.low <= interval.estimate <= interval.high
-    assert quality.summary()["kl_final"]["difference"].high < 0
+    assert quality.summary()["kl_final"]["fitted - raw"].high < 0
 
 
 def test_the_note_and_the_figure_come_along(judged):
     lens, quality = judged[1], judged[-1]
-    assert quality.note == lens.settings
+    assert quality.notes == {"fitted": lens.settings}
     names = {trace.name for trace in quality.plot().data if trace.name}
     assert any("raw" in name for name in names)
     assert any("fitted" in name for name in names)
@@ -72,7 +74,7 @@ def test_the_note_and_the_figure_come_along(judged):
 def test_texts_with_nothing_but_a_first_token_are_left_out(judged):
     bridge, lens, texts, quality = judged
     more = lens_quality(bridge, lens, [[5], *texts], progress=False)
-    np.testing.assert_array_equal(more.fitted.totals, quality.fitted.totals)
+    np.testing.assert_array_equal(more.readings["fitted"].totals, quality.readings["fitted"].totals)
 
 
 def test_one_text_is_not_read_letter_by_letter(judged):
@@ -87,3 +89,29 @@ def test_printed_it_says_how_the_lens_reads(judged):
     assert shown[0] == "LensQuality of 4 points"
     for line, (statistic, lenses) in zip(shown[1:], quality.summary().items(), strict=True):
         assert line.startswith(f"{statistic}: raw {lenses['raw']}, fitted {lenses['fitted']}")
+
+
+def test_several_lenses_are_compared_on_the_same_texts(judged):
+    bridge, lens, texts, quality = judged
+    jacobian = JacobianLens(
+        {0: 0.5 * torch.eye(32), 1: torch.eye(32)},
+        n_prompts=3,
+        d_model=32,
+        metadata={"corpus": "none"},
+    )
+    lenses = {"affine": lens, "Jacobian": jacobian}
+    several = lens_quality(bridge, lenses, texts, progress=False)
+    assert several.notes["Jacobian"] == {"prompts": 3, "corpus": "none"}
+    kl = several.summary(against="affine")["kl_final"]
+    assert list(kl) == ["raw", "affine", "Jacobian", "raw - affine", "Jacobian - affine"]
+    assert kl["affine"] == quality.summary()["kl_final"]["fitted"]
+    gain = kl["Jacobian"].estimate - kl["affine"].estimate
+    assert kl["Jacobian - affine"].estimate == pytest.approx(gain)
+    frame = several.to_dataframe()
+    rows = (frame.lens == "Jacobian - raw") & (frame.statistic == "kl_final")
+    # A map that only shortens is undone by the final norm, and one that does nothing is no map.
+    assert frame["mean"][rows].to_numpy() == pytest.approx(0, abs=1e-4)
+    with pytest.raises(ValueError, match="against must be one of"):
+        several.summary(against="tuned")
+    with pytest.raises(ValueError, match="none of them 'raw'"):
+        lens_quality(bridge, {"raw": lens}, texts, progress=False)

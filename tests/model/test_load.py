@@ -13,9 +13,10 @@ import huggingface_hub.constants as hub
 import pytest
 import torch
 import transformers.dynamic_module_utils
+from peft import LoraConfig, get_peft_model
 
 from lens_interventions import load_model
-from lens_interventions.model import load as models
+from lens_interventions.model import hub as the_hub
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
 TOKENS = torch.arange(4, 12)[None]
@@ -68,6 +69,37 @@ def test_a_model_in_memory_with_options_of_transformer_lens():
     assert not bridge.training
 
 
+def lora(arch, targets):
+    """A tiny model with low-rank adapters that change it a lot."""
+    torch.manual_seed(1)
+    config = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    return get_peft_model(tiny_model(arch), config).double().eval()
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
+@pytest.mark.parametrize(
+    ("arch", "targets"), [("llama", ["q_proj", "down_proj"]), ("gpt2", ["c_attn"])]
+)
+def test_adapters_are_read_once_they_are_merged(arch, targets):
+    adapted = lora(arch, targets)
+    expected = adapted(TOKENS).logits.detach()
+    for unmerged in (adapted, adapted.base_model.model):
+        with pytest.raises(ValueError, match=r"pass hf_model=model\.merge_and_unload"):
+            load_model(hf_model=unmerged, tokenizer=tiny_tokenizer())
+    bridge = load_model(
+        hf_model=adapted.merge_and_unload(), tokenizer=tiny_tokenizer(), dtype=torch.float64
+    )
+    # TransformerLens's attention takes the softmax in float32.
+    torch.testing.assert_close(bridge(TOKENS), expected, rtol=0, atol=1e-4)
+    assert (tiny_bridge(arch)(TOKENS) - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("option", ["revision", "checkpoint_value"])
+def test_a_directory_has_no_revisions(directory, option):
+    with pytest.raises(ValueError, match=f"{option} goes with a name on the hub, and .*llama has"):
+        load_model(directory, **{option: 3})
+
+
 def test_an_option_that_transformer_lens_does_not_have_is_named(directory):
     with pytest.raises(TypeError, match=r"takes no revison; it takes .*revision"):
         load_model(directory, revison="main")
@@ -112,19 +144,27 @@ def test_hub_name_while_offline():
 
 
 def test_unreachable_hub_and_a_cached_model(directory, tmp_path):
-    """The port is closed: the cached model loads all the same, the other fails in seconds."""
+    """The port is closed: the cached model loads all the same, the other fails in seconds.
+
+    Of the cached one there is a second revision, with fewer layers.
+    """
     snapshot = tmp_path / "home" / "hub" / "models--owner--cached" / "snapshots" / ("0" * 40)
     snapshot.parent.mkdir(parents=True)
     directory.rename(snapshot)
     refs = snapshot.parents[1] / "refs"
     refs.mkdir()
     (refs / "main").write_text("0" * 40)
+    other = snapshot.with_name("1" * 40)
+    tiny_model("llama", num_hidden_layers=2).save_pretrained(other)
+    tiny_tokenizer().save_pretrained(other)
+    (refs / "step1").write_text("1" * 40)
     script = textwrap.dedent(
         """
         import time
         import pytest
         from lens_interventions import load_model
         print(load_model("owner/cached", device="cpu").cfg.n_layers)
+        print(load_model("owner/cached", device="cpu", revision="step1").cfg.n_layers)
         start = time.monotonic()
         with pytest.raises(ConnectionError, match="127.0.0.1"):
             load_model("owner/other")
@@ -138,14 +178,14 @@ def test_unreachable_hub_and_a_cached_model(directory, tmp_path):
         text=True,
         check=True,
     )
-    n_layers, seconds = done.stdout.split()
-    assert n_layers == "3"
+    n_layers, of_step, seconds = done.stdout.split()
+    assert (n_layers, of_step) == ("3", "2")
     assert float(seconds) < 5
 
 
 def test_hub_that_never_answers(monkeypatch):
     """As where packets are dropped: a listener that accepts and stays silent."""
-    monkeypatch.setattr(models, "HUB_PATIENCE", 0.3)
+    monkeypatch.setattr(the_hub, "PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
@@ -156,7 +196,8 @@ def test_hub_that_never_answers(monkeypatch):
 
 
 def test_address_lookup_that_never_ends(monkeypatch):
-    monkeypatch.setattr(models, "HUB_PATIENCE", 0.3)
+    monkeypatch.setattr(the_hub, "PATIENCE", 0.3)
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
 
     def look_up(*_args, **_kwargs):
         time.sleep(5)
@@ -164,7 +205,7 @@ def test_address_lookup_that_never_ends(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     start = time.monotonic()
-    assert not models._hub_answers()
+    assert not the_hub.hub_answers()
     assert time.monotonic() - start < 4
 
 
@@ -181,7 +222,8 @@ def test_any_answer_counts(monkeypatch, status):
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert models._hub_answers()
+        monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+        assert the_hub.hub_answers()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive_use
@@ -61,19 +62,24 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A call of `load_model` with a name and a device, to be made wherever the model is needed.
+    """A call of `load_model`, to be made wherever the model is needed.
 
     Attributes:
         name: a name or directory for `load_model`, or None for the embedded default.
         device: such as "cpu"; None leaves the choice to TransformerLens.
+        dtype: of the weights, such as "float32".
+        revision: of a name on the hub; None for its main branch.
     """
 
     name: str | None
     device: str | None
+    dtype: str
+    revision: str | None
 
     def __call__(self) -> TransformerBridge:
         """Load the bridge."""
-        return load_model(self.name, device=self.device)
+        dtype = getattr(torch, self.dtype)
+        return load_model(self.name, device=self.device, dtype=dtype, revision=self.revision)
 
 
 def identity(bridge: TransformerBridge) -> dict[str, Any]:

@@ -16,12 +16,14 @@ def fitted(model: MeasuredModel) -> Section:
     """The plasma sentence and prose, read raw and through an affine lens."""
     bridge = model.bridge
     lens = default_affine_lens(bridge, progress=False)
-    quality = LensQuality(model.prose, model.prose_through(lens), lens.settings)
-    kl = {"raw": quality.raw.means("kl_final"), "fitted": quality.fitted.means("kl_final")}
+    quality = LensQuality(
+        {"raw": model.prose, "fitted": model.prose_through(lens)}, {"fitted": lens.settings}
+    )
+    kl = {name: reading.means("kl_final") for name, reading in quality.readings.items()}
     nearer = int((kl["fitted"][:-1] < kl["raw"][:-1]).sum())
     agree = {
-        name: float(aggregate.means("agrees_final")[middle(len(kl["raw"]))].mean())
-        for name, aggregate in (("raw", quality.raw), ("fitted", quality.fitted))
+        name: float(reading.means("agrees_final")[middle(len(kl["raw"]))].mean())
+        for name, reading in quality.readings.items()
     }
     due = model.token_count(PLASMA) - 1
     read = {

@@ -19,8 +19,8 @@ def test_prose_is_what_lens_quality_reads_raw_and_through_a_lens():
     texts = [document.text for document in prose()[:PROSE_TEXTS]]
     quality = lens_quality(bridge, lens, texts, max_tokens=PROSE_TOKENS, progress=False)
     for read, of_quality in (
-        (model.prose, quality.raw),
-        (model.prose_through(lens), quality.fitted),
+        (model.prose, quality.readings["raw"]),
+        (model.prose_through(lens), quality.readings["fitted"]),
     ):
         for statistic in STATISTICS:
             np.testing.assert_array_equal(read.means(statistic), of_quality.means(statistic))

@@ -1,0 +1,232 @@
+"""The requests of lm-evaluation-harness, answered by a patched model."""
+
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..intervention.generation.generate import generate
+from ..intervention.patch import NextTokenPatch
+from ..intervention.teacher_forcing.continuations import continuation_log_probs
+from ..model.fingerprint import fingerprint
+from .decoding import Decoding, Until
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+Tokens = Sequence[int]
+
+
+class PatchedLM(TemplateLM):
+    """A bridge under a patch; `as_harness_model` makes it and explains its arguments."""
+
+    def __init__(
+        self,
+        bridge: TransformerBridge,
+        patch: NextTokenPatch | None,
+        *,
+        batch_size: int,
+        prepend_bos: bool | None,
+        max_length: int | None,
+        max_gen_toks: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.bridge, self.patch, self.seed = bridge, patch, seed
+        self.tokenizer: Any = bridge.tokenizer
+        self.batch_size, self.max_gen_toks = batch_size, max_gen_toks
+        context = int(bridge.cfg.n_ctx)
+        self.max_length = context if max_length is None else max_length
+        if not 1 < self.max_length <= context:
+            raise ValueError(
+                f"max_length must be from 2 to the model's context {context}, got {max_length}"
+            )
+        self._prefix = _first_named(self.tokenizer, "bos_token_id", "eos_token_id")
+        wanted = bridge.cfg.default_prepend_bos if prepend_bos is None else prepend_bos
+        self._prepend_bos = bool(wanted) and self.tokenizer.bos_token_id is not None
+
+    @property
+    def eot_token_id(self) -> int:
+        return _first_named(self.tokenizer, "eos_token_id", "bos_token_id")
+
+    @property
+    def prefix_token_id(self) -> int:
+        return self._prefix
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def get_model_info(self) -> dict[str, str]:
+        """What the harness writes into its results."""
+        return {
+            "model_name": str(self.bridge.cfg.model_name),
+            "model_fingerprint": fingerprint(self.bridge),
+            "model_dtype": str(self.bridge.cfg.dtype),
+            "patch": str(self.patch),
+        }
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **_: Any
+    ) -> list[int]:
+        ids: list[int] = []
+        if string:
+            # TransformerLens knows whether the tokenizer itself prepends BOS.
+            tokens = self.bridge.to_tokens(
+                string, prepend_bos=False, truncate=False, move_to_device=False
+            )
+            ids = tokens[0].tolist()
+        wanted = self._prepend_bos if add_special_tokens is None else add_special_tokens
+        bos = self.tokenizer.bos_token_id
+        return [bos, *ids] if wanted and bos is not None and ids[:1] != [bos] else ids
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[Any, Tokens, Tokens]],
+        disable_tqdm: bool = False,
+        **_: Any,
+    ) -> list[tuple[float, bool]]:
+        continued, seeds = [], []
+        for _, context, continuation in requests:
+            if not 0 < len(continuation) <= self.max_length:
+                raise ValueError(
+                    f"a continuation of {len(continuation)} tokens cannot be scored: from 1 to "
+                    f"max_length={self.max_length} can"
+                )
+            context = list(context) or [self._prefix]
+            continued.append((context, continuation))
+            seeds.append(_seed_of(context))
+        # The last token is predicted and not read.
+        rooms = [self.max_length + 1 - len(continuation) for _, continuation in continued]
+        contexts = _cut([context for context, _ in continued], rooms)
+        continued = [(c, k) for c, (_, k) in zip(contexts, continued, strict=True)]
+        answers: list[Any] = [None] * len(continued)
+        lengths = [len(context) + len(continuation) for context, continuation in continued]
+        for rows in self._batches(range(len(continued)), lengths, disable_tqdm, "scoring"):
+            log_probs, greedy = continuation_log_probs(
+                self.bridge,
+                [continued[i] for i in rows],
+                self.patch,
+                text_seeds=torch.tensor([seeds[i] for i in rows]),
+            )
+            for i, *answer in zip(rows, log_probs.tolist(), greedy.tolist(), strict=True):
+                answers[i] = tuple(answer)
+        return answers
+
+    def loglikelihood_rolling(
+        self, requests: "Sequence[Instance]", disable_tqdm: bool = False
+    ) -> list[float]:
+        windows, of = [], []
+        for i, request in enumerate(requests):
+            for window in get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0], add_special_tokens=False),
+                prefix_token=self._prefix,
+                max_seq_len=self.max_length,
+                context_len=1,
+            ):
+                windows.append((None, *make_disjoint_window(window)))
+                of.append(i)
+        totals = [0.0] * len(requests)
+        answers = self._loglikelihood_tokens(windows, disable_tqdm=disable_tqdm)
+        for i, (log_prob, _) in zip(of, answers, strict=True):
+            totals[i] += log_prob
+        return totals
+
+    def generate_until(
+        self, requests: "Sequence[Instance]", disable_tqdm: bool = False
+    ) -> list[str]:
+        contexts = [self.tok_encode(request.args[0]) or [self._prefix] for request in requests]
+        seeds = torch.tensor([_seed_of(context) for context in contexts])
+        asked: Counter[tuple[int, ...]] = Counter()
+        draws = []
+        for context, seed in zip(contexts, seeds.tolist(), strict=True):
+            draws.append(self.seed + seed + asked[tuple(context)])
+            asked[tuple(context)] += 1
+        decodings = [
+            Decoding.from_request(normalize_gen_kwargs(request.args[1], self.max_gen_toks))
+            for request in requests
+        ]
+        for decoding in decodings:
+            if decoding.max_new_tokens >= self.max_length:
+                raise ValueError(
+                    f"{decoding.max_new_tokens} new tokens leave no room for a context in "
+                    f"max_length={self.max_length}: ask for fewer, by max_gen_toks"
+                )
+        contexts = _cut(contexts, [self.max_length - d.max_new_tokens for d in decodings])
+        written = [""] * len(requests)
+        for decoding in dict.fromkeys(decodings):
+            alike = [i for i, other in enumerate(decodings) if other == decoding]
+            lengths = [len(context) for context in contexts]
+            for rows in self._batches(alike, lengths, disable_tqdm, "generating"):
+                until = Until(self.tokenizer, decoding.until)
+                out = generate(
+                    self.bridge,
+                    [contexts[i] for i in rows],
+                    self.patch,
+                    max_new_tokens=decoding.max_new_tokens,
+                    do_sample=decoding.do_sample,
+                    temperature=decoding.temperature,
+                    logits_processor=decoding.processors(),
+                    stopping_criteria=[until],
+                    callback=until.next_step,
+                    seed=[draws[i] for i in rows],
+                    text_seeds=seeds[rows],
+                )
+                assert out.texts is not None
+                for i, text in zip(rows, out.texts, strict=True):
+                    written[i] = postprocess_generated_text(text, list(decoding.until), None)
+        return written
+
+    def _batches(
+        self, rows: Iterable[int], lengths: Sequence[int], disable_tqdm: bool, doing: str
+    ) -> Iterator[list[int]]:
+        """Rows in batches, the longest texts first, with others of about their length."""
+        order = sorted(rows, key=lambda row: -lengths[row])
+        starts = range(0, len(order), self.batch_size)
+        for start in tqdm(starts, disable=disable_tqdm, unit="batch", desc=doing):
+            yield order[start : start + self.batch_size]
+
+
+def _first_named(tokenizer: Any, *names: str) -> int:
+    for name in names:
+        if (token := getattr(tokenizer, name, None)) is not None:
+            return int(token)
+    raise ValueError(
+        "the harness needs a token that begins or ends a text: give the bridge a tokenizer that "
+        "names BOS or EOS"
+    )
+
+
+def _seed_of(tokens: Tokens) -> int:
+    """A number that depends on the tokens alone."""
+    return zlib.crc32(str(list(tokens)).encode())
+
+
+def _cut(contexts: list[list[int]], rooms: Sequence[int]) -> list[list[int]]:
+    """Contexts without what does not fit at their beginning, with a warning."""
+    n_cut = sum(len(context) > room for context, room in zip(contexts, rooms, strict=True))
+    if n_cut:
+        warnings.warn(
+            f"{n_cut} of {len(contexts)} contexts are too long for the model: they lose their "
+            "beginning, as the harness has it",
+            stacklevel=3,
+        )
+    return [context[-room:] for context, room in zip(contexts, rooms, strict=True)]

@@ -1,0 +1,158 @@
+"""A patch as transformers' `model.generate(custom_generate=...)` takes it.
+
+transformers reads the options and prepares prompts, processors and criteria; the tokens come from
+`generate`. What it prepares and `generate` would not honour is refused.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import (
+    Cache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PrefixConstrainedLogitsProcessor,
+    StoppingCriteriaList,
+    SynthIDTextWatermarkLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from ..patch import NextTokenPatch
+from .generate import generate
+
+Written = Int[Tensor, "batch whole"] | GenerateDecoderOnlyOutput
+
+# What transformers hands on that changes nothing here.
+_PREPARED = {"use_cache", "logits_to_keep", "cache_position"}
+# Processors that run the model themselves, or know the rows of a batch by their number.
+_UNFIT: dict[type, str] = {
+    UnbatchedClassifierFreeGuidanceLogitsProcessor: "guidance_scale",
+    PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn",
+    SynthIDTextWatermarkLogitsProcessor: "a SynthID watermark",
+}
+# Options whose processors count the columns of the prompt, padding included.
+_COUNT_COLUMNS = (
+    "min_length",
+    "forced_eos_token_id",
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+)
+_RECORDS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+
+
+def as_custom_generate(
+    bridge: TransformerBridge, patch: NextTokenPatch | None, *, seed: int = 0
+) -> Callable[..., Written]:
+    """The patch as a function for `bridge.original_model.generate(..., custom_generate=function)`.
+
+    The tokens are those of `li.generate` with the same processors, row by row. Greedy decoding and
+    sampling honour the generation config, `logits_processor`, `stopping_criteria` and
+    `num_return_sequences`. As in `li.generate`, processors and criteria see prompts without
+    padding. transformers puts the temperature after the processors given to it, where
+    `li.generate(temperature=...)` puts it first. It hands on no `streamer`, which gets the prompt
+    alone.
+
+    **Arguments:**
+
+    - `bridge`: the model; its hooks stay on.
+    - `patch`: what to write while decoding; None is the model without a patch.
+    - `seed`: row i is sampled with `seed + i`, in every call; torch's own seed plays no part.
+
+    **Returns:** the function. Under `model.generate` it returns the prompts and what was written,
+    `[batch, whole]`, as transformers does, or that in a `GenerateDecoderOnlyOutput` with
+    `return_dict_in_generate=True`.
+
+    Raises, when the function is called, `NotImplementedError` for what it cannot do, such as beams,
+    scores, a filled cache or embeddings in the place of ids; `ValueError` under another model than
+    the bridge's; and what `li.generate` raises.
+    """
+
+    def patched(
+        model: Any,
+        input_ids: Int[Tensor, "batch pos"],
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        # Named, transformers would hand it on twice: once as an option of this function.
+        **prepared: Any,
+    ) -> Written:
+        if model is not bridge.original_model:
+            raise ValueError(
+                f"the function was made for {bridge.cfg.model_name}, and runs under another "
+                f"{type(model).__name__}: call bridge.original_model.generate of that bridge"
+            )
+        mask = prepared.pop("attention_mask", None)
+        if mask is None:
+            mask = torch.ones_like(input_ids)
+        refused = [
+            *_refused_options(generation_config, padded=not bool(mask.all())),
+            *(_UNFIT[type(item)] for item in logits_processor if type(item) in _UNFIT),
+            *_refused_inputs(prepared, mask),
+        ]
+        if refused:
+            raise NotImplementedError(
+                f"a patch cannot be written under {', '.join(refused)}: leave it out"
+            )
+        processors: list[LogitsProcessor] = list(logits_processor)
+        written = generate(
+            bridge,
+            input_ids,
+            patch,
+            attention_mask=mask,
+            max_new_tokens=int(generation_config.max_length) - input_ids.shape[1],
+            do_sample=bool(generation_config.do_sample),
+            logits_processor=processors,
+            stopping_criteria=stopping_criteria,
+            stop_at_eos=False,  # already among the criteria
+            seed=seed,
+        ).tokens.to(input_ids.device)
+        if (written < 0).any():
+            written = written.masked_fill(written < 0, _padding(generation_config))
+        sequences = torch.cat([input_ids, written], dim=1)
+        if generation_config.return_dict_in_generate:
+            return GenerateDecoderOnlyOutput(sequences=cast(Any, sequences))
+        return sequences
+
+    return patched
+
+
+def _refused_options(config: GenerationConfig, *, padded: bool) -> Iterator[str]:
+    mode = config.get_generation_mode()
+    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+        yield mode.value.replace("_", " ")
+    if config.return_dict_in_generate:
+        yield from (f"{name}=True" for name in _RECORDS if getattr(config, name, None))
+    if padded:
+        counted = (name for name in _COUNT_COLUMNS if getattr(config, name, None))
+        yield from (f"{name} with prompts of different lengths" for name in counted)
+
+
+def _refused_inputs(prepared: dict[str, Any], mask: Int[Tensor, "batch pos"]) -> Iterator[str]:
+    for name, value in prepared.items():
+        if isinstance(value, Cache):
+            if value.get_seq_length() > 0:
+                yield f"a {name} that is filled already"
+        elif name == "position_ids":
+            counted = mask.cumsum(-1) - 1
+            if ((value != counted) & mask.bool()).any():
+                yield "position_ids of your own"
+        elif name not in _PREPARED and value is not None:
+            yield name
+
+
+def _padding(config: GenerationConfig) -> int:
+    """What transformers fills rows with after their end: pad, or else the end of text."""
+    for token in (config.pad_token_id, config.eos_token_id):
+        if token is not None:
+            return int(token if isinstance(token, int) else token[0])
+    raise ValueError(
+        "rows end at different lengths, and the generation config names no token to fill them "
+        "with: pass pad_token_id"
+    )

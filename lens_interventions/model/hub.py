@@ -1,0 +1,48 @@
+"""The Hugging Face hub: whether it can be reached, and doing without it."""
+
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import huggingface_hub.constants as hub
+
+PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unreachable
+
+
+def hub_answers() -> bool:
+    """Whether the hub may be asked and answers in time. Its own client would try for minutes."""
+    if hub.is_offline_mode():
+        return False
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
+            urllib.request.urlopen(request, timeout=PATIENCE).close()
+        except urllib.error.HTTPError:
+            pass  # an answer
+        except OSError as error:
+            # A certificate that Python does not know may be known to the client.
+            if not isinstance(getattr(error, "reason", None), ssl.SSLError):
+                return
+        answered.set()
+
+    # In a thread, because looking up the hub's address has no time limit of its own.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return answered.is_set()
+
+
+@contextmanager
+def hub_offline() -> Iterator[None]:
+    """Ask no hub for the duration: what is not in the local cache is not there."""
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
