@@ -1,9 +1,13 @@
 """From the rows of the reader experiment to tables and verdicts."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
+from ..design.comparisons import Comparison
+from ..design.conditions import NO_PATCH
 from ..engine.results import Analysis, Tables
-from .contrasts import difference
+from .contrasts import against_all, difference
 from .figures import draw
 from .findings import QUESTIONS, findings
 from .measurements import AS_TRAINED, CURVE, TAKEN_AWAY, UNTRAINED
@@ -16,37 +20,37 @@ def analyse(settings: ReaderSettings, rows: Tables) -> Analysis:
     measured = rows[TABLE]
     on_the_way = measured["scope"] == CURVE
     losses = measured[~on_the_way]
+    compared = {scope: against_all(settings, losses, scope) for scope in QUESTIONS}
     tables = {
-        "contrasts": contrasts(settings, losses),
+        "contrasts": contrasts(settings, losses, compared),
         "losses": mean_losses(losses),
         "curves": curves(measured[on_the_way]),
     }
-    return Analysis(tables, findings(settings, losses), draw)
+    return Analysis(tables, findings(settings, losses, compared), draw)
 
 
-def contrasts(settings: ReaderSettings, losses: pd.DataFrame) -> pd.DataFrame:
+def contrasts(
+    settings: ReaderSettings, losses: pd.DataFrame, compared: Mapping[str, Comparison]
+) -> pd.DataFrame:
     """The reader with the true token minus every other, and what it does without its write.
 
     Columns: scope, condition, minus, estimate, low, high, level, method, n, p_value. The estimate
     is the change of the loss, nats a token; `minus` "zero" is the reader alone, and "none" the
     model as it is.
     """
-    pairs = [(AS_TRAINED, source) for source in (*settings.controls, UNTRAINED)]
-    pairs += [(TAKEN_AWAY, ALONE)]
-    return pd.DataFrame(
-        [
-            {
-                "scope": scope,
-                "condition": condition,
-                "minus": minus,
-                **difference(
-                    losses, settings.resampling, scope=scope, minus=minus, condition=condition
-                ).columns(),
-            }
-            for scope in QUESTIONS
-            for condition, minus in pairs
-        ]
-    )
+    found = []
+    for scope, comparison in compared.items():
+        for row in comparison.rows():
+            minus = ALONE if row["minus"] == NO_PATCH.source else row["minus"]
+            found.append({"scope": scope, "condition": AS_TRAINED, **row, "minus": minus})
+        for condition, minus in ((AS_TRAINED, UNTRAINED), (TAKEN_AWAY, ALONE)):
+            beside = difference(
+                losses, settings.resampling, scope=scope, minus=minus, condition=condition
+            )
+            found.append(
+                {"scope": scope, "condition": condition, "minus": minus, **beside.columns()}
+            )
+    return pd.DataFrame(found).drop(columns="source")
 
 
 def mean_losses(losses: pd.DataFrame) -> pd.DataFrame:

@@ -1,13 +1,32 @@
 """Differences of readers that share texts and seeds, with intervals over both."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from ...measures.verdicts import visible_by_width
+from ..design.comparisons import Comparison, compare
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import Contrast, Resampling, Totals, contrast
 from .measurements import AS_TRAINED
-from .settings import ALONE
+from .settings import ALONE, ReaderSettings
+
+
+def against_all(settings: ReaderSettings, losses: pd.DataFrame, scope: str) -> Comparison:
+    """The reader with the true token minus the reader alone and every control."""
+    source_of = {arm_of(source): source for source in settings.controls}
+    found = compare(
+        lambda reference, resampling: difference(
+            losses, resampling, scope=scope, minus=source_of[reference]
+        ),
+        list(source_of),
+        settings.resampling,
+        lower_is_better=True,
+    )
+    visible = [visible_by_width(contrast.interval) for contrast in found.contrasts.values()]
+    return replace(found, smallest_visible=max(filter(None, visible), default=None))
 
 
 def difference(

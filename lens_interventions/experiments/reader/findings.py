@@ -1,13 +1,11 @@
 """The verdicts of the reader experiment: one for each kind of text."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 import pandas as pd
 
-from ...measures.verdicts import visible_by_width
-from ..design.comparisons import WIDTH, Comparison, compare, said_of, verdicts_on
+from ..design.comparisons import WIDTH, Comparison, said_of, verdicts_on
 from ..engine.results import Finding
-from .contrasts import arm_of, difference
 from .measurements import ALL, COPYABLE, OTHER, SECOND
 from .settings import ReaderSettings
 
@@ -28,39 +26,28 @@ _METHOD = (
 )
 
 
-def findings(settings: ReaderSettings, losses: pd.DataFrame) -> tuple[Finding, ...]:
-    """A verdict on each kind of text, with Holm's correction over them."""
-    compared = [_compare(settings, losses, scope) for scope in QUESTIONS]
+def findings(
+    settings: ReaderSettings, losses: pd.DataFrame, compared: Mapping[str, Comparison]
+) -> tuple[Finding, ...]:
+    """A verdict on each kind of text, with Holm's correction over them.
+
+    `compared` has the comparison of each.
+    """
     of_copies = (COPYABLE, SECOND)
     margins = [
         (settings.smallest_copyable if scope in of_copies else settings.smallest_all, "nats")
-        for scope in QUESTIONS
+        for scope in compared
     ]
+    judged = verdicts_on([*compared.values()], margins)
     return tuple(
         Finding(
-            f"Does a reader that adapts gain from the true token on {asked}?",
-            judged,
+            f"Does a reader that adapts gain from the true token on {QUESTIONS[scope]}?",
+            verdict,
             _said(settings, losses, scope, comparison),
             "gain",
         )
-        for (scope, asked), comparison, judged in zip(
-            QUESTIONS.items(), compared, verdicts_on(compared, margins), strict=True
-        )
+        for (scope, comparison), verdict in zip(compared.items(), judged, strict=True)
     )
-
-
-def _compare(settings: ReaderSettings, losses: pd.DataFrame, scope: str) -> Comparison:
-    source_of = {arm_of(source): source for source in settings.controls}
-    found = compare(
-        lambda reference, resampling: difference(
-            losses, resampling, scope=scope, minus=source_of[reference]
-        ),
-        list(source_of),
-        settings.resampling,
-        lower_is_better=True,
-    )
-    visible = [visible_by_width(contrast.interval) for contrast in found.contrasts.values()]
-    return replace(found, smallest_visible=max(filter(None, visible), default=None))
 
 
 def _said(
