@@ -35,7 +35,7 @@ def require_kind(model: object, kind: Any, purpose: str) -> None:
     readable = isinstance(model, ReadableModel)
     raise TypeError(
         f"{purpose} expects a TransformerBridge, got a {type(model).__name__}"
-        f"{', which can only be read' if readable else ''}: boot one with "
+        f"{', which can only be read and hooked' if readable else ''}: boot one with "
         "lens_interventions.load_model or TransformerBridge.boot_transformers"
     )
 

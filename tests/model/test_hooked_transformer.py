@@ -252,8 +252,8 @@ def test_a_fitted_lens_reads_the_model_that_it_was_fitted_for(models, corpus):
     close(read(model, TOKENS, lens=lens), naive_logits(model, mapped).log_softmax(-1))
     quality = li.lens_quality(model, lens, corpus[:4], progress=False)
     means = li.lens_over(model, corpus[:4], lens=lens, positions=slice(1, None), progress=False)
-    assert quality.fitted.means("kl_final").tolist() == means.means("kl_final").tolist()
-    assert means.means("kl_final")[0] < quality.raw.means("kl_final")[0]
+    assert quality.readings["fitted"].means("kl_final").tolist() == means.means("kl_final").tolist()
+    assert means.means("kl_final")[0] < quality.readings["raw"].means("kl_final")[0]
     with pytest.raises(ValueError, match="fit one with fit_affine_lens"):
         li.logit_lens(models["tied"], TOKENS, lens=lens)
 
