@@ -56,7 +56,8 @@ def residual_chunks(
 
     Of a long text only the keys and values are held, neither the whole residual stream nor the
     attention scores. A short text is one chunk. So is any text while there are hooks on the bridge,
-    which may have been made for the whole, and one that turns other rotary frequencies on.
+    which may have been made for the whole, one that turns other rotary frequencies on, and any text
+    of a `HookedTransformer`.
 
     Raises `ValueError` if the model has no such point or the batch is padded on the left.
     """
@@ -77,7 +78,7 @@ def residual_chunks(
 
 def _may_be_cut(bridge: ReadableModel, width: int) -> bool:
     """Whether keys and values of the beginning of a text are those that the whole text has."""
-    # The cache of a HookedTransformer is one of its own.
+    # A HookedTransformer has a cache of another kind.
     if not isinstance(bridge, TransformerBridge):
         return False
     return fills_cache(bridge) and width <= frequencies_change_after(bridge)

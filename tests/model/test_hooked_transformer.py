@@ -195,6 +195,14 @@ def test_texts_and_caches_are_read_as_tokens_are(plain):
         li.logit_lens(plain, cache)
 
 
+def test_the_side_on_which_the_tokenizer_pads_changes_nothing():
+    model, texts = hooked(), ["plasma", "Other times, when people say"]
+    right = li.logit_lens(model, texts)
+    model.tokenizer.padding_side = "left"
+    left = li.logit_lens(model, texts)
+    close(left.entropy[:, left.mask], right.entropy[:, right.mask])
+
+
 def test_padding_on_either_side_changes_nothing(plain):
     row = TOKENS[:1, :4]
     padded = torch.cat([torch.full((1, 3), 2), row], dim=1)
