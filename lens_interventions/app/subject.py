@@ -13,6 +13,7 @@ from ..intervention.slopes.result import SlopeMap
 from ..lens.protocol import Lens
 from ..model.chat import chat_tokens
 from ..model.exclusive import exclusive_use
+from ..model.kinds import require_kind
 from ..model.readout import readout
 from .state import State
 
@@ -58,9 +59,11 @@ class Subject:
     _kept: "OrderedDict[Hashable, Any]" = field(default_factory=OrderedDict, repr=False)
 
     def __post_init__(self) -> None:
-        readout(self.bridge)  # refuses, before anything is served, what no lens can read
+        # What cannot be read or written with is refused before anything is served.
+        for model in [self.bridge] if self.other is None else [self.bridge, self.other]:
+            require_kind(model, TransformerBridge, "the explorer")
+            readout(model)
         if self.other is not None:
-            readout(self.other)
             first, second = (model.tokenizer for model in (self.bridge, self.other))
             if first is None or second is None or first.get_vocab() != second.get_vocab():
                 raise ValueError(

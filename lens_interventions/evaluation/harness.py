@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..intervention.patch import NextTokenPatch
+from ..model.exclusive import exclusive
 
 if TYPE_CHECKING:
     from .patched_lm import PatchedLM
 
 
+@exclusive
 def as_harness_model(
     bridge: TransformerBridge,
     patch: NextTokenPatch | None,

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from ..lens.affine import AffineLens
 from ..model.exclusive import exclusive
+from ..model.kinds import ReadableModel
 from ..model.readout import readout
 from ..model.tokens import TextOrTokens
 from .corpus_moments import corpus_moments
@@ -20,7 +20,7 @@ from .shrinkage import full_length_bias, unread_direction
 @exclusive
 @torch.no_grad()
 def fit_affine_lens(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     texts: Iterable[TextOrTokens],
     *,
     window: int = 512,

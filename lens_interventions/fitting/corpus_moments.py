@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import load_tensors, require_writable, save_tensors
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
+from ..model.kinds import ReadableModel
 from ..model.points import select_points
 from ..model.readout import require_readable
 from ..model.residuals import residuals
@@ -64,7 +64,7 @@ class CorpusMoments:
 @exclusive
 @torch.no_grad()
 def corpus_moments(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     texts: Iterable[TextOrTokens],
     add: AddWindow,
     *,

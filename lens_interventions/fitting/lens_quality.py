@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.aggregate import LensAggregate, lens_over, plot_aggregate
 from ..lens.protocol import Lens, provenance
 from ..measures.intervals import Interval, mean_intervals
 from ..model.exclusive import exclusive
+from ..model.kinds import ReadableModel
 from ..model.tokens import TextOrTokens, require_texts, token_batch
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class LensQuality:
 
 @exclusive
 def lens_quality(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     lens: Lens | JacobianLens | Mapping[str, Lens | JacobianLens],
     texts: Iterable[TextOrTokens],
     *,

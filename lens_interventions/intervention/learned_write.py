@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import load_tensors, restored, save_tensors
 from ..model.fingerprint import fingerprint
+from ..model.kinds import ReadableModel
 from .adapted_reader import AdaptedReader
 from .modes import Rows, Scales
 from .patch import NextTokenPatch
@@ -112,7 +112,7 @@ class LearnedWrite:
             raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
         return replace(self, source=source)
 
-    def require_fits(self, bridge: TransformerBridge, patch: NextTokenPatch) -> None:
+    def require_fits(self, bridge: ReadableModel, patch: NextTokenPatch) -> None:
         """Raise `ValueError` unless the write may be used in this patch of this bridge."""
         found = fingerprint(bridge)
         if self.reader is not None and found == self.reader.fingerprint:

@@ -3,12 +3,12 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from ..materials.bundled import prose
 from ..model.capabilities import recall
 from ..model.fingerprint import fingerprint
 from ..model.hooks import without_hooks
+from ..model.kinds import ReadableModel
 from ..model.residuals import residuals
 from ..model.tokens import TokenBatch
 
@@ -17,7 +17,7 @@ _EVERY = 4
 _LONGEST = 256
 
 
-def mean_residuals(bridge: TransformerBridge) -> Float[Tensor, "layer d_model"]:
+def mean_residuals(bridge: ReadableModel) -> Float[Tensor, "layer d_model"]:
     """The mean of `r[layer]` over positions of ten bundled texts of prose, for every block.
 
     A constant of the weights, found once for each bridge, without the hooks that are on it. The
@@ -32,7 +32,7 @@ def mean_residuals(bridge: TransformerBridge) -> Float[Tensor, "layer d_model"]:
 
 
 @torch.no_grad()
-def _measured(bridge: TransformerBridge) -> Float[Tensor, "layer d_model"]:
+def _measured(bridge: ReadableModel) -> Float[Tensor, "layer d_model"]:
     if bridge.tokenizer is None:
         raise ValueError(
             "scale='deviation' measures the mean residual on bundled texts, and the bridge has no "

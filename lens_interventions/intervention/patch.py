@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields, replace
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from ..lens.affine import AffineLens
 from ..lens.jacobian import JacobianTransport
@@ -13,6 +12,7 @@ from ..lens.protocol import bound_lens
 from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
 from ..model.hooks import Hook, change_layers, require_tokens
+from ..model.kinds import ReadableModel
 from ..model.points import require_blocks
 from ..model.readout import readout
 from ..model.tokens import TextOrTokens, token_batch
@@ -67,7 +67,7 @@ class NextTokenPatch(PatchFields):
     """
 
     @exclusive
-    def bind(self, bridge: TransformerBridge) -> BoundPatch:
+    def bind(self, bridge: ReadableModel) -> BoundPatch:
         """The patch on one model, ready to be applied to its residuals.
 
         Raises `ValueError` if the model does not have a layer, the lens or a learned write is of
@@ -104,7 +104,7 @@ class NextTokenPatch(PatchFields):
     @exclusive
     def fwd_hooks(
         self,
-        bridge: TransformerBridge,
+        bridge: ReadableModel,
         text_or_tokens: TextOrTokens,
         *,
         attention_mask: Tensor | None = None,
@@ -121,6 +121,7 @@ class NextTokenPatch(PatchFields):
 
         **Arguments:**
 
+        - `bridge`: a bridge, or a `HookedTransformer` of TransformerLens 3.9.
         - `text_or_tokens`: what the bridge will be run on. Texts of different length become
             token tensors that you pad, so that hook and model agree about the padding.
         - `attention_mask`: `[batch, pos]`, nonzero at real tokens, when there is padding.
@@ -155,7 +156,7 @@ class NextTokenPatch(PatchFields):
                 )
             return bound(resid, layer=layer, position=positions, text=text)
 
-        return [require_tokens(batch), *change_layers(self.layers, patched)]
+        return [require_tokens(bridge, batch), *change_layers(self.layers, patched)]
 
     def to_json(self) -> str:
         """The patch as a JSON object.

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from ..lens.distributions import log_probs_of
+from ..model.kinds import ReadableModel
 from ..model.points import FINAL
 from ..model.readout import LOGIT_ROWS, Readout, readout
 from ..model.residuals import residual_chunks
@@ -28,7 +28,7 @@ def surprisal_of(
     return -torch.cat([log_probs_of(read(resid), ids) for resid, ids in rows]).view_as(following)
 
 
-def residual_label(bridge: TransformerBridge, layer: int) -> str:
+def residual_label(bridge: ReadableModel, layer: int) -> str:
     """The label of `r[layer]` among the residual points."""
     return FINAL if layer == int(bridge.cfg.n_layers) else f"{layer}_pre"
 
@@ -41,7 +41,7 @@ def source_layers(patches: Iterable[PatchFields]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def with_unpatched(
-    bridge: TransformerBridge, text: KnownText, patches: Iterable[PatchFields]
+    bridge: ReadableModel, text: KnownText, patches: Iterable[PatchFields]
 ) -> KnownText:
     """The texts with what patches read of a run without a patch, from a run of the bridge as it is.
 

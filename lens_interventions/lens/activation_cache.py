@@ -6,16 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
-from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.hooks import TOKENS, without_hooks
+from ..model.kinds import ReadableModel
 from ..model.points import FINAL, INPUT, hook_name
 from ..model.residuals import residuals
 from ..model.tokens import TokenBatch, token_batch
 
 
 def cached_batch(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     cache: ActivationCache,
     tokens: Tensor | None,
     attention_mask: Tensor | None,
@@ -43,7 +43,7 @@ def cached_batch(
 
 
 def cached_residuals(
-    bridge: TransformerBridge, cache: ActivationCache, batch: TokenBatch, labels: Sequence[str]
+    bridge: ReadableModel, cache: ActivationCache, batch: TokenBatch, labels: Sequence[str]
 ) -> dict[str, Float[Tensor, "batch pos d_model"]]:
     """The residual stream at the given points, by label, as the cache holds it.
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import load_tensors, narrowed, restored, save_tensors
 from ..model.fingerprint import fingerprint, unembedding_hash
+from ..model.kinds import ReadableModel
 
 UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
 
@@ -58,7 +58,7 @@ class AffineLens:
         weight = self.weight[layer].to(residual.device, residual.dtype)
         return residual + residual @ weight + self.bias[layer].to(residual.device, residual.dtype)
 
-    def require_fits(self, bridge: TransformerBridge) -> None:
+    def require_fits(self, bridge: ReadableModel) -> None:
         """Raise `ValueError` if the lens was not fitted for this bridge's weights."""
         kind, _, _ = self.fingerprint.rpartition(" ")
         found = f"{kind} {unembedding_hash(bridge)}" if kind else fingerprint(bridge)

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformer_lens.model_bridge import TransformerBridge
 
 from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
 from ..model.exclusive import exclusive
+from ..model.kinds import ReadableModel
 from ..model.points import point_name
 from ..model.tokens import TextOrTokens, require_texts, require_unicode, token_batch
 from .figures.over_layers import draw_over_layers
@@ -111,7 +111,7 @@ class LensAggregate:
 
 @exclusive
 def lens_over(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     texts: Iterable[TextOrTokens],
     *,
     max_tokens: int | None = None,
@@ -160,7 +160,7 @@ def lens_over(
 
 
 def _first(
-    bridge: TransformerBridge, text: TextOrTokens, max_tokens: int, prepend_bos: bool | None
+    bridge: ReadableModel, text: TextOrTokens, max_tokens: int, prepend_bos: bool | None
 ) -> Tensor:
     if not isinstance(text, str):
         return torch.as_tensor(text)[..., :max_tokens]

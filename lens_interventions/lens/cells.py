@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.slice import Slice
 
+from ..model.kinds import ReadableModel
 from ..model.points import FINAL, point_layer
 from ..model.readout import Readout
 from ..model.tokens import NamedTokens, TokenBatch, token_ids
@@ -60,7 +60,7 @@ def select_cells(batch: TokenBatch, positions: Any) -> Cells:
 
 
 def following_tokens(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     batch: TokenBatch,
     last: NamedTokens | None,
 ) -> Int[Tensor, "batch pos"]:

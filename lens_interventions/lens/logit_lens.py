@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
-from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..model.argument_names import instead_of
 from ..model.chat import Message, text_or_messages
 from ..model.exclusive import exclusive
 from ..model.hooks import has_temporary_hooks
+from ..model.kinds import ReadableModel
 from ..model.points import FINAL, INPUT, PointSelection, select_points
 from ..model.readout import Norm, readout
 from ..model.residuals import residual_chunks
@@ -43,7 +43,7 @@ from .trajectory import Trajectory
 @exclusive
 @torch.no_grad()
 def logit_lens(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     text_or_tokens: TextOrTokens | ActivationCache | RecordedStreams | None = None,
     *,
     messages: Sequence[Message] | Sequence[Sequence[Message]] | None = None,
@@ -73,7 +73,7 @@ def logit_lens(
 
     **Arguments:**
 
-    - `bridge`: any decoder that TransformerLens boots.
+    - `bridge`: any decoder that TransformerLens boots, or a `HookedTransformer` of its version 3.9.
     - `text_or_tokens`: a text, a list of texts of any lengths, token ids, or an `ActivationCache`
         of `run_with_cache`, which holds `hook_resid_pre` or `hook_resid_post` of the blocks.
         `generate` passes the `RecordedStreams` of its steps.
@@ -108,10 +108,10 @@ def logit_lens(
     **Returns:** a `Trajectory`.
 
     Raises `NotImplementedError` if the model is not an attention-only decoder; `ValueError` if its
-    logits are not the final norm and the unembedding of its last residual, if it is in training
-    mode, if the lens is of other weights, if an option or the text does not fit the model, or if an
-    activation is not finite or its logits are not numbers; `TypeError` if the input is neither text
-    nor ids.
+    logits are not the final norm and the unembedding of its last residual, if a bridge is in
+    training mode, if the lens is of other weights, if an option or the text does not fit the model,
+    or if an activation is not finite or its logits are not numbers; `TypeError` if the input is
+    neither text nor ids, or the model is of another kind.
     """
     read = readout(bridge, norm=norm)
     given: TextOrTokens | ActivationCache | RecordedStreams = text_or_messages(
@@ -212,7 +212,7 @@ def _check_options(
 
 
 def _trajectory(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     batch: TokenBatch,
     following: Int[Tensor, "batch pos"],
     cells: Cells,

@@ -5,9 +5,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
+from ..model.kinds import ReadableModel
 from .affine import AffineLens
 from .jacobian import JacobianTransport
 
@@ -23,7 +23,7 @@ class Lens(Protocol):
         ...
 
 
-def bound_lens(bridge: TransformerBridge, lens: Lens | JacobianLens | None) -> Lens | None:
+def bound_lens(bridge: ReadableModel, lens: Lens | JacobianLens | None) -> Lens | None:
     """The lens as a function `f(residual, layer)`, checked to belong to the bridge.
 
     Raises `ValueError` if a fitted lens is of other weights.

@@ -22,6 +22,7 @@ from transformers import DynamicCache
 from .attention_cache import as_argument
 from .exclusive import exclusive
 from .hooks import capture, without_hooks
+from .kinds import ReadableModel, architecture
 from .points import FINAL, INPUT, hook_name
 
 Answer = TypeVar("Answer")
@@ -30,12 +31,12 @@ _PATIENCE = 2.0  # seconds
 
 # By bridge, and there by the state of its weights, since processed weights run differently: what
 # was asked, and what was found.
-_found: WeakKeyDictionary[TransformerBridge, dict[tuple[bool, bool], dict[str, Any]]] = (
+_found: WeakKeyDictionary[ReadableModel, dict[tuple[bool, bool], dict[str, Any]]] = (
     WeakKeyDictionary()
 )
 
 
-def capabilities(bridge: TransformerBridge) -> dict[str, Any]:
+def capabilities(bridge: ReadableModel) -> dict[str, Any]:
     """Everything that was found so far for a bridge with its weights as they are, to be read.
 
     Empty for a bridge that no check has run on. The values are those that the checks return.
@@ -44,7 +45,7 @@ def capabilities(bridge: TransformerBridge) -> dict[str, Any]:
 
 
 @exclusive
-def recall(bridge: TransformerBridge, question: str, find: Callable[[], Answer]) -> Answer:
+def recall(bridge: ReadableModel, question: str, find: Callable[[], Answer]) -> Answer:
     """What was found for a question, by calling `find` if this is the first time."""
     answers = _answers(bridge)
     if question not in answers:
@@ -69,14 +70,16 @@ def slow_check(what: str) -> Iterator[None]:
         notice.cancel()
 
 
-def record(bridge: TransformerBridge, question: str, answer: object) -> None:
+def record(bridge: ReadableModel, question: str, answer: object) -> None:
     """Keep what was found for a question, in the place of what was found before."""
     _answers(bridge)[question] = answer
 
 
-def _answers(bridge: TransformerBridge) -> dict[str, Any]:
-    state = bool(bridge.compatibility_mode), bool(bridge._weights_processed)
-    return _found.setdefault(bridge, {}).setdefault(state, {})
+def _answers(bridge: ReadableModel) -> dict[str, Any]:
+    processed, compatible = (
+        bool(getattr(bridge, name, False)) for name in ("_weights_processed", "compatibility_mode")
+    )
+    return _found.setdefault(bridge, {}).setdefault((compatible, processed), {})
 
 
 def weights_processed(bridge: TransformerBridge) -> bool:
@@ -146,7 +149,7 @@ def frequencies_change_after(bridge: TransformerBridge) -> float:
 
 
 @exclusive
-def embedding_factor(bridge: TransformerBridge) -> float:
+def embedding_factor(bridge: ReadableModel) -> float:
     """The number by which the model multiplies a row of `W_E` before its first block.
 
     It is measured at every call, since a hook that stays on may change it.
@@ -155,7 +158,9 @@ def embedding_factor(bridge: TransformerBridge) -> float:
     """
     weight = bridge.W_E.detach()
     tokens = few_tokens(bridge)
-    points = ["embed.hook_out", hook_name(INPUT, int(bridge.cfg.n_layers))]
+    # In a bridge of BLOOM `hook_embed` comes after a norm; a HookedTransformer has no other.
+    fed_at = "embed.hook_out" if "embed.hook_out" in bridge.hook_dict else "hook_embed"
+    points = [fed_at, hook_name(INPUT, int(bridge.cfg.n_layers))]
     with torch.no_grad(), without_hooks(bridge.hook_points()):
         fed, entering = capture(bridge, tokens, points)
     rows = weight[tokens]
@@ -171,11 +176,11 @@ def embedding_factor(bridge: TransformerBridge) -> float:
             record(bridge, "factor of the token embedding", factor)
             return factor
     raise NotImplementedError(
-        f"{bridge.cfg.architecture} transforms its token embeddings before the first block, so a "
+        f"{architecture(bridge)} transforms its token embeddings before the first block, so a "
         "row of W_E is not what it feeds: use the unembedding (embedding='W_U')"
     )
 
 
-def few_tokens(bridge: TransformerBridge) -> torch.Tensor:
+def few_tokens(bridge: ReadableModel) -> torch.Tensor:
     """Four token ids, `[1, 4]`, for a check."""
     return torch.arange(4, device=bridge.cfg.device)[None] % int(bridge.cfg.d_vocab)

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from transformer_lens.model_bridge import TransformerBridge
-
+from .kinds import ReadableModel
 from .tokens import TextOrTokens, require_unicode
 
 Text = TypeVar("Text")
@@ -13,7 +12,7 @@ Message = Mapping[str, str]
 """Who speaks, and what: `{"role": "user", "content": "Hello"}`."""
 
 
-def chat_tokens(bridge: TransformerBridge, messages: Sequence[Message]) -> list[int]:
+def chat_tokens(bridge: ReadableModel, messages: Sequence[Message]) -> list[int]:
     """The ids of a conversation, in the template that the model was trained with.
 
     The answer is begun, unless the last of the `messages` is the assistant's.
@@ -47,7 +46,7 @@ def chat_tokens(bridge: TransformerBridge, messages: Sequence[Message]) -> list[
 
 
 def text_or_messages(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     text: Text | None,
     messages: Sequence[Message] | Sequence[Sequence[Message]] | None,
 ) -> Text | TextOrTokens:

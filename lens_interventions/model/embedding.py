@@ -5,9 +5,9 @@ from functools import cached_property
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
 from .capabilities import embedding_factor
+from .kinds import ReadableModel
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Embedding:
         return vectors if self.carry is None else vectors @ self.carry
 
 
-def embedding(bridge: TransformerBridge) -> Embedding:
+def embedding(bridge: ReadableModel) -> Embedding:
     """The model's token embedding, with the factor that it applies, measured on four tokens.
 
     Raises `NotImplementedError` if the model does more to an embedding than multiply it.

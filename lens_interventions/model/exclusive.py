@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformer_lens.model_bridge import TransformerBridge
+
+from .kinds import ReadableModel, inner_model, require_kind
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -25,18 +26,13 @@ _making_one = threading.Lock()
 
 
 @contextmanager
-def exclusive_use(bridge: TransformerBridge) -> Iterator[None]:
+def exclusive_use(bridge: ReadableModel) -> Iterator[None]:
     """Hold a model's lock: other threads wait, this one may enter again.
-
-    Anything but a bridge passes, to be refused by whoever needs one.
 
     Raises `ValueError` under `torch.device("meta")`, where no model can run.
     """
-    if not isinstance(bridge, TransformerBridge):
-        yield
-        return
     with _making_one:
-        lock = _locks.setdefault(bridge.original_model, threading.RLock())
+        lock = _locks.setdefault(inner_model(bridge), threading.RLock())
     with lock:
         if torch.empty(0).is_meta:
             raise ValueError(
@@ -47,12 +43,18 @@ def exclusive_use(bridge: TransformerBridge) -> Iterator[None]:
 
 
 def exclusive(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Have a function hold the lock of its argument `bridge` while it runs, as a decorator."""
-    place = list(inspect.signature(function).parameters).index("bridge")
+    """Have a function hold the lock of its argument `bridge` while it runs, as a decorator.
+
+    It then raises `TypeError` for a model of another kind than the argument is annotated with: all
+    public functions that run a model pass here first.
+    """
+    parameters = inspect.signature(function).parameters
+    place, kind = list(parameters).index("bridge"), parameters["bridge"].annotation
 
     @functools.wraps(function)
     def alone(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         bridge: Any = kwargs.get("bridge", args[place] if place < len(args) else None)
+        require_kind(bridge, kind, function.__name__)
         with exclusive_use(bridge):
             return function(*args, **kwargs)
 

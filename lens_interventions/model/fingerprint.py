@@ -7,26 +7,27 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from .exclusive import exclusive
+from .kinds import ReadableModel, inner_model
 from .other_weights import name_of_weights
 
 
 @exclusive
-def fingerprint(bridge: TransformerBridge) -> str:
+def fingerprint(bridge: ReadableModel) -> str:
     """A hash of a sample of every parameter, made in milliseconds: tells weights apart.
 
     While an adapted reader is on, it is the hash of the reader and the weights below it.
     """
     if name := name_of_weights(bridge):
         return name
-    hashed = hashlib.sha256(str(bool(bridge.compatibility_mode)).encode())
-    for name, parameter in sorted(bridge.original_model.named_parameters()):
+    hashed = hashlib.sha256(str(bool(getattr(bridge, "compatibility_mode", False))).encode())
+    for name, parameter in sorted(inner_model(bridge).named_parameters()):
         sample = parameter.detach().reshape(-1)[:64].cpu().double().numpy()
         hashed.update(f"{name}{tuple(parameter.shape)}".encode())
         hashed.update(sample.tobytes())
     return hashed.hexdigest()[:16]
 
 
-def unembedding_hash(bridge: TransformerBridge) -> str:
+def unembedding_hash(bridge: ReadableModel) -> str:
     """The hash by which checkpoints of the tuned-lens library name an unembedding.
 
     It is of numpy's abridged print of the matrix to one digit (its `tensor_hash`), so that it

@@ -6,16 +6,16 @@ writes a closure of its own. TransformerLens calls every hook as `hook(tensor, h
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
 from .exclusive import exclusive
+from .kinds import ReadableModel
 from .tokens import TokenBatch
 
 HookFunction = Callable[..., Tensor | None]
@@ -92,25 +92,48 @@ def change_layers(layers: Iterable[int], change: Callable[..., Tensor]) -> list[
     return [(f"blocks.{layer}.hook_resid_pre", change_at(layer)) for layer in layers]
 
 
-def require_tokens(batch: TokenBatch) -> Hook:
-    """A hook where a run knows its token ids, which refuses other ids than those of `batch`.
+def require_hooks(bridge: ReadableModel, names: Iterable[str]) -> None:
+    """Raise `ValueError` if a model of sae-lens has no hook of one of these names.
 
-    Ids at padding and runs of another shape pass. Raises `ValueError`.
+    Its bridge loses the names of hooks, and its `HookedSAETransformer` those where an SAE sits.
     """
+    for name in names:
+        if name not in bridge.hook_dict:
+            raise ValueError(
+                f"this {type(bridge).__name__} has no hook called {name}: run an SAE as a hook on "
+                "a plain TransformerBridge instead, with bridge.hooks(fwd_hooks=[(name, "
+                "lambda tensor, hook: sae(tensor))])"
+            )
 
+
+def require_tokens(bridge: ReadableModel, batch: TokenBatch) -> Hook:
+    """A hook where a run knows its tokens, which refuses others than those of `batch`.
+
+    A `HookedTransformer` shows no ids, so their embeddings are compared. What is at padding and
+    runs of another shape pass. Raises `ValueError`.
+    """
     expected = batch.tokens
 
-    def compare(tokens: Tensor, hook: HookPoint) -> None:
-        if tokens.shape != expected.shape or tokens.is_floating_point():
-            return
-        for row, column in ((tokens != expected) & batch.mask).nonzero()[:1].tolist():
+    def refuse(differs: Bool[Tensor, "batch pos"], found: Callable[[int, int], str]) -> None:
+        for row, column in (differs & batch.mask).nonzero()[:1].tolist():
             raise ValueError(
-                f"the hooks were made for other tokens: in column {column} text {row} has id "
-                f"{int(tokens[row, column])}, expected {int(expected[row, column])}; make hooks "
+                f"the hooks were made for other tokens: in column {column} text {row} has "
+                f"{found(row, column)}, expected id {int(expected[row, column])}; make hooks "
                 "for the tokens that the model runs on"
             )
 
-    return TOKENS, compare
+    def compare_ids(tokens: Tensor, hook: HookPoint) -> None:
+        if tokens.shape == expected.shape and not tokens.is_floating_point():
+            refuse(tokens != expected, lambda row, column: f"id {int(tokens[row, column])}")
+
+    def compare_embeddings(embedded: Tensor, hook: HookPoint) -> None:
+        if embedded.shape[:2] == expected.shape:
+            differs = (embedded != bridge.embed(expected)).any(-1)
+            refuse(differs, lambda *_: "another embedding (a hook on hook_embed goes after these)")
+
+    if TOKENS in bridge.hook_dict:
+        return TOKENS, compare_ids
+    return "hook_embed", compare_embeddings
 
 
 def stop(tensor: Tensor, hook: HookPoint) -> None:
@@ -120,7 +143,7 @@ def stop(tensor: Tensor, hook: HookPoint) -> None:
 
 @exclusive
 def capture(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     tokens: Int[Tensor, "batch pos"],
     names: Sequence[str],
     **forward: Any,
@@ -136,7 +159,8 @@ def capture(
             stop(tensor, hook)
 
     hooks = [(name, fn) for name in names for fn in (keep(captured, name), stop_after_all)]
-    with bridge.hooks(fwd_hooks=hooks):
+    # A bridge itself catches what ends a run.
+    with bridge.hooks(fwd_hooks=hooks), suppress(StopAtLayerException):
         # The model's own cache stays on: TransformerLens 4.3 cannot run OLMo 2 in half precision
         # without it.
         bridge(tokens, **forward)

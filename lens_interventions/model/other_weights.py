@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from .exclusive import exclusive_use
+from .kinds import ReadableModel, inner_model
 
 # By the model inside, while it has other weights: the name that they were given.
 _names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
@@ -71,6 +72,6 @@ def other_weights(
             _names.pop(model, None)
 
 
-def name_of_weights(bridge: TransformerBridge) -> str | None:
-    """The name of the weights that `other_weights` gave to a bridge, None if it has its own."""
-    return _names.get(bridge.original_model)
+def name_of_weights(bridge: ReadableModel) -> str | None:
+    """The name of the weights that `other_weights` gave to a model, None if it has its own."""
+    return _names.get(inner_model(bridge))

@@ -12,7 +12,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .capabilities import few_tokens, recall
 from .exclusive import exclusive
-from .hooks import keep, temporary_hooks, without_hooks
+from .hooks import keep, require_hooks, temporary_hooks, without_hooks
+from .kinds import ReadableModel, architecture, output_transform
 from .points import FINAL, hook_name
 from .product import packed_copy, product
 
@@ -141,14 +142,14 @@ class Readout:
 
 
 @exclusive
-def readout(bridge: TransformerBridge, *, norm: Norm = "full") -> Readout:
+def readout(bridge: ReadableModel, *, norm: Norm = "full") -> Readout:
     """The model's own readout; with `norm="pre_affine"` without the final norm's affine part.
 
     The post reads the latter, which TransformerLens caches as `ln_final.hook_normalized`.
 
-    Raises `TypeError` if it is given anything but a bridge, `NotImplementedError` if the model is
-    not a decoder of attention layers alone, and `ValueError` if its logits are read off otherwise,
-    it is in training mode or `norm` is unknown.
+    Raises `TypeError` for what is no `ReadableModel`, `NotImplementedError` if the model is not a
+    decoder of attention layers alone, and `ValueError` if its logits are read off otherwise, a
+    bridge is in training mode or `norm` is unknown.
     """
     if norm not in ("full", "pre_affine"):
         raise ValueError(f"norm must be 'full' or 'pre_affine', got {norm!r}")
@@ -156,10 +157,10 @@ def readout(bridge: TransformerBridge, *, norm: Norm = "full") -> Readout:
     return _readout(bridge, norm)
 
 
-def _readout(bridge: TransformerBridge, norm: Norm) -> Readout:
+def _readout(bridge: ReadableModel, norm: Norm) -> Readout:
     has_norm = bridge.cfg.normalization_type is not None
     bias = bridge.b_U.detach()
-    transform = bridge.adapter.apply_output_logits_transform
+    transform = output_transform(bridge)
     return Readout(
         norm=bridge.ln_final if has_norm else None,
         apply_affine=norm == "full",
@@ -170,21 +171,17 @@ def _readout(bridge: TransformerBridge, norm: Norm) -> Readout:
     )
 
 
-def require_readable(bridge: TransformerBridge) -> None:
+def require_readable(bridge: ReadableModel) -> None:
     """Refuse a model whose logits are not `ln_final -> unembed` of its last residual point.
 
     It is tried once for each bridge on four tokens, without the hooks that the user may have on.
 
-    Raises `TypeError` if it is given anything but a bridge, `NotImplementedError` if the model has
-    an encoder or a recurrent state, and `ValueError` if its logits are read off otherwise or it is
-    in training mode.
+    Raises `NotImplementedError` if the model has an encoder, a recurrent state or attention to
+    later tokens, and `ValueError` if its logits are read off otherwise or a bridge is in training
+    mode.
     """
-    if not isinstance(bridge, TransformerBridge):
-        raise TypeError(
-            f"expected a TransformerBridge, got {type(bridge).__name__}: boot one with "
-            "lens_interventions.load_model or TransformerBridge.boot_transformers"
-        )
-    if bridge.original_model.training:
+    # A HookedTransformer has no dropout, and comes in training mode.
+    if isinstance(bridge, TransformerBridge) and bridge.original_model.training:
         raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
     recall(
         bridge,
@@ -193,32 +190,36 @@ def require_readable(bridge: TransformerBridge) -> None:
     )
 
 
-def _tried_to_read(bridge: TransformerBridge) -> bool:
-    architecture, modules = bridge.cfg.architecture, set(bridge._modules)
+def _tried_to_read(bridge: ReadableModel) -> bool:
+    name, modules = architecture(bridge), set(bridge._modules)
     if getattr(bridge.cfg, "is_stateful", False):
         raise NotImplementedError(
-            f"{architecture} carries a recurrent state between positions; lenses and next-token "
+            f"{name} carries a recurrent state between positions; lenses and next-token "
             "patches are defined for attention-only decoders"
+        )
+    if getattr(bridge.cfg, "attention_dir", "causal") != "causal":
+        raise NotImplementedError(
+            f"{name} attends to later tokens too; lenses and next-token patches are defined for "
+            "causal models"
         )
     if not {"blocks", "unembed"} <= modules:
         raise NotImplementedError(
-            f"{architecture} is an encoder-decoder or an encoder: it has no one stack of blocks "
+            f"{name} is an encoder-decoder or an encoder: it has no one stack of blocks "
             "that an unembedding reads"
         )
     if between := sorted(_BETWEEN & modules):
         raise ValueError(
-            f"{architecture} has {between[0]} between its last block and the logits, which a lens "
+            f"{name} has {between[0]} between its last block and the logits, which a lens "
             "would leave out"
+        )
+    if len(bridge.b_U) != int(bridge.cfg.d_vocab):
+        raise ValueError(
+            f"{name} reads {int(bridge.cfg.d_vocab)} tokens and has logits for {len(bridge.b_U)}: "
+            "a lens compares the logits of the tokens that are read"
         )
     last: dict[str, Tensor] = {}
     final = hook_name(FINAL, int(bridge.cfg.n_layers))
-    if final not in bridge.hook_dict:
-        # sae-lens's bridge loses the names by which hooks would silently not attach.
-        raise ValueError(
-            f"this {type(bridge).__name__} has no hook called {final}: run an SAE as a hook on a "
-            "plain TransformerBridge instead, with bridge.hooks(fwd_hooks=[(name, "
-            "lambda tensor, hook: sae(tensor))])"
-        )
+    require_hooks(bridge, [final])
     with torch.no_grad(), without_hooks(bridge.hook_points()):
         with bridge.hooks(fwd_hooks=[(final, keep(last, FINAL))]):
             logits = bridge(few_tokens(bridge)).float()
@@ -236,7 +237,7 @@ def _tried_to_read(bridge: TransformerBridge) -> bool:
             right = torch.allclose(found, own, rtol=0, atol=atol, equal_nan=True)
     if not right:
         raise ValueError(
-            f"the logits of {architecture} are not ln_final -> unembed of what leaves its last "
+            f"the logits of {name} are not ln_final -> unembed of what leaves its last "
             "block: a lens would not read the model's predictions"
         )
     return True

@@ -11,7 +11,8 @@ from transformers import DynamicCache
 
 from .attention_cache import as_argument
 from .capabilities import fills_cache, frequencies_change_after
-from .hooks import capture, has_temporary_hooks
+from .hooks import capture, has_temporary_hooks, require_hooks
+from .kinds import ReadableModel, architecture
 from .points import hook_name
 from .tokens import TokenBatch
 
@@ -22,7 +23,7 @@ _CHUNK_ROWS = 128
 
 
 def residuals(
-    bridge: TransformerBridge, batch: TokenBatch, labels: Iterable[str], **forward: Any
+    bridge: ReadableModel, batch: TokenBatch, labels: Iterable[str], **forward: Any
 ) -> list[Float[Tensor, "batch pos d_model"]]:
     """The residual stream at the given points, `[batch, pos, d_model]` each.
 
@@ -30,30 +31,33 @@ def residuals(
     `forward` is passed on to the bridge.
 
     Raises `ValueError` if the model has no such point (blocks whose attention and MLP run in
-    parallel have no middle) or the batch is padded on the left.
+    parallel have no middle, and an SAE may sit in the place of a hook) or the batch is padded on
+    the left.
     """
     if batch.left_padded:
         # The models' own masks let padded rows see nothing, whose NaN then reaches real tokens.
         raise ValueError("pad on the right: a causal model needs no mask for padding there")
     n_layers = int(bridge.cfg.n_layers)
     names = [hook_name(label, n_layers) for label in labels]
-    missing = [name for name in names if name not in bridge.hook_dict]
+    missing = [name for name in names if name not in bridge.hook_dict and name.endswith("_mid")]
     if missing:
         raise ValueError(
-            f"{bridge.cfg.architecture} has no {missing[0]}: its blocks run attention and MLP in "
-            "parallel or are not attention blocks; read it with incl_mid=False"
+            f"{architecture(bridge)} has no {missing[0]}: its blocks run attention and MLP in "
+            "parallel, have an SAE there or are not attention blocks; read it with incl_mid=False"
         )
+    require_hooks(bridge, names)
     return capture(bridge, batch.tokens, names, **forward)
 
 
 def residual_chunks(
-    bridge: TransformerBridge, batch: TokenBatch, labels: Sequence[str]
+    bridge: ReadableModel, batch: TokenBatch, labels: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Float[Tensor, "batch chunk d_model"]]]]:
     """The residual stream by label, a chunk of columns at a time, each with its first column.
 
     Of a long text only the keys and values are held, neither the whole residual stream nor the
     attention scores. A short text is one chunk. So is any text while there are hooks on the bridge,
-    which may have been made for the whole, and one that turns other rotary frequencies on.
+    which may have been made for the whole, one that turns other rotary frequencies on, and any text
+    of a `HookedTransformer`.
 
     Raises `ValueError` if the model has no such point or the batch is padded on the left.
     """
@@ -72,6 +76,9 @@ def residual_chunks(
         yield start, dict(zip(labels, streams, strict=True))
 
 
-def _may_be_cut(bridge: TransformerBridge, width: int) -> bool:
+def _may_be_cut(bridge: ReadableModel, width: int) -> bool:
     """Whether keys and values of the beginning of a text are those that the whole text has."""
+    # A HookedTransformer has a cache of another kind.
+    if not isinstance(bridge, TransformerBridge):
+        return False
     return fills_cache(bridge) and width <= frequencies_change_after(bridge)

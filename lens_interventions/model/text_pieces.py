@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 
+from .kinds import ReadableModel
 from .tokens import TextOrTokens, TokenBatch, require_texts, token_batch
 
 
 def token_pieces(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     texts: Iterable[TextOrTokens],
     *,
     length: int,

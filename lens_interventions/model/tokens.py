@@ -9,7 +9,8 @@ from typing import Literal, SupportsIndex
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
+
+from .kinds import ReadableModel
 
 TextOrTokens = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
 NamedTokens = str | SupportsIndex | Sequence[str | SupportsIndex]
@@ -60,7 +61,7 @@ class TokenBatch:
 
 
 def token_batch(
-    bridge: TransformerBridge,
+    bridge: ReadableModel,
     text_or_tokens: TextOrTokens,
     *,
     prepend_bos: bool | None = None,
@@ -127,7 +128,7 @@ def require_unicode(text: str) -> None:
         ) from error
 
 
-def token_ids(bridge: TransformerBridge, tokens: NamedTokens) -> list[int]:
+def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
     """Ids of tokens given as ids or as strings that are one token each.
 
     Raises `ValueError` if a string is not one token or an id is outside the vocabulary.
@@ -152,7 +153,7 @@ def token_ids(bridge: TransformerBridge, tokens: NamedTokens) -> list[int]:
     return ids
 
 
-def special_ids(bridge: TransformerBridge) -> list[int]:
+def special_ids(bridge: ReadableModel) -> list[int]:
     """The ids that mark up a text, such as its end; none where the bridge has no tokenizer."""
     if bridge.tokenizer is None:
         return []
@@ -161,7 +162,7 @@ def special_ids(bridge: TransformerBridge) -> list[int]:
     return sorted(marks | set(bridge.tokenizer.all_special_ids))
 
 
-def token_strings(bridge: TransformerBridge, ids: Iterable[int]) -> dict[int, str]:
+def token_strings(bridge: ReadableModel, ids: Iterable[int]) -> dict[int, str]:
     """Text of each id; its number where the bridge has no tokenizer.
 
     Half of a surrogate pair, which no table can hold, becomes an escape such as `\\ud800`.
@@ -174,7 +175,7 @@ def token_strings(bridge: TransformerBridge, ids: Iterable[int]) -> dict[int, st
     }
 
 
-def _tokenize(bridge: TransformerBridge, text: str, prepend_bos: bool | None) -> Tensor:
+def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Tensor:
     if bridge.tokenizer is None:
         raise ValueError("this bridge has no tokenizer: pass token ids instead of text")
     if not text:
@@ -231,7 +232,7 @@ def _from_tensor(tokens: Tensor, attention_mask: Tensor | None) -> TokenBatch:
     return TokenBatch(tokens, mask)
 
 
-def _check(bridge: TransformerBridge, batch: TokenBatch, any_length: bool) -> None:
+def _check(bridge: ReadableModel, batch: TokenBatch, any_length: bool) -> None:
     longest, context = int(batch.lengths.max()), int(bridge.cfg.n_ctx)
     if longest > context and not any_length:
         raise ValueError(

@@ -23,6 +23,8 @@ PAGE = ROOT / "docs" / "how-to" / "versions.md"
 CORE = (
     "tests/model/test_attention_cache.py",
     "tests/model/test_capabilities.py",
+    "tests/model/test_hooked_transformer.py",
+    "tests/model/test_kinds.py",
     "tests/model/test_readout.py",
     "tests/model/test_sae_lens.py",
     "tests/lens/test_logit_lens.py",

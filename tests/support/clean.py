@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.model_bridge import TransformerBridge
 
 _TOKENS = torch.arange(4, 16).reshape(2, 6)
 
 
 @contextmanager
-def left_as_found(bridge: TransformerBridge) -> Iterator[TransformerBridge]:
-    """Assert on the way out, exception or not, that the block changed nothing in `bridge`.
+def left_as_found(bridge: Any) -> Iterator[Any]:
+    """Assert on the way out, exception or not, that the block changed nothing in a model.
 
     Held equal: every hook and forward of every module, the training flags, the `requires_grad`
     flags, whether parameters have gradients, and the logits, bit by bit.
@@ -26,15 +26,20 @@ def left_as_found(bridge: TransformerBridge) -> Iterator[TransformerBridge]:
         torch.testing.assert_close(_logits(bridge), logits, rtol=0, atol=0)
 
 
-def _state(bridge: TransformerBridge) -> dict[str, object]:
+def _state(bridge: Any) -> dict[str, object]:
     state: dict[str, object] = {}
-    for root_name, root in (("bridge", bridge), ("hf", bridge.original_model)):
+    for root_name, root in (("bridge", bridge), ("inside", _inside(bridge))):
         for name, module in root.named_modules():
             state[f"{root_name} {name}"] = _module_state(module)
         for name, parameter in root.named_parameters():
             state[f"{root_name} {name} requires_grad"] = parameter.requires_grad
             state[f"{root_name} {name} has no gradient"] = parameter.grad is None
     return state
+
+
+def _inside(bridge: Any) -> nn.Module:
+    """The model that a bridge wraps; a `HookedTransformer` wraps none."""
+    return getattr(bridge, "original_model", bridge)
 
 
 def _module_state(module: nn.Module) -> dict[str, object]:
@@ -57,7 +62,8 @@ def _module_state(module: nn.Module) -> dict[str, object]:
 
 
 @torch.no_grad()
-def _logits(bridge: TransformerBridge) -> Tensor:
-    if getattr(bridge.original_model.config, "is_encoder_decoder", False):
+def _logits(bridge: Any) -> Tensor:
+    config = getattr(_inside(bridge), "config", None)
+    if getattr(config, "is_encoder_decoder", False):
         return bridge(_TOKENS, decoder_input=_TOKENS)
     return bridge(_TOKENS)

@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.exclusive import exclusive_use
 from ...model.fingerprint import weights_sha256
 from ...model.hooks import has_temporary_hooks
+from ...model.kinds import ReadableModel, require_kind
 from ...model.load import load_model
 
 # Threads that begin together load the model once.
@@ -37,12 +38,14 @@ class ModelSource:
     def bridge(self) -> TransformerBridge:
         """The bridge, loaded once per process.
 
-        Raises `ValueError` for a bridge with hooks on it. Errors of loading the model pass through.
+        Raises `ValueError` for a bridge with hooks on it, and `TypeError` for a model that is no
+        bridge. Errors of loading the model pass through.
         """
-        # A bridge can be called too.
+        # A model can be called too.
         model: Any = self.model
         with _loading:
-            found = model if isinstance(model, TransformerBridge) else _loaded(model)
+            found = model if isinstance(model, ReadableModel) else _loaded(model)
+        require_kind(found, TransformerBridge, "an experiment")
         with exclusive_use(found):  # a run of another thread has hooks on meanwhile
             if any(map(has_temporary_hooks, found.hook_points())):
                 raise ValueError(

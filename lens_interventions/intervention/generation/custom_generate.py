@@ -24,6 +24,7 @@ from transformers import (
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from ...model.exclusive import exclusive
 from ..patch import NextTokenPatch
 from .generate import generate
 
@@ -47,6 +48,7 @@ _COUNT_COLUMNS = (
 _RECORDS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 
 
+@exclusive
 def as_custom_generate(
     bridge: TransformerBridge, patch: NextTokenPatch | None, *, seed: int = 0
 ) -> Callable[..., Written]:

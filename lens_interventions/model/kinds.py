@@ -1,0 +1,57 @@
+"""The kinds of models: a `TransformerBridge` for everything, a `HookedTransformer` for reading.
+
+`HookedTransformer` is TransformerLens's own implementation of models, which it has up to version 3.
+It has the hooks, the final norm and the unembedding of a bridge, but neither the attention nor the
+caches of transformers, which teacher forcing and generation rely on.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.utilities.activation_functions import apply_softcap
+
+if TYPE_CHECKING:
+    HookedTransformer: TypeAlias = Any
+else:
+    try:
+        from transformer_lens import HookedTransformer
+    except ImportError:  # TransformerLens has none since version 4
+        HookedTransformer = TransformerBridge
+
+ReadableModel = TransformerBridge | HookedTransformer
+"""A model that a lens reads and that takes the hooks of a patch."""
+
+
+def require_kind(model: object, kind: Any, purpose: str) -> None:
+    """Raise `TypeError` for a model that is not of a kind which `purpose` can be had with.
+
+    `kind` is `TransformerBridge` or `ReadableModel`.
+    """
+    if isinstance(model, kind):
+        return
+    readable = isinstance(model, ReadableModel)
+    raise TypeError(
+        f"{purpose} expects a TransformerBridge, got a {type(model).__name__}"
+        f"{', which can only be read and hooked' if readable else ''}: boot one with "
+        "lens_interventions.load_model or TransformerBridge.boot_transformers"
+    )
+
+
+def inner_model(model: ReadableModel) -> nn.Module:
+    """The module with the weights: the one inside a bridge, a `HookedTransformer` itself."""
+    return model.original_model if isinstance(model, TransformerBridge) else model
+
+
+def architecture(model: ReadableModel) -> str:
+    """What an error calls the model."""
+    return getattr(model.cfg, "architecture", None) or type(model).__name__
+
+
+def output_transform(model: ReadableModel) -> Callable[[Tensor], Tensor]:
+    """What the model does to its logits, `[..., d_vocab]`."""
+    if isinstance(model, TransformerBridge):
+        return model.adapter.apply_output_logits_transform
+    return partial(apply_softcap, cap=model.cfg.output_logits_soft_cap)
