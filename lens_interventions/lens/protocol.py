@@ -39,5 +39,5 @@ def bound_lens(bridge: ReadableModel, lens: Lens | JacobianLens | None) -> Lens 
 def provenance(lens: Lens | JacobianLens) -> Mapping[str, Any]:
     """What a lens says of how it was fitted; nothing for a function."""
     if isinstance(lens, JacobianLens):
-        return {"prompts": lens.n_prompts, **lens.metadata}
+        return {"n_prompts": lens.n_prompts, **lens.metadata}
     return lens.settings if isinstance(lens, AffineLens) else {}

@@ -101,7 +101,7 @@ def test_several_lenses_are_compared_on_the_same_texts(judged):
     )
     lenses = {"affine": lens, "Jacobian": jacobian}
     several = lens_quality(bridge, lenses, texts, progress=False)
-    assert several.notes["Jacobian"] == {"prompts": 3, "corpus": "none"}
+    assert several.notes["Jacobian"] == {"n_prompts": 3, "corpus": "none"}
     kl = several.summary(against="affine")["kl_final"]
     assert list(kl) == ["raw", "affine", "Jacobian", "raw - affine", "Jacobian - affine"]
     assert kl["affine"] == quality.summary()["kl_final"]["fitted"]
