@@ -17,6 +17,7 @@ from .options import (
     as_message,
     load,
     load_lens,
+    nothing_collected,
     shows_progress,
 )
 from .selections import parse_layers, parse_positions
@@ -77,11 +78,11 @@ def lens(
     ] = None,
 ) -> None:
     """Show what each layer of a model would predict at each token of a text."""
-    with usage():
+    with usage(), nothing_collected():
         options = _lens_options(stat, layers, positions, watch or [], compare_with)
     read = _text(text, file)
     require_output(out, (*FIGURES, *_NUMBERS))
-    with usage():
+    with usage(), nothing_collected():
         if commitment is not None:
             _check_commitment(commitment, out)
         _require_points(model, options)

@@ -5,9 +5,12 @@ hooks. For one token that is most of the time beyond reading the weights: on the
 a 2-core CPU 52 ms a token with the components, 35 ms without, for the same logits.
 """
 
+import copy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge, component_setup
 from transformer_lens.model_bridge.generalized_components import base, block
 
 from .capabilities import weights_processed
+from .grouped_attention import GROUPED
 
 # TransformerLens listens to its own components in these modules, for the sake of hooks elsewhere
 # in the same block.
@@ -29,10 +33,12 @@ class _Unit:
     Attributes:
         listeners: the modules whose hooks only fire while they are in place.
         places: where each component stands in the model, and the module that it stands for.
+        attentions: the attributes of those modules that ask their configuration how to attend.
     """
 
     listeners: tuple[nn.Module, ...]
     places: tuple[tuple[dict[str, nn.Module | None], str, nn.Module], ...]
+    attentions: tuple[dict[str, Any], ...]
 
     @property
     def quiet(self) -> bool:
@@ -52,25 +58,33 @@ class Unwrapping:
     splits joint query-key-value matrices), and all of them after the weights were processed. So do
     all in float64, which the modules of transformers round to float32 on the way, in norms and
     attention.
+
+    The modules attend by `grouped_attention` where that computes what theirs does.
     """
 
     def __init__(self, bridge: TransformerBridge) -> None:
         self._bridge = bridge
         self._units = tuple(_units(bridge.original_model))
+        attentions = (each for unit in self._units for each in unit.attentions)
+        configs = {id(each["config"]): each["config"] for each in attentions}
+        self._grouped = {key: _grouping(config) for key, config in configs.items()}
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """The model runs its own modules inside; the components are back after."""
-        taken = []
+        taken: list[tuple[dict[str, Any], str, object]] = []
         try:
             for unit in self._quiet_units():
                 for modules, name, original in unit.places:
                     taken.append((modules, name, modules[name]))
                     modules[name] = original
+                for attributes in unit.attentions:
+                    taken.append((attributes, "config", attributes["config"]))
+                    attributes["config"] = self._grouped[id(attributes["config"])]
             yield
         finally:
-            for modules, name, component in taken:
-                modules[name] = component
+            for place, name, value in taken:
+                place[name] = value
 
     def _quiet_units(self) -> list[_Unit]:
         bridge = self._bridge
@@ -94,9 +108,11 @@ def _units(module: nn.Module) -> Iterator[_Unit]:
         if child is None:
             continue
         if _wraps(child):
+            places = tuple(_places(module, name))
             yield _Unit(
                 tuple(m for m in child.modules() if isinstance(m, HookPoint) or _wraps(m)),
-                tuple(_places(module, name)),
+                places,
+                tuple(vars(original) for *_, original in places if _asks_how_to_attend(original)),
             )
         else:
             yield from _units(child)
@@ -117,6 +133,18 @@ def _places(
     for inner, grandchild in child._modules.items():
         if grandchild is not None:
             yield from _places(child, inner)
+
+
+def _asks_how_to_attend(module: nn.Module) -> bool:
+    config = vars(module).get("config")
+    own = hasattr(sys.modules[type(module).__module__], "eager_attention_forward")
+    return own and getattr(config, "_attn_implementation", None) == "eager"
+
+
+def _grouping(config: Any) -> Any:
+    config = copy.deepcopy(config)
+    config._attn_implementation = GROUPED
+    return config
 
 
 def _wraps(module: nn.Module) -> bool:

@@ -15,8 +15,8 @@ _TOKENS = torch.arange(4, 16).reshape(2, 6)
 def left_as_found(bridge: Any) -> Iterator[Any]:
     """Assert on the way out, exception or not, that the block changed nothing in a model.
 
-    Held equal: every hook and forward of every module, the training flags, the `requires_grad`
-    flags, whether parameters have gradients, and the logits, bit by bit.
+    Held equal: every hook, forward and configuration of every module, the training flags, the
+    `requires_grad` flags, whether parameters have gradients, and the logits, bit by bit.
     """
     state, logits = _state(bridge), _logits(bridge)
     try:
@@ -55,6 +55,7 @@ def _module_state(module: nn.Module) -> dict[str, object]:
     lens_hooks = [*module.fwd_hooks, *module.bwd_hooks] if isinstance(module, HookPoint) else []
     return {
         "forward": getattr(forward, "__func__", forward),
+        "configuration": id(vars(module).get("config")),
         "training": module.training,
         "torch hooks": torch_hooks,
         "hooks": lens_hooks,
