@@ -67,8 +67,9 @@ def product(
     - `bias`: added to each row.
     - `out`: receives the product of a matrix of rows, if there is no gradient.
     """
-    if packed is not None and suits_packed(x, weight):
-        fast = packed_product(x, packed, bias)
+    graph = x.requires_grad and torch.is_grad_enabled()
+    if packed is not None and x.dtype == weight.dtype and not graph:
+        fast = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
         return fast if out is None else out.copy_(fast)
     if out is None:
         return functional.linear(x, weight, bias)
@@ -77,21 +78,8 @@ def product(
     return torch.addmm(bias, x, weight.T, out=out)
 
 
-def suits_packed(x: Float[Tensor, "*row d_in"], weight: Float[Tensor, "d_out d_in"]) -> bool:
-    """Whether rows can be multiplied with a packed copy of a weight, which has no gradient."""
-    return x.dtype == weight.dtype and not (x.requires_grad and torch.is_grad_enabled())
-
-
-def packed_product(
-    x: Float[Tensor, "*row d_in"], packed: Tensor, bias: Float[Tensor, " d_out"] | None
-) -> Float[Tensor, "*row d_out"]:
-    """`x @ weight.T + bias` by what `packed_copy` made of the weight, for rows that suit it."""
-    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
-
-
 def _pack(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor:
-    # Packed for one row it would be a mere copy, of use to one row alone.
-    return torch.ops.mkldnn._reorder_linear_weight(weight, max(2, rows))
+    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def _factors(
@@ -119,8 +107,7 @@ def _is_faster(d_in: int, rows: int) -> bool:
 
     Asked once in a process, so that equal calls have equal results: some 50 milliseconds.
     """
-    # A few rows take as long as reading the weight does, from memory and not from a cache.
-    x, weight = _factors(rows, d_in, max(2048, 2**24 // (d_in * rows)))
+    x, weight = _factors(rows, d_in, 2048)
     packed = _pack(weight, rows)
     trials = [lambda: product(x, weight), lambda: product(x, weight, packed)]
     # In turns, and the least of each: what else the machine does only adds to a time.

@@ -1,7 +1,7 @@
 """Sampling text under a patch, one token after the other."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -31,8 +31,9 @@ from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criter
 
 # Tokens of prompts that go through the model at a time.
 _CHUNK_TOKENS = 4096
-# From so many steps on, faster modules are worth what it takes to make them.
-_MANY_STEPS = 16
+# From so many rows and steps on, faster products are worth copies of the weights. Fewer rows take
+# the time that reading the weights takes, whatever the product.
+_MANY_ROWS, _MANY_STEPS = 8, 16
 
 
 @instead_of(
@@ -141,7 +142,9 @@ def generate(
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
-    with _fast_modules(bridge, n_rows) if max_new_tokens >= _MANY_STEPS else nullcontext():
+    many = n_rows >= _MANY_ROWS and max_new_tokens >= _MANY_STEPS
+    model = bridge.original_model
+    with fused_norms(model), packed_linears(model, n_rows) if many else nullcontext():
         for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
             taken.append(step)
             ends.append(ended)
@@ -173,14 +176,6 @@ def generate(
         if trajectory is False
         else _trajectory(bridge, text, tokens, taken, streams, trajectory),
     )
-
-
-@contextmanager
-def _fast_modules(bridge: TransformerBridge, n_rows: int) -> Iterator[None]:
-    model = bridge.original_model
-    # A patch has two positions of every text go through the blocks.
-    with packed_linears(model, 2 * n_rows), fused_norms(model):
-        yield
 
 
 def _decode(
