@@ -29,9 +29,9 @@ def random_reader(bridge, layer=1, rank=3):
     )
 
 
-def edited(arch, reader):
+def edited(arch, reader, **options):
     """A model of its own whose weights were edited by hand as the reader says."""
-    bridge = tiny_bridge(arch)
+    bridge = tiny_bridge(arch, **options)
     with torch.no_grad():
         for key, linear in adapted_modules(bridge, "attention", 1).items():
             linear.weight += (reader.up[key] @ reader.down[key]).to(linear.weight.dtype)
@@ -79,16 +79,9 @@ def test_faster_products_are_packed_anew():
     before = many(bridge)
     with reader.on(bridge):
         adapted = many(bridge)
-    torch.testing.assert_close(adapted[:, 0], many(edited_float32(reader))[:, 0], rtol=0, atol=1e-4)
+    expected = many(edited("llama", reader, dtype=torch.float32))
+    torch.testing.assert_close(adapted[:, 0], expected[:, 0], rtol=0, atol=1e-4)
     torch.testing.assert_close(many(bridge), before, rtol=0, atol=0)
-
-
-def edited_float32(reader):
-    bridge = tiny_bridge("llama", dtype=torch.float32)
-    with torch.no_grad():
-        for key, linear in adapted_modules(bridge, "attention", 1).items():
-            linear.weight += reader.up[key] @ reader.down[key]
-    return bridge
 
 
 class TestLeftAsFound:

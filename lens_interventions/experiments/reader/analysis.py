@@ -16,7 +16,7 @@ from .stages import TABLE
 
 
 def analyse(settings: ReaderSettings, rows: Tables) -> Analysis:
-    """Tables, a verdict for each kind of text, and figures."""
+    """Tables, the rows of single texts among them, a verdict for each kind of text, and figures."""
     measured = rows[TABLE]
     on_the_way = measured["scope"] == CURVE
     losses = measured[~on_the_way]
@@ -25,6 +25,7 @@ def analyse(settings: ReaderSettings, rows: Tables) -> Analysis:
         "contrasts": contrasts(settings, losses, compared),
         "losses": mean_losses(losses),
         "curves": curves(measured[on_the_way]),
+        "rows": measured,
     }
     return Analysis(tables, findings(settings, losses, compared), draw)
 

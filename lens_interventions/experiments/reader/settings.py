@@ -47,22 +47,22 @@ class ReaderSettings:
     controls: tuple[str, ...] = (ALONE, "current", "shuffled")
     rank: int = 8
     seeds: tuple[int, ...] = (0, 1)
-    steps: int = 300
+    steps: int = 120
     options: TrainingOptions = field(
         default_factory=lambda: TrainingOptions(
             scale="norm",
             window=128,
             batch_size=4,
             learning_rate=1e-2,
-            evaluate_every=50,
+            evaluate_every=30,
             patience=None,
-            held_out_windows=16,
+            held_out_windows=8,
         )
     )
     texts: tuple[str, ...] = ("python_reference", "python_code")
-    windows: tuple[int, int] = (1200, 96)
+    windows: tuple[int, int] = (480, 64)
     per_document: int = 2
-    copies: int = 24
+    copies: int = 16
     copy_length: int = 40
     batch: int = 8
     smallest_all: float = 0.02

@@ -24,7 +24,7 @@ from lens_interventions.materials.shingles import shingles
 from tests.support.small_reader import SMALL
 from tests.support.tiny import tiny_bridge
 
-TABLES = ("contrasts", "losses", "curves")
+TABLES = ("contrasts", "losses", "curves", "rows")
 
 
 def small_bridge():
