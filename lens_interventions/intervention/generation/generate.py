@@ -19,7 +19,6 @@ from ...lens.trajectory import Trajectory
 from ...model.argument_names import instead_of
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
-from ...model.fused_norms import fused_norms
 from ...model.packed_linears import packed_linears
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..known_text import KnownText, select_rows
@@ -139,12 +138,11 @@ def generate(
     )
     criteria = stop_criteria(bridge, stopping_criteria, stop_at_eos=stop_at_eos)
 
+    many = n_rows >= _MANY_ROWS and max_new_tokens >= _MANY_STEPS
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
-    many = n_rows >= _MANY_ROWS and max_new_tokens >= _MANY_STEPS
-    model = bridge.original_model
-    with fused_norms(model), packed_linears(model, n_rows) if many else nullcontext():
+    with packed_linears(bridge.original_model, n_rows) if many else nullcontext():
         for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
             taken.append(step)
             ends.append(ended)
