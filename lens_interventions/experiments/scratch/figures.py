@@ -32,15 +32,15 @@ def _gain(gains: pd.DataFrame) -> "go.Figure":
             depth=here["network"].str.replace(", written to at block ", " / "),
             length="after " + here["steps"].astype(str) + " steps",
         )
+    # One network alone has no depth to be drawn over.
+    x, group, x_title = (
+        ("steps", "network", "steps of training")
+        if gains["network"].nunique() == 1
+        else ("depth", "length", "blocks / the one that is written to")
+    )
     return curves(
         views,
-        Axes(
-            "depth",
-            "estimate",
-            "length",
-            "blocks / the one that is written to",
-            "true − no write, nats a token",
-        ),
+        Axes(x, "estimate", group, x_title, "true − no write, nats a token"),
         title="Change of the loss by growing up with the true token (below 0: it helps)",
     )
 

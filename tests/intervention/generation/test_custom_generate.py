@@ -100,7 +100,7 @@ def test_the_result_may_be_a_dictionary(llama):
         ({"attention_mask": MASK[1:], "min_new_tokens": 2}, "min_length with prompts of different"),
         ({"inputs_embeds": torch.ones(1, 6, 32, dtype=torch.float64)}, "inputs_embeds"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_what_cannot_be_honoured_is_refused(llama, options, said):
     with pytest.raises(NotImplementedError, match=f"cannot be written under {said}.*leave it out"):
