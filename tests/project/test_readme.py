@@ -121,7 +121,7 @@ def test_the_gains_of_networks_from_scratch_are_the_committed_results(run):
         assert gain in (ROOT / page).read_text(), page
 
 
-@pytest.mark.parametrize("run", ["last_word", "likeliest", "recall", "unlikely"])
+@pytest.mark.parametrize("run", ["last_word", "likeliest", "reader", "recall", "unlikely"])
 def test_the_answers_to_questions_are_the_committed_results(run):
     """The interval of each verdict stands in the row that links the run."""
     page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
@@ -132,6 +132,23 @@ def test_the_answers_to_questions_are_the_committed_results(run):
     assert INTERVAL.findall(row) == expected
 
 
+def test_the_findings_on_readers_are_the_committed_results():
+    """A row for each kind of text: against all the others, and against no write."""
+    table = load_result(ROOT / "results/smollm2-135m-instruct/reader").tables["contrasts"]
+    as_trained = table[table["condition"] == "as trained"].set_index(["scope", "minus"])
+    expected = [
+        [tuple(f"{value:+.3f}" for value in as_trained.loc[(scope, minus), ENDS]) for minus in pair]
+        for scope in ("copyable", "other", "all", "second copies")
+        for pair in [(JOINT, "zero")]
+    ]
+    findings = (ROOT / "docs/findings.md").read_text().replace("−", "-")
+    rows = findings.partition("## A reader that adapts")[2].partition("\n## ")[0].splitlines()
+    assert [
+        found for row in rows if row[:1] == "|" and (found := INTERVAL.findall(row))
+    ] == expected
+
+
+ENDS = ["estimate", "low", "high"]
 SIGNED, PLAIN = "{:.3f} [{:+.3f}, {:+.3f}]", "{:.3f} [{:.3f}, {:.3f}]"
 
 

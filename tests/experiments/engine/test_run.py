@@ -159,7 +159,8 @@ def test_a_run_that_was_stopped_goes_on(
 ) -> None:
     process, out, gate = halfway
     process.send_signal(how)
-    assert process.wait(timeout=60) == -how
+    # By the signal; or with 1, where a package runs code of its own at the end of Python.
+    assert process.wait(timeout=60) in (-how, 1)
     finished = {file: file.stat().st_mtime_ns for file in out.glob("rows/*/*.parquet")}
     assert {file.stem for file in finished} == {"unit-3", "unit-4"}
     (out / "rows" / "first" / ".unit-6.parquet.unfinished").write_bytes(b"PAR1 half")

@@ -22,6 +22,7 @@ EXPERIMENTS = [
     "likeliest",
     "loops",
     "preservation",
+    "reader",
     "recall",
     "slopes",
     "unlikely",
