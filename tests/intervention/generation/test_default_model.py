@@ -9,7 +9,7 @@ from lens_interventions.materials import prompts
 from lens_interventions.model._embedded import embedded_model
 from tests.support.clean import left_as_found
 
-NEW = 24
+NEW = 16
 # Where two ways of computing the same part, the model must have been as good as undecided.
 UNDECIDED = 1e-4
 
