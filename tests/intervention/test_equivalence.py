@@ -68,9 +68,9 @@ def test_late_blocks_on_r_l_are_the_model(bridge, tokens):
 @torch.no_grad()
 def test_two_streams_are_the_step_by_step_loop(request, bridge, tokens):
     architecture = request.node.callspec.params["bridge"]
-    # In a process that had run hundreds of tests the two ways were seen 8e-8 apart on one model. That
-    # is the size of a float32 rounding, as rotary tables have; its cause was not found. A wrong mask
-    # changes the first digits.
+    # In a process that had run hundreds of tests the two ways were seen 8e-8 apart on one model.
+    # That is the size of a float32 rounding, as rotary tables have; its cause was not found. A
+    # wrong mask changes the first digits.
     atol = max(tolerance(architecture), 1e-6)
     with no_rounding():
         logits = teacher_forced_logits(bridge, tokens, PATCHES, prompt_length=PROMPT_LENGTH)
