@@ -16,7 +16,7 @@ from .settings import ALONE
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_NAMES = {ALONE: "no write", JOINT: "the best of them"}
+_NAMES = {ALONE: "no write", JOINT: "the best of the others"}
 
 
 def draw(tables: Tables) -> Figures:
@@ -34,7 +34,7 @@ def draw(tables: Tables) -> Figures:
 
 
 def _gain(contrasts: pd.DataFrame) -> "go.Figure":
-    """The reader with the true token minus each other, and minus the best of them."""
+    """The reader with the true token minus each other, and minus the best of the others."""
     import plotly.graph_objects as go
 
     shown = contrasts[(contrasts["minus"] != UNTRAINED) & (contrasts["condition"] == AS_TRAINED)]
@@ -50,9 +50,9 @@ def _gain(contrasts: pd.DataFrame) -> "go.Figure":
     figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
     figure.update_layout(
         template=template("light"),
-        title=heading("A reader trained with the true token minus readers trained otherwise"),
+        title=heading("A reader with the true token, minus others"),
         height=130 + 26 * len(shown),
-        margin={"l": 260, "r": 16, "t": 60, "b": 50},
+        margin={"l": 280, "r": 16, "t": 60, "b": 50},
         xaxis={"title": {"text": "change of the loss, nats a token (below 0 is better)"}},
         yaxis={"autorange": "reversed", "type": "category"},
     )
