@@ -85,7 +85,7 @@ def nothing_collected() -> Iterator[None]:
     """Import and load without looking for garbage.
 
     What is made meanwhile stays, a million objects of torch, transformers and the model. Looking
-    through them again and again takes a seventh of the time.
+    through them again and again finds nothing.
     """
     gc.disable()
     try:
