@@ -12,6 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.slopes.scopes import Scope
 from ...intervention.slopes.slope_map import slope_map
 from ...intervention.sources import SOURCES, control_names
+from ..design.conditions import PatchSettings
 from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
@@ -26,13 +27,13 @@ def measure_map(
     sequences: Sequence[Mapping[str, Any]],
     scopes: Sequence[str],
     sources: Sequence[str],
-    first_position: int,
-    seed: int,
+    patch: Mapping[str, Any],
 ) -> pd.DataFrame:
     """A row for each sequence, scope, source and layer: the slope of the sum of `count` losses.
 
-    Slopes are of mode "add", in nats per unit of strength.
+    Slopes are of mode "add", in nats per unit of strength. `patch` holds the `PatchSettings`.
     """
+    settings = from_values(PatchSettings, patch)
     texts = [from_values(TokenSequence, values) for values in sequences]
     known = {WORD: _last_tokens({text.tokens: text.copied for text in texts})}
     found = slope_map(
@@ -40,9 +41,13 @@ def measure_map(
         [torch.tensor(text.tokens) for text in texts],
         sources=sources,
         scopes=[known.get(scope, scope) for scope in scopes],
-        first_position=first_position,
+        embeddings=(settings.embedding,),
+        scale=settings.scale,
+        gate=settings.gate,
+        lens=settings.fitted_lens(),
+        first_position=settings.first_position,
         max_length=max(len(text.tokens) for text in texts),
-        seed=seed,
+        seed=settings.seed,
         progress=False,
     )
     rows = [

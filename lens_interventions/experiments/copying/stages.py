@@ -58,8 +58,7 @@ def map_slopes(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tabl
                 "sequences": [text.values() for text in batch],
                 "scopes": scopes,
                 "sources": map_sources(),
-                "first_position": settings.patch.first_position,
-                "seed": settings.patch.seed,
+                "patch": asdict(settings.patch),
             }
             units.append(Unit(f"map_{table}", f"{index:03}", measure_map, parameters))
     return units

@@ -109,6 +109,10 @@ class PatchSettings:
     gate: float | None = None
     seed: int = 0
 
+    def fitted_lens(self) -> AffineLens | None:
+        """The lens of the file `lens`, if one is named."""
+        return None if self.lens is None else _loaded(self.lens)
+
     def patches(
         self, bridge: TransformerBridge, arms: Sequence[Arm], length: int
     ) -> list[NextTokenPatch | None]:
@@ -116,7 +120,7 @@ class PatchSettings:
 
         Forms that need a fitted lens take `lens`, or the model's default lens.
         """
-        lens = None if self.lens is None else _loaded(self.lens)
+        lens = self.fitted_lens()
         if lens is None and any(FORMS[arm.form].reads_lens for arm in arms):
             # One object for all arms: patches with the same lens read it once.
             lens = default_affine_lens(bridge, progress=False)

@@ -24,6 +24,8 @@ from .settings import LoopsSettings
 
 # The lens reads about so many points, evenly spread.
 _POINTS = 16
+# A unit of losses or rounds. More would take longer than anybody wants to lose.
+_ARMS = 12
 
 
 def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) -> Sequence[Unit]:
@@ -46,8 +48,8 @@ def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) ->
             for layer in settings.layers
         ),
     ):
-        units.append(_losses(f"search-{name}", settings, documents, arms))
-        units.append(_rounds(f"search-{name}", settings, passages, arms))
+        units += _losses(f"search-{name}", settings, documents, arms)
+        units += _rounds(f"search-{name}", settings, passages, arms)
     return units
 
 
@@ -86,15 +88,15 @@ def measure_report_half(
         settings.new_tokens,
     )
     compared = _distinct([*controls, *control_arms(round_at)])
-    units += [_losses("report-none", settings, documents[REPORT], [NO_PATCH])]
-    units += [_rounds("report-none", settings, passages[REPORT], [NO_PATCH])]
+    units += _losses("report-none", settings, documents[REPORT], [NO_PATCH])
+    units += _rounds("report-none", settings, passages[REPORT], [NO_PATCH])
     for half in (SELECTION, REPORT):
         # The true source went over the grid on the selection half already.
         true = [Arm.at(cell), *stronger, Arm.at(round_at)] if half == REPORT else []
-        units.append(_losses(half, settings, documents[half], _distinct([*true, *compared])))
+        units += _losses(half, settings, documents[half], _distinct([*true, *compared]))
         true = [Arm.at(round_at), Arm.at(cell)] if half == REPORT else []
         arms = _distinct([*true, *control_arms(round_at)])
-        units.append(_rounds(half, settings, passages[half], arms))
+        units += _rounds(half, settings, passages[half], arms)
     for place, (arm, rule) in enumerate(sampled):
         parameters = {
             "documents": documents[REPORT],
@@ -175,24 +177,37 @@ def _samples(
 
 def _losses(
     name: str, settings: LoopsSettings, documents: Sequence[dict[str, Any]], arms: Sequence[Arm]
-) -> Unit:
-    parameters = {
-        "documents": list(documents),
-        "arms": [arm.columns() for arm in arms],
-        "patch": asdict(settings.patch),
-    }
-    return Unit("loss", name, measure_arm_losses, parameters)
+) -> list[Unit]:
+    return [
+        Unit("loss", unit, measure_arm_losses, {"documents": list(documents), **parameters})
+        for unit, parameters in _some_arms(name, settings, arms)
+    ]
 
 
 def _rounds(
     name: str, settings: LoopsSettings, passages: Sequence[dict[str, Any]], arms: Sequence[Arm]
-) -> Unit:
-    parameters = {
-        "passages": list(passages),
-        "arms": [arm.columns() for arm in arms],
-        "patch": asdict(settings.patch),
-    }
-    return Unit("rounds", name, measure_rounds, parameters)
+) -> list[Unit]:
+    return [
+        Unit("rounds", unit, measure_rounds, {"passages": list(passages), **parameters})
+        for unit, parameters in _some_arms(name, settings, arms)
+    ]
+
+
+def _some_arms(
+    name: str, settings: LoopsSettings, arms: Sequence[Arm]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Names and parameters of units of at most `_ARMS` arms, of even sizes."""
+    some = math.ceil(len(arms) / math.ceil(len(arms) / _ARMS))
+    return [
+        (
+            f"{name}-{first:02d}",
+            {
+                "arms": [arm.columns() for arm in arms[first : first + some]],
+                "patch": asdict(settings.patch),
+            },
+        )
+        for first in range(0, len(arms), some)
+    ]
 
 
 def _distinct(items: Iterable[Any]) -> list[Any]:

@@ -1,17 +1,24 @@
 """The first-order map: slopes of weak patches, which choose the layers of the grid."""
 
+from dataclasses import asdict
+from typing import Literal
+
 import pandas as pd
 import pytest
 import torch
 
 from lens_interventions import NextTokenPatch, teacher_forced_log_probs
 from lens_interventions.experiments.copying.first_order import WORD, best_layers, measure_map
+from lens_interventions.experiments.design.conditions import PatchSettings
 from tests.support.exact import float64_softmax
 from tests.support.scored_sequences import text
 from tests.support.tiny import shared_bridge
 
 
-def test_slopes_are_of_the_words_at_the_end() -> None:
+@pytest.mark.parametrize(("scale", "embedding"), [("norm", "W_E"), ("raw", "W_U")])
+def test_slopes_are_those_of_the_runs_patch_at_the_words_at_the_end(
+    scale: Literal["norm", "raw"], embedding: Literal["W_E", "W_U"]
+) -> None:
     bridge = shared_bridge("gpt2")
     # The shorter text is padded, and its word is one token.
     texts = [text(3, [0, 9, 8, 7, 60, 61], copied=2), text(5, [0, 30, 31, 32], copied=1)]
@@ -21,8 +28,7 @@ def test_slopes_are_of_the_words_at_the_end() -> None:
             [item.values() for item in texts],
             scopes=[WORD, "all"],
             sources=["true", "current"],
-            first_position=1,
-            seed=0,
+            patch=asdict(PatchSettings(scale=scale, embedding=embedding)),
         )
         small = 1e-5
         for item in texts:
@@ -32,7 +38,8 @@ def test_slopes_are_of_the_words_at_the_end() -> None:
                         layer=1,
                         strength=strength,
                         mode="add",
-                        scale="norm",
+                        scale=scale,
+                        embedding=embedding,
                         source=source,
                         positions=range(1, 6),
                     )
