@@ -15,7 +15,7 @@ from lens_interventions.intervention.teacher_forcing.two_streams import two_stre
 from lens_interventions.model.partial_run import run_late_blocks, run_late_rows
 from lens_interventions.model.tokens import TokenBatch
 from tests.support.clean import left_as_found
-from tests.support.exact import no_rounding, tolerance
+from tests.support.exact import tolerance
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import D_VOCAB, long_rope_bridge, shared_bridge
 
@@ -67,16 +67,11 @@ def test_late_blocks_on_r_l_are_the_model(bridge, tokens):
 
 @torch.no_grad()
 def test_two_streams_are_the_step_by_step_loop(request, bridge, tokens):
-    architecture = request.node.callspec.params["bridge"]
-    # In a process that had run hundreds of tests the two ways were seen 8e-8 apart on one model.
-    # That is the size of a float32 rounding, as rotary tables have; its cause was not found. A
-    # wrong mask changes the first digits.
-    atol = max(tolerance(architecture), 1e-6)
-    with no_rounding():
-        logits = teacher_forced_logits(bridge, tokens, PATCHES, prompt_length=PROMPT_LENGTH)
-        for patch, row in zip(PATCHES, logits[:, 0], strict=True):
-            expected = patched_logits(bridge, tokens, patch, prompt_length=PROMPT_LENGTH)
-            torch.testing.assert_close(row, expected, rtol=0, atol=atol)
+    atol = tolerance(request.node.callspec.params["bridge"])
+    logits = teacher_forced_logits(bridge, tokens, PATCHES, prompt_length=PROMPT_LENGTH)
+    for patch, row in zip(PATCHES, logits[:, 0], strict=True):
+        expected = patched_logits(bridge, tokens, patch, prompt_length=PROMPT_LENGTH)
+        torch.testing.assert_close(row, expected, rtol=0, atol=atol)
 
 
 @torch.no_grad()

@@ -1,11 +1,14 @@
 """Float64 models that compute in float64 throughout."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
 import torch
 from torch import Tensor
+
+from lens_interventions.model.capabilities import recall
+from lens_interventions.model.kinds import ReadableModel
 
 # Attention of these casts queries and keys to float32, whatever the model's dtype.
 FLOAT32_ATTENTION = {"codegen", "gpt_neo", "gptj"}
@@ -19,6 +22,29 @@ def tolerance(arch: str) -> float:
 def close(actual: Tensor, expected: Tensor, atol: float = 1e-9) -> None:
     """Assert that all values are within `atol` of each other."""
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+# The names of the contexts below that are open.
+_open: list[str] = []
+
+
+def arithmetic() -> frozenset[str]:
+    """How float64 models compute now. What they are found to be once is kept for each way."""
+    return frozenset(_open)
+
+
+@contextmanager
+def _arithmetic_of_its_own(name: str) -> Iterator[None]:
+    def recall_here(bridge: ReadableModel, question: str, find: Callable[[], Tensor]) -> Tensor:
+        return recall(bridge, f"{question}, {sorted(arithmetic())}", find)
+
+    _open.append(name)
+    try:
+        # A mean that was measured with rounding is 1e-8 from an exact one.
+        with mock.patch("lens_interventions.intervention.mean_residuals.recall", recall_here):
+            yield
+    finally:
+        _open.remove(name)
 
 
 @contextmanager
@@ -40,7 +66,10 @@ def float64_softmax() -> Iterator[None]:
             dtype = None
         return softmax(scores, dim=dim, dtype=dtype)
 
-    with mock.patch.object(torch.nn.functional, "softmax", exact):
+    with (
+        mock.patch.object(torch.nn.functional, "softmax", exact),
+        _arithmetic_of_its_own("exact softmaxes"),
+    ):
         yield
 
 
@@ -62,5 +91,8 @@ def no_rounding() -> Iterator[None]:
     def exact_float(tensor: Tensor, *args: object, **kwargs: object) -> Tensor:
         return tensor if tensor.dtype == torch.float64 else single(tensor, *args, **kwargs)
 
-    with mock.patch.multiple(Tensor, to=exact_to, float=exact_float):
+    with (
+        mock.patch.multiple(Tensor, to=exact_to, float=exact_float),
+        _arithmetic_of_its_own("no rounding"),
+    ):
         yield

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions.materials import prose
+from tests.support.exact import arithmetic
 
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15
@@ -39,7 +40,7 @@ def patched_logits(
     layers = (patch.layer,) if isinstance(patch.layer, int) else patch.layer
     vectors = _vectors(bridge, patch.embedding)
     if patch.scale == "deviation":
-        _mean_residuals(bridge)  # found before there are hooks on the bridge
+        _mean_residuals(bridge, arithmetic())  # found before there are hooks on the bridge
     # Before there are hooks on the bridge: what it makes of each prefix without a patch.
     unpatched = unpatched or unpatched_ends(bridge, patch)
     prefixes = [tuple(tokens[: i + 1].tolist()) for i in range(len(tokens) - 1)]
@@ -161,7 +162,7 @@ def _patched_row(
     def scaled(e: Tensor) -> Any:
         if patch.scale == "raw":
             return 1.0
-        part = r - _mean_residuals(bridge)[layer] if patch.scale == "deviation" else r
+        part = r - _mean_residuals(bridge, arithmetic())[layer] if patch.scale == "deviation" else r
         return part.norm() / (e.norm() or 1.0)
 
     s = scaled(e)
@@ -195,7 +196,7 @@ def _vectors(bridge: TransformerBridge, embedding: str) -> Tensor:
 
 
 @functools.lru_cache
-def _mean_residuals(bridge: TransformerBridge) -> Tensor:
+def _mean_residuals(bridge: TransformerBridge, _arithmetic: frozenset[str]) -> Tensor:
     """Of every fourth bundled text, up to 256 tokens of it, without the first position."""
     rows = []
     for document in prose()[::4]:
