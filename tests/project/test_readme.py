@@ -153,6 +153,10 @@ SIGNED, PLAIN = "{:.3f} [{:+.3f}, {:+.3f}]", "{:.3f} [{:.3f}, {:.3f}]"
 
 
 @pytest.mark.parametrize(
+    ("page", "model"),
+    [("findings", "smollm2-135m-instruct"), ("second-model", "gemma-3-270m")],
+)
+@pytest.mark.parametrize(
     ("question", "materials", "sign", "form"),
     [
         ("a write of the true token of strength 0.03", ("reference", "prose"), 1, SIGNED),
@@ -163,10 +167,12 @@ SIGNED, PLAIN = "{:.3f} [{:+.3f}, {:+.3f}]", "{:.3f} [{:.3f}, {:.3f}]"
         ("a linear write of the true token", ("reference", "prose"), -1, PLAIN),
     ],
 )
-def test_the_findings_to_first_order_are_the_committed_results(question, materials, sign, form):
-    result = load_result(ROOT / "results/smollm2-135m-instruct/slopes")
-    section = (ROOT / "docs/findings.md").read_text().partition("## To first order")[2]
-    section = " ".join(section.partition("## Earlier")[0].replace("−", "-").split())
+def test_the_findings_to_first_order_are_the_committed_results(
+    page, model, question, materials, sign, form
+):
+    result = load_result(ROOT / "results" / model / "slopes")
+    section = (ROOT / f"docs/{page}.md").read_text().partition("## To first order")[2]
+    section = " ".join(section.partition("\n## ")[0].replace("−", "-").split())
     for material in materials:
         (interval,) = (
             found.verdict.interval
