@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from .cell_size import LABEL_WIDTH
 from .clipped import clipped_scale
 from .labels import markup, shorten, visible
-from .panel import LABEL_WIDTH, Panel
+from .panel import Panel
 from .theme import ThemeName
 from .wrapped import draw_wrapped
 

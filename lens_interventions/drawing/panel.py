@@ -1,25 +1,20 @@
 """A grid of coloured cells with tokens on both sides, of which heat maps are made."""
 
 import math
-import unicodedata
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from .cell_size import LABEL_WIDTH, CellSize
 from .colours import DARK_INK, LIGHT_INK, ColourScale, colorscale, prefers_dark_ink
 from .labels import markup, shorten
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-LABEL_WIDTH = 16  # characters of a token beside the axes
-_LABEL_FONT, _SMALL_LABEL_FONT = 12, 10
-_TEXT_CELL = 34  # pixels; narrower cells have no text
-MOST_COLUMNS = 48  # whose cells have room for text whatever the budget
 _OUTLINE = 0.44  # half the side of an outline, in cells
-
 
 # The one grey that is seen on light and on dark paper.
 _EITHER_INK = "#7d838c"
@@ -76,50 +71,6 @@ class Panel:
             outputs=self.outputs[columns],
             hover_data=[row[columns] for row in self.hover_data],
         )
-
-
-@dataclass(frozen=True)
-class CellSize:
-    """Pixels of a cell."""
-
-    width: float
-    height: float
-
-    @property
-    def font(self) -> float | None:
-        """Size of the text in a cell, None where none fits."""
-        return None if self.width < _TEXT_CELL else min(12.0, 7 + self.width / 16)
-
-    @property
-    def characters(self) -> int:
-        """How many characters fit into a cell."""
-        return int(self.width / (0.6 * (self.font or self.width)))
-
-    @property
-    def label_font(self) -> int:
-        """Size of the tokens beside the axes, which are tilted and so need the cell's width."""
-        return _LABEL_FONT if self.width >= 22 else _SMALL_LABEL_FONT
-
-
-def cell_size(columns: int, *, width: float | None = None, budget: float = 1240) -> CellSize:
-    """A size at which `columns` cells read well: with text while some fits into `budget` pixels.
-
-    Raises `ValueError` if `width` leaves nothing to see.
-    """
-    if width is None:
-        width = min(64.0, budget / columns)
-        if columns <= MOST_COLUMNS:
-            width = max(width, 40.0)
-        width = max(width, 17.0)
-    elif width < 2:
-        raise ValueError(f"cells must be at least 2 pixels wide, got {width}")
-    return CellSize(width, 22.0 if width >= _TEXT_CELL else 16.0)
-
-
-def label_extent(labels: tuple[str, ...], size: CellSize) -> float:
-    """Pixels that tilted labels take beside their axis, in either direction."""
-    longest = max((_columns(shorten(label, LABEL_WIDTH)) for label in labels), default=0)
-    return 0.71 * (0.6 * size.label_font * longest) + 14
 
 
 def draw(
@@ -216,11 +167,6 @@ def draw(
             },
         }
     )
-
-
-def _columns(text: str) -> int:
-    """How many Latin letters are as wide as a text."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _axis(number: int) -> str:

@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .panel import MOST_COLUMNS, CellSize, Panel, cell_size, draw, label_extent
+from .cell_size import MOST_COLUMNS, CellSize, cell_size, label_extent
+from .panel import Panel, draw
 from .theme import ThemeName, template
 from .titles import LINE, headline, title_block
 

@@ -7,9 +7,9 @@ partner.
 
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from typing import Any
 
 from ..drawing.labels import visible
+from .selection import at_columns
 from .trajectory import Trajectory
 
 
@@ -71,7 +71,7 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
             tokens[0, place] = token
     sides = [
         replace(
-            _at(side, chosen),
+            at_columns(side, chosen),
             tokens=tokens,
             vocab={**side.vocab, **made_up},
         )
@@ -82,14 +82,6 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
         sides[1],
         (_rest(first, ids[0], columns[0]), _rest(second, ids[1], columns[1])),
     )
-
-
-def _at(trajectory: Trajectory, columns: list[int]) -> Trajectory:
-    cut: dict[str, Any] = {
-        name: value[:, columns] if value.ndim == 2 else value[:, :, columns]
-        for name, value in trajectory.tensors().items()
-    }
-    return replace(trajectory, **cut)
 
 
 def _rest(trajectory: Trajectory, ids: list[int], kept: list[int]) -> list[str]:

@@ -1,31 +1,26 @@
 """What a lens read: one value per (residual point, prompt, position) for every statistic."""
 
 import operator
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
-
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from .._files import load_tensors, restored, save_tensors
 from ..drawing.theme import ThemeName
 from .commitment import Commitment, find_commitment
 from .figures.grid import Grid, make_grid
 from .figures.heatmap import draw_heatmap
-from .statistics import STATISTICS, related
+from .selection import at_columns, of_prompts
+from .statistics import STATISTICS
+from .trajectory_fields import TrajectoryFields
 
 if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
 
-# Tensors that do not have the axes [point, batch, pos].
-_TOKEN_FIELDS = ("tokens", "next_tokens", "positions", "mask")
-
 
 @dataclass(frozen=True)
-class Trajectory:
+class Trajectory(TrajectoryFields):
     """The statistics of a lens, as tensors on the CPU.
 
     Statistics have the axes `[point, batch, pos]`, in the order of `points`, `tokens` and its
@@ -60,85 +55,12 @@ class Trajectory:
         settings: how it was read: model, norm, lens.
     """
 
-    points: tuple[str, ...]
-    tokens: Int[Tensor, "batch pos"]
-    next_tokens: Int[Tensor, "batch pos"]
-    positions: Int[Tensor, "batch pos"]
-    mask: Bool[Tensor, "batch pos"]
-    vocab: Mapping[int, str] = field(repr=False)
-    top_ids: Int[Tensor, "point batch pos k"]
-    top_logits: Float[Tensor, "point batch pos k"]
-    log_normalizer: Float[Tensor, "point batch pos"]
-    entropy: Float[Tensor, "point batch pos"]
-    final_rank: Int[Tensor, "point batch pos"]
-    final_log_prob: Float[Tensor, "point batch pos"]
-    input_rank: Int[Tensor, "point batch pos"]
-    input_log_prob: Float[Tensor, "point batch pos"]
-    next_rank: Int[Tensor, "point batch pos"]
-    next_log_prob: Float[Tensor, "point batch pos"]
-    compare_rank: Int[Tensor, "point batch pos"]
-    compare_log_prob: Float[Tensor, "point batch pos"]
-    kl_final: Float[Tensor, "point batch pos"]
-    kl_input: Float[Tensor, "point batch pos"]
-    kl_compare: Float[Tensor, "point batch pos"]
-    watched: tuple[int, ...] = ()
-    watched_rank: Int[Tensor, "point batch pos watched"] | None = None
-    watched_log_prob: Float[Tensor, "point batch pos watched"] | None = None
-    kl_final_reverse: Float[Tensor, "point batch pos"] | None = None
-    kl_input_reverse: Float[Tensor, "point batch pos"] | None = None
-    kl_compare_reverse: Float[Tensor, "point batch pos"] | None = None
-    js_final: Float[Tensor, "point batch pos"] | None = None
-    js_input: Float[Tensor, "point batch pos"] | None = None
-    js_compare: Float[Tensor, "point batch pos"] | None = None
-    compare_with: str = "final_post"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
     def __repr__(self) -> str:
         batch, pos = self.tokens.shape
         return (
             f"Trajectory({len(self.points)} points {self.points[0]}..{self.points[-1]}, "
             f"batch={batch}, pos={pos}, {self.settings})"
         )
-
-    @property
-    def top_log_probs(self) -> Float[Tensor, "point batch pos k"]:
-        """Log-probabilities of the likeliest tokens."""
-        return self.top_logits - self.log_normalizer[..., None]
-
-    @property
-    def agrees_final(self) -> Bool[Tensor, "point batch pos"]:
-        """Whether the point's top guess is the last point's; False at padding."""
-        return self.statistic("agrees_final")
-
-    @property
-    def agrees_next(self) -> Bool[Tensor, "point batch pos"]:
-        """Whether the point's top guess is the token that followed; False where there is none."""
-        return self.statistic("agrees_next")
-
-    @property
-    def agrees_input(self) -> Bool[Tensor, "point batch pos"]:
-        """Whether the point's top guess is the token at the position itself; False at padding."""
-        return self.statistic("agrees_input")
-
-    def statistic(self, name: str) -> Tensor:
-        """A statistic by its name: a field above, `agrees_...`, or `top1`, the first top logit.
-
-        Raises `ValueError` if no statistic has that name, or if it was not asked for.
-        """
-        if name not in STATISTICS:
-            raise ValueError(f"unknown statistic {name!r}; there are {list(STATISTICS)}")
-        statistic = STATISTICS[name]
-        if statistic.kind == "agrees":
-            return (self.statistic(related("rank", statistic.target).name) == 0) & self.mask
-        value = self.top_logits[..., 0] if name == "top1" else getattr(self, name)
-        if value is None:
-            raise ValueError(statistic.how_to_ask)
-        return value
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that the trajectory holds, by name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def __getitem__(self, positions: slice | SupportsIndex) -> "Trajectory":
         """The same trajectory at a range of its columns, or at one (which keeps its axis)."""
@@ -148,11 +70,7 @@ class Trajectory:
             if not -width <= positions < width:
                 raise IndexError(f"position {positions} is out of range for {width} columns")
             positions = slice(positions, positions + 1 or None)
-        cut: dict[str, Any] = {
-            name: value[:, positions] if name in _TOKEN_FIELDS else value[:, :, positions]
-            for name, value in self.tensors().items()
-        }
-        return replace(self, **cut)
+        return at_columns(self, positions)
 
     def prompt(self, index: int) -> "Trajectory":
         """One prompt of the batch, without padding; the batch axis stays, of length 1.
@@ -164,14 +82,7 @@ class Trajectory:
             raise ValueError(
                 f"prompt {index} does not exist: the trajectory has {prompts} prompt(s)"
             )
-        columns = self.mask[index]
-        cut: dict[str, Any] = {
-            name: value[[index]][:, columns]
-            if name in _TOKEN_FIELDS
-            else value[:, [index]][:, :, columns]
-            for name, value in self.tensors().items()
-        }
-        return replace(self, **cut)
+        return at_columns(of_prompts(self, [index]), self.mask[index])
 
     def commitment(self, *, top: int | None = None, probability: float | None = None) -> Commitment:
         """For each token the first point from which the final guess stays.
@@ -245,11 +156,9 @@ class Trajectory:
         columns["top_logit"] = self.top_logits[..., 0][cell].numpy()
         columns["top_log_prob"] = self.top_log_probs[..., 0][cell].numpy()
         for name, tensor in self.tensors().items():
-            if name in _TOKEN_FIELDS or name in ("top_ids", "top_logits"):
-                continue
             if tensor.ndim == 3:
                 columns[name] = tensor[cell].numpy()
-            else:
+            elif name in ("watched_rank", "watched_log_prob"):
                 for i, text in enumerate(self._watched_names()):
                     columns[f"{name}[{text}]"] = tensor[..., i][cell].numpy()
         for name, statistic in STATISTICS.items():

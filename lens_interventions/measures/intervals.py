@@ -10,19 +10,15 @@ Randomness comes from the caller's `numpy.random.Generator`: the same seed gives
 """
 
 import math
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Real
 from scipy import stats
 
-# Elements of the largest temporary array while a block of cells is worked on.
-_BLOCK = 2_000_000
+from .bootstrap import bootstrap_ends as bootstrap_ends
+from .bootstrap import ratio_ends
 
 
 @dataclass(frozen=True)
@@ -251,88 +247,11 @@ def _intervals_of_present(
     n = totals.shape[1]
     if n == 0:
         return [Interval(math.nan, math.nan, math.nan, level, "none", 0) for _ in totals]
-    estimates = totals.sum(-1) / counts.sum(-1)
+    estimates = (totals.sum(-1) / counts.sum(-1)).tolist()
     if n == 1:
-        return [Interval(float(e), math.nan, math.nan, level, "none", 1) for e in estimates]
-    draws = rng.integers(0, n, (n_resamples, n))
-    # How often each sequence was drawn: sums over a resample are products with these.
-    rows = np.arange(n_resamples)[:, None] * n
-    times = np.bincount((rows + draws).ravel(), minlength=n_resamples * n)
-    times = times.reshape(n_resamples, n).T.astype(np.float64)
-    block = max(1, _BLOCK // max(n_resamples, n * n))
-    intervals = []
-    for first in range(0, len(totals), block):
-        cells = slice(first, first + block)
-        distribution = (totals[cells] @ times) / (counts[cells] @ times)
-        ends = _ends(totals[cells], counts[cells], distribution, level)
-        for estimate, (low, high, method) in zip(estimates[cells], ends, strict=True):
-            intervals.append(Interval(float(estimate), low, high, level, method, n))
-    return intervals
-
-
-def _ends(
-    totals: Float[np.ndarray, "cell seq"],
-    counts: Float[np.ndarray, "cell seq"],
-    distribution: Float[np.ndarray, "cell resample"],
-    level: float,
-) -> list[tuple[float, float, str]]:
-    # Without this, sequences that agree would differ by the rounding of their sums.
-    alike = np.ptp(totals / counts, axis=-1) == 0
-    distribution[alike] = totals[alike, :1] / counts[alike, :1]
-    return bootstrap_ends(
-        (totals, counts),
-        lambda t, c, axis: t.sum(axis) / c.sum(axis),
-        distribution,
-        level,
-        undefined=alike,
-    )
-
-
-def bootstrap_ends(
-    data: Sequence[np.ndarray],
-    statistic: Callable[..., Any],
-    distribution: Float[np.ndarray, "cell resample"],
-    level: float,
-    *,
-    undefined: Bool[np.ndarray, " cell"] | None = None,
-) -> list[tuple[float, float, str]]:
-    """Low end, high end and method of each cell: BCa, or percentile where BCa is undefined.
-
-    **Arguments:**
-
-    - `data`: arrays `[cell, seq]` that are resampled together, along the last axis.
-    - `statistic`: called as `statistic(*data, axis=-1)`, vectorised.
-    - `distribution`: its values on the resamples, which were made elsewhere.
-    - `level`: of the intervals.
-    - `undefined`: cells to which BCa does not apply, beside those where it gives nan.
-    """
-
-    def interval(method: str) -> tuple[np.ndarray, np.ndarray]:
-        # Where BCa is undefined scipy warns and returns nan; the method that is returned says so.
-        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            ends = stats.bootstrap(  # type: ignore[call-overload]
-                data,
-                statistic,
-                paired=True,
-                vectorized=True,
-                axis=-1,
-                n_resamples=0,
-                confidence_level=level,
-                method=method,
-                # It reads this one attribute, and resumes from a distribution made elsewhere.
-                bootstrap_result=SimpleNamespace(bootstrap_distribution=distribution),
-            ).confidence_interval
-        return ends.low, ends.high
-
-    bca_low, bca_high = interval("BCa")
-    low, high = interval("percentile")
-    without_bca = np.isnan(bca_low) | np.isnan(bca_high)
-    if undefined is not None:
-        without_bca |= undefined
+        return [Interval(estimate, math.nan, math.nan, level, "none", 1) for estimate in estimates]
+    ends = ratio_ends(totals, counts, rng, level, n_resamples)
     return [
-        (float(low[i]), float(high[i]), "percentile")
-        if without_bca[i]
-        else (float(bca_low[i]), float(bca_high[i]), "BCa")
-        for i in range(len(low))
+        Interval(estimate, low, high, level, method, n)
+        for estimate, (low, high, method) in zip(estimates, ends, strict=True)
     ]

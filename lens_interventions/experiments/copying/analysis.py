@@ -35,7 +35,7 @@ from .figures import draw
 from .forms_table import forms_table
 from .kept_rows import kept_rows, slopes_table
 from .lens_tables import lens_first_table, lens_table
-from .questions import QUESTIONS, Question
+from .questions import QUESTIONS, CopyingQuestion
 from .repeats_table import repeats_table
 from .settings import CopyingSettings
 
@@ -80,7 +80,7 @@ def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
 def _compare(
     settings: CopyingSettings,
     rows: Tables,
-    question: Question,
+    question: CopyingQuestion,
     measure: Measure,
     chosen: Mapping[str, Choice],
 ) -> Comparison:
@@ -184,7 +184,7 @@ def _categories(
 
 def _divisions(
     settings: CopyingSettings,
-) -> list[tuple[str, Question, dict[str, set[str]]]]:
+) -> list[tuple[str, CopyingQuestion, dict[str, set[str]]]]:
     """Name, question, and the tags of each category."""
     by_name = {question.name: question for question in QUESTIONS}
     texts = [source.replace(" ", "_") for source in settings.texts]
@@ -243,12 +243,12 @@ def _conditions(rows: Tables, chosen: Mapping[str, Choice]) -> pd.DataFrame:
 
 def _method(
     rows: Tables,
-    question: Question,
+    question: CopyingQuestion,
     choice: Choice,
     compared: Comparison,
     limits: pd.DataFrame,
 ) -> str:
-    totals = totals_of(rows[question.table], question.measure, REPORT)
+    totals = question.totals(rows, REPORT)
     selected = "" if question.chosen_by == question.name else f" for {question.chosen_by}"
     (limit,) = limits[limits["question"] == question.name].to_dict("records")
     said = (
@@ -265,11 +265,11 @@ def _method(
     return said
 
 
-def _margin(settings: CopyingSettings, question: Question) -> float:
+def _margin(settings: CopyingSettings, question: CopyingQuestion) -> float:
     return settings.smallest_text if question.table == "text" else settings.smallest_copy
 
 
-def _measures_of(question: Question) -> list[Measure]:
+def _measures_of(question: CopyingQuestion) -> list[Measure]:
     """The measure that the verdict is about, then others on the same rows."""
     more = {
         "induction": [Measure("top1", lower_is_better=False)],

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ..design.conditions import NO_PATCH
-from ..design.contrasts import Resampling, crossed, totals_of
+from ..design.contrasts import Resampling, crossed
 from ..design.sequences import SELECTION
 from ..design.simultaneous import simultaneous_band
 from ..engine.results import Tables
@@ -26,7 +26,7 @@ def bounds(settings: CopyingSettings, rows: Tables) -> pd.DataFrame:
     """
     found = []
     for question in QUESTIONS:
-        totals = totals_of(rows[question.table], question.measure, SELECTION)
+        totals = question.totals(rows, SELECTION)
         arms = [arm for arm in totals.arms if arm.source == "true"]
         sign = -1 if question.measure.lower_is_better else 1
         gains = sign * np.stack([totals.difference(arm, NO_PATCH) for arm in arms])

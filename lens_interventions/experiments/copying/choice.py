@@ -11,12 +11,11 @@ from ..design.contrasts import (
     most_specific,
     shortlist,
     tagged,
-    totals_of,
 )
 from ..design.sequences import SELECTION
 from ..engine.results import Tables
 from .first_order import WORD, best_layers
-from .questions import QUESTIONS, Question
+from .questions import QUESTIONS, CopyingQuestion
 from .settings import CopyingSettings
 
 
@@ -59,9 +58,9 @@ def choices(settings: CopyingSettings, rows: Tables) -> Mapping[str, Choice]:
     for question in QUESTIONS:
         chooser = selecting[question.chosen_by]
         lower = chooser.measure.lower_is_better
-        totals = totals_of(rows[chooser.table], chooser.measure, SELECTION)
+        totals = chooser.totals(rows, SELECTION)
         cell = most_specific(totals, lists[chooser.name], lower_is_better=lower)
-        own = totals_of(rows[question.table], question.measure, SELECTION)
+        own = question.totals(rows, SELECTION)
         found[question.name] = Choice(
             cell,
             best_control(own, cell, lower_is_better=lower),
@@ -75,7 +74,7 @@ def shortlists(settings: CopyingSettings, rows: Tables) -> dict[str, list[Cell]]
     """For each question that chooses its own cell, the cells to be compared with controls."""
     return {
         question.name: shortlist(
-            totals_of(rows[question.table], question.measure, SELECTION),
+            question.totals(rows, SELECTION),
             settings.shortlist,
             lower_is_better=question.measure.lower_is_better,
         )
@@ -84,7 +83,7 @@ def shortlists(settings: CopyingSettings, rows: Tables) -> dict[str, list[Cell]]
     }
 
 
-def best_tempered(totals: Totals, question: Question) -> Arm:
+def best_tempered(totals: Totals, question: CopyingQuestion) -> Arm:
     """The temperature that did best."""
     tempered = [arm for arm in totals.arms if arm.source == TEMPERATURE]
     best = min if question.measure.lower_is_better else max

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import contrast, totals_of, with_holm
+from ..design.contrasts import contrast, with_holm
 from ..design.sequences import REPORT
 from ..engine.results import Tables
 from .choice import Choice
@@ -24,7 +24,7 @@ def forms_table(
     """
     found = []
     for question in QUESTIONS:
-        totals = totals_of(rows[question.table], question.measure, REPORT)
+        totals = question.totals(rows, REPORT)
         found += with_holm(
             [
                 {

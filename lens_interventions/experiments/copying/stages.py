@@ -14,7 +14,6 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import NO_PATCH, Arm, Cell, control_arms, grid, source_arms
-from ..design.contrasts import totals_of
 from ..design.copy_rows import measure_induction, measure_templates, measure_text
 from ..design.forms import FORMS
 from ..design.material import induction_sequences, template_sequences, text_sequences
@@ -96,7 +95,7 @@ def compare_controls(
         for table, cells in _by_table(shortlists(settings, rows)).items()
     }
     for question in QUESTIONS:
-        best = best_tempered(totals_of(rows[question.table], question.measure, SELECTION), question)
+        best = best_tempered(question.totals(rows, SELECTION), question)
         finer = [Arm.tempered(round(best.strength * factor, 4)) for factor in _FINER]
         known = arms_of[question.table]
         known += [arm for arm in finer if arm not in known]

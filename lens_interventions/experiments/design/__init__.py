@@ -1,4 +1,4 @@
-"""What experiments have in common: conditions, material, halves, scores, contrasts.
+"""What experiments have in common: questions, conditions, material, halves, scores, contrasts.
 
 It imports `engine/` and what stands below experiments, and no experiment. A new condition or patch
 setting goes into `conditions`, a new way to compare arms into `contrasts`, what a verdict on the

@@ -9,6 +9,8 @@ from ...drawing.error_bars import error_bars
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
+from ...lens.figures.over_layers import AXIS
+from ...model.points import point_name
 from ..engine.results import Figures, Tables
 
 if TYPE_CHECKING:
@@ -17,14 +19,14 @@ if TYPE_CHECKING:
 
 def draw(tables: Tables) -> Figures:
     """The word by layer and part of the sentence, what carries it, and sentences that end in it."""
-    influence = tables["influence"]
+    influence = tables["influence"].assign(place=tables["influence"]["point"].map(point_name))
     log_prob = influence[influence["measure"] == "log_prob"]
     groups: Any = log_prob.groupby(["sentence", "minus"], sort=False)
     views = {f"{sentence}, minus the request {minus}": rows for (sentence, minus), rows in groups}
     figures = {
         "influence": curves(
             views,
-            Axes("point", "estimate", "part", "residual point", "change of log-probability, nats"),
+            Axes("place", "estimate", "part", AXIS, "change of log-probability, nats"),
             title="The requested last word along the sentence before it, by the lens",
         ),
         "ends": _ends(tables["ends"]),
@@ -32,8 +34,8 @@ def draw(tables: Tables) -> Figures:
     if not tables["sources"].empty:  # there are none if all pairs of words differ in their lengths
         figures["sources"] = curves(
             {"": tables["sources"]},
-            Axes("layer", "estimate", "where", "layer", "nats lost at the output"),
-            title="What the word loses if a part of the text asks for another word",
+            Axes("layer", "estimate", "where", "layer", "fall of log-probability, nats"),
+            title="How much less likely the word is with residuals from a request for another word",
         )
     return figures
 

@@ -40,7 +40,7 @@ from ..engine.results import Analysis, Finding, Tables
 from .evaluation import NO_SEED, over_seeds
 from .figures import draw
 from .inspection_tables import read_tables_of
-from .questions import LOOPS, NAMES, TABLES, Question, questions
+from .questions import LOOPS, NAMES, TABLES, LearnedQuestion, questions
 from .sampled import SAMPLES, loop_rows, samples_to_show
 from .settings import LearnedSettings, control_sources
 from .sweeps import sweep_tables
@@ -101,7 +101,7 @@ def compared(
     )
 
 
-def _best_control(settings: LearnedSettings, asked: Sequence[Question], rows: Tables) -> Arm:
+def _best_control(settings: LearnedSettings, asked: Sequence[LearnedQuestion], rows: Tables) -> Arm:
     """The control with the fewest loops on the selection half, whose samples are shown."""
     (loops,) = (question for question in asked if question.name == LOOPS)
     totals = loops.totals(rows, SELECTION)
@@ -114,7 +114,7 @@ def _references(settings: LearnedSettings) -> list[Arm]:
 
 
 def _of_seeds(
-    settings: LearnedSettings, question: Question, rows: Tables, half: str
+    settings: LearnedSettings, question: LearnedQuestion, rows: Tables, half: str
 ) -> list[Totals]:
     """The sums of each seed alone."""
     found = []
@@ -126,7 +126,7 @@ def _of_seeds(
 
 
 def _comparison(
-    settings: LearnedSettings, question: Question, rows: Tables, averaged: Tables
+    settings: LearnedSettings, question: LearnedQuestion, rows: Tables, averaged: Tables
 ) -> Comparison:
     """The true source against no patch and every control, over seeds and sequences."""
     true, references = main_arm(settings), _references(settings)
@@ -149,7 +149,7 @@ def _comparison(
 
 def _contrasts(
     settings: LearnedSettings,
-    asked: Sequence[Question],
+    asked: Sequence[LearnedQuestion],
     comparisons: Mapping[str, Comparison],
     rows: Tables,
 ) -> pd.DataFrame:
@@ -180,7 +180,9 @@ def _contrasts(
     return with_holm_over_questions(pd.DataFrame(found))
 
 
-def _by_seed(settings: LearnedSettings, rows: Tables, asked: Sequence[Question]) -> pd.DataFrame:
+def _by_seed(
+    settings: LearnedSettings, rows: Tables, asked: Sequence[LearnedQuestion]
+) -> pd.DataFrame:
     """Each seed alone: the true source minus no patch, and minus each control."""
     found = []
     for question in asked:
@@ -195,7 +197,9 @@ def _by_seed(settings: LearnedSettings, rows: Tables, asked: Sequence[Question])
     return pd.DataFrame(found).drop(columns="p_holm")
 
 
-def _categories(settings: LearnedSettings, rows: Tables, asked: Sequence[Question]) -> pd.DataFrame:
+def _categories(
+    settings: LearnedSettings, rows: Tables, asked: Sequence[LearnedQuestion]
+) -> pd.DataFrame:
     """The report half by kind of token and word: the true source minus all its references and each.
 
     `p_holm` is corrected over the categories of a division and comparison. The writes are means
@@ -261,7 +265,7 @@ def _curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _method(
     settings: LearnedSettings,
-    question: Question,
+    question: LearnedQuestion,
     comparison: Comparison,
     by_seed: pd.DataFrame,
     rows: Tables,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..design.contrasts import Measure, Totals, totals_of
+from ..design.questions import Question
 from ..design.samples import LOOPED
 from ..engine.results import Tables
 from .sampled import COPIES
@@ -23,33 +24,23 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question about the true source against its controls.
+class LearnedQuestion(Question):
+    """A question of the learned experiment.
 
     Attributes:
-        name: short.
-        text: as a reader would ask it.
-        table: name of the rows that answer it.
-        measure: the measure that answers it.
-        divisions: only categories with one of these tags; all categories if there are none.
         smallest: the smallest difference worth talking about, in `units`.
-        material: the material it is measured on, in words.
+        divisions: only categories with one of these tags; all categories if there are none.
         units: of the measure.
         items: what is counted.
     """
 
-    name: str
-    text: str
-    table: str
-    measure: Measure
-    divisions: tuple[str, ...]
     smallest: float
-    material: str
+    divisions: tuple[str, ...] = ()
     units: str = "nats"
     items: str = "predictions"
 
     def totals(self, rows: Tables, half: str) -> Totals:
-        """Sums of the measure per arm and cluster."""
+        """Sums of the measure per arm and cluster, over one half of the material."""
         found = rows[self.table]
         if self.divisions:
             last = found["category"].str.split().str[-1]
@@ -57,71 +48,65 @@ class Question:
         return totals_of(found, self.measure, half)
 
 
-def questions(settings: LearnedSettings) -> list[Question]:
+def questions(settings: LearnedSettings) -> list[LearnedQuestion]:
     """All questions, one verdict each."""
     material = settings.material
     kinds = [(text, text.replace(" ", "_")) for text in material.texts]
-    whole = ("copyable", "other")
     return [
         *(
-            Question(
+            LearnedQuestion(
                 NAMES.get(text, text),
                 f"Does a write learned from the true next token help on {NAMES.get(text, text)}?",
                 "text",
                 Measure("loss", frozenset({tag})),
-                whole,
-                material.smallest_text,
                 "loss on all tokens",
+                smallest=material.smallest_text,
+                divisions=("copyable", "other"),
             )
             for text, tag in kinds
         ),
-        Question(
+        LearnedQuestion(
             "after a surprise",
             "Does it help right after something surprising really happened?",
             "text",
             Measure("loss", frozenset({"surprise-now"})),
-            (),
-            material.smallest_text,
             "loss on the token after a surprising one, all texts",
+            smallest=material.smallest_text,
         ),
-        Question(
+        LearnedQuestion(
             "random copies",
             "Does it help to copy random tokens said before?",
             "induction",
             Measure("loss"),
-            (),
-            material.smallest_copy,
             "loss on the second copy of random tokens",
+            smallest=material.smallest_copy,
         ),
-        Question(
+        LearnedQuestion(
             "rare words",
             "Does it help to say a rare word again where the sentence calls for it?",
             "templates",
             Measure("log_prob", frozenset({"rare"}), lower_is_better=False),
-            (),
-            material.smallest_copy,
             "log-probability of the word at the copy",
+            smallest=material.smallest_copy,
         ),
-        Question(
+        LearnedQuestion(
             "free copies",
             "Does it help to go on copying random tokens when nobody dictates them?",
             COPIES,
             Measure("right", lower_is_better=False),
-            (),
-            settings.smallest_share,
             "share of right tokens in the second half of the second copy, decoded greedily",
-            "of tokens",
-            "tokens",
+            smallest=settings.smallest_share,
+            units="of tokens",
+            items="tokens",
         ),
-        Question(
+        LearnedQuestion(
             "loops",
             "Does it keep greedy samples out of loops?",
             LOOPS,
             Measure(LOOPED),
-            (),
-            settings.smallest_share,
             f"share of greedy samples of {settings.sampled_tokens} tokens that end in a loop",
-            "of samples",
-            "samples",
+            smallest=settings.smallest_share,
+            units="of samples",
+            items="samples",
         ),
     ]

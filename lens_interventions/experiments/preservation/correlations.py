@@ -8,7 +8,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from ...measures.intervals import Interval, bootstrap_ends
+from ...measures.bootstrap import bootstrap_ends
+from ...measures.intervals import Interval
 from ..design.contrasts import Resampling
 from .token_rows import RARITY, SURPRISE, WITHIN, TokenRows
 

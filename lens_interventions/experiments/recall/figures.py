@@ -2,11 +2,10 @@
 
 from ...drawing.table_curves import Axes, curves
 from ...fitting.input_reading import LABELS
+from ...lens.figures.over_layers import AXIS
 from ...model.points import point_name
 from ..engine.results import Figures, Tables
 from .stages import PARTS
-
-_POINT = "residual stream entering block"
 
 
 def draw(tables: Tables) -> Figures:
@@ -23,12 +22,12 @@ def draw(tables: Tables) -> Figures:
                 "all tokens": recovered[is_all].assign(part="all tokens"),
                 "by how often the probe was fitted to the token": recovered[~is_all],
             },
-            Axes("place", "estimate", "part", _POINT, "share of tokens recovered"),
+            Axes("place", "estimate", "part", AXIS, "share of tokens recovered"),
             title="The input token, recovered from the residual stream",
         ),
         "read": curves(
             {f"components: {basis}": rows for basis, rows in half.groupby("basis", sort=False)},
-            Axes("place", "estimate", "curve", _POINT, "share of the variance"),
+            Axes("place", "estimate", "curve", AXIS, "share of the variance"),
             title="What lies along the less important half of a basis",
         ),
     }

@@ -1,6 +1,7 @@
 """Figures of the experiment on unlikely tokens, from its tables."""
 
 from ...drawing.table_curves import Axes, curves
+from ...lens.figures.over_layers import AXIS
 from ...lens.unlikely_tokens import STATISTICS
 from ...model.points import INPUT, point_name
 from ..engine.results import Figures, Tables
@@ -18,24 +19,12 @@ def draw(tables: Tables) -> Figures:
     return {
         "size": curves(
             {"": size},
-            Axes(
-                "place",
-                "estimate",
-                "group",
-                "residual stream entering block",
-                "size (1: any direction)",
-            ),
+            Axes("place", "estimate", "group", AXIS, "size (1: any direction)"),
             title="How much of the residual stream lies along a direction",
         ),
         "left": curves(
             {"": left},
-            Axes(
-                "place",
-                "estimate",
-                "group",
-                "residual stream entering block",
-                "left at the output",
-            ),
+            Axes("place", "estimate", "group", AXIS, "left at the output"),
             title="How much of a component arrives at the output",
         ),
         "ablation": curves(

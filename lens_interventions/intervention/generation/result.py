@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ...lens.selection import of_prompts
 from ...lens.trajectory import Trajectory
 from ...model.tokens import TokenBatch
 from ..patch import NextTokenPatch
@@ -106,7 +107,7 @@ class Generation:
             **cut | {"patch_index": torch.zeros_like(rows)},
             texts=None if self.texts is None else tuple(self.texts[i] for i in rows.tolist()),
             patches=(self.patches[chosen],),
-            trajectory=None if trajectory is None else _prompts_of(trajectory, rows),
+            trajectory=None if trajectory is None else of_prompts(trajectory, rows),
         )
 
     def to_dataframe(self) -> "pd.DataFrame":
@@ -123,11 +124,3 @@ class Generation:
                 "log_prob": self.log_probs[row, step].numpy(),
             }
         )
-
-
-def _prompts_of(trajectory: Trajectory, rows: Int[Tensor, " row"]) -> Trajectory:
-    cut: dict[str, Any] = {
-        name: value[rows] if value.ndim == 2 else value[:, rows]
-        for name, value in trajectory.tensors().items()
-    }
-    return replace(trajectory, **cut)

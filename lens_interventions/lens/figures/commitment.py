@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ...drawing.cell_size import LABEL_WIDTH, cell_size, label_extent
 from ...drawing.colours import LINES
 from ...drawing.labels import markup, shorten
-from ...drawing.panel import LABEL_WIDTH, cell_size, label_extent
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
 from ...drawing.wrapped import LEFT

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from ...drawing.cell_size import CellSize
 from ...drawing.colours import ColourScale
-from ...drawing.panel import CellSize, Panel
+from ...drawing.panel import Panel
 from ...drawing.theme import ThemeName
 from ...drawing.units import place, unit_title
 from ...drawing.wrapped import draw_wrapped

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...drawing.cell_size import CellSize, cell_size, label_extent
 from ...drawing.labels import markup, rounded, shorten
-from ...drawing.panel import CellSize, DifferenceScale, Panel, cell_size, draw, label_extent
+from ...drawing.panel import DifferenceScale, Panel, draw
 from ...drawing.scales import Scale, round_steps
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block

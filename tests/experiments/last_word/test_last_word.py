@@ -65,7 +65,9 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
     # The embedding of a token of the sentence knows nothing of the request.
     first = influence[(influence["point"] == "0_pre") & (influence["part"] == "part 2 of 2")]
     assert (first["estimate"] == 0).all()
-    assert {finding.figure for finding in result.verdicts} <= set(result.figures())
+    figures = result.figures()
+    assert {finding.figure for finding in result.verdicts} <= set(figures)
+    assert figures["influence"].data[-1].x == ("input", "1", "2", "final")
     again = analyse(SETTINGS, read_tables(finished))
     assert_frame_equal(again.tables["influence"], influence)
 

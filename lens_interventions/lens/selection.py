@@ -1,0 +1,29 @@
+"""A trajectory at some of its prompts, or at some of its columns."""
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from .trajectory_fields import TrajectoryFields
+
+Read = TypeVar("Read", bound=TrajectoryFields)
+
+
+def of_prompts(read: Read, prompts: list[int] | Int[Tensor, " row"]) -> Read:
+    """The same at these prompts, in this order."""
+    chosen: dict[str, Any] = {
+        name: value[prompts] if value.ndim == 2 else value[:, prompts]
+        for name, value in read.tensors().items()
+    }
+    return replace(read, **chosen)
+
+
+def at_columns(read: Read, columns: slice | list[int] | Bool[Tensor, " pos"]) -> Read:
+    """The same at these columns of every prompt, in this order."""
+    chosen: dict[str, Any] = {
+        name: value[:, columns] if value.ndim == 2 else value[:, :, columns]
+        for name, value in read.tensors().items()
+    }
+    return replace(read, **chosen)

@@ -1,0 +1,108 @@
+"""The ends of bootstrap intervals, for many cells at once."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import stats
+
+# Elements of the largest temporary array while a block of cells is worked on.
+_BLOCK = 2_000_000
+
+
+def ratio_ends(
+    totals: Float[np.ndarray, "cell seq"],
+    counts: Float[np.ndarray, "cell seq"],
+    rng: np.random.Generator,
+    level: float,
+    n_resamples: int,
+) -> list[tuple[float, float, str]]:
+    """Low end, high end and method of `sum(totals) / sum(counts)` for each cell.
+
+    The same `n_resamples` draws of sequences, made by `rng`, serve all cells. There must be at
+    least two sequences, and no count may be 0.
+    """
+    n = totals.shape[1]
+    draws = rng.integers(0, n, (n_resamples, n))
+    # How often each sequence was drawn: sums over a resample are products with these.
+    rows = np.arange(n_resamples)[:, None] * n
+    times = np.bincount((rows + draws).ravel(), minlength=n_resamples * n)
+    times = times.reshape(n_resamples, n).T.astype(np.float64)
+    block = max(1, _BLOCK // max(n_resamples, n * n))
+    ends = []
+    for first in range(0, len(totals), block):
+        cells = slice(first, first + block)
+        distribution = (totals[cells] @ times) / (counts[cells] @ times)
+        ends += _ends(totals[cells], counts[cells], distribution, level)
+    return ends
+
+
+def _ends(
+    totals: Float[np.ndarray, "cell seq"],
+    counts: Float[np.ndarray, "cell seq"],
+    distribution: Float[np.ndarray, "cell resample"],
+    level: float,
+) -> list[tuple[float, float, str]]:
+    # Without this, sequences that agree would differ by the rounding of their sums.
+    alike = np.ptp(totals / counts, axis=-1) == 0
+    distribution[alike] = totals[alike, :1] / counts[alike, :1]
+    return bootstrap_ends(
+        (totals, counts),
+        lambda t, c, axis: t.sum(axis) / c.sum(axis),
+        distribution,
+        level,
+        undefined=alike,
+    )
+
+
+def bootstrap_ends(
+    data: Sequence[np.ndarray],
+    statistic: Callable[..., Any],
+    distribution: Float[np.ndarray, "cell resample"],
+    level: float,
+    *,
+    undefined: Bool[np.ndarray, " cell"] | None = None,
+) -> list[tuple[float, float, str]]:
+    """Low end, high end and method of each cell: BCa, or percentile where BCa is undefined.
+
+    **Arguments:**
+
+    - `data`: arrays `[cell, seq]` that are resampled together, along the last axis.
+    - `statistic`: called as `statistic(*data, axis=-1)`, vectorised.
+    - `distribution`: its values on the resamples, which were made elsewhere.
+    - `level`: of the intervals.
+    - `undefined`: cells to which BCa does not apply, beside those where it gives nan.
+    """
+
+    def interval(method: str) -> tuple[np.ndarray, np.ndarray]:
+        # Where BCa is undefined scipy warns and returns nan; the method that is returned says so.
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            ends = stats.bootstrap(  # type: ignore[call-overload]
+                data,
+                statistic,
+                paired=True,
+                vectorized=True,
+                axis=-1,
+                n_resamples=0,
+                confidence_level=level,
+                method=method,
+                # It reads this one attribute, and resumes from a distribution made elsewhere.
+                bootstrap_result=SimpleNamespace(bootstrap_distribution=distribution),
+            ).confidence_interval
+        return ends.low, ends.high
+
+    bca_low, bca_high = interval("BCa")
+    low, high = interval("percentile")
+    without_bca = np.isnan(bca_low) | np.isnan(bca_high)
+    if undefined is not None:
+        without_bca |= undefined
+    return [
+        (float(low[i]), float(high[i]), "percentile")
+        if without_bca[i]
+        else (float(bca_low[i]), float(bca_high[i]), "BCa")
+        for i in range(len(low))
+    ]
