@@ -6,6 +6,7 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
+from lens_interventions.model.kinds import require_kind
 from tests.support.type_checker import checked, jaxtyped
 
 
@@ -56,3 +57,9 @@ def test_a_result_of_another_length_than_the_parameter_is_noticed():
     assert len(same(torch.ones(3), 3)) == 3
     with pytest.raises(TypeCheckError, match="return value of"):
         same(torch.ones(3), 2)
+
+
+def test_in_the_package_too_beartype_alone_checks_functions_without_arrays():
+    # Of the first module that is imported: one that came before the decorator would be slow.
+    with pytest.raises(BeartypeCallHintViolation):
+        require_kind("gpt2", str, 2)
