@@ -20,11 +20,6 @@ from transformer_lens.model_bridge import TransformerBridge
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax
 from tests.support.tiny import LENS_ARCHITECTURES, shared_bridge
-from tests.support.type_checker import jaxtyped
-
-# Before anything imports the package: jaxtyping's import hook finds the decorator by its name.
-jaxtyping.jaxtyped = jaxtyped
-
 
 # Millions of objects of torch and transformers live as long as the session. Looking through them
 # again and again is a fifth of the time of collection, and some of that of every test.

@@ -33,7 +33,9 @@ def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
 
     Permanent hooks stay: some architectures are adapted by them.
     """
-    points = [point for point in hook_points if has_temporary_hooks(point)]
+    # There are hundreds of points, and next to none has a hook.
+    hooked = [point for point in hook_points if point.fwd_hooks or point.bwd_hooks]
+    points = [point for point in hooked if has_temporary_hooks(point)]
     saved = [(point, point._forward_hooks, point._backward_hooks) for point in points]
     try:
         for point, *directions in saved:

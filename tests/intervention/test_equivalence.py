@@ -36,7 +36,7 @@ PATCHES = [
     NextTokenPatch(layer=2, strength=0.9, gate=4.0, gate_on="output", source="shuffled", window=2),
     NextTokenPatch(layer=(0, 1), strength=0.8, source=BackPatch(3)),
 ]
-LENGTH = 10  # longer than the sliding windows of the tiny models
+LENGTH = 8  # longer than the sliding windows of the tiny models
 PROMPT_LENGTH = 4
 
 
@@ -124,7 +124,7 @@ def test_no_strength_or_a_closed_gate_is_the_model(request, bridge, tokens):
 def test_a_later_token_changes_no_bit_before_it(bridge, tokens):
     assert _first_changed(
         tokens,
-        lambda text: teacher_forced_logits(bridge, text, PATCHES, prompt_length=PROMPT_LENGTH),
+        lambda texts: teacher_forced_logits(bridge, texts, PATCHES, prompt_length=PROMPT_LENGTH),
     ) == list(range(LENGTH))
 
 
@@ -133,20 +133,24 @@ def test_a_later_token_changes_no_bit_before_it(bridge, tokens):
 @pytest.mark.filterwarnings("ignore")
 def test_a_later_token_changes_no_bit_before_it_step_by_step(architecture, tokens):
     bridge, patch = shared_bridge(architecture), NextTokenPatch(layer=1, strength=0.5)
-    assert _first_changed(tokens, lambda text: teacher_forced_logits(bridge, text, patch)) == list(
-        range(LENGTH)
-    )
+    assert _first_changed(
+        tokens, lambda texts: teacher_forced_logits(bridge, texts, patch)
+    ) == list(range(LENGTH))
 
 
 @torch.no_grad()
 def test_the_causality_test_catches_a_leak(tokens):
     bridge, patch = shared_bridge("llama"), PATCHES[0]
-    leaking = _first_changed(tokens, lambda text: patched_logits(bridge, text, patch, leak=True))
+
+    def reference(texts):
+        return torch.stack([patched_logits(bridge, text, patch, leak=True) for text in texts])
+
+    leaking = _first_changed(tokens, reference)
     # Position j - 1 was patched with token j, the one that it predicts.
     assert leaking == [0, *range(LENGTH - 1)]
 
-    def hooked(text):
-        return bridge.run_with_hooks(text, fwd_hooks=patch.fwd_hooks(bridge, text))
+    def hooked(texts):
+        return bridge.run_with_hooks(texts, fwd_hooks=patch.fwd_hooks(bridge, texts))
 
     # Hooks on a whole text are for its last position only, as their documentation says.
     assert _first_changed(tokens, hooked) == leaking
@@ -191,13 +195,13 @@ def test_identity_fails_for_a_wrong_layer_token_or_mask(tokens, monkeypatch):
 def _first_changed(tokens, logits_of):
     """For every j, the first position whose logits move by a bit when token j changes.
 
-    `logits_of` returns `[..., pos, d_vocab]`.
+    `logits_of` maps texts `[batch, pos]` to `[..., batch, pos, d_vocab]`. It reads all changed
+    texts at once, and as many copies of the text: bits are those of batches of one shape.
     """
-    logits = logits_of(tokens)
+    copies = tokens.repeat(len(tokens), 1)
+    others = (copies + torch.eye(len(tokens), dtype=copies.dtype)) % D_VOCAB
+    changed = (logits_of(others) != logits_of(copies)).any(-1)
     first = []
-    for j in range(len(tokens)):
-        other = tokens.clone()
-        other[j] = (other[j] + 1) % D_VOCAB
-        changed = (logits_of(other) != logits).any(-1).reshape(-1, len(tokens)).any(0)
-        first.append(int(changed.int().argmax()) if changed.any() else len(tokens))
+    for row in changed.reshape(-1, *copies.shape).any(0):
+        first.append(int(row.int().argmax()) if row.any() else len(tokens))
     return first

@@ -2,10 +2,15 @@
 
 import pytest
 import torch
-from beartype.roar import BeartypeCallHintViolation
+from beartype.roar import (
+    BeartypeCallHintParamViolation,
+    BeartypeCallHintReturnViolation,
+    BeartypeCallHintViolation,
+)
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
+from lens_interventions.model.kinds import require_kind
 from tests.support.type_checker import checked, jaxtyped
 
 
@@ -17,6 +22,11 @@ def ends(x: Float[Tensor, "batch pos"], n: int, scale: float = 1.0) -> Float[Ten
 @jaxtyped(typechecker=checked)
 def same(x: Float[Tensor, " pos"], n: int) -> Float[Tensor, " pos"]:
     return x[:n]
+
+
+@jaxtyped(typechecker=checked)
+def last(x: Float[Tensor, "batch pos"], n: int) -> Float[Tensor, "batch {n}"]:
+    return x[:, -n:]
 
 
 @jaxtyped(typechecker=checked)
@@ -48,11 +58,26 @@ def test_nothing_is_checked_where_checks_are_off():
     ],
 )
 def test_wrong_parameters_are_noticed(call):
-    with pytest.raises(TypeCheckError, match="parameters of"):
+    with pytest.raises(BeartypeCallHintParamViolation):
         call()
 
 
 def test_a_result_of_another_length_than_the_parameter_is_noticed():
     assert len(same(torch.ones(3), 3)) == 3
-    with pytest.raises(TypeCheckError, match="return value of"):
+    with pytest.raises(BeartypeCallHintReturnViolation):
         same(torch.ones(3), 2)
+    assert len(same(torch.ones(2), 2)) == 2  # what the dimension was is forgotten
+
+
+def test_a_length_that_is_a_parameter_is_held_to_it():
+    assert last(torch.ones(2, 3), 2).shape == (2, 2)
+    with pytest.raises(TypeCheckError, match="return value of"):
+        last(torch.ones(2, 3), 4)
+    with pytest.raises(TypeCheckError, match="parameters of"):
+        last(torch.ones(3), 2)
+
+
+def test_in_the_package_too_beartype_alone_checks_functions_without_arrays():
+    # Of the first module that is imported: one that came before the decorator would be slow.
+    with pytest.raises(BeartypeCallHintViolation):
+        require_kind("gpt2", str, 2)

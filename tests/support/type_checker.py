@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any, ForwardRef, Literal, get_args, get_origin
 
 import jaxtyping
@@ -35,43 +36,67 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def jaxtyped(function: Any = None, **options: Any) -> Any:
-    """`jaxtyping.jaxtyped` where an annotation has a shape, and beartype alone where none has.
+    """`jaxtyping.jaxtyped` for what needs it, and beartype in or without its context for the rest.
 
-    jaxtyping binds the arguments at every call, to name dimensions by them. That takes fifty times
-    as long as the checks of a function that has no arrays. Such a function within a function is not
-    checked at all: it is made at every call of the outer one, and its checks with it.
+    jaxtyping binds the arguments at every call, for dimensions such as `"{n}"`, and calls two
+    functions that only check. Where no dimension is written so, beartype does all in one call, and
+    the context remembers what the dimensions are called. Where no annotation has a shape it is not
+    needed either. Such a function within a function is not checked at all: it is made at every call
+    of the outer one, and its checks with it.
     """
     if function is None:
         return functools.partial(jaxtyped, **options)
-    if not _is_simple(function):
+    if not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
         return _with_shapes(function, **options)
-    if "<locals>" in function.__qualname__:
+    needed = _needed.get(function.__code__)
+    if needed is None:
+        needed = _needed[function.__code__] = _checks_needed(function)
+    if needed == "all of jaxtyping":
+        return _with_shapes(function, **options)
+    if needed == "none":
         return function
     # Made at the first call: most tests call few functions, and collection waits for all of them.
     with_checks = functools.cache(lambda: _beartype(function))
 
     @functools.wraps(function)
-    def either(*args: Any, **kwargs: Any) -> Any:
+    def in_context(*args: Any, **kwargs: Any) -> Any:
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        with _with_shapes("context"):
+            return with_checks()(*args, **kwargs)
+
+    @functools.wraps(function)
+    def alone(*args: Any, **kwargs: Any) -> Any:
         called = function if jaxtyping.config.jaxtyping_disable else with_checks()
         return called(*args, **kwargs)
 
-    return either
+    return in_context if needed == "a context" else alone
 
 
-def _is_simple(function: Any) -> bool:
-    """Whether it is a plain function, no annotation has a shape and none is yet to be looked up."""
-    return (
-        inspect.isfunction(function)
-        and not inspect.isgeneratorfunction(function)
-        and not any(map(_has_shape_or_name, function.__annotations__.values()))
-    )
+# By the code of a function: one within another is made again at every call of that.
+_needed: dict[CodeType, str] = {}
 
 
-def _has_shape_or_name(annotation: Any) -> bool:
-    if isinstance(annotation, str | ForwardRef):
-        return True
-    if get_origin(annotation) is Literal:
-        return False
-    if isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray):
-        return True
-    return any(map(_has_shape_or_name, get_args(annotation)))
+def _checks_needed(function: Any) -> str:
+    parts = [part for hint in function.__annotations__.values() for part in _parts(hint)]
+    shapes = [part.dim_str for part in parts if _is_array(part)]
+    nested = "<locals>" in function.__qualname__
+    if any(isinstance(part, str | ForwardRef) for part in parts):  # yet to be looked up
+        return "all of jaxtyping"
+    if any("{" in shape for shape in shapes) or (shapes and nested):
+        return "all of jaxtyping"
+    if nested:
+        return "none"
+    return "a context" if shapes else "beartype"
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """An annotation and all that it is made of."""
+    yield annotation
+    if get_origin(annotation) is not Literal:
+        for part in get_args(annotation):
+            yield from _parts(part)
+
+
+def _is_array(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray)

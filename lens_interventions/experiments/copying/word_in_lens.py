@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.logit_lens import logit_lens
 from ..design.conditions import Arm, PatchSettings
-from ..design.copy_rows import Patch, Values, numbers, parse, rows_of
+from ..design.copy_rows import Patch, Values, numbers, parse, rows_of, table_of
 from ..design.sequences import TokenSequence
 from ..engine.work_units import unit_kind
 
@@ -32,11 +32,11 @@ def measure_lens(
     n_points = top.shape[-1]
     first = torch.where(top.any(-1), top.int().argmax(-1), n_points)
     tags, ones = [text.tags for text in texts], np.ones(len(texts))
-    parts = [rows_of(texts, conditions, "lens_first", tags, first, ones)]
+    rows = rows_of(texts, conditions, "lens_first", tags, first, ones)
     for point in range(n_points):
         of_point = [f"{tag} point-{point}" for tag in tags]
-        parts.append(rows_of(texts, conditions, "lens_top", of_point, top[..., point], ones))
-    return pd.concat(parts, ignore_index=True)
+        rows += rows_of(texts, conditions, "lens_top", of_point, top[..., point], ones)
+    return table_of(rows)
 
 
 def _top_by_point(

@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.generation.generate import generate
 from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
 from ..design.conditions import NO_PATCH, Arm
-from ..design.copy_rows import rows_of
+from ..design.copy_rows import rows_of, table_of
 from ..design.prompts import halves, prompt_items
 from ..design.rules import GREEDY
 from ..design.samples import measure_samples, sample_totals, shown_samples
@@ -69,7 +69,7 @@ def measure_copies(
     right = (out.tokens.view(len(arms), len(texts), left) == wanted).sum(-1)
     counts = [left] * len(texts)
     rows = rows_of(texts, arms, "right", [""] * len(texts), right, counts)
-    return named_by_seed(rows, named)
+    return named_by_seed(table_of(rows), named)
 
 
 def sampling_units(
