@@ -138,3 +138,12 @@ def test_training_mode_is_refused():
     bridge.train()
     with pytest.raises(ValueError, match="eval"):
         logit_lens(bridge, TOKENS)
+
+
+def test_left_padding_under_hooks_is_refused():
+    bridge = shared_bridge("llama")
+    mask = torch.ones_like(TOKENS)
+    mask[1, :4] = 0
+    hooks = [("blocks.1.hook_resid_pre", lambda tensor, hook: tensor)]
+    with bridge.hooks(fwd_hooks=hooks), pytest.raises(ValueError, match="pad on the right"):
+        logit_lens(bridge, TOKENS, attention_mask=mask)

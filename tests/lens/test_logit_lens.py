@@ -5,16 +5,13 @@ import pytest
 import torch
 from transformer_lens import ActivationCache
 from transformer_lens.tools import analysis
-from transformers import DynamicCache
 
 from lens_interventions.lens.logit_lens import logit_lens
-from lens_interventions.model import capabilities, residuals
 from tests.support import reference
 from tests.support.tiny import (
     D_VOCAB,
     LENS_ARCHITECTURES,
     N_CTX,
-    long_rope_bridge,
     shared_bridge,
     tiny_bridge,
 )
@@ -238,15 +235,6 @@ def test_more_padding_than_the_context_holds_is_not_read(side):
     torch.testing.assert_close(read.kl_final, expected.kl_final, rtol=0, atol=1e-9)
 
 
-def test_left_padding_under_hooks_is_refused():
-    bridge = shared_bridge("llama")
-    mask = torch.ones_like(TOKENS)
-    mask[1, :4] = 0
-    hooks = [("blocks.1.hook_resid_pre", lambda tensor, hook: tensor)]
-    with bridge.hooks(fwd_hooks=hooks), pytest.raises(ValueError, match="pad on the right"):
-        logit_lens(bridge, TOKENS, attention_mask=mask)
-
-
 @pytest.mark.parametrize("option", [{"points": [1, -1]}, {"every": 2}, {"include_input": False}])
 def test_points_are_a_cut_of_the_whole(option):
     bridge = shared_bridge("llama")
@@ -262,47 +250,6 @@ def test_the_chunk_size_changes_nothing(chunk_size):
     whole, cut = logit_lens(bridge, TOKENS), logit_lens(bridge, TOKENS, chunk_size=chunk_size)
     for name, value in whole.tensors().items():
         torch.testing.assert_close(cut.tensors()[name], value, rtol=0, atol=1e-9, equal_nan=True)
-
-
-def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
-    """Beyond a length the blocks run on chunks, with a cache of keys and values."""
-    texts = TOKENS.repeat(1, 3)
-    whole = logit_lens(bridge, texts)
-    monkeypatch.setattr(residuals, "_WHOLE", 16)
-    monkeypatch.setattr(residuals, "_CHUNK_ROWS", 14)
-    # Most chunks hold no position of the second reading.
-    for positions in (None, (-3, None)):
-        chunked = logit_lens(bridge, texts, positions=positions)
-        expected = whole if positions is None else whole[-3:]
-        for name, value in expected.tensors().items():
-            if value.is_floating_point():
-                torch.testing.assert_close(
-                    chunked.tensors()[name], value, rtol=0, atol=SHAPE_ATOL, equal_nan=True
-                )
-
-
-def test_a_text_that_turns_other_rotary_frequencies_on_is_read_whole(monkeypatch):
-    bridge, texts = long_rope_bridge(20), TOKENS.repeat(1, 3)
-    whole = logit_lens(bridge, texts)
-    monkeypatch.setattr(residuals, "_WHOLE", 8)
-    assert texts.shape[1] > 20
-    torch.testing.assert_close(logit_lens(bridge, texts).entropy, whole.entropy)
-
-
-class _EmptyCache(DynamicCache):
-    """As with transformers 5.24, where the attention of TransformerLens 4.3 fills no cache."""
-
-    def update(self, key_states, value_states, *_args, **_kwargs):
-        return key_states, value_states
-
-
-def test_an_empty_cache_is_noticed(monkeypatch):
-    bridge = tiny_bridge("llama")  # which nothing is known of yet
-    whole = logit_lens(bridge, TOKENS)
-    monkeypatch.setattr(residuals, "_WHOLE", 8)
-    monkeypatch.setattr(residuals, "DynamicCache", _EmptyCache)
-    monkeypatch.setattr(capabilities, "DynamicCache", _EmptyCache)
-    torch.testing.assert_close(logit_lens(bridge, TOKENS).entropy, whole.entropy)
 
 
 def test_a_translator_is_applied_below_the_last_point():

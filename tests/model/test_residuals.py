@@ -1,14 +1,18 @@
-"""The residual stream of a text."""
+"""The residual stream of a text, whole and in chunks."""
 
 import pytest
 import torch
+from transformers import DynamicCache
 
-from lens_interventions.model.residuals import residuals
+from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.model import capabilities, residuals
 from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import long_rope_bridge, shared_bridge, tiny_bridge
 
-TOKENS = torch.tensor([[5, 9, 33, 71, 20]])
+TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
+# Models take attention's softmax in float32, where rows of other lengths round differently.
+SHAPE_ATOL = 2e-5
 
 
 def test_an_interrupted_reading_leaves_the_bridge_as_it_was():
@@ -19,5 +23,46 @@ def test_an_interrupted_reading_leaves_the_bridge_as_it_was():
 
     with left_as_found(bridge), bridge.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", interrupt)]):
         with pytest.raises(KeyboardInterrupt):
-            residuals(bridge, token_batch(bridge, TOKENS), ["0_pre", "final_post"])
+            residuals.residuals(bridge, token_batch(bridge, TOKENS), ["0_pre", "final_post"])
         assert len(bridge.hook_dict["blocks.0.hook_resid_pre"].fwd_hooks) == 0
+
+
+def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
+    """Beyond a length the blocks run on chunks, with a cache of keys and values."""
+    texts = TOKENS.repeat(1, 3)
+    whole = logit_lens(bridge, texts)
+    monkeypatch.setattr(residuals, "_WHOLE", 16)
+    monkeypatch.setattr(residuals, "_CHUNK_ROWS", 14)
+    # Most chunks hold no position of the second reading.
+    for positions in (None, (-3, None)):
+        chunked = logit_lens(bridge, texts, positions=positions)
+        expected = whole if positions is None else whole[-3:]
+        for name, value in expected.tensors().items():
+            if value.is_floating_point():
+                torch.testing.assert_close(
+                    chunked.tensors()[name], value, rtol=0, atol=SHAPE_ATOL, equal_nan=True
+                )
+
+
+def test_a_text_that_turns_other_rotary_frequencies_on_is_read_whole(monkeypatch):
+    bridge, texts = long_rope_bridge(20), TOKENS.repeat(1, 3)
+    whole = logit_lens(bridge, texts)
+    monkeypatch.setattr(residuals, "_WHOLE", 8)
+    assert texts.shape[1] > 20
+    torch.testing.assert_close(logit_lens(bridge, texts).entropy, whole.entropy)
+
+
+class _EmptyCache(DynamicCache):
+    """As with transformers 5.24, where the attention of TransformerLens 4.3 fills no cache."""
+
+    def update(self, key_states, value_states, *_args, **_kwargs):
+        return key_states, value_states
+
+
+def test_an_empty_cache_is_noticed(monkeypatch):
+    bridge = tiny_bridge("llama")  # which nothing is known of yet
+    whole = logit_lens(bridge, TOKENS)
+    monkeypatch.setattr(residuals, "_WHOLE", 8)
+    monkeypatch.setattr(residuals, "DynamicCache", _EmptyCache)
+    monkeypatch.setattr(capabilities, "DynamicCache", _EmptyCache)
+    torch.testing.assert_close(logit_lens(bridge, TOKENS).entropy, whole.entropy)

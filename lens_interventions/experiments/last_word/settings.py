@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..design.contrasts import Resampling
+from ..design.setting_checks import require_at_least
 from ..engine.presets import Preset, require_preset
 
 
@@ -33,16 +34,8 @@ class LastWordSettings:
     resampling: Resampling = field(default_factory=Resampling)
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("requests", 2),
-            ("new_tokens", 1),
-            ("every", 1),
-            ("parts", 2),
-            ("traced", 1),
-            ("trace_every", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_at_least(self, 2, "requests", "parts")
+        require_at_least(self, 1, "new_tokens", "every", "traced", "trace_every")
 
     @classmethod
     def preset(cls, name: Preset) -> "LastWordSettings":

@@ -6,6 +6,7 @@ from ...intervention.sources import SOURCES, Draws, source_names
 from ...intervention.training.options import TrainingOptions
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
+from ..design.setting_checks import require_at_least, require_comparable
 from ..engine.presets import Preset, require_preset
 
 _DRAWS: tuple[Draws, ...] = ("nothing", "a position", "a token")
@@ -86,20 +87,11 @@ class LearnedSettings:
     directions: int = 8
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be one or more different numbers, got {self.seeds}")
-        if self.options.patience is not None:
-            raise ValueError(
-                f"patience is {self.options.patience}: trainings that are compared make the same "
-                "steps, so it must be None"
-            )
-        for least, names in (
-            (2, ("sampled_prompts",)),
-            (1, ("sampled_copies", "sampled_tokens", "read_sequences", "directions")),
-        ):
-            for name in names:
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_comparable(self.seeds, self.options)
+        require_at_least(self, 2, "sampled_prompts")
+        require_at_least(
+            self, 1, "sampled_copies", "sampled_tokens", "read_sequences", "directions"
+        )
         unknown = sorted(set(self.sweep_controls) - set(control_sources()))
         if unknown or not self.sweep_controls:
             raise ValueError(

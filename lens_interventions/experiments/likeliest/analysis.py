@@ -1,6 +1,5 @@
 """From the rows of the likeliest experiment to tables and verdicts."""
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -76,7 +75,7 @@ def way_table(sequences: pd.DataFrame, settings: LikeliestSettings) -> pd.DataFr
                 "length": int(length),
                 "way": way,
                 "evaluations": int(part["evaluations"].max()),
-                **_columns(interval),
+                **interval.columns(),
                 # Runs of different shapes round otherwise.
                 "wins": float((own > top - 1e-3).mean()),
                 "loop_share": loops.estimate,
@@ -107,7 +106,7 @@ def difference_table(sequences: pd.DataFrame, settings: LikeliestSettings) -> pd
                     "way": way,
                     "minus": reference,
                     "length": name,
-                    **_columns(interval),
+                    **interval.columns(),
                     "p_value": p_value,
                 }
             )
@@ -119,7 +118,7 @@ def variant_table(variants: pd.DataFrame, settings: LikeliestSettings) -> pd.Dat
     found = []
     for way, part in variants.groupby("way", sort=False):
         nats = part["log_likelihood"].to_numpy(np.float64) / part["length"].to_numpy(np.float64)
-        found.append({"variant": way, **_columns(settings.resampling.interval(nats))})
+        found.append({"variant": way, **settings.resampling.interval(nats).columns()})
     return pd.DataFrame(found)
 
 
@@ -222,7 +221,3 @@ def _contrast(
 
 def _means(values: dict[str, Float[np.ndarray, " prompt"]], way: str, other: str) -> str:
     return f"{way} {values[way].mean():.3f}, {other} {values[other].mean():.3f}."
-
-
-def _columns(interval: Interval) -> dict[str, Any]:
-    return {key: value for key, value in asdict(interval).items() if key not in ("level", "method")}

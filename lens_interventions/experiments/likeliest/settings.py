@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ...search.relaxation import RELAXATIONS
 from ..design.contrasts import Resampling
+from ..design.setting_checks import require_at_least
 from ..engine.presets import Preset, require_preset
 
 
@@ -39,9 +40,9 @@ class LikeliestSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("prompts", 2), ("choosing", 1), ("width", 4), ("more", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_at_least(self, 4, "width")
+        require_at_least(self, 2, "prompts")
+        require_at_least(self, 1, "choosing", "more")
         if not self.lengths or list(self.lengths) != sorted(set(self.lengths)):
             raise ValueError(f"lengths must be different and rising, got {self.lengths}")
         if not self.variants or set(self.variants) - set(RELAXATIONS):

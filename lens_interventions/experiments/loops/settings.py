@@ -6,6 +6,7 @@ from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.contrasts import Resampling
 from ..design.rules import GREEDY, Rule
+from ..design.setting_checks import require_at_least
 from ..engine.presets import Preset, require_preset
 
 
@@ -68,13 +69,8 @@ class LoopsSettings:
     def __post_init__(self) -> None:
         if not (self.layers and self.strengths and self.modes):
             raise ValueError("give at least one layer, strength and mode")
-        for least, names in (
-            (2, ("prompts", "passages", "documents", "rounds", "document_tokens")),
-            (1, ("search_prompts", "search_tokens", "new_tokens", "batch", "shown")),
-        ):
-            for name in names:
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_at_least(self, 2, "prompts", "passages", "documents", "rounds", "document_tokens")
+        require_at_least(self, 1, "search_prompts", "search_tokens", "new_tokens", "batch", "shown")
         # Rows are told apart by the names of their rules.
         rules = [*map(str, (GREEDY, *self.sampled(), *self.rules()))]
         twice = sorted({name for name in rules if rules.count(name) > 1})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from ...intervention.sources import source_names
 from ...intervention.training.options import TrainingOptions
 from ..design.contrasts import Resampling
+from ..design.setting_checks import require_comparable
 from ..engine.presets import Preset, require_preset
 
 ALONE = "zero"
@@ -78,13 +79,7 @@ class ReaderSettings:
                 f"controls must be {ALONE} and others of {', '.join(known)}, each once; got "
                 f"{self.controls}"
             )
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be one or more different numbers, got {self.seeds}")
-        if self.options.patience is not None:
-            raise ValueError(
-                f"patience is {self.options.patience}: trainings that are compared make the same "
-                "steps, so it must be None"
-            )
+        require_comparable(self.seeds, self.options)
         sizes = (*self.windows, self.per_document, self.copies, self.batch, self.steps)
         if min(sizes) < 1 or self.copy_length < 2:
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from ...measures.intervals import mean_intervals
+from .interval_table import interval_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,18 +71,7 @@ class HeadSlopes:
         of the true source minus that of the control, paired by text. The columns estimate, low,
         high and n, in nats per predicted token, resample the `n` texts, at confidence `level`.
         """
-        import pandas as pd
-
-        places, totals, counts = zip(*self._totals(), strict=True)
-        intervals = mean_intervals(
-            np.stack(totals), np.stack(counts), rng=np.random.default_rng(seed), level=level
-        )
-        return pd.DataFrame(
-            [
-                {**place, **interval.columns()}
-                for place, interval in zip(places, intervals, strict=True)
-            ]
-        )
+        return interval_table(self._totals(), level=level, seed=seed)
 
     def plot(
         self,

@@ -19,6 +19,7 @@ from ..patch import NextTokenPatch
 from ..slopes.clean_run import clean_run
 from ..slopes.controls import function_names
 from ..slopes.directions import directions
+from ..slopes.pieces import piece_length
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..slopes.text_sums import Reading, text_sums
 from ..sources import SourceFunction, source_names
@@ -67,10 +68,7 @@ def head_slopes(
     where many are expected; `NotImplementedError` for a model that does not run the two streams,
     or whose keys, values or attention patterns have no hooks.
     """
-    context = int(bridge.cfg.n_ctx)
-    length = min(512, context) if max_length is None else max_length
-    if not 2 <= length <= context:
-        raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
+    length = piece_length(bridge, max_length)
     if patch.window is not None:
         raise ValueError(f"the patch has a window of {patch.window}; give one without")
     names = function_names("sources", sources, source_names())

@@ -18,6 +18,7 @@ from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
 from ..slopes.controls import function_names
+from ..slopes.pieces import piece_length
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..slopes.text_sums import Reading, text_sums
 from ..sources import SourceFunction, source_names
@@ -85,10 +86,7 @@ def rescue(
     `TypeError` for one text where many are expected; `NotImplementedError` for a model that does
     not run copies of a text side by side, or whose keys and values cannot be set.
     """
-    context = int(bridge.cfg.n_ctx)
-    length = min(512, context) if max_length is None else max_length
-    if not 2 <= length <= context:
-        raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
+    length = piece_length(bridge, max_length)
     if patch.window is not None:
         raise ValueError(f"the patch has a window of {patch.window}; give one without")
     names = function_names("sources", sources, source_names())

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from ...measures.intervals import mean_intervals
 from ..patch import NextTokenPatch
+from .interval_table import interval_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,18 +47,7 @@ class Rescue:
         that could be rescued, and the true source minus a control is what the news is worth.
         `through` is empty where there is no patch.
         """
-        import pandas as pd
-
-        places, totals, counts = zip(*self._totals(), strict=True)
-        intervals = mean_intervals(
-            np.stack(totals), np.stack(counts), rng=np.random.default_rng(seed), level=level
-        )
-        return pd.DataFrame(
-            [
-                {**place, **interval.columns()}
-                for place, interval in zip(places, intervals, strict=True)
-            ]
-        )
+        return interval_table(self._totals(), level=level, seed=seed)
 
     def plot(self, *, scope: str | None = None) -> "go.Figure":
         """What each source changes where continuations are hidden, by layer, with intervals.

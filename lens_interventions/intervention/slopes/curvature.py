@@ -16,6 +16,7 @@ from ..patch import NextTokenPatch
 from ..teacher_forcing.log_probs import teacher_forced_log_probs
 from .controls import function_names
 from .curvature_result import Curvature
+from .pieces import piece_length
 from .scopes import SCOPES, Scope, chosen_predictions
 from .text_sums import Reading, text_sums
 
@@ -51,10 +52,7 @@ def curvature(
     Raises `ValueError` for no patches, a step that is not above 0, or texts, scopes and models that
     `slope_map` and `teacher_forced_log_probs` refuse.
     """
-    context = int(bridge.cfg.n_ctx)
-    length = min(512, context) if max_length is None else max_length
-    if not 2 <= length <= context:
-        raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
+    length = piece_length(bridge, max_length)
     if not patches:
         raise ValueError("the list of patches is empty")
     if not step > 0:

@@ -16,6 +16,18 @@ from ..known_text import KnownText
 _BATCH_TOKENS = 512
 
 
+def piece_length(bridge: TransformerBridge, max_length: int | None) -> int:
+    """How many tokens are read at a time: 512 by default, or the model's context if that is less.
+
+    Raises `ValueError` for a length that leaves nothing to predict or does not fit the model.
+    """
+    context = int(bridge.cfg.n_ctx)
+    length = min(512, context) if max_length is None else max_length
+    if not 2 <= length <= context:
+        raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
+    return length
+
+
 @dataclass(frozen=True)
 class TextTokens:
     """The tokens of one text.

@@ -25,6 +25,7 @@ from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .clean_run import clean_run
 from .controls import KnownGuesses, final_guess, function_names, reads_lens, source_of
 from .directions import directions
+from .pieces import piece_length
 from .residual_gradients import residual_gradients
 from .result import SlopeMap
 from .scopes import SCOPES, Scope, chosen_predictions
@@ -98,10 +99,7 @@ def slope_map(
     predict, a hook on a block, or a file that holds another map; `TypeError` for one text where
     many are expected; `NotImplementedError` for a model that does not run the two streams.
     """
-    n_layers, context = int(bridge.cfg.n_layers), int(bridge.cfg.n_ctx)
-    length = min(512, context) if max_length is None else max_length
-    if not 2 <= length <= context:
-        raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
+    length = piece_length(bridge, max_length)
     if first_position < 0:
         raise ValueError(f"first_position must be 0 or more, got {first_position}")
     names = {
@@ -110,7 +108,9 @@ def slope_map(
         "embeddings": function_names("embeddings", embeddings, ["W_E", "W_U", "lens"]),
         "scopes": function_names("scopes", scopes, list(SCOPES)),
     }
-    layers = tuple(range(n_layers)) if layers is None else tuple(sorted(set(layers)))
+    layers = (
+        tuple(range(int(bridge.cfg.n_layers))) if layers is None else tuple(sorted(set(layers)))
+    )
     common: dict[str, Any] = {
         "scale": scale,
         "gate": gate,

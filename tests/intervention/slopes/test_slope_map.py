@@ -1,16 +1,14 @@
-"""Slopes against central differences of patched losses, and how texts are read."""
+"""Slopes against central differences of patched losses."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.intervention.slopes import pieces, scopes
-from lens_interventions.intervention.slopes.pieces import piece_batches, text_tokens
 from lens_interventions.intervention.sources import BackPatch
+from tests.support.central_differences import central_difference
 from tests.support.clean import left_as_found
 from tests.support.exact import no_rounding
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
@@ -45,26 +43,6 @@ def previous(site):
 def doubled(site, e, s, a):
     """A mode of one's own, not linear in the strength."""
     return site.resid + (a + 2 * a**2) * s * e.roll(1, dims=-1)
-
-
-def central_difference(bridge, texts, patch, where=None):
-    """d(nats)/d(strength) of each text by itself, from patched losses."""
-    h = 1e-4
-    slopes = []
-    for number, tokens in enumerate(texts):
-        (batch,) = piece_batches(enumerate(text_tokens(bridge, [tokens], None)), 128)
-        up, up2, down, down2 = (
-            li.teacher_forced_log_probs(
-                bridge,
-                tokens,
-                [dataclasses.replace(patch, strength=a) for a in (h, 2 * h, -h, -2 * h)],
-                text_seeds=batch.text.seed,
-            )
-            .where(torch.tensor(True) if where is None else where[number], 0)
-            .sum((-1, -2))
-        )
-        slopes.append(-float(8 * (up - down) - (up2 - down2)) / (12 * h))
-    return np.array(slopes)
 
 
 def assert_equal_to_differences(bridge, texts, found, cells, **patch):
@@ -193,96 +171,6 @@ def test_nothing_written_is_the_clean_loss(llama):
     assert found.counts[:, 0].tolist() == [19, 19, 19]
 
 
-def test_scopes_are_sums_over_their_predictions(llama):
-    texts = [torch.cat([part := random_tokens(8), part]), random_tokens(10)]
-
-    def last_three(tokens, nats):
-        return torch.arange(len(nats)) >= len(nats) - 3
-
-    named = ["all", "copyable", "other", "after_surprise", "repeated_surprise", last_three]
-    found = li.slope_map(llama, texts, scopes=named, sources=["true", "random"], progress=False)
-    every, copyable, other, _, _, _ = np.moveaxis(found.totals, 1, 0)
-    np.testing.assert_allclose(copyable + other, every, rtol=1e-9, atol=1e-12)
-    nats = [-li.teacher_forced_log_probs(llama, text, None)[0] for text in texts]
-    for place, scope in enumerate([*(scopes.SCOPES[name] for name in named[:-1]), last_three]):
-        where = [scope(text, lost) for text, lost in zip(texts, nats, strict=True)]
-        assert found.counts[:, place].tolist() == [int(w.sum()) for w in where]
-        patch = found.patch(1, strength=0.0)
-        expected = central_difference(llama, texts, patch, where)
-        np.testing.assert_allclose(
-            found.totals[:, place, 0, 0, 0, 1], expected, rtol=1e-6, atol=1e-8
-        )
-
-
-def test_repeats_of_a_surprise():
-    tokens = torch.tensor([5, 7, 5, 8, 7, 8, 7])
-    nats = torch.tensor([9.0, 1.0, 2.0, 9.0, 1.0, 1.0])
-    # 5 stood first at the beginning, 8 came as no surprise; 7 did, and comes again twice.
-    assert scopes.repeated_surprise(tokens, nats).tolist() == [
-        *(False, False, False),
-        *(True, False, True),
-    ]
-    assert scopes.after_surprise(tokens, nats).tolist() == [
-        *(False, True, False),
-        *(False, True, False),
-    ]
-
-
-def test_batches_and_order_change_no_number(llama, monkeypatch):
-    texts = [random_tokens(n) for n in (5, 30, 17, 2, 1, 9)]
-    options = {
-        "sources": ["true", "random", "direction", "guess"],
-        "modes": ["correct"],
-        "scopes": ["all", "copyable"],
-        "max_length": 12,
-        "progress": False,
-    }
-    together = li.slope_map(llama, texts, **options)
-    order = [4, 2, 0, 5, 1, 3]
-    shuffled = li.slope_map(llama, [texts[i] for i in order], **options)
-    monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)
-    monkeypatch.setattr("lens_interventions.intervention.slopes.directions._LENS_ROWS", 2)
-    alone = li.slope_map(llama, texts, **options)
-    for field in ("totals", "nats", "counts"):
-        one, other, third = (getattr(m, field) for m in (together, shuffled, alone))
-        np.testing.assert_allclose(one[order], other, rtol=1e-9, atol=1e-11)
-        np.testing.assert_allclose(one, third, rtol=1e-9, atol=1e-11)
-    assert together.counts[:, 0].tolist() == [4, 27, 15, 1, 0, 8]
-
-
-def test_it_goes_on_where_it_was_stopped(llama, tmp_path, monkeypatch):
-    texts = [random_tokens(n) for n in (5, 30, 17)]
-    options = {"max_length": 12, "out": tmp_path / "slopes.jsonl", "progress": False}
-    monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)
-    whole = li.slope_map(llama, texts, **options | {"out": None})
-
-    def stops():
-        yield from texts[:2]
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        li.slope_map(llama, stops(), **options)
-    with options["out"].open("a") as file:
-        file.write('{"text": "cut in the mid')
-    run = []
-    monkeypatch.setattr(
-        "lens_interventions.intervention.slopes.slope_map.clean_run",
-        lambda *a: run.append(1) or clean_run(*a),
-    )
-    from lens_interventions.intervention.slopes.clean_run import clean_run
-
-    found = li.slope_map(llama, texts, **options)
-    # The last text of an interrupted run may be lost: it was not finished.
-    assert 0 < len(run) < 6
-    np.testing.assert_array_equal(found.totals, whole.totals)
-    run.clear()
-    again = li.slope_map(llama, reversed(texts), **options)
-    assert not run
-    np.testing.assert_array_equal(again.totals, whole.totals[::-1])
-    with pytest.raises(ValueError, match=r"holds something else .*, in seed"):
-        li.slope_map(llama, texts, **options, seed=1)
-
-
 @pytest.mark.parametrize("bridge", ["gpt2", "llama"], indirect=True)
 def test_the_bridge_comes_back_as_it_was(bridge):
     """`bridge` asserts it, after an interruption and inside somebody's `no_grad` too."""
@@ -335,34 +223,6 @@ def test_a_hook_on_a_block_is_refused(llama):
         pytest.raises(ValueError, match=r"there is a hook on blocks.1"),
     ):
         li.slope_map(llama, [random_tokens(6)], progress=False)
-
-
-@pytest.mark.parametrize("bridge", ["gpt2"], indirect=True)
-def test_cells_name_their_patches(bridge):
-    found = li.slope_map(
-        bridge,
-        [random_tokens(6)],
-        sources=["current", "true", "final_guess"],
-        modes=["correct", "interpolate"],
-        embeddings=["W_U", "W_E"],
-        max_length=8,
-        progress=False,
-    )
-    for embedding, mode, source in itertools.product(
-        found.embeddings, found.modes, ("current", "true")
-    ):
-        patch = found.patch(1, strength=0.3, source=source, mode=mode, embedding=embedding)
-        assert patch == li.NextTokenPatch(
-            layer=1,
-            strength=0.3,
-            source=source,
-            mode=mode,
-            embedding=embedding,
-            scale="norm",
-            positions=range(1, 8),
-        )
-    with pytest.raises(ValueError, match="known after its run only"):
-        found.patch(1, strength=0.3, source="final_guess")
 
 
 def test_a_model_that_does_not_run_two_streams_is_refused():

@@ -1,0 +1,24 @@
+"""What settings of several experiments must be."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...intervention.training.options import TrainingOptions
+
+
+def require_at_least(settings: Any, least: int, *names: str) -> None:
+    """Raise `ValueError` if one of these fields is smaller than `least`."""
+    for name in names:
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(settings, name)}")
+
+
+def require_comparable(seeds: Sequence[int], options: TrainingOptions) -> None:
+    """Raise `ValueError` unless seeds differ and all trainings make the same steps."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be one or more different numbers, got {seeds}")
+    if options.patience is not None:
+        raise ValueError(
+            f"patience is {options.patience}: trainings that are compared make the same steps, so "
+            "it must be None"
+        )

@@ -1,0 +1,36 @@
+"""What a slope map knows of its cells."""
+
+import itertools
+
+import pytest
+
+import lens_interventions as li
+from tests.support.tiny import random_tokens
+
+
+@pytest.mark.parametrize("bridge", ["gpt2"], indirect=True)
+def test_cells_name_their_patches(bridge):
+    found = li.slope_map(
+        bridge,
+        [random_tokens(6)],
+        sources=["current", "true", "final_guess"],
+        modes=["correct", "interpolate"],
+        embeddings=["W_U", "W_E"],
+        max_length=8,
+        progress=False,
+    )
+    for embedding, mode, source in itertools.product(
+        found.embeddings, found.modes, ("current", "true")
+    ):
+        patch = found.patch(1, strength=0.3, source=source, mode=mode, embedding=embedding)
+        assert patch == li.NextTokenPatch(
+            layer=1,
+            strength=0.3,
+            source=source,
+            mode=mode,
+            embedding=embedding,
+            scale="norm",
+            positions=range(1, 8),
+        )
+    with pytest.raises(ValueError, match="known after its run only"):
+        found.patch(1, strength=0.3, source="final_guess")

@@ -1,0 +1,54 @@
+"""Scopes: which predictions a slope is about."""
+
+import numpy as np
+import pytest
+import torch
+
+import lens_interventions as li
+from lens_interventions.intervention.slopes import scopes
+from tests.support.central_differences import central_difference
+from tests.support.exact import no_rounding
+from tests.support.tiny import random_tokens
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrounded():
+    with no_rounding():
+        yield
+
+
+def test_scopes_are_sums_over_their_predictions(llama):
+    texts = [torch.cat([part := random_tokens(8), part]), random_tokens(10)]
+
+    def last_three(tokens, nats):
+        return torch.arange(len(nats)) >= len(nats) - 3
+
+    named = ["all", "copyable", "other", "after_surprise", "repeated_surprise", last_three]
+    found = li.slope_map(llama, texts, scopes=named, sources=["true", "random"], progress=False)
+    every, copyable, other, _, _, _ = np.moveaxis(found.totals, 1, 0)
+    np.testing.assert_allclose(copyable + other, every, rtol=1e-9, atol=1e-12)
+    nats = [-li.teacher_forced_log_probs(llama, text, None)[0] for text in texts]
+    for place, scope in enumerate([*(scopes.SCOPES[name] for name in named[:-1]), last_three]):
+        where = [scope(text, lost) for text, lost in zip(texts, nats, strict=True)]
+        assert found.counts[:, place].tolist() == [int(w.sum()) for w in where]
+        patch = found.patch(1, strength=0.0)
+        expected = central_difference(llama, texts, patch, where)
+        np.testing.assert_allclose(
+            found.totals[:, place, 0, 0, 0, 1], expected, rtol=1e-6, atol=1e-8
+        )
+
+
+def test_repeats_of_a_surprise():
+    tokens = torch.tensor([5, 7, 5, 8, 7, 8, 7])
+    nats = torch.tensor([9.0, 1.0, 2.0, 9.0, 1.0, 1.0])
+    # 5 stood first at the beginning, 8 came as no surprise; 7 did, and comes again twice.
+    assert scopes.repeated_surprise(tokens, nats).tolist() == [
+        *(False, False, False),
+        *(True, False, True),
+    ]
+    assert scopes.after_surprise(tokens, nats).tolist() == [
+        *(False, True, False),
+        *(False, True, False),
+    ]

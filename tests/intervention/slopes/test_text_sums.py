@@ -1,0 +1,72 @@
+"""Sums of each text, whatever is run together, and after an interruption."""
+
+import numpy as np
+import pytest
+
+import lens_interventions as li
+from lens_interventions.intervention.slopes import pieces
+from tests.support.exact import no_rounding
+from tests.support.tiny import random_tokens
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrounded():
+    with no_rounding():
+        yield
+
+
+def test_batches_and_order_change_no_number(llama, monkeypatch):
+    texts = [random_tokens(n) for n in (5, 30, 17, 2, 1, 9)]
+    options = {
+        "sources": ["true", "random", "direction", "guess"],
+        "modes": ["correct"],
+        "scopes": ["all", "copyable"],
+        "max_length": 12,
+        "progress": False,
+    }
+    together = li.slope_map(llama, texts, **options)
+    order = [4, 2, 0, 5, 1, 3]
+    shuffled = li.slope_map(llama, [texts[i] for i in order], **options)
+    monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)
+    monkeypatch.setattr("lens_interventions.intervention.slopes.directions._LENS_ROWS", 2)
+    alone = li.slope_map(llama, texts, **options)
+    for field in ("totals", "nats", "counts"):
+        one, other, third = (getattr(m, field) for m in (together, shuffled, alone))
+        np.testing.assert_allclose(one[order], other, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(one, third, rtol=1e-9, atol=1e-11)
+    assert together.counts[:, 0].tolist() == [4, 27, 15, 1, 0, 8]
+
+
+def test_it_goes_on_where_it_was_stopped(llama, tmp_path, monkeypatch):
+    texts = [random_tokens(n) for n in (5, 30, 17)]
+    options = {"max_length": 12, "out": tmp_path / "slopes.jsonl", "progress": False}
+    monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)
+    whole = li.slope_map(llama, texts, **options | {"out": None})
+
+    def stops():
+        yield from texts[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        li.slope_map(llama, stops(), **options)
+    with options["out"].open("a") as file:
+        file.write('{"text": "cut in the mid')
+    run = []
+    monkeypatch.setattr(
+        "lens_interventions.intervention.slopes.slope_map.clean_run",
+        lambda *a: run.append(1) or clean_run(*a),
+    )
+    from lens_interventions.intervention.slopes.clean_run import clean_run
+
+    found = li.slope_map(llama, texts, **options)
+    # The last text of an interrupted run may be lost: it was not finished.
+    assert 0 < len(run) < 6
+    np.testing.assert_array_equal(found.totals, whole.totals)
+    run.clear()
+    again = li.slope_map(llama, reversed(texts), **options)
+    assert not run
+    np.testing.assert_array_equal(again.totals, whole.totals[::-1])
+    with pytest.raises(ValueError, match=r"holds something else .*, in seed"):
+        li.slope_map(llama, texts, **options, seed=1)
