@@ -2,11 +2,6 @@
 
 import pytest
 import torch
-from beartype.roar import (
-    BeartypeCallHintParamViolation,
-    BeartypeCallHintReturnViolation,
-    BeartypeCallHintViolation,
-)
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
@@ -39,9 +34,10 @@ def test_what_is_right_passes():
 
 
 def test_a_function_without_arrays_is_checked_too():
-    for call in (lambda: halved("4"), lambda: halved(4)):
-        with pytest.raises(BeartypeCallHintViolation):
-            call()
+    with pytest.raises(TypeCheckError, match="parameter n="):
+        halved("4")
+    with pytest.raises(TypeCheckError, match=r"return 2\.0 violates"):
+        halved(4)
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -58,13 +54,13 @@ def test_nothing_is_checked_where_checks_are_off():
     ],
 )
 def test_wrong_parameters_are_noticed(call):
-    with pytest.raises(BeartypeCallHintParamViolation):
+    with pytest.raises(TypeCheckError, match=r"parameter [xn]="):
         call()
 
 
 def test_a_result_of_another_length_than_the_parameter_is_noticed():
     assert len(same(torch.ones(3), 3)) == 3
-    with pytest.raises(BeartypeCallHintReturnViolation):
+    with pytest.raises(TypeCheckError, match=r"return .* violates"):
         same(torch.ones(3), 2)
     assert len(same(torch.ones(2), 2)) == 2  # what the dimension was is forgotten
 
@@ -79,5 +75,5 @@ def test_a_length_that_is_a_parameter_is_held_to_it():
 
 def test_in_the_package_too_beartype_alone_checks_functions_without_arrays():
     # Of the first module that is imported: one that came before the decorator would be slow.
-    with pytest.raises(BeartypeCallHintViolation):
+    with pytest.raises(TypeCheckError, match="parameter purpose=2 violates"):
         require_kind("gpt2", str, 2)

@@ -9,7 +9,9 @@ from typing import Any, ForwardRef, Literal, get_args, get_origin
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-_beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_beartype = beartype(
+    conf=BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError)
+)
 _made: dict[tuple[str, ...], Callable[..., Any]] = {}
 _with_shapes = jaxtyping.jaxtyped
 
