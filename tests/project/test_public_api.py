@@ -27,7 +27,7 @@ def stubbed():
 
 
 def of_module(module):
-    """The public names of a public module: what it re-exports, or else what it defines."""
+    """The public names of a public module: what it re-exports, and what it defines."""
     source = ast.parse(Path(module.__file__).read_text())
     exported = [
         alias.asname
@@ -36,15 +36,14 @@ def of_module(module):
         for alias in node.names
         if alias.asname == alias.name
     ]
-    if exported:
-        return exported
-    return [
+    defined = [
         name
         for name, value in vars(module).items()
         if getattr(value, "__module__", None) == module.__name__
         and not name.startswith("_")
         and callable(value)
     ]
+    return exported + defined
 
 
 def arguments(function):
