@@ -10,20 +10,21 @@ import torch
 from pandas.testing import assert_frame_equal
 
 import lens_interventions as li
-from lens_interventions.experiments.scratch import training as training_module
-from lens_interventions.experiments.scratch.analysis import analyse
-from lens_interventions.experiments.scratch.arms import ScratchTraining
-from lens_interventions.experiments.scratch.contrasts import difference
-from lens_interventions.experiments.scratch.corpus import (
+from lens_interventions.experiments.design.small_networks import training as training_module
+from lens_interventions.experiments.design.small_networks.corpus import (
     copyable,
     corpus_of,
     repeats_of_surprises,
 )
+from lens_interventions.experiments.scratch.analysis import analyse
+from lens_interventions.experiments.scratch.arms import ScratchTraining
+from lens_interventions.experiments.scratch.contrasts import difference
 from lens_interventions.experiments.scratch.evaluation import (
     PREFIX_MATCHING,
     SAME_TOKEN,
     SECOND,
 )
+from lens_interventions.experiments.scratch.network import two_stream_flops
 from lens_interventions.experiments.scratch.stages import COST
 from tests.support.small_scratch import SMALL
 
@@ -188,4 +189,4 @@ def test_equal_operations_grant_the_arm_without_a_write_more_steps():
     }
     shape = granted.shape(1)
     assert steps["true"] == 1000
-    assert steps["none"] == round(1000 * shape.flops(0) / shape.flops(None)) > 1000
+    assert steps["none"] == round(1000 * two_stream_flops(shape, 0) / shape.flops) > 1000
