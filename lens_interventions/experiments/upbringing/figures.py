@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ...drawing.table_curves import Axes, curves
-from ...model.points import point_name
+from ...model.points import FINAL, point_name
 from ..engine.results import Figures, Tables
 from .evaluation import ALL, COPYABLE, KL, LOSS, OTHER, RECOVERED, RIGHT
 
@@ -16,10 +16,11 @@ _POINT = "residual stream entering block"
 
 
 def draw(tables: Tables) -> Figures:
-    """What each layer says, what is left of the input there, and the losses on the way."""
+    """What each layer says and how far it is from the output, the input there, and the losses."""
     layers = tables["layers"].rename(columns={"lowest": "low", "highest": "high"})
     layers = layers.assign(place=layers["point"].map(point_name))
     return {
+        "kl": _divergence(layers),
         "layers": _layers(layers),
         "recovered": curves(
             {"": layers[layers["measure"] == RECOVERED]},
@@ -30,10 +31,21 @@ def draw(tables: Tables) -> Figures:
     }
 
 
+def _divergence(layers: pd.DataFrame) -> "go.Figure":
+    # At the output it is 0, which a logarithm has no place for.
+    shown = (layers["measure"] == KL) & (layers["scope"] == ALL) & (layers["point"] != FINAL)
+    return curves(
+        {"": layers[shown]},
+        Axes(
+            "place", "mean", "arm", _POINT, "KL(final ‖ layer), nats", {"type": "log", "dtick": 1}
+        ),
+        title="How far the layers of small networks are from the output (band: seeds)",
+    )
+
+
 def _layers(layers: pd.DataFrame) -> "go.Figure":
     of_all = layers[layers["scope"] == ALL]
     views = {
-        "KL(final ‖ layer), nats": of_all[of_all["measure"] == KL],
         "loss of the layer's guess, nats a token": of_all[of_all["measure"] == LOSS],
         "share of top guesses that are right": of_all[of_all["measure"] == RIGHT],
     }

@@ -47,7 +47,7 @@ def questions(settings: UpbringingSettings) -> list[Question]:
     """What is asked, in order."""
     middle = middle_point(settings)
     readable = [
-        Question(asked, arm, minus, KL, ALL, middle, settings.smallest_kl, "layers")
+        Question(asked, arm, minus, KL, ALL, middle, settings.smallest_kl, "kl")
         for asked, arm, minus in (
             (
                 "Does weight decay help the middle layer to speak the output's language?",

@@ -32,8 +32,8 @@ def test_a_run_gives_tables_verdicts_and_figures(finished):
     result, out = finished
     assert set(result.tables) == {"contrasts", "layers", "curves", "recall", "weights"}
     assert len(result.verdicts) == 10
-    figures = result.figures()
-    assert {finding.figure for finding in result.verdicts} == set(figures)
+    assert {finding.figure for finding in result.verdicts} == {"kl", "curves", "recovered"}
+    assert set(result.figures()) == {"kl", "layers", "curves", "recovered"}
     curve = result.tables["curves"].query("arm == 'plain' and measure == 'loss' and scope == 'all'")
     assert curve["step"].tolist() == [0, 3, 6]
     # Networks that were not trained guess.
