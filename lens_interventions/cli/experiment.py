@@ -34,6 +34,10 @@ class Name(StrEnum):
     scratch = "scratch"
     slopes = "slopes"
     unlikely = "unlikely"
+    upbringing = "upbringing"
+
+
+_OWN_MODELS = (Name.scratch, Name.upbringing)
 
 
 class PresetName(StrEnum):
@@ -80,9 +84,9 @@ def experiment(
     """
     if text and name is not Name.copying:
         raise typer.BadParameter(f"--text belongs to copying; {name.value} reads its own texts")
-    if name is Name.scratch and (model or device or revision or dtype != "float32"):
+    if name in _OWN_MODELS and (model or device or revision or dtype != "float32"):
         raise typer.BadParameter(
-            "scratch trains models of its own, on the CPU and in float32: leave out --model, "
+            f"{name.value} trains models of its own, on the CPU and in float32: leave out --model, "
             "--revision, --device and --dtype"
         )
 
@@ -97,7 +101,7 @@ def experiment(
         for source in text or ():
             require_source(source)
     loaded = NamedModel(model, device, dtype, revision)
-    options: dict[str, Any] = {} if name is Name.scratch else {"model": loaded}
+    options: dict[str, Any] = {} if name in _OWN_MODELS else {"model": loaded}
     if text:
         options["settings"] = _copying_settings(loaded, preset.value, tuple(text))
     runs: dict[Name, Callable[..., Result]] = {
@@ -112,6 +116,7 @@ def experiment(
         Name.scratch: experiments.scratch,
         Name.slopes: experiments.slopes,
         Name.unlikely: experiments.unlikely,
+        Name.upbringing: experiments.upbringing,
     }
     typer.echo(f"{name.value}: loading the model and its texts ...", err=True)
     with ExitStack() as stack:

@@ -47,3 +47,5 @@ from .slopes import SlopesSettings as SlopesSettings
 from .slopes import slopes as slopes
 from .unlikely import UnlikelySettings as UnlikelySettings
 from .unlikely import unlikely as unlikely
+from .upbringing import UpbringingSettings as UpbringingSettings
+from .upbringing import upbringing as upbringing

@@ -36,6 +36,8 @@ NAMES = (
     "unlikely",
 )
 
+OWN_MODELS = ("scratch", "upbringing")
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -70,7 +72,7 @@ def test_the_help_of_a_narrow_terminal_breaks_no_name(
     monkeypatch.setenv("COLUMNS", "80")
     status, printed, _ = run("--help")
     assert status == 0
-    assert all(name in printed for name in (*NAMES, "scratch"))
+    assert all(name in printed for name in (*NAMES, *OWN_MODELS))
     assert "|" not in printed.replace("<quick|full>", "")
 
 
@@ -90,23 +92,24 @@ def test_it_runs_the_experiment_and_says_what_was_found(
     assert run(name, "--out", out)[0] == 0
 
 
-def test_scratch_needs_no_model_and_takes_none(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", OWN_MODELS)
+def test_who_trains_models_needs_none_and_takes_none(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     asked: list[dict] = []
 
     def run_small(**options: object) -> Result:
-        inspect.signature(scratch).bind(**options)
+        inspect.signature(trains).bind(**options)
         asked.append(options)
         return experiments.run(example(), small_bridge, out=options["out"])
 
-    scratch = experiments.scratch
-    monkeypatch.setattr(experiments, "scratch", run_small)
-    assert run("scratch", "--out", tmp_path / "run")[0] == 0
+    trains = getattr(experiments, name)
+    monkeypatch.setattr(experiments, name, run_small)
+    assert run(name, "--out", tmp_path / "run")[0] == 0
     assert [options["preset"] for options in asked] == ["quick"]
-    status, _, error = run("scratch", "--out", tmp_path / "other", "--model", "gpt2")
+    status, _, error = run(name, "--out", tmp_path / "other", "--model", "gpt2")
     assert status == 2
-    assert "trains models of its own" in error
+    assert f"{name} trains models of its own" in error
 
 
 def test_workers_are_processes(run: Run, tmp_path: Path, calls: list[tuple]) -> None:

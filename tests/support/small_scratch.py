@@ -4,9 +4,10 @@ import torch
 
 from lens_interventions.experiments import ScratchSettings
 from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.small_networks.shape import Shape
 from lens_interventions.experiments.scratch.arms import ScratchTraining
 from lens_interventions.experiments.scratch.models import TrainedModel, trained_model
-from lens_interventions.experiments.scratch.network import Network, Shape
+from lens_interventions.experiments.scratch.network import Network
 from tests.support.tiny import tiny_tokenizer
 
 SHAPE = Shape(n_layers=3, d_model=16, n_heads=2, context=24, d_vocab=112)

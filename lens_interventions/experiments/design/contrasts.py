@@ -189,7 +189,19 @@ def row_interval(row: Mapping[Any, Any]) -> Interval:
 
 def contrast(totals: Totals, arm: Arm, reference: Arm, resampling: Resampling) -> Contrast:
     """The mean difference of `arm` and `reference`, paired over clusters."""
-    (found,) = _contrasts(totals, [totals.difference(arm, reference)], resampling)
+    return difference_contrast(totals.difference(arm, reference), totals.cell_counts, resampling)
+
+
+def difference_contrast(
+    difference: Float[np.ndarray, "cluster crossed"],
+    counts: Float[np.ndarray, "cluster crossed"],
+    resampling: Resampling,
+) -> Contrast:
+    """The contrast whose sums of differences are given.
+
+    Clusters are resampled, and with more than one column what crosses them too.
+    """
+    (found,) = _contrasts(counts, [difference], resampling)
     return found
 
 
@@ -202,7 +214,9 @@ def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
     differences = [totals.difference(arm, NO_PATCH) for arm in arms]
     rows = [
         {**asdict(arm.cell), **found.interval.columns(), "p_value": found.p_value}
-        for arm, found in zip(arms, _contrasts(totals, differences, resampling), strict=True)
+        for arm, found in zip(
+            arms, _contrasts(totals.cell_counts, differences, resampling), strict=True
+        )
     ]
     return pd.DataFrame(with_holm(rows))
 
@@ -247,14 +261,14 @@ def most_specific(totals: Totals, cells: Sequence[Cell], *, lower_is_better: boo
 
 
 def _contrasts(
-    totals: Totals,
+    cell_counts: Float[np.ndarray, "cluster crossed"],
     differences: Sequence[Float[np.ndarray, "cluster crossed"]],
     resampling: Resampling,
 ) -> list[Contrast]:
     """A contrast of each of `differences`, with the same resamples for all."""
-    if totals.cell_counts.shape[-1] > 1:
-        return [crossed(each, totals.cell_counts, resampling) for each in differences]
-    sums, counts = np.stack(differences)[..., 0], totals.counts
+    if cell_counts.shape[-1] > 1:
+        return [crossed(each, cell_counts, resampling) for each in differences]
+    sums, counts = np.stack(differences)[..., 0], cell_counts.sum(-1)
     return [
         Contrast(interval, float(p))
         for interval, p in zip(

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import Contrast, Resampling, Totals, contrast
+from ..design.contrasts import Contrast, Resampling
+from ..design.small_networks.contrasts import seed_contrast
 from .arms import NONE
 from .evaluation import AS_TRAINED
 
@@ -26,10 +25,10 @@ def with_in_context(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, both[rows.columns]], ignore_index=True)
 
 
-def sums(
+def rows_of(
     rows: pd.DataFrame, *, arm: str, scope: str, step: int, condition: str = AS_TRAINED
-) -> tuple[Float[np.ndarray, "seed cluster"], Float[np.ndarray, " cluster"]]:
-    """Totals by seed and text, and the counts of each text, of one network's rows.
+) -> pd.DataFrame:
+    """One arm's rows of one network.
 
     Raises `ValueError` if there are none.
     """
@@ -41,11 +40,7 @@ def sums(
     ]
     if here.empty:
         raise ValueError(f"no rows of {arm}, {scope}, step {step}, {condition}")
-    table = here.groupby(["seed", "cluster"], sort=True)[["total", "count"]].sum().unstack()
-    return (
-        table["total"].to_numpy(dtype=np.float64),
-        table["count"].to_numpy(dtype=np.float64)[0],
-    )
+    return here
 
 
 def last_step(rows: pd.DataFrame, arm: str) -> int:
@@ -68,13 +63,9 @@ def difference(
     resampled, each on its own; with a single seed the interval knows of texts alone.
     """
     at = steps or [last_step(rows, arm) for arm in arms]
-    one, counts = sums(rows, arm=arms[0], scope=scope, step=at[0], condition=condition)
-    other, _ = sums(rows, arm=arms[1], scope=scope, step=at[1])
-    present = counts > 0
-    cells = np.stack([one.T[present], other.T[present]])
-    shared = np.broadcast_to(counts[present][:, None], cells.shape[1:])
-    pair = (arm_of(arms[0]), arm_of(arms[1]))
-    return contrast(Totals(pair, cells, shared), *pair, resampling)
+    one = rows_of(rows, arm=arms[0], scope=scope, step=at[0], condition=condition)
+    other = rows_of(rows, arm=arms[1], scope=scope, step=at[1])
+    return seed_contrast(one, other, resampling)
 
 
 def arm_of(name: str) -> Arm:

@@ -8,10 +8,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..._counter_random import random_integers
+from ..design.small_networks.corpus import Corpus, copyable, repeats_of_surprises
+from ..design.small_networks.training import Record
 from .arms import NONE, ScratchTraining, written_tokens
-from .corpus import Corpus, copyable, repeats_of_surprises
 from .network import Network
-from .training import Record
 
 AS_TRAINED, TAKEN_AWAY, FALSIFIED = "as trained", "taken away", "falsified"
 """What is written at test time: the same as in training, nothing, or a shuffled token."""

@@ -14,14 +14,15 @@ from ...intervention.learned_write import LearnedWrite
 from ...intervention.patch import NextTokenPatch
 from ...intervention.sources import SOURCES
 from ...model.fingerprint import fingerprint
+from ..design.small_networks.bridges import bridge_of
+from ..design.small_networks.corpus import corpus_of
+from ..design.small_networks.training import KIND
 from ..engine.json_values import from_values
 from ..engine.run_directory import RunDirectoryError, read_header, unit_file
 from .arms import NONE, ScratchTraining
-from .corpus import corpus_of
 from .network import Network
 from .settings import ScratchSettings
 from .stages import TABLE
-from .training import KIND
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class StartingModel:
         """The bridge."""
         first = self.settings.trainings[0]
         network = Network(self.settings.shape(first.blocks), first.entry, first.seed)
-        return bridge_of(network, corpus_of(self.settings.corpus).tokenizer, "scratch")
+        return bridge_of(network.model, corpus_of(self.settings.corpus).tokenizer, "scratch")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +58,6 @@ class TrainedModel:
     patch: NextTokenPatch | None
 
 
-def bridge_of(network: Network, tokenizer: PreTrainedTokenizerFast, name: str) -> TransformerBridge:
-    """A network as a bridge, which takes its modules apart: train no further."""
-    bridge = TransformerBridge.boot_transformers(
-        name, hf_model=network.model, tokenizer=tokenizer, dtype=network.up.dtype, device="cpu"
-    )
-    return bridge.eval()
-
-
 def trained_model(
     network: Network, training: ScratchTraining, tokenizer: PreTrainedTokenizerFast
 ) -> TrainedModel:
@@ -73,7 +66,7 @@ def trained_model(
     Raises `ValueError` for an arm whose source has no name in the registry of patches.
     """
     up, bias = network.up.detach().clone(), network.bias.detach().clone()
-    bridge = bridge_of(network, tokenizer, training.name)
+    bridge = bridge_of(network.model, tokenizer, training.name)
     if training.arm == NONE:
         return TrainedModel(bridge, None)
     if training.arm not in SOURCES:

@@ -5,65 +5,30 @@ transformers, so that a step of training costs little more than the products it 
 entry there is one stream, and of the patched one the last block makes keys and values alone.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
+
+from ..design.small_networks.blocks import (
+    after_attention,
+    causal_block,
+    joined_heads,
+    split_heads,
+)
+from ..design.small_networks.shape import Shape
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The size of a network.
+def two_stream_flops(shape: Shape, entry: int) -> int:
+    """Floating-point operations of the products in a forward of two streams, for each token.
 
-    Attributes:
-        n_layers: blocks.
-        d_model: width of the residual stream.
-        n_heads: heads of each block.
-        context: how many tokens it reads at most.
-        d_vocab: tokens in the vocabulary.
+    `entry` is the block that the patched stream enters.
     """
-
-    n_layers: int
-    d_model: int
-    n_heads: int
-    context: int
-    d_vocab: int
-
-    def config(self) -> GPT2Config:
-        """The configuration of transformers; embedding and unembedding are one matrix."""
-        return GPT2Config(
-            vocab_size=self.d_vocab,
-            n_positions=self.context,
-            n_embd=self.d_model,
-            n_layer=self.n_layers,
-            n_head=self.n_heads,
-            # The default of GPT-2 in one kernel.
-            activation_function="gelu_pytorch_tanh",
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=0,
-            eos_token_id=0,
-            architectures=["GPT2LMHeadModel"],
-        )
-
-    def flops(self, entry: int | None) -> int:
-        """Floating-point operations of the products in a forward, for each token of a full context.
-
-        A product of two matrices counts two for each of its terms. `entry` is the block that two
-        streams enter, None for one stream.
-        """
-        width, length = self.d_model, self.context
-        attention = 4 * length * width
-        block = 24 * width**2 + attention
-        total = self.n_layers * block + 2 * width * self.d_vocab
-        if entry is None:
-            return total
-        # The patched copy: a write, whole blocks, and keys and values in the last.
-        return total + 2 * width**2 + (self.n_layers - 1 - entry) * block + 4 * width**2
+    # The patched copy: a write, whole blocks, and keys and values in the last.
+    blocks = (shape.n_layers - 1 - entry) * shape.block_flops
+    return shape.flops + 2 * shape.d_model**2 + blocks + 4 * shape.d_model**2
 
 
 class Network(nn.Module):
@@ -136,21 +101,19 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         width = self.shape.d_model
         if patched is None:
-            q, k, v = self._heads(block.attn.c_attn(block.ln_1(clean)))
             if patterns is None:
-                mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-            else:
-                pattern = _pattern(q @ k.mT * q.shape[-1] ** -0.5)
-                patterns.append(pattern)
-                mixed = pattern @ v
-            return _rest(block, clean, self._joined(mixed)), None
+                return causal_block(block, clean, self.shape.n_heads), None
+            q, k, v = self._heads(block.attn.c_attn(block.ln_1(clean)))
+            pattern = _pattern(q @ k.mT * q.shape[-1] ** -0.5)
+            patterns.append(pattern)
+            return after_attention(block, clean, joined_heads(pattern @ v)), None
         if last:
             # Nothing reads the patched stream above: its keys and values are enough.
             q, k, v = self._heads(block.attn.c_attn(block.ln_1(clean)))
             weight, bias = block.attn.c_attn.weight[:, width:], block.attn.c_attn.bias[width:]
             k_patched, v_patched = self._heads(block.ln_1(patched) @ weight + bias)
             mixed = _across(q, k, v, k_patched, v_patched, patterns)
-            return _rest(block, clean, self._joined(mixed)), None
+            return after_attention(block, clean, joined_heads(mixed)), None
         both = torch.cat([clean, patched])
         q, k, v = self._heads(block.attn.c_attn(block.ln_1(both)))
         (q, q_patched), (k, k_patched), (v, v_patched) = (rows.chunk(2) for rows in (q, k, v))
@@ -162,16 +125,12 @@ class Network(nn.Module):
                 ),
             ]
         )
-        clean, patched = _rest(block, both, self._joined(mixed)).chunk(2)
+        clean, patched = after_attention(block, both, joined_heads(mixed)).chunk(2)
         return clean, patched
 
     def _heads(self, rows: Float[Tensor, "batch pos some"]) -> tuple[Tensor, ...]:
         """Queries, keys and values, or the latter two, `[batch, head, pos, d_head]`."""
-        parts = rows.split(self.shape.d_model, dim=-1)
-        return tuple(part.unflatten(-1, (self.shape.n_heads, -1)).transpose(1, 2) for part in parts)
-
-    def _joined(self, heads: Float[Tensor, "batch head pos d_head"]) -> Tensor:
-        return heads.transpose(1, 2).flatten(2)
+        return split_heads(rows, self.shape.d_model, self.shape.n_heads)
 
 
 NO_TOKEN, NOTHING = -1, -2
@@ -201,8 +160,3 @@ def _pattern(scores: Float[Tensor, "batch head pos pos"]) -> Tensor:
     length = scores.shape[-1]
     later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(later, -torch.inf).softmax(-1)
-
-
-def _rest(block: Any, resid: Tensor, mixed: Tensor) -> Tensor:
-    resid = resid + block.attn.c_proj(mixed)
-    return resid + block.mlp(block.ln_2(resid))

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..design.contrasts import Resampling
+from ..design.small_networks.corpus import CorpusSettings
+from ..design.small_networks.shape import Shape
+from ..design.small_networks.training import Optimization
 from ..engine.presets import Preset, require_preset
 from .arms import ARMS, NONE, ScratchTraining
-from .corpus import CorpusSettings
-from .network import Shape
-from .training import Optimization
+from .network import two_stream_flops
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class ScratchSettings:
         steps = self.steps
         if self.equal == "flops" and training.arm == NONE:
             shape = self.shape(training.blocks)
-            steps = round(steps * shape.flops(training.entry) / shape.flops(None))
+            steps = round(steps * two_stream_flops(shape, training.entry) / shape.flops)
         return Optimization(
             steps, self.learning_rate, self.warm_up, self.weight_decay, self.evaluate_every
         )

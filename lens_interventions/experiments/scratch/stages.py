@@ -8,16 +8,18 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..design.small_networks.corpus import CorpusSettings, corpus_of
+from ..design.small_networks.shape import Shape
+from ..design.small_networks.training import Optimization, Record, TrainingRun, stream_batches
 from ..engine.json_values import from_values
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
 from .arms import NONE, ScratchTraining
-from .corpus import CorpusSettings, corpus_of
 from .evaluation import Material, material_of, measure
-from .network import Shape
+from .network import Network, two_stream_flops
 from .settings import ScratchSettings
-from .training import Optimization, Record, TrainingRun, stream_batches
+from .training import scratch_run
 
 TABLE = "training"
 
@@ -84,10 +86,10 @@ def measure_training(
     size = from_values(Shape, shape)
     material = material_of(text, surprising=surprising, n_copies=copies, seed=settings.seed)
     batches = stream_batches(text.training, settings.context, batch, made.seed)
-    run = TrainingRun(made, size, options, batches)
+    run = scratch_run(made, size, options, batches)
     known = {"batch": batch, "tokens": tokens, "curve_windows": curve_windows, "copies": copies}
     run.to_the_end(_evaluation(made, options, material, curve_windows), file, known)
-    entry = None if made.arm == NONE else made.entry
+    flops = size.flops if made.arm == NONE else two_stream_flops(size, made.entry)
     cost = {
         "step": options.steps,
         "condition": "",
@@ -95,7 +97,7 @@ def measure_training(
         "row": 0,
         "cluster": 0,
         # A backward takes two forwards.
-        "total": float(3 * size.flops(entry) * batch * settings.context),
+        "total": float(3 * flops * batch * settings.context),
         "count": 1,
     }
     return pd.DataFrame([*run.records, cost]).assign(**made.columns())
@@ -104,7 +106,7 @@ def measure_training(
 def _evaluation(
     training: ScratchTraining, options: Optimization, material: Material, curve_windows: int
 ) -> Any:
-    def evaluate(run: TrainingRun) -> list[Record]:
+    def evaluate(run: TrainingRun[Network]) -> list[Record]:
         final = run.step == options.steps
         n_windows = len(material.windows) if final else curve_windows
         return measure(run.network, training, material, n_windows, final=final)

@@ -1,181 +1,32 @@
-"""Training a network from its start, resumably."""
+"""A training of the scratch experiment: the network, and the loss with the write of its arm."""
 
-import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..._counter_random import random_integers
-from ..._files import load_tensors, require_writable, save_tensors
-from ..._progress import steps
+from ..design.small_networks.shape import Shape
+from ..design.small_networks.training import Batches, Optimization, TrainingRun, mean_nats
 from .arms import ScratchTraining, written_tokens
-from .network import Network, Shape
-
-KIND = "scratch"
-
-Batches = Callable[[int], tuple[Int[Tensor, "text pos"], Int[Tensor, " text"]]]
-"""The texts of a step, and a seed for each that no other text has."""
-
-Record = dict[str, Any]
+from .network import Network
 
 
-@dataclass(frozen=True)
-class Optimization:
-    """How a network is trained.
+def scratch_run(
+    training: ScratchTraining,
+    shape: Shape,
+    options: Optimization,
+    batches: Batches,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> TrainingRun[Network]:
+    """The training before its first step."""
 
-    Attributes:
-        steps: of the optimizer, AdamW.
-        learning_rate: after warm-up; a cosine takes it to zero.
-        warm_up: steps over which it rises from zero.
-        weight_decay: of AdamW, on every parameter.
-        evaluate_every: steps between evaluations; a stopped training goes on from the last one.
-    """
+    def loss(
+        network: Network, tokens: Int[Tensor, "text pos"], seeds: Int[Tensor, " text"]
+    ) -> Tensor:
+        source = written_tokens(training.arm, tokens, training.seed, seeds)
+        return mean_nats(network(tokens, source), tokens)
 
-    steps: int
-    learning_rate: float
-    warm_up: int
-    weight_decay: float
-    evaluate_every: int
-
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step."""
-        rising = min((step + 1) / self.warm_up, 1.0)
-        return self.learning_rate * rising * (1 + math.cos(math.pi * step / self.steps)) / 2
-
-
-class TrainingRun:
-    """A network on its way.
-
-    Attributes:
-        network: as it is now.
-        step: how many steps were made.
-        records: what was measured on the way.
-    """
-
-    def __init__(
-        self,
-        training: ScratchTraining,
-        shape: Shape,
-        options: Optimization,
-        batches: Batches,
-        *,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        """Nothing is trained yet."""
-        self._training, self._options, self._batches = training, options, batches
-        self.network = Network(shape, training.entry, training.seed).to(dtype)
-        # In an arm that writes nothing, the write has no gradient and stays as it began.
-        self._optimizer = torch.optim.AdamW(
-            self.network.parameters(), weight_decay=options.weight_decay, fused=True
-        )
-        self.step = 0
-        self.records: list[Record] = []
-
-    def to_the_end(
-        self,
-        evaluate: Callable[["TrainingRun"], list[Record]],
-        file: Path | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Make all steps that are left, and add what `evaluate` finds to `records`.
-
-        It is asked before the first step, every so many steps, and after the last. At each such
-        time `file` is written. `settings` is what tells this training from others.
-
-        Raises `ValueError` if the file is damaged or of another training.
-        """
-        known = json.loads(json.dumps({**self._identity(), **(settings or {})}))
-        if file is not None:
-            require_writable(file)
-            if file.is_file():
-                self._load(file, known)
-        made = steps(range(self.step, self._options.steps))
-        while not self.records or self.step < self._options.steps:
-            due = self.step % self._options.evaluate_every == 0
-            if due and (not self.records or self.records[-1]["step"] < self.step):
-                self._evaluate(evaluate)
-                if file is not None:
-                    self._save(file, known)
-            next(made, None)
-            self._make_step()
-            if self.step == self._options.steps:
-                self._evaluate(evaluate)
-                if file is not None:
-                    self._save(file, known)
-
-    @torch.enable_grad()
-    def _make_step(self) -> None:
-        tokens, seeds = self._batches(self.step)
-        source = written_tokens(self._training.arm, tokens, self._training.seed, seeds)
-        loss = mean_nats(self.network, tokens, source)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        rate = self._options.learning_rate_at(self.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self.step += 1
-
-    def _evaluate(self, evaluate: Callable[["TrainingRun"], list[Record]]) -> None:
-        with torch.no_grad():
-            self.records += [{"step": self.step, **record} for record in evaluate(self)]
-
-    def _identity(self) -> dict[str, Any]:
-        shape = asdict(self.network.shape)
-        return {**asdict(self._training), **shape, **asdict(self._options)}
-
-    def _save(self, file: Path, settings: Mapping[str, Any]) -> None:
-        tensors = {f"network.{n}": p.detach() for n, p in self.network.named_parameters()}
-        if self.step < self._options.steps:
-            for name, parameter in self.network.named_parameters():
-                for key, value in self._optimizer.state.get(parameter, {}).items():
-                    tensors[f"adam.{name}.{key}"] = value
-        rest = {"settings": settings, "step": self.step, "records": self.records}
-        save_tensors(file, tensors, kind=KIND, rest=rest)
-
-    @torch.no_grad()
-    def _load(self, file: Path, settings: Mapping[str, Any]) -> None:
-        tensors, rest = load_tensors(file, kind=KIND)
-        if rest.get("settings") != settings:
-            raise ValueError(f"{file} is of another training: remove it")
-        try:
-            for name, parameter in self.network.named_parameters():
-                parameter.copy_(tensors[f"network.{name}"])
-                prefix = f"adam.{name}."
-                kept = {
-                    key.removeprefix(prefix): value
-                    for key, value in tensors.items()
-                    if key.startswith(prefix)
-                }
-                if kept:
-                    self._optimizer.state[parameter] = kept
-            self.step, self.records = rest["step"], rest["records"]
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{file} is damaged ({error}): remove it") from error
-
-
-def mean_nats(
-    network: Network, tokens: Int[Tensor, "text pos"], source: Int[Tensor, "text pos"] | None
-) -> Tensor:
-    """The mean loss of a batch, nats a token."""
-    logits = network(tokens, source)[:, :-1]
-    return nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-
-
-def stream_batches(training: Int[Tensor, " token"], length: int, size: int, seed: int) -> Batches:
-    """Texts of `length` tokens from anywhere in a stream, `size` a step; a function of the step."""
-    offset = torch.arange(length)
-
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        number = torch.arange(step * size, (step + 1) * size)
-        start = random_integers(len(training) - length, seed, number)
-        return training[start[:, None] + offset], number
-
-    return batch
+    network = Network(shape, training.entry, training.seed).to(dtype)
+    return TrainingRun(network, loss, options, batches, {**asdict(training), **asdict(shape)})

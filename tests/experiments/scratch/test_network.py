@@ -7,9 +7,10 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
+from lens_interventions.experiments.design.small_networks.shape import Shape
+from lens_interventions.experiments.design.small_networks.training import mean_nats
 from lens_interventions.experiments.scratch.arms import ARMS, written_tokens
-from lens_interventions.experiments.scratch.network import Network, Shape
-from lens_interventions.experiments.scratch.training import mean_nats
+from lens_interventions.experiments.scratch.network import Network, two_stream_flops
 from lens_interventions.intervention.mechanism.head_scores import head_scores
 from tests.support.small_scratch import SHAPE, small_model, small_network
 
@@ -48,7 +49,7 @@ def test_a_write_matters_and_nothing_leaks():
 def test_gradients_equal_finite_differences(entry):
     network, tokens = small_network(entry), texts(1, 6)
     source = written_tokens("true", tokens, 0, SEEDS[:1])
-    mean_nats(network, tokens, source).backward()
+    mean_nats(network(tokens, source), tokens).backward()
     step = 1e-6
     for name, parameter in network.named_parameters():
         direction = torch.randn(
@@ -61,7 +62,7 @@ def test_gradients_equal_finite_differences(entry):
             moved = copy.deepcopy(network)
             with torch.no_grad():
                 dict(moved.named_parameters())[name].add_(sign * step * direction)
-                ends.append(float(mean_nats(moved, tokens, source)))
+                ends.append(float(mean_nats(moved(tokens, source), tokens)))
         # A central difference of step 1e-6 has an error of 1e-10 from rounding.
         assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=1e-8), name
 
@@ -94,8 +95,8 @@ def test_generation_with_the_write_equals_teacher_forcing():
 def test_two_streams_cost_what_is_computed_twice():
     shape = Shape(n_layers=2, d_model=64, n_heads=2, context=128, d_vocab=1024)
     write = 2 * 64**2
-    assert shape.flops(1) - shape.flops(None) == write + 4 * 64**2
-    assert shape.flops(0) - shape.flops(1) == 24 * 64**2 + 4 * 128 * 64
+    assert two_stream_flops(shape, 1) - shape.flops == write + 4 * 64**2
+    assert two_stream_flops(shape, 0) - two_stream_flops(shape, 1) == 24 * 64**2 + 4 * 128 * 64
 
 
 def test_an_entry_that_is_not_there_is_refused():

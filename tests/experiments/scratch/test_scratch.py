@@ -6,24 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from pandas.testing import assert_frame_equal
 
 import lens_interventions as li
-from lens_interventions.experiments.scratch import training as training_module
+from lens_interventions.experiments.design.small_networks import training as training_module
+from lens_interventions.experiments.design.small_networks.corpus import corpus_of
 from lens_interventions.experiments.scratch.analysis import analyse
 from lens_interventions.experiments.scratch.arms import ScratchTraining
 from lens_interventions.experiments.scratch.contrasts import difference
-from lens_interventions.experiments.scratch.corpus import (
-    copyable,
-    corpus_of,
-    repeats_of_surprises,
-)
 from lens_interventions.experiments.scratch.evaluation import (
     PREFIX_MATCHING,
     SAME_TOKEN,
     SECOND,
 )
+from lens_interventions.experiments.scratch.network import two_stream_flops
 from lens_interventions.experiments.scratch.stages import COST
 from tests.support.small_scratch import SMALL
 
@@ -147,24 +143,6 @@ def test_the_interval_widens_with_what_seeds_disagree_about():
     assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
 
 
-def test_scopes_are_what_they_say():
-    tokens = torch.tensor([[5, 6, 7, 5, 6, 8, 7, 9, 8]])
-    assert copyable(tokens).tolist() == [[False, False, False, True] + [False] * 4]
-    surprisals = torch.tensor([[1.0, 9.0, 1.0, 1.0, 9.0, 1.0, 1.0, 1.0]])
-    # 7 and 8 come again and surprised at first; 6 did not; 5 opened the text.
-    found = repeats_of_surprises(tokens, surprisals, 5.0)
-    assert found.nonzero()[:, 1].tolist() == [5, 7]
-
-
-def test_held_out_windows_share_no_run_with_the_training_text():
-    corpus = corpus_of(SMALL.corpus)
-    runs = {tuple(run) for run in corpus.training.unfold(0, 24, 1).tolist()}
-    for window in corpus.windows:
-        assert runs.isdisjoint(tuple(run) for run in window.unfold(0, 24, 1).tolist())
-    assert corpus.training[0] == 0
-    assert "".join(corpus.tokenizer.decode(corpus.windows[0])) != ""
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -188,4 +166,4 @@ def test_equal_operations_grant_the_arm_without_a_write_more_steps():
     }
     shape = granted.shape(1)
     assert steps["true"] == 1000
-    assert steps["none"] == round(1000 * shape.flops(0) / shape.flops(None)) > 1000
+    assert steps["none"] == round(1000 * two_stream_flops(shape, 0) / shape.flops) > 1000

@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from lens_interventions._counter_random import random_integers
-from lens_interventions.experiments.scratch.arms import ScratchTraining, written_tokens
-from lens_interventions.experiments.scratch.network import Shape
-from lens_interventions.experiments.scratch.training import (
+from lens_interventions.experiments.design.small_networks.shape import Shape
+from lens_interventions.experiments.design.small_networks.training import (
     Optimization,
     TrainingRun,
     stream_batches,
 )
+from lens_interventions.experiments.scratch.arms import ScratchTraining, written_tokens
+from lens_interventions.experiments.scratch.network import Network
+from lens_interventions.experiments.scratch.training import scratch_run
 
 D_VOCAB, LENGTH, LONGEST = 24, 32, 16
 
@@ -32,7 +34,7 @@ def loss_of_copies(arm: str) -> float:
     options = Optimization(
         steps=200, learning_rate=1e-2, warm_up=20, weight_decay=0.0, evaluate_every=200
     )
-    run = TrainingRun(ScratchTraining(1, 0, arm, 0), shape, options, rounds)
+    run = scratch_run(ScratchTraining(1, 0, arm, 0), shape, options, rounds)
     run.to_the_end(lambda _: [{}])
     tokens, seeds = rounds(10**6)
     with torch.no_grad():
@@ -51,14 +53,14 @@ SHAPE = Shape(n_layers=2, d_model=8, n_heads=2, context=12, d_vocab=20)
 OPTIONS = Optimization(steps=7, learning_rate=1e-2, warm_up=2, weight_decay=0.01, evaluate_every=2)
 
 
-def small_run(arm: str = "shuffled") -> TrainingRun:
+def small_run(arm: str = "shuffled") -> TrainingRun[Network]:
     stream = random_integers(20, 3, torch.arange(200))
-    return TrainingRun(
+    return scratch_run(
         ScratchTraining(2, 1, arm, 4), SHAPE, OPTIONS, stream_batches(stream, 12, 3, 4)
     )
 
 
-def size(run: TrainingRun) -> list[dict]:
+def size(run: TrainingRun[Network]) -> list[dict]:
     return [{"length": float(sum(p.square().sum() for p in run.network.parameters()))}]
 
 
@@ -66,7 +68,7 @@ def test_a_stopped_training_ends_in_the_same_bits(tmp_path):
     whole = small_run()
     whole.to_the_end(size)
 
-    def stop(run: TrainingRun) -> list[dict]:
+    def stop(run: TrainingRun[Network]) -> list[dict]:
         if run.step == 6:
             raise KeyboardInterrupt
         return size(run)

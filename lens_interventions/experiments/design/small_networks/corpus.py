@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ..._counter_random import random_bits
-from ...materials.corpora import read_documents
-from ...materials.document import Document
+from ...._counter_random import random_bits
+from ....materials.corpora import read_documents
+from ....materials.document import Document
 
 END = "<|end|>"
 """The token between documents, number 0."""

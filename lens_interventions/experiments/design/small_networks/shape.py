@@ -1,0 +1,56 @@
+"""The size of a small network."""
+
+from dataclasses import dataclass
+
+from transformers import GPT2Config
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a network.
+
+    Attributes:
+        n_layers: blocks.
+        d_model: width of the residual stream.
+        n_heads: heads of each block.
+        context: how many tokens it reads at most.
+        d_vocab: tokens in the vocabulary.
+    """
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    context: int
+    d_vocab: int
+
+    def config(self, *, tied: bool = True) -> GPT2Config:
+        """The configuration of transformers; `tied` makes embedding and unembedding one matrix."""
+        return GPT2Config(
+            vocab_size=self.d_vocab,
+            n_positions=self.context,
+            n_embd=self.d_model,
+            n_layer=self.n_layers,
+            n_head=self.n_heads,
+            # The default of GPT-2 in one kernel.
+            activation_function="gelu_pytorch_tanh",
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+            tie_word_embeddings=tied,
+            architectures=["GPT2LMHeadModel"],
+        )
+
+    @property
+    def block_flops(self) -> int:
+        """Floating-point operations of a block's products, for each token of a full context.
+
+        A product of two matrices counts two for each of its terms.
+        """
+        return 24 * self.d_model**2 + 4 * self.context * self.d_model
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of a forward's products, for each token of a full context."""
+        return self.n_layers * self.block_flops + 2 * self.d_model * self.d_vocab

@@ -1,0 +1,105 @@
+"""From the rows of the upbringing experiment to tables and verdicts."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...model.points import FINAL, select_points
+from ..design.small_networks.contrasts import seed_contrast
+from ..engine.results import Analysis, Tables
+from .arms import ARMS, NO_DECAY, PLAIN, STRONG_DECAY
+from .evaluation import ALL, KL, LOSS, RECOVERED, WEIGHTS
+from .figures import draw
+from .findings import findings, middle_point, rows_of
+from .settings import UpbringingSettings
+from .stages import TABLE
+
+
+def analyse(settings: UpbringingSettings, rows: Tables) -> Analysis:
+    """Tables, ten verdicts and figures."""
+    measured = rows[TABLE]
+    final = measured[measured["step"] == settings.steps]
+    tables = {
+        "contrasts": contrasts(settings, final),
+        "layers": over_seeds(_measured(final), ["scope", "point"]),
+        "curves": curves(settings, measured),
+        "recall": recall(settings, final),
+        "weights": weights(final),
+    }
+    return Analysis(tables, findings(settings, final), draw)
+
+
+def contrasts(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame:
+    """Every arm minus the plain one, and strong decay minus none, at the end.
+
+    Columns: measure, scope, point, arm, minus, estimate, low, high, level, method, n, p_value. Of
+    losses and divergences the estimate is in nats a token, otherwise a share of tokens.
+    """
+    pairs = [*((arm, PLAIN) for arm in ARMS if arm != PLAIN), (STRONG_DECAY, NO_DECAY)]
+    keys = ["measure", "scope", "point"]
+    found: list[dict[str, Any]] = []
+    for (measure, scope, point), here in _measured(final).groupby(keys, sort=False):
+        for arm, minus in pairs:
+            one, other = (here[here["arm"] == name] for name in (arm, minus))
+            contrast = seed_contrast(one, other, settings.resampling)
+            named = {"measure": measure, "scope": scope, "point": point, "arm": arm, "minus": minus}
+            found.append({**named, **contrast.columns()})
+    return pd.DataFrame(found)
+
+
+def over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Means of each arm and measure, by `keys`.
+
+    Columns: arm, measure, the keys, mean, lowest, highest; the latter two are of the seeds.
+    """
+    named = ["arm", "measure", *keys]
+    by_seed = rows.groupby([*named, "seed"], sort=False)[["total", "count"]].sum()
+    values = by_seed["total"] / by_seed["count"]
+    found = values.groupby(level=named, sort=False).agg(["mean", "min", "max"]).reset_index()
+    return found.rename(columns={"min": "lowest", "max": "highest"})
+
+
+def curves(settings: UpbringingSettings, measured: pd.DataFrame) -> pd.DataFrame:
+    """The loss at the output and KL(final ‖ middle) on the way, on the same windows at each point.
+
+    Columns as of `over_seeds`, by scope, point and step.
+    """
+    is_loss = (measured["measure"] == LOSS) & (measured["point"] == FINAL)
+    is_kl = (measured["measure"] == KL) & (measured["point"] == middle_point(settings))
+    kept = measured[(is_loss | is_kl) & (measured["row"] < settings.windows[0])]
+    return over_seeds(kept, ["scope", "point", "step"])
+
+
+def recall(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame:
+    """By how much more of the input each point recovers than the one before it, in each arm.
+
+    Columns: arm, point, minus, estimate, low, high, level, method, n, p_value; a share of tokens.
+    """
+    pairs = [(later, earlier) for earlier, later in pairwise(select_points(settings.blocks))]
+    found: list[dict[str, Any]] = []
+    for arm in ARMS:
+        for point, minus in pairs:
+            one, other = (
+                rows_of(final, arm=arm, measure=RECOVERED, scope=ALL, point=place)
+                for place in (point, minus)
+            )
+            contrast = seed_contrast(one, other, settings.resampling)
+            found.append({"arm": arm, "point": point, "minus": minus, **contrast.columns()})
+    return pd.DataFrame(found)
+
+
+def weights(final: pd.DataFrame) -> pd.DataFrame:
+    """The root mean square of the weights of all blocks' matrices.
+
+    Columns: arm, seed, size.
+    """
+    here = final[final["measure"] == WEIGHTS]
+    size = np.sqrt(here["total"] / here["count"])
+    return here[["arm", "seed"]].assign(size=size).reset_index(drop=True)
+
+
+def _measured(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are of text."""
+    return rows[rows["measure"] != WEIGHTS]

@@ -1,0 +1,131 @@
+"""What is measured of a network on its way and at the end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...fitting.input_probe import fit_input_probe
+from ...fitting.input_recovery import input_recovery
+from ...model.points import select_points
+from ..design.small_networks.corpus import Corpus, copyable
+from ..design.small_networks.training import Record
+from .network import LayeredNetwork
+
+ALL, COPYABLE, OTHER = "all", "copyable", "other"
+"""Which tokens of the held-out text are predicted."""
+
+LOSS, KL, RIGHT, RECOVERED = "loss", "kl", "right", "recovered"
+"""Of a point: the loss, KL(final ‖ point), whether the top guess is right, whether the input token
+is the one that a linear map finds."""
+
+WEIGHTS = "squared weights"
+
+# The probe's own map at each point, as `InputRecovery` orders maps; and its accuracy.
+_OWN, _FIRST = 0, 0
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Held-out text.
+
+    Attributes:
+        windows: `[window, pos]`.
+        clusters: `[window]`, the document of each.
+        scopes: by name, which predictions count.
+    """
+
+    windows: Int[Tensor, "window pos"]
+    clusters: Int[Tensor, " window"]
+    scopes: Mapping[str, Bool[Tensor, "window next"]]
+
+
+def material_of(corpus: Corpus) -> Material:
+    """The windows of a corpus with their scopes."""
+    pairs = copyable(corpus.windows)
+    scopes = {ALL: torch.ones_like(pairs), COPYABLE: pairs, OTHER: ~pairs}
+    return Material(corpus.windows, corpus.clusters, scopes)
+
+
+@torch.no_grad()
+def measure(network: LayeredNetwork, material: Material, n_windows: int) -> list[Record]:
+    """Sums over windows of what each point's reading is, and the size of the weights.
+
+    Each record has measure, scope, point, row, cluster, total and count; losses and divergences are
+    in nats.
+    """
+    points = select_points(network.shape.n_layers)
+    windows = material.windows[:n_windows]
+    parts = [readings(network, some) for some in windows.split(_BATCH)]
+    found = []
+    for measure in (LOSS, KL, RIGHT):
+        values = torch.cat([part[measure] for part in parts], dim=1)
+        for scope, counted in material.scopes.items():
+            here = counted[:n_windows]
+            counts = here.sum(1).tolist()
+            for point, of_point in zip(points, values, strict=True):
+                totals = of_point.double().where(here, 0.0).sum(1).tolist()
+                found += _records(measure, scope, point, material.clusters, totals, counts)
+    matrices = [p for p in network.model.transformer.h.parameters() if p.ndim == 2]
+    size = float(sum(p.double().square().sum() for p in matrices))
+    whole = torch.zeros(1, dtype=torch.int64)
+    return found + _records(WEIGHTS, "", "", whole, [size], [sum(p.numel() for p in matrices)])
+
+
+def readings(
+    network: LayeredNetwork, tokens: Int[Tensor, "text pos"]
+) -> Mapping[str, Float[Tensor, "point text next"]]:
+    """`LOSS`, `KL` and `RIGHT` of every point at every position that predicts."""
+    logits = torch.stack([network.read(stream[:, :-1]) for stream in network.streams(tokens)])
+    log_probs = logits.log_softmax(-1)
+    following = tokens[:, 1:]
+    index = following[None, ..., None].expand(len(log_probs), -1, -1, -1)
+    final = log_probs[-1]
+    return {
+        LOSS: -log_probs.gather(-1, index)[..., 0],
+        KL: (final.exp() * (final - log_probs)).sum(-1),
+        RIGHT: (log_probs.argmax(-1) == following).to(log_probs),
+    }
+
+
+def recovered(
+    bridge: TransformerBridge, corpus: Corpus, fitted: Int[Tensor, "window pos"]
+) -> list[Record]:
+    """Of each held-out window, how many input tokens a linear map finds at every point.
+
+    The map of each point is fitted to the windows `fitted`.
+    """
+    probe = fit_input_probe(bridge, fitted.tolist(), window=fitted.shape[1], progress=False)
+    recovery = input_recovery(bridge, probe, corpus.windows.tolist(), progress=False)
+    found = []
+    counts = recovery.counts[-1].tolist()
+    for point, totals in zip(recovery.points, recovery.totals[_FIRST, _OWN, :, -1], strict=True):
+        found += _records(RECOVERED, ALL, point, corpus.clusters, totals.tolist(), counts)
+    return found
+
+
+def _records(
+    measure: str,
+    scope: str,
+    point: str,
+    clusters: Int[Tensor, " some"],
+    totals: list[float],
+    counts: list[int],
+) -> list[Record]:
+    return [
+        {
+            "measure": measure,
+            "scope": scope,
+            "point": point,
+            "row": row,
+            "cluster": int(clusters[row]),
+            "total": total,
+            "count": count,
+        }
+        for row, (total, count) in enumerate(zip(totals, counts, strict=True))
+    ]

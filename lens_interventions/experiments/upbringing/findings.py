@@ -1,0 +1,180 @@
+"""The verdicts of the upbringing experiment: ten comparisons in four questions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ...measures.intervals import holm
+from ...measures.verdicts import verdict, visible_by_width
+from ...model.points import FINAL, point_name, select_points
+from ..design.contrasts import Contrast
+from ..design.small_networks.contrasts import seed_contrast
+from ..engine.results import Finding
+from .arms import MYOPIC, NO_DECAY, PLAIN, STOPPED, STRONG_DECAY, UNTIED
+from .evaluation import ALL, COPYABLE, KL, LOSS, RECOVERED
+from .settings import UpbringingSettings
+
+
+@dataclass(frozen=True)
+class Question:
+    """A comparison of two arms.
+
+    Attributes:
+        asked: as a reader would ask it.
+        arm, minus: what is subtracted from what.
+        measure, scope, point: what of them.
+        margin: the smallest difference worth talking about.
+        figure: the one that shows it.
+    """
+
+    asked: str
+    arm: str
+    minus: str
+    measure: str
+    scope: str
+    point: str
+    margin: float
+    figure: str
+
+
+def middle_point(settings: UpbringingSettings) -> str:
+    """The point that has as many blocks below it as above."""
+    return select_points(settings.blocks)[settings.blocks // 2]
+
+
+def questions(settings: UpbringingSettings) -> list[Question]:
+    """What is asked, in order."""
+    middle = middle_point(settings)
+    readable = [
+        Question(asked, arm, minus, KL, ALL, middle, settings.smallest_kl, "kl")
+        for asked, arm, minus in (
+            (
+                "Does weight decay help the middle layer to speak the output's language?",
+                STRONG_DECAY,
+                NO_DECAY,
+            ),
+            (
+                "Does one matrix for embedding and unembedding help the middle layer to speak the "
+                "output's language?",
+                PLAIN,
+                UNTIED,
+            ),
+        )
+    ]
+    taught = {
+        MYOPIC: "to train every layer on the next token",
+        STOPPED: "to train every layer on the next token, no block for a later one",
+    }
+    costs = [
+        Question(
+            f"Does it help the loss on {scope} tokens {how}?",
+            arm,
+            PLAIN,
+            LOSS,
+            scope,
+            FINAL,
+            margin,
+            "curves",
+        )
+        for arm, how in taught.items()
+        for scope, margin in ((ALL, settings.smallest_all), (COPYABLE, settings.smallest_copyable))
+    ]
+    kept = [
+        Question(
+            f"Does it help to keep the input {where} {how}?",
+            arm,
+            PLAIN,
+            RECOVERED,
+            ALL,
+            point,
+            settings.smallest_share,
+            "recovered",
+        )
+        for arm, how in taught.items()
+        for where, point in (("in the middle", middle), ("at the output", FINAL))
+    ]
+    return readable + costs + kept
+
+
+_MEASURED = {
+    KL: "KL(final ‖ layer) through the network's own norm and unembedding",
+    LOSS: "Loss on {scope} tokens",
+    RECOVERED: "Share of input tokens that a linear map of the point finds among the vocabulary",
+}
+
+_METHOD = (
+    "{measured} at {point}, {arm} minus {minus}: {of_arm:.3f} against {of_minus:.3f}. Networks of "
+    "{blocks} blocks of width {width} after {steps} steps of {batch} texts of {context} tokens; "
+    "{seeds} seed{plural}, {n} held-out documents. Texts and seeds are resampled; few seeds say "
+    "little of how others turn out. Holm's correction over the ten comparisons: p = {p:.2g}."
+)
+
+
+def findings(settings: UpbringingSettings, final: pd.DataFrame) -> tuple[Finding, ...]:
+    """A verdict on each question, with Holm's correction over them.
+
+    `final` has the rows of all trainings after the last step.
+    """
+    asked = questions(settings)
+    compared = [_compare(settings, final, question) for question in asked]
+    p_values = holm(np.array([contrast.p_value for contrast in compared], dtype=np.float64))
+    found = []
+    for question, contrast, p_value in zip(asked, compared, p_values, strict=True):
+        interval = contrast.interval
+        judged = verdict(
+            interval,
+            smallest_effect=question.margin,
+            lower_is_better=question.measure != RECOVERED,
+            units="of tokens" if question.measure == RECOVERED else "nats",
+            p_value=float(p_value),
+            smallest_visible=visible_by_width(interval),
+        )
+        said = _said(settings, final, question, float(p_value))
+        found.append(Finding(question.asked, judged, said, question.figure))
+    return tuple(found)
+
+
+def rows_of(rows: pd.DataFrame, *, arm: str, measure: str, scope: str, point: str) -> pd.DataFrame:
+    """One arm's rows of a measure at a point."""
+    return rows[
+        (rows["arm"] == arm)
+        & (rows["measure"] == measure)
+        & (rows["scope"] == scope)
+        & (rows["point"] == point)
+    ]
+
+
+def _of(final: pd.DataFrame, question: Question, arm: str) -> pd.DataFrame:
+    return rows_of(
+        final, arm=arm, measure=question.measure, scope=question.scope, point=question.point
+    )
+
+
+def _compare(settings: UpbringingSettings, final: pd.DataFrame, question: Question) -> Contrast:
+    one, other = (_of(final, question, arm) for arm in (question.arm, question.minus))
+    return seed_contrast(one, other, settings.resampling)
+
+
+def _said(
+    settings: UpbringingSettings, final: pd.DataFrame, question: Question, p_value: float
+) -> str:
+    one, other = (_of(final, question, arm) for arm in (question.arm, question.minus))
+    where = "the output" if question.point == FINAL else f"point {point_name(question.point)}"
+    return _METHOD.format(
+        measured=_MEASURED[question.measure].format(scope=question.scope),
+        point=where,
+        arm=question.arm,
+        minus=question.minus,
+        of_arm=one["total"].sum() / one["count"].sum(),
+        of_minus=other["total"].sum() / other["count"].sum(),
+        blocks=settings.blocks,
+        width=settings.width,
+        steps=settings.steps,
+        batch=settings.batch,
+        context=settings.context,
+        seeds=len(settings.seeds),
+        plural="s" if len(settings.seeds) > 1 else "",
+        n=one["cluster"].nunique(),
+        p=p_value,
+    )
