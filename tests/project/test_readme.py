@@ -132,6 +132,35 @@ def test_the_answers_to_questions_are_the_committed_results(run):
     assert INTERVAL.findall(row) == expected
 
 
+def test_the_answers_on_upbringings_are_the_committed_result():
+    """The intervals of all verdicts stand in the rows that link the run, the means in a table."""
+    result = load_result(ROOT / "results/upbringing")
+    page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
+    rows = "".join(line for line in page.splitlines() if "`results/upbringing`" in line)
+    intervals = [finding.verdict.interval for finding in result.verdicts]
+    expected = [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
+    assert INTERVAL.findall(rows) == expected
+    layers = result.tables["layers"]
+    means = layers.set_index(["arm", "measure", "scope", "point"])["mean"]
+    findings = (ROOT / "docs/findings.md").read_text()
+    section = findings.partition("## How a network is brought up")[2].partition("\n## ")[0]
+    table = [row for row in section.splitlines() if row[:2] == "| "][1:]
+    assert table == [
+        f"| {arm} | " + " | ".join(f"{means[(arm, *place)]:.3f}" for place in SHOWN) + " |"
+        for arm in dict.fromkeys(layers["arm"])
+    ]
+
+
+SHOWN = [
+    ("loss", "all", "final_post"),
+    ("loss", "copyable", "final_post"),
+    ("loss", "all", "2_pre"),
+    ("kl", "all", "2_pre"),
+    ("recovered", "all", "2_pre"),
+    ("recovered", "all", "final_post"),
+]
+
+
 def test_the_findings_on_readers_are_the_committed_results():
     """A row for each kind of text: against all the others, and against no write."""
     table = load_result(ROOT / "results/smollm2-135m-instruct/reader").tables["contrasts"]
