@@ -57,7 +57,8 @@ class TestThePlantedModel:
     """Adding the next token's embedding at block 1 restores copying: a linear write."""
 
     @pytest.fixture(scope="class")
-    def ceiling(self):
+    @classmethod
+    def ceiling(cls):
         return li.linear_ceiling(
             ablated_bridge(),
             key_value_texts(80, seed=0),

@@ -84,7 +84,8 @@ class TestThePlantedModel:
     """Copying was ablated at block 1: what the true token restores there, no control does."""
 
     @pytest.fixture(scope="class")
-    def slopes(self):
+    @classmethod
+    def slopes(cls):
         return li.slope_map(
             ablated_bridge(),
             key_value_texts(24, seed=0),
