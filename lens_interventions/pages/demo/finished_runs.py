@@ -1,7 +1,7 @@
 """Finished runs of the experiments on the page's model: their verdicts, and the commands."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,12 @@ class FinishedRun:
     cards: tuple[VerdictCard, ...]
     figure: "go.Figure | None"
 
+    @property
+    def outcomes(self) -> str:
+        """How many verdicts of each kind the run has, such as "2 “helps”, 8 “hurts”"."""
+        counts = Counter(card.outcome for card in self.cards)
+        return ", ".join(f"{count} “{outcome}”" for outcome, count in sorted(counts.items()))
+
 
 def finished_runs(directory: Path, bridge: TransformerBridge) -> list[FinishedRun]:
     """The finished runs below a directory.
@@ -87,12 +93,6 @@ def finished_runs(directory: Path, bridge: TransformerBridge) -> list[FinishedRu
         )
         for path, result in results.items()
     ]
-
-
-def outcomes(runs: Sequence[FinishedRun]) -> str:
-    """How many verdicts of each kind the runs have, such as "2 “helps”, 8 “hurts”"."""
-    counts = Counter(card.outcome for run in runs for card in run.cards)
-    return ", ".join(f"{count} “{outcome}”" for outcome, count in sorted(counts.items()))
 
 
 def _first_figure(result: Result) -> "go.Figure | None":

@@ -17,7 +17,7 @@ from ..rendering import plain_figure
 from ..rendering import render as render_template
 from .convergence import convergence
 from .discarding import discarding
-from .finished_runs import FinishedRun, finished_runs, outcomes
+from .finished_runs import FinishedRun, finished_runs
 from .first_block import first_block
 from .fitted import fitted
 from .measured_model import MeasuredModel
@@ -112,7 +112,6 @@ def render(
         sections=sections,
         rule=RULE,
         runs=runs,
-        outcomes=outcomes(runs),
         figures=figures,
         drawing={"config": CONFIG, "templates": themes},
         seconds=round(seconds),

@@ -8,7 +8,7 @@ from lens_interventions.experiments import CopyingSettings, load_result
 from lens_interventions.experiments.engine.json_values import to_values
 from lens_interventions.model.fingerprint import weights_sha256
 from lens_interventions.pages.demo import build_page
-from lens_interventions.pages.demo.finished_runs import finished_runs, outcomes
+from lens_interventions.pages.demo.finished_runs import finished_runs
 from lens_interventions.pages.demo.page import render
 from tests.support.made_up_runs import INTERVALS, save_run
 from tests.support.pages import ROOT
@@ -108,18 +108,19 @@ def test_the_page_shows_verdicts_commands_and_figures(tmp_path, of_the_tiny_mode
     page = render([], bridge, runs=finished_runs(tmp_path, bridge), seconds=1)
     for outcome in INTERVALS:
         assert page.count(f'<p class="question">Is it &lt;{outcome}&gt;?</p>') == 2
-        assert f"2 “{outcome}”" in page
+        assert page.count(f"1 “{outcome}”") == 2
     assert page.count("<code>lens-interventions experiment") == 1
     assert "settings of its own" in page
     assert page.count('data-figure="run-') == 2
 
 
-def test_outcomes_are_counted(tmp_path, of_the_tiny_model):
+def test_outcomes_are_counted_for_each_run(tmp_path, of_the_tiny_model):
     save_run(tmp_path / "a", "copying", model=of_the_tiny_model)
-    save_run(tmp_path / "b", "loops", {"helps": INTERVALS["helps"]}, model=of_the_tiny_model)
+    twice = {"again": INTERVALS["helps"], **INTERVALS}
+    save_run(tmp_path / "b", "loops", twice, model=of_the_tiny_model)
     runs = finished_runs(tmp_path, shared_bridge("llama"))
-    said = "2 “helps”, 1 “helps a little”, 1 “hurts”, 1 “no effect”, 1 “undecided”"
-    assert outcomes(runs) == said
+    others = "1 “helps a little”, 1 “hurts”, 1 “no effect”, 1 “undecided”"
+    assert [run.outcomes for run in runs] == [f"1 “helps”, {others}", f"2 “helps”, {others}"]
 
 
 def test_a_directory_without_runs_is_refused(tmp_path):
