@@ -1,13 +1,12 @@
 """Small networks that grow up with a write, and a small scratch experiment."""
 
-import torch
-
 from lens_interventions.experiments import ScratchSettings
 from lens_interventions.experiments.design.contrasts import Resampling
 from lens_interventions.experiments.design.small_networks.shape import Shape
 from lens_interventions.experiments.scratch.arms import ScratchTraining
 from lens_interventions.experiments.scratch.models import TrainedModel, trained_model
 from lens_interventions.experiments.scratch.network import Network
+from tests.support.drawn_anew import drawn_anew
 from tests.support.tiny import tiny_tokenizer
 
 SHAPE = Shape(n_layers=3, d_model=16, n_heads=2, context=24, d_vocab=112)
@@ -15,14 +14,7 @@ SHAPE = Shape(n_layers=3, d_model=16, n_heads=2, context=24, d_vocab=112)
 
 def small_network(entry: int, seed: int = 0, shape: Shape = SHAPE) -> Network:
     """A network whose parameters were all drawn anew, the write's among them, in float64."""
-    network = Network(shape, entry, seed).double()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            neutral = parameter if parameter.ndim == 1 else 0.0
-            parameter.copy_(neutral + 0.3 * noise)
-    return network
+    return drawn_anew(Network(shape, entry, seed).double(), seed)
 
 
 def small_model(network: Network, arm: str) -> TrainedModel:

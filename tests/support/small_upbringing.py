@@ -1,25 +1,17 @@
 """Small networks that are read at every layer, and a small upbringing experiment."""
 
-import torch
-
 from lens_interventions.experiments import UpbringingSettings
 from lens_interventions.experiments.design.contrasts import Resampling
 from lens_interventions.experiments.design.small_networks.shape import Shape
 from lens_interventions.experiments.upbringing.network import LayeredNetwork
+from tests.support.drawn_anew import drawn_anew
 
 SHAPE = Shape(n_layers=2, d_model=16, n_heads=2, context=24, d_vocab=112)
 
 
 def small_network(*, tied: bool = True) -> LayeredNetwork:
     """A network whose parameters were all drawn anew, in float64."""
-    network = LayeredNetwork(SHAPE, tied=tied, seed=0).double()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            neutral = parameter if parameter.ndim == 1 else 0.0
-            parameter.copy_(neutral + 0.3 * noise)
-    return network
+    return drawn_anew(LayeredNetwork(SHAPE, tied=tied, seed=0).double(), 0)
 
 
 SMALL = UpbringingSettings(

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..design.small_networks.corpus import CorpusSettings, corpus_of
+from ..design.small_networks.corpus import corpus_of_parameter, corpus_parameter
 from ..design.small_networks.shape import Shape
 from ..design.small_networks.training import Optimization, Record, TrainingRun, stream_batches
 from ..engine.json_values import from_values
@@ -31,7 +31,7 @@ def training_stage(
     _bridge: TransformerBridge, settings: ScratchSettings, _rows: Tables
 ) -> Sequence[Unit]:
     """All trainings."""
-    corpus = {**asdict(settings.corpus), "tokens": corpus_of(settings.corpus).digest()}
+    corpus = corpus_parameter(settings.corpus)
     return [
         Unit(
             TABLE,
@@ -75,19 +75,19 @@ def measure_training(
 
     Raises `ValueError` if the corpus here has other tokens than where the run was started.
     """
-    values = dict(corpus)
-    tokens = values.pop("tokens")
-    settings = from_values(CorpusSettings, values | {"sources": list(values["sources"])})
-    text = corpus_of(settings)
-    if text.digest() != tokens:
-        raise ValueError("the texts here are others than where the run was started")
+    settings, text = corpus_of_parameter(corpus)
     made = ScratchTraining.from_columns(training)
     options = from_values(Optimization, optimization)
     size = from_values(Shape, shape)
     material = material_of(text, surprising=surprising, n_copies=copies, seed=settings.seed)
     batches = stream_batches(text.training, settings.context, batch, made.seed)
     run = scratch_run(made, size, options, batches)
-    known = {"batch": batch, "tokens": tokens, "curve_windows": curve_windows, "copies": copies}
+    known = {
+        "batch": batch,
+        "tokens": corpus["tokens"],
+        "curve_windows": curve_windows,
+        "copies": copies,
+    }
     run.to_the_end(_evaluation(made, options, material, curve_windows), file, known)
     flops = size.flops if made.arm == NONE else two_stream_flops(size, made.entry)
     cost = {

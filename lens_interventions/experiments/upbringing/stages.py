@@ -9,7 +9,7 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.small_networks.bridges import bridge_of
-from ..design.small_networks.corpus import CorpusSettings, corpus_of
+from ..design.small_networks.corpus import corpus_of, corpus_of_parameter, corpus_parameter
 from ..design.small_networks.shape import Shape
 from ..design.small_networks.training import Optimization, Record, TrainingRun, stream_batches
 from ..engine.json_values import from_values
@@ -48,7 +48,7 @@ def training_stage(
     _bridge: TransformerBridge, settings: UpbringingSettings, _rows: Tables
 ) -> Sequence[Unit]:
     """All trainings."""
-    corpus = {**asdict(settings.corpus), "tokens": corpus_of(settings.corpus).digest()}
+    corpus = corpus_parameter(settings.corpus)
     return [
         Unit(
             TABLE,
@@ -90,12 +90,7 @@ def measure_training(
 
     Raises `ValueError` if the corpus here has other tokens than where the run was started.
     """
-    values = dict(corpus)
-    tokens = values.pop("tokens")
-    settings = from_values(CorpusSettings, values | {"sources": list(values["sources"])})
-    text = corpus_of(settings)
-    if text.digest() != tokens:
-        raise ValueError("the texts here are others than where the run was started")
+    settings, text = corpus_of_parameter(corpus)
     made = Training(**training)
     options, size = from_values(Optimization, optimization), from_values(Shape, shape)
     material = material_of(text)
@@ -112,7 +107,7 @@ def measure_training(
         {**training, **shape},
     )
     run.to_the_end(
-        evaluate, file, {"batch": batch, "tokens": tokens, "curve_windows": curve_windows}
+        evaluate, file, {"batch": batch, "tokens": corpus["tokens"], "curve_windows": curve_windows}
     )
     fitted, _ = stream_batches(text.training, settings.context, fitted_windows, settings.seed)(0)
     bridge = bridge_of(run.network.model, text.tokenizer, made.name)

@@ -2,8 +2,9 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,6 +139,25 @@ def corpus_of(settings: CorpusSettings) -> Corpus:
         clusters=torch.tensor(clusters)[chosen],
         left_out=left_out,
     )
+
+
+def corpus_parameter(settings: CorpusSettings) -> dict[str, Any]:
+    """A corpus as a parameter of units: its settings, and a digest of its tokens."""
+    return {**asdict(settings), "tokens": corpus_of(settings).digest()}
+
+
+def corpus_of_parameter(parameter: Mapping[str, Any]) -> tuple[CorpusSettings, Corpus]:
+    """The corpus that `corpus_parameter` names.
+
+    Raises `ValueError` if it has other tokens here than where the run was started.
+    """
+    values = dict(parameter)
+    tokens = values.pop("tokens")
+    settings = CorpusSettings(**values | {"sources": tuple(values["sources"])})
+    corpus = corpus_of(settings)
+    if corpus.digest() != tokens:
+        raise ValueError("the texts here are others than where the run was started")
+    return settings, corpus
 
 
 def trained_tokenizer(texts: Sequence[str], settings: CorpusSettings) -> Tokenizer:
