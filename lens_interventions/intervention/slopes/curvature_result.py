@@ -1,6 +1,7 @@
 """Second derivatives of the loss along patches, with what each text gave."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -78,15 +79,23 @@ class Curvature:
     ) -> Interval:
         """The curvature of one patch, whatever its strength, with its interval over texts.
 
+        Its positions must be those that were measured, as far as both reach.
+
         Raises `ValueError` for a patch or scope that was not measured.
         """
         if scope not in self.scopes:
             raise ValueError(
                 f"the curvature has no scope {scope!r}; it has {', '.join(self.scopes)}"
             )
-        for number, measured in enumerate(self.patches):
-            if _same(measured, patch):
+        alike = [number for number, one in enumerate(self.patches) if _same(one, patch)]
+        for number in alike:
+            if _same_positions(self.patches[number].positions, patch.positions):
                 return self._interval(number, self.scopes.index(scope), level, seed)
+        if alike:
+            raise ValueError(
+                "the curvature of this patch was measured at other positions: make the patch with "
+                "SlopeMap.patch, which has those of the map, and give it to li.curvature"
+            )
         raise ValueError(
             f"the curvature of this patch was not measured: {patch}; give it to li.curvature"
         )
@@ -115,3 +124,11 @@ def _same(a: NextTokenPatch, b: NextTokenPatch) -> bool:
 
 def _name(value: Any) -> str:
     return value if isinstance(value, str) else getattr(value, "__name__", repr(value))
+
+
+def _same_positions(a: str | Collection[int], b: str | Collection[int]) -> bool:
+    """Whether the same positions are patched in texts that neither reaches beyond."""
+    if isinstance(a, str) or isinstance(b, str):
+        return a == b
+    end = min(max(a, default=0), max(b, default=0))
+    return {place for place in a if place <= end} == {place for place in b if place <= end}

@@ -181,7 +181,7 @@ class SlopeMap:
         """What a patch would do to the loss, to first order, and with a curvature to second.
 
         The slope of several layers is the sum of theirs. `patch.positions` says nothing: the map's
-        own positions count.
+        own positions count, and a curvature must be of these.
 
         **Arguments:**
 
@@ -216,7 +216,10 @@ class SlopeMap:
             rng=np.random.default_rng(seed),
             level=level,
         )
-        bend = None if curvature is None else curvature.of(patch, scope=named, level=level)
+        bend = None
+        if curvature is not None:
+            of_map = replace(patch, positions=self.patches[0].positions)
+            bend = curvature.of(of_map, scope=named, level=level)
         return SlopePrediction(strength=patch.strength, slope=slope, curvature=bend)
 
     def _columns(self) -> Iterator[tuple[dict[str, Any], Float[np.ndarray, "layer text"]]]:
