@@ -17,6 +17,7 @@ from benchmarks.common import forward, in_turns, memory_on_text, ratio, referenc
 from benchmarks.results import Row
 
 LAYER = 24
+END = 8
 PATCH = li.NextTokenPatch(layer=LAYER, strength=0.1)
 SWEEP = [li.NextTokenPatch(layer=LAYER, strength=strength / 8) for strength in range(1, 9)]
 CORRECTIONS = [
@@ -40,6 +41,13 @@ def loop(bridge: TransformerBridge, tokens: Tensor) -> None:
         bridge.run_with_hooks(text, fwd_hooks=PATCH.fwd_hooks(bridge, text))
 
 
+def end(bridge: TransformerBridge, tokens: Tensor) -> Callable[[], object]:
+    """Teacher forcing that reads the last tokens alone."""
+    where = torch.zeros_like(tokens[:, 1:], dtype=torch.bool)
+    where[:, -END:] = True
+    return lambda: li.teacher_forced_log_probs(bridge, tokens, PATCH, where=where)
+
+
 def patched(bridge: TransformerBridge, tokens: Tensor) -> None:
     """Teacher forcing with one patch."""
     log_probs(bridge, tokens, PATCH)()
@@ -55,6 +63,7 @@ def measure(quick: bool) -> list[Row]:
             "forward": lambda: forward(bridge, tokens),
             "patched": log_probs(bridge, tokens, PATCH),
             "sweep": log_probs(bridge, tokens, SWEEP),
+            "end": end(bridge, tokens),
             "corrected": log_probs(bridge, tokens, CORRECTIONS[0]),
             "corrections": log_probs(bridge, tokens, CORRECTIONS),
         },
@@ -71,6 +80,11 @@ def measure(quick: bool) -> list[Row]:
             measured=ratio(seconds, "patched", "forward"),
             unit="x",
             at_most=1.5,
+        ),
+        Row(
+            work=f"the last {END} tokens alone, to all of them",
+            measured=ratio(seconds, "end", "patched"),
+            unit="x",
         ),
         Row(
             work="mode correct, to the plain forward",

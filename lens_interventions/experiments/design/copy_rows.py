@@ -34,14 +34,15 @@ def measure_induction(
     Its first token is left out, because nothing announces it.
     """
     texts, conditions, settings = parse(sequences, arms, patch)
-    read = read_ranks(bridge, _tokens(texts), conditions, settings, numbers(texts))
-    # The last `copied` predictions are of the second copy.
-    second = slice(1 - texts[0].copied, None)
+    copied = texts[0].copied
+    last = [copied - 1] * len(texts)
+    read = read_ranks(bridge, _tokens(texts), conditions, settings, numbers(texts), last)
+    second = slice(1 - copied, None)
     values = {
         "loss": -read.log_prob[..., second],
         "top1": (read.rank[..., second] == 0).double(),
     }
-    counts = np.full(len(texts), texts[0].copied - 1)
+    counts = np.array(last)
     tags = [text.tags for text in texts]
     return table_of(
         row
@@ -63,18 +64,19 @@ def measure_templates(
     The measures are "log_prob", "rank", "log_rank" (`log(1 + rank)`) and "top1".
     """
     texts, conditions, settings = parse(sequences, arms, patch)
-    first = torch.tensor([len(text.tokens) - text.copied - 1 for text in texts])
+    words = [text.copied for text in texts]
     values: dict[str, Tensor] = {}
     if ranks:
-        read = read_ranks(bridge, _tokens(texts), conditions, settings, numbers(texts))
+        read = read_ranks(bridge, _tokens(texts), conditions, settings, numbers(texts), words)
+        first = [len(text.tokens) - text.copied - 1 for text in texts]
         log_probs = read.log_prob
         rank = read.rank[:, torch.arange(len(texts)), first].double()
         values = {"rank": rank, "log_rank": rank.log1p(), "top1": (rank == 0).double()}
     else:
-        log_probs = read_log_probs(bridge, _tokens(texts), conditions, settings, numbers(texts))
-    # Padding is NaN, and comes after the word.
-    place = torch.arange(log_probs.shape[-1])
-    of_word = torch.where(place >= first[:, None], log_probs, 0.0).nansum(-1)
+        log_probs = read_log_probs(
+            bridge, _tokens(texts), conditions, settings, numbers(texts), words
+        )
+    of_word = log_probs.nansum(-1)  # all else is NaN
     tags, ones = [text.tags for text in texts], np.ones(len(texts))
     return table_of(
         row

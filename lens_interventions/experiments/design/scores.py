@@ -1,24 +1,22 @@
 """Log-probabilities and ranks of known tokens, under the arms of a unit or in any readout."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn.functional import pad
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...intervention.teacher_forcing.log_probs import (
-    teacher_forced_log_probs,
-    teacher_forced_logits,
-)
+from ...intervention.patch import NextTokenPatch
+from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
+from ...intervention.teacher_forcing.passes import TextPasses
 from ...lens.distributions import ranks
+from ...model.exclusive import exclusive
+from ...model.tokens import token_batch
 from .conditions import TEMPERATURE, Arm, PatchSettings
-
-# Logits that are held at a time while ranks are counted.
-_LOGITS = 2**26
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,15 @@ def read_log_probs(
     arms: Sequence[Arm],
     patch: PatchSettings,
     seeds: Sequence[int],
+    last: Sequence[int] | None = None,
 ) -> Float[Tensor, "arm sequence next"]:
     """Log-probability of every next token under each arm, in nats, NaN at padding.
 
-    `seeds` keep the random draws of the sequences apart.
+    `seeds` keep the random draws of the sequences apart. With `last` only so many tokens at the end
+    of each sequence are read, and the others are NaN.
     """
-    length = max(map(len, tokens))
     rows = [list(row) for row in tokens]
+    where = _predictions(rows, last)
     patched = [arm for arm in arms if arm.source != TEMPERATURE]
     tempered = [arm for arm in arms if arm.source == TEMPERATURE]
     found = {}
@@ -61,12 +61,14 @@ def read_log_probs(
         values = teacher_forced_log_probs(
             bridge,
             rows,
-            patch.patches(bridge, patched, length),
+            patch.patches(bridge, patched, where.shape[1] + 1),
             text_seeds=torch.tensor(seeds),
+            where=where,
         )
         found = dict(zip(patched, values.double().cpu(), strict=True))
     if tempered:
-        found |= dict(zip(tempered, _read_tempered(bridge, rows, tempered).log_prob, strict=True))
+        read = _read_tempered(bridge, rows, tempered, where).log_prob
+        found |= dict(zip(tempered, read, strict=True))
     return torch.stack([found[arm] for arm in arms])
 
 
@@ -76,81 +78,78 @@ def read_ranks(
     arms: Sequence[Arm],
     patch: PatchSettings,
     seeds: Sequence[int],
+    last: Sequence[int] | None = None,
 ) -> Scores:
-    """Scores `[arm, sequence, next]` of every next token, a few arms at a time.
+    """Scores `[arm, sequence, next]` of every next token.
 
     Float64, on the CPU; entry i is about `x[i + 1]`. `seeds` keep the random draws of the sequences
-    apart.
+    apart. With `last` only so many tokens at the end of each sequence are read.
     """
-    length = max(map(len, tokens))
     rows = [list(row) for row in tokens]
-    following = _following(bridge, rows)
-    per_arm = len(rows) * length * int(bridge.cfg.d_vocab)
+    where = _predictions(rows, last)
     patched = [arm for arm in arms if arm.source != TEMPERATURE]
     tempered = [arm for arm in arms if arm.source == TEMPERATURE]
-    # Arms of one layer share the blocks below: they are kept together, in their order.
-    parts = [
-        group[start : start + max(1, _LOGITS // per_arm)]
-        for _, same_layer in itertools.groupby(patched, key=lambda arm: arm.layer)
-        for group in [list(same_layer)]
-        for start in range(0, len(group), max(1, _LOGITS // per_arm))
-    ]
-    read = [
-        _score_next(
-            teacher_forced_logits(
-                bridge,
-                rows,
-                patch.patches(bridge, part, length),
-                text_seeds=torch.tensor(seeds),
-            )[:, :, :-1],
-            following,
-        )
-        for part in parts
-    ]
+    read = []
+    if patched:
+        patches = patch.patches(bridge, patched, where.shape[1] + 1)
+        scores = _read(bridge, rows, patches, seeds, where, [1.0])
+        read.append(Scores(scores.log_prob[0], scores.rank[0]))
     if tempered:
-        read.append(_read_tempered(bridge, rows, tempered))
+        read.append(_read_tempered(bridge, rows, tempered, where))
     order = [[*patched, *tempered].index(arm) for arm in arms]
     return Scores(
         torch.cat([r.log_prob for r in read])[order], torch.cat([r.rank for r in read])[order]
     )
 
 
+def _predictions(
+    rows: Sequence[list[int]], last: Sequence[int] | None
+) -> Bool[Tensor, "sequence next"]:
+    """Which next tokens are read: those of the texts, or the last few of each."""
+    place = torch.arange(max(map(len, rows)) - 1)
+    ends = torch.tensor([len(row) - 1 for row in rows])[:, None]
+    read = place < ends
+    return read if last is None else read & (place >= ends - torch.tensor(last)[:, None])
+
+
 def _read_tempered(
-    bridge: TransformerBridge, rows: Sequence[list[int]], arms: Sequence[Arm]
+    bridge: TransformerBridge,
+    rows: Sequence[list[int]],
+    arms: Sequence[Arm],
+    where: Bool[Tensor, "sequence next"],
 ) -> Scores:
     """Scores `[arm, sequence, next]` of the unpatched model at the temperature of each arm."""
-    following = _following(bridge, rows)
-    found = []
-    for row, expected in zip(rows, following, strict=True):
-        # One text at a time: the logits are held once for every temperature.
-        logits = teacher_forced_logits(bridge, [row], None)[:, :-1]
-        expected = expected[: len(row) - 1]
-        of_row = [_score_next(logits[None] / arm.strength, expected[None]) for arm in arms]
-        found.append(
-            Scores(
-                torch.cat([s.log_prob[:, 0] for s in of_row]),
-                torch.cat([s.rank[:, 0] for s in of_row]),
-            )
-        )
-    return Scores(
-        pad_sequence([s.log_prob.T for s in found], padding_value=torch.nan).permute(2, 1, 0),
-        pad_sequence([s.rank.T for s in found], padding_value=-1).permute(2, 1, 0),
-    )
+    temperatures = [arm.strength for arm in arms]
+    scores = _read(bridge, rows, [None], [0] * len(rows), where, temperatures)
+    return Scores(scores.log_prob[:, 0], scores.rank[:, 0])
 
 
-def _following(
-    bridge: TransformerBridge, rows: Sequence[list[int]]
-) -> Int[Tensor, "sequence next"]:
-    """The next token of every position, -1 after the last."""
-    length = max(map(len, rows))
-    padded = [torch.tensor([*row[1:], *[-1] * (length - len(row))]) for row in rows]
-    return torch.stack(padded).to(bridge.cfg.device)
-
-
-def _score_next(
-    logits: Float[Tensor, "arm sequence next d_vocab"], following: Int[Tensor, "sequence next"]
+@exclusive
+@torch.no_grad()
+def _read(
+    bridge: TransformerBridge,
+    rows: Sequence[list[int]],
+    patches: Sequence[NextTokenPatch | None],
+    seeds: Sequence[int],
+    where: Bool[Tensor, "sequence next"],
+    temperatures: Sequence[float],
 ) -> Scores:
-    missing = following < 0
-    scores = score(logits, following.clamp(min=0).expand(len(logits), -1, -1)[..., None])
-    log_prob = scores.log_prob[..., 0].double().masked_fill(missing, torch.nan)
-    return Scores(log_prob.cpu(), scores.rank[..., 0].masked_fill(missing, -1).cpu())
+    """Scores `[temperature, patch, sequence, next]` of next tokens, few rows of logits at a time.
+
+    In float64, on the CPU.
+    """
+    batch = token_batch(bridge, rows)
+
+    def reduce(logits: Tensor, following: Tensor) -> Tensor:
+        read = [score(logits / value, following[..., None]) for value in temperatures]
+        # A rank is a whole number below 2**24, exact in float32.
+        return torch.stack([torch.cat([s.log_prob, s.rank], dim=-1) for s in read], dim=-2)
+
+    passes = TextPasses.plan(bridge, patches, batch, text_seeds=torch.tensor(seeds))
+    # The last position of the longest text predicts nothing.
+    all_rows = pad(where, (0, 1)).to(batch.tokens.device)
+    values = passes.read(reduce, batch.tokens.roll(-1, dims=1), all_rows)[:, :, :-1].double().cpu()
+    log_prob, rank = rearrange(
+        values, "patch sequence next value score -> score value patch sequence next"
+    )
+    return Scores(log_prob, rank.nan_to_num(nan=-1).long())

@@ -43,12 +43,11 @@ def continuation_log_probs(
     last = torch.tensor([continuation[-1] for _, continuation in continued])
     following.scatter_(1, batch.lengths[:, None] - 1, last[:, None].to(following))
 
-    def reduce(logits: Tensor, start: int) -> Tensor:
-        targets = following[None, :, start : start + logits.shape[2]]
+    def reduce(logits: Tensor, targets: Tensor) -> Tensor:
         log_probs = log_probs_of(logits, targets)
         return torch.stack([log_probs, (logits.argmax(-1) == targets).to(log_probs)], dim=-1)
 
-    passes = TextPasses.plan(bridge, [patch], batch, None, None, starts, text_seeds, ())
-    log_probs, greedy = passes.read(reduce)[0].unbind(-1)
     continuing = batch.mask & (batch.positions >= starts[:, None] - 1)
+    passes = TextPasses.plan(bridge, [patch], batch, prompt_length=starts, text_seeds=text_seeds)
+    log_probs, greedy = passes.read(reduce, following, continuing)[0].unbind(-1)
     return log_probs.where(continuing, 0).sum(-1), ((greedy == 1) | ~continuing).all(-1)

@@ -35,6 +35,7 @@ def teacher_forced_log_probs(
     max_length: int | None = None,
     overlap: int | None = None,
     fwd_hooks: Sequence[GivenHook] = (),
+    where: Tensor | None = None,
     enable_grad: bool = False,
 ) -> Float[Tensor, "*patch batch next"]:
     """Log-probability of each next token, predicted with the positions before it patched.
@@ -62,15 +63,17 @@ def teacher_forced_log_probs(
         alike and alone: an SAE, an ablated direction, a steering vector. They come before the patch
         at the same point. From the patched block up they get rows `[patch * batch, row, ...]`,
         which are not a text in order.
+    - `where`: bools `[batch, next]`, which entries are wanted; the others are NaN and cost no
+        product with the unembedding, which is most of the work where a vocabulary is large.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
         blocks, depend on.
 
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
     Raises `ValueError` if another hook is on a patched block or one above it, one of `fwd_hooks`
-    does not act by position, `positions` would have to be counted across pieces, logits are not a
-    number, or the input is neither text nor valid ids; `NotImplementedError` if the model's logits
-    are not read off one residual stream.
+    does not act by position, `positions` would have to be counted across pieces, `where` has
+    another shape, logits are not a number, or the input is neither text nor valid ids;
+    `NotImplementedError` if the model's logits are not read off one residual stream.
     """
     with torch.set_grad_enabled(enable_grad):
         batch = token_batch(
@@ -81,24 +84,26 @@ def teacher_forced_log_probs(
             any_length=True,
         )
         aligned = batch.padded_on("right")
-        following = aligned.tokens.roll(-1, dims=1)
-
-        def log_probs(logits: Tensor, start: int) -> Tensor:
-            targets = following[:, start : start + logits.shape[2]]
-            return log_probs_of(logits, targets.expand(len(logits), -1, -1))
-
         passes = TextPasses.plan(
             bridge,
             _listed(patch),
             aligned,
-            max_length,
-            overlap,
-            prompt_length,
-            text_seeds,
-            fwd_hooks,
+            max_length=max_length,
+            overlap=overlap,
+            prompt_length=prompt_length,
+            text_seeds=text_seeds,
+            fwd_hooks=fwd_hooks,
         )
-        values = _pad_like(batch, passes.read(log_probs))[..., :-1]
         predicted = batch.mask[:, :-1] & batch.mask[:, 1:]
+        if where is not None:
+            _require_entries(where, predicted)
+            predicted &= where.to(predicted.device)
+        # Column numbers become positions.
+        row, column = predicted.nonzero(as_tuple=True)
+        rows = torch.zeros_like(aligned.mask)
+        rows[row, batch.positions[row, column]] = True
+        following = aligned.tokens.roll(-1, dims=1)
+        values = _pad_like(batch, passes.read(log_probs_of, following, rows))[..., :-1]
         _require_numbers(values.isnan() & predicted)
         values = values.masked_fill(~predicted, torch.nan)
     return values if isinstance(patch, Sequence) else values[0]
@@ -163,20 +168,29 @@ def teacher_forced_logits(
             attention_mask=attention_mask,
             any_length=True,
         )
+        aligned = batch.padded_on("right")
         passes = TextPasses.plan(
             bridge,
             _listed(patch),
-            batch.padded_on("right"),
-            max_length,
-            overlap,
-            prompt_length,
-            text_seeds,
-            fwd_hooks,
+            aligned,
+            max_length=max_length,
+            overlap=overlap,
+            prompt_length=prompt_length,
+            text_seeds=text_seeds,
+            fwd_hooks=fwd_hooks,
         )
-        values = _pad_like(batch, passes.read(lambda logits, _start: logits))
+        values = _pad_like(batch, passes.read(lambda logits, _next: logits, aligned.tokens))
         _require_numbers(values.detach().amax(-1).isnan() & batch.mask)
         values = values.masked_fill_(~batch.mask[..., None], torch.nan)
     return values if isinstance(patch, Sequence) else values[0]
+
+
+def _require_entries(where: Tensor, predicted: Bool[Tensor, "batch next"]) -> None:
+    if where.dtype != torch.bool or where.shape != predicted.shape:
+        raise ValueError(
+            f"where must be a bool for each next token, of shape {tuple(predicted.shape)}; got "
+            f"{where.dtype} of shape {tuple(where.shape)}"
+        )
 
 
 def _require_numbers(missing: Bool[Tensor, "patch batch _"]) -> None:

@@ -5,11 +5,11 @@ go through the blocks above it together, and all share the blocks below.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -17,19 +17,18 @@ from ..._counter_random import random_bits
 from ..._progress import steps
 from ...model.hooks import Hook, has_temporary_hooks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
-from ...model.readout import LOGIT_ROWS, readout
+from ...model.readout import readout
 from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
 from ..unpatched import with_unpatched
+from .logit_rows import LogitRows, Reduce
 from .row_hooks import GivenHook, hooks_by_row
 from .self_check import two_streams_hold, what_was_raised
 from .step_by_step import decoded_steps, recomputed_steps
 from .two_streams import MAX_CHUNK, two_streams
-
-Reduce = Callable[[Tensor, int], Shaped[Tensor, "patch batch chunk *rest"]]
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,12 @@ class TextPasses:
         bridge: TransformerBridge,
         patches: Sequence[NextTokenPatch | None],
         batch: TokenBatch,
-        max_length: int | None,
-        overlap: int | None,
-        prompt_length: int | Tensor | None,
-        text_seeds: Tensor | None,
-        fwd_hooks: Sequence[GivenHook],
+        *,
+        max_length: int | None = None,
+        overlap: int | None = None,
+        prompt_length: int | Tensor | None = None,
+        text_seeds: Tensor | None = None,
+        fwd_hooks: Sequence[GivenHook] = (),
     ) -> "TextPasses":
         if not patches:
             raise ValueError("the list of patches is empty")
@@ -84,24 +84,39 @@ class TextPasses:
         hooks = hooks_by_row(bridge, fwd_hooks, length)
         return cls(bridge, tuple(bounds), tuple(texts), skips, tuple(hooks))
 
-    def read(self, reduce: Reduce) -> Shaped[Tensor, "patch batch pos *rest"]:
-        """`reduce(logits, start)` of the logits from position `start` on, a few at a time."""
+    def read(
+        self,
+        reduce: Reduce,
+        following: Int[Tensor, "batch pos"],
+        where: Bool[Tensor, "batch pos"] | None = None,
+    ) -> Shaped[Tensor, "patch batch pos *rest"]:
+        """`reduce` of the logits and of `following`, few rows at a time, at all positions.
+
+        With `where` only there, and NaN elsewhere: the unembedding reads no other rows.
+        """
         pieces, column = [], 0
         refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
+        wanted = torch.ones_like(following, dtype=torch.bool) if where is None else where
         with self.bridge.hooks(fwd_hooks=list(self.fwd_hooks)):
             for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):
-                read: dict[int, Tensor] = {}
                 first = column - skip
-                for members, chunks in self._logits(text):
+                column = first + text.tokens.shape[1]
+                # The piece before has read what both share.
+                here = wanted[:, first:column].clone()
+                here[:, :skip] = False
+                rows = LogitRows(reduce, following[:, first:column], here)
+                read: dict[int, Tensor] = {}
+                for members, chunks in self._values(text, rows):
                     # Whole logits are large: no list of parts outlives the line that joins them.
-                    values = torch.cat(list(_reduced(chunks, first, reduce)), dim=2)
+                    values = torch.cat(list(chunks), dim=2)
                     read |= dict(zip(members, values[:, :, skip:], strict=True))
                 pieces.append(torch.stack([read[i] for i in range(len(self.patches))]))
-                column = first + text.tokens.shape[1]
         return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
 
-    def _logits(self, text: KnownText) -> Iterator[tuple[list[int], Iterator[Tensor]]]:
-        """For patches that go through the model together: which they are, and their logits."""
+    def _values(
+        self, text: KnownText, rows: LogitRows
+    ) -> Iterator[tuple[list[int], Iterator[Shaped[Tensor, "patch batch chunk *rest"]]]]:
+        """For patches that go through the model together: which they are, and what is read."""
         text = with_unpatched(self.bridge, text, [bound.patch for bound in self.patches if bound])
         groups = self._groups(text.tokens.shape[1])
         layers = sorted({layer for layer, _ in groups})
@@ -115,9 +130,10 @@ class TextPasses:
         for (layer, window), members in steps(groups.items()):
             bounds = [self.patches[i] for i in members]
             if two_streams_hold(self.bridge, layer, streams[layer]):
-                yield members, self._in_two_streams(bounds, streams[layer], text, layer, window)
+                chunks = self._in_two_streams(bounds, streams[layer], text, rows, layer, window)
             else:
-                yield members, self._step_by_step(bounds, text, layer)
+                chunks = self._step_by_step(bounds, text, rows, layer)
+            yield members, chunks
 
     def _groups(self, length: int) -> dict[tuple[int, int | None], list[int]]:
         """The patches by lowest layer and window, None where it spans the text."""
@@ -136,21 +152,24 @@ class TextPasses:
         bounds: Sequence[BoundPatch | None],
         resid: Float[Tensor, "batch pos d_model"],
         text: KnownText,
+        rows: LogitRows,
         layer: int,
         window: int | None,
-    ) -> Iterator[Float[Tensor, "patch batch chunk d_vocab"]]:
+    ) -> Iterator[Shaped[Tensor, "patch batch chunk *rest"]]:
         n_texts, copies = len(bounds) * len(resid), 2 + (window or 0)
         chunk_size = min(max(BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
-        read = readout(self.bridge).for_rows(len(bounds) * text.tokens.numel())
+        # The lens of a patch reads every position, whichever are asked for.
+        lens = any(bound and bound.patch.reads_lens for bound in bounds)
+        n_read = text.tokens.numel() if lens else int(rows.where.sum())
+        read = readout(self.bridge).for_rows(len(bounds) * n_read)
         bounds = [bound and replace(bound, readout=read) for bound in bounds]
         chunks = two_streams(self.bridge, bounds, resid, text, layer=layer, chunk_size=chunk_size)
-        for late in steps(chunks, total=-(-resid.shape[1] // chunk_size)):
-            for rows in late.split(max(1, LOGIT_ROWS // n_texts), dim=2):
-                yield read(rows)
+        late = steps(chunks, total=-(-resid.shape[1] // chunk_size))
+        return rows.values(late, read)
 
     def _step_by_step(
-        self, bounds: Sequence[BoundPatch | None], text: KnownText, layer: int
-    ) -> Iterator[Float[Tensor, "patch batch 1 d_vocab"]]:
+        self, bounds: Sequence[BoundPatch | None], text: KnownText, rows: LogitRows, layer: int
+    ) -> Iterator[Shaped[Tensor, "patch batch 1 *rest"]]:
         # The decoder would show a hook one column at a time.
         hooked = any(map(has_temporary_hooks, self.bridge.hook_points()))
         in_steps = recomputed_steps if torch.is_grad_enabled() or hooked else decoded_steps
@@ -160,13 +179,8 @@ class TextPasses:
             "is predicted in a step of its own, which is exact, but slow",
             stacklevel=5,
         )
-        return steps(in_steps(self.bridge, bounds, text), total=text.tokens.shape[1])
-
-
-def _reduced(chunks: Iterator[Tensor], start: int, reduce: Reduce) -> Iterator[Tensor]:
-    for logits in chunks:
-        yield reduce(logits, start)
-        start += logits.shape[2]
+        logits = in_steps(self.bridge, bounds, text)
+        return rows.values(steps(logits, total=text.tokens.shape[1]), lambda found: found)
 
 
 def _pieces(

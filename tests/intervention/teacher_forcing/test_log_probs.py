@@ -18,6 +18,7 @@ from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
+from lens_interventions.model.readout import Readout
 from tests.support.clean import left_as_found
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
@@ -128,6 +129,60 @@ class TestInput:
         tokens = random_tokens(1, 1)
         close(teacher_forced_logits(llama, tokens, PATCH), llama(tokens))
         assert teacher_forced_log_probs(llama, tokens, PATCH).shape == (1, 0)
+
+
+class TestWhere:
+    """Entries that are asked for, of those that `test_any_patch_on_any_batch` holds to a loop."""
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("arguments", [{}, {"max_length": 6, "overlap": 2}])
+    @pytest.mark.parametrize("side", ["left", "right"])
+    @pytest.mark.filterwarnings("ignore:.*does not run two copies of a text")
+    @pytest.mark.parametrize("architecture", ["llama", "gpt_neo"])
+    def test_only_these_are_read(self, architecture, side, arguments, monkeypatch):
+        bridge, tokens = shared_bridge(architecture), random_tokens(2, 9)
+        mask = torch.ones(2, 9, dtype=torch.long)
+        mask[1, slice(0, 3) if side == "left" else slice(6, 9)] = 0
+        patches = [PATCH, None, dataclasses.replace(PATCH, layer=2, source="random")]
+        where = torch.zeros(2, 8, dtype=torch.bool)
+        # In both pieces, in what they share, and at padding of one side or the other.
+        where[:, [0, 4, 5, 7]] = True
+        given = {"attention_mask": mask, "text_seeds": torch.tensor([3, 8]), **arguments}
+        whole = teacher_forced_log_probs(bridge, tokens, patches, **given)
+        read = []
+        logits = Readout.logits
+        monkeypatch.setattr(
+            Readout,
+            "logits",
+            lambda self, rows, *rest: read.append(rows) or logits(self, rows, *rest),
+        )
+        found = teacher_forced_log_probs(bridge, tokens, patches, where=where, **given)
+        predicted = (mask[:, 1:] * mask[:, :-1] == 1) & where
+        close(found[:, predicted], whole[:, predicted])
+        assert torch.equal(found.isnan(), ~predicted.expand(3, -1, -1))
+        if architecture == "llama":  # the other is read by its own forward, step by step
+            assert sum(rows[..., 0].numel() for rows in read) == 3 * int(predicted.sum())
+
+    def test_gradients_are_those_of_the_entries(self, llama):
+        tokens = random_tokens(1, 8)
+        where = torch.zeros(1, 7, dtype=torch.bool)
+        where[0, [2, 6]] = True
+        directions = (0.1 * torch.randn(32, 32).double()).requires_grad_()
+        of_both = []
+        for chosen in (None, where):
+            log_probs = teacher_forced_log_probs(
+                llama, tokens, learned_patch(directions), where=chosen, enable_grad=True
+            )
+            of_both += torch.autograd.grad(log_probs[where].sum(), directions)
+        close(*of_both)
+
+    def test_another_shape_is_refused(self, llama):
+        tokens = random_tokens(1, 8)
+        for where in (torch.ones(1, 8, dtype=torch.bool), torch.ones(1, 7)):
+            with pytest.raises(ValueError, match=r"bool for each next token, of shape \(1, 7\)"):
+                teacher_forced_log_probs(llama, tokens, PATCH, where=where)
+        nothing = torch.zeros(1, 7, dtype=torch.bool)
+        assert teacher_forced_log_probs(llama, tokens, PATCH, where=nothing).isnan().all()
 
 
 PATCHES = st.fixed_dictionaries(
