@@ -12,6 +12,7 @@ model, measures, materials and the drawing kit.
 from .copying import CopyingSettings as CopyingSettings
 from .copying import copying as copying
 from .design.material import CopyingMaterial as CopyingMaterial
+from .design.small_networks.settings import SmallNetworkSettings as SmallNetworkSettings
 from .engine.model_source import Model as Model
 from .engine.results import Analysis as Analysis
 from .engine.results import Finding as Finding

@@ -40,7 +40,7 @@ class StartingModel:
     def __call__(self) -> TransformerBridge:
         """The bridge."""
         first = self.settings.trainings[0]
-        network = Network(self.settings.shape(first.blocks), first.entry, first.seed)
+        network = Network(self.settings.shape_of(first.blocks), first.entry, first.seed)
         return bridge_of(network.model, corpus_of(self.settings.corpus).tokenizer, "scratch")
 
 
@@ -103,7 +103,7 @@ class TrainedModels(Mapping[ScratchTraining, TrainedModel]):
 
     def __getitem__(self, training: ScratchTraining) -> TrainedModel:
         tensors, _ = load_tensors(self._files[training], kind=KIND)
-        network = Network(self._settings.shape(training.blocks), training.entry, training.seed)
+        network = Network(self._settings.shape_of(training.blocks), training.entry, training.seed)
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(tensors[f"network.{name}"])

@@ -39,7 +39,7 @@ def training_stage(
             measure_training,
             {
                 "training": training.columns(),
-                "shape": asdict(settings.shape(training.blocks)),
+                "shape": asdict(settings.shape_of(training.blocks)),
                 "optimization": asdict(settings.optimization(training)),
                 "batch": settings.batch,
                 "corpus": corpus,

@@ -12,6 +12,8 @@ from .evaluation import ALL, COPYABLE, KL, LOSS, OTHER, RECOVERED, RIGHT
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+# Bands of six arms would hide each other.
+_SPREAD = "(band: seeds of the first two arms; the others on hover)"
 _POINT = "residual stream entering block"
 
 
@@ -25,7 +27,7 @@ def draw(tables: Tables) -> Figures:
         "recovered": curves(
             {"": layers[layers["measure"] == RECOVERED]},
             Axes("place", "mean", "arm", _POINT, "share of tokens recovered"),
-            title="The input token, recovered from the stream of small networks (band: seeds)",
+            title=f"The input token, recovered from the stream of small networks {_SPREAD}",
         ),
         "curves": _curves(tables["curves"]),
     }
@@ -39,7 +41,7 @@ def _divergence(layers: pd.DataFrame) -> "go.Figure":
         Axes(
             "place", "mean", "arm", _POINT, "KL(final ‖ layer), nats", {"type": "log", "dtick": 1}
         ),
-        title="How far the layers of small networks are from the output (band: seeds)",
+        title=f"How far the layers of small networks are from the output {_SPREAD}",
     )
 
 
@@ -52,7 +54,7 @@ def _layers(layers: pd.DataFrame) -> "go.Figure":
     return curves(
         views,
         Axes("place", "mean", "arm", _POINT, "through the network's own unembedding"),
-        title="What the layers of small networks say, by how they were trained (band: seeds)",
+        title=f"What the layers of small networks say, by how they were trained {_SPREAD}",
     )
 
 
@@ -64,5 +66,5 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
     return curves(
         views,
         Axes("step", "mean", "arm", "steps", "nats a token"),
-        title="Held-out loss while small networks are trained, by arm (band: seeds)",
+        title=f"Held-out loss while small networks are trained, by arm {_SPREAD}",
     )

@@ -130,10 +130,10 @@ class TextPasses:
         for (layer, window), members in steps(groups.items()):
             bounds = [self.patches[i] for i in members]
             if two_streams_hold(self.bridge, layer, streams[layer]):
-                chunks = self._in_two_streams(bounds, streams[layer], text, rows, layer, window)
+                read = self._in_two_streams(bounds, streams[layer], text, rows, layer, window)
             else:
-                chunks = self._step_by_step(bounds, text, rows, layer)
-            yield members, chunks
+                read = self._step_by_step(bounds, text, rows, layer)
+            yield members, read
 
     def _groups(self, length: int) -> dict[tuple[int, int | None], list[int]]:
         """The patches by lowest layer and window, None where it spans the text."""

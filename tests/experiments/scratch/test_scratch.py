@@ -164,6 +164,6 @@ def test_equal_operations_grant_the_arm_without_a_write_more_steps():
     steps = {
         arm: granted.optimization(ScratchTraining(1, 0, arm, 0)).steps for arm in ("none", "true")
     }
-    shape = granted.shape(1)
+    shape = granted.shape_of(1)
     assert steps["true"] == 1000
     assert steps["none"] == round(1000 * two_stream_flops(shape, 0) / shape.flops) > 1000

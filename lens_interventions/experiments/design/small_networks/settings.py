@@ -1,0 +1,80 @@
+"""What experiments that train small networks have in common."""
+
+from dataclasses import dataclass, field
+
+from ..contrasts import Resampling
+from .corpus import CorpusSettings
+from .shape import Shape
+from .training import Optimization
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallNetworkSettings:
+    """Text, size and training of small networks, and what is measured on all of them.
+
+    Attributes:
+        texts: what is trained on: "standard_library", "python_reference", a path for
+            `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT". Every
+            tenth document is held out.
+        vocabulary: tokens of the tokenizer that is trained on them.
+        context: tokens that a network reads at a time.
+        width: of the residual stream.
+        heads: of each block.
+        seeds: of the trainings; the arms share them.
+        steps: of the optimizer.
+        batch: texts to a step.
+        learning_rate, warm_up, weight_decay: of AdamW, with a cosine to zero.
+        evaluate_every: steps between points of the curves.
+        windows: how many held-out windows are measured at each point, and at the end.
+        smallest_all, smallest_copyable: the smallest change of the loss worth talking about, in
+            nats.
+        resampling: of the intervals.
+        seed: of what is held out and of everything that is drawn to be measured.
+    """
+
+    texts: tuple[str, ...] = ("standard_library", "python_reference")
+    vocabulary: int = 1024
+    context: int = 128
+    width: int = 128
+    heads: int = 4
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 1000
+    batch: int = 16
+    learning_rate: float = 2e-3
+    warm_up: int = 100
+    weight_decay: float = 0.01
+    evaluate_every: int = 100
+    windows: tuple[int, int] = (64, 256)
+    smallest_all: float = 0.02
+    smallest_copyable: float = 0.05
+    resampling: Resampling = field(default_factory=Resampling)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = (self.steps, self.batch, self.evaluate_every, self.warm_up)
+        if min(sizes) < 1 or self.context < 8 or not self.seeds:
+            raise ValueError(
+                "steps, batch, evaluate_every and warm_up must be at least 1, context at least 8, "
+                f"and there must be a seed; got {sizes}, {self.context} and {self.seeds}"
+            )
+        if not 1 <= self.windows[0] <= self.windows[1]:
+            raise ValueError(
+                f"windows must be some at each point and no fewer at the end; got {self.windows}"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
+
+    @property
+    def corpus(self) -> CorpusSettings:
+        """What text, and how it is cut."""
+        return CorpusSettings(self.texts, self.vocabulary, self.context, self.windows[1], self.seed)
+
+    def shape_of(self, blocks: int) -> Shape:
+        """The size of a network."""
+        return Shape(blocks, self.width, self.heads, self.context, self.vocabulary)
+
+    def optimization_of(self, steps: int, weight_decay: float) -> Optimization:
+        """How a network is trained."""
+        return Optimization(
+            steps, self.learning_rate, self.warm_up, weight_decay, self.evaluate_every
+        )
