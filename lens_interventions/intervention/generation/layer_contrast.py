@@ -145,8 +145,9 @@ class BoundContrast:
         residuals: Mapping[str, Float[Tensor, "row d_model"]],
     ) -> Float[Tensor, "row d_vocab"]:
         """New logits from the model's own and the residual stream at `labels`, row by row."""
-        early = torch.stack([self.readout(residuals[label]).to(last) for label in self.labels])
-        return self.rule.contrast(last, early)
+        # One product for all layers: with few rows, reading the weight is what takes the time.
+        early = self.readout(torch.stack([residuals[label] for label in self.labels]))
+        return self.rule.contrast(last, early.to(last))
 
 
 def early_layers(layers: EarlyLayers, n_layers: int, *, tied: bool) -> tuple[int, ...]:
