@@ -100,7 +100,8 @@ class SLED(LayerContrast):
     evolve. From all layers together comes an estimate of the distribution that lies ahead, and the
     logits take one gradient step towards it. All but the `scale` likeliest tokens are cut off.
 
-    Earlier layers are read through the final norm, as the lens reads them.
+    Earlier layers are read through the final norm, as the lens reads them. The authors' code takes
+    ten steps at falling rates, where their paper takes one.
 
     Source: [SLED: Self Logits Evolution Decoding](https://arxiv.org/abs/2411.02433), NeurIPS 2024.
 

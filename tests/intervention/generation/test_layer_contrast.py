@@ -137,7 +137,6 @@ def test_a_temperature_comes_after_the_contrast_and_a_trajectory_beside_it():
         bridge, PROMPTS, logits_processor=[li.DoLa()], temperature=0.5, trajectory=True, **options
     )
     assert torch.equal(out.tokens, other.tokens)
-    # With float64 draws from the contrasted logits at that temperature.
     plain = li.generate(bridge, PROMPTS, temperature=0.5, **options)
     assert not torch.equal(out.tokens, plain.tokens)
     assert other.trajectory.next_rank.shape == (4, 3, 8)
