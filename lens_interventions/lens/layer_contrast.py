@@ -18,7 +18,7 @@ def dola(
     """`log p_last - log p_early` of the tokens with `p_last >= alpha * max p_last`, else -inf.
 
     In each row the early layer is the one with the largest Jensen-Shannon divergence from the last.
-    Equations 2 to 7 of Chuang et al. (2023), "DoLa", https://arxiv.org/abs/2309.03883.
+    Source: Chuang et al. (2023), "DoLa", https://arxiv.org/abs/2309.03883.
     """
     log_last = last.log_softmax(-1)
     chosen = torch.stack([js_divergence(last, logits) for logits in early]).argmax(0)
@@ -42,8 +42,9 @@ def sled(
 
         p_latent[i]  ~  sum over n of max(cos(d_n, p_n - e_i), 0)^2
 
-    among these tokens, and 0 where no cosine is positive. One step at temperature 1 of algorithm 1
-    of Zhang et al. (2024), "SLED", https://arxiv.org/abs/2411.02433.
+    among these tokens, and 0 where no cosine is positive. One step at temperature 1.
+
+    Source: Zhang et al. (2024), "SLED", https://arxiv.org/abs/2411.02433.
     """
     top, ids = last.topk(min(scale, last.shape[-1]), dim=-1)
     weights = torch.zeros_like(top)
