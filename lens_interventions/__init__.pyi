@@ -27,6 +27,8 @@ from .intervention.effect_map import EffectMap as EffectMap
 from .intervention.effect_map import effect_map as effect_map
 from .intervention.generation.custom_generate import as_custom_generate as as_custom_generate
 from .intervention.generation.generate import generate as generate
+from .intervention.generation.layer_contrast import SLED as SLED
+from .intervention.generation.layer_contrast import DoLa as DoLa
 from .intervention.generation.result import Generation as Generation
 from .intervention.generation.result import GenerationStep as GenerationStep
 from .intervention.generation.sample_texts import sample_texts as sample_texts

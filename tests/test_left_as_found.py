@@ -18,6 +18,9 @@ CALLS = {
     "lens": lambda bridge: li.logit_lens(bridge, TEXT).entropy,
     "teacher forcing": lambda bridge: li.teacher_forced_logits(bridge, TEXT, [PATCH, None]),
     "generation": lambda bridge: li.generate(bridge, TEXT, PATCH, max_new_tokens=3).log_probs,
+    "layer contrast": lambda bridge: (
+        li.generate(bridge, TEXT, max_new_tokens=3, logits_processor=[li.DoLa()]).log_probs
+    ),
     "effect map": lambda bridge: (
         li.effect_map(bridge, TEXT, lambda logits: logits[0, -1, 0], patch=PATCH).effect
     ),

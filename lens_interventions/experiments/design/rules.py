@@ -1,5 +1,6 @@
-"""How the next token is chosen: greedily, at a temperature, or by one of transformers' rules."""
+"""How the next token is chosen: greedily, at a temperature, by a contrast of layers, or cut off."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,15 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from ...intervention.generation.layer_contrast import SLED, DoLa, LayerContrast
+
+CONTRASTS: Mapping[str, LayerContrast] = {
+    "DoLa against lower layers": DoLa("low"),
+    "DoLa against upper layers": DoLa("high"),
+    "SLED": SLED(),
+}
+"""Layer contrasts by the name that a rule and its figures give them."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -20,6 +30,7 @@ class Rule:
         sample: draw from the distribution, or take the likeliest token.
         temperature, top_p, min_p, repetition_penalty: applied by transformers' own processors; at
             their defaults they do nothing. The penalty counts the prompt's tokens too.
+        layer_contrast: a name of `CONTRASTS`, applied before all these; by default none.
     """
 
     sample: bool = False
@@ -27,18 +38,30 @@ class Rule:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    layer_contrast: str = ""
+
+    def __post_init__(self) -> None:
+        if self.layer_contrast and self.layer_contrast not in CONTRASTS:
+            raise ValueError(
+                f"unknown layer contrast {self.layer_contrast!r}; there are {', '.join(CONTRASTS)}"
+            )
 
     def __str__(self) -> str:
-        said = [f"repetition penalty {self.repetition_penalty:g}"] * (self.repetition_penalty != 1)
-        said += [f"top-p {self.top_p:g}"] * (self.top_p < 1)
-        said += [f"min-p {self.min_p:g}"] * (self.min_p > 0)
-        if self.sample and (self.temperature != 1 or not said):
+        said = [self.layer_contrast] * bool(self.layer_contrast)
+        said += [f"repetition penalty {self.repetition_penalty:g}"] * (self.repetition_penalty != 1)
+        # These two sample by definition, and at temperature 1 that needs no word.
+        cut = [f"top-p {self.top_p:g}"] * (self.top_p < 1)
+        cut += [f"min-p {self.min_p:g}"] * (self.min_p > 0)
+        said += cut
+        if self.sample and (self.temperature != 1 or not cut):
             said.insert(0, f"temperature {self.temperature:g}")
         return ", ".join(said) or "greedy"
 
     @property
     def family(self) -> str:
         """What varies between the rules of one frontier."""
+        if self.layer_contrast:
+            return self.layer_contrast.split()[0]
         if self.repetition_penalty != 1:
             return "repetition penalty"
         if self.top_p < 1:
@@ -51,8 +74,13 @@ class Rule:
         """As parameters of a unit: `Rule(**columns)`."""
         return asdict(self)
 
+    @property
+    def contrast(self) -> LayerContrast | None:
+        """The layer contrast, if there is one."""
+        return CONTRASTS.get(self.layer_contrast)
+
     def processors(self) -> LogitsProcessorList:
-        """The processors, in the order in which transformers' `generate` applies them."""
+        """The processors after the contrast, in the order of transformers' `generate`."""
         found = LogitsProcessorList()
         if self.repetition_penalty != 1:
             found.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))

@@ -46,13 +46,14 @@ def measure_samples(
     settings = patch if isinstance(patch, PatchSettings) else from_values(PatchSettings, patch)
     texts = [list(prompt["tokens"]) for prompt in prompts]
     longest = max(map(len, texts)) + new_tokens
+    contrasts = [] if chosen.contrast is None else [chosen.contrast]
     out = generate(
         bridge,
         texts,
         settings.patches(bridge, conditions, longest),
         max_new_tokens=new_tokens,
         do_sample=chosen.sample,
-        logits_processor=chosen.processors(),
+        logits_processor=[*contrasts, *chosen.processors()],
         seed=[seed * _STRIDE + prompt["number"] for prompt in prompts],
         text_seeds=torch.tensor([prompt["number"] for prompt in prompts]),
     )

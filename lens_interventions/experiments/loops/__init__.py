@@ -38,10 +38,10 @@ def loops(
 
     A grid of layers, strengths and modes is searched on one half of the prompts, passages and
     prose. The cell with the fewest loops at a bearable loss is then measured in full, on the other
-    half, against no patch, the controls, repetition penalties, temperatures, top-p and min-p, with
-    what each costs in loss. Only the arms named after a penalty have one. Two more questions: how
-    likely is the model to go round once more after a passage was said k times, and at which layer
-    does the lens notice repetition?
+    half, against no patch, the controls, repetition penalties, temperatures, top-p, min-p and
+    contrasts of layers (DoLa), with what each costs in loss. Only the arms named after a penalty
+    have one. Two more questions: how likely is the model to go round once more after a passage was
+    said k times, and at which layer does the lens notice repetition?
 
     **Arguments:**
 

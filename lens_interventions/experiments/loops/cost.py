@@ -10,11 +10,14 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._progress import steps
+from ...intervention.generation.layer_contrast import LayerContrast
 from ...intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
-from ..design.conditions import Arm, PatchSettings
+from ...model.residuals import residuals
+from ...model.tokens import token_batch
+from ..design.conditions import NO_PATCH, Arm, PatchSettings
 from ..design.rules import GREEDY, Rule
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
@@ -69,8 +72,16 @@ def measure_rule_loss(
     rule: Mapping[str, Any],
     patch: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Loss of each document under an arm whose distribution a sampling rule has changed."""
+    """Loss of each document under an arm whose distribution a sampling rule has changed.
+
+    Raises `NotImplementedError` for a layer contrast of a patched model.
+    """
     chosen, condition = Rule(**rule), Arm(**arm)
+    if chosen.contrast is not None and condition != NO_PATCH:
+        raise NotImplementedError(
+            f"the loss of {chosen} is measured without a patch, got {condition}: the residuals at "
+            "the positions that predict under a patch are those of no one pass"
+        )
     settings = from_values(PatchSettings, patch)
     rows = []
     for document in steps(documents):
@@ -81,9 +92,25 @@ def measure_rule_loss(
             settings.patches(bridge, [condition], tokens.shape[1])[0],
             text_seeds=torch.tensor([document["number"]]),
         )[0, :-1]
+        if chosen.contrast is not None:
+            logits = contrasted_logits(bridge, chosen.contrast, tokens, logits)
         log_probs = processed_log_probs(chosen, tokens[0], logits)
         rows += _rows(bridge, document, condition, chosen, log_probs)
     return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def contrasted_logits(
+    bridge: TransformerBridge,
+    contrast: LayerContrast,
+    tokens: Int[Tensor, "1 pos"],
+    logits: Float[Tensor, "pos_minus_1 d_vocab"],
+) -> Float[Tensor, "pos_minus_1 d_vocab"]:
+    """What a layer contrast makes of the model's own logits at all positions but the last."""
+    bound = contrast.bind(bridge)
+    streams = residuals(bridge, token_batch(bridge, tokens), bound.labels)
+    early = {label: resid[0, :-1] for label, resid in zip(bound.labels, streams, strict=True)}
+    return bound(logits.to(torch.promote_types(logits.dtype, torch.float32)), early)
 
 
 def processed_log_probs(

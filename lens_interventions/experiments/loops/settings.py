@@ -28,6 +28,10 @@ class LoopsSettings:
         penalties, top_p, min_p, rule_temperatures: the other ways out of loops, one arm for each
             value, without a patch. Penalties decode greedily, like the patch; top-p and min-p
             sample at temperature 1.
+        layer_contrasts: names of `design.rules.CONTRASTS`, such as "DoLa against lower layers",
+            which decode greedily too, without a patch.
+        contrast_penalties: the repetition penalties under which each of them decodes, an arm for
+            each value; 1 is none. The authors of DoLa use 1.2.
         passages: number of passages that are said again and again, both halves together.
         rounds: how often each passage is said.
         documents: number of prose documents for the loss, both halves together.
@@ -54,6 +58,8 @@ class LoopsSettings:
     top_p: tuple[float, ...] = (0.9,)
     min_p: tuple[float, ...] = (0.1,)
     rule_temperatures: tuple[float, ...] = (0.4,)
+    layer_contrasts: tuple[str, ...] = ("DoLa against lower layers",)
+    contrast_penalties: tuple[float, ...] = (1.0, 1.2)
     passages: int = 16
     rounds: int = 8
     documents: int = 40
@@ -85,7 +91,7 @@ class LoopsSettings:
         """Settings for a model of `n_layers` layers.
 
         On the default model and two cores "quick" takes about 4 minutes and "full", with a worker
-        on each core, 32.
+        on each core and without the contrasts of layers, 32.
 
         Raises `ValueError` for another name.
         """
@@ -103,6 +109,7 @@ class LoopsSettings:
                 penalties=(1.2,),
                 rule_temperatures=(1.0,),
                 min_p=(),
+                layer_contrasts=(),
                 passages=8,
                 rounds=5,
                 documents=12,
@@ -126,4 +133,9 @@ class LoopsSettings:
             ),
             *(Rule(sample=True, top_p=value) for value in self.top_p),
             *(Rule(sample=True, min_p=value) for value in self.min_p),
+            *(
+                Rule(layer_contrast=name, repetition_penalty=value)
+                for name in self.layer_contrasts
+                for value in self.contrast_penalties
+            ),
         ]

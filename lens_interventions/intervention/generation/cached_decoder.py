@@ -8,6 +8,7 @@ The blocks below the layer, where nothing changes, run on t alone, with a cache 
 
 import importlib.metadata
 import inspect
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -24,7 +25,7 @@ from ...model.attention_masks import additive_masks
 from ...model.bypass import Unwrapping
 from ...model.hooks import HookFunction, change_layers, keep, temporary_hooks
 from ...model.partial_run import only_blocks_below, only_blocks_from
-from ...model.points import hook_name, point_labels
+from ...model.points import hook_name
 from ...model.roomy_cache import roomy_cache
 from ..known_text import KnownText
 from .patch_batch import PatchedRows
@@ -44,21 +45,25 @@ class CachedDecoder:
     - `bridge`: the model.
     - `rows`: the patches; each has all the prompts.
     - `chunk_size`: how many positions of a prompt go through the model at a time.
-    - `record`: keep the residual stream of the predicting positions.
+    - `record`: labels of the residual points to keep at the predicting positions.
 
     Attributes:
-        recorded: `[batch, d_model]` of every residual point at the position that predicted last,
-            by label, if `record`.
+        recorded: `[batch, d_model]` of each point of `record` at the position that predicted last,
+            by label.
     """
 
     def __init__(
-        self, bridge: TransformerBridge, rows: PatchedRows, *, chunk_size: int, record: bool = False
+        self,
+        bridge: TransformerBridge,
+        rows: PatchedRows,
+        *,
+        chunk_size: int,
+        record: Sequence[str] = (),
     ) -> None:
         self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
         self._bridge, self._rows, self._chunk_size = bridge, rows, chunk_size
         n_layers = int(bridge.cfg.n_layers)
-        labels = point_labels(n_layers) if record else []
-        self._recorded_at = {label: hook_name(label, n_layers) for label in labels}
+        self._recorded_at = {label: hook_name(label, n_layers) for label in record}
         # Looking up a hook by its name takes longer than a block.
         self._points = bridge.hook_dict
         self._split = rows.layers[0] if rows.layers else 0

@@ -1,6 +1,7 @@
 """The decoder of a bridge: with a cache where that is exact, else by recomputing."""
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -37,7 +38,7 @@ def decoder(
     *,
     length: int,
     chunk_size: int,
-    record: bool = False,
+    record: Sequence[str] = (),
 ) -> Decoder:
     """The cached decoder; where that is wrong, on a first try or at this length, the other one.
 
@@ -49,7 +50,7 @@ def decoder(
     - `rows`: the patches; each has all the prompts.
     - `length`: of the longest text that may come up.
     - `chunk_size`: how many positions of a prompt go through the model at a time, with a cache.
-    - `record`: keep the residual stream of the predicting positions.
+    - `record`: labels of the residual points to keep at the predicting positions.
 
     Raises `NotImplementedError` if the model is not a decoder of attention layers alone,
     `ValueError` if its logits are read off otherwise than by `ln_final` and `unembed`, and

@@ -1,5 +1,6 @@
 """Decoding under patches that read what the model does without them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -28,11 +29,16 @@ class DecoderBesideUnpatched:
     - `bridge`: the model.
     - `rows`: the patches; each has all the prompts.
     - `chunk_size`: how many positions of a prompt go through the model at a time.
-    - `record`: keep the residual stream of the predicting positions.
+    - `record`: labels of the residual points to keep at the predicting positions.
     """
 
     def __init__(
-        self, bridge: TransformerBridge, rows: PatchedRows, *, chunk_size: int, record: bool = False
+        self,
+        bridge: TransformerBridge,
+        rows: PatchedRows,
+        *,
+        chunk_size: int,
+        record: Sequence[str] = (),
     ) -> None:
         without = PatchedRows((None,), (sum(rows.counts),))
         self._patched = CachedDecoder(bridge, rows, chunk_size=chunk_size, record=record)
@@ -51,7 +57,7 @@ class DecoderBesideUnpatched:
 
     @property
     def recorded(self) -> dict[str, Float[Tensor, "batch d_model"]]:
-        """`[batch, d_model]` of every residual point at the position that predicted last."""
+        """`[batch, d_model]` of each point of `record` at the position that predicted last."""
         return self._patched.recorded
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ from ...model.argument_names import instead_of
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
 from ...model.packed_linears import packed_linears
+from ...model.points import point_labels
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
@@ -86,7 +87,8 @@ def generate(
     - `logits_processor`: a list of transformers' processors, in order: instead of `top_p=0.9`
         `[transformers.TopPLogitsWarper(0.9)]`, and likewise `TopKLogitsWarper(50)`,
         `MinPLogitsWarper(0.05)`, `RepetitionPenaltyLogitsProcessor(1.2)`. Processors and criteria
-        see prompts without padding, those of one length at a time.
+        see prompts without padding, those of one length at a time. A `DoLa` or `SLED` in the list
+        comes first of all, before the temperature, wherever it stands.
     - `stopping_criteria`: criteria of transformers; a row ends when any of them says so.
     - `stop_at_eos`: end a row at the end-of-text tokens of the model's generation config.
     - `seed`: prompt i is sampled with `seed + i`, or with the i-th of several; the same under every
@@ -124,6 +126,7 @@ def generate(
     text = select_rows(text, prompt_index)
     n_rows = len(prompt_index)
     sampler = make_sampler(
+        bridge,
         do_sample=do_sample,
         temperature=temperature,
         processors=logits_processor,
@@ -134,7 +137,7 @@ def generate(
         PatchedRows.of_prompts([None if p is None else p.bind(bridge) for p in patches], n_prompts),
         length=batch.tokens.shape[1] + max_new_tokens,
         chunk_size=chunk_size or max(1, _CHUNK_TOKENS // n_rows),
-        record=trajectory is not False,
+        record=sampler.reads if trajectory is False else point_labels(int(bridge.cfg.n_layers)),
     )
     criteria = stop_criteria(bridge, stopping_criteria, stop_at_eos=stop_at_eos)
 
@@ -146,7 +149,8 @@ def generate(
         for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
             taken.append(step)
             ends.append(ended)
-            streams.append(dict(running.recorded))
+            if trajectory is not False:
+                streams.append(dict(running.recorded))
             if callback is not None:
                 callback(step)
 
@@ -187,7 +191,7 @@ def _decode(
     rows = torch.arange(len(text.tokens), device=text.tokens.device)
     for step in steps(range(max_new_tokens)):
         logits = decoder.logits(text)
-        scores = sampler.scores(text, logits)
+        scores = sampler.scores(text, logits, decoder.recorded)
         new = sampler.choose(text, scores, rows)
         log_probs = log_probs_of(logits, new)
         if log_probs.isnan().any():

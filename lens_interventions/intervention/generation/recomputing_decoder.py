@@ -1,5 +1,6 @@
 """Patched decoding without a cache, for models on which the cached decoder is not exact."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.hooks import Hook, change_layers, keep
-from ...model.points import hook_name, point_labels
+from ...model.points import hook_name
 from ..known_text import KnownText, select_rows
 from ..unpatched import with_unpatched
 from .patch_batch import PatchedRows
@@ -24,15 +25,15 @@ class RecomputingDecoder:
 
     - `bridge`: the model.
     - `rows`: the patches; each has all the prompts.
-    - `record`: keep the residual stream of the predicting positions.
+    - `record`: labels of the residual points to keep at the predicting positions.
 
     Attributes:
-        recorded: `[batch, d_model]` of every residual point at the position that predicted last,
-            by label, if `record`.
+        recorded: `[batch, d_model]` of each point of `record` at the position that predicted last,
+            by label.
     """
 
     def __init__(
-        self, bridge: TransformerBridge, rows: PatchedRows, *, record: bool = False
+        self, bridge: TransformerBridge, rows: PatchedRows, *, record: Sequence[str] = ()
     ) -> None:
         self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
         self._bridge, self._rows, self._record = bridge, rows, record
@@ -64,12 +65,11 @@ class RecomputingDecoder:
     def _hooks(self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]) -> list[Hook]:
         patched = partial(rows, position=text.column_positions(), text=text)
         n_layers = int(self._bridge.cfg.n_layers)
-        labels = point_labels(n_layers) if self._record else []
         return [
             *change_layers(rows.layers, patched),
             *(
                 (hook_name(label, n_layers), keep(captured, label, lambda resid: resid[:, -1]))
-                for label in labels
+                for label in self._record
             ),
         ]
 

@@ -6,7 +6,7 @@ length, so that a text is treated as if it were alone.
 """
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
@@ -25,6 +25,7 @@ from transformers import (
 
 from ..._counter_random import random_uniform
 from ..known_text import KnownText
+from .layer_contrast import BoundContrast, LayerContrast
 
 # Keeps the draws of sampling apart from those of the patches' random sources.
 _STREAM = 0x5A3B_11E6
@@ -35,21 +36,36 @@ class Sampler:
     """Which token comes next.
 
     Attributes:
+        contrast: applied to the model's own logits, before anything else, if there is one.
         processors: applied to the logits, in order.
         do_sample: draw from the distribution that results, instead of its likeliest token.
         seeds: `[text]`, one for each text. A draw is a function of the seed and the position, so it
             does not depend on the batch, and a text that is taken up again goes on as before.
     """
 
+    contrast: BoundContrast | None
     processors: LogitsProcessorList
     do_sample: bool
     seeds: Int[Tensor, " text"]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Labels of the residual points without which `scores` cannot be computed."""
+        return () if self.contrast is None else self.contrast.labels
+
     def scores(
-        self, text: KnownText, logits: Float[Tensor, "batch d_vocab"]
+        self,
+        text: KnownText,
+        logits: Float[Tensor, "batch d_vocab"],
+        residuals: Mapping[str, Float[Tensor, "batch d_model"]],
     ) -> Float[Tensor, "batch d_vocab"]:
-        """The logits after the processors, in float32 at least, as transformers computes them."""
+        """The logits after the processors, in float32 at least, as transformers computes them.
+
+        `residuals` has those at the points that it `reads`, at the positions of the logits.
+        """
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.contrast is not None:
+            scores = self.contrast(scores, residuals)
         if not self.processors:
             return scores
         process: Any = self.processors
@@ -77,16 +93,17 @@ class Sampler:
 
 
 def make_sampler(
+    bridge: TransformerBridge,
     *,
     do_sample: bool,
     temperature: float,
     processors: Iterable[LogitsProcessor] | None,
     seeds: Int[Tensor, " text"],
 ) -> Sampler:
-    """A sampler; the temperature comes before the other processors.
+    """A sampler; a layer contrast comes first, and the temperature before the other processors.
 
-    Raises `ValueError` if the temperature is not above 0, or is set without sampling, and
-    `TypeError` for one processor instead of a list.
+    Raises `ValueError` if the temperature is not above 0, or is set without sampling, or there are
+    several contrasts, and `TypeError` for one processor instead of a list.
     """
     if isinstance(processors, LogitsProcessor):
         raise TypeError(f"logits_processor is one {type(processors).__name__}: put it in a list")
@@ -97,7 +114,19 @@ def make_sampler(
     if temperature != 1 and not do_sample:
         raise ValueError(f"temperature={temperature} changes nothing unless do_sample=True")
     warm = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
-    return Sampler(LogitsProcessorList([*warm, *(processors or [])]), do_sample, seeds)
+    given = list(processors or [])
+    contrasts = [item for item in given if isinstance(item, LayerContrast)]
+    if len(contrasts) > 1:
+        raise ValueError(
+            f"{' and '.join(map(str, contrasts))} each replace the model's own logits: give one"
+        )
+    others = [item for item in given if not isinstance(item, LayerContrast)]
+    return Sampler(
+        contrasts[0].bind(bridge) if contrasts else None,
+        LogitsProcessorList([*warm, *others]),
+        do_sample,
+        seeds,
+    )
 
 
 def prompt_seeds(seed: SupportsIndex | Sequence[int], n_prompts: int) -> Int[Tensor, " prompt"]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy.special import log_softmax
 from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions.experiments.design.conditions import NO_PATCH
@@ -18,6 +19,7 @@ from lens_interventions.experiments.loops.cost import (
     processed_log_probs,
     smoothed_loss,
 )
+from tests.support import reference_layer_contrast as reference
 from tests.support.arms import ARMS, PATCH, next_logits
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
@@ -63,6 +65,39 @@ def test_a_rule_s_loss_is_that_of_the_processed_distribution() -> None:
     seen_all = torch.tensor([1.0, 0.5, 0.0, -2.0]).log_softmax(-1)
     assert_allclose(float(penalised[0]), float(seen_0[1]), atol=1e-6)
     assert_allclose(float(penalised[2]), float(seen_all[0]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "naive"),
+    [("DoLa against upper layers", reference.dola), ("SLED", reference.sled)],
+)
+@pytest.mark.parametrize("bridge", ["llama", "gpt2"], indirect=True)
+def test_a_contrast_s_loss_is_that_of_decoding_token_by_token(
+    bridge: TransformerBridge, name: str, naive: reference.Rule
+) -> None:
+    rule = Rule(layer_contrast=name, repetition_penalty=1.3)
+    (document,) = documents(bridge)[:1]
+    rows = measure_rule_loss(bridge, [document], NO_PATCH.columns(), rule.columns(), asdict(PATCH))
+    tokens = document["tokens"]
+    assert rule.contrast is not None
+    layers = [int(label.split("_")[0]) for label in rule.contrast.bind(bridge).labels]
+    log_probs = []
+    for place in range(1, len(tokens)):
+        new = reference.new_logits(bridge, tokens[:place], naive, layers)
+        for seen in set(tokens[:place]):
+            new[seen] = new[seen] / 1.3 if new[seen] > 0 else new[seen] * 1.3
+        log_probs.append(log_softmax(new)[tokens[place]])
+    expected = -np.log((1 - SPREAD) * np.exp(log_probs) + SPREAD / 112)
+    (loss,) = rows[rows["measure"] == "loss"]["total"]
+    assert_allclose(loss, expected.sum(), atol=1e-4)  # transformers' float32
+    (excluded,) = rows[rows["measure"] == "excluded"]["total"]
+    assert excluded == np.isneginf(log_probs).sum()
+
+
+def test_a_contrast_under_a_patch_has_no_loss(llama: TransformerBridge) -> None:
+    rule = Rule(layer_contrast="SLED")
+    with pytest.raises(NotImplementedError, match="the loss of SLED is measured without a patch"):
+        measure_rule_loss(llama, documents(llama), ARMS[1].columns(), rule.columns(), asdict(PATCH))
 
 
 def test_a_token_that_a_rule_cuts_off_costs_a_finite_loss() -> None:

@@ -40,7 +40,7 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
     report = table[table["prompts"] == "report"]
     assert set(report["family"]) == {
         *("no patch", "true next token", "controls", "repetition penalty"),
-        *("temperature", "true next token, temperature", "top-p", "min-p"),
+        *("temperature", "true next token, temperature", "top-p", "min-p", "DoLa"),
     }
     assert (report["n"] == 6).all()
     assert report["loss"].notna().all()

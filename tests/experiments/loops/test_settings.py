@@ -16,6 +16,14 @@ def test_presets_fit_any_depth() -> None:
             assert all(0 <= layer < n_layers for layer in layers)
 
 
+def test_only_full_contrasts_layers_with_and_without_a_penalty() -> None:
+    quick, full = (LoopsSettings.preset(name, 30).rules() for name in ("quick", "full"))
+    assert not any(rule.layer_contrast for rule in quick)
+    found = [str(rule) for rule in full if rule.layer_contrast]
+    lower = "DoLa against lower layers"
+    assert found == [lower, f"{lower}, repetition penalty 1.2"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -32,6 +40,8 @@ def test_presets_fit_any_depth() -> None:
         ({"penalties": (1.2, 1.2)}, "the same, repetition penalty 1.2"),
         ({"top_p": (1.0,), "temperatures": (1.0,)}, "the same, temperature 1"),
         ({"temperatures": (0.7, 0.7)}, "the same, temperature 0.7"),
+        ({"layer_contrasts": ("SLED", "SLED"), "contrast_penalties": (1.0,)}, "the same, SLED"),
+        ({"layer_contrasts": ("none",)}, "unknown layer contrast 'none'"),
     ],
 )
 def test_settings_that_cannot_be_run_are_refused(change: dict, message: str) -> None:
