@@ -11,6 +11,7 @@ from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
+from ...model.points import point_name
 from ..design.sequences import REPORT
 from ..engine.results import Figures, Tables
 
@@ -140,7 +141,10 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
 
 
 def _noticing(table: pd.DataFrame) -> "go.Figure":
-    rows = table.assign(said=["round " + str(number) for number in table["round"]])
+    rows = table.assign(
+        said=["round " + str(number) for number in table["round"]],
+        point=table["point"].map(point_name),
+    )
     shares = rows.assign(estimate=rows["top_share"]).drop(columns=["low", "high"])
     return curves(
         {"log(1 + rank) of the right token": rows, "share of tokens it ranks first": shares},

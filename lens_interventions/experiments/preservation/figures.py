@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ...drawing.table_curves import Axes, curves
+from ...model.points import point_name
 from ..engine.results import Figures, Tables
 from .token_rows import NET, RAW
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def draw(tables: Tables) -> Figures:
     """Correlation by point, mean rank by rarity and surprise, and copying."""
+    tables = {name: _named(rows) for name, rows in tables.items()}
     correlations = tables["correlations"]
     return {
         "correlation": curves(
@@ -32,6 +34,11 @@ def draw(tables: Tables) -> Figures:
             title="Preserved at the first occurrence, copied at the second?",
         ),
     }
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Residual points by the names that readers know them by."""
+    return rows.assign(point=rows["point"].map(point_name)) if "point" in rows else rows
 
 
 def _by_quantile(table: pd.DataFrame, by: str) -> "go.Figure":
