@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -137,6 +136,8 @@ def number(value: float) -> str:
 
 def machine() -> dict[str, Any]:
     """What a reader must know of the machine; its load before, as others' work spoils a number."""
+    import torch  # which who merely starts the benchmarks need not wait for
+
     packages = ("torch", "transformers", "transformer_lens", "numpy")
     described = {
         "processor": _processor(),

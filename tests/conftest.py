@@ -4,6 +4,10 @@ import gc
 import os
 import sys
 
+# Millions of objects of torch and transformers live as long as the session. Looking through them
+# again and again is a fifth of the time of importing them, and some of that of every test.
+gc.disable()
+
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -20,10 +24,6 @@ from transformer_lens.model_bridge import TransformerBridge
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax
 from tests.support.tiny import LENS_ARCHITECTURES, shared_bridge
-
-# Millions of objects of torch and transformers live as long as the session. Looking through them
-# again and again is a fifth of the time of collection, and some of that of every test.
-gc.disable()
 
 
 def pytest_collection_finish() -> None:

@@ -20,6 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from lens_interventions import experiments
 from lens_interventions.experiments import Result, Unit
 from lens_interventions.experiments.engine.model_source import ModelSource
+from tests.support.processes import PROCESSES, lens_interventions
 from tests.support.small_run import Settings, example, mean_logits, small_bridge
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
@@ -188,19 +189,21 @@ def test_a_command_that_was_killed_goes_on_and_ends_in_the_same_numbers(
     tiny_model("llama", dtype=torch.float32, num_hidden_layers=2).save_pretrained(saved)
     tiny_tokenizer().save_pretrained(saved)
     options = ("--model", saved, "--device", "cpu", "--preset", "quick")
-    assert run("slopes", "--out", whole, *options)[0] == 0
+    assert run("unlikely", "--out", whole, *options)[0] == 0
 
-    arguments = ["experiment", "slopes", "--out", out, *options]
-    with subprocess.Popen([sys.executable, "-m", "lens_interventions", *arguments]) as process:
-        while not list(out.glob("rows/*/*.parquet")) and process.poll() is None:
-            time.sleep(0.005)
-        process.kill()
+    arguments = ("experiment", "unlikely", "--out", out, *options)
+    process = PROCESSES.Process(target=lens_interventions, args=arguments)
+    process.start()
+    while not list(out.glob("rows/*/*.parquet")) and process.exitcode is None:
+        time.sleep(0.005)
+    process.kill()
+    process.join()
     finished = {file: file.stat().st_mtime_ns for file in out.glob("rows/*/*.parquet")}
     assert 0 < len(finished) < len(list(whole.glob("rows/*/*.parquet")))
     with pytest.raises(experiments.RunDirectoryError, match="is not finished"):
         experiments.load_result(out)
 
-    assert run("slopes", "--out", out, *options)[0] == 0
+    assert run("unlikely", "--out", out, *options)[0] == 0
     assert all(file.stat().st_mtime_ns == when for file, when in finished.items())
     result, expected = experiments.load_result(out), experiments.load_result(whole)
     assert repr(result.verdicts) == repr(expected.verdicts)  # by repr, as nan != nan

@@ -1,5 +1,6 @@
 """A small experiment of two stages, and what its runs are compared by."""
 
+import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from lens_interventions.experiments import (
     Finding,
     Result,
     Unit,
+    run,
     unit_kind,
 )
 from lens_interventions.measures.intervals import mean_interval
@@ -89,6 +91,13 @@ STAGES = {"first": first_stage, "second": second_stage}
 
 def example(settings: Settings | None = None) -> Experiment:
     return Experiment("example", settings or Settings(), STAGES, analyse)
+
+
+def run_small(out: Path, gate: Path) -> None:
+    """The example, in a process of its own that Ctrl-C stops."""
+    # What a shell starts in the background ignores Ctrl-C, and so does all that it starts in turn.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run(example(Settings(gate=str(gate))), small_bridge, out=out)
 
 
 def assert_same(result: Result, expected: Result) -> None:

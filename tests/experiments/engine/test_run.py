@@ -1,16 +1,15 @@
 """Runs: their stages, who measures, stopping and going on."""
 
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import dask
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
@@ -28,8 +27,15 @@ from lens_interventions.experiments import (
 )
 from lens_interventions.materials import docstring_versions
 from tests.support.full_disk import files_of_at_most
-from tests.support.pages import ROOT
-from tests.support.small_run import Settings, assert_same, example, first_stage, small_bridge
+from tests.support.processes import PROCESSES
+from tests.support.small_run import (
+    Settings,
+    assert_same,
+    example,
+    first_stage,
+    run_small,
+    small_bridge,
+)
 
 
 def fails(bridge: TransformerBridge, start: int) -> pd.DataFrame:
@@ -107,7 +113,7 @@ def test_an_executor_gives_the_same(tmp_path: Path, expected: Result, pool: str)
         executor = ThreadPoolExecutor(4)
         model = small_bridge()  # one bridge for all threads
     else:
-        executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        executor = ProcessPoolExecutor(1, mp_context=PROCESSES)
         model = small_bridge
     with executor:
         assert_same(run(example(), model, out=tmp_path, executor=executor), expected)
@@ -115,6 +121,7 @@ def test_an_executor_gives_the_same(tmp_path: Path, expected: Result, pool: str)
 
 def test_a_dask_cluster_gives_the_same(expected: Result) -> None:
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         LocalCluster(
             n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50
         ) as cluster,
@@ -123,44 +130,34 @@ def test_a_dask_cluster_gives_the_same(expected: Result) -> None:
         assert_same(run(example(), small_bridge, executor=client.get_executor()), expected)
 
 
-# What a shell starts in the background ignores Ctrl-C, and so would all that it starts in turn.
-_RUN = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from lens_interventions.experiments import run
-from tests.support.small_run import *
-run(example(Settings(gate={gate!r})), small_bridge, out={out!r})
-"""
-
-
 @pytest.fixture
-def halfway(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, Path, Path]]:
+def halfway(tmp_path: Path) -> Iterator[tuple[BaseProcess, Path, Path]]:
     """A process whose run has two units on disk and waits in the third; its directory and gate."""
     out, gate = tmp_path / "run", tmp_path / "gate"
-    with subprocess.Popen(
-        [sys.executable, "-c", _RUN.format(out=str(out), gate=str(gate))],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-    ) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while len(list(out.glob("rows/*/*.parquet"))) < 2:
-                assert process.poll() is None, process.stderr and process.stderr.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            yield process, out, gate
-        finally:
-            process.kill()
+    process = PROCESSES.Process(target=run_small, args=(out, gate))
+    process.start()
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(out.glob("rows/*/*.parquet"))) < 2:
+            assert process.exitcode is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield process, out, gate
+    finally:
+        process.kill()
+        process.join()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_stopped_goes_on(
-    halfway: tuple[subprocess.Popen, Path, Path], how: signal.Signals
+    halfway: tuple[BaseProcess, Path, Path], how: signal.Signals
 ) -> None:
     process, out, gate = halfway
-    process.send_signal(how)
-    # By the signal; or with 1, where a package runs code of its own at the end of Python.
-    assert process.wait(timeout=60) in (-how, 1)
+    assert process.pid is not None
+    os.kill(process.pid, how)
+    process.join(timeout=60)
+    # By the signal; or with 1 and a traceback, where Python turned it into a KeyboardInterrupt.
+    assert process.exitcode in (-how, 1)
     finished = {file: file.stat().st_mtime_ns for file in out.glob("rows/*/*.parquet")}
     assert {file.stem for file in finished} == {"unit-3", "unit-4"}
     (out / "rows" / "first" / ".unit-6.parquet.unfinished").write_bytes(b"PAR1 half")
@@ -176,14 +173,14 @@ def test_a_run_that_was_stopped_goes_on(
 
 
 def test_a_second_process_is_refused_and_told_who_is_first(
-    halfway: tuple[subprocess.Popen, Path, Path],
+    halfway: tuple[BaseProcess, Path, Path],
 ) -> None:
     process, out, gate = halfway
     with pytest.raises(RunDirectoryError, match=f"written by process {process.pid} on "):
         run(example(Settings(gate=str(gate))), small_bridge, out=out)
     gate.touch()
-    _, error = process.communicate()
-    assert process.returncode == 0, error
+    process.join()
+    assert process.exitcode == 0
     load_result(out)
 
 

@@ -1,7 +1,6 @@
 """The experiment with learned writes: a planted case, its null, its stages, going on."""
 
 import dataclasses
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from tests.support.planted_learned import (
     planted_sequences,
     run,
 )
+from tests.support.processes import PROCESSES
 
 pytestmark = pytest.mark.long
 
@@ -270,8 +270,7 @@ class TestGoingOn:
         assert repr(loaded.verdicts) == repr(short.verdicts)
 
     def test_other_processes_measure_the_same(self, short: Result) -> None:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as executor:
+        with ProcessPoolExecutor(1, mp_context=PROCESSES) as executor:
             result = run(SHORT, executor=executor)
         for name, table in short.tables.items():
             # Other numbers of threads may sum in another order, and training repeats it.

@@ -41,14 +41,14 @@ def margin(model, tokens):
 
 
 def test_strength_zero_is_generate_of_transformers(default_bridge, model):
-    texts = [prompt.text for prompt in prompts()[::4]][:18]
+    texts = [prompt.text for prompt in prompts()[::7]][:8]
     texts += ["Once upon a time", "The once-blue skies of the planet Earth"]
     patch = li.NextTokenPatch(layer=24, strength=0.0)
     with left_as_found(default_bridge):
         ours = li.generate(default_bridge, texts, patch, max_new_tokens=NEW)
     theirs = greedy(model, ours.prompts)
     parted = []
-    for row in range(20):
+    for row in range(10):
         mine = ours.tokens[row, : ours.lengths[row]].tolist()
         same = next(
             (i for i, (a, b) in enumerate(zip(mine, theirs[row], strict=False)) if a != b),
@@ -61,7 +61,7 @@ def test_strength_zero_is_generate_of_transformers(default_bridge, model):
             assert len(mine) == NEW or ours.finished[row]
     assert all(lead < UNDECIDED for _, _, lead in parted), parted
     # Else the comparison would say little.
-    assert len(parted) <= 2, parted
+    assert len(parted) <= 1, parted
 
 
 def test_a_patch_at_full_strength_changes_what_is_said(default_bridge):
