@@ -55,19 +55,20 @@ def test_the_committed_verdicts_are_shown_with_the_commands_that_made_them(defau
     # With more processes the numbers are the same.
     readme = (RESULTS / "README.md").read_text().replace(" --workers 2", "").splitlines()
     commands = {run.title: run.command for run in runs}
+    assert commands.pop("Loops") is None  # its settings are its own, and stand there in Python
     assert set(commands.values()) <= set(readme)
 
 
 def test_the_committed_loops_were_sampled_at_one_cell():
     full = load_result(RESULTS / "loops")
-    assert full.settings["new_tokens"] == 256
-    assert "(layer 14, add 0.1) and the best control (shuffled)" in full.verdicts[0].method
+    assert full.settings["new_tokens"] == 128
+    assert "The cell of the patch (layer 14, add 0.1) was chosen" in full.verdicts[0].method
     conditions = full.tables["conditions"]
-    # Of the controls a run shows samples of the best one alone.
+    # Of the controls a run shows samples of one alone.
     shown = conditions["condition"].isin(full.tables["samples"]["condition"])
     (control,) = conditions[shown & (conditions["family"] == "controls")].to_dict("records")
     cell = {name: control[name] for name in ("source", "layer", "strength", "mode")}
-    assert cell == {"source": "shuffled", "layer": 14, "strength": 0.1, "mode": "add"}
+    assert cell == {"source": "current", "layer": 14, "strength": 0.1, "mode": "add"}
 
 
 @pytest.fixture
