@@ -164,7 +164,9 @@ def test_the_correlations_are_the_committed_results():
     assert INTERVAL.findall(sentences)[:2] == default[:2]
 
 
-@pytest.mark.parametrize("run", ["scratch", "scratch-two-blocks", "scratch-longer"])
+@pytest.mark.parametrize(
+    "run", ["scratch", "scratch-two-blocks", "scratch-longer", "scratch-induction"]
+)
 def test_the_gains_of_networks_from_scratch_are_the_committed_results(run):
     interval = load_result(ROOT / "results" / run).verdicts[0].verdict.interval
     gain = f"{-interval.estimate:.2f} [{-interval.high:.2f}, {-interval.low:.2f}]"
