@@ -100,15 +100,15 @@ class SLED(LayerContrast):
     evolve. From all layers together comes an estimate of the distribution that lies ahead, and the
     logits take one gradient step towards it. All but the `scale` likeliest tokens are cut off.
 
-    Earlier layers are read through the final norm, as the lens reads them. The authors' code takes
-    ten steps at falling rates, where their paper takes one.
+    Earlier layers are read through the final norm, as the lens reads them. There is one step;
+    the authors' code takes ten, at falling rates.
 
     Source: [SLED: Self Logits Evolution Decoding](https://arxiv.org/abs/2411.02433), NeurIPS 2024.
 
     Attributes:
         layers: the earlier layers, chosen as in `DoLa`.
-        rate: size of the step, the authors' evolution rate; they recommend 0.5 to 3.
-        scale: how many tokens are kept, the authors' evolution scale; they recommend 5 to 20.
+        rate: size of the step, the authors' evolution rate.
+        scale: how many tokens are kept, the authors' evolution scale.
     """
 
     layers: EarlyLayers = "all"
