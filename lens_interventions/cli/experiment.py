@@ -24,6 +24,7 @@ class Name(StrEnum):
     """The experiments."""
 
     copying = "copying"
+    increment = "increment"
     last_word = "last_word"
     learned = "learned"
     likeliest = "likeliest"
@@ -106,6 +107,7 @@ def experiment(
         options["settings"] = _copying_settings(loaded, preset.value, tuple(text))
     runs: dict[Name, Callable[..., Result]] = {
         Name.copying: experiments.copying,
+        Name.increment: experiments.increment,
         Name.last_word: experiments.last_word,
         Name.learned: experiments.learned,
         Name.likeliest: experiments.likeliest,

@@ -24,6 +24,8 @@ from .engine.run_directory import RunDirectoryError as RunDirectoryError
 from .engine.run_directory import read_tables as read_tables
 from .engine.work_units import Unit as Unit
 from .engine.work_units import unit_kind as unit_kind
+from .increment import IncrementSettings as IncrementSettings
+from .increment import increment as increment
 from .last_word import LastWordSettings as LastWordSettings
 from .last_word import last_word as last_word
 from .learned import LearnedSettings as LearnedSettings

@@ -13,7 +13,7 @@ from ..model.readout import Readout
 from .known_text import KnownText
 from .modes import MODES, Mode, Rows, Scales, correct
 from .patch_fields import PatchFields
-from .site import PatchSite
+from .site import PatchSite, length_factor
 from .sources import SOURCES
 
 # Rows that go through the lens at once: a few [rows, d_vocab] buffers.
@@ -141,7 +141,7 @@ class BoundPatch:
         if self.moves_as_the_truth:
             true = site.embedding(site.next_tokens)
             moved = self._scale(site, true) * (true - site.expected_embedding)
-            scale = _length(moved) / _divisor(vectors - site.expected_embedding)
+            scale = length_factor(moved, vectors - site.expected_embedding)
         return vectors, scale, active
 
     def _patch_rows(self, site: PatchSite, active: Bool[Tensor, "batch pos"]) -> Rows:
@@ -157,7 +157,7 @@ class BoundPatch:
             return torch.ones_like(resid[..., :1])
         if self.patch.scale == "deviation":
             resid = resid - self.centers[site.layer]
-        return _length(resid) / _divisor(vectors)
+        return length_factor(resid, vectors)
 
 
 def patch_copies(
@@ -201,16 +201,6 @@ def patch_copies(
             patched = bound._patch_rows(sites[key], active[i][:, part])
             copies[i] = copies[i].index_copy(1, part, patched)
     return copies
-
-
-def _length(rows: Rows) -> Scales:
-    return rows.norm(dim=-1, keepdim=True)
-
-
-def _divisor(rows: Rows) -> Scales:
-    """The length of each row; a row of zeros (an untrained embedding) stays zero at any scale."""
-    length = _length(rows)
-    return length.where(length > 0, 1)
 
 
 def _require_shape(role: str, function: object, value: Tensor, shape: torch.Size) -> None:

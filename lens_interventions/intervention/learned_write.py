@@ -1,5 +1,7 @@
 """A learned write: a map, a bias and a gate of each layer, used as the mode of a patch."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,20 +17,21 @@ from ..model.kinds import ReadableModel
 from .adapted_reader import AdaptedReader
 from .modes import Rows, Scales
 from .patch import NextTokenPatch
-from .site import PatchSite
+from .site import PatchSite, length_factor
 from .sources import SOURCES, SourceFunction
 
 _TENSORS = ("down", "up", "bias", "gate_weight", "gate_bias")
-_READER = "reader."
+_READER, _BASE = "reader.", "base."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LearnedWrite:
     """A mode: `r + a g (s e M + b)`, with M, b and g of each layer learned.
 
-    `g` is 1, or with an input gate `sigmoid(r w / rms(r) + c)`. `patch` makes the patch that it was
-    trained in. To bind a patch with it raises `ValueError` if the weights of the model, the source,
-    the embedding or the scale are not those that it was trained with.
+    `g` is 1, or with an input gate `sigmoid(r w / rms(r) + c)`. What a `base` writes is added,
+    times a. `patch` makes the patch that it was trained in. To bind a patch with it raises
+    `ValueError` if the weights of the model, the source, the embedding or the scale are not those
+    that it was trained with.
 
     Attributes:
         layers: where it was trained to write, lowest first.
@@ -47,6 +50,8 @@ class LearnedWrite:
         settings: how it was trained.
         reader: what the attention above learned together with it, or None. The write can be used
             inside `with write.reader.on(bridge)`, and nowhere else.
+        base: a write that was learned before and stayed as it was, or None. It reads its own
+            source; `for_source` and the patch change nothing of that.
     """
 
     layers: tuple[int, ...]
@@ -63,11 +68,29 @@ class LearnedWrite:
     fingerprint: str
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     reader: AdaptedReader | None = None
+    base: "LearnedWrite | None" = None
 
     reads_lens: ClassVar[bool] = False
 
     def __call__(self, site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
         """The patched rows, for vectors `e` to write, their scale `s` and the strength `a`."""
+        resid = site.resid
+        written = self._written(site, e, s)
+        if self.base is not None:
+            written = written + self.base._own_written(site)
+        patched = resid + (a * written).to(resid.dtype)
+        return torch.where((site.position < self.first_position)[..., None], resid, patched)
+
+    def _own_written(self, site: PatchSite) -> Rows:
+        """What it writes of its own source, nothing where that has nothing."""
+        ids = SOURCES[self.source].function(site)
+        e = ids if ids.is_floating_point() else site.embedding(ids.clamp(min=0))
+        s = torch.ones_like(e[..., :1]) if self.scale == "raw" else length_factor(site.resid, e)
+        written = self._written(site, e, s)
+        return written if ids.is_floating_point() else written.where((ids >= 0)[..., None], 0)
+
+    def _written(self, site: PatchSite, e: Rows, s: Scales) -> Rows:
+        """`g (s e M + b)`, in float32 at least."""
         index, resid = self.layers.index(site.layer), site.resid
         # In half precision the model rounds what is written, not what it is computed from.
         wide = resid.to(torch.promote_types(resid.dtype, torch.float32))
@@ -86,8 +109,7 @@ class LearnedWrite:
             unit = torch.nn.functional.normalize(wide, dim=-1) * wide.shape[-1] ** 0.5
             level = unit @ of_layer(self.gate_weight) + of_layer(self.gate_bias)
             written = torch.sigmoid(level)[..., None] * written
-        patched = resid + (a * written).to(resid.dtype)
-        return torch.where((site.position < self.first_position)[..., None], resid, patched)
+        return written
 
     def patch(self, **fields: Any) -> NextTokenPatch:
         """The patch that it was trained in, at strength 1.
@@ -144,15 +166,26 @@ class LearnedWrite:
                 f"this write was trained for layers {list(self.layers)}, the patch has {others} too"
             )
 
+    def digest(self) -> str:
+        """A hash of all that a file would hold."""
+        tensors, rest = self._parts()
+        hashed = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+        for name in sorted(tensors):
+            hashed.update(name.encode() + tensors[name].cpu().numpy().tobytes())
+        return hashed.hexdigest()
+
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, in float32, with the reader if there is one."""
+        """Write one safetensors file, in float32, with reader and base if there are any."""
+        tensors, rest = self._parts()
+        save_tensors(path, tensors, kind="write", rest=rest)
+
+    def _parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a file holds: tensors, and values that JSON can hold."""
         tensors = {
             name: getattr(self, name).detach().float().contiguous()
             for name in _TENSORS
             if getattr(self, name) is not None
         }
-        if self.reader is not None:
-            tensors |= {_READER + key: value for key, value in self.reader.tensors().items()}
         rest = {
             "layers": self.layers,
             "trained_with": self.trained_with,
@@ -164,8 +197,12 @@ class LearnedWrite:
             "settings": dict(self.settings),
         }
         if self.reader is not None:
+            tensors |= {_READER + key: value for key, value in self.reader.tensors().items()}
             rest["reader"] = self.reader.fingerprint
-        save_tensors(path, tensors, kind="write", rest=rest)
+        if self.base is not None:
+            below, rest["base"] = self.base._parts()
+            tensors |= {_BASE + key: value for key, value in below.items()}
+        return tensors, rest
 
     @classmethod
     def load(cls, path: str | Path) -> "LearnedWrite":
@@ -173,14 +210,15 @@ class LearnedWrite:
 
         Raises `FileNotFoundError` if there is no file, and `ValueError` if it is of another kind.
         """
-        kept, rest = load_tensors(path, kind="write")
+        return cls._of_parts(path, *load_tensors(path, kind="write"))
+
+    @classmethod
+    def _of_parts(
+        cls, path: str | Path, kept: Mapping[str, Tensor], rest: Mapping[str, Any]
+    ) -> "LearnedWrite":
+        rest = dict(rest)
         tensors: dict[str, Any] = {name: kept.get(name) for name in _TENSORS}
-        parts = {
-            name.removeprefix(_READER): tensor
-            for name, tensor in kept.items()
-            if name.startswith(_READER)
-        }
-        if parts:
+        if parts := _without(_READER, kept):
             weights = rest.pop("reader", None)
             if not isinstance(weights, str):
                 raise ValueError(f"{path} is damaged: its reader was trained on {weights!r}")
@@ -188,6 +226,8 @@ class LearnedWrite:
                 tensors["reader"] = AdaptedReader.from_tensors(parts, weights)
             except ValueError as error:
                 raise ValueError(f"{path} is damaged: {error}") from error
+        if "base" in rest:
+            tensors["base"] = cls._of_parts(path, _without(_BASE, kept), rest.pop("base"))
         write = restored(
             cls,
             path,
@@ -202,6 +242,15 @@ class LearnedWrite:
         if unknown := {write.source, write.trained_with} - set(SOURCES):
             raise ValueError(f"{path} is damaged: there is no source {unknown.pop()!r}")
         return write
+
+
+def _without(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose name begins with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _source_name(source: str | SourceFunction) -> str:

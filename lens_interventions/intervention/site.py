@@ -104,3 +104,11 @@ class PatchSite:
         width = self.resid.shape[-1]
         normal = random_normal(width, self.seed, self.text.seed[:, None], self.position)
         return normal.to(self.resid)
+
+
+def length_factor(
+    rows: Float[Tensor, "batch pos d_model"], vectors: Float[Tensor, "batch pos d_model"]
+) -> Float[Tensor, "batch pos 1"]:
+    """What makes vectors as long as rows; vectors of zeros (untrained embeddings) stay zero."""
+    length = vectors.norm(dim=-1, keepdim=True)
+    return rows.norm(dim=-1, keepdim=True) / length.where(length > 0, 1)

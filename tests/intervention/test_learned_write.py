@@ -173,6 +173,71 @@ class TestEveryWayOfRunning:
             li.effect_map(bridge, tokens, metric, patch=patch, layers=[0])
 
 
+class TestBase:
+    """A write on top of one that reads another source."""
+
+    @pytest.mark.parametrize(("source", "shift"), [("current", 0), ("previous", -1)])
+    @pytest.mark.parametrize("scale", ["raw", "norm"])
+    @torch.no_grad()
+    def test_rows_are_the_sum_of_both_formulas(self, source, shift, scale):
+        bridge = shared_bridge("llama")
+        base = random_write(
+            bridge, trained_with=source, source=source, gate=True, scale=scale, first_position=0
+        )
+        write = random_write(bridge, base=base, scale=scale, first_position=0)
+        tokens, rows = random_tokens(1, 6), {}
+        bridge.run_with_hooks(
+            tokens,
+            fwd_hooks=[
+                ("blocks.1.hook_resid_pre", lambda r, hook: rows.update(before=r.clone())),
+                *write.patch(strength=0.7).fwd_hooks(bridge, tokens),
+                ("blocks.1.hook_resid_pre", lambda r, hook: rows.update(after=r.clone())),
+            ],
+        )
+        for i in range(5):
+            r = rows["before"][0, i]
+
+            def embedded(place, r=r):
+                e = bridge.W_E[tokens[0, place]]
+                return e * r.norm() / e.norm() if scale == "norm" else e
+
+            written = embedded(i + 1) @ write.down[0] @ write.up[0] + write.bias[0]
+            if i + shift >= 0:
+                level = r / r.square().mean().sqrt() @ base.gate_weight[0] + base.gate_bias[0]
+                known = embedded(i + shift) @ base.down[0] @ base.up[0] + base.bias[0]
+                written = written + known / (1 + (-level).exp())
+            torch.testing.assert_close(rows["after"][0, i], r + 0.7 * written, rtol=0, atol=1e-9)
+
+    @torch.no_grad()
+    def test_cached_generation_is_teacher_forcing_is_the_loop_of_hooks(self):
+        bridge = shared_bridge("llama")
+        base = random_write(bridge, trained_with="current", source="current")
+        patch = random_write(bridge, base=base).patch()
+        new = li.generate(bridge, [[5, 6, 7]], patch, max_new_tokens=6, stop_at_eos=False)
+        whole = torch.tensor([[5, 6, 7, *new.tokens[0].tolist()]])
+        log_probs = li.teacher_forced_log_probs(bridge, whole, patch)[0]
+        torch.testing.assert_close(new.log_probs[0], log_probs[2:], rtol=0, atol=1e-9)
+        for stop in range(1, whole.shape[1]):
+            prefix = whole[:, :stop]
+            alone = bridge.run_with_hooks(prefix, fwd_hooks=patch.fwd_hooks(bridge, prefix))
+            expected = alone[0, -1].log_softmax(-1)[whole[0, stop]]
+            assert float(log_probs[stop - 1]) == pytest.approx(float(expected), abs=1e-9)
+
+    def test_it_is_in_the_file_and_its_digest_in_that_of_the_whole(self, tmp_path):
+        bridge = shared_bridge("llama")
+        base = random_write(bridge, trained_with="current", source="current", gate=True)
+        write = random_write(bridge, base=base)
+        write.save(tmp_path / "write")
+        loaded = LearnedWrite.load(tmp_path / "write")
+        assert loaded.base is not None
+        assert loaded.base.source == "current"
+        torch.testing.assert_close(loaded.base.up, base.up.float(), rtol=0, atol=0)
+        torch.testing.assert_close(loaded.up, write.up.float(), rtol=0, atol=0)
+        assert loaded.digest() == write.digest()
+        assert dataclasses.replace(write, base=None).digest() != write.digest()
+        loaded.patch().bind(bridge)
+
+
 class TestRefusals:
     def test_another_source(self):
         bridge = shared_bridge("llama")

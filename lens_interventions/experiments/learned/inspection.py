@@ -16,6 +16,7 @@ from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ...model.embedding import embedding
 from ...model.hooks import keep
 from ...model.readout import readout
+from ..design.kept_writes import read_write
 from ..design.sequences import TokenSequence
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
@@ -30,7 +31,6 @@ from .learned_map import (
     token_cosines,
 )
 from .position_kinds import KINDS, attention_by_kind, matched_positions, position_kinds
-from .writes import read_write
 
 Values = Mapping[str, Any]
 

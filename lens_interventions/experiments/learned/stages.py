@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import Arm
 from ..design.contrasts import Measure, totals_of
+from ..design.kept_writes import write_text
 from ..design.sequences import REPORT, SELECTION, batches
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -29,7 +30,7 @@ from .inspection import (
 from .sampled import sampling_units
 from .settings import LearnedSettings, trained_sources
 from .splits import measured_sequences, training_texts
-from .writes import TABLE, Training, measure_training, write_text, written
+from .writes import TABLE, Training, measure_training, written
 
 _COPIES = Measure("loss")
 

@@ -1,8 +1,6 @@
 """Trainings and the writes that come of them, as units, rows and parameters hold them."""
 
-import base64
 import functools
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from ...intervention.training.residual_store import ResidualStore
 from ...intervention.training.train_patch import train_patch
 from ...model.fingerprint import fingerprint
 from ..design.conditions import NO_PATCH, Arm, PatchSettings
+from ..design.kept_writes import parse_write, read_write, write_bytes
 from ..engine.json_values import from_values
 from ..engine.run_directory import RunDirectoryError, read_tables
 from ..engine.work_units import unit_kind
@@ -141,32 +140,10 @@ def forget_residuals() -> None:
     _store.cache_clear()
 
 
-def write_bytes(write: LearnedWrite) -> bytes:
-    """A write as the bytes of its file."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "write"
-        write.save(file)
-        return file.read_bytes()
-
-
-def read_write(data: bytes) -> LearnedWrite:
-    """The write of which `write_bytes` made these bytes, in float32."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "write"
-        file.write_bytes(data)
-        return LearnedWrite.load(file)
-
-
-def write_text(data: bytes) -> str:
-    """A write's bytes as a parameter of a unit, so that a worker needs no file."""
-    return base64.b64encode(data).decode("ascii")
-
-
 def parse_writes(writes: Mapping[str, Mapping[str, Any]]) -> dict[Training, LearnedWrite]:
     """Trainings and their writes, from parameters `{name: {**columns, "write": text}}`."""
     return {
-        Training.from_columns(values): read_write(base64.b64decode(values["write"]))
-        for values in writes.values()
+        Training.from_columns(values): parse_write(values["write"]) for values in writes.values()
     }
 
 

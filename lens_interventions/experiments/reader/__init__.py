@@ -1,8 +1,8 @@
 """Can a pretrained model learn to read the true next token?
 
-The reader experiment: its settings, the split of the text, its stage with the trainings and their
-measurement, its analysis and its figures. It may import `engine/`, `design/` and what stands below
-experiments, and no other experiment. A new kind of text goes into `measurements`.
+The reader experiment: settings, the stage with the trainings and their measurement, analysis and
+figures. Text, losses and differences are those of `design/trained_patches/`. It may import
+`engine/`, `design/` and what stands below experiments, and no other experiment.
 """
 
 from concurrent.futures import Executor

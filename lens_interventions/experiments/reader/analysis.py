@@ -6,11 +6,12 @@ import pandas as pd
 
 from ..design.comparisons import Comparison
 from ..design.conditions import NO_PATCH
+from ..design.trained_patches.contrasts import against_all, curves, difference, mean_losses
+from ..design.trained_patches.losses import AS_TRAINED, CURVE, UNTRAINED
 from ..engine.results import Analysis, Tables
-from .contrasts import against_all, difference
 from .figures import draw
 from .findings import QUESTIONS, findings
-from .measurements import AS_TRAINED, CURVE, TAKEN_AWAY, UNTRAINED
+from .measurements import TAKEN_AWAY
 from .settings import ALONE, ReaderSettings
 from .stages import TABLE
 
@@ -20,7 +21,10 @@ def analyse(settings: ReaderSettings, rows: Tables) -> Analysis:
     measured = rows[TABLE]
     on_the_way = measured["scope"] == CURVE
     losses = measured[~on_the_way]
-    compared = {scope: against_all(settings, losses, scope) for scope in QUESTIONS}
+    compared = {
+        scope: against_all(losses, settings.controls, settings.resampling, scope=scope, alone=ALONE)
+        for scope in QUESTIONS
+    }
     tables = {
         "contrasts": contrasts(settings, losses, compared),
         "losses": mean_losses(losses),
@@ -52,23 +56,3 @@ def contrasts(
                 {"scope": scope, "condition": condition, "minus": minus, **beside.columns()}
             )
     return pd.DataFrame(found).drop(columns="source")
-
-
-def mean_losses(losses: pd.DataFrame) -> pd.DataFrame:
-    """Loss of every training on every kind of text.
-
-    Columns: source, condition, seed, scope, count of tokens, loss in nats a token.
-    """
-    keys = ["source", "condition", "seed", "scope"]
-    found = losses.groupby(keys, sort=False)[["total", "count"]].sum().reset_index()
-    return found.assign(loss=found["total"] / found["count"]).drop(columns="total")
-
-
-def curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Held-out loss on the way, on windows that are not among those measured.
-
-    Columns: source, step, loss, low, high; the latter two are the least and the most of the seeds.
-    """
-    of_seeds = rows.groupby(["source", "step"], sort=False)["total"].agg(["mean", "min", "max"])
-    named = of_seeds.rename(columns={"mean": "loss", "min": "low", "max": "high"})
-    return named.reset_index()

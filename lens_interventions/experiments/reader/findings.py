@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ..design.comparisons import WIDTH, Comparison, said_of, verdicts_on
+from ..design.trained_patches.losses import ALL, COPYABLE, OTHER, SECOND
 from ..engine.results import Finding
-from .measurements import ALL, COPYABLE, OTHER, SECOND
 from .settings import ReaderSettings
 
 QUESTIONS = {

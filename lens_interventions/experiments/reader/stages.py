@@ -5,12 +5,19 @@ from dataclasses import asdict
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..design.trained_patches.losses import measure_untrained
+from ..design.trained_patches.splits import (
+    CHOOSING,
+    MEASURED,
+    TRAINING,
+    second_copies,
+    windows_by_part,
+)
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
-from .measurements import measure_reader, measure_untrained
+from .measurements import measure_reader
 from .settings import ReaderSettings
-from .splits import CHOOSING, MEASURED, TRAINING, second_copies, windows_by_part
 
 TABLE = "training"
 
@@ -22,9 +29,7 @@ def training_stage(
 
     Raises `ValueError` for a layer that the model does not have, or too little text.
     """
-    n_layers = int(bridge.cfg.n_layers)
-    if not 0 <= settings.layer < n_layers:
-        raise ValueError(f"there is no layer {settings.layer}: the model has {n_layers}, from 0 on")
+    settings.require_layer(int(bridge.cfg.n_layers))
     windows = windows_by_part(bridge, settings)
     material = {
         "windows": windows[MEASURED],

@@ -9,14 +9,17 @@ import torch
 from pandas.testing import assert_frame_equal
 
 import lens_interventions as li
-from lens_interventions.experiments.reader.analysis import analyse
-from lens_interventions.experiments.reader.measurements import (
+from lens_interventions.experiments.design.trained_patches.losses import (
     AS_TRAINED,
     CURVE,
-    TAKEN_AWAY,
     UNTRAINED,
 )
-from lens_interventions.experiments.reader.splits import second_copies, windows_by_part
+from lens_interventions.experiments.design.trained_patches.splits import (
+    second_copies,
+    windows_by_part,
+)
+from lens_interventions.experiments.reader.analysis import analyse
+from lens_interventions.experiments.reader.measurements import TAKEN_AWAY
 from lens_interventions.experiments.reader.stages import training_stage
 from lens_interventions.intervention.training import loop
 from lens_interventions.materials.corpora import read_documents
@@ -183,8 +186,8 @@ class TestAnalysis:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"controls": ("current",)}, "controls must be zero and others"),
-        ({"controls": ("zero", "true")}, "controls must be zero and others"),
+        ({"controls": ("current",)}, "zero must be among the controls"),
+        ({"controls": ("zero", "true")}, "controls must be some of random"),
         ({"seeds": (0, 0)}, "seeds must be one or more different numbers"),
         ({"options": li.TrainingOptions()}, "patience is 5"),
         ({"windows": (0, 8)}, "must be at least 1"),

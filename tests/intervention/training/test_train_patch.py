@@ -84,6 +84,55 @@ class TestPlanted:
         assert self.interval(changes).high >= 0
 
 
+class TestIncrement:
+    """Training on top of a base, which stays as it is."""
+
+    def test_it_begins_where_the_base_ended_and_leaves_it(self):
+        bridge = shared_bridge("llama")
+        first = train(bridge, source="current")
+        before = first.write.digest()
+        result = train(bridge, base=first.write)
+        end = first.held_out["loss"].min()
+        assert result.held_out["loss"].iloc[0] == pytest.approx(end, abs=1e-12)
+        assert result.write.base.digest() == before
+        assert result.curve["gradient_norm"].min() > 0
+        assert result.settings["base"] == before
+
+    def test_the_true_token_is_learned_on_top_of_the_current_one(self):
+        options = dataclasses.replace(TestPlanted.OPTIONS, evaluate_every=10)
+        common = {"layer": 1, "rank": 16, "options": options, "progress": False}
+        texts = key_value_texts(80, seed=1)
+        base = li.train_patch(ablated_bridge(), texts, source="current", steps=10, **common).write
+        losses = {
+            source: li.train_patch(
+                ablated_bridge(), texts, source=source, base=base, steps=30, **common
+            ).held_out["loss"]
+            for source in ("true", "shuffled")
+        }
+        assert losses["true"].iloc[0] == losses["shuffled"].iloc[0]
+        assert losses["true"].min() < losses["true"].iloc[0] - 0.1
+        assert losses["shuffled"].min() > losses["shuffled"].iloc[0] - 0.02
+
+    @pytest.mark.parametrize(
+        ("other", "message"),
+        [
+            ({"layer": 2}, r"the base must have the layers, .* it has \(\(1,\)"),
+            ({"options": dataclasses.replace(SMALL, scale="norm")}, "the base must have"),
+            ({"adapt": "attention"}, "a base goes without a reader"),
+        ],
+    )
+    def test_a_base_that_does_not_fit(self, other, message):
+        bridge = shared_bridge("llama")
+        base = train(bridge, source="current", steps=1).write
+        with pytest.raises(ValueError, match=message):
+            train(bridge, base=base, **other)
+
+    def test_a_base_of_another_model(self):
+        base = train(shared_bridge("llama"), source="current", steps=1).write
+        with pytest.raises(ValueError, match="this write was trained on"):
+            train(tiny_bridge("llama", seed=1), base=base)
+
+
 class TestLeftAsFound:
     def test_flags_and_hooks_also_after_an_exception(self, monkeypatch):
         bridge = tiny_bridge("llama")

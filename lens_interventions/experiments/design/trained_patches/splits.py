@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..._counter_random import random_bits
-from ...materials.corpora import read_documents
-from ...materials.shingles import groups
-from ..design.material import CopyingMaterial, induction_sequences
-from ..design.sequences import REPORT, beginning, token_list
-from .settings import ReaderSettings
+from ...._counter_random import random_bits
+from ....materials.corpora import read_documents
+from ....materials.shingles import groups
+from ..material import CopyingMaterial, induction_sequences
+from ..sequences import REPORT, beginning, token_list
+from .settings import TrainedPatchSettings
 
 TRAINING, CHOOSING, MEASURED = "training", "choosing", "measured"
 
@@ -21,7 +21,7 @@ _PARTS = (TRAINING,) * 6 + (CHOOSING,) + (MEASURED,) * 3
 
 
 def windows_by_part(
-    bridge: TransformerBridge, settings: ReaderSettings
+    bridge: TransformerBridge, settings: TrainedPatchSettings
 ) -> dict[str, list[dict[str, Any]]]:
     """Windows of equal length, each a BOS and a piece of one document, with its `cluster`.
 
@@ -53,7 +53,7 @@ def windows_by_part(
     return found
 
 
-def second_copies(bridge: TransformerBridge, settings: ReaderSettings) -> list[list[int]]:
+def second_copies(bridge: TransformerBridge, settings: TrainedPatchSettings) -> list[list[int]]:
     """Sequences of random tokens, said twice, a BOS in front."""
     material = CopyingMaterial(
         induction_sequences=(1, settings.copies),
@@ -66,7 +66,7 @@ def second_copies(bridge: TransformerBridge, settings: ReaderSettings) -> list[l
 
 def _windows(
     bridge: TransformerBridge,
-    settings: ReaderSettings,
+    settings: TrainedPatchSettings,
     documents: Sequence[tuple[str, Any]],
     count: int,
     most: int | None,

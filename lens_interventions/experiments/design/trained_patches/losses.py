@@ -1,0 +1,114 @@
+"""What trained patches are measured by: the loss on held-out windows and on second copies."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ....intervention.patch import NextTokenPatch
+from ....intervention.teacher_forcing.log_probs import teacher_forced_log_probs
+from ....measures.behaviour import pair_distance
+from ...engine.work_units import unit_kind
+
+Windows = Sequence[Mapping[str, Any]]
+
+AS_TRAINED = "as trained"
+"""The condition in which a training is measured with what it was trained with."""
+
+UNTRAINED = "none"
+"""The source of the rows of the model as it is, without anything that was trained."""
+
+ALL, COPYABLE, OTHER, SECOND = "all", "copyable", "other", "second copies"
+CURVE = "on the way"
+"""The scope of rows that tell the loss at a step, on windows that choose the best step."""
+
+
+@unit_kind("the model without a reader")
+def measure_untrained(
+    bridge: TransformerBridge,
+    windows: Windows,
+    copies: Sequence[Sequence[int]],
+    batch: int,
+) -> pd.DataFrame:
+    """Rows of `measured_losses` of the model as it is, with the columns source and seed."""
+    rows = pd.DataFrame(
+        measured_losses(
+            bridge, {AS_TRAINED: None}, windows=windows, copies=copies, batch=batch, step=0
+        )
+    )
+    return rows.assign(source=UNTRAINED, seed=0)
+
+
+def measured_losses(
+    bridge: TransformerBridge,
+    conditions: Mapping[str, NextTokenPatch | None],
+    *,
+    windows: Windows,
+    copies: Sequence[Sequence[int]],
+    batch: int,
+    step: int,
+) -> Iterator[dict[str, Any]]:
+    """Sums of nats by condition, scope and text.
+
+    Each has scope, condition, step, row, cluster, total and count. Conditions are patches by name;
+    `copies` are random tokens said twice, `batch` texts are read at a time, and `step` is how many
+    the training has made.
+    """
+    tokens = torch.tensor([list(window["tokens"]) for window in windows])
+    pairs = pair_distance(tokens)[:, :-1] > 0
+    nats = _nats(bridge, conditions, tokens, batch)
+    scopes = {ALL: torch.ones_like(pairs), COPYABLE: pairs, OTHER: ~pairs}
+    clusters = [str(window["cluster"]) for window in windows]
+    said = torch.tensor([list(text) for text in copies])
+    again = torch.zeros_like(said[:, 1:], dtype=torch.bool)
+    # The first token of the second copy is not to be foreseen.
+    again[:, -(said.shape[1] // 2 - 1) :] = True
+    parts = [(scope, nats, counted, clusters) for scope, counted in scopes.items()]
+    numbers = [f"copy {number}" for number in range(len(copies))]
+    parts.append((SECOND, _nats(bridge, conditions, said, batch), again, numbers))
+    for scope, values, counted, names in parts:
+        for condition, lost in zip(conditions, values, strict=True):
+            totals = lost.double().where(counted, 0.0).sum(1).tolist()
+            counts = counted.sum(1).tolist()
+            for row, (total, count) in enumerate(zip(totals, counts, strict=True)):
+                yield loss_row(scope, condition, step, row, names[row], total, count)
+
+
+def _nats(
+    bridge: TransformerBridge,
+    conditions: Mapping[str, NextTokenPatch | None],
+    tokens: Int[Tensor, "text pos"],
+    batch: int,
+) -> Float[Tensor, "condition text next"]:
+    found = [
+        -teacher_forced_log_probs(bridge, tokens[some], list(conditions.values()), text_seeds=some)
+        for some in torch.arange(len(tokens)).split(batch)
+    ]
+    return torch.cat(found, dim=1).cpu()
+
+
+def loss_row(
+    scope: str, condition: str, step: int, row: int, cluster: str, total: float, count: int
+) -> dict[str, Any]:
+    """A row of `measured_losses`."""
+    return {
+        "scope": scope,
+        "condition": condition,
+        "step": step,
+        "row": row,
+        "cluster": cluster,
+        "total": total,
+        "count": count,
+    }
+
+
+def curve_rows(held_out: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    """Rows with the scope `CURVE` from the evaluations of a training, in nats a token."""
+    return [
+        loss_row(CURVE, AS_TRAINED, int(point["step"]), 0, "", float(point["loss"]), 1)
+        for point in held_out
+    ]

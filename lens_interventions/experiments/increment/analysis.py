@@ -1,0 +1,68 @@
+"""From the rows of the increment experiment to tables and verdicts."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ..design.comparisons import Comparison
+from ..design.conditions import NO_PATCH
+from ..design.trained_patches.contrasts import against_all, curves, difference, mean_losses
+from ..design.trained_patches.losses import CURVE, UNTRAINED
+from ..engine.results import Analysis, Tables
+from .figures import draw
+from .findings import QUESTIONS, findings
+from .measurements import BASE
+from .settings import IncrementSettings
+from .stages import FIRST, PILOT, TABLE
+
+
+def analyse(settings: IncrementSettings, rows: Tables) -> Analysis:
+    """Tables, the rows of single texts among them, a verdict for each kind of text, and figures."""
+    measured = rows[TABLE]
+    on_the_way = measured["scope"] == CURVE
+    losses = measured[~on_the_way]
+    references = (BASE, *settings.controls)
+    compared = {
+        scope: against_all(losses, references, settings.resampling, scope=scope, alone=BASE)
+        for scope in QUESTIONS
+    }
+    tables = {
+        "contrasts": contrasts(settings, losses, compared),
+        "losses": mean_losses(losses),
+        "curves": curves(measured[on_the_way]),
+        "base": of_base(rows),
+        "rows": measured,
+    }
+    return Analysis(tables, findings(settings, losses, rows[PILOT], compared), draw)
+
+
+def contrasts(
+    settings: IncrementSettings, losses: pd.DataFrame, compared: Mapping[str, Comparison]
+) -> pd.DataFrame:
+    """The increment of the true token minus every other, and the base minus the model as it is.
+
+    Columns: scope, source, minus, estimate, low, high, level, method, n, p_value. The estimate is
+    the change of the loss, nats a token; `minus` "base" is the base alone, and "none" the model as
+    it is.
+    """
+    found = []
+    for scope, comparison in compared.items():
+        for row in comparison.rows():
+            minus = BASE if row["minus"] == NO_PATCH.source else row["minus"]
+            found.append({"scope": scope, **row, "minus": minus})
+        for source in ("true", BASE):
+            beside = difference(
+                losses, settings.resampling, scope=scope, source=source, minus=UNTRAINED
+            )
+            found.append({"scope": scope, "source": source, "minus": UNTRAINED, **beside.columns()})
+    return pd.DataFrame(found)
+
+
+def of_base(rows: Tables) -> pd.DataFrame:
+    """The trials of learning rates and the training of the base, without its write.
+
+    Columns: training ("pilot" or "base"), rate, step, loss in nats a token, on windows that are not
+    among those measured.
+    """
+    parts = [rows[name].assign(training=name) for name in (PILOT, FIRST)]
+    return pd.concat(parts, ignore_index=True)[["training", "rate", "step", "loss"]]

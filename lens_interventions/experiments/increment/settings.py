@@ -1,0 +1,82 @@
+"""What a run of the increment experiment trains and measures."""
+
+from dataclasses import dataclass, field, replace
+
+from ...intervention.training.options import TrainingOptions
+from ..design.setting_checks import require_at_least
+from ..design.trained_patches.settings import TrainedPatchSettings
+from ..engine.presets import Preset, require_preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncrementSettings(TrainedPatchSettings):
+    """Settings of the increment experiment; `IncrementSettings.preset` makes them.
+
+    Attributes:
+        rank: of the maps, both of the base and of the increments; None for full maps.
+        base_steps: of the training of the base, whose seed is the first of `seeds`.
+        learning_rates: peaks that are tried; all trainings then have the best.
+        pilot_steps: of the base, to try each of them.
+
+    Raises `ValueError` where `TrainedPatchSettings` does, without a control, or without a rate.
+    """
+
+    controls: tuple[str, ...] = ("shuffled",)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 200
+    options: TrainingOptions = field(
+        default_factory=lambda: TrainingOptions(
+            scale="norm",
+            window=128,
+            batch_size=4,
+            evaluate_every=40,
+            patience=None,
+            held_out_windows=24,
+        )
+    )
+    texts: tuple[str, ...] = ("python_reference", "docstrings", "python_code")
+    windows: tuple[int, int] = (2400, 128)
+    rank: int | None = 64
+    base_steps: int = 300
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    pilot_steps: int = 40
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 1, "base_steps", "pilot_steps")
+        if not self.controls or not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ValueError(
+                "there must be a control and a learning rate above 0; got "
+                f"{self.controls} and {self.learning_rates}"
+            )
+
+    def options_at(self, rate: float) -> TrainingOptions:
+        """The options of a training whose learning rate peaks at `rate`."""
+        return replace(self.options, learning_rate=rate)
+
+    @classmethod
+    def preset(cls, name: Preset, n_layers: int, d_model: int | None = None) -> "IncrementSettings":
+        """Settings for a model of `n_layers` layers: "quick" for a look, "full" to report.
+
+        The layer is the one at 0.77 of the depth, where the first-order map of the default model
+        promises most of a linear write that sees the next token beside the current one. Ranks do
+        not go beyond a width of `d_model`.
+
+        Raises `ValueError` for another name.
+        """
+        require_preset(name)
+        full = cls(layer=min(round(0.77 * n_layers), n_layers - 1))
+        if d_model is not None:
+            full = replace(full, rank=min(64, d_model))
+        if name == "full":
+            return full
+        return replace(
+            full,
+            seeds=(0, 1),
+            steps=20,
+            base_steps=40,
+            pilot_steps=10,
+            options=replace(full.options, evaluate_every=10, held_out_windows=8),
+            windows=(240, 32),
+            copies=8,
+        )

@@ -1,0 +1,123 @@
+"""The stages: learning rates are tried, a base is trained, increments are trained on top of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..design.kept_writes import write_text
+from ..design.trained_patches.losses import UNTRAINED, measure_untrained
+from ..design.trained_patches.splits import (
+    CHOOSING,
+    MEASURED,
+    TRAINING,
+    second_copies,
+    windows_by_part,
+)
+from ..engine.results import Tables
+from ..engine.run import Stage
+from ..engine.work_units import Unit
+from .measurements import BASE, measure_alone, measure_base, measure_increment
+from .settings import IncrementSettings
+
+PILOT, FIRST, TABLE = "pilot", "base", "training"
+"""The tables: learning rates, the training of the base, and all that is compared."""
+
+
+def best_rate(pilot: pd.DataFrame) -> float:
+    """The learning rate with the lowest loss at any step, on the windows that choose."""
+    return float(pilot["rate"].to_numpy()[pilot["loss"].to_numpy().argmin()])
+
+
+def try_rates(
+    bridge: TransformerBridge, settings: IncrementSettings, _rows: Tables
+) -> Sequence[Unit]:
+    """A short training of the base for each learning rate.
+
+    Raises `ValueError` for a layer that the model does not have, or too little text.
+    """
+    settings.require_layer(int(bridge.cfg.n_layers))
+    texts = _texts(bridge, settings)
+    return [
+        Unit(
+            PILOT,
+            f"rate{number}",
+            measure_base,
+            _base_training(settings, rate, settings.pilot_steps, texts),
+            keeps_file=True,
+        )
+        for number, rate in enumerate(settings.learning_rates)
+    ]
+
+
+def train_base(
+    bridge: TransformerBridge, settings: IncrementSettings, rows: Tables
+) -> Sequence[Unit]:
+    """The training of the base, at the best rate."""
+    rate = best_rate(rows[PILOT])
+    parameters = _base_training(settings, rate, settings.base_steps, _texts(bridge, settings))
+    return [Unit(FIRST, BASE, measure_base, parameters, keeps_file=True)]
+
+
+def train_increments(
+    bridge: TransformerBridge, settings: IncrementSettings, rows: Tables
+) -> Sequence[Unit]:
+    """The model as it is, with the base, and with every increment; seed by seed."""
+    windows = windows_by_part(bridge, settings)
+    material = {
+        "windows": windows[MEASURED],
+        "copies": second_copies(bridge, settings),
+        "batch": settings.batch,
+    }
+    base = write_text(bytes(rows[FIRST]["write"].iloc[0]))
+    common = {
+        "base": base,
+        "options": asdict(settings.options_at(best_rate(rows[PILOT]))),
+        "texts": _texts(bridge, settings),
+        "material": material,
+    }
+    same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.steps}
+    return [
+        Unit(TABLE, UNTRAINED, measure_untrained, material),
+        Unit(TABLE, BASE, measure_alone, {"base": base, "material": material}),
+        *(
+            Unit(
+                TABLE,
+                f"{source}-seed{seed}",
+                measure_increment,
+                {"training": {"source": source, "seed": seed, **same}, **common},
+                keeps_file=True,
+            )
+            for seed in settings.seeds
+            for source in settings.sources
+        ),
+    ]
+
+
+STAGES: Mapping[str, Stage] = {
+    "learning rates": try_rates,
+    "base": train_base,
+    "increments": train_increments,
+}
+
+
+def _texts(bridge: TransformerBridge, settings: IncrementSettings) -> dict[str, Any]:
+    windows = windows_by_part(bridge, settings)
+    return {part: windows[part] for part in (TRAINING, CHOOSING)}
+
+
+def _base_training(
+    settings: IncrementSettings, rate: float, steps: int, texts: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "training": {
+            "layer": settings.layer,
+            "rank": settings.rank,
+            "steps": steps,
+            "seed": settings.seeds[0],
+        },
+        "options": asdict(settings.options_at(rate)),
+        "texts": texts,
+    }
