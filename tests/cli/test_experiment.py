@@ -26,6 +26,7 @@ from tests.support.tiny import tiny_model, tiny_tokenizer
 
 NAMES = (
     "copying",
+    "increment",
     "last_word",
     "learned",
     "likeliest",

@@ -22,8 +22,6 @@ from lens_interventions.experiments.reader.analysis import analyse
 from lens_interventions.experiments.reader.measurements import TAKEN_AWAY
 from lens_interventions.experiments.reader.stages import training_stage
 from lens_interventions.intervention.training import loop
-from lens_interventions.materials.corpora import read_documents
-from lens_interventions.materials.shingles import shingles
 from tests.support.small_reader import SMALL
 from tests.support.tiny import tiny_bridge
 
@@ -93,26 +91,6 @@ def test_what_is_measured_is_the_loss_of_the_adapted_model(finished):
     parts = here.query("scope == 'copyable' or scope == 'other'").groupby("row")
     np.testing.assert_allclose(parts["total"].sum(), found["total"], rtol=1e-5)
     assert 0 < here.query("scope == 'copyable'")["count"].sum() < found["count"].sum()
-
-
-def test_no_two_parts_share_a_passage():
-    settings = replace(SMALL, texts=("python_reference",), windows=(400, 60))
-    parts = windows_by_part(small_bridge(), settings)
-    titles = {
-        part: {window["cluster"].partition(": ")[2] for window in windows}
-        for part, windows in parts.items()
-    }
-    texts = {document.title: document.text for document in read_documents("python_reference")}
-    known = {
-        part: set().union(*(shingles(texts[title]) for title in of_part))
-        for part, of_part in titles.items()
-    }
-    assert not known["training"] & known["measured"]
-    assert not known["training"] & known["choosing"]
-    assert not known["choosing"] & known["measured"]
-    by_document = pd.Series([window["cluster"] for window in parts["measured"]]).value_counts()
-    assert by_document.max() <= settings.per_document
-    assert {len(window["tokens"]) for windows in parts.values() for window in windows} == {24}
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_numbers(finished, tmp_path, monkeypatch):

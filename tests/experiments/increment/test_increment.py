@@ -1,0 +1,176 @@
+"""The increment experiment: runs, what is measured, its tables and verdicts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+import lens_interventions as li
+from lens_interventions.experiments import IncrementSettings
+from lens_interventions.experiments.design.kept_writes import read_write
+from lens_interventions.experiments.design.trained_patches.losses import (
+    AS_TRAINED,
+    CURVE,
+    UNTRAINED,
+)
+from lens_interventions.experiments.design.trained_patches.splits import windows_by_part
+from lens_interventions.experiments.increment.analysis import analyse
+from lens_interventions.experiments.increment.measurements import BASE
+from lens_interventions.experiments.increment.stages import try_rates
+from lens_interventions.intervention.training import loop
+from tests.support.small_increment import SMALL
+from tests.support.tiny import tiny_bridge
+
+TABLES = ("contrasts", "losses", "curves", "base", "rows")
+
+
+def small_bridge():
+    return tiny_bridge("llama", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "increment"
+    return li.experiments.increment(small_bridge, settings=SMALL, out=out), out
+
+
+def test_a_run_gives_tables_verdicts_and_figures(finished):
+    result, out = finished
+    assert tuple(result.tables) == TABLES
+    assert len(result.verdicts) == 4
+    assert set(result.figures()) == {"gain", "curves", "base"}
+    assert "Does the next token add" in li.report(out, out=out.parent / "report.html").read_text()
+
+
+def test_the_base_is_trained_at_the_rate_that_did_best(finished):
+    result, out = finished
+    base = result.tables["base"]
+    tried = base[base["training"] == "pilot"]
+    assert set(tried["rate"]) == set(SMALL.learning_rates)
+    best = tried.loc[tried["loss"].idxmin(), "rate"]
+    trained = base[base["training"] == "base"]
+    assert set(trained["rate"]) == {best}
+    assert trained["step"].tolist() == [0, 2, 4]
+    write = read_write(li.experiments.read_tables(out)["base"]["write"].iloc[0])
+    assert (write.source, write.settings["learning_rate"]) == ("current", best)
+    assert write.settings["steps"] == SMALL.base_steps
+
+
+def test_what_is_measured_is_the_loss_under_base_and_increment(finished):
+    _, out = finished
+    tables = li.experiments.read_tables(out)
+    rows, bridge = tables["training"], small_bridge()
+    windows = windows_by_part(bridge, SMALL)
+    tokens = torch.tensor([window["tokens"] for window in windows["measured"]])
+    base = read_write(tables["base"]["write"].iloc[0])
+    options = replace(SMALL.options, learning_rate=base.settings["learning_rate"])
+    trained = li.train_patch(
+        bridge,
+        [window["tokens"] for window in windows["training"]],
+        layer=1,
+        rank=2,
+        source="shuffled",
+        base=base,
+        steps=4,
+        seed=1,
+        options=options,
+        held_out=[window["tokens"] for window in windows["choosing"]],
+        progress=False,
+    )
+    patches = [None, base.patch(), trained.write.patch(seed=1)]
+    expected = -li.teacher_forced_log_probs(
+        bridge, tokens, patches, text_seeds=torch.arange(len(tokens))
+    ).sum(-1)
+    of_all = rows[rows["scope"] == "all"]
+    for nats, source in zip(expected, (UNTRAINED, BASE, "shuffled"), strict=True):
+        found = of_all[of_all["source"] == source]
+        found = found[found["seed"] == (1 if source == "shuffled" else 0)]
+        # In float32, and in batches of another size.
+        np.testing.assert_allclose(found["total"], nats, rtol=1e-5)
+    curve = rows[(rows["source"] == "shuffled") & (rows["seed"] == 1) & (rows["scope"] == CURVE)]
+    np.testing.assert_allclose(curve["total"], trained.held_out["loss"], rtol=1e-5)
+
+
+def test_a_run_that_was_stopped_ends_in_the_same_numbers(finished, tmp_path, monkeypatch):
+    whole, _ = finished
+    step, made = loop.WriteTraining._step, iter(range(1000))
+
+    def stops(self):
+        if next(made) == 13:
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(loop.WriteTraining, "_step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        li.experiments.increment(small_bridge, settings=SMALL, out=tmp_path)
+    monkeypatch.setattr(loop.WriteTraining, "_step", step)
+    again = li.experiments.increment(small_bridge, settings=SMALL, out=tmp_path)
+    for name in TABLES:
+        assert_frame_equal(again.tables[name], whole.tables[name])
+
+
+class TestAnalysis:
+    """On losses that are made up, so that the answer is known."""
+
+    def rows(self, gain):
+        """Losses of 3 nats, less by `gain` for the true token; the base takes off 0.3."""
+        rng = np.random.default_rng(0)
+        texts, seeds = rng.normal(3, 0.5, 12), rng.normal(0, 0.002, 2)
+        less = {UNTRAINED: 0.0, BASE: 0.3, "true": 0.3 + gain, "shuffled": 0.3}
+        made = []
+        for source, taken in less.items():
+            for seed in SMALL.seeds if source in SMALL.sources else (0,):
+                same = {"condition": AS_TRAINED, "step": 4, "source": source, "seed": seed}
+                for scope in ("all", "copyable", "other", "second copies"):
+                    losses = texts + seeds[seed] - taken + rng.normal(0, 0.005, 12)
+                    made += [
+                        {"scope": scope, "row": row, "cluster": f"text {row}", **same}
+                        | {"total": 10 * loss, "count": 10}
+                        for row, loss in enumerate(losses)
+                    ]
+                if source in SMALL.sources:
+                    point = {"scope": CURVE, "row": 0, "cluster": "", "total": 3.0, "count": 1}
+                    made.append(point | same)
+        tried = pd.DataFrame({"rate": [1e-3, 3e-2], "step": 2, "loss": [3.0, 2.9], "write": b""})
+        return {"training": pd.DataFrame(made), "pilot": tried, "base": tried[1:]}
+
+    @pytest.mark.parametrize(("gain", "outcome"), [(0.2, "helps"), (0.0, "no effect")])
+    def test_a_planted_gain_is_found_and_no_other(self, gain, outcome):
+        found = analyse(SMALL, self.rows(gain))
+        assert [finding.verdict.outcome for finding in found.verdicts] == [outcome] * 4
+        assert all("learning rate 0.03." in finding.method for finding in found.verdicts)
+        table = found.tables["contrasts"].set_index(["source", "minus"])["estimate"]
+        for minus, expected in ((BASE, -gain), ("shuffled", -gain), (UNTRAINED, -0.3 - gain)):
+            np.testing.assert_allclose(table.loc[("true", minus)], expected, atol=0.02)
+        np.testing.assert_allclose(table.loc[(BASE, UNTRAINED)], -0.3, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"controls": ()}, "there must be a control"),
+        ({"controls": ("true",)}, "controls must be some of random"),
+        ({"learning_rates": (0.0,)}, "a learning rate above 0"),
+        ({"base_steps": 0}, "base_steps must be at least 1"),
+        ({"options": li.TrainingOptions()}, "patience is 5"),
+    ],
+)
+def test_settings_that_make_no_sense(fields, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **fields)
+
+
+def test_presets():
+    quick, full = (IncrementSettings.preset(name, 30, 576) for name in ("quick", "full"))
+    assert (full.layer, full.rank) == (23, 64)
+    assert quick.base_steps < full.base_steps
+    assert IncrementSettings.preset("full", 1, 16).rank == 16
+    assert IncrementSettings.preset("full", 1).layer == 0
+
+
+def test_a_layer_that_the_model_does_not_have():
+    with pytest.raises(ValueError, match="there is no layer 3: the model has 3"):
+        try_rates(small_bridge(), replace(SMALL, layer=3), {})
