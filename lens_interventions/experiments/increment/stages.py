@@ -39,7 +39,7 @@ def try_rates(
     Raises `ValueError` for a layer that the model does not have, or too little text.
     """
     settings.require_layer(int(bridge.cfg.n_layers))
-    texts = _texts(bridge, settings)
+    texts = _to_train(windows_by_part(bridge, settings))
     return [
         Unit(
             PILOT,
@@ -57,7 +57,8 @@ def train_base(
 ) -> Sequence[Unit]:
     """The training of the base, at the best rate."""
     rate = best_rate(rows[PILOT])
-    parameters = _base_training(settings, rate, settings.base_steps, _texts(bridge, settings))
+    texts = _to_train(windows_by_part(bridge, settings))
+    parameters = _base_training(settings, rate, settings.base_steps, texts)
     return [Unit(FIRST, BASE, measure_base, parameters, keeps_file=True)]
 
 
@@ -75,7 +76,7 @@ def train_increments(
     common = {
         "base": base,
         "options": asdict(settings.options_at(best_rate(rows[PILOT]))),
-        "texts": _texts(bridge, settings),
+        "texts": _to_train(windows),
         "material": material,
     }
     same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.steps}
@@ -103,8 +104,7 @@ STAGES: Mapping[str, Stage] = {
 }
 
 
-def _texts(bridge: TransformerBridge, settings: IncrementSettings) -> dict[str, Any]:
-    windows = windows_by_part(bridge, settings)
+def _to_train(windows: Mapping[str, Any]) -> dict[str, Any]:
     return {part: windows[part] for part in (TRAINING, CHOOSING)}
 
 
