@@ -1,12 +1,14 @@
 """GGUF files, converted once into directories that transformers loads, in the user's cache."""
 
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -123,7 +125,7 @@ def _convert(gguf: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, file = gguf.parent, gguf.name
-    with tqdm(total=3, desc=f"Converting {file}, once", unit="step") as bar:
+    with _read_once(), tqdm(total=3, desc=f"Converting {file}, once", unit="step") as bar:
         loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
         bar.update()
         # A model loaded from GGUF counts as quantized and refuses to be saved: save its double.
@@ -136,3 +138,21 @@ def _convert(gguf: Path, directory: Path) -> None:
         bar.update()
         AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(directory)
         bar.update()
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Keep what `gguf` reads: transformers asks for the file thrice, and for the names per module.
+
+    Most of a conversion went into reading the vocabulary again and naming the same tensors again.
+    """
+    import gguf
+
+    slow = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, function in slow.items():
+            setattr(gguf, name, functools.cache(function))
+        yield
+    finally:
+        for name, function in slow.items():
+            setattr(gguf, name, function)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lens_interventions import load_model
-from lens_interventions.model._gguf import LOCK, gguf_model
+from lens_interventions.model._gguf import LOCK, _convert, gguf_model
 from lens_interventions.model._user_cache import CACHE_VARIABLE
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
@@ -106,3 +106,16 @@ def test_no_room_is_told_before_the_conversion(file, user_cache, monkeypatch):
     with pytest.raises(OSError, match=rf"MB are needed.*set {CACHE_VARIABLE}"):
         load_model(file)
     assert {entry.name for entry in user_cache.iterdir()} == {LOCK}
+
+
+def test_the_file_is_read_once_and_gguf_is_left_as_it_was(file, monkeypatch):
+    class Counted(gguf.GGUFReader):
+        def __init__(self, *arguments):
+            read.append(arguments)
+            super().__init__(*arguments)
+
+    read = []
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    _convert(file, file.parent / "converted")
+    assert len(read) == 1
+    assert gguf.GGUFReader is Counted
