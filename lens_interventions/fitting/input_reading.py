@@ -205,12 +205,15 @@ def input_reading(
             f"the first {skip_first}: give two or more"
         )
 
+    weights = probe.weight.to(directions)
+    read_through = directions @ weights
+
     def parts() -> Iterator[list[_Part]]:
         for piece in tqdm(pieces, disable=not progress, unit="text", desc="reading"):
             streams = residuals(bridge, as_batch(piece), probe.points)
             yield [
-                _Part.of(stream[0, skip_first:], weight, directions)
-                for stream, weight in zip(streams, probe.weight, strict=True)
+                _Part.of(stream[0, skip_first:], weight, directions, through)
+                for stream, weight, through in zip(streams, weights, read_through, strict=True)
             ]
 
     whole: list[_Part] = []
@@ -245,14 +248,14 @@ class _Part:
         stream: Float[Tensor, "pos d_model"],
         weight: Float[Tensor, "d_model d_model"],
         directions: Float[Tensor, "component d_model"],
+        through: Float[Tensor, "component d_model"],
     ) -> "_Part":
-        """Of the residuals of a text."""
+        """Of the residuals of a text; `through` is what the map makes of each direction."""
         x = unit_size(stream).to(directions)
         x = x - x.mean(0)
-        weight = weight.to(directions)
         y, components = x @ weight, x @ directions.T
         along = components.T @ y
-        read = (along * (directions @ weight)).sum(-1)
+        read = (along * through).sum(-1)
         return cls(
             x.T @ y,
             along,

@@ -1,6 +1,6 @@
 """How well an input probe recovers the token that came in, by depth and by rarity."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
 from ..lens.figures.over_layers import draw_over_layers
-from ..lens.reduction import default_chunk_size
 from ..measures.intervals import mean_intervals
 from ..model.exclusive import exclusive
 from ..model.points import point_name
+from ..model.product import packed_copy, product
+from ..model.readout import LOGIT_ROWS
 from ..model.residuals import residuals
 from ..model.text_pieces import as_batch, token_pieces
 from ..model.tokens import TextOrTokens, require_texts
@@ -40,15 +41,16 @@ class InputRecovery:
 
     Attributes:
         points: labels of the residual points.
+        maps: which maps were tried, of "own", a point's own, and "shared", one for all points.
         rarity: names of the bins, by how often the probe was fitted to the token; the last, "all",
             holds every token.
         totals: `[measure, map, point, rarity, text]`: how many input tokens came first (`top1`) or
-            among the first ten (`top10`), and the sum of log10(1 + rank) (`log10_rank`); `map` is
-            the point's own or the shared one.
+            among the first ten (`top10`), and the sum of log10(1 + rank) (`log10_rank`).
         counts: `[rarity, text]`, over how many tokens.
     """
 
     points: tuple[str, ...]
+    maps: tuple[str, ...]
     rarity: tuple[str, ...]
     totals: Float[np.ndarray, "measure map point rarity text"]
     counts: Int[np.ndarray, "rarity text"]
@@ -66,7 +68,8 @@ class InputRecovery:
             level=level,
         )
         names = pandas.MultiIndex.from_product(
-            [_MEASURES, MAPS, self.points, self.rarity], names=["measure", "map", "point", "rarity"]
+            [_MEASURES, self.maps, self.points, self.rarity],
+            names=["measure", "map", "point", "rarity"],
         )
         return (
             pandas.DataFrame(
@@ -85,7 +88,7 @@ class InputRecovery:
         )
 
     def plot(self, **options: Any) -> "go.Figure":
-        """Recovery over depth, by each point's own map and by the shared one.
+        """Recovery over depth, by each point's own map and by the shared one, if they were tried.
 
         `options` are `by_rarity=True` for a curve for each bin of rarity instead, `level` and
         `seed` of the intervals over texts, a `title`, and `theme="dark"`.
@@ -100,6 +103,7 @@ def input_recovery(
     probe: InputProbe,
     texts: Iterable[TextOrTokens],
     *,
+    maps: Sequence[str] = MAPS,
     max_tokens: int = 512,
     skip_first: int = 1,
     prepend_bos: bool | None = None,
@@ -114,18 +118,22 @@ def input_recovery(
 
     - `probe`: of `fit_input_probe`, on this bridge's weights.
     - `texts`: ones that the probe was not fitted to, each cut to `max_tokens`.
+    - `maps`: "own", "shared" or both. Each compares every token with the whole vocabulary.
     - `skip_first`: leave out this many tokens of each: the first is an outlier.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if the probe is of other weights, or if no text has more than `skip_first`
-    tokens; `TypeError` if `texts` is one text.
+    Raises `ValueError` if the probe is of other weights, if `maps` are none or unknown, or if no
+    text has more than `skip_first` tokens; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
+    if not maps or not set(maps) <= set(MAPS):
+        raise ValueError(f"maps must be one or more of {', '.join(MAPS)}; got {tuple(maps)}")
     if max_tokens < 2:
         raise ValueError(f"max_tokens must be at least 2, got {max_tokens}")
     probe.require_fits(bridge)
     table = torch.nn.functional.normalize(input_embeddings(bridge), dim=-1)
+    packed = packed_copy(table, LOGIT_ROWS)
     edges = torch.tensor(RARITY_EDGES, device=table.device)
     bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1
     totals, counts = [], []
@@ -140,11 +148,16 @@ def input_recovery(
             [
                 torch.stack(
                     [
-                        _ranks(table, probe(stream[0, skip_first:], point, shared=shared), tokens)
+                        _ranks(
+                            probe(stream[0, skip_first:], point, shared=name == "shared"),
+                            tokens,
+                            table,
+                            packed,
+                        )
                         for point, stream in zip(probe.points, streams, strict=True)
                     ]
                 )
-                for shared in (False, True)
+                for name in maps
             ]
         )
         measures = torch.stack([found == 0, found < 10, (1 + found).log10()]).double()
@@ -158,24 +171,24 @@ def input_recovery(
     names = [f"{low} {end}" for low, end in zip(RARITY_EDGES, ends, strict=True)]
     names[0] = "never"
     return InputRecovery(
-        probe.points, (*names, "all"), np.stack(totals, axis=-1), np.stack(counts, axis=-1)
+        probe.points,
+        tuple(maps),
+        (*names, "all"),
+        np.stack(totals, axis=-1),
+        np.stack(counts, axis=-1),
     )
 
 
 def _ranks(
-    table: Float[Tensor, "d_vocab d_model"],
     vectors: Float[Tensor, "row d_model"],
     tokens: Int[Tensor, " row"],
+    table: Float[Tensor, "d_vocab d_model"],
+    packed: Tensor | None,
 ) -> Int[Tensor, " row"]:
-    parts = [
-        ranks(part.to(table) @ table.T, ids[:, None])[:, 0]
-        for part, ids in zip(
-            vectors.split(default_chunk_size(table)),
-            tokens.split(default_chunk_size(table)),
-            strict=True,
-        )
-    ]
-    return torch.cat(parts)
+    parts = zip(vectors.to(table).split(LOGIT_ROWS), tokens.split(LOGIT_ROWS), strict=True)
+    return torch.cat(
+        [ranks(product(rows, table, packed), ids[:, None])[:, 0] for rows, ids in parts]
+    )
 
 
 def plot_recovery(
@@ -192,8 +205,8 @@ def plot_recovery(
     **Arguments:**
 
     - `recovery`: of `input_recovery`.
-    - `by_rarity`: a curve for each bin of how often the token was fitted to, by the points' own
-        maps, instead of own and shared maps.
+    - `by_rarity`: a curve for each bin of how often the token was fitted to, by the first of the
+        maps, instead of a curve for each of them.
     - `level`, `seed`: of the intervals over texts.
     - `title`: instead of the figure's own.
     - `theme`: `"light"` or `"dark"`.
@@ -204,10 +217,10 @@ def plot_recovery(
     groups = dict(list(table.groupby(["map", "rarity", "measure"])))
     if by_rarity:
         seen = [name for name in recovery.rarity[:-1] if name in set(table.rarity)]
-        named = [(name, ("own", name)) for name in seen]
+        named = [(name, (recovery.maps[0], name)) for name in seen]
     else:
         labels = {"own": "a map for each point", "shared": "one map for all"}
-        named = [(labels[name], (name, "all")) for name in MAPS]
+        named = [(labels[name], (name, "all")) for name in recovery.maps]
     curves = []
     for measure, unit in (("top1", "share first"), ("top10", "share in the first ten")):
         for number, (label, key) in enumerate(named):

@@ -68,7 +68,7 @@ class Matching:
     def of(cls, read: Readout) -> "Matching":
         """Mean and covariance of a readout's rows."""
         tokens = read.possible().nonzero()[:, 0]
-        centre = read.weight[tokens].mean(0)
+        centre = read.mean_row
         total = torch.zeros(len(centre), dtype=torch.float64, device=centre.device)
         products = torch.zeros(len(centre), len(centre), dtype=total.dtype, device=total.device)
         for ids in tokens.split(2**14):

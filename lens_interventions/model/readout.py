@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -83,6 +84,16 @@ class Readout:
         bias = self.bias if self.bias is not None else torch.zeros_like(self.weight[:, 0])
         return bias != -torch.inf
 
+    @cached_property
+    def mean_row(self) -> Float[Tensor, " d_model"]:
+        """The mean row of the weight, over the tokens that have logits to compare.
+
+        Found once for each readout: with a large vocabulary it takes longer than many products.
+        """
+        # Without a bias all rows count, and a selection would copy them.
+        rows = self.weight if self.bias is None else self.weight[self.possible()]
+        return rows.mean(0)
+
     def affine(self) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Gain and shift of the final norm's learned point-wise transformation.
 
@@ -105,7 +116,7 @@ class Readout:
         The gradient of the logits, up to the size of the residual, which the final norm divides
         by. `weight` has rows of this readout's, or rows like them.
         """
-        rows = (weight - self.weight[self.possible()].mean(0)) * self.affine()[0]
+        rows = (weight - self.mean_row) * self.affine()[0]
         return rows - rows.mean(-1, keepdim=True) if self.removes_mean() else rows
 
     def unit_directions(

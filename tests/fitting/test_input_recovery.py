@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lens_interventions.fitting.input_probe import fit_input_probe
-from lens_interventions.fitting.input_recovery import RARITY_EDGES, input_recovery
+from lens_interventions.fitting.input_recovery import MAPS, RARITY_EDGES, input_recovery
 from tests.support.corpora import random_texts, residual_rows
 from tests.support.tiny import shared_bridge
 
@@ -47,6 +47,21 @@ def test_recovery_is_what_ranks_over_the_vocabulary_give():
     assert ((everything.low <= everything["mean"]) & (everything["mean"] <= everything.high)).all()
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_map_alone_is_that_of_both(number):
+    bridge = shared_bridge("llama")
+    probe = fit_input_probe(bridge, random_texts(60), progress=False)
+    both = input_recovery(bridge, probe, random_texts(6, seed=5), progress=False)
+    alone = input_recovery(
+        bridge, probe, random_texts(6, seed=5), maps=MAPS[number : number + 1], progress=False
+    )
+    np.testing.assert_array_equal(alone.totals[:, 0], both.totals[:, number])
+    frame = alone.to_dataframe()
+    assert set(frame["map"]) == {MAPS[number]}
+    names = [trace.name for trace in alone.plot().data if trace.name]
+    assert set(names) < {trace.name for trace in both.plot().data}
+
+
 @pytest.mark.parametrize("by_rarity", [False, True])
 def test_the_figure_shows_what_the_frame_holds(by_rarity):
     bridge = shared_bridge("llama")
@@ -70,5 +85,7 @@ def test_recovery_of_one_text_or_of_no_token_is_refused():
         input_recovery(bridge, probe, "the quick brown fox", progress=False)
     with pytest.raises(ValueError, match="max_tokens must be at least 2, got 1"):
         input_recovery(bridge, probe, random_texts(2), max_tokens=1, progress=False)
+    with pytest.raises(ValueError, match=r"maps must be one or more of own, shared; got \(\)"):
+        input_recovery(bridge, probe, random_texts(2), maps=(), progress=False)
     with pytest.raises(ValueError, match="no map at '3_mid'; its points are"):
         probe(torch.zeros(1, 32, dtype=torch.float64), "3_mid")

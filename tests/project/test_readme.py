@@ -185,6 +185,22 @@ def test_the_answers_to_questions_are_the_committed_results(run):
     assert INTERVAL.findall(row) == expected
 
 
+@pytest.mark.parametrize(("heading", "run"), [("## Unlikely tokens", "unlikely")])
+def test_the_answers_on_both_models_are_the_committed_results(heading, run):
+    """A row for each verdict, with the interval of each model."""
+    page = (ROOT / "docs/second-model.md").read_text().replace("−", "-")
+    section = page.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    rows = [INTERVAL.findall(line) for line in section.splitlines() if line.startswith("| ")][1:]
+    results = [load_result(ROOT / "results" / model / run).verdicts for model in MODELS]
+    intervals = [
+        [finding.verdict.interval for finding in pair] for pair in zip(*results, strict=True)
+    ]
+    assert rows == [
+        [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in pair]
+        for pair in intervals
+    ]
+
+
 def test_the_answers_on_upbringings_are_the_committed_result():
     """The intervals of all verdicts stand in the rows that link the run, the means in a table."""
     result = load_result(ROOT / "results/upbringing")

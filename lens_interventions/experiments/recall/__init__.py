@@ -48,10 +48,10 @@ def recall(
         function that returns a bridge. With processes or a cluster as executor, not a bridge.
     - `preset`: "quick" or "full"; not read where `settings` are given.
     - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. Its one unit begins anew if it is stopped. Without it nothing is
-        kept but the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the unit; by default this process
-        does.
+    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
+        numbers; the probe alone is fitted again. Without it nothing is kept but the result.
+    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
+        process does. Each process fits the probe.
     - `progress`: show a bar with the time left.
 
     Raises `RunDirectoryError` for a directory that is in use, damaged or of another run,

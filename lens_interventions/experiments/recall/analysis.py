@@ -93,9 +93,11 @@ def _recovered(
     """The points, and how many tokens come first at each in each document, of how many."""
     here = rows[(rows["measure"] == "recovered") & (rows["part"] == ALL)]
     points = tuple(dict.fromkeys(here["point"]))
-    shape = (len(points), here["document"].nunique())
     hits, counts = (
-        here[name].to_numpy(dtype=np.float64).reshape(shape) for name in ("total", "count")
+        here.pivot(index="point", columns="document", values=name)
+        .loc[list(points), list(dict.fromkeys(here["document"]))]
+        .to_numpy(dtype=np.float64)
+        for name in ("total", "count")
     )
     return points, hits, counts[0]
 

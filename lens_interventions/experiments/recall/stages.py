@@ -1,4 +1,4 @@
-"""The one stage, of one unit: fit the probe, and read other documents with it."""
+"""The one stage: what a probe recovers of some documents, and where it reads them in each basis."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,18 +8,24 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...fitting.embedding_basis import BasisKind, embedding_basis, require_basis
-from ...fitting.input_probe import fit_input_probe
+from ...fitting.input_probe import InputProbe, fit_input_probe
 from ...fitting.input_reading import MEASURES, input_reading
 from ...fitting.input_recovery import input_recovery
 from ...materials.corpora import read_documents
+from ...model.capabilities import recall
+from ...model.fingerprint import fingerprint
 from ..design.documents import document_beginnings
+from ..engine.json_values import digest
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
 from .settings import RecallSettings
 
-# The probe's own map at each point, as `InputRecovery` orders maps; and its accuracy.
+# The probe's own map at each point, which is the only one; and its accuracy.
 _OWN, _FIRST = 0, 0
+
+# Documents to a unit: with a vocabulary of 262,144 it takes about a minute.
+_BATCH = 8
 
 PARTS = ("more important half", "less important half")
 """Of the components of a basis."""
@@ -29,7 +35,7 @@ IMPORTANCE = "importance"
 
 
 def plan(bridge: TransformerBridge, settings: RecallSettings, _rows: Tables) -> Sequence[Unit]:
-    """The unit.
+    """Units that recover the input of some documents each, and one that reads all for each basis.
 
     Raises `RuntimeError` if a basis needs a package that is not installed.
     """
@@ -43,14 +49,30 @@ def plan(bridge: TransformerBridge, settings: RecallSettings, _rows: Tables) -> 
         seed=settings.seed,
     )
     read = [document for document in read if len(document["tokens"]) > 3]
-    parameters = {
-        "documents": read,
+    probe = {
         "fitted": _fitted(bridge, settings, {document["cluster"] for document in read}),
         "window": settings.window,
-        "bases": list(settings.bases),
-        "seed": settings.seed,
     }
-    return [Unit("recall", "probe", measure_recall, parameters)]
+    return [
+        *(
+            Unit(
+                "recall",
+                f"recovered-{start:03d}",
+                measure_recovery,
+                {"documents": read[start : start + _BATCH], **probe},
+            )
+            for start in range(0, len(read), _BATCH)
+        ),
+        *(
+            Unit(
+                "recall",
+                f"read-{kind}",
+                measure_reading,
+                {"documents": read, **probe, "kind": kind, "seed": settings.seed},
+            )
+            for kind in settings.bases
+        ),
+    ]
 
 
 STAGES: dict[str, Stage] = {"probe": plan}
@@ -75,55 +97,67 @@ def _fitted(bridge: TransformerBridge, settings: RecallSettings, read: set[str])
     return found
 
 
-@unit_kind("recall of the input")
-def measure_recall(
+@unit_kind("recovery of the input")
+def measure_recovery(
     bridge: TransformerBridge,
     documents: Sequence[Mapping[str, Any]],
     fitted: Sequence[Sequence[int]],
     window: int,
-    bases: Sequence[BasisKind],
-    seed: int,
 ) -> pd.DataFrame:
-    """Rows by document, point, measure, basis and part, each a `total` over a `count`.
+    """Rows by point, part and document: the tokens that the point's map ranks first, of how many.
 
-    `recovered` counts the tokens that the point's own map ranks first, by how often it was fitted
-    to the token; `input`, `estimate` and `stream` are shares of the two halves of each
-    basis.
+    Parts are bins of how often the map was fitted to the token.
     """
-    probe = fit_input_probe(bridge, list(fitted), window=window, progress=False)
+    probe = _probe(bridge, fitted, window)
     texts, names = [d["tokens"] for d in documents], [d["cluster"] for d in documents]
-    recovery = input_recovery(bridge, probe, texts, progress=False)
+    recovery = input_recovery(bridge, probe, texts, maps=("own",), progress=False)
     totals = recovery.totals[_FIRST, _OWN]
     index = pd.MultiIndex.from_product(
         [probe.points, recovery.rarity, names], names=["point", "part", "document"]
     )
     counts = np.broadcast_to(recovery.counts, totals.shape)
     columns = {"total": totals.ravel(), "count": counts.ravel()}
-    frames = [
-        pd.DataFrame(columns, index=index).reset_index().assign(measure="recovered", basis="")
-    ]
-    for kind in bases:
-        basis = embedding_basis(bridge, kind, seed=seed)
-        reading = input_reading(bridge, probe, texts, basis, progress=False)
-        half = len(basis.directions) // 2
-        for part, bounds in zip(PARTS, ((0, half), (half, len(basis.directions))), strict=True):
-            index = pd.MultiIndex.from_product(
-                [MEASURES, probe.points, names], names=["measure", "point", "document"]
-            )
-            shares = pd.DataFrame({"total": reading.part(*bounds).ravel()}, index=index)
-            importance = float(basis.importance[slice(*bounds)].sum())
-            frames += [
-                rows.assign(count=1, basis=kind, part=part)
-                for rows in (
-                    shares.reset_index(),
-                    pd.DataFrame(
-                        {
-                            "measure": IMPORTANCE,
-                            "point": probe.points[0],
-                            "document": "",
-                            "total": [importance],
-                        }
-                    ),
-                )
-            ]
-    return pd.concat(frames, ignore_index=True)
+    return pd.DataFrame(columns, index=index).reset_index().assign(measure="recovered", basis="")
+
+
+@unit_kind("reading of the input")
+def measure_reading(
+    bridge: TransformerBridge,
+    documents: Sequence[Mapping[str, Any]],
+    fitted: Sequence[Sequence[int]],
+    window: int,
+    kind: BasisKind,
+    seed: int,
+) -> pd.DataFrame:
+    """Rows by measure, point, document and half of a basis: its share, as a `total` over 1.
+
+    And a row for each half with its share of the table of the basis, `IMPORTANCE`.
+    """
+    probe = _probe(bridge, fitted, window)
+    texts, names = [d["tokens"] for d in documents], [d["cluster"] for d in documents]
+    basis = embedding_basis(bridge, kind, seed=seed)
+    reading = input_reading(bridge, probe, texts, basis, progress=False)
+    half = len(basis.directions) // 2
+    index = pd.MultiIndex.from_product(
+        [MEASURES, probe.points, names], names=["measure", "point", "document"]
+    )
+    frames = []
+    for part, bounds in zip(PARTS, ((0, half), (half, len(basis.directions))), strict=True):
+        shares = pd.DataFrame({"total": reading.part(*bounds).ravel()}, index=index).reset_index()
+        importance = {
+            "measure": IMPORTANCE,
+            "point": probe.points[0],
+            "document": "",
+            "total": [float(basis.importance[slice(*bounds)].sum())],
+        }
+        frames += [rows.assign(part=part) for rows in (shares, pd.DataFrame(importance))]
+    return pd.concat(frames, ignore_index=True).assign(count=1, basis=kind)
+
+
+def _probe(bridge: TransformerBridge, fitted: Sequence[Sequence[int]], window: int) -> InputProbe:
+    """The probe, which the units of a process share: it is too large to be handed on in rows."""
+    return recall(
+        bridge,
+        f"input probe of weights {fingerprint(bridge)} and texts {digest([fitted, window])}",
+        lambda: fit_input_probe(bridge, list(fitted), window=window, progress=False),
+    )

@@ -10,15 +10,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...intervention.ablation import ablate_directions, projected
+from ...intervention.ablation import projected
 from ...intervention.mean_residuals import mean_residuals
 from ...lens.distributions import log_probs_of
 from ...lens.unlikely_pool import Matching, Pool, likeliest
+from ...model.partial_run import run_late_blocks
 from ...model.points import FINAL
 from ...model.readout import LOGIT_ROWS, Readout, readout
 from ...model.residuals import residuals
 from ...model.text_pieces import as_batch
-from ...model.tokens import TokenBatch
 from ..engine.work_units import unit_kind
 
 NOTHING, TOKENS, RANDOM, LIKELY = (
@@ -47,8 +47,10 @@ def measure_ablation(
     as many random directions; and the directions of the `ablated` likeliest tokens. `removed` is
     the share of the squared residual, less its mean, that they held.
     """
-    read, means = readout(bridge), mean_residuals(bridge)
-    matching = Matching.of(read)
+    # Every text is read once for its likeliest tokens, and once for each loss.
+    times = 2 + len(layers) * len((TOKENS, RANDOM, LIKELY))
+    read = readout(bridge).for_rows(times * sum(len(document["tokens"]) for document in documents))
+    means, matching = mean_residuals(bridge), Matching.of(read)
     rows = []
     for number, document in enumerate(documents):
         tokens = torch.tensor(document["tokens"], device=bridge.cfg.device)
@@ -58,12 +60,10 @@ def measure_ablation(
         ids, log_normalizer = likeliest(read, normalized, ablated)
         pools = matching.draw(directions, seed + number)
         ruled_out = [pool.log_probs(normalized, log_normalizer) < math.log(below) for pool in pools]
-        likely = read.unit_directions(read.weight[ids])
+        likely, clean = read.unit_directions(read.weight[ids]), _loss(read, last, tokens)
         for layer, stream in zip(layers, streams, strict=True):
-            mean = means[layer].to(stream)
-            moved = stream - mean
+            moved = stream - means[layer].to(stream)
             chosen = {
-                NOTHING: torch.zeros_like(likely),
                 **{
                     name: _strongest(pool, moved, mask, ablated)
                     for name, pool, mask in zip((TOKENS, RANDOM), pools, ruled_out, strict=True)
@@ -72,24 +72,22 @@ def measure_ablation(
             }
             stacked = torch.stack(list(chosen.values()))
             stacked[:, 0] = 0  # the first position is an outlier, on which attention rests
-            hooks = ablate_directions(layer, stacked, mean=mean)
-            copies = tokens.expand(len(chosen), -1)
-            with bridge.hooks(fwd_hooks=hooks):
-                (after,) = residuals(
-                    bridge, TokenBatch(copies, torch.ones_like(copies, dtype=torch.bool)), [FINAL]
-                )
             part = projected(moved.expand(len(stacked), -1, -1), stacked)
+            after = run_late_blocks(bridge, layer, (stream - part).to(stream))
             removed = part[:, 1:].square().sum((-1, -2)) / moved[1:].square().sum()
+            totals = [clean, *(_loss(read, stream_after, tokens) for stream_after in after)]
             rows += [
                 {
                     "document": document["cluster"],
                     "layer": layer,
                     "taken_out": name,
-                    "total": _loss(read, stream_after, tokens),
+                    "total": total,
                     "count": len(tokens) - 1,
-                    "removed": float(share),
+                    "removed": share,
                 }
-                for name, stream_after, share in zip(chosen, after, removed, strict=True)
+                for name, total, share in zip(
+                    (NOTHING, *chosen), totals, (0.0, *removed.tolist()), strict=True
+                )
             ]
     return pd.DataFrame(rows)
 

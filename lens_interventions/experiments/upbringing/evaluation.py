@@ -24,7 +24,7 @@ is the one that a linear map finds."""
 
 WEIGHTS = "squared weights"
 
-# The probe's own map at each point, as `InputRecovery` orders maps; and its accuracy.
+# The probe's own map at each point, which is the only one; and its accuracy.
 _OWN, _FIRST = 0, 0
 
 _BATCH = 32
@@ -101,7 +101,8 @@ def recovered(
     The map of each point is fitted to the windows `fitted`.
     """
     probe = fit_input_probe(bridge, fitted.tolist(), window=fitted.shape[1], progress=False)
-    recovery = input_recovery(bridge, probe, corpus.windows.tolist(), progress=False)
+    texts = corpus.windows.tolist()
+    recovery = input_recovery(bridge, probe, texts, maps=("own",), progress=False)
     found = []
     counts = recovery.counts[-1].tolist()
     for point, totals in zip(recovery.points, recovery.totals[_FIRST, _OWN, :, -1], strict=True):

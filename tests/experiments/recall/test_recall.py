@@ -11,6 +11,7 @@ from pandas.testing import assert_frame_equal
 
 from lens_interventions.experiments import RecallSettings, load_result, recall
 from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.engine.results import Result
 from lens_interventions.experiments.recall.analysis import analyse
 from lens_interventions.experiments.recall.stages import IMPORTANCE, PARTS
 from lens_interventions.materials.corpora import read_documents
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("without_gradients")
 
 SMALL = RecallSettings(
     texts=("prose",),
-    documents=6,
+    documents=10,
     document_tokens=24,
     fitted_texts=("docstrings",),
     fitted_tokens=1500,
@@ -32,7 +33,7 @@ POINTS = ["0_pre", "1_pre", "2_pre", "3_pre", "4_pre", "final_post"]
 
 
 def planted(curve: list[float], stored: float) -> dict[str, pd.DataFrame]:
-    """Tables of 40 documents that follow a curve of recovery.
+    """Tables of 40 documents that follow a curve of recovery, measured by two units.
 
     The less important half of each basis holds `stored` more of the input than of the stream.
     """
@@ -48,9 +49,10 @@ def planted(curve: list[float], stored: float) -> dict[str, pd.DataFrame]:
             "total": 100 * share + rng.normal(),
             "count": 100,
         }
+        for unit in (documents[:20], documents[20:])
         for point, share in zip(POINTS, curve, strict=True)
         for part in ("1 to 9", "all")
-        for document in documents
+        for document in unit
     ]
     read = [
         {
@@ -108,14 +110,31 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     assert {finding.figure for finding in result.verdicts} == set(loaded.figures())
 
 
+def test_a_run_that_was_stopped_ends_in_the_same_numbers(tmp_path: Path) -> None:
+    def run() -> Result:
+        return recall(lambda: tiny_bridge("llama"), settings=SMALL, out=tmp_path)
+
+    unbroken = run()
+    files = {path.stem: path for path in (tmp_path / "rows/recall").iterdir()}
+    assert set(files) == {"recovered-000", "recovered-008", "read-unembedding", "read-pca"}
+    for name in ("recovered-008", "read-pca"):
+        files[name].unlink()
+    went_on = run()
+    for name, table in unbroken.tables.items():
+        assert_frame_equal(went_on.tables[name], table)
+
+
 def test_no_document_is_fitted_to_and_read() -> None:
     from lens_interventions.experiments.recall.stages import plan
 
     settings = replace(SMALL, fitted_texts=("prose",), fitted_tokens=100_000)
-    (unit,) = plan(shared_bridge("llama"), settings, {})
-    read = {tuple(document["tokens"]) for document in unit.parameters["documents"]}
-    fitted = {tuple(tokens[: settings.document_tokens]) for tokens in unit.parameters["fitted"]}
-    assert not read & fitted
+    units = plan(shared_bridge("llama"), settings, {})
+    read = {
+        tuple(document["tokens"]) for unit in units for document in unit.parameters["documents"]
+    }
+    for unit in units:
+        fitted = {tuple(tokens[: settings.document_tokens]) for tokens in unit.parameters["fitted"]}
+        assert not read & fitted
     assert len(read | fitted) == len(read_documents("prose"))
 
 
