@@ -20,6 +20,7 @@ NAMES = (
     "slopes",
     "generation",
     "patch_training",
+    "scratch_training",
 )
 
 

@@ -3,14 +3,24 @@
 One benchmark is run, the quickest: that all of them run, `python -m benchmarks --quick` shows.
 """
 
+import copy
 import importlib
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from benchmarks.__main__ import NAMES
 from benchmarks.results import END, START, Benchmark, Results, Row, number
+from benchmarks.scratch_training import bare_loop
+from lens_interventions.experiments import ScratchTraining
+from lens_interventions.experiments.design.small_networks.shape import Shape
+from lens_interventions.experiments.design.small_networks.training import (
+    Optimization,
+    stream_batches,
+)
+from lens_interventions.experiments.scratch.training import scratch_run
 from tests.support.pages import ROOT
 
 PLUMBING = {"__init__", "__main__", "command", "common", "results"}
@@ -59,6 +69,25 @@ def test_one_command_measures_one_and_writes_it(tmp_path):
     assert benchmark.seconds > 0
     assert all(row.work in shown and row.measured > 0 for row in benchmark.rows)
     assert results.markdown() in page.read_text()
+
+
+def test_the_bare_loop_does_what_the_trainer_does():
+    """Else their speeds would not compare. In float64, after five steps."""
+    shape = Shape(n_layers=2, d_model=8, n_heads=2, context=12, d_vocab=20)
+    options = Optimization(
+        steps=5, learning_rate=1e-2, warm_up=2, weight_decay=0.01, evaluate_every=5
+    )
+    batches = stream_batches(torch.arange(100) % 20, shape.context, 3, 0)
+    trained = scratch_run(
+        ScratchTraining(2, 1, "none", 0), shape, options, batches, dtype=torch.float64
+    )
+    model = copy.deepcopy(trained.network.model)
+    begun = model.lm_head.weight.clone()
+    trained.to_the_end(lambda _: [{}])
+    bare_loop(model, batches, options)
+    for name, parameter in trained.network.model.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), parameter, rtol=0, atol=1e-9)
+    assert not torch.allclose(model.lm_head.weight, begun)
 
 
 def test_an_unknown_benchmark_is_refused():

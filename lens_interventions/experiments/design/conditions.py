@@ -79,6 +79,9 @@ BACK_PATCH = "back_patch"
 TEMPERATURE = "temperature"
 """The source of arms without a patch whose logits are divided by their strength."""
 
+LONGER = "none-longer"
+"""The source of arms without a patch whose network was trained for longer than the others."""
+
 ARM_COLUMNS = tuple(field.name for field in fields(Arm))
 
 
@@ -201,6 +204,8 @@ def arm_label(arm: Arm, *, with_cell: bool = False) -> str:
         return "no patch"
     if arm.source == TEMPERATURE:
         return f"temperature {arm.strength:.3g} alone"
+    if arm.source == LONGER:
+        return "no patch, trained for longer"
     words = SOURCES[arm.source].words if arm.source != BACK_PATCH else "own last residual"
     return f"{words} ({arm.cell})" if with_cell else words
 

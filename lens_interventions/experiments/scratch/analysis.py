@@ -59,8 +59,8 @@ def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataF
     Columns: network, blocks, entry, scope, arm, condition, minus, estimate, low, high, level,
     method, n, p_value. The estimate is the change of the loss, nats a token.
     """
-    pairs = [("true", AS_TRAINED, other) for other in settings.arms if other != "true"]
-    pairs += [(arm, AS_TRAINED, NONE) for arm in settings.arms if arm not in ("true", NONE)]
+    pairs = [("true", AS_TRAINED, other) for other in settings.trained_arms if other != "true"]
+    pairs += [(arm, AS_TRAINED, NONE) for arm in settings.trained_arms if arm not in ("true", NONE)]
     pairs += [("true", condition, NONE) for condition in (TAKEN_AWAY, FALSIFIED)]
     found = []
     for named, here in _networks(settings, losses):
@@ -155,7 +155,7 @@ def efficiency(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
             table = of_scope.groupby(["arm", "seed", "step"])[["total", "count"]].sum()
             loss = table["total"] / table["count"]
             end = last_step(here, NONE)
-            for arm in settings.arms:
+            for arm in settings.trained_arms:
                 for seed in settings.seeds:
                     curve = loss.loc[(arm, seed)].sort_index()
                     wanted = float(loss.loc[(NONE, seed, end)])

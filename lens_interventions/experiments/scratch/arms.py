@@ -9,12 +9,16 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..._counter_random import random_integers
+from ..design.conditions import LONGER
 from .network import NO_TOKEN, NOTHING
 
 NONE = "none"
 """The arm without a write."""
 
 ARMS = (NONE, "true", "current", "previous", "shuffled", "zero")
+
+UNWRITTEN = (NONE, LONGER)
+"""The arms without a write: for as many steps as the others, and for as many operations."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class ScratchTraining:
     Attributes:
         blocks: of the network.
         entry: the block whose incoming stream is written to.
-        arm: what is written.
+        arm: what is written; "none" and "none-longer" write nothing.
         seed: of the weights at the start, the order of the text and random sources.
     """
 
@@ -60,7 +64,7 @@ def written_tokens(
     Raises `ValueError` for an unknown arm.
     """
     position = torch.arange(tokens.shape[1], device=tokens.device)[None]
-    if arm == NONE:
+    if arm in UNWRITTEN:
         return None
     if arm == "true":
         return tokens.roll(-1, dims=1)

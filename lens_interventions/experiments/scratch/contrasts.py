@@ -1,10 +1,11 @@
 """Differences of arms that share texts and seeds, with intervals over both."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
-from ..design.conditions import NO_PATCH, Arm
+from ..design.conditions import LONGER, NO_PATCH, Arm
 from ..design.contrasts import Contrast, Resampling
 from ..design.small_networks.contrasts import seed_contrast
 from .arms import NONE
@@ -70,4 +71,6 @@ def difference(
 
 def arm_of(name: str) -> Arm:
     """An arm as comparisons name it."""
-    return NO_PATCH if name == NONE else Arm(name, 0, 1.0, "learned")
+    if name == NONE:
+        return NO_PATCH
+    return replace(NO_PATCH, source=LONGER) if name == LONGER else Arm(name, 0, 1.0, "learned")

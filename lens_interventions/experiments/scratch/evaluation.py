@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..._counter_random import random_integers
 from ..design.small_networks.corpus import Corpus, copyable, repeats_of_surprises
 from ..design.small_networks.training import Record
-from .arms import NONE, ScratchTraining, written_tokens
+from .arms import NONE, UNWRITTEN, ScratchTraining, written_tokens
 from .network import Network
 
 AS_TRAINED, TAKEN_AWAY, FALSIFIED = "as trained", "taken away", "falsified"
@@ -79,7 +79,7 @@ def measure(
     if this is the `final` one.
     """
     arms = {AS_TRAINED: training.arm}
-    if final and training.arm != NONE:
+    if final and training.arm not in UNWRITTEN:
         arms |= {TAKEN_AWAY: NONE, FALSIFIED: "shuffled"}
     found = []
     for condition, arm in arms.items():

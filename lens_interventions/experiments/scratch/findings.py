@@ -6,7 +6,7 @@ import pandas as pd
 
 from ...measures.verdicts import visible_by_width
 from ..design.comparisons import WIDTH, Comparison, compare, said_of, verdicts_on
-from ..design.conditions import Arm
+from ..design.conditions import LONGER, Arm
 from ..design.contrasts import Contrast, Resampling
 from ..engine.results import Finding
 from .arms import NONE
@@ -57,7 +57,7 @@ def _compare(settings: ScratchSettings, rows: pd.DataFrame, scope: str) -> Compa
     def true_minus(reference: Arm, resampling: Resampling) -> Contrast:
         return difference(rows, resampling, scope=scope, arms=("true", reference.source))
 
-    controls = [arm for arm in settings.arms if arm not in ("true", NONE)]
+    controls = [arm for arm in settings.trained_arms if arm not in ("true", NONE)]
     compared = compare(
         true_minus,
         [arm_of(NONE), *map(arm_of, controls)],
@@ -76,11 +76,15 @@ def _said(
     scope: str,
 ) -> str:
     name, seeds = name_of(*network), len(settings.seeds)
+    said = said_of(compared, "nats", basis=WIDTH)
+    if LONGER in settings.trained_arms:
+        steps = last_step(rows, LONGER)
+        said += f" The longer training makes {steps} steps: as many operations as with a write."
     return _METHOD.format(
         network=name[0].upper() + name[1:],
         seeds=seeds,
         plural="s" if seeds > 1 else "",
         n=rows.loc[rows["scope"] == "all", "cluster"].nunique(),
         scope=scope,
-        said=said_of(compared, "nats", basis=WIDTH),
+        said=said,
     )

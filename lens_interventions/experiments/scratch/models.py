@@ -19,7 +19,7 @@ from ..design.small_networks.corpus import corpus_of
 from ..design.small_networks.training import KIND
 from ..engine.json_values import from_values
 from ..engine.run_directory import RunDirectoryError, read_header, unit_file
-from .arms import NONE, ScratchTraining
+from .arms import UNWRITTEN, ScratchTraining
 from .network import Network
 from .settings import ScratchSettings
 from .stages import TABLE
@@ -51,7 +51,7 @@ class TrainedModel:
     Attributes:
         bridge: the network.
         patch: the write that it was trained with, at the block that it was trained at; None in the
-            arm without one.
+            arms without one.
     """
 
     bridge: TransformerBridge
@@ -67,7 +67,7 @@ def trained_model(
     """
     up, bias = network.up.detach().clone(), network.bias.detach().clone()
     bridge = bridge_of(network.model, tokenizer, training.name)
-    if training.arm == NONE:
+    if training.arm in UNWRITTEN:
         return TrainedModel(bridge, None)
     if training.arm not in SOURCES:
         raise ValueError(

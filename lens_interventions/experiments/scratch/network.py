@@ -21,16 +21,6 @@ from ..design.small_networks.blocks import (
 from ..design.small_networks.shape import Shape
 
 
-def two_stream_flops(shape: Shape, entry: int) -> int:
-    """Floating-point operations of the products in a forward of two streams, for each token.
-
-    `entry` is the block that the patched stream enters.
-    """
-    # The patched copy: a write, whole blocks, and keys and values in the last.
-    blocks = (shape.n_layers - 1 - entry) * shape.block_flops
-    return shape.flops + 2 * shape.d_model**2 + blocks + 4 * shape.d_model**2
-
-
 class Network(nn.Module):
     """A GPT-2 and the write that it may be trained with: `e M + b`, added at the block `entry`.
 

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ..design.conditions import LONGER
 from ..design.small_networks.settings import SmallNetworkSettings
 from ..design.small_networks.training import Optimization
 from ..engine.presets import Preset, require_preset
 from .arms import ARMS, NONE, ScratchTraining
-from .network import two_stream_flops
+from .cost import steps_for_equal_flops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,8 @@ class ScratchSettings(SmallNetworkSettings):
         networks: pairs of how many blocks a network has and which one is written to.
         arms: "none", "true" and at least one control of "current", "previous", "shuffled" and
             "zero", which writes a bias alone.
-        equal: "steps", or "flops" to grant the arm without a write as many more steps as a step
-            with two streams costs.
+        equal: "steps", or "flops" to train another network without a write for as many more steps
+            as the second stream costs, with a cosine as long: the arm "none-longer".
         copies: how many texts of random tokens said twice.
         surprising: nats from which on a token counts as a surprise, by counts of pairs.
 
@@ -56,21 +57,25 @@ class ScratchSettings(SmallNetworkSettings):
                 )
 
     @property
+    def trained_arms(self) -> tuple[str, ...]:
+        """All arms, the one of equal operations at the end."""
+        return (*self.arms, LONGER) if self.equal == "flops" else self.arms
+
+    @property
     def trainings(self) -> list[ScratchTraining]:
         """All trainings; seed by seed, so that a run that is stopped has whole seeds."""
         return [
             ScratchTraining(blocks, entry, arm, seed)
             for seed in self.seeds
             for blocks, entry in self.networks
-            for arm in self.arms
+            for arm in self.trained_arms
         ]
 
     def optimization(self, training: ScratchTraining) -> Optimization:
         """How a network is trained in an arm."""
         steps = self.steps
-        if self.equal == "flops" and training.arm == NONE:
-            shape = self.shape_of(training.blocks)
-            steps = round(steps * two_stream_flops(shape, training.entry) / shape.flops)
+        if training.arm == LONGER:
+            steps = steps_for_equal_flops(self.shape_of(training.blocks), training.entry, steps)
         return self.optimization_of(steps, self.weight_decay)
 
     @classmethod

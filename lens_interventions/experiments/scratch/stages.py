@@ -15,9 +15,10 @@ from ..engine.json_values import from_values
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
-from .arms import NONE, ScratchTraining
+from .arms import UNWRITTEN, ScratchTraining
+from .cost import step_flops
 from .evaluation import Material, material_of, measure
-from .network import Network, two_stream_flops
+from .network import Network
 from .settings import ScratchSettings
 from .training import scratch_run
 
@@ -89,15 +90,14 @@ def measure_training(
         "copies": copies,
     }
     run.to_the_end(_evaluation(made, options, material, curve_windows), file, known)
-    flops = size.flops if made.arm == NONE else two_stream_flops(size, made.entry)
+    entry = None if made.arm in UNWRITTEN else made.entry
     cost = {
         "step": options.steps,
         "condition": "",
         "scope": COST,
         "row": 0,
         "cluster": 0,
-        # A backward takes two forwards.
-        "total": float(3 * flops * batch * settings.context),
+        "total": float(step_flops(size, entry, batch)),
         "count": 1,
     }
     return pd.DataFrame([*run.records, cost]).assign(**made.columns())

@@ -4,13 +4,15 @@ import copy
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
-from lens_interventions.experiments.design.small_networks.shape import Shape
 from lens_interventions.experiments.design.small_networks.training import mean_nats
 from lens_interventions.experiments.scratch.arms import ARMS, written_tokens
-from lens_interventions.experiments.scratch.network import Network, two_stream_flops
+from lens_interventions.experiments.scratch.cost import step_flops
+from lens_interventions.experiments.scratch.network import Network
 from lens_interventions.intervention.mechanism.head_scores import head_scores
 from tests.support.small_scratch import SHAPE, small_model, small_network
 
@@ -92,11 +94,14 @@ def test_generation_with_the_write_equals_teacher_forcing():
     assert not torch.equal(made.tokens, li.generate(model.bridge, prompt, max_new_tokens=8).tokens)
 
 
-def test_two_streams_cost_what_is_computed_twice():
-    shape = Shape(n_layers=2, d_model=64, n_heads=2, context=128, d_vocab=1024)
-    write = 2 * 64**2
-    assert two_stream_flops(shape, 1) - shape.flops == write + 4 * 64**2
-    assert two_stream_flops(shape, 0) - two_stream_flops(shape, 1) == 24 * 64**2 + 4 * 128 * 64
+@pytest.mark.parametrize("entry", [None, 0, 1, 2])
+def test_a_step_costs_what_torch_counts(entry):
+    network, tokens = small_network(entry or 0), texts(2, SHAPE.context)
+    source = written_tokens("none" if entry is None else "true", tokens, 0, SEEDS)
+    # Torch counts no operations of its fused attention on a CPU.
+    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
+        mean_nats(network(tokens, source), tokens).backward()
+    assert step_flops(SHAPE, entry, len(tokens)) == counted.get_total_flops()
 
 
 def test_an_entry_that_is_not_there_is_refused():

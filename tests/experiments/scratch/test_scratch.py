@@ -19,7 +19,6 @@ from lens_interventions.experiments.scratch.evaluation import (
     SAME_TOKEN,
     SECOND,
 )
-from lens_interventions.experiments.scratch.network import two_stream_flops
 from lens_interventions.experiments.scratch.stages import COST
 from tests.support.small_scratch import SMALL
 
@@ -159,11 +158,21 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
         replace(SMALL, **changes)
 
 
-def test_equal_operations_grant_the_arm_without_a_write_more_steps():
-    granted = replace(SMALL, equal="flops", steps=1000)
-    steps = {
-        arm: granted.optimization(ScratchTraining(1, 0, arm, 0)).steps for arm in ("none", "true")
-    }
-    shape = granted.shape_of(1)
-    assert steps["true"] == 1000
-    assert steps["none"] == round(1000 * two_stream_flops(shape, 0) / shape.flops) > 1000
+def test_at_equal_operations_a_network_without_a_write_is_trained_for_longer(tmp_path):
+    granted = replace(SMALL, equal="flops", networks=((2, 0),), seeds=(0,))
+    longer = li.experiments.scratch(settings=granted, out=tmp_path)
+    cost = longer.tables["cost"].set_index("arm")
+    operations = cost["steps"] * cost["operations_of_a_step"]
+    a_step = cost.loc["none-longer", "operations_of_a_step"]
+    assert a_step == cost.loc["none", "operations_of_a_step"]
+    assert abs(operations["none-longer"] - operations["true"]) <= a_step / 2
+    assert cost["steps"].to_dict() == {"none": 6, "true": 6, "current": 6, "none-longer": 8}
+    contrasts = longer.tables["contrasts"].query("arm == 'true' and condition == 'as trained'")
+    assert set(contrasts["minus"]) == {"none", "current", "none-longer"}
+    (method, _) = (finding.method for finding in longer.verdicts)
+    assert "trained for longer" in method
+    assert "makes 8 steps" in method
+    assert (
+        li.experiments.trained_models(tmp_path)[ScratchTraining(2, 0, "none-longer", 0)].patch
+        is None
+    )

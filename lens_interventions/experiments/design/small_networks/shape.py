@@ -41,16 +41,3 @@ class Shape:
             tie_word_embeddings=tied,
             architectures=["GPT2LMHeadModel"],
         )
-
-    @property
-    def block_flops(self) -> int:
-        """Floating-point operations of a block's products, for each token of a full context.
-
-        A product of two matrices counts two for each of its terms.
-        """
-        return 24 * self.d_model**2 + 4 * self.context * self.d_model
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations of a forward's products, for each token of a full context."""
-        return self.n_layers * self.block_flops + 2 * self.d_model * self.d_vocab
