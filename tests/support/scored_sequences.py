@@ -14,6 +14,7 @@ ARMS = (
     Arm("true", 1, 0.3, "add"),
     Arm("shuffled", 1, 0.5, "interpolate"),
     Arm("direction", 2, 0.5, "add"),
+    Arm("true", 1, 0.5, "add", "recent tokens"),
 )
 
 

@@ -44,6 +44,7 @@ def measure_map(
         embeddings=(settings.embedding,),
         scale=settings.scale,
         gate=settings.gate,
+        gate_on=settings.gate_on,
         lens=settings.fitted_lens(),
         first_position=settings.first_position,
         max_length=max(len(text.tokens) for text in texts),

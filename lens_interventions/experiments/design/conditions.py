@@ -100,9 +100,12 @@ class PatchSettings:
             spared: models park attention there, in a residual that can be a hundred times longer
             than the others (25,000 against 190 in the middle of the default model), and a patch
             of that vector tests the model's plumbing and not the idea.
-        gate: if given, only positions are patched whose true next token surprised the lens at the
-            layer by at least so many nats.
+        gate: if given, only positions are patched whose true next token was at least so many nats
+            surprising. Forms with a gate of their own keep it.
+        gate_on: to whom: "lens", the lens at the layer, or "output", the unpatched output.
         seed: of the random sources.
+
+    Raises `ValueError` for a `gate_on` of "output" without a gate.
     """
 
     scale: Literal["raw", "norm", "deviation"] = "norm"
@@ -110,7 +113,12 @@ class PatchSettings:
     lens: str | None = None
     first_position: int = 1
     gate: float | None = None
+    gate_on: Literal["lens", "output"] = "lens"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.gate_on == "output" and self.gate is None:
+            raise ValueError("gate_on='output' says what gate= is compared with: give a gate")
 
     def fitted_lens(self) -> AffineLens | None:
         """The lens of the file `lens`, if one is named."""
@@ -140,6 +148,7 @@ class PatchSettings:
             "scale": self.scale,
             "embedding": self.embedding,
             "gate": self.gate,
+            "gate_on": self.gate_on,
             **form.fields(arm.layer, n_layers),
         }
         return NextTokenPatch(

@@ -13,6 +13,9 @@ PLAIN = "plain"
 # Nats from which a token counts as surprising, as in the scopes of slopes.
 _SURPRISING = 6.0
 
+# Above the patch a window of w takes w + 2 rows a token, and no window 2: 4 is three times as dear.
+_RECENT = 4
+
 
 @dataclass(frozen=True)
 class Form:
@@ -46,7 +49,7 @@ FORMS: dict[str, Form] = {
         Form(
             "surprised lens",
             f"only where the fitted lens at the layer was surprised by {_SURPRISING:g} nats",
-            lambda _layer, _n: {"gate": _SURPRISING},
+            lambda _layer, _n: {"gate": _SURPRISING, "gate_on": "lens"},
             reads_lens=True,
         ),
         Form(
@@ -54,6 +57,11 @@ FORMS: dict[str, Form] = {
             f"only where the unpatched output was surprised by {_SURPRISING:g} nats",
             lambda _layer, _n: {"gate": _SURPRISING, "gate_on": "output"},
             modes=("interpolate", "add"),
+        ),
+        Form(
+            "recent tokens",
+            f"only at the last {_RECENT} known positions before each prediction",
+            lambda _layer, _n: {"window": _RECENT},
         ),
         Form(
             "layers up",

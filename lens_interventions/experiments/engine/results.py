@@ -98,7 +98,7 @@ class Result:
             (directory / folder).mkdir(parents=True, exist_ok=True)
         for name, table in self.tables.items():
             with atomic_file(directory / "tables" / f"{name}.parquet") as temporary:
-                table.to_parquet(temporary, index=False)
+                table.to_parquet(temporary, index=False, compression="zstd")
         figures = self.figures()
         for name, figure in figures.items():
             write_text(directory / "figures" / f"{name}.json", figure.to_json())

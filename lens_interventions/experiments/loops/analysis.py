@@ -32,6 +32,7 @@ from ..design.sequences import REPORT, SELECTION
 from ..engine.results import Analysis, Finding, Tables
 from .choice import affordable_controls, log_odds_totals, loops_cell, loss_totals, round_cell
 from .figures import draw
+from .kept_rows import kept_rows
 from .settings import LoopsSettings
 from .tables import condition_table, escape_table, grid_table, noticing_table, survival_table
 
@@ -56,6 +57,7 @@ def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
         "escape": escape_table(rows, settings),
         "noticing": noticing_table(rows["noticing"], settings),
         "samples": shown_samples(rows["samples"], chosen.control, settings.shown),
+        "rows": kept_rows(rows),
     }
     judged = verdicts_on(
         [question.compared for question in asked],

@@ -59,7 +59,8 @@ def test_the_effect_over_depth_is_where_it_was_planted(planted: Result) -> None:
     by_layer = induction.groupby("layer")["estimate"].min()
     assert by_layer[1] < -2 < by_layer[0]
     assert (induction[induction["layer"] == 1]["p_holm"] < 0.05).all()
-    assert induction.value_counts("form").to_dict() == {"plain": 2, "surprised output": 4}
+    forms = {"plain": 2, "surprised output": 4, "recent tokens": 2}
+    assert induction.value_counts("form").to_dict() == forms
 
 
 def test_the_same_pipeline_finds_nothing_with_the_source_swapped(
@@ -177,7 +178,7 @@ def test_categories_divide_the_text(planted: Result) -> None:
 def test_each_form_is_reported_at_its_best_cell(planted: Result) -> None:
     forms = planted.tables["forms"].set_index(["question", "form"])
     grid = planted.tables["grid"].query("measure == 'loss'")
-    for form in ("plain", "surprised output"):
+    for form in ("plain", "surprised output", "recent tokens"):
         best = grid.query("question == 'induction' and form == @form").sort_values("estimate")
         row = forms.loc[("induction", form)]
         assert (row["layer"], row["mode"]) == (best["layer"].iloc[0], best["mode"].iloc[0])

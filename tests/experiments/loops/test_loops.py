@@ -108,6 +108,35 @@ def test_rows_give_the_same_analysis_again(finished: Path) -> None:
         assert_allclose(found.verdict.interval.low, expected.verdict.interval.low, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("question", "table", "measure"),
+    [("loops", "samples", "looped"), ("repetition", "samples", "rep-4"),
+     ("escape", "rounds", "log_odds")],
+)  # fmt: skip
+def test_rows_that_are_kept_give_the_same_numbers(
+    finished: Path, question: str, table: str, measure: str
+) -> None:
+    tables = load_result(finished).tables
+    rows = tables["rows"][tables["rows"]["table"] == table]
+    rows = rows[(rows["measure"] == measure) & (rows["half"] == "report")]
+    if table == "samples":
+        rows = rows[rows["category"] == "greedy"]
+    sums = rows.groupby(["source", "layer", "strength"])[["total", "count"]].sum()
+    means = (sums["total"] / sums["count"]).unstack("source")
+    # Controls were measured at the chosen cell alone.
+    at_cell = means.dropna(subset=["true", "shuffled"])["true"].item()
+    contrasts = tables["contrasts"].set_index(["question", "minus"])
+    expected = at_cell - means["none"].dropna().item()
+    assert contrasts["estimate"][question, "none"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_rows_that_are_kept_can_choose_again(finished: Path) -> None:
+    rows = load_result(finished).tables["rows"]
+    other = rows[rows["half"] == "selection"]
+    assert set(other["table"]) == {"search", "samples", "rounds", "loss"}
+    assert not rows.duplicated([*rows.columns.drop(["total", "count"])]).any()
+
+
 def with_loops(rows: dict[str, pd.DataFrame], looping: list[str]) -> dict[str, pd.DataFrame]:
     """The rows twice over, but greedy samples end in a loop under these sources and no others."""
     samples = rows["samples"]

@@ -1,0 +1,53 @@
+"""The patch that settings and the form of an arm make together."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lens_interventions import AffineLens, NextTokenPatch
+from lens_interventions.experiments.design.conditions import Arm, PatchSettings
+from tests.support.tiny import shared_bridge
+
+PLAIN = NextTokenPatch(layer=1, strength=0.1, mode="add", scale="norm", positions=range(1, 8))
+BY_OUTPUT = PatchSettings(gate=2.0, gate_on="output")
+
+
+@pytest.mark.parametrize(
+    ("form", "settings", "fields"),
+    [
+        ("plain", PatchSettings(), {}),
+        ("plain", PatchSettings(gate=2.0), {"gate": 2.0}),
+        ("plain", BY_OUTPUT, {"gate": 2.0, "gate_on": "output"}),
+        ("recent tokens", PatchSettings(), {"window": 4}),
+        ("recent tokens", BY_OUTPUT, {"window": 4, "gate": 2.0, "gate_on": "output"}),
+        ("layers up", PatchSettings(), {"layer": (1, 2)}),
+        # These gate by themselves.
+        ("surprised output", PatchSettings(), {"gate": 6.0, "gate_on": "output"}),
+        ("surprised output", BY_OUTPUT, {"gate": 6.0, "gate_on": "output"}),
+    ],
+)
+def test_a_form_changes_the_patch_of_the_settings(
+    form: str, settings: PatchSettings, fields: dict
+) -> None:
+    (patch,) = settings.patches(shared_bridge("llama"), [Arm("true", 1, 0.1, "add", form)], 8)
+    assert patch == replace(PLAIN, **fields)
+
+
+def test_a_form_that_asks_the_lens_still_does_where_the_settings_ask_the_output(
+    tmp_path: Path,
+) -> None:
+    bridge = shared_bridge("llama")
+    path = tmp_path / "lens.safetensors"
+    AffineLens(torch.eye(32).expand(3, 32, 32), torch.zeros(3, 32), "unknown", {}).save(path)
+    settings = replace(BY_OUTPUT, lens=str(path))
+    (patch,) = settings.patches(bridge, [Arm("true", 1, 0.1, "add", "surprised lens")], 8)
+    assert patch is not None
+    assert (patch.gate, patch.gate_on) == (6.0, "lens")
+    assert isinstance(patch.lens, AffineLens)
+
+
+def test_a_gate_on_the_output_needs_a_gate() -> None:
+    with pytest.raises(ValueError, match="give a gate"):
+        PatchSettings(gate_on="output")

@@ -1,0 +1,26 @@
+"""The settings of committed runs are of today's fields, so that a run can be analysed again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lens_interventions import experiments
+from lens_interventions.experiments.engine.json_values import from_values, to_values
+
+RESULTS = Path(__file__).parents[2] / "results"
+# Its settings are those of an older rule.
+OLDER = "smollm2-135m-instruct/learned"
+RUNS = sorted(
+    str(file.parent.relative_to(RESULTS))
+    for file in RESULTS.rglob("settings.json")
+    if file.parent != RESULTS / OLDER
+)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_settings_of_a_committed_run_can_be_run_today(run: str) -> None:
+    header = json.loads((RESULTS / run / "settings.json").read_text())
+    name = header["experiment"].replace("_", " ").title().replace(" ", "")
+    settings = from_values(getattr(experiments, f"{name}Settings"), header["settings"])
+    assert to_values(settings) == header["settings"]
