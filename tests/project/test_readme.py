@@ -185,7 +185,9 @@ def test_the_answers_to_questions_are_the_committed_results(run):
     assert INTERVAL.findall(row) == expected
 
 
-@pytest.mark.parametrize(("heading", "run"), [("## Unlikely tokens", "unlikely")])
+@pytest.mark.parametrize(
+    ("heading", "run"), [("## Unlikely tokens", "unlikely"), ("## The input, recalled", "recall")]
+)
 def test_the_answers_on_both_models_are_the_committed_results(heading, run):
     """A row for each verdict, with the interval of each model."""
     page = (ROOT / "docs/second-model.md").read_text().replace("−", "-")
