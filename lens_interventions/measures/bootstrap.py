@@ -95,14 +95,11 @@ def bootstrap_ends(
             ).confidence_interval
         return ends.low, ends.high
 
-    bca_low, bca_high = interval("BCa")
-    low, high = interval("percentile")
-    without_bca = np.isnan(bca_low) | np.isnan(bca_high)
+    low, high = interval("BCa")
+    without_bca = np.isnan(low) | np.isnan(high)
     if undefined is not None:
         without_bca |= undefined
-    return [
-        (float(low[i]), float(high[i]), "percentile")
-        if without_bca[i]
-        else (float(bca_low[i]), float(bca_high[i]), "BCa")
-        for i in range(len(low))
-    ]
+    if without_bca.any():  # rarely, and asking takes as long again
+        low, high = np.where(without_bca, interval("percentile"), (low, high))
+    methods = np.where(without_bca, "percentile", "BCa")
+    return list(zip(low.tolist(), high.tolist(), methods.tolist(), strict=True))

@@ -4,6 +4,7 @@ Importing torch, transformers and TransformerLens takes some five seconds, which
 for each test.
 """
 
+import importlib
 import multiprocessing
 import sys
 
@@ -17,3 +18,9 @@ def lens_interventions(*arguments: object) -> None:
 
     sys.argv = ["lens-interventions", *map(str, arguments)]
     cli.main()
+
+
+def modules_after(module: str) -> set[str]:
+    """What is imported once a module is, for a process that has drawn nothing."""
+    importlib.import_module(module)
+    return set(sys.modules)

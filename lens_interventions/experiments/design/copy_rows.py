@@ -1,7 +1,7 @@
 """Losses and ranks on copies and on natural text under arms, summed per sequence."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...measures.behaviour import bin_by, copyable
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
-from .conditions import NO_PATCH, Arm, PatchSettings
+from .conditions import ARM_COLUMNS, NO_PATCH, Arm, PatchSettings
 from .contrasts import ROW_COLUMNS
 from .scores import read_log_probs, read_ranks
 from .sequences import TokenSequence
@@ -23,6 +23,9 @@ Values = Mapping[str, Any]
 Patch = Values | PatchSettings
 Row = tuple[Any, ...]
 """The values of `ROW_COLUMNS`."""
+
+# `dataclasses.astuple` copies each value.
+_ARM_VALUES = attrgetter(*ARM_COLUMNS)
 
 
 @unit_kind("copies of random tokens")
@@ -202,7 +205,7 @@ def rows_of(
             float(total),
             int(count),
         )
-        for of_arm, totals_of_arm in zip(map(astuple, arms), totals.tolist(), strict=True)
+        for of_arm, totals_of_arm in zip(map(_ARM_VALUES, arms), totals.tolist(), strict=True)
         for text, category, total, count in zip(
             texts, categories, totals_of_arm, counts, strict=True
         )
