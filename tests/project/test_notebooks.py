@@ -18,12 +18,10 @@ import nbformat
 import plotly.graph_objects as go
 import plotly.io
 import pytest
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from PIL import Image
 
 import lens_interventions as li
-from tests.support.kernels import ForkedKernelManager
 from tests.support.pages import ROOT
 
 FOLDER = ROOT / "notebooks"
@@ -42,16 +40,11 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def run(notebook, kernels=AsyncKernelManager):
+def run(notebook):
     """In a kernel of its own, in the folder of the notebooks; an error in a cell is raised."""
     where = {"metadata": {"path": str(FOLDER)}}
     NotebookClient(
-        notebook,
-        timeout=1800,
-        kernel_name="python3",
-        kernel_manager_class=kernels,
-        record_timing=False,
-        resources=where,
+        notebook, timeout=1800, kernel_name="python3", record_timing=False, resources=where
     ).execute()
 
 
@@ -101,8 +94,7 @@ def test_it_runs_and_shows_what_is_stored(path, monkeypatch, default_bridge):
         li.default_affine_lens(default_bridge, progress=False)
     stored, fresh = read(path), read(path)
     monkeypatch.setenv("PLOTLY_RENDERER", RENDERER)
-    # In the first and the last the imports are made where a reader makes them: five seconds each.
-    run(fresh, ForkedKernelManager if path in NOTEBOOKS[1:3] else AsyncKernelManager)
+    run(fresh)
     assert kinds(fresh) == kinds(stored)
 
 
