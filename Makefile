@@ -15,6 +15,9 @@ BIN    := $(VENV)/bin
 # Full runs of the experiments on the default model, whose verdicts the demo shows.
 RESULTS := results/smollm2-135m-instruct
 
+# Tests start dozens of processes; without kept bytecode each compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 PACKAGE := $(shell find lens_interventions -type f -not -path '*__pycache__*')
 CHECKED := $(PACKAGE) $(wildcard *.md Makefile mkdocs.yml) \
            $(shell find tests benchmarks notebooks docs -type f -not -path '*__pycache__*' 2>/dev/null)
