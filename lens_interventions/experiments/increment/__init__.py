@@ -38,9 +38,10 @@ def increment(
     """Learn a write of the current token, freeze it, and learn what the next token adds to it.
 
     A learned write gains a good deal from its bias and from the token that stands at the position,
-    which is no news. So a base is learned first, `M1 e(x[i]) + b`, at the learning rate that does
-    best in a short trial. On top of it, from zero, an increment `M2 e(x[i+1])` is learned, and with
-    the same seeds, steps and text increments of controls. All are measured on documents that share
+    which is no news. So a base is learned first, `M1 e(x[i]) + b`, and frozen. On top of it, from
+    zero, an increment `M2 e(x[i+1]) + c` is learned, and with the same seeds, steps and text
+    increments of controls. Learning rates are those that do best in short trials; that of all
+    increments is chosen with the true token. All are measured on documents that share
     no passage with the text trained on, and on random tokens said twice. A verdict is about the
     increment of the true token against the base alone and every control, paired; documents and
     seeds are both resampled.

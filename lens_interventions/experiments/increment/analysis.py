@@ -13,7 +13,7 @@ from .figures import draw
 from .findings import QUESTIONS, findings
 from .measurements import BASE
 from .settings import IncrementSettings
-from .stages import FIRST, PILOT, TABLE
+from .stages import FIRST, PILOT, TABLE, TRIAL, best_rate
 
 
 def analyse(settings: IncrementSettings, rows: Tables) -> Analysis:
@@ -33,7 +33,7 @@ def analyse(settings: IncrementSettings, rows: Tables) -> Analysis:
         "base": of_base(rows),
         "rows": measured,
     }
-    return Analysis(tables, findings(settings, losses, rows[PILOT], compared), draw)
+    return Analysis(tables, findings(settings, losses, best_rate(rows[TRIAL]), compared), draw)
 
 
 def contrasts(
@@ -61,8 +61,9 @@ def contrasts(
 def of_base(rows: Tables) -> pd.DataFrame:
     """The trials of learning rates and the training of the base, without its write.
 
-    Columns: training ("pilot" or "base"), rate, step, loss in nats a token, on windows that are not
-    among those measured.
+    Columns: training, rate, step, loss in nats a token, on windows that are not among those
+    measured.
     """
-    parts = [rows[name].assign(training=name) for name in (PILOT, FIRST)]
+    names = {PILOT: "trial of the base", FIRST: "base", TRIAL: "trial of increments"}
+    parts = [rows[table].assign(training=name) for table, name in names.items()]
     return pd.concat(parts, ignore_index=True)[["training", "rate", "step", "loss"]]

@@ -28,6 +28,6 @@ def draw(tables: Tables) -> Figures:
         "base": curves(
             {"": base.assign(tried=tried)},
             Axes("step", "loss", "tried", "steps", "loss, nats a token"),
-            title="Held-out loss of the base, and of trials of its learning rate",
+            title="Held-out loss of the base, and of trials of learning rates",
         ),
     }

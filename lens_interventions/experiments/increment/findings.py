@@ -8,7 +8,6 @@ from ..design.comparisons import WIDTH, Comparison, said_of, verdicts_on
 from ..design.trained_patches.losses import ALL, COPYABLE, OTHER, SECOND
 from ..engine.results import Finding
 from .settings import IncrementSettings
-from .stages import best_rate
 
 QUESTIONS = {
     COPYABLE: "copyable tokens of held-out text",
@@ -30,12 +29,12 @@ _METHOD = (
 def findings(
     settings: IncrementSettings,
     losses: pd.DataFrame,
-    pilot: pd.DataFrame,
+    rate: float,
     compared: Mapping[str, Comparison],
 ) -> tuple[Finding, ...]:
     """A verdict on each kind of text, with Holm's correction over them.
 
-    `compared` has the comparison of each.
+    `rate` is the increments' learning rate, `compared` has the comparison of each.
     """
     of_copies = (COPYABLE, SECOND)
     margins = [
@@ -48,7 +47,7 @@ def findings(
             "Does the next token add to a learned write of the current one, on "
             f"{QUESTIONS[scope]}?",
             verdict,
-            _said(settings, losses, best_rate(pilot), scope, comparison),
+            _said(settings, losses, rate, scope, comparison),
             "gain",
         )
         for (scope, comparison), verdict in zip(compared.items(), judged, strict=True)

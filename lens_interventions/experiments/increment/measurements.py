@@ -44,6 +44,23 @@ def measure_base(
     return result.held_out[["step", "loss"]].assign(rate=rate, write=kept)
 
 
+@unit_kind("a trial of an increment")
+def measure_trial(
+    bridge: TransformerBridge,
+    base: str,
+    training: Mapping[str, Any],
+    options: Mapping[str, Any],
+    texts: Mapping[str, Windows],
+    file: Path,
+) -> pd.DataFrame:
+    """Train an increment on a `base`, a write as text: its loss on the windows that choose.
+
+    The other arguments are those of `measure_base`.
+    """
+    result = _trained(bridge, {"base": parse_write(base), **training}, options, texts, file)
+    return result.held_out[["step", "loss"]].assign(rate=options["learning_rate"])
+
+
 @unit_kind("an increment")
 def measure_increment(
     bridge: TransformerBridge,

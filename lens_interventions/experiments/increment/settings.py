@@ -15,15 +15,16 @@ class IncrementSettings(TrainedPatchSettings):
     Attributes:
         rank: of the maps, both of the base and of the increments; None for full maps.
         base_steps: of the training of the base, whose seed is the first of `seeds`.
-        learning_rates: peaks that are tried; all trainings then have the best.
-        pilot_steps: of the base, to try each of them.
+        learning_rates: peaks that are tried, for the base and again for the true token's increment.
+            The base then has its best, and all increments have that of the latter.
+        pilot_steps: of each trial.
 
     Raises `ValueError` where `TrainedPatchSettings` does, without a control, or without a rate.
     """
 
     controls: tuple[str, ...] = ("shuffled",)
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 200
+    steps: int = 120
     options: TrainingOptions = field(
         default_factory=lambda: TrainingOptions(
             scale="norm",

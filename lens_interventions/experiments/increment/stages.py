@@ -1,4 +1,4 @@
-"""The stages: learning rates are tried, a base is trained, increments are trained on top of it."""
+"""The stages: a base is trained, then increments on top of it, each after a trial of rates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,16 +19,17 @@ from ..design.trained_patches.splits import (
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
-from .measurements import BASE, measure_alone, measure_base, measure_increment
+from .measurements import BASE, measure_alone, measure_base, measure_increment, measure_trial
 from .settings import IncrementSettings
 
-PILOT, FIRST, TABLE = "pilot", "base", "training"
-"""The tables: learning rates, the training of the base, and all that is compared."""
+PILOT, FIRST, TRIAL, TABLE = "pilot", "base", "trial", "training"
+"""The tables: rates of the base, its training, rates of increments, and all that is compared."""
 
 
-def best_rate(pilot: pd.DataFrame) -> float:
-    """The learning rate with the lowest loss at any step, on the windows that choose."""
-    return float(pilot["rate"].to_numpy()[pilot["loss"].to_numpy().argmin()])
+def best_rate(tried: pd.DataFrame) -> float:
+    """The learning rate with the lowest loss at the end, on the windows that choose."""
+    ends = tried[tried["step"] == tried["step"].max()]
+    return float(ends["rate"].to_numpy()[ends["loss"].to_numpy().argmin()])
 
 
 def try_rates(
@@ -62,6 +63,32 @@ def train_base(
     return [Unit(FIRST, BASE, measure_base, parameters, keeps_file=True)]
 
 
+def try_increments(
+    bridge: TransformerBridge, settings: IncrementSettings, rows: Tables
+) -> Sequence[Unit]:
+    """A short training of the true token's increment for each learning rate.
+
+    All increments then have the rate that suits the true token.
+    """
+    texts = _to_train(windows_by_part(bridge, settings))
+    same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.pilot_steps}
+    return [
+        Unit(
+            TRIAL,
+            f"rate{number}",
+            measure_trial,
+            {
+                "base": _base(rows),
+                "training": {"source": "true", "seed": settings.seeds[0], **same},
+                "options": asdict(settings.options_at(rate)),
+                "texts": texts,
+            },
+            keeps_file=True,
+        )
+        for number, rate in enumerate(settings.learning_rates)
+    ]
+
+
 def train_increments(
     bridge: TransformerBridge, settings: IncrementSettings, rows: Tables
 ) -> Sequence[Unit]:
@@ -72,10 +99,10 @@ def train_increments(
         "copies": second_copies(bridge, settings),
         "batch": settings.batch,
     }
-    base = write_text(bytes(rows[FIRST]["write"].iloc[0]))
+    base = _base(rows)
     common = {
         "base": base,
-        "options": asdict(settings.options_at(best_rate(rows[PILOT]))),
+        "options": asdict(settings.options_at(best_rate(rows[TRIAL]))),
         "texts": _to_train(windows),
         "material": material,
     }
@@ -100,8 +127,13 @@ def train_increments(
 STAGES: Mapping[str, Stage] = {
     "learning rates": try_rates,
     "base": train_base,
+    "learning rates of increments": try_increments,
     "increments": train_increments,
 }
+
+
+def _base(rows: Tables) -> str:
+    return write_text(bytes(rows[FIRST]["write"].iloc[0]))
 
 
 def _to_train(windows: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,9 +48,7 @@ def test_a_run_gives_tables_verdicts_and_figures(finished):
 def test_the_base_is_trained_at_the_rate_that_did_best(finished):
     result, out = finished
     base = result.tables["base"]
-    tried = base[base["training"] == "pilot"]
-    assert set(tried["rate"]) == set(SMALL.learning_rates)
-    best = tried.loc[tried["loss"].idxmin(), "rate"]
+    best = best_of(base[base["training"] == "trial of the base"])
     trained = base[base["training"] == "base"]
     assert set(trained["rate"]) == {best}
     assert trained["step"].tolist() == [0, 2, 4]
@@ -59,14 +57,21 @@ def test_the_base_is_trained_at_the_rate_that_did_best(finished):
     assert write.settings["steps"] == SMALL.base_steps
 
 
+def best_of(tried):
+    assert set(tried["rate"]) == set(SMALL.learning_rates)
+    ends = tried[tried["step"] == SMALL.pilot_steps]
+    return ends.loc[ends["loss"].idxmin(), "rate"]
+
+
 def test_what_is_measured_is_the_loss_under_base_and_increment(finished):
-    _, out = finished
+    result, out = finished
     tables = li.experiments.read_tables(out)
     rows, bridge = tables["training"], small_bridge()
     windows = windows_by_part(bridge, SMALL)
     tokens = torch.tensor([window["tokens"] for window in windows["measured"]])
     base = read_write(tables["base"]["write"].iloc[0])
-    options = replace(SMALL.options, learning_rate=base.settings["learning_rate"])
+    rate = best_of(tables["trial"])
+    options = replace(SMALL.options, learning_rate=rate)
     trained = li.train_patch(
         bridge,
         [window["tokens"] for window in windows["training"]],
@@ -90,6 +95,7 @@ def test_what_is_measured_is_the_loss_under_base_and_increment(finished):
         found = found[found["seed"] == (1 if source == "shuffled" else 0)]
         # In float32, and in batches of another size.
         np.testing.assert_allclose(found["total"], nats, rtol=1e-5)
+    assert all(f"learning rate {rate:g}." in found.method for found in result.verdicts)
     curve = rows[(rows["source"] == "shuffled") & (rows["seed"] == 1) & (rows["scope"] == CURVE)]
     np.testing.assert_allclose(curve["total"], trained.held_out["loss"], rtol=1e-5)
 
@@ -99,7 +105,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_numbers(finished, tmp_path, mon
     step, made = loop.WriteTraining._step, iter(range(1000))
 
     def stops(self):
-        if next(made) == 13:
+        if next(made) == 17:
             raise KeyboardInterrupt
         step(self)
 
@@ -135,7 +141,8 @@ class TestAnalysis:
                     point = {"scope": CURVE, "row": 0, "cluster": "", "total": 3.0, "count": 1}
                     made.append(point | same)
         tried = pd.DataFrame({"rate": [1e-3, 3e-2], "step": 2, "loss": [3.0, 2.9], "write": b""})
-        return {"training": pd.DataFrame(made), "pilot": tried, "base": tried[1:]}
+        rates = {"pilot": tried, "base": tried[1:], "trial": tried.drop(columns="write")}
+        return {"training": pd.DataFrame(made), **rates}
 
     @pytest.mark.parametrize(("gain", "outcome"), [(0.2, "helps"), (0.0, "no effect")])
     def test_a_planted_gain_is_found_and_no_other(self, gain, outcome):
