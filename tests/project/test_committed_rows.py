@@ -18,7 +18,7 @@ def means(rows: pd.DataFrame) -> pd.Series:
     return sums["total"] / sums["count"]
 
 
-@pytest.mark.parametrize("model", ["smollm2-135m-instruct"])
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "gemma-3-270m"])
 def test_the_verdict_on_another_round_is_that_of_the_rows(model: str) -> None:
     run = RESULTS / model / "loops"
     budget = json.loads((run / "settings.json").read_text())["settings"]["loss_budget"]
