@@ -168,6 +168,20 @@ def test_the_gains_of_networks_from_scratch_are_the_committed_results(run):
         assert gain in (ROOT / page).read_text(), page
 
 
+def test_the_gain_at_equal_operations_is_the_committed_result():
+    contrasts = load_result(ROOT / "results/scratch-equal-operations").tables["contrasts"]
+    at_equal = contrasts.query("arm == 'true' and minus == 'none-longer'").set_index("scope")
+    gains = [
+        f"{-estimate:.2f} [{-high:.2f}, {-low:.2f}]"
+        for estimate, low, high in at_equal.loc[
+            ["copyable", "all"], ["estimate", "low", "high"]
+        ].to_numpy()
+    ]
+    for page, shown in (("README.md", 1), ("docs/findings.md", 2), ("docs/questions.md", 1)):
+        text = (ROOT / page).read_text()
+        assert all(gain in text for gain in gains[:shown]), page
+
+
 @pytest.mark.parametrize("run", ["last_word", "likeliest", "reader", "recall", "unlikely"])
 def test_the_answers_to_questions_are_the_committed_results(run):
     """The interval of each verdict stands in the row that links the run."""
