@@ -6,14 +6,10 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.experiments.design.conditions import NO_PATCH
+from lens_interventions.experiments.design.kept_writes import read_write, write_bytes, write_text
 from lens_interventions.experiments.design.sequences import TokenSequence
 from lens_interventions.experiments.learned.evaluation import NO_SEED, measure_writes, over_seeds
-from lens_interventions.experiments.learned.writes import (
-    Training,
-    read_write,
-    write_bytes,
-    write_text,
-)
+from lens_interventions.experiments.learned.writes import Training
 from tests.intervention.test_learned_write import random_write
 from tests.support.tiny import shared_bridge
 

@@ -8,6 +8,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.drawing.labels import visible
+from lens_interventions.experiments.design.kept_writes import write_bytes, write_text
 from lens_interventions.experiments.design.sequences import TokenSequence
 from lens_interventions.experiments.learned.inspection import (
     EVERYWHERE,
@@ -24,7 +25,7 @@ from lens_interventions.experiments.learned.position_kinds import (
     attention_by_kind,
     position_kinds,
 )
-from lens_interventions.experiments.learned.writes import Training, write_bytes, write_text
+from lens_interventions.experiments.learned.writes import Training
 from tests.intervention.test_learned_write import random_write
 from tests.support.clean import left_as_found
 from tests.support.planted_copying import N_TOKENS, ablated_bridge
