@@ -182,7 +182,9 @@ def test_the_gain_at_equal_operations_is_the_committed_result():
         assert all(gain in text for gain in gains[:shown]), page
 
 
-@pytest.mark.parametrize("run", ["last_word", "likeliest", "reader", "recall", "unlikely"])
+@pytest.mark.parametrize(
+    "run", ["increment", "last_word", "likeliest", "reader", "recall", "unlikely"]
+)
 def test_the_answers_to_questions_are_the_committed_results(run):
     """The interval of each verdict stands in the row that links the run."""
     page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
@@ -240,17 +242,25 @@ SHOWN = [
 ]
 
 
-def test_the_findings_on_readers_are_the_committed_results():
-    """A row for each kind of text: against all the others, and against no write."""
-    table = load_result(ROOT / "results/smollm2-135m-instruct/reader").tables["contrasts"]
-    as_trained = table[table["condition"] == "as trained"].set_index(["scope", "minus"])
+@pytest.mark.parametrize(
+    ("run", "heading", "condition", "alone"),
+    [
+        ("reader", "## A reader that adapts", ("condition", "as trained"), "zero"),
+        ("increment", "## An increment on a base", ("source", "true"), "base"),
+    ],
+)
+def test_the_findings_on_trainings_are_the_committed_results(run, heading, condition, alone):
+    """A row for each kind of text: against all the others, and without the write or increment."""
+    table = load_result(ROOT / "results/smollm2-135m-instruct" / run).tables["contrasts"]
+    column, value = condition
+    chosen = table[table[column] == value].set_index(["scope", "minus"])
     expected = [
-        [tuple(f"{value:+.3f}" for value in as_trained.loc[(scope, minus), ENDS]) for minus in pair]
+        [tuple(f"{end:+.3f}" for end in chosen.loc[(scope, minus), ENDS]) for minus in pair]
         for scope in ("copyable", "other", "all", "second copies")
-        for pair in [(JOINT, "zero")]
+        for pair in [(JOINT, alone)]
     ]
     findings = (ROOT / "docs/findings.md").read_text().replace("−", "-")
-    rows = findings.partition("## A reader that adapts")[2].partition("\n## ")[0].splitlines()
+    rows = findings.partition(heading)[2].partition("\n## ")[0].splitlines()
     assert [
         found for row in rows if row[:1] == "|" and (found := INTERVAL.findall(row))
     ] == expected
