@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...experiments import (
     CopyingSettings,
+    IncrementSettings,
     LastWordSettings,
     LearnedSettings,
     LikeliestSettings,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _PRESETS: Mapping[str, Callable[[Any, int], Any]] = {
     "copying": CopyingSettings.preset,
+    "increment": IncrementSettings.preset,
     "last_word": lambda name, _n_layers: LastWordSettings.preset(name),
     "learned": LearnedSettings.preset,
     "likeliest": lambda name, _n_layers: LikeliestSettings.preset(name),
