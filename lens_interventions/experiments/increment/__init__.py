@@ -8,11 +8,11 @@ figures. Text, losses and differences are those of `design/trained_patches/`. It
 from concurrent.futures import Executor
 from pathlib import Path
 
+from ..design.shared_residuals import forget_residuals
 from ..engine.model_source import Model
 from ..engine.presets import Plan, Preset
 from ..engine.results import Result
 from .analysis import analyse
-from .measurements import forget_residuals
 from .settings import IncrementSettings as IncrementSettings
 from .stages import STAGES
 

@@ -1,6 +1,5 @@
 """Trainings of the base and of increments, and what each is good for on held-out text."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,10 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.training.options import TrainingOptions
-from ...intervention.training.residual_store import ResidualStore
 from ...intervention.training.result import TrainedPatch
 from ...intervention.training.train_patch import train_patch
-from ...model.fingerprint import fingerprint
 from ..design.kept_writes import parse_write, write_bytes
+from ..design.shared_residuals import shared_residuals
 from ..design.trained_patches.losses import AS_TRAINED, Windows, curve_rows, measured_losses
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
@@ -25,6 +23,24 @@ KNOWN = "current"
 """What the base writes: the token that stands at the position, which the model knows."""
 
 
+@unit_kind("a trial of a learning rate")
+def measure_trial(
+    bridge: TransformerBridge,
+    training: Mapping[str, Any],
+    options: Mapping[str, Any],
+    texts: Mapping[str, Windows],
+    file: Path,
+    base: str | None = None,
+) -> pd.DataFrame:
+    """Train a write, on a `base` if one is given as text: rate, step and loss in nats a token.
+
+    `training` are arguments of `train_patch`, `file` is a checkpoint. The loss is that of the
+    windows that choose.
+    """
+    below = {} if base is None else {"base": parse_write(base)}
+    return _curve(_trained(bridge, {**below, **training}, options, texts, file), options)
+
+
 @unit_kind("a base")
 def measure_base(
     bridge: TransformerBridge,
@@ -33,32 +49,9 @@ def measure_base(
     texts: Mapping[str, Windows],
     file: Path,
 ) -> pd.DataFrame:
-    """Train a base: its loss on the way on the windows that choose, and the write's bytes.
-
-    `training` are arguments of `train_patch`, `file` is a checkpoint. Losses are nats a token; the
-    write is that of the best step.
-    """
-    result = _trained(bridge, {"source": KNOWN, **training}, options, texts, file)
-    kept = write_bytes(result.write)
-    rate = options["learning_rate"]
-    return result.held_out[["step", "loss"]].assign(rate=rate, write=kept)
-
-
-@unit_kind("a trial of an increment")
-def measure_trial(
-    bridge: TransformerBridge,
-    base: str,
-    training: Mapping[str, Any],
-    options: Mapping[str, Any],
-    texts: Mapping[str, Windows],
-    file: Path,
-) -> pd.DataFrame:
-    """Train an increment on a `base`, a write as text: its loss on the windows that choose.
-
-    The other arguments are those of `measure_base`.
-    """
-    result = _trained(bridge, {"base": parse_write(base), **training}, options, texts, file)
-    return result.held_out[["step", "loss"]].assign(rate=options["learning_rate"])
+    """Rows as of `measure_trial`, with the bytes of the write of the best step as `write`."""
+    result = _trained(bridge, training, options, texts, file)
+    return _curve(result, options).assign(write=write_bytes(result.write))
 
 
 @unit_kind("an increment")
@@ -94,9 +87,8 @@ def measure_alone(
     return rows.assign(source=BASE, seed=0)
 
 
-def forget_residuals() -> None:
-    """Free the residuals that trainings in this process share."""
-    _store.cache_clear()
+def _curve(result: TrainedPatch, options: Mapping[str, Any]) -> pd.DataFrame:
+    return result.held_out[["step", "loss"]].assign(rate=options["learning_rate"])
 
 
 def _trained(
@@ -114,15 +106,10 @@ def _trained(
         held_out=_tokens(texts["choosing"]),
         checkpoint=file,
         save_every=options["evaluate_every"],
-        store=_store(fingerprint(bridge), training["layer"]),
+        store=shared_residuals(bridge, training["layer"]),
         progress=False,
     )
 
 
 def _tokens(windows: Windows) -> list[Sequence[int]]:
     return [list(window["tokens"]) for window in windows]
-
-
-@functools.lru_cache(maxsize=1)
-def _store(_weights: str, _layer: int) -> ResidualStore:
-    return ResidualStore()

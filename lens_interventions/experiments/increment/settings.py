@@ -59,9 +59,10 @@ class IncrementSettings(TrainedPatchSettings):
     def preset(cls, name: Preset, n_layers: int, d_model: int | None = None) -> "IncrementSettings":
         """Settings for a model of `n_layers` layers: "quick" for a look, "full" to report.
 
-        The layer is the one at 0.77 of the depth, where the first-order map of the default model
-        promises most of a linear write that sees the next token beside the current one. Ranks do
-        not go beyond a width of `d_model`.
+        The layer is the one at 0.77 of the depth. There, of five layers, the first-order map of the
+        default model promises most on the Python reference of a linear write that sees the next
+        token beside the current one, though in an interval that holds zero. Ranks do not go beyond
+        a width of `d_model`.
 
         Raises `ValueError` for another name.
         """

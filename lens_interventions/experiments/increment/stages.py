@@ -19,7 +19,7 @@ from ..design.trained_patches.splits import (
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
-from .measurements import BASE, measure_alone, measure_base, measure_increment, measure_trial
+from .measurements import BASE, KNOWN, measure_alone, measure_base, measure_increment, measure_trial
 from .settings import IncrementSettings
 
 PILOT, FIRST, TRIAL, TABLE = "pilot", "base", "trial", "training"
@@ -45,7 +45,7 @@ def try_rates(
         Unit(
             PILOT,
             f"rate{number}",
-            measure_base,
+            measure_trial,
             _base_training(settings, rate, settings.pilot_steps, texts),
             keeps_file=True,
         )
@@ -145,6 +145,7 @@ def _base_training(
 ) -> dict[str, Any]:
     return {
         "training": {
+            "source": KNOWN,
             "layer": settings.layer,
             "rank": settings.rank,
             "steps": steps,

@@ -9,6 +9,7 @@ look at the learned map into `inspection`.
 from concurrent.futures import Executor
 from pathlib import Path
 
+from ..design.shared_residuals import forget_residuals
 from ..engine.model_source import Model
 from ..engine.presets import Plan, Preset
 from ..engine.results import Result
@@ -16,7 +17,6 @@ from .analysis import analyse
 from .settings import LearnedSettings as LearnedSettings
 from .stages import stages_of
 from .writes import Training as Training
-from .writes import forget_residuals
 from .writes import trained_writes as trained_writes
 
 _PLAN = Plan(

@@ -1,6 +1,5 @@
 """Trainings and the writes that come of them, as units, rows and parameters hold them."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +11,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.learned_write import LearnedWrite
 from ...intervention.patch import NextTokenPatch
 from ...intervention.training.options import TrainingOptions
-from ...intervention.training.residual_store import ResidualStore
 from ...intervention.training.train_patch import train_patch
-from ...model.fingerprint import fingerprint
 from ..design.conditions import NO_PATCH, Arm, PatchSettings
 from ..design.kept_writes import parse_write, read_write, write_bytes
+from ..design.shared_residuals import shared_residuals
 from ..engine.json_values import from_values
 from ..engine.run_directory import RunDirectoryError, read_tables
 from ..engine.work_units import unit_kind
@@ -120,7 +118,7 @@ def measure_training(
         steps=made.steps,
         seed=made.seed,
         options=from_values(TrainingOptions, options),
-        store=_store(fingerprint(bridge), made.layer),
+        store=shared_residuals(bridge, made.layer),
         progress=False,
     )
     last = {"step": result.settings["best_step"], "write": write_bytes(result.write)}
@@ -133,11 +131,6 @@ def measure_training(
         ignore_index=True,
     )
     return rows.assign(**made.columns())
-
-
-def forget_residuals() -> None:
-    """Free the residuals that trainings in this process share."""
-    _store.cache_clear()
 
 
 def parse_writes(writes: Mapping[str, Mapping[str, Any]]) -> dict[Training, LearnedWrite]:
@@ -164,9 +157,3 @@ def trained_writes(directory: str | Path) -> dict[Training, LearnedWrite]:
     if TABLE not in tables:
         raise RunDirectoryError(f"{directory} holds no trained writes")
     return {training: read_write(data) for training, data in written(tables[TABLE]).items()}
-
-
-@functools.lru_cache(maxsize=1)
-def _store(_weights: str, _layer: int) -> ResidualStore:
-    # Trainings at one layer follow each other; the residuals of two layers are too much to keep.
-    return ResidualStore()

@@ -1,6 +1,5 @@
 """Trainings of readers, and what each is good for on held-out text."""
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.patch import NextTokenPatch
 from ...intervention.training.options import TrainingOptions
-from ...intervention.training.residual_store import ResidualStore
 from ...intervention.training.train_patch import train_patch
-from ...model.fingerprint import fingerprint
+from ..design.shared_residuals import shared_residuals
 from ..design.trained_patches.losses import AS_TRAINED, Windows, curve_rows, measured_losses
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
@@ -46,7 +44,7 @@ def measure_reader(
         held_out=[list(window["tokens"]) for window in texts["choosing"]],
         checkpoint=file,
         save_every=options["evaluate_every"],
-        store=_store(fingerprint(bridge), training["layer"]),
+        store=shared_residuals(bridge, training["layer"]),
         progress=False,
     )
     curve = curve_rows(result.held_out.to_dict("records"))
@@ -59,13 +57,3 @@ def measure_reader(
         measured = measured_losses(bridge, conditions, step=training["steps"], **material)
         rows = pd.DataFrame([*curve, *measured])
     return rows.assign(source=training["source"], seed=training["seed"])
-
-
-def forget_residuals() -> None:
-    """Free the residuals that trainings in this process share."""
-    _store.cache_clear()
-
-
-@functools.lru_cache(maxsize=1)
-def _store(_weights: str, _layer: int) -> ResidualStore:
-    return ResidualStore()

@@ -141,7 +141,7 @@ class TestAnalysis:
                     point = {"scope": CURVE, "row": 0, "cluster": "", "total": 3.0, "count": 1}
                     made.append(point | same)
         tried = pd.DataFrame({"rate": [1e-3, 3e-2], "step": 2, "loss": [3.0, 2.9], "write": b""})
-        rates = {"pilot": tried, "base": tried[1:], "trial": tried.drop(columns="write")}
+        rates = {"pilot": tried, "base": tried[1:], "trial": tried}
         return {"training": pd.DataFrame(made), **rates}
 
     @pytest.mark.parametrize(("gain", "outcome"), [(0.2, "helps"), (0.0, "no effect")])

@@ -1,0 +1,24 @@
+"""The residuals that trainings in one process share."""
+
+import functools
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...intervention.training.residual_store import ResidualStore
+from ...model.fingerprint import fingerprint
+
+
+def shared_residuals(bridge: TransformerBridge, layer: int) -> ResidualStore:
+    """The store of the trainings of this model at a layer."""
+    return _store(fingerprint(bridge), layer)
+
+
+def forget_residuals() -> None:
+    """Free what is shared."""
+    _store.cache_clear()
+
+
+@functools.lru_cache(maxsize=1)
+def _store(_weights: str, _layer: int) -> ResidualStore:
+    # Trainings at one layer follow each other; the residuals of two layers are too much to keep.
+    return ResidualStore()

@@ -1,0 +1,58 @@
+"""A verdict for each kind of text on which trainings are compared."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ...engine.results import Finding
+from ..comparisons import WIDTH, Comparison, said_of, verdicts_on
+from .losses import ALL, COPYABLE, OTHER, SECOND
+from .settings import TrainedPatchSettings
+
+QUESTIONS = {
+    COPYABLE: "copyable tokens of held-out text",
+    OTHER: "the other tokens of held-out text",
+    ALL: "all tokens of held-out text",
+    SECOND: "second copies of random tokens",
+}
+"""The kinds of text, and what a question calls them."""
+
+
+def findings_on_texts(
+    settings: TrainedPatchSettings,
+    losses: pd.DataFrame,
+    compared: Mapping[str, Comparison],
+    *,
+    question: str,
+    method: str,
+) -> tuple[Finding, ...]:
+    """A verdict on each kind of text, with Holm's correction over them.
+
+    **Arguments:**
+
+    - `losses`: rows of `measured_losses`.
+    - `compared`: the comparison on each kind of text.
+    - `question`: with `{text}` where the kind of text is named.
+    - `method`: with `{n}` and `{clusters}` for what was measured, `{what}` for what is resampled,
+        and `{said}` for the comparison.
+    """
+    of_copies = (COPYABLE, SECOND)
+    margins = [
+        (settings.smallest_copyable if scope in of_copies else settings.smallest_all, "nats")
+        for scope in compared
+    ]
+    judged = verdicts_on([*compared.values()], margins)
+    return tuple(
+        Finding(
+            question.format(text=QUESTIONS[scope]),
+            verdict,
+            method.format(
+                n=losses.loc[losses["scope"] == scope, "cluster"].nunique(),
+                clusters="sequences" if scope == SECOND else "documents",
+                what="Sequences" if scope == SECOND else "Documents",
+                said=said_of(comparison, "nats", basis=WIDTH),
+            ),
+            "gain",
+        )
+        for (scope, comparison), verdict in zip(compared.items(), judged, strict=True)
+    )
