@@ -210,13 +210,14 @@ def verify_rows(path: Path) -> None:
         _read(file)
 
 
-def read_tables(path: Path) -> dict[str, pd.DataFrame]:
+def read_tables(path: str | Path) -> dict[str, pd.DataFrame]:
     """All rows of a run, finished or not, by table and in the order of the units' names.
 
     `path` is the run's directory.
 
     Raises `RunDirectoryError` for a directory that is not a run's, and for a damaged file.
     """
+    path = Path(path)
     read_header(path)
     parts: dict[str, list[pd.DataFrame]] = {}
     for file in row_files(path):

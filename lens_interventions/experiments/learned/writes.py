@@ -153,7 +153,7 @@ def trained_writes(directory: str | Path) -> dict[Training, LearnedWrite]:
 
     Raises `RunDirectoryError` for a `directory` without trained writes.
     """
-    tables = read_tables(Path(directory))
+    tables = read_tables(directory)
     if TABLE not in tables:
         raise RunDirectoryError(f"{directory} holds no trained writes")
     return {training: read_write(data) for training, data in written(tables[TABLE]).items()}

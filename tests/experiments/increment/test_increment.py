@@ -52,7 +52,7 @@ def test_the_base_is_trained_at_the_rate_that_did_best(finished):
     trained = base[base["training"] == "base"]
     assert set(trained["rate"]) == {best}
     assert trained["step"].tolist() == [0, 2, 4]
-    write = read_write(li.experiments.read_tables(out)["base"]["write"].iloc[0])
+    write = read_write(li.experiments.read_tables(str(out))["base"]["write"].iloc[0])
     assert (write.source, write.settings["learning_rate"]) == ("current", best)
     assert write.settings["steps"] == SMALL.base_steps
 
