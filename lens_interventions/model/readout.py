@@ -201,8 +201,13 @@ def require_readable(bridge: ReadableModel) -> None:
     )
 
 
-def _tried_to_read(bridge: ReadableModel) -> bool:
-    name, modules = architecture(bridge), set(bridge._modules)
+def require_causal_stack(bridge: ReadableModel) -> None:
+    """Refuse a model that is not one causal stack of blocks under an unembedding, without a run.
+
+    Raises `NotImplementedError` if the model has an encoder, a recurrent state or attention to
+    later tokens.
+    """
+    name = architecture(bridge)
     if getattr(bridge.cfg, "is_stateful", False):
         raise NotImplementedError(
             f"{name} carries a recurrent state between positions; lenses and next-token "
@@ -213,11 +218,16 @@ def _tried_to_read(bridge: ReadableModel) -> bool:
             f"{name} attends to later tokens too; lenses and next-token patches are defined for "
             "causal models"
         )
-    if not {"blocks", "unembed"} <= modules:
+    if not {"blocks", "unembed"} <= set(bridge._modules):
         raise NotImplementedError(
             f"{name} is an encoder-decoder or an encoder: it has no one stack of blocks "
             "that an unembedding reads"
         )
+
+
+def _tried_to_read(bridge: ReadableModel) -> bool:
+    require_causal_stack(bridge)
+    name, modules = architecture(bridge), set(bridge._modules)
     if between := sorted(_BETWEEN & modules):
         raise ValueError(
             f"{name} has {between[0]} between its last block and the logits, which a lens "

@@ -17,7 +17,7 @@ from lens_interventions.model.tokens import TokenBatch
 from tests.support.clean import left_as_found
 from tests.support.exact import tolerance
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import D_VOCAB, long_rope_bridge, shared_bridge
+from tests.support.tiny import D_VOCAB, MPT_WITH_CACHE, long_rope_bridge, shared_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -86,7 +86,7 @@ def test_each_position_predicts_with_the_rotary_frequencies_of_its_own_text(toke
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("architecture", ["gpt_neo", "mpt", "bloom"])
+@pytest.mark.parametrize("architecture", ["gpt_neo", MPT_WITH_CACHE, "bloom"])
 @pytest.mark.filterwarnings("ignore:decoding with a cache is not exact")
 def test_where_two_streams_are_wrong_steps_are_taken(architecture, tokens):
     # BLOOM normalizes its embeddings before the first block: a patch says W_U there.
@@ -129,7 +129,7 @@ def test_a_later_token_changes_no_bit_before_it(bridge, tokens):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("architecture", ["gpt_neo", "mpt", "bloom"])
+@pytest.mark.parametrize("architecture", ["gpt_neo", MPT_WITH_CACHE, "bloom"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_later_token_changes_no_bit_before_it_step_by_step(architecture, tokens):
     bridge, patch = shared_bridge(architecture), NextTokenPatch(layer=1, strength=0.5)

@@ -15,7 +15,7 @@ from ...model.capabilities import (
 )
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
-from ...model.readout import readout, require_readable
+from ...model.readout import readout, require_causal_stack, require_readable
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
 from .cached_decoder import CachedDecoder, CacheError
@@ -56,8 +56,10 @@ def decoder(
     `ValueError` if its logits are read off otherwise than by `ln_final` and `unembed`, and
     `CacheError` if transformers does not fill the cache.
     """
-    require_readable(bridge)
+    require_causal_stack(bridge)
+    # Before the model runs: some versions of transformers fail on a hybrid without a cache.
     _require_attention_only(bridge)
+    require_readable(bridge)
     in_parts = bool(rows.layers) and rows.layers[0] > 0
     longest = frequencies_change_after(bridge)
     problem = _cached_decoding_problem(bridge, in_parts=in_parts)

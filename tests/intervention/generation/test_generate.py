@@ -22,7 +22,13 @@ from lens_interventions.intervention.teacher_forcing.log_probs import teacher_fo
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax, tolerance
 from tests.support.reference_generation import generate_naively
-from tests.support.tiny import D_VOCAB, LENS_ARCHITECTURES, WINDOW, shared_bridge
+from tests.support.tiny import (
+    D_VOCAB,
+    LENS_ARCHITECTURES,
+    MPT_WITH_CACHE,
+    WINDOW,
+    shared_bridge,
+)
 
 # One text is longer than the sliding windows, one is a single token.
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9, 9, 31, 8], [33], [70, 70, 12, 99]]
@@ -54,7 +60,7 @@ def assert_equal(left, right, tol=1e-9):
 # --- the cache changes nothing ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arch", [*LENS_ARCHITECTURES, "gpt_neo", "mpt"])
+@pytest.mark.parametrize("arch", [*LENS_ARCHITECTURES, "gpt_neo", MPT_WITH_CACHE])
 def test_cached_is_naive_on_every_architecture(arch):
     bridge = shared_bridge(arch)
     several = li.NextTokenPatch(layer=(0, 2), strength=0.3, mode="add", window=2)

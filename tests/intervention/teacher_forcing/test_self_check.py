@@ -155,7 +155,8 @@ def test_a_long_text_is_tried_on_two_chunks_of_rows():
 
     def see(_module, args, kwargs):
         rows.append(kwargs["hidden_states"].shape[1])
-        keys.append(kwargs["attention_mask"].shape[-1])
+        mask = kwargs["attention_mask"]
+        keys.append(0 if mask is None else mask.shape[-1])
 
     resid = torch.randn(1, 700, int(bridge.cfg.d_model), dtype=torch.float64)
     handle = bridge.original_model.model.layers[2].self_attn.register_forward_pre_hook(
