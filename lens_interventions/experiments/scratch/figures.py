@@ -40,7 +40,11 @@ def _gain(gains: pd.DataFrame) -> "go.Figure":
     )
     return curves(
         views,
-        Axes(x, "estimate", group, x_title, "true − no write, nats a token"),
+        Axes(
+            *(x, "estimate", group, x_title, "true − no write, nats a token"),
+            # Whether the gain goes to nothing is the question.
+            y_layout={"rangemode": "tozero"},
+        ),
         title="Change of the loss by growing up with the true token (below 0: it helps)",
     )
 
