@@ -143,7 +143,7 @@ def effect_map(
         raise ValueError("the text has one token: a map needs a position with a next token")
     if patch.window is not None or patch.positions == "generated":
         raise ValueError(
-            "each position is patched alone, so window and positions='generated' do not apply "
+            "each position is patched alone, so window and positions='generated' make no sense "
             f"here; got window={patch.window}, positions={patch.positions!r}"
         )
     layers = _chosen("layers", patch.layers if layers is None else layers, n_layers)

@@ -14,7 +14,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.hooks import Hook, HookFunction
-from ..slopes.block_graph import block_graph, last_gradients, whole_layout
+from ..slopes.block_graph import block_graph, last_gradients
 from ..slopes.clean_run import CleanRun
 from .hidden_continuations import key_value_points
 
@@ -67,8 +67,7 @@ def head_gradients(
 ) -> Iterator[HeadGradients]:
     """The gradients at each layer, from the highest to `lowest`, for losses given as masks."""
     length = clean.streams[0].shape[1]
-    rows = whole_layout(clean)
-    gradients = last_gradients(clean, rows, losses)
+    rows, gradients = last_gradients(bridge, clean, losses)
     for layer in range(int(bridge.cfg.n_layers) - 1, lowest - 1, -1):
         tapped: dict[str, Tensor] = {}
         (names,) = key_value_points(bridge, [layer])

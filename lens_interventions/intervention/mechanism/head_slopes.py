@@ -23,7 +23,6 @@ from ..slopes.pieces import piece_length
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..slopes.text_sums import Reading, text_sums
 from ..sources import SourceFunction, source_names
-from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .head_gradients import head_gradients
 from .head_result import PARTS, HeadSlopes
 from .head_scores import head_scores
@@ -125,11 +124,6 @@ class _Measuring:
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         clean = clean_run(self.bridge, text)
         text = replace(text, surprisal=clean.nats, residuals=dict(enumerate(clean.streams)))
-        if not two_streams_hold(self.bridge, 0, clean.streams[0]):
-            raise NotImplementedError(
-                f"{self.bridge.cfg.architecture} does not run two copies of a text side by side as "
-                f"it runs one{what_was_raised(self.bridge, 0)}, and slopes are taken through both"
-            )
         chosen = [
             chosen_predictions(scope, text.tokens, clean.nats, text.length) for scope in self.scopes
         ]

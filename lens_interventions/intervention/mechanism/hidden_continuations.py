@@ -24,7 +24,7 @@ from ...model.hooks import Hook, HookFunction, change_layers
 from ...model.partial_run import run_late_blocks, run_late_rows
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
+from ..teacher_forcing.self_check import require_two_streams
 
 Through = Literal["both", "keys", "values"]
 THROUGH: tuple[Through, ...] = ("both", "keys", "values")
@@ -138,11 +138,7 @@ def require_copies(
     nothing hidden the predicting rows must come out as in the plain model, though the rows that
     they read entered as something else.
     """
-    if not two_streams_hold(bridge, layer, resid):
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} does not run copies of a text side by side as it runs "
-            f"one{what_was_raised(bridge, layer)}, so positions cannot be hidden from one of them"
-        )
+    require_two_streams(bridge, layer, resid, "so positions cannot be hidden from one of them")
 
     def one_way(way: Through) -> bool:
         few = resid[:1, :_TRIED]

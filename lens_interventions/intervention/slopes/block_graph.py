@@ -11,25 +11,38 @@ from transformers import DynamicCache
 from ...model.hooks import Hook
 from ...model.partial_run import run_late_rows
 from ...model.points import point_labels
+from ..teacher_forcing.self_check import require_two_streams
 from ..teacher_forcing.two_streams import Layout, layout, visible
 from .clean_run import CleanRun
 
 
-def whole_layout(clean: CleanRun, window: int | None = None) -> Layout:
-    """The rows of both streams for whole texts; see `layout` for the window."""
-    stream = clean.streams[0]
-    return layout(0, stream.shape[1], window, stream.device)
-
-
 def last_gradients(
-    clean: CleanRun, rows: Layout, losses: Sequence[Bool[Tensor, "batch pos"]]
-) -> list[Float[Tensor, "batch row d_model"]]:
-    """For each mask of predictions, the derivative of their loss with respect to `r[L]` of `rows`.
+    bridge: TransformerBridge,
+    clean: CleanRun,
+    losses: Sequence[Bool[Tensor, "batch pos"]],
+    *,
+    window: int | None = None,
+) -> tuple[Layout, list[Float[Tensor, "batch row d_model"]]]:
+    """The rows of both streams, and the derivatives of losses with respect to `r[L]` of these rows.
 
-    It is zero except at the clean copies, where logits are read.
+    `losses` are masks of the predictions that each loss sums. The derivatives are zero except at
+    the clean copies, where logits are read.
+
+    Raises `NotImplementedError` if the two streams do not fit the model.
     """
-    zeros = torch.zeros_like(clean.streams[0][:, rows.position])
-    return [zeros.index_copy(1, rows.clean, clean.gradient * loss[..., None]) for loss in losses]
+    stream = clean.streams[0]
+    require_two_streams(
+        bridge,
+        0,
+        stream,
+        "and slopes are taken through both: compare patched losses of teacher_forced_log_probs at "
+        "small strengths",
+    )
+    rows = layout(0, stream.shape[1], window, stream.device)
+    zeros = torch.zeros_like(stream[:, rows.position])
+    return rows, [
+        zeros.index_copy(1, rows.clean, clean.gradient * loss[..., None]) for loss in losses
+    ]
 
 
 def block_graph(

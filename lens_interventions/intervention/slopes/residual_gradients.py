@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..teacher_forcing.two_streams import Layout
-from .block_graph import block_graph, last_gradients, whole_layout
+from .block_graph import block_graph, last_gradients
 from .clean_run import CleanRun
 
 
@@ -39,11 +39,10 @@ def residual_gradients(
     - `losses`: the predictions that each loss sums, as a mask; every layer comes with a gradient
         for each loss.
     - `lowest`: the layer to stop at.
-    - `window`: let each prediction see only so many of the last positions patched.
+    - `window`: let each prediction see only this many of the last positions patched.
     """
     length = clean.streams[0].shape[1]
-    rows = whole_layout(clean, window)
-    gradients = last_gradients(clean, rows, losses)
+    rows, gradients = last_gradients(bridge, clean, losses, window=window)
     for layer in range(int(bridge.cfg.n_layers) - 1, lowest - 1, -1):
         gradients = _through_block(bridge, layer, clean, rows, window, gradients)
         yield layer, [_of_patched(gradient, rows, length) for gradient in gradients]

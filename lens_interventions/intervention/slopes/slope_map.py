@@ -21,7 +21,6 @@ from ..known_text import KnownText
 from ..modes import MODES, Mode
 from ..patch import NextTokenPatch
 from ..sources import SourceFunction, source_names
-from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .clean_run import clean_run
 from .controls import KnownGuesses, final_guess, function_names, reads_lens, source_of
 from .directions import directions
@@ -189,12 +188,6 @@ class _Measuring:
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         clean = clean_run(self.bridge, text)
         text = replace(text, surprisal=clean.nats, residuals=dict(enumerate(clean.streams)))
-        if not two_streams_hold(self.bridge, 0, clean.streams[0]):
-            raise NotImplementedError(
-                f"{self.bridge.cfg.architecture} does not run two copies of a text side by side as "
-                f"it runs one{what_was_raised(self.bridge, 0)}, and slopes are taken through both: "
-                "compare patched losses of teacher_forced_log_probs at small strengths"
-            )
         chosen = [
             chosen_predictions(scope, text.tokens, clean.nats, text.length) for scope in self.scopes
         ]

@@ -93,6 +93,17 @@ def two_streams_hold(
     return found.right_up_to > 0
 
 
+def require_two_streams(
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"], why: str
+) -> None:
+    """Raise `NotImplementedError` unless `two_streams_hold`; `why` ends the message."""
+    if not two_streams_hold(bridge, layer, resid):
+        raise NotImplementedError(
+            f"{bridge.cfg.architecture} does not run two copies of a text side by side from block "
+            f"{layer} up as it runs one{what_was_raised(bridge, layer)}, {why}"
+        )
+
+
 def what_was_raised(bridge: TransformerBridge, layer: int) -> str:
     """For a message: in brackets, the error with which two streams ended, if there was one."""
     found = capabilities(bridge).get(_question(layer))

@@ -23,7 +23,7 @@ from ...model.tokens import TextOrTokens
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
-from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
+from ..teacher_forcing.self_check import require_two_streams
 from .corpus import TrainingCorpus, split_corpus
 from .loop import WriteTraining
 from .options import TrainingOptions
@@ -194,11 +194,7 @@ def _result(run: WriteTraining, settings: dict[str, Any]) -> TrainedPatch:
 def _require_two_streams(bridge: TransformerBridge, layer: int, corpus: TrainingCorpus) -> None:
     longest = max(range(len(corpus.pieces)), key=lambda i: len(corpus.pieces[i]))
     resid = corpus.batch([longest], torch.zeros(1, dtype=torch.long)).resid
-    if not two_streams_hold(bridge, layer, resid):
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} does not run two copies of a text side by side from block "
-            f"{layer} up as it runs one{what_was_raised(bridge, layer)}, and training needs that"
-        )
+    require_two_streams(bridge, layer, resid, "and training needs that")
 
 
 def _check(
