@@ -31,16 +31,15 @@ def run_late_blocks(
     layer: int,
     resid: Float[Tensor, "batch pos d_model"],
     *,
-    fwd_hooks: Sequence[Hook] = (),
     cache: Cache | None = None,
 ) -> Float[Tensor, "batch pos d_model"]:
-    """`r[L]` from `r[layer]` of whole texts, with the given hooks; nothing is unembedded.
+    """`r[L]` from `r[layer]` of whole texts; nothing is unembedded.
 
     With a `cache`, `resid` continues the texts whose keys and values it holds. The model then
     counts positions and makes its masks by those of its first block.
     """
     inputs = {} if cache is None else {"use_cache": True, **as_argument(bridge, cache)}
-    return _run(bridge, layer, resid, fwd_hooks, FINAL, **inputs)
+    return _run(bridge, layer, resid, (), FINAL, **inputs)
 
 
 def run_late_rows(

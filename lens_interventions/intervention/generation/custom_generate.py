@@ -71,9 +71,9 @@ def as_custom_generate(
     `[batch, whole]`, as transformers does; with `return_dict_in_generate=True` these are in a
     `GenerateDecoderOnlyOutput`.
 
-    When it is called, the function raises `NotImplementedError` for options that it does not
-    support, such as beams, scores, a filled cache or embeddings instead of ids; `ValueError` under
-    another model than the bridge's; and the errors of `li.generate`.
+    Raises, when the function is called, `NotImplementedError` for options that it does not support,
+    such as beams, scores, a filled cache or embeddings instead of ids; `ValueError` under another
+    model than the bridge's; and the errors of `li.generate`.
     """
 
     def patched(
