@@ -1,4 +1,4 @@
-"""How large the cells of a panel are, and what fits into them and beside them."""
+"""The size of a panel's cells, and the text that fits into and beside them."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ MOST_COLUMNS = 48  # columns up to which cells have text, however wide the figur
 
 @dataclass(frozen=True)
 class CellSize:
-    """Pixels of a cell."""
+    """The width and height of a cell in pixels."""
 
     width: float
     height: float
 
     @property
     def font(self) -> float | None:
-        """Size of the text in a cell, None where none fits."""
+        """Size of the text in a cell; None if no text fits."""
         return None if self.width < _TEXT_CELL else min(12.0, 7 + self.width / 16)
 
     @property
