@@ -1,4 +1,4 @@
-"""Random numbers that are a function of where they are used, not of what was drawn before.
+"""Random numbers that depend on where they are used, and not on earlier draws.
 
 A draw depends on a seed and on counters (text, position, coordinate), so it is the same in every
 batch, chunk and order of computation, and on every device: draws are made on the CPU.
@@ -23,7 +23,7 @@ def random_bits(seed: int, *counters: Int[Tensor, "*#shape"]) -> Int[Tensor, "*s
     """
     state = _mix(torch.tensor(seed % 2**63) * _GAMMA + _GAMMA)
     for counter in counters:
-        # The offset keeps a counter of zero from leaving the state as it is.
+        # Without the offset, a counter of zero would leave the state unchanged.
         state = _mix(state ^ ((counter.cpu().long() + 1) * _GAMMA))
     return _shift_right(state, 1).to(counters[0].device)
 
@@ -52,7 +52,7 @@ def random_normal(
 
 
 def _uniform(bits: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    # 53 bits are what a double holds; half a step up keeps the logarithm away from zero.
+    # A double holds 53 bits; adding half a step avoids the logarithm of zero.
     return ((bits >> 10).double() + 0.5) * 2.0**-53
 
 
@@ -63,5 +63,5 @@ def _mix(state: Tensor) -> Tensor:
 
 
 def _shift_right(bits: Tensor, by: int) -> Tensor:
-    """Logical shift; torch's own carries the sign along."""
+    """Logical shift; torch's own shift extends the sign."""
     return (bits >> by) & ((1 << (64 - by)) - 1)

@@ -1,4 +1,4 @@
-"""Files, written whole or not at all; most hold named tensors with a note of the rest."""
+"""Files, written whole or not at all; most hold named tensors and JSON values."""
 
 import json
 import os
@@ -23,10 +23,10 @@ UNFINISHED = ".*.unfinished"
 
 
 def require_writable(path: str | Path) -> Path:
-    """Where a file can be written: the path itself, or what a symbolic link at it points to.
+    """The path to write a file to: the path itself, or the target of a symbolic link there.
 
-    To be asked before the work whose result is to be saved. It tries to make a file beside the
-    target, since permissions alone do not tell: root may write everywhere but on some disks.
+    Call it before the work whose result will be saved. It tries to make a file beside the target,
+    because permissions are not enough: root may write everywhere, except on some disks.
 
     Raises `OSError` if no file can be made there, if anything but a regular file is there (a
     directory, a device, a pipe), or if the name is too long or not valid UTF-8.
@@ -48,7 +48,7 @@ def require_writable(path: str | Path) -> Path:
 
 def _new_file_beside(target: Path) -> Path:
     """An empty file in the directory of `target`, to be renamed to it."""
-    # Its name is cut, since a longer one may be too long.
+    # Its name is cut, because a longer name may be too long for the disk.
     temporary = target.with_name(f".{target.name[:20]}.{secrets.token_hex(4)}.unfinished")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return temporary
@@ -58,10 +58,10 @@ def _new_file_beside(target: Path) -> Path:
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """A temporary path, which replaces the file at `path` when the block ends without an error.
 
-    A symbolic link stays and its target is replaced. A file that was there keeps its mode; a new
-    one has the mode that the process gives its files.
+    A symbolic link stays, and its target is replaced. An existing file keeps its mode; a new one
+    has the process's default mode.
 
-    Raises `OSError` as `require_writable` does.
+    Raises `OSError` in the cases of `require_writable`.
     """
     target = require_writable(path)
     temporary = _new_file_beside(target)
@@ -90,8 +90,8 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file, whole or not at all.
 
-    `kind` says what it is of, `rest` is all that JSON can hold. Raises `OSError` where it cannot be
-    written, which safetensors tells by an error of its own.
+    `kind` names the kind of object, and `rest` holds JSON values. Raises `OSError` if the file
+    cannot be written, also where safetensors raises an error of its own.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     note = json.dumps({"format": _format(kind), **rest})
@@ -105,7 +105,7 @@ def save_tensors(
 def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the rest of a file that `save_tensors` wrote.
 
-    Raises `FileNotFoundError`, and `ValueError` for any other kind of file.
+    Raises `FileNotFoundError` if there is no file; `ValueError` for any other kind of file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no {kind} at {path}")
@@ -123,13 +123,13 @@ def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
 def restored(
     cls: type[Saved], path: str | Path, values: Mapping[str, Any], **lengths: tuple[str, str]
 ) -> Saved:
-    """A dataclass of what a file holds, if that is what its annotations say.
+    """A dataclass from the values of a file, if they fit its annotations.
 
-    Lists become tuples where the annotation is one. Shapes are held to each other by the names of
-    their axes. `lengths` names pairs of a tuple and a tensor, as long as each other:
+    Lists become tuples if the annotation is a tuple. Shapes must agree by the names of their axes.
+    `lengths` names pairs of a tuple and a tensor that must be equally long:
     `points=("points", "entropy")`.
 
-    Raises `ValueError` that names the field, what it is and what was expected.
+    Raises a `ValueError` that names the field, its value and what was expected.
     """
     hints = get_type_hints(cls)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
@@ -145,7 +145,8 @@ def restored(
             value = values[name]
             if get_origin(hints[name]) is tuple and isinstance(value, list):
                 value = tuple(value)
-            # A tensor is looked at here, since a function has a context of its own in the tests.
+            # A tensor is checked here and not in a function, which would have a context of its own
+            # in the tests.
             plain = get_origin(hints[name]) in (None, UnionType)
             if not (isinstance(value, hints[name]) if plain else _fits(value, hints[name])) or (
                 hints[name] is int and isinstance(value, bool)
@@ -186,7 +187,7 @@ def _described(value: Any) -> str:
 
 
 def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor in another precision, or as it is where that has no room for its values."""
+    """The tensor in another precision, or unchanged if its values do not fit that precision."""
     narrow = tensor.to(dtype)
     return narrow if bool(narrow.isfinite().all()) else tensor
 

@@ -1,7 +1,7 @@
-"""How far a piece of work has come, told from its inner loops to whoever waits for it outside.
+"""The progress of a piece of work, reported from its inner loops to the caller that waits.
 
-A function that may be the whole of what somebody waits for runs its loop over `steps`. Loops inside
-loops share out the part of the loop around them. Where nobody waits, `steps` only iterates.
+A function that a caller may wait for runs its loop over `steps`. Inner loops divide their share of
+the loop around them. If nobody waits, `steps` only iterates.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class _Span:
-    """The part of the work that the innermost loop is, as shares from 0 to 1 of the whole."""
+    """The innermost loop's part of the work, as shares from 0 to 1 of the whole."""
 
     tell: Callable[[float], None]
     low: float = 0.0

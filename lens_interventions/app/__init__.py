@@ -1,11 +1,10 @@
-"""The explorer: a page on this machine that reads a model, patches it and watches it write.
+"""The explorer: a page on this machine to read a model, patch it and watch it write.
 
 `explore` starts a server for a bridge. The page holds the whole state and sends it with every
-request (`state`); the server answers with events (`server`, `worker`), whose views are made by a
-module for each panel and drawn by the library's own figures. Nothing is computed here that the
-library does not compute.
+request (`state`). The server answers with events (`server`, `worker`). Each panel has a module that
+makes the views, which the library's own figures draw. The library computes all numbers.
 
-It may import every package but the command line. Starlette and uvicorn are installed with the extra
-`app`, so that nothing but the command line and `lens_interventions.explore` imports it. The page is
-a template and, in `static/`, ES modules that a browser reads as they are.
+It may import every package except the command line. Starlette and uvicorn come with the extra
+`app`, so only the command line and `lens_interventions.explore` import this package. The page is a
+template and, in `static/`, ES modules that a browser reads as they are.
 """

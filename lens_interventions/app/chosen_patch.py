@@ -7,7 +7,7 @@ from ..intervention.patch import NextTokenPatch
 from .state import State
 from .subject import Subject
 
-# What of the state makes the patch; the lens and the chosen position are added below.
+# Fields of the state that make the patch; the lens and the chosen position are added below.
 _SAME_NAMES = (
     "strength",
     "mode",
@@ -22,7 +22,7 @@ _SAME_NAMES = (
 
 
 def chosen_patch(subject: Subject, state: State) -> NextTokenPatch:
-    """The patch, with the lens of the state for what reads one.
+    """The patch, with the lens of the state if the patch reads one.
 
     Raises `ValueError` for what makes no patch of the model.
     """
@@ -35,19 +35,19 @@ def chosen_patch(subject: Subject, state: State) -> NextTokenPatch:
 
 
 def chosen_layer(subject: Subject, state: State) -> int:
-    """The patched layer; four fifths of the way up where the state names none."""
+    """The patched layer; at four fifths of the depth if the state names none."""
     if state.layer is not None:
         return state.layer
     return int(0.8 * int(subject.bridge.cfg.n_layers))
 
 
 def patch_key(state: State) -> Hashable:
-    """What the patch depends on, of two states with the same lens."""
+    """The values that the patch depends on, among states with the same lens."""
     return (state.layer, _positions(state), *(getattr(state, name) for name in _SAME_NAMES))
 
 
 def patch_code(subject: Subject, state: State) -> str:
-    """The patch in Python, without fields that have their default.
+    """The patch as Python code, without fields at their defaults.
 
     Raises `ValueError` for what makes no patch.
     """

@@ -1,4 +1,4 @@
-"""A view as a command: `lens` or `generate` where they make it, else `app`, opened at the view."""
+"""A view as a command: `lens` or `generate` if they make it, otherwise `app` at the view."""
 
 import json
 import shlex
@@ -26,12 +26,12 @@ def command(subject: Subject, state: State) -> str | None:
         return shlex.join([_PROGRAM, *words])
     name, text, *options = words
     lens = subject.origin.lens_options if state.lens == "given" else ()
-    # The text comes last, where one that begins with a dash is no option.
+    # The text comes last, so one that begins with a dash is not read as an option.
     return shlex.join([_PROGRAM, name, *options, *lens, *model, "--", text])
 
 
 def fragment(state: State) -> str:
-    """The state as it stands in the page's address, after the `#`: without the page's own width."""
+    """The state as in the page's address, after the `#`, without the page's own width."""
     values = {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in changed(replace(state, width=None)).items()
@@ -51,7 +51,7 @@ def _lens(subject: Subject, state: State) -> list[str] | None:
         try:
             alone = token_ids(subject.bridge, texts[token])
         except ValueError:
-            return None  # a piece of a character, which no text names
+            return None  # a piece of a character, which cannot be named by a text
         if alone != [token]:
             return None
         options += ["--watch", texts[token]]
@@ -83,7 +83,7 @@ def _generate(subject: Subject, state: State) -> list[str] | None:
         "--top-p": (state.top_p, 1.0),
         "--repetition-penalty": (state.repetition_penalty, 1.0),
     }
-    # One word each: a negative number would look like an option.
+    # Each is one word, because a negative number would look like an option.
     options = [f"{name}={value}" for name, value in numbers.items()]
     options += [f"{name}={value}" for name, (value, plain) in chosen.items() if value != plain]
     only = ["--only-generated"] if state.only_generated else []

@@ -1,4 +1,4 @@
-"""Starting the explorer for a model that is in this process, and stopping it."""
+"""Starting and stopping the explorer for a model in this process."""
 
 import html
 import importlib.util
@@ -31,7 +31,7 @@ class Explorer:
     """
 
     def __init__(self, subject: Subject, *, port: int = 0) -> None:
-        """Start it; `explore` and the command line do."""
+        """Start the explorer; call `explore` instead."""
         token = secrets.token_urlsafe(16)
         server, listening = _bound(subject, token, port)
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/{token}/"
@@ -58,12 +58,12 @@ class Explorer:
         )
 
     def wait(self) -> None:
-        """Return when it has stopped."""
+        """Wait until the explorer has stopped."""
         while self._thread.is_alive():
             self._thread.join(1)
 
     def stop(self) -> None:
-        """Stop it; what it was computing ends at its next step."""
+        """Stop the explorer; a running computation ends at its next step."""
         self._server.should_exit = True
         self._thread.join()
 
@@ -79,22 +79,23 @@ def explore(
 ) -> Explorer:
     """Show a model on a page of this machine: read it, patch it, watch it write.
 
-    The page computes on the bridge as it is, with the hooks that are on it, and leaves it so. It is
-    served to this machine alone, under an address that holds a secret, and needs nothing from
+    The page computes on the bridge as it is, including the hooks on it, and leaves it unchanged. It
+    is served only to this machine, under an address that holds a secret, and loads nothing from
     elsewhere. It needs the extra `app`: `pip install "lens-interventions[app]"`.
 
     **Arguments:**
 
-    - `lens`: a lens to choose beside the raw one and the one that is fitted on demand.
+    - `lens`: a lens that can be chosen besides the raw one and the one that is fitted on demand.
     - `other`: a second model with the same tokenizer, to compare with.
-    - `slopes`: of `slope_map`, shown where the patch is chosen.
-    - `port`: where to listen; 0 for one that is free.
+    - `slopes`: a result of `slope_map`, shown beside the choice of the patch.
+    - `port`: the port to listen on; 0 for any free port.
     - `open_browser`: open the page in a browser of this machine.
 
     **Returns:** an `Explorer`, which a notebook shows in a frame; `stop()` ends it.
 
-    Raises `RuntimeError` if the extra is not installed, `OSError` if the port is taken, and
-    `ValueError` or `NotImplementedError` if no lens can read the model.
+    Raises `RuntimeError` if the extra is not installed; `OSError` if the port is taken;
+    `ValueError` or `NotImplementedError` if no lens can read the model, or if the two models have
+    different tokenizers.
     """
     explorer = Explorer(Subject(bridge, Origin(), lens, other, slopes), port=port)
     if open_browser:
@@ -103,7 +104,7 @@ def explore(
 
 
 def _bound(subject: Subject, token: str, port: int) -> "tuple[uvicorn.Server, socket.socket]":
-    """A server that has not begun, and the socket that it will listen on."""
+    """A server that has not started, and the socket that it will listen on."""
     missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
     if missing:
         raise RuntimeError(
@@ -114,7 +115,9 @@ def _bound(subject: Subject, token: str, port: int) -> "tuple[uvicorn.Server, so
     from .server import make_server
 
     listening = socket.socket()
-    if os.name == "posix":  # else a port is taken for a minute after an explorer has stopped
+    if (
+        os.name == "posix"
+    ):  # otherwise a port stays taken for a minute after an explorer has stopped
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))

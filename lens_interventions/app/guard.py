@@ -1,8 +1,8 @@
 """Who may talk to the explorer: a page of this machine that knows the token in the address.
 
-Another site that a browser has open can send requests to this machine, and a name of its own can
-be made to lead here. So the Host must be a name of this machine, the Origin the explorer's own, and
-the first part of the path the token, which no other site knows.
+Another site that is open in the browser can send requests to this machine, and can make a name of
+its own point here. So the Host must be a name of this machine, the Origin must be the explorer's
+own, and the first part of the path must be the token, which no other site knows.
 """
 
 import secrets
@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 HOSTS = ("127.0.0.1", "localhost")
 
 _HEADERS = {
-    # Plotly puts styles into the page; scripts and everything else come from this server alone. A
-    # notebook may show the page in a frame; who does not know the token has nothing to frame.
+    # Plotly puts styles into the page; scripts and everything else come only from this server. A
+    # notebook may show the page in a frame; a site that does not know the token has nothing to
+    # frame.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
@@ -32,7 +33,7 @@ _STALE = (
 
 
 class Guard:
-    """Lets through what comes from the explorer's own page, without the token in its path."""
+    """Passes on requests from the explorer's own page, with the token removed from the path."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app, self._token = app, token

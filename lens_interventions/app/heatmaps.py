@@ -1,4 +1,4 @@
-"""The heat map of a panel, with the trajectories that it shows: for the page and to save."""
+"""The heat map of a panel, with the trajectories that it shows, for the page and for saving."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ _NARROWEST, _WIDEST = 34.0, 64.0  # pixels of a cell; the narrowest that has tex
 
 @dataclass(frozen=True)
 class HeatMap:
-    """What a panel shows.
+    """The heat map of a panel.
 
     Attributes:
         figure: one heat map, or two and their difference.
-        trajectories: what is in it, by name.
+        trajectories: the trajectories in it, by name.
         points: labels of its rows, from the bottom up.
-        left_out: text of the tokens of two prompts that have no partner; None for one prompt.
+        left_out: the text of the tokens without a partner, for two prompts; None for one prompt.
     """
 
     figure: "go.Figure"
@@ -62,7 +62,7 @@ def as_page(subject: Subject, state: State, emit: Emit) -> None:
 
 
 def as_csv(subject: Subject, state: State, emit: Emit) -> None:
-    """Every statistic of every cell, a row each; of two readings the first column says which."""
+    """Every statistic of every cell, in rows; with two readings the first column names them."""
     import pandas
 
     trajectories = heat_map(subject, state, emit).trajectories
@@ -88,7 +88,7 @@ def _one(state: State, trajectory: Trajectory) -> HeatMap:
 
 def _patched(subject: Subject, state: State, emit: Emit) -> HeatMap:
     tokens, patch = subject.tokens(state), chosen_patch(subject, state)
-    patch.bind(subject.bridge)  # refuses what does not fit the model, before it is run
+    patch.bind(subject.bridge)  # refuses a patch that does not fit the model, before the model runs
     clean = read(subject, state, tokens, emit).trajectory
     patched = read(subject, state, tokens, emit, patch=patch).trajectory
     return _two(state, {"clean": clean, "patched": patched})
@@ -129,13 +129,13 @@ def _two(state: State, trajectories: Mapping[str, Trajectory]) -> HeatMap:
 
 
 def _cell_width(state: State, columns: int, *, panels: int = 1) -> float | None:
-    """What fills the page with panels beside each other, if that leaves room for text.
+    """The cell width at which panels beside each other fill the page, if text fits then.
 
-    None for what the figure chooses.
+    None if the figure should choose.
     """
     if state.width is None:
         return None
-    # The last of three panels has a colour bar of its own.
+    # The last of three panels has its own colour bar.
     room = state.width - panels * LEFT - (1 if panels == 1 else 2) * RIGHT
     width = room / (panels * columns)
     return min(width, _WIDEST) if width >= _NARROWEST else None

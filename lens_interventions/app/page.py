@@ -1,4 +1,4 @@
-"""The page: a template, the files that it loads, and what it has to know of the model."""
+"""The page: a template, the files that it loads, and its settings for the model."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +30,7 @@ class StaticFile:
 
 @cache
 def static_files() -> dict[str, StaticFile]:
-    """Every file that there is, by name: nothing else of the disk is ever read."""
+    """Every file of the page, by name; no other file of the disk is ever read."""
     from plotly.offline import get_plotlyjs
 
     found = {
@@ -47,7 +47,7 @@ def page(subject: Subject) -> str:
 
 
 def _settings(subject: Subject) -> dict[str, Any]:
-    """What the page needs to know before it asks for anything."""
+    """The values that the page needs before its first request."""
     cfg, bridge = subject.bridge.cfg, subject.bridge
     return {
         "model": str(cfg.model_name),

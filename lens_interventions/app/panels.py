@@ -1,4 +1,4 @@
-"""The panels Read, Patch and Compare: a function each, from a state to events."""
+"""The panels Read, Patch and Compare, with a function for each, from a state to events."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ from .worker import Emit
 
 
 def read_panel(subject: Subject, state: State, emit: Emit) -> None:
-    """The tokens at once; then the heat map, and where each prediction settles."""
+    """First the tokens; then the heat map, and where each prediction settles."""
     emit("tokens", {"texts": _texts(subject, subject.tokens(state))})
     emit("view", _view(subject, state, heat_map(subject, state, emit), emit))
 
 
 def cell_panel(subject: Subject, state: State, emit: Emit) -> None:
-    """One cell: its likeliest tokens and statistics; then its position through the layers."""
+    """One cell: first its likeliest tokens and statistics; then its position through the layers."""
     reading = read(subject, state, subject.tokens(state), emit)
     trajectory = reading.trajectory
     column = _column(reading, state)
@@ -60,7 +60,7 @@ def cell_panel(subject: Subject, state: State, emit: Emit) -> None:
 
 
 def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
-    """Clean and patched side by side; then what the patch does to each prediction."""
+    """First clean and patched side by side; then the effect of the patch on each prediction."""
     tokens = subject.tokens(state)
     emit("tokens", {"texts": _texts(subject, tokens)})
     shown = heat_map(subject, state, emit)
@@ -69,7 +69,7 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
     }
     emit("view", _view(subject, state, shown, emit) | {"guesses": guesses})
     if len(tokens) < 2:
-        return  # nothing is predicted that is known
+        return  # the last token predicts no known token
     patch = chosen_patch(subject, state)
     log_probs = teacher_forced_log_probs(subject.bridge, [tokens], [None, patch])
     clean, patched = log_probs[:, 0].double().tolist()
@@ -92,7 +92,7 @@ def compare_panel(subject: Subject, state: State, emit: Emit) -> None:
 
 
 def _view(subject: Subject, state: State, shown: HeatMap, emit: Emit) -> dict[str, Any]:
-    """What the page shows of a heat map; the prompt's reading is kept, so it is not made again."""
+    """The page's view of a heat map; the prompt's reading is kept, so it is not made again."""
     trajectory = read(subject, state, subject.tokens(state), emit).trajectory
     return {
         "figure": figure_values(shown.figure),

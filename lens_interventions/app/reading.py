@@ -1,4 +1,4 @@
-"""Readings: residual streams of a prompt and what a lens makes of them, kept for the next click."""
+"""Readings: residual streams of a prompt and their statistics, kept for the next click."""
 
 from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
@@ -27,10 +27,10 @@ TOP_K = 10
 
 @dataclass(frozen=True)
 class Reading:
-    """What a lens read of one prompt.
+    """A lens's reading of one prompt.
 
     Attributes:
-        key: what it was made of, for what is made of it in turn.
+        key: the values that it was made from, for results that are made from it.
         streams: the residual streams at every point between blocks.
         trajectory: their statistics.
     """
@@ -40,17 +40,17 @@ class Reading:
     trajectory: Trajectory
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor in it, by a name."""
+        """Every tensor in it, by name."""
         return {**self.streams.streams, **self.trajectory.tensors()}
 
 
 def statistics() -> dict[str, Statistic]:
-    """The statistics to choose from; nothing is compared with a point of its own."""
+    """The statistics to choose from, without those that compare with a chosen point."""
     return {name: row for name, row in drawn().items() if row.target != "compare"}
 
 
 def options_of(subject: Subject, state: State) -> dict[str, Any]:
-    """The options of `logit_lens` that a state stands for, without the lens.
+    """The options of `logit_lens` for a state, without the lens.
 
     Raises `ValueError` for a statistic that does not exist or needs a token to watch.
     """
@@ -93,9 +93,9 @@ def read(
     patch: NextTokenPatch | None = None,
     bridge: TransformerBridge | None = None,
 ) -> Reading:
-    """The reading of some tokens that a state stands for, under a patch or of another model.
+    """The reading of some tokens for a state, under a patch or with another model.
 
-    `emit` hears of the progress.
+    `emit` gets the progress.
     """
     model = bridge or subject.bridge
     options = options_of(subject, state)
@@ -128,7 +128,7 @@ def read(
 
 
 def read_position(subject: Subject, state: State, reading: Reading, column: int) -> Trajectory:
-    """One column again, watching every token that leads at one of its layers."""
+    """Read one column again, watching every token that leads at one of its layers."""
     lens = subject.chosen_lens(state)
     position = int(reading.trajectory.positions[0, column])
     watch = reading.trajectory.leaders(column)
@@ -150,6 +150,6 @@ def _record(
         if patch is not None:
             hooks = patch.fwd_hooks(bridge, batch.tokens)
             stack.enter_context(bridge.hooks(fwd_hooks=hooks))
-        # So short a text is one chunk.
+        # A text this short is one chunk.
         ((_, streams),) = residual_chunks(bridge, batch, labels)
     return RecordedStreams(batch, {label: stream.clone() for label, stream in streams.items()})

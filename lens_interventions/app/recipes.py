@@ -1,4 +1,4 @@
-"""A view as a program: Python, or a command, that makes the same numbers."""
+"""A view as Python code or as a command that makes the same numbers."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from .subject import Subject, chat
 
 
 def recipe(subject: Subject, state: State) -> dict[str, str | None]:
-    """Python that makes the view, and a command; None if the command line cannot load the model.
+    """Python code and a command that make the view; None if the command cannot load the model.
 
-    A view that no other command makes is a command that opens the explorer there.
+    If no other command makes the view, the command opens the explorer there.
     """
     if state.panel not in _BODIES:
         raise ValueError(f"panel must be one of {', '.join(_BODIES)}; got {state.panel!r}")

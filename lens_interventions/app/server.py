@@ -1,7 +1,7 @@
 """The server: a page, its files, and one stream of events for each request.
 
-It keeps no session. A request holds the whole state of the page and the name of the tab that asks;
-the answer is a stream of server-sent events, of which the last is a view, or an error in words.
+It keeps no session. A request holds the whole state of the page and the name of its tab. The answer
+is a stream of server-sent events, the last of which is a view, or an error in words.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The state of the page: all that a view depends on, as it stands in the page's address.
+"""The state of the page: all that a view depends on, as in the page's address.
 
-Fields that have their default are left out of the address and of requests.
+Fields at their defaults are left out of the address and of requests.
 """
 
 from dataclasses import dataclass, fields
@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 MOST_CHARACTERS = 20_000
-_MOST_ITEMS = 2_000  # of a list: tokens to go on from, messages, watched tokens
+_MOST_ITEMS = 2_000  # of a list: tokens to continue from, messages, watched tokens
 
 DEFAULT_TEXT = (
     "Sometimes, when people say plasma, they mean a state of matter. Other times, when people say"
@@ -19,32 +19,32 @@ _KINDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What is shown.
+    """The choices that a view depends on.
 
     Attributes:
         panel: `"read"`, `"patch"`, `"write"` or `"compare"`.
         text: the prompt, unless `chat`.
         chat: whether the prompt is `messages`, laid out by the model's chat template.
         messages: role and content in turns.
-        statistic: what the colours show.
+        statistic: the statistic that the colours show.
         lens: `"raw"`, `"fitted"`, or `"given"`, the one that the explorer was started with.
         every: keep every n-th layer; None for as many as fit.
-        include_input: whether there is a row of the input; None for what the statistic says.
-        last: read this many of the last positions only; None for all.
+        include_input: whether to show the input's row; None for the statistic's default.
+        last: read only this many of the last positions; None for all.
         watch: ids of tokens to follow through the layers.
-        watch_text: one more, as text; empty for none.
+        watch_text: one more token to follow, as text; empty for none.
         commitment: how the final guess stays: `"top1"`, `"top3"` or `"half"`.
         point: label of the chosen residual point.
         position: the chosen position.
         layer, strength, mode, source, scale, embedding, gate, gate_on, window: those of
             `NextTokenPatch`.
-        only_position: patch the chosen position alone.
-        only_generated: patch only what was written after the prompt.
-        prefix: ids that follow the prompt before anything is written: a branch.
+        only_position: patch only the chosen position.
+        only_generated: patch only positions after the prompt.
+        prefix: a branch: ids that follow the prompt before new text.
         arm: the text that a branch is taken from, `"clean"` or `"patched"`.
-        max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed: of the sampling;
+        max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed: options of sampling;
             temperature 0 takes the likeliest token.
-        width: pixels that a figure may take without being scrolled; None for as many as it likes.
+        width: the pixels that a figure may take without scrolling; None for no limit.
         other_text: a prompt to compare with; empty for the other model.
     """
 
@@ -88,7 +88,7 @@ class State:
 def parse_state(values: object) -> State:
     """The state that a request holds.
 
-    Raises `ValueError` for a field that does not exist, or of another kind than it has.
+    Raises `ValueError` for an unknown field, or a value of the wrong kind.
     """
     if not isinstance(values, dict):
         raise ValueError(f"the state must be an object with fields, got {_shown(values)}")
@@ -105,7 +105,7 @@ def defaults() -> dict[str, Any]:
 
 
 def changed(state: State) -> dict[str, Any]:
-    """The fields that do not have their default."""
+    """The fields that differ from their defaults."""
     return {
         name: getattr(state, name)
         for name, default in defaults().items()

@@ -1,4 +1,4 @@
-"""What an explorer is about: a model, its lenses, and readings of it that are kept."""
+"""The subject of an explorer: a model, its lenses, and kept readings of it."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -24,13 +24,13 @@ _KEPT_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Origin:
-    """How the model was loaded, for what the page offers to copy.
+    """How the model was loaded, for the code and commands that the page offers.
 
     Attributes:
-        bridge: the line of Python that makes `bridge`; None if it was handed over in Python.
-        lens: the line that makes `lens`; None if there is none, or if it was handed over.
-        options: those of the command line that load the model; None if they cannot.
-        lens_options: those that load the lens.
+        bridge: the line of Python that makes `bridge`; None if it was passed in Python.
+        lens: the line that makes `lens`; None if there is no lens, or if it was passed in Python.
+        options: the options of the command line that load the model; None if they cannot.
+        lens_options: the options that load the lens.
     """
 
     bridge: str | None = None
@@ -41,14 +41,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with what is shown of it.
+    """A model with its lenses and the results that the page shows.
 
     Attributes:
         bridge: the model.
         origin: how it was loaded.
-        lens: the lens that was given, if one was.
+        lens: the given lens, if any.
         other: a second model with the same tokenizer, to compare with.
-        slopes: a slope map of the model, shown as a hint where to patch.
+        slopes: a slope map of the model, shown as a hint of where to patch.
     """
 
     bridge: TransformerBridge
@@ -59,7 +59,7 @@ class Subject:
     _kept: "OrderedDict[Hashable, Any]" = field(default_factory=OrderedDict, repr=False)
 
     def __post_init__(self) -> None:
-        # What cannot be read or written with is refused before anything is served.
+        # A model that cannot be read or write is refused before anything is served.
         for model in [self.bridge] if self.other is None else [self.bridge, self.other]:
             require_kind(model, TransformerBridge, "the explorer")
             readout(model)
@@ -77,7 +77,7 @@ class Subject:
     ) -> Lens | JacobianLens | None:
         """The lens that the state names; a fitted one is fitted on first use.
 
-        `report` hears which share of the fit is done.
+        `report` is called with the share of the fit that is done.
 
         Raises `ValueError` for another name, or if none was given.
         """
@@ -94,13 +94,13 @@ class Subject:
         raise ValueError(f"lens must be {', '.join(self.lenses())}; got {state.lens!r}")
 
     def lenses(self) -> tuple[str, ...]:
-        """Names of the lenses that there are."""
+        """The names of the available lenses."""
         return ("raw", "fitted", *(["given"] if self.lens is not None else []))
 
     def tokens(self, state: State, text: str | None = None) -> list[int]:
-        """Ids of the prompt, or of another text in its place.
+        """The ids of the prompt, or of another text instead.
 
-        Raises `ValueError` if there is no such thing, or too much of it.
+        Raises `ValueError` if there is no text, or if it is too long.
         """
         if self.bridge.tokenizer is None:
             raise ValueError("this bridge has no tokenizer, which the explorer needs")
@@ -120,9 +120,9 @@ class Subject:
         return ids
 
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What was made under this key, or what `make` makes now; the oldest are forgotten.
+        """The result under this key, made by `make` the first time; the oldest results are dropped.
 
-        Hooks that are on the bridge and the state of its weights belong to every key.
+        Every key includes the hooks on the bridge and the state of its weights.
         """
         full_key = (key, *map(_condition, (self.bridge, self.other)))
         if full_key in self._kept:
@@ -136,7 +136,7 @@ class Subject:
 
 
 def chat(messages: tuple[str, ...]) -> list[dict[str, str]]:
-    """Roles and contents in turns, as transformers takes them.
+    """Alternating roles and contents as messages for transformers.
 
     Raises `ValueError` for half a turn.
     """
@@ -150,20 +150,20 @@ def _condition(bridge: TransformerBridge | None) -> Hashable:
     """What readings of a bridge depend on besides the request: its hooks and its weights."""
     if bridge is None:
         return None
-    with exclusive_use(bridge):  # another thread's run has hooks of its own on it
+    with exclusive_use(bridge):  # another thread's run puts its own hooks on it
         hooks = tuple(
-            handle.hook.id  # torch counts them up, and never gives one twice
+            handle.hook.id  # torch counts these up, and never uses one twice
             for point in bridge.hook_points()
             for handle in (*point.fwd_hooks, *point.bwd_hooks)
             if not handle.is_permanent
         )
-        # In-place changes count a parameter's version up.
+        # In-place changes increase a parameter's version.
         versions = sum(p._version for p in bridge.original_model.parameters())
     return hooks, versions
 
 
 def _bytes(values: Any) -> int:
-    """Bytes of the tensors among results, which are tensors, mappings and what holds tensors."""
+    """Bytes of the tensors among results, which are tensors, mappings and objects with tensors."""
     total = 0
     for value in values:
         if isinstance(value, torch.Tensor):

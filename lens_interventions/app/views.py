@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def figure_values(figure: "go.Figure") -> dict[str, Any]:
-    """A figure as JSON values. Its template stays out: the page wears light or dark."""
+    """A figure as JSON values, without its template: the page chooses light or dark."""
     values = json.loads(figure.to_json())
     del values["layout"]["template"]
     return values
@@ -32,7 +32,7 @@ def commitment(trajectory: Trajectory, name: str) -> Commitment:
 
 
 def strip(trajectory: Trajectory, found: Commitment) -> list[dict[str, Any]]:
-    """The tokens of a prompt, each with where its prediction settles, and a colour for it."""
+    """The tokens of a prompt, each with the point where its prediction settles, and its colour."""
     scale = ColourScale("viridis", 0.0, float(len(found.points) - 1))
     first = found.first[0].double().numpy()
     colours = scale.rgb(first)
@@ -75,7 +75,7 @@ def likeliest(trajectory: Trajectory, row: int, column: int) -> list[dict[str, A
 
 
 def cell_statistics(trajectory: Trajectory, row: int, column: int) -> list[dict[str, Any]]:
-    """Every statistic of one cell, under the label that figures give it."""
+    """Every statistic of one cell, under its label in figures."""
     lines = trajectory.grid("top1", every=1, include_input=True).lines
     return [
         {

@@ -1,4 +1,4 @@
-"""One thread for one model: requests wait in turn, and a newer one of a tab replaces its older."""
+"""One thread for one model: requests queue, and a newer one of a tab replaces its older one."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ USER_ERRORS = (ValueError, TypeError, IndexError, RuntimeError, OSError)
 
 
 class CancelledWork(Exception):  # noqa: N818 - no error
-    """The request is not wanted any more."""
+    """The request is no longer wanted."""
 
 
 class _Job:
@@ -31,7 +31,7 @@ class _Job:
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Have it end at its next event."""
+        """Make it end at its next event."""
         self._cancelled.set()
 
     def run(self) -> None:
@@ -69,7 +69,7 @@ class Worker:
 
     @property
     def full(self) -> bool:
-        """Whether as much waits as may wait."""
+        """Whether the queue is full."""
         return len(self._jobs) >= MOST_WAITING
 
     async def events(self, slot: str, work: Work) -> AsyncIterator[Event]:
@@ -101,7 +101,7 @@ class Worker:
                 del self._newest[slot]
 
     def close(self) -> None:
-        """Cancel what runs and what waits, and wait for the thread."""
+        """Cancel running and waiting work, and wait for the thread."""
         for job in self._jobs:
             job.cancel()
         self._thread.shutdown(wait=True)

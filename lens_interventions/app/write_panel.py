@@ -1,4 +1,4 @@
-"""The panel Write: a text goes on with the patch and without, a token at a time."""
+"""The panel Write: a text continues with and without the patch, a token at a time."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ _MOST_NEW = 400
 
 
 def write_panel(subject: Subject, state: State, emit: Emit) -> None:
-    """Token after token of both texts, with loops as they begin."""
+    """The tokens of both texts as they come, with loops as they begin."""
     if not 1 <= state.max_new_tokens <= _MOST_NEW:
         raise ValueError(
             f"max_new_tokens must be from 1 to {_MOST_NEW}, got {state.max_new_tokens}"
@@ -84,7 +84,7 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
 
 
 def alternatives_panel(subject: Subject, state: State, emit: Emit) -> None:
-    """What the arm of the state could have written after the prompt and the prefix."""
+    """The tokens that the arm of the state could have written after the prompt and the prefix."""
     if state.arm not in ARMS:
         raise ValueError(f"arm must be one of {', '.join(ARMS)}; got {state.arm!r}")
     prompt = subject.tokens(state)
@@ -104,7 +104,8 @@ def alternatives_panel(subject: Subject, state: State, emit: Emit) -> None:
 def sampling(state: State) -> dict[str, Any]:
     """The options of `generate` for the sampling rules of a state.
 
-    Raises `ValueError` for rules of sampling without sampling, and what transformers refuses.
+    Raises `ValueError` for rules of sampling at temperature 0, and for rules that transformers
+    refuses.
     """
     processors: list[LogitsProcessor] = []
     if state.repetition_penalty != 1:
@@ -122,15 +123,15 @@ def sampling(state: State) -> dict[str, Any]:
 
 
 class _Text:
-    """Text of tokens as they come: a character of several tokens appears with its last."""
+    """The text of tokens as they come; a character of several tokens appears with the last one."""
 
     def __init__(self, tokenizer: Any, known: list[int]) -> None:
-        """Begin after some known tokens."""
+        """Start after some known tokens."""
         self._tokenizer, self._ids = tokenizer, list(known)
         self._told = len(tokenizer.decode(self._ids))
 
     def piece(self, token: int) -> str:
-        """What the token adds to the text."""
+        """The text that the token adds."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if text.endswith("\N{REPLACEMENT CHARACTER}"):

@@ -1,9 +1,9 @@
 """The `lens-interventions` command line, one module for each command.
 
-A new command is a module with one function, whose signature Typer reads, and a line below; options
-that commands share go into `options.py` and `patch_options.py`, what is asked before a model is
-loaded into `checks.py`. It may import every package, and nothing imports it. A command imports what
-it needs when it runs, so that `--help` loads neither torch nor plotly.
+A new command is a module with one function, whose signature Typer reads, and a line below. Options
+that commands share go into `options.py` and `patch_options.py`, checks before a model is loaded
+into `checks.py`. It may import every package, and nothing imports it. A command imports what it
+needs when it runs, so that `--help` loads neither torch nor plotly.
 """
 
 import functools
@@ -27,8 +27,8 @@ from .train_patch import train_patch
 # NotImplementedError.
 USER_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
 
-# Wrong usage of any kind. Typer carries click with it or beside it, by version, and names only this
-# subclass in all of them.
+# Wrong usage of any kind. Depending on its version, Typer contains click or needs it, and only this
+# subclass has a name in all versions.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
@@ -59,7 +59,7 @@ def _common(
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """Say in one line what is kept when the user stops a command."""
+    """If the user stops a command, say in one line what is kept."""
 
     @functools.wraps(command)
     def run(*args: object, **options: object) -> None:

@@ -1,6 +1,6 @@
-"""What can be said of a command before its model is loaded.
+"""Checks of a command that need no loaded model.
 
-Wrong usage is what the arguments alone show, with the config of the model that they name. It raises
+Wrong usage shows in the arguments, together with the config of the model that they name. It raises
 `typer.BadParameter`, which ends a command with status 2; every other error ends it with status 1.
 """
 
@@ -19,7 +19,7 @@ Value = TypeVar("Value", str, list[str], None)
 
 @contextmanager
 def usage() -> Iterator[None]:
-    """Errors of what the user typed, raised by the library, become wrong usage."""
+    """Turn the library's errors about the user's input into wrong usage."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -27,7 +27,7 @@ def usage() -> Iterator[None]:
 
 
 def one_of(names: Sequence[str]) -> Callable[[Value], Value]:
-    """A callback for an option that names one of some things, or several of them."""
+    """A callback for an option whose values must be among `names`."""
 
     def check(value: Value) -> Value:
         given: list[str] = [value] if isinstance(value, str) else value or []
@@ -40,16 +40,16 @@ def one_of(names: Sequence[str]) -> Callable[[Value], Value]:
 
 
 def finite(value: float | None) -> float | None:
-    """A callback for an option that is a number: nan and infinity are refused."""
+    """A callback that refuses nan and infinity."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
 def require_output(path: Path | None, suffixes: Sequence[str]) -> None:
-    """Refuse a file that is not named as one of `suffixes`, or that cannot be written.
+    """Refuse a file whose name has none of `suffixes`, or that cannot be written.
 
-    Images need more than the library itself; that is asked for here too.
+    Images need more than the library itself, which is checked here too.
     """
     if path is None:
         return
@@ -65,7 +65,7 @@ def require_output(path: Path | None, suffixes: Sequence[str]) -> None:
 
 
 def require_blocks(model: str | None, layers: Sequence[int]) -> None:
-    """Refuse layers that the model does not have, where its config says so."""
+    """Refuse layers that the model does not have, if its config says so."""
     from ..model import config, points
 
     n_layers = config.known_blocks(model)

@@ -31,6 +31,6 @@ def demo(
 
     from ..pages.demo import build_page
 
-    # Minutes pass: the lines are for a log as well as for a terminal.
+    # The demo takes minutes, so it prints lines for a log as well as for a terminal.
     path = build_page(bridge, out / "index.html", results=results, progress=True)
     typer.echo(f"wrote {path}", err=True)

@@ -42,7 +42,7 @@ _OWN_MODELS = (Name.scratch, Name.upbringing)
 
 
 class PresetName(StrEnum):
-    """How much is measured."""
+    """How much to measure."""
 
     quick = "quick"
     full = "full"
@@ -51,13 +51,16 @@ class PresetName(StrEnum):
 def experiment(
     name: Annotated[
         Name,
-        # Typer would list the names in a column, and break one of them over two lines.
+        # Typer would list the names in a column, and break one of them into two lines.
         typer.Argument(
             metavar="NAME", show_choices=False, help=f"The experiment: {', '.join(Name)}."
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="The directory of the run. Given again, it continues that run.")
+        Path,
+        typer.Option(
+            help="The directory of the run. If it holds an unfinished run, this continues."
+        ),
     ],
     preset: Annotated[
         PresetName,
@@ -79,9 +82,9 @@ def experiment(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="How many processes share the work.")] = 1,
 ) -> None:
-    """Run an experiment: does it help a model to see the true next token?
+    """Run an experiment, such as whether it helps a model to see the true next token.
 
-    If you stop it, the same command continues where it was, and ends with the same numbers.
+    If you stop it, the same command continues from there, and ends with the same numbers.
     """
     if text and name is not Name.copying:
         raise typer.BadParameter(f"--text belongs to copying; {name.value} reads its own texts")
@@ -96,7 +99,7 @@ def experiment(
     from ..experiments.engine.run_directory import require_run_directory
     from ..materials.corpora import require_source
 
-    # Loading a model takes a while, so what needs no model is checked first.
+    # Loading a model takes a while, so checks that need no model come first.
     require_run_directory(out)
     with usage():
         for source in text or ():
@@ -144,7 +147,7 @@ def _copying_settings(source: Any, preset: Any, texts: tuple[str, ...]) -> "Copy
 
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor]:
-    """A pool of new processes that share the cores. They end at once where the block fails."""
+    """A pool of new processes that share the cores, and end at once if the block fails."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
@@ -158,7 +161,7 @@ def _processes(workers: int) -> Iterator[Executor]:
         try:
             yield pool
         except BaseException:
-            # Their units would go on for up to an hour, and be thrown away.
+            # Their units would run for up to an hour, and then be discarded.
             for process in multiprocessing.active_children():
                 process.kill()
             raise
@@ -167,7 +170,7 @@ def _processes(workers: int) -> Iterator[Executor]:
 def _begin_worker(threads: int) -> None:
     import torch
 
-    # Ctrl-C goes to all processes of a terminal; the one that started these ends them.
+    # Ctrl-C reaches all processes of a terminal; the process that started these ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -176,7 +179,7 @@ def _begin_worker(threads: int) -> None:
 def _end_with_parent() -> None:
     from multiprocessing import parent_process
 
-    # A pool's workers notice a dead parent only when their unit is done, which may be in an hour.
+    # A pool's workers notice a dead parent only at the end of their unit, which may take an hour.
     parent = parent_process()
     assert parent is not None
     parent.join()

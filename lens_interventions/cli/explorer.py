@@ -17,17 +17,19 @@ def explorer(
     lens: LensName = None,
     compare_with: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A second model with the same tokenizer, to compare."),
+        typer.Option(
+            metavar="NAME", help="A second model with the same tokenizer, to compare with."
+        ),
     ] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port of the page; 0 for one that is free.")
+        int, typer.Option(min=0, max=65535, help="The port of the page; 0 for any free port.")
     ] = 0,
     view: Annotated[
-        str, typer.Option(help="Open this view: what stands after the # of a page's address.")
+        str, typer.Option(help="Open this view: the part of a page's address after the #.")
     ] = "",
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
-    """Explore a model on a page of this machine: type a text, see every layer, patch it.
+    """Explore a model on a page of this machine: type a text, see every layer, patch the model.
 
     Needs the extra `app`. Ctrl-C stops it.
     """

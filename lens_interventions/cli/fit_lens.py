@@ -1,4 +1,4 @@
-"""`lens-interventions fit-lens`: fit an affine map for each layer, so that the lens reads it."""
+"""`lens-interventions fit-lens`: fit an affine map for each layer, so that a lens can read it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ def fit_lens(
     test_file: Annotated[
         Path | None,
         typer.Option(
-            help="The text to judge the lens by, with blank lines between documents, or .jsonl. By "
+            help="The text to test the lens on, with blank lines between documents, or .jsonl. By "
             "default prose that comes with the library."
         ),
     ] = None,
@@ -56,9 +56,9 @@ def fit_lens(
     dtype: Dtype = "float32",
     revision: Revision = None,
 ) -> None:
-    """Fit an affine lens in closed form, and print how it reads other text.
+    """Fit an affine lens in closed form, and print how well it reads other text.
 
-    If you stop it, the same command continues the fit where it was.
+    If you stop it, the same command continues the fit from there.
     """
     if file is not None and samples is not None:
         raise typer.BadParameter("--samples is for a fit without --file: give only one of them")

@@ -1,4 +1,4 @@
-"""`lens-interventions generate`: continue a prompt, with a patch and without."""
+"""`lens-interventions generate`: continue a prompt under a patch."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,12 +62,14 @@ def generate(
         float, typer.Option(help="Sample at this temperature; 0 takes the likeliest token.")
     ] = 0.0,
     top_p: Annotated[
-        float, typer.Option(help="Sample from the likeliest tokens that hold this probability.")
+        float,
+        typer.Option(help="Sample from the likeliest tokens that together have this probability."),
     ] = 1.0,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Divide the logits of tokens that have occurred by this.")
+        float,
+        typer.Option(help="Penalize tokens that have occurred by this factor; 1 is no penalty."),
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling and of random sources.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of sampling and of random sources.")] = 0,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -140,7 +142,7 @@ def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":
     for loop in reversed(loops):
         text.stylize("black on yellow", place(loop.start), place(loop.start + loop.period))
         text.stylize("yellow", place(loop.start + loop.period), place(loop.end))
-        # For those who see no colours.
+        # For readers who see no colours.
         text = Text.assemble(text[: place(loop.start)], "⟲", text[place(loop.start) :])
     found = [
         f"a loop of {loop.period} tokens, {loop.rounds:.1f} times round from token {loop.start}"

@@ -14,14 +14,14 @@ from ..drawing.labels import rounded
 from ..drawing.units import place, unit_title
 from ..lens.figures.grid import Grid
 
-_CELL = 9  # characters of a column, one of which keeps it from its neighbour
+_CELL = 9  # characters of a column, one of which separates it from its neighbour
 _CORRECT = "*"
 
 
 class GridTable:
     """Layers by tokens, the last layer first: top guesses on the colours of the statistic.
 
-    Shows the last tokens of a prompt that is wider than the terminal.
+    If a prompt is wider than the terminal, its last tokens are shown.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -35,7 +35,7 @@ class GridTable:
         margin = max(len(row) for row in grid.rows) + 1
         total = len(grid.inputs)
         columns = range(total - min(total, max(1, (options.max_width - margin) // _CELL)), total)
-        # Without colours the numbers must say themselves what the figure is about.
+        # Without colours, the numbers themselves must show the statistic.
         texts = grid.guesses
         if console.color_system is None and grid.statistic.name != "top1":
             texts = tuple(
@@ -90,7 +90,7 @@ def _painted(rgb: UInt8[np.ndarray, "3"]) -> Style:
 
 
 def _fitted(text: str, width: int) -> str:
-    """`text` in exactly `width` terminal cells, of which some characters take two."""
+    """`text` in exactly `width` terminal cells; some characters take two cells."""
     if cell_len(text) > width:
         return set_cell_size(text, width - 1) + "…"
     return set_cell_size(text, width)

@@ -41,8 +41,8 @@ def lens(
     stat: Annotated[
         str,
         typer.Option(
-            help="What the colours show: top1, final_rank, kl_final, kl_input, input_rank, "
-            "next_rank, next_log_prob, entropy, watched_rank, ..."
+            help="The statistic that the colours show: top1, final_rank, kl_final, kl_input, "
+            "input_rank, next_rank, next_log_prob, entropy, watched_rank, ..."
         ),
     ] = "top1",
     layers: Annotated[
@@ -113,7 +113,7 @@ def _text(text: str | None, file: Path | None) -> str:
     if text is not None and file is None:
         read = text
     elif file is not None and text is None:
-        # Editors end a file with a newline that is not part of the text.
+        # Editors end a file with a newline, which is not part of the text.
         read = _content(file).removesuffix("\n")
     else:
         raise typer.BadParameter("give a text, or --file, but not both")
@@ -162,7 +162,7 @@ def _check_commitment(name: str, out: Path | None) -> None:
 
 
 def _require_points(model: str | None, options: dict[str, Any]) -> None:
-    """Raise `ValueError` for points that the model does not have, where its config says so."""
+    """Raise `ValueError` for points that the model does not have, if its config says so."""
     from ..model import config, points
 
     n_layers = config.known_blocks(model)

@@ -29,14 +29,14 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda or mps. By default CUDA, if there is one.")
+    str | None, typer.Option("--device", help="cpu, cuda or mps. By default CUDA, if available.")
 ]
 Dtype = Annotated[
     str,
     typer.Option(
         "--dtype",
         callback=one_of(DTYPES),
-        help=f"Precision of the weights and of what is computed: {', '.join(DTYPES)}.",
+        help=f"Precision of the weights and of the computation: {', '.join(DTYPES)}.",
     ),
 ]
 Revision = Annotated[
@@ -62,7 +62,7 @@ Chat = Annotated[
     bool,
     typer.Option(
         "--chat",
-        help="The text is what a user says to a chat model: lay it out by the model's template.",
+        help="Lay out the text by the model's chat template, as a message of the user.",
     ),
 ]
 
@@ -70,7 +70,7 @@ Chat = Annotated[
 def load(
     model: str | None, device: str | None, dtype: str, revision: str | None
 ) -> "TransformerBridge":
-    """Load the model that the options name, and say so: it takes seconds."""
+    """Load the model that the options name, and print that this takes seconds."""
     typer.echo(f"Loading {model or 'the embedded model'} ...", err=True)
     with nothing_collected():
         import torch
@@ -82,10 +82,10 @@ def load(
 
 @contextmanager
 def nothing_collected() -> Iterator[None]:
-    """Import and load without looking for garbage.
+    """Import and load without garbage collection.
 
-    What is made meanwhile stays, a million objects of torch, transformers and the model. Looking
-    through them again and again finds nothing.
+    The million objects that torch, transformers and the model make all stay, so looking through
+    them finds nothing.
     """
     gc.disable()
     try:
@@ -115,13 +115,13 @@ def load_lens(name: str | None) -> "AffineLens | JacobianLens | None":
 
 
 def as_message(text: str, chat: bool) -> list[dict[str, str]] | None:
-    """A text as what a user says, with `--chat`; else None."""
+    """With `--chat`, the text as a user's message; otherwise None."""
     return [{"role": "user", "content": text}] if chat else None
 
 
 @contextmanager
 def kept_in(partial: Path) -> Iterator[None]:
-    """Say where a command goes on, if the user stops it meanwhile."""
+    """If the user stops the command inside, say where it will continue."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -131,5 +131,5 @@ def kept_in(partial: Path) -> Iterator[None]:
 
 
 def shows_progress() -> bool:
-    """Whether standard error is a terminal, where a progress bar is seen."""
+    """Whether standard error is a terminal, which can show a progress bar."""
     return sys.stderr.isatty()

@@ -74,7 +74,7 @@ GateOn = Annotated[
     typer.Option(
         "--gate-on",
         callback=one_of(GATES),
-        help="To whom: lens, the lens at the layer; output, the model without a patch.",
+        help="Surprising to lens, the lens at the layer, or to output, the model without a patch.",
     ),
 ]
 
@@ -94,7 +94,7 @@ def patch_from(
     lens: str | None,
     **rest: Any,
 ) -> "NextTokenPatch":
-    """The patch that the options describe. Options that make no patch are wrong usage."""
+    """The patch that the options describe; options that make no patch are wrong usage."""
     require_blocks(model, layer)
     from ..intervention.patch import NextTokenPatch
 
@@ -116,7 +116,7 @@ def patch_from(
 
 
 def describe(patch: "NextTokenPatch | None") -> str:
-    """A patch in a few words, without options that have their default."""
+    """A patch in a few words, without options at their defaults."""
     if patch is None:
         return "no patch"
     words = [f"layer {', '.join(map(str, patch.layers))}", f"{patch.mode} {patch.strength:g}"]

@@ -1,4 +1,4 @@
-"""`lens-interventions score`: the loss of a text, with a patch and without."""
+"""`lens-interventions score`: the loss of a text with and without a patch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,7 +54,7 @@ def score(
             min=2, help="Cut documents into pieces of this many tokens, and score each alone."
         ),
     ] = 256,
-    seed: Annotated[int, typer.Option(help="Seed of random sources and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of random sources and of the bootstrap.")] = 0,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -99,7 +99,7 @@ def score(
 def _pieces(
     bridge: "TransformerBridge", documents: list[str], context: int
 ) -> tuple[list[list[int]], list[int]]:
-    """Token ids of each piece, with the BOS token that the model expects, and its document."""
+    """The token ids of each piece, with the BOS token that the model expects, and its document."""
     limit = int(bridge.cfg.n_ctx)
     if context > limit:
         raise typer.BadParameter(f"--context must be from 2 to the model's {limit}, got {context}")
@@ -122,7 +122,7 @@ def _pieces(
 def _losses(
     bridge: "TransformerBridge", pieces: list[list[int]], patch: "NextTokenPatch"
 ) -> "tuple[np.ndarray, np.ndarray]":
-    """Nats of each piece without and with the patch, `[2, piece]`, and how many tokens it has."""
+    """Nats of each piece without and with the patch, `[2, piece]`, and its number of tokens."""
     import torch
     from tqdm.auto import tqdm
 

@@ -1,4 +1,4 @@
-"""`lens-interventions slopes`: what weak patches do at every layer, before any is run."""
+"""`lens-interventions slopes`: the effect of weak patches at every layer, before any is run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -65,7 +65,7 @@ def slopes(
         list[str] | None,
         typer.Option(
             callback=one_of(_SCOPES),
-            help="Predictions to look at: all, copyable, other, after_surprise or "
+            help="Predictions to sum over: all, copyable, other, after_surprise or "
             "repeated_surprise. May be given several times.",
         ),
     ] = None,
@@ -79,7 +79,7 @@ def slopes(
         typer.Option(
             min=2,
             help="Cut documents into pieces of this many tokens, each read alone. By default 512, "
-            "or as many as the model reads.",
+            "or the model's context if that is shorter.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random sources.")] = 0,
@@ -88,7 +88,7 @@ def slopes(
     dtype: Dtype = "float32",
     revision: Revision = None,
 ) -> None:
-    """Show the slope of the loss in the strength of a patch, at every layer and for every source.
+    """Show the slope of the loss in the strength of a patch, for every layer and source.
 
     A figure shows the first mode, embedding and scope; a table shows all. If you stop it, the same
     command continues from OUT.partial.
@@ -144,7 +144,7 @@ def _write(found: "SlopeMap", out: Path) -> None:
 
 
 def _print(found: "SlopeMap") -> None:
-    """The layer where each source lowers the loss most steeply, and how much text said so."""
+    """Print the layer where each source lowers the loss most steeply, and the amount of text."""
     import numpy as np
 
     scope = found.scopes[0].replace("_", " ")

@@ -1,4 +1,4 @@
-"""`lens-interventions train-patch`: learn what to write, or continue a training."""
+"""`lens-interventions train-patch`: learn a write, or continue its training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +29,7 @@ def train_patch(
     layer: Annotated[
         list[int],
         typer.Option(
-            "--layer", help="The block whose input is written to. May be given several times."
+            "--layer", help="The block whose input the patch writes to. May be given several times."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
@@ -39,25 +39,25 @@ def train_patch(
         str,
         typer.Option(
             callback=one_of(source_names()),
-            help="What the write reads: true (the next token), or a control: "
+            help="The token that the write reads: true (the next token), or a control: "
             f"{', '.join(_CONTROLS)}.",
         ),
     ] = "true",
     steps: Annotated[int, typer.Option(min=1, help="Steps of the optimizer.")] = 500,
     seed: Annotated[
-        int, typer.Option(help="Seed of the start, the order of the text, and random sources.")
+        int, typer.Option(help="The seed of the start, the order of the text, and random sources.")
     ] = 0,
     strength: Annotated[
         float | None,
         typer.Option(
             callback=finite,
-            help="Write the embedding itself at this strength, as long as the residual, and train "
-            "the reader alone. Needs --adapt.",
+            help="Write the embedding itself, scaled to the residual, at this strength, and train "
+            "only the reader. Needs --adapt.",
         ),
     ] = None,
     adapt: Annotated[
         bool,
-        typer.Option("--adapt", help="Let the attention above learn to read what is written."),
+        typer.Option("--adapt", help="Let the attention above learn to read the write."),
     ] = False,
     adapter_rank: Annotated[
         int, typer.Option(min=1, help="Rank of the updates that --adapt trains.")
@@ -80,7 +80,7 @@ def train_patch(
     dtype: Dtype = "float32",
     revision: Revision = None,
 ) -> None:
-    """Train what is written into a layer about each known next token, with the model frozen.
+    """Train what a patch writes into a layer for each known next token, with the model frozen.
 
     With --adapt, low-rank updates of the attention above are trained and saved too.
 

@@ -1,4 +1,4 @@
-"""How large the cells of a panel are, and what fits into them and beside them."""
+"""The size of a panel's cells, and the text that fits into and beside them."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -8,19 +8,20 @@ from .labels import shorten
 LABEL_WIDTH = 16  # characters of a token beside the axes
 _LABEL_FONT, _SMALL_LABEL_FONT = 12, 10
 _TEXT_CELL = 34  # pixels; narrower cells have no text
-MOST_COLUMNS = 48  # whose cells have room for text whatever the budget
+_FIGURE_WIDTH = 1240  # pixels that the cells of a figure share
+MOST_COLUMNS = 48  # columns up to which cells have text, however wide the figure becomes
 
 
 @dataclass(frozen=True)
 class CellSize:
-    """Pixels of a cell."""
+    """The width and height of a cell in pixels."""
 
     width: float
     height: float
 
     @property
     def font(self) -> float | None:
-        """Size of the text in a cell, None where none fits."""
+        """Size of the text in a cell; None if no text fits."""
         return None if self.width < _TEXT_CELL else min(12.0, 7 + self.width / 16)
 
     @property
@@ -34,13 +35,13 @@ class CellSize:
         return _LABEL_FONT if self.width >= 22 else _SMALL_LABEL_FONT
 
 
-def cell_size(columns: int, *, width: float | None = None, budget: float = 1240) -> CellSize:
-    """A size at which `columns` cells read well: with text while some fits into `budget` pixels.
+def cell_size(columns: int, *, width: float | None = None) -> CellSize:
+    """A size at which `columns` cells can be read, with text while they fit a figure's width.
 
     Raises `ValueError` if `width` leaves nothing to see.
     """
     if width is None:
-        width = min(64.0, budget / columns)
+        width = min(64.0, _FIGURE_WIDTH / columns)
         if columns <= MOST_COLUMNS:
             width = max(width, 40.0)
         width = max(width, 17.0)

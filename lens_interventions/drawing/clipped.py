@@ -1,4 +1,4 @@
-"""Colours of differences of which a few dwarf the rest, as the first position of a text does."""
+"""Colours of differences if a few dwarf the rest, such as those at a text's first position."""
 
 import numpy as np
 from jaxtyping import Float
@@ -12,9 +12,9 @@ _SHOWN = 0.98  # share of the cells that have colours of their own
 def clipped_scale(
     values: Float[np.ndarray, "row column"],
 ) -> tuple[DifferenceScale, tuple[list[float], list[str]], str]:
-    """A scale that stops at the size that 98% of the cells have at most, its ticks, and a sentence.
+    """A scale that stops at the size that 98% of the cells do not exceed, ticks, and a sentence.
 
-    The sentence says how many cells lie beyond; it is empty if none does.
+    The sentence says how many cells exceed it, and is empty if none does.
     """
     sizes = np.abs(values)
     limit = float(np.quantile(sizes, _SHOWN, method="lower")) or float(sizes.max()) or 1.0

@@ -20,17 +20,18 @@ PALETTES: dict[str, tuple[str, ...]] = {
         *("#00224e", "#123570", "#3b496c", "#575d6d", "#707173"),
         *("#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"),
     ),
-    # Without its two ends, which are the black and white of the page.
+    # Without its two ends, which would look like the black and white of the page.
     "magma": (
         *("#180f3d", "#440f76", "#721f81", "#9e2f7f", "#cd4071"),
         *("#f1605d", "#fd9668", "#feca8d"),
     ),
-    # On both the theme's own text has a contrast of at least 4.5 throughout.
+    # On both, the theme's own text has a contrast of at least 4.5 everywhere.
     "difference-light": ("#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62"),
     "difference-dark": ("#2d6b9a", "#2b4d66", "#23272e", "#69402f", "#a5472a"),
 }
 
-# Okabe & Ito's colours for lines, without the yellow and the black that one background swallows.
+# Okabe & Ito's colours for lines, without yellow and black, each of which is lost on one
+# background.
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 DARK_INK, LIGHT_INK = "#000000", "#ffffff"
@@ -38,7 +39,7 @@ DARK_INK, LIGHT_INK = "#000000", "#ffffff"
 
 @dataclass(frozen=True)
 class ColourScale:
-    """A palette laid over the numbers from `low` to `high`; beyond them the end colours stay."""
+    """A palette for the numbers from `low` to `high`; beyond them the end colours are used."""
 
     palette: str
     low: float
@@ -52,7 +53,7 @@ class ColourScale:
         return stops[::-1] if self.reverse else stops
 
     def rgb(self, values: Float[np.ndarray, "*cell"]) -> UInt8[np.ndarray, "*cell 3"]:
-        """The colour of each value; that of `low` where it is NaN."""
+        """The colour of each value; that of `low` for NaN."""
         stops = np.array([_rgb(stop) for stop in self.stops], dtype=np.float64)
         span = self.high - self.low
         place = np.nan_to_num((values - self.low) / span if span else 0 * values).clip(0, 1)
@@ -69,7 +70,7 @@ def colorscale(stops: Sequence[str]) -> list[list]:
 def prefers_dark_ink(rgb: UInt8[np.ndarray, "*cell 3"]) -> Bool[np.ndarray, "*cell"]:
     """Whether black has more contrast with each colour than white, by WCAG 2's contrast ratio.
 
-    The better of the two is never below 4.5, which WCAG asks of text.
+    The better of the two contrasts is never below 4.5, which WCAG requires of text.
     """
     return np.asarray(luminance(rgb) > 0.179)  # where (L + 0.05)^2 = 1.05 * 0.05
 
@@ -78,7 +79,7 @@ def luminance(rgb: UInt8[np.ndarray, "*cell 3"]) -> Float[np.ndarray, "*cell"]:
     """WCAG 2's relative luminance of sRGB colours, 0 to 1."""
     channel = rgb / 255
     linear = np.where(channel <= 0.04045, channel / 12.92, ((channel + 0.055) / 1.055) ** 2.4)
-    # An array for a single colour too, not numpy's scalar.
+    # An array, and not numpy's scalar, even for a single colour.
     return np.asarray(linear @ np.array([0.2126, 0.7152, 0.0722]))
 
 

@@ -1,4 +1,4 @@
-"""Curves, with bands where there are intervals: in panels beside each other, or in turns."""
+"""Curves, with bands for intervals, in panels beside each other or in views that take turns."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,14 +36,14 @@ class Curve:
 
     Attributes:
         label: in the legend.
-        unit: of its values, which names their axis.
-        x: `[point]`, where they stand: numbers, or names in their order.
-        values: `[point]`, NaN where there is none.
-        low, high: `[point]`, the ends of their intervals.
-        notes: `[point]`, one more line of the text shown at each.
+        unit: the unit of its values, which names their axis.
+        x: `[point]`, the places of the points: numbers, or names in their order.
+        values: `[point]`, NaN for a missing value.
+        low, high: `[point]`, the ends of the values' intervals.
+        notes: `[point]`, one more line in the hover of each point.
         colour, dash: numbers of the line's colour and dash.
-        banded: whether the intervals are drawn as a band; the text tells them in any case.
-        faint: whether the line is thin and pale, as for a noisy curve behind a smooth one.
+        banded: whether the intervals are drawn as a band; the hover shows them in any case.
+        faint: whether the line is thin and pale, such as a noisy curve behind a smooth one.
     """
 
     label: str
@@ -70,8 +70,8 @@ def draw_curves(
 ) -> "go.Figure":
     """A panel for each unit, up to two of them beside each other.
 
-    `x_name` is what the text at a point calls its place, by default `x_title`. Where the places
-    have names, all curves have the same.
+    `x_name` is the name of a point's place in its hover, by default `x_title`. If the places have
+    names, all curves must have the same names.
 
     Raises `ValueError` if there is no curve, or if the theme is unknown.
     """
@@ -122,9 +122,9 @@ def draw_views(
     title: str,
     y_layout: Mapping[str, Any] | None = None,
 ) -> "go.Figure":
-    """Views that take turns in one panel, chosen from a menu of their names.
+    """Views that take turns in one panel, and are chosen from a menu of their names.
 
-    All curves have one unit. `y_layout` is more of its axis, as plotly takes it.
+    All curves have the same unit. `y_layout` has further options of its axis, as plotly takes them.
     """
     import plotly.graph_objects as go
 
@@ -149,7 +149,7 @@ def draw_views(
         yaxis={**(_y_axis(every[0].unit) if every else {}), **(y_layout or {})},
     )
     if any(isinstance(place, str) for curve in every for place in curve.x):
-        # Else "1" would be read as a number, with ticks between.
+        # Otherwise "1" would be read as a number, with ticks between numbers.
         figure.update_xaxes(type="category")
     if len(views) > 1:
         add_menu(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v in views])
@@ -201,7 +201,7 @@ def _traces(curve: Curve, x_name: str) -> "list[go.Scatter]":
 
 
 def _heights(values: Float[np.ndarray, " point"], unit: str) -> list[float | None]:
-    """Where values stand on the axis, None where there is none."""
+    """The places of values on the axis; None for a missing value."""
     heights = place(values, unit).tolist()
     return [round(height, _DECIMALS) if math.isfinite(height) else None for height in heights]
 
@@ -223,7 +223,7 @@ def _hover(curve: Curve, x_name: str) -> list[str]:
 
 
 def _names_axis(x: Sequence[str] | Sequence[float]) -> dict[str, Any]:
-    """An axis with as many names as can be read, the last of them always; {} for numbers."""
+    """An axis with as many names as can be read, including the last; {} for numbers."""
     names = [place for place in x if isinstance(place, str)]
     if not names:
         return {}

@@ -1,4 +1,4 @@
-"""Effects over depth: layer and strength, a panel for each mode, measures behind a menu."""
+"""Effects by layer and strength, with a panel for each mode and a menu of measures."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SIGNIFICANT = 0.05
 
-# Pixels above the panels, of which the names of the modes take some, and below them.
+# Pixels above the panels, part of which the names of the modes take, and below them.
 _ABOVE, _MODES, _BELOW = 136, 28, 50
 
 
@@ -69,7 +69,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
     figure.update_xaxes(type="category", title={"text": "strength"}, showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_yaxes(title={"text": "layer"}, col=1)
-    # A line of its own: plotly cuts what is wider than the figure.
+    # On its own line, because plotly cuts text that is wider than the figure.
     star = f"* p &lt; {SIGNIFICANT} after Holm's correction over the grid"
     panel_height = 60 + 34 * table["layer"].nunique()
     figure.update_layout(

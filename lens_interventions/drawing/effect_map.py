@@ -1,4 +1,4 @@
-"""A heat map of what one position at one layer does to a metric."""
+"""A heat map of the effect of one position at one layer on a metric."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -29,16 +29,16 @@ def draw_effect_map(
 ) -> "go.Figure":
     """A heat map, the highest layer at the top: red where the effect is above zero, blue below.
 
-    Colours stop at the size that 98% of the effects have at most: one cell, such as the first
-    position, may dwarf all others.
+    Colours stop at the size that 98% of the effects do not exceed, because one cell, such as the
+    first position, may dwarf all others.
 
     **Arguments:**
 
-    - `effect`: changes of the metric, in its unit.
-    - `baseline`: the metric without a patch, which the title tells.
-    - `layers`: of the rows.
-    - `positions`, `tokens`, `next_tokens`: of the columns: where, the token there, and the one that
-        comes next.
+    - `effect`: `[layer, pos]`, the changes of the metric, in its unit.
+    - `baseline`: the metric without a patch, which the title shows.
+    - `layers`: the layers of the rows.
+    - `positions`, `tokens`, `next_tokens`: for each column its position, the token there and the
+        next token.
     - `theme`: `"light"` or `"dark"`.
 
     Raises `ValueError` if the theme is unknown.

@@ -18,11 +18,11 @@ def error_bars(
     high: str = "high",
     **style: Any,
 ) -> dict[str, Any]:
-    """`error_x` or `error_y` of a trace, from the columns that hold the value and its ends."""
+    """`error_x` or `error_y` of a trace, from the columns with the value and its ends."""
     return {
         "type": "data",
         "symmetric": False,
-        # An interval of its own kind need not hold the estimate to the last digit.
+        # Some kinds of interval do not contain the estimate to the last digit.
         "array": (rows[high] - rows[value]).clip(lower=0).tolist(),
         "arrayminus": (rows[value] - rows[low]).clip(lower=0).tolist(),
         **style,
@@ -32,7 +32,7 @@ def error_bars(
 def contrast_points(
     rows: pd.DataFrame, *, labels: Sequence[str], hover: Sequence[str], **options: Any
 ) -> "go.Scatter":
-    """Estimates as points with their intervals, one row of the figure for each.
+    """Estimates as points with their intervals, with one row of the figure for each.
 
     `rows` have the columns estimate, low, high and minus; a row whose `minus` is not "none" is
     drawn as the headline. `options` are further options of the trace.

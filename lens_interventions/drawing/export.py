@@ -26,18 +26,18 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
-_WIDTH = 1000  # pixels of an image, for figures that otherwise fit their place
+_WIDTH = 1000  # pixels of an image, for figures that otherwise adapt to their place
 _SHARP_WIDTH = 4000  # up to which images have two pixels for each of the figure's
 
 
 def save(figure: "go.Figure", path: str | Path) -> None:
-    """Write a figure to the file `path`, as its suffix says.
+    """Write a figure to the file `path`, in the format of its suffix.
 
     `.html` is one page that opens offline, with plotly.js inside (5 MB); wide figures scroll.
     `.png` and `.svg` need kaleido (`pip install "lens-interventions[figures]"`) and an installed
     Chrome, Chromium or Edge. `.json` is plotly's own format.
 
-    Raises `ValueError` if the suffix is another, `RuntimeError` if kaleido or a browser is missing,
+    Raises `ValueError` for another suffix; `RuntimeError` if kaleido or a browser is missing;
     `OSError` if the file cannot be written.
     """
     path = Path(path)
@@ -55,7 +55,7 @@ def save(figure: "go.Figure", path: str | Path) -> None:
 
 
 def figure_page(figure: "go.Figure") -> str:
-    """A page with one figure and plotly.js inside, which opens offline."""
+    """A page with one figure and plotly.js, which opens offline."""
     from jinja2 import Template
     from markupsafe import Markup
 
@@ -68,7 +68,7 @@ def figure_page(figure: "go.Figure") -> str:
 
 
 def require_image_writer(suffix: str) -> None:
-    """Raise `RuntimeError` if there is no kaleido, without which no image can be written."""
+    """Raise `RuntimeError` if kaleido, which writes images, is not installed."""
     if importlib.util.find_spec("kaleido") is None:
         raise RuntimeError(
             f"saving {suffix} needs kaleido: pip install 'lens-interventions[figures]', or save as "

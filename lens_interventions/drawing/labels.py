@@ -1,4 +1,4 @@
-"""Tokens as people can see them: white space marked, control characters named, long ones cut."""
+"""Tokens made visible: white space marked, control characters named, long tokens cut."""
 
 import html
 import math
@@ -44,7 +44,7 @@ def _named(character: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, and all before the point; what rounding leaves of 0 is 0."""
+    """Three significant digits, and all before the point; a number that rounds to 0 is 0."""
     if not math.isfinite(value):
         return str(rounded(value))
     if abs(value) < _ROUNDING_ERROR:

@@ -1,4 +1,4 @@
-"""Numbers by layer and some columns, a panel for each group of columns."""
+"""Numbers by layer and column, with a panel for each group of columns."""
 
 import math
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ class LayerPanel:
 
     Attributes:
         title: over it.
-        layers: of the rows, the lowest first.
+        layers: the layers of the rows, lowest first.
         columns: names of the columns.
-        values: a row for each layer, white where 0.
-        hover: what to say of each, in plotly's markup.
-        texts: what to write in each cell, if anything.
+        values: a row for each layer; 0 is white.
+        hover: the hover of each value, in plotly's markup.
+        texts: the text in each cell, if any.
     """
 
     title: str
@@ -43,7 +43,8 @@ def layer_heatmaps(
 ) -> "go.Figure":
     """Heat maps side by side on one colour axis, the highest layer at the top.
 
-    One number in twenty may lie beyond the colours: the extreme ones would leave the rest white.
+    One number in twenty may lie beyond the colours, because extreme numbers would leave the rest
+    white.
 
     Raises `ValueError` for an unknown theme.
     """

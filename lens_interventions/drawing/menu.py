@@ -1,4 +1,4 @@
-"""A menu over the plot, by which views of one figure take turns."""
+"""A menu above the plot, which switches between views of one figure."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 def add_menu(
     figure: "go.Figure", entries: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]
 ) -> None:
-    """Add a menu of (label, restyle, relayout); the first entry is shown at the start."""
+    """Add a menu of (label, restyle, relayout); the first entry is shown first."""
     figure.update_layout(
         updatemenus=[
             {

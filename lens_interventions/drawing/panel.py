@@ -1,4 +1,4 @@
-"""A grid of coloured cells with tokens on both sides, of which heat maps are made."""
+"""A grid of coloured cells with tokens on both sides, the building block of heat maps."""
 
 import math
 from dataclasses import dataclass, replace
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 _OUTLINE = 0.44  # half the side of an outline, in cells
 
-# The one grey that is seen on light and on dark paper.
+# The one grey that is visible on light and on dark paper.
 _EITHER_INK = "#7d838c"
 
 
 @dataclass(frozen=True)
 class DifferenceScale:
-    """From `-limit` to `limit`, in the template's colours, on which its text can be read.
+    """A scale from `-limit` to `limit` in the template's colours, on which its text can be read.
 
-    A figure of differences changes its theme with its template alone.
+    A figure of differences changes its theme if only its template is replaced.
     """
 
     limit: float
@@ -32,20 +32,20 @@ class DifferenceScale:
 
 @dataclass(frozen=True)
 class Panel:
-    """A grid of cells with every label as it will appear.
+    """A grid of cells, with every label as it will appear.
 
     Attributes:
-        places: `[row, column]`, position of each value on `scale`; NaN leaves the cell empty.
-        scale: colours of the places.
+        places: `[row, column]`, the place of each value on `scale`; NaN leaves the cell empty.
+        scale: the colours of the places.
         ticks: places and texts of the colour bar's ticks.
-        bar_title: beside the colour bar.
-        texts: `[row][column]`, in the cells.
+        bar_title: the title of the colour bar.
+        texts: `[row][column]`, the text in each cell.
         outlined: `[row, column]`.
         rows: labels from the bottom up.
         inputs: labels below the columns.
         outputs: labels above the columns; empty texts for none.
-        hover_template: text that appears over a cell, in plotly's template language.
-        hover_data: `[row][column][item]`, what the template puts into it.
+        hover_template: the hover of a cell, in plotly's template language.
+        hover_data: `[row][column][item]`, the values that the template shows.
     """
 
     places: Float[np.ndarray, "row column"]
@@ -61,7 +61,7 @@ class Panel:
     hover_data: list
 
     def stretch(self, columns: slice) -> "Panel":
-        """Some consecutive columns alone, on the same colours."""
+        """Only some consecutive columns, with the same colours."""
         return replace(
             self,
             places=self.places[:, columns],
@@ -85,9 +85,9 @@ def draw(
 ) -> None:
     """Add a panel to a figure.
 
-    Its columns are the numbers 0, 1, ... with tokens as tick texts: repeated tokens stay columns of
-    their own. `axis` counts panels from 0 and numbers their axes: `x`, `x2` (above) and `y` for the
-    first. `bar` places the colour bar; None for none.
+    Its columns are the numbers 0, 1, ... with tokens as tick texts, so repeated tokens stay
+    separate columns. `axis` counts panels from 0 and numbers their axes: `x`, `x2` (above) and `y`
+    for the first. `bar` places the colour bar; None for none.
     """
     import plotly.graph_objects as go
 
@@ -110,7 +110,7 @@ def draw(
             hoverongaps=True,
         )
     )
-    # An invisible point: plotly draws an axis only where a trace uses it.
+    # An invisible point, because plotly draws an axis only if a trace uses it.
     figure.add_trace(
         go.Scatter(
             x=[0],
@@ -174,7 +174,7 @@ def _axis(number: int) -> str:
 
 
 def _colour_options(panel: Panel, bar: dict[str, Any] | None) -> dict[str, Any]:
-    """What a heat map, or its colour axis, needs to know of its colours."""
+    """The options of colour for a heat map or its colour axis."""
     scale, (places, texts) = panel.scale, panel.ticks
     options: dict[str, Any] = {
         "showscale": bar is not None,
@@ -199,7 +199,7 @@ def _labels(texts: tuple[str, ...]) -> list[str]:
 
 
 def _inks(panel: Panel) -> dict[str | None, Bool[np.ndarray, "row column"]]:
-    """The cells to be written in each ink; None, the template's, on the template's colours."""
+    """The cells with text in each ink; None is the template's ink, on the template's colours."""
     empty = np.isnan(panel.places)
     if isinstance(panel.scale, DifferenceScale):
         return {None: np.ones_like(empty)}

@@ -1,6 +1,6 @@
-"""How numbers become the colours of a heat map, and the ticks of its colour bar.
+"""The colours of a heat map's numbers, and the ticks of its colour bar.
 
-In every figure bright is close, likely or certain: to the output, of the token, about the guess.
+In every figure, bright means close to the output, likely, or certain.
 """
 
 import math
@@ -21,9 +21,10 @@ class Scale:
     """Colours for the values of one unit.
 
     Attributes:
-        unit: of the values. Ranks are laid out by their logarithm.
-        palette: of the colours.
-        low, high: where the colours stop; None for the smallest or largest value shown.
+        unit: the unit of the values. Ranks are placed by their logarithm.
+        palette: the palette of the colours.
+        low, high: the values at which the colours stop; None for the smallest or largest value
+            shown.
     """
 
     unit: str
@@ -32,7 +33,7 @@ class Scale:
     high: float | None = None
 
     def colours(self, values: Float[np.ndarray, "*cell"]) -> ColourScale:
-        """The colours over the places of `values`, which they span where the scale is open."""
+        """The colours for the places of `values`, which they span if the scale is open."""
         shown = values[np.isfinite(values)]
         low = self.low if self.low is not None else float(shown.min()) if shown.size else 0.0
         high = self.high if self.high is not None else float(shown.max()) if shown.size else 1.0
@@ -42,7 +43,7 @@ class Scale:
     def ticks(
         self, colours: ColourScale, values: Float[np.ndarray, "*cell"]
     ) -> tuple[list[float], list[str]]:
-        """Places and texts of the colour bar's ticks, marked where colours are cut off."""
+        """The places and texts of the colour bar's ticks, with marks where colours are cut off."""
         if self.unit == RANK:
             at = [rank for rank in _RANK_TICKS if math.log10(1 + rank) <= colours.high + 1e-9]
             places = [math.log10(1 + rank) for rank in at]
@@ -59,7 +60,7 @@ class Scale:
 
 
 def round_steps(low: float, high: float) -> list[float]:
-    """Up to eight round numbers between `low` and `high`; only `low` where they are the same."""
+    """Up to eight round numbers between `low` and `high`; only `low` if they are the same."""
     if high <= low:
         return [low]
     magnitude = 10 ** math.floor(math.log10((high - low) / 4))

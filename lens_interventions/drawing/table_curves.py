@@ -12,19 +12,20 @@ from .curves import Curve, draw_views
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# More bands than this hide each other.
+# More bands than this would hide each other.
 _BANDS = 4
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Columns that are drawn, and what stands beside them.
+    """The columns that are drawn, and the titles of the axes.
 
     Attributes:
-        x, y: columns of the curves' points; `low` and `high`, if the table has them, are the band.
-        group: column that tells the curves apart; its values are their names.
-        x_title, y_title: of the axes.
-        y_layout: more of the y axis, as plotly takes it.
+        x, y: the columns of the curves' points; `low` and `high`, if the table has them, are the
+            band.
+        group: the column that separates the curves; its values are their names.
+        x_title, y_title: the titles of the axes.
+        y_layout: further options of the y axis, as plotly takes them.
     """
 
     x: str
@@ -36,10 +37,10 @@ class Axes:
 
 
 def curves(views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "") -> "go.Figure":
-    """One curve per group; several tables take turns, chosen from a menu of their names.
+    """One curve per group; several tables take turns, and are chosen from a menu of their names.
 
-    Rows keep the order they have. The views may differ in their groups. Of more than four curves
-    in a view only the first two have their bands drawn; the others' are told on hover.
+    Rows keep their order. The views may differ in their groups. If a view has more than four
+    curves, only the first two have bands; the hover shows the intervals of the others.
     """
     names = [name for rows in views.values() for name in rows[axes.group].unique()]
     order = {name: place for place, name in enumerate(dict.fromkeys(names))}

@@ -1,4 +1,4 @@
-"""Light and dark, as plotly templates: a page switches a figure by replacing its template."""
+"""Light and dark plotly templates; a page switches a figure by replacing its template."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -16,14 +16,14 @@ MONO = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of everything but the data.
+    """Colours of everything except the data.
 
     Attributes:
         paper: behind the figure.
-        plot: behind the data, seen where a cell has no value.
-        text: of titles and labels.
-        grid: lines behind curves.
-        difference: name of the palette for differences, whose middle is near `paper`.
+        plot: the colour behind the data, visible where a cell has no value.
+        text: the colour of titles and labels.
+        grid: the colour of lines behind curves.
+        difference: the name of the palette for differences, whose middle is close to `paper`.
     """
 
     paper: str
@@ -42,7 +42,7 @@ THEMES: dict[str, Theme] = {
 def get_theme(name: str) -> Theme:
     """A theme by its name.
 
-    Raises `ValueError` if there is none of that name.
+    Raises `ValueError` if there is no theme of that name.
     """
     if name not in THEMES:
         raise ValueError(f"unknown theme {name!r}; there are {list(THEMES)}")
@@ -69,7 +69,7 @@ def template(name: ThemeName) -> "go.layout.Template":
             "paper_bgcolor": theme.paper,
             "plot_bgcolor": theme.plot,
             "colorway": list(LINES),
-            # A figure's only colour axis is that of a difference, whose colours the theme decides.
+            # Only differences use a figure's colour axis, so the theme decides its colours.
             "coloraxis": {"colorscale": colorscale(PALETTES[theme.difference])},
             "xaxis": axis,
             "yaxis": axis,

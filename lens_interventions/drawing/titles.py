@@ -1,4 +1,4 @@
-"""Titles: a headline with a line below it, or the heading of a figure with a menu."""
+"""Titles of figures: a headline with a line below it, or a heading above a menu."""
 
 import textwrap
 from typing import Any
@@ -9,7 +9,7 @@ LINE = 21  # pixels from one line of a title to the next: 1.3 of its font
 
 
 def headline(title: str, subtitle: str, width: float) -> list[str]:
-    """A title and what is below it as lines that fit a figure of this width, in pixels."""
+    """A title and its subtitle as lines that fit a figure of this width, in pixels."""
     titles = textwrap.wrap(title, max(int((width - 32) / 9.6), 20))
     lines = textwrap.wrap(subtitle, max(int((width - 32) / 6.8), 20))
     return [f"<b>{markup(line)}</b>" for line in titles] + [
@@ -33,7 +33,7 @@ def title_block(lines: list[str], height: float) -> dict[str, Any]:
 
 
 def heading(text: str) -> dict[str, Any]:
-    """Over the plot from its left edge, and at the very top, so that a menu has room below it."""
+    """A heading at the very top and the plot's left edge, so that a menu has room below it."""
     return {
         "text": text,
         "font": {"size": 15},

@@ -1,4 +1,4 @@
-"""Units of what is drawn: how an axis names them, and where their values stand on it.
+"""Units of the drawn values: their names on an axis, and the places of their values on it.
 
 A unit without an entry here is its own title, on a linear axis.
 """
@@ -12,10 +12,10 @@ _TITLES = {RANK: "rank (0 = top guess)", SHARE: "share of positions"}
 
 
 def unit_title(unit: str) -> str:
-    """The unit with what a reader needs to know about it."""
+    """The unit, with the explanation that a reader needs."""
     return _TITLES.get(unit, unit)
 
 
 def place(values: Float[np.ndarray, "*cell"], unit: str) -> Float[np.ndarray, "*cell"]:
-    """Where values stand on their axis: ranks at log10(1 + rank), the rest at themselves."""
+    """The places of values on their axis: log10(1 + rank) for ranks, otherwise the values."""
     return np.log10(1 + values) if unit == RANK else values

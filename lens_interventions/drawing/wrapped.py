@@ -1,4 +1,4 @@
-"""A grid of cells as a figure; a long text is wrapped into stretches, one below the other."""
+"""A grid of cells as a figure, in which a long text is wrapped into stretches."""
 
 import itertools
 import math
@@ -19,9 +19,9 @@ _MOST_STRETCHES = 8
 
 
 def stretches(columns: int) -> list[slice]:
-    """Consecutive stretches of a long text, about equally long, whose cells have room for text.
+    """Consecutive stretches of a long text, about equally long, with cells that have text.
 
-    One stretch where one has room, and where a page of them would have no end.
+    There is one stretch if the text fits, or if its stretches would make the page too long.
     """
     parts = math.ceil(columns / MOST_COLUMNS)
     if parts > _MOST_STRETCHES:
@@ -39,15 +39,16 @@ def draw_wrapped(
     theme: ThemeName,
     cell_width: float | None = None,
 ) -> "go.Figure":
-    """A panel in a figure of its own, all stretches of it on one colour scale.
+    """A figure of one panel, with all its stretches on one colour scale.
 
     **Arguments:**
 
-    - `title`: the first line above it.
-    - `reading`: says below the title how to read cells of a size.
-    - `axis`: what the rows are.
+    - `title`: the first line above the panel.
+    - `reading`: a function from the cells' size to the line below the title, which explains them.
+    - `axis`: the title of the rows.
     - `theme`: `"light"` or `"dark"`.
-    - `cell_width`: in pixels, for a text that is not to be wrapped; what fits by default.
+    - `cell_width`: the cells' width in pixels, for a text that is not wrapped; by default it is
+        chosen to fit.
 
     Raises `ValueError` if the theme is unknown or the cells are too narrow to be seen.
     """

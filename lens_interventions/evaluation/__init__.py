@@ -1,5 +1,5 @@
-"""Patched models as other people's evaluations take them.
+"""Patched models for other people's evaluations.
 
-Teacher forcing and `generate` answer what an evaluation asks for: nothing here runs a model. A
-package of theirs is an extra, imported when it is first needed.
+Teacher forcing and `generate` answer the requests of an evaluation, so nothing here runs a model.
+The evaluation's package is an extra, imported when it is first needed.
 """

@@ -1,4 +1,4 @@
-"""How the harness wants a text continued, in the terms of `generate`."""
+"""The harness's options for continuing a text, in the terms of `generate`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ class Decoding:
     """The options of a request to generate.
 
     Attributes:
-        until: texts that end a continuation, and are no part of it.
+        until: texts that end a continuation and are not part of it.
         max_new_tokens: how many tokens a continuation has at most.
         do_sample: draw instead of taking the likeliest token.
-        temperature: of the sampling.
-        rules: names of processors and their numbers, in the order of transformers.
+        temperature: the temperature of sampling.
+        rules: names of processors and their values, in the order of transformers.
     """
 
     until: tuple[str, ...]
@@ -47,9 +47,9 @@ class Decoding:
 
     @classmethod
     def from_request(cls, options: Mapping[str, Any]) -> "Decoding":
-        """From options that lm_eval's `normalize_gen_kwargs` has been through.
+        """Decoding for options that lm_eval's `normalize_gen_kwargs` has returned.
 
-        Raises `NotImplementedError` for one that `generate` does not know.
+        Raises `NotImplementedError` for an option that `generate` does not know.
         """
         known = {"until", "max_gen_toks", "do_sample", "temperature", *_PROCESSORS}
         if unknown := sorted(set(options) - known):
@@ -79,7 +79,7 @@ class Decoding:
 
 
 class Until(StoppingCriteria):
-    """Ends a row whose new tokens, and not its prompt, hold one of some texts."""
+    """Ends a row if its new tokens, and not its prompt, contain one of some texts."""
 
     def __init__(self, tokenizer: Any, texts: tuple[str, ...]) -> None:
         self._tokenizer, self._texts, self._n_new = tokenizer, texts, 1

@@ -25,32 +25,33 @@ def as_harness_model(
     """A model under a patch, for the `model` of `lm_eval.simple_evaluate`.
 
     It needs the extra `eval`: `pip install "lens-interventions[eval]"`. Continuations are scored as
-    `teacher_forced_log_probs` scores them and texts continued as by `generate`: at all positions
-    that the patch is for, those of the context too, each token is written where it is known. With
-    `positions="generated"` the prompt is the request's context. A request gets what it gets alone,
-    in any order and batch, up to rounding.
+    in `teacher_forced_log_probs`, and texts are continued as in `generate`: each token is written
+    once it is known, at all positions of the patch, including those of the context. With
+    `positions="generated"` the prompt is the request's context. The answer to a request does not
+    depend on other requests or their order, up to rounding.
 
-    The harness keeps answers of `use_cache=` by their request alone: give each patch a file of its
+    With `use_cache=` the harness stores answers by request only, so give each patch a file of its
     own.
 
     **Arguments:**
 
     - `patch`: what to write; None is the model without a patch.
     - `batch_size`: how many texts the model reads at a time.
-    - `prepend_bos`: whether contexts begin with a BOS token, unless they bring it; by default as
-        `bridge.to_tokens` does. The harness's own `hf` model leaves that to the tokenizer, which is
-        False for GPT-2 and SmolLM2. An empty context, and a text whose perplexity is asked for, are
-        always preceded by one BOS token, or EOS where there is none.
-    - `max_length`: how many tokens the model reads, its context by default. Longer contexts lose
-        their beginning, with a warning; longer texts of `loglikelihood_rolling` are read in
-        windows that predict every token once, each a text of its own.
-    - `max_gen_toks`: how many tokens are generated where a task does not say.
-    - `seed`: of sampling. Draws also depend on the context, and on how often it was asked before.
+    - `prepend_bos`: whether to put a BOS token before contexts that do not begin with one; by
+        default as `bridge.to_tokens` does. The harness's own `hf` model leaves this to the
+        tokenizer, which adds none for GPT-2 and SmolLM2. An empty context, and a text whose
+        perplexity is asked for, always get one BOS token, or EOS if there is no BOS.
+    - `max_length`: how many tokens the model reads at a time, its context by default. Longer
+        contexts lose their beginning, with a warning. Longer texts of `loglikelihood_rolling` are
+        read in windows that predict every token once, each window as a text of its own.
+    - `max_gen_toks`: how many tokens to generate if the task does not say.
+    - `seed`: the seed of sampling. Draws also depend on the context, and on how many earlier
+        requests had the same context.
 
     **Returns:** an `lm_eval.api.model.LM`.
 
-    Raises `ImportError` without lm_eval, and `ValueError` for a bridge without a tokenizer that
-    names BOS or EOS, or for a length beyond the model's context.
+    Raises `ImportError` if lm_eval is not installed; `ValueError` for a bridge without a tokenizer
+    that names BOS or EOS, or for a length beyond the model's context.
     """
     try:
         from .patched_lm import PatchedLM

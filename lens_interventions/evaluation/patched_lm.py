@@ -66,7 +66,7 @@ class PatchedLM(TemplateLM):
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def get_model_info(self) -> dict[str, str]:
-        """What the harness writes into its results."""
+        """The description of the model that the harness writes into its results."""
         return {
             "model_name": str(self.bridge.cfg.model_name),
             "model_fingerprint": fingerprint(self.bridge),
@@ -198,7 +198,7 @@ class PatchedLM(TemplateLM):
     def _batches(
         self, rows: Iterable[int], lengths: Sequence[int], disable_tqdm: bool, doing: str
     ) -> Iterator[list[int]]:
-        """Rows in batches, the longest texts first, with others of about their length."""
+        """Rows in batches of about the same length, the longest texts first."""
         order = sorted(rows, key=lambda row: -lengths[row])
         starts = range(0, len(order), self.batch_size)
         for start in tqdm(starts, disable=disable_tqdm, unit="batch", desc=doing):
@@ -216,17 +216,17 @@ def _first_named(tokenizer: Any, *names: str) -> int:
 
 
 def _seed_of(tokens: Tokens) -> int:
-    """A number that depends on the tokens alone."""
+    """A seed that depends only on the tokens."""
     return zlib.crc32(str(list(tokens)).encode())
 
 
 def _cut(contexts: list[list[int]], rooms: Sequence[int]) -> list[list[int]]:
-    """Contexts without what does not fit at their beginning, with a warning."""
+    """Contexts, cut at the beginning if they are too long, with a warning."""
     n_cut = sum(len(context) > room for context, room in zip(contexts, rooms, strict=True))
     if n_cut:
         warnings.warn(
             f"{n_cut} of {len(contexts)} contexts are too long for the model: they lose their "
-            "beginning, as the harness has it",
+            "beginning, as the harness prescribes",
             stacklevel=3,
         )
     return [context[-room:] for context, room in zip(contexts, rooms, strict=True)]

@@ -1,12 +1,12 @@
-"""Experiments: does it help a model to see the true next token?
+"""Experiments, most of which ask whether it helps a model to see the true next token.
 
-An experiment is a plan: settings, stages that turn into independent units of work, and an analysis
-of their rows. `run` carries it out on a model, in this process or on any executor, and keeps every
+An experiment is a plan: settings, stages that make independent units of work, and an analysis of
+their rows. `run` carries it out on a model, in this process or on any executor, and keeps every
 finished unit in the directory of the run.
 
 `engine/` runs units, `design/` holds what experiments share, and each experiment is a package that
-imports no other. Of the library they import what stands below: the intervention, the lens, the
-model, measures, materials and the drawing kit.
+imports no other. They import the packages below: the intervention, the lens, the model, measures,
+materials and the drawing kit.
 """
 
 from .copying import CopyingSettings as CopyingSettings

@@ -35,30 +35,30 @@ def fit_affine_lens(
     """Fit a map per layer by ridge regression, in one pass over any amount of text.
 
     Minimizes `sum_i |r[L]_i - T_l(r[l]_i)|² / |r[L]_i|²` with a ridge that draws `T_l` to the
-    identity: the final norm makes the length of a residual irrelevant, so every position counts
-    the same. Only moments are held, `[layer, d_model, d_model]` in float64, of what is fitted to
-    and of what is held out; the result does not depend on how texts are batched.
+    identity. Every position counts the same, because the final norm makes the length of a residual
+    irrelevant. Memory holds only moments, `[layer, d_model, d_model]` in float64, of the fitted and
+    of the held-out text. The result does not depend on how texts are batched.
 
     **Arguments:**
 
-    - `texts`: any iterable, read once. Each is read in windows of `window` tokens, or what fits
-        the model.
-    - `skip_first`: leave out this many tokens of every window: the first is an outlier, at which
-        attention rests.
-    - `holdout`: one window in so many is not fitted to, but chooses the ridge of each layer.
-    - `full_length`: give back the length that regression takes from a residual, by a bias along the
+    - `texts`: any iterable, read once. Each text is read in windows of `window` tokens, or of the
+        model's context if that is shorter.
+    - `skip_first`: leave out this many tokens at the start of every window: the first is an
+        outlier, at which attention rests.
+    - `holdout`: one window in this many is not fitted to, but chooses the ridge of each layer.
+    - `full_length`: restore the length that regression takes from a residual, by a bias along the
         direction that the logits see least. After plain regression a lens is too certain where it
-        knows little, since the final norm stretches short residuals.
+        knows little, because the final norm stretches short residuals.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `corpus`: what the texts are; kept in the lens's settings beside their hash.
-    - `checkpoint`: a file that keeps the sums every minute. The same call on the same texts goes on
-        from it, and ends in the same numbers. Remove it when the fit is done.
+    - `corpus`: a description of the texts, kept in the lens's settings beside their hash.
+    - `checkpoint`: a file to which the sums are written every minute. The same call on the same
+        texts continues from it and gives the same numbers. Remove it when the fit is done.
     - `progress`: show a progress bar over tokens.
 
-    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint is of another
-    fit or other texts, if a residual is not finite, or if the model's logits are not the final norm
-    and the unembedding of its last residual; `NotImplementedError` if the model is not an
-    attention-only decoder; `TypeError` if `texts` is one text.
+    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
+    another fit or other texts, if a residual is not finite, or if the model's logits are not the
+    final norm and the unembedding of its last residual; `NotImplementedError` if the model is not
+    an attention-only decoder; `TypeError` if `texts` is one text.
     """
 
     def add(

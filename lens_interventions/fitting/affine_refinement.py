@@ -1,7 +1,8 @@
 """Refining an affine lens by gradient descent on KL(final ‖ lens), as the tuned lens is trained.
 
 Belrose et al. 2023, "Eliciting Latent Predictions from Transformers with the Tuned Lens". The
-closed form, which asks for the last residual and not for what is read from it, is the start.
+training starts from the closed form, which fits the last residual and not the logits that are read
+from it.
 """
 
 import math
@@ -47,31 +48,33 @@ def refine_affine_lens(
     seed: int = 0,
     progress: bool = True,
 ) -> AffineLens:
-    """Train all maps of a lens on KL(final ‖ lens), and keep the best by held-out text.
+    """Train all maps of a lens on KL(final ‖ lens), and keep the best on held-out text.
 
-    AdamW on the change of each map, in coordinates of unit variance, with warm-up and a cosine.
-    One step costs a row of logits and its gradient for every token and layer.
+    AdamW trains the change of each map, in coordinates of unit variance, with a warm-up and then a
+    cosine. One step costs a row of logits and its gradient for every token and layer.
 
     **Arguments:**
 
-    - `lens`: where to begin: one of `fit_affine_lens`, on this bridge's weights.
-    - `texts`: read once and held as tokens; the first `held_out` tokens are not trained on.
+    - `lens`: the lens to start from, a result of `fit_affine_lens` on this bridge's weights.
+    - `texts`: any iterable of texts, read once and held as tokens. The first `held_out` tokens are
+        not trained on.
     - `steps`: at most so many.
-    - `learning_rate`: the highest of the schedule.
-    - `batch`: at least so many tokens to a step, in whole windows.
-    - `evaluate_every`: after so many steps the held-out KL of each layer is measured, and its map
-        kept if it is the best so far.
-    - `patience`: stop when the mean over layers has not fallen for so many measurements.
-    - `window`: tokens read at a time; the first of each, an outlier, is left out.
+    - `learning_rate`: the highest learning rate of the schedule.
+    - `batch`: the least number of tokens in a step, which takes whole windows.
+    - `evaluate_every`: how many steps lie between measurements of the held-out KL. The map of each
+        layer is kept if it is the best so far.
+    - `patience`: stop when the mean over layers has not fallen for this many measurements.
+    - `window`: how many tokens are read at a time; the first token of each window, an outlier, is
+        left out.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `seed`: of the order of the windows.
+    - `seed`: the seed of the order of the windows.
     - `progress`: show a progress bar over steps.
 
     **Returns:** a new lens, never worse than `lens` on the held-out tokens at any layer; its
     settings hold the held-out KL, averaged over layers, at every measurement.
 
-    Raises `ValueError` if the texts are too short to hold out and train, if the lens is of other
-    weights, or if the bridge is in half precision.
+    Raises `ValueError` if the texts are too short to hold out and train, if a number is below 1, if
+    the lens belongs to other weights, or if the bridge is in half precision.
     """
     for name, value in {"steps": steps, "batch": batch, "evaluate_every": evaluate_every}.items():
         if value < 1:
@@ -136,7 +139,7 @@ class _Training:
         self.mean = inputs.mean(1)
         spread = inputs.std(1)
         self.unit = torch.where(spread > 0, 1 / spread, 0)
-        # A change of 1 moves the output by its own size, whatever the model's.
+        # A change of 1 moves the output by the output's own size, on every model.
         self.size = held_out[-1].to(dtype).square().mean().sqrt()
         self.change = torch.zeros_like(self.start[0], requires_grad=True)
         self.shift = torch.zeros_like(self.start[1], requires_grad=True)
@@ -165,7 +168,7 @@ class _Training:
         """One step on the rows of one batch."""
         self.optimizer.zero_grad()
         self._each(streams, backward=True)
-        # The layers are independent problems: each has a norm of its own to be clipped.
+        # The layers are independent problems, so the gradient norm of each is clipped separately.
         change, shift = self.change.grad, self.shift.grad
         assert change is not None
         assert shift is not None
@@ -195,7 +198,7 @@ class _Training:
                 kl, gradient = _kl_and_gradient(self.head, normalized.detach(), target, logits)
                 total[layer] += (kl + negentropy).sum()
                 if backward:
-                    # The final norm may have parameters of the user's own.
+                    # The user may have parameters of the final norm that require gradients.
                     leaves = [self.change, self.shift]
                     torch.autograd.backward(normalized, gradient / len(last), inputs=leaves)
         return total / len(last)
@@ -207,9 +210,10 @@ def _kl_and_gradient(
     target: Float[Tensor, "row d_vocab"],
     out: Float[Tensor, "row d_vocab"],
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, "row d_model"]]:
-    """KL(target ‖ lens) less the target's negative entropy, and its gradient by `normalized`.
+    """KL(target ‖ lens) plus the target's entropy, and its gradient with respect to `normalized`.
 
-    By hand, in one buffer of logits: the gradient by the logits is `lens - target`.
+    The gradient with respect to the logits is `lens - target`; computing it by hand takes one
+    buffer of logits.
     """
     if head.scale == 1:
         logits, raw = head.logits(normalized, out=out), None
@@ -252,7 +256,7 @@ def _split(
 def _batches(
     windows: list[Int[Tensor, " _"]], batch: int, order: torch.Generator
 ) -> Iterable[list[Int[Tensor, " _"]]]:
-    """Windows of about `batch` tokens together, shuffled, again and again."""
+    """Shuffled windows in batches of about `batch` tokens, without end."""
     part: list[Int[Tensor, " _"]] = []
     while True:
         for index in torch.randperm(len(windows), generator=order).tolist():

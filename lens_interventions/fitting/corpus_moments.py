@@ -1,7 +1,7 @@
 """Moments of a corpus: the one pass over text that every closed-form fit makes.
 
-A fit says what it adds up of a window. The windows, the text that is held out, and the file that
-lets a stopped pass go on are the same for all fits.
+Each fit defines the sums that it takes over a window. The windows, the held-out text, and the file
+from which a stopped pass continues are the same for all fits.
 """
 
 import hashlib
@@ -77,22 +77,22 @@ def corpus_moments(
     checkpoint: str | Path | None,
     progress: bool,
 ) -> CorpusMoments:
-    """Read texts once and sum up what `add` makes of each window, for `n_maps` maps.
+    """Read texts once, and sum the moments that `add` takes of each window, for `n_maps` maps.
 
     **Arguments:**
 
     - `texts`: read in windows of at most `window` tokens.
     - `add`: called once for each window, without its first `skip_first` tokens, as outliers are.
     - `n_maps`: how many regressions there are.
-    - `purpose`: tells the checkpoints of one fit from those of another.
-    - `holdout`: every so many windows one is summed apart, to choose the ridge on.
+    - `purpose`: the name of the fit, by which checkpoints of different fits are distinguished.
+    - `holdout`: one window in this many is summed separately, to choose the ridge on.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `checkpoint`: a file that keeps the sums every minute. The same call goes on from it, and ends
-        in the same numbers.
+    - `checkpoint`: a file to which the sums are written every minute. The same call continues from
+        it and gives the same numbers.
     - `progress`: show a progress bar over tokens.
 
-    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint is of another
-    fit or other texts, or if the residual stream is not finite; `ValueError` or
+    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
+    another fit or other texts, or if the residual stream is not finite; `ValueError` or
     `NotImplementedError` if the model's readout is not its final norm and its unembedding.
     """
     if holdout < 2 or skip_first < 0:
@@ -139,7 +139,7 @@ def corpus_moments(
         "tokens": fitted.n,
         "held_out_tokens": held_out.n,
         "corpus_hash": kept.digest,
-        # A lens may have been fitted under versions that run the model otherwise.
+        # Other versions may run the model differently from those under which a lens was fitted.
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         **settings,
     }
@@ -149,8 +149,8 @@ def corpus_moments(
 class _Checkpoint:
     """A file that keeps what was summed over the first windows of a corpus.
 
-    A pass that goes on skips those windows, and refuses a corpus whose windows are others. Without
-    a path nothing is kept.
+    A continued pass skips those windows, and refuses a corpus with other windows. Without a path
+    nothing is kept.
 
     Attributes:
         path: of the file, or None.
@@ -159,7 +159,7 @@ class _Checkpoint:
     """
 
     def __init__(self, path: str | Path | None, settings: Mapping[str, Any]) -> None:
-        """`settings` must be the same for a pass to go on."""
+        """A pass continues only with the same `settings`."""
         self.path = None if path is None else Path(path)
         self.done = 0
         self.counts: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""A fitted lens for any model without a corpus at hand: made once, kept in the user's cache.
+"""A fitted lens for any model that needs no corpus, kept in the user's cache.
 
-It is made and not shipped. For the default model alone, every copy of the library would carry 20 MB
-of maps in half precision; making them takes about a minute on first use, for any model.
+It is fitted on first use, which takes about a minute for the default model, and not shipped: the
+maps of that model alone would add 20 MB in half precision to every copy of the library.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from ..model.fingerprint import fingerprint
 from ..model.hooks import without_hooks
 from .affine_fit import fit_affine_lens
 
-# Some 12,000 tokens. Three times as many read prose hardly better: benchmarks/lens_corpus.py.
+# Some 12,000 tokens. Three times as much reads prose hardly better: benchmarks/lens_corpus.py.
 _TEXTS, _LENGTH = 96, 128
 
 
@@ -27,16 +27,16 @@ _TEXTS, _LENGTH = 96, 128
 def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True) -> AffineLens:
     """An affine lens fitted to texts that the model writes itself (`sample_texts`).
 
-    Fitted on first use, without the hooks that may be on the bridge, and kept in the user's cache
-    by the hash of the model's weights. For material of a special kind fit one to more of it: see
-    `fit_affine_lens`.
+    It is fitted on first use, without the hooks that may be on the bridge, and kept in the user's
+    cache under the hash of the model's weights. For special material, fit a lens to more of that
+    material with `fit_affine_lens`.
 
-    `progress` shows a bar; a function is called with the share that is done, and what it raises
-    ends the fit.
+    `progress` shows a bar. If it is a function, it is called with the share that is done, from 0 to
+    1, and an error that it raises ends the fit.
 
-    Raises `OSError` if the cache cannot be written, `ValueError` if the tokenizer names no token to
-    begin a text with or the model cannot be read, `NotImplementedError` if the model is not an
-    attention-only decoder.
+    Raises `OSError` if the cache cannot be written; `ValueError` if the tokenizer names no token to
+    begin a text with, or if the model's logits are not the final norm and the unembedding of its
+    last residual; `NotImplementedError` if the model is not an attention-only decoder.
     """
     path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
     if path.is_file():

@@ -1,7 +1,7 @@
 """Bases of the residual stream in which a map can be read, ordered by importance.
 
-Two comments on the post discuss which basis to take: principal components of the embedding, which
-are orthogonal, or a non-negative factorization, whose components cannot cancel each other out.
+Two comments on the post discuss the choice of basis: principal components of the embedding, which
+are orthogonal, or a non-negative factorization, whose components cannot cancel each other.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ from .input_probe import input_embeddings
 
 BasisKind = Literal["pca", "nmf", "unembedding"]
 
-# A factorization of more tokens takes long, and more than it tells.
+# Factorizing more tokens takes long and changes little.
 _TOKENS = 8192
 _COMPONENTS = 64
 _NAMED = 8
@@ -34,8 +34,8 @@ class EmbeddingBasis:
     Attributes:
         kind: "pca", "nmf" or "unembedding".
         directions: `[component, d_model]`, of unit length. Those of "nmf" are not orthogonal.
-        importance: `[component]`, the share of the squared table that each stands for.
-        tokens: for each component the tokens that have most of it, the first one most.
+        importance: `[component]`, each component's share of the sum of squares of the table.
+        tokens: for each component, the tokens with the largest part of it, largest first.
     """
 
     kind: BasisKind
@@ -53,25 +53,25 @@ def embedding_basis(
     n_components: int | None = None,
     seed: int = 0,
 ) -> EmbeddingBasis:
-    """A basis of the residual stream, from the embedding or from the unembedding.
+    """A basis of the residual stream, computed from the embedding or from the unembedding.
 
     **Arguments:**
 
     - `kind`:
         - `"pca"`: principal components of the embedding, as the model feeds it.
-        - `"nmf"`: non-negative matrix factorization, scikit-learn's `NMF`, of 8,192 tokens drawn
-          at random (or all, where there are fewer). Embeddings less their mean have both signs, so
-          positive and negative parts stand beside each other, `[max(e, 0), max(-e, 0)]`. A
-          component is a non-negative row of such parts, and its direction is the first part minus
-          the second. Needs the extra `nmf`.
-        - `"unembedding"`: right singular vectors of the unembedding less its mean row, times the
-          gain of the final norm. The last ones are directions to which logits respond least.
-    - `n_components`: how many of them; by default all d_model, and 64 of `"nmf"`.
-    - `seed`: of the tokens that are drawn and of the factorization.
+        - `"nmf"`: non-negative matrix factorization, scikit-learn's `NMF`, of 8,192 tokens drawn at
+          random (or all, where there are fewer). Embeddings minus their mean have both signs, so
+          their positive and negative parts are concatenated, `[max(e, 0), max(-e, 0)]`. A component
+          is a non-negative row of this form, and its direction is the first half minus the second.
+          Needs the extra `nmf`.
+        - `"unembedding"`: right singular vectors of the unembedding minus its mean row, times the
+            gain of the final norm. The last ones are the directions to which logits respond least.
+    - `n_components`: how many components; by default d_model, and 64 for `"nmf"`.
+    - `seed`: the seed of the drawn tokens and of the factorization.
 
     Raises `ValueError` for an unknown kind, for a number of components that is not between 1 and
     d_model, or for a model whose logits are not the final norm and the unembedding of its last
-    residual; `RuntimeError` if scikit-learn is needed and not installed.
+    residual; `RuntimeError` if scikit-learn is needed but not installed.
     """
     require_basis(kind)
     if kind == "unembedding":
@@ -126,11 +126,11 @@ def _factorized(
     Float[Tensor, " component"],
     Float[Tensor, "token component"],
 ]:
-    """Directions, importance and amounts of a factorization, the most important first."""
+    """Directions, importance and amounts of a factorization, most important first."""
     from sklearn.decomposition import NMF
 
     parts = torch.cat([table.clamp(min=0), (-table).clamp(min=0)], dim=-1).cpu().float().numpy()
-    # Good to some three digits of the error, which is all that a basis to read in needs.
+    # This gives the error to about three digits, which is enough for a basis.
     model = NMF(size, init="nndsvda", random_state=seed, tol=1e-3, max_iter=1000)
     amounts = model.fit_transform(parts)
     components = model.components_

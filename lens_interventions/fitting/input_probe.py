@@ -1,8 +1,8 @@
-"""The input probe: can the token that came in still be read from the residual stream?
+"""The input probe: can the input token still be read from the residual stream?
 
-A linear map for each residual point, from the stream to the embedding of the input token, fitted
-in closed form; and one map for all points together. A comment on the post asks for it: fit a
-linear model that gives back the input, and see whether that gets harder further up.
+It has a linear map for each residual point, from the stream to the embedding of the input token,
+fitted in closed form, and one map for all points together. A comment on the post asks for it: fit a
+linear model that recovers the input, and see whether that gets harder at higher layers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 class InputProbe:
     """`P_l(r) = (r / rms(r)) W_l + b_l`, an estimate of the input token's embedding.
 
-    The stream is scaled to unit root mean square, as the model's own blocks see it, so that one
-    map can serve points of different size.
+    The stream is scaled to unit root mean square, as the model's own blocks see it, so one map can
+    serve points with residuals of different sizes.
 
     Attributes:
         points: labels of the residual points, the input included.
         weight: `[point, d_model, d_model]`.
         bias: `[point, d_model]`.
-        shared_weight: `[d_model, d_model]`, of the one map for all points but the input.
+        shared_weight: `[d_model, d_model]`, of the one map for all points except the input.
         shared_bias: `[d_model]`.
         counts: `[d_vocab]`, how often each token was fitted to.
-        fingerprint: hash of the weights that it was fitted for; it is refused on others.
-        settings: what it was fitted on.
+        fingerprint: hash of the weights that the probe was fitted for; it is refused on others.
+        settings: model, corpus hash and options of the fit.
     """
 
     points: tuple[str, ...]
@@ -58,7 +58,7 @@ class InputProbe:
     def __call__(
         self, residual: Float[Tensor, "*row d_model"], point: str, *, shared: bool = False
     ) -> Float[Tensor, "*row d_model"]:
-        """What the point's own map, or the shared one, makes of residuals at a point.
+        """The estimate from residuals at a point, by the point's own map or by the shared one.
 
         Raises `ValueError` if the probe has no map at the point.
         """
@@ -80,11 +80,11 @@ class InputProbe:
             )
 
     def overlap(self, bridge: TransformerBridge, *, k: int = 64) -> "pandas.DataFrame":
-        """Principal angles between what the maps read and how the embeddings vary.
+        """Principal angles between the directions that the maps read and those of the embeddings.
 
-        For each point, and "all" for the shared map, the angles between the `k` leading input
-        directions of the map (left singular vectors of `W`) and the `k` leading principal
-        directions of the embedding matrix.
+        For each point, and for the shared map as "all", these are the angles between the `k`
+        leading input directions of the map (left singular vectors of `W`) and the `k` leading
+        principal directions of the embedding matrix.
 
         **Returns:** one row per point: `smallest` and `median` angle in degrees, `overlap`, the
         mean squared cosine, and `chance`, the overlap expected of random directions, k / d_model.
@@ -118,7 +118,7 @@ class InputProbe:
         return pandas.DataFrame(rows)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, maps in half precision where it has room for them."""
+        """Write one safetensors file, with maps in half precision if their values fit."""
         rest = {
             "points": self.points,
             "fingerprint": self.fingerprint,
@@ -157,25 +157,26 @@ def fit_input_probe(
 ) -> InputProbe:
     """Fit maps from every residual point to the input token's embedding, in one pass.
 
-    Ridge regression to the embedding as the model feeds it, less the mean over the vocabulary. Only
-    moments are held, `[point, d_model, d_model]` in float64, of what is fitted to and of what is
-    held out.
+    This is ridge regression to the embedding as the model feeds it, minus the mean over the
+    vocabulary. Memory holds only moments, `[point, d_model, d_model]` in float64, of the fitted and
+    of the held-out text.
 
     **Arguments:**
 
-    - `texts`: any iterable, read once. Each is read in windows of `window` tokens, or what fits
-        the model.
-    - `skip_first`: leave out this many tokens of every window: the first is an outlier.
-    - `holdout`: one window in so many is not fitted to, but chooses the ridge of each point.
+    - `texts`: any iterable, read once. Each text is read in windows of `window` tokens, or of the
+        model's context if that is shorter.
+    - `skip_first`: leave out this many tokens at the start of every window: the first is an
+        outlier.
+    - `holdout`: one window in this many is not fitted to, but chooses the ridge of each point.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `checkpoint`: a file that keeps the sums every minute. The same call on the same texts goes on
-        from it, and ends in the same numbers. Remove it when the fit is done.
+    - `checkpoint`: a file to which the sums are written every minute. The same call on the same
+        texts continues from it and gives the same numbers. Remove it when the fit is done.
     - `progress`: show a progress bar over tokens.
 
-    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint is of another
-    fit or other texts, if a residual is not finite, or if the model's logits are not the final norm
-    and the unembedding of its last residual; `NotImplementedError` if the model is not an
-    attention-only decoder; `TypeError` if `texts` is one text.
+    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
+    another fit or other texts, if a residual is not finite, or if the model's logits are not the
+    final norm and the unembedding of its last residual; `NotImplementedError` if the model is not
+    an attention-only decoder; `TypeError` if `texts` is one text.
     """
     table, n_points = input_embeddings(bridge), int(bridge.cfg.n_layers) + 1
 
@@ -223,13 +224,13 @@ def fit_input_probe(
 
 @exclusive
 def input_embeddings(bridge: TransformerBridge) -> Float[Tensor, "d_vocab d_model"]:
-    """What a probe estimates: embeddings as the model feeds them, less their mean."""
+    """The targets of a probe: embeddings as the model feeds them, minus their mean."""
     ids = torch.arange(len(bridge.W_E), device=bridge.W_E.device)
     table = embedding(bridge)(ids)
     return table - table.mean(0)
 
 
 def unit_size(residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
-    """Residuals of unit root mean square, as a probe reads them."""
+    """Residuals scaled to unit root mean square, as a probe reads them."""
     size = residual.square().mean(-1, keepdim=True).sqrt()
     return residual / size.where(size > 0, 1)

@@ -1,8 +1,8 @@
-"""Where in the residual stream an input probe finds the input: its map, read in a basis.
+"""Where in the residual stream an input probe finds the input, by directions of a basis.
 
-What a linear map reads and where the signal is are two things: a map also has weights that cancel
-noise. The signal is where the stream covaries with what the map estimates (Haufe et al. 2014, "On
-the interpretation of weight vectors of linear models in multivariate neuroimaging").
+The weights of a linear map do not show where the signal is, because a map also has weights that
+cancel noise. The signal is where the stream covaries with the map's estimate (Haufe et al. 2014,
+"On the interpretation of weight vectors of linear models in multivariate neuroimaging").
 """
 
 import itertools
@@ -45,19 +45,19 @@ LABELS = {
 
 @dataclass(frozen=True)
 class InputReading:
-    """How much of the input, of the probe's estimate and of the stream lies along directions.
+    """The shares of the input, of the probe's estimate and of the stream along directions.
 
     Attributes:
         basis: the directions.
         points: labels of the residual points.
-        shares: `[measure, point, component, text]`. `input`: the component's share of the squared
-            covariance of the stream with the probe's estimate, which is where the input is.
-            `estimate`: the share of the variance of the estimate that is read through the
-            component; where the input stands out from the rest equally well in all directions,
-            all have the same. `stream`: the share of the variance of the stream, which random
-            directions of its covariance have on average. Over an orthogonal basis of the whole
-            stream they add up to 1. Directions of a factorization overlap, so that theirs compare
-            with each other alone.
+        shares: `[measure, point, component, text]`. `input` is the component's share of the squared
+            covariance of the stream with the probe's estimate, which shows where the input is.
+            `estimate` is the share of the variance of the estimate that is read through the
+            component; it is the same for all components if the input stands out from the rest
+            equally well in all directions. `stream` is the share of the variance of the stream, and
+            the average share of random directions with the stream's covariance. Over an orthogonal
+            basis of the whole stream, shares add up to 1. Directions of a factorization overlap, so
+            their shares can only be compared with each other.
     """
 
     basis: EmbeddingBasis
@@ -73,10 +73,10 @@ class InputReading:
     ) -> "pandas.DataFrame":
         """Components in equal parts by importance: one row per (measure, point, part).
 
-        Columns `mean` over texts, `low`, `high`, `n` texts and `importance` of the part; part 0
-        is the most important.
+        The columns are `mean` over texts, `low`, `high`, `n` texts and `importance` of the part;
+        part 0 is the most important.
 
-        Raises `ValueError` if there are not as many components as `parts`.
+        Raises `ValueError` if `parts` is not between 1 and the number of components.
         """
         import pandas
 
@@ -113,8 +113,8 @@ class InputReading:
     ) -> "go.Figure":
         """The share of the less important half of the components, over the points.
 
-        `level` and `seed` are those of the intervals over texts, `title` replaces the figure's own,
-        and `theme` is `"light"` or `"dark"`.
+        `level` and `seed` are confidence and resampling seed of the intervals over texts, `title`
+        replaces the figure's own title, and `theme` is `"light"` or `"dark"`.
         """
         table = self.to_dataframe(level=level, seed=seed)
         half = table[table["part"] == 1]
@@ -164,33 +164,33 @@ def input_reading(
     prepend_bos: bool | None = None,
     progress: bool = True,
 ) -> InputReading:
-    """Say along which directions of the residual stream a probe finds the input.
+    """Measure along which directions of the residual stream a probe finds the input.
 
-    With the stream x, less its mean over the text and of unit size, and the estimate y = x W, the
-    input lies where `C = sum of x y` over tokens is large. The share of a direction d is that of
-    `d C_t · d C` in all, where `C_t` is of one text and C of all others: chance agrees with itself
-    in one text, and not in two. The estimate is read through d by `(x d) (d W)`, whose covariance
-    with y counts.
+    Let x be the stream, scaled to unit size and centred on its mean over the text, and y = x W the
+    estimate. The input lies where `C = sum of x y` over tokens is large. The share of a direction d
+    is its part of the sum of `d C_t · d C` over directions, where `C_t` is from one text and C from
+    all others, because chance covariances agree within a text but not between texts. The part of
+    the estimate that is read through d is `(x d) (d W)`; its covariance with y counts.
 
     **Arguments:**
 
-    - `probe`: of `fit_input_probe`, on this bridge's weights.
-    - `texts`: two or more that the probe was not fitted to, each cut to `max_tokens`. They are held
-        as tokens, and read twice.
-    - `basis`: of `embedding_basis`.
-    - `skip_first`: leave out this many tokens of each: the first is an outlier.
+    - `probe`: a result of `fit_input_probe` on this bridge's weights.
+    - `texts`: two or more texts that the probe was not fitted to, each cut to `max_tokens`. They
+        are held as tokens and read twice.
+    - `basis`: a result of `embedding_basis`.
+    - `skip_first`: leave out this many tokens at the start of each text: the first is an outlier.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if the probe is of other weights, the basis of another width, or if fewer
-    than two texts have two tokens after `skip_first`; `TypeError` if `texts` is one text.
+    Raises `ValueError` if the probe belongs to other weights, if the basis has another width, or if
+    fewer than two texts have two tokens after `skip_first`; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
     probe.require_fits(bridge)
     d_model = int(bridge.cfg.d_model)
     if basis.directions.shape[1] != d_model:
         raise ValueError(
-            f"the basis has directions of width {basis.directions.shape[1]}, the model of "
+            f"the basis has directions of width {basis.directions.shape[1]}, the model has "
             f"{d_model}: make it with embedding_basis on this bridge"
         )
     directions = basis.directions.double()
@@ -201,7 +201,7 @@ def input_reading(
     pieces = [piece for piece in pieces if len(piece) >= skip_first + 2]
     if len(pieces) < 2:
         raise ValueError(
-            f"texts are compared with each other, and {len(pieces)} of them have two tokens after "
+            f"texts are compared with each other, but {len(pieces)} of them have two tokens after "
             f"the first {skip_first}: give two or more"
         )
 
@@ -250,7 +250,7 @@ class _Part:
         directions: Float[Tensor, "component d_model"],
         through: Float[Tensor, "component d_model"],
     ) -> "_Part":
-        """Of the residuals of a text; `through` is what the map makes of each direction."""
+        """The sums of one text; `through` is the map's output for each direction."""
         x = unit_size(stream).to(directions)
         x = x - x.mean(0)
         y, components = x @ weight, x @ directions.T
@@ -267,7 +267,7 @@ class _Part:
         return _Part(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def shares(self, whole: "_Part") -> Float[Tensor, "measure component"]:
-        """The three measures of a text, where `whole` is of all texts, this one included."""
+        """The three measures of a text; `whole` has the sums of all texts, including this one."""
         agreed = (self.along * (whole.along - self.along)).sum(-1)
         in_all = (self.covariance * (whole.covariance - self.covariance)).sum()
         return torch.stack([agreed / in_all, self.estimate, self.stream])

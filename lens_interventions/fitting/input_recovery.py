@@ -1,4 +1,4 @@
-"""How well an input probe recovers the token that came in, by depth and by rarity."""
+"""How well an input probe recovers the input token, by depth and by rarity."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MAPS = ("own", "shared")
-# Bins of how often the token was fitted to: from so many times on.
+# Lower ends of the bins, by how often a token was fitted to.
 RARITY_EDGES = (0, 1, 10, 100, 1000)
 _MEASURES = ("top1", "top10", "log10_rank")
 
@@ -41,12 +41,12 @@ class InputRecovery:
 
     Attributes:
         points: labels of the residual points.
-        maps: which maps were tried, of "own", a point's own, and "shared", one for all points.
-        rarity: names of the bins, by how often the probe was fitted to the token; the last, "all",
-            holds every token.
+        maps: the maps that were tried: "own", the point's own, and "shared", one for all points.
+        rarity: names of the bins, by how often the probe was fitted to the token; the last bin,
+            "all", holds every token.
         totals: `[measure, map, point, rarity, text]`: how many input tokens came first (`top1`) or
             among the first ten (`top10`), and the sum of log10(1 + rank) (`log10_rank`).
-        counts: `[rarity, text]`, over how many tokens.
+        counts: `[rarity, text]`, the number of tokens in these sums.
     """
 
     points: tuple[str, ...]
@@ -88,7 +88,7 @@ class InputRecovery:
         )
 
     def plot(self, **options: Any) -> "go.Figure":
-        """Recovery over depth, by each point's own map and by the shared one, if they were tried.
+        """Recovery over depth, for each point's own map and for the shared one, if they were tried.
 
         `options` are `by_rarity=True` for a curve for each bin of rarity instead, `level` and
         `seed` of the intervals over texts, a `title`, and `theme="dark"`.
@@ -111,20 +111,21 @@ def input_recovery(
 ) -> InputRecovery:
     """Rank the input token among all tokens by the cosine of its embedding with a probe's estimate.
 
-    Embeddings are less their mean. The cosine is used since an estimate by regression is short
-    where it is unsure, while its direction is not.
+    The mean is subtracted from embeddings. The cosine is used because regression makes an uncertain
+    estimate shorter, but does not turn it.
 
     **Arguments:**
 
-    - `probe`: of `fit_input_probe`, on this bridge's weights.
-    - `texts`: ones that the probe was not fitted to, each cut to `max_tokens`.
-    - `maps`: "own", "shared" or both. Each compares every token with the whole vocabulary.
-    - `skip_first`: leave out this many tokens of each: the first is an outlier.
+    - `probe`: a result of `fit_input_probe` on this bridge's weights.
+    - `texts`: texts that the probe was not fitted to, each cut to `max_tokens`.
+    - `maps`: `"own"`, `"shared"` or both. Each map compares every token with the whole vocabulary.
+    - `skip_first`: leave out this many tokens at the start of each text: the first is an outlier.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if the probe is of other weights, if `maps` are none or unknown, or if no
-    text has more than `skip_first` tokens; `TypeError` if `texts` is one text.
+    Raises `ValueError` if the probe belongs to other weights, if `maps` is empty or has an unknown
+    name, if `max_tokens` is below 2, or if no text has more than `skip_first` tokens; `TypeError`
+    if `texts` is one text.
     """
     require_texts(texts)
     if not maps or not set(maps) <= set(MAPS):
@@ -204,11 +205,11 @@ def plot_recovery(
 
     **Arguments:**
 
-    - `recovery`: of `input_recovery`.
-    - `by_rarity`: a curve for each bin of how often the token was fitted to, by the first of the
-        maps, instead of a curve for each of them.
-    - `level`, `seed`: of the intervals over texts.
-    - `title`: instead of the figure's own.
+    - `recovery`: a result of `input_recovery`.
+    - `by_rarity`: draw a curve for each bin of rarity, for the first of the maps, instead of a
+        curve for each map.
+    - `level`, `seed`: confidence of the intervals over texts, and the seed of their resamples.
+    - `title`: replaces the figure's own title.
     - `theme`: `"light"` or `"dark"`.
 
     Raises `ValueError` if the theme is unknown.

@@ -1,4 +1,4 @@
-"""How well fitted lenses read, against the raw one, on text that they were not fitted to."""
+"""How well fitted lenses read, compared with the raw one, on text that they were not fitted to."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class LensQuality:
     """Means over the same texts, read raw and through fitted lenses.
 
     Attributes:
-        readings: sums per point and text, by lens: first "raw", then the fitted ones by their
-            names, which is "fitted" for a single one.
-        notes: what each fitted lens was fitted on, if it says so.
+        readings: sums per point and text, by lens: first "raw", then the fitted lenses by their
+            names. A single lens without a name is called "fitted".
+        notes: the corpus that each fitted lens was fitted on, if its settings name it.
     """
 
     readings: Mapping[str, LensAggregate]
@@ -43,7 +43,7 @@ class LensQuality:
         return self.readings[RAW].points
 
     def __repr__(self) -> str:
-        """The means over the points, a line for each statistic."""
+        """The means over the points, one line for each statistic."""
         lines = [
             f"{statistic}: {', '.join(f'{lens} {interval}' for lens, interval in of.items())}"
             for statistic, of in self.summary().items()
@@ -57,8 +57,8 @@ class LensQuality:
 
         Statistics are `kl_final`, KL(final ‖ point) in nats; `agrees_final`, the share of positions
         whose top guess is the model's; and `next_log_prob`, minus the loss in nats. `lens` is the
-        name of a reading, or of a difference such as "fitted - raw", paired by text. Differences
-        are from the reading that `against` names.
+        name of a reading, or of a difference such as "fitted - raw", paired by text. `against`
+        names the reading that is subtracted.
         """
         import pandas
 
@@ -148,18 +148,19 @@ def lens_quality(
 
     **Arguments:**
 
-    - `lens`: a fitted lens, or any that `logit_lens` takes; or several by name, such as
-        `{"affine": lens, "Jacobian": jacobian}`, of which none is called "raw".
-    - `texts`: ones that no lens was fitted to; held in memory and read once for each lens and raw.
+    - `lens`: a fitted lens, or any lens that `logit_lens` takes; or several by name, such as
+        `{"affine": lens, "Jacobian": jacobian}`. The name "raw" is taken.
+    - `texts`: texts that no lens was fitted to. They are held in memory, and read once for each
+        lens and once for the raw lens.
     - `max_tokens`: of each text.
-    - `skip_first`: leave out this many tokens of each: the first is an outlier. Texts without any
-        other are left out.
+    - `skip_first`: leave out this many tokens at the start of each text: the first is an outlier.
+        Texts without other tokens are left out.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if a lens has the name "raw", no text has more than `skip_first` tokens,
-    a text cannot be read, or a lens is of other weights; `NotImplementedError` if the model is not
-    an attention-only decoder; `TypeError` if `texts` is one text.
+    Raises `ValueError` if a lens has the name "raw", no text has more than `skip_first` tokens, a
+    text cannot be read, or a lens belongs to other weights; `NotImplementedError` if the model is
+    not an attention-only decoder; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
     lenses = lens if isinstance(lens, Mapping) else {"fitted": lens}

@@ -1,10 +1,10 @@
-"""The steepest linear write of the next token: how much could any of them gain?
+"""The steepest linear write of the next token, which bounds the gain of all linear writes.
 
-To first order a write w[i] into the residual of position i changes the loss by Σ ⟨g[i], w[i]⟩, g
-being the gradients of `slope_map`; to second order it costs by its length, relative to that of the
-residual. So the best linear write of some features is their ridge regression on `-|r| g`. It is
-fitted with the next token among the features and without it, and what counts is how much steeper
-the first is on texts that neither has seen.
+To first order, a write w[i] into the residual of position i changes the loss by Σ ⟨g[i], w[i]⟩,
+where g are the gradients of `slope_map`. To second order, its cost grows with its length relative
+to the residual. So the best linear write of some features is the ridge regression of `-|r| g` on
+them. It is fitted with the next token among the features and without it. The result is how much
+steeper the first is on texts that neither has seen.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from ..intervention.known_text import KnownText
 from ..intervention.patch import NextTokenPatch
 from ..intervention.site import PatchSite
 from ..intervention.slopes.clean_run import clean_run
-from ..intervention.slopes.pieces import piece_batches, text_tokens
+from ..intervention.slopes.pieces import piece_batches, piece_length, text_tokens
 from ..intervention.slopes.residual_gradients import residual_gradients
 from ..intervention.slopes.text_sums import Reading, text_sums
 from ..measures.intervals import mean_intervals
@@ -33,7 +33,7 @@ from ..model.tokens import TextOrTokens, require_texts
 if TYPE_CHECKING:
     import pandas as pd
 
-# Shares of the mean square of a feature; the best on a quarter of the texts is taken.
+# Ridges as shares of the mean square of a feature; a quarter of the texts chooses the best.
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _CHOOSING = 4
 
@@ -44,14 +44,14 @@ WRITES = ("without", "with")
 class LinearWrite:
     """A mode: `r + a |r| (features @ matrix)`, for the source "true" and the embedding W_E.
 
-    Features are the embeddings of `x[i+1]` and `x[i]`, in units of a typical embedding's length,
-    the residual in units of its own, and 1.
+    The features are the embeddings of `x[i+1]` and `x[i]`, in units of a typical embedding's
+    length, the residual divided by its own length, and 1.
 
     Attributes:
-        matrices: `[feature, d_model]` by layer. Writes are as long as the residual on average (root
-            mean square), on the texts of the fit.
+        matrices: `[feature, d_model]` by layer. On the texts of the fit, writes are on average
+            (root mean square) as long as the residual.
         unit: the typical length of an embedding.
-        first_position: positions below are not written to.
+        first_position: positions below it are not written to.
     """
 
     matrices: Mapping[int, Float[Tensor, "feature d_model"]]
@@ -74,15 +74,15 @@ class LinearCeiling:
 
     Attributes:
         totals: `[text, write, layer]`, d(sum of a text's nats)/d(strength) of the write fitted
-            without the next token, of that fitted with it, and of a free one; at strength 1 each is
-            as long as the residual. The free one goes down the gradient of its own position, in
-            which all that comes later is encoded: a ceiling for writes of any kind, no write that
-            could be learned.
+            without the next token, of the write fitted with it, and of a free write. At strength 1
+            each is as long as the residual. The free write follows the gradient of its own position
+            downwards. That gradient encodes all that comes later, so this is a ceiling for writes
+            of any kind, and not a write that could be learned.
         counts: `[text]`, predictions.
         layers: the names along the last axis.
         writes: the fitted writes, without the next token and with it.
-        ridges: `[fitted, layer]`, of either write that was fitted, the ridge that was best
-            on texts kept out of the fit.
+        ridges: `[fitted, layer]`, the ridge of each of the two fitted writes that was best on texts
+            kept out of the fit.
     """
 
     totals: Float[np.ndarray, "text write layer"]
@@ -94,9 +94,9 @@ class LinearCeiling:
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
         """One row per layer and write: layer, write, estimate, low, high, n.
 
-        `write` is "without" the next token, "with" it, "free", or "increment", "with" minus
-        "without", paired by text: below 0 where the next token lets a linear write lower the loss
-        further.
+        `write` is "without" the next token, "with" it, "free", or "increment", which is "with"
+        minus "without", paired by text. The increment is negative if the next token lets a linear
+        write lower the loss further.
         """
         import pandas as pd
 
@@ -121,7 +121,7 @@ class LinearCeiling:
         return pd.DataFrame(rows)
 
     def patch(self, layer: int, *, strength: float, write: str = "with") -> NextTokenPatch:
-        """A fitted write as a patch, to be run, or given to `li.curvature`.
+        """A fitted write as a patch, which can be run or given to `li.curvature`.
 
         Raises `ValueError` for a layer or write that was not fitted.
         """
@@ -148,25 +148,27 @@ def linear_ceiling(
 ) -> LinearCeiling:
     """How steep the best linear write of the next token is on texts that it was not fitted to.
 
-    A bound to first order on what `train_patch` could learn with a full matrix: where the increment
-    over the write that does not see the next token is not below 0, no linear write of it is worth
-    training. `li.curvature` of `LinearCeiling.patch` says how much of the slope can be had.
+    To first order, this bounds what `train_patch` could learn with a full matrix. If the increment
+    over the write that does not see the next token is not below 0, no linear write of the next
+    token is worth training. `li.curvature` of `LinearCeiling.patch` shows how much of the slope a
+    patch can use.
 
     **Arguments:**
 
     - `texts`: to fit on; every fourth chooses the ridge.
-    - `held_out`: others, to measure on.
-    - `layers`: all by default. Each takes `4 (3 d_model)²` bytes.
-    - `first_position`, `max_length`, `prepend_bos`, `progress`: of `slope_map`.
+    - `held_out`: other texts, to measure on.
+    - `layers`: the layers to write to, by default all. Each takes `4 (3 d_model)²` bytes.
+    - `first_position`, `max_length`, `prepend_bos`, `progress`: as in `slope_map`.
 
-    Raises `ValueError` for fewer than four texts, layers that the model does not have, or held-out
-    texts without a token to predict; `TypeError` for one text where many are expected.
+    Raises `ValueError` for fewer than four texts, layers or a `max_length` that do not fit the
+    model, a hook on a block, or held-out texts without a token to predict; `TypeError` for one text
+    where many are expected; `NotImplementedError` if the two streams do not fit the model.
     """
     n_layers = int(bridge.cfg.n_layers)
     layers = tuple(range(n_layers)) if layers is None else tuple(sorted(set(layers)))
     if not layers or layers[0] < 0 or layers[-1] >= n_layers:
-        raise ValueError(f"the model has blocks 0 to {n_layers - 1}, layers are {list(layers)}")
-    length = min(512, int(bridge.cfg.n_ctx)) if max_length is None else max_length
+        raise ValueError(f"the model has blocks 0 to {n_layers - 1}, but layers are {list(layers)}")
+    length = piece_length(bridge, max_length)
     require_texts(texts)
     refuse_late_hooks(bridge, 0)
     table = embedding(bridge)
@@ -196,7 +198,7 @@ def linear_ceiling(
 
 @dataclass
 class _Moments:
-    """Sums over rows: of products of features, of features and what a write should be, of rows."""
+    """Sums over rows: products of features, products of features and targets, and counts."""
 
     products: Float[Tensor, "part feature feature"]
     wanted: Float[Tensor, "part feature d_model"]
@@ -248,7 +250,7 @@ def _features(following: Tensor, here: Tensor, resid: Tensor, unit: float) -> Te
 def _fit_moments(
     reader: _Reader, texts: Iterable[TextOrTokens], length: int, prepend_bos: bool | None
 ) -> dict[int, _Moments]:
-    """By layer, of the texts to fit on and of those that choose the ridge."""
+    """The moments by layer, of the texts to fit on and of those that choose the ridge."""
     d_model = int(reader.bridge.cfg.d_model)
     size = 3 * d_model + 1
     moments = {
@@ -273,7 +275,7 @@ def _fit_moments(
 
 
 def _solve(moments: _Moments, news: bool) -> tuple[Float[Tensor, "feature d_model"], float]:
-    """The write of unit length and the ridge; rows of the next token are 0 without news."""
+    """The write, of unit length, and its ridge; without news, the next token's rows are 0."""
     products, wanted = moments.products.double(), moments.wanted.double()
     first = 0 if news else wanted.shape[-1]
     fitting, n_rows = products[0, first:, first:], moments.rows[0]

@@ -1,7 +1,7 @@
 """Ridge regression from streamed moments: several regressions at once, in float64.
 
-Only sums of products are held, so any amount of data goes through memory of the size of the
-covariances, and sums over parts of the data are the sums over the whole.
+Memory holds only sums of products, of the size of the covariances, for any amount of data. Sums
+over parts of the data add up to those over the whole.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Ridges tried, relative to a coordinate's own mean square.
+# The ridges to try, relative to a coordinate's own mean square.
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 2))
 
 
@@ -24,7 +24,8 @@ class RidgeSolution:
         weight: `[d_in, d_out]`.
         bias: `[d_out]`.
         ridge: relative to each coordinate's mean square.
-        error: weighted sum of squared errors on the held-out moments, over that of predicting 0.
+        error: weighted sum of squared errors on the held-out moments, divided by that of predicting
+            0.
     """
 
     weight: Float[Tensor, "d_in d_out"]
@@ -65,7 +66,7 @@ class RidgeMoments:
         self._yy[index] += y.square().sum()
 
     def pooled(self, indices: slice = slice(None)) -> "RidgeMoments":
-        """One regression from the rows of several, each regression with the same weight."""
+        """One regression on the rows of several, in which each of these has the same weight."""
         maps = range(self.n_maps)[indices]
         _, d_in, d_out = self._xy.shape
         pooled = RidgeMoments(1, d_in - 1, d_out, self._xy.device)
@@ -83,16 +84,17 @@ class RidgeMoments:
         return {"xx": self._xx, "xy": self._xy, "yy": self._yy}
 
     def restore(self, tensors: Mapping[str, Tensor], n: int) -> None:
-        """Put back moments that `tensors` gave, and the number of rows."""
+        """Restore moments that `tensors` returned, and the number of rows."""
         for name, moment in self.tensors().items():
             moment.copy_(tensors[name])
         self.n = n
 
     def solve(self, index: int, held_out: "RidgeMoments") -> RidgeSolution:
-        """The ridge regression whose error on the held-out moments is least.
+        """The ridge regression with the smallest error on the held-out moments.
 
-        Coordinates are standardized, as a few of a llama-like model's are thousands of times larger
-        than the rest. A direction in which nothing varies gets no weight from the ridge.
+        Coordinates are standardized, because a few coordinates of a llama-like model are thousands
+        of times larger than the rest. With a ridge, a direction in which nothing varies gets no
+        weight.
         """
         spread = self._xx[index].diagonal().sqrt()
         unit = torch.where(spread > 0, 1 / spread, 0)  # a coordinate that is always 0 stays out

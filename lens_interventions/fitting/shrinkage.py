@@ -1,11 +1,11 @@
-"""The length that regression takes from a residual, put back where the logits do not see it.
+"""The length that regression takes from a residual, restored where the logits do not see it.
 
-Least squares gives the mean of the last residuals that a layer's residual may lead to, and a mean
-of vectors is shorter than they are: the less a layer knows, the shorter. The final norm stretches
-it to the full length again, so the fitted lens would be most certain where it knows least. Models
-turn their own confidence down by writing along directions that count for the norm and hardly for
-the logits (Stolfo et al. 2024, "Confidence Regulation Neurons in Language Models"); a bias there
-does the same for a lens.
+Least squares predicts the mean of the last residuals that a layer's residual may lead to. A mean of
+vectors is shorter than the vectors, and the less a layer knows, the shorter it is. The final norm
+stretches it to full length again, so the fitted lens would be most certain where it knows least.
+Models lower their own confidence by writing along directions that change the norm but hardly the
+logits (Stolfo et al. 2024, "Confidence Regulation Neurons in Language Models"); a bias there does
+the same for a lens.
 """
 
 import math
@@ -23,10 +23,10 @@ _ROWS = 8192
 
 @torch.no_grad()
 def unread_direction(head: Readout) -> Float[Tensor, " d_model"]:
-    """The unit vector, in float64, that moves the logits least, among those that the norm counts.
+    """The float64 unit vector that moves the logits least, among those that the norm counts.
 
-    Only the spread of the logits over the vocabulary moves a distribution. A direction that the
-    final norm takes out, such as the mean under a LayerNorm, is not counted by it.
+    Only the spread of the logits over the vocabulary moves a distribution. The norm does not count
+    a direction that it removes, such as the mean under a LayerNorm.
     """
     d_model = head.weight.shape[-1]
     basis = torch.eye(d_model, dtype=head.weight.dtype, device=head.weight.device)
@@ -51,8 +51,8 @@ def full_length_bias(
 ) -> Float[Tensor, " d_model"]:
     """A map's bias, moved along `direction` until outputs are as long as their targets.
 
-    That is on average over the held-out rows, each weighted by one over its target's square length.
-    If no length is missing, the bias stays as it is.
+    The lengths agree on average over the held-out rows, each weighted by one over its target's
+    squared length. If no length is missing, the bias stays as it is.
 
     **Arguments:**
 

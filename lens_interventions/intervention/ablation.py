@@ -1,4 +1,4 @@
-"""Taking directions out of the residual stream: a projection, by hooks."""
+"""Hooks that project directions out of the residual stream."""
 
 import torch
 from jaxtyping import Float
@@ -21,13 +21,14 @@ def ablate_directions(
     **Arguments:**
 
     - `layer`: the block whose incoming residual is changed.
-    - `directions`: `[direction, d_model]` for all positions, or `[batch, pos, direction, d_model]`
-        for each its own. They need not be orthogonal, independent or of unit length; rows of zeros
-        take nothing out.
-    - `mean`: what the span is set to, by default zero. With a mean residual what the directions
-        have everywhere is left in place.
+    - `directions`: `[direction, d_model]` to share them among all positions, or
+        `[batch, pos, direction, d_model]` to give each position its own. They need not be
+        orthogonal, independent or of unit length; rows of zeros take nothing out.
+    - `mean`: `[d_model]`, the residual whose part along the directions replaces that of `r`; zero
+        by default. With the mean residual, only deviations from it are taken out.
 
-    The hooks raise `ValueError` in a run of other positions than `directions` has.
+    The hooks raise `ValueError` if `directions` are given by position and the run has another
+    number of texts or positions.
     """
 
     def take_out(
@@ -36,7 +37,7 @@ def ablate_directions(
         own = directions.shape[:-2]
         if own and own != resid.shape[:-1]:
             raise ValueError(
-                f"directions are given for {list(own)} texts and positions, and the run has "
+                f"directions are given for {list(own)} texts and positions, but the run has "
                 f"{list(resid.shape[:-1])}: run the tokens that they were made for"
             )
         moved = resid if mean is None else resid - mean.to(resid)
@@ -49,10 +50,10 @@ def projected(
     vectors: Float[Tensor, "*row d_model"], directions: Float[Tensor, "*own direction d_model"]
 ) -> Float[Tensor, "*row d_model"]:
     """The projection of each vector onto the span of all directions, or of its own."""
-    # No half precision: there is no pseudo-inverse in it on a CPU.
+    # A CPU has no pseudo-inverse in half precision.
     wide = torch.promote_types(vectors.dtype, torch.float32)
     vectors, directions = vectors.to(wide), directions.to(vectors.device, wide)
-    # Their Gram matrix is small: its pseudo-inverse takes a fraction of the time of theirs.
+    # The Gram matrix is small, so its pseudo-inverse takes a fraction of the time.
     inverse = torch.linalg.pinv(directions @ directions.mT, hermitian=True)
-    # As rows of their own, so that one span serves all vectors or each has its own.
+    # A row axis lets one span serve all vectors, or each vector have its own.
     return (vectors[..., None, :] @ directions.mT @ inverse @ directions)[..., 0, :]

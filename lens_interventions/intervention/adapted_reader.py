@@ -22,9 +22,9 @@ class AdaptedReader:
 
     `W <- W + up down` in the matrices that make queries, keys and values, in every block from the
     lowest patched layer up (LoRA, Hu et al. 2021). The updates act on every position, patched or
-    not: the model with the reader on is another model, with which patches are used as with any. So
-    what a write is worth to a reader is the difference between the two of them and a reader that
-    was trained as long without a write.
+    not: with the reader on, the bridge is another model, and patches work on it as on any. To learn
+    what a write is worth to a reader, compare the two with a reader that was trained for as long
+    without a write.
 
     Attributes:
         down: `[rank, d_in]`, by block and matrix: "22.q", "22.k", "22.v" and so on.
@@ -41,8 +41,8 @@ class AdaptedReader:
         """The bridge with the reader, for as long as the `with` lasts.
 
         Whatever runs the bridge inside runs the adapted model: hooks, teacher forcing, generation,
-        lenses and experiments. The weights come back bit for bit. Other threads that want the model
-        wait meanwhile.
+        lenses and experiments. The weights come back bit for bit. Until then, other threads that
+        want the model wait.
 
         **Yields:** the bridge.
 
@@ -105,7 +105,7 @@ class AdaptedReader:
 def adapted_modules(
     bridge: TransformerBridge, adapt: Literal["attention"], layer: int
 ) -> dict[str, nn.Linear]:
-    """The modules that a reader changes, by names such as "22.q".
+    """The modules that a reader changes in blocks from `layer` up, by names such as "22.q".
 
     Raises `NotImplementedError` for a model whose attention has no such modules, and `ValueError`
     if `adapt` is unknown.

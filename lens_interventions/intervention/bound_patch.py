@@ -29,9 +29,9 @@ class BoundPatch:
 
     Attributes:
         patch: the `NextTokenPatch` that was bound.
-        embeddings: what turns tokens into the vectors that are written, by layer.
-        readout: from a residual to logits, of the gate and of the modes that read the lens.
-        lens: the fitted lens that they read through, None for the logit lens.
+        embeddings: for each layer, the function from token ids to the vectors that are written.
+        readout: from a residual to logits, for the gate and for modes that read the lens.
+        lens: the fitted lens that gate and modes read through; None for the logit lens.
         centers: the mean residual of each layer, from which scale "deviation" measures.
     """
 
@@ -58,9 +58,9 @@ class BoundPatch:
         - `position`: the position of each row, counted from the text's first real token. A row
             with position -1 (padding, or one to leave alone) stays as it is.
         - `text`: what is known of the texts.
-        - `predicting`: the position that makes the prediction for which each row is patched, the
-            text's last known one by default. Rows from there on stay as they are, and so do those
-            that are too old for the window.
+        - `predicting`: the position whose prediction each row is patched for, by default the text's
+            last known one. Rows from there on stay as they are, and so do those that are too old
+            for the window.
         """
         return patch_copies(
             [self], resid, layer=layer, position=position, text=text, predicting=predicting
@@ -79,7 +79,7 @@ class BoundPatch:
         text: KnownText,
         predicting: Int[Tensor, "batch _"] | None = None,
     ) -> Bool[Tensor, "batch pos"]:
-        """Which positions the patch is for when `predicting` predicts, source and gate aside.
+        """Which positions the patch covers when `predicting` predicts, source and gate aside.
 
         Raises `ValueError` if `positions` is `"generated"` and it is not known where the prompt
         ends.
@@ -95,7 +95,7 @@ class BoundPatch:
         if chosen == "generated":
             if text.prompt_length is None:
                 raise ValueError(
-                    'positions="generated" needs to know where the prompt ends: pass prompt_length'
+                    'positions="generated" depends on where the prompt ends: pass prompt_length'
                 )
             return known & (position + 1 >= text.prompt_length[:, None])
         return known & torch.isin(position, torch.tensor(chosen, device=position.device))
@@ -109,8 +109,8 @@ class BoundPatch:
     def moves_as_the_truth(self) -> bool:
         """Whether rows are moved as far as the true next token would move them.
 
-        In mode correct controls are: `e` minus the layer's guess is as long as it happens to be,
-        and a control must write as much as the true source.
+        This holds for controls in mode correct: the length of `e` minus the layer's guess varies
+        from source to source, and a control must write as much as the true source.
         """
         source = self.patch.source
         control = not callable(source) and SOURCES[source].role != "true"
@@ -121,7 +121,7 @@ class BoundPatch:
     ) -> tuple[Rows, Scales, Bool[Tensor, "batch pos"]]:
         """The vectors that the source writes, their scale, and which rows they are written to.
 
-        Those are the `active` ones for which the source has something and the gate is open.
+        These are the `active` rows for which the source has a token or vector and the gate is open.
         """
         source = self.patch.source
         if not callable(source):
@@ -169,7 +169,7 @@ def patch_copies(
     text: KnownText,
     predicting: Int[Tensor, "batch _"] | None = None,
 ) -> list[Float[Tensor, "batch pos d_model"]]:
-    """The same rows under each of several patches, which read the lens once for all.
+    """The same rows under each of several patches, with one reading of the lens for all.
 
     **Arguments:**
 

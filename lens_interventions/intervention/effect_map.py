@@ -48,7 +48,7 @@ class EffectMap:
         positions: the patched position of each column.
         tokens: `x[i]` at those positions, of the first text.
         next_tokens: `x[i+1]`, of the first text.
-        patch: how each was patched.
+        patch: the patch that each cell applies, at its own layer and position.
     """
 
     effect: Float[Tensor, "layer pos"]
@@ -108,12 +108,12 @@ def effect_map(
 ) -> EffectMap:
     """How much a metric changes when one position at one layer is patched with its next token.
 
-    Position i's own prediction is made before its next token is known. So the metric sees logits
-    that are the model's own up to and including i, and from i + 1 on those of a run with the
-    patch at i: nothing leaks.
+    Position i's own prediction is made before its next token is known. So up to and including i the
+    metric sees the model's own logits, and from i + 1 on those of a run with the patch at i:
+    nothing leaks.
 
-    For each layer, many positions go through the blocks from that layer up in one batch, and only
-    the columns from the first of them on.
+    For each layer, many positions go through the blocks from that layer up in one batch. Columns
+    before the first of these positions do not run again.
 
     **Arguments:**
 
@@ -122,15 +122,16 @@ def effect_map(
     - `patch`: how to patch: mode, strength, source and so on. It is applied at one layer and one
         position at a time, so it has no window.
     - `layers`: the patch's own by default, such as `layer=range(0, 30, 6)`.
-    - `positions`: the patch's own by default; those of "all" are all that have a next token.
+    - `positions`: the patch's own by default; `"all"` stands for every position that has a next
+        token.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `text_seeds`: an integer for each text, so that texts draw random tokens of their own.
     - `progress`: show a bar over cells.
 
     Raises `ValueError` if texts have different lengths, the patch has a window or positions that
-    depend on a prompt, a layer or position does not exist, the
-    metric returns more than a number or a hook is on a block that is run again, and
-    `NotImplementedError` if the model is not a decoder of attention layers alone.
+    depend on a prompt, a layer or position does not exist, the metric does not return one number,
+    or a hook is on a block that runs again; `NotImplementedError` if the model is not a decoder of
+    attention layers alone.
     """
     batch = token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos)
     n_layers, length = int(bridge.cfg.n_layers), batch.tokens.shape[1]
@@ -197,10 +198,10 @@ def _late_runs(
     patched: Float[Tensor, "batch pos d_model"],
     positions: Sequence[int],
 ) -> Iterator[tuple[Sequence[int], Float[Tensor, "variant batch suffix d_model"]]]:
-    """`r[L]` of the text with one position patched, for groups of positions, on a last part of it.
+    """`r[L]` of the end of the text with one position patched, for groups of positions.
 
-    Where rows can be given a mask of their own, the part starts at the group's first position and
-    attends to cached columns before; else it is the whole text.
+    If rows can have masks of their own, the end starts at the group's first position and attends to
+    cached columns before it; otherwise it is the whole text.
     """
     n_texts, length = resid.shape[:2]
     from_cache = two_streams_hold(bridge, layer, resid)
@@ -223,7 +224,7 @@ def _late_runs(
 
 
 class _Columns:
-    """The keys and values of a text's columns from a layer up, to run other endings after them."""
+    """Keys and values of a text's columns from a layer up, after which other endings can run."""
 
     def __init__(
         self, bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"]

@@ -1,4 +1,4 @@
-"""What is known of a batch of texts: their tokens so far, where they begin and end."""
+"""The tokens known so far in a batch of texts, and where each text begins and ends."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,12 +20,13 @@ class KnownText:
         tokens: `[batch, column]` ids.
         first: `[batch]`, the column of each text's first real token.
         length: `[batch]`, how many real tokens are known; they are contiguous.
-        prompt_length: `[batch]`, how many of them were given rather than generated; None if that
-            is not known.
-        seed: `[batch]`, tells the random draws of one text from those of another.
+        prompt_length: `[batch]`, how many of these tokens were given rather than generated; None if
+            that is not known.
+        seed: `[batch]`, keeps the random draws of one text apart from those of another.
         surprisal: `[batch, column]`, nats of the token after each column under the model without a
-            patch, for at least those columns whose next token is known; None if no run has told.
-        residuals: `[batch, column, d_model]` by layer, `r[layer]` of that run, of as many columns.
+            patch, at least for the columns whose next token is known; None without a run of that
+            model.
+        residuals: `r[layer]` of that run by layer, `[batch, column, d_model]`, for as many columns.
     """
 
     tokens: Int[Tensor, "batch column"]
@@ -51,7 +52,7 @@ class KnownText:
         - `prompt_length`: how many tokens were given, one number for all texts or one for each.
         - `text_seeds`: the seed of each text, 0 by default.
 
-        Raises `ValueError` if there are not as many numbers as texts.
+        Raises `ValueError` if the number of lengths or seeds is not that of the texts.
         """
         n_texts, device = len(batch.tokens), batch.tokens.device
         of_each = {"text_seeds": 0 if text_seeds is None else text_seeds}
@@ -72,23 +73,23 @@ class KnownText:
         )
 
     def at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
-        """Token ids at positions; where there is no such position, some token of the text."""
+        """Token ids at positions; at a position outside the text, an arbitrary token of it."""
         inside = torch.minimum(position.clamp(min=0), self.length[:, None] - 1)
         return self.tokens.gather(1, self.first[:, None] + inside)
 
     def surprisal_at(self, position: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos"]:
-        """Nats of the token after positions, without a patch; where it is unknown, some number.
+        """Nats of the token after positions, without a patch; an arbitrary number if it is unknown.
 
-        Raises `ValueError` where no run of the model has told.
+        Raises `ValueError` if the model was not run without the patch.
         """
         return self._told(self.surprisal, position)
 
     def residual_at(
         self, layer: int, position: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch pos d_model"]:
-        """`r[layer]` at positions without a patch; where there is no such position, some other.
+        """`r[layer]` at positions without a patch; outside the text, an arbitrary one.
 
-        Raises `ValueError` where no run of the model has told.
+        Raises `ValueError` if the model was not run without the patch, or not kept at `layer`.
         """
         return self._told(self.residuals.get(layer), position)
 
@@ -105,7 +106,7 @@ class KnownText:
         return values[row, column]
 
     def has_next(self, position: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-        """Whether positions are in the text and the token after them is known too."""
+        """Whether positions are in the text and the token after them is known."""
         return (position >= 0) & (position + 1 < self.length[:, None])
 
     def column_positions(self) -> Int[Tensor, "batch column"]:

@@ -29,29 +29,31 @@ class LearnedWrite:
     """A mode: `r + a g (s e M + b)`, with M, b and g of each layer learned.
 
     `g` is 1, or with an input gate `sigmoid(r w / rms(r) + c)`. What a `base` writes is added,
-    times a. `patch` makes the patch that it was trained in. To bind a patch with it raises
-    `ValueError` if the weights of the model, the source, the embedding or the scale are not those
-    that it was trained with.
+    times a. `patch` makes the patch that it was trained in. Binding a patch with this mode raises
+    `ValueError` if the model's weights, the source, the embedding or the scale are not those of the
+    training.
 
     Attributes:
-        layers: where it was trained to write, lowest first.
-        down: `[layer, d_model, rank]` of `M = down up`; None where M is full and `up` alone.
-        up: `[layer, rank, d_model]`; None where there is no M and the bias is all.
+        layers: the layers that it was trained to write to, lowest first.
+        down: `[layer, d_model, rank]` of `M = down up`; None if M is a full matrix, which is then
+            `up`.
+        up: `[layer, rank, d_model]`; None if there is no M but only a bias.
         bias: `[layer, d_model]`, `b`, or None.
         gate_weight: `[layer, d_model]`, `w`, or None.
         gate_bias: `[layer]`, `c`, or None.
         trained_with: name of the source.
-        source: name of the source that it may be used with, the same unless `for_source` was asked.
+        source: name of the source that it may be used with, the same unless `for_source` changed
+            it.
         embedding: `"W_E"` or `"W_U"`, the vectors that stand for tokens.
         scale: `"raw"` to read them as they are, `"norm"` to read them as long as the residual.
-        first_position: positions below stay as they are.
-        fingerprint: hash of the weights of the model that it was trained on, the reader's updates
-            among them.
+        first_position: positions below it stay as they are.
+        fingerprint: hash of the weights of the model that it was trained on, including the updates
+            of a reader.
         settings: how it was trained.
-        reader: what the attention above learned together with it, or None. The write can be used
-            inside `with write.reader.on(bridge)`, and nowhere else.
-        base: a write that was learned before and stayed as it was, or None. It reads its own
-            source; `for_source` and the patch change nothing of that.
+        reader: the updates that the attention above learned together with it, or None. A write with
+            a reader can only be used inside `with write.reader.on(bridge)`.
+        base: a write that was learned before and kept fixed, or None. It always reads its own
+            source, whatever `for_source` or the patch say.
     """
 
     layers: tuple[int, ...]
@@ -82,7 +84,7 @@ class LearnedWrite:
         return torch.where((site.position < self.first_position)[..., None], resid, patched)
 
     def _own_written(self, site: PatchSite) -> Rows:
-        """What it writes of its own source, nothing where that has nothing."""
+        """What it writes for its own source; zero where that source writes nothing."""
         ids = SOURCES[self.source].function(site)
         e = ids if ids.is_floating_point() else site.embedding(ids.clamp(min=0))
         s = torch.ones_like(e[..., :1]) if self.scale == "raw" else length_factor(site.resid, e)
@@ -92,7 +94,7 @@ class LearnedWrite:
     def _written(self, site: PatchSite, e: Rows, s: Scales) -> Rows:
         """`g (s e M + b)`, in float32 at least."""
         index, resid = self.layers.index(site.layer), site.resid
-        # In half precision the model rounds what is written, not what it is computed from.
+        # In half precision the sum is rounded, and not the numbers that it is computed from.
         wide = resid.to(torch.promote_types(resid.dtype, torch.float32))
 
         def of_layer(stack: Tensor) -> Tensor:
@@ -114,7 +116,8 @@ class LearnedWrite:
     def patch(self, **fields: Any) -> NextTokenPatch:
         """The patch that it was trained in, at strength 1.
 
-        `fields` are others of `NextTokenPatch`, such as `strength`, `window` or `positions`.
+        `fields` sets further fields of `NextTokenPatch`, such as `strength`, `window` or
+        `positions`.
         """
         own: dict[str, Any] = {
             "layer": self.layers[0] if len(self.layers) == 1 else self.layers,
@@ -126,7 +129,7 @@ class LearnedWrite:
         return NextTokenPatch(**{**own, **fields, "mode": self})
 
     def for_source(self, source: str) -> "LearnedWrite":
-        """The same write for another source than it was trained with, to see what it does there.
+        """The same write for a source that it was not trained with, to see what it does with it.
 
         Raises `ValueError` if no source has the name.
         """
@@ -139,7 +142,7 @@ class LearnedWrite:
         found = fingerprint(bridge)
         if self.reader is not None and found == self.reader.fingerprint:
             raise ValueError(
-                "this write was trained together with a reader, which is not on: use it inside "
+                "this write was trained together with a reader, which is off: use it inside "
                 "`with write.reader.on(bridge):`"
             )
         if found != self.fingerprint:
@@ -152,22 +155,23 @@ class LearnedWrite:
         if asked != self.source:
             raise ValueError(
                 f"this write was trained with the source {self.trained_with!r} and is for "
-                f"{self.source!r}, the patch has {asked!r}: use write.patch(), or "
-                f"write.for_source({asked!r}).patch() to see what it makes of another source"
+                f"{self.source!r}, but the patch has {asked!r}: use write.patch(), or "
+                f"write.for_source({asked!r}).patch() to see what it does with another source"
             )
         if (patch.embedding, patch.scale) != (self.embedding, self.scale):
             raise ValueError(
-                f"this write reads embedding={self.embedding!r} with scale={self.scale!r}, the "
+                f"this write reads embedding={self.embedding!r} with scale={self.scale!r}, but the "
                 f"patch has {patch.embedding!r} and {patch.scale!r}: use write.patch()"
             )
         others = sorted(set(patch.layers) - set(self.layers))
         if others:
             raise ValueError(
-                f"this write was trained for layers {list(self.layers)}, the patch has {others} too"
+                f"this write was trained for layers {list(self.layers)}, but the patch has "
+                f"{others} too"
             )
 
     def digest(self) -> str:
-        """A hash of all that a file would hold."""
+        """A hash of everything that `save` would write."""
         tensors, rest = self._parts()
         hashed = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
         for name in sorted(tensors):
@@ -175,12 +179,12 @@ class LearnedWrite:
         return hashed.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, in float32, with reader and base if there are any."""
+        """Write one safetensors file, in float32, including reader and base if there are any."""
         tensors, rest = self._parts()
         save_tensors(path, tensors, kind="write", rest=rest)
 
     def _parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a file holds: tensors, and values that JSON can hold."""
+        """The contents of a file: tensors, and values for JSON."""
         tensors = {
             name: getattr(self, name).detach().float().contiguous()
             for name in _TENSORS
@@ -245,7 +249,7 @@ class LearnedWrite:
 
 
 def _without(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose name begins with a prefix, without it."""
+    """The entries whose names begin with a prefix, which is cut off."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
@@ -254,7 +258,7 @@ def _without(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _source_name(source: str | SourceFunction) -> str:
-    """The name of a source given by name or as one of the functions in `sources`."""
+    """The name of a source that is given by name or as a function of `sources`."""
     if isinstance(source, str):
         return source
     names = [known.name for known in SOURCES.values() if known.function is source]

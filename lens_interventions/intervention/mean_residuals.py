@@ -12,7 +12,7 @@ from ..model.kinds import ReadableModel
 from ..model.residuals import residuals
 from ..model.tokens import TokenBatch
 
-# Every fourth of the bundled texts, in all registers: some 1,300 tokens.
+# Every fourth of the bundled texts covers all registers in some 1,300 tokens.
 _EVERY = 4
 _LONGEST = 256
 
@@ -20,9 +20,9 @@ _LONGEST = 256
 def mean_residuals(bridge: ReadableModel) -> Float[Tensor, "layer d_model"]:
     """The mean of `r[layer]` over positions of ten bundled texts of prose, for every block.
 
-    A constant of the weights, found once for each bridge, without the hooks that are on it. The
-    first position of a text is left out: models park attention there, in a residual that can be a
-    hundred times longer than the others.
+    It depends on the weights alone, and is computed once for each bridge, without the hooks that
+    are on it. The first position of a text is left out: models park attention there, in a residual
+    that can be a hundred times longer than the others.
 
     Raises `ValueError` if the bridge has no tokenizer.
     """

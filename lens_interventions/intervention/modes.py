@@ -1,9 +1,10 @@
 """How a patch writes.
 
-A mode is a function of a `PatchSite`, the vectors `e` to write `[batch, pos, d_model]`, their
-scale `s` `[batch, pos, 1]` and the strength `a`. It returns the patched rows. A mode may be an
-object. It may then have a method `require_fits(bridge, patch)`, which raises `ValueError` if it
-must not be used there, and an attribute `reads_lens`, False if it never asks the site for the lens.
+A mode is a function of a `PatchSite`, the vectors `e` to write `[batch, pos, d_model]`, their scale
+`s` `[batch, pos, 1]` and the strength `a`. It returns the patched rows. A mode may be an object
+with two optional members: a method `require_fits(bridge, patch)`, which raises `ValueError` if the
+mode must not be used there, and an attribute `reads_lens`, which is False if the mode never asks
+the site for the lens.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,8 @@ def add(site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
 def correct(site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
     """`r + a s (e - E_{v ~ lens} e(v))`: take out the layer's guess, put in what came.
 
-    For controls of the registry, `s` makes what is written as long as with the true next token.
+    For the registry's controls, `s` makes the written vector as long as that of the true next
+    token.
     """
     return site.resid + a * s * (e - site.expected_embedding)
 

@@ -26,25 +26,25 @@ from .unpatched import with_unpatched
 
 @dataclass(frozen=True, kw_only=True)
 class NextTokenPatch(PatchFields):
-    """At `layer`, move the residual toward the embedding of the token that really comes next.
+    """Move the residual at `layer` toward the embedding of the token that really comes next.
 
     For every position i whose next token is known, with `r = r[layer][i]`, `a` the strength, `s`
     the scale and `e` the embedding of what the source says (`x[i+1]`, unless it is a control):
 
     - `"interpolate"`: `r <- (1 - a) r + a s e`
     - `"add"`: `r <- r + a s e`
-    - `"correct"`: `r <- r + a s (e - E_{v ~ lens} e(v))`, the lens being the one at `layer`. For a
-        control by name `s` is such that it moves the residual as far as `x[i+1]` would.
+    - `"correct"`: `r <- r + a s (e - E_{v ~ lens} e(v))`, with the lens at `layer`. If the source
+        is a named control, `s` is chosen to move the residual as far as `x[i+1]` would.
 
     The position that makes the prediction has no known next token and is never patched, so nothing
     leaks. The gate and `"correct"` read the lens on the stream that arrives at the layer; with
     several layers, that stream carries the patches made below.
 
     Attributes:
-        layer: the block whose incoming residual is patched, or several, patched one after the
-            other on the way up.
-        strength: `a`; 0 changes nothing, 1 interpolates all the way. A negative one goes the other
-            way: it moves the residual away from `e`, or takes out what it would put in.
+        layer: the block whose incoming residual is patched, or several blocks, patched from the
+            lowest to the highest.
+        strength: `a`; 0 changes nothing, 1 interpolates all the way. A negative strength moves the
+            residual away from `e`, or takes out what a positive one would put in.
         mode: one of the formulas above, or a function such as those in `modes`.
         scale: `"raw"` for `s = 1`, `"norm"` for `s = |r| / |e|`, `"deviation"` for
             `s = |r - m| / |e|`, with m the layer's mean residual on bundled prose.
@@ -52,35 +52,36 @@ class NextTokenPatch(PatchFields):
             `"lens"`, the latter carried back to the layer by the inverse of its map.
         positions: `"all"`; `"generated"`, those whose next token was not in the prompt; or the
             positions themselves, counted from the first token.
-        window: if given, only the last `window` known positions are patched at each prediction;
-            older ones are as without a patch.
+        window: if given, each prediction sees only the last `window` known positions patched, and
+            older ones without a patch.
         gate: if given, only positions whose true next token was at least this surprising, in nats,
             are patched.
-        gate_on: to whom it was surprising: `"lens"`, the lens at the layer; or `"output"`, the
-            model's own prediction without the patch, which takes a run of its own.
+        gate_on: which prediction the gate compares: `"lens"`, the lens at the layer; or `"output"`,
+            the model's own prediction without the patch, which takes an extra run.
         source: `"true"`, or the name of a control in the registry of `sources`: `"random"`,
             `"shuffled"`, `"current"`, `"guess"`, `"direction"`, `"previous"`, `"average"` and
-            `"zero"`; a `BackPatch`; or a function such as theirs.
-        seed: of the random sources.
-        lens: read by the gate, `"correct"` and `"guess"`; by default the logit lens. A fitted one,
-            TransformerLens's `JacobianLens` or any `f(residual, layer)`.
+            `"zero"`; a `BackPatch`; or a function of a `PatchSite` such as those in `sources`.
+        seed: the seed of random sources.
+        lens: the lens that the gate, `"correct"` and `"guess"` read: a fitted one,
+            TransformerLens's `JacobianLens` or any `f(residual, layer) -> residual`; by default the
+            logit lens.
     """
 
     @exclusive
     def bind(self, bridge: ReadableModel) -> BoundPatch:
         """The patch on one model, ready to be applied to its residuals.
 
-        Raises `ValueError` if the model does not have a layer, the lens or a learned write is of
-        other weights, the model's logits are not read off its last residual, or `scale` is
-        `"deviation"` and the bridge has no tokenizer;
-        `NotImplementedError` if it is not a decoder of attention layers alone, or transforms its
-        embeddings before the first block and `embedding` is `"W_E"`.
+        Raises `ValueError` if the model does not have one of the layers, the lens or a learned
+        write belongs to other weights, the model's logits are not read off its last residual, or
+        `scale` is `"deviation"` and the bridge has no tokenizer; `NotImplementedError` if the model
+        is not a decoder of attention layers alone, or if it transforms its embeddings before the
+        first block and `embedding` is `"W_E"`.
         """
         n_layers = int(bridge.cfg.n_layers)
         require_blocks(self.layers, n_layers)
         if isinstance(self.source, BackPatch) and not 0 <= self.source.layer <= n_layers:
             raise ValueError(
-                f"the model has residuals r[0] to r[{n_layers}], the patch writes that of "
+                f"the model has residuals r[0] to r[{n_layers}], but the patch writes that of "
                 f"{self.source}"
             )
         require_fits = getattr(self.mode, "require_fits", None)
@@ -114,25 +115,26 @@ class NextTokenPatch(PatchFields):
     ) -> list[Hook]:
         """Hooks for `bridge.hooks`, `run_with_hooks` and `run_with_cache` on exactly these tokens.
 
-        Every position but a text's last is patched, so that **the logits at the last position**
-        are what a sampler computes. At earlier ones they are not: each was patched with the very
-        token that it predicts. For all positions at once use `teacher_forced_logits`. With
-        `gate_on="output"` or `BackPatch` the bridge is run once without the patch, to make them.
+        Every position but a text's last is patched, so that **the logits at the last position** are
+        what a sampler computes. At earlier positions they are not, because each was patched with
+        the very token that it predicts; for all positions at once use `teacher_forced_logits`. With
+        `gate_on="output"` or `BackPatch`, making the hooks runs the bridge once without the patch.
 
         **Arguments:**
 
         - `bridge`: a bridge, or a `HookedTransformer` of TransformerLens 3.9.
-        - `text_or_tokens`: what the bridge will be run on. Texts of different length become
-            token tensors that you pad, so that hook and model agree about the padding.
-        - `attention_mask`: `[batch, pos]`, nonzero at real tokens, when there is padding.
+        - `text_or_tokens`: the input that the bridge will run on. For texts of different lengths,
+            pass the token tensor that you padded, so that hooks and model agree about the padding.
+        - `attention_mask`: `[batch, pos]`, nonzero at real tokens, if there is padding.
         - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens`
             does.
-        - `prompt_length`: how many tokens were given; needed for `positions="generated"`.
+        - `prompt_length`: how many tokens of each text were given; required for
+            `positions="generated"`.
         - `text_seeds`: an integer for each text, so that texts draw random tokens of their own.
 
         Raises `ValueError` if texts have different lengths and no `attention_mask` is given, or the
-        patch does not fit the bridge. The hooks raise it on other tokens; a run that begins above
-        the embedding (`start_at_layer`) does not know its tokens, and is not checked.
+        patch does not fit the bridge. The hooks raise it in a run on other tokens. A run that
+        begins above the embedding (`start_at_layer`) does not know its tokens and is not checked.
         """
         batch = token_batch(
             bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
@@ -151,7 +153,7 @@ class NextTokenPatch(PatchFields):
         ) -> Float[Tensor, "batch pos d_model"]:
             if resid.shape[:2] != positions.shape:
                 raise ValueError(
-                    f"the hooks were made for tokens of shape {tuple(positions.shape)}, the "
+                    f"the hooks were made for tokens of shape {tuple(positions.shape)}, but the "
                     f"model runs on {tuple(resid.shape[:2])}: make hooks for those tokens"
                 )
             return bound(resid, layer=layer, position=positions, text=text)
@@ -161,7 +163,7 @@ class NextTokenPatch(PatchFields):
     def to_json(self) -> str:
         """The patch as a JSON object.
 
-        Raises `ValueError` if mode or source is a function or there is a fitted lens.
+        Raises `ValueError` if mode or source is a function, or if the patch has a lens.
         """
         for name in ("mode", "source", "lens"):
             value = getattr(self, name)
@@ -174,7 +176,10 @@ class NextTokenPatch(PatchFields):
 
     @classmethod
     def from_json(cls, text: str) -> "NextTokenPatch":
-        """The patch that `to_json` wrote."""
+        """The patch that `to_json` wrote.
+
+        Raises `ValueError` if a field makes no sense.
+        """
         values = json.loads(text)
         if isinstance(values["layer"], list):
             values["layer"] = tuple(values["layer"])

@@ -1,4 +1,4 @@
-"""What a patch says: its fields, checked when it is made, before any model is known."""
+"""The fields of a patch, checked when it is made, before any model is known."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ class PatchFields:
     """The fields of a `NextTokenPatch`, whose docstring has the formulas that they enter.
 
     Layers and positions are sorted. Raises `ValueError` if a field makes no sense on any model, and
-    `TypeError` if strength or gate is no number of Python's or numpy's, such as a tensor.
+    `TypeError` if strength or gate is not a Python or numpy number, but for example a tensor.
     """
 
     layer: int | Sequence[int]
@@ -60,7 +60,7 @@ class PatchFields:
         _require_choice("embedding", self.embedding, ("W_E", "W_U", "lens"))
         _require_choice("gate_on", self.gate_on, ("lens", "output"))
         if self.gate_on == "output" and self.gate is None:
-            raise ValueError("gate_on='output' says what gate= is compared with: give a gate")
+            raise ValueError("gate_on='output' needs the gate= that it compares with: give a gate")
         if self.embedding == "lens" and not isinstance(self.lens, AffineLens | JacobianLens):
             raise ValueError(
                 "embedding='lens' needs lens= to be an AffineLens, such as fit_affine_lens makes, "
@@ -85,7 +85,7 @@ class PatchFields:
 
     @property
     def reads_lens(self) -> bool:
-        """Whether the patch may need the lens at the layer, two products with the vocabulary."""
+        """Whether the patch may read the lens, which costs two products with the unembedding."""
         never = self.mode in ("interpolate", "add") or not getattr(self.mode, "reads_lens", True)
         if not (never and isinstance(self.source, str | BackPatch)):
             return True

@@ -1,4 +1,4 @@
-"""Where a patch acts: what is known of a text, and some rows of its residual stream."""
+"""Where a patch acts: rows of the residual stream, and the tokens known so far."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ class PatchSite:
         layer: the layer whose incoming residual is patched.
         resid: `[batch, pos, d_model]`, rows of `r[layer]`.
         position: `[batch, pos]`, position i of each row, counted from the text's first token.
-        embedding: turns ids into the vectors that stand for them, `e` in the formulas.
-        lens: logits of the lens at `layer` for residual rows.
+        embedding: the function from token ids to vectors, `e` in the formulas.
+        lens: the function from rows of `r[layer]` to the lens's logits.
         seed: the patch's seed.
-        text: what is known. Use `token_at`, which refuses to look past a row's next token.
+        text: the tokens known so far. Read them with `token_at`, which refuses to look past a row's
+            next token.
     """
 
     layer: int
@@ -50,13 +51,14 @@ class PatchSite:
 
     @property
     def next_tokens(self) -> Int[Tensor, "batch pos"]:
-        """`x[i+1]` where it is known, else some token."""
+        """`x[i+1]` where it is known, elsewhere an arbitrary token of the text."""
         return self.text.at(self.position + 1)
 
     def token_at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
-        """`x[position]`, for each row a position of its own.
+        """`x[position]`, with a position for each row.
 
-        Raises `ValueError` if a position is after the row's next token: it would leak.
+        Raises `ValueError` if a position lies after the row's next token, since reading it would
+        leak.
         """
         if ((position > self.position + 1) & self.known).any():
             raise ValueError("a source may read tokens up to i + 1, not beyond: that would leak")

@@ -1,14 +1,14 @@
-"""The registry of what a patch writes: the true next token, and controls that carry no news of it.
+"""The registry of sources: the true next token, and controls that carry no news of it.
 
-A source is a function of a `PatchSite`. It returns token ids `[batch, pos]`, -1 where it has
-nothing to write and the position stays as it is, or vectors `[batch, pos, d_model]`. It is a
-function of each row alone: of `x[0..i+1]`, `r[l][i]`, i and the seeds.
+A source is a function of a `PatchSite`. It returns token ids `[batch, pos]`, with -1 where it has
+nothing to write and the position stays as it is, or vectors `[batch, pos, d_model]`. Each row
+depends on that row alone: on `x[0..i+1]`, `r[l][i]`, i and the seeds.
 
 To add a source, write its function and its entry in `SOURCES`. Patches, trainings, experiments,
 figures and the command line read the registry when they need it.
 """
 
-# The command line lists the names in its help, where loading torch would take seconds.
+# The command line lists the names in its help, and must not load torch for that.
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -32,10 +32,10 @@ class Source:
         name: what patches, trainings and tables call it.
         words: what figures call it.
         function: what it writes.
-        role: "true" for the token that really comes next; "control" for what is written at the
-            same strength and knows nothing of that token; "bare" for a control that is written as
-            it is only, and that the experiment with learned writes does not train; "no news" for no
-            token at all, with which a learned write learns its bias alone.
+        role: "true" for the token that really comes next; "control" for one that is written at the
+            same strength and knows nothing of that token; "bare" for a control that is only written
+            as it is, and that the experiment with learned writes does not train; "no news" for no
+            token at all, so that a learned write learns only its bias.
         draws: what it draws at random at each position.
         reads_lens: whether it asks the site for the lens, which costs two products with the
             vocabulary.
@@ -97,7 +97,7 @@ def average(site: "PatchSite") -> "Tensor":
     """The mean embedding of the vocabulary, as long as the true next token's embedding.
 
     `[batch, pos, d_model]`, one direction for all positions and texts. It is what all tokens have
-    in common, so what every other source writes too, whichever token it names.
+    in common, so every other source writes it too, whichever token it names.
     """
     vector = site.embedding.average
     length = site.embedding(site.next_tokens).norm(dim=-1, keepdim=True)
@@ -108,20 +108,22 @@ def zero(site: "PatchSite") -> "Tensor":
     """Vectors of zeros, `[batch, pos, d_model]`.
 
     In mode interpolate the residual shrinks, in mode correct the layer's guess is taken out and
-    nothing put in, and in mode add nothing changes. Of a learned write the bias is left.
+    nothing put in, and in mode add nothing changes. A learned write adds only its bias.
     """
     return site.resid.new_zeros(site.resid.shape)
 
 
 @dataclass(frozen=True)
 class BackPatch:
-    """A source: the position's own residual of another layer, as it is without a patch.
+    """A source: the position's own residual of another layer, from a run without a patch.
 
-    Written into a lower layer it is the back-patching of Biran et al. 2024, "Hopping Too Late": no
-    token, but what the model itself has made of the position. It takes a run of its own.
+    Written into a lower layer, it is the back-patching of Biran et al. 2024, "Hopping Too Late": it
+    writes what the model itself has made of the position, and no token. It needs an extra run
+    without the patch.
 
     Attributes:
-        layer: which `r[layer]`; the number of blocks is the last residual, which is unembedded.
+        layer: the layer of the residual `r[layer]`; the number of blocks stands for the last
+            residual, which is unembedded.
     """
 
     layer: int

@@ -1,4 +1,4 @@
-"""What the model does without a patch: for gates that read its output, and for back-patching."""
+"""Runs without a patch, for gates that read the model's output and for back-patching."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,7 +21,7 @@ from .sources import BackPatch
 def surprisal_of(
     read: Readout, final: Float[Tensor, "*row d_model"], following: Int[Tensor, "*row"]
 ) -> Float[Tensor, "*row"]:
-    """Nats of a token at each row of the last residual; few rows of logits exist at a time."""
+    """Nats of a token at each row of the last residual, with few rows of logits at a time."""
     rows = zip(
         final.flatten(0, -2).split(LOGIT_ROWS), following.flatten().split(LOGIT_ROWS), strict=True
     )
@@ -34,7 +34,7 @@ def residual_label(bridge: ReadableModel, layer: int) -> str:
 
 
 def source_layers(patches: Iterable[PatchFields]) -> tuple[int, ...]:
-    """The layers whose residuals without a patch some of the patches write."""
+    """The layers whose unpatched residuals some of the patches write."""
     sources = [patch.source for patch in patches]
     return tuple(sorted({source.layer for source in sources if isinstance(source, BackPatch)}))
 
@@ -43,9 +43,9 @@ def source_layers(patches: Iterable[PatchFields]) -> tuple[int, ...]:
 def with_unpatched(
     bridge: ReadableModel, text: KnownText, patches: Iterable[PatchFields]
 ) -> KnownText:
-    """The texts with what patches read of a run without a patch, from a run of the bridge as it is.
+    """The texts with the values of an unpatched run that the patches read.
 
-    They stay as they are if no patch reads any.
+    The bridge runs once, unless no patch reads such values.
     """
     patches = list(patches)
     if not any(patch.reads_unpatched for patch in patches):

@@ -20,9 +20,10 @@ def cached_batch(
     tokens: Tensor | None,
     attention_mask: Tensor | None,
 ) -> TokenBatch:
-    """The tokens that a cache was made from: those given, else those that it holds.
+    """The tokens that a cache was made from: the given ones, or else those that it holds.
 
-    Raises `ValueError` if there are neither, or if it holds others than are given.
+    Raises `ValueError` if there are neither, or if the cache holds other tokens than the given
+    ones.
     """
     held = cache.cache_dict.get(TOKENS)
     if tokens is None:
@@ -47,7 +48,7 @@ def cached_residuals(
 ) -> dict[str, Float[Tensor, "batch pos d_model"]]:
     """The residual stream at the given points, by label, as the cache holds it.
 
-    A cache of `hook_resid_post` alone lacks the input point; it is made from the tokens.
+    A cache of `hook_resid_post` alone lacks the input point, which is then made from the tokens.
 
     Raises `ValueError` if the cache does not hold a point, or holds it for other tokens.
     """

@@ -1,7 +1,8 @@
 """Affine lenses: a linear map per layer from the residual stream to the last residual point.
 
-The raw logit lens reads a middle layer in the coordinates of the last; a map fitted between them
-lets it speak (Belrose et al. 2023, the tuned lens; Din et al. 2023, "Jump to Conclusions").
+The raw logit lens reads a middle layer in the coordinates of the last one. A map fitted between the
+two makes the layer readable (Belrose et al. 2023, the tuned lens; Din et al. 2023, "Jump to
+Conclusions").
 """
 
 from collections.abc import Mapping
@@ -29,9 +30,10 @@ class AffineLens:
     Attributes:
         weight: `[layer, d_model, d_model]`, `A`.
         bias: `[layer, d_model]`, `b`.
-        fingerprint: hash of the weights that it was fitted for, or `UNEMBEDDING` and a hash of the
-            unembedding alone; it is refused on others. `UNKNOWN` fits any model of its size.
-        settings: what it was fitted on: model, corpus and its hash, numbers of tokens, ridges.
+        fingerprint: hash of the weights that the lens was fitted for, or `UNEMBEDDING` and a hash
+            of the unembedding alone; the lens is refused on other weights. `UNKNOWN` fits any model
+            of its size.
+        settings: model, corpus and its hash, numbers of tokens and ridges of the fit.
     """
 
     weight: Float[Tensor, "layer d_model d_model"] = field(repr=False)
@@ -41,7 +43,7 @@ class AffineLens:
 
     @property
     def name(self) -> str:
-        """What a trajectory calls it."""
+        """The name of the lens in a trajectory."""
         if source := self.settings.get("source"):
             return str(source)
         parts = ["affine lens"]
@@ -78,14 +80,14 @@ class AffineLens:
             )
 
     def inverse(self, layer: int) -> Float[Tensor, "d_model d_model"]:
-        """`P` that takes a direction at the last point back to `layer`: `d P linear ~ d`."""
+        """`P` that carries a direction at the last point back to `layer`: `d P linear ~ d`."""
         weight = self.weight[layer]
         return carry_back(torch.eye(len(weight)).to(weight) + weight)
 
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write one safetensors file, in half precision unless another `dtype` is given.
 
-        Maps or biases with values beyond the range of `dtype` keep the precision they have.
+        Maps or biases with values beyond the range of `dtype` keep their own precision.
         """
         rest = {"fingerprint": self.fingerprint, "settings": dict(self.settings)}
         tensors = {name: narrowed(getattr(self, name), dtype) for name in ("weight", "bias")}
@@ -108,8 +110,8 @@ class AffineLens:
 def carry_back(linear: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "d_model d_model"]:
     """`P` that undoes a map of rows: `d P linear ~ d`.
 
-    Its pseudo-inverse. Directions that the map shrinks to less than a hundredth of what it
-    stretches most are left out: they would be stretched without bound.
+    `P` is the pseudo-inverse of the map without its smallest singular values, those below a
+    hundredth of the largest, whose directions would be stretched without bound.
     """
     wide = linear.cpu().double()  # not every device has float64
     return torch.linalg.pinv(wide, rtol=_SMALLEST_SINGULAR).to(linear)

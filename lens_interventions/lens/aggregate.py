@@ -33,11 +33,12 @@ class LensAggregate:
 
     Attributes:
         points: labels of the residual points.
-        statistics: names of what was summed. `log10_..._rank` is the decimal logarithm of one plus
-            the zero-based rank; `agrees_...` is 1 where the point's top guess is that token, so
-            that its mean is a share; the rest are in nats.
-        totals: `[statistic, point, text]`, sums over a text's positions.
-        counts: `[statistic, text]`, over how many positions (the last has no next token).
+        statistics: names of the summed statistics. `log10_..._rank` is the decimal logarithm of one
+            plus the zero-based rank. `agrees_...` is 1 if the point's top guess is that token, so
+            its mean is a share. The rest are in nats.
+        totals: `[statistic, point, text]`, sums over the positions of a text.
+        counts: `[statistic, text]`, the number of positions in each sum (the last position has no
+            next token).
     """
 
     points: tuple[str, ...]
@@ -56,7 +57,7 @@ class LensAggregate:
     def intervals(
         self, statistic: str, *, level: float = 0.95, seed: int = 0, n_resamples: int = 9999
     ) -> list[Interval]:
-        """Bootstrap intervals of the means at every point, texts resampled `n_resamples` times.
+        """Bootstrap intervals of the means at every point, resampling texts `n_resamples` times.
 
         Raises `ValueError` if the statistic was not aggregated.
         """
@@ -96,8 +97,8 @@ class LensAggregate:
     ) -> "go.Figure":
         """Curves over the points with their bands.
 
-        `statistics` are one or more of the names above. `options` are `include_input=True` to begin
-        at the input, `level` and `seed` of the intervals, a `title`, and `theme="dark"`.
+        `statistics` are one or more names of `self.statistics`. `options` are `include_input=True`
+        to begin at the input, `level` and `seed` of the intervals, a `title`, and `theme="dark"`.
 
         Raises `ValueError` if a statistic was not aggregated.
         """
@@ -123,13 +124,13 @@ def lens_over(
 
     **Arguments:**
 
-    - `texts`: any iterable, read once; a generator over a corpus will do. Each is one text.
+    - `texts`: any iterable, read once, such as a generator over a corpus. Each item is one text.
     - `max_tokens`: read no more than this many tokens of each text. Without it a text must fit the
         model's context.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
         `positions=(1, None)` leaves it out.
-    - `options`: of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all but
-        `top_k`, as top tokens are not kept.
+    - `options`: options of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all
+        except `top_k`, as top tokens are not kept.
 
     Raises `ValueError` if there is no text, or if one cannot be read (the message names it by its
     number); `NotImplementedError` if the model is not an attention-only decoder; `TypeError` if
@@ -167,7 +168,7 @@ def _first(
     if not text:
         raise ValueError("the text is empty: give at least one token to read")
     require_unicode(text)
-    # Characters beyond what so many tokens can hold need not be tokenized; 32 is more than enough.
+    # Characters that cannot be among the first tokens need not be tokenized; 32 for each is ample.
     tokens = bridge.to_tokens(text[: 32 * max_tokens], prepend_bos=prepend_bos, truncate=False)
     return token_batch(bridge, tokens[:, :max_tokens]).tokens
 
@@ -201,12 +202,13 @@ def plot_aggregate(
 
     **Arguments:**
 
-    - `aggregates`: of `lens_over`; or several by name, such as clean and patched, to compare.
+    - `aggregates`: a result of `lens_over`, or several by name, such as clean and patched, to
+        compare.
     - `statistics`: one or more of `LensAggregate.statistics`. Those of one unit share a panel.
         Ranks are geometric means of 1 + rank, on a logarithmic axis with the top guess at the top.
     - `include_input`: begin at the input, whose divergences dwarf the rest.
-    - `level`, `seed`: of the intervals.
-    - `title`: instead of the figure's own.
+    - `level`, `seed`: confidence of the intervals, and the seed of their resamples.
+    - `title`: replaces the figure's own title.
     - `theme`: `"light"` or `"dark"`.
 
     Raises `ValueError` if a statistic was not aggregated, or if the points differ.
@@ -215,7 +217,7 @@ def plot_aggregate(
     if isinstance(statistics, str):
         statistics = [statistics]
     if not named or not statistics:
-        raise ValueError("there is nothing to draw: give an aggregate and a statistic at least")
+        raise ValueError("there is nothing to draw: give at least one aggregate and one statistic")
     points = {aggregate.points for aggregate in named.values()}
     if len(points) > 1:
         raise ValueError(f"the aggregates have different points: {sorted(points)}")

@@ -1,7 +1,7 @@
-"""Two prompts side by side: which positions of one stand beside which of the other.
+"""Two prompts side by side: which positions of the one match which of the other.
 
-Runs of equal tokens match, as in a diff, and a run that was replaced by one of the same length
-matches position by position, such as "plasma" by "coffee". What was put in or left out has no
+Runs of equal tokens match, as in a diff. A run that was replaced by one of the same length, such as
+"plasma" by "coffee", matches position by position. Tokens that were inserted or left out have no
 partner.
 """
 
@@ -18,9 +18,10 @@ class Alignment:
     """The matching columns of two trajectories.
 
     Attributes:
-        first, second: the trajectories at those columns. Where tokens differ, both carry one made
-            up for the pair, whose text names both.
-        left_out: text of the tokens without a partner, of the first and of the second.
+        first, second: the trajectories at those columns. If tokens differ, both carry an id made up
+            for the pair, whose text names both tokens.
+        left_out: the text of the tokens without a partner, of the first and of the second
+            trajectory.
     """
 
     first: Trajectory
@@ -29,7 +30,7 @@ class Alignment:
 
 
 def align(first: Trajectory, second: Trajectory) -> Alignment:
-    """The columns of two trajectories that match, in order, so that they can be drawn together.
+    """The matching columns of two trajectories, in order, so that they can be drawn together.
 
     **Arguments:**
 
@@ -38,7 +39,7 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
 
     **Returns:** an `Alignment`, whose two sides `plots.plot_side_by_side` takes.
 
-    Raises `ValueError` if no column matches, the points differ, or there are several prompts.
+    Raises `ValueError` if no column matches, if the points differ, or if there are several prompts.
     """
     if first.points != second.points:
         raise ValueError(
@@ -60,7 +61,7 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
         for pair in zip(range(start, end), range(other_start, other_end), strict=True)
     ]
     if not pairs:
-        raise ValueError("the two prompts have no tokens to set beside each other")
+        raise ValueError("the two prompts have no matching tokens")
     columns = tuple(map(list, zip(*pairs, strict=True)))
     tokens = first.tokens[:, columns[0]].clone()
     made_up: dict[int, str] = {}

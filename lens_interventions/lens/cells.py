@@ -24,11 +24,11 @@ Progress = bool | Callable[[float], object]
 
 @dataclass(frozen=True)
 class Cells:
-    """Which cells are read, one an entry.
+    """The cells that are read, one per entry.
 
     Attributes:
         row, column: the cell's place in the batch.
-        place: its column in the result, where what is left out takes no room.
+        place: its column in the result, which has no room for cells that are left out.
     """
 
     row: Int[Tensor, " row"]
@@ -39,9 +39,9 @@ class Cells:
 def select_cells(batch: TokenBatch, positions: Any) -> Cells:
     """The cells at some of each text's own positions.
 
-    `positions` are what TransformerLens's `Slice` takes; padding does not count.
+    `positions` is any argument of TransformerLens's `Slice`; padding does not count.
 
-    Raises `ValueError` if a text has no such position, or if none are left of it.
+    Raises `ValueError` if a text has no such position, or if no position of it is left.
     """
     selection = Slice.unwrap(positions)
     cells = []
@@ -106,8 +106,8 @@ def read_cells(
     - `n_layers`: of the model.
     - `progress`: show a progress bar over cells, or call a function with the share that is done.
 
-    Raises `ValueError` if a residual, or what the lens makes of it, is not finite, if the lens
-    returns another shape, or if the logits of a finite one are not numbers.
+    Raises `ValueError` if a residual, or the lens's output for it, is not finite, if the lens
+    returns another shape, or if the logits of a finite residual are not numbers.
     """
     device = reducer.readout.weight.device
     targets = {name: ids.to(device) for name, ids in targets.items()}
@@ -133,7 +133,7 @@ def read_cells(
                                 f"what the lens makes of finite residuals at {label} is not finite "
                                 "(NaN or infinite)"
                             )
-                # A missing next token (-1) is read as token 0, and taken out below.
+                # A missing next token (-1) is read as token 0, and removed below.
                 ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
                 for label, values in reducer.reduce(piece, ids):
                     place = row, cells.column[part]
@@ -157,7 +157,7 @@ def read_cells(
 
 
 def _has_one_target(statistic: Statistic) -> bool:
-    """Whether it was read for one token in each cell, so that it loses the axis of tokens."""
+    """Whether the statistic was read for one token per cell, and so has no axis of tokens."""
     return statistic.kind in ("rank", "log_prob") and statistic.target != "watched"
 
 

@@ -1,7 +1,7 @@
 """Where a model makes up its mind: the first layer from which the final guess stays.
 
-nostalgebraist (2020) reads it off the figure of the top guess by eye; here it has a definition and
-a number for every token.
+nostalgebraist (2020) reads this layer off the figure of the top guess by eye. Here it has a
+definition, and a number for every token.
 """
 
 from collections.abc import Mapping
@@ -38,9 +38,9 @@ class Commitment:
 
     Attributes:
         points: labels of the residual points that were read.
-        first: `[batch, pos]`, the index into `points`; -1 where the final guess does not meet the
-            criterion at the last point either, and at padding.
-        criterion: where the final guess stays from there on, in words.
+        first: `[batch, pos]`, the index into `points`; -1 at padding, and where even at the last
+            point the final guess does not meet the criterion.
+        criterion: the criterion that the final guess meets from there on, in words.
         tokens: `[batch, pos]`, the ids read.
         guesses: `[batch, pos]`, the last point's top guesses; -1 at padding.
         positions: `[batch, pos]`, each token's position in its text.
@@ -58,7 +58,7 @@ class Commitment:
     vocab: Mapping[int, str]
 
     def names(self, batch: int = 0) -> tuple[str | None, ...]:
-        """What a reader calls each token's point, `input`, `12` or `final`; None where never.
+        """Each token's point as figures name it, `input`, `12` or `final`; None if there is none.
 
         Padding of the prompt `batch` is left out.
         """
@@ -66,9 +66,9 @@ class Commitment:
         return tuple(None if i < 0 else point_name(self.points[i]) for i in first)
 
     def to_dataframe(self) -> "pandas.DataFrame":
-        """One row per (prompt, position): token, final guess, and the point, missing where never.
+        """One row per (prompt, position): token, final guess, and the point.
 
-        `first` is the index of the point, missing where there is none.
+        `first` is the index of the point. Both are missing if the final guess never stays.
         """
         import pandas
 
@@ -92,7 +92,7 @@ class Commitment:
     def plot(self, *, batch: int = 0, theme: ThemeName = "light") -> "go.Figure":
         """A bar for each token of a prompt, up to the point from which the final guess stays.
 
-        `batch` is which prompt, `theme` `"light"` or `"dark"`.
+        `batch` is the number of the prompt. `theme` is `"light"` or `"dark"`.
         """
         here = self.mask[batch]
         return draw_commitment(

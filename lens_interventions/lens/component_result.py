@@ -29,14 +29,14 @@ class ComponentLogits:
     """What each component writes to the residual stream, read as logits of one token.
 
     Attributes:
-        components: their labels, in stream order and as in TransformerLens: `embed`, `pos_embed`,
-            `3_attn_out`, `3_mlp_out`, and with heads `L3H0` and `3_attn_bias` for the second;
-            `bias`, of the final norm and the unembedding, at the end.
-        logits: `[component, batch, pos]`, what each adds; NaN at padding. The sum over components
-            is the model's own logit, before a soft cap where the model has one, less that of
-            `against`.
+        components: labels in stream order, as in TransformerLens: `embed`, `pos_embed`,
+            `3_attn_out`, `3_mlp_out`; with heads, `L3H0` and so on and `3_attn_bias` instead of
+            `3_attn_out`. The last is `bias`, that of the final norm and the unembedding.
+        logits: `[component, batch, pos]`, the logits that each adds; NaN at padding. Their sum over
+            components is the model's own logit, before a soft cap if the model has one, minus that
+            of `against`.
         tokens: `[batch, pos]`, the ids read.
-        targets: `[batch, pos]`, the ids that the logits are of.
+        targets: `[batch, pos]`, the ids of the tokens whose logits are split.
         against: id of the token whose logits were subtracted, or None.
         mask: `[batch, pos]`, False at padding.
         vocab: text of every id.
@@ -74,10 +74,12 @@ class ComponentLogits:
         **Arguments:**
 
         - `batch`: which prompt.
-        - `rows`: how many components to show, those that add or take most at a typical position.
+        - `rows`: how many components to show: those that change the logit most at a typical
+            position.
         - `theme`: `"light"` or `"dark"`.
 
-        Raises `ValueError` if there is no such prompt, no row, or the theme is unknown.
+        Raises `ValueError` if there is no such prompt, if `rows` is below 1, or if the theme is
+        unknown.
         """
         if not -len(self.tokens) <= batch < len(self.tokens) or rows < 1:
             raise ValueError(

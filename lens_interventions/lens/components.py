@@ -1,9 +1,9 @@
 """Direct logit attribution: what each component writes, read through the final norm.
 
-The residual stream that is read out is the sum of what the embedding, every attention layer and
-every MLP wrote. With the scale of the final norm held at that of the whole stream, the norm is
-linear, so the logit of a token is a sum over components too (Elhage et al. 2021, "A Mathematical
-Framework for Transformer Circuits"). TransformerLens takes the stream apart (`decompose_resid`).
+The final residual stream is the sum of the outputs of the embedding, every attention layer and
+every MLP. With the scale of the final norm held at that of the whole stream, the norm is linear, so
+the logit of a token is a sum over components too (Elhage et al. 2021, "A Mathematical Framework for
+Transformer Circuits"). TransformerLens takes the stream apart (`decompose_resid`).
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from ..model.readout import Readout, readout
 from ..model.tokens import NamedTokens, TextOrTokens, token_batch, token_ids, token_strings
 from .component_result import ComponentLogits
 
-# Largest error of the sum of components against the stream, by whether weights are half precision.
+# Largest relative error of the sum of components, by whether weights are in half precision.
 _TOLERANCE = {False: 1e-3, True: 5e-2}
 
 Map = Callable[[Tensor], Tensor]
@@ -41,25 +41,26 @@ def component_logits(
 ) -> ComponentLogits:
     """How many logits each component adds to a token, at every position.
 
-    It reads only what a component writes to the output directly, not what others make of it. A
-    logit has an arbitrary constant in it, which `against` takes out.
+    It measures only a component's direct effect on the output, and not its effect through later
+    components. Logits are defined up to a constant, which `against` removes.
 
     **Arguments:**
 
     - `bridge`: any decoder that TransformerLens boots. Hooks that are on it act.
-    - `text_or_tokens`: a text, a list of texts of any lengths, or token ids. What all components
-        write is held in memory, `[component, batch, pos, d_model]`.
+    - `text_or_tokens`: a text, a list of texts of any lengths, or token ids. The outputs of all
+        components are held in memory, `[component, batch, pos, d_model]`.
     - `token`: one token, as text or id; by default the model's own top guess at each position.
     - `against`: a token whose logits are subtracted, such as the wrong one of two answers.
-    - `heads`: each attention head alone instead of each attention layer.
+    - `heads`: split each attention layer into its heads.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `attention_mask`: `[batch, pos]` of an id tensor that is padded.
+    - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded.
 
     **Returns:** a `ComponentLogits`.
 
-    Raises `ValueError` if there is more than one token, or the text or the model does not fit (as
-    `logit_lens` does), and `NotImplementedError` if what the components write does not add up to
-    the stream that is read out, or what the heads write to what their layers do.
+    Raises `ValueError` if `token` or `against` is more than one token, if the text does not fit the
+    model, or if the model's logits are not the final norm and the unembedding of its last residual;
+    `NotImplementedError` if the outputs of the components do not add up to the final residual
+    stream, or those of the heads to the outputs of their layers.
     """
     read = readout(bridge)
     named = {
@@ -76,7 +77,7 @@ def component_logits(
     def is_wanted(name: str) -> bool:
         return name == final_hook or name.endswith(wanted if heads else wanted[:-1])
 
-    # Padding is on the right, where a causal model ignores it.
+    # A causal model ignores padding on the right.
     logits, cache = bridge.run_with_cache(batch.tokens, names_filter=is_wanted)
     final = cache[final_hook]
     labels, parts = _parts(bridge, cache, final, heads)
@@ -118,7 +119,7 @@ def _parts(
     final: Float[Tensor, "batch pos d_model"],
     heads: bool,
 ) -> tuple[list[str], list[Float[Tensor, "batch pos d_model"]]]:
-    """What each component wrote, with its label, in stream order."""
+    """The output of each component with its label, in stream order."""
     stack, labels = cache.decompose_resid(return_labels=True)
     _require_sum(bridge, stack.sum(0), final, "components write", "the stream that is read out")
     parts = dict(zip(labels, stack, strict=True))
@@ -136,7 +137,8 @@ def _parts(
             continue
         written = by_layer[layer]
         rest = part - torch.stack(list(written.values())).sum(0)
-        # A bias is the same everywhere; anything else was done to what the heads wrote.
+        # A bias is the same everywhere; any other difference means that the heads' outputs were
+        # changed.
         same = rest[:1, :1].expand_as(rest)
         _require_sum(bridge, rest - same + part, part, "heads write", f"what layer {layer} does")
         rounding = 1e3 * torch.finfo(part.dtype).eps * part.abs().max()

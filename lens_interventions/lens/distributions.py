@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Rows of this many strided columns are searched first by `top_k`; see there.
+# `top_k` first ranks the maxima of this many strided parts of the vocabulary.
 _STRIDES = 64
 
 
@@ -74,7 +74,7 @@ def normalizer_and_entropy(
     """`log sum exp` of logits and the entropy of their softmax, in nats.
 
     A token's log-probability is its logit minus the first; a logit of minus infinity has none.
-    `maximum` is the largest logit of each row. `scratch` is left holding `exp(logits - maximum)`.
+    `maximum` is the largest logit of each row. Afterwards `scratch` holds `exp(logits - maximum)`.
     """
     weights = torch.sub(logits, maximum[..., None], out=scratch).exp_()
     total = weights.sum(-1)
@@ -85,9 +85,9 @@ def normalizer_and_entropy(
 def expectation(
     weights: Float[Tensor, "*row d_vocab"], values: Float[Tensor, "*row d_vocab"]
 ) -> Float[Tensor, "*row"]:
-    """Sum over the vocabulary of `weights * values`, where no weight times anything is nothing.
+    """Sum over the vocabulary of `weights * values`, in which a weight of 0 times infinity is 0.
 
-    So a token that a head excludes by a bias of minus infinity has no part in it.
+    So a token that a head excludes by a bias of minus infinity does not count.
     """
     if weights.device.type != "cpu":
         sums = torch.linalg.vecdot(weights, values)
@@ -124,7 +124,7 @@ def js_divergence(
     log_p, log_q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
     p, q = log_p.exp(), log_q.exp()
     log_mean = ((p + q) / 2).log()
-    # Tokens that neither allows give 0 * (-inf - -inf).
+    # Tokens that both exclude would give 0 * (-inf - -inf).
     p_part = torch.where(p == 0, 0.0, p * (log_p - log_mean))
     q_part = torch.where(q == 0, 0.0, q * (log_q - log_mean))
     return ((p_part + q_part).sum(-1) / 2).clamp(min=0)

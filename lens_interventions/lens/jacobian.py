@@ -1,4 +1,4 @@
-"""TransformerLens's Jacobian lens (Gurnee et al. 2026), in the layers that are used here."""
+"""TransformerLens's Jacobian lens (Gurnee et al. 2026), with this library's numbers of layers."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class JacobianTransport:
 
     @property
     def name(self) -> str:
-        """What a trajectory calls it."""
+        """The name of the lens in a trajectory."""
         corpus = self.jacobian.metadata.get("corpus")
         return f"Jacobian lens from {self.jacobian.n_prompts} prompts" + (
             f" of {corpus}" if corpus else ""
@@ -38,7 +38,7 @@ class JacobianTransport:
         return self.jacobian.transport(residual, layer - 1).to(residual.dtype)
 
     def inverse(self, layer: int) -> Float[Tensor, "d_model d_model"]:
-        """`P` that takes a direction at the last point back to `layer`: `d P linear ~ d`."""
+        """`P` that carries a direction at the last point back to `layer`: `d P linear ~ d`."""
         if layer == 0:
             return torch.eye(self.jacobian.d_model)
         self._require(layer)
@@ -55,7 +55,7 @@ class JacobianTransport:
 def published_jacobian_lens(name: str) -> JacobianLens:
     """The lens that TransformerLens's registry has for a model, such as "gemma-3-270m".
 
-    The hub is asked, or else the local cache.
+    It comes from the hub, or from the local cache if the hub cannot be reached.
 
     Raises `FileNotFoundError` if neither has one.
     """

@@ -38,7 +38,7 @@ def sled(
     """`last - rate * (p_last - p_latent)` of the `scale` likeliest tokens, -inf elsewhere.
 
     With `d_n = early[n] - last` and `e_i` the distribution that is certain of token i, each early
-    layer estimates the distribution towards which the logits evolve, which is
+    layer estimates the distribution towards which the logits evolve:
 
         p_latent[i]  ~  sum over n of max(cos(d_n, p_n - e_i), 0)^2
 
@@ -66,8 +66,8 @@ def _cosines(
     # A token that the head excludes by a bias of minus infinity has no part.
     moved = torch.where(last.isneginf(), 0.0, early - last)
     p = early.softmax(-1)
-    # The tokens of `ids` apart from the others: to correct a sum over all of them for `e_i` would
-    # leave little but rounding where the layer is nearly certain of i.
+    # The tokens of `ids` are summed apart from the others: if the layer is nearly certain of i,
+    # correcting a sum over all tokens for `e_i` would leave little but rounding.
     p_top, moved_top = p.gather(-1, ids), moved.gather(-1, ids)
     p_rest = p.scatter(-1, ids, 0.0)
     towards = p_top[:, None, :] - torch.eye(ids.shape[-1], dtype=p.dtype, device=p.device)

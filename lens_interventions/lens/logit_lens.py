@@ -68,8 +68,8 @@ def logit_lens(
     """Read every residual point of a run through the model's own readout.
 
     The last point reproduces the model's logits (its log-probabilities in compatibility mode).
-    Hooks that are on the bridge act on what is read, so that under
-    `with bridge.hooks(fwd_hooks=...)` the lens reads the patched activations.
+    Hooks on the bridge act on what is read, so under `with bridge.hooks(fwd_hooks=...)` the lens
+    reads the patched activations.
 
     **Arguments:**
 
@@ -77,23 +77,23 @@ def logit_lens(
     - `text_or_tokens`: a text, a list of texts of any lengths, token ids, or an `ActivationCache`
         of `run_with_cache`, which holds `hook_resid_pre` or `hook_resid_post` of the blocks.
         `generate` passes the `RecordedStreams` of its steps.
-    - `messages`: in the place of a text, a conversation, `[{"role": "user", "content": "Hello"}]`,
-        or several, laid out by the tokenizer's chat template. The answer is begun, unless the last
-        message is the assistant's.
-    - `tokens`: the ids that a cache was made from, where it does not hold them itself
-        (`embed.hook_in`). They are then taken on trust: nothing in such a cache tells whether they
-        are the right ones.
-    - `attention_mask`: `[batch, pos]` of an id tensor (or of `tokens`) that is padded.
+    - `messages`: instead of a text, a conversation, `[{"role": "user", "content": "Hello"}]`, or
+        several, laid out by the tokenizer's chat template. The template begins the answer, unless
+        the last message is the assistant's.
+    - `tokens`: the ids that a cache was made from, if it does not hold them itself
+        (`embed.hook_in`). They cannot be checked then, so make sure that they are the right ones.
+    - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor (or `tokens`) that
+        is padded.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `points`, `every`, `include_input`, `incl_mid`: which residual points, see
-        `lens_interventions.model.points.select_points`.
-    - `positions`: which of each text's own positions (padding does not count), as in
-        TransformerLens's `Slice`: -1 is every text's last token.
+    - `points`, `every`, `include_input`, `incl_mid`: which residual points to read; see
+        `lens_interventions.select_points`.
+    - `positions`: which of each text's own positions to read, as in TransformerLens's `Slice`;
+        padding does not count, so -1 is every text's last token.
     - `watch`: tokens to follow through the points: `" plasma"`, or ids.
-    - `next_token`: the token that follows the text, one for all texts or one for each; without it
+    - `next_token`: the token that follows the text, one for all texts or one for each. Without it
         the last position has no next token.
-    - `compare_with`: `"final"`, `"input"`, a label or an index; the reference of `kl_compare` and
-        `compare_rank`.
+    - `compare_with`: the point that `kl_compare` and `compare_rank` refer to: `"final"`, `"input"`,
+        a label or an index.
     - `divergences`: `"kl"` is KL(reference ‖ point), `"kl_reverse"` KL(point ‖ reference), `"js"`
         the Jensen-Shannon divergence; the last two cost a pass over the vocabulary for each point.
     - `top_k`: how many of the likeliest tokens to keep.
@@ -101,17 +101,19 @@ def logit_lens(
         point-wise part, as the post does.
     - `lens`: a fitted lens, TransformerLens's `JacobianLens`, or any
         `f(residual, layer) -> residual`, applied below the last point.
-    - `chunk_size`: rows of logits held at a time; chosen from memory by default.
-    - `progress`: show a progress bar over chunks; or a function of the share that is done, from 0
-        to 1, called after each point of each chunk. What it raises ends the reading.
+    - `chunk_size`: how many rows of logits are held at a time; by default chosen from the available
+        memory.
+    - `progress`: whether to show a progress bar over chunks; or a function of the share that is
+        done, from 0 to 1, which is called after each point of each chunk. An error that it raises
+        ends the reading.
 
     **Returns:** a `Trajectory`.
 
     Raises `NotImplementedError` if the model is not an attention-only decoder; `ValueError` if its
     logits are not the final norm and the unembedding of its last residual, if a bridge is in
-    training mode, if the lens is of other weights, if an option or the text does not fit the model,
-    or if an activation is not finite or its logits are not numbers; `TypeError` if the input is
-    neither text nor ids, or the model is of another kind.
+    training mode, if the lens belongs to other weights, if an option or the text does not fit the
+    model, or if an activation is not finite or its logits are not numbers; `TypeError` if the input
+    is neither text nor ids, or the model is of another kind.
     """
     read = readout(bridge, norm=norm)
     given: TextOrTokens | ActivationCache | RecordedStreams = text_or_messages(
@@ -220,7 +222,7 @@ def _trajectory(
     collected: Mapping[str, Float[Tensor, "point row *rest"] | Int[Tensor, "point row *rest"]],
     **rest: Any,
 ) -> Trajectory:
-    """Lay out the rows that were read as `[point, batch, pos]`, padded on the right."""
+    """Lay out the rows as `[point, batch, pos]`, padded on the right."""
     row, column, place = cells.row.cpu(), cells.column.cpu(), cells.place.cpu()
     shape = (len(batch.tokens), int(place.max()) + 1)
     mask = torch.zeros(shape, dtype=torch.bool)

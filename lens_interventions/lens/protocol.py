@@ -1,4 +1,4 @@
-"""What any lens can do: map a residual stream to the coordinates of the last point."""
+"""The protocol of lenses: maps from the residual stream to the coordinates of the last point."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -19,14 +19,14 @@ class Lens(Protocol):
     def __call__(
         self, residual: Float[Tensor, "*row d_model"], layer: int
     ) -> Float[Tensor, "*row d_model"]:
-        """`T_l(r[l])` for `layer` l in 0..L-1; the last point is never mapped."""
+        """`T_l(r[l])` for `layer` l in 0..L-1, in the same shape; the last point is not mapped."""
         ...
 
 
 def bound_lens(bridge: ReadableModel, lens: Lens | JacobianLens | None) -> Lens | None:
     """The lens as a function `f(residual, layer)`, checked to belong to the bridge.
 
-    Raises `ValueError` if a fitted lens is of other weights.
+    Raises `ValueError` if a fitted lens belongs to other weights.
     """
     if isinstance(lens, JacobianLens):
         lens.validate_model(bridge)
@@ -37,7 +37,7 @@ def bound_lens(bridge: ReadableModel, lens: Lens | JacobianLens | None) -> Lens 
 
 
 def provenance(lens: Lens | JacobianLens) -> Mapping[str, Any]:
-    """What a lens says of how it was fitted; nothing for a function."""
+    """The settings with which a lens was fitted; empty for a function."""
     if isinstance(lens, JacobianLens):
         return {"n_prompts": lens.n_prompts, **lens.metadata}
     return lens.settings if isinstance(lens, AffineLens) else {}

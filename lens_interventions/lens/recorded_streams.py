@@ -1,4 +1,4 @@
-"""Residual streams that were recorded on the way, with the tokens that they belong to."""
+"""Residual streams recorded during a run, with their tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ..model.tokens import TokenBatch
 
 @dataclass(frozen=True)
 class RecordedStreams:
-    """What a lens can read without running the model.
+    """Residual streams that a lens can read without running the model.
 
     Attributes:
         batch: the tokens, padded on the right.

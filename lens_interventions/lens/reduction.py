@@ -1,8 +1,8 @@
 """From residuals to statistics in bounded memory: no `[point, pos, d_vocab]` tensor ever exists.
 
-Positions go through in chunks. For one chunk the reference distributions (the last point, the
-input, a chosen point) are made first and kept in reduced form; then every other point's logits are
-made in one reused buffer, reduced to a few numbers a row, and overwritten by the next point's.
+Positions are processed in chunks. For each chunk, the reference distributions (the last point, the
+input, a chosen point) are made first and kept in reduced form. Then every other point's logits are
+made in one reused buffer, reduced to a few numbers per row, and overwritten by the next point's.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,8 +16,8 @@ from ..model.readout import Readout
 from .distributions import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
 from .statistics import Divergence, related
 
-# On a CPU, buffers beyond glibc's largest mmap threshold (32 MiB) are given back to the system
-# and page-faulted in again on every use; a chunk's buffer of logits stays below it.
+# On a CPU, a buffer beyond glibc's largest mmap threshold (32 MiB) returns to the system and faults
+# its pages in again on every use; a chunk's buffer of logits stays below that.
 _CPU_BUFFER_BYTES = 24 * 2**20
 # On a GPU a chunk may take this share of the free memory, in about six buffers.
 _GPU_SHARE = 0.25
@@ -98,9 +98,9 @@ class ChunkReducer:
         self.divergences, self.references = divergences, references
         weight = readout.weight
         self._half = weight.dtype not in (torch.float32, torch.float64)
-        # The logits of a half-precision model are rounded, so no longer linear in the residual.
+        # The logits of a half-precision model are rounded, so they are not linear in the residual.
         self._linear = readout.scale is not None and not self._half
-        # Logits are the model's own, in its precision; statistics of them are taken in float32.
+        # Logits are the model's own, in its precision; their statistics are computed in float32.
         self._dtype = torch.float32 if self._half else weight.dtype
         self._product = self._buffer(weight.dtype) if self._half else None
         self._point_logits = self._buffer(self._dtype)
@@ -152,8 +152,8 @@ class ChunkReducer:
     ) -> Iterator[tuple[Float[Tensor, "row d_model"], Float[Tensor, "row d_vocab"]]]:
         """Normalized residuals and logits of points in turn.
 
-        As many points as there is room for share a product: one of few rows takes the time that
-        reading the weight takes.
+        As many points share a product as there is room for: with few rows, reading the weight takes
+        most of the time.
         """
         together = self.rows // max(len(residuals[0]), 1) if residuals else 1
         for start in range(0, len(residuals), together):
@@ -166,7 +166,7 @@ class ChunkReducer:
         return torch.empty(self.rows, len(weight), dtype=dtype, device=weight.device)
 
     def _room(self, label: str, kept: bool) -> Float[Tensor, "max_row d_vocab"]:
-        """Where a reference's logits go."""
+        """The buffer for a reference's logits."""
         if not kept:
             return self._point_logits
         if label not in self._kept:

@@ -1,4 +1,4 @@
-"""The table of statistics: all that reading, means, figures and docs know of each.
+"""The table of statistics: all that reading, means, figures and docs know about each of them.
 
 To add a statistic, write its row in `STATISTICS`, its formula in `reduction` and a field of
 `Trajectory`. One that follows from others, as agreements follow from ranks, needs no field.
@@ -15,7 +15,7 @@ Divergence = Literal["kl", "kl_reverse", "js"]
 Kind = Literal["rank", "log_prob", "agrees"] | Divergence
 Unit = Literal["token", "logit", "rank", "nats", "log-prob", "share"]
 
-# Where the colours of ranks and divergences stop, as in the post.
+# The values at which the colours of ranks and divergences stop, as in the post.
 _RANK_LIMIT, _INPUT_RANK_LIMIT, _KL_LIMIT = 100.0, 1000.0, 30.0
 _LOG_PROB_LIMIT = -20.0
 
@@ -37,21 +37,23 @@ _DIVERGENCES: dict[Divergence, tuple[str, str, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Statistic:
-    """What there is to know of one statistic.
+    """The properties of one statistic.
 
     Attributes:
-        name: of the field of `Trajectory`, or what `Trajectory.statistic` knows it by.
-        kind: what relates the point to `target`; None for what the point has alone.
+        name: the name of its field in `Trajectory`, or the name for `Trajectory.statistic`.
+        kind: how it relates the point to `target`; None for a property of the point alone.
         target: the token that is ranked, or the point that is compared with.
-        title: what it is. `{compare}` and `{token}` stand for the point `compare_with` and for the
+        title: its title. `{compare}` and `{token}` stand for the point `compare_with` and for the
             watched token.
-        hover: its label among others over a cell; empty for none.
-        unit: of the values. Ranks are zero-based; log-probs, entropies and divergences in nats.
-        palette: of its colours; None for what has no figure over layers and tokens.
-        low, high: where the colours stop; None for the smallest or largest value shown.
+        hover: its label in the hover of a cell; empty if it is not shown there.
+        unit: the unit of its values. Ranks are zero-based; log-probs, entropies and divergences are
+            in nats.
+        palette: its colours; None if it has no figure over layers and tokens.
+        low, high: the values at which the colours stop; None for the smallest or largest value
+            shown.
         show_input: whether its figure has the input's row unless told otherwise.
-        averaged: whether a mean over positions and texts says something.
-        held: whether a trajectory holds it; else it follows from others.
+        averaged: whether its mean over positions and texts is meaningful.
+        held: whether a trajectory holds it, or derives it from other statistics.
     """
 
     name: str
@@ -69,25 +71,25 @@ class Statistic:
 
     @property
     def scale(self) -> Scale:
-        """Its colours; only where it has a palette."""
+        """Its colours, for a statistic that has a palette."""
         assert self.palette is not None
         return Scale(self.unit, self.palette, self.low, self.high)
 
     @property
     def missing(self) -> float | int | bool:
-        """Its value where there is none: at padding, of the next token at a text's end."""
+        """Its value where none exists: at padding, and for the next token at a text's end."""
         if self.unit == "share":
             return False
         return -1 if self.unit in ("rank", "token") else math.nan
 
     @property
     def mean_name(self) -> str:
-        """What its mean is called: of ranks it is that of the logarithm of 1 + rank."""
+        """The name of its mean; for ranks, of the mean logarithm of 1 + rank."""
         return f"log10_{self.name}" if self.unit == "rank" else self.name
 
     @property
     def how_to_ask(self) -> str:
-        """What to say where it was not computed, as it is only when asked for."""
+        """The message for a trajectory without it; some statistics are computed only on request."""
         option = "watch=" if self.target == "watched" else f"divergences=('kl', '{self.kind}')"
         return f"{self.name} was not computed: ask for it with {option} of logit_lens"
 
@@ -209,21 +211,21 @@ STATISTICS: dict[str, Statistic] = {row.name: row for row in _ROWS}
 
 
 def drawn() -> dict[str, Statistic]:
-    """Those that have a figure over layers and tokens, by name."""
+    """Statistics that have a figure over layers and tokens, by name."""
     return {name: row for name, row in STATISTICS.items() if row.palette is not None}
 
 
 def averaged() -> dict[str, Statistic]:
-    """Those whose mean says something, by the name of the mean."""
+    """Statistics whose mean is meaningful, by the name of the mean."""
     return {row.mean_name: row for row in STATISTICS.values() if row.averaged}
 
 
 def of_target(target: Target) -> list[Statistic]:
-    """Those of one target that a trajectory holds."""
+    """Statistics of one target that a trajectory holds."""
     return [row for row in STATISTICS.values() if row.target == target and row.held]
 
 
 def related(kind: Kind | None, target: str | None) -> Statistic:
-    """The one of this kind and target."""
+    """The statistic of this kind and target."""
     (row,) = (r for r in STATISTICS.values() if (r.kind, r.target) == (kind, target))
     return row

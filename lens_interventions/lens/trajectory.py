@@ -1,4 +1,4 @@
-"""What a lens read: one value per (residual point, prompt, position) for every statistic."""
+"""A lens's readings: one value per (residual point, prompt, position) for every statistic."""
 
 import operator
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Trajectory(TrajectoryFields):
 
     Statistics have the axes `[point, batch, pos]`, in the order of `points`, `tokens` and its
     columns. Ranks are zero-based and count strictly larger logits: rank 0 is the top guess.
-    Log-probabilities, entropies and divergences are in nats. Where a value does not exist (at
-    padding; of the next token at a text's end) floats are NaN, ranks and ids -1.
+    Log-probabilities, entropies and divergences are in nats. If a value does not exist (at padding,
+    or for the next token at a text's end), floats are NaN, and ranks and ids are -1.
 
     Attributes:
         points: labels of the residual points, as in TransformerLens: `0_pre`, `final_post`.
@@ -37,22 +37,22 @@ class Trajectory(TrajectoryFields):
         vocab: text of every id that occurs in the trajectory.
         top_ids: `[point, batch, pos, k]`, the likeliest tokens, likeliest first.
         top_logits: `[point, batch, pos, k]`, their logits.
-        log_normalizer: log of the sum of the exponentials of all logits; a token's
+        log_normalizer: the log of the sum of the exponentials of all logits. A token's
             log-probability is its logit minus this.
         entropy: of the distribution.
-        final_rank, final_log_prob: of the token that the last point likes best.
-        input_rank, input_log_prob: of the token at the position itself, `tokens`.
-        next_rank, next_log_prob: of the token that followed, `next_tokens`.
-        compare_rank, compare_log_prob: of the token that the point `compare_with` likes best.
+        final_rank, final_log_prob: rank and log-probability of the last point's top guess.
+        input_rank, input_log_prob: those of the token at the position itself, `tokens`.
+        next_rank, next_log_prob: those of the token that followed, `next_tokens`.
+        compare_rank, compare_log_prob: those of the top guess of the point `compare_with`.
         watched: ids of the watched tokens.
-        watched_rank, watched_log_prob: `[point, batch, pos, watched]`.
+        watched_rank, watched_log_prob: those of the watched tokens, `[point, batch, pos, watched]`.
         kl_final, kl_input, kl_compare: KL(reference ‖ point), the reference being the last point,
             the input point `0_pre`, and the point `compare_with`.
         kl_final_reverse, kl_input_reverse, kl_compare_reverse: KL(point ‖ reference); None unless
             `"kl_reverse"` was among the divergences asked for.
         js_final, js_input, js_compare: Jensen-Shannon divergences; None unless `"js"` was.
         compare_with: label of the point chosen for comparison.
-        settings: how it was read: model, norm, lens.
+        settings: model, norm and lens of the reading.
     """
 
     def __repr__(self) -> str:
@@ -85,16 +85,19 @@ class Trajectory(TrajectoryFields):
         return at_columns(of_prompts(self, [index]), self.mask[index])
 
     def commitment(self, *, top: int | None = None, probability: float | None = None) -> Commitment:
-        """For each token the first point from which the final guess stays.
+        """The first point from which the final guess stays, for each token.
 
-        By default it stays on top. The points are those of the trajectory: read all of them.
+        By default, staying means staying on top. The points are those of the trajectory, so read
+        all points for an exact answer.
 
         **Arguments:**
 
-        - `top`: let it stay among this many likeliest tokens.
-        - `probability`: let it keep more than this probability instead, such as 0.5.
+        - `top`: let it count as staying while it is among this many likeliest tokens.
+        - `probability`: let it count as staying while it has more than this probability, such as
+            0.5.
 
-        Raises `ValueError` if the trajectory does not end at the final point, or if both are given.
+        Raises `ValueError` if the trajectory does not end at the final point, if both are given, or
+        if one is out of range.
         """
         first, criterion = find_commitment(
             self.points,
@@ -116,13 +119,13 @@ class Trajectory(TrajectoryFields):
         )
 
     def leaders(self, position: int, *, batch: int = 0) -> list[int]:
-        """Ids of the tokens that are the top guess at some layer of one position, lowest first.
+        """Ids of the tokens that are the top guess at some layer of a position, lowest layer first.
 
         Watch them to see how each rises and falls: `li.logit_lens(..., watch=leaders)`.
 
         **Arguments:**
 
-        - `position`: a column of the trajectory, negative ones from its end.
+        - `position`: a column of the trajectory; negative numbers count from its end.
         - `batch`: which prompt.
 
         Raises `IndexError` if there is no such column, or if it is padding of the prompt.
@@ -135,8 +138,8 @@ class Trajectory(TrajectoryFields):
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row per (point, prompt, position) with every statistic, padding left out.
 
-        The columns `token`, `next_token` and `top_token` hold text; of the top-k lists the frame
-        has the first, of watched tokens one pair of columns each.
+        The columns `token`, `next_token` and `top_token` hold text. The frame has only the first of
+        the top-k lists, and a pair of columns for each watched token.
         """
         import pandas
 
@@ -168,7 +171,7 @@ class Trajectory(TrajectoryFields):
 
     def _watched_names(self) -> list[str]:
         texts = [self.vocab[token] for token in self.watched]
-        # Pieces of a character all read as the same replacement character.
+        # All pieces of a character read as the same replacement character.
         return [
             text if texts.count(text) == 1 else f"{text} {token}"
             for text, token in zip(texts, self.watched, strict=True)
@@ -216,17 +219,17 @@ class Trajectory(TrajectoryFields):
         include_input: bool | None = None,
         token: str | int | None = None,
     ) -> Grid:
-        """One statistic of one prompt as numbers and labels: what `plot` draws.
+        """The numbers and labels of one statistic of one prompt, which `plot` draws.
 
         **Arguments:**
 
-        - `statistic`: `"top1"`, the logit of the top guess, or any with one value per cell, or one
-            per watched token.
+        - `statistic`: `"top1"`, the logit of the top guess, or any statistic with one value per
+            cell or per watched token.
         - `batch`: which prompt.
-        - `every`: keep every n-th layer, and always the last; by default as many as make at most
-            32.
-        - `include_input`: whether there is a row of the input; by default for divergences and what
-            the input token gets.
+        - `every`: keep every n-th layer, and always the last one; by default n is such that at most
+            32 layers are kept.
+        - `include_input`: whether to include the input's row; the default depends on the statistic,
+            and is yes for divergences and for those of the input token.
         - `token`: which watched token, as id or text; the first by default.
 
         Raises `ValueError` if the trajectory does not have what is asked for.
@@ -260,10 +263,10 @@ class Trajectory(TrajectoryFields):
         **Arguments:**
 
         - `statistic`, `batch`, `every`, `include_input`, `token`: what to show; see `grid`.
-        - `title`: instead of the statistic's own.
+        - `title`: replaces the statistic's own title.
         - `theme`: `"light"` or `"dark"`.
-        - `cell_width`: in pixels; below 34 cells have no text. By default as fits, and a text of
-            more than 48 tokens is wrapped into stretches.
+        - `cell_width`: the width of a cell in pixels; cells narrower than 34 have no text. By
+            default it is chosen to fit, and a text of more than 48 tokens is wrapped.
 
         Raises `ValueError` if the trajectory does not have what is asked for.
         """

@@ -1,4 +1,4 @@
-"""What a trajectory holds, and the statistics that follow from it."""
+"""The fields of a trajectory, and the statistics that follow from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -12,7 +12,7 @@ from .statistics import STATISTICS, related
 
 @dataclass(frozen=True)
 class TrajectoryFields:
-    """The fields of a `Trajectory`, whose docstring says what each of them is."""
+    """The fields of a `Trajectory`, whose docstring explains them."""
 
     points: tuple[str, ...]
     tokens: Int[Tensor, "batch pos"]
@@ -54,7 +54,7 @@ class TrajectoryFields:
 
     @property
     def agrees_final(self) -> Bool[Tensor, "point batch pos"]:
-        """Whether the point's top guess is the last point's; False at padding."""
+        """Whether the point's top guess is that of the last point; False at padding."""
         return self.statistic("agrees_final")
 
     @property
@@ -70,7 +70,7 @@ class TrajectoryFields:
     def statistic(self, name: str) -> Tensor:
         """A statistic by its name: a field above, `agrees_...`, or `top1`, the first top logit.
 
-        Raises `ValueError` if no statistic has that name, or if it was not asked for.
+        Raises `ValueError` if no statistic has that name, or if it was not computed.
         """
         if name not in STATISTICS:
             raise ValueError(f"unknown statistic {name!r}; there are {list(STATISTICS)}")

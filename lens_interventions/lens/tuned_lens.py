@@ -9,7 +9,7 @@ import torch
 
 from .affine import UNEMBEDDING, UNKNOWN, AffineLens
 
-# Where the tuned-lens library looks for a name (its load_artifacts module).
+# The repository in which the tuned-lens library looks up names (its load_artifacts module).
 _REPOSITORY, _FOLDER = "AlignmentResearch/tuned-lens", "lens"
 _CONFIG, _PARAMETERS = "config.json", "params.pt"
 _KIND = "linear_tuned_lens"
@@ -20,16 +20,17 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
 
     A checkpoint is a folder with `config.json` and `params.pt`, which holds `l.weight`
     (`[d_model out, d_model in]`) and `l.bias` for every layer: `r[l]` becomes
-    `r + weight r + bias`. If the checkpoint names its unembedding by a hash, the lens is refused on
-    any other.
+    `r + weight r + bias`. If the checkpoint holds a hash of its unembedding, the lens is refused on
+    any other; otherwise a warning says that it will be applied to any model of its size.
 
     **Arguments:**
 
     - `path_or_name`: a local folder, or a name such as "gpt2" in the collection that the tuned-lens
         authors keep on the Hugging Face hub.
-    - `revision`: of that collection.
+    - `revision`: the revision of that collection.
 
-    Raises `FileNotFoundError` if there is neither, `ValueError` if the files are of another kind.
+    Raises `FileNotFoundError` if there is no such folder or name, `ValueError` if the files are not
+    a checkpoint of an affine tuned lens.
     """
     folder = _folder(path_or_name, revision)
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
@@ -51,7 +52,7 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
         raise ValueError(f"{folder} is not a checkpoint of tuned-lens: {error}") from error
     if weights.shape[1:] != (d_model, d_model) or biases.shape[1:] != (d_model,):
         raise ValueError(
-            f"{folder}: maps of shape {tuple(weights.shape[1:])} and biases of "
+            f"{folder} has maps of shape {tuple(weights.shape[1:])} and biases of "
             f"{tuple(biases.shape[1:])}, but config.json says d_model is {d_model}"
         )
     hashed = config.get("unembed_hash")
@@ -101,6 +102,6 @@ def _folder(path_or_name: str | Path, revision: str) -> Path:
         ) from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(
-            f"neither a folder nor in {_REPOSITORY} on the hub: {path_or_name!r}"
+            f"{path_or_name!r} is neither a folder nor a name in {_REPOSITORY} on the hub"
         ) from error
     return Path(files[0]).parent

@@ -1,9 +1,8 @@
 """Directions of tokens drawn from the vocabulary, and random ones that match them.
 
-A random direction is drawn with the mean and the covariance that the directions of all tokens have,
-and is made a row of the unembedding, as long as the row of a token that was drawn. By that row it
-has a probability of its own, so that unlikely random directions are chosen by the output as
-unlikely tokens are.
+A random direction is drawn with the mean and the covariance of the directions of all tokens, and is
+made a row of the unembedding, as long as the row of a token that was drawn. That row gives it a
+probability, so the output chooses unlikely random directions as it chooses unlikely tokens.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ class Pool:
 
     Attributes:
         read: a readout that has these rows alone.
-        directions: `[token, d_model]`, of unit length, where their logits rise.
+        directions: `[token, d_model]`, unit vectors along which their logits rise.
     """
 
     read: Readout
@@ -40,22 +39,22 @@ class Pool:
         normalized: Float[Tensor, "row d_model"],
         log_normalizer: Float[Tensor, " row"],
     ) -> Float[Tensor, "row token"]:
-        """Log-probabilities beside the whole vocabulary, whose normalizer is given."""
+        """Log-probabilities with the normalizer of the whole vocabulary, which is given."""
         return self.read.logits(normalized) - log_normalizer[:, None]
 
 
 @dataclass(frozen=True)
 class Matching:
-    """What random rows are drawn from.
+    """The distribution from which random rows are drawn.
 
-    Rows are less the mean row, and divided by the length of the direction that they give.
+    The mean row is subtracted from each row, which is divided by the length of its direction.
 
     Attributes:
         read: the model's readout.
-        tokens: `[token]`, ids that have a logit.
+        tokens: `[token]`, the ids that have a logit.
         centre: `[d_model]`, the mean row.
-        mean: `[d_model]`, of the divided rows.
-        spread: `[d_model, d_model]`; standard normal rows times it have their covariance.
+        mean: `[d_model]`, the mean of the divided rows.
+        spread: `[d_model, d_model]`; standard normal rows times this matrix have their covariance.
     """
 
     read: Readout

@@ -1,8 +1,9 @@
-"""How much of the residual stream lies along the directions of tokens that the output rules out.
+"""How much of the residual stream lies along directions of tokens that the output rules out.
 
-A comment on the post imagines that embeddings of tokens which are near-impossible in a context are
-used for other ends in the middle, and subtracted out at the end. If so, more of a middle residual
-lies along their directions than along random ones, and less of that arrives at the output.
+A comment on the post supposes that the middle layers use the embeddings of tokens that are nearly
+impossible in a context for other purposes, and that late layers subtract them. If so, more of a
+middle residual lies along their directions than along random ones, and less of that arrives at the
+output.
 """
 
 import math
@@ -51,10 +52,10 @@ class UnlikelyComponents:
         points: labels of the residual points.
         below: the probability below which a token is unlikely.
         values: `[statistic, group, point, text]`, means over positions and directions. `size` is
-            the squared component's share of the squared residual, times d_model: 1 is what any
-            direction has on average. `left at the output` is the slope of the component at the
-            output in the component here: 1 if the blocks above leave it alone, 0 if they take it
-            out. NaN where a text has no such direction.
+            the squared component's share of the squared residual, times d_model; an average
+            direction has 1. `left at the output` is the slope of a regression of the component at
+            the output on the component at the point: 1 if the blocks above leave it alone, 0 if
+            they remove it. NaN if a text has no such direction.
         unlikely: `[kind, text]`, the share of tokens and of random directions that are unlikely.
     """
 
@@ -98,8 +99,8 @@ class UnlikelyComponents:
     ) -> "go.Figure":
         """Both statistics over the points, a curve for each group.
 
-        `level` and `seed` are those of the intervals over texts, `title` replaces the figure's own,
-        and `theme` is `"light"` or `"dark"`.
+        `level` and `seed` are confidence and resampling seed of the intervals over texts, `title`
+        replaces the figure's own title, and `theme` is `"light"` or `"dark"`.
         """
         table = self.to_dataframe(level=level, seed=seed)
         units = {"size": "size (1: any direction)", "left at the output": "left at the output"}
@@ -143,22 +144,22 @@ def unlikely_components(
     prepend_bos: bool | None = None,
     progress: bool = True,
 ) -> UnlikelyComponents:
-    """Measure residuals along directions of unlikely tokens, against random and likely ones.
+    """Measure residuals along directions of unlikely tokens, compared with random and likely ones.
 
-    The direction of a token is where its logit rises against the average logit: its row of the
-    unembedding less the mean row, times the gain of the final norm, of unit length. Residuals are
-    less their mean over the text. A random direction is that of a row drawn with the mean and the
-    covariance of the unembedding's rows; it is unlikely if the output gives that row less than
-    `below`, so that it is chosen as an unlikely token is.
+    The direction of a token is the one along which its logit rises relative to the average logit:
+    its row of the unembedding minus the mean row, times the gain of the final norm, scaled to unit
+    length. The mean over the text is subtracted from residuals. A random direction belongs to a row
+    drawn with the mean and the covariance of the unembedding's rows. It is unlikely if the output
+    gives that row a probability less than `below`, as for tokens.
 
     **Arguments:**
 
-    - `texts`: each is cut to `max_tokens`.
+    - `texts`: any iterable of texts; each is cut to `max_tokens`.
     - `below`: the probability at the output under which a token is unlikely.
     - `directions`: how many tokens are drawn for each text, and how many random directions.
     - `likely`: how many of the likeliest tokens of each position stand for likely ones.
     - `skip_first`: leave out this many tokens of each text: the first is an outlier.
-    - `seed`: of the draws; text i draws with `seed + i`.
+    - `seed`: the seed of the draws; text i draws with `seed + i`.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 

@@ -1,14 +1,14 @@
-"""The texts that experiments run on: written for this library, or read from the user's files.
+"""Texts for experiments, written for this library or read from the user's files.
 
 Nothing here knows a model, and nothing else of the library is imported. A new text of the library's
 own goes into `bundled`, a new file format into `readers`, a new name for settings into `corpora`.
 
-- `templates`: sentences whose next word was said before, in a crossed design
+- `templates`: sentences whose next word occurred before, in a crossed design
 - `prompts`: beginnings of many kinds of text, to sample from
-- `passages`: a sentence or two, to be repeated until the model goes on by itself
+- `passages`: a sentence or two, to be repeated until the model continues by itself
 - `prose`: short texts, to measure the loss on
 - `last_words`: requests for a sentence that ends in a given word
-- `python_reference`: the Python language reference, which CPython carries
+- `python_reference`: the Python language reference, which comes with CPython
 - `docstring_prose`: prose from the docstrings of installed packages, named by `docstring_versions`
 - `read_texts`, `dataset_column`: the user's own texts
 """

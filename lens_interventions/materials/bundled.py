@@ -17,15 +17,15 @@ _PARTS: dict[Literal["near", "far"], tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Template:
-    """A text that stops where a sensible reader goes on with a word said before.
+    """A text that stops where a sensible reader continues with a word from before.
 
     Attributes:
         frame: name of the sentences around the word.
-        group: what kind of word fits the frame; frames and words are crossed within a group.
+        group: the kind of word that fits the frame; frames and words are crossed within a group.
         word: the word.
         frequency: "common" or "rare" in English; the tokenizer decides how many tokens it has.
-        distance: "near" if the copy is in the sentence after the word, "far" if a sentence or two
-            about something else lie between.
+        distance: "near" if the copy is in the sentence after the word; "far" if one or two
+            sentences about something else lie between.
         prefix: the text up to the copy, without a space at its end.
     """
 
@@ -38,16 +38,17 @@ class Template:
 
     @property
     def continuation(self) -> str:
-        """What comes after `prefix`: a space and the word."""
+        """The continuation of `prefix`: a space and the word."""
         return f" {self.word}"
 
 
 def templates() -> tuple[Template, ...]:
     """Sentences that end where a word from before is due, like the post's about plasma.
 
-    384 of them: 6 groups of 4 frames and 8 words, 4 common and 4 rare, every word in every frame
-    of its group, near and far. Rarity is thus not confounded with what the sentence says. The rare
-    words were chosen so that common tokenizers keep some whole and split others.
+    There are 384: 6 groups of 4 frames and 8 words, 4 common and 4 rare, with every word in every
+        frame of its group, near and far. So rarity is not confounded with the content of the
+        sentence. The rare words were chosen so that common tokenizers keep some whole and split
+        others.
 
     Items share frames and words, so they are not independent: resample frames or words, or average
     over one of them first.
@@ -72,10 +73,10 @@ def templates() -> tuple[Template, ...]:
 def prompts(at_least: int = 0) -> tuple[Prompt, ...]:
     """72 open-ended beginnings of 5 to 25 words, 4 in each of 18 registers.
 
-    If you ask for more, openings of documents fill up to `at_least`: 16 to 20 words of the Python
-    reference, of register "reference", or of docstrings of installed packages, "docstring". No two
-    are of documents that share a passage. Which they are depends on the versions of Python and of
-    `docstring_versions()`.
+    If you ask for more, openings of documents are added, up to `at_least`: 16 to 20 words of the
+    Python reference, with register "reference", or of docstrings of installed packages, with
+    register "docstring". No two of their documents share a passage. They depend on the versions of
+    Python and of the packages in `docstring_versions()`.
 
     Raises `ValueError` if there are fewer on this machine.
     """
@@ -85,8 +86,8 @@ def prompts(at_least: int = 0) -> tuple[Prompt, ...]:
 def passages(at_least: int = 0) -> tuple[Prompt, ...]:
     """16 passages of one or two sentences that can be repeated, in 12 registers.
 
-    If you ask for more, the first sentences of documents fill up to `at_least`, as for `prompts`,
-    but of other documents.
+    If you ask for more, first sentences of documents are added, up to `at_least`, as for `prompts`
+    but from other documents.
 
     Raises `ValueError` if there are fewer on this machine.
     """
@@ -116,8 +117,8 @@ def _filled(
     others = openings()
     if missing > len(others):
         raise ValueError(
-            f"there are {len(written) + len(others)} {what} on this machine, {at_least} were asked "
-            "for: ask for fewer"
+            f"there are {len(written) + len(others)} {what} on this machine, but {at_least} were "
+            "asked for: ask for fewer"
         )
     return (*written, *others[:missing])
 

@@ -16,15 +16,16 @@ DOCUMENTS = 2000
 
 _DATASET = "dataset:"
 
-# More of a file than any setting reads.
+# More documents than any setting reads.
 _CODE_LENGTH = 8192
 
 
 def python_code() -> tuple[Document, ...]:
-    """Source of Python's standard library: each public module from its first definition on.
+    """Source code of Python's standard library: each public module from its first definition on.
 
-    On every machine that runs CPython from source files. What stands above, docstring and licence,
-    is prose. A module that repeats another is left out. The text differs between Python versions.
+    It exists on every machine that runs CPython from source files. The lines above the first
+    definition, docstring and licence, are prose and are left out, and so is a module that repeats
+    another. The text differs between Python versions.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     documents = []
@@ -36,10 +37,10 @@ def python_code() -> tuple[Document, ...]:
 
 
 def standard_library() -> tuple[Document, ...]:
-    """Source of Python's standard library: every module whole, those of packages too.
+    """Source code of Python's standard library: every module whole, including those of packages.
 
-    Some 8 megabytes, for training. Left out are tests, tables of character sets, and
-    `pydoc_data`, which is the Python reference. The text differs between Python versions.
+    These are some 8 megabytes, for training. Tests, tables of character sets and `pydoc_data`,
+    which is the Python reference, are left out. The text differs between Python versions.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     files = ((file.relative_to(folder), file) for file in folder.rglob("*.py"))
@@ -76,13 +77,12 @@ def read_documents(source: str) -> Sequence[Document]:
     """The documents of a named corpus, a data set or a text file.
 
     The names are "python_reference", "prose", "docstrings" (`docstring_prose`), "python_code" and
-    "standard_library".
-    A data set is "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which the first
-    `DOCUMENTS` are read; anything else is a path for `read_texts`. Documents that repeat longer
-    ones are left out.
+    "standard_library". A data set is "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which
+    the first `DOCUMENTS` documents are read. Anything else is a path for `read_texts`. Documents
+    that repeat longer ones are left out.
 
-    Raises `FileNotFoundError` for a file that is not there, and `ValueError` or `TypeError` for a
-    data set or a file without the text that was asked for.
+    Raises `FileNotFoundError` if a file does not exist; `ValueError` or `TypeError` for a data set
+    or a file without such text.
     """
     require_source(source)
     if source in _NAMED:
@@ -98,8 +98,8 @@ def read_documents(source: str) -> Sequence[Document]:
 def require_source(source: str) -> None:
     """Check a name without reading the text.
 
-    Raises `ValueError` for a data set without a column, and `FileNotFoundError` for a file that is
-    not there.
+    Raises `ValueError` for a data set without a column; `FileNotFoundError` if a file does not
+    exist.
     """
     if source.startswith(_DATASET):
         _dataset(source)

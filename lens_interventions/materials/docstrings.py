@@ -1,8 +1,8 @@
-"""Prose from the docstrings of packages that this library needs, and that are thus installed.
+"""Prose from the docstrings of packages that are installed because this library needs them.
 
-Explanations written by many people: some a page long, all of them read from source files, so that
-no package is imported and nothing is copied into this library. Their licences stay those of the
-packages.
+These are explanations by many authors, some of them a page long. They are read from source files,
+so no package is imported and nothing is copied into this library. The licences of the packages
+apply.
 """
 
 import ast
@@ -52,7 +52,7 @@ _NO_PROSE = {
     "Yields",
 }
 _UNDERLINE = re.compile(r"([-=~^*\"])\1{2,}\s*$")
-# What no paragraph of sentences has: a directive, a list, a table, a doctest, a formula.
+# Marks of paragraphs that are not prose: a directive, a list, a table, a doctest, a formula.
 _NOT_A_SENTENCE = re.compile(r"^(\.\. |\.\.\.|>>>|[-*+•|:=] ?|\(?\w{1,2}[.)] )|\|\w|::|\\|[{}]|=")
 # Markup, and what is left of it.
 _MARKUP = (
@@ -66,7 +66,8 @@ _MARKUP = (
 )
 
 _QUOTED = re.compile(r'"""(.*?)"""', re.S)
-# Where a statement of a module begins, as a rule; the text before is then whole statements too.
+# Usually the beginning of a module's statement, so that the text before consists of whole
+# statements.
 _TOP_LEVEL = re.compile(r"\n\n+(?=@|class |def |async def )")
 
 
@@ -74,13 +75,13 @@ _TOP_LEVEL = re.compile(r"\n\n+(?=@|class |def |async def )")
 def docstring_prose() -> tuple[Document, ...]:
     """The prose of the longer docstrings of numpy, scipy, torch, sympy, networkx and others.
 
-    One document per module, class or function whose docstring has at least 120 words of prose:
-    whole paragraphs of sentences, without parameters, examples, formulas, lists and tables; some
-    560 documents with 107,000 words in all. Documents that repeat longer ones are left out. The
-    title is the full name, such as "scipy.optimize._shgo.shgo".
+    There is one document for each module, class or function whose docstring has at least 120 words
+    of prose: whole paragraphs of sentences, without parameters, examples, formulas, lists and
+    tables. In all these are some 560 documents with 107,000 words. Documents that repeat longer
+    ones are left out. The title is the full name, such as "scipy.optimize._shgo.shgo".
 
-    It takes some seconds, once per process. The text differs between versions of the packages, so a
-    result that used it should name its `docstring_versions()`.
+    Reading takes some seconds, once per process. The text differs between versions of the packages,
+    so a result that uses it should name its `docstring_versions()`.
     """
     found: dict[str, Document] = {}
     for package in docstring_versions():
@@ -92,7 +93,7 @@ def docstring_prose() -> tuple[Document, ...]:
 
 
 def docstring_versions() -> dict[str, str]:
-    """The packages whose docstrings are read on this machine, and their versions."""
+    """The versions of the packages whose docstrings are read on this machine, by name."""
     return {
         package: importlib.metadata.version(package)
         for package in PACKAGES
@@ -112,14 +113,15 @@ def prose_of(docstring: str) -> str:
             if any(line.startswith((" ", "\t")) or _NOT_A_SENTENCE.search(line) for line in lines):
                 continue
             text = _without_markup(" ".join(" ".join(lines).split()))
-            # One that ends with a colon, or goes on after a formula, lost its other half.
+            # A paragraph that ends with a colon, or continues after a formula, has lost its other
+            # half.
             if re.match(r"[\"'(]?[A-Z]", text) and re.search(r"[.!?][\"')]*$", text):
                 kept.append(text)
     return "\n\n".join(kept)
 
 
 def _prose_sections(text: str) -> Iterator[str]:
-    """The text before the first heading, and that below each heading that promises prose."""
+    """The text before the first heading, and the text below each heading that promises prose."""
     lines = text.splitlines()
     heading = ""
     body: list[str] = []
@@ -146,7 +148,7 @@ def _is_long(text: str) -> bool:
 
 
 def _of_package(package: str) -> Iterator[tuple[str, str]]:
-    """Full name and docstring of what a package defines, file by file."""
+    """Full names and docstrings of a package's definitions, file by file."""
     spec = importlib.util.find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
         for file in sorted(Path(folder).rglob("*.py")):
@@ -157,7 +159,8 @@ def _of_package(package: str) -> Iterator[tuple[str, str]]:
 
 
 def _of_source(source: str, name: str) -> Iterator[tuple[str, str]]:
-    # Parsing is what costs, so of most files nothing is parsed, and of the others what holds prose.
+    # Parsing is slow, so most files are not parsed at all, and of the others only parts that hold
+    # prose.
     texts = [text for text in _QUOTED.findall(source) if len(text.split()) >= SHORTEST]
     if not any(_is_long(prose_of(text)) for text in texts):
         return
@@ -172,7 +175,7 @@ def _of_source(source: str, name: str) -> Iterator[tuple[str, str]]:
 
 def _parsed(source: str) -> ast.Module:
     with warnings.catch_warnings():
-        # Of other people's escape sequences.
+        # Other people's escape sequences cause warnings.
         warnings.simplefilter("ignore")
         return ast.parse(source)
 

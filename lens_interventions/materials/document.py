@@ -1,4 +1,4 @@
-"""Texts and what kind of text they are."""
+"""Texts, and the kind of text that they are."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ class Document:
 
     Attributes:
         title: unique within its collection.
-        text: what a model reads; the title is no part of it.
-        register: what kind of text it is.
+        text: the text that a model reads, without the title.
+        register: the kind of text.
     """
 
     title: str
@@ -20,7 +20,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The beginning of a text, or a passage, and what kind of text it is."""
+    """The beginning of a text, or a passage, with its kind of text."""
 
     text: str
     register: str

@@ -11,12 +11,12 @@ class LastWord:
 
     Attributes:
         topic: what the sentence is to be about.
-        word: in which it is to end.
+        word: the word in which it is to end.
         other: another word, for comparison.
         asked: the request, with the word.
         asked_other: the same with the other word.
         plain: the same without a word.
-        sentence: a sentence on the topic that holds none of the words.
+        sentence: a sentence on the topic that contains none of the words.
     """
 
     topic: str
@@ -29,9 +29,9 @@ class LastWord:
 
 
 def last_words() -> tuple[LastWord, ...]:
-    """60 requests: every one of 10 common words with each of 6 topics, in 3 phrasings.
+    """60 requests: each of 10 common words with each of 6 topics, in 3 phrasings.
 
-    Items share words and topics, so they are not independent: resample words, or topics.
+    Items share words and topics, so they are not independent: resample words or topics.
     """
     file = resources.files(__package__) / "last_words.json"
     data = json.loads(file.read_text(encoding="utf-8"))

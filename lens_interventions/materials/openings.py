@@ -1,4 +1,4 @@
-"""The first words of documents, to sample from or to repeat beside what was written for that."""
+"""The first words of documents, to sample from or to repeat, besides texts written for that."""
 
 import functools
 import random
@@ -10,7 +10,7 @@ from .document import Document, Prompt
 from .readers import python_reference
 from .shingles import groups
 
-# Words to a prompt and to a passage; the written ones are as long.
+# Words of a prompt and of a passage; the written ones are as long.
 _PROMPT = range(16, 21)
 _PASSAGE = range(8, 41)
 
@@ -37,8 +37,9 @@ def opening_passages() -> tuple[Prompt, ...]:
 def _documents() -> tuple[list[Document], list[Document]]:
     """Documents for prompts and, a third of all, for passages, in an order that is mixed but fixed.
 
-    One of each group that shares a passage, so that no two halves of anything do. The library's own
-    prose is not among them: experiments measure the loss on it.
+    There is one from each group of documents that share a passage, so the two halves of any split
+    share none. The library's own prose is not among them, because experiments measure the loss on
+    it.
     """
     documents = [*python_reference(), *docstring_prose()]
     first_of_group: dict[int, Document] = {}

@@ -12,11 +12,11 @@ from .shingles import without_repeats
 def python_reference() -> tuple[Document, ...]:
     """The Python language reference as plain text, one document per topic.
 
-    From `pydoc_data.topics`, what `help("for")` prints: technical English with code, on every
-    machine that runs CPython. Topics that stand in longer ones are left out, such as "for" in
-    "compound": of Python 3.11's 79 topics 56 are left, with 53,000 of their 66,000 words. White
-    space around a topic is removed. The text differs between Python versions, so a result that used
-    it should name its version.
+    It is the text of `pydoc_data.topics`, which `help("for")` prints: technical English with code,
+    on every machine that runs CPython. Topics that are contained in longer ones are left out, such
+    as "for" in "compound": of Python 3.11's 79 topics 56 remain, with 53,000 of their 66,000 words.
+    White space around a topic is removed. The text differs between Python versions, so a result
+    that uses it should name its version.
     """
     from pydoc_data.topics import topics  # half a megabyte, and only for this
 
@@ -32,11 +32,11 @@ def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) ->
 
     - `path`: a `.jsonl` file with one JSON object per line, or any other file, read as plain text
         in which blank lines separate documents.
-    - `field`: which entry of each JSON object is the text.
+    - `field`: the entry of each JSON object that holds the text.
     - `whole`: take a plain text file as one document, blank lines and all.
 
-    Raises `ValueError` for a file that is not UTF-8, a line (which it names) that is no JSON object
-    with a string in `field`, or a file without any text; `FileNotFoundError` if there is no file.
+    Raises `ValueError` if a file is not UTF-8 or has no text, or if a line, which the error names,
+    is not a JSON object with a string in `field`; `FileNotFoundError` if there is no file.
     """
     path = Path(path)
     try:
@@ -44,13 +44,13 @@ def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) ->
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}): convert it first") from error
     if path.suffix == ".jsonl":
-        # Not splitlines(): JSON may hold other line separators as they are.
+        # Not splitlines(): JSON may contain other line separators unescaped.
         lines = enumerate(content.split("\n"), start=1)
         texts = [_entry(path, number, line, field) for number, line in lines if line.strip()]
     elif whole:
         texts = [content]
     else:
-        # A line of spaces is blank to whoever wrote the file.
+        # A line of spaces looks blank to the file's author.
         paragraphs = itertools.groupby(content.split("\n"), key=lambda line: bool(line.strip()))
         texts = ["\n".join(lines) for has_text, lines in paragraphs if has_text]
     texts = [text for text in texts if text.strip()]
@@ -62,14 +62,15 @@ def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) ->
 def dataset_column(
     name: str, column: str, *, split: str = "train", limit: int | None = None
 ) -> list[str]:
-    """Texts of one column of a Hugging Face data set, in order, empty ones left out.
+    """Texts in one column of a Hugging Face data set, in order, without empty ones.
 
-    Reads row by row (`streaming=True`) and stops at `limit`, so that the beginning of a large data
-    set does not cost the whole of it. `name` is what `datasets.load_dataset` takes: a name on the
-    hub or a local directory of JSON, CSV, Parquet or text files.
+    It reads row by row (`streaming=True`) and stops after `limit` texts, so the beginning of a
+    large data set can be read without the rest. `name` is a name on the hub, or a local directory
+    of JSON, CSV, Parquet or text files, as for `datasets.load_dataset`.
 
-    Raises `ValueError` if there is no such column or no text in it, and `TypeError` if it does not
-    hold text. Errors of `datasets`, for a data set or split that does not exist, pass through.
+    Raises `ValueError` if there is no such column or no text in it, or if `limit` is below 1;
+    `TypeError` if the column does not hold text. Errors of `datasets`, for a data set or split that
+    does not exist, are passed on.
     """
     from datasets import load_dataset  # type: ignore[import-untyped]
 

@@ -1,9 +1,9 @@
 """Texts that repeat each other, found by the runs of 13 words that they share.
 
-Corpora hold one passage in several documents: the Python reference prints a section alone and
-again inside its chapter. A text that a write was trained on would then be measured as if it were
-new. Thirteen words are the usual length of such a comparison (Brown et al. 2020, "Language Models
-are Few-Shot Learners", appendix C): unrelated texts hardly ever share so many in a row.
+Corpora contain the same passage in several documents: the Python reference prints a section alone
+and again inside its chapter. A text that a write was trained on would then count as new in a
+measurement. Thirteen words are the usual length for such a comparison (Brown et al. 2020, "Language
+Models are Few-Shot Learners", appendix C): unrelated texts hardly ever share so many in a row.
 """
 
 import re
@@ -23,9 +23,9 @@ tenth, so the number in between matters little.
 
 
 def shingles(text: str) -> set[int]:
-    """Hashes of all runs of 13 words in a text; of the whole text if it is shorter.
+    """Hashes of all runs of 13 words in a text, or of the whole text if it is shorter.
 
-    Case, punctuation and white space do not count. The hashes hold within one process.
+    Case, punctuation and white space do not count. The hashes are valid within one process.
     """
     words = re.findall(r"\w+", text.casefold()) or [text]
     runs = range(max(len(words) - WORDS, 0) + 1)
@@ -40,9 +40,9 @@ def share_in(own: set[int], others: set[int]) -> float:
 def without_repeats(documents: Sequence[Document]) -> tuple[Document, ...]:
     """The documents without those that repeat longer ones, in their order.
 
-    A document goes if more than `REPEATED` of its shingles stand in documents that are kept. Longer
-    ones are kept first: a section goes and its chapter stays, which keeps the most text. Of equally
-    long ones the first is kept.
+    A document is dropped if more than `REPEATED` of its shingles are in documents that are kept.
+    Longer documents are kept first: a section is dropped and its chapter stays, which keeps the
+    most text. Of equally long documents, the first is kept.
     """
     own = [shingles(document.text) for document in documents]
     known: set[int] = set()
@@ -57,8 +57,8 @@ def without_repeats(documents: Sequence[Document]) -> tuple[Document, ...]:
 def groups(documents: Sequence[Document]) -> list[int]:
     """The number of each document's group: documents that share a shingle are in one group.
 
-    So are those that are connected through others. A split that keeps groups whole has no 13 words
-    in a row on both sides.
+    Documents that are connected through others are in one group too. If a split keeps groups whole,
+    no 13 words in a row are on both sides.
     """
     leader = list(range(len(documents)))
 
@@ -72,6 +72,7 @@ def groups(documents: Sequence[Document]) -> list[int]:
     for index, document in enumerate(documents):
         for shingle in shingles(document.text):
             a, b = leader_of(index), leader_of(first.setdefault(shingle, index))
-            # The first document leads, so that numbers do not hang on the order of hashes.
+            # The first document gives the number, so that numbers do not depend on the order of
+            # hashes.
             leader[max(a, b)] = min(a, b)
     return [leader_of(index) for index in range(len(documents))]

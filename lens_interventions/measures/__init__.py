@@ -1,10 +1,11 @@
-"""Numbers about texts, and how sure they are.
+"""Numbers about texts, and their uncertainty.
 
-`behaviour` says what a text does, `intervals` how sure an estimate is, `crossed` the same over two
-sets at once, and `verdicts` what that says about a question. `bootstrap` finds the ends of the
-intervals. All are pure functions of numbers and token ids: nothing here knows a model, and nothing
-else of the library is imported. Another measure of a text goes into `behaviour/`, another interval
-or test into `intervals`, and the rules of a verdict are in `verdicts` alone.
+`behaviour` measures what a text does, `intervals` has intervals and tests over one set of sequences
+and `crossed` over two crossed sets, and `verdicts` turns them into answers to questions.
+`bootstrap` finds the ends of intervals. All are pure functions of numbers and token ids: nothing
+here knows a model, and nothing else of the library is imported. A new measure of a text goes into
+`behaviour/`, a new interval or test into `intervals`, and the rules of a verdict are only in
+`verdicts`.
 """
 
 import lazy_loader  # type: ignore[import-untyped]

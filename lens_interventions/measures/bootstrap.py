@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-# Elements of the largest temporary array while a block of cells is worked on.
+# Elements of the largest temporary array for a block of cells.
 _BLOCK = 2_000_000
 
 
@@ -22,12 +22,12 @@ def ratio_ends(
 ) -> list[tuple[float, float, str]]:
     """Low end, high end and method of `sum(totals) / sum(counts)` for each cell.
 
-    The same `n_resamples` draws of sequences, made by `rng`, serve all cells. There must be at
+    The same `n_resamples` draws of sequences, made with `rng`, serve all cells. There must be at
     least two sequences, and no count may be 0.
     """
     n = totals.shape[1]
     draws = rng.integers(0, n, (n_resamples, n))
-    # How often each sequence was drawn: sums over a resample are products with these.
+    # How often each sequence was drawn. Sums over a resample are products with these counts.
     rows = np.arange(n_resamples)[:, None] * n
     times = np.bincount((rows + draws).ravel(), minlength=n_resamples * n)
     times = times.reshape(n_resamples, n).T.astype(np.float64)
@@ -46,7 +46,7 @@ def _ends(
     distribution: Float[np.ndarray, "cell resample"],
     level: float,
 ) -> list[tuple[float, float, str]]:
-    # Without this, sequences that agree would differ by the rounding of their sums.
+    # Without this, equal sequences would differ by the rounding of their sums.
     alike = np.ptp(totals / counts, axis=-1) == 0
     distribution[alike] = totals[alike, :1] / counts[alike, :1]
     return bootstrap_ends(
@@ -72,13 +72,13 @@ def bootstrap_ends(
 
     - `data`: arrays `[cell, seq]` that are resampled together, along the last axis.
     - `statistic`: called as `statistic(*data, axis=-1)`, vectorised.
-    - `distribution`: its values on the resamples, which were made elsewhere.
+    - `distribution`: its values on the resamples, which the caller has made.
     - `level`: of the intervals.
-    - `undefined`: cells to which BCa does not apply, beside those where it gives nan.
+    - `undefined`: cells to which BCa does not apply, in addition to those where it gives nan.
     """
 
     def interval(method: str) -> tuple[np.ndarray, np.ndarray]:
-        # Where BCa is undefined scipy warns and returns nan; the method that is returned says so.
+        # If BCa is undefined, scipy warns and returns nan; the returned method says so.
         with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             ends = stats.bootstrap(  # type: ignore[call-overload]
@@ -90,7 +90,7 @@ def bootstrap_ends(
                 n_resamples=0,
                 confidence_level=level,
                 method=method,
-                # It reads this one attribute, and resumes from a distribution made elsewhere.
+                # scipy reads only this attribute, and resumes from a given distribution.
                 bootstrap_result=SimpleNamespace(bootstrap_distribution=distribution),
             ).confidence_interval
         return ends.low, ends.high
@@ -99,7 +99,7 @@ def bootstrap_ends(
     without_bca = np.isnan(low) | np.isnan(high)
     if undefined is not None:
         without_bca |= undefined
-    if without_bca.any():  # rarely, and asking takes as long again
+    if without_bca.any():  # rarely, and testing for it takes as long again
         low, high = np.where(without_bca, interval("percentile"), (low, high))
     methods = np.where(without_bca, "percentile", "BCa")
     return list(zip(low.tolist(), high.tolist(), methods.tolist(), strict=True))

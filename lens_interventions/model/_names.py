@@ -1,4 +1,4 @@
-"""What the name of a model means: the default, a GGUF file, a directory, or a name on the hub."""
+"""The meaning of a model's name: the default, a GGUF file, a directory, or a name on the hub."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def gguf_file(name: str | os.PathLike[str]) -> Path | None:
 def local_directory(name: str | os.PathLike[str]) -> Path | None:
     """The directory that `name` means, or None for a name on the hub.
 
-    Raises `FileNotFoundError` for a directory without a model, and for what can be neither.
+    Raises `FileNotFoundError` for a directory without a model, and for a name that can be neither.
     """
     path = _expanded(name)
     if path.is_dir():

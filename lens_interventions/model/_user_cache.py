@@ -1,4 +1,4 @@
-"""Where the library keeps what is made once: converted models and fitted lenses."""
+"""The directory in which the library keeps converted models and fitted lenses."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Names that arguments have in TransformerLens and transformers, answered with those here."""
+"""Answers to names that arguments have in TransformerLens or transformers, but not here."""
 
 import functools
 from collections.abc import Callable
@@ -9,10 +9,10 @@ Returned = TypeVar("Returned")
 
 
 def instead_of(**elsewhere: str) -> Callable[..., Any]:
-    """Have a function answer names of arguments that it does not have, as a decorator.
+    """A decorator that makes a function answer names of arguments that it does not have.
 
-    `elsewhere` says for each such name what to write instead. The function then raises `TypeError`
-    with these words.
+    `elsewhere` gives for each such name what to write instead. If the name is used, the function
+    raises `TypeError` with these words.
     """
 
     def decorate(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:

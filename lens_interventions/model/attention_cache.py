@@ -1,8 +1,8 @@
-"""The cache of keys and values, under whichever name transformers and TransformerLens have for it.
+"""The cache of keys and values, under any of the names of transformers and TransformerLens.
 
-transformers 5.24 hands the cache to attention as `cache`. TransformerLens 4.3 looks for
-`past_key_values` alone, finds nothing, and each new token attends to itself, without an error. What
-is mended here is mended for TransformerLens's own `generate` too; docs/upstream.md has the same
+transformers 5.24 hands the cache to attention as `cache`. TransformerLens 4.3 looks only for
+`past_key_values` and finds nothing, so each new token attends only to itself, without an error.
+This module mends that, also for TransformerLens's own `generate`; docs/upstream.md has the same
 change for TransformerLens itself.
 """
 
@@ -20,7 +20,7 @@ from transformer_lens.model_bridge.generalized_components.position_embeddings_at
 )
 from transformers import Cache, DynamicCache
 
-# Kinds of attention that fill the cache in a forward of their own, where TransformerLens has them.
+# Kinds of attention that fill the cache in a forward of their own, if TransformerLens has them.
 _FILL_THEMSELVES = ("MLAAttentionBridge", "GlmMoeDsaAttentionBridge")
 
 
@@ -32,9 +32,9 @@ def as_argument(bridge: TransformerBridge, cache: Cache) -> dict[str, Any]:
 
 
 def shorten(cache: Cache, by: int) -> None:
-    """Drop the last `by` positions, in the layers that hold any.
+    """Drop the last `by` positions of the layers that hold any.
 
-    `Cache.crop` of transformers before 5.22 fails at layers that hold none.
+    `Cache.crop` of transformers before 5.22 fails at layers that hold no position.
     """
     layers: list[Any] = list(cache.layers)
     for layer in layers:
@@ -83,7 +83,7 @@ def _fills(update: Any) -> bool:
 
 
 def _restore_codegen() -> None:
-    """What TransformerLens 4.3 reads off CodeGen's attention, which transformers 5.24 moved."""
+    """Restore attributes of CodeGen's attention that TransformerLens 4.3 reads."""
     from transformers.models.codegen import modeling_codegen
 
     codegen: Any = modeling_codegen
@@ -98,6 +98,6 @@ def _restore_codegen() -> None:
     )
 
 
-# Once, before any model runs: a process has one TransformerLens.
+# This runs once, before any model does, since a process has one TransformerLens.
 _see_cache()
 _restore_codegen()

@@ -27,9 +27,9 @@ def additive_masks(
 
     - `visible`: which keys a row attends to, before the model's own sliding windows. The batch
         may be 1, for all.
-    - `distance`: the row's position minus the key's. Windows are cut by it, not by place in the
-        sequence, so that they hold whatever rows a cache has.
-    - `dtype`: of the residual stream.
+    - `distance`: the row's position minus the key's. It cuts the windows, instead of the place in
+        the sequence, so they are right whatever rows a cache has.
+    - `dtype`: the dtype of the residual stream.
     """
     config = _config(bridge)
     window = getattr(config, "sliding_window", None)

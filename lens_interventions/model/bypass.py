@@ -1,8 +1,8 @@
-"""The model inside a bridge, run without the bridge's components where no hook is on them.
+"""The model inside a bridge, run without those of the bridge's components that have no hooks.
 
 A `TransformerBridge` replaces the modules of a Hugging Face model by components that call the
-hooks. For one token that is most of the time beyond reading the weights: on the default model and
-a 2-core CPU 52 ms a token with the components, 35 ms without, for the same logits.
+hooks. For one token, these take most of the time beyond reading the weights: on the default model
+and a 2-core CPU, a token takes 52 ms with the components and 35 ms without, for the same logits.
 """
 
 import copy
@@ -21,19 +21,19 @@ from transformer_lens.model_bridge.generalized_components import base, block
 from .capabilities import weights_processed
 from .grouped_attention import GROUPED
 
-# TransformerLens listens to its own components in these modules, for the sake of hooks elsewhere
-# in the same block.
+# TransformerLens listens to its own components in these modules, for hooks elsewhere in the same
+# block.
 _OWN_HOOKS = (component_setup.__name__, block.__name__)
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """A component that no other wraps (a block, an embedding), with all that it wraps.
+    """A component that no other component wraps (a block, an embedding), with all that it wraps.
 
     Attributes:
         listeners: the modules whose hooks only fire while they are in place.
         places: where each component stands in the model, and the module that it stands for.
-        attentions: the attributes of those modules that ask their configuration how to attend.
+        attentions: the attributes of the modules that ask their configuration how to attend.
     """
 
     listeners: tuple[nn.Module, ...]
@@ -42,7 +42,7 @@ class _Unit:
 
     @property
     def quiet(self) -> bool:
-        # Of a few hundred modules hardly any has hooks: they are passed over without a call.
+        # Hardly any of a few hundred modules has hooks, so the others are skipped without a call.
         return not any(
             (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or "forward" in vars(m))
             and _listens(m)
@@ -53,13 +53,13 @@ class _Unit:
 class Unwrapping:
     """Takes quiet components out of one bridge's model, for as long as a `with` lasts.
 
-    A block stays as it is while any hook, backward hook or replaced forward is on any component of
-    it, so a user's hooks fire as ever. So do components with weights of their own (TransformerLens
-    splits joint query-key-value matrices), and all of them after the weights were processed. So do
-    all in float64, which the modules of transformers round to float32 on the way, in norms and
+    A block stays as it is while any hook, backward hook or replaced forward is on one of its
+    components, so a user's hooks fire as always. Components with weights of their own stay too
+    (TransformerLens splits joint query-key-value matrices). All components stay if the weights were
+    processed, and in float64, which the modules of transformers round to float32 in norms and
     attention.
 
-    The modules attend by `grouped_attention` where that computes what theirs does.
+    The modules attend by `grouped_attention` if that computes the same as their own attention.
     """
 
     def __init__(self, bridge: TransformerBridge) -> None:
@@ -71,7 +71,7 @@ class Unwrapping:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """The model runs its own modules inside; the components are back after."""
+        """Inside, the model runs its own modules; afterwards the components are back."""
         taken: list[tuple[dict[str, Any], str, object]] = []
         try:
             for unit in self._quiet_units():

@@ -1,8 +1,8 @@
-"""What a bridge can do, found by running it a little.
+"""Checks of what a bridge can do, made by running it on a few tokens.
 
 The name of an architecture says too little, so each check runs the model on a few tokens and keeps
-what it found. Checks of the model alone stand here. A check that needs a patch stands beside what
-it guards, in `intervention`, and keeps its answer here too. `capabilities` shows all of them.
+its answer. Checks of the model alone are here. A check that needs a patch is beside the code that
+it guards, in `intervention`, and keeps its answer here too. `capabilities` returns all answers.
 """
 
 import math
@@ -29,24 +29,24 @@ Answer = TypeVar("Answer")
 
 _PATIENCE = 2.0  # seconds
 
-# By bridge, and there by the state of its weights, since processed weights run differently: what
-# was asked, and what was found.
+# Questions and answers by bridge and by the state of its weights, since processed weights run
+# differently.
 _found: WeakKeyDictionary[ReadableModel, dict[tuple[bool, bool], dict[str, Any]]] = (
     WeakKeyDictionary()
 )
 
 
 def capabilities(bridge: ReadableModel) -> dict[str, Any]:
-    """Everything that was found so far for a bridge with its weights as they are, to be read.
+    """All answers found so far for a bridge with its current weights; not to be changed.
 
-    Empty for a bridge that no check has run on. The values are those that the checks return.
+    Empty for a bridge on which no check has run. The values are those that the checks return.
     """
     return dict(_answers(bridge))
 
 
 @exclusive
 def recall(bridge: ReadableModel, question: str, find: Callable[[], Answer]) -> Answer:
-    """What was found for a question, by calling `find` if this is the first time."""
+    """The answer to a question, found by calling `find` the first time."""
     answers = _answers(bridge)
     if question not in answers:
         answers[question] = find()
@@ -55,7 +55,7 @@ def recall(bridge: ReadableModel, question: str, find: Callable[[], Answer]) -> 
 
 @contextmanager
 def slow_check(what: str) -> Iterator[None]:
-    """Say in a terminal what the user waits for, if a check takes more than two seconds."""
+    """Tell the user in a terminal what runs, if a check takes more than two seconds."""
 
     def say() -> None:
         print(f"trying {what}, once for this model ...", file=sys.stderr, flush=True)
@@ -71,7 +71,7 @@ def slow_check(what: str) -> Iterator[None]:
 
 
 def record(bridge: ReadableModel, question: str, answer: object) -> None:
-    """Keep what was found for a question, in the place of what was found before."""
+    """Keep the answer to a question, instead of an earlier one."""
     _answers(bridge)[question] = answer
 
 
@@ -111,7 +111,8 @@ def blocks_return_tuples(bridge: TransformerBridge) -> bool:
 def fills_cache(bridge: TransformerBridge) -> bool:
     """Whether the model's attention fills a cache of keys and values that it is given.
 
-    Some pairs of transformers and TransformerLens leave the cache empty, silently.
+    With some pairs of versions, transformers and TransformerLens leave the cache empty without an
+    error.
     """
 
     def find() -> bool:
@@ -126,10 +127,10 @@ def fills_cache(bridge: TransformerBridge) -> bool:
 
 
 def frequencies_change_after(bridge: TransformerBridge) -> float:
-    """The length in tokens from which a text turns other rotary frequencies on; else infinity.
+    """The length in tokens beyond which a text has other rotary frequencies; infinity if none.
 
-    Beyond it, keys that a cache holds have the angles of a shorter text. This is read off the
-    model: a run that long would take minutes.
+    Beyond it, cached keys have the angles of a shorter text. The length is read off the model's
+    config and modules, because a run that long would take minutes.
     """
 
     def find() -> float:
@@ -152,7 +153,7 @@ def frequencies_change_after(bridge: TransformerBridge) -> float:
 def embedding_factor(bridge: ReadableModel) -> float:
     """The number by which the model multiplies a row of `W_E` before its first block.
 
-    It is measured at every call, since a hook that stays on may change it.
+    It is measured at every call, because a permanent hook may change it.
 
     Raises `NotImplementedError` if the model does more to an embedding than multiply it.
     """
@@ -166,8 +167,8 @@ def embedding_factor(bridge: ReadableModel) -> float:
     rows = weight[tokens]
     # A half-precision model rounds its factor and its products.
     tolerance = 1e-5 if weight.dtype in (torch.float32, torch.float64) else 2e-2
-    # Without position embeddings it is what enters the first block: TransformerLens 3.9 has no hook
-    # before that sees the factor of Granite.
+    # Without position embeddings, the embedding is what enters the first block. In TransformerLens
+    # 3.9 no earlier hook sees the factor of Granite.
     for embedded in (entering, fed):
         factor = float((embedded * rows).sum() / (rows * rows).sum())
         atol = tolerance * float(embedded.std())

@@ -15,7 +15,8 @@ Message = Mapping[str, str]
 def chat_tokens(bridge: ReadableModel, messages: Sequence[Message]) -> list[int]:
     """The ids of a conversation, in the template that the model was trained with.
 
-    The answer is begun, unless the last of the `messages` is the assistant's.
+    `messages` are as in `tokenizer.apply_chat_template`, `[{"role": "user", "content": "Hello"}]`.
+    The template begins the answer, unless the last message is the assistant's.
 
     Raises `ValueError` if there is no message, the tokenizer has no template, or the template
     refuses the messages.
@@ -25,7 +26,7 @@ def chat_tokens(bridge: ReadableModel, messages: Sequence[Message]) -> list[int]
     tokenizer: Any = bridge.tokenizer
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError(
-            f"the tokenizer of {bridge.cfg.model_name} has no chat template, so that it cannot lay "
+            f"the tokenizer of {bridge.cfg.model_name} has no chat template, so it cannot lay "
             "out messages: give a text, or set bridge.tokenizer.chat_template"
         )
     if not messages or not all({"role", "content"} <= set(message) for message in messages):
@@ -50,9 +51,9 @@ def text_or_messages(
     text: Text | None,
     messages: Sequence[Message] | Sequence[Sequence[Message]] | None,
 ) -> Text | TextOrTokens:
-    """What to read: the text, or the ids of one conversation or of several.
+    """The text, or the ids of one conversation or of several.
 
-    Raises `ValueError` if both are given or neither, and as `chat_tokens` does.
+    Raises `ValueError` if both or neither are given, and in the cases of `chat_tokens`.
     """
     if (text is None) == (messages is None):
         raise ValueError("give a text or tokens, or messages=, but not both")

@@ -1,4 +1,4 @@
-"""What is known of a model before it is loaded: its config alone, without the network."""
+"""A model's config, read without the network and before the model is loaded."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from ._user_cache import cache_directory
 
 
 def known_blocks(name: str | os.PathLike[str] | None) -> int | None:
-    """How many blocks the model of `load_model(name)` has; None where only loading it tells.
+    """How many blocks the model of `load_model(name)` has; None if only loading it would show that.
 
     Raises `FileNotFoundError` if a path has no model.
     """
@@ -23,7 +23,7 @@ def known_blocks(name: str | os.PathLike[str] | None) -> int | None:
         return None
     else:
         place = local_directory(name) or os.fspath(name)
-    # Here, as only a command that asks pays for it.
+    # Imported here, so that only commands that need it pay for it.
     from transformers import AutoConfig
 
     try:

@@ -14,12 +14,12 @@ from .kinds import ReadableModel
 
 @dataclass(frozen=True)
 class Embedding:
-    """Vectors that stand for tokens: `scale * weight[id]`, as the model feeds them, or carried on.
+    """Vectors that stand for tokens: `scale * weight[id]`, times `carry` if there is one.
 
     Attributes:
         weight: `[d_vocab, d_model]`, TransformerLens's `W_E`.
-        scale: what the model multiplies by (the square root of d_model in Gemma), else 1.
-        carry: `[d_model, d_model]`, takes the vectors to other coordinates, if given.
+        scale: the factor that the model multiplies by (the square root of d_model in Gemma), or 1.
+        carry: `[d_model, d_model]`, a map of the vectors to other coordinates, or None.
     """
 
     weight: Float[Tensor, "d_vocab d_model"]

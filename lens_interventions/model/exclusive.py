@@ -1,7 +1,8 @@
 """One thread at a time on a model.
 
-A run puts hooks on the bridge or takes components out of it, which every other thread that runs
-the same model would feel. So each function that runs a model holds the model's lock meanwhile.
+A run puts hooks on the bridge or takes components out of it, which would affect every other thread
+that runs the same model. So each function that runs a model holds the model's lock until it
+returns.
 """
 
 import functools
@@ -27,7 +28,7 @@ _making_one = threading.Lock()
 
 @contextmanager
 def exclusive_use(bridge: ReadableModel) -> Iterator[None]:
-    """Hold a model's lock: other threads wait, this one may enter again.
+    """Hold a model's lock: other threads wait, and this thread may enter again.
 
     Raises `ValueError` under `torch.device("meta")`, where no model can run.
     """
@@ -43,10 +44,10 @@ def exclusive_use(bridge: ReadableModel) -> Iterator[None]:
 
 
 def exclusive(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Have a function hold the lock of its argument `bridge` while it runs, as a decorator.
+    """A decorator that makes a function hold the lock of its argument `bridge` while it runs.
 
-    It then raises `TypeError` for a model of another kind than the argument is annotated with: all
-    public functions that run a model pass here first.
+    The function also raises `TypeError` for a model of another kind than its annotation asks for,
+    because all public functions that run a model pass here first.
     """
     parameters = inspect.signature(function).parameters
     place, kind = list(parameters).index("bridge"), parameters["bridge"].annotation

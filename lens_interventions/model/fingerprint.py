@@ -1,4 +1,4 @@
-"""Hashes that tell the weights of one model from those of another."""
+"""Hashes that distinguish the weights of different models."""
 
 import hashlib
 
@@ -13,7 +13,7 @@ from .other_weights import name_of_weights
 
 @exclusive
 def fingerprint(bridge: ReadableModel) -> str:
-    """A hash of a sample of every parameter, made in milliseconds: tells weights apart.
+    """A hash of a sample of every parameter, which distinguishes weights within milliseconds.
 
     While an adapted reader is on, it is the hash of the reader and the weights below it.
     """
@@ -30,13 +30,13 @@ def fingerprint(bridge: ReadableModel) -> str:
 def unembedding_hash(bridge: ReadableModel) -> str:
     """The hash by which checkpoints of the tuned-lens library name an unembedding.
 
-    It is of numpy's abridged print of the matrix to one digit (its `tensor_hash`), so that it
-    survives a change of precision.
+    It hashes numpy's abridged print of the matrix to one digit, as that library's `tensor_hash`
+    does, so it survives a change of precision.
     """
     matrix = bridge.W_U.detach().T
     threshold = 1000
     if matrix.numel() > threshold:
-        # Shown are three rows and columns at each end, and dots for any number between.
+        # The print has three rows and columns at each end, and dots for those between.
         threshold = 0
         for axis, size in enumerate(matrix.shape):
             shown = torch.arange(size, device=matrix.device)

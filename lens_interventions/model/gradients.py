@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from torch.utils.weak import WeakIdKeyDictionary
 from transformer_lens.model_bridge import TransformerBridge
 
-# By parameter, how many hold it: threads may run two models that share weights.
+# How many callers hold each parameter, since threads may run two models that share weights.
 _holders = WeakIdKeyDictionary()
 _changing = threading.Lock()
 
@@ -16,7 +16,7 @@ _changing = threading.Lock()
 def frozen(bridge: TransformerBridge) -> Iterator[None]:
     """No parameter of the model asks for a gradient inside; flags come back as they were.
 
-    Of parameters that two models share, when the last of them leaves.
+    The flags of parameters that two models share come back when the last `with` block ends.
     """
     modules = (bridge, bridge.original_model)
     parameters = {id(p): p for module in modules for p in module.parameters()}.values()

@@ -1,9 +1,9 @@
 """Attention of few rows to many cached keys, each key read once.
 
-Several query heads may share the keys and values of one. The modules of transformers then repeat
-keys and values for every query head, whatever kernel multiplies them: on the default model, whose
-query heads come in threes, that is most of a step's time from a few dozen texts on. Here the query
-heads that share keys become rows of one head, in one call of torch's fused attention.
+Several query heads may share one head of keys and values. The modules of transformers then repeat
+keys and values for every query head, whatever kernel multiplies them. On the default model, in
+which three query heads share keys, this takes most of a step's time from a few dozen texts on. Here
+the query heads that share keys become rows of one head, in one call of torch's fused attention.
 """
 
 import functools
@@ -54,7 +54,7 @@ def _attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """What an attention module of transformers calls: grouped, or its own where that does more."""
+    """The function that attention modules call: grouped, or their own if that does more."""
     eager = sys.modules[type(module).__module__].eager_attention_forward
     if (
         query.dtype == torch.float32
@@ -72,8 +72,8 @@ def _attention(
 def _is_plain(eager: Callable[..., tuple[Tensor, Tensor]]) -> bool:
     """Whether an architecture's own attention is softmax over scaled and masked products.
 
-    It is tried on a module that has nothing but its groups. One that reads more off its module, as
-    sinks or factors of its layer, does not run on it.
+    It is tried on a module that has only its groups. An attention that reads more off its module,
+    such as sinks or factors of its layer, fails there.
     """
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
@@ -85,7 +85,7 @@ def _is_plain(eager: Callable[..., tuple[Tensor, Tensor]]) -> bool:
     if "repeat_kv" not in eager.__code__.co_names:
         key, value = (states.repeat_interleave(2, dim=1) for states in (key, value))
     try:
-        # Scores so large that a cap on them shows.
+        # Scores large enough that a cap on them shows.
         own, _ = eager(module, query, key, value, mask, scaling=20.0, dropout=0.0)
     except (AttributeError, TypeError, RuntimeError):
         return False

@@ -1,7 +1,7 @@
-"""Hooks of a bridge: set aside or put on for a while, and the kinds that the library puts on.
+"""Hooks of a bridge, set aside or put on for a while, and the library's own kinds of hooks.
 
-A hook that keeps, one that changes and one that stops are made here, so that no other module
-writes a closure of its own. TransformerLens calls every hook as `hook(tensor, hook=point)`.
+Hooks that keep a tensor, change it or stop the run are made here, so no other module needs a
+closure of its own. TransformerLens calls every hook as `hook(tensor, hook=point)`.
 """
 
 from collections import OrderedDict
@@ -29,11 +29,11 @@ Key = TypeVar("Key")
 
 @contextmanager
 def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
-    """Run modules without the hooks that a user has put on them; the hooks come back after.
+    """Run modules without the hooks that a user has put on them; afterwards the hooks are back.
 
-    Permanent hooks stay: some architectures are adapted by them.
+    Permanent hooks stay, because some architectures are adapted by them.
     """
-    # There are hundreds of points, and next to none has a hook.
+    # There are hundreds of points, and hardly any has a hook.
     hooked = [point for point in hook_points if point.fwd_hooks or point.bwd_hooks]
     points = [point for point in hooked if has_temporary_hooks(point)]
     saved = [(point, point._forward_hooks, point._backward_hooks) for point in points]
@@ -51,11 +51,11 @@ def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
 
 
 def has_temporary_hooks(point: HookPoint) -> bool:
-    """Whether a hook is on that `reset_hooks` would take off."""
+    """Whether the point has a hook that `reset_hooks` would take off."""
     return any(not handle.is_permanent for handle in (*point.fwd_hooks, *point.bwd_hooks))
 
 
-# A level that no hook context of TransformerLens has, so that only hooks made here are removed.
+# No hook context of TransformerLens has this level, so only hooks made here are removed.
 _LEVEL = -1
 
 
@@ -83,7 +83,7 @@ def keep(
 
 
 def change_layers(layers: Iterable[int], change: Callable[..., Tensor]) -> list[Hook]:
-    """Hooks that put `change(resid, layer=layer)` in the place of `r[layer]` at some layers."""
+    """Hooks that replace `r[layer]` by `change(resid, layer=layer)` at some layers."""
 
     def change_at(layer: int) -> HookFunction:
         def change_residual(resid: Tensor, hook: HookPoint) -> Tensor:
@@ -97,7 +97,8 @@ def change_layers(layers: Iterable[int], change: Callable[..., Tensor]) -> list[
 def require_hooks(bridge: ReadableModel, names: Iterable[str]) -> None:
     """Raise `ValueError` if a model of sae-lens has no hook of one of these names.
 
-    Its bridge loses the names of hooks, and its `HookedSAETransformer` those where an SAE sits.
+    The bridge of sae-lens loses the names of hooks, and its `HookedSAETransformer` loses those
+    where an SAE sits.
     """
     for name in names:
         if name not in bridge.hook_dict:
@@ -109,10 +110,10 @@ def require_hooks(bridge: ReadableModel, names: Iterable[str]) -> None:
 
 
 def require_tokens(bridge: ReadableModel, batch: TokenBatch) -> Hook:
-    """A hook where a run knows its tokens, which refuses others than those of `batch`.
+    """A hook at a point where a run knows its tokens, which refuses tokens other than `batch`.
 
-    A `HookedTransformer` shows no ids, so their embeddings are compared. What is at padding and
-    runs of another shape pass. Raises `ValueError`.
+    A `HookedTransformer` shows no ids, so their embeddings are compared. Padding is not compared,
+    and runs of another shape pass. The hook raises `ValueError`.
     """
     expected = batch.tokens
 
@@ -163,7 +164,7 @@ def capture(
     hooks = [(name, fn) for name in names for fn in (keep(captured, name), stop_after_all)]
     # A bridge itself catches what ends a run.
     with bridge.hooks(fwd_hooks=hooks), suppress(StopAtLayerException):
-        # The model's own cache stays on: TransformerLens 4.3 cannot run OLMo 2 in half precision
-        # without it.
+        # The model's own cache stays on, since TransformerLens 4.3 cannot run OLMo 2 in half
+        # precision without it.
         bridge(tokens, **forward)
     return [captured[name] for name in names]

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it can be reached, and doing without it."""
+"""The Hugging Face hub: whether it can be reached, and how to work without it."""
 
 import ssl
 import threading
@@ -13,7 +13,7 @@ PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unre
 
 
 def hub_answers() -> bool:
-    """Whether the hub may be asked and answers in time. Its own client would try for minutes."""
+    """Whether the hub may be asked and answers in time; its own client would try for minutes."""
     if hub.is_offline_mode():
         return False
     answered = threading.Event()
@@ -25,12 +25,12 @@ def hub_answers() -> bool:
         except urllib.error.HTTPError:
             pass  # an answer
         except OSError as error:
-            # A certificate that Python does not know may be known to the client.
+            # The client may know a certificate that Python does not know.
             if not isinstance(getattr(error, "reason", None), ssl.SSLError):
                 return
         answered.set()
 
-    # In a thread, because looking up the hub's address has no time limit of its own.
+    # In a thread, because the lookup of the hub's address has no time limit.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(PATIENCE)
@@ -39,7 +39,7 @@ def hub_answers() -> bool:
 
 @contextmanager
 def hub_offline() -> Iterator[None]:
-    """Ask no hub for the duration: what is not in the local cache is not there."""
+    """Inside, do not ask the hub: only files in the local cache are found."""
     before = hub.HF_HUB_OFFLINE
     hub.HF_HUB_OFFLINE = True
     try:

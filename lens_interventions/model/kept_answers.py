@@ -1,8 +1,8 @@
-"""What was found to be right of a large model, kept for the next process that loads it.
+"""Checks that a large model has passed, remembered for the next process that loads it.
 
-A check that runs a model takes seconds, each time a program starts. Its answer hangs on weights,
-versions and code alone, so it is kept under a hash of them all in the user's cache directory. Only
-"right" is kept: what went wrong may have gone wrong by chance, and is tried again.
+A check that runs a model takes seconds each time a program starts. Its answer depends only on
+weights, versions and code, so it is kept in the user's cache directory under a hash of all three.
+Only a success is kept: a failure may be due to chance, so the check is made again.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ from ._user_cache import cache_directory
 from .capabilities import weights_processed
 from .fingerprint import fingerprint
 
-# A smaller model is tried in less time than it takes to read its code.
+# Trying a smaller model takes less time than reading its code.
 _LARGE = 2**24  # parameters
 
 _VERSIONS = ("torch", "transformers", "transformer_lens")
 
 
 def is_kept(bridge: TransformerBridge, question: str) -> bool:
-    """Whether an earlier process found this right, for this model and this code."""
+    """Whether this model, with this code, has passed the check in an earlier process."""
     return _is_large(bridge) and _file(bridge, question).exists()
 
 
 def keep_right(bridge: TransformerBridge, question: str) -> None:
-    """Let later processes know that this was found right of a large model."""
+    """Let later processes know that a large model has passed the check."""
     if not _is_large(bridge):
         return
     file = _file(bridge, question)
@@ -41,7 +41,7 @@ def keep_right(bridge: TransformerBridge, question: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, f"{bridge.cfg.model_name}: {question}: right\n")
     except OSError:
-        pass  # where the cache cannot be written each process tries again, for seconds
+        pass  # if the cache cannot be written, each process tries again, for seconds
 
 
 def _is_large(bridge: TransformerBridge) -> bool:
@@ -49,7 +49,7 @@ def _is_large(bridge: TransformerBridge) -> bool:
 
 
 def _file(bridge: TransformerBridge, question: str) -> Path:
-    """Named by a hash of the question and of everything that the answer hangs on."""
+    """The file, named by a hash of the question and of everything that the answer depends on."""
     config: Any = bridge.original_model.config
     known = [
         question,
@@ -75,7 +75,7 @@ def _own_code() -> str:
 
 
 def _code_of(bridge: TransformerBridge) -> Iterator[str]:
-    """The forward of every module and all hooks that stay on: a user may have replaced them."""
+    """The forward of every module and all permanent hooks, which a user may have replaced."""
     for name, module in bridge.original_model.named_modules():
         yield f"{name} {type(module).__qualname__} {_described(module.forward)}"
         if not isinstance(module, HookPoint):
@@ -88,12 +88,12 @@ def _code_of(bridge: TransformerBridge) -> Iterator[str]:
 
 
 def _described(function: Any) -> str:
-    """The code of a function, in words that are the same in every process."""
+    """The code of a function as text, which is the same in every process."""
     code = function.__code__ if hasattr(function, "__code__") else function
     if not isinstance(code, CodeType):
         return repr(code)
     constants = [
-        # Their order hangs on the process.
+        # Their order differs between processes.
         str(sorted(map(repr, value))) if isinstance(value, frozenset) else _described(value)
         for value in code.co_consts
     ]

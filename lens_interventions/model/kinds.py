@@ -1,6 +1,6 @@
 """The kinds of models: a `TransformerBridge` for everything, a `HookedTransformer` for reading.
 
-`HookedTransformer` is TransformerLens's own implementation of models, which it has up to version 3.
+`HookedTransformer` is TransformerLens's own implementation of models, which exists up to version 3.
 It has the hooks, the final norm and the unembedding of a bridge, but neither the attention nor the
 caches of transformers, which teacher forcing and generation rely on.
 """
@@ -26,7 +26,7 @@ ReadableModel = TransformerBridge | HookedTransformer
 
 
 def require_kind(model: object, kind: Any, purpose: str) -> None:
-    """Raise `TypeError` for a model that is not of a kind which `purpose` can be had with.
+    """Raise `TypeError` for a model that is not of the kind that `purpose` needs.
 
     `kind` is `TransformerBridge` or `ReadableModel`.
     """
@@ -46,12 +46,12 @@ def inner_model(model: ReadableModel) -> nn.Module:
 
 
 def architecture(model: ReadableModel) -> str:
-    """What an error calls the model."""
+    """The name of the model in errors."""
     return getattr(model.cfg, "architecture", None) or type(model).__name__
 
 
 def output_transform(model: ReadableModel) -> Callable[[Tensor], Tensor]:
-    """What the model does to its logits, `[..., d_vocab]`."""
+    """The function that the model applies to its logits, `[..., d_vocab]`."""
     if isinstance(model, TransformerBridge):
         return model.adapter.apply_output_logits_transform
     return partial(apply_softcap, cap=model.cfg.output_logits_soft_cap)

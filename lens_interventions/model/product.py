@@ -1,12 +1,12 @@
-"""Products of many rows with one float32 matrix, by whichever is faster here.
+"""Products of many rows with one float32 matrix, by the faster of two ways.
 
-On a CPU torch multiplies by MKL, which on AMD's processors does about two thirds of what oneDNN
-does with a matrix that was first copied into the order in which it is read. The copy costs as much
-as the product of some 150 rows, so it is made for one call of the library and dropped with it: no
+On a CPU, torch multiplies with MKL. On AMD's processors this has about two thirds of the speed of
+oneDNN, if the matrix was first copied into the order in which it is read. The copy costs as much as
+the product of some 150 rows, so it is made for one call of the library and dropped with it. So no
 copy can be out of date when the weights of a model are edited.
 
-The operators are private ones of torch, those that `torch.compile` emits on a CPU. They are used
-only where they run, and are found as exact as the plain product and clearly faster.
+The operators are private ones of torch, which `torch.compile` emits on a CPU. They are used only if
+they run, and if a test finds them as exact as the plain product and clearly faster.
 """
 
 import functools
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 
 def packed_copy(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor | None:
-    """A copy of a weight for the faster product, None where the plain one is as good.
+    """A copy of a weight for the faster product; None if the plain product is as good.
 
     **Arguments:**
 
@@ -62,10 +62,10 @@ def product(
     **Arguments:**
 
     - `x`, `weight`: the factors.
-    - `packed`: what `packed_copy` made of the weight. It has no gradient: where one is wanted, the
-        product is the plain one.
+    - `packed`: the weight's `packed_copy`. It has no gradient, so the product is the plain one if a
+        gradient is wanted.
     - `bias`: added to each row.
-    - `out`: receives the product of a matrix of rows, if there is no gradient.
+    - `out`: a buffer for the product of a matrix of rows, used if there is no gradient.
     """
     graph = x.requires_grad and torch.is_grad_enabled()
     if packed is not None and x.dtype == weight.dtype and not graph:
@@ -93,7 +93,7 @@ def _factors(
 def _is_exact(d_in: int) -> bool:
     """Whether the faster product rounds as the plain one does.
 
-    Asked anew in every call, since the precision of products is a setting that may change.
+    This is tested in every call, because the precision of products is a setting that may change.
     """
     x, weight = _factors(16, d_in, 256)
     exact = x.double() @ weight.double().T
@@ -105,13 +105,14 @@ def _is_exact(d_in: int) -> bool:
 def _is_faster(d_in: int, rows: int) -> bool:
     """Whether the faster product takes at most 0.9 of the plain one's processor time.
 
-    Asked once in a process, so that equal calls have equal results: some 50 milliseconds.
+    This is tested once in a process, in some 50 milliseconds, so that equal calls have equal
+    results.
     """
     x, weight = _factors(rows, d_in, 2048)
     packed = _pack(weight, rows)
     trials = [lambda: product(x, weight), lambda: product(x, weight, packed)]
-    # In turns, and the least of each: what else the machine does only adds to a time. By the clock
-    # on the wall, on a busy machine, six trials in a row may all be interrupted.
+    # The ways take turns, and the least time of each counts, since other work only adds to a time.
+    # By the clock on the wall, on a busy machine, six trials in a row may all be interrupted.
     plain, fast = map(min, zip(*(map(_seconds, trials) for _ in range(6)), strict=True))
     return fast < 0.9 * plain
 

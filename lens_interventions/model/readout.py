@@ -22,13 +22,13 @@ Norm = Literal["full", "pre_affine"]
 
 # Rows of logits that are held at a time.
 LOGIT_ROWS = 128
-# Below so many rows in all, a copy of the weight costs about as much as it saves.
+# With fewer rows in all, a copy of the weight costs about as much as it saves.
 _MANY_ROWS = 512
 
 # Modules that some models of TransformerLens have after their last block.
 _BETWEEN = {"mlm_head", "prediction_head", "project_out", "hc_head", "sigma_map", "classifier_ln"}
-# Largest error of the readout against the spread of the model's own logits: other readouts are off
-# by all of it, bfloat16 by a few hundredths.
+# Largest error of the readout relative to the spread of the model's own logits. Wrong readouts are
+# off by all of it, bfloat16 by a few hundredths.
 _TOLERANCE = 0.1
 
 
@@ -39,10 +39,11 @@ class Readout:
     Attributes:
         norm: the model's final norm, or None.
         apply_affine: whether the norm's learned point-wise transformation is applied.
-        weight: `[d_vocab, d_model]`, rows contiguous where the model stores them so.
-        bias: `[d_vocab]`, None where it is zero.
-        transform: what the model does to its logits (Gemma's soft cap, Cohere's scale).
-        scale: the factor by which `transform` multiplies, None where it is not linear.
+        weight: `[d_vocab, d_model]`, with contiguous rows if the model stores them so.
+        bias: `[d_vocab]`; None if it is zero.
+        transform: the function that the model applies to its logits (Gemma's soft cap, Cohere's
+            scale).
+        scale: the factor by which `transform` multiplies; None if it is not linear.
         packed: a copy of `weight` for a faster product, see `for_rows`.
     """
 
@@ -55,9 +56,9 @@ class Readout:
     packed: Tensor | None = None
 
     def for_rows(self, rows: int) -> "Readout":
-        """The same readout, made ready to read about so many rows in all.
+        """The same readout, prepared to read about this many rows in all.
 
-        It may hold a copy of the weight, so it lasts no longer than the call that reads them.
+        It may hold a copy of the weight, so drop it when the call that reads the rows ends.
         """
         if rows < _MANY_ROWS:
             return self
@@ -80,15 +81,16 @@ class Readout:
         return kept["normalized"].to(residual.dtype).reshape(residual.shape)
 
     def possible(self) -> Bool[Tensor, " d_vocab"]:
-        """Which tokens have logits to compare: a bias of minus infinity excludes the others."""
+        """Which tokens have finite logits: a bias of minus infinity excludes the others."""
         bias = self.bias if self.bias is not None else torch.zeros_like(self.weight[:, 0])
         return bias != -torch.inf
 
     @cached_property
     def mean_row(self) -> Float[Tensor, " d_model"]:
-        """The mean row of the weight, over the tokens that have logits to compare.
+        """The mean row of the weight, over the tokens that are possible.
 
-        Found once for each readout: with a large vocabulary it takes longer than many products.
+        It is computed once for each readout, since with a large vocabulary it takes longer than
+        many products.
         """
         # Without a bias all rows count, and a selection would copy them.
         rows = self.weight if self.bias is None else self.weight[self.possible()]
@@ -97,8 +99,8 @@ class Readout:
     def affine(self) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Gain and shift of the final norm's learned point-wise transformation.
 
-        Found from what the norm does to vectors, so that it holds for every kind of norm: without
-        its affine part it turns `-x` into minus what it makes of `x`.
+        They are found by applying the norm to vectors, so this holds for every kind of norm:
+        without its affine part, `norm(-x) == -norm(x)`.
         """
         signs = torch.ones_like(self.weight[0])
         if self.norm is None:
@@ -111,10 +113,10 @@ class Readout:
     def token_directions(
         self, weight: Float[Tensor, "*token d_model"]
     ) -> Float[Tensor, "*token d_model"]:
-        """Where in the residual stream the logits of tokens rise against the average logit.
+        """Directions in the residual stream along which tokens' logits rise above the average.
 
-        The gradient of the logits, up to the size of the residual, which the final norm divides
-        by. `weight` has rows of this readout's, or rows like them.
+        This is the gradient of the logits, up to the size of the residual, by which the final norm
+        divides. `weight` has rows of this readout's weight, or rows like them.
         """
         rows = (weight - self.mean_row) * self.affine()[0]
         return rows - rows.mean(-1, keepdim=True) if self.removes_mean() else rows
@@ -129,7 +131,7 @@ class Readout:
         """Whether adding a constant to all of a residual changes nothing, as under a LayerNorm."""
         d_model = self.weight.shape[-1]
         ramp = torch.linspace(-1, 1, d_model, dtype=self.weight.dtype, device=self.weight.device)
-        # Shifted by its own size the ramp is another one, far beyond any rounding.
+        # A shift by its own size changes the ramp far more than rounding does.
         before, after = self.normalize(ramp), self.normalize(ramp + 1)
         return torch.allclose(before, after, rtol=0, atol=0.1 * float(before.abs().max()))
 
@@ -138,7 +140,7 @@ class Readout:
         normalized: Float[Tensor, "*row d_model"],
         out: Float[Tensor, "row d_vocab"] | None = None,
     ) -> Float[Tensor, "*row d_vocab"]:
-        """Logits of normalized residuals; at the last residual point they are the model's own.
+        """Logits of normalized residuals; at the last residual point these are the model's own.
 
         `out` (rows flattened, no gradient) receives the product, so that chunks share a buffer.
         """
@@ -154,13 +156,14 @@ class Readout:
 
 @exclusive
 def readout(bridge: ReadableModel, *, norm: Norm = "full") -> Readout:
-    """The model's own readout; with `norm="pre_affine"` without the final norm's affine part.
+    """The model's own readout; `norm="pre_affine"` leaves out the final norm's affine part.
 
-    The post reads the latter, which TransformerLens caches as `ln_final.hook_normalized`.
+    The post leaves it out; TransformerLens caches the norm without it as
+    `ln_final.hook_normalized`.
 
-    Raises `TypeError` for what is no `ReadableModel`, `NotImplementedError` if the model is not a
-    decoder of attention layers alone, and `ValueError` if its logits are read off otherwise, a
-    bridge is in training mode or `norm` is unknown.
+    Raises `TypeError` if the model is not a `ReadableModel`; `NotImplementedError` if it is not a
+    decoder of attention layers alone; `ValueError` if its logits are not the final norm and the
+    unembedding of its last residual, if a bridge is in training mode, or if `norm` is unknown.
     """
     if norm not in ("full", "pre_affine"):
         raise ValueError(f"norm must be 'full' or 'pre_affine', got {norm!r}")
@@ -185,13 +188,13 @@ def _readout(bridge: ReadableModel, norm: Norm) -> Readout:
 def require_readable(bridge: ReadableModel) -> None:
     """Refuse a model whose logits are not `ln_final -> unembed` of its last residual point.
 
-    It is tried once for each bridge on four tokens, without the hooks that the user may have on.
+    The test runs once for each bridge on four tokens, without the user's hooks.
 
     Raises `NotImplementedError` if the model has an encoder, a recurrent state or attention to
-    later tokens, and `ValueError` if its logits are read off otherwise or a bridge is in training
-    mode.
+    later tokens; `ValueError` if its logits are computed in another way, or if a bridge is in
+    training mode.
     """
-    # A HookedTransformer has no dropout, and comes in training mode.
+    # A HookedTransformer has no dropout, and is in training mode when it is loaded.
     if isinstance(bridge, TransformerBridge) and bridge.original_model.training:
         raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
     recall(
@@ -220,7 +223,7 @@ def require_causal_stack(bridge: ReadableModel) -> None:
         )
     if not {"blocks", "unembed"} <= set(bridge._modules):
         raise NotImplementedError(
-            f"{name} is an encoder-decoder or an encoder: it has no one stack of blocks "
+            f"{name} is an encoder-decoder or an encoder: it has no single stack of blocks "
             "that an unembedding reads"
         )
 
@@ -248,12 +251,13 @@ def _tried_to_read(bridge: ReadableModel) -> bool:
         resid, possible = last[FINAL], read.possible()
         right = resid.ndim == 3 and resid.shape[-1] == read.weight.shape[1]
         if right:
-            # In compatibility mode the logits are the model's up to a constant at each position.
+            # In compatibility mode the logits are the model's own up to a constant at each
+            # position.
             found, own = (
                 values[..., possible] - values[..., possible].nanmean(-1, keepdim=True)
                 for values in (read(resid).float(), logits)
             )
-            # What is not a number is located, and refused, where it is read.
+            # Values that are not numbers are located and refused where they are read.
             atol = _TOLERANCE * float(own.nan_to_num(0, 0, 0).abs().max())
             right = torch.allclose(found, own, rtol=0, atol=atol, equal_nan=True)
     if not right:

@@ -1,4 +1,4 @@
-"""The residual stream of a text, at the points asked for."""
+"""The residual stream of texts at chosen points."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from .kinds import ReadableModel, architecture
 from .points import hook_name
 from .tokens import TokenBatch
 
-# Texts up to this long go through the blocks whole, longer ones this many rows at a time.
+# Texts of up to this length go through the blocks whole, longer ones this many rows at a time.
 _WHOLE = 512
 
 _CHUNK_ROWS = 128
@@ -31,11 +31,10 @@ def residuals(
     `forward` is passed on to the bridge.
 
     Raises `ValueError` if the model has no such point (blocks whose attention and MLP run in
-    parallel have no middle, and an SAE may sit in the place of a hook) or the batch is padded on
-    the left.
+    parallel have no middle, and an SAE may replace a hook) or the batch is padded on the left.
     """
     if batch.left_padded:
-        # The models' own masks let padded rows see nothing, whose NaN then reaches real tokens.
+        # The models' own masks let padded rows see no key, and their NaN then reaches real tokens.
         raise ValueError("pad on the right: a causal model needs no mask for padding there")
     n_layers = int(bridge.cfg.n_layers)
     names = [hook_name(label, n_layers) for label in labels]
@@ -52,12 +51,12 @@ def residuals(
 def residual_chunks(
     bridge: ReadableModel, batch: TokenBatch, labels: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Float[Tensor, "batch chunk d_model"]]]]:
-    """The residual stream by label, a chunk of columns at a time, each with its first column.
+    """The residual stream by label, in chunks of columns, each with the number of its first column.
 
-    Of a long text only the keys and values are held, neither the whole residual stream nor the
-    attention scores. A short text is one chunk. So is any text while there are hooks on the bridge,
-    which may have been made for the whole, one that turns other rotary frequencies on, and any text
-    of a `HookedTransformer`.
+    For a long text, only the keys and values are held, and neither the whole residual stream nor
+    the attention scores. A text is one chunk if it is short, if there are hooks on the bridge,
+    which may have been made for the whole text, if its length turns on other rotary frequencies, or
+    on a `HookedTransformer`.
 
     Raises `ValueError` if the model has no such point or the batch is padded on the left.
     """
@@ -77,7 +76,7 @@ def residual_chunks(
 
 
 def _may_be_cut(bridge: ReadableModel, width: int) -> bool:
-    """Whether keys and values of the beginning of a text are those that the whole text has."""
+    """Whether the beginning of a text has the same keys and values alone as in the whole text."""
     # A HookedTransformer has a cache of another kind.
     if not isinstance(bridge, TransformerBridge):
         return False

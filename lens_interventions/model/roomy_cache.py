@@ -1,6 +1,7 @@
-"""A cache of keys and values that takes a new token without copying those before it.
+"""A cache of keys and values that adds a token without copying those before it.
 
-`DynamicCache` of transformers joins old and new at every step, in all layers of all texts.
+The `DynamicCache` of transformers copies old and new tokens at every step, in all layers of all
+texts.
 """
 
 from typing import Any
@@ -39,8 +40,8 @@ class _RoomyLayer(DynamicLayer):
                     *states.shape[:-2],
                     stop + _ROOM,
                     states.shape[-1],
-                    # As in a `DynamicLayer`: OLMo 2 in half precision has keys in float32 and
-                    # cannot attend unless the values are, too.
+                    # As in a `DynamicLayer`: OLMo 2 in half precision has keys in float32, and
+                    # cannot attend unless the values are in float32 too.
                     dtype=torch.promote_types(key_states.dtype, states.dtype),
                 )
                 for states in new
@@ -57,10 +58,10 @@ class _RoomyLayer(DynamicLayer):
         if self.keys is None or not self._rooms:
             return False
         room = self._rooms[0]
-        # Choosing or repeating texts puts other tensors in the place of the buffers' columns.
+        # Choosing or repeating texts replaces the buffers' columns by other tensors.
         return room.data_ptr() == self.keys.data_ptr() and room.shape[-2] >= columns
 
 
 def roomy_cache() -> Cache:
-    """An empty cache, none of whose layers drops what leaves a sliding window."""
+    """An empty cache, whose layers keep positions that leave a sliding window."""
     return Cache(layer_class_to_replicate=_RoomyLayer)

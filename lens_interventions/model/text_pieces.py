@@ -1,4 +1,4 @@
-"""Texts of any length in pieces that fit a model."""
+"""Texts of any length, cut into pieces that fit a model."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,7 +17,7 @@ def token_pieces(
     length: int,
     prepend_bos: bool | None = None,
 ) -> Iterator[Int[Tensor, " pos"]]:
-    """Each text in pieces of at most `length` tokens, and of what fits the model.
+    """Each text in pieces of at most `length` tokens, or of the model's context if that is shorter.
 
     Raises `TypeError` if `texts` is one text, `ValueError` if `length` is below 2.
     """

@@ -18,7 +18,7 @@ NamedTokens = str | SupportsIndex | Sequence[str | SupportsIndex]
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Token ids with the mask that tells real tokens from padding.
+    """Token ids with the mask that separates real tokens from padding.
 
     Attributes:
         tokens: `[batch, pos]` ids on the model's device; padded entries hold an arbitrary valid id.
@@ -70,14 +70,14 @@ def token_batch(
 ) -> TokenBatch:
     """Turn one text, a list of texts, ids, lists of ids or an id tensor into a `TokenBatch`.
 
-    Texts and lists are tokenised one by one and padded on the right whatever the tokenizer's own
-    side is: in a causal model nothing to the right of a token reaches it, so every prompt of a
-    batch gets what it gets alone.
+    Texts and lists are tokenised one at a time and padded on the right, whatever the tokenizer's
+    own side is. In a causal model nothing to the right of a token reaches it, so the result for a
+    prompt does not depend on its batch.
 
     **Arguments:**
 
     - `bridge`: gives the tokenizer, the device, the vocabulary and the context length.
-    - `text_or_tokens`: what to read.
+    - `text_or_tokens`: the input to convert.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens; only for an id tensor, which may be
         padded on either side.
@@ -111,13 +111,13 @@ def token_batch(
 
 
 def require_texts(texts: Iterable[TextOrTokens]) -> None:
-    """Raise `TypeError` for one text where many are expected: its letters would be the texts."""
+    """Raise `TypeError` for one text instead of many, whose letters would count as texts."""
     if isinstance(texts, str):
         raise TypeError("expected an iterable of texts, got one text: put it in a list")
 
 
 def require_unicode(text: str) -> None:
-    """Raise `ValueError` for a text with half of a surrogate pair, which is no character."""
+    """Raise `ValueError` for a text with half of a surrogate pair, which is not a character."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -154,7 +154,7 @@ def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
 
 
 def special_ids(bridge: ReadableModel) -> list[int]:
-    """The ids that mark up a text, such as its end; none where the bridge has no tokenizer."""
+    """The ids that mark up a text, such as its end; none if the bridge has no tokenizer."""
     if bridge.tokenizer is None:
         return []
     added = bridge.tokenizer.added_tokens_decoder
@@ -163,7 +163,7 @@ def special_ids(bridge: ReadableModel) -> list[int]:
 
 
 def token_strings(bridge: ReadableModel, ids: Iterable[int]) -> dict[int, str]:
-    """Text of each id; its number where the bridge has no tokenizer.
+    """The text of each id, or its number if the bridge has no tokenizer.
 
     Half of a surrogate pair, which no table can hold, becomes an escape such as `\\ud800`.
     """
@@ -181,7 +181,7 @@ def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Ten
     if not text:
         raise ValueError("the text is empty: give at least one token to read")
     require_unicode(text)
-    # The tokenizer would cut a long text silently; the length is checked with the ids instead.
+    # The tokenizer would silently cut a long text; the length is checked with the ids instead.
     tokens = bridge.to_tokens(text, prepend_bos=prepend_bos, truncate=False, move_to_device=False)
     if tokens.numel() == 0:
         raise ValueError(f"the text {text!r} has no tokens: give at least one token to read")
@@ -221,7 +221,7 @@ def _from_tensor(tokens: Tensor, attention_mask: Tensor | None) -> TokenBatch:
     mask = torch.atleast_2d(attention_mask).to(tokens.device) != 0
     if mask.shape != tokens.shape:
         raise ValueError(
-            f"attention_mask has shape {tuple(mask.shape)}, the tokens {tuple(tokens.shape)}"
+            f"attention_mask has shape {tuple(mask.shape)}, but the tokens {tuple(tokens.shape)}"
         )
     if not mask.any(-1).all():
         raise ValueError("attention_mask leaves a row without any token")

@@ -1,4 +1,4 @@
-"""The templates of pages, and what each page carries so that it opens offline."""
+"""The templates of pages, and the parts that make a page open offline."""
 
 import json
 from functools import cache
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a template of this package makes of values, which are escaped.
+    """The page that a template of this package makes from values, which are escaped.
 
     `template` is a path inside the package, such as "demo/page.html". Templates extend `base.html`,
     which needs `title` and `figures`, plain figures by the id of the element that shows each.
@@ -27,7 +27,7 @@ def plain_figure(figure: "go.Figure") -> dict[str, Any]:
 
 @cache
 def environment(package: str) -> Environment:
-    """The templates of a package. They escape what they are given."""
+    """The templates of a package, which escape their values."""
     environment = Environment(
         loader=PackageLoader(package, ""),
         autoescape=True,

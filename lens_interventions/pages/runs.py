@@ -1,4 +1,4 @@
-"""The runs that a page is about."""
+"""The runs that a page shows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ..experiments.engine.run_directory import SETTINGS
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs that are finished, and runs that are not.
+    """Finished and unfinished runs.
 
     Attributes:
         results: the results of finished runs, by directory.
@@ -30,7 +30,7 @@ def run_title(directory: Path, result: Result) -> str:
 def find_runs(directories: Iterable[str | Path]) -> Runs:
     """Runs in these directories or anywhere below them, in alphabetical order.
 
-    Raises `FileNotFoundError` if a directory does not exist, and `ValueError` if none of them holds
+    Raises `FileNotFoundError` if a directory does not exist; `ValueError` if none of them contains
     a finished run.
     """
     results: dict[Path, Result] = {}

@@ -1,4 +1,4 @@
-"""A finding of an experiment as pages show it: words, a number, and its interval as a drawing."""
+"""A finding of an experiment on a page: words, a number, and a drawing of its interval."""
 
 import math
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ _WIDTH, _MARGIN = 400, 8
 
 @dataclass(frozen=True)
 class Strip:
-    """Where an interval, zero and the range that counts as no effect lie in a drawing.
+    """The positions of an interval, zero and the range of no effect in a drawing.
 
     Attributes:
         low, estimate, high: the interval, in units of the drawing, which is 400 wide.
-        zero: where zero is.
+        zero: the position of zero.
         band: the ends of the range that counts as no effect.
         better: the side on which the outcome is better, "left" or "right".
-        label: the same in words.
+        label: the drawing in words.
     """
 
     low: float
@@ -32,15 +32,15 @@ class Strip:
 
 @dataclass(frozen=True)
 class VerdictCard:
-    """What `verdict_card.html` shows of a finding.
+    """The values of a finding that `verdict_card.html` shows.
 
     Attributes:
-        question: as a reader would ask it.
-        outcome: that of the verdict, such as "no effect".
-        words: the outcome, with the size of effect that it is about.
-        number: the estimate and its interval, with units and what they are a difference from.
-        method: what was compared with what.
-        strip: None for a verdict without an interval.
+        question: the question as a reader would ask it.
+        outcome: the verdict's outcome, such as "no effect".
+        words: the outcome, with the size of the effect that it is about.
+        number: the estimate and its interval, with units and the reference of the difference.
+        method: what was compared, and how.
+        strip: the drawing; None for a verdict without an interval.
     """
 
     question: str

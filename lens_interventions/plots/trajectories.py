@@ -1,4 +1,4 @@
-"""Figures of what a lens read of one prompt, or of the same prompt twice."""
+"""Figures of a lens's reading of one prompt, or of two readings of the same prompt."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -30,28 +30,30 @@ def plot(
 ) -> "go.Figure":
     """A statistic over layers and tokens, as in "interpreting GPT: the logit lens".
 
-    Input tokens are below, the tokens that followed above, with `(*)` where the model's own top
-    guess was right. The last layer is at the top. A cell shows its layer's top guess, outlined
-    where that is also the final guess, and over it appear the likeliest tokens and all statistics.
-    Ranks are zero-based (0 is the top guess) on a logarithmic colour scale; divergences and
-    entropies are in nats; log-probs are natural. Colours stop at rank 100 (1000 of an input, next
-    or watched token), at a divergence of 30 and at a log-prob of -20.
+    Input tokens are below, and the tokens that followed are above, with `(*)` where the model's own
+    top guess was right. The last layer is at the top. A cell shows its layer's top guess, with an
+    outline if that is also the final guess; its hover shows the likeliest tokens and all
+    statistics. Ranks are zero-based (0 is the top guess) on a logarithmic colour scale; log-probs,
+    entropies and divergences are in nats. Colours stop at rank 100 (1000 for an input, next or
+    watched token), at a divergence of 30 and at a log-prob of -20.
 
     **Arguments:**
 
     - `statistic`: `"top1"` (coloured by the guess's logit) or the name of a statistic of
         `Trajectory` such as `"final_rank"`, `"kl_input"`, `"entropy"`, `"watched_rank"`.
     - `batch`: which prompt.
-    - `every`: keep every n-th layer, and always the last; by default as many as make at most 32.
-    - `include_input`: show the input's row; by default for divergences and what the input
-        token gets.
+    - `every`: keep every n-th layer, and always the last one; by default n is such that at most 32
+        layers are kept.
+    - `include_input`: show the input's row; by default for divergences and for statistics of the
+        input token.
     - `token`: which watched token, as id or text; the first by default.
-    - `title`: instead of the statistic's own.
+    - `title`: replaces the statistic's own title.
     - `theme`: `"light"` or `"dark"`.
-    - `cell_width`: in pixels; below 34 cells have no text. By default as fits, and a text of more
-        than 48 tokens is wrapped into stretches.
+    - `cell_width`: the width of a cell in pixels; cells narrower than 34 have no text. By default
+        it is chosen to fit, and a text of more than 48 tokens is wrapped.
 
-    Raises `ValueError` if the trajectory does not have what is asked for.
+    Raises `ValueError` if the trajectory has no such prompt, statistic or watched token, or if the
+    theme is unknown.
     """
     return trajectory.plot(
         statistic,
@@ -81,12 +83,12 @@ def plot_position(
 
     **Arguments:**
 
-    - `trajectory`: of `logit_lens`.
-    - `position`: a column of the prompt, negative ones from its end.
+    - `trajectory`: a result of `logit_lens`.
+    - `position`: a column of the prompt; negative numbers count from its end.
     - `statistics`: one or more names as for `plot`; `watched_rank` and `watched_log_prob` give a
-        line for each watched token. By default the ranks of the final guess, the input, the next
-        token where there is one and the watched tokens; the divergences to the final point and to
-        the input; and the entropy.
+        line for each watched token. By default these are the ranks of the final guess, the input,
+        the next token if there is one and the watched tokens; the divergences to the final point
+        and to the input; and the entropy.
     - `batch`: which prompt.
     - `include_input`: begin at the input, whose divergences dwarf the rest.
     - `title`, `theme`: as in `plot`.
@@ -130,15 +132,16 @@ def plot_side_by_side(
 ) -> "go.Figure":
     """A statistic of two trajectories on one colour scale, and second minus first.
 
-    Up to 12 tokens the three stand beside each other, beyond that one above the other. Ranks are
-    compared on their logarithmic scale: a change of `×10` means that 1 + rank is ten times larger.
-    In the difference a cell shows the second's top guess where it is not the first's.
+    With up to 12 tokens the three panels are beside each other, with more tokens one above the
+    other. Ranks are compared on their logarithmic scale: a change of `×10` means that 1 + rank is
+    ten times larger. In the difference, a cell shows the second trajectory's top guess if it
+    differs from that of the first.
 
     **Arguments:**
 
     - `statistic`, `batch`, `every`, `include_input`, `token`, `title`, `theme`, `cell_width`: as in
         `plot`.
-    - `names`: what to call the two.
+    - `names`: the names of the two in the figure.
 
     Raises `ValueError` if their tokens or points differ.
     """

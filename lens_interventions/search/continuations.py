@@ -1,4 +1,4 @@
-"""What a model predicts along continuations of one prompt, of real tokens or of distributions."""
+"""A model's predictions along continuations of one prompt, by real tokens or distributions."""
 
 import copy
 from contextlib import nullcontext
@@ -26,16 +26,16 @@ _EMBEDDED = "embed.hook_out"
 
 @dataclass(frozen=True)
 class Continuations:
-    """A prompt that is given, tokens that vary, and an ending that is given too.
+    """A given prompt, tokens that vary, and a given ending.
 
     Attributes:
         bridge: the model.
         lead: `[lead]`, the tokens of the prompt that run again with every continuation: the last
-            one, or all where the model cannot go on from cached keys and values.
+            one, or all if the model cannot continue from cached keys and values.
         ending: `[ending]`, the tokens after those that vary.
         cache: keys and values of the prompt before `lead`.
-        embed: what the model feeds for a token.
-        read: from the last residual to logits.
+        embed: the embedding that the model feeds for a token.
+        read: the readout from the last residual to logits.
     """
 
     bridge: TransformerBridge
@@ -51,13 +51,13 @@ class Continuations:
         return len(self.read.weight)
 
     def forward_tokens(self, rows: int) -> int:
-        """How many tokens go through the model for the logits of `rows` predictions."""
+        """How many tokens go through the model to give the logits of `rows` predictions."""
         return len(self.lead) - 1 + rows
 
     def of_tokens(
         self, tokens: Int[Tensor, "batch new"], rows: int
     ) -> Float[Tensor, "batch {rows} d_vocab"]:
-        """Logits of `rows` predictions, the first that of the first token."""
+        """Logits of `rows` predictions; the first predicts the first token."""
         return self._run(tokens, rows, None)
 
     def of_weights(
@@ -106,9 +106,10 @@ def continuations(
 ) -> Continuations:
     """The continuations of `prompt` by `n` tokens and an ending; runs the prompt.
 
-    A hook on the bridge may have been made for the whole text, and gets it.
+    If there is a hook on the bridge, the whole text runs each time, because the hook may be made
+    for it.
 
-    Raises `ValueError` and `NotImplementedError` as `readout` and `embedding` do.
+    Raises `ValueError` and `NotImplementedError` in the cases of `readout` and `embedding`.
     """
     read, embed = readout(bridge), embedding(bridge)
     before, lead = prompt[None, :-1], prompt[-1:]

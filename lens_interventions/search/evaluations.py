@@ -1,4 +1,4 @@
-"""What a search has tried: the count of model evaluations, and the best real tokens so far."""
+"""The count of model evaluations in a search, and the best real tokens so far."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from .objectives import Maximised, one_hot
 BACKWARD = 2
 """Forward passes that a backward pass counts as: it takes two products for each of theirs."""
 
-# Rows of logits that are held at a time.
+# How many rows of logits are held at a time.
 _ROWS = 512
 
 
@@ -22,18 +22,18 @@ _ROWS = 512
 class Evaluations:
     """Runs the model for a search, within a budget of forward tokens.
 
-    One token that goes through the model counts 1, and `BACKWARD` more where the objective is
+    A token that goes through the model counts 1, and `BACKWARD` more if the objective is
     differentiated.
 
     Attributes:
         model: the continuations.
-        objective: what is maximised.
-        budget: forward tokens in all.
+        objective: the function to maximise.
+        budget: the number of forward tokens that the search may use.
         best_tokens: `[restart, new]`, the best real tokens of each restart.
-        best_values: `[restart]`, their objective; minus infinity before there are any.
-        bar: shows the share of the budget that is used.
+        best_values: `[restart]`, their objective; minus infinity before the first evaluation.
+        bar: a progress bar for the used share of the budget.
         used: forward tokens so far.
-        history: rows of what each scoring found.
+        history: a row for each scoring of real tokens.
     """
 
     model: Continuations
@@ -95,9 +95,9 @@ class Evaluations:
         values: Float[Tensor, " candidate"],
         phase: str,
     ) -> Bool[Tensor, " candidate"]:
-        """Keep what is better than the best of its restart; which of them are.
+        """Keep candidates that are better than the best of their restart; return which they are.
 
-        Each restart has one candidate at most.
+        Each restart has at most one candidate.
         """
         better = values > self.best_values[restarts]
         self.best_values[restarts[better]] = values[better].to(self.best_values.dtype)

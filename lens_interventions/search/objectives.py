@@ -1,4 +1,4 @@
-"""What a search maximises, of real tokens and of distributions over tokens."""
+"""The objectives of a search, for real tokens and for distributions over tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 ObjectiveName = Literal["likelihood", "ending"]
 
-# A token that a head excludes has no likelihood; times a weight of 0 it would be nan.
+# The log-likelihood of a token that a head excludes is minus infinity, which a weight of 0 would
+# turn into nan.
 _LEAST_LOG_PROB = -1e4
 
 
@@ -24,8 +25,8 @@ _LEAST_LOG_PROB = -1e4
 class PartLikelihood:
     """The log-likelihood of the tokens from `start` to `rows` under the model, in nats.
 
-    Row j of the logits predicts token j of the text. Of distributions it is the expected
-    log-likelihood, were each token drawn by itself.
+    Row j of the logits predicts token j of the text. For distributions, it is the expected
+    log-likelihood if each token is drawn independently.
 
     Attributes:
         start: the first token that counts.
@@ -54,11 +55,11 @@ class PartLikelihood:
 
 @dataclass(frozen=True)
 class GivenObjective:
-    """An objective that the user brings.
+    """An objective that the user defines.
 
     Attributes:
         function: from logits and tokens to a number for each text.
-        rows: how many predictions it gets the logits of.
+        rows: for how many predictions it gets the logits.
     """
 
     function: Objective
@@ -85,7 +86,7 @@ class GivenObjective:
     def of_tokens(
         self, logits: Float[Tensor, "batch row d_vocab"], tokens: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, " batch"]:
-        """The same of rows with a single one in them."""
+        """The same for real tokens, as one-hot rows."""
         return self.of_weights(logits, one_hot(tokens, logits.shape[-1], logits.dtype))
 
 
@@ -93,9 +94,9 @@ Maximised = PartLikelihood | GivenObjective
 
 
 def maximised(objective: ObjectiveName | Objective, n_tokens: int, n_ending: int) -> Maximised:
-    """The objective of a search for `n_tokens`, after which `n_ending` given ones stand.
+    """The objective of a search for `n_tokens`, which `n_ending` given tokens follow.
 
-    Raises `ValueError` for an unknown name, and where the ending is missing or of no use.
+    Raises `ValueError` for an unknown name, and if the ending is missing or of no use.
     """
     if callable(objective):
         return GivenObjective(objective, n_tokens + n_ending + 1)
@@ -107,7 +108,7 @@ def maximised(objective: ObjectiveName | Objective, n_tokens: int, n_ending: int
         raise ValueError(
             "objective='ending' needs the tokens that are to become likely, ending=' plasma.'"
             if objective == "ending"
-            else "objective='likelihood' does not look at an ending: leave it out, or choose "
+            else "objective='likelihood' does not use an ending: leave it out, or choose "
             "objective='ending'"
         )
     start = n_tokens if objective == "ending" else 0

@@ -5,20 +5,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """How a sequence is searched, beyond what `search_sequence` is told.
+    """How a sequence is searched, beyond the arguments of `search_sequence`.
 
     Attributes:
-        restarts: searches that run side by side from different beginnings.
+        restarts: how many searches run in parallel from different starts.
         relaxed_share: the share of the budget that goes to the ascent on distributions; the rest
             goes to swaps of real tokens.
-        learning_rate: of the ascent: Adam's, or the step of the exponentiated gradient. None takes
-            the method's own.
-        entropy: weight of the distributions' entropy when the ascent begins, in nats of the
-            objective per nat; it falls to 0 in a straight line.
-        temperature: of Gumbel's distribution when the ascent begins; it falls to a tenth.
-        noise: standard deviation of the scores at the beginning.
-        start_score: score of the tokens of `start` at the beginning, above all others.
-        candidates: swaps that are tried together for each restart.
+        learning_rate: the learning rate of the ascent: Adam's, or the step of the exponentiated
+            gradient. None takes the method's default.
+        entropy: weight of the distributions' entropy at the start of the ascent, in nats of the
+            objective per nat; it falls linearly to 0.
+        temperature: temperature of Gumbel's distribution at the start of the ascent; it falls to a
+            tenth.
+        noise: standard deviation of the scores at the start.
+        start_score: by how much the scores of the tokens of `start` exceed all others at the start.
+        candidates: how many swaps are tried together for each restart.
     """
 
     restarts: int = 4
@@ -40,6 +41,6 @@ class SearchOptions:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if not (self.temperature > 0 and self.entropy >= 0 and self.noise >= 0):
             raise ValueError(
-                "temperature must be above 0, entropy and noise not below; got "
+                "temperature must be above 0, entropy and noise at least 0; got "
                 f"{self.temperature}, {self.entropy} and {self.noise}"
             )

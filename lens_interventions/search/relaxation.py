@@ -1,8 +1,8 @@
 """Ascent on distributions over tokens, in which sampling is one long differentiable function.
 
-Each position holds a distribution, and the model reads its expected embedding. Maximised is the
-objective and an entropy that is taken back bit by bit. Variants let the model read the likeliest
-token of each position (the straight-through estimator, Bengio et al. 2013) or a drawn one
+Each position holds a distribution, and the model reads its expected embedding. The ascent maximises
+the objective plus an entropy whose weight falls to 0. Variants let the model read the likeliest
+token of each position (the straight-through estimator, Bengio et al. 2013) or a sampled token
 (straight-through Gumbel-softmax, Jang et al. 2017).
 """
 
@@ -24,7 +24,7 @@ PHASE = "ascent"
 
 # The score of a token that is not allowed: its probability is 0, and its logarithm finite.
 _NEVER = -1e4
-# Steps between two looks at the likeliest tokens of distributions.
+# Steps between two evaluations of the distributions' likeliest tokens.
 _LOOK = 5
 _LAST_TEMPERATURE = 0.1
 
@@ -34,11 +34,12 @@ class Relaxation:
     """A way to climb on distributions.
 
     Attributes:
-        learning_rate: of Adam on the scores, or the step of the exponentiated gradient.
+        learning_rate: the learning rate of Adam on the scores, or the step of the exponentiated
+            gradient.
         exponentiated: multiply the distribution by the exponential of its gradient (Kivinen and
-            Warmuth 1997), where the others move the scores of a softmax with Adam.
+            Warmuth 1997), instead of moving the scores of a softmax with Adam.
         hard: let the model read real tokens, and differentiate as if it read the distribution.
-        noisy: draw those tokens instead of taking the likeliest.
+        noisy: sample these tokens instead of taking the likeliest.
     """
 
     learning_rate: float
@@ -65,7 +66,7 @@ def ascend(
     forward_tokens: int,
     seed: int,
 ) -> None:
-    """Climb from `scores` for so many forward tokens, and keep the best real tokens on the way."""
+    """Climb from `scores` for `forward_tokens`, and keep the best real tokens along the way."""
     n_restarts = len(scores)
     looks = 0 if relaxation.hard else 1 / _LOOK
     step_cost = n_restarts * (evaluations.gradient_cost + looks * evaluations.cost)
@@ -114,7 +115,7 @@ def first_scores(
     seed: int,
     device: torch.device,
 ) -> Float[Tensor, "restart new d_vocab"]:
-    """Scores to begin with: noise, and the tokens of `start` far above the others."""
+    """The first scores: noise, with the tokens of `start` far above the others."""
     restarts, positions, d_vocab = shape
     counters = torch.arange(restarts)[:, None], torch.arange(positions)
     scores = options.noise * random_normal(d_vocab, seed, *counters).float().to(device)

@@ -1,4 +1,4 @@
-"""The result of a search: real tokens, how likely they are, and what it took to find them."""
+"""The result of a search: real tokens, their likelihood, and the cost of finding them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 class SequenceSearch:
     """Sequences that a search found, the best of each restart, as tensors on the CPU.
 
-    Likelihoods are those of the whole text of real tokens, run once more without cache or
-    distributions when the search has ended.
+    Likelihoods come from a last run on whole texts of real tokens, without a cache or
+    distributions.
 
     Attributes:
         tokens: `[restart, new]`, the sequences, the best by the objective first.
-        texts: each as text; None without a tokenizer.
-        log_probs: `[restart, text]`, of each searched token and of the ending's, nats.
-        values: `[restart]`, the objective.
-        evaluations: forward tokens that the search took: each token that went through the model
-            counts 1, and 3 where the objective was differentiated. The prompt, which runs once, and
-            the last run are not counted.
+        texts: each sequence as text; None without a tokenizer.
+        log_probs: `[restart, text]`, the log-probability of each searched token and then of those
+            of the ending, in nats.
+        values: `[restart]`, the objective of each sequence.
+        evaluations: how many forward tokens the search took. Each token that goes through the model
+            counts 1, and 3 if the objective is differentiated. The prompt, which runs once, and the
+            last run do not count.
         history: a row for each restart and scoring of real tokens: evaluations so far, phase
             ("start", "ascent" or "swaps"), restart, value of the objective, best of all so far.
-        settings: those of the search.
+        settings: the settings of the search.
     """
 
     tokens: Int[Tensor, "restart new"]
@@ -46,7 +47,7 @@ class SequenceSearch:
 
     @property
     def log_likelihood(self) -> Float[Tensor, " restart"]:
-        """Of the searched tokens after the prompt, nats."""
+        """Log-likelihood of the searched tokens after the prompt, in nats."""
         return self.log_probs[:, : self.tokens.shape[1]].sum(-1)
 
     def to_dataframe(self) -> "pd.DataFrame":
@@ -54,7 +55,7 @@ class SequenceSearch:
         return self.history
 
     def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
-        """The objective over evaluations: best so far, and pale what each restart tried.
+        """The objective over evaluations: the best so far, and in pale each restart.
 
         `theme` is `"light"` or `"dark"`.
 

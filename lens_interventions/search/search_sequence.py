@@ -1,4 +1,4 @@
-"""The likeliest continuation of a prompt, or the best by any objective, found by gradients."""
+"""Search by gradients for the likeliest continuation of a prompt, or the best by any objective."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -55,43 +55,46 @@ def search_sequence(
     prepend_bos: bool | None = None,
     progress: bool = False,
 ) -> SequenceSearch:
-    """Search the `n_tokens` after a prompt that maximise an objective, such as their likelihood.
+    """Search for `n_tokens` after a prompt that maximise an objective, such as their likelihood.
 
     Unrolled sampling is one long function: every position predicts the next, and all tokens go in
-    at once. With a distribution over tokens in the place of each token, and expected embeddings in
-    the model, it is differentiable, so the search climbs on expected log-likelihoods and an entropy
-    that is annealed to nothing. Then it takes the likeliest token of each position and climbs on
-    real tokens: it swaps the token that promises most to first order, verified exactly (coordinate
-    search as in GCG, Zou et al. 2023). The best real tokens are kept at any time.
+    at once. If a distribution over tokens replaces each token, and the model reads expected
+    embeddings, this function is differentiable. So the search first climbs on the expected
+    log-likelihood plus an entropy that is annealed to nothing. Then it takes the likeliest token of
+    each position and climbs on real tokens: it swaps the token that promises most to first order,
+    and verifies the swap exactly (coordinate search as in GCG, Zou et al. 2023). It always keeps
+    the best real tokens so far.
 
     **Arguments:**
 
-    - `prompt`: one text or the ids of one.
-    - `n_tokens`: how many tokens are searched.
-    - `objective`: `"likelihood"`, of these tokens after the prompt; `"ending"`, the likelihood of
-        `ending` after prompt and tokens; or a function from logits `[batch, row, d_vocab]` and
-        tokens `[batch, text, d_vocab]` to a number for each text, that torch can differentiate.
-        Tokens are distributions during the ascent and a single one among zeros afterwards; they are
-        the searched ones and the ending. Row j predicts token j, and one more row what comes next.
-    - `ending`: text or ids that stand after the searched tokens.
+    - `prompt`: one text, or the ids of one.
+    - `n_tokens`: how many tokens to search for.
+    - `objective`: `"likelihood"`, that of these tokens after the prompt; `"ending"`, the likelihood
+        of `ending` after prompt and tokens; or a function that torch can differentiate, from logits
+        `[batch, row, d_vocab]` and tokens `[batch, text, d_vocab]` to a number for each text. These
+        tokens are the searched ones and the ending, as distributions during the ascent and as
+        one-hot rows afterwards. Row j predicts token j, and one more row predicts the token after
+        the text.
+    - `ending`: text or ids that follow the searched tokens.
     - `method`: how to climb on distributions. `"exponentiated"` multiplies them by the exponential
-        of the gradient; `"softmax"` moves the scores of a softmax with Adam; with
+        of the gradient; `"softmax"` moves the scores of a softmax with Adam. With
         `"straight_through"` the model reads the likeliest token of each position, with `"gumbel"` a
-        drawn one, and the gradient is taken as if it read the distribution. `"swaps"` only swaps.
-    - `budget`: forward tokens that the search may take, by default 256 for each searched token. A
-        token that goes through the model counts 1, and 3 where a backward pass follows.
-    - `start`: `[restart, new]`, ids to begin with, such as those of `generate`; by default noise,
+        sampled one, and the gradient is taken as if it read the distribution. `"swaps"` only swaps.
+    - `budget`: how many forward tokens the search may take, by default 256 for each searched token.
+        A token that goes through the model counts 1, and 3 if a backward pass follows.
+    - `start`: `[restart, new]`, ids to start from, such as those of `generate`; by default noise,
         or random tokens for `"swaps"`.
-    - `exclude`: tokens that the sequence may not hold; by default the tokenizer's special tokens.
-    - `options`: number of restarts, learning rate and the like.
-    - `seed`: of whatever is random.
+    - `exclude`: tokens that the sequence must not contain; by default the tokenizer's special
+        tokens.
+    - `options`: number of restarts, learning rate and others.
+    - `seed`: the seed of everything random.
     - `prepend_bos`: whether a text begins with a BOS token; by default as `bridge.to_tokens` does.
     - `progress`: show a bar over the budget.
 
     **Returns:** a `SequenceSearch`.
 
     Raises `ValueError` if there is more than one prompt, the text does not fit the model's context,
-    the budget does not pay for one evaluation of each restart, or an option is unknown;
+    the budget does not pay for one evaluation of each restart, or an argument makes no sense;
     `NotImplementedError` if the model does more to an embedding than multiply it.
     """
     options = options or SearchOptions()
@@ -208,8 +211,8 @@ def _start(
     if not inside.all() or not allowed[begin].all():
         wrong = begin[~inside | ~allowed[begin.clamp(0, len(allowed) - 1)]].tolist()
         raise ValueError(
-            f"start holds {wrong[:3]}, which the sequence may not hold: choose others, or exclude "
-            "fewer tokens with exclude="
+            f"start holds {wrong[:3]}, which the sequence must not contain: choose others, or "
+            "exclude fewer tokens with exclude="
         )
     return begin.clone()
 
@@ -220,7 +223,7 @@ def _result(
     evaluations: Evaluations,
     settings: dict[str, object],
 ) -> SequenceSearch:
-    """The best of each restart, run as whole texts of real tokens."""
+    """The best sequence of each restart, run in whole texts of real tokens."""
     import pandas as pd
 
     found = evaluations.best_tokens

@@ -3,8 +3,8 @@
 Greedy coordinate search guided by gradients, as in HotFlip (Ebrahimi et al. 2018) and GCG (Zou et
 al. 2023). GCG draws its candidates at random among the best of each position. Here they are tried
 in the order of their first-order gain over all positions, so nothing is drawn and nothing is tried
-twice. Of likelihoods that gain is exact in what the swapped token itself costs, and first order in
-what it does to later ones.
+twice. For likelihoods, this gain is exact in the cost of the swapped token itself, and first order
+in its effect on later tokens.
 """
 
 import torch
@@ -17,7 +17,7 @@ from .objectives import one_hot
 
 PHASE = "swaps"
 
-# How many swaps of one sequence are tried before it counts as a local optimum.
+# How many swaps of a sequence are tried before it counts as a local optimum.
 _MOST_TRIED = 4096
 
 
@@ -26,8 +26,9 @@ def swap_tokens(
 ) -> None:
     """Improve the best tokens of each restart until the budget is used.
 
-    For each restart so many `candidates` are verified together, and the best of them is taken if
-    it is better. A restart that no swap improves goes on from random tokens, drawn by `seed`.
+    For each restart, `candidates` swaps are verified together, and the best of them is taken if it
+    is an improvement. A restart that no swap improves starts again from random tokens, drawn with
+    `seed`.
     """
     tokens, values = evaluations.best_tokens.clone(), evaluations.best_values.clone()
     n_restarts, n_tokens = tokens.shape

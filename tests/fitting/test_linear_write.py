@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import lens_interventions as li
+from tests.support.clean import left_as_found
 from tests.support.exact import no_rounding
 from tests.support.planted_learned import ablated_bridge, key_value_texts
-from tests.support.tiny import random_tokens
+from tests.support.tiny import random_tokens, shared_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -97,6 +98,15 @@ def test_mistakes(llama, arguments, message):
         li.linear_ceiling(
             llama, **{"texts": texts, "held_out": texts, "progress": False} | arguments
         )
+
+
+def test_a_model_that_does_not_run_two_streams_is_refused():
+    texts = [random_tokens(40) for _ in range(4)]
+    with (
+        left_as_found(shared_bridge("gpt_neo")) as neo,
+        pytest.raises(NotImplementedError, match="does not run two copies of a text side by side"),
+    ):
+        li.linear_ceiling(neo, texts, texts, progress=False)
 
 
 def test_a_patch_of_a_write_that_was_not_fitted(llama):

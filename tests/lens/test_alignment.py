@@ -40,7 +40,7 @@ def test_the_numbers_stay_with_their_columns():
 
 
 def test_what_has_nothing_in_common_is_refused():
-    with pytest.raises(ValueError, match="no tokens to set beside each other"):
+    with pytest.raises(ValueError, match="no matching tokens"):
         align(read(A, A, A), read(B))
     with pytest.raises(ValueError, match="different points"):
         align(read(A, B), read(A, B, points=[0, -1]))

@@ -13,21 +13,22 @@ class CopyingSettings(CopyingMaterial):
     """Settings of the copying experiment; `CopyingSettings.preset` makes them.
 
     They also have the fields of `CopyingMaterial`, which are given by keyword. One half of the
-    material selects layer, strength, mode and form; the other half reports at the chosen cells
-    alone, so it can be larger.
+    material selects layer, strength, mode and form. The other half is measured only at the chosen
+    cells, so it can be larger.
 
     Attributes:
-        strengths, modes: of the grid.
-        layers: of the grid; without them slopes at every layer choose for each question the
-            `mapped` layers where a weak patch promises most, and the `mapped` where it is furthest
-            ahead of every control.
+        strengths, modes: the strengths and modes of the grid.
+        layers: the layers of the grid. If there are none, slopes at every layer choose, for each
+            question, the `mapped` layers at which a weak patch promises most, and the `mapped`
+            layers at which it is furthest ahead of every control.
         mapped: see `layers`.
-        forms: names in `design.forms` of what is tried beside the plain patch.
-        form_strengths: of the forms, which have modes of their own.
-        temperatures: of the unpatched model, coarsely; the best one, fitted, is a control.
-        repeat_texts, repeat_documents, repeat_tokens: the text on which later repeats of a
-            surprising token are measured, how much of it, as `texts`, `documents` and
-            `document_tokens`.
+        forms: names in `design.forms` of the forms that are tried besides the plain patch.
+        form_strengths: the strengths of the forms, which have modes of their own.
+        temperatures: a coarse grid of temperatures for the unpatched model; the best one is refined
+            by a fit, and is a control.
+        repeat_texts, repeat_documents, repeat_tokens: like `texts`, `documents` and
+            `document_tokens`, for the text on which later repeats of a surprising token are
+            measured.
         shortlist: how many cells, of different layers, are compared with controls.
         patch: the settings that all patches have in common.
     """

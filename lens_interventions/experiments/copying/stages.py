@@ -2,8 +2,8 @@
 
 The map measures how a weak patch at every layer would change the loss, and chooses the layers of
 the grid. The grid is measured with the true source alone, in the plain form and in the others. Each
-question shortlists the best few of the best cells of the layers, and all controls are measured at
-these, on the same half. It chooses the cell where the true source beats its best control by most.
+question shortlists a few of the layers' best cells, and all controls are measured at these, on the
+same half. It chooses the cell at which the true source beats its best control by most.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -75,7 +75,7 @@ def select(bridge: TransformerBridge, settings: CopyingSettings, rows: Tables) -
             for cell in grid(layers, settings.form_strengths, FORMS[form].modes, [form])
         ]
         if table == REPEATS:
-            # There the positions are the question, so the plain form has no part in it.
+            # The question here is about positions, so the plain form is left out.
             strengths = sorted({*settings.strengths, *settings.form_strengths})
             plain, forms = grid(layers, strengths, FORMS[AT_SURPRISES].modes, [AT_SURPRISES]), []
         tempered = map(Arm.tempered, settings.temperatures)
@@ -88,7 +88,7 @@ def compare_controls(
 ) -> list[Unit]:
     """The controls at the shortlisted cells, still on the selection half.
 
-    Temperatures around the best of the settings are tried too, so that it is fitted.
+    Temperatures around the best one of the settings are tried too, to refine it.
     """
     arms_of = {
         table: [arm for cell in cells for arm in control_arms(cell)]
@@ -107,7 +107,7 @@ def measure_report_half(
 ) -> list[Unit]:
     """Every source at the chosen cells, the best cell of each form, and the lens.
 
-    The lens is read on templates, at the cell chosen for rare words.
+    The lens is read on templates, at the cell that was chosen for rare words.
     """
     chosen = choices(settings, rows)
     cells = _by_table({name: [choice.cell] for name, choice in chosen.items()})
@@ -159,7 +159,7 @@ def _units_of(
             if table in ("text", REPEATS):
                 parameters |= settings.divisions
             if table == "templates":
-                # Ranks need whole rows of logits: to select, the log-probability is enough.
+                # Ranks need whole rows of logits; for the selection, the log-probability is enough.
                 parameters["ranks"] = half == REPORT
             units.append(Unit(table, f"{stage}-{index:03}", _MEASURES[table], parameters))
     return units

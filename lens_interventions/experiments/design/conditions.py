@@ -1,4 +1,4 @@
-"""Conditions: what is patched in a run, as plain values that rows and settings can hold."""
+"""Conditions of a run, as plain values that rows and settings can hold."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ class Cell:
         layer: the block whose incoming residual is patched.
         strength: `a` of `NextTokenPatch`.
         mode: "interpolate", "add" or "correct".
-        form: name of a form in `forms.FORMS`.
+        form: the name of a form in `forms.FORMS`.
     """
 
     layer: int
@@ -63,7 +63,7 @@ class Arm:
 
     @property
     def cell(self) -> Cell:
-        """Where the arm patches."""
+        """The cell at which the arm patches."""
         return Cell(self.layer, self.strength, self.mode, self.form)
 
     def columns(self) -> dict[str, Any]:
@@ -87,23 +87,25 @@ ARM_COLUMNS = tuple(field.name for field in fields(Arm))
 
 @dataclass(frozen=True)
 class PatchSettings:
-    """The settings that all patches of a run have in common.
+    """Settings that all patches of a run share.
 
     Attributes:
-        scale: "norm" writes vectors as long as the residual times the strength; "deviation" as long
-            as its distance from the layer's mean residual; "raw" writes the embedding as it is.
-        embedding: "W_E", "W_U" or "lens", the latter with `lens`.
+        scale: "norm" scales written vectors to the length of the residual, "deviation" to its
+            distance from the layer's mean residual, both times the strength; "raw" writes the
+            embedding as it is.
+        embedding: "W_E", "W_U" or "lens", which needs `lens`.
         lens: the file of an `AffineLens`, which must not change while a run is unfinished. It
             carries the embedding "lens" to the layer, and the gate, the mode "correct" and the
-            source "guess" read it in place of the logit lens.
-        first_position: positions below are never patched. With 1 the first token of the text is
-            spared: models park attention there, in a residual that can be a hundred times longer
-            than the others (25,000 against 190 in the middle of the default model), and a patch
-            of that vector tests the model's plumbing and not the idea.
-        gate: if given, only positions are patched whose true next token was at least so many nats
-            surprising. Forms with a gate of their own keep it.
-        gate_on: to whom: "lens", the lens at the layer, or "output", the unpatched output.
-        seed: of the random sources.
+            source "guess" read it instead of the logit lens.
+        first_position: positions below it are never patched. 1 spares the first token of the text,
+            where models park attention in a residual that can be a hundred times longer than the
+            others (25,000 against 190 in the middle of the default model). A patch of that vector
+            would test the model's plumbing and not the idea.
+        gate: if given, only positions whose true next token was at least this surprising, in nats,
+            are patched. Forms with a gate of their own keep it.
+        gate_on: which prediction the gate compares: "lens", that of the lens at the layer, or
+            "output", that of the unpatched output.
+        seed: the seed of random sources.
 
     Raises `ValueError` for a `gate_on` of "output" without a gate.
     """
@@ -118,10 +120,10 @@ class PatchSettings:
 
     def __post_init__(self) -> None:
         if self.gate_on == "output" and self.gate is None:
-            raise ValueError("gate_on='output' says what gate= is compared with: give a gate")
+            raise ValueError("gate_on='output' needs the gate= that it compares with: give a gate")
 
     def fitted_lens(self) -> AffineLens | None:
-        """The lens of the file `lens`, if one is named."""
+        """The lens in the file `lens`, if there is one."""
         return None if self.lens is None else _loaded(self.lens)
 
     def patches(
@@ -173,14 +175,15 @@ def grid(
     modes: Sequence[str],
     forms: Sequence[str] = (PLAIN,),
 ) -> list[Cell]:
-    """All cells, layers slowest."""
+    """All cells; layers vary slowest."""
     return [Cell(*values) for values in itertools.product(layers, strengths, modes, forms)]
 
 
 def control_arms(cell: Cell) -> list[Arm]:
-    """The controls at a cell: they write there what carries no news of the next token.
+    """The controls at a cell, which write there and carry no news of the next token.
 
-    In mode add what writes nothing is no patch, and left out. The last is `BACK_PATCH`.
+    In mode add, the source that writes nothing is no patch, and is left out. The last control is
+    `BACK_PATCH`.
     """
     names = [
         source
@@ -198,8 +201,8 @@ def source_arms(cell: Cell) -> list[Arm]:
 def spread_layers(n_layers: int, n: int) -> tuple[int, ...]:
     """`n` layers spread evenly over the upper three quarters of a model, or all if it has fewer.
 
-    Below them the residual stream is still mostly the current token, and a patch would replace the
-    input.
+    Below these layers the residual stream is still mostly the current token, so a patch would
+    replace the input.
     """
     lowest = n_layers // 4
     n = min(n, n_layers - lowest)

@@ -1,4 +1,4 @@
-"""Beginnings of documents, for experiments that read text and do not divide it."""
+"""Beginnings of documents, for experiments that do not divide their text into halves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def document_beginnings(
     tokens: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The beginnings of documents drawn from each source, a BOS in front.
+    """The beginnings of documents drawn from each source, after a BOS.
 
     Each has a `cluster`, its source and title, and at most `tokens` `tokens`. Those with fewer than
     two tokens after the BOS are left out.

@@ -13,7 +13,8 @@ PLAIN = "plain"
 # Nats from which a token counts as surprising, as in the scopes of slopes.
 _SURPRISING = 6.0
 
-# Above the patch a window of w takes w + 2 rows a token, and no window 2: 4 is three times as dear.
+# Above the patch, a window of w takes w + 2 rows per token, and no window takes 2, so 4 costs three
+# times as much.
 _RECENT = 4
 
 
@@ -22,11 +23,11 @@ class Form:
     """A form by name.
 
     Attributes:
-        name: what settings and tables call it.
-        words: what a reader is told.
-        fields: of the patch that differ from the plain form, made from the layer and the number
-            of layers.
-        modes: in which it is measured.
+        name: its name in settings and tables.
+        words: its name for readers.
+        fields: makes the fields of the patch that differ from the plain form, from the layer and
+            the number of layers.
+        modes: the modes in which it is measured.
         reads_lens: whether it needs a fitted lens.
     """
 

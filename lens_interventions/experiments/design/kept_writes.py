@@ -16,7 +16,7 @@ def write_bytes(write: LearnedWrite) -> bytes:
 
 
 def read_write(data: bytes) -> LearnedWrite:
-    """The write of which `write_bytes` made these bytes, in float32."""
+    """The write from the bytes of `write_bytes`, in float32."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "write"
         file.write_bytes(data)
@@ -29,5 +29,5 @@ def write_text(data: bytes) -> str:
 
 
 def parse_write(text: str) -> LearnedWrite:
-    """The write of which `write_text` made this text, in float32."""
+    """The write from the text of `write_text`, in float32."""
     return read_write(base64.b64decode(text))

@@ -1,4 +1,4 @@
-"""What copying is measured on: random tokens said twice, words that are due again, natural text."""
+"""Material for copying: repeated random tokens, words that are due again, natural text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,32 +17,33 @@ from .sequences import REPORT, SELECTION, TokenSequence, beginning, continuation
 
 @dataclass(frozen=True, kw_only=True)
 class CopyingMaterial:
-    """How much copying is measured on, how it is divided, and what counts as an effect.
+    """The amount of material for copying, its divisions, and the smallest effects that count.
 
-    Pairs of numbers are (selection, report): one half of the material chooses, the other half
-    reports.
+    Pairs of numbers are (selection, report): one half of the material chooses, and the other half
+    gives the reported numbers.
 
     Attributes:
-        induction_sequences: how many sequences of random tokens, said twice.
-        induction_length: tokens that are said twice.
-        template_words: how many words of each frequency in each group, up to 4.
-        texts: where natural text comes from: "python_reference", "prose", "docstrings",
+        induction_sequences: how many sequences of random tokens, which are repeated once.
+        induction_length: how many tokens are repeated.
+        template_words: how many words of each frequency are taken from each group, up to 4.
+        texts: the sources of natural text: "python_reference", "prose", "docstrings",
             "python_code", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
             "dataset:NAME:COLUMN:SPLIT", of which the first 2,000 documents are read.
-        documents: up to how many of each text.
+        documents: the most documents of each text that are read.
         document_tokens: how many tokens of each document are read, from its beginning.
-        surprisal_edges: of the bins of surprisal, in nats.
-        surprising: from how many nats on a token counts as surprising; one of the edges.
-        recent: a surprise counts as recent for so many tokens.
-        batch: sequences to a unit of work.
+        surprisal_edges: the edges of the bins of surprisal, in nats.
+        surprising: the nats from which a token counts as surprising; one of the edges.
+        recent: for how many tokens a surprise counts as recent.
+        batch: sequences in a unit of work.
         smallest_copy: the smallest difference worth talking about in the loss on a copy or the
-            log-prob of a word, in nats: 0.05 is a twentieth of its probability.
-        smallest_text: the same in the loss on natural text, which is a mean over many tokens.
-        resampling: of the intervals and p-values.
-        seed: of the random tokens and the halves.
+            log-prob of a word, in nats; 0.05 is a twentieth of the probability.
+        smallest_text: the smallest difference worth talking about in the loss on natural text,
+            which is a mean over many tokens.
+        resampling: how intervals and p-values are resampled.
+        seed: the seed of the random tokens and the halves.
 
-    Raises `ValueError` for sizes below 1, texts too short to hold what is measured, no text at all,
-    or a `surprising` that is not an edge.
+    Raises `ValueError` for sizes below 1, texts too short for the measurements, no text at all, or
+    a `surprising` that is not an edge.
     """
 
     induction_sequences: tuple[int, int] = (16, 96)
@@ -83,7 +84,7 @@ class CopyingMaterial:
 
     @property
     def divisions(self) -> dict[str, Any]:
-        """How text is divided, as parameters of units that measure it."""
+        """The divisions of text, as parameters of units that measure it."""
         return {
             "edges": list(self.surprisal_edges),
             "surprising": self.surprising,
@@ -94,10 +95,10 @@ class CopyingMaterial:
 def induction_sequences(
     bridge: TransformerBridge, material: CopyingMaterial
 ) -> list[TokenSequence]:
-    """`[BOS] + A + A`, where A are distinct tokens, drawn from all that are not special.
+    """`[BOS] + A + A`, where A are distinct tokens drawn from all tokens that are not special.
 
-    Special means special to the tokenizer. Tokens that a vocabulary keeps in reserve, such as
-    Gemma's `<unused0>`, are drawn like any other.
+    The tokenizer defines which tokens are special. Reserved tokens of a vocabulary, such as Gemma's
+    `<unused0>`, are drawn like any other.
     """
     special = set() if bridge.tokenizer is None else set(bridge.tokenizer.all_special_ids)
     ordinary = np.array([i for i in range(int(bridge.cfg.d_vocab)) if i not in special])
@@ -115,8 +116,8 @@ def induction_sequences(
 def template_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list[TokenSequence]:
     """Each template followed by its word; the tags are rarity, distance and number of pieces.
 
-    Each half gets two frames of every group. Words are the clusters and frames are crossed with
-    them: a word stands in both halves, but in other sentences.
+    Each half gets two frames of every group. Words are the clusters, and frames are crossed with
+    them: a word is in both halves, but in different sentences.
     """
     items = materials.templates()
     words = {
@@ -140,10 +141,10 @@ def template_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> 
 
 
 def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list[TokenSequence]:
-    """The beginnings of documents, alternately for one half and the other; the tag names the text.
+    """The beginnings of documents, alternating between the halves; the tag names the text.
 
-    Documents that share a passage are on one half, also those of different texts. When a half has
-    enough of a text, what is left of it goes to the other.
+    Documents that share a passage are in the same half, even if they belong to different texts. If
+    a half has enough of a text, the rest goes to the other half.
     """
     rng = np.random.default_rng([material.seed, 2])
     texts = {source: read_documents(source) for source in material.texts}

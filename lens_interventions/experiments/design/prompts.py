@@ -1,4 +1,4 @@
-"""Prompts and other items of text, shared out between the selection half and the report half."""
+"""Prompts and other items of text, divided between the selection half and the report half."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def drawn(items: Sequence[Any], n: int, seed: int, stream: int) -> list[tuple[di
     found = []
     for index in rng.permutation(len(items))[:n]:
         item = items[index]
-        # A register begins in the smaller half and then alternates.
+        # The items of a register go first to the smaller half, and then alternate.
         half = min(sizes, key=sizes.__getitem__)
         if item.register in last:
             half = REPORT if last[item.register] == SELECTION else SELECTION

@@ -12,10 +12,10 @@ class Question:
 
     Attributes:
         name: short.
-        text: as a reader would ask it.
-        table: name of the rows that answer it.
+        text: the question as a reader would ask it.
+        table: the name of the rows that answer it.
         measure: the measure that answers it.
-        material: the material it is measured on, in words.
+        material: the material that it is measured on, in words.
     """
 
     name: str

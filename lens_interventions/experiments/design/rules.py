@@ -1,4 +1,4 @@
-"""How the next token is chosen: greedily, at a temperature, by a contrast of layers, or cut off."""
+"""Rules that choose the next token: greedy, at a temperature, by a contrast of layers, cut off."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,7 +27,7 @@ class Rule:
     """A sampling rule; by default greedy decoding.
 
     Attributes:
-        sample: draw from the distribution, or take the likeliest token.
+        sample: whether to draw from the distribution or take the likeliest token.
         temperature, top_p, min_p, repetition_penalty: applied by transformers' own processors; at
             their defaults they do nothing. The penalty counts the prompt's tokens too.
         layer_contrast: a name of `CONTRASTS`, applied before all these; by default none.
@@ -49,7 +49,7 @@ class Rule:
     def __str__(self) -> str:
         said = [self.layer_contrast] * bool(self.layer_contrast)
         said += [f"repetition penalty {self.repetition_penalty:g}"] * (self.repetition_penalty != 1)
-        # These two sample by definition, and at temperature 1 that needs no word.
+        # These two sample by definition, so temperature 1 need not be mentioned.
         cut = [f"top-p {self.top_p:g}"] * (self.top_p < 1)
         cut += [f"min-p {self.min_p:g}"] * (self.min_p > 0)
         said += cut
@@ -59,7 +59,7 @@ class Rule:
 
     @property
     def family(self) -> str:
-        """What varies between the rules of one frontier."""
+        """The name of the value that varies between the rules of one frontier."""
         if self.layer_contrast:
             return self.layer_contrast.split()[0]
         if self.repetition_penalty != 1:

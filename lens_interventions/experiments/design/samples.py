@@ -1,4 +1,4 @@
-"""Texts sampled from open-ended prompts: the loops in which they end, as rows and for a reader."""
+"""Texts sampled from open-ended prompts, and the loops in which they end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ REP_N = (2, 4)
 KEPT = ("before", "first_round", "again")
 """Parts of a sample: up to its loop, the loop's first round, and the rest of it."""
 
-# Apart by more than there are prompts, so that two seeds share no prompt's.
+# Seeds are further apart than the number of prompts, so no two prompts share one.
 _STRIDE = 1_000_003
 
 
@@ -62,7 +62,7 @@ def measure_samples(
     for (arm, prompt), row, ended in zip(
         compared, out.tokens.tolist(), out.finished.tolist(), strict=True
     ):
-        # A text that ended by itself carries the token that ended it.
+        # A text that ended by itself contains the token that ended it.
         ids = [token for token in row if token >= 0][: -1 if ended else None]
         rows.append(
             {
@@ -85,7 +85,7 @@ def sample_totals(samples: pd.DataFrame) -> pd.DataFrame:
 
     A text that ended by itself before its fourth token has no 4-gram. It counts with a rep-4 of 0,
     so that arms are compared on the same prompts: like a text that ended before it could loop, it
-    repeated nothing. The share of texts that ended is in the table of conditions.
+    repeats nothing. The share of texts that ended is in the table of conditions.
     """
     arms = samples[list(ARM_COLUMNS)]
     common = {

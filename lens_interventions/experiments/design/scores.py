@@ -24,8 +24,8 @@ class Scores:
     """Log-probabilities and ranks of known tokens.
 
     Attributes:
-        log_prob: of each token in nats, NaN where there is none.
-        rank: of each token, zero-based, -1 where there is none.
+        log_prob: the log-probability of each token in nats; NaN if there is no token.
+        rank: the zero-based rank of each token; -1 if there is no token.
     """
 
     log_prob: Float[Tensor, "*token"]
@@ -49,8 +49,8 @@ def read_log_probs(
 ) -> Float[Tensor, "arm sequence next"]:
     """Log-probability of every next token under each arm, in nats, NaN at padding.
 
-    `seeds` keep the random draws of the sequences apart. With `last` only so many tokens at the end
-    of each sequence are read, and the others are NaN.
+    `seeds` keep the random draws of the sequences apart. With `last`, only this many tokens at the
+    end of each sequence are read, and the others are NaN.
     """
     rows = [list(row) for row in tokens]
     where = _predictions(rows, last)
@@ -82,8 +82,8 @@ def read_ranks(
 ) -> Scores:
     """Scores `[arm, sequence, next]` of every next token.
 
-    Float64, on the CPU; entry i is about `x[i + 1]`. `seeds` keep the random draws of the sequences
-    apart. With `last` only so many tokens at the end of each sequence are read.
+    The scores are float64, on the CPU; entry i is about `x[i + 1]`. `seeds` keep the random draws
+    of the sequences apart. With `last`, only this many tokens at the end of each sequence are read.
     """
     rows = [list(row) for row in tokens]
     where = _predictions(rows, last)

@@ -19,12 +19,12 @@ class TokenSequence:
     Attributes:
         number: unique within its part.
         half: "selection" or "report".
-        cluster: what an interval resamples: this sequence, its document or its word.
+        cluster: the unit that an interval resamples: this sequence, its document or its word.
         tags: its kinds, separated by spaces.
-        tokens: ids, a BOS in front.
+        tokens: the ids, after a BOS.
         copied: how many tokens at the end are the copy; 0 in natural text.
-        crossed: what an interval resamples beside the clusters, such as the frame around a word;
-            empty where clusters are all there is.
+        crossed: a second unit that an interval resamples, such as the frame around a word; empty if
+            there are only clusters.
     """
 
     number: int
@@ -60,7 +60,7 @@ def require_both_halves(texts: Iterable[TokenSequence], table: str) -> None:
 
 
 def beginning(bridge: TransformerBridge) -> tuple[int, ...]:
-    """The BOS token, or nothing where the tokenizer has none."""
+    """The BOS token, or nothing if the tokenizer has none."""
     bos = None if bridge.tokenizer is None else bridge.tokenizer.bos_token_id
     return () if bos is None else (int(bos),)
 
@@ -74,9 +74,9 @@ def token_list(bridge: TransformerBridge, text: str) -> list[int]:
 def continuation(bridge: TransformerBridge, prefix: str, text: str) -> list[int]:
     """The ids that a text adds to those of a prefix.
 
-    The text alone may be spelled otherwise: SentencePiece puts a space before any text, so that
-    " word" becomes a space and a word. Where prefix and text share a token at their seam, these are
-    the ids of the text alone.
+    The text alone may have other tokens: SentencePiece puts a space before any text, so " word"
+        becomes a space and a word. If prefix and text share a token at their seam, these are the
+        ids of the text alone.
     """
     before, whole = token_list(bridge, prefix), token_list(bridge, prefix + text)
     if whole[: len(before)] == before:

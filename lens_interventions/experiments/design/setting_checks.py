@@ -1,4 +1,4 @@
-"""What settings of several experiments must be."""
+"""Checks that the settings of several experiments share."""
 
 from collections.abc import Sequence
 from typing import Any

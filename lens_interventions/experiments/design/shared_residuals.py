@@ -14,11 +14,12 @@ def shared_residuals(bridge: TransformerBridge, layer: int) -> ResidualStore:
 
 
 def forget_residuals() -> None:
-    """Free what is shared."""
+    """Free the shared residuals."""
     _store.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)
 def _store(_weights: str, _layer: int) -> ResidualStore:
-    # Trainings at one layer follow each other; the residuals of two layers are too much to keep.
+    # Trainings at one layer follow each other, and the residuals of two layers are too large to
+    # keep.
     return ResidualStore()

@@ -11,7 +11,7 @@ from .contrasts import Resampling
 
 @dataclass(frozen=True)
 class Band:
-    """Means of all cells, with ends that hold for all of them together.
+    """Means of all cells, with interval ends that hold for all cells at once.
 
     Attributes:
         estimates: `[cell]`, `sum(totals) / sum(counts)`.
@@ -36,10 +36,10 @@ def simultaneous_band(
 
     The largest distance of any cell's mean from its estimate, in the cell's standard errors, is
     below z in a share `level` of the resamples (Romano and Wolf 2005, "Exact and Approximate
-    Stepdown Methods for Multiple Hypothesis Testing"). The standard errors are themselves
-    estimated from n sequences, so each end lies as many of them away as Student's t with n - 1
-    degrees of freedom needs for the tail that a normal variable has beyond z. Cells that do not
-    vary have ends that are their estimates.
+    Stepdown Methods for Multiple Hypothesis Testing"). The standard errors are themselves estimated
+    from n sequences. So each end is as many standard errors away as gives Student's t with n - 1
+    degrees of freedom the tail that a normal variable has beyond z. The ends of cells that do not
+    vary are their estimates.
     """
     present = counts > 0
     totals, counts = totals[:, present], counts[present].astype(np.float64)
@@ -50,7 +50,7 @@ def simultaneous_band(
         return Band(estimates, nothing, nothing, resampling.level, n)
     distances = totals - estimates[:, None] * counts
     errors = np.sqrt((distances**2).sum(1) * n / (n - 1)) / counts.sum()
-    # Rounding alone does not count as variation.
+    # Mere rounding does not count as variation.
     varies = errors > 1e-12 * np.abs(totals).max(1, initial=1e-300) / counts.mean()
     reach = np.zeros(len(totals))
     if varies.any():

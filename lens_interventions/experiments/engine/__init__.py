@@ -1,6 +1,6 @@
-"""Running experiments: units of work, kept on disk as they finish, measured by whoever is free.
+"""Running experiments: units of work, measured by any free process, and kept on disk.
 
 Nothing here knows what is measured: it imports no experiment and nothing of `design/`, and of the
-rest of the library only `model/` and `measures/`. How runs are stored goes into `run_directory`,
-how units are shared out into `work_units`, what a finished run holds into `results`.
+rest of the library only `model/` and `measures/`. The storage of runs goes into `run_directory`,
+the distribution of units into `work_units`, the contents of a finished run into `results`.
 """

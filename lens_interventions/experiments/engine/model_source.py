@@ -16,7 +16,7 @@ from ...model.hooks import has_temporary_hooks
 from ...model.kinds import ReadableModel, require_kind
 from ...model.load import load_model
 
-# Threads that begin together load the model once.
+# Threads that start together load the model only once.
 _loading = threading.Lock()
 
 Model = TransformerBridge | str | os.PathLike[str] | Callable[[], TransformerBridge] | None
@@ -24,7 +24,7 @@ Model = TransformerBridge | str | os.PathLike[str] | Callable[[], TransformerBri
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a process gets the model from. It can go to another process unless it is a bridge.
+    """The source of the model for a process. It can go to another process unless it is a bridge.
 
     Attributes:
         model: a bridge; a name or directory for `load_model`, or None for the embedded default; or
@@ -38,8 +38,8 @@ class ModelSource:
     def bridge(self) -> TransformerBridge:
         """The bridge, loaded once per process.
 
-        Raises `ValueError` for a bridge with hooks on it, and `TypeError` for a model that is no
-        bridge. Errors of loading the model pass through.
+        Raises `ValueError` for a bridge with hooks on it; `TypeError` for a model that is not a
+        bridge. Errors of loading the model are passed on.
         """
         # A model can be called too.
         model: Any = self.model
@@ -65,13 +65,13 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A call of `load_model`, to be made wherever the model is needed.
+    """A call of `load_model` for any process that needs the model.
 
     Attributes:
         name: a name or directory for `load_model`, or None for the embedded default.
         device: such as "cpu"; None leaves the choice to TransformerLens.
-        dtype: of the weights, such as "float32".
-        revision: of a name on the hub; None for its main branch.
+        dtype: the dtype of the weights, such as "float32".
+        revision: the revision of a name on the hub; None for its main branch.
     """
 
     name: str | None
@@ -86,7 +86,7 @@ class NamedModel:
 
 
 def identity(bridge: TransformerBridge) -> dict[str, Any]:
-    """What identifies a model in the settings of a run, a hash of its weights included."""
+    """The identity of a model in the settings of a run, including a hash of its weights."""
     return {
         "name": str(bridge.cfg.model_name),
         "architecture": str(bridge.cfg.architecture),

@@ -1,4 +1,4 @@
-"""Running one of the library's experiments, by a preset or with settings of the user's own."""
+"""Running one of the library's experiments, with a preset or with the user's settings."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -22,10 +22,10 @@ class Plan(Generic[S]):
     """An experiment before it has settings.
 
     Attributes:
-        name: such as "copying".
-        preset: the settings of a preset for a model.
-        stages: the stages for settings and a model, by name, in order. Raises `ValueError` for
-            settings that do not fit the model.
+        name: its name, such as "copying".
+        preset: makes the settings of a preset for a model.
+        stages: makes the stages for settings and a model, by name, in order. It raises `ValueError`
+            for settings that do not fit the model.
         analyse: makes tables and verdicts from the settings and all rows.
     """
 

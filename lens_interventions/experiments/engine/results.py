@@ -1,4 +1,4 @@
-"""What an experiment found: tables, verdicts and figures, kept as small files."""
+"""The results of an experiment: tables, verdicts and figures, kept as small files."""
 
 import hashlib
 import json
@@ -29,10 +29,10 @@ class Finding:
     """A question, and the verdict on it.
 
     Attributes:
-        question: as a reader would ask it.
-        verdict: its outcome and the interval it was judged by.
-        method: what was compared with what, on which material.
-        figure: name of the figure that shows it.
+        question: the question as a reader would ask it.
+        verdict: its outcome and the interval that was judged.
+        method: what was compared, and on which material.
+        figure: the name of the figure that shows it; empty for none.
     """
 
     question: str
@@ -49,9 +49,9 @@ class Analysis:
     """The analysis of a run's rows.
 
     Attributes:
-        tables: by name; the first is what `Result.to_dataframe` gives.
+        tables: the tables by name; `Result.to_dataframe` returns the first.
         verdicts: one per question.
-        draw: makes the figures, by name, from the tables.
+        draw: a function from the tables to the figures, by name.
     """
 
     tables: Tables
@@ -65,7 +65,7 @@ class Result:
 
     Attributes:
         header: experiment, settings, model and versions, as in settings.json.
-        tables: by name, the main one first.
+        tables: the tables by name, the main one first.
         verdicts: one per question.
     """
 
@@ -122,7 +122,7 @@ class Result:
 def load_result(directory: str | Path) -> Result:
     """Load a finished run from its settings.json, result.json, tables/ and figures/.
 
-    Checksums of these and of the rows are verified, where the run has them.
+    If the run has checksums of these and of the rows, they are verified.
 
     Raises `RunDirectoryError` for a directory that is not a run's, for an unfinished run, and for a
     damaged file.
@@ -178,7 +178,7 @@ def _finding(values: Mapping[str, Any]) -> Finding:
     }
     said |= {
         "interval": Interval(**{**said["interval"], **ends}),
-        # A run made before verdicts had it says nothing of it.
+        # A run that was made before verdicts had this field does not have it.
         "not_ahead_of": tuple(said.get("not_ahead_of", ())),
     }
     verdict = Verdict(**said)

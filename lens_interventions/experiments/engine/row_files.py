@@ -1,4 +1,4 @@
-"""Files of rows: a Parquet file with a stamp of what it is of, and a checksum of itself."""
+"""Files of rows: Parquet, with a stamp that identifies them and a checksum of the file."""
 
 import hashlib
 import io
@@ -14,13 +14,13 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from ..._files import atomic_file
 
 _STAMP = b"lens_interventions"
-# The checksum stands in the stamp, and is of the file with zeros in its place.
+# The checksum is in the stamp, and is computed on the file with zeros in its place.
 _SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"')
 _NOT_YET = "0" * 64
 
 
 class DamagedFileError(ValueError):
-    """A file that does not hold the rows that were written, and how that shows."""
+    """A file does not hold the rows that were written; the message says how this shows."""
 
 
 def write_rows(target: Path, rows: pd.DataFrame, stamp: Mapping[str, str]) -> None:
@@ -40,7 +40,7 @@ def write_rows(target: Path, rows: pd.DataFrame, stamp: Mapping[str, str]) -> No
 def read_rows(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     """The rows and their stamp.
 
-    Raises `DamagedFileError` if any bit is not as it was written, or the file is of another kind.
+    Raises `DamagedFileError` if any bit has changed, or if the file is of another kind.
     """
     try:
         data = file.read_bytes()
@@ -55,7 +55,7 @@ def read_rows(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 def _around_seal(data: bytes) -> tuple[bytes, bytes]:
-    # The stamp is in the footer, behind whatever the rows hold.
+    # The stamp is in the footer, after the rows.
     found = list(_SEAL.finditer(data))
     if not found:
         raise DamagedFileError("it has no checksum")

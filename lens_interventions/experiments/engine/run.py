@@ -1,4 +1,4 @@
-"""Running an experiment: stages of units, on disk as they finish, then the analysis."""
+"""Running an experiment: stages of units, which are kept on disk, and then the analysis."""
 
 import importlib.metadata
 import platform
@@ -30,13 +30,13 @@ class Experiment:
     """A plan of measurements and their analysis, which needs only a model to be run.
 
     Attributes:
-        name: such as "copying".
+        name: its name, such as "copying".
         settings: a frozen dataclass of JSON values and tuples.
-        stages: by name, in order. Each is called with the bridge, the settings and the rows of the
-            stages before it, and returns its units, so a later stage can choose by what an earlier
-            one measured. The same arguments must give the same units.
-        analyse: called with the settings and all rows, by table.
-        presets: settings that have a name, by which a message calls a run that has them.
+        stages: the stages by name, in order. Each is called with the bridge, the settings and the
+            rows of the stages before it, and returns its units, so a later stage can depend on the
+            measurements of an earlier one. The same arguments must give the same units.
+        analyse: makes the `Analysis` from the settings and all rows, by table.
+        presets: settings that have a name, which messages use for a run with these settings.
     """
 
     name: str
@@ -54,26 +54,28 @@ def run(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Measure the units that are not measured yet, then analyse all rows.
+    """Measure the units that have not been measured, and then analyse all rows.
 
     **Arguments:**
 
-    - `experiment`: what to measure and how to analyse it.
+    - `experiment`: the plan of measurements and their analysis.
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `out`: directory of the run. A run that was stopped goes on from its finished units and ends
-        in the same numbers; units whose files are damaged are named in a warning and measured
-        again. Without `out` nothing is kept but the result.
-    - `executor`: any `concurrent.futures.Executor` runs the units, such as a process pool or
-        `distributed.Client(...).get_executor()`; it is not shut down here. Rows are written by
-        this process alone. The numbers do not depend on who measured them, up to the rounding
-        of float sums on other processors or with other numbers of threads.
-    - `progress`: show a bar with the time left, stage by stage; lines where there is no terminal.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge.
+    - `out`: the directory of the run. A run that was stopped continues from its finished units and
+        ends with the same numbers. Units whose files are damaged are named in a warning and
+        measured again. Without `out`, only the result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the units, such as a process pool or
+        `distributed.Client(...).get_executor()`, which is not shut down here; by default they run
+        in this process. Only this process writes rows. The numbers do not depend on the process
+        that measures them, up to the rounding of float sums on other processors or with other
+        numbers of threads.
+    - `progress`: show a bar with the time left, stage by stage, or lines if there is no terminal.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
-    `ValueError` for two units of one name or hooks on the bridge. Errors of loading the model and
-    of measuring pass through, the latter with the unit's name as a note; `KeyboardInterrupt` has a
-    note of what is kept in `out`.
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
+    `ValueError` for two units with the same name or hooks on the bridge. Errors of loading the
+    model and of measuring are passed on; those of measuring have the unit's name as a note, and
+    `KeyboardInterrupt` has a note of what is kept in `out`.
     """
     source = ModelSource(model)
     bridge = source.bridge()
@@ -117,7 +119,7 @@ def run(
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers of a run depend on: code, and packages whose texts are read."""
+    """The versions that the numbers of a run depend on: code, and packages whose texts are read."""
     own = {"lens_interventions": __version__, "python": platform.python_version()}
     own["transformers"] = importlib.metadata.version("transformers")
     return own | docstring_versions()
@@ -131,7 +133,7 @@ def _complete(
     weights: str,
     shown: StageProgress,
 ) -> list[tuple[Unit, pd.DataFrame]]:
-    """Measure what is missing; return every unit with its rows, in the order of the units."""
+    """Measure the missing units; return every unit with its rows, in the order of the units."""
     missing = [unit for unit in units if directory.read_rows(unit) is None]
     shown.begin(len(units), len(units) - len(missing))
     files = {unit.key: directory.file_of(unit) for unit in missing if unit.keeps_file}
@@ -140,7 +142,8 @@ def _complete(
     ):
         directory.write_rows(unit, rows)
         shown.finished()
-    # Read back also what was measured just now: a resumed run must see what an unbroken one sees.
+    # Rows that were just measured are read back too, so a resumed run sees the same as an unbroken
+    # one.
     kept = [(unit, directory.read_rows(unit)) for unit in units]
     return [(unit, rows) for unit, rows in kept if rows is not None]
 

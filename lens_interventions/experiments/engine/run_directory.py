@@ -33,7 +33,7 @@ _LOCK, _HOLDER = ".lock", ".holder.json"
 
 
 class RunDirectoryError(RuntimeError):
-    """A run directory that cannot be used, and why."""
+    """A run directory cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class RunDirectory:
     """A run directory that this process holds; `held_directory` makes it.
 
     Attributes:
-        path: of the directory.
-        run: digest of its settings, stamped on every file of rows.
+        path: the path of the directory.
+        run: the digest of its settings, which is stamped on every file of rows.
     """
 
     path: Path
     run: str
 
     def write_rows(self, unit: Unit, rows: pd.DataFrame) -> None:
-        """Keep the rows of a finished unit, atomically."""
+        """Write the rows of a finished unit, atomically."""
         target = self._file(unit)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_rows(target, rows, {"run": self.run, "unit": unit.digest, "key": unit.key})
@@ -57,7 +57,7 @@ class RunDirectory:
     def read_rows(self, unit: Unit) -> pd.DataFrame | None:
         """The rows of a unit; None if it has not been finished.
 
-        Raises `RunDirectoryError` for a file that is damaged or of another unit.
+        Raises `RunDirectoryError` for a file that is damaged or belongs to another unit.
         """
         file = self._file(unit)
         if not file.exists():
@@ -71,15 +71,15 @@ class RunDirectory:
         return rows
 
     def file_of(self, unit: Unit) -> Path:
-        """Where a unit may keep a file. Its folder is made."""
+        """The path at which a unit may keep a file, in a folder that exists."""
         file = unit_file(self.path, unit.table, unit.name)
         file.parent.mkdir(parents=True, exist_ok=True)
         return file
 
     def set_damaged_aside(self) -> None:
-        """Rename files of rows that are damaged, with a warning: their units are measured again.
+        """Rename damaged files of rows, with a warning, so that their units are measured again.
 
-        Raises `RunDirectoryError` for a file of another run.
+        Raises `RunDirectoryError` for a file that belongs to another run.
         """
         for file in row_files(self.path):
             try:
@@ -104,14 +104,14 @@ class RunDirectory:
 def held_directory(
     path: Path, header: Mapping[str, Any], presets: Mapping[str, Any]
 ) -> Iterator[RunDirectory]:
-    """Open a directory for a run, new or to be continued, and keep other processes out.
+    """Open a directory for a new or a continued run, and keep other processes out.
 
-    Rows that are damaged are set aside with a warning, to be measured again. `presets` are settings
-    that have a name.
+    Damaged rows are set aside with a warning, to be measured again. `presets` are settings that
+    have a name.
 
-    Raises `RunDirectoryError` if another process holds the directory, if it holds another run or
-    anything else (the message says what kind of run, or which settings differ), or if its settings
-    are damaged.
+    Raises `RunDirectoryError` if another process holds the directory, if it contains another run
+    (the message says what kind of run, or which settings differ) or anything else, or if its
+    settings are damaged.
     """
     require_run_directory(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def unit_file(path: Path, table: str, name: str) -> Path:
 
 
 def require_run_directory(path: Path) -> None:
-    """Check that a path is a run's directory, or can become one: it is empty or can be made.
+    """Check that a path is a run's directory, or can become one because it is empty or can be made.
 
     Raises `RunDirectoryError` for a file, for a directory that holds anything but a run, and for
     one that cannot be made or written in.
@@ -170,7 +170,7 @@ def write_json(target: Path, values: Any) -> None:
 def read_header(path: Path) -> dict[str, Any]:
     """Read the settings file of a run.
 
-    Raises `RunDirectoryError` for a directory without one, and for one that is damaged or of
+    Raises `RunDirectoryError` for a directory without this file, or if the file is damaged or has
     another format.
     """
     file = path / SETTINGS
@@ -188,7 +188,7 @@ def read_header(path: Path) -> dict[str, Any]:
 def row_files(path: Path) -> list[Path]:
     """The files of rows in a run's directory, by table and unit.
 
-    Raises `RunDirectoryError` where a file stands in the place of a folder.
+    Raises `RunDirectoryError` if there is a file instead of a folder.
     """
     folders = [path / "rows"]
     if folders[0].exists():
@@ -204,7 +204,7 @@ def row_files(path: Path) -> list[Path]:
 def verify_rows(path: Path) -> None:
     """Check every file of rows in a run's directory.
 
-    Raises `RunDirectoryError` for one that is damaged.
+    Raises `RunDirectoryError` if one is damaged.
     """
     for file in row_files(path):
         _read(file)
@@ -215,7 +215,7 @@ def read_tables(path: str | Path) -> dict[str, pd.DataFrame]:
 
     `path` is the run's directory.
 
-    Raises `RunDirectoryError` for a directory that is not a run's, and for a damaged file.
+    Raises `RunDirectoryError` if the directory is not that of a run, or if a file is damaged.
     """
     path = Path(path)
     read_header(path)
@@ -250,7 +250,7 @@ def _agree(file: Path, header: Mapping[str, Any], presets: Mapping[str, Any]) ->
 
 
 def _kind(header: Mapping[str, Any], presets: Mapping[str, Any]) -> tuple[str, str, str]:
-    """What kind of run it is, on which model, and with which versions, in words."""
+    """The kind of run, its model and its versions, in words."""
     named = [name for name, values in presets.items() if values == header.get("settings")]
     model, versions = header.get("model", {}), header.get("versions", {})
     weights = str(model.get("weights_sha256"))[:8]
@@ -271,13 +271,13 @@ def _read(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 def _free_name(file: Path) -> Path:
-    """A name to set a file aside under, which no other has."""
+    """A new name for a file that is set aside."""
     names = (file.with_name(f"{file.name}.damaged{number or ''}") for number in itertools.count())
     return next(name for name in names if not name.exists())
 
 
 def _remove_unfinished(path: Path) -> None:
-    # The lock is held, so nobody is writing what a killed process left half done.
+    # The lock is held, so no process is writing the files that a killed process left unfinished.
     for leftover in path.rglob(UNFINISHED):
         leftover.unlink()
 

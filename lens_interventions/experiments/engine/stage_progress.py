@@ -1,4 +1,4 @@
-"""What a user sees of a stage: a bar where there is one to see, else a line at each end."""
+"""The progress of a stage: a bar if there is a terminal, otherwise a line at each end."""
 
 import sys
 import threading
@@ -11,10 +11,10 @@ _REFRESH = 1.0  # seconds; a clock that stands looks like a program that hangs
 
 
 class StageProgress:
-    """The units of a stage, while they are measured; a context.
+    """A context that shows the units of a stage while they are measured.
 
-    The bar moves inside a unit that this process measures, and its clock moves always. The time
-    left is that of the units measured since the stage began, on average.
+    The bar moves within a unit that this process measures, and its clock always moves. The time
+    left follows from the average time of the units measured since the stage began.
     """
 
     def __init__(self, label: str | None) -> None:
@@ -46,7 +46,7 @@ class StageProgress:
             _say(f"{self._label}: done in {time.monotonic() - self._begun:.0f} s")
 
     def begin(self, units: int, kept: int) -> None:
-        """The stage has so many units, of which some were kept from an earlier run."""
+        """Announce `units` units, of which `kept` come from an earlier run."""
         self._done = kept
         if self._bar is not None:
             self._bar.reset(total=units)  # with its clock, so that the time left is of units alone
@@ -56,13 +56,13 @@ class StageProgress:
             _say(f"{self._label}: {units} units, of which {kept} are kept")
 
     def inside(self, share: float) -> None:
-        """So much of a unit is done."""
+        """Report the share of a unit that is done."""
         if self._bar is not None:
-            # A unit of several parts tells the share of each.
+            # A unit of several parts reports the share of each.
             self._bar.update(max(round(self._done + share - self._bar.n, 2), 0))
 
     def finished(self) -> None:
-        """Another unit is measured and written."""
+        """Report that another unit is measured and written."""
         self._done += 1
         self.inside(0)
 
@@ -73,7 +73,7 @@ class StageProgress:
 
 
 def _bars_are_seen() -> bool:
-    # What runs a notebook's cells has a kernel; ipykernel may be imported for other reasons.
+    # A notebook's cells run in a kernel; ipykernel may be imported for other reasons.
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return sys.stderr.isatty() or hasattr(shell, "kernel")

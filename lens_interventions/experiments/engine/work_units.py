@@ -1,4 +1,4 @@
-"""Units of work: independent, deterministic, and measured by whoever is free."""
+"""Units of work, which are independent, deterministic, and measured by any free process."""
 
 import functools
 import re
@@ -19,18 +19,18 @@ from .model_source import ModelSource
 
 Measurement = TypeVar("Measurement", bound=Callable[..., pd.DataFrame])
 
-# Where the function of each kind is defined.
+# The place where the function of each kind is defined.
 _KINDS: dict[str, str] = {}
 
 
 def unit_kind(name: str) -> Callable[[Measurement], Measurement]:
-    """Give a function that measures units a name that it keeps, as a decorator.
+    """A decorator that gives a function that measures units a permanent name.
 
-    An unfinished run knows its units by this `name`, or by the function's own name if it was given
-    none. So the function's module can move, and a function with a kind can be renamed, without
-    voiding what was measured.
+    An unfinished run knows its units by this `name`, or by the function's own name if it has no
+    other. So the function can move to another module, and a function with a kind can be renamed,
+    without making finished units invalid.
 
-    Raises `ValueError` for a name that another function has.
+    Raises `ValueError` if another function has this name.
     """
 
     def named(function: Measurement) -> Measurement:
@@ -49,17 +49,17 @@ class Unit:
     """An independent piece of a run.
 
     Attributes:
-        table: which table its rows belong to; units of one table give the same columns.
-        name: unique within the table.
-        measure: a function defined in a module, called as `measure(bridge, **parameters)`. Its
-            rows must depend on nothing else, so that any machine at any time gets the same. Name it
-            with `unit_kind`.
-        parameters: JSON values.
-        keeps_file: whether `measure` takes `file` too: a path in the run's directory, where it
-            may keep how far it has come and what it made. With other machines it is to be on a
-            disk that they share, else a unit that moves begins anew.
+        table: the table that its rows belong to; units of one table have the same columns.
+        name: its name, unique within the table.
+        measure: a function defined in a module, called as `measure(bridge, **parameters)`. Its rows
+            must depend on nothing else, so that they are the same on any machine at any time. Name
+            it with `unit_kind`.
+        parameters: the parameters, as JSON values.
+        keeps_file: whether `measure` also takes `file`, a path in the run's directory at which it
+            may keep its state and its products. With several machines the directory must be on a
+            shared disk, or else a unit that moves starts again.
 
-    Raises `ValueError` for names that cannot be file names, `TypeError` for parameters that JSON
+    Raises `ValueError` for names that cannot be file names; `TypeError` for parameters that JSON
     cannot hold.
     """
 
@@ -82,7 +82,7 @@ class Unit:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A hash that tells units apart by what they measure, wherever their functions lie."""
+        """A hash that identifies a unit by what it measures, wherever its function is defined."""
         kind = getattr(self.measure, "unit_kind", self.measure.__qualname__)
         return digest([self.table, self.name, kind, self.parameters])
 
@@ -96,13 +96,12 @@ def measured(
     files: Mapping[str, Path],
     tell: Callable[[float], None],
 ) -> Iterator[tuple[Unit, pd.DataFrame]]:
-    """Measure units, in this process if there is no executor; yield each when it is finished.
+    """Measure units, in this process if there is no executor, and yield each when it is finished.
 
-    `weights` is the digest of the model's weights, which other processes must have too; `files`
-    has the path of each unit that keeps a file, by key; `tell` is called with the share of a unit
-    that is done, where this process measures it. An error in a unit passes through with the
-    unit's name as a note. Units that have not begun are then cancelled, and also when the caller
-    stops early.
+    `weights` is the digest of the model's weights, which other processes must have too. `files` has
+    the path of each unit that keeps a file, by key. `tell` is called with the share of a unit that
+    is done, if this process measures it. An error in a unit is passed on with the unit's name as a
+    note. Units that have not begun are cancelled then, and also if the caller stops early.
     """
     if executor is None:
         for unit in units:
@@ -127,7 +126,7 @@ def measure_unit(
 ) -> pd.DataFrame:
     """Measure one unit. This is the function that an executor runs.
 
-    `file` is for a unit that keeps one.
+    `file` is the path for a unit that keeps a file.
 
     Raises `RuntimeError` if the model here has other weights than `weights`.
     """

@@ -2,7 +2,7 @@
 
 The increment experiment: settings, stages with the trainings and their measurement, analysis and
 figures. Text, losses and differences are those of `design/trained_patches/`. It may import
-`engine/`, `design/` and what stands below experiments, and no other experiment.
+`engine/`, `design/` and packages below experiments, and no other experiment.
 """
 
 from concurrent.futures import Executor
@@ -35,31 +35,31 @@ def increment(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Learn a write of the current token, freeze it, and learn what the next token adds to it.
+    """Learn a write of the current token, freeze it, and learn the increment of the next token.
 
-    A learned write gains a good deal from its bias and from the token that stands at the position,
-    which is no news. So a base is learned first, `M1 e(x[i]) + b`, and frozen. On top of it, from
-    zero, an increment `M2 e(x[i+1]) + c` is learned, and with the same seeds, steps and text
-    increments of controls. Learning rates are those that do best in short trials; that of all
-    increments is chosen with the true token. All are measured on documents that share
-    no passage with the text trained on, and on random tokens said twice. A verdict is about the
-    increment of the true token against the base alone and every control, paired; documents and
-    seeds are both resampled.
+    A learned write gains a good deal from its bias and from the current token, which is no news. So
+    a base, `M1 e(x[i]) + b`, is learned first and frozen. On top of it, an increment
+    `M2 e(x[i+1]) + c` is learned from zero, and with the same seeds, steps and text the increments
+    of controls. Short trials choose the learning rates; that of all increments is chosen with the
+    true token. All writes are measured on documents that share no passage with the training text,
+    and on random tokens that are repeated once. A verdict compares the increment of the true token
+    with the base alone and every control, paired; documents and seeds are both resampled.
 
     **Arguments:**
 
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there, from the last checkpoint of
-        the training that it was at, and ends in the same numbers. Without it nothing is kept but
-        the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the trainings; by default this
-        process does.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there, from the last
+        checkpoint of its current training, and ends with the same numbers. Without it, only the
+        result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the trainings; by default they run in this
+        process.
     - `progress`: show a bar with the time left.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset, a layer that the model does not have, or too little text;
     `NotImplementedError` for a model that the two streams do not fit.
     """

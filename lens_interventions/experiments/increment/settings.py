@@ -1,4 +1,4 @@
-"""What a run of the increment experiment trains and measures."""
+"""Settings of the increment experiment: its trainings and measurements."""
 
 from dataclasses import dataclass, field, replace
 
@@ -13,13 +13,14 @@ class IncrementSettings(TrainedPatchSettings):
     """Settings of the increment experiment; `IncrementSettings.preset` makes them.
 
     Attributes:
-        rank: of the maps, both of the base and of the increments; None for full maps.
-        base_steps: of the training of the base, whose seed is the first of `seeds`.
-        learning_rates: peaks that are tried, for the base and again for the true token's increment.
-            The base then has its best, and all increments have that of the latter.
-        pilot_steps: of each trial.
+        rank: the rank of the maps, both of the base and of the increments; None for full maps.
+        base_steps: how many steps train the base, whose seed is the first of `seeds`.
+        learning_rates: peak learning rates to try, first for the base and then for the true token's
+            increment. The base is trained at its best rate, and all increments at the best rate of
+            the true token's.
+        pilot_steps: how many steps each trial makes.
 
-    Raises `ValueError` where `TrainedPatchSettings` does, without a control, or without a rate.
+    Raises `ValueError` in the cases of `TrainedPatchSettings`, and without a control or a rate.
     """
 
     controls: tuple[str, ...] = ("shuffled",)
@@ -59,10 +60,10 @@ class IncrementSettings(TrainedPatchSettings):
     def preset(cls, name: Preset, n_layers: int, d_model: int | None = None) -> "IncrementSettings":
         """Settings for a model of `n_layers` layers: "quick" for a look, "full" to report.
 
-        The layer is the one at 0.77 of the depth. There, of five layers, the first-order map of the
-        default model promises most on the Python reference of a linear write that sees the next
-        token beside the current one, though in an interval that holds zero. Ranks do not go beyond
-        a width of `d_model`.
+        The layer is the one at 0.77 of the depth. Of five layers in the default model's first-order
+        map on the Python reference, this one promises most for a linear write that sees the next
+        token as well as the current one, though in an interval that contains zero. Ranks do not
+        exceed the width `d_model`.
 
         Raises `ValueError` for another name.
         """

@@ -1,8 +1,8 @@
-"""How does a word cast its influence back over a sentence that is to end in it?
+"""How does a word cast its influence back over a sentence that should end in it?
 
-The last_word experiment: its settings, its stage, what the lens reads along a sentence, what moves
-from the request to it, its analysis and its figures. It may import `engine/`, `design/` and what
-stands below experiments, and no other experiment. The requests are `materials.last_words`.
+This package has the last_word experiment's settings, stage, readings along a sentence, exchanges of
+residuals between requests, analysis and figures. It may import `engine/`, `design/` and packages
+below experiments, and no other experiment. The requests are `materials.last_words`.
 """
 
 from concurrent.futures import Executor
@@ -32,29 +32,29 @@ def last_word(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Measure what a request for a last word does to the sentence before it.
+    """Measure how a request for a last word affects the sentence before that word.
 
     A chat model is asked for a sentence that ends in a word, for the same sentence with another
-    word, and without one. The lens reads how likely every layer finds the word, at every token of
-    the sentence that the model writes when asked, and of a fixed one. Then residuals of the
-    request with the other word are put in the place of those of the request, at one layer and one
-    part of the text at a time: from which part, and up to which layer, does the sentence take the
-    word? And does the sentence end in it?
+    word, and for the same sentence without a word. The lens reads how likely every layer finds the
+    word, at every token of the sentence that the model then writes, and of a fixed sentence. Then
+    residuals of the request are replaced by those of the request with the other word, at one layer
+    and in one part of the text at a time. This shows from which part, and up to which layer, the
+    sentence takes the word. The experiment also measures whether the sentence ends in the word.
 
     **Arguments:**
 
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge. Its
-        tokenizer needs a chat template.
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
-        numbers. Without it nothing is kept but the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
-        process does.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge. Its tokenizer needs a chat template.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there and ends with the same
+        numbers. Without it, only the result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the units of work; by default they run in this
+        process.
     - `progress`: show a bar with the time left, stage by stage.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset and for a tokenizer without a chat template.
     """
     return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

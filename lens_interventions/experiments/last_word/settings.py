@@ -1,4 +1,4 @@
-"""What a run of the last_word experiment measures."""
+"""Settings of the last_word experiment."""
 
 from dataclasses import dataclass, field
 
@@ -12,15 +12,15 @@ class LastWordSettings:
     """Settings of the last_word experiment; `LastWordSettings.preset` makes them.
 
     Attributes:
-        requests: how many of the requests of `materials.last_words` are made, spread evenly.
+        requests: how many of the requests in `materials.last_words` are made, spread evenly.
         new_tokens: the longest sentence that the model may write.
-        every: spacing of the residual points that are read; the last always is.
+        every: read every n-th residual point, and always the last.
         parts: into how many parts of equal length a sentence is cut, for means over positions.
-        traced: in how many of the requests residuals are exchanged.
-        trace_every: spacing of the layers at which they are.
+        traced: for how many of the requests residuals are exchanged.
+        trace_every: exchange residuals at every n-th layer.
         smallest_nats: the smallest change of the word's log-probability worth talking about.
-        smallest_share: the same of the share of sentences.
-        resampling: of the intervals and p-values.
+        smallest_share: the smallest change of the share of sentences worth talking about.
+        resampling: how intervals and p-values are resampled.
     """
 
     requests: int = 60

@@ -1,9 +1,9 @@
 """Does it help to learn what to do with the true next token?
 
-The experiment with learned writes: its settings and stages, the trainings, their evaluation, the
-inspection of what was learned, its analysis and its figures. It may import `engine/`, `design/` and
-what stands below experiments, and no other experiment. A new question goes into `questions`, a new
-look at the learned map into `inspection`.
+This package has the settings and stages of the experiment with learned writes, the trainings, their
+evaluation, the inspection of the learned maps, the analysis and the figures. It may import
+`engine/`, `design/` and packages below experiments, and no other experiment. A new question goes
+into `questions`, a new look at the learned map into `inspection`.
 """
 
 from concurrent.futures import Executor
@@ -38,32 +38,34 @@ def learned(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Train writes with the true next token and with controls, and measure what each is good for.
+    """Train writes with the true next token and with controls, and measure what each gains.
 
     A write `M e + b` into one layer is trained on one corpus, with everything else frozen: with the
     embedding `e` of the true next token, and with each control, one of which is no token at all.
-    All make as many steps on the same text in the same order, with several seeds. All are measured
-    on text of other kinds, on documents of the same kind, on random tokens said twice and on words
-    that come again. One half of the material chooses in the sweeps; the other half reports. A
-    verdict is about the true source against no patch and every control, paired; seeds and
-    sequences are both resampled. Then the true source's writes are inspected: what the map is like,
-    which attention it changes, and what it is worth at the tokens that it should help.
+    All trainings make as many steps on the same text in the same order, with several seeds. All
+    writes are measured on text of other kinds, on documents of the same kind, on random tokens that
+    are repeated once and on words that are due again. One half of the material chooses in the
+    sweeps, and the other half gives the reported numbers. A verdict compares the true source with
+    no patch and every control, paired; seeds and sequences are both resampled. Then the true
+    source's writes are inspected: the structure of the map, the attention that it changes, and its
+    gain at the tokens that it should help.
 
-    `trained_writes(out)` gives the writes.
+    `trained_writes(out)` returns the writes.
 
     **Arguments:**
 
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
-        numbers. Without it nothing is kept but the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
-        process does.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there and ends with the same
+        numbers. Without it, only the result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the units of work; by default they run in this
+        process.
     - `progress`: show a bar with the time left, stage by stage.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset, layers or ranks that the model does not have, a half of the
     material without sequences or a corpus without text; `NotImplementedError` for a model that the
     two streams do not fit.

@@ -1,4 +1,4 @@
-"""What a learned map is like: pure functions of tensors.
+"""Properties of a learned map, as pure functions of tensors.
 
 A map `M` takes a row, the embedding `e`, to the vector `e M` that is written.
 """
@@ -33,7 +33,7 @@ class SingularDirections:
 def learned_map(write: LearnedWrite, layer: int) -> Float[Tensor, "d_model d_model"]:
     """`M` of a layer in float64.
 
-    Raises `ValueError` for a write that has no map, only a bias.
+    Raises `ValueError` if the write has no map but only a bias.
     """
     if write.up is None:
         raise ValueError("the write has no map: it was trained with the source 'zero'")
@@ -49,18 +49,19 @@ def singular_directions(matrix: Float[Tensor, "d_model d_model"], n: int) -> Sin
 
 
 def participation(values: Float[Tensor, " direction"]) -> float:
-    """Participation ratio of singular values, `(sum s^2)^2 / sum s^4`: how many share the work.
+    """Participation ratio of singular values, `(sum s^2)^2 / sum s^4`: how many matter.
 
-    From 1 to their number; 0 for a map of zeros.
+    It lies between 1 and their number, and is 0 for a map of zeros.
     """
     squares = values.square()
     return float(squares.sum().square() / squares.square().sum()) if squares.any() else 0.0
 
 
 def identity_cosine(matrix: Float[Tensor, "d_model d_model"]) -> float:
-    """Cosine of `M` to the identity, `tr M / (|M| sqrt(d))`: 1 for any positive multiple of it.
+    """Cosine of `M` to the identity, `tr M / (|M| sqrt(d))`; 1 for a positive multiple of it.
 
-    A map of rank k cannot exceed `sqrt(k / d)`, which a projection reaches. 0 for a map of zeros.
+    It is at most `sqrt(k / d)` for a map of rank k, which a projection reaches, and 0 for a map of
+    zeros.
     """
     size = matrix.norm()
     return float(matrix.trace() / (size * len(matrix) ** 0.5)) if size > 0 else 0.0
@@ -71,17 +72,17 @@ def token_cosines(
     matrix: Float[Tensor, "d_model d_model"],
     vectors: Float[Tensor, "token d_model"],
 ) -> tuple[float, float]:
-    """Mean cosine of what is written for a token to the token's own vector, and to another's.
+    """Mean cosine of the write for a token to the token's own vector, and to another token's.
 
-    The means over tokens are subtracted first, because what all tokens have in common does not tell
-    them apart. A row of zeros counts as 0.
+    The means over tokens are subtracted first, because a common part does not distinguish tokens. A
+    row of zeros counts as 0.
     """
     mean_embedding, mean_vector = _mean(embeddings), _mean(vectors)
     own = other = 0.0
     for rows in torch.arange(len(vectors), device=vectors.device).split(_ROWS):
         written = _unit((embeddings[rows].double() - mean_embedding) @ matrix)
         own += float((written * _unit(vectors[rows].double() - mean_vector)).sum())
-        # The other token is the one before; that of the first is the last.
+        # The other token is the previous row; for the first row it is the last.
         other += float((written * _unit(vectors[rows - 1].double() - mean_vector)).sum())
     return own / len(vectors), other / len(vectors)
 
@@ -99,10 +100,10 @@ def principal_axes(rows: Float[Tensor, "token d_model"], n: int) -> Float[Tensor
 def subspace_share(
     directions: Float[Tensor, "direction d_model"], axes: Float[Tensor, "d_model axis"]
 ) -> float:
-    """How much of some unit vectors lies in the span of orthonormal axes.
+    """The share of unit vectors that lies in the span of orthonormal axes.
 
-    The mean of the squared lengths of the projections, from 0 to 1; by chance `n / d_model` for n
-    axes.
+    This is the mean of the squared lengths of the projections, from 0 to 1; for random vectors and
+    n axes it is `n / d_model`.
     """
     return float((directions @ axes).square().sum(-1).mean())
 

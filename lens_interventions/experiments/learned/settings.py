@@ -1,4 +1,4 @@
-"""What a run of the experiment with learned writes trains and measures."""
+"""Settings of the experiment with learned writes: its trainings and measurements."""
 
 from dataclasses import dataclass, field, replace
 
@@ -13,11 +13,11 @@ _DRAWS: tuple[Draws, ...] = ("nothing", "a position", "a token")
 
 
 def control_sources() -> tuple[str, ...]:
-    """Sources that are trained as the true one is, and carry no news of the next token.
+    """Sources that are trained like the true one, and carry no news of the next token.
 
-    Those that know most of the text come first; of controls that do equally well the first is
-    reported as the best. A direction drawn anew at each position is left out: a map has nothing to
-    learn from it.
+    Those that know most about the text come first. Of controls that do equally well, the first is
+    reported as the best. A random direction is left out, because a map has nothing to learn from
+    it.
     """
     tokens = [name for name in source_names("control") if SOURCES[name].draws in _DRAWS]
     tokens.sort(key=lambda name: _DRAWS.index(SOURCES[name].draws))
@@ -34,25 +34,29 @@ class LearnedSettings:
     """Settings of the experiment; `LearnedSettings.preset` makes them.
 
     Attributes:
-        layer: where the writes of the main comparison are trained.
-        rank: of their maps; None for full maps.
-        seeds: of the trainings; every source is trained once with each.
+        layer: the layer of the main comparison's writes.
+        rank: the rank of their maps; None for full maps.
+        seeds: the seeds of the trainings; every source is trained once with each.
         steps: of each training.
-        options: of each training; patience is None, so that all make the same number of steps.
+        options: the options of each training; patience is None, so that all make the same number of
+            steps.
         corpus: the text to train on, named as in `CopyingMaterial.texts`, without the documents
             that are measured.
         material: the material to measure on.
-        sweep_layers: layers to train at beside the main one; without any nothing is swept.
+        sweep_layers: layers to train at besides the main one; without any, nothing is swept.
         sweep_ranks: ranks to train at the best of the layers, on the selection half.
-        sweep_steps: of each training of the sweeps; other than `steps`, to tell them apart.
-        sweep_controls: which controls the sweeps train beside the true source.
-        sweep_seed: of the trainings of the sweeps.
-        sampled_prompts: open-ended prompts that are continued greedily under every write.
-        sampled_tokens: new tokens of each.
-        sampled_copies: sequences of random tokens on each half whose second copy is continued.
+        sweep_steps: how many steps each training of the sweeps makes; it must differ from `steps`,
+            which distinguishes the two.
+        sweep_controls: the controls that the sweeps train besides the true source.
+        sweep_seed: the seed of the trainings of the sweeps.
+        sampled_prompts: how many open-ended prompts are continued greedily under every write.
+        sampled_tokens: how many new tokens each of these gets.
+        sampled_copies: how many sequences of random tokens on each half have their second copy
+            continued.
         smallest_share: the smallest difference of loops or right copies worth talking about.
-        read_sequences: number of sequences of random tokens, said twice, to read attention on.
-        directions: number of singular directions of the learned map that are read.
+        read_sequences: how many sequences of random tokens, which are repeated once, attention is
+            read on.
+        directions: how many singular directions of the learned map are read.
     """
 
     layer: int
@@ -107,7 +111,7 @@ class LearnedSettings:
             )
 
     def require_fit(self, n_layers: int, d_model: int) -> None:
-        """Raise `ValueError` for a layer or rank that a model of this depth and width lacks."""
+        """Raise `ValueError` for a layer or rank beyond a model of this depth and width."""
         layers = [i for i in (self.layer, *self.sweep_layers) if not 0 <= i < n_layers]
         if layers:
             raise ValueError(f"there is no layer {layers[0]}: the model has {n_layers}, from 0 on")
@@ -121,7 +125,7 @@ class LearnedSettings:
 
     @property
     def resampling(self) -> Resampling:
-        """The resampling of the intervals and p-values."""
+        """How intervals and p-values are resampled."""
         return self.material.resampling
 
     @classmethod
@@ -163,7 +167,7 @@ class LearnedSettings:
     def with_sweeps(self, n_layers: int, d_model: int | None = None) -> "LearnedSettings":
         """These settings with a coarse sweep over layers, and one over ranks at the best layer.
 
-        Ranks beyond a width of `d_model` are left out.
+        Ranks beyond the width `d_model` are left out.
         """
         layers = {
             min(round(part * n_layers), n_layers - 1) for part in (0.4, 0.6, 0.73, 0.83, 0.93)

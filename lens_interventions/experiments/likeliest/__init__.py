@@ -1,8 +1,8 @@
-"""Which continuation does a model find likeliest, who finds it, and is it a loop?
+"""Which continuation does a model find likeliest, which search finds it, and is it a loop?
 
-The likeliest experiment: its settings, its stages, the ways to look for a sequence that are
-compared, its analysis and its figures. It may import `engine/`, `design/` and what stands below
-experiments, and no other experiment. A new way to look for sequences goes into `sequences`.
+This package has the likeliest experiment's settings, stages, ways to search for a sequence,
+analysis and figures. It may import `engine/`, `design/` and packages below experiments, and no
+other experiment. A new way to search for sequences goes into `sequences`.
 """
 
 from concurrent.futures import Executor
@@ -32,28 +32,30 @@ def likeliest(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Look for the likeliest continuations of prompts in several ways, at one price.
+    """Search for the likeliest continuations of prompts in several ways, at equal cost.
 
-    Gradient ascent through unrolled sampling (`search_sequence`), beam search of transformers, the
-    best of many samples, and swaps that begin where greedy or beam search ends, each at the same
-    number of model evaluations: forward tokens, a backward pass counting two. The ascent's variant
-    is chosen on prompts of its own. Special tokens are not allowed, so all sequences of one length
-    are compared, by their exact log-likelihood. Then: does the likeliest continuation that anybody
-    found end in a loop, and repeat itself, more than a sample does?
+    The ways are gradient ascent through unrolled sampling (`search_sequence`), beam search of
+    transformers, the best of many samples, and swaps that begin with the result of greedy or beam
+    search. Each takes the same number of model evaluations, counted in forward tokens; a backward
+    pass counts two. The ascent's variant is chosen on other prompts. Special tokens are not
+    allowed, so all sequences of one length are compared, by their exact log-likelihood. The
+    experiment also asks whether the likeliest continuation that any search found ends in a loop,
+    and repeats itself, more than a sample does.
 
     **Arguments:**
 
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
-        numbers. Without it nothing is kept but the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
-        process does.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there and ends with the same
+        numbers. Without it, only the result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the units of work; by default they run in this
+        process.
     - `progress`: show a bar with the time left, stage by stage.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset.
     """
     return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

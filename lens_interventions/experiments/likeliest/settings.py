@@ -1,4 +1,4 @@
-"""What a run of the likeliest experiment measures."""
+"""Settings of the likeliest experiment."""
 
 from dataclasses import dataclass, field
 
@@ -15,16 +15,17 @@ class LikeliestSettings:
     Attributes:
         prompts: number of open-ended prompts that are reported.
         choosing: number of other prompts, on which the variant of the ascent is chosen.
-        variants: of the ascent, methods of `search_sequence`.
+        variants: variants of the ascent, which are methods of `search_sequence`.
         lengths: numbers of tokens of the sequences, the shortest first.
-        width: beams of the widest beam search, and samples. A sequence of n tokens may cost
-            `width * n` forward tokens, by whichever way it is found.
+        width: the number of beams of the widest beam search, and of samples. A sequence of n tokens
+            may cost `width * n` forward tokens, in every way of searching.
         narrow: widths of beam searches that cost less than half of that.
-        more: the ascent is also tried at so many times the price, on the shortest length.
+        more: the multiple of that cost at which the ascent is also tried, on the shortest length.
         smallest_nats: the smallest difference of the log-likelihood per token worth talking about.
-        smallest_share: the same of shares of texts and of n-grams.
-        resampling: of the intervals and p-values.
-        seed: of the draws.
+        smallest_share: the smallest difference of shares of texts and of n-grams worth talking
+            about.
+        resampling: how intervals and p-values are resampled.
+        seed: the seed of the draws.
     """
 
     prompts: int = 60
@@ -59,7 +60,7 @@ class LikeliestSettings:
     def preset(cls, name: Preset) -> "LikeliestSettings":
         """Settings by name.
 
-        "quick" reports 12 prompts at a quarter of the price of "full", which reports 60.
+        "quick" reports 12 prompts at a quarter of the cost of "full", which reports 60.
 
         Raises `ValueError` for another name.
         """

@@ -1,9 +1,9 @@
 """Does seeing the true token keep a model out of loops, and at what cost?
 
-The loops experiment: its settings, its stages, what it measures (the cost of an arm, another round
-of a repeated passage), what the selection half chooses, its tables and its figures. It may import
-`engine/`, `design/` and what stands below experiments, and no other experiment. A new way out of
-loops goes into `settings` and, if it is a new sampling rule, into `design.rules`.
+This package has the loops experiment's settings, stages, measurements (the cost of an arm, another
+round of a repeated passage), choices of the selection half, tables and figures. It may import
+`engine/`, `design/` and packages below experiments, and no other experiment. A new way out of loops
+goes into `settings` and, if it is a new sampling rule, into `design.rules`.
 """
 
 from concurrent.futures import Executor
@@ -37,25 +37,26 @@ def loops(
     """Measure the loops of sampled text with the patch, its controls and other ways out of loops.
 
     A grid of layers, strengths and modes is searched on one half of the prompts, passages and
-    prose. The cell with the fewest loops at a bearable loss is then measured in full, on the other
-    half, against no patch, the controls, repetition penalties, temperatures, top-p, min-p and
-    contrasts of layers (DoLa), with what each costs in loss. Only the arms named after a penalty
-    have one. Two more questions: how likely is the model to go round once more after a passage was
-    said k times, and at which layer does the lens notice repetition?
+    prose. The cell with the fewest loops at an acceptable loss is then measured in full on the
+    other half, and compared with no patch, the controls, repetition penalties, temperatures, top-p,
+    min-p and contrasts of layers (DoLa), together with the cost of each in loss. Only arms that are
+    named after a penalty have one. The experiment asks two more questions: how likely the model is
+    to repeat a passage once more after k rounds, and at which layer the lens notices repetition.
 
     **Arguments:**
 
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
-        numbers. Without it nothing is kept but the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
-        process does.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there and ends with the same
+        numbers. Without it, only the result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the units of work; by default they run in this
+        process.
     - `progress`: show a bar with the time left, stage by stage.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset.
     """
     return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

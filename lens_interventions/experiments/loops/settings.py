@@ -1,4 +1,4 @@
-"""What a run of the loops experiment measures."""
+"""Settings of the loops experiment."""
 
 from dataclasses import dataclass, field
 
@@ -14,15 +14,16 @@ from ..engine.presets import Preset, require_preset
 class LoopsSettings:
     """Settings of the loops experiment; `LoopsSettings.preset` makes them.
 
-    Prompts, passages and documents are shared out by register, as evenly as their numbers allow,
-    between a half that selects the cell of the patch, and a half that reports.
+    Prompts, passages and documents are divided by register, as evenly as their numbers allow,
+    between a half that selects the cell of the patch and a half that gives the reported numbers.
 
     Attributes:
-        layers, strengths, modes: the grid.
+        layers, strengths, modes: the layers, strengths and modes of the grid.
         patch: the settings that all patches have in common.
-        prompts: number of open-ended prompts, both halves together.
+        prompts: number of open-ended prompts in both halves together.
         new_tokens: tokens that are sampled for each prompt.
-        search_prompts: prompts of the selection half on which every cell of the grid is tried.
+        search_prompts: number of prompts of the selection half on which every cell of the grid is
+            tried.
         search_tokens: tokens that are sampled for each of these.
         temperatures: the temperatures at which the model is sampled with and without the patch.
         penalties, top_p, min_p, rule_temperatures: the other ways out of loops, one arm for each
@@ -30,19 +31,21 @@ class LoopsSettings:
             sample at temperature 1.
         layer_contrasts: names of `design.rules.CONTRASTS`, such as "DoLa against lower layers",
             which decode greedily too, without a patch.
-        contrast_penalties: the repetition penalties under which each of them decodes, an arm for
-            each value; 1 is none. The authors of DoLa use 1.2.
-        passages: number of passages that are said again and again, both halves together.
-        rounds: how often each passage is said.
-        documents: number of prose documents for the loss, both halves together.
+        contrast_penalties: the repetition penalties under which each of these decodes, one arm for
+            each value; 1 is no penalty. The authors of DoLa use 1.2.
+        passages: number of passages that are repeated, in both halves together.
+        rounds: how many times each passage is said.
+        documents: number of prose documents for the loss, in both halves together.
         document_tokens: how many tokens of each document are read, from its beginning.
-        loss_budget: how much a cell may raise the loss, in nats, and still be chosen.
+        loss_budget: the largest increase of the loss, in nats, at which a cell can be chosen.
         batch: how many texts are sampled at a time, in one unit.
-        shown: prompts of the report half whose samples are kept for a reader, per condition.
+        shown: number of prompts of the report half whose samples are kept for readers, per
+            condition.
         smallest_share: the smallest difference of a share worth talking about.
-        smallest_log_odds: the same of the log-odds of another round, in nats.
-        resampling: of the intervals and p-values.
-        seed: of the draws.
+        smallest_log_odds: the smallest difference of the log-odds of another round worth talking
+            about, in nats.
+        resampling: how intervals and p-values are resampled.
+        seed: the seed of the draws.
     """
 
     layers: tuple[int, ...]
@@ -77,7 +80,7 @@ class LoopsSettings:
             raise ValueError("give at least one layer, strength and mode")
         require_at_least(self, 2, "prompts", "passages", "documents", "rounds", "document_tokens")
         require_at_least(self, 1, "search_prompts", "search_tokens", "new_tokens", "batch", "shown")
-        # Rows are told apart by the names of their rules.
+        # Rows are distinguished by the names of their rules.
         rules = [*map(str, (GREEDY, *self.sampled(), *self.rules()))]
         twice = sorted({name for name in rules if rules.count(name) > 1})
         if twice:
@@ -90,8 +93,8 @@ class LoopsSettings:
     def preset(cls, name: Preset, n_layers: int) -> "LoopsSettings":
         """Settings for a model of `n_layers` layers.
 
-        On the default model and two cores "quick" takes about 4 minutes and "full", with a worker
-        on each core and without the contrasts of layers, 32.
+        On the default model and two cores, "quick" takes about 4 minutes, and "full" takes 32 with
+        a worker on each core and without the contrasts of layers.
 
         Raises `ValueError` for another name.
         """
@@ -119,11 +122,11 @@ class LoopsSettings:
         return cls(layers=spread_layers(n_layers, 4), strengths=(0.03, 0.1, 0.3))
 
     def sampled(self) -> list[Rule]:
-        """The sampling rules with the patch and without: `temperatures`."""
+        """The sampling rules that are used with and without the patch: `temperatures`."""
         return [Rule(sample=True, temperature=value) for value in self.temperatures]
 
     def rules(self) -> list[Rule]:
-        """The sampling rules without a patch, apart from greedy and `temperatures`."""
+        """The sampling rules without a patch, other than greedy and `temperatures`."""
         return [
             *(Rule(repetition_penalty=value) for value in self.penalties),
             *(

@@ -1,8 +1,8 @@
 """Is a rarer, or more surprising, input token better preserved in later layers?
 
-The preservation experiment: its settings, its stage, the ranks that each residual point gives,
-rank correlations, its analysis and its figures. It may import `engine/`, `design/` and what stands
-below experiments, and no other experiment. What is read of each token goes into `lens_ranks`, a new
+This package has the preservation experiment's settings, stage, ranks at each residual point, rank
+correlations, analysis and figures. It may import `engine/`, `design/` and packages below
+experiments, and no other experiment. A new reading of each token goes into `lens_ranks`, a new
 question into `analysis`.
 """
 
@@ -33,28 +33,29 @@ def preservation(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Measure how each layer ranks the input token, against its rarity, surprise and copying.
+    """Measure how each layer ranks the input token, by its rarity, surprise and copying.
 
     It asks three questions of the post's addendum. Does the rank that later points give the token
-    at their own position go with its unigram surprisal, and with its surprisal in context, each
-    with the other held fixed? Is that more than how high the lens ranks the token at positions
-    where it is not the input? And is a word that is better preserved where it stands first better
-    copied where it is due again?
+    at their own position correlate with its unigram surprisal, and with its surprisal in context,
+    with the other held fixed? Is the correlation more than that of the token's rank at positions
+    where it is not the input? And is a word that is better preserved at its first occurrence also
+    copied better when it is due again?
 
     **Arguments:**
 
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
-        numbers. Without it nothing is kept but the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
-        process does.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there and ends with the same
+        numbers. Without it, only the result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the units of work; by default they run in this
+        process.
     - `progress`: show a bar with the time left, stage by stage.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
-    `ValueError` for an unknown preset, and for a tokenizer that spells no word of the templates
-    alike in both places.
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
+    `ValueError` for an unknown preset, or a tokenizer that spells no word of the templates alike in
+    both places.
     """
     return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -1,4 +1,4 @@
-"""What a run of the preservation experiment measures."""
+"""Settings of the preservation experiment."""
 
 from dataclasses import dataclass, field
 
@@ -11,20 +11,21 @@ class PreservationSettings:
     """Settings of the preservation experiment; `PreservationSettings.preset` makes them.
 
     Attributes:
-        texts: where text comes from: "python_reference", "prose", "docstrings", "python_code", a
-            path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
-            "dataset:NAME:COLUMN:SPLIT", of which the first 2,000 documents are read.
-        documents: up to how many documents of each text are read.
+        texts: the sources of text: "python_reference", "prose", "docstrings", "python_code", a path
+            for `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of
+            which the first 2,000 documents are read.
+        documents: the most documents of each text that are read.
         document_tokens: how many tokens of each document are read, from its beginning.
-        every: spacing of the residual points that are read; the last always is.
-        quantiles: number of equal parts into which tokens are sorted by rarity and by surprise.
-        template_words: how many words of each frequency in each group of templates.
-        batch: documents to a unit of work, at least 2, because a token is also read at a position
+        every: read every n-th residual point, and always the last.
+        quantiles: the number of equal parts into which tokens are sorted, by rarity and by
+            surprise.
+        template_words: how many words of each frequency are read in each group of templates.
+        batch: documents in a unit of work, at least 2, because a token is also read at a position
             of another document of the batch, where it is not the input.
-        template_batch: templates to a unit of work.
+        template_batch: templates in a unit of work.
         smallest_correlation: the smallest rank correlation worth talking about.
         resampling: of the intervals.
-        seed: of the choice of documents.
+        seed: the seed of the choice of documents.
     """
 
     texts: tuple[str, ...] = ("python_reference", "prose")

@@ -2,7 +2,7 @@
 
 The reader experiment: settings, the stage with the trainings and their measurement, analysis and
 figures. Text, losses and differences are those of `design/trained_patches/`. It may import
-`engine/`, `design/` and what stands below experiments, and no other experiment.
+`engine/`, `design/` and packages below experiments, and no other experiment.
 """
 
 from concurrent.futures import Executor
@@ -33,33 +33,34 @@ def reader(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Let the attention above a write learn to read it, with the true token and with controls.
+    """Train the attention above a write to read it, with the true token and with controls.
 
     The write into one layer is a plain patch, or is learned too. The attention from there up is
     adapted by low-rank updates, as `train_patch(adapt="attention")` does: with the true next token,
-    with controls, and without any write. All make as many steps on the same text in the same order,
-    with several seeds. They are measured on documents that share no passage with the text trained
-    on: where a pair of tokens stood before in the window, elsewhere, and on random tokens said
-    twice. A verdict is about the true token against the reader alone and every control, paired;
-    documents and seeds are both resampled.
+    with controls, and without any write. All trainings make as many steps on the same text in the
+    same order, with several seeds. Readers are measured on documents that share no passage with the
+    training text, on copyable tokens (those that complete a pair from earlier in the window) and on
+    other tokens, and on random tokens that are repeated once. A verdict compares the true token
+    with the reader alone and every control, paired; documents and seeds are both resampled.
 
     **Arguments:**
 
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there, from the last checkpoint of
-        the training that it was at, and ends in the same numbers. Without it nothing is kept but
-        the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the trainings; by default this
-        process does.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there, from the last
+        checkpoint of its current training, and ends with the same numbers. Without it, only the
+        result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the trainings; by default they run in this
+        process.
     - `progress`: show a bar with the time left.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset, a layer that the model does not have, or too little text;
     `NotImplementedError` for a model that the two streams do not fit, or whose attention has no
-    matrices that could be adapted.
+    matrices that can be adapted.
     """
     try:
         return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

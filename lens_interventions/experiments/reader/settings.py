@@ -1,4 +1,4 @@
-"""What a run of the reader experiment trains and measures."""
+"""Settings of the reader experiment: its trainings and measurements."""
 
 from dataclasses import dataclass, field, replace
 
@@ -18,10 +18,11 @@ class ReaderSettings(TrainedPatchSettings):
     learned write is then a bias).
 
     Attributes:
-        strength: of the write, in lengths of the residual; None to learn the write too.
-        rank: of the updates.
+        strength: the strength of the write, in lengths of the residual; None to learn the write
+            too.
+        rank: the rank of the updates.
 
-    Raises `ValueError` where `TrainedPatchSettings` does, and without the control "zero".
+    Raises `ValueError` in the cases of `TrainedPatchSettings`, and without the control "zero".
     """
 
     controls: tuple[str, ...] = (ALONE, "current", "shuffled")

@@ -1,4 +1,4 @@
-"""What a run of the recall experiment measures."""
+"""Settings of the recall experiment."""
 
 from dataclasses import dataclass, field
 
@@ -12,20 +12,20 @@ class RecallSettings:
     """Settings of the recall experiment; `RecallSettings.preset` makes them.
 
     Attributes:
-        texts: where the text comes from that is read: "python_reference", "prose", "docstrings",
+        texts: the sources of the text that is read: "python_reference", "prose", "docstrings",
             "python_code", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
             "dataset:NAME:COLUMN:SPLIT".
-        documents: up to how many documents of each are read, at least 4 in all.
+        documents: the most documents of each source that are read, at least 4 in all.
         document_tokens: how many tokens of each document are read, from its beginning.
-        fitted_texts: where the text comes from that the probe is fitted to, without the documents
+        fitted_texts: the sources of the text that the probe is fitted to, without the documents
             that are read.
-        fitted_tokens: up to how many tokens of each of them it is fitted to.
-        window: tokens of a document that it is fitted to, from its beginning.
-        bases: in which the map is read, some of "unembedding", "pca" and "nmf"; the verdict is
-            about the first.
+        fitted_tokens: the most tokens of each of these sources that it is fitted to.
+        window: how many tokens of a document it is fitted to, from its beginning.
+        bases: the bases in which the map is read, some of "unembedding", "pca" and "nmf"; the
+            verdict is about the first.
         smallest_share: the smallest difference of shares worth talking about.
         resampling: of the intervals.
-        seed: of the choice of documents and of the factorization.
+        seed: the seed of the choice of documents and of the factorization.
 
     Raises `ValueError` for no basis, or sizes that leave nothing to measure.
     """

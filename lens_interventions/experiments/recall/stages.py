@@ -21,10 +21,10 @@ from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
 from .settings import RecallSettings
 
-# The probe's own map at each point, which is the only one; and its accuracy.
+# Places of the probe's own map, the only one at each point, and of its accuracy.
 _OWN, _FIRST = 0, 0
 
-# Documents to a unit: with a vocabulary of 262,144 it takes about a minute.
+# Documents in a unit, which takes about a minute with a vocabulary of 262,144.
 _BATCH = 8
 
 PARTS = ("more important half", "less important half")
@@ -155,7 +155,7 @@ def measure_reading(
 
 
 def _probe(bridge: TransformerBridge, fitted: Sequence[Sequence[int]], window: int) -> InputProbe:
-    """The probe, which the units of a process share: it is too large to be handed on in rows."""
+    """The probe, which the units of a process share, because it is too large for rows."""
     return recall(
         bridge,
         f"input probe of weights {fingerprint(bridge)} and texts {digest([fitted, window])}",

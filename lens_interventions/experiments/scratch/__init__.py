@@ -1,9 +1,9 @@
-"""What does a model gain that grows up with the true next token?
+"""What does a model gain if it grows up with the true next token?
 
-The scratch experiment: its settings, the text, the networks and their arms, the trainings, what is
-measured of them on the way, its analysis and its figures. It may import `engine/`, `design/` and
-what stands below experiments, and no other experiment. A new arm goes into `arms`, a new read-out
-into `evaluation`.
+This package has the scratch experiment's settings, text, networks and their arms, trainings,
+measurements during and after training, analysis and figures. It may import `engine/`, `design/` and
+packages below experiments, and no other experiment. A new arm goes into `arms`, a new read-out into
+`evaluation`.
 """
 
 from concurrent.futures import Executor
@@ -30,32 +30,32 @@ def scratch(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Train small transformers with the true next token written where it is known, and without.
+    """Train small transformers with and without a write of the true next token where it is known.
 
-    A learned map of the embedding of `x[i+1]` is added to the stream that enters one block at every
-    position i before the one that predicts: two streams from there, as in
-    `teacher_forced_logits`, so that each prediction is what a sampler would compute. The map is
-    trained with the network, from its first step. Other arms write the current token, the one
-    before, an earlier one or none, or nothing at all, with as many parameters, on the same text in
-    the same order. Networks of several depths are measured on the way and at the end: the loss on
-    held-out text, where a pair of tokens comes again and elsewhere, on second copies of random
-    tokens, and what becomes of it when the write is taken away or falsified. Intervals resample
-    documents and seeds.
+    A learned map of the embedding of `x[i+1]` is added to the stream that enters one block, at
+    every position i before the one that predicts. From that block up the network runs in two
+    streams, as in `teacher_forced_logits`, so each prediction is what a sampler would compute. The
+    map is trained with the network, from its first step. Other arms write the current token, the
+    previous token, the next token of an earlier position, only a bias, or nothing at all, with as
+    many parameters and on the same text in the same order. Networks of several depths are measured
+    during and after training: the loss on copyable and other tokens of held-out text and on second
+    copies of random tokens, and the change of the loss if the write is taken away or falsified.
+    Intervals resample documents and seeds.
 
-    `trained_models(out)` gives the networks as bridges, with their patches.
+    `trained_models(out)` returns the networks as bridges, with their patches.
 
     **Arguments:**
 
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to train, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there, from the last evaluation of
-        the training that it was at, and ends in the same numbers. Without it nothing is kept but
-        the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the trainings; by default this
-        process does.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there, from the last
+        evaluation of its current training, and ends with the same numbers. Without it, only the
+        result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the trainings; by default they run in this
+        process.
     - `progress`: show a bar with the time left.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset, or too little text.
     """
     chosen = ScratchSettings.preset(preset) if settings is None else settings

@@ -1,4 +1,4 @@
-"""What is written in each arm, and the trainings that a run is made of."""
+"""The write of each arm, and the trainings of a run."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,10 +26,10 @@ class ScratchTraining:
     """One training.
 
     Attributes:
-        blocks: of the network.
+        blocks: the number of blocks of the network.
         entry: the block whose incoming stream is written to.
-        arm: what is written; "none" and "none-longer" write nothing.
-        seed: of the weights at the start, the order of the text and random sources.
+        arm: the source that is written; "none" and "none-longer" write nothing.
+        seed: the seed of the first weights, the order of the text and random sources.
     """
 
     blocks: int
@@ -43,7 +43,7 @@ class ScratchTraining:
         return f"blocks{self.blocks}-entry{self.entry}-{self.arm}-seed{self.seed}"
 
     def columns(self) -> dict[str, Any]:
-        """As columns of a row."""
+        """The training as columns of a row."""
         return asdict(self)
 
     @classmethod
@@ -56,10 +56,10 @@ class ScratchTraining:
 def written_tokens(
     arm: str, tokens: Int[Tensor, "text pos"], seed: int, text_seeds: Int[Tensor, " text"]
 ) -> Int[Tensor, "text pos"] | None:
-    """What `Network` writes at each position of texts in an arm, None for no patch.
+    """The tokens that `Network` writes at each position of texts in an arm; None for no patch.
 
     The draws are those of a `NextTokenPatch` with this `seed` and these `text_seeds`. At the last
-    position, whose next token is not known, nobody reads what is written.
+    position, whose next token is not known, the write is never read.
 
     Raises `ValueError` for an unknown arm.
     """

@@ -1,4 +1,4 @@
-"""What is measured of a network on its way and at the end."""
+"""Measurements of a network during and after its training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class Material:
 
     Attributes:
         windows: `[window, pos]`, held-out text.
-        clusters: `[window]`, the document of each.
-        scopes: by name, which predictions of the windows count.
-        copies: `[text, pos]`, random tokens said twice.
+        clusters: `[window]`, the number of each window's document.
+        scopes: masks of the predictions of the windows that count, by name.
+        copies: `[text, pos]`, random tokens that are repeated once.
     """
 
     windows: Int[Tensor, "window pos"]
@@ -37,7 +37,7 @@ class Material:
 
     @property
     def half(self) -> int:
-        """Tokens that are said twice."""
+        """How many tokens are repeated."""
         return self.copies.shape[1] // 2
 
 
@@ -45,7 +45,7 @@ SECOND = "second copies"
 
 
 def material_of(corpus: Corpus, *, surprising: float, n_copies: int, seed: int) -> Material:
-    """The windows of a corpus with their scopes, and random tokens said twice."""
+    """The windows of a corpus with their scopes, and repeated random tokens."""
     windows = corpus.windows
     n_next = windows.shape[1] - 1
     everything = torch.ones(len(windows), n_next, dtype=torch.bool)
@@ -74,9 +74,9 @@ def measure(
 ) -> list[Record]:
     """Records of a network: sums of nats by window and scope, and scores of its heads.
 
-    Each has condition, scope, row, cluster, total and count. Of a loss, the row is a window; of a
-    head, it is the block, and the cluster the head. Conditions other than `AS_TRAINED` are measured
-    if this is the `final` one.
+    Each record has condition, scope, row, cluster, total and count. For a loss, the row is a
+    window. For a head, the row is the block and the cluster is the head. Conditions other than
+    `AS_TRAINED` are measured if this is the `final` one.
     """
     arms = {AS_TRAINED: training.arm}
     if final and training.arm not in UNWRITTEN:
@@ -89,7 +89,7 @@ def measure(
             found += _records(condition, scope, nats, here, material.clusters)
         repeated = _nats(network, arm, training.seed, material.copies)
         second = torch.zeros_like(repeated, dtype=torch.bool)
-        # The first token of the second copy is not to be foreseen.
+        # The first token of the second copy cannot be predicted.
         second[:, material.half :] = True
         own = torch.arange(len(material.copies))
         found += _records(condition, SECOND, repeated, second, own)
@@ -135,8 +135,8 @@ PREFIX_MATCHING, SAME_TOKEN = "prefix matching", "same token"
 def _heads(network: Network, training: ScratchTraining, material: Material) -> list[Record]:
     """Mean attention from the second copy to the place after the same token, and to the token.
 
-    The first is the score by which induction heads are known (Olsson et al. 2022). With the true
-    token written, what follows is known at the earlier place of the token itself.
+    The first is the score that identifies induction heads (Olsson et al. 2022). If the true token
+    is written, the following token is already known at the earlier place of the token itself.
     """
     patterns: list[Tensor] = []
     tokens = material.copies

@@ -1,4 +1,4 @@
-"""What was trained, as bridges and patches for the rest of the library."""
+"""The trained networks, as bridges and patches for the rest of the library."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ from .stages import TABLE
 class StartingModel:
     """The model of a run: its first network before the first step, with its tokenizer.
 
-    Every process of a run makes it anew.
+    Every process of a run makes its own.
 
     Attributes:
-        settings: of the run.
+        settings: the settings of the run.
     """
 
     settings: ScratchSettings
@@ -61,7 +61,7 @@ class TrainedModel:
 def trained_model(
     network: Network, training: ScratchTraining, tokenizer: PreTrainedTokenizerFast
 ) -> TrainedModel:
-    """A network and its write, for the rest of the library. The network is used up.
+    """A network and its write, for the rest of the library; do not use the network afterwards.
 
     Raises `ValueError` for an arm whose source has no name in the registry of patches.
     """
@@ -90,10 +90,10 @@ def trained_model(
 
 
 class TrainedModels(Mapping[ScratchTraining, TrainedModel]):
-    """The finished trainings of a run, each read when it is asked for."""
+    """The trained networks of a run by training, each read when it is asked for."""
 
     def __init__(self, directory: Path, settings: ScratchSettings) -> None:
-        """`directory` is that of a run with these settings."""
+        """`directory` is the directory of a run with these settings."""
         self._settings = settings
         self._files = {
             training: file
@@ -119,10 +119,10 @@ class TrainedModels(Mapping[ScratchTraining, TrainedModel]):
 def trained_models(directory: str | Path) -> TrainedModels:
     """The networks of a run of `scratch`, by training: `models[training].bridge` and `.patch`.
 
-    A training that is under way gives the network as it was at its last evaluation. The tokenizer
-    is made from the texts anew.
+    For an unfinished training, this is the network at its last evaluation. The tokenizer is made
+    from the texts again.
 
-    Raises `RunDirectoryError` for a directory without such networks.
+    Raises `RunDirectoryError` if the directory has no such networks.
     """
     path = Path(directory)
     header = read_header(path)

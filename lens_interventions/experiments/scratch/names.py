@@ -1,4 +1,4 @@
-"""What a reader is told of a network."""
+"""Names of networks for readers."""
 
 
 def name_of(blocks: int, entry: int) -> str:

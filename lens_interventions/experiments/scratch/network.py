@@ -1,8 +1,8 @@
-"""A small GPT-2 that can grow up with a write: both streams of a text in one differentiable pass.
+"""A small GPT-2 that can be trained with a write, in one differentiable pass of two streams.
 
-The streams are those of `intervention.teacher_forcing`, written here over the modules of
-transformers, so that a step of training costs little more than the products it needs: below the
-entry there is one stream, and of the patched one the last block makes keys and values alone.
+The streams are those of `intervention.teacher_forcing`, written here with the modules of
+transformers, so that a training step costs little more than its products: below the entry there is
+one stream, and the last block makes only keys and values of the patched stream.
 """
 
 from typing import Any
@@ -27,12 +27,12 @@ class Network(nn.Module):
     Attributes:
         model: of transformers.
         entry: the block that the patched stream enters.
-        up: `[d_model, d_model]`, `M`, at first random, with entries of variance 1 / d_model.
-        bias: `[d_model]`, `b`, zero at first.
+        up: `[d_model, d_model]`, `M`; it starts random, with entries of variance 1 / d_model.
+        bias: `[d_model]`, `b`; it starts at zero.
     """
 
     def __init__(self, shape: Shape, entry: int, seed: int) -> None:
-        """Weights are drawn as transformers draws them, from `seed`.
+        """Draw the weights as transformers does, with `seed`.
 
         Raises `ValueError` if the network has no block `entry`.
         """
@@ -42,14 +42,15 @@ class Network(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = GPT2LMHeadModel(shape.config())
-            # As long as what it reads: from zero, a network learns to use it much later.
+            # The write starts as long as its input: from zero, a network learns to use it much
+            # later.
             up = torch.randn(shape.d_model, shape.d_model) / shape.d_model**0.5
         self.shape, self.entry = shape, entry
         self.up = nn.Parameter(up)
         self.bias = nn.Parameter(torch.zeros(shape.d_model))
 
     def write(self, source: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-        """What is added at each position: of a token, of no token at all (-1), or nothing (-2)."""
+        """The write at each position: for a token, for no token at all (-1), or nothing (-2)."""
         e = self.model.transformer.wte(source.clamp(min=0))
         e = e.masked_fill((source < 0)[..., None], 0.0)
         return (e @ self.up + self.bias).masked_fill((source == NOTHING)[..., None], 0.0)
@@ -61,14 +62,14 @@ class Network(nn.Module):
         *,
         patterns: list[Tensor] | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits that a sampler would compute at each position, the ones before it patched.
+        """Logits that a sampler would compute at each position, with those before it patched.
 
         **Arguments:**
 
         - `tokens`: the texts.
         - `source`: the tokens that are written, as `write` reads them; None for no patch.
-        - `patterns`: filled with the attention `[batch, head, query, key]` of each block, of the
-            positions that predict.
+        - `patterns`: a list to fill with the attention `[batch, head, query, key]` of each block,
+            for the positions that predict.
         """
         transformer = self.model.transformer
         position = torch.arange(tokens.shape[1], device=tokens.device)
@@ -98,7 +99,7 @@ class Network(nn.Module):
             patterns.append(pattern)
             return after_attention(block, clean, joined_heads(pattern @ v)), None
         if last:
-            # Nothing reads the patched stream above: its keys and values are enough.
+            # Nothing above reads the patched stream, so its keys and values are enough.
             q, k, v = self._heads(block.attn.c_attn(block.ln_1(clean)))
             weight, bias = block.attn.c_attn.weight[:, width:], block.attn.c_attn.bias[width:]
             k_patched, v_patched = self._heads(block.ln_1(patched) @ weight + bias)
@@ -119,7 +120,7 @@ class Network(nn.Module):
         return clean, patched
 
     def _heads(self, rows: Float[Tensor, "batch pos some"]) -> tuple[Tensor, ...]:
-        """Queries, keys and values, or the latter two, `[batch, head, pos, d_head]`."""
+        """Queries, keys and values, or only keys and values, `[batch, head, pos, d_head]`."""
         return split_heads(rows, self.shape.d_model, self.shape.n_heads)
 
 
@@ -142,7 +143,7 @@ def _across(
     if patterns is not None:
         patterns.append(pattern)
     itself = pattern.diagonal(dim1=-2, dim2=-1)[..., None]
-    # Taken out before the product, so that not a bit of the next token gets in.
+    # Removed before the product, so that not one bit of the next token gets in.
     return pattern.masked_fill(own, 0.0) @ v_patched + itself * v
 
 

@@ -1,4 +1,4 @@
-"""What a run of the scratch experiment trains and measures."""
+"""Settings of the scratch experiment: its trainings and measurements."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,15 +18,16 @@ class ScratchSettings(SmallNetworkSettings):
     They also have the fields of `SmallNetworkSettings`.
 
     Attributes:
-        networks: pairs of how many blocks a network has and which one is written to.
+        networks: pairs of the number of blocks of a network and the block that is written to.
         arms: "none", "true" and at least one control of "current", "previous", "shuffled" and
-            "zero", which writes a bias alone.
-        equal: "steps", or "flops" to train another network without a write for as many more steps
-            as the second stream costs, with a cosine as long: the arm "none-longer".
-        copies: how many texts of random tokens said twice.
-        surprising: nats from which on a token counts as a surprise, by counts of pairs.
+            "zero", which writes only a bias.
+        equal: "steps", or "flops" to train one more arm, "none-longer", without a write for as many
+            more steps as the second stream costs, with a cosine of that length.
+        copies: how many texts of random tokens, which are repeated once.
+        surprising: the nats from which a token counts as a surprise, by counts of pairs.
 
-    Raises `ValueError` for an unknown arm, none to compare, or sizes that leave nothing to train.
+    Raises `ValueError` for an unknown arm, if there is no arm to compare, or for sizes that leave
+    nothing to train.
     """
 
     networks: tuple[tuple[int, int], ...] = ((1, 0), (2, 1))
@@ -58,12 +59,12 @@ class ScratchSettings(SmallNetworkSettings):
 
     @property
     def trained_arms(self) -> tuple[str, ...]:
-        """All arms, the one of equal operations at the end."""
+        """All arms; the arm of equal operations, if any, is the last."""
         return (*self.arms, LONGER) if self.equal == "flops" else self.arms
 
     @property
     def trainings(self) -> list[ScratchTraining]:
-        """All trainings; seed by seed, so that a run that is stopped has whole seeds."""
+        """All trainings, seed by seed, so that a run that is stopped has complete seeds."""
         return [
             ScratchTraining(blocks, entry, arm, seed)
             for seed in self.seeds
@@ -72,7 +73,7 @@ class ScratchSettings(SmallNetworkSettings):
         ]
 
     def optimization(self, training: ScratchTraining) -> Optimization:
-        """How a network is trained in an arm."""
+        """The optimization of a training's network."""
         steps = self.steps
         if training.arm == LONGER:
             steps = steps_for_equal_flops(self.shape_of(training.blocks), training.entry, steps)

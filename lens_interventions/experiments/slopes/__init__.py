@@ -1,10 +1,11 @@
 """What could a weak write of the true token gain, at any layer, and could later tokens read it?
 
-The slopes experiment: its settings, its stages, what it measures of a batch of texts, what slopes
-and curvatures predict, its analysis and its figures. `rescue`, `heads` and `ceiling` each hold one
-question whole: what is measured, its table, its verdicts and its figure. It may import `engine/`,
-`design/` and what stands below experiments, and no other experiment. How a slope is measured
-belongs to `intervention/slopes/`, how later tokens read a patch to `intervention/mechanism/`.
+This package has the slopes experiment's settings, stages, measurements of a batch of texts,
+predictions from slopes and curvatures, analysis and figures. `rescue`, `heads` and `ceiling` each
+hold everything about one question: its measurement, table, verdicts and figure. It may import
+`engine/`, `design/` and packages below experiments, and no other experiment. The measurement of
+slopes belongs to `intervention/slopes/`, and that of how later tokens read a patch to
+`intervention/mechanism/`.
 """
 
 from concurrent.futures import Executor
@@ -34,33 +35,35 @@ def slopes(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Bound what weak writes could gain at all layers, patch where most is promised, and ask why.
+    """Bound the gain of weak writes at all layers, patch where the promise is largest, and ask why.
 
     The slope of the loss in the strength of a write is measured for every layer, source and mode,
     on natural text and on second copies of random tokens, with intervals that hold for the whole
-    grid of a material at once. Curvatures at some layers say which strength is best and what it
-    would gain. They choose cells on one half of the texts; patched runs measure these on the other.
+    grid of a material at once. Curvatures at some layers predict the best strength and its gain.
+    They choose cells on one half of the texts, and patched runs measure these cells on the other
+    half.
 
-    The bound is to first order, for writes of W_E as long as the residual times the strength, in
-    the modes add and interpolate. It says nothing of stronger writes.
+    The bound is to first order, for writes of W_E in the modes add and interpolate whose length is
+    that of the residual times the strength. It says nothing about stronger writes.
 
-    Three more stages say why, and what learning could add. `rescue` hides tokens in place and
-    writes them one position early; `head_slopes` tells through which kinds of heads a write would
-    be read; `linear_ceiling` fits the steepest linear write, with the next token and without.
+    Three more stages ask why, and what learning could add. `rescue` hides tokens in their own
+    places and writes them one position early. `head_slopes` shows which kinds of heads would read a
+    write. `linear_ceiling` fits the steepest linear write, with and without the next token.
 
     **Arguments:**
 
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
-        numbers. Without it nothing is kept but the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
-        process does.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there and ends with the same
+        numbers. Without it, only the result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the units of work; by default they run in this
+        process.
     - `progress`: show a bar with the time left, stage by stage.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset, or texts that the model cannot read at once.
     """
     return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

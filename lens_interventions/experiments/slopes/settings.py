@@ -1,4 +1,4 @@
-"""What a run of the slopes experiment measures."""
+"""Settings of the slopes experiment."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,45 +22,47 @@ _READ_LENS = ("guess",)
 class SlopesSettings:
     """Settings of the slopes experiment; `SlopesSettings.preset` makes them.
 
-    Pairs of numbers are (selection, report): one half of the texts chooses cells, the other half
-    reports.
+    Pairs of numbers are (selection, report): one half of the texts chooses cells, and the other
+    half gives the reported numbers.
 
     Attributes:
-        texts: where text comes from: "python_reference", "prose", "docstrings", "python_code", a
-            path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
-            "dataset:NAME:COLUMN:SPLIT".
-        documents: up to how many of each text.
+        texts: the sources of text: "python_reference", "prose", "docstrings", "python_code", a path
+            for `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT".
+        documents: the most documents of each text that are read.
         document_tokens: how many tokens of each document are read, from its beginning.
-        induction_sequences: how many sequences of random tokens, said twice.
-        induction_length: tokens that are said twice.
-        sources: the true source, and controls that it is compared with. The layer's guess is not
-            one of them: it reads the lens, which takes as long as all others together.
-        modes: "add", "interpolate".
+        induction_sequences: how many sequences of random tokens, which are repeated once.
+        induction_length: how many tokens are repeated.
+        sources: the true source, and the controls that it is compared with. The layer's guess
+            cannot be one of them, because it reads the lens, which takes as long as all others
+            together.
+        modes: the modes, some of "add" and "interpolate".
         curved_sources: sources whose curvature is measured, in the first of the modes.
-        curved_every: spacing of the layers where it is, the last among them.
-        curved_texts: on how many texts of each material of the selection half.
-        step: the strength whose losses, with that of its negative, tell the curvature.
-        cells: how many layers of each material are patched, for each of the curved sources.
-        rescue_strengths: of the writes that are to make up for a hidden token.
-        rescue_sources, head_sources: the true source, and controls, of rescue and of head slopes.
-            The first control is the one that figures compare with. Through keys alone and through
-            values alone it is the only one, at the strength in the middle.
-        mechanism_texts: how many texts of the report half these two read, of copies and of natural
-            text.
-        ceiling_documents: up to how many of each text a linear write is fitted to, and scored on.
-        ceiling_tokens: how many tokens of each of them are read; natural text of rescue and head
-            slopes is from the second half of these.
-        ceiling_every: spacing of the layers of linear writes, the last among them.
-        weak: the strength up to which the bound is stated.
-        strongest: the strength up to which a parabola is believed.
+        curved_every: measure it at every n-th layer, including the last.
+        curved_texts: on how many texts of each material of the selection half it is measured.
+        step: the strength at which losses, together with those at its negative, give the curvature.
+        cells: how many layers are patched on each material, for each of the curved sources.
+        rescue_strengths: the strengths of the writes that should make up for a hidden token.
+        rescue_sources, head_sources: the true source and the controls of rescue and of head slopes.
+            Figures compare with the first control. Reading through keys alone and through values
+            alone is measured only for the true source and the first control, at the middle
+            strength.
+        mechanism_texts: how many texts of the report half rescue and head slopes read, of copies
+            and of natural text.
+        ceiling_documents: the most documents of each text that a linear write is fitted to, and
+            scored on.
+        ceiling_tokens: how many tokens of each of these are read; rescue and head slopes take their
+            natural text from the second half of them.
+        ceiling_every: fit linear writes at every n-th layer, including the last.
+        weak: the largest strength for which the bound is stated.
+        strongest: the largest strength at which a parabola is trusted.
         smallest_copy, smallest_text: the smallest change of the loss worth talking about on copies
             and on natural text, in nats.
-        batch: texts to a unit of work.
+        batch: texts in a unit of work.
         resampling: of the intervals.
-        seed: of the texts and of random sources.
+        seed: the seed of the texts and of random sources.
 
-    Raises `ValueError` for an unknown source or mode, none to compare, or sizes that leave nothing
-    to measure.
+    Raises `ValueError` for an unknown source or mode, if there is no source to compare, or for
+    sizes that leave nothing to measure.
     """
 
     texts: tuple[str, ...] = ("python_reference", "prose")
@@ -157,7 +159,7 @@ class SlopesSettings:
 
     @cached_property
     def long_material(self) -> CopyingMaterial:
-        """Longer natural text: one half to fit linear writes to, the other to score them on."""
+        """Longer natural text: one half to fit linear writes to, and the other to score them on."""
         return CopyingMaterial(
             texts=self.texts,
             documents=self.ceiling_documents,

@@ -1,8 +1,8 @@
-"""Are the directions of tokens that the output rules out used for other ends in the middle?
+"""Do middle layers use the directions of tokens that the output rules out for other purposes?
 
-The experiment on unlikely tokens: its settings, its stages, the ablation, its analysis and its
-figures. It may import `engine/`, `design/` and what stands below experiments, and no other
-experiment. How components are measured belongs to `lens/unlikely_tokens`, a new question into
+This package has the settings, stages, ablation, analysis and figures of the experiment on unlikely
+tokens. It may import `engine/`, `design/` and packages below experiments, and no other experiment.
+The measurement of components belongs to `lens/unlikely_tokens`; a new question goes into
 `analysis`.
 """
 
@@ -33,27 +33,28 @@ def unlikely(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Measure what lies along unlikely tokens, what becomes of it, and what it is good for.
+    """Measure residual components along unlikely tokens, their fate and their effect on the loss.
 
-    A comment on the post imagines that embeddings of tokens that are near-impossible in a context
-    are used for computation in the middle, and subtracted out at the end. Three questions follow.
-    Does more of a middle residual lie along them than along random directions with their mean and
-    covariance, which the output makes as unlikely? Does less of it arrive at the output? And does
-    the loss rise more if the strongest of them are taken out of a middle residual?
+    A comment on the post supposes that middle layers use the embeddings of tokens that are nearly
+    impossible in a context for computation, and that late layers subtract them. Three questions
+    follow. Does more of a middle residual lie along them than along random directions with their
+    mean and covariance that the output makes just as unlikely? Does less of it arrive at the
+    output? And does the loss rise more if the strongest of them are taken out of a middle residual?
 
     **Arguments:**
 
     - `model`: a bridge; a name or directory for `load_model`, by default the embedded model; or a
-        function that returns a bridge. With processes or a cluster as executor, not a bridge.
-    - `preset`: "quick" or "full"; not read where `settings` are given.
-    - `settings`: what to measure, in place of a preset.
-    - `out`: directory of the run. A run that was stopped goes on there and ends in the same
-        numbers. Without it nothing is kept but the result.
-    - `executor`: any `concurrent.futures.Executor`, which runs the units of work; by default this
-        process does.
+        function that returns a bridge. With an executor of other processes, it must not be a
+        bridge.
+    - `preset`: "quick" or "full"; ignored if `settings` are given.
+    - `settings`: settings to use instead of a preset.
+    - `out`: the directory of the run. A run that was stopped continues there and ends with the same
+        numbers. Without it, only the result is kept.
+    - `executor`: a `concurrent.futures.Executor` for the units of work; by default they run in this
+        process.
     - `progress`: show a bar with the time left, stage by stage.
 
-    Raises `RunDirectoryError` for a directory that is in use, damaged or of another run, and
+    Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset or a model without a tokenizer.
     """
     return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -1,4 +1,4 @@
-"""What a run of the experiment on unlikely tokens measures."""
+"""Settings of the experiment on unlikely tokens."""
 
 from dataclasses import dataclass, field
 
@@ -11,24 +11,24 @@ class UnlikelySettings:
     """Settings of the experiment on unlikely tokens; `UnlikelySettings.preset` makes them.
 
     Attributes:
-        texts: where text comes from: "python_reference", "prose", "docstrings", "python_code", a
-            path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
-            "dataset:NAME:COLUMN:SPLIT".
-        documents: up to how many documents of each text are read.
+        texts: the sources of text: "python_reference", "prose", "docstrings", "python_code", a path
+            for `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT".
+        documents: the most documents of each text that are read.
         document_tokens: how many tokens of each document are read, from its beginning.
         below: the probability at the output under which a token is unlikely.
         directions: how many tokens, and how many random directions, are drawn for each document.
         ablated: how many directions are taken out at each position.
-        depths: where they are taken out, as shares of the number of blocks. The verdict is about
-            the mean over them.
-        batch: documents to a unit of work.
-        smallest_size: the smallest difference of sizes worth talking about; any direction has 1.
-        smallest_left: the same of what is left at the output.
-        smallest_loss: the same of the loss, in nats a token.
+        depths: the layers at which they are taken out, as shares of the number of blocks. The
+            verdict is about the mean over these.
+        batch: documents in a unit of work.
+        smallest_size: the smallest difference of sizes worth talking about; an average direction
+            has size 1.
+        smallest_left: the smallest difference of the part left at the output worth talking about.
+        smallest_loss: the smallest difference of the loss worth talking about, in nats per token.
         resampling: of the intervals.
-        seed: of the choice of documents and of the directions.
+        seed: the seed of the choice of documents and of the directions.
 
-    Raises `ValueError` for no depth, one outside 0 to 1, or sizes that leave nothing
+    Raises `ValueError` if there is no depth or one outside 0 to 1, or for sizes that leave nothing
     to measure.
     """
 

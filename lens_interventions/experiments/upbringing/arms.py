@@ -1,4 +1,4 @@
-"""The arms: how a network is brought up."""
+"""The arms, which differ in how a network is trained."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Training:
 
     Attributes:
         arm: one of `ARMS`.
-        seed: of the weights at the start and the order of the text.
+        seed: the seed of the first weights and of the order of the text.
     """
 
     arm: str
@@ -62,7 +62,7 @@ def myopic_nats(
 def stopped_nats(
     network: LayeredNetwork, tokens: Int[Tensor, "text pos"], _seeds: Int[Tensor, " text"]
 ) -> Tensor:
-    """The mean of the losses after each block, of which each block learns from its own alone."""
+    """The mean of the losses after each block, with each block learning only from its own."""
     return _mean_of_layers(network, network.streams(tokens, stopped=True), tokens)
 
 

@@ -1,4 +1,4 @@
-"""What is measured of a network on its way and at the end."""
+"""Measurements of a network during and after its training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ is the one that a linear map finds."""
 
 WEIGHTS = "squared weights"
 
-# The probe's own map at each point, which is the only one; and its accuracy.
+# Places of the probe's own map, the only one at each point, and of its accuracy.
 _OWN, _FIRST = 0, 0
 
 _BATCH = 32
@@ -36,8 +36,8 @@ class Material:
 
     Attributes:
         windows: `[window, pos]`.
-        clusters: `[window]`, the document of each.
-        scopes: by name, which predictions count.
+        clusters: `[window]`, the number of each window's document.
+        scopes: masks of the predictions that count, by name.
     """
 
     windows: Int[Tensor, "window pos"]
@@ -54,7 +54,7 @@ def material_of(corpus: Corpus) -> Material:
 
 @torch.no_grad()
 def measure(network: LayeredNetwork, material: Material, n_windows: int) -> list[Record]:
-    """Sums over windows of what each point's reading is, and the size of the weights.
+    """Sums over windows of the readings at each point, and the size of the weights.
 
     Each record has measure, scope, point, row, cluster, total and count; losses and divergences are
     in nats.
@@ -96,7 +96,7 @@ def readings(
 def recovered(
     bridge: TransformerBridge, corpus: Corpus, fitted: Int[Tensor, "window pos"]
 ) -> list[Record]:
-    """Of each held-out window, how many input tokens a linear map finds at every point.
+    """For each held-out window, how many input tokens a linear map finds at every point.
 
     The map of each point is fitted to the windows `fitted`.
     """

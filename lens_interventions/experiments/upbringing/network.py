@@ -10,7 +10,7 @@ from ..design.small_networks.shape import Shape
 
 
 class LayeredNetwork(nn.Module):
-    """A GPT-2 that gives its residual stream at every point, and reads any of them.
+    """A GPT-2 that returns its residual stream at every point, and reads it at any point.
 
     Attributes:
         model: of transformers.
@@ -18,9 +18,9 @@ class LayeredNetwork(nn.Module):
     """
 
     def __init__(self, shape: Shape, *, tied: bool, seed: int) -> None:
-        """Weights are drawn as transformers draws them, from `seed`.
+        """Draw the weights as transformers does, with `seed`.
 
-        Tied or not, a seed gives the same weights but for the unembedding.
+        Tied or not, a seed gives the same weights, except for the unembedding.
         """
         super().__init__()
         self.shape = shape
@@ -33,8 +33,8 @@ class LayeredNetwork(nn.Module):
     ) -> list[Float[Tensor, "text pos d_model"]]:
         """The residual stream at every point, the input first.
 
-        With `stopped` no gradient passes from a block to what is below it, except to the embedding
-        from the first block.
+        With `stopped`, no gradient passes from a block to those below it, except from the first
+        block to the embedding.
         """
         transformer = self.model.transformer
         position = torch.arange(tokens.shape[1], device=tokens.device)

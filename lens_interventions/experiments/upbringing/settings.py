@@ -1,4 +1,4 @@
-"""What a run of the upbringing experiment trains and measures."""
+"""Settings of the upbringing experiment: its trainings and measurements."""
 
 from dataclasses import dataclass
 
@@ -13,18 +13,18 @@ from .arms import ARMS, NO_DECAY, STRONG_DECAY, Training
 class UpbringingSettings(SmallNetworkSettings):
     """Settings of the upbringing experiment; `UpbringingSettings.preset` makes them.
 
-    They also have the fields of `SmallNetworkSettings`, of which `weight_decay` is that of all arms
-    but two.
+    They also have the fields of `SmallNetworkSettings`, of which `weight_decay` holds for all arms
+    except two.
 
     Attributes:
-        blocks: of each network, an even number.
-        strong_decay: in the arm of that name. A weight without a gradient shrinks by the sum of
-            learning rate times decay: in short trainings 0.1 hardly acts.
-        fitted_windows: windows of the training text that the input probe is fitted to.
+        blocks: the number of blocks of each network, which is even.
+        strong_decay: the weight decay of the arm of that name. A weight without a gradient shrinks
+            by the sum of learning rate times decay, so 0.1 hardly acts in short trainings.
+        fitted_windows: how many windows of the training text the input probe is fitted to.
         smallest_kl: the smallest difference of KL(final ‖ layer) worth talking about, in nats.
         smallest_share: the smallest difference of the share of input tokens recovered.
 
-    Raises `ValueError` for sizes that leave nothing to train or no middle.
+    Raises `ValueError` for sizes that leave nothing to train, or no middle layer.
     """
 
     blocks: int = 4
@@ -47,11 +47,11 @@ class UpbringingSettings(SmallNetworkSettings):
 
     @property
     def trainings(self) -> list[Training]:
-        """All trainings; seed by seed, so that a run that is stopped has whole seeds."""
+        """All trainings, seed by seed, so that a run that is stopped has complete seeds."""
         return [Training(arm, seed) for seed in self.seeds for arm in ARMS]
 
     def optimization(self, training: Training) -> Optimization:
-        """How a network is trained in an arm."""
+        """The optimization of a training's network."""
         decays = {NO_DECAY: 0.0, STRONG_DECAY: self.strong_decay}
         decay = decays.get(training.arm, self.weight_decay)
         return self.optimization_of(self.steps, decay)

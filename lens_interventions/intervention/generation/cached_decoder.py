@@ -1,9 +1,10 @@
-"""Patched decoding with a cache of keys and values: what a new token changes, and no more.
+"""Patched decoding with a cache of keys and values, which recomputes only what a token changes.
 
 When `x[t]` becomes known, position t - 1 turns from the clean row that predicted it into a patched
 one, and its late keys and values, already cached, are void. So each step shortens the cache by one
-position and runs the last two through the blocks from the patched layer up: t - 1 patched, t clean.
-The blocks below the layer, where nothing changes, run on t alone, with a cache of their own.
+position and runs the last two positions through the blocks from the patched layer up: t - 1
+patched, t clean. Nothing changes in the blocks below the layer, so they run on t alone, with a
+cache of their own.
 """
 
 import importlib.metadata
@@ -32,18 +33,18 @@ from .patch_batch import PatchedRows
 
 
 class CacheError(RuntimeError):
-    """The model does not use its cache of keys and values as it should."""
+    """The model does not use its cache of keys and values as expected."""
 
 
 class CachedDecoder:
-    """Logits at the end of growing texts, on one bridge, under the patches of its rows.
+    """Logits at the end of growing texts on one bridge, with a patch for each row.
 
     Several patches share the prompts' work below the lowest patched layer.
 
     **Arguments:**
 
     - `bridge`: the model.
-    - `rows`: the patches; each has all the prompts.
+    - `rows`: the patches, each on all the prompts.
     - `chunk_size`: how many positions of a prompt go through the model at a time.
     - `record`: labels of the residual points to keep at the predicting positions.
 
@@ -64,17 +65,17 @@ class CachedDecoder:
         self._bridge, self._rows, self._chunk_size = bridge, rows, chunk_size
         n_layers = int(bridge.cfg.n_layers)
         self._recorded_at = {label: hook_name(label, n_layers) for label in record}
-        # Looking up a hook by its name takes longer than a block.
+        # Looking up a hook by its name takes longer than running a block.
         self._points = bridge.hook_dict
         self._split = rows.layers[0] if rows.layers else 0
-        # Caches that are made with the model's config drop what leaves a sliding window, and then
-        # cannot be shortened.
+        # A cache made with the model's config drops what leaves a sliding window, and then cannot
+        # be shortened.
         self._below, self._above = roomy_cache(), roomy_cache()
         self._n_below = self._n_above = 0  # columns in each
         self._stop = 0  # columns that the run in progress knows
         # Rows of r[split] that will go through the blocks above once more.
         self._waiting: Float[Tensor, "batch pos d_model"] | None = None
-        # How many copies of the prompts there are while the patches still share them.
+        # The number of copies of the prompts while the patches still share them.
         self._copies = len(rows.patches)
         self._unwrapped = Unwrapping(bridge)
         parameters = inspect.signature(type(bridge.original_model).forward).parameters
@@ -98,7 +99,7 @@ class CachedDecoder:
         return logits
 
     def keep(self, rows: Int[Tensor, " row"]) -> None:
-        """Go on with these rows only."""
+        """Continue with these rows only."""
         self._rows = self._rows.keep(rows)
         self._below.batch_select_indices(rows)
         self._above.batch_select_indices(rows)
@@ -135,7 +136,7 @@ class CachedDecoder:
     def _run(
         self, tokens: Int[Tensor, "batch pos"], first: Int[Tensor, " batch"], cache: Cache
     ) -> Float[Tensor, "batch _ _"]:
-        """The bridge on the last columns that are known, the others being cached."""
+        """Run the bridge on the last known columns; the others are cached."""
         key = torch.arange(self._stop, device=tokens.device)
         column = key[-tokens.shape[1] :]
         real = (key <= column[:, None]) & (key >= first[:, None, None])
@@ -158,7 +159,7 @@ class CachedDecoder:
         self._copies = 1
 
     def _shorten(self) -> None:
-        """Drop from the cache what the next token will change."""
+        """Drop the positions that the next token will change from the cache."""
         if self._rows.reach == 0:
             return
         kept = max(self._stop - self._rows.reach, 0)
@@ -197,7 +198,7 @@ def _require_length(bridge: TransformerBridge, cache: Cache, layer: int, expecte
     versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in installed)
     raise CacheError(
         f"the cache of keys and values holds {length} positions where it should hold {expected}: "
-        f"either {bridge.cfg.architecture} does not keep one that can be taken back by a position, "
+        f"either {bridge.cfg.architecture} does not keep one that can be shortened by a position, "
         f"as recurrent models do not, or {versions} do not fit each other; docs/how-to/versions.md "
         "has those that do"
     )

@@ -1,7 +1,7 @@
 """A patch as transformers' `model.generate(custom_generate=...)` takes it.
 
 transformers reads the options and prepares prompts, processors and criteria; the tokens come from
-`generate`. What it prepares and `generate` would not honour is refused.
+`generate`. Options that `generate` would not honour are refused.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,9 +30,9 @@ from .generate import generate
 
 Written = Int[Tensor, "batch whole"] | GenerateDecoderOnlyOutput
 
-# What transformers hands on that changes nothing here.
+# Arguments from transformers that change nothing here.
 _PREPARED = {"use_cache", "logits_to_keep", "cache_position"}
-# Processors that run the model themselves, or know the rows of a batch by their number.
+# Processors that run the model themselves, or depend on a row's number in its batch.
 _UNFIT: dict[type, str] = {
     UnbatchedClassifierFreeGuidanceLogitsProcessor: "guidance_scale",
     PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn",
@@ -58,22 +58,22 @@ def as_custom_generate(
     sampling honour the generation config, `logits_processor`, `stopping_criteria` and
     `num_return_sequences`. As in `li.generate`, processors and criteria see prompts without
     padding. transformers puts the temperature after the processors given to it, where
-    `li.generate(temperature=...)` puts it first. It hands on no `streamer`, which gets the prompt
-    alone.
+    `li.generate(temperature=...)` puts it first. It does not pass on a `streamer`, which therefore
+    gets only the prompt.
 
     **Arguments:**
 
     - `bridge`: the model; its hooks stay on.
     - `patch`: what to write while decoding; None is the model without a patch.
-    - `seed`: row i is sampled with `seed + i`, in every call; torch's own seed plays no part.
+    - `seed`: row i is sampled with `seed + i`, in every call; torch's own seed has no effect.
 
-    **Returns:** the function. Under `model.generate` it returns the prompts and what was written,
-    `[batch, whole]`, as transformers does, or that in a `GenerateDecoderOnlyOutput` with
-    `return_dict_in_generate=True`.
+    **Returns:** the function. Under `model.generate` it returns prompts and continuations,
+    `[batch, whole]`, as transformers does; with `return_dict_in_generate=True` these are in a
+    `GenerateDecoderOnlyOutput`.
 
-    Raises, when the function is called, `NotImplementedError` for what it cannot do, such as beams,
-    scores, a filled cache or embeddings in the place of ids; `ValueError` under another model than
-    the bridge's; and what `li.generate` raises.
+    Raises, when the function is called, `NotImplementedError` for options that it does not support,
+    such as beams, scores, a filled cache or embeddings instead of ids; `ValueError` under another
+    model than the bridge's; and the errors of `li.generate`.
     """
 
     def patched(
@@ -82,12 +82,12 @@ def as_custom_generate(
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
-        # Named, transformers would hand it on twice: once as an option of this function.
+        # If it were a named argument, transformers would pass it twice.
         **prepared: Any,
     ) -> Written:
         if model is not bridge.original_model:
             raise ValueError(
-                f"the function was made for {bridge.cfg.model_name}, and runs under another "
+                f"the function was made for {bridge.cfg.model_name}, but runs under another "
                 f"{type(model).__name__}: call bridge.original_model.generate of that bridge"
             )
         mask = prepared.pop("attention_mask", None)
@@ -150,11 +150,11 @@ def _refused_inputs(prepared: dict[str, Any], mask: Int[Tensor, "batch pos"]) ->
 
 
 def _padding(config: GenerationConfig) -> int:
-    """What transformers fills rows with after their end: pad, or else the end of text."""
+    """The token that transformers puts after the end of a row: pad, or else the end of text."""
     for token in (config.pad_token_id, config.eos_token_id):
         if token is not None:
             return int(token if isinstance(token, int) else token[0])
     raise ValueError(
-        "rows end at different lengths, and the generation config names no token to fill them "
+        "rows end at different lengths, but the generation config names no token to fill them "
         "with: pass pad_token_id"
     )

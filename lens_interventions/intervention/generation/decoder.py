@@ -1,4 +1,4 @@
-"""The decoder of a bridge: with a cache where that is exact, else by recomputing."""
+"""The decoder of a bridge: with a cache if that is exact, otherwise by recomputing."""
 
 import warnings
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from .patch_batch import PatchedRows
 from .recomputing_decoder import RecomputingDecoder
 
 # How far logits of the cached path may be from recomputed ones, in standard deviations of the
-# logits: above what rounding does, below what a wrong position, mask or key does.
+# logits: more than rounding causes, less than a wrong position, mask or key.
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 _HALF_TOLERANCE = 0.1
 
@@ -40,21 +40,21 @@ def decoder(
     chunk_size: int,
     record: Sequence[str] = (),
 ) -> Decoder:
-    """The cached decoder; where that is wrong, on a first try or at this length, the other one.
+    """The cached decoder, or the recomputing one if a trial shows that the cache is not exact.
 
-    The other one recomputes, and a warning says so.
+    A warning says when the decoder recomputes, and why.
 
     **Arguments:**
 
     - `bridge`: the model.
-    - `rows`: the patches; each has all the prompts.
-    - `length`: of the longest text that may come up.
+    - `rows`: the patches, each on all the prompts.
+    - `length`: the length of the longest text that may come up, in tokens.
     - `chunk_size`: how many positions of a prompt go through the model at a time, with a cache.
     - `record`: labels of the residual points to keep at the predicting positions.
 
-    Raises `NotImplementedError` if the model is not a decoder of attention layers alone,
-    `ValueError` if its logits are read off otherwise than by `ln_final` and `unembed`, and
-    `CacheError` if transformers does not fill the cache.
+    Raises `NotImplementedError` if the model is not a decoder of attention layers alone;
+    `ValueError` if its logits are not `unembed` of `ln_final` of the last residual; `CacheError` if
+    transformers does not fill the cache.
     """
     require_causal_stack(bridge)
     # Before the model runs: some versions of transformers fail on a hybrid without a cache.
@@ -66,7 +66,7 @@ def decoder(
     if length > longest:
         problem = problem or f"its rotary frequencies change after {longest:.0f} tokens"
     if in_parts and rows.reads_unpatched:
-        # The stream without a patch runs all blocks together.
+        # The stream without a patch runs all blocks together, and needs a trial of its own.
         problem = problem or _cached_decoding_problem(bridge, in_parts=False)
     if not problem:
         kind = DecoderBesideUnpatched if rows.reads_unpatched else CachedDecoder
@@ -80,13 +80,13 @@ def decoder(
 
 
 def _cached_decoding_problem(bridge: TransformerBridge, *, in_parts: bool) -> str:
-    """What is wrong with the cached decoder on a bridge, tried once; nothing if it is exact.
+    """What is wrong with the cached decoder on a bridge, tried once; empty if it is exact.
 
-    `in_parts` tells whether the blocks run in two parts, below the patch and from it up.
+    `in_parts` says whether the blocks run in two parts, below the patch and from it up.
     """
 
     def find() -> str:
-        # What they see of a long text, the probe's few tokens do not show.
+        # The probe's few tokens do not show what these layers see of a long text.
         unknown = unknown_kinds(bridge)
         if unknown:
             return f"it has layers of {', '.join(unknown)}"
@@ -104,7 +104,7 @@ def _cached_decoding_problem(bridge: TransformerBridge, *, in_parts: bool) -> st
 
 
 def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:
-    """Decode a few random tokens both ways, and say how they differ; nothing if they agree.
+    """Decode a few random tokens both ways, and say how they differ; empty if they agree.
 
     Two prompts, one of them padded, read in chunks, clean and under a patch.
     """
@@ -128,7 +128,7 @@ def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:
             except CacheError:
                 raise
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                # What models raise that do not take a mask of this form.
+                # Errors of models that do not take a mask of this form.
                 return f"it fails with {type(error).__name__}: {error}"
             expected = recomputed.logits(text)
             found, expected = found[:, possible], expected[:, possible]

@@ -1,4 +1,4 @@
-"""Decoding under patches that read what the model does without them."""
+"""Decoding under patches that read the model's run without them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,15 +19,16 @@ from .patch_batch import PatchedRows
 
 
 class DecoderBesideUnpatched:
-    """A cached decoder, and beside it the model without a patch, with a cache of its own.
+    """A cached decoder beside the model without a patch, which has a cache of its own.
 
-    Each new token goes through both. What the unpatched model made of a position, and thought of
-    its next token, is known before the position is patched: it is as in the finished text.
+    Each new token goes through both. The unpatched model's residual at a position, and its
+    surprisal at the next token, are known before the position is patched, and are those of the
+    finished text.
 
     **Arguments:**
 
     - `bridge`: the model.
-    - `rows`: the patches; each has all the prompts.
+    - `rows`: the patches, each on all the prompts.
     - `chunk_size`: how many positions of a prompt go through the model at a time.
     - `record`: labels of the residual points to keep at the predicting positions.
     """
@@ -71,7 +72,7 @@ class DecoderBesideUnpatched:
         return self._patched.logits(text if text.surprisal is not None else self._read(text))
 
     def keep(self, rows: Int[Tensor, " row"]) -> None:
-        """Go on with these rows only."""
+        """Continue with these rows only."""
         self._patched.keep(rows)
         self._unpatched.keep(rows)
         if self._last is not None and self._surprisal is not None:

@@ -31,8 +31,8 @@ from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criter
 
 # Tokens of prompts that go through the model at a time.
 _CHUNK_TOKENS = 4096
-# From so many rows and steps on, faster products are worth copies of the weights. Fewer rows take
-# the time that reading the weights takes, whatever the product.
+# From this many rows and steps on, faster products are worth copies of the weights. With fewer
+# rows, reading the weights takes all the time, whatever the product.
 _MANY_ROWS, _MANY_STEPS = 8, 16
 
 
@@ -70,29 +70,29 @@ def generate(
 
     A token is predicted exactly as `teacher_forced_logits` predicts it in the finished text: the
     positions before the last are patched, the last is not. Decoding uses a cache of keys and
-    values; without a patch it is plain greedy decoding or sampling. A prompt gets what it gets
-    alone, whatever else is in its batch, up to the rounding of the model's own products.
+    values; without a patch it is plain greedy decoding or sampling. The continuation of a prompt
+    does not depend on the rest of its batch, up to rounding in the model's own products.
 
     **Arguments:**
 
     - `prompts`: a text, a list of texts of any lengths, token ids, or an id tensor.
-    - `messages`: in the place of prompts, a conversation, `[{"role": "user", "content": "Hello"}]`,
-        or several, laid out by the tokenizer's chat template. The answer is begun, unless the last
-        message is the assistant's.
-    - `patch`: one, or several to compare, which share the work on the prompts below the lowest
-        patched layer; None is the model without a patch.
+    - `messages`: instead of prompts, a conversation, `[{"role": "user", "content": "Hello"}]`, or
+        several, laid out by the tokenizer's chat template. The template begins the answer, unless
+        the last message is the assistant's.
+    - `patch`: one patch, or several to compare, which share the work on the prompts below the
+        lowest patched layer; None is the model without a patch.
     - `max_new_tokens`: how many new tokens each prompt gets at most.
-    - `do_sample`: draw from the distribution instead of taking its likeliest token.
-    - `temperature`: of the sampling; applied before `logits_processor`.
-    - `logits_processor`: a list of transformers' processors, in order: instead of `top_p=0.9`
-        `[transformers.TopPLogitsWarper(0.9)]`, and likewise `TopKLogitsWarper(50)`,
+    - `do_sample`: draw from the distribution instead of taking the likeliest token.
+    - `temperature`: the temperature of sampling, applied before `logits_processor`.
+    - `logits_processor`: a list of transformers' processors, in order:
+        `[transformers.TopPLogitsWarper(0.9)]` for `top_p=0.9`, and likewise `TopKLogitsWarper(50)`,
         `MinPLogitsWarper(0.05)`, `RepetitionPenaltyLogitsProcessor(1.2)`. Processors and criteria
-        see prompts without padding, those of one length at a time. A `DoLa` or `SLED` in the list
-        comes first of all, before the temperature, wherever it stands.
+        see prompts without padding, those of one length at a time. A `DoLa` or `SLED` is applied
+        first, before the temperature, wherever it stands in the list.
     - `stopping_criteria`: criteria of transformers; a row ends when any of them says so.
     - `stop_at_eos`: end a row at the end-of-text tokens of the model's generation config.
-    - `seed`: prompt i is sampled with `seed + i`, or with the i-th of several; the same under every
-        patch. A draw depends on the seed and the token's position alone.
+    - `seed`: prompt i is sampled with `seed + i`, or with the i-th of several seeds, under every
+        patch alike. A draw depends only on the seed and the token's position.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded on
         either side.
@@ -100,16 +100,17 @@ def generate(
         all by default.
     - `text_seeds`: an integer for each prompt, so that prompts draw random tokens of their own from
         the patches' random sources.
-    - `trajectory`: also read every predicting position with `logit_lens`; a mapping holds options
-        of it. Keeps `[batch, new, d_model]` of every residual point meanwhile.
-    - `callback`: gets a `GenerationStep` after every token.
+    - `trajectory`: also read every predicting position with `logit_lens`; a mapping gives its
+        options. Until the end this keeps `[batch, new, d_model]` of every residual point.
+    - `callback`: a function that gets a `GenerationStep` after every token.
     - `chunk_size`: how many positions of the prompts go through the model at a time, to bound
-        memory; by default as many as make 4096 tokens.
+        memory; by default as many as make 4096 tokens in the batch.
 
     **Returns:** a `Generation`.
 
     Raises `ValueError` if prompts leave no room in the model's context, the model is in training
-    mode or options contradict each other; `NotImplementedError` if the model is not a decoder of
+    mode, its logits are not numbers, or options contradict each other; `TypeError` if
+    `logits_processor` is not a list; `NotImplementedError` if the model is not a decoder of
     attention layers alone; `CacheError` if transformers does not fill the cache.
     """
     batch = token_batch(
@@ -238,7 +239,7 @@ def _prompt_text(
     prompt_length: int | Int[Tensor, " batch"] | None,
     text_seeds: Int[Tensor, " batch"] | None,
 ) -> KnownText:
-    """The prompts padded on the left, so that all predict at the last column."""
+    """The prompts, padded on the left so that all predict at the last column."""
     given = batch.lengths if prompt_length is None else prompt_length
     text = KnownText.from_batch(batch.padded_on("left"), prompt_length=given, text_seeds=text_seeds)
     assert text.prompt_length is not None

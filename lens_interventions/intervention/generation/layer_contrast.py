@@ -1,4 +1,4 @@
-"""DoLa and SLED: the next token by what the last layer says beyond earlier ones."""
+"""DoLa and SLED: choose the next token by how the last layer differs from earlier ones."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,20 @@ from ...model.readout import Readout, readout
 EarlyLayers = str | Sequence[int]
 """Candidate layers: "low", "high", "all" or a list; see `DoLa`."""
 
-# From so many layers on, "low" and "high" are the first and the last 20, instead of the halves.
+# From this many layers on, "low" and "high" are the first and the last 20 layers, not the halves.
 _DEEP, _BUCKET = 41, 20
 
 
 class LayerContrast(LogitsProcessor, ABC):
     """A rule that compares the last layer's logits with the lens's readings of earlier layers.
 
-    It stands among the `logits_processor` of `generate`, which hands it the residual stream.
+    It goes into the `logits_processor` of `generate`, which hands it the residual stream.
     """
 
     layers: EarlyLayers
 
     def __call__(self, _input_ids: Tensor, _scores: Tensor) -> NoReturn:
-        """Raises `TypeError`: ids and scores do not tell what earlier layers say."""
+        """Raises `TypeError`: ids and scores do not contain the readings of earlier layers."""
         raise TypeError(
             f"{type(self).__name__} reads the residual stream, which transformers does not hand to "
             "processors: generate with lens_interventions.generate, or pass "
@@ -42,12 +42,13 @@ class LayerContrast(LogitsProcessor, ABC):
     def contrast(
         self, last: Float[Tensor, "row d_vocab"], early: Float[Tensor, "layer row d_vocab"]
     ) -> Float[Tensor, "row d_vocab"]:
-        """The new logits, from those of the last and of earlier layers."""
+        """The new logits, from those of the last layer and of earlier ones."""
 
     def bind(self, bridge: TransformerBridge) -> "BoundContrast":
         """The rule on a model.
 
-        Raises `ValueError` for layers that the model does not have, and what `readout` raises.
+        Raises `ValueError` for layers that the model does not have, or if its logits are not read
+        off its last residual.
         """
         n_layers = int(bridge.cfg.n_layers)
         layers = early_layers(self.layers, n_layers, tied=embeddings_are_tied(bridge))
@@ -56,25 +57,25 @@ class LayerContrast(LogitsProcessor, ABC):
 
 @dataclass(frozen=True)
 class DoLa(LayerContrast):
-    """What the last layer finds likelier than an earlier one does (Chuang et al. 2023).
+    """Prefers tokens that the last layer finds likelier than an earlier one (Chuang et al. 2023).
 
-    At each step, of the candidate layers the one counts whose distribution is furthest from the
-    last one's, by Jensen-Shannon divergence. The logits become `log p_last - log p_early`. Tokens
-    with less than `alpha` times the probability of the likeliest are cut off.
+    At each step, the rule takes the candidate layer whose distribution is furthest from the last
+    layer's, by Jensen-Shannon divergence. The logits become `log p_last - log p_early`. Tokens with
+    less than `alpha` times the probability of the likeliest are cut off.
 
     The authors add a repetition penalty of 1.2: put
     `transformers.RepetitionPenaltyLogitsProcessor(1.2)` into the same list of processors.
 
     Earlier layers are read through the final norm, as the lens reads them. The authors' code, and
-    transformers' after it, leaves the norm out, and takes one layer for the whole batch.
+    transformers' code after it, leaves the norm out and takes one layer for the whole batch.
 
     Source: [DoLa: Decoding by Contrasting Layers](https://arxiv.org/abs/2309.03883), ICLR 2024.
 
     Attributes:
-        layers: the candidates, as l of the residual `r[l]`: a list, "all", or every second layer
-            of the lower half ("low") or the upper half ("high"), and in a model of more than 40
-            layers of the first or the last 20. If the embedding is the unembedding, "low" and
-            "all" begin at 2, as the input would be read as its own token.
+        layers: the candidates, as l of the residual `r[l]`: a list, "all", or every second layer of
+            the lower half ("low") or the upper half ("high"); in a model of more than 40 layers, of
+            the first or the last 20. If the embedding is the unembedding, "low" and "all" begin at
+            2, because the input would be read as its own token.
         alpha: above 0 and at most 1.
     """
 
@@ -94,21 +95,21 @@ class DoLa(LayerContrast):
 
 @dataclass(frozen=True)
 class SLED(LayerContrast):
-    """The last layer's logits, taken on in the direction of their evolution (Zhang et al. 2024).
+    """Carries the logits further in the direction of their evolution (Zhang et al. 2024).
 
     The change of the logits from each earlier layer to the last shows the direction in which they
-    evolve. From all layers together comes an estimate of the distribution that lies ahead, and the
-    logits take one gradient step towards it. All but the `scale` likeliest tokens are cut off.
+    evolve. All layers together estimate the distribution that lies ahead, and the logits take one
+    gradient step towards it. All but the `scale` likeliest tokens are cut off.
 
-    Earlier layers are read through the final norm, as the lens reads them. There is one step;
+    Earlier layers are read through the final norm, as the lens reads them. The rule takes one step;
     the authors' code takes ten, at falling rates.
 
     Source: [SLED: Self Logits Evolution Decoding](https://arxiv.org/abs/2411.02433), NeurIPS 2024.
 
     Attributes:
         layers: the earlier layers, chosen as in `DoLa`.
-        rate: size of the step, the authors' evolution rate.
-        scale: how many tokens are kept, the authors' evolution scale.
+        rate: the size of the step, which the authors call evolution rate.
+        scale: how many tokens are kept, which the authors call evolution scale.
     """
 
     layers: EarlyLayers = "all"
@@ -131,7 +132,7 @@ class BoundContrast:
     """A rule on a model.
 
     Attributes:
-        rule: what is done to the logits.
+        rule: the rule that changes the logits.
         readout: the model's own, through which earlier layers are read.
         labels: the residual points of the earlier layers.
     """
@@ -146,7 +147,7 @@ class BoundContrast:
         residuals: Mapping[str, Float[Tensor, "row d_model"]],
     ) -> Float[Tensor, "row d_vocab"]:
         """New logits from the model's own and the residual stream at `labels`, row by row."""
-        # One product for all layers: with few rows, reading the weight is what takes the time.
+        # One product for all layers: with few rows, reading the weight takes most of the time.
         early = self.readout(torch.stack([residuals[label] for label in self.labels]))
         return self.rule.contrast(last, early.to(last))
 
@@ -154,7 +155,7 @@ class BoundContrast:
 def early_layers(layers: EarlyLayers, n_layers: int, *, tied: bool) -> tuple[int, ...]:
     """The candidate layers, each the l of `r[l]`, as transformers 4 chose them for `dola_layers`.
 
-    `tied` tells whether the embedding is the unembedding.
+    `tied` says whether the embedding is the unembedding.
 
     Raises `ValueError` for an unknown word, an empty list and layers that do not exist.
     """
@@ -166,7 +167,7 @@ def early_layers(layers: EarlyLayers, n_layers: int, *, tied: bool) -> tuple[int
             if not 0 <= layer < n_layers:
                 raise ValueError(
                     f"the model has earlier residuals r[0] to r[{n_layers - 1}], "
-                    f"the contrast asks for layer {layer}"
+                    f"but the contrast asks for layer {layer}"
                 )
         return chosen
     first = min(2, n_layers - 1) if tied else 0
@@ -178,5 +179,5 @@ def early_layers(layers: EarlyLayers, n_layers: int, *, tied: bool) -> tuple[int
     }
     if layers not in found:
         raise ValueError(f"layers must be 'low', 'high', 'all' or a list of ints, got {layers!r}")
-    # A shallow model with tied embeddings has no lower half to speak of.
+    # A shallow model with tied embeddings may have no lower half at all.
     return tuple(found[layers]) or (first,)

@@ -1,4 +1,4 @@
-"""Several patches on one batch: which acts on which rows."""
+"""Several patches on one batch, each on its own rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ class PatchedRows:
     """A batch in groups of rows, one patch for each group.
 
     Attributes:
-        patches: of each group; None is no patch.
+        patches: the patch of each group; None is no patch.
         counts: how many rows each group has.
     """
 
@@ -35,15 +35,15 @@ class PatchedRows:
 
     @property
     def reads_unpatched(self) -> bool:
-        """Whether some patch must know what the model does without it."""
+        """Whether some patch reads the model's run without it."""
         return any(bound.patch.reads_unpatched for bound in self.patches if bound)
 
     @property
     def reach(self) -> int:
-        """How many positions before the predicting one change with each token that is added.
+        """How many positions before the predicting one change with each new token.
 
-        The last becomes known and is patched; with a window of w, the one that leaves it is
-        cleaned, and those in between attend to it.
+        The last one becomes known and is patched. With a window of w, the one that leaves the
+        window is cleaned, and those in between attend to it.
         """
         reaches = [1 + (bound.patch.window or 0) for bound in self.patches if bound]
         return max(reaches, default=0)
@@ -77,7 +77,7 @@ class PatchedRows:
         return torch.cat(parts)
 
     def keep(self, rows: Int[Tensor, " row"]) -> "PatchedRows":
-        """What is left when only these rows stay, in their order."""
+        """The patches of these rows alone, in the rows' order."""
         counts = torch.tensor(self.counts, device=rows.device)
         group = torch.arange(len(counts), device=rows.device).repeat_interleave(counts)[rows]
         return replace(self, counts=tuple(group.bincount(minlength=len(counts)).tolist()))

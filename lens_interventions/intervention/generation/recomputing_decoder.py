@@ -17,14 +17,14 @@ from .patch_batch import PatchedRows
 
 
 class RecomputingDecoder:
-    """Logits at the end of growing texts: every text is run from its start, alone and unpadded.
+    """Logits at the end of growing texts, each run from its start, alone and unpadded.
 
     That is slow, but right on any model.
 
     **Arguments:**
 
     - `bridge`: the model.
-    - `rows`: the patches; each has all the prompts.
+    - `rows`: the patches, each on all the prompts.
     - `record`: labels of the residual points to keep at the predicting positions.
 
     Attributes:
@@ -59,7 +59,7 @@ class RecomputingDecoder:
         return torch.cat(logits)
 
     def keep(self, rows: Int[Tensor, " row"]) -> None:
-        """Go on with these rows only."""
+        """Continue with these rows only."""
         self._rows = self._rows.keep(rows)
 
     def _hooks(self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]) -> list[Hook]:

@@ -1,4 +1,4 @@
-"""Results of generation: new tokens, how likely they were, where the texts ended."""
+"""Results of generation: new tokens, their log-probabilities, and where the texts ended."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerationStep:
-    """One new token for every row that goes on; what a callback gets.
+    """One new token for every row that has not ended; the argument of a callback.
 
     Attributes:
         step: 0 for the first new token.
-        rows: which rows of the result go on.
-        tokens: their new tokens.
-        log_probs: of those, nats, under the model's own distribution.
+        rows: `[row]`, the rows of the result that have not ended.
+        tokens: `[row]`, their new tokens.
+        log_probs: `[row]`, the log-probabilities of those tokens under the model's own
+            distribution, in nats.
     """
 
     step: int
@@ -38,25 +39,25 @@ class Generation:
     """Sampled continuations, one row for each patch and prompt, as tensors on the CPU.
 
     With one patch, or none, row i continues prompt i. With several, the rows of the first patch
-    come first: `of_patch` takes them apart.
+    come first, and `of_patch` returns those of one patch.
 
     Attributes:
         tokens: `[batch, new]`, the new tokens alone, an end-of-text token included; -1 after a
             row's end.
-        log_probs: `[batch, new]`, of each new token, nats, under the model's own distribution with
-            the patch, before any logits processor; NaN after a row's end.
+        log_probs: `[batch, new]`, the log-probability of each new token in nats, under the model's
+            own distribution with the patch, before any logits processor; NaN after a row's end.
         lengths: `[batch]`, how many new tokens each row has.
-        finished: `[batch]`, whether a stopping criterion ended the row, an end-of-text token among
-            them, rather than `max_new_tokens`.
-        texts: each row's new tokens as text, special tokens left out; None without a tokenizer.
+        finished: `[batch]`, whether a stopping criterion or an end-of-text token ended the row, and
+            not `max_new_tokens`.
+        texts: each row's new tokens as text, without special tokens; None without a tokenizer.
         prompts: `[batch, prompt]`, each row's prompt, -1 to the right of it.
         prompt_lengths: `[batch]`, how many of a row's first tokens count as given.
-        patches: what was compared.
-        patch_index: `[batch]`, which of them each row had.
-        prompt_index: `[batch]`, which prompt each row continues.
-        seeds: `[batch]`, of the sampling.
-        trajectory: if asked for, what the lens reads at each predicting position: column j is the
-            position that predicted new token j, and `next_tokens` holds that token.
+        patches: the patches that were compared; None is the model without a patch.
+        patch_index: `[batch]`, the number of each row's patch.
+        prompt_index: `[batch]`, the number of the prompt that each row continues.
+        seeds: `[batch]`, the seed with which each row was sampled.
+        trajectory: the lens's reading of each predicting position, or None if it was not asked for:
+            column j is the position that predicted new token j, and `next_tokens` holds that token.
     """
 
     tokens: Int[Tensor, "batch new"]
@@ -81,10 +82,10 @@ class Generation:
 
     @property
     def whole(self) -> TokenBatch:
-        """Prompts and continuations as one batch, padded on the right, to score or to go on with.
+        """Prompts and continuations as one batch, padded on the right, to be scored or continued.
 
-        With `prompt_length=prompt_lengths` and the same seeds, `generate` goes on from
-        `whole.tokens` and `whole.mask` as if it had not stopped.
+        With `prompt_length=prompt_lengths` and the same seeds, `generate` continues `whole.tokens`
+        with the mask `whole.mask` as if it had not stopped.
         """
         rows = [
             torch.cat([prompt[prompt >= 0], new[new >= 0]])

@@ -1,4 +1,4 @@
-"""Texts that a model writes itself: a corpus for any model, and of the kind that it knows."""
+"""Texts that a model writes itself, as a corpus of the kind of text that it knows."""
 
 from collections.abc import Iterator
 
@@ -23,17 +23,18 @@ def sample_texts(
     seed: int = 0,
     progress: bool = True,
 ) -> Iterator[Int[Tensor, " pos"]]:
-    """Texts sampled at temperature 1 from nothing, one by one, `[length]` tokens each.
+    """Texts sampled without a prompt at temperature 1, one at a time, `[length]` tokens each.
 
-    Drawn from the model's own distribution, they are what its training made likely: a lens or a
-    probe that is fitted to them reads ordinary text better than one fitted to as much of a manual.
-    Nothing is filtered, and a text goes on after an end-of-text token, with another.
+    They come from the model's own distribution, so they are what its training made likely: a lens
+    or a probe that is fitted to them reads ordinary text better than one fitted to as much text of
+    a manual. Nothing is filtered, and after an end-of-text token another text begins in the same
+    sample.
 
     **Arguments:**
 
-    - `n_texts`: how many.
-    - `length`: of each in tokens, the first of which is the tokenizer's BOS, or its EOS where it
-        has none.
+    - `n_texts`: how many texts.
+    - `length`: tokens of each text. The first one is the tokenizer's BOS, or its EOS if it has no
+        BOS.
     - `seed`: text i is drawn with `seed + i`, whatever `n_texts` is.
     - `progress`: show a progress bar over texts.
 

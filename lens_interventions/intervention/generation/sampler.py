@@ -1,8 +1,8 @@
-"""Choosing the next token, and when to stop: the rules of transformers, one text like another.
+"""How to choose the next token and when to stop: transformers' rules, applied to each text alone.
 
-The processors and criteria of transformers see batches of equal length, which left padding makes,
-and some of them count the padding. Here they see each text without it, in sets of texts of equal
-length, so that a text is treated as if it were alone.
+The processors and criteria of transformers expect batches of equal length, which left padding
+makes, and some of them count the padding. Here they see each text without padding, in sets of texts
+of equal length, so a text is treated as if it were alone.
 """
 
 import operator
@@ -33,14 +33,14 @@ _STREAM = 0x5A3B_11E6
 
 @dataclass(frozen=True)
 class Sampler:
-    """Which token comes next.
+    """The rule by which the next token is chosen.
 
     Attributes:
         contrast: applied to the model's own logits, before anything else, if there is one.
         processors: applied to the logits, in order.
         do_sample: draw from the distribution that results, instead of its likeliest token.
         seeds: `[text]`, one for each text. A draw is a function of the seed and the position, so it
-            does not depend on the batch, and a text that is taken up again goes on as before.
+            does not depend on the batch, and a text that is continued later goes on as before.
     """
 
     contrast: BoundContrast | None
@@ -74,7 +74,7 @@ class Sampler:
     def choose(
         self, text: KnownText, scores: Float[Tensor, "batch d_vocab"], ids: Int[Tensor, " batch"]
     ) -> Int[Tensor, " batch"]:
-        """The next token of each text; `ids` tells which texts they are.
+        """The next token of each text; `ids` are the texts' numbers among the seeds.
 
         Raises `ValueError` if the processors left nothing to choose from.
         """
@@ -87,7 +87,7 @@ class Sampler:
         if not total.isfinite().all():
             raise ValueError("the logits processors leave a text without any token to choose")
         uniform = random_uniform(_STREAM, self.seeds[ids].cpu(), text.length.cpu())
-        # The first token at which the sum reaches a number above 0: one that has probability.
+        # The draw is above 0, so the first token whose sum reaches it has a probability above 0.
         threshold = uniform.to(total.device)[:, None] * total
         return torch.searchsorted(cumulative, threshold)[:, 0].to(scores.device)
 
@@ -132,7 +132,7 @@ def make_sampler(
 def prompt_seeds(seed: SupportsIndex | Sequence[int], n_prompts: int) -> Int[Tensor, " prompt"]:
     """`seed + i` for prompt i, or the seeds given one by one.
 
-    Raises `ValueError` if there are not as many as prompts.
+    Raises `ValueError` if the number of seeds is not that of the prompts.
     """
     if isinstance(seed, SupportsIndex):
         return torch.arange(n_prompts) + operator.index(seed)
@@ -144,7 +144,7 @@ def prompt_seeds(seed: SupportsIndex | Sequence[int], n_prompts: int) -> Int[Ten
 def stop_criteria(
     bridge: TransformerBridge, criteria: Iterable[StoppingCriteria] | None, *, stop_at_eos: bool
 ) -> StoppingCriteriaList:
-    """The criteria given, and the end-of-text tokens that model or tokenizer name, if they do."""
+    """The given criteria, and a stop at the end-of-text tokens that model or tokenizer name."""
     config = getattr(bridge.original_model, "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
     if ids is None:

@@ -1,4 +1,4 @@
-"""How later tokens could read a patch: which positions they see, through keys or through values.
+"""How later tokens could read a patch: at which positions, through keys or through values.
 
 It imports the patch, the two streams and the reading of texts in `slopes`. A question about what
 attention does with a patch belongs here; the loss under a patch is `teacher_forcing`'s.

@@ -1,6 +1,7 @@
 """Derivatives of the loss with respect to the keys and values of patched positions.
 
-As in `slopes.residual_gradients`, block after block from the top, on the residuals of a plain run.
+As in `slopes.residual_gradients`, blocks are differentiated one after another from the top, on the
+residuals of a plain run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,13 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
 
 from ...model.hooks import Hook, HookFunction
-from ...model.partial_run import run_late_rows
-from ...model.points import point_labels
+from ..slopes.block_graph import block_graph, last_gradients
 from ..slopes.clean_run import CleanRun
-from ..teacher_forcing.two_streams import layout, visible
 from .hidden_continuations import key_value_points
 
 Heads = Float[Tensor, "batch pos head d_head"]
@@ -25,14 +23,14 @@ Heads = Float[Tensor, "batch pos head d_head"]
 
 @dataclass(frozen=True)
 class HeadGradients:
-    """The keys and values of one block, and what the losses ask of them.
+    """The keys and values of one block, and the gradients of the losses with respect to them.
 
     Attributes:
-        layer: of the block.
-        entering: `[batch, row, d_model]`, the residual that enters it, of both streams; the patched
+        layer: the number of the block.
+        entering: `[batch, row, d_model]`, the residual of both streams that enters it; the patched
             positions come first.
         parts: keys, then values, `[batch, row, head, d_head]`, with their graph from `entering`.
-        gradients: for each loss, of keys and of values at the patched positions.
+        gradients: for each loss, the gradients of keys and of values at the patched positions.
     """
 
     layer: int
@@ -43,9 +41,10 @@ class HeadGradients:
     def changes(
         self, part: int, directions: Sequence[Float[Tensor, "batch pos d_model"]]
     ) -> Iterator[Heads]:
-        """By how much keys (part 0) or values (1) move as patched residuals move in directions.
+        """How keys (part 0) or values (part 1) move as the patched residuals move in directions.
 
-        The derivative is that of a product with a vector, differentiated once more by the vector.
+        This forward derivative comes from a backward pass that is differentiated once more, with
+        respect to the vector that it was multiplied with.
         """
         moved = self.parts[part]
         n_rows = self.entering.shape[1]
@@ -66,47 +65,30 @@ def head_gradients(
     *,
     lowest: int,
 ) -> Iterator[HeadGradients]:
-    """For each layer, the highest first, down to `lowest`; a mask of predictions for each loss."""
+    """The gradients at each layer, from the highest to `lowest`, for losses given as masks."""
     length = clean.streams[0].shape[1]
-    rows = layout(0, length, None, clean.streams[0].device)
-    at_clean = torch.zeros_like(clean.streams[0][:, rows.position])
-    gradients = [
-        at_clean.index_copy(1, rows.clean, clean.gradient * loss[..., None]) for loss in losses
-    ]
-    labels = point_labels(int(bridge.cfg.n_layers))
+    rows, gradients = last_gradients(bridge, clean, losses)
     for layer in range(int(bridge.cfg.n_layers) - 1, lowest - 1, -1):
-        leaf = clean.streams[layer][:, rows.position].detach().requires_grad_()
         tapped: dict[str, Tensor] = {}
         (names,) = key_value_points(bridge, [layer])
         hooks: list[Hook] = [(name, _tap(tapped, name)) for name in names]
-        with torch.enable_grad():
-            after = run_late_rows(
-                bridge,
-                layer,
-                leaf,
-                position=rows.position,
-                key_position=rows.position,
-                visible=visible(rows, 0, None),
-                cache=DynamicCache(),
-                fwd_hooks=hooks,
-                until=labels[layer + 1],
-            )
+        entering, leaving = block_graph(bridge, layer, clean, rows, fwd_hooks=hooks)
         parts = tuple(tapped[name] for name in names)
         found = [
-            torch.autograd.grad(after, [leaf, *parts], gradient, retain_graph=True)
+            torch.autograd.grad(leaving, [entering, *parts], gradient, retain_graph=True)
             for gradient in gradients
         ]
         gradients = [residual for residual, *_ in found]
         yield HeadGradients(
             layer,
-            leaf,
+            entering,
             parts,
             tuple(tuple(part[:, :length] for part in rest) for _, *rest in found),
         )
 
 
 def _tap(tapped: dict[str, Tensor], name: str) -> HookFunction:
-    """A hook that keeps a tensor and hands on the one kept, so that it lies on the way up."""
+    """A hook that keeps a tensor and returns it, so that the graph above runs through it."""
 
     def tap(tensor: Tensor, hook: HookPoint) -> Tensor:
         tapped[name] = tensor

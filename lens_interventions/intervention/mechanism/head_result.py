@@ -1,4 +1,4 @@
-"""Slopes by head, with what each text gave."""
+"""Slopes by head, with each text's share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,18 +25,20 @@ SHOWN_MATCHING = 0.1
 
 @dataclass(frozen=True)
 class HeadSlopes:
-    """d(loss)/d(strength) through the keys or the values of single heads, in nats.
+    """d(loss)/d(strength) at strength 0 through the keys or the values of single heads, in nats.
 
     Attributes:
-        totals: `[text, scope, source, layer, part, head]`, for each text the derivative of the sum
-            of its nats; the parts are keys and values, the heads those that keys and values have.
+        totals: `[text, scope, source, layer, part, head]`, the derivative of the sum of each text's
+            nats. The parts are keys and values, and the heads are those of keys and values.
         counts: `[text, scope]`, how many predictions that sum is over.
-        matching: `[layer, query_head]`, each query head's mean attention, on random tokens said
-            twice, to the token to be copied (Olsson et al. 2022). Near 1 in an induction head.
-        previous: `[layer, query_head]`, its mean attention there to the position before.
+        matching: `[layer, query_head]`, each query head's mean attention to the token to be copied,
+            on random tokens that are repeated once (Olsson et al. 2022); near 1 in an induction
+            head.
+        previous: `[layer, query_head]`, its mean attention to the previous position on the same
+            tokens.
         copying: `[layer, query_head]`, by how many standard deviations its output raises the logit
-            of the token that it attends to above those of others. Below 0 it lowers that logit, as
-            copy-suppression heads do (McDougall et al. 2023).
+            of the token that it attends to above the logits of others. A negative score lowers that
+            logit, as copy-suppression heads do (McDougall et al. 2023).
         sources, scopes, layers: the names along the axes.
     """
 
@@ -52,8 +54,8 @@ class HeadSlopes:
     def scores(self) -> dict[str, Float[np.ndarray, "layer head"]]:
         """`matching`, `previous` and `copying` of each head that has keys and values.
 
-        Of the query heads that share it: the largest of the first two, and the `copying` that is
-        furthest from 0.
+        If several query heads share it, these are the largest `matching` and `previous`, and the
+        `copying` that is furthest from 0.
         """
         shape = (len(self.layers), self.totals.shape[-1], -1)
         copying = self.copying.reshape(shape)
@@ -68,8 +70,9 @@ class HeadSlopes:
         """One row per slope: layer, head, part, source, minus, scope, `scores`, and its interval.
 
         `minus` is empty for the slope of a source; where it names a control, the row is the slope
-        of the true source minus that of the control, paired by text. The columns estimate, low,
-        high and n, in nats per predicted token, resample the `n` texts, at confidence `level`.
+        of the true source minus that of the control, paired by text. The columns estimate, low and
+        high are in nats per predicted token. The interval has confidence `level` and resamples the
+        `n` texts.
         """
         return interval_table(self._totals(), level=level, seed=seed)
 
@@ -83,9 +86,10 @@ class HeadSlopes:
     ) -> "go.Figure":
         """Heat maps by layer and head, of keys and of values; blue lowers the loss.
 
-        A number in a cell is the head's matching score, where it is at least 0.1: which of them
-        are induction heads. The hover tells the interval. Of several sources and scopes the first
-        is shown, or those that are named; `minus` names a control to take off the true source.
+        A number in a cell is the head's matching score if it is at least 0.1, which marks induction
+        heads. The hover shows the interval. `source` and `scope` choose what is shown, by default
+        the first of each; `minus` names a control whose slope is subtracted from that of the true
+        source. `theme` is `"light"` or `"dark"`.
 
         Raises `ValueError` for a source, control or scope that was not measured.
         """
@@ -133,7 +137,7 @@ class HeadSlopes:
         )
 
     def _totals(self) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
-        """For each row of the table: its place, the sums of each text, and their counts."""
+        """For each row of the table: its columns, the sums of each text, and their counts."""
         scores = self.scores()
         for s, k, p, h in np.ndindex(
             len(self.scopes), len(self.layers), len(PARTS), self.totals.shape[-1]

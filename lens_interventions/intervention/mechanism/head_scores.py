@@ -1,4 +1,4 @@
-"""What kind of head each is: where it attends, and what it does to the token that it attends to."""
+"""Scores of heads: where a head attends, and its effect on the token that it attends to."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from ...model.readout import readout
 
 ByHead = Float[Tensor, "layer head"]
 
-# Random tokens, said twice, in so many texts; and how many that a head may attend to.
+# How many random tokens are repeated, in how many texts; and how many tokens test copying.
 _SAID, _TEXTS, _ATTENDED = 32, 4, 96
 
 
@@ -26,13 +26,13 @@ class HeadScores:
     """Three scores of each query head, `[layer, head]`.
 
     Attributes:
-        matching: on random tokens said twice, the mean attention from a token to what followed it
-            the first time: the prefix-matching score of Olsson et al. 2022, near 1 in an induction
-            head.
-        previous: the mean attention there to the position before.
+        matching: on random tokens that are repeated once, the mean attention from a token to the
+            one that followed it the first time. This is the prefix-matching score of Olsson et al.
+            2022, near 1 in an induction head.
+        previous: the mean attention to the previous position on the same tokens.
         copying: by how many standard deviations the head's output raises the logit of the token
-            that it attends to above those of other tokens, on average over random tokens. Below 0
-            it lowers that logit, as copy-suppression heads do (McDougall et al. 2023).
+            that it attends to above the logits of other tokens, on average over random tokens. A
+            negative score lowers that logit, as copy-suppression heads do (McDougall et al. 2023).
     """
 
     matching: ByHead
@@ -42,7 +42,7 @@ class HeadScores:
 
 @torch.no_grad()
 def head_scores(bridge: TransformerBridge) -> HeadScores:
-    """The scores of all heads of a model; none of them needs a text.
+    """The scores of all heads of a model, which need no text.
 
     Raises `NotImplementedError` for a model whose attention patterns cannot be read, or whose heads
     cannot be told apart.
@@ -66,10 +66,10 @@ def _attention_scores(bridge: TransformerBridge) -> tuple[ByHead, ByHead]:
 
 
 def _copying(bridge: TransformerBridge) -> ByHead:
-    """Of the path from a token's value through a head to its own logit.
+    """The copying score: the path from a token's value through a head to its own logit.
 
-    A token stands for itself as what block 0 makes of it alone. Standing alone it is all that a
-    head can attend to, so that what the head writes is the path itself.
+    A token is represented by what block 0 makes of it alone. A head can attend to nothing else in a
+    text of one token, so its output is the path itself.
     """
     mixed, written = _points(bridge, "attn.hook_z"), _points(bridge, "hook_attn_out")
     tokens = _random_tokens(bridge, _ATTENDED).unique()
@@ -107,7 +107,8 @@ def _own_logit(
 ) -> Float[Tensor, " head"]:
     """How far the logit of the token attended to stands out, in standard deviations.
 
-    What a head does to a token whatever it attends to is taken out, biases with it.
+    The part of a head's effect on a token that does not depend on the token attended to is
+    subtracted, biases included.
     """
     moved = logits - logits.mean(1, keepdim=True)
     own = moved.diagonal(dim1=1, dim2=2)
@@ -121,7 +122,7 @@ def _random_tokens(bridge: TransformerBridge, n: int) -> Int[Tensor, " token"]:
 
 
 def _points(bridge: TransformerBridge, name: str) -> list[str]:
-    """The hooks of this name, one for each layer."""
+    """The hooks with this name, one for each layer."""
     names = [f"blocks.{layer}.{name}" for layer in range(int(bridge.cfg.n_layers))]
     missing = [each for each in names if each not in bridge.hook_dict]
     if missing:

@@ -23,7 +23,6 @@ from ..slopes.pieces import piece_length
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..slopes.text_sums import Reading, text_sums
 from ..sources import SourceFunction, source_names
-from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .head_gradients import head_gradients
 from .head_result import PARTS, HeadSlopes
 from .head_scores import head_scores
@@ -43,30 +42,31 @@ def head_slopes(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> HeadSlopes:
-    """Through which heads a weak patch would change the loss, by their keys and by their values.
+    """How a weak patch would change the loss through the keys or the values of each head.
 
-    For each layer of the patch by itself: d(loss)/d(strength) at strength 0 of a patch that enters
-    the block of that layer, where the keys, or the values, of one head at patched positions move
-    with it and all else is as without a patch. Whatever attends to those positions counts, later
-    patched positions as well as predictions. Below 0, a weak patch that this head reads lowers the
-    loss.
+    Each layer of the patch is taken by itself. The result is d(loss)/d(strength) at strength 0 of a
+    patch that enters the block of that layer, if only the keys, or the values, of one head at
+    patched positions move with it and all else stays as without a patch. Everything that attends to
+    those positions counts, later patched positions as well as predictions. If it is negative, a
+    weak patch that this head reads lowers the loss.
 
-    With grouped queries a head here is one of keys and values, which several query heads share.
+    With grouped queries, a head here is a head of keys and values, which several query heads share.
 
     **Arguments:**
 
-    - `texts`: any iterable, read once. Each is a text of its own for the intervals.
-    - `patch`: its layers, mode and all else but the strength and the source. It has no window.
-    - `sources`: what is written in turn: of `NextTokenPatch`, functions too.
-    - `scopes`, `max_length`, `prepend_bos`, `out`, `progress`: which predictions the loss is over,
-        how many tokens are read at a time (512 by default, or the model's context), whether texts
-        begin with a BOS, a file that keeps what each text gave, and a progress bar, all as in
-        `slope_map`.
+    - `texts`: any iterable, read once. Intervals resample these texts.
+    - `patch`: gives the layers, the mode and all other fields except the strength and the source.
+        It must not have a window.
+    - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`.
+    - `scopes`, `max_length`, `prepend_bos`, `out`, `progress`: which predictions the loss is summed
+        over, how many tokens are read at a time (by default 512, or the model's context if that is
+        shorter), whether texts begin with a BOS token, a file for the sums of finished texts, and a
+        progress bar, all as in `slope_map`.
 
-    Raises `ValueError` for an unknown source or scope, a patch with a window, no text with a token
-    to predict, a hook on a block, or a file that holds something else; `TypeError` for one text
-    where many are expected; `NotImplementedError` for a model that does not run the two streams,
-    or whose keys, values or attention patterns have no hooks.
+    Raises `ValueError` for an unknown source or scope, a patch with a window, if no text has a
+    token to predict, if a hook is on a block, or if the file holds something else; `TypeError` for
+    one text where many are expected; `NotImplementedError` if the two streams do not fit the model,
+    or its keys, values or attention patterns have no hooks.
     """
     length = piece_length(bridge, max_length)
     if patch.window is not None:
@@ -124,11 +124,6 @@ class _Measuring:
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         clean = clean_run(self.bridge, text)
         text = replace(text, surprisal=clean.nats, residuals=dict(enumerate(clean.streams)))
-        if not two_streams_hold(self.bridge, 0, clean.streams[0]):
-            raise NotImplementedError(
-                f"{self.bridge.cfg.architecture} does not run two copies of a text side by side as "
-                f"it runs one{what_was_raised(self.bridge, 0)}, and slopes are taken through both"
-            )
         chosen = [
             chosen_predictions(scope, text.tokens, clean.nats, text.length) for scope in self.scopes
         ]

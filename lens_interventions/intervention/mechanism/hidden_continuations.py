@@ -1,10 +1,10 @@
-"""Two streams in which predictions do not see what followed earlier occurrences of their token.
+"""Two streams in which predictions do not see the tokens after earlier occurrences of their own.
 
 From a layer up there are four copies of a text. In the plain stream nothing is patched, in the
 patched stream every position is, and each attends to itself alone. The read rows have keys from one
 of these two and values from one of them. The predicting rows attend to the read rows before them,
-except to those that are hidden, and to themselves. Where keys and values come from one stream, that
-stream is read itself, and the others are left out.
+except to those that are hidden, and to themselves. If keys and values come from one stream, that
+stream itself is read, and the others are left out.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from ...model.hooks import Hook, HookFunction, change_layers
 from ...model.partial_run import run_late_blocks, run_late_rows
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
+from ..teacher_forcing.self_check import require_two_streams
 
 Through = Literal["both", "keys", "values"]
 THROUGH: tuple[Through, ...] = ("both", "keys", "values")
@@ -39,8 +39,8 @@ _PLAIN, _PATCHED, _READ, _PREDICTING = range(4)
 def hidden_continuations(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
     """Whether position j (last axis) follows an earlier occurrence of the token at t.
 
-    True at `[t, j]` with `j < t` and `x[j-1] == x[t]`: where an induction head at t looks. It asks
-    nothing of `x[t+1]`, so it could be hidden in generation too.
+    True at `[t, j]` with `j < t` and `x[j-1] == x[t]`: where an induction head at t looks. It does
+    not depend on `x[t+1]`, so it could be hidden in generation too.
     """
     before = tokens.roll(1, dims=1)[:, None] == tokens[:, :, None]
     place = torch.arange(tokens.shape[1], device=tokens.device)
@@ -98,13 +98,13 @@ def late_predictions(
     **Arguments:**
 
     - `bound`: a patch without a window that does not act below `layer`, or None.
-    - `hidden`: what the prediction at t (second axis) does not see, from `layer` up.
-    - `through`: what of the patched positions predictions read.
+    - `hidden`: the positions (last axis) that the prediction at t does not see from `layer` up.
+    - `through`: whether predictions read keys, values or both of the patched positions.
     """
     length = resid.shape[1]
     rows = _Rows.of(through, length)
-    # What enters as the read rows is never read; where it were, by a model without such hooks,
-    # the loss would show it.
+    # What enters as the read rows is never read. In a model without such hooks it would be, and the
+    # loss would show it.
     entering = {_READ: resid.roll(1, dims=1)}
     place = torch.arange(length, device=resid.device)
     position = place.repeat(len(rows.copies))
@@ -132,17 +132,13 @@ def require_copies(
     layer: int,
     through: Sequence[Through],
 ) -> None:
-    """Raise `NotImplementedError` where a model does not run these copies as it runs one text.
+    """Raise `NotImplementedError` if a model does not run these copies as it runs one text.
 
     `resid` is `r[layer]`. Keys and values are tried once for each layer: with nothing written and
     nothing hidden the predicting rows must come out as in the plain model, though the rows that
     they read entered as something else.
     """
-    if not two_streams_hold(bridge, layer, resid):
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} does not run copies of a text side by side as it runs "
-            f"one{what_was_raised(bridge, layer)}, so positions cannot be hidden from one of them"
-        )
+    require_two_streams(bridge, layer, resid, "so positions cannot be hidden from one of them")
 
     def one_way(way: Through) -> bool:
         few = resid[:1, :_TRIED]
@@ -204,7 +200,7 @@ def _reading(bridge: TransformerBridge, rows: _Rows, layer: int, through: Throug
 
 
 def _copied(source: slice, target: slice) -> HookFunction:
-    """A hook that puts some rows in the place of others."""
+    """A hook that replaces some rows by others."""
 
     def copy_rows(tensor: Tensor, hook: HookPoint) -> Tensor:
         tensor = tensor.clone()

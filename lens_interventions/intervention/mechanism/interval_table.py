@@ -17,7 +17,7 @@ Cell = tuple[dict[str, Any], Float[np.ndarray, " text"], Float[np.ndarray, " tex
 def interval_table(cells: Iterable[Cell], *, level: float, seed: int) -> "pd.DataFrame":
     """A row for each cell: the columns that say which it is, then estimate, low, high and n.
 
-    A cell has those columns, the total of each text and its count. Texts are resampled, at
+    A cell has those columns, the total of each text and its count. The interval resamples texts, at
     confidence `level`.
     """
     import pandas as pd

@@ -1,4 +1,4 @@
-"""Whether the true token, written one position early, makes up for a token that is hidden."""
+"""Whether the true token, written one position early, makes up for a hidden token."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,43 +48,46 @@ def rescue(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> Rescue:
-    """Would the loss fall if later tokens could use a patch? Hide what they read instead, and see.
+    """Whether later tokens can use a patch when the token that they would read is hidden.
 
-    A model that copies reads `x[i+1]` at position i+1, so that writing it at position i brings no
-    news. Here that reading is taken away. From the patched layer up, the prediction at t does not
-    attend to any position j < t with `x[j-1] == x[t]`: the continuations of its own token, where
-    induction heads look, whatever comes next at t. Everything else it sees, so also position j-1,
-    where the patch writes `x[j]`. Copies then cost more, `hidden - clean`; a patch of the true next
-    token that later tokens can read gives part of it back, and the controls do not.
+    A model that copies reads `x[i+1]` at position i+1, so writing it at position i brings no news.
+    Here that reading is taken away. From the patched layer up, the prediction at t does not attend
+    to any position j < t with `x[j-1] == x[t]`. These are the continuations of its own token, where
+    induction heads look, whatever comes next at t. It still sees everything else, including
+    position j-1, where the patch writes `x[j]`. Copies then cost more, by `hidden - clean`. If
+    later tokens can read a patch of the true next token, it gives part of this back, and the
+    controls do not.
 
-    Only the predicting position loses sight: positions between j and t see j, and what they have
-    made of it by then can still be read. So `hidden - clean` is what reading j directly is worth
-    from that layer up, and is what there is to be rescued. Where it is near zero, the rescue says
-    nothing.
+    Only the predicting position is blind to j: positions between j and t see it, and what they have
+    made of it can still be read. So `hidden - clean` is what reading j directly is worth from that
+    layer up, and all that a patch can rescue. If it is near zero, the result says nothing about the
+    patch.
 
-    `through` tells how a prediction reads the patch: through keys and values of the patched
-    positions; through their keys, the values as without a patch; or through their values alone.
+    `through` says how a prediction reads the patch: through keys and values of the patched
+    positions; through their keys, with values as without a patch; or through their values, with
+    keys as without a patch.
 
     **Arguments:**
 
-    - `texts`: any iterable, read once. Each is a text of its own for the intervals.
-    - `patch`: its layer, strength, mode and all else but the source. It has no window.
-    - `sources`: what is written in turn: of `NextTokenPatch`, functions too.
-    - `layers`: each in turn instead of the patch's own; the continuations are hidden from the same
-        layer up.
+    - `texts`: any iterable, read once. Intervals resample these texts.
+    - `patch`: gives the layer, the strength, the mode and all other fields except the source. It
+        must not have a window.
+    - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`.
+    - `layers`: layers to patch one at a time, instead of the patch's own. The continuations are
+        hidden from the same layer up.
     - `through`: some of `"both"`, `"keys"` and `"values"`.
-    - `scopes`: which predictions the loss is over, as in `slope_map`. Predictions that hide
-        nothing are as under the patch alone.
-    - `max_length`: tokens that are read at a time, 512 by default, or the model's context. Longer
-        texts are read in pieces, each as a text of its own.
+    - `scopes`: which predictions the loss is summed over, as in `slope_map`. Predictions for which
+        nothing is hidden are as under the patch alone.
+    - `max_length`: how many tokens are read at a time, by default 512 or the model's context if
+        that is shorter. Longer texts are read in pieces, each as a text of its own.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `out`: a file that keeps what each text gave; stopped at any point, the same call goes on.
+    - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` for an unknown source, scope, layer or way to read, a patch with a window,
-    no text with a token to predict, a hook on a block, or a file that holds something else;
-    `TypeError` for one text where many are expected; `NotImplementedError` for a model that does
-    not run copies of a text side by side, or whose keys and values cannot be set.
+    Raises `ValueError` for an unknown source, scope, layer or entry of `through`, a patch with a
+    window, if no text has a token to predict, if a hook is on a block, or if the file holds
+    something else; `TypeError` for one text where many are expected; `NotImplementedError` if the
+    model does not run copies of a text side by side, or its keys and values cannot be set.
     """
     length = piece_length(bridge, max_length)
     if patch.window is not None:
@@ -152,7 +155,7 @@ class _Measuring:
         chosen = torch.stack(
             [chosen_predictions(scope, tokens, clean, text.length) for scope in self.scopes]
         )
-        # Logits are dear, and few predictions of a text may count.
+        # Logits are expensive, and few predictions of a text may count.
         counts = chosen.any(0)
 
         def nats(late: Tensor) -> Tensor:
@@ -167,7 +170,7 @@ class _Measuring:
     def _late(
         self, text: KnownText, entering: Mapping[int, Float[Tensor, "batch pos d_model"]]
     ) -> Iterator[Float[Tensor, "batch pos d_model"]]:
-        """`r[L]` with continuations hidden, by layer; then that under each patch."""
+        """`r[L]` with continuations hidden: without a patch by layer, then under each patch."""
         bridge = self.bridge
         text = with_unpatched(bridge, text, [patch for row in self.patches for patch in row])
         hidden = hidden_continuations(text.tokens)

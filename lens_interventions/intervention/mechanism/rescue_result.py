@@ -1,4 +1,4 @@
-"""The loss with continuations hidden, and under patches, with what each text gave."""
+"""The loss with continuations hidden, without and with patches, with each text's share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +22,11 @@ class Rescue:
     Attributes:
         counts: `[text, scope]`, how many predictions the sums are over.
         clean: `[text, scope]`, the sum of each text's nats with nothing hidden and no patch.
-        hidden: `[text, scope, row]`, without a patch, hidden from each row's lowest layer up.
-        patched: `[text, scope, row, through, source]`, hidden and patched.
-        patches: for each row, the patch of each source.
+        hidden: `[text, scope, row]`, that sum with continuations hidden from each row's lowest
+            layer up, and no patch.
+        patched: `[text, scope, row, through, source]`, that sum with continuations hidden and a
+            patch.
+        patches: the patch of each source, for each row.
         sources, through, scopes: the names along the axes.
     """
 
@@ -42,19 +44,19 @@ class Rescue:
 
         Columns: layer, the lowest patched; through; condition, `"clean"`, `"hidden"` or the name of
         a source; minus, empty for a loss, else the condition that it is compared with, paired by
-        text; scope; estimate, low, high and the n texts of the interval at confidence `level`.
-        Below 0, a source minus `"hidden"` is what it rescues, `"clean"` minus `"hidden"` is all
-        that could be rescued, and the true source minus a control is what the news is worth.
-        `through` is empty where there is no patch.
+        text; scope; estimate, low, high and the n texts of the interval at confidence `level`. A
+        negative difference of a source and `"hidden"` is what the source rescues, `"clean"` minus
+        `"hidden"` is all that could be rescued, and the true source minus a control is what the
+        news is worth. `through` is empty if there is no patch.
         """
         return interval_table(self._totals(), level=level, seed=seed)
 
     def plot(self, *, scope: str | None = None) -> "go.Figure":
-        """What each source changes where continuations are hidden, by layer, with intervals.
+        """How each source changes the loss with continuations hidden, by layer, with intervals.
 
-        Below 0 it rescues. The curve of nothing hidden is all that could be rescued. A menu chooses
-        what is read of the patched positions. Of several scopes the first is shown, or the one that
-        is named.
+        A negative change is a rescue. The curve with nothing hidden shows all that could be
+        rescued. A menu chooses what predictions read of the patched positions. `scope` chooses the
+        predictions, by default those of the first scope.
 
         Raises `ValueError` for a scope that was not measured.
         """
@@ -82,7 +84,7 @@ class Rescue:
         )
 
     def _totals(self) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
-        """For each row of the table: its place, the sums of each text, and their counts."""
+        """For each row of the table: its columns, the sums of each text, and their counts."""
         for s, scope in enumerate(self.scopes):
             for row, patches in enumerate(self.patches):
                 bare = {"clean": self.clean[:, s], "hidden": self.hidden[:, s, row]}
@@ -104,7 +106,7 @@ class Rescue:
 def _compared(
     losses: dict[str, np.ndarray], hidden: np.ndarray
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Each loss, each minus that with continuations hidden, and the true source minus controls."""
+    """Each loss, its difference from that with continuations hidden, and true minus controls."""
     for name, loss in losses.items():
         yield name, "", loss
         if name != "hidden":

@@ -1,4 +1,4 @@
-"""A text as the model reads it without a patch, and what its loss asks of the last residual."""
+"""Texts run without a patch, and the gradient of their loss at the last residual."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,8 @@ class CleanRun:
         streams: `[batch, pos, d_model]` for each residual point, `r[0]` to `r[L]`.
         predicts: `[batch, pos]`, whether the position has a next token to predict.
         nats: `[batch, pos]`, the loss of each prediction, 0 where there is none.
-        gradient: `[batch, pos, d_model]`, its derivative with respect to `r[L]` at that position.
+        gradient: `[batch, pos, d_model]`, the derivative of that loss with respect to `r[L]` at the
+            position.
         guesses: `[batch, pos]`, the model's top guess at each position.
     """
 
@@ -37,9 +38,9 @@ class CleanRun:
 
 
 def clean_run(bridge: TransformerBridge, text: KnownText) -> CleanRun:
-    """Run texts without a patch; a few rows of logits exist at a time.
+    """Run texts without a patch, with only a few rows of logits in memory at a time.
 
-    Raises `ValueError` where the loss is not finite.
+    Raises `ValueError` if the loss is not finite.
     """
     tokens = text.tokens
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""The source that slopes are compared with and a patch alone cannot write: the model's own guess.
+"""The model's own final guess, as a source that slopes can be compared with.
 
-It takes a run of the whole model to know.
+A patch alone cannot write it, because it is known only after a run of the whole model.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from ..sources import SourceFunction
 
 
 def final_guess(site: PatchSite) -> Int[Tensor, "batch pos"]:
-    """Stands for the model's guess, which `KnownGuesses` writes.
+    """A placeholder for the model's guess, which `KnownGuesses` writes.
 
-    Raises `ValueError`: a patch alone cannot know it.
+    Raises `ValueError` whenever it is called: a patch alone cannot know the guess.
     """
     raise ValueError(
-        f"the model's final guess is known after a run only, at layer {site.layer} a patch cannot "
+        f"the model's final guess is known only after a run; a patch at layer {site.layer} cannot "
         "write it"
     )
 
@@ -42,7 +42,7 @@ def source_of(name: str | SourceFunction) -> str | SourceFunction:
 
 
 def reads_lens(patch: PatchFields) -> bool:
-    """`NextTokenPatch.reads_lens`, which takes functions for ones that may."""
+    """Whether the patch reads the lens; unlike its own property, this knows the sources here."""
     source = patch.source
     never = source is final_guess or isinstance(source, KnownGuesses)
     return (replace(patch, source="true") if never else patch).reads_lens
@@ -51,7 +51,7 @@ def reads_lens(patch: PatchFields) -> bool:
 def function_names(kind: str, given: Sequence[object], known: Sequence[str]) -> tuple[str, ...]:
     """The names of sources, modes or scopes given by name or as functions.
 
-    Raises `ValueError` for an unknown name, two of one name, or none at all.
+    Raises `ValueError` for an unknown name, a name given twice, or an empty list.
     """
     names = []
     for each in given:
@@ -61,5 +61,5 @@ def function_names(kind: str, given: Sequence[object], known: Sequence[str]) -> 
             )
         names.append(each if isinstance(each, str) else getattr(each, "__name__", repr(each)))
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"{kind} must be one or more, each of another name; got {names}")
+        raise ValueError(f"{kind} must be one or more with different names; got {names}")
     return tuple(names)

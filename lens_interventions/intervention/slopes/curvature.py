@@ -36,21 +36,24 @@ def curvature(
 ) -> Curvature:
     """How the slope of the loss changes with a patch's strength, at strength 0.
 
-    By central differences of exact patched losses at plus and minus `step` and twice that,
-    extrapolated, so that the error is of the fourth power of the step; the two steps apart give an
-    estimate of it. In float32 the losses of a few thousand predictions leave rounding far below
-    that. A product with the Hessian would need the graph of all blocks in both streams, twice.
+    It is estimated from exact patched losses at strengths of plus and minus `step` and twice that.
+    Central differences are extrapolated over the two steps, so the error falls with the fourth
+    power of the step, and the difference between the two steps estimates it. In float32, with a few
+    thousand predictions, rounding is far smaller. A product with the Hessian would need the graph
+    of all blocks in both streams, twice.
 
     **Arguments:**
 
-    - `texts`, `max_length`, `prepend_bos`, `out`, `progress`: of `slope_map`. Take the same texts
-        and length as there.
-    - `patches`: their strengths say nothing. `SlopeMap.patch` makes those of a map.
-    - `step`: in units of strength; where `errors` are too large, try half, or twice.
-    - `scopes`: of `slope_map`.
+    - `texts`, `max_length`, `prepend_bos`, `out`, `progress`: as in `slope_map`. To combine the
+        two, pass the same texts and length.
+    - `patches`: the patches to vary; their strengths are ignored. `SlopeMap.patch` makes those of a
+        map.
+    - `step`: in units of strength. If `errors` are too large, try half of it, or twice.
+    - `scopes`: which predictions the loss is summed over, as in `slope_map`.
 
-    Raises `ValueError` for no patches, a step that is not above 0, or texts, scopes and models that
-    `slope_map` and `teacher_forced_log_probs` refuse.
+    Raises `ValueError` if there are no patches, if the step is not above 0, or for texts, scopes
+    and models that `slope_map` or `teacher_forced_log_probs` refuses; `TypeError` for one text
+    where many are expected.
     """
     length = piece_length(bridge, max_length)
     if not patches:

@@ -1,4 +1,4 @@
-"""Second derivatives of the loss along patches, with what each text gave."""
+"""Second derivatives of the loss along patches, with each text's share."""
 
 import math
 from collections.abc import Collection
@@ -20,12 +20,13 @@ class Curvature:
     """d²(loss)/d(strength)² at strength 0, in nats per predicted token.
 
     Attributes:
-        curvatures: `[text, scope, patch]`, of the sum of each text's nats.
-        slopes: `[text, scope, patch]`, its first derivative, from the same patched runs.
-        errors: `[text, scope, patch]`, by how much the curvature of half the step differs from that
-            of the whole step, a third of it: about the error of `curvatures`, with its sign.
+        curvatures: `[text, scope, patch]`, the second derivative of the sum of each text's nats.
+        slopes: `[text, scope, patch]`, the first derivative of that sum, from the same patched
+            runs.
+        errors: `[text, scope, patch]`, an estimate of the signed error of `curvatures`: a third of
+            the difference between the curvature from half the step and that from the whole step.
         counts: `[text, scope]`, how many predictions the sums are over.
-        patches: their strengths say nothing.
+        patches: the patches along the axis; their strengths are ignored.
         scopes: the names along the axis.
     """
 
@@ -40,9 +41,9 @@ class Curvature:
         """One row per patch and scope.
 
         Columns: patch (its number), layer, source, mode, embedding, scope; slope, curvature,
-        curvature_low, curvature_high and the n texts of its interval; error; best_strength, the
-        minimum of the parabola, and gain, by how much the loss is lower there; nan for these two
-        where the curvature is not above 0.
+            curvature_low and curvature_high, the ends of its interval at confidence `level`, and n,
+            its number of texts; error; best_strength, where the parabola is lowest, and gain, by
+            how much the loss is lower there. These two are nan if the curvature is not above 0.
         """
         import pandas as pd
 
@@ -79,7 +80,7 @@ class Curvature:
     ) -> Interval:
         """The curvature of one patch, whatever its strength, with its interval over texts.
 
-        Its positions must be those that were measured, as far as both reach.
+        Its positions must be those that were measured, up to the length of the texts.
 
         Raises `ValueError` for a patch or scope that was not measured.
         """

@@ -1,4 +1,4 @@
-"""Where patches move rows of the residual stream, per unit of strength."""
+"""The directions in which patches move rows of the residual stream, per unit of strength."""
 
 from collections.abc import Iterator, Sequence
 
@@ -27,10 +27,10 @@ def directions(
     position: Int[Tensor, "batch pos"],
     text: KnownText,
 ) -> Iterator[tuple[Int[Tensor, " part"], list[Float[Tensor, "batch part d_model"]]]]:
-    """The derivative of each patched row at strength 0, for some columns after others.
+    """The derivative of each patched row at strength 0, one part of the columns at a time.
 
-    Zero where a patch leaves the row alone. Each part of the columns comes with a direction for
-    each patch; the strengths of the patches say nothing. They have one seed and one lens.
+    It is zero where a patch leaves the row alone. Each part of the columns comes with a direction
+    for each patch. The patches must have the same seed and lens; their strengths are ignored.
     """
     columns = torch.arange(resid.shape[1], device=resid.device)
     asks = any(reads_lens(bound.patch) for bound in bounds)
@@ -79,7 +79,7 @@ def _at_rows(
         )
         key = (patch.embedding, patch.source, bound.moves_as_the_truth)
         if key not in written:
-            # Every row as the prediction after it sees it, which is within any window.
+            # Every row as the prediction right after it sees it, since that is within any window.
             written[key] = bound.written(site, bound.in_scope(position, text, position + 1))
         vectors, scale, active = written[key]
         moved = derivative(bound.mode, site, vectors, scale).to(resid.dtype)
@@ -89,9 +89,9 @@ def _at_rows(
 def derivative(mode: Mode, site: PatchSite, e: Rows, s: Scales) -> Rows:
     """d(patched rows) / d(strength) at strength 0.
 
-    For a mode of one's own by central differences of two steps, extrapolated: exact for a mode
-    that is a polynomial of degree 4 or less in the strength, and within the fourth power of the
-    step for others.
+    For a mode that the user wrote, central differences of two steps are extrapolated. That is exact
+    if the mode is a polynomial of degree 4 or less in the strength; otherwise the error falls with
+    the fourth power of the step.
     """
     if mode is add:
         return s * e

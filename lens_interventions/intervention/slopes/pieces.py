@@ -1,4 +1,4 @@
-"""Texts in pieces that a model reads at a time, and the pieces in batches."""
+"""Texts cut into pieces that a model can read, and the pieces in batches."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -17,9 +17,9 @@ _BATCH_TOKENS = 512
 
 
 def piece_length(bridge: TransformerBridge, max_length: int | None) -> int:
-    """How many tokens are read at a time: 512 by default, or the model's context if that is less.
+    """How many tokens are read at a time: by default 512, or the model's context if it is shorter.
 
-    Raises `ValueError` for a length that leaves nothing to predict or does not fit the model.
+    Raises `ValueError` if the length leaves nothing to predict or does not fit the model.
     """
     context = int(bridge.cfg.n_ctx)
     length = min(512, context) if max_length is None else max_length
@@ -67,7 +67,7 @@ class PieceBatch:
         text: their tokens, padded on the right, each with a seed made from its tokens, so that
             random sources draw the same in any order and company.
         owners: for each piece the number of its text.
-        finished: the texts of which no piece is left.
+        finished: the texts that have no piece left.
     """
 
     text: KnownText

@@ -1,4 +1,4 @@
-"""What a slope and a curvature say of a patch."""
+"""The loss under a patch, predicted from a slope and a curvature."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ class SlopePrediction:
     """The loss under a patch as a parabola in its strength, in nats per predicted token.
 
     Attributes:
-        strength: of the patch.
+        strength: the patch's strength.
         slope: d(loss)/d(strength) at strength 0.
         curvature: the second derivative there, None where it was not measured.
     """
@@ -22,15 +22,15 @@ class SlopePrediction:
 
     @property
     def change(self) -> float:
-        """The predicted change of the loss at the patch's strength; without a curvature, linear."""
+        """The predicted change of the loss, nats per token; linear if there is no curvature."""
         bend = 0.0 if self.curvature is None else self.curvature.estimate
         return self.slope.estimate * self.strength + bend * self.strength**2 / 2
 
     @property
     def best_strength(self) -> float:
-        """Where the parabola is lowest, `-slope / curvature`: below 0 to write the opposite.
+        """The strength at which the parabola is lowest, `-slope / curvature`; it may be negative.
 
-        nan where the curvature is not known or not above 0: then a parabola says nothing.
+        nan if the curvature is unknown or not above 0, since the parabola then has no minimum.
         """
         if self.curvature is None or not self.curvature.estimate > 0:
             return math.nan
@@ -38,8 +38,8 @@ class SlopePrediction:
 
     @property
     def gain(self) -> float:
-        """By how much the loss falls there, `slope**2 / (2 curvature)`.
+        """By how much the loss falls at that strength, `slope**2 / (2 curvature)`, nats per token.
 
-        The square of a slope that is uncertain is too large on average, by its variance.
+        If the slope is uncertain, its square is too large on average, by the slope's variance.
         """
         return -self.best_strength * self.slope.estimate / 2

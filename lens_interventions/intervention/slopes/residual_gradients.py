@@ -1,12 +1,12 @@
 """The derivative of the loss with respect to the residual of every patched position.
 
-Through the two streams of `teacher_forcing.two_streams` from block 0 up, the loss at the clean
+In the two streams of `teacher_forcing.two_streams`, run from block 0 up, the loss at the clean
 copies depends on every patched copy at every layer. Patches of strength 0 change nothing, so the
 blocks are differentiated where the model runs anyway, on the residuals of a plain run, one after
 another from the top: block l turns the derivative with respect to `r[l + 1]` of both streams into
-that with respect to `r[l]`. No graph spans more than a block, so the memory is that of one, beside
-the residuals. It is attribution patching (Nanda 2023; Kramár et al. 2024, "AtP*") for a patch that
-only later tokens see.
+that with respect to `r[l]`. No graph spans more than one block, so memory holds the residuals and
+the graph of that block. It is attribution patching (Nanda 2023; Kramár et al. 2024, "AtP*") for a
+patch that only later tokens see.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
 
-from ...model.partial_run import run_late_rows
-from ...model.points import point_labels
-from ..teacher_forcing.two_streams import Layout, layout, visible
+from ..teacher_forcing.two_streams import Layout
+from .block_graph import block_graph, last_gradients
 from .clean_run import CleanRun
 
 
@@ -31,51 +29,37 @@ def residual_gradients(
     lowest: int,
     window: int | None = None,
 ) -> Iterator[tuple[int, list[Float[Tensor, "batch pos d_model"]]]]:
-    """For each layer, the highest first: d(loss) / d(residual of position i entering the layer).
+    """d(loss) / d(residual of position i entering the layer), by layer, the highest first.
 
-    The residual of i as predictions after i see it: as patched copies, not where i itself predicts.
+    That residual is the patched copy, which later predictions see, and not the one with which i
+    itself predicts.
 
     **Arguments:**
 
-    - `losses`: which predictions are summed, one mask for each loss; the layer comes with a
-        gradient for each.
+    - `losses`: the predictions that each loss sums, as a mask; every layer comes with a gradient
+        for each loss.
     - `lowest`: the layer to stop at.
-    - `window`: let each prediction see only so many of the last positions patched.
+    - `window`: let each prediction see only this many of the last positions patched.
     """
     length = clean.streams[0].shape[1]
-    rows = layout(0, length, window, clean.streams[0].device)
-    at_clean = torch.zeros_like(clean.streams[0][:, rows.position])
-    gradients = [
-        at_clean.index_copy(1, rows.clean, clean.gradient * loss[..., None]) for loss in losses
-    ]
+    rows, gradients = last_gradients(bridge, clean, losses, window=window)
     for layer in range(int(bridge.cfg.n_layers) - 1, lowest - 1, -1):
-        gradients = _through_block(bridge, layer, clean.streams[layer], rows, window, gradients)
+        gradients = _through_block(bridge, layer, clean, rows, window, gradients)
         yield layer, [_of_patched(gradient, rows, length) for gradient in gradients]
 
 
 def _through_block(
     bridge: TransformerBridge,
     layer: int,
-    resid: Float[Tensor, "batch pos d_model"],
+    clean: CleanRun,
     rows: Layout,
     window: int | None,
     gradients: Sequence[Float[Tensor, "batch row d_model"]],
 ) -> list[Float[Tensor, "batch row d_model"]]:
-    leaf = resid[:, rows.position].detach().requires_grad_()
-    with torch.enable_grad():
-        after = run_late_rows(
-            bridge,
-            layer,
-            leaf,
-            position=rows.position,
-            key_position=rows.position,
-            visible=visible(rows, 0, window),
-            cache=DynamicCache(),
-            until=point_labels(int(bridge.cfg.n_layers))[layer + 1],
-        )
+    entering, leaving = block_graph(bridge, layer, clean, rows, window=window)
     last = len(gradients) - 1
     return [
-        torch.autograd.grad(after, leaf, gradient, retain_graph=i < last)[0]
+        torch.autograd.grad(leaving, entering, gradient, retain_graph=i < last)[0]
         for i, gradient in enumerate(gradients)
     ]
 

@@ -1,4 +1,4 @@
-"""Slopes by layer, source, mode, embedding and scope, with what each text gave."""
+"""Slopes by layer, source, mode, embedding and scope, with each text's share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,13 +28,13 @@ class SlopeMap:
     """d(loss)/d(strength) at strength 0 of patches at every layer, in nats per predicted token.
 
     Attributes:
-        totals: `[text, scope, embedding, mode, source, layer]`, for each text the derivative of the
-            sum of its nats.
+        totals: `[text, scope, embedding, mode, source, layer]`, the derivative of the sum of each
+            text's nats.
         counts: `[text, scope]`, how many predictions that sum is over.
-        nats: `[text, scope]`, the sum itself, without a patch.
+        nats: `[text, scope]`, that sum without a patch.
         sources, modes, embeddings, scopes, layers: the names along the axes.
-        patches: what is differentiated, in the order of the axes embedding, mode and source; each
-            acts at all the layers.
+        patches: the patches that were differentiated, in the order of the axes embedding, mode and
+            source; each acts at all the layers.
     """
 
     totals: Float[np.ndarray, "text scope embedding mode source layer"]
@@ -49,7 +49,7 @@ class SlopeMap:
 
     @property
     def slopes(self) -> Float[np.ndarray, "scope embedding mode source layer"]:
-        """The means over all predictions of all texts; nan for a scope without any."""
+        """Mean slopes over all predictions of all texts; nan for a scope without predictions."""
         counts = self.counts.sum(0).reshape(-1, 1, 1, 1, 1)
         return self.totals.sum(0) / np.where(counts > 0, counts, np.nan)
 
@@ -88,8 +88,9 @@ class SlopeMap:
     ) -> "go.Figure":
         """Heat maps by layer and source, and of the true source minus each control beside it.
 
-        Blue lowers the loss, red raises it; intervals stand in the hover. Of several modes,
-        embeddings or scopes the first is shown, or the one that is named.
+        Blue lowers the loss, red raises it; the hover shows intervals. `mode`, `embedding` and
+        `scope` choose what is shown, by default the first of each. `theme` is `"light"` or
+        `"dark"`.
 
         Raises `ValueError` for a name that the map does not have or an unknown theme.
         """
@@ -143,7 +144,7 @@ class SlopeMap:
         mode: str | None = None,
         embedding: str | None = None,
     ) -> NextTokenPatch:
-        """The patch whose slope a cell of the map is, to be run.
+        """The patch of one cell of the map, at a strength with which it can be run.
 
         Raises `ValueError` for a cell that the map does not have, and for the source
         `"final_guess"`, which a patch cannot know.
@@ -165,7 +166,7 @@ class SlopeMap:
         _chosen("layer", layer, self.layers)
         if self.patches[int(index)].source is final_guess:
             raise ValueError(
-                "a patch cannot write the model's final guess, which is known after its run only"
+                "a patch cannot write the model's final guess, which is known only after its run"
             )
         return replace(self.patches[int(index)], layer=layer, strength=strength)
 
@@ -178,28 +179,28 @@ class SlopeMap:
         level: float = 0.95,
         seed: int = 0,
     ) -> SlopePrediction:
-        """What a patch would do to the loss, to first order, and with a curvature to second.
+        """How a patch would change the loss, to first order, or to second order with a curvature.
 
-        The slope of several layers is the sum of theirs. `patch.positions` says nothing: the map's
-        own positions count, and a curvature must be of these.
+        The slope of a patch of several layers is the sum of the layers' slopes. `patch.positions`
+        is ignored: the map's own positions count, and a curvature must have been measured at these.
 
         **Arguments:**
 
-        - `patch`: of a source, mode, embedding and layers that the map has, and of its scale, gate,
-            window, lens and seed.
-        - `scope`: the first of the map by default.
-        - `curvature`: of `li.curvature` for this patch, at any strength.
+        - `patch`: a patch whose source, mode, embedding and layers are in the map, with the map's
+            scale, gate, window, lens and seed.
+        - `scope`: which predictions, by default the first scope of the map.
+        - `curvature`: the result of `li.curvature` for this patch, at any strength.
         - `level`, `seed`: confidence of the intervals, and the seed of their resamples.
 
-        Raises `ValueError` for a patch that the map, or the curvature, does not have.
+        Raises `ValueError` if the map or the curvature does not have the patch.
         """
         named = _chosen("scope", scope, self.scopes)
         for name in _COMMON:
             ours, theirs = getattr(self.patches[0], name), getattr(patch, name)
             if ours is not theirs and (name == "lens" or ours != theirs):
                 raise ValueError(
-                    f"the map was made with {name}={ours!r}, the patch has {theirs!r}: make a map "
-                    f"with slope_map(..., {name}=...)"
+                    f"the map was made with {name}={ours!r}, but the patch has {theirs!r}: make a "
+                    f"map with slope_map(..., {name}=...)"
                 )
         place = {
             "embedding": _index_of("embedding", patch.embedding, self.embeddings),
@@ -237,7 +238,7 @@ class SlopeMap:
                     yield {"source": "true", "minus": control, **place}, of["true"] - totals
 
     def _only(self, shown: dict[str, str]) -> "SlopeMap":
-        """The same map of one mode, embedding and scope; its patches are not cut."""
+        """The same map for one mode, embedding and scope, with all its patches."""
         s = [self.scopes.index(shown["scope"])]
         e = [self.embeddings.index(shown["embedding"])]
         m = [self.modes.index(shown["mode"])]
@@ -253,7 +254,7 @@ class SlopeMap:
 
 
 def _chosen(kind: str, name: Any, names: tuple) -> Any:
-    """A name of an axis, the first where none is asked for."""
+    """A name of an axis, the first if none is asked for."""
     if name is None:
         return names[0]
     if name not in names:

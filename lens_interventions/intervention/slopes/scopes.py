@@ -1,4 +1,4 @@
-"""Which predictions a slope is about.
+"""The predictions over which a slope sums the loss.
 
 A scope is a function of one text: its tokens `[pos]` and the nats that each next token costs
 without a patch, `[pos - 1]`. It returns `[pos - 1]`, True at the predictions that count; entry i is
@@ -33,7 +33,7 @@ def copyable(tokens: Tokens, _nats: Nats) -> Chosen:
 
 
 def other(tokens: Tokens, nats: Nats) -> Chosen:
-    """It does not."""
+    """The next token does not complete such a pair."""
     return ~copyable(tokens, nats)
 
 
@@ -47,7 +47,7 @@ def repeated_surprise(tokens: Tokens, nats: Nats) -> Chosen:
     _, dense = torch.unique(tokens, return_inverse=True)
     place = torch.arange(len(tokens), device=tokens.device)
     first = torch.full_like(place, len(tokens)).scatter_reduce(0, dense, place, "amin")[dense][1:]
-    # What the first token of a text costs is not known.
+    # The nats of a text's first token are not known.
     surprised = torch.cat([nats.new_zeros(1, dtype=torch.bool), nats >= SURPRISING])
     return (first < place[1:]) & surprised[first]
 

@@ -1,4 +1,4 @@
-"""Slopes of every patch at every layer, from one backward pass a text."""
+"""Slopes of every patch at every layer, from one backward pass per text."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,6 @@ from ..known_text import KnownText
 from ..modes import MODES, Mode
 from ..patch import NextTokenPatch
 from ..sources import SourceFunction, source_names
-from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
 from .clean_run import clean_run
 from .controls import KnownGuesses, final_guess, function_names, reads_lens, source_of
 from .directions import directions
@@ -58,25 +57,26 @@ def slope_map(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> SlopeMap:
-    """What a weak patch of every kind at every layer does to the loss, per unit of strength.
+    """The slope of the loss in the strength of a weak patch, for every kind of patch and layer.
 
     The loss is differentiated through the two streams of `teacher_forced_log_probs`, from block 0
-    up, with nothing written: that gives d(loss)/d(residual) of every patched position at every
-    layer, and its product with the direction in which a patch moves the residual is the derivative
-    d(loss)/d(strength) at strength 0, whatever the source, the mode and the embedding. Where it is
-    negative, a weak enough patch lowers the loss; how weak, says `curvature`.
+    up, with nothing written. That gives d(loss)/d(residual) of every patched position at every
+    layer. Its product with the direction in which a patch moves the residual is d(loss)/d(strength)
+    at strength 0, for any source, mode and embedding. If it is negative, a weak enough patch lowers
+    the loss; `curvature` says how weak.
 
-    Random sources draw by the tokens of each text, so that order and company change no number.
+    Random sources draw by the tokens of each text, so neither the order of the texts nor other
+    texts in a batch change a number.
 
-    It is attribution patching (Nanda 2023; Kramár et al. 2024, "AtP*") for a patch that only later
-    tokens see, and equal to the derivative of the losses of `teacher_forced_log_probs`.
+    This is attribution patching (Nanda 2023; Kramár et al. 2024, "AtP*") for a patch that only
+    later tokens see. It equals the derivative of the losses of `teacher_forced_log_probs`.
 
     **Arguments:**
 
-    - `texts`: any iterable, read once. Each is a text of its own for the intervals.
-    - `sources`: of `NextTokenPatch`, functions too; and `"final_guess"`, the model's own top guess
-        at the position.
-    - `modes`, `embeddings`: of `NextTokenPatch`, functions too as modes.
+    - `texts`: any iterable, read once. Intervals resample these texts.
+    - `sources`: sources that `NextTokenPatch` takes, by name or as functions, and `"final_guess"`,
+        the model's own top guess at the position.
+    - `modes`, `embeddings`: those that `NextTokenPatch` takes; a mode may be a function.
     - `scopes`: which predictions the loss is summed over: `"all"`; `"copyable"`, those that
         complete an earlier pair, and `"other"`; `"after_surprise"`, after a token of at least 6
         nats; `"repeated_surprise"`, of a token that was as surprising where it first stood; or a
@@ -84,20 +84,21 @@ def slope_map(
         a bool for each. Each part of the predictions that the scopes tell apart takes a backward
         pass.
     - `layers`: all by default.
-    - `scale`, `gate`, `gate_on`, `window`, `lens`, `seed`: of `NextTokenPatch`. A lens that is read
-        (by a gate on it, mode `"correct"` and source `"guess"`) costs as much as all the rest
+    - `scale`, `gate`, `gate_on`, `window`, `lens`, `seed`: as in `NextTokenPatch`. Reading the lens
+        (for a gate on it, mode `"correct"` or source `"guess"`) costs as much as all the rest
         together.
-    - `first_position`: positions below are not patched. With 1 the first token is spared, where
-        models park attention, in a residual that can be a hundred times longer than the others.
-    - `max_length`: tokens that are read at a time, 512 by default, or the model's context. Longer
-        texts are read in pieces, each as a text of its own: memory depends on this length alone.
+    - `first_position`: positions below it are not patched. 1 spares the first token, where models
+        park attention in a residual that can be a hundred times longer than the others.
+    - `max_length`: how many tokens are read at a time, by default 512 or the model's context if
+        that is shorter. Longer texts are read in pieces, each as a text of its own, so memory
+        depends on this length alone.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `out`: a file that keeps what each text gave; stopped at any point, the same call goes on.
+    - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` for an unknown source, mode, scope or layer, no text with a token to
-    predict, a hook on a block, or a file that holds another map; `TypeError` for one text where
-    many are expected; `NotImplementedError` for a model that does not run the two streams.
+    Raises `ValueError` for an unknown source, mode, scope or layer, if no text has a token to
+    predict, if a hook is on a block, or if the file holds another map; `TypeError` for one text
+    where many are expected; `NotImplementedError` if the two streams do not fit the model.
     """
     length = piece_length(bridge, max_length)
     if first_position < 0:
@@ -187,12 +188,6 @@ class _Measuring:
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         clean = clean_run(self.bridge, text)
         text = replace(text, surprisal=clean.nats, residuals=dict(enumerate(clean.streams)))
-        if not two_streams_hold(self.bridge, 0, clean.streams[0]):
-            raise NotImplementedError(
-                f"{self.bridge.cfg.architecture} does not run two copies of a text side by side as "
-                f"it runs one{what_was_raised(self.bridge, 0)}, and slopes are taken through both: "
-                "compare patched losses of teacher_forced_log_probs at small strengths"
-            )
         chosen = [
             chosen_predictions(scope, text.tokens, clean.nats, text.length) for scope in self.scopes
         ]
@@ -239,10 +234,10 @@ class _Measuring:
 def _disjoint(
     chosen: Sequence[Bool[Tensor, "batch pos"]],
 ) -> tuple[list[Bool[Tensor, "batch pos"]], Float[Tensor, "scope loss"]]:
-    """Losses to differentiate, and of which of them each scope is the sum.
+    """Losses to differentiate, and the matrix that sums them to scopes.
 
-    The scopes themselves, or the parts of the predictions that they tell apart where these are
-    fewer: "all", "copyable" and "other" take two backward passes.
+    The losses are the scopes themselves, or the parts of the predictions that the scopes tell apart
+    if these are fewer: "all", "copyable" and "other" take two backward passes.
     """
     stacked = torch.stack(list(chosen))
     patterns = stacked.flatten(1).T.unique(dim=0)

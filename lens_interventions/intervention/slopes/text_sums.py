@@ -48,9 +48,9 @@ def text_sums(
     n_values: int,
     reading: Reading,
 ) -> Float[np.ndarray, "text value"]:
-    """What `measure` gives of each text's pieces, summed over them, in float64.
+    """The values of `measure`, summed over the pieces of each text, in float64.
 
-    Raises `ValueError` where no text has a token to predict, or where the file holds other sums;
+    Raises `ValueError` if no text has a token to predict, or if the file holds other sums;
     `TypeError` for one text where many are expected.
     """
     kept = _Kept(reading.out, {**reading.settings, "model": fingerprint(bridge)}, n_values)
@@ -98,8 +98,8 @@ class _Kept:
             found = found if isinstance(found, dict) else {}
             different = [key for key in asked if found.get(key) != asked[key]]
             raise ValueError(
-                f"{path} holds something else than what is asked for, in {', '.join(different)}: "
-                "name another file, or remove this one"
+                f"{path} holds sums of another measurement, which differs in "
+                f"{', '.join(different)}: name another file, or remove this one"
             )
         # Whoever stopped a run may have stopped it within a line.
         whole = lines[:-1]

@@ -1,4 +1,4 @@
-"""How likely continuations of given contexts are under a patch, as a sampler would have it."""
+"""How likely a sampler under a patch would write given continuations."""
 
 from collections.abc import Sequence
 
@@ -31,8 +31,8 @@ def continuation_log_probs(
 
     **Arguments:**
 
-    - `continued`: ids of a context and of its continuation, neither of them empty. All of a text
-        but its last token must fit the model's context.
+    - `continued`: ids of a context and of its continuation, neither of them empty. All tokens of a
+        text except the last must fit the model's context.
     - `text_seeds`: an integer for each text, for random sources.
     """
     # The last token is predicted and not read.

@@ -1,8 +1,8 @@
-"""What a sampler with a patch would have computed at every position of a given text.
+"""Log-probabilities and logits that a sampler with a patch computes, at every position of a text.
 
 When position t predicts `x[t+1]`, the positions before it are patched with their next tokens and t
-itself is not. In one pass by `two_streams` wherever that is right, found by trying it on the model;
-else step by step, with a warning that says so.
+itself is not. One pass by `two_streams` computes this if a trial on the model shows that it is
+right there; otherwise every position takes a step of its own, and a warning says so.
 """
 
 from collections.abc import Sequence
@@ -63,8 +63,8 @@ def teacher_forced_log_probs(
         alike and alone: an SAE, an ablated direction, a steering vector. They come before the patch
         at the same point. From the patched block up they get rows `[patch * batch, row, ...]`,
         which are not a text in order.
-    - `where`: bools `[batch, next]`, which entries are wanted; the others are NaN and cost no
-        product with the unembedding, which is most of the work where a vocabulary is large.
+    - `where`: bools `[batch, next]`, True at the wanted entries. The others are NaN and need no
+        product with the unembedding, which is most of the work if the vocabulary is large.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
         blocks, depend on.
 

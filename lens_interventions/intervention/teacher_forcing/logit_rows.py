@@ -1,4 +1,4 @@
-"""The rows at which logits are read, few at a time, and what is kept of them."""
+"""The rows at which logits are read, few at a time, and the values that are kept."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ Reduce = Callable[[Tensor, Tensor], Shaped[Tensor, "patch row *rest"]]
 
 @dataclass(frozen=True)
 class LogitRows:
-    """Which positions of some texts are read, and what for.
+    """Which positions of some texts are read, and how their logits are reduced.
 
     Attributes:
-        reduce: from logits to what is kept of them.
+        reduce: from logits and next tokens to the values that are kept.
         following: the next token of every position.
         where: which positions are read.
     """
@@ -33,7 +33,7 @@ class LogitRows:
         chunks: Iterable[Float[Tensor, "patch batch chunk _"]],
         read: Callable[[Tensor], Float[Tensor, "patch row d_vocab"]],
     ) -> Iterator[Shaped[Tensor, "patch batch chunk *rest"]]:
-        """What is kept of consecutive chunks of positions, NaN where nothing is read.
+        """The values of consecutive chunks of positions, NaN where nothing is read.
 
         `read` makes logits of rows `[patch, row, _]`.
         """

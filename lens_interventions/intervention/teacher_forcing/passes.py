@@ -1,4 +1,4 @@
-"""Texts of any length under several patches, as the passes through the model that they take.
+"""The passes through the model that texts of any length take under several patches.
 
 Texts beyond the model's context are read in pieces. Patches with the same lowest layer and window
 go through the blocks above it together, and all share the blocks below.
@@ -33,13 +33,13 @@ from .two_streams import MAX_CHUNK, two_streams
 
 @dataclass(frozen=True)
 class TextPasses:
-    """Everything that has to be run: each piece of the texts under each patch.
+    """All that has to be run: each piece of the texts under each patch.
 
     Attributes:
         bridge: the model.
-        patches: bound to the model; None is the model without a patch.
+        patches: the patches, bound to the model; None is the model without a patch.
         texts: each piece of the texts, without padding on the left.
-        skip: how many positions of each piece the piece before it has read.
+        skip: how many positions each piece shares with the piece before it, which has read them.
         fwd_hooks: the user's hooks that act on every row alone.
     """
 
@@ -90,9 +90,9 @@ class TextPasses:
         following: Int[Tensor, "batch pos"],
         where: Bool[Tensor, "batch pos"] | None = None,
     ) -> Shaped[Tensor, "patch batch pos *rest"]:
-        """`reduce` of the logits and of `following`, few rows at a time, at all positions.
+        """`reduce` of the logits and of `following` at all positions, few rows at a time.
 
-        With `where` only there, and NaN elsewhere: the unembedding reads no other rows.
+        With `where`, the unembedding reads only those rows, and the others are NaN.
         """
         pieces, column = [], 0
         refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
@@ -101,13 +101,13 @@ class TextPasses:
             for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):
                 first = column - skip
                 column = first + text.tokens.shape[1]
-                # The piece before has read what both share.
+                # The piece before has read the shared positions.
                 here = wanted[:, first:column].clone()
                 here[:, :skip] = False
                 rows = LogitRows(reduce, following[:, first:column], here)
                 read: dict[int, Tensor] = {}
                 for members, chunks in self._values(text, rows):
-                    # Whole logits are large: no list of parts outlives the line that joins them.
+                    # Whole logits are large, so no list of parts outlives the line that joins them.
                     values = torch.cat(list(chunks), dim=2)
                     read |= dict(zip(members, values[:, :, skip:], strict=True))
                 pieces.append(torch.stack([read[i] for i in range(len(self.patches))]))
@@ -116,7 +116,7 @@ class TextPasses:
     def _values(
         self, text: KnownText, rows: LogitRows
     ) -> Iterator[tuple[list[int], Iterator[Shaped[Tensor, "patch batch chunk *rest"]]]]:
-        """For patches that go through the model together: which they are, and what is read."""
+        """The numbers of patches that go through the model together, and their values."""
         text = with_unpatched(self.bridge, text, [bound.patch for bound in self.patches if bound])
         groups = self._groups(text.tokens.shape[1])
         layers = sorted({layer for layer, _ in groups})
@@ -136,13 +136,13 @@ class TextPasses:
             yield members, read
 
     def _groups(self, length: int) -> dict[tuple[int, int | None], list[int]]:
-        """The patches by lowest layer and window, None where it spans the text."""
+        """The patches by lowest layer and window; None stands for a window that spans the text."""
         groups: dict[tuple[int, int | None], list[int]] = {}
         for i, bound in enumerate(self.patches):
             if bound is not None:
                 key = (bound.patch.layers[0], bound.patch.window_in(length))
                 groups.setdefault(key, []).append(i)
-        # The model without a patch is cheapest to run from high up.
+        # The model without a patch is cheapest to run from a high layer.
         top = max(groups, key=lambda key: key[0], default=(int(self.bridge.cfg.n_layers) - 1, None))
         unpatched = [i for i, bound in enumerate(self.patches) if bound is None]
         return {**groups, top: groups.get(top, []) + unpatched}
@@ -158,7 +158,7 @@ class TextPasses:
     ) -> Iterator[Shaped[Tensor, "patch batch chunk *rest"]]:
         n_texts, copies = len(bounds) * len(resid), 2 + (window or 0)
         chunk_size = min(max(BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
-        # The lens of a patch reads every position, whichever are asked for.
+        # The lens of a patch reads every position, even if only some logits are wanted.
         lens = any(bound and bound.patch.reads_lens for bound in bounds)
         n_read = text.tokens.numel() if lens else int(rows.where.sum())
         read = readout(self.bridge).for_rows(len(bounds) * n_read)
@@ -176,7 +176,7 @@ class TextPasses:
         warnings.warn(
             f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "
             f"block {layer} up as it runs one{what_was_raised(self.bridge, layer)}: every position "
-            "is predicted in a step of its own, which is exact, but slow",
+            "is predicted in a step of its own, which is exact but slow",
             stacklevel=5,
         )
         logits = in_steps(self.bridge, bounds, text)
@@ -186,7 +186,7 @@ class TextPasses:
 def _pieces(
     length: int, context: int, max_length: int | None, overlap: int | None
 ) -> tuple[range, int, int]:
-    """Where pieces start, how long they are and by how much they overlap."""
+    """The starts of pieces, their length, and by how much they overlap."""
     size = context if max_length is None else max_length
     if not 1 <= size <= context:
         raise ValueError(f"max_length must be from 1 to the model's context {context}, got {size}")

@@ -1,9 +1,9 @@
-"""A user's hooks on rows of two copies of a text, which must treat every position alike and alone.
+"""A user's hooks in two streams, which must treat every position alike and alone.
 
-From the patched block up the rows of a run are no text: patched and clean copies of positions, a
-chunk at a time, of several patches in one batch. A hook that changes each row by what it finds in
-that row (an SAE, an ablated direction, a steering vector) does there what it would do in a
-sampler's run. Any other is found out by trying it on the first rows that it gets.
+From the patched block up, the rows of a run are not a text in order, but patched and clean copies
+of positions, a chunk at a time, of several patches in one batch. A hook that changes each row by
+the contents of that row alone (an SAE, an ablated direction, a steering vector) acts there as it
+would in a sampler's run. A trial on the first rows that a hook gets finds the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.hooks import Hook, HookFunction
 
-# Points that have one row for each position. A block's residual before it is where the text enters
-# the run of two copies, so a hook there would act twice: it belongs on the block before.
+# Points that have one row for each position. The text enters the run of two copies as a block's
+# incoming residual, so a hook there would act twice: it belongs on the block before.
 _BY_ROW = (
     "hook_resid_mid",
     "hook_resid_post",
@@ -28,8 +28,8 @@ _BY_ROW = (
     "mlp.hook_post",
 )
 
-# Products of other numbers of rows are rounded otherwise; what a hook does to one position or to
-# several together and is smaller than this matters no more than that.
+# Products of another number of rows are rounded differently. A dependence on other rows that is
+# smaller than this matters no more than that.
 _TOLERANCE = {False: 1e-4, True: 2e-2}
 
 GivenHook = tuple[str | Callable[[str], bool], HookFunction]
@@ -43,10 +43,11 @@ def hooks_by_row(
     **Arguments:**
 
     - `fwd_hooks`: pairs of a hook's name, or of a filter of names, and a function.
-    - `length`: of the texts, so that a hook that acts from some position on is found out.
+    - `length`: the length of the texts, so that a hook that acts only from some position on is
+        found.
 
-    Raises `ValueError` for a name that the model does not have, or where rows are not the second
-    axis.
+    Raises `ValueError` for a name that the model does not have, or a point at which rows are not
+    the second axis.
     """
     hooks = []
     for given, fn in fwd_hooks:

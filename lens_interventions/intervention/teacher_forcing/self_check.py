@@ -1,4 +1,4 @@
-"""Whether the two streams are right on a model: tried on it, not looked up by name.
+"""Whether the two streams are right on a model, by a trial and not by the model's name.
 
 Some architectures build part of their attention mask inside (GPT-Neo's local layers, ALiBi), by
 place in the sequence, and are silently wrong on rows in another order.
@@ -33,27 +33,27 @@ _LENGTH = 8
 _CHUNK = 3
 _SHORTEST_PLAIN = 32
 
-# Largest error of a row against the largest effect of the patch (or row), by whether the model
+# Largest error of a row relative to the largest effect of the patch (or row), by whether the model
 # computes in half precision. Right rows were within 2e-5 in float32 and 1e-2 in bfloat16, wrong
 # ones beyond 0.03 (ALiBi on 8 tokens) and 0.2 (anything on 32).
 _TOLERANCE = {False: 0.01, True: 0.1}
 
-# What rounding does to a row, against its length: an error within it says nothing. Where no
-# position hears of a patch on another, it is all that there is.
+# The effect of rounding on a row, relative to its length: an error within it says nothing. If no
+# position sees a patch on another, rounding is the only error.
 _ROUNDING = {False: 2e-5, True: 0.01}
 
-# What models raise when the rows, masks or caches are not what they expect.
+# Errors that models raise if rows, masks or caches are not what they expect.
 _REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class TwoStreams:
-    """What was found for the two streams from one layer up.
+    """The result of trying the two streams from one layer up.
 
     Attributes:
-        right_up_to: the longest text that they were found right on, 0 where they are wrong.
-        raised: the error with which they ended, None where they ran. A pair of versions that do
-            not fit each other looks like a model that cannot, until one reads this.
+        right_up_to: the longest text on which they were found right; 0 if they are wrong.
+        raised: the error with which they ended; None if they ran. Without it, two package versions
+            that do not fit each other would look like a model that cannot run them.
     """
 
     right_up_to: int
@@ -66,15 +66,17 @@ def two_streams_hold(
 ) -> bool:
     """Whether the two streams from `layer` up are right on texts as long as `resid`, `r[layer]`.
 
-    The first time with a model, a strong patch on a few random tokens is run through them and step
-    by step, from block 0 up, which tries every block. For a large model it is remembered across
-    processes that this was right. At each layer, for every new power of two of
-    lengths, the end of such a text is run through them without a patch, on rows of `resid`, where
-    they must equal the plain model: what is cut or biased by place shows more, or only, in longer
-    texts, and what blocks below hand to those above is missing only there. Where they are wrong
-    from block 0 up, the first test is made again from `layer` up.
+    Two tests decide. The first is made once for a model, from block 0 up, which tries every block:
+    a strong patch on a few random tokens is run through the streams and step by step. For a large
+    model, a success is remembered across processes. The second is made at each layer for every new
+    power of two of the length: the end of such a text is run through the streams without a patch,
+    on rows of `resid`, and must equal the plain model. It finds attention that is cut or biased by
+    place, which shows more, or only, in longer texts, and models whose lower blocks hand something
+    to the upper ones. If the streams are wrong from block 0 up, the first test is made again from
+    `layer` up.
 
-    Raises `ValueError` if `resid` is not finite: it would say nothing of the model.
+    Raises `ValueError` if `resid` is not finite, since the test would then say nothing about the
+    model.
     """
     if not resid.isfinite().all():
         raise ValueError(
@@ -91,8 +93,19 @@ def two_streams_hold(
     return found.right_up_to > 0
 
 
+def require_two_streams(
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"], why: str
+) -> None:
+    """Raise `NotImplementedError` unless `two_streams_hold`; `why` ends the message."""
+    if not two_streams_hold(bridge, layer, resid):
+        raise NotImplementedError(
+            f"{bridge.cfg.architecture} does not run two copies of a text side by side from block "
+            f"{layer} up as it runs one{what_was_raised(bridge, layer)}, {why}"
+        )
+
+
 def what_was_raised(bridge: TransformerBridge, layer: int) -> str:
-    """Words in brackets for a message: the error with which two streams ended, if they did."""
+    """For a message: in brackets, the error with which two streams ended, if there was one."""
     found = capabilities(bridge).get(_question(layer))
     return f" (on two copies it raised {found.raised})" if found and found.raised else ""
 
@@ -162,7 +175,7 @@ def _tried_against_plain(
 
 
 def _attempt(run: Callable[[], Found]) -> Found | str:
-    """What two streams give, or the error raised by a model that cannot run on such rows."""
+    """The result of two streams, or the error of a model that cannot run on such rows."""
     try:
         return run()
     except torch.OutOfMemoryError:

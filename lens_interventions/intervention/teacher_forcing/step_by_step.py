@@ -1,7 +1,7 @@
 """Teacher forcing as a sampler does it: each position predicts in a run of its own.
 
-For models that the two streams do not fit: with a cache of keys and values one forward of two rows
-for each token, without one of the whole text so far.
+It serves models that the two streams do not fit. With a cache of keys and values, each token takes
+a forward of two rows; without one, a forward of the whole text so far.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from ..known_text import KnownText, select_rows
 def decoded_steps(
     bridge: TransformerBridge, patches: Sequence[BoundPatch | None], text: KnownText
 ) -> Iterator[Float[Tensor, "patch batch 1 d_vocab"]]:
-    """Logits at position after position, from the decoder that generation uses; no gradients.
+    """Logits at one position after another, from the decoder that generation uses; no gradients.
 
     The texts have no padding on the left.
     """
@@ -38,9 +38,9 @@ def decoded_steps(
 def recomputed_steps(
     bridge: TransformerBridge, patches: Sequence[BoundPatch | None], text: KnownText
 ) -> Iterator[Float[Tensor, "patch batch 1 d_vocab"]]:
-    """Logits at position after position, from plain hooks on the text so far; with gradients.
+    """Logits at one position after another, from plain hooks on the text so far; with gradients.
 
-    That is what teacher forcing under a patch means, so it is right by construction.
+    This is the definition of teacher forcing under a patch, so it is right by construction.
     """
     rows = PatchedRows.of_prompts(patches, len(text.tokens))
     for known in _growing(text, len(patches)):
@@ -59,7 +59,7 @@ def _by_patch(
 def _growing(text: KnownText, copies: int) -> Iterator[KnownText]:
     """The first column known, then the first two and so on, once for each patch.
 
-    Padding on the right counts as text: whatever it is, nothing before it can see it.
+    Padding on the right counts as text, since no earlier token can see it.
     """
     row = repeat(torch.arange(len(text.tokens), device=text.tokens.device), "b -> (c b)", c=copies)
     repeated = select_rows(text, row)

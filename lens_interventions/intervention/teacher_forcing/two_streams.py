@@ -5,13 +5,13 @@ patched layer up every position exists twice. A patched copy attends to the patc
 and including itself; a clean copy attends to the patched copies before it and to itself; logits are
 read at the clean copies. That is what a sampler computes at every t, in one forward.
 
-With a window of w, only positions t - w .. t - 1 are patched when t predicts, and the older ones
-are as without a patch. Then an unpatched stream takes the place of the patched one, and each t has
-its own group of rows, patched copies of t - w .. t - 1 and the clean t, which attend to the
-unpatched stream below t - w and to each other. Without a window the group is the clean copy alone.
+With a window of w, only positions t - w .. t - 1 are patched when t predicts, and older ones are
+not. Then an unpatched stream takes the place of the patched one. Each t has its own group of rows:
+patched copies of t - w .. t - 1, and the clean t. They attend to the unpatched stream below t - w
+and to each other. Without a window the group is the clean copy alone.
 
-The text is worked through in chunks, whose streams stay in a cache of keys and values while the
-groups are dropped: time and memory stay linear in the length but for the attention itself.
+The text is processed in chunks. Their streams stay in a cache of keys and values and the groups are
+dropped, so time and memory are linear in the length except for the attention itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,13 +30,13 @@ from ...model.partial_run import run_late_rows
 from ..bound_patch import BoundPatch, patch_copies
 from ..known_text import KnownText
 
-# Positions worked on at once, at most: on the default model 64 and 256 take 1.1 times as long.
+# The most positions in a chunk: on the default model, 64 and 256 take 1.1 times as long.
 MAX_CHUNK = 128
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The rows of one chunk: a stream, then for each predicting position its group.
+    """The rows of one chunk: a stream, then the group of each predicting position.
 
     Attributes:
         position: `[row]`, the position of each row.
@@ -95,8 +95,8 @@ def two_streams(
 
     **Arguments:**
 
-    - `patches`: none of them acts below `layer`, and all have the same window in texts of this
-        length. None is no patch.
+    - `patches`: patches that do not act below `layer` and have the same window in texts of this
+        length; None is no patch.
     - `resid`: `r[layer]` of the whole texts; column i is position i of every text.
     - `layer`: from where two copies run.
     - `chunk_size`: how many positions go through the blocks at a time.
@@ -153,7 +153,7 @@ def _hooks(
     patches: Sequence[BoundPatch | None], lowest: int, rows: Layout, text: KnownText
 ) -> list[Hook]:
     position = rows.position.masked_fill(~rows.patched, -1).expand(len(text.tokens), -1)
-    # What the stream says is the same for every later prediction, so also for the last.
+    # The stream is the same for every later prediction, so it can be patched for the last one.
     predicting = torch.where(rows.predicting < 0, text.length[:, None] - 1, rows.predicting)
 
     def patched(resid: Tensor, *, layer: int) -> Tensor:
@@ -161,7 +161,7 @@ def _hooks(
             i: bound for i, bound in enumerate(patches) if bound and layer in bound.patch.layers
         }
         copies = list(resid.chunk(len(patches)))
-        # Until a patch has acted, the copies are one.
+        # Until a patch has acted, all copies are the same.
         groups = [list(here)] if layer == lowest else [[i] for i in here]
         for group in groups:
             written = patch_copies(

@@ -1,7 +1,7 @@
-"""A corpus to train on: its pieces, which are held out, in which order a training visits them.
+"""A corpus to train on: its pieces, the held-out ones, and the order in which training visits them.
 
 The blocks below the lowest patched layer never change. They run once for each piece, without
-gradients, and a batch is put together from what they left.
+gradients, and batches are made from their outputs.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from ...model.tokens import TextOrTokens, TokenBatch, require_texts
 from ..known_text import KnownText
 from .residual_store import ResidualStore
 
-# One text or piece in this many is held out, unless texts to hold out are given.
+# One text or piece in this many is held out, unless held-out texts are given.
 _HELD_OUT = 10
 
 
@@ -32,7 +32,7 @@ class CorpusBatch:
     Attributes:
         resid: `[batch, pos, d_model]`, `r[layer]`; arbitrary at padding.
         text: their tokens, lengths and seeds.
-        clean_nats: `[batch]`, what the next tokens of each cost without a patch.
+        clean_nats: `[batch]`, nats of the next tokens of each without a patch.
     """
 
     resid: Float[Tensor, "batch pos d_model"]
@@ -41,7 +41,7 @@ class CorpusBatch:
 
 
 class TrainingCorpus:
-    """A corpus in pieces, with what enters one layer in each of them.
+    """A corpus in pieces, with the residual that enters one layer in each of them.
 
     Attributes:
         pieces: token ids of each.
@@ -55,7 +55,7 @@ class TrainingCorpus:
         layer: int,
         store: ResidualStore,
     ) -> None:
-        """Nothing is run yet."""
+        """Set up the corpus; nothing runs until a batch is asked for."""
         self.pieces = tuple(pieces)
         self._bridge, self._layer, self._store = bridge, layer, store
         self._weights = fingerprint(bridge)
@@ -118,8 +118,8 @@ def split_corpus(
 ) -> tuple[list[Int[Tensor, " _"]], list[Int[Tensor, " _"]]]:
     """Pieces of at most `length` tokens to train on, and at most `n_held_out` others.
 
-    The others are spread evenly over `held_out`. Without it they are of every tenth text, or are
-    every tenth piece where texts are fewer.
+    The others are spread evenly over `held_out`. Without it they come from every tenth text, or are
+    every tenth piece if there are fewer texts.
 
     Raises `TypeError` if one text is given where several are expected, `ValueError` if nothing is
     left to train on or to hold out.
@@ -154,8 +154,8 @@ def split_corpus(
 def visited(n_pieces: int, batch_size: int, step: int, seed: int) -> tuple[list[int], Tensor]:
     """Which pieces a step trains on, and a seed for each that no other step uses.
 
-    Every piece is visited once, in an order drawn anew each time through. The order is a function
-    of these numbers alone, so that all sources see the same.
+    Each pass visits every piece once, in an order of its own. The order depends on these numbers
+    alone, so all sources see the same order.
     """
     visits = torch.arange(step * batch_size, (step + 1) * batch_size)
     indices: list[int] = []

@@ -24,12 +24,13 @@ from .parameters import WriteParameters
 from .reader_parameters import ReaderParameters
 from .state import TrainingState
 
-# Rows of both streams that go through the late blocks at a time, as their activations are kept.
+# The most rows of both streams that go through the late blocks at a time, since their activations
+# are kept.
 _STREAM_ROWS = 2048
 
 
 class WriteTraining:
-    """One training: its corpus, its parameters and how far it has come.
+    """One training: its corpus, its parameters and its progress.
 
     Attributes:
         state: how far it has come.
@@ -46,7 +47,7 @@ class WriteTraining:
         options: TrainingOptions,
         settings: dict[str, Any],
     ) -> None:
-        """`settings` tell one training from another; a checkpoint must have the same."""
+        """`settings` identify the training; a checkpoint must have the same."""
         self._bridge, self._bound = bridge, bound
         self._parameters, self._reader = parameters, reader
         self._corpus, self._held_out = corpus, held_out
@@ -57,7 +58,7 @@ class WriteTraining:
         self.state = TrainingState(leaves, optimizer)
 
     def to_the_end(self, checkpoint: Path | None, save_every: int, progress: bool) -> None:
-        """All steps that are left, or until patience ends."""
+        """Make the remaining steps, or stop when patience ends."""
         state = self.state
         if checkpoint is not None:
             require_writable(checkpoint)
@@ -137,8 +138,8 @@ class WriteTraining:
             batch = corpus.batch(group, torch.stack([next(remaining) for _ in group]))
             write = with_tensors(self._bound, self._parameters.tensors(leaves))
             bound = replace(self._bound, patch=write.patch())
-            # The batch was made before: what enters the layer, and the loss without a patch, are
-            # those of the model as it is.
+            # The reader is off while the batch is made: the residual that enters the layer, and the
+            # loss without a patch, are those of the model as it is.
             with self._adapted(leaves):
                 nats = patched_nats(self._bridge, bound, batch.resid, batch.text, backward=backward)
             patched += float(nats.sum())
@@ -159,7 +160,7 @@ class WriteTraining:
 
 
 def with_tensors(bound: BoundPatch, tensors: Mapping[str, Tensor | None]) -> LearnedWrite:
-    """The write of a patch, with other tensors."""
+    """The write of a patch with these tensors."""
     assert isinstance(bound.patch.mode, LearnedWrite)
     return replace(bound.patch.mode, **tensors)  # type: ignore[arg-type]
 

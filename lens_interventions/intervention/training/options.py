@@ -7,26 +7,28 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How a patch is trained, beyond what `train_patch` is told.
+    """How a patch is trained, beyond the arguments of `train_patch`.
 
     Attributes:
         bias: whether the write has a bias.
         input_gate: whether the write is scaled by a learned sigmoid of the residual.
         embedding: `"W_E"` to read tokens as the model feeds them, `"W_U"` to read the unembedding.
-        scale: `"raw"` to read those vectors as they are, `"norm"` as long as the residual.
-        first_position: positions below are never patched. With 1 the first token of a piece is
-            spared, where models park attention, in a residual much longer than the others.
-        window: tokens of a piece of text, at most.
-        batch_size: pieces of a step.
-        learning_rate: of AdamW, at its peak, in units of typical residuals and embeddings.
-        warmup: share of the steps in which it rises to the peak; then it falls as a cosine.
-        weight_decay: of AdamW.
+        scale: `"raw"` to read those vectors as they are, `"norm"` to scale them to the length of
+            the residual.
+        first_position: positions below it are never patched. 1 spares the first token of a piece,
+            where models park attention in a residual much longer than the others.
+        window: the most tokens in a piece of text.
+        batch_size: pieces in a step.
+        learning_rate: the peak learning rate of AdamW, in units of typical residuals and
+            embeddings.
+        warmup: share of the steps in which the learning rate rises to its peak; then it falls as a
+            cosine.
+        weight_decay: the weight decay of AdamW.
         max_gradient_norm: longer gradients are cut to this length.
         evaluate_every: steps between evaluations on held-out pieces.
         patience: stop after this many evaluations without a lower held-out loss; None makes all
-            steps, as trainings that are to be compared should.
-        held_out_windows: how many pieces are held out at most, spread evenly over the held-out
-            text.
+            steps, as it should for trainings that are compared.
+        held_out_windows: the most pieces that are held out, spread evenly over the held-out text.
     """
 
     bias: bool = True
@@ -56,7 +58,7 @@ class TrainingOptions:
             )
         if not (self.learning_rate > 0 and self.max_gradient_norm > 0 and self.weight_decay >= 0):
             raise ValueError(
-                "learning_rate and max_gradient_norm must be above 0, weight_decay not below; got "
+                "learning_rate and max_gradient_norm must be above 0, weight_decay at least 0; got "
                 f"{self.learning_rate}, {self.max_gradient_norm} and {self.weight_decay}"
             )
         if not 0 <= self.warmup < 1:

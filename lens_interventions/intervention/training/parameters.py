@@ -18,9 +18,9 @@ class WriteParameters:
     """Leaves for an optimizer, and the write that they stand for.
 
     The map takes embeddings of typical size to residuals of typical size, so that a learning rate
-    means the same on every model and layer. At the start the map is zero, by way of its upper
-    factor, and so are bias and gate: the write adds exactly nothing. A write of a given strength is
-    the identity times it, and has no leaves.
+    means the same on every model and layer. At the start the upper factor is zero, and so are the
+    map, bias and gate: the write adds exactly nothing. A write of a given strength is that number
+    times the identity, and has no leaves.
 
     Attributes:
         leaves: by name: some of down, up, bias, gate_weight and gate_bias.
@@ -71,7 +71,7 @@ class WriteParameters:
         if reads_tokens and rank is not None:
             row = torch.arange(n_layers * d_model)
             drawn = random_normal(rank, seed, row).view(n_layers, d_model, rank)
-            # Embeddings of typical length become codes of length one.
+            # The lower factor maps embeddings of typical length to codes of length one.
             start["down"] = drawn / rank**0.5
         if reads_tokens:
             start["up"] = torch.zeros(n_layers, d_model if rank is None else rank, d_model)
@@ -89,7 +89,7 @@ class WriteParameters:
     def tensors(self, leaves: Mapping[str, Tensor] | None = None) -> dict[str, Tensor | None]:
         """The tensors of a `LearnedWrite`, a differentiable function of the leaves.
 
-        `leaves` are other values to take in their place.
+        `leaves` gives values to use instead of the own ones.
         """
         values: dict[str, Tensor | None] = dict.fromkeys(("down", "up", "bias"))
         for name in self.leaves:
@@ -107,7 +107,7 @@ def initial_parameters(
     seed: int,
     strength: float | None,
 ) -> WriteParameters:
-    """The parameters with which a training starts, for a patch whose write has no tensors yet."""
+    """The first parameters of a training, for a patch whose write has no tensors yet."""
     patch = bound.patch
     table = bound.embeddings[patch.layers[0]]
     assert isinstance(patch.mode, LearnedWrite)

@@ -11,14 +11,14 @@ from ..._counter_random import random_normal
 from ...model.fingerprint import fingerprint
 from ..adapted_reader import AdaptedReader, adapted_modules
 
-# Not the seeds of the write's own start.
+# Keeps these draws apart from those for the write's own start.
 _SEED = 2
 
 
 class ReaderParameters:
     """Leaves for an optimizer, and the reader that they stand for.
 
-    A leaf of one changes a matrix by as much as its entries are long, so that a learning rate means
+    Leaves of size one change a matrix by about the size of its entries, so a learning rate means
     the same on every model. At the start the upper factors are zero: the reader changes nothing.
 
     Attributes:
@@ -60,7 +60,7 @@ class ReaderParameters:
     def reader(self, leaves: Mapping[str, Tensor] | None = None) -> AdaptedReader:
         """The reader, whose tensors are a differentiable function of the leaves.
 
-        `leaves` are other values to take in their place.
+        `leaves` gives values to use instead of the own ones.
         """
         values = self.leaves if leaves is None else leaves
         return AdaptedReader(

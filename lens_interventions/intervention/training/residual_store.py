@@ -1,4 +1,4 @@
-"""What enters a layer in pieces of text, kept over trainings."""
+"""The residuals that enter a layer in pieces of text, kept over trainings."""
 
 import torch
 from jaxtyping import Float, Int
@@ -17,15 +17,15 @@ _GIB = 2.0**30
 
 
 class ResidualStore:
-    """What enters a layer in pieces of text, kept between visits and between trainings.
+    """The residuals that enter a layer in pieces of text, kept between visits and trainings.
 
-    Several trainings on the same text, such as those of a source and its controls, need the blocks
-    below the layer once if they are given the same store. It takes 4 d_model bytes a token in
+    If several trainings on the same text, such as those of a source and its controls, share a
+    store, the blocks below the layer run only once for all. It takes `4 d_model` bytes per token in
     float32: 0.3 GB for 130,000 tokens of the default model.
     """
 
     def __init__(self, *, gib: float = 4.0) -> None:
-        """Nothing more is kept when `gib` are full; the rest is computed at every visit."""
+        """A store of at most `gib` GiB; residuals that do not fit are computed at every visit."""
         self._room = gib * _GIB
         self._kept: dict[tuple[str, int, bytes], tuple[Tensor, Tensor]] = {}
 

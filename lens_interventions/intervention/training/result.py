@@ -1,4 +1,4 @@
-"""The result of training a patch: the write, and the losses on the way."""
+"""The result of training a patch: the write, and the losses along the way."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 class TrainedPatch:
     """A learned write and how it was learned.
 
-    Losses are nats per predicted token; `clean_loss` is that of the model as it is on the same
-    tokens, and `change` the difference.
+    Losses are in nats per predicted token. `clean_loss` is the loss of the model without the patch
+    on the same tokens, and `change` is `loss - clean_loss`.
 
     Attributes:
-        write: with the values that had the lowest held-out loss.
-        curve: for each step, before it was made: step, loss, clean_loss, change, learning_rate,
-            gradient_norm.
-        held_out: for each evaluation: step, loss, clean_loss, change.
-        settings: those of the training, and what came of it.
+        write: the write, with the values that had the lowest held-out loss.
+        curve: a row for each step, measured before the step is made: step, loss, clean_loss,
+            change, learning_rate, gradient_norm.
+        held_out: a row for each evaluation: step, loss, clean_loss, change.
+        settings: the settings of the training, and its outcome.
     """
 
     write: LearnedWrite
@@ -42,7 +42,7 @@ class TrainedPatch:
 
     @property
     def reader(self) -> AdaptedReader | None:
-        """The reader that was trained with it, inside whose `on` it is used."""
+        """The reader that was trained with the write, if any; the write needs it to be on."""
         return self.write.reader
 
     def plot(self, *, theme: ThemeName = "light") -> "go.Figure":

@@ -1,4 +1,4 @@
-"""How far a training has come, and the checkpoint that keeps it."""
+"""The progress of a training, and the checkpoint that keeps it."""
 
 import json
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from ..._files import load_tensors, save_tensors
 
 @dataclass
 class TrainingState:
-    """All that changes while a write is trained.
+    """Everything that changes while a write is trained.
 
     Attributes:
-        leaves: what is trained.
+        leaves: the trained tensors.
         optimizer: over those leaves, in their order.
         best: values of the leaves with the lowest held-out loss so far.
-        best_step, best_loss: when that was, and the loss in nats a token.
-        step: how many steps were made.
+        best_step, best_loss: the step with that loss, and the loss in nats per token.
+        step: how many steps have been made.
         curve: a record for each step.
         held_out: a record for each evaluation.
     """
@@ -57,9 +57,9 @@ class TrainingState:
         save_tensors(path, tensors, kind="training", rest=kept)
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Go on from what `save` wrote.
+        """Continue from a file that `save` wrote.
 
-        Raises `ValueError` if the file is of another training or of another kind.
+        Raises `ValueError` if the file belongs to another training or is damaged.
         """
         tensors, kept = load_tensors(path, kind="training")
         try:
@@ -78,8 +78,8 @@ class TrainingState:
             here, there = json.loads(json.dumps(settings)), kept["settings"]
             other = sorted(k for k in {*here, *there} if here.get(k) != there.get(k))
             raise ValueError(
-                f"{path} is of another training, which differs in {', '.join(other)}: remove it, "
-                "or give another path"
+                f"{path} belongs to another training, which differs in {', '.join(other)}: remove "
+                "it, or give another path"
             )
         with torch.no_grad():
             for name, leaf in self.leaves.items():

@@ -1,7 +1,7 @@
-"""Training a patch: the write into the residual stream that makes best use of the next token.
+"""Training the write into the residual stream that makes the best use of the next token.
 
-In two streams a patched forward is one differentiable pass over a piece of text. The model stays as
-it is; only the write is trained, on the model's own loss, and a reader if there is to be one:
+In two streams, a patched forward is one differentiable pass over a piece of text. The model stays
+as it is. The write is trained on the model's own loss, and so is a reader if one is asked for:
 low-rank updates of the attention above.
 """
 
@@ -23,7 +23,7 @@ from ...model.tokens import TextOrTokens
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
-from ..teacher_forcing.self_check import two_streams_hold, what_was_raised
+from ..teacher_forcing.self_check import require_two_streams
 from .corpus import TrainingCorpus, split_corpus
 from .loop import WriteTraining
 from .options import TrainingOptions
@@ -55,22 +55,22 @@ def train_patch(
     store: ResidualStore | None = None,
     progress: bool = True,
 ) -> TrainedPatch:
-    """Learn `M` and `b` of `r[layer][i] <- r[layer][i] + e M + b`, and perhaps to read the write.
+    """Learn `M` and `b` of `r[layer][i] <- r[layer][i] + e M + b`, and a reader of it if asked to.
 
-    `e` is the embedding of `x[i+1]`, or of what another `source` says. Train other sources too:
-    what the bias and the map gain without news must not be credited to the true token. The loss is
-    that of every next token, each predicted as `teacher_forced_log_probs` does. At the start M and
-    b are zero. Pieces of text, their order and the start of M are functions of texts, options and
-    seed, so they are the same for all sources.
+    `e` is the embedding of `x[i+1]`, or of the token that another `source` names. Train other
+    sources too, because the gain of the bias and the map without news must not be credited to the
+    true token. The loss is that of every next token, each predicted as in
+    `teacher_forced_log_probs`. At the start M and b are zero. The pieces of text, their order and
+    the start of M depend only on texts, options and seed, so they are the same for all sources.
 
-    The model stays as it is, unless `adapt` is given. Then the attention of all blocks from the
-    lowest layer up learns to read the write, by low-rank updates of its matrices; the result has
-    them as its `reader`, and the bridge its own weights. A reader gains something without any write
-    too: its control is a training with `source="zero"`, as many steps and the same rank.
+    With `adapt`, the attention of all blocks from the lowest layer up learns to read the write, by
+    low-rank updates of its matrices. The result has these as its `reader`, and the bridge keeps its
+    own weights. A reader gains something even without a write: its control is a training with
+    `source="zero"`, as many steps and the same rank.
 
-    With a `base`, an earlier write is made as well and stays as it is: `r[layer][i] + B + e M + b`.
-    What is trained is the increment, from zero. A base of the current token tells what the next one
-    adds to what the model knows anyway.
+    With a `base`, an earlier write B is added too and stays fixed: `r[layer][i] + B + e M + b`. The
+    training then learns the increment, from zero. A base of the current token shows what the next
+    token adds to what the model knows anyway.
 
     The blocks below the lowest layer run once for each piece, and a `ResidualStore` keeps their
     output. Beyond that, 8 pieces of 256 tokens at layer 22 of the default model take 1.6 GiB, and
@@ -79,35 +79,35 @@ def train_patch(
     **Arguments:**
 
     - `texts`: documents, cut into pieces of `options.window` tokens.
-    - `layer`: where to write, or several layers.
-    - `rank`: of M; None for a full matrix.
-    - `source`: what `e` stands for: `"true"`, another name that `NextTokenPatch` takes, or
-        `"zero"`, with which the bias alone is trained.
-    - `seed`: of the start of M, the order of the pieces and random sources.
-    - `steps`: how many steps of the optimizer to make, at most.
-    - `strength`: if given, the write is not learned: `M` is this number times the identity, without
-        a bias, as a plain patch with mode "add" writes the embedding, or nothing with the source
-        `"zero"`. The reader alone is trained; `rank` is not read.
-    - `adapt`: `"attention"` to train updates of what makes queries, keys and values.
-    - `adapter_rank`: of each update.
+    - `layer`: the layer to write to, or several.
+    - `rank`: the rank of M; None for a full matrix.
+    - `source`: the token that `e` stands for: `"true"`, another name that `NextTokenPatch` takes,
+        or `"zero"`, which trains the bias alone.
+    - `seed`: the seed of the start of M, the order of the pieces and random sources.
+    - `steps`: the most steps of the optimizer to make.
+    - `strength`: if given, the write is not learned. `M` is this number times the identity, without
+        a bias, as in a plain patch with mode `"add"`, and the source `"zero"` writes nothing. Only
+        the reader is trained, and `rank` is ignored.
+    - `adapt`: `"attention"` to train updates of the matrices that make queries, keys and values;
+        None for no reader.
+    - `adapter_rank`: the rank of each update.
     - `base`: a write that was learned at the same layers, with the same embedding, scale and
         `first_position`.
-    - `options`: of the write, the optimizer and the evaluations.
+    - `options`: options of the write, the optimizer and the evaluations.
     - `held_out`: texts for the held-out loss; by default every tenth of `texts`, or every tenth
-        piece where they are few. The write with the lowest held-out loss is kept.
+        piece if there are few texts. The write with the lowest held-out loss is kept.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
-    - `checkpoint`: a file to write every `save_every` steps. Given again, training goes on there
-        and ends in the same bits.
-    - `store`: shared with other trainings on the same text; by default one of its own.
+    - `checkpoint`: a file to write every `save_every` steps. If it exists, training continues from
+        it and gives bit for bit the same result.
+    - `store`: a store to share with other trainings on the same text; by default a new one.
     - `progress`: show a progress bar over steps.
 
-    Raises `ValueError` if options make no sense, the base is of another model or does not fit them,
-    there is too little text, a hook is on a block
-    that is trained through (or, with a `store`, on any), the checkpoint is of another training or
-    the model is in training mode, has a reader on already, or the call is in
-    `torch.inference_mode`; `TypeError` if one text is given where several are expected;
-    `NotImplementedError` if the two streams do not fit the model, or its attention has no matrices
-    that could be adapted.
+    Raises `ValueError` if options make no sense, the base belongs to another model or does not fit
+    them, there is too little text, a hook is on a block that is trained through (or, with a
+    `store`, on any), the checkpoint belongs to another training, the model is in training mode or
+    has a reader on already, or the call is inside `torch.inference_mode`; `TypeError` if one text
+    is given where several are expected; `NotImplementedError` if the two streams do not fit the
+    model, or its attention has no matrices that can be adapted.
     """
     if torch.is_inference_mode_enabled():
         raise ValueError("training needs gradients: leave torch.inference_mode")
@@ -116,7 +116,7 @@ def train_patch(
         store = ResidualStore()
     elif any(map(has_temporary_hooks, bridge.hook_points())):
         raise ValueError(
-            "there are hooks on the bridge, and what they do would go into the store that other "
+            "there are hooks on the bridge, and their effect would go into the store that other "
             "trainings read: take them off, or train without a store"
         )
     layers = (layer,) if isinstance(layer, int) else tuple(sorted(layer))
@@ -194,11 +194,7 @@ def _result(run: WriteTraining, settings: dict[str, Any]) -> TrainedPatch:
 def _require_two_streams(bridge: TransformerBridge, layer: int, corpus: TrainingCorpus) -> None:
     longest = max(range(len(corpus.pieces)), key=lambda i: len(corpus.pieces[i]))
     resid = corpus.batch([longest], torch.zeros(1, dtype=torch.long)).resid
-    if not two_streams_hold(bridge, layer, resid):
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} does not run two copies of a text side by side from block "
-            f"{layer} up as it runs one{what_was_raised(bridge, layer)}, and training needs that"
-        )
+    require_two_streams(bridge, layer, resid, "and training needs that")
 
 
 def _check(
@@ -247,7 +243,7 @@ def _check_base(
     options: TrainingOptions,
 ) -> None:
     if adapt is not None or base.reader is not None:
-        raise ValueError("a base goes without a reader: leave out adapt, or the base")
+        raise ValueError("a base cannot be combined with a reader: leave out adapt, or the base")
     base.require_fits(bridge, base.patch())
     expected = (layers, options.embedding, options.scale, options.first_position)
     found = (base.layers, base.embedding, base.scale, base.first_position)

@@ -1,6 +1,6 @@
-"""Figures of what a lens read. They draw a `Grid` or curves, and know no trajectory.
+"""Figures of a lens's readings. They draw a `Grid` or curves, and know no trajectory.
 
 It may import `drawing`, names of points from `model`, and the table of statistics. `grid.py` and
-`hover.py` decide what is in a cell and what appears over it, the module of a figure how it is laid
-out. A new figure takes grids or curves, and gets a function in `plots` that makes them.
+`hover.py` decide what is in a cell and what appears over it; the module of a figure decides its
+layout. A new figure takes grids or curves, and gets a function in `plots` that makes them.
 """

@@ -1,4 +1,4 @@
-"""From which layer on the final guess stays: a bar for each token."""
+"""The layer from which the final guess stays: a bar for each token."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ def draw_commitment(
     - `rows`: names of the residual points, the first at the bottom.
     - `first`: an index into them for each token; -1 where the final guess does not stay.
     - `positions`, `inputs`, `guesses`: of each token its place, its text and the final guess.
-    - `criterion`: where the final guess stays, in words.
+    - `criterion`: the criterion by which the final guess stays, in words.
     - `theme`: `"light"` or `"dark"`.
 
     Raises `ValueError` if the theme is unknown.

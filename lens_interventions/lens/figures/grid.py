@@ -1,6 +1,6 @@
 """One statistic of one prompt as rows of layers and columns of tokens: the numbers and labels.
 
-What is drawn from it (a figure, a table in the terminal) is decided elsewhere.
+Other modules draw it, as a figure or as a table in the terminal.
 """
 
 import math
@@ -32,18 +32,18 @@ class Grid:
     """A statistic's values, with the labels that go with rows and columns.
 
     Attributes:
-        statistic: which it is: its unit, its colours.
-        title: what it is, with the point compared with and the watched token in it.
+        statistic: the statistic, with its unit and colours.
+        title: its title, with the point that it compares with and the watched token filled in.
         values: `[row, column]`, NaN where there is none. Rows go from the first point to the last.
-        likeliest: `[row][column][k]`, the point's likeliest tokens with white space visible.
-        log_probs: `[row, column, k]`, theirs.
+        likeliest: `[row][column][k]`, the point's likeliest tokens, with visible white space.
+        log_probs: `[row, column, k]`, the log-probabilities of these tokens in nats.
         agrees: `[row, column]`, whether the likeliest is also the final one.
         lines: the other statistics of the cells, in the order in which they are listed.
         points: labels of the rows' points.
-        positions: of the columns, in the text.
-        tokens: id of the token at each column.
-        inputs: its text.
-        outputs: text of the token that followed, empty where there is none.
+        positions: the position of each column in the text.
+        tokens: the id of the token at each column.
+        inputs: the text of that token.
+        outputs: the text of the token that followed; empty if there is none.
         correct: whether the model's own top guess was the token that followed.
     """
 
@@ -63,7 +63,7 @@ class Grid:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """What a reader calls each point: `input`, `1`, `3 mid`, `final`."""
+        """The names of points in figures: `input`, `1`, `3 mid`, `final`."""
         return tuple(map(point_name, self.points))
 
     @property
@@ -73,7 +73,7 @@ class Grid:
 
     @property
     def colour_range(self) -> Float[np.ndarray, "*cell"]:
-        """The values that an open colour scale spans: all but the input's, which dwarf the rest."""
+        """The values that an open colour scale spans: all except the input's, which are larger."""
         rest = [i for i, point in enumerate(self.points) if point != INPUT]
         return self.values[rest] if rest else self.values
 
@@ -94,12 +94,13 @@ def make_grid(
 
     **Arguments:**
 
-    - `statistic`: one that has a figure, of `lens.statistics`.
+    - `statistic`: a statistic of `lens.statistics` that has a figure.
     - `tensors`: the prompt's tokens, `[1, pos]`, and all statistics, `[point, 1, pos]` and
         `[point, 1, pos, ...]`, by the names of `Trajectory`. No padding.
     - `points`, `vocab`, `watched`, `compare_with`: those of the trajectory.
-    - `every`: keep every n-th layer, and always the last; None for as many as make at most 32.
-    - `include_input`: whether to show the input's row; None for what the statistic says.
+    - `every`: keep every n-th layer, and always the last one; None for the n that keeps at most 32
+        layers.
+    - `include_input`: whether to show the input's row; None for the statistic's default.
     - `token`: which watched token, as id or text; None for the first.
 
     Raises `ValueError` if the statistic has no figure or was not computed, if `every` is below 1,
@@ -164,7 +165,7 @@ def _select_rows(points: tuple[str, ...], every: int | None, include_input: bool
     if every is not None and every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
     rows = [i for i, point in enumerate(points) if point != INPUT]
-    # The input is no layer: with or without it the same layers are shown.
+    # The input is not a layer: the same layers are shown with it and without it.
     every = every or max(1, math.ceil(len(rows) / _MAX_ROWS))
     shown = {*rows[::every], *rows[-1:]}
     if INPUT in points and (include_input or not rows):

@@ -1,7 +1,7 @@
-"""What appears over a cell: its likeliest tokens and every statistic that was computed.
+"""The hover of a cell: its likeliest tokens and every statistic that was computed.
 
-The numbers travel once per cell, the words around them once per figure: a figure of 200 tokens and
-31 layers stays about one megabyte.
+The numbers are stored once per cell and the words around them once per figure, so a figure of 200
+tokens and 31 layers takes about one megabyte.
 """
 
 import itertools

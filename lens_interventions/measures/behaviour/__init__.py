@@ -1,12 +1,11 @@
-"""What a text does: repeat itself, fall into a loop, copy; and how surprising its tokens are.
+"""Measures of texts: repetition, loops, copying, and the surprisal of tokens.
 
 Everything here is a pure function of token ids or of numbers beside them, and imports nothing else
 of the library. A new measure is a new module.
 
-Sampled texts of unequal length come as one tensor, padded on the right, with the number of real
-tokens of each row in `lengths`: whatever follows, an end-of-text token included, is not looked at.
-Give the functions the sampled tokens alone: with the prompt in front, what the prompt repeats would
-count as well.
+Sampled texts of unequal length are one tensor, padded on the right, with the number of real tokens
+of each row in `lengths`. Everything after that, such as an end-of-text token, is ignored. Pass only
+the sampled tokens, because repetitions within the prompt would count too.
 """
 
 from .copying import copyable as copyable

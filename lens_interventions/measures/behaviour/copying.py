@@ -1,7 +1,7 @@
 """Tokens that could have been copied from earlier in the same text.
 
-Results stand at the position that makes the prediction: entry i is about the token `x[i + 1]`,
-like the loss there, and the last position has none.
+Results are at the position that makes the prediction: like the loss, entry i is about the token
+`x[i + 1]`, and the last position has no result.
 """
 
 import torch
@@ -14,12 +14,12 @@ def copyable(
 ) -> Bool[Tensor, "batch pos"]:
     """Whether the next token completes a pair that occurred earlier in the text.
 
-    True at i where some k < i has `x[k] == x[i]` and `x[k + 1] == x[i + 1]`: a reader who looks
-    back for the current token can find the next one behind it. The earlier pair may share the
-    token `x[i]` ("a a a": the third is copyable). False at the last position.
+    True at i if some k < i has `x[k] == x[i]` and `x[k + 1] == x[i + 1]`: a reader who looks back
+    for the current token can find the next one after it. The earlier pair may share the token
+    `x[i]` ("a a a": the third is copyable). False at the last position.
 
-    `mask` is True at real tokens, which are contiguous in each row; a pair with padding in it does
-    not count.
+    `tokens` are `[batch, pos]` ids. `mask` is True at real tokens, contiguous in each row; a pair
+    that contains padding does not count.
     """
     return pair_distance(tokens, mask=mask) > 0
 
@@ -27,11 +27,11 @@ def copyable(
 def pair_distance(
     tokens: Int[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
 ) -> Int[Tensor, "batch pos"]:
-    """How many tokens back the pair `(x[i], x[i + 1])` occurred last; 0 where it never did.
+    """How many tokens back the pair `(x[i], x[i + 1])` last occurred; 0 if it never did.
 
     `i - k` for the largest k < i with `x[k] == x[i]` and `x[k + 1] == x[i + 1]`; 0 at the last
-    position. `mask` is True at real tokens, which are contiguous in each row; a pair with padding
-    in it does not count.
+    position. `tokens` are `[batch, pos]` ids. `mask` is True at real tokens, contiguous in each
+    row; a pair that contains padding does not count.
     """
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     # One number per pair, through dense ids so that the product cannot overflow.
@@ -47,13 +47,13 @@ def pair_distance(
 def induction_targets(
     tokens: Int[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
 ) -> Int[Tensor, "batch pos"]:
-    """What an induction head would say: the token that followed the last earlier `x[i]`.
+    """The prediction of an induction head: the token that followed the last earlier `x[i]`.
 
-    `x[k + 1]` for the largest k < i with `x[k] == x[i]`; -1 where `x[i]` is new and at padding.
-    `tokens` are `[batch, pos]`, `mask` is True at real ones. The last position has a target too.
-    Where it equals `x[i + 1]`, the next token is `copyable`; the converse fails when the pair is
-    older than the last occurrence of `x[i]`.
-    (Olsson et al. 2022, "In-context Learning and Induction Heads".)
+    `x[k + 1]` for the largest k < i with `x[k] == x[i]`; -1 if `x[i]` is new, and at padding.
+    `tokens` are `[batch, pos]` ids, and `mask` is True at real tokens. The last position has a
+    target too. If the target equals `x[i + 1]`, the next token is `copyable`; the converse fails if
+    the pair is older than the last occurrence of `x[i]`. (Olsson et al. 2022, "In-context Learning
+    and Induction Heads".)
     """
     real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     earlier = _previous_equal(tokens, real)
@@ -64,9 +64,10 @@ def induction_targets(
 def _previous_equal(
     keys: Int[Tensor, "batch pos"], valid: Bool[Tensor, "batch pos"]
 ) -> Int[Tensor, "batch pos"]:
-    """The last earlier position with the same key, both valid; -1 where there is none."""
-    # A stable sort puts equal keys side by side in order of position: each one's left neighbour is
-    # the occurrence before it. Padding never lies between two of them, as it lies outside the text.
+    """The last earlier position with the same key, both valid; -1 if there is none."""
+    # A stable sort puts equal keys side by side in order of position, so the left neighbour of each
+    # is the occurrence before it. Padding lies outside the text, so it is never between two of
+    # them.
     order = keys.argsort(dim=1, stable=True)
     ordered, usable = keys.gather(1, order), valid.gather(1, order)
     same = (ordered[:, 1:] == ordered[:, :-1]) & usable[:, 1:] & usable[:, :-1]

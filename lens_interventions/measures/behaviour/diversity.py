@@ -1,4 +1,4 @@
-"""How much texts repeat: rep-n within one text, distinct-n over many."""
+"""How much texts repeat: rep-n within a text, distinct-n over many texts."""
 
 import math
 
@@ -15,11 +15,12 @@ def rep_n(
     """Share of each text's n-grams that repeat another: `1 - |unique n-grams| / |n-grams|`.
 
     This is seq-rep-n of Welleck et al. (2019), "Neural Text Generation with Unlikelihood Training".
-    0 where no n-gram occurs twice, towards 1 in a loop. It grows with length, as every text comes
-    back to its common n-grams: compare texts of equal length.
+    It is 0 if no n-gram occurs twice, and approaches 1 in a loop. It grows with length, because
+    every text repeats its common n-grams: compare texts of equal length.
 
-    A text with fewer than `n` tokens has no n-gram and gets nan: 0 would count it among the texts
-    that did not repeat themselves, which it had no room to do.
+    `tokens` are `[batch, pos]` ids, of which row i has `lengths[i]` real ones. A text with fewer
+    than `n` tokens has no n-gram and gets nan, because 0 would count it among the texts that did
+    not repeat themselves.
 
     Raises `ValueError` unless `n >= 1` and the lengths fit.
     """
@@ -36,13 +37,13 @@ def distinct_n(
     """Distinct n-grams of all texts together, divided by their number of tokens.
 
     As in Li et al. (2016), "A Diversity-Promoting Objective Function for Neural Conversation
-    Models": it counts over a *set* of texts, so that texts which are like each other score low
-    even where none repeats itself, and it divides by tokens, not by n-grams. (For one text,
-    distinct n-grams per n-gram is `1 - rep_n`.) It falls with the amount of text: compare sets of
-    equal size.
+    Models", it counts over a *set* of texts, so similar texts score low even if none of them
+    repeats itself, and it divides by tokens, not by n-grams. (For one text, distinct n-grams per
+    n-gram is `1 - rep_n`.) It falls with the amount of text: compare sets of equal size.
 
-    n-grams do not run from one text into the next. Texts with fewer than `n` tokens count with
-    their tokens; nan if no text has `n`, since nothing could be distinct.
+    `tokens` are `[batch, pos]` ids, of which row i has `lengths[i]` real ones. n-grams do not cross
+    from one text into the next. The tokens of texts with fewer than `n` tokens count too; nan if no
+    text has `n` tokens.
 
     Raises `ValueError` unless `n >= 1` and the lengths fit.
     """

@@ -1,4 +1,4 @@
-"""Exact loops: where a text goes round and round, and whether it ends doing so."""
+"""Exact loops: stretches of a text that repeat, and whether the text ends in one."""
 
 from dataclasses import dataclass
 
@@ -19,14 +19,14 @@ go round three times, and one of them has sixteen tokens ("{:02X}{:02X}{:02X}{:0
 
 @dataclass(frozen=True)
 class Loop:
-    """A stretch `[start, end)` of a text that repeats with a period, as far as it goes both ways.
+    """A maximal stretch `[start, end)` of a text that repeats with a period.
 
-    `tokens[i] == tokens[i + period]` for every `i` in `[start, end - period)`, which holds for no
+    `tokens[i] == tokens[i + period]` for every `i` in `[start, end - period)`. This holds for no
     longer stretch around it and for no smaller period.
 
     Attributes:
-        start: position of the first token of the first round: the onset. The first token that
-            says something *again* is at `start + period`.
+        start: the onset, which is the position of the first token of the first round. The first
+            *repeated* token is at `start + period`.
         end: position after the last token that continues the loop.
         period: tokens in one round.
     """
@@ -42,7 +42,7 @@ class Loop:
 
     @property
     def rounds(self) -> float:
-        """Times round, the unfinished last one as a fraction."""
+        """The number of rounds, including an unfinished last one as a fraction."""
         return self.length / self.period
 
 
@@ -55,13 +55,13 @@ def find_loops(
 ) -> tuple[Loop, ...]:
     """All loops of at least `min_rounds` full rounds and `min_length` tokens, in order of start.
 
-    Periods from 1 to the longest that leaves room for `min_rounds` are tried, or to `max_period`.
-    A loop that lies within another is left out ("no no no" in every round of a longer loop); loops
-    may still overlap at their ends.
+    `tokens` are the `[pos]` ids of one text. All periods are tried that leave room for
+    `min_rounds`, up to `max_period` if that is given. A loop within another one is left out ("no no
+    no" in every round of a longer loop), but loops may overlap at their ends.
 
     One vectorised comparison per period: O(pos * periods) time, O(pos) memory.
 
-    Raises `ValueError` unless `min_rounds >= 2` (with one round everything is a loop),
+    Raises `ValueError` unless `min_rounds >= 2` (any text is a loop of one round),
     `min_length >= 1` and `max_period >= 1`.
     """
     if min_rounds < 2 or min_length < 1 or (max_period is not None and max_period < 1):
@@ -77,8 +77,8 @@ def find_loops(
         for start, end in _periodic_stretches(ids, period)
         if end - start >= max(min_rounds * period, min_length)
     ]
-    # A multiple of a period has the same stretch, so of equal stretches the smallest period, which
-    # came first, is the one to keep.
+    # Multiples of a period have the same stretch. Of equal stretches, the one with the smallest
+    # period, which came first, is kept.
     outermost: list[Loop] = []
     for run in sorted(runs, key=lambda run: -run.length):
         if not any(kept.start <= run.start and run.end <= kept.end for kept in outermost):
@@ -93,13 +93,13 @@ def ending_loop(
     min_length: int = MIN_LENGTH,
     max_period: int | None = None,
 ) -> Loop | None:
-    """The loop in which the text ends, the last round finished or not; None if it ends in none.
+    """The loop in which the text ends, with a finished last round or not; None if there is none.
 
-    Of several loops, such as "a" repeated within the last round of a longer one, it is the one that
-    began first, with its smallest period. A loop has at least `min_rounds` full rounds and
+    If there are several, such as "a" repeated within the last round of a longer loop, it is the one
+    that began first, with its smallest period. A loop has at least `min_rounds` full rounds and
     `min_length` tokens, and a period of at most `max_period` if that is given. So a loop of period
-    p that began less than `min_rounds * p` or `min_length` tokens before the end cannot be told
-    from ordinary text yet: long loops late in a sample go unseen.
+    p that began less than `min_rounds * p` or `min_length` tokens before the end cannot be
+    distinguished from ordinary text yet: long loops late in a sample are missed.
 
     Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`.
     """
@@ -118,8 +118,9 @@ def ending_loops(
 ) -> list[Loop | None]:
     """The loop in which each row ends, or None; see `ending_loop`.
 
-    `lengths` are the numbers of real tokens, by default all. A loop has at least `min_rounds` full
-    rounds and `min_length` tokens, and a period of at most `max_period` if that is given.
+    `tokens` are `[batch, pos]` ids, and `lengths` the numbers of real tokens, by default all. A
+    loop has at least `min_rounds` full rounds and `min_length` tokens, and a period of at most
+    `max_period` if that is given.
 
     Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`, and if
     the lengths do not fit.
@@ -133,7 +134,7 @@ def ending_loops(
 
 
 def _periodic_stretches(ids: np.ndarray, period: int) -> list[tuple[int, int]]:
-    """Maximal `[start, end)` in which every token equals the one `period` further on."""
+    """Maximal `[start, end)` in which every token equals the one `period` tokens later."""
     again = ids[:-period] == ids[period:]
     edges = np.flatnonzero(np.diff(again, prepend=False, append=False))
     return [

@@ -15,8 +15,8 @@ class Bins:
     """Values sorted into intervals.
 
     Attributes:
-        index: `[batch, pos]`, number of the bin of each value; -1 at nan.
-        labels: what each bin holds, such as "1 to 2".
+        index: `[batch, pos]`, the number of each value's bin; -1 at nan.
+        labels: the range of each bin, such as "1 to 2".
     """
 
     index: Int[Tensor, "batch pos"]
@@ -26,8 +26,8 @@ class Bins:
 def bin_by(values: Float[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
     """Sort values into `len(edges) + 1` bins, divided at the edges.
 
-    Bin b holds `edges[b - 1] <= value < edges[b]`. The outer bins are open, so every number has a
-    bin, infinities too; nan ("there is no next token") has none.
+    `values` are `[batch, pos]`. Bin b holds `edges[b - 1] <= value < edges[b]`. The outer bins are
+    open, so every number has a bin, even infinities; nan ("there is no next token") has none.
 
     Raises `ValueError` unless the edges are finite and increase.
     """
@@ -45,9 +45,10 @@ def bin_totals(
 ) -> tuple[Float[Tensor, "batch bin"], Int[Tensor, "batch bin"]]:
     """Sum and number of the values of each sequence in each bin.
 
-    Their quotient is the sequence's mean; they are kept apart because `intervals.mean_interval`
-    resamples both. Bin -1 and values of nan are left out. `bins` may be any partition of positions,
-    such as `copyable(tokens).long()`.
+    Their quotient is the sequence's mean; they are returned separately because
+    `intervals.mean_interval` resamples both. `values` are `[batch, pos]`, and `bins` numbers from 0
+    to `n_bins - 1`, which may be any partition of positions, such as `copyable(tokens).long()`. Bin
+    -1 and values of nan are left out.
 
     Raises `ValueError` for a bin outside -1..n_bins-1.
     """
@@ -67,12 +68,13 @@ def bin_totals(
 def unigram_surprisal(
     counts: Real[Tensor, " d_vocab"], *, smoothing: float = 0.5
 ) -> Float[Tensor, " d_vocab"]:
-    """Surprisal in nats of each token by its frequency alone, from counts.
+    """Surprisal of each token in nats, by its frequency alone.
 
-    `-log((count + smoothing) / (sum of counts + smoothing * d_vocab))`: additive smoothing, so a
-    token that was never counted has a finite surprisal, the largest. The default of a half is
-    Krichevsky and Trofimov's (1981); the order of the tokens, and hence ranks, quantiles and rank
-    correlations, are the same for every `smoothing`.
+    With additive smoothing it is
+    `-log((count + smoothing) / (sum of counts + smoothing * d_vocab))`, so a token that was never
+    counted has the largest surprisal, which is finite. The default of a half is Krichevsky and
+    Trofimov's (1981). The order of the tokens, and hence ranks, quantiles and rank correlations,
+    are the same for every `smoothing`.
 
     Raises `ValueError` unless `smoothing` is positive and the counts are not negative.
     """

@@ -17,12 +17,13 @@ class Survival:
 
     Attributes:
         time: `[time]`, 0, 1, ... tokens.
-        share: `[time]`, estimated share of texts whose loop, if any, begins after this token.
-        low: `[time]`, lower end of the pointwise confidence interval; nan where it has none, at
-            shares of 0 and 1.
+        share: `[time]`, the estimated share of texts whose loop, if any, begins after this token.
+        low: `[time]`, lower end of the pointwise confidence interval; nan at shares of 0 and 1,
+            where there is no interval.
         high: `[time]`, its upper end.
-        at_risk: `[time]`, texts still watched and without a loop just before this token.
-        level: of the interval.
+        at_risk: `[time]`, the number of texts that are observed and without a loop just before this
+            token.
+        level: the confidence of the interval.
     """
 
     time: Int[np.ndarray, " time"]
@@ -40,19 +41,21 @@ def loop_free_survival(
     level: float = 0.95,
     min_length: int = MIN_LENGTH,
 ) -> Survival:
-    """Kaplan-Meier estimate of the share of texts without a loop, from each one's ending loop.
+    """Kaplan-Meier estimate of the share of texts without a loop, from the loops in which they end.
 
-    The event is the loop's `start`. A text that ends in no loop is censored: nobody knows what it
-    would have done next. It is censored `min_length` tokens before its end, because a loop that
+    The event is the loop's `start`. A text that does not end in a loop is censored, because its
+    continuation is unknown. It is censored `min_length` tokens before its end, because a loop that
     began later would not have been recognised; pass the `min_length` that `ending_loops` was given.
-    A text that stopped by itself is treated like one that was cut off; to count it as safe for
-    ever, give it the full budget of tokens as its length.
+    `lengths` are the numbers of tokens of the texts. A text that stopped by itself is treated like
+    one that was cut off; to count it as free of loops, give it the full budget of tokens as its
+    length.
 
-    Intervals at `level` are `scipy.stats.ecdf`'s, pointwise, on the log(-log) scale, where they
-    stay between 0 and 1. They take the texts for independent: one sample per prompt.
+    Intervals at confidence `level` are those of `scipy.stats.ecdf`, pointwise, on the log(-log)
+    scale, which keeps them between 0 and 1. They assume independent texts: take one sample per
+    prompt.
 
-    Raises `ValueError` for no texts, for unequal numbers of loops and lengths, or for a loop that
-    begins where this `min_length` could not have found it.
+    Raises `ValueError` if there are no texts, if the numbers of loops and lengths differ, or if a
+    loop begins where this `min_length` could not have found it.
     """
     if not loops or len(loops) != len(lengths):
         raise ValueError(
@@ -72,12 +75,12 @@ def loop_free_survival(
         )
     curve = ecdf(CensoredData(times[looped], right=times[~looped])).sf
     with warnings.catch_warnings():
-        # It is undefined at shares of 0 and 1, and nan says so.
+        # The interval is undefined at shares of 0 and 1, which nan shows.
         warnings.filterwarnings("ignore", "The confidence interval is undefined", RuntimeWarning)
         interval = curve.confidence_interval(level, method="log-log")
     time = np.arange(int(watched.max()) + 1)
     share = curve.evaluate(time)
-    # Before the first observation scipy calls the interval certain, after it undefined.
+    # scipy calls the interval certain before the first observation, and undefined after it.
     uncertain = (share > 0) & (share < 1)
     return Survival(
         time=time,

@@ -48,11 +48,12 @@ _PRESETS: Mapping[str, Callable[[Any, int], Any]] = {
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What the page shows of a run.
+    """A run as the page shows it.
 
     Attributes:
         title: the name of the experiment, and of the directory if it has another name.
-        command: what makes the same run; None if its settings are those of no preset.
+        command: the command that makes the same run; None if its settings are not those of a
+            preset.
         cards: a card for each verdict.
         figure: the figure of its first verdict, if it has one.
     """
@@ -112,9 +113,9 @@ def _command(result: Result) -> str | None:
 
 
 def _agree(here: Any, there: Any) -> bool:
-    """Whether two settings are the same where both say something.
+    """Whether two settings agree in the fields that both have.
 
-    A run that was made by another version may have settings that are gone, or lack new ones.
+    A run that another version made may have settings that no longer exist, or lack new ones.
     """
     if isinstance(here, Mapping) and isinstance(there, Mapping):
         return all(_agree(here[name], there[name]) for name in here.keys() & there.keys())

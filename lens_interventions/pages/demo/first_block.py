@@ -23,7 +23,7 @@ _REFERENCES = ("final", "input")
 
 
 def first_block(model: MeasuredModel) -> Section:
-    """KL to the output and to the input behind the first block, with context and without."""
+    """KL to the output and to the input after the first block, with and without context."""
     texts = [document.text for document in prose()[:PROSE_TEXTS]]
     tokens = [model.bridge.to_tokens(text)[:, :PROSE_TOKENS] for text in texts]
     # [text, reference, place]
@@ -92,10 +92,11 @@ def first_block(model: MeasuredModel) -> Section:
 def distances(
     bridge: TransformerBridge, tokens: Int[Tensor, "1 pos"]
 ) -> Float[np.ndarray, "reference place"]:
-    """Sums of KL(reference ‖ place) in nats, over all positions but the first.
+    """Sums of KL(reference ‖ place) in nats, over all positions except the first.
 
-    The references are the output and the input. The places are the input, and what enters the
-    second block if the first one lets each position attend to itself alone, or as it does.
+    The references are the output and the input. The places are the input, and the residual that
+    enters the second block, if each position attends only to itself in the first block, and as
+    usual.
     """
     points = point_labels(int(bridge.cfg.n_layers))
     whole = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""The model that the page is about, and what several sections read of it."""
+"""The model of the page, and readings of it that several sections share."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,10 +22,10 @@ CELL_WIDTH = 46.0  # pixels, so that 20 tokens fit the page
 
 
 class MeasuredModel:
-    """A bridge, and what several sections read of it, each read once."""
+    """A bridge, and readings of it that several sections share; each is made once."""
 
     def __init__(self, bridge: TransformerBridge) -> None:
-        """Wrap a bridge; nothing is read before it is asked for."""
+        """Wrap a bridge; readings are made when they are first needed."""
         self.bridge = bridge
 
     @cached_property
@@ -60,10 +60,10 @@ class MeasuredModel:
         return plot(self.abstract, statistic, every=2, cell_width=CELL_WIDTH)
 
     def token_count(self, text: str) -> int:
-        """How many tokens a text has, with a beginning-of-text token where the model wants one."""
+        """How many tokens a text has, with a beginning-of-text token if the model expects one."""
         return int(self.bridge.to_tokens(text, truncate=False).shape[1])
 
 
 def middle(points: int) -> slice:
-    """The second and third quarter of so many points."""
+    """The second and third quarter of this many points."""
     return slice(points // 4, points - points // 4)

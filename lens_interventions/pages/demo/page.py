@@ -1,4 +1,4 @@
-"""The demo page: sections are measured, and become one HTML file that needs nothing else."""
+"""The demo page: measured sections as one HTML file that needs nothing else."""
 
 import sys
 import time

@@ -16,7 +16,7 @@ _SHOWN = 8  # tokens up to the copy
 
 
 def plasma(model: MeasuredModel) -> Section:
-    """The rank of “plasma” through the layers, where it is due a second time."""
+    """The rank of “plasma” through the layers at the position where it is due a second time."""
     due = model.token_count(PLASMA) - 1
     trajectory = logit_lens(model.bridge, PLASMA + PLASMA_WORD)
     here = trajectory[due]

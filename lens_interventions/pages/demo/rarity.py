@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _EXCERPTS, _TOKENS = 8, 32
 _WATCHED = 5  # rarest and commonest tokens of each excerpt
-_WORDS = 50  # of a paragraph that is worth an excerpt
+_WORDS = 50  # of a paragraph that can be an excerpt
 _GROUPS = ("rare", "common")
 
 
@@ -34,8 +34,8 @@ class _Survival:
     """Means of log10(1 + rank) in each excerpt, for its rare and its common tokens.
 
     Attributes:
-        own: `[group, excerpt, point]`, of the input token at its own position.
-        elsewhere: the same token's at the excerpt's other positions.
+        own: `[group, excerpt, point]`, for the input token at its own position.
+        elsewhere: the same for that token at the excerpt's other positions.
         counts: `[group]`, median count of the tokens in the whole reference.
     """
 
@@ -46,7 +46,7 @@ class _Survival:
 
 
 def rarity(model: MeasuredModel) -> Section:
-    """How the layers rank rare and common input tokens, there and elsewhere."""
+    """How the layers rank rare and common input tokens, at their own positions and at others."""
     found = _measure(model)
     layers = [point_name(point) for point in found.points]
     centre = middle(len(found.points))

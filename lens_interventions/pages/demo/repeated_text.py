@@ -20,7 +20,8 @@ _TOP = 10
 def repeated_text(model: MeasuredModel) -> Section:
     """How each layer ranks the right continuation, round by round."""
     trajectory = logit_lens(model.bridge, " ".join([REPEATED] * ROUNDS))
-    # Columns whose next token belongs to a round: the last of one round predicts the next's first.
+    # Columns whose next token belongs to a round: the last one of a round predicts the next round's
+    # first.
     ends = [model.token_count(" ".join([REPEATED] * rounds)) - 1 for rounds in range(1, ROUNDS + 1)]
     spans = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     logs = log10_ranks(cells(trajectory.next_rank[:, 0]))

@@ -1,4 +1,4 @@
-"""A section of the page: a claim, the conditions it is judged by, what was measured, figures."""
+"""A section of the page: a claim, conditions to judge it by, measurements and figures."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -17,10 +17,10 @@ RULE = (
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that a finding implies, and whether it holds.
+    """One implication of a finding, and whether it holds.
 
     Attributes:
-        says: what should hold, with its threshold.
+        says: the implication, with its threshold.
         holds: whether it does.
         measured: the numbers that decide it.
     """
@@ -32,7 +32,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure and the sentence above it, which says what to look at."""
+    """A figure and the sentence above it, which says what to look for."""
 
     caption: str
     figure: "go.Figure"
@@ -40,16 +40,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A finding of the post, held against a model.
+    """A finding of the post, tested on a model.
 
     Attributes:
         name: the name that links use.
         title: the finding in a few words.
-        claim: what the post says.
-        conditions: what decides the verdict.
-        text: paragraphs about what was read and what it means.
+        claim: the post's claim.
+        conditions: the conditions that decide the verdict.
+        text: paragraphs about the readings and their meaning.
         figures: the figures, in the order of reading.
-        brief: what was measured, in a few words for the summary.
+        brief: the measurement, in a few words for the summary.
     """
 
     name: str

@@ -13,7 +13,7 @@ from ..runs import find_runs, run_title
 from ..verdict_card import verdict_card
 from .shown_tables import ShownSamples, ShownTable, flat, shown_tables
 
-# How much of the margin over a figure its title took.
+# The part of the margin above a figure that its title took.
 _TITLE_SPACE = 34
 
 
@@ -25,19 +25,18 @@ def report(
 ) -> Path:
     """Write a page about finished runs: verdicts first, then every experiment.
 
-    The page opens offline: the figures and plotly.js are inside. It shows all finished runs, also
-    several of one experiment, and names those that are not finished.
+    The page opens offline, because it contains the figures and plotly.js. It shows all finished
+    runs, even several of one experiment, and names those that are not finished.
 
     **Arguments:**
 
-    - `runs`: directories of runs, or directories that contain some.
+    - `runs`: directories of runs, or directories that contain runs.
     - `out`: the file to write.
     - `title`: the title of the page.
 
     **Returns:** `out`.
 
-    Raises `FileNotFoundError` if a directory does not exist, and `ValueError` if no run is
-    finished.
+    Raises `FileNotFoundError` if a directory does not exist; `ValueError` if no run is finished.
     """
     found = find_runs([runs] if isinstance(runs, (str, Path)) else runs)
     shown = [
@@ -69,7 +68,8 @@ class _ShownRun:
         self.figures = {name: plain_figure(figure) for name, figure in result.figures().items()}
         # A title wraps on the page, and does not inside a figure.
         self.captions = {name: _take_title(figure) for name, figure in self.figures.items()}
-        # Figures that answer a question come first, under it. A finding need not have a figure.
+        # Figures that answer a question come first, under that question. A finding may have no
+        # figure.
         self.names = list(dict.fromkeys([*(name for name, _ in self.findings), *self.figures]))
 
     @property
@@ -98,7 +98,7 @@ class _ShownRun:
         return f"{self.anchor}-{name}"
 
     def place_of(self, name: str) -> str:
-        """The id of a figure, or of the run where it has no figure of this name."""
+        """The id of a figure, or of the run if it has no figure of this name."""
         return self.figure_id(name) if name in self.figures else self.anchor
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-# Rows of a table that are shown; the rest is in its file.
+# How many rows of a table are shown; the file has the rest.
 _SHOWN_ROWS = 140
-# A main table of more rows is folded.
+# A main table with more rows is folded.
 _OPEN_ROWS = 40
 _SAMPLE_COLUMNS = frozenset({"condition", "prompt", "before", "first_round", "again"})
 
@@ -19,11 +19,12 @@ class ShownTable:
     """A table as text.
 
     Attributes:
-        name: for its heading.
-        columns: the name of each, and whether it holds words rather than numbers.
-        rows: cells as text, numbers with three digits; of a long table the first ones.
-        n_rows: how many there are in all.
-        is_folded: whether a reader has to open it.
+        name: its name, for the heading.
+        columns: the name of each column, and whether it holds words instead of numbers.
+        rows: the cells as text, with three digits of each number; only the first rows of a long
+            table.
+        n_rows: the number of rows in all.
+        is_folded: whether a reader must open it.
     """
 
     name: str
@@ -35,12 +36,12 @@ class ShownTable:
 
 @dataclass(frozen=True)
 class PromptSamples:
-    """The texts that were sampled from one prompt.
+    """The texts sampled from one prompt.
 
     Attributes:
-        prompt: what all of them continue.
-        samples: a row for each, with `condition`, `before`, `first_round` and `again`: the text up
-            to the loop it ends in, the loop's first round, and the rest.
+        prompt: the prompt.
+        samples: a row for each text, with `condition`, `before`, `first_round` and `again`: the
+            text before the loop in which it ends, the loop's first round, and the rest.
         n_loops: how many end in a loop.
     """
 

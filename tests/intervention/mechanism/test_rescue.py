@@ -112,7 +112,7 @@ def test_what_it_refuses():
     patch = li.NextTokenPatch(layer=1, strength=1.0)
     with pytest.raises(ValueError, match="has a window of 3"):
         li.rescue(bridge, ["a"], dataclasses.replace(patch, window=3), progress=False)
-    with pytest.raises(NotImplementedError, match="does not run copies"):
+    with pytest.raises(NotImplementedError, match="does not run two copies"):
         li.rescue(tiny_bridge("mpt"), [random_tokens(8)], patch, progress=False)
 
 
@@ -148,7 +148,7 @@ def test_it_goes_on_where_it_was_stopped(llama, tmp_path):
     again = li.rescue(llama, texts, patch, out=kept, max_length=64, **options)
     assert len(kept.read_text().splitlines()) == n_kept + 1
     np.testing.assert_allclose(again.patched, whole.patched, rtol=1e-9)
-    with pytest.raises(ValueError, match="something else than what is asked for, in through"):
+    with pytest.raises(ValueError, match="another measurement, which differs in through"):
         li.rescue(llama, texts, patch, out=kept, max_length=64, **options | {"through": ["keys"]})
 
 

@@ -32,5 +32,5 @@ def test_cells_name_their_patches(bridge):
             scale="norm",
             positions=range(1, 8),
         )
-    with pytest.raises(ValueError, match="known after its run only"):
+    with pytest.raises(ValueError, match="known only after its run"):
         found.patch(1, strength=0.3, source="final_guess")

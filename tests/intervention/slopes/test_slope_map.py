@@ -190,7 +190,7 @@ def test_the_bridge_comes_back_as_it_was(bridge):
     [
         ({"sources": ["next"]}, r"sources must be some of 'true'.*or functions; got 'next'"),
         ({"sources": []}, "sources must be one or more"),
-        ({"modes": ["add", "add"]}, "each of another name"),
+        ({"modes": ["add", "add"]}, "with different names"),
         ({"scopes": ["rare"]}, "scopes must be some of 'all'"),
         ({"embeddings": ["lens"]}, "needs lens= to be an AffineLens"),
         ({"layers": [3]}, "the model has blocks 0 to 2"),
@@ -200,7 +200,7 @@ def test_the_bridge_comes_back_as_it_was(bridge):
         ({"texts": []}, "no text with a token to predict"),
         (
             {"scopes": [lambda _tokens, nats: nats > 1, lambda _tokens, nats: nats]},
-            "each of another name",
+            "with different names",
         ),
         ({"scopes": [lambda _tokens, nats: nats]}, "returned torch.float64 of shape"),
         ({"modes": [lambda _site, e, _s, _a: e[0]]}, "the mode '<lambda>' returned shape"),

@@ -118,7 +118,7 @@ class TestIncrement:
         [
             ({"layer": 2}, r"the base must have the layers, .* it has \(\(1,\)"),
             ({"options": dataclasses.replace(SMALL, scale="norm")}, "the base must have"),
-            ({"adapt": "attention"}, "a base goes without a reader"),
+            ({"adapt": "attention"}, "a base cannot be combined with a reader"),
         ],
     )
     def test_a_base_that_does_not_fit(self, other, message):

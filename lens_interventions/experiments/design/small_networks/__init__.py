@@ -1,6 +1,6 @@
-"""Small networks that experiments train from their start: text, size, training, comparison.
+"""Small networks that experiments train from scratch: text, size, training, comparison.
 
 It imports what `design/` may import. The corpus and its tokenizer are in `corpus`, the resumable
-loop in `training`, differences over seeds and texts in `contrasts`. What a network is trained to do
-belongs to its experiment.
+loop in `training`, and differences over seeds and texts in `contrasts`. The loss that a network is
+trained on belongs to its experiment.
 """

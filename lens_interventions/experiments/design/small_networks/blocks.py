@@ -1,4 +1,4 @@
-"""A block of GPT-2 over the modules of transformers, with no more than a short training needs."""
+"""A minimal GPT-2 block for short trainings, with the modules of transformers."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def causal_block(
 def split_heads(
     rows: Float[Tensor, "batch pos some"], d_model: int, n_heads: int
 ) -> tuple[Tensor, ...]:
-    """Queries, keys and values, or the latter two, `[batch, head, pos, d_head]`."""
+    """Queries, keys and values, or only keys and values, `[batch, head, pos, d_head]`."""
     parts = rows.split(d_model, dim=-1)
     return tuple(part.unflatten(-1, (n_heads, -1)).transpose(1, 2) for part in parts)
 
@@ -26,7 +26,7 @@ def split_heads(
 def joined_heads(
     heads: Float[Tensor, "batch head pos d_head"],
 ) -> Float[Tensor, "batch pos d_model"]:
-    """The heads side by side."""
+    """The outputs of the heads, concatenated."""
     return heads.transpose(1, 2).flatten(2)
 
 
@@ -35,6 +35,6 @@ def after_attention(
     resid: Float[Tensor, "batch pos d_model"],
     mixed: Float[Tensor, "batch pos d_model"],
 ) -> Float[Tensor, "batch pos d_model"]:
-    """The stream after a block whose heads give `mixed`."""
+    """The stream after a block whose heads' outputs are `mixed`."""
     resid = resid + block.attn.c_proj(mixed)
     return resid + block.mlp(block.ln_2(resid))

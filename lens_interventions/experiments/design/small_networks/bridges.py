@@ -7,7 +7,7 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 def bridge_of(
     model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, name: str
 ) -> TransformerBridge:
-    """A network as a bridge, which takes its modules apart: train no further."""
+    """A network as a bridge, which takes its modules apart, so do not train it further."""
     bridge = TransformerBridge.boot_transformers(
         name, hf_model=model, tokenizer=tokenizer, dtype=model.dtype, device="cpu"
     )

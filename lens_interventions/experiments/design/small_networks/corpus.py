@@ -1,4 +1,4 @@
-"""The text that networks are trained on, and windows of other documents to measure them on."""
+"""The training text of networks, and windows of other documents to measure them on."""
 
 import functools
 import hashlib
@@ -20,24 +20,25 @@ from ....materials.document import Document
 END = "<|end|>"
 """The token between documents, number 0."""
 
-# Every so manieth document is held out.
+# One document in this many is held out.
 _HELD_OUT = 10
-# Held-out windows that share a run of so many tokens with the training text are left out.
+# Held-out windows that share a run of this many tokens with the training text are left out.
 _SHARED = 24
-# Windows of one document at most: a few long files would otherwise be most of the text.
+# The most windows of one document; otherwise a few long files would be most of the text.
 _PER_DOCUMENT = 6
 
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """What text, and how it is cut.
+    """The choice of text, and how it is cut.
 
     Attributes:
-        sources: names of corpora for `materials`, data sets or files of the user's.
-        vocabulary: tokens of the byte-level BPE tokenizer that is trained on the text.
-        context: tokens of a window.
-        windows: held-out windows at most.
-        seed: of which documents are held out.
+        sources: names of corpora in `materials`, data sets or the user's files.
+        vocabulary: the number of tokens of the byte-level BPE tokenizer that is trained on the
+            text.
+        context: the number of tokens in a window.
+        windows: the most held-out windows.
+        seed: the seed of the choice of held-out documents.
     """
 
     sources: tuple[str, ...]
@@ -52,11 +53,11 @@ class Corpus:
     """Tokens to train on, and held-out windows.
 
     Attributes:
-        tokenizer: made for the training documents.
+        tokenizer: the tokenizer, trained on the training documents.
         training: `[token]`, the training documents one after another, `END` before each.
         windows: `[window, pos]`, of documents that are not trained on.
-        clusters: `[window]`, a number for the document of each.
-        left_out: how many windows were not taken as they share a run with the training text.
+        clusters: `[window]`, the number of each window's document.
+        left_out: how many windows were left out because they share a run with the training text.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -75,8 +76,8 @@ class Corpus:
     def surprisals(self) -> Float[Tensor, "window next"]:
         """How surprising each token of the windows is after the one before it, nats.
 
-        By counts of pairs in the training text, smoothed by those of single tokens. No network has
-        a part in it, so it is the same for all arms.
+        It comes from counts of pairs in the training text, smoothed by counts of single tokens. It
+        depends on no network, so it is the same for all arms.
         """
         size = len(self.tokenizer)
         tokens = self.training.numpy()
@@ -98,8 +99,8 @@ _SMOOTHING = 10.0
 def corpus_of(settings: CorpusSettings) -> Corpus:
     """Read the documents, train the tokenizer, hold every tenth document out.
 
-    Raises `ValueError` if there is too little text for one window of either kind, and as
-    `materials.corpora.read_documents` does.
+    Raises `ValueError` if there is too little text for one window of either kind, and in the cases
+    of `materials.corpora.read_documents`.
     """
     read = (document for source in settings.sources for document in read_documents(source))
     documents = list({document.text: document for document in read}.values())
@@ -129,7 +130,7 @@ def corpus_of(settings: CorpusSettings) -> Corpus:
             f"{len(trained)} documents to train on and {len(kept)} to hold out leave "
             f"{len(stream)} tokens and {len(windows)} windows of {settings.context}: give more text"
         )
-    # Spread over the documents, whatever number of them is read.
+    # Spread over the documents, however many are read.
     chosen = random_bits(settings.seed + 1, torch.arange(len(windows))).argsort(stable=True)
     chosen = chosen[: settings.windows]
     return Corpus(
@@ -149,14 +150,14 @@ def corpus_parameter(settings: CorpusSettings) -> dict[str, Any]:
 def corpus_of_parameter(parameter: Mapping[str, Any]) -> tuple[CorpusSettings, Corpus]:
     """The corpus that `corpus_parameter` names.
 
-    Raises `ValueError` if it has other tokens here than where the run was started.
+    Raises `ValueError` if its tokens differ from those where the run was started.
     """
     values = dict(parameter)
     tokens = values.pop("tokens")
     settings = CorpusSettings(**values | {"sources": tuple(values["sources"])})
     corpus = corpus_of(settings)
     if corpus.digest() != tokens:
-        raise ValueError("the texts here are others than where the run was started")
+        raise ValueError("the texts here differ from those where the run was started")
     return settings, corpus
 
 
@@ -182,10 +183,10 @@ def trained_tokenizer(texts: Sequence[str], settings: CorpusSettings) -> Tokeniz
 
 
 def wrapped(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers and TransformerLens take it."""
+    """The tokenizer for transformers and TransformerLens."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        # TransformerLens reloads by name, from the hub, any tokenizer without these two.
+        # Without these two, TransformerLens would reload a tokenizer by name from the hub.
         name_or_path="scratch",
         add_bos_token=True,
         bos_token=END,
@@ -196,7 +197,7 @@ def wrapped(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
 
 
 def copyable(tokens: Int[Tensor, "window pos"]) -> Bool[Tensor, "window next"]:
-    """Whether the pair of each token and its next one stood earlier in the window."""
+    """Whether the pair of each token and its next one occurred earlier in the window."""
     before, after = tokens[:, :-1], tokens[:, 1:]
     same = (before[:, :, None] == before[:, None]) & (after[:, :, None] == after[:, None])
     return same.tril(-1).any(-1)
@@ -207,12 +208,12 @@ def repeats_of_surprises(
     surprisals: Float[Tensor, "window next"],
     threshold: float,
 ) -> Bool[Tensor, "window next"]:
-    """Whether each next token stood earlier in the window, and was surprising the first time."""
+    """Whether each next token occurred earlier in the window, and was surprising the first time."""
     after = tokens[:, 1:]
     same = (after[:, :, None] == after[:, None]).tril(-1)
     first = same.int().argmax(-1)
     unexpected = surprisals.gather(1, first) >= threshold
-    # Position 0 is predicted from nothing, so nobody knows whether it surprised.
+    # Position 0 is predicted from nothing, so its surprisal is unknown.
     opened = after == tokens[:, :1]
     return same.any(-1) & unexpected & ~opened
 

@@ -1,4 +1,4 @@
-"""What experiments that train small networks have in common."""
+"""Settings that experiments with small networks share."""
 
 from dataclasses import dataclass, field
 
@@ -10,26 +10,27 @@ from .training import Optimization
 
 @dataclass(frozen=True, kw_only=True)
 class SmallNetworkSettings:
-    """Text, size and training of small networks, and what is measured on all of them.
+    """Text, size, training and measurement of small networks.
 
     Attributes:
-        texts: what is trained on: "standard_library", "python_reference", a path for
+        texts: the training text: "standard_library", "python_reference", a path for
             `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT". Every
             tenth document is held out.
-        vocabulary: tokens of the tokenizer that is trained on them.
-        context: tokens that a network reads at a time.
-        width: of the residual stream.
-        heads: of each block.
-        seeds: of the trainings; the arms share them.
-        steps: of the optimizer.
-        batch: texts to a step.
-        learning_rate, warm_up, weight_decay: of AdamW, with a cosine to zero.
-        evaluate_every: steps between points of the curves.
+        vocabulary: the number of tokens of the tokenizer that is trained on the texts.
+        context: how many tokens a network reads at a time.
+        width: the width of the residual stream.
+        heads: the number of heads of each block.
+        seeds: the seeds of the trainings, which all arms share.
+        steps: how many steps the optimizer makes.
+        batch: how many texts are in a step.
+        learning_rate, warm_up, weight_decay: options of AdamW, whose learning rate falls to zero as
+            a cosine.
+        evaluate_every: how many steps lie between points of the curves.
         windows: how many held-out windows are measured at each point, and at the end.
         smallest_all, smallest_copyable: the smallest change of the loss worth talking about, in
             nats.
-        resampling: of the intervals.
-        seed: of what is held out and of everything that is drawn to be measured.
+        resampling: how intervals are resampled.
+        seed: the seed of the held-out text and of all random material that is measured.
     """
 
     texts: tuple[str, ...] = ("standard_library", "python_reference")
@@ -59,22 +60,23 @@ class SmallNetworkSettings:
             )
         if not 1 <= self.windows[0] <= self.windows[1]:
             raise ValueError(
-                f"windows must be some at each point and no fewer at the end; got {self.windows}"
+                f"windows must be at least 1 at each point and no fewer at the end; got "
+                f"{self.windows}"
             )
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
 
     @property
     def corpus(self) -> CorpusSettings:
-        """What text, and how it is cut."""
+        """The choice of text, and how it is cut."""
         return CorpusSettings(self.texts, self.vocabulary, self.context, self.windows[1], self.seed)
 
     def shape_of(self, blocks: int) -> Shape:
-        """The size of a network."""
+        """The size of a network of `blocks` blocks."""
         return Shape(blocks, self.width, self.heads, self.context, self.vocabulary)
 
     def optimization_of(self, steps: int, weight_decay: float) -> Optimization:
-        """How a network is trained."""
+        """The optimization of a network."""
         return Optimization(
             steps, self.learning_rate, self.warm_up, weight_decay, self.evaluate_every
         )

@@ -13,7 +13,7 @@ class Shape:
         n_layers: blocks.
         d_model: width of the residual stream.
         n_heads: heads of each block.
-        context: how many tokens it reads at most.
+        context: the most tokens that it reads.
         d_vocab: tokens in the vocabulary.
     """
 
@@ -31,7 +31,7 @@ class Shape:
             n_embd=self.d_model,
             n_layer=self.n_layers,
             n_head=self.n_heads,
-            # The default of GPT-2 in one kernel.
+            # GPT-2's default activation, in one kernel.
             activation_function="gelu_pytorch_tanh",
             resid_pdrop=0.0,
             embd_pdrop=0.0,

@@ -1,4 +1,4 @@
-"""Training a network from its start, resumably."""
+"""Training a network from scratch, resumably."""
 
 import json
 import math
@@ -28,11 +28,11 @@ class Optimization:
     """How a network is trained.
 
     Attributes:
-        steps: of the optimizer, AdamW.
-        learning_rate: after warm-up; a cosine takes it to zero.
+        steps: the number of steps of the optimizer, AdamW.
+        learning_rate: the learning rate after warm-up; a cosine takes it to zero.
         warm_up: steps over which it rises from zero.
-        weight_decay: of AdamW, on every parameter.
-        evaluate_every: steps between evaluations; a stopped training goes on from the last one.
+        weight_decay: the weight decay of AdamW, on every parameter.
+        evaluate_every: steps between evaluations; a stopped training continues from the last one.
     """
 
     steps: int
@@ -54,12 +54,12 @@ Loss = Callable[[N, Int[Tensor, "text pos"], Int[Tensor, " text"]], Tensor]
 
 
 class TrainingRun(Generic[N]):
-    """A network on its way.
+    """A network during its training.
 
     Attributes:
         network: as it is now.
-        step: how many steps were made.
-        records: what was measured on the way.
+        step: how many steps have been made.
+        records: the measurements so far.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class TrainingRun(Generic[N]):
         batches: Batches,
         identity: Mapping[str, Any],
     ) -> None:
-        """Nothing is trained yet. `identity`, of JSON values, tells the training from others."""
+        """A training before its first step. `identity`, in JSON values, identifies the training."""
         self.network = network
         self._loss, self._options, self._batches, self._identity = loss, options, batches, identity
-        # A parameter that has no part in the loss has no gradient, and stays as it began.
+        # A parameter that does not affect the loss has no gradient, and stays unchanged.
         self._optimizer = torch.optim.AdamW(
             network.parameters(), weight_decay=options.weight_decay, fused=True
         )
@@ -86,12 +86,12 @@ class TrainingRun(Generic[N]):
         file: Path | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Make all steps that are left, and add what `evaluate` finds to `records`.
+        """Make the remaining steps, and add the results of `evaluate` to `records`.
 
-        It is asked before the first step, every so many steps, and after the last. At each such
-        time `file` is written. `settings` is what else tells this training from others.
+        It is called before the first step, every `evaluate_every` steps, and after the last, and
+        each time `file` is written. `settings` are further values that identify this training.
 
-        Raises `ValueError` if the file is damaged or of another training.
+        Raises `ValueError` if the file is damaged or belongs to another training.
         """
         identity = {**self._identity, **asdict(self._options), **(settings or {})}
         known = json.loads(json.dumps(identity))
@@ -159,12 +159,12 @@ class TrainingRun(Generic[N]):
 
 
 def mean_nats(logits: Float[Tensor, "text pos d_vocab"], tokens: Int[Tensor, "text pos"]) -> Tensor:
-    """The mean loss of a batch, nats a token."""
+    """The mean loss of a batch, in nats per token."""
     return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def stream_batches(training: Int[Tensor, " token"], length: int, size: int, seed: int) -> Batches:
-    """Texts of `length` tokens from anywhere in a stream, `size` a step; a function of the step."""
+    """For each step, `size` texts of `length` tokens from random places of a stream."""
     offset = torch.arange(length)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:

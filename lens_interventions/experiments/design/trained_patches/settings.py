@@ -1,4 +1,4 @@
-"""What experiments that train patches on held-out text have in common."""
+"""Settings that experiments with trained patches share."""
 
 from dataclasses import dataclass, field
 
@@ -10,27 +10,29 @@ from ..setting_checks import require_at_least, require_comparable
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedPatchSettings:
-    """Text and trainings, and what is measured on all of them.
+    """Text, trainings and measurement of trained patches.
 
     Attributes:
-        layer: where the write enters.
-        controls: the sources that are trained beside the true one.
-        seeds: of the trainings; the sources share them.
-        steps: of each training.
-        options: of each training; patience is None, so that all make the same number of steps.
-        texts: what is read: "python_reference", "python_code", "prose", "docstrings",
+        layer: the layer that the write enters.
+        controls: the sources that are trained besides the true one.
+        seeds: the seeds of the trainings, which all sources share.
+        steps: how many steps each training makes.
+        options: the options of each training; patience is None, so that all make the same number of
+            steps.
+        texts: the texts to read: "python_reference", "python_code", "prose", "docstrings",
             "standard_library", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
-            "dataset:NAME:COLUMN:SPLIT". Documents that share a passage are all trained on or none.
+            "dataset:NAME:COLUMN:SPLIT". Either all or none of the documents that share a passage
+            are trained on.
         windows: how many windows of `options.window` tokens are trained on, and how many are
-            measured at the end. `options.held_out_windows` others tell which step was best.
-        per_document: how many windows of a document are measured at most.
-        copies: how many sequences of random tokens, said twice.
-        copy_length: tokens that are said twice.
-        batch: windows that are measured at a time.
+            measured at the end. `options.held_out_windows` others decide which step was best.
+        per_document: the most windows of a document that are measured.
+        copies: how many sequences of random tokens, which are repeated once.
+        copy_length: how many tokens are repeated.
+        batch: how many windows are measured at a time.
         smallest_all, smallest_copyable: the smallest change of the loss worth talking about, in
             nats; that of second copies is the latter.
-        resampling: of the intervals.
-        seed: of the split, and of the random tokens.
+        resampling: how intervals are resampled.
+        seed: the seed of the split and of the random tokens.
 
     Raises `ValueError` for an unknown control, or sizes that leave nothing to train or to measure.
     """
@@ -69,6 +71,6 @@ class TrainedPatchSettings:
         return ("true", *self.controls)
 
     def require_layer(self, n_layers: int) -> None:
-        """Raise `ValueError` for a layer that a model of this depth lacks."""
+        """Raise `ValueError` for a layer that a model of `n_layers` layers does not have."""
         if not 0 <= self.layer < n_layers:
             raise ValueError(f"there is no layer {self.layer}: the model has {n_layers}, from 0 on")
