@@ -35,6 +35,7 @@ def main() -> None:
         ),
         "lens_quality": li.lens_quality(bridge, lens, prose, max_tokens=128).plot(),
         "scratch": li.experiments.load_result(RESULTS / "scratch").figures()["curves"],
+        "depth": li.experiments.load_result(RESULTS / "scratch-depth").figures()["gain"],
         "recovery": li.input_recovery(bridge, probe, prose, max_tokens=128).plot(by_rarity=True),
     }
     for name, figure in figures.items():
