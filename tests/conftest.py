@@ -1,4 +1,8 @@
-"""Fixtures shared by all tests: tiny bridges, the real default model, seeds."""
+"""Fixtures shared by all tests: tiny bridges, the real default model, seeds.
+
+The process that hands tests to others reads this file too, before they start, and needs nothing of
+torch: what a fixture is made of is imported where it is made.
+"""
 
 import gc
 import os
@@ -14,16 +18,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
-import torch
 from hypothesis import settings
-from transformer_lens.model_bridge import TransformerBridge
 
-from tests.support.clean import left_as_found
-from tests.support.exact import float64_softmax
-from tests.support.tiny import LENS_ARCHITECTURES, shared_bridge
+from tests.support.architectures import LENS_ARCHITECTURES
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 
 def pytest_collection_finish() -> None:
@@ -40,10 +44,9 @@ settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.load_profile("seeded")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # One process per core already. Commands, kernels and pools that a test starts read the
-    # variable: with more threads than cores they wait for each other for minutes.
+    # One process per core already. torch reads the variable, and so do commands, kernels and pools
+    # that a test starts: with more threads than cores they wait for each other for minutes.
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,24 +62,32 @@ def _unchecked_where_long(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture(params=LENS_ARCHITECTURES)
-def bridge(request: pytest.FixtureRequest) -> Iterator[TransformerBridge]:
+def bridge(request: pytest.FixtureRequest) -> "Iterator[TransformerBridge]":
     """A tiny float64 bridge of every architecture in turn, checked to be left as it was found.
 
     The bridges live as long as the session; a test that means to change one builds its own with
     `tiny_bridge`. To run on some architectures only:
     `@pytest.mark.parametrize("bridge", ["gpt2", "llama"], indirect=True)`.
     """
+    from tests.support.clean import left_as_found
+    from tests.support.tiny import shared_bridge
+
     with left_as_found(shared_bridge(request.param)) as shared:
         yield shared
 
 
 @pytest.fixture
-def llama() -> Iterator[TransformerBridge]:
+def llama() -> "Iterator[TransformerBridge]":
     """The tiny Llama of `bridge`, for tests that one architecture is enough for."""
+    from tests.support.clean import left_as_found
+    from tests.support.tiny import shared_bridge
+
     with left_as_found(shared_bridge("llama")) as shared:
         yield shared
 
@@ -84,6 +95,8 @@ def llama() -> Iterator[TransformerBridge]:
 @pytest.fixture
 def exact() -> Iterator[None]:
     """For a module's `pytestmark`: float64 throughout, see `tests/support/exact.py`."""
+    from tests.support.exact import float64_softmax
+
     with float64_softmax():
         yield
 
@@ -91,6 +104,8 @@ def exact() -> Iterator[None]:
 @pytest.fixture
 def without_gradients() -> Iterator[None]:
     """For a module's `pytestmark`: units of experiments are measured so."""
+    import torch
+
     with torch.no_grad():
         yield
 
@@ -102,7 +117,7 @@ def as_users_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def default_bridge() -> TransformerBridge:
+def default_bridge() -> "TransformerBridge":
     """The embedded default model, float32 on the CPU."""
     from lens_interventions import load_model
 
@@ -144,6 +159,7 @@ def trajectory() -> object:
     """What figures are drawn of: every statistic of two texts."""
     from lens_interventions.lens.logit_lens import logit_lens
     from tests.support.figures import TEXTS
+    from tests.support.tiny import shared_bridge
 
     return logit_lens(
         shared_bridge("llama"),
@@ -160,6 +176,7 @@ def ended() -> object:
     """The same without a token after the last one."""
     from lens_interventions.lens.logit_lens import logit_lens
     from tests.support.figures import TEXTS
+    from tests.support.tiny import shared_bridge
 
     return logit_lens(shared_bridge("llama"), TEXTS)
 

@@ -1,6 +1,8 @@
 """The patch: the true next token, written into the residual stream where it is known."""
 
+import functools
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from jaxtyping import Float, Int
@@ -77,6 +79,9 @@ class NextTokenPatch(PatchFields):
         is not a decoder of attention layers alone, or if it transforms its embeddings before the
         first block and `embedding` is `"W_E"`.
         """
+        return self._bind(bridge, functools.partial(embedding, bridge))
+
+    def _bind(self, bridge: ReadableModel, token_embedding: Callable[[], Embedding]) -> BoundPatch:
         n_layers = int(bridge.cfg.n_layers)
         require_blocks(self.layers, n_layers)
         if isinstance(self.source, BackPatch) and not 0 <= self.source.layer <= n_layers:
@@ -88,7 +93,7 @@ class NextTokenPatch(PatchFields):
         if require_fits is not None:
             require_fits(bridge, self)
         head = readout(bridge)
-        table = embedding(bridge) if self.embedding == "W_E" else Embedding(head.weight, 1.0)
+        table = token_embedding() if self.embedding == "W_E" else Embedding(head.weight, 1.0)
         lens = bound_lens(bridge, self.lens)
         tables = dict.fromkeys(self.layers, table)
         if self.embedding == "lens" and isinstance(lens, AffineLens | JacobianTransport):
@@ -184,3 +189,16 @@ class NextTokenPatch(PatchFields):
         if isinstance(values["layer"], list):
             values["layer"] = tuple(values["layer"])
         return cls(**values)
+
+
+@exclusive
+def bind_all(
+    bridge: ReadableModel, patches: Sequence[NextTokenPatch | None]
+) -> list[BoundPatch | None]:
+    """Each patch on one model, None where there is none.
+
+    Equivalent to `NextTokenPatch.bind` of each, but the token embedding, for which the model is
+    run, is measured once. Raises what that raises.
+    """
+    token_embedding = functools.cache(functools.partial(embedding, bridge))
+    return [None if patch is None else patch._bind(bridge, token_embedding) for patch in patches]

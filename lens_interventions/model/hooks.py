@@ -94,19 +94,26 @@ def change_layers(layers: Iterable[int], change: Callable[..., Tensor]) -> list[
     return [(f"blocks.{layer}.hook_resid_pre", change_at(layer)) for layer in layers]
 
 
+def missing_hooks(bridge: ReadableModel, names: Iterable[str]) -> list[str]:
+    """Those of some names that no hook of the model has."""
+    # A bridge puts these names together anew each time that it is asked for them.
+    known = bridge.hook_dict
+    return [name for name in names if name not in known]
+
+
 def require_hooks(bridge: ReadableModel, names: Iterable[str]) -> None:
     """Raise `ValueError` if a model of sae-lens has no hook of one of these names.
 
     The bridge of sae-lens loses the names of hooks, and its `HookedSAETransformer` loses those
     where an SAE sits.
     """
-    for name in names:
-        if name not in bridge.hook_dict:
-            raise ValueError(
-                f"this {type(bridge).__name__} has no hook called {name}: run an SAE as a hook on "
-                "a plain TransformerBridge instead, with bridge.hooks(fwd_hooks=[(name, "
-                "lambda tensor, hook: sae(tensor))])"
-            )
+    missing = missing_hooks(bridge, names)
+    if missing:
+        raise ValueError(
+            f"this {type(bridge).__name__} has no hook called {missing[0]}: run an SAE as a hook "
+            "on a plain TransformerBridge instead, with bridge.hooks(fwd_hooks=[(name, lambda "
+            "tensor, hook: sae(tensor))])"
+        )
 
 
 def require_tokens(bridge: ReadableModel, batch: TokenBatch) -> Hook:

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from .attention_cache import as_argument
 from .capabilities import fills_cache, frequencies_change_after
-from .hooks import capture, has_temporary_hooks, require_hooks
+from .hooks import capture, has_temporary_hooks, missing_hooks, require_hooks
 from .kinds import ReadableModel, architecture
 from .points import hook_name
 from .tokens import TokenBatch
@@ -38,7 +38,7 @@ def residuals(
         raise ValueError("pad on the right: a causal model needs no mask for padding there")
     n_layers = int(bridge.cfg.n_layers)
     names = [hook_name(label, n_layers) for label in labels]
-    missing = [name for name in names if name not in bridge.hook_dict and name.endswith("_mid")]
+    missing = missing_hooks(bridge, [name for name in names if name.endswith("_mid")])
     if missing:
         raise ValueError(
             f"{architecture(bridge)} has no {missing[0]}: its blocks run attention and MLP in "

@@ -14,10 +14,11 @@ from lens_interventions.intervention.teacher_forcing.log_probs import teacher_fo
 from lens_interventions.intervention.teacher_forcing.two_streams import two_streams
 from lens_interventions.model.partial_run import run_late_blocks, run_late_rows
 from lens_interventions.model.tokens import TokenBatch
+from tests.support.architectures import MPT_WITH_CACHE
 from tests.support.clean import left_as_found
 from tests.support.exact import tolerance
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import D_VOCAB, MPT_WITH_CACHE, long_rope_bridge, shared_bridge
+from tests.support.tiny import D_VOCAB, long_rope_bridge, shared_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 

@@ -8,13 +8,8 @@ from transformer_lens.tools import analysis
 
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support import reference
-from tests.support.tiny import (
-    D_VOCAB,
-    LENS_ARCHITECTURES,
-    N_CTX,
-    shared_bridge,
-    tiny_bridge,
-)
+from tests.support.architectures import LENS_ARCHITECTURES, N_CTX
+from tests.support.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 ALL = ("kl", "kl_reverse", "js")

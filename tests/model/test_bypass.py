@@ -4,11 +4,9 @@ import pytest
 import torch
 
 from lens_interventions.model.bypass import Unwrapping
+from tests.support.architectures import LENS_ARCHITECTURES
 from tests.support.clean import left_as_found
-from tests.support.tiny import (
-    LENS_ARCHITECTURES,
-    shared_bridge,
-)
+from tests.support.tiny import shared_bridge
 
 
 @pytest.mark.parametrize("arch", LENS_ARCHITECTURES)

@@ -5,7 +5,8 @@ import torch
 
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.model.tokens import token_batch, token_ids
-from tests.support.tiny import D_VOCAB, N_CTX, shared_bridge
+from tests.support.architectures import N_CTX
+from tests.support.tiny import D_VOCAB, shared_bridge
 
 BRIDGE = shared_bridge("llama")
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tests.support.tiny import D_VOCAB, N_CTX, tiny_tokenizer
+from tests.support.architectures import N_CTX
+from tests.support.tiny import D_VOCAB, tiny_tokenizer
 
 try:
     from transformer_lens import HookedTransformer, HookedTransformerConfig

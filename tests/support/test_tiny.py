@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from tests.support.architectures import PROBLEM_ARCHITECTURES
 from tests.support.clean import left_as_found
-from tests.support.tiny import D_VOCAB, PROBLEM_ARCHITECTURES, tiny_bridge, tiny_tokenizer
+from tests.support.tiny import D_VOCAB, tiny_bridge, tiny_tokenizer
 
 TEXT = "Sometimes, when people say plasma,\n they mean"
 

@@ -1,6 +1,5 @@
 """From the rows of the copying experiment to tables and verdicts."""
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -12,6 +11,7 @@ import torch
 from ...measures.behaviour import bin_by
 from ..design.comparisons import (
     Comparison,
+    against,
     compare,
     said_of,
     verdicts_on,
@@ -21,7 +21,7 @@ from ..design.comparisons import (
 from ..design.conditions import NO_PATCH, Arm, control_arms, source_arms
 from ..design.contrasts import (
     Measure,
-    contrast,
+    contrasts,
     effect_over_grid,
     tagged,
     totals_of,
@@ -102,7 +102,7 @@ def _compare(
             settings.resampling.level,
         )
     return compare(
-        functools.partial(contrast, totals, true),
+        against(totals, true),
         references,
         settings.resampling,
         lower_is_better=measure.lower_is_better,
@@ -131,10 +131,11 @@ def _contrasts(
                 if measure == question.measure
                 else _compare(settings, rows, question, measure, chosen)
             )
+            arms = [choice.tempered, *control_arms(choice.cell)]
+            alone = contrasts(totals, [(arm, NO_PATCH) for arm in arms], settings.resampling)
             controls = [
-                contrast(totals, arm, NO_PATCH, settings.resampling).columns()
-                | {"source": arm.source, "minus": "none"}
-                for arm in [choice.tempered, *control_arms(choice.cell)]
+                against_none.columns() | {"source": arm.source, "minus": "none"}
+                for arm, against_none in zip(arms, alone, strict=True)
             ]
             joint, *single = comparison.rows()
             common = {

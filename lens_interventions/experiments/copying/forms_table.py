@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import contrast, with_holm
+from ..design.contrasts import contrasts, with_holm
 from ..design.sequences import REPORT
 from ..engine.results import Tables
 from .choice import Choice
@@ -24,7 +24,9 @@ def forms_table(
     """
     found = []
     for question in QUESTIONS:
-        totals = question.totals(rows, REPORT)
+        cells = list(chosen[question.name].of_form.values())
+        pairs = [(Arm.at(cell), NO_PATCH) for cell in cells]
+        of_cells = contrasts(question.totals(rows, REPORT), pairs, settings.resampling)
         found += with_holm(
             [
                 {
@@ -32,9 +34,9 @@ def forms_table(
                     "measure": question.measure.name,
                     "lower_is_better": question.measure.lower_is_better,
                     **asdict(cell),
-                    **contrast(totals, Arm.at(cell), NO_PATCH, settings.resampling).columns(),
+                    **of_cell.columns(),
                 }
-                for cell in chosen[question.name].of_form.values()
+                for cell, of_cell in zip(cells, of_cells, strict=True)
             ]
         )
     return pd.DataFrame(found)

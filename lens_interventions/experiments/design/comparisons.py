@@ -15,14 +15,14 @@ from jaxtyping import Float
 from ...measures.intervals import Interval, holm
 from ...measures.verdicts import JOINT, Verdict, joint_interval, joint_verdict, smallest_visible
 from .conditions import NO_PATCH, Arm, arm_label
-from .contrasts import Contrast, Resampling, Totals
+from .contrasts import Contrast, Resampling, Totals, contrasts
 
 OTHER_HALF = "how much the other half varies"
 WIDTH = "the width of the widest of these intervals"
 """What tells the smallest visible effect, in words."""
 
-ContrastWith = Callable[[Arm, Resampling], Contrast]
-"""Makes the contrast of the true source with a reference."""
+ContrastsWith = Callable[[Sequence[Arm], Resampling], Sequence[Contrast]]
+"""Makes the contrast of the true source with each reference."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Comparison:
 
 
 def compare(
-    contrast_with: ContrastWith,
+    contrasts_with: ContrastsWith,
     references: Sequence[Arm],
     resampling: Resampling,
     *,
@@ -88,16 +88,27 @@ def compare(
 ) -> Comparison:
     """Compare the true source with `references`, no patch among them.
 
-    `contrast_with` makes each contrast, at the level of the resampling that it is given.
+    `contrasts_with` makes the contrasts, at the level of the resampling that it is given; `against`
+    makes it of totals that hold all arms.
     """
     wider = replace(resampling, level=1 - (1 - resampling.level) / len(references))
-    contrasts = {reference: contrast_with(reference, resampling) for reference in references}
+    single = contrasts_with(references, resampling)
     joint = joint_interval(
-        [contrast.interval for contrast in contrasts.values()],
-        [contrast_with(reference, wider).interval for reference in references],
+        [contrast.interval for contrast in single],
+        [contrast.interval for contrast in contrasts_with(references, wider)],
         lower_is_better=lower_is_better,
     )
-    return Comparison(contrasts, joint, lower_is_better, smallest_visible)
+    of_reference = dict(zip(references, single, strict=True))
+    return Comparison(of_reference, joint, lower_is_better, smallest_visible)
+
+
+def against(totals: Totals, arm: Arm) -> ContrastsWith:
+    """What makes the contrasts of `arm` with references, paired over the clusters of `totals`."""
+
+    def contrasts_with(references: Sequence[Arm], resampling: Resampling) -> list[Contrast]:
+        return contrasts(totals, [(arm, reference) for reference in references], resampling)
+
+    return contrasts_with
 
 
 def visible_beforehand(

@@ -208,7 +208,16 @@ def row_interval(row: Mapping[Any, Any]) -> Interval:
 
 def contrast(totals: Totals, arm: Arm, reference: Arm, resampling: Resampling) -> Contrast:
     """The mean difference of `arm` and `reference`, paired over clusters."""
-    return difference_contrast(totals.difference(arm, reference), totals.cell_counts, resampling)
+    (found,) = contrasts(totals, [(arm, reference)], resampling)
+    return found
+
+
+def contrasts(
+    totals: Totals, pairs: Sequence[tuple[Arm, Arm]], resampling: Resampling
+) -> list[Contrast]:
+    """The `contrast` of each pair, an arm and its reference: the same resamples serve all pairs."""
+    differences = [totals.difference(arm, reference) for arm, reference in pairs]
+    return _contrasts(totals.cell_counts, differences, resampling)
 
 
 def difference_contrast(
@@ -230,12 +239,10 @@ def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
     Columns: layer, strength, mode, form, estimate, low, high, n, p_value, p_holm.
     """
     arms = [arm for arm in totals.arms if arm.source == "true"]
-    differences = [totals.difference(arm, NO_PATCH) for arm in arms]
+    of_arms = contrasts(totals, [(arm, NO_PATCH) for arm in arms], resampling)
     rows = [
         {**asdict(arm.cell), **found.interval.columns(), "p_value": found.p_value}
-        for arm, found in zip(
-            arms, _contrasts(totals.cell_counts, differences, resampling), strict=True
-        )
+        for arm, found in zip(arms, of_arms, strict=True)
     ]
     return pd.DataFrame(with_holm(rows))
 

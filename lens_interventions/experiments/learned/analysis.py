@@ -6,8 +6,7 @@ resample seeds and sequences, since both are samples (`measures.crossed`); the t
 and sweeps are means over seeds and resample sequences alone. The table "seeds" shows each seed.
 """
 
-import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from ...measures.verdicts import visible_by_width
 from ..design.comparisons import (
     WIDTH,
     Comparison,
+    against,
     compare,
     said_of,
     verdicts_on,
@@ -27,11 +27,9 @@ from ..design.comparisons import (
 )
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import (
-    Contrast,
     Measure,
-    Resampling,
     Totals,
-    contrast,
+    contrasts,
     totals_of,
     with_holm,
 )
@@ -86,7 +84,7 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
 
 
 def compared(
-    settings: LearnedSettings, totals: Totals, pairs: Iterable[tuple[Arm, Arm]]
+    settings: LearnedSettings, totals: Totals, pairs: Sequence[tuple[Arm, Arm]]
 ) -> list[dict[str, Any]]:
     """A row of arm minus reference for each pair, with Holm's correction over the pairs."""
     return with_holm(
@@ -94,9 +92,11 @@ def compared(
             {
                 "source": arm.source,
                 "minus": reference.source,
-                **contrast(totals, arm, reference, settings.resampling).columns(),
+                **of_pair.columns(),
             }
-            for arm, reference in pairs
+            for (arm, reference), of_pair in zip(
+                pairs, contrasts(totals, pairs, settings.resampling), strict=True
+            )
         ]
     )
 
@@ -132,15 +132,14 @@ def _comparison(
     true, references = main_arm(settings), _references(settings)
     totals = question.totals(averaged, REPORT)
     of_seeds = _of_seeds(settings, question, rows, REPORT)
-
-    def over_both(reference: Arm, resampling: Resampling) -> Contrast:
-        pair = (true, reference)
-        cells = np.stack([np.stack([seed.of(arm) for seed in of_seeds], -1) for arm in pair])
-        counts = np.broadcast_to(totals.counts[:, None], cells.shape[1:])
-        return contrast(Totals(pair, cells, counts), true, reference, resampling)
-
+    arms = (true, *references)
+    cells = np.stack([np.stack([seed.of(arm) for seed in of_seeds], -1) for arm in arms])
+    counts = np.broadcast_to(totals.counts[:, None], cells.shape[1:])
     compared = compare(
-        over_both, references, settings.resampling, lower_is_better=question.measure.lower_is_better
+        against(Totals(arms, cells, counts), true),
+        references,
+        settings.resampling,
+        lower_is_better=question.measure.lower_is_better,
     )
     # Seeds are the same in both halves, so the other half says nothing of how they vary.
     visible = [visible_by_width(found.interval) for found in compared.contrasts.values()]
@@ -247,7 +246,7 @@ def _categories(
                 "count": int(totals.counts.sum()),
             }
             for row in compare(
-                functools.partial(contrast, totals, true),
+                against(totals, true),
                 _references(settings),
                 settings.resampling,
                 lower_is_better=question.measure.lower_is_better,

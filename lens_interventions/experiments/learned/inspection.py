@@ -14,7 +14,7 @@ from ...drawing.labels import visible
 from ...intervention.learned_write import LearnedWrite
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ...model.embedding import embedding
-from ...model.hooks import keep
+from ...model.hooks import keep, missing_hooks
 from ...model.readout import readout
 from ..design.kept_writes import read_write
 from ..design.sequences import TokenSequence
@@ -185,7 +185,7 @@ def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values)
 def shows_attention(bridge: TransformerBridge, layer: int) -> bool:
     """Whether the model's attention can be read from a layer up."""
     layers = range(layer, int(bridge.cfg.n_layers))
-    return all(f"blocks.{i}.attn.hook_pattern" in bridge.hook_dict for i in layers)
+    return not missing_hooks(bridge, [f"blocks.{i}.attn.hook_pattern" for i in layers])
 
 
 def _last_patterns(

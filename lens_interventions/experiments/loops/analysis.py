@@ -1,6 +1,5 @@
 """From rows to the tables, verdicts and figures of the loops experiment."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,8 @@ import pandas as pd
 from ...measures.intervals import share_difference_interval
 from ..design.comparisons import (
     Comparison,
-    ContrastWith,
+    ContrastsWith,
+    against,
     compare,
     said_of,
     verdicts_on,
@@ -22,7 +22,6 @@ from ..design.contrasts import (
     Measure,
     Resampling,
     Totals,
-    contrast,
     totals_of,
     with_holm,
 )
@@ -126,13 +125,20 @@ def _share_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _A
     here, other = (_greedy(rows["samples"], LOOPED, half) for half in (REPORT, SELECTION))
     true, references = Arm.at(chosen.cell), [NO_PATCH, *chosen.controls]
 
-    def share(reference: Arm, resampling: Resampling) -> Contrast:
-        interval = share_difference_interval(
-            here.of(true) > 0, here.of(reference) > 0, level=resampling.level
-        )
-        return Contrast(interval, contrast(here, true, reference, resampling).p_value)
+    def shares(references: Sequence[Arm], resampling: Resampling) -> list[Contrast]:
+        intervals = [
+            share_difference_interval(
+                here.of(true) > 0, here.of(reference) > 0, level=resampling.level
+            )
+            for reference in references
+        ]
+        of_means = against(here, true)(references, resampling)
+        return [
+            Contrast(interval, of_mean.p_value)
+            for interval, of_mean in zip(intervals, of_means, strict=True)
+        ]
 
-    compared = _compare(share, here, other, true, references, settings)
+    compared = _compare(shares, here, other, true, references, settings)
     method = (
         f"Share of {compared.joint.n} prompts whose greedy continuation, up to "
         f"{settings.new_tokens} tokens, ends in an exact loop, paired by prompt: "
@@ -153,9 +159,7 @@ def _share_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _A
 def _rep_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
     here, other = (_greedy(rows["samples"], REP, half) for half in (REPORT, SELECTION))
     true, references = Arm.at(chosen.cell), [NO_PATCH, *chosen.controls]
-    compared = _compare(
-        functools.partial(contrast, here, true), here, other, true, references, settings
-    )
+    compared = _compare(against(here, true), here, other, true, references, settings)
     method = (
         f"rep-4, the share of 4-grams that repeat another of the same sample, of the same "
         f"{compared.joint.n} samples: {_means(here, [NO_PATCH, true, *chosen.controls])}. Prompts "
@@ -170,9 +174,7 @@ def _rep_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Ask
 def _escape_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
     here, other = (log_odds_totals(rows, half) for half in (REPORT, SELECTION))
     true, references = Arm.at(chosen.round_cell), [NO_PATCH, *chosen.round_controls]
-    compared = _compare(
-        functools.partial(contrast, here, true), here, other, true, references, settings
-    )
+    compared = _compare(against(here, true), here, other, true, references, settings)
     method = (
         f"Log-odds, in nats, that free running at temperature 1 says a passage exactly once more "
         f"after it was said k times, mean over k = 1 to {settings.rounds - 1} and "
@@ -192,7 +194,7 @@ def _escape_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _
 
 
 def _compare(
-    contrast_with: ContrastWith,
+    contrasts_with: ContrastsWith,
     here: Totals,
     other: Totals,
     true: Arm,
@@ -202,7 +204,7 @@ def _compare(
     """The true source against its references here; how much they vary in the `other` half."""
     n = int((here.counts > 0).sum())
     return compare(
-        contrast_with,
+        contrasts_with,
         references,
         settings.resampling,
         lower_is_better=True,

@@ -1,5 +1,7 @@
 """Tables of the loops experiment."""
 
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -19,7 +21,7 @@ from ..design.conditions import (
     arm_label,
     condition_label,
 )
-from ..design.contrasts import Measure, effect_over_grid, totals_of
+from ..design.contrasts import Measure, Totals, effect_over_grid, totals_of
 from ..design.rules import GREEDY, Rule
 from ..design.samples import LOOPED, REP, sample_totals
 from ..design.sequences import REPORT, SELECTION
@@ -39,11 +41,19 @@ def condition_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
     Conditions without a patch that were sampled on both halves have a second row for all prompts,
     because nothing about them was chosen.
     """
+    losses = rows["loss"]
+
+    @functools.cache  # the arms of a rule are in one table
+    def totals(rule: Rule, measure: str) -> Totals:
+        return totals_of(losses[losses["rule"] == str(rule)], Measure(measure), REPORT)
+
     found = []
     for arm, rule, part in _conditions(rows["samples"]):
-        found.append(_condition(rows, settings, arm, rule, part[part["half"] == REPORT], REPORT))
+        cost = _cost(totals, settings, arm, rule)
+        here = part[part["half"] == REPORT]
+        found.append(_condition(settings, arm, rule, here, REPORT, cost))
         if arm == NO_PATCH and (part["half"] == SELECTION).any():
-            found.append(_condition(rows, settings, arm, rule, part, ALL))
+            found.append(_condition(settings, arm, rule, part, ALL, cost))
     return pd.DataFrame(found)
 
 
@@ -155,7 +165,12 @@ def _conditions(samples: pd.DataFrame) -> list[tuple[Arm, Rule, pd.DataFrame]]:
 
 
 def _condition(
-    rows: Tables, settings: LoopsSettings, arm: Arm, rule: Rule, part: pd.DataFrame, prompts: str
+    settings: LoopsSettings,
+    arm: Arm,
+    rule: Rule,
+    part: pd.DataFrame,
+    prompts: str,
+    cost: Mapping[str, object],
 ) -> dict[str, object]:
     looped = part[part["looped"]]
     share = share_interval(len(looped), len(part), level=settings.resampling.level)
@@ -178,24 +193,23 @@ def _condition(
         "rep_4_high": rep_4.high,
         "distinct_2": distinct_n(tokens, 2, lengths=lengths),
         "ended": (part["n_tokens"] < part["new_tokens"]).mean(),
-        **_cost(rows, settings, arm, rule),
+        **cost,
         "family": _family(arm, rule),
         **arm.columns(),
         "rule": str(rule),
     }
 
 
-def _cost(rows: Tables, settings: LoopsSettings, arm: Arm, rule: Rule) -> dict[str, object]:
+def _cost(
+    totals_under: Callable[[Rule, str], Totals], settings: LoopsSettings, arm: Arm, rule: Rule
+) -> dict[str, object]:
     """Loss on the report half of the prose, its change from no patch, and the share cut off.
 
     Greedy decoding leaves the distribution alone, so its loss is the model's. The change is paired
     by document.
     """
-    losses = rows["loss"]
-    losses = losses[losses["half"] == REPORT]
-    plain = totals_of(losses[losses["rule"] == str(GREEDY)], Measure(LOSS), REPORT).of(NO_PATCH)
-    here = losses[losses["rule"] == str(rule)]
-    totals = totals_of(here, Measure(LOSS), REPORT)
+    plain = totals_under(GREEDY, LOSS).of(NO_PATCH)
+    totals = totals_under(rule, LOSS)
     loss, change = (
         settings.resampling.interval(values, totals.counts)
         for values in (totals.of(arm), totals.of(arm) - plain)
@@ -207,7 +221,7 @@ def _cost(rows: Tables, settings: LoopsSettings, arm: Arm, rule: Rule) -> dict[s
         "loss_change": change.estimate,
         "loss_change_low": change.low,
         "loss_change_high": change.high,
-        "excluded": totals_of(here, Measure(EXCLUDED), REPORT).mean(arm),
+        "excluded": totals_under(rule, EXCLUDED).mean(arm),
     }
 
 

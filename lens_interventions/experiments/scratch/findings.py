@@ -1,5 +1,6 @@
 """The verdicts of the scratch experiment: two questions for each network."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -54,8 +55,11 @@ def _of(losses: pd.DataFrame, network: tuple[int, int]) -> pd.DataFrame:
 
 
 def _compare(settings: ScratchSettings, rows: pd.DataFrame, scope: str) -> Comparison:
-    def true_minus(reference: Arm, resampling: Resampling) -> Contrast:
-        return difference(rows, resampling, scope=scope, arms=("true", reference.source))
+    def true_minus(references: Sequence[Arm], resampling: Resampling) -> list[Contrast]:
+        return [
+            difference(rows, resampling, scope=scope, arms=("true", reference.source))
+            for reference in references
+        ]
 
     controls = [arm for arm in settings.trained_arms if arm not in ("true", NONE)]
     compared = compare(

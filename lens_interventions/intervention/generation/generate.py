@@ -23,7 +23,7 @@ from ...model.packed_linears import packed_linears
 from ...model.points import point_labels
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..known_text import KnownText, select_rows
-from ..patch import NextTokenPatch
+from ..patch import NextTokenPatch, bind_all
 from .decoder import Decoder, decoder
 from .patch_batch import PatchedRows
 from .result import Generation, GenerationStep
@@ -135,7 +135,7 @@ def generate(
     )
     running = decoder(
         bridge,
-        PatchedRows.of_prompts([None if p is None else p.bind(bridge) for p in patches], n_prompts),
+        PatchedRows.of_prompts(bind_all(bridge, patches), n_prompts),
         length=batch.tokens.shape[1] + max_new_tokens,
         chunk_size=chunk_size or max(1, _CHUNK_TOKENS // n_rows),
         record=sampler.reads if trajectory is False else point_labels(int(bridge.cfg.n_layers)),

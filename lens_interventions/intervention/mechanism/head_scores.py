@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from ..._counter_random import random_integers
-from ...model.hooks import capture, keep
+from ...model.hooks import capture, keep, missing_hooks
 from ...model.partial_run import run_late_rows
 from ...model.points import hook_name, point_labels
 from ...model.readout import readout
@@ -124,7 +124,7 @@ def _random_tokens(bridge: TransformerBridge, n: int) -> Int[Tensor, " token"]:
 def _points(bridge: TransformerBridge, name: str) -> list[str]:
     """The hooks with this name, one for each layer."""
     names = [f"blocks.{layer}.{name}" for layer in range(int(bridge.cfg.n_layers))]
-    missing = [each for each in names if each not in bridge.hook_dict]
+    missing = missing_hooks(bridge, names)
     if missing:
         raise NotImplementedError(
             f"{bridge.cfg.architecture} has no {missing[0]}: its heads cannot be told apart there"

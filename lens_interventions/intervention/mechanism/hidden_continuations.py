@@ -20,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from ...model.capabilities import recall
-from ...model.hooks import Hook, HookFunction, change_layers
+from ...model.hooks import Hook, HookFunction, change_layers, missing_hooks
 from ...model.partial_run import run_late_blocks, run_late_rows
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
@@ -162,7 +162,7 @@ def key_value_points(bridge: TransformerBridge, layers: Sequence[int]) -> list[t
     Raises `NotImplementedError` for a layer whose attention has none.
     """
     names = [(f"blocks.{i}.attn.hook_k", f"blocks.{i}.attn.hook_v") for i in layers]
-    missing = [name for pair in names for name in pair if name not in bridge.hook_dict]
+    missing = missing_hooks(bridge, [name for pair in names for name in pair])
     if missing:
         raise NotImplementedError(
             f"{bridge.cfg.architecture} has no {missing[0]}: its keys and values cannot be told "

@@ -6,6 +6,7 @@ go through the blocks above it together, and all share the blocks below.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +23,7 @@ from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..patch import NextTokenPatch
+from ..patch import NextTokenPatch, bind_all
 from ..unpatched import with_unpatched
 from .logit_rows import LogitRows, Reduce
 from .row_hooks import GivenHook, hooks_by_row
@@ -79,7 +80,7 @@ class TextPasses:
             known = (whole.length - start).clamp(1, tokens.shape[1])
             seed = random_bits(start, whole.seed) if start else whole.seed
             texts.append(KnownText(tokens, whole.first, known, whole.prompt_length, seed))
-        bounds = [None if p is None else p.bind(bridge) for p in patches]
+        bounds = bind_all(bridge, patches)
         skips = (0, *[skip] * (len(texts) - 1))
         hooks = hooks_by_row(bridge, fwd_hooks, length)
         return cls(bridge, tuple(bounds), tuple(texts), skips, tuple(hooks))
@@ -97,7 +98,9 @@ class TextPasses:
         pieces, column = [], 0
         refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
         wanted = torch.ones_like(following, dtype=torch.bool) if where is None else where
-        with self.bridge.hooks(fwd_hooks=list(self.fwd_hooks)):
+        hooks = list(self.fwd_hooks)
+        # A bridge looks its names up even where there is no hook to put on.
+        with self.bridge.hooks(fwd_hooks=hooks) if hooks else nullcontext():
             for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):
                 first = column - skip
                 column = first + text.tokens.shape[1]

@@ -1,13 +1,12 @@
 """The true source against all references: what is joined, and what corrects what."""
 
-import functools
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from lens_interventions.experiments.design.comparisons import (
     Comparison,
+    against,
     compare,
     said_of,
     verdicts_on,
@@ -15,7 +14,7 @@ from lens_interventions.experiments.design.comparisons import (
     with_holm_over_questions,
 )
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm
-from lens_interventions.experiments.design.contrasts import Resampling, Totals, contrast
+from lens_interventions.experiments.design.contrasts import Resampling, Totals
 from lens_interventions.measures.verdicts import JOINT
 
 TRUE, RANDOM, CURRENT = (Arm(source, 1, 0.1, "add") for source in ("true", "random", "current"))
@@ -36,9 +35,7 @@ def losses(*, n: int = 40, **means: float) -> Totals:
 
 
 def compared(totals: Totals) -> Comparison:
-    return compare(
-        functools.partial(contrast, totals, TRUE), REFERENCES, RESAMPLING, lower_is_better=True
-    )
+    return compare(against(totals, TRUE), REFERENCES, RESAMPLING, lower_is_better=True)
 
 
 def test_a_lead_is_that_over_the_best_reference() -> None:

@@ -10,7 +10,8 @@ from lens_interventions.experiments.design.material import CopyingMaterial, temp
 from lens_interventions.experiments.design.sequences import continuation
 from lens_interventions.experiments.preservation import PreservationSettings, stages
 from lens_interventions.experiments.preservation.stages import plan, template_items
-from tests.support.tiny import N_CTX, shared_bridge, tiny_model
+from tests.support.architectures import N_CTX
+from tests.support.tiny import shared_bridge, tiny_model
 
 
 @pytest.fixture(scope="module")

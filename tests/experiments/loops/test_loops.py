@@ -145,7 +145,7 @@ def with_loops(rows: dict[str, pd.DataFrame], looping: list[str]) -> dict[str, p
     samples = pd.concat([samples, more], ignore_index=True)
     looped = samples["source"].isin(looping)
     samples["looped"] = looped
-    for column, value in (("onset", 3), ("period", 5), ("loop_length", 20)):
+    for column, value in (("onset", 2), ("period", 5), ("loop_length", 16)):
         samples[column] = np.where(looped, value, -1)
     samples["rep_4"] = np.where(looped, 0.8, 0.1)
     return {**rows, "samples": samples}

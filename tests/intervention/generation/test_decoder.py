@@ -10,14 +10,11 @@ import lens_interventions as li
 from lens_interventions.intervention.generation import cached_decoder, decoder
 from lens_interventions.intervention.sources import BackPatch
 from lens_interventions.model.attention_masks import additive_masks
+from tests.support.architectures import ARCHITECTURES
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax
 from tests.support.reference_generation import naive_tokens
-from tests.support.tiny import (
-    ARCHITECTURES,
-    long_rope_bridge,
-    tiny_bridge,
-)
+from tests.support.tiny import long_rope_bridge, tiny_bridge
 
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9], [33, 8]]
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)

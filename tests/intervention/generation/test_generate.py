@@ -19,16 +19,11 @@ from transformers import (
 import lens_interventions as li
 from lens_interventions.intervention.sources import BackPatch
 from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
+from tests.support.architectures import LENS_ARCHITECTURES, MPT_WITH_CACHE, WINDOW
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax, tolerance
 from tests.support.reference_generation import generate_naively
-from tests.support.tiny import (
-    D_VOCAB,
-    LENS_ARCHITECTURES,
-    MPT_WITH_CACHE,
-    WINDOW,
-    shared_bridge,
-)
+from tests.support.tiny import D_VOCAB, shared_bridge
 
 # One text is longer than the sliding windows, one is a single token.
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9, 9, 31, 8], [33], [70, 70, 12, 99]]

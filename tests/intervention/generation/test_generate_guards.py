@@ -5,13 +5,9 @@ import torch
 from transformers import LogitsProcessor, TemperatureLogitsWarper
 
 import lens_interventions as li
+from tests.support.architectures import N_CTX
 from tests.support.clean import left_as_found
-from tests.support.tiny import (
-    D_VOCAB,
-    N_CTX,
-    shared_bridge,
-    tiny_bridge,
-)
+from tests.support.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9], [33, 8]]
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)

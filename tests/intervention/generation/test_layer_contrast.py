@@ -15,10 +15,11 @@ import lens_interventions as li
 from lens_interventions.intervention.generation.layer_contrast import early_layers
 from lens_interventions.model.embedding import embeddings_are_tied
 from tests.support import reference_layer_contrast as reference
+from tests.support.architectures import LENS_ARCHITECTURES
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax, tolerance
 from tests.support.reference_generation import next_logits
-from tests.support.tiny import LENS_ARCHITECTURES, long_rope_bridge, shared_bridge
+from tests.support.tiny import long_rope_bridge, shared_bridge
 
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9, 9, 31, 8], [33], [70, 70, 12, 99]]
 # With the layers of a model of three blocks.

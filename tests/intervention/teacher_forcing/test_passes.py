@@ -11,9 +11,10 @@ from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
+from tests.support.architectures import N_CTX
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import N_CTX, random_tokens, shared_bridge, tiny_bridge
+from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 

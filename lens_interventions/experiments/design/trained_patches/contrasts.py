@@ -28,9 +28,10 @@ def against_all(
     """
     source_of = {NO_PATCH if name == alone else _arm(name): name for name in references}
     found = compare(
-        lambda reference, resampling: difference(
-            losses, resampling, scope=scope, minus=source_of[reference]
-        ),
+        lambda references, resampling: [
+            difference(losses, resampling, scope=scope, minus=source_of[reference])
+            for reference in references
+        ],
         list(source_of),
         resampling,
         lower_is_better=True,
