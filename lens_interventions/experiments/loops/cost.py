@@ -80,7 +80,7 @@ def measure_rule_loss(
     if chosen.contrast is not None and condition != NO_PATCH:
         raise NotImplementedError(
             f"the loss of {chosen} is measured without a patch, got {condition}: the residuals at "
-            "the positions that predict under a patch are those of no one pass"
+            "the positions that predict under a patch cannot come from one pass"
         )
     settings = from_values(PatchSettings, patch)
     rows = []

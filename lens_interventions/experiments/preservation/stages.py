@@ -38,9 +38,9 @@ def plan(
     items = template_items(bridge, settings)
     if not items:
         raise ValueError(
-            f"with template_words={settings.template_words} and this model's tokenizer no template "
-            "has its word in the same tokens where it stands first and where it is due again: "
-            "give more words, or another model"
+            f"with template_words={settings.template_words} and this model's tokenizer, no "
+            "template has a word with the same tokens at its first place and where it is due "
+            "again: give more words, or another model"
         )
     counts = [
         Unit("counts", f"{number:02d}", count_tokens, {"source": source, "text": text_digest(text)})
@@ -79,8 +79,8 @@ def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFr
     documents = read_documents(source)
     if text_digest(documents) != text:
         raise ValueError(
-            f"{source} is another text here and now than where and when the run was planned: give "
-            "every worker the same files and the same Python, and leave them as they are meanwhile"
+            f"{source} differs from the text that the run was planned with: give every worker the "
+            "same files and the same Python, and do not change them during the run"
         )
     rows = [
         (f"{source}: {document.title}", token, count)
