@@ -116,7 +116,7 @@ def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
     except (SafetensorError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a saved {kind}: {error}") from error
     if not isinstance(rest, dict) or rest.pop("format", None) != _format(kind):
-        raise ValueError(f"{path} is a safetensors file, but not of a saved {kind}")
+        raise ValueError(f"{path} is a safetensors file, but not a saved {kind}")
     return tensors, rest
 
 

@@ -35,7 +35,7 @@ def test_tensors_and_the_rest_come_back(tmp_path):
     tensors, rest = load_tensors(path, kind="thing")
     assert torch.equal(tensors["a"], transposed)
     assert rest == {"numbers": [1, 2]}
-    with pytest.raises(ValueError, match="not of a saved other"):
+    with pytest.raises(ValueError, match="not a saved other"):
         load_tensors(path, kind="other")
 
 

@@ -155,7 +155,7 @@ def test_a_wrong_value_is_named(saved, tmp_path, kind, field, value, message):
 def test_a_header_that_is_no_object(saved, tmp_path, note):
     tensors, _ = parts(saved / "lens", "lens")
     save_file(tensors, str(tmp_path / "file"), metadata={"lens": note})
-    with pytest.raises(ValueError, match=r"not (of )?a saved lens"):
+    with pytest.raises(ValueError, match="not a saved lens"):
         li.AffineLens.load(tmp_path / "file")
 
 

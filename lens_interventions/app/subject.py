@@ -68,7 +68,7 @@ class Subject:
             if first is None or second is None or first.get_vocab() != second.get_vocab():
                 raise ValueError(
                     f"{self.other.cfg.model_name} has another tokenizer than "
-                    f"{self.bridge.cfg.model_name}, so that their tokens cannot be compared: give "
+                    f"{self.bridge.cfg.model_name}, so their tokens cannot be compared: give "
                     "a second model with the same one"
                 )
 

@@ -78,7 +78,7 @@ def draw_curves(
     from plotly.subplots import make_subplots
 
     if not curves:
-        raise ValueError("there is nothing to draw: give one curve at least")
+        raise ValueError("there is nothing to draw: give at least one curve")
     units = list(dict.fromkeys(curve.unit for curve in curves))
     columns = min(len(units), 2)
     rows = math.ceil(len(units) / columns)

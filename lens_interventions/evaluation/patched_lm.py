@@ -108,8 +108,8 @@ class PatchedLM(TemplateLM):
         for _, context, continuation in requests:
             if not 0 < len(continuation) <= self.max_length:
                 raise ValueError(
-                    f"a continuation of {len(continuation)} tokens cannot be scored: from 1 to "
-                    f"max_length={self.max_length} can"
+                    f"a continuation of {len(continuation)} tokens cannot be scored: it must "
+                    f"have from 1 to max_length={self.max_length} tokens"
                 )
             context = list(context) or [self._prefix]
             continued.append((context, continuation))
@@ -168,7 +168,7 @@ class PatchedLM(TemplateLM):
             if decoding.max_new_tokens >= self.max_length:
                 raise ValueError(
                     f"{decoding.max_new_tokens} new tokens leave no room for a context in "
-                    f"max_length={self.max_length}: ask for fewer, by max_gen_toks"
+                    f"max_length={self.max_length}: ask for fewer with max_gen_toks"
                 )
         contexts = _cut(contexts, [self.max_length - d.max_new_tokens for d in decodings])
         written = [""] * len(requests)

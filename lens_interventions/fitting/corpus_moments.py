@@ -97,8 +97,8 @@ def corpus_moments(
     """
     if holdout < 2 or skip_first < 0:
         raise ValueError(
-            "one window in `holdout` is not fitted to, so it must be at least 2, and skip_first 0; "
-            f"got {holdout} and {skip_first}"
+            "holdout must be at least 2, since one window in that many is not fitted to, and "
+            f"skip_first at least 0; got {holdout} and {skip_first}"
         )
     require_readable(bridge)
     d_model, device = int(bridge.cfg.d_model), bridge.W_U.device
@@ -186,7 +186,7 @@ class _Checkpoint:
         tensors, kept = load_tensors(self.path, kind="checkpoint")
         if kept.get("settings") != self._settings:
             raise ValueError(
-                f"{self.path} was made with {kept.get('settings')}, this is {self._settings}: "
+                f"{self.path} was made with {kept.get('settings')}, but this is {self._settings}: "
                 "give another path, or remove it"
             )
         expected = {"done": int, "counts": dict, "digest": str}

@@ -175,7 +175,7 @@ class NextTokenPatch(PatchFields):
             if value is not None and not isinstance(value, str):
                 raise ValueError(
                     f"{name} is {value!r}, which JSON cannot hold: save the patch "
-                    f"without it, `dataclasses.replace(patch, {name}=...)`, and give it again"
+                    f"without it, `dataclasses.replace(patch, {name}=...)`, and set it again"
                 )
         return json.dumps({field.name: getattr(self, field.name) for field in fields(self)})
 

@@ -149,7 +149,7 @@ def find_commitment(
     if points[-1] != FINAL:
         raise ValueError(
             f"the last point that was read is {points[-1]}, not {FINAL}: read the final point as "
-            "well, to know what the final guess stays until"
+            "well, since it defines the final guess"
         )
     if top is not None and probability is not None:
         raise ValueError(f"give top={top} or probability={probability}, not both")

@@ -156,7 +156,7 @@ def _require_sum(
     if not float(error.max()) < _TOLERANCE[half]:
         raise NotImplementedError(
             f"what the {parts} does not add up to {whole} in {bridge.cfg.architecture} (a relative "
-            f"error of {float(error.max()):.2g}), so that it cannot be attributed"
+            f"error of {float(error.max()):.2g}), so it cannot be attributed"
         )
 
 

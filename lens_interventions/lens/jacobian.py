@@ -47,8 +47,9 @@ class JacobianTransport:
     def _require(self, layer: int) -> None:
         if layer - 1 not in self.jacobian.source_layers:
             raise ValueError(
-                f"the Jacobian lens was not fitted for what leaves block {layer - 1}, which is "
-                f"point {layer}_pre, but for blocks {self.jacobian.source_layers}: read others"
+                f"the Jacobian lens was not fitted for the output of block {layer - 1}, which is "
+                f"point {layer}_pre, but for blocks {self.jacobian.source_layers}: read other "
+                "points"
             )
 
 
@@ -66,7 +67,7 @@ def published_jacobian_lens(name: str) -> JacobianLens:
             return JacobianLens.from_pretrained(name)
     except (OSError, ValueError) as error:  # by the hub's client, by name
         raise FileNotFoundError(
-            f"{name!r} is no file, and neither the local cache nor the hub, if it can be reached, "
-            "has a Jacobian lens of that name: give a file, or a name from TransformerLens's "
-            "jacobian_lens_registry.json"
+            f"{name!r} is not a file, and neither the local cache nor the hub, if it can be "
+            "reached, has a Jacobian lens of that name: give a file, or a name from "
+            "TransformerLens's jacobian_lens_registry.json"
         ) from error

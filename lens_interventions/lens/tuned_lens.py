@@ -35,7 +35,9 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
     folder = _folder(path_or_name, revision)
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     if not isinstance(config, dict):
-        raise ValueError(f"{folder} is not a checkpoint of tuned-lens: {_CONFIG} is no object")
+        raise ValueError(
+            f"{folder} is not a checkpoint of tuned-lens: {_CONFIG} is not a JSON object"
+        )
     if config.get("lens_type", _KIND) != _KIND:
         raise ValueError(f"{folder} holds a {config['lens_type']!r}; only {_KIND!r} can be read")
     try:

@@ -56,7 +56,9 @@ def load_model(
     fetched; `OSError` if the cache directory cannot be written or lacks space.
     """
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype is {dtype!r}; expected a floating one, such as torch.bfloat16")
+        raise ValueError(
+            f"dtype is {dtype!r}; expected a floating-point one, such as torch.bfloat16"
+        )
     if device is not None:
         _check_device(device)
     known = sorted(inspect.signature(TransformerBridge.boot_transformers).parameters)

@@ -262,7 +262,7 @@ def _tried_to_read(bridge: ReadableModel) -> bool:
             right = torch.allclose(found, own, rtol=0, atol=atol, equal_nan=True)
     if not right:
         raise ValueError(
-            f"the logits of {name} are not ln_final -> unembed of what leaves its last "
+            f"the logits of {name} are not ln_final -> unembed of the output of its last "
             "block: a lens would not read the model's predictions"
         )
     return True

@@ -322,5 +322,5 @@ class TestFile:
             LearnedWrite.load(tmp_path / "text")
         lens = li.AffineLens(torch.zeros(1, 2, 2), torch.zeros(1, 2), "0", {})
         lens.save(tmp_path / "lens")
-        with pytest.raises(ValueError, match="but not of a saved write"):
+        with pytest.raises(ValueError, match="but not a saved write"):
             LearnedWrite.load(tmp_path / "lens")

@@ -36,7 +36,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no trajectory at"):
         Trajectory.load(path)
     save_file({"weight": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match="not of a saved trajectory"):
+    with pytest.raises(ValueError, match="not a saved trajectory"):
         Trajectory.load(path)
     path.write_text("not tensors")
     with pytest.raises(ValueError, match="is not a saved trajectory"):

@@ -83,7 +83,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is not a checkpoint of tuned-lens"):
         load_tuned_lens(tmp_path / "garbage")
     (tmp_path / "garbage" / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"config\.json is no object"):
+    with pytest.raises(ValueError, match=r"config\.json is not a JSON object"):
         load_tuned_lens(tmp_path / "garbage")
     write_checkpoint(tmp_path / "narrow", shared_bridge("llama"))
     state = torch.load(tmp_path / "narrow" / "params.pt")

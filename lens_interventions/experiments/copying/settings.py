@@ -57,8 +57,8 @@ class CopyingSettings(CopyingMaterial):
             )
         if self.mapped < 1 or self.shortlist < 1 or 1.0 in self.temperatures:
             raise ValueError(
-                "mapped and shortlist must be at least 1, and no temperature 1, which is no "
-                f"patch; got {self.mapped}, {self.shortlist}, {self.temperatures}"
+                "mapped and shortlist must be at least 1, and temperatures must not include 1, "
+                f"which changes nothing; got {self.mapped}, {self.shortlist}, {self.temperatures}"
             )
         super().__post_init__()
 

@@ -134,13 +134,13 @@ def load_result(directory: str | Path) -> Result:
     if not summary_file.exists():
         raise RunDirectoryError(
             f"{directory} is not finished: run the experiment with this directory again, and it "
-            "will go on where it stopped"
+            "will continue where it stopped"
         )
     try:
         summary = json.loads(summary_file.read_text(encoding="utf-8"))
         for name, expected in summary.get("sha256", {}).items():
             if _sha256(directory / name) != expected:
-                raise ValueError(f"the checksum of {name} is of other bytes")
+                raise ValueError(f"the checksum of {name} does not match")
         tables = {
             name: pd.read_parquet(directory / "tables" / f"{name}.parquet")
             for name in summary["tables"]
@@ -150,7 +150,7 @@ def load_result(directory: str | Path) -> Result:
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise RunDirectoryError(
             f"{directory} is damaged ({error}): run the experiment with this directory again, and "
-            "its result is written anew"
+            "its result is written again"
         ) from error
 
     def read_figures(_tables: Tables) -> Figures:

@@ -47,11 +47,11 @@ def read_rows(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         before, after = _around_seal(data)
         unsealed = before + _NOT_YET.encode() + after
         if hashlib.sha256(unsealed).hexdigest().encode() != data[len(before) : -len(after)]:
-            raise DamagedFileError("its checksum is of other bytes")
+            raise DamagedFileError("its checksum does not match")
         table = pq.read_table(io.BytesIO(data))
         return table.to_pandas(), json.loads(table.schema.metadata[_STAMP])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise DamagedFileError(f"{file} is damaged or not of this library ({error})") from error
+        raise DamagedFileError(f"{file} is damaged or not from this library ({error})") from error
 
 
 def _around_seal(data: bytes) -> tuple[bytes, bytes]:

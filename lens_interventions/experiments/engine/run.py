@@ -156,4 +156,4 @@ def _require_distinct(units: Sequence[Unit]) -> None:
     keys = [unit.key for unit in units]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise ValueError(f"units need names of their own; these come twice: {', '.join(twice[:5])}")
+        raise ValueError(f"units need different names; these occur twice: {', '.join(twice[:5])}")

@@ -181,7 +181,7 @@ def read_header(path: Path) -> dict[str, Any]:
     except (OSError, RecursionError, ValueError) as error:
         raise RunDirectoryError(f"{file} is damaged ({error}): choose a new directory") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise RunDirectoryError(f"{file} does not say {FORMAT!r}: it is not of this library")
+        raise RunDirectoryError(f"{file} does not say {FORMAT!r}: it is not from this library")
     return header
 
 
@@ -266,7 +266,8 @@ def _read(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         return read_rows(file)
     except DamagedFileError as error:
         raise RunDirectoryError(
-            f"{error}: run the experiment with this directory again, and this unit is measured anew"
+            f"{error}: run the experiment with this directory again, and this unit is measured "
+            "again"
         ) from error
 
 

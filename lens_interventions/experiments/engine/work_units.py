@@ -37,7 +37,9 @@ def unit_kind(name: str) -> Callable[[Measurement], Measurement]:
         place = f"{function.__module__}.{function.__qualname__}"
         known = _KINDS.setdefault(name, place)
         if known != place:
-            raise ValueError(f"{known} is the unit kind {name!r} already: name {place} otherwise")
+            raise ValueError(
+                f"{name!r} is already the unit kind of {known}: give {place} another name"
+            )
         function.unit_kind = name  # type: ignore[attr-defined]
         return function
 
@@ -72,7 +74,7 @@ class Unit:
     def __post_init__(self) -> None:
         for part in (self.table, self.name):
             if not re.fullmatch(r"\w[\w.-]*", part, re.ASCII):
-                raise ValueError(f"{part!r} must be letters, digits, '_', '-' and '.' alone")
+                raise ValueError(f"{part!r} must consist of letters, digits, '_', '-' and '.'")
         canonical_json(self.parameters)
 
     @property

@@ -1,4 +1,4 @@
-"""Trainings of the base and of increments, and what each is good for on held-out text."""
+"""Trainings of the base and of increments, and their losses on held-out text."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def measure_trial(
 ) -> pd.DataFrame:
     """Train a write, on a `base` if one is given as text: rate, step and loss in nats a token.
 
-    `training` are arguments of `train_patch`, `file` is a checkpoint. The loss is that of the
+    `training` are arguments of `train_patch`, and `file` is a checkpoint. The loss is that on the
     windows that choose.
     """
     below = {} if base is None else {"base": parse_write(base)}
@@ -49,7 +49,7 @@ def measure_base(
     texts: Mapping[str, Windows],
     file: Path,
 ) -> pd.DataFrame:
-    """Rows as of `measure_trial`, with the bytes of the write of the best step as `write`."""
+    """Rows as in `measure_trial`, with the bytes of the best step's write as `write`."""
     result = _trained(bridge, training, options, texts, file)
     return _curve(result, options).assign(write=write_bytes(result.write))
 
@@ -66,9 +66,9 @@ def measure_increment(
 ) -> pd.DataFrame:
     """Train an increment and measure it with its base: rows of `measured_losses`.
 
-    `base` is a write as text, `training` are arguments of `train_patch`, `material` is what
-    `measured_losses` takes, `file` a checkpoint. Rows with the scope `CURVE` tell the loss on the
-    windows that choose the best step.
+    `base` is a write as text, `training` are arguments of `train_patch`, `material` are arguments
+    of `measured_losses`, and `file` is a checkpoint. Rows with the scope `CURVE` have the loss on
+    the windows that choose the best step.
     """
     result = _trained(bridge, {"base": parse_write(base), **training}, options, texts, file)
     conditions = {AS_TRAINED: result.write.patch(seed=training["seed"])}
@@ -81,7 +81,7 @@ def measure_increment(
 def measure_alone(
     bridge: TransformerBridge, base: str, material: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Rows of `measured_losses` of the model with the base, a write as text, and no increment."""
+    """Rows of `measured_losses` for the model with the base, a write as text, and no increment."""
     conditions = {AS_TRAINED: parse_write(base).patch()}
     rows = pd.DataFrame(measured_losses(bridge, conditions, step=0, **material))
     return rows.assign(source=BASE, seed=0)

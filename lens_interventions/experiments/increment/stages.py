@@ -1,4 +1,4 @@
-"""The stages: a base is trained, then increments on top of it, each after a trial of rates."""
+"""The stages: train a base, then increments on top of it, each after a trial of rates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -68,7 +68,7 @@ def try_increments(
 ) -> Sequence[Unit]:
     """A short training of the true token's increment for each learning rate.
 
-    All increments then have the rate that suits the true token.
+    All increments are then trained at the rate that is best for the true token.
     """
     texts = _to_train(windows_by_part(bridge, settings))
     same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.pilot_steps}

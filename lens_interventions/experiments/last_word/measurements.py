@@ -1,4 +1,4 @@
-"""One request: the sentence that comes of it, the word along it, and where that comes from."""
+"""One request: its sentence, the readings of the word along it, and their source in the text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,10 +37,10 @@ def measure_request(
 ) -> pd.DataFrame:
     """Rows for the sentences, requests, points and parts of one item.
 
-    `log_prob` and `log_rank` (of one plus the rank) are those of the word's first token, means over
-    the positions of the part that predict a token of the sentence. `ends` says whether the sentence
-    that the model wrote on this request ends in the word. The model's own sentence is cut off
-    before the word.
+    `log_prob` and `log_rank` (of one plus the rank) are those of the word's first token, averaged
+    over the positions of the part that predict a token of the sentence. `ends` says whether the
+    sentence that the model wrote on this request ends in the word. The model's own sentence is cut
+    off before the word.
     """
     prompts = _prompts(bridge, item)
     word = token_list(bridge, f" {item['word']}")[0]
@@ -56,7 +56,7 @@ def measure_request(
     for name, sentence in sentences.items():
         if len(sentence) < parts:
             continue
-        # Where each part begins; the sentence's tokens are predicted one position before them.
+        # The beginnings of the parts; the sentence's tokens are predicted one position before them.
         part = np.arange(len(sentence)) * parts // len(sentence)
         for request, prompt in prompts.items():
             first = len(prompt) - 1
@@ -95,12 +95,13 @@ def measure_request(
 def measure_sources(
     bridge: TransformerBridge, item: dict[str, str], layers: Sequence[int]
 ) -> pd.DataFrame:
-    """What is lost of the word along the fixed sentence if part of the text comes of another word.
+    """The word's loss of log-probability if a part of the text is taken from another request.
 
-    A row for each layer and part of the text: the residuals of that part, as they enter the layer,
-    are those of the request with the other word. `lost` is the fall of the word's log-probability
-    at the output, mean over the sentence, and `whole` the fall when all of the text comes of the
-    other word. No rows where the two words differ in their numbers of tokens.
+    There is a row for each layer and part of the text, whose residuals, as they enter the layer,
+    are replaced by those of the request with the other word. `lost` is the fall of the word's
+    log-probability at the output, averaged over the fixed sentence, and `whole` is the fall if all
+    of the text comes from the other request. There are no rows if the two words differ in their
+    numbers of tokens.
     """
     prompts = _prompts(bridge, item)
     sentence = token_list(bridge, item["sentence"])[:-1]
@@ -153,7 +154,7 @@ def measure_sources(
 
 
 def ends_in(text: str, word: str) -> bool:
-    """Whether the last word of a text is this one, whatever marks follow it."""
+    """Whether the last word of a text is this one, ignoring punctuation after it."""
     words = "".join(c if c.isalnum() else " " for c in text).split()
     return bool(words) and words[-1].lower() == word.lower()
 
@@ -167,7 +168,7 @@ def _prompts(bridge: TransformerBridge, item: dict[str, str]) -> dict[str, list[
 
 
 def _before_word(bridge: TransformerBridge, ids: list[int], word: str) -> list[int]:
-    """The tokens of a sentence before those that say the word for the first time; all, if none."""
+    """The tokens of a sentence before the first occurrence of the word, or all without one."""
     at = bridge.tokenizer.decode(ids).lower().find(word.lower())
     if at < 0:
         return ids

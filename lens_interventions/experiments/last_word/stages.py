@@ -18,11 +18,11 @@ from .settings import LastWordSettings
 def plan(bridge: TransformerBridge, settings: LastWordSettings, _rows: Tables) -> Sequence[Unit]:
     """All units of the experiment.
 
-    Raises `ValueError` for a tokenizer without a chat template, and if there are fewer requests.
+    Raises `ValueError` for a tokenizer without a chat template, or if there are too few requests.
     """
     items = [asdict(item) for item in materials.last_words()]
     if settings.requests > len(items):
-        raise ValueError(f"there are {len(items)} requests, {settings.requests} were asked for")
+        raise ValueError(f"there are {len(items)} requests, but {settings.requests} were asked for")
     chat_tokens(bridge, [{"role": "user", "content": items[0]["asked"]}])
     chosen = _spread(len(items), settings.requests)
     traced = _spread(len(items), min(settings.traced, settings.requests))

@@ -28,7 +28,7 @@ _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
 def measure_writes(
     bridge: TransformerBridge, table: str, writes: Mapping[str, Values], **parameters: Any
 ) -> pd.DataFrame:
-    """Rows of copying without a patch and with each write at strength 1.
+    """Rows of copying, without a patch and with each write at strength 1.
 
     `table` names the rows: "induction", "templates" or "text". The columns of an arm are those of
     `Training.arm`, and `seed` is the seed of the training.

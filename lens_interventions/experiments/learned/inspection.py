@@ -41,7 +41,7 @@ EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS = (
 )
 
 _TOP = 6
-# Prefixes that are run at once while attention is read.
+# How many prefixes are run at once to read attention.
 _PREFIXES = 16
 
 
@@ -78,7 +78,7 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
 
 @unit_kind("geometry of a write")
 def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
-    """How near the map is to simple maps: `quantity`, `value` and the value by `chance`."""
+    """How close the map is to simple maps: `quantity`, `value` and the value by `chance`."""
     learned, layer = _write(write), int(write["layer"])
     matrix = learned_map(learned, layer)
     d_model = len(matrix)
@@ -148,8 +148,8 @@ def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values
 def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
     """Loss on the second copy, without its first token, with the write at some positions only.
 
-    The conditions are "none", everywhere, not at the positions whose pair comes again, and not at
-    as many others, the last ones.
+    The write is at no position ("none"), at all positions, at all except those whose pair occurs
+    again, and at all except as many others, the last ones.
     """
     learned, seed = _write(write), int(write["seed"])
     text = from_values(TokenSequence, sequence)

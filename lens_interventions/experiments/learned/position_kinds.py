@@ -15,7 +15,8 @@ def position_kinds(tokens: Int[Tensor, " pos"]) -> list[str]:
 
     - "first": position 0
     - "itself": position t
-    - "earlier occurrence": holds `x[t]`. A patch of the true token wrote there what followed then.
+    - "earlier occurrence": holds `x[t]`. A patch of the true token wrote the token that followed
+        it.
     - "after one": follows an earlier occurrence. An induction head attends there.
     - "before one": precedes one. A patch of the true token wrote `x[t]` there.
     - "other"
@@ -47,9 +48,9 @@ def attention_by_kind(
 
 
 def matched_positions(tokens: Int[Tensor, " pos"]) -> list[int]:
-    """Positions k whose pair `(x[k], x[k + 1])` comes again: a patch wrote there what is then due.
+    """Positions k whose pair `(x[k], x[k + 1])` occurs again: a patch wrote the token then due.
 
-    Of several earlier occurrences of a pair it is the last.
+    If a pair has several earlier occurrences, the last one counts.
     """
     back = pair_distance(tokens[None])[0]
     here = torch.arange(len(tokens), device=tokens.device)

@@ -1,4 +1,4 @@
-"""Free running under every write: the loops of greedy samples, and copies that nobody dictates."""
+"""Free running under every write: the loops of greedy samples, and free copies."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ Values = Mapping[str, Any]
 
 SAMPLES, COPIES = "samples", "copies"
 
-# Prompts whose samples are kept for a reader.
+# How many prompts have samples that are kept for readers.
 _SHOWN = 8
 
 
@@ -50,8 +50,8 @@ def measure_copies(
 ) -> pd.DataFrame:
     """Free-running copies of random tokens.
 
-    The first half of the second copy is given, the rest is decoded greedily. The measure "right"
-    counts the decoded tokens that are those of the copy.
+    The first half of the second copy is given, and the rest is decoded greedily. The measure
+    "right" counts the decoded tokens that are those of the copy.
     """
     patches, columns, named = conditions(writes)
     arms = [Arm(**values) for values in columns] or [NO_PATCH]

@@ -107,14 +107,16 @@ class LearnedSettings:
         if self.sweep_layers and self.sweep_steps == self.steps:
             raise ValueError(
                 f"sweep_steps and steps are both {self.steps}: the sweeps would be counted among "
-                "the seeds of the main comparison, give them fewer"
+                "the seeds of the main comparison; give the sweeps fewer steps"
             )
 
     def require_fit(self, n_layers: int, d_model: int) -> None:
         """Raise `ValueError` for a layer or rank beyond a model of this depth and width."""
         layers = [i for i in (self.layer, *self.sweep_layers) if not 0 <= i < n_layers]
         if layers:
-            raise ValueError(f"there is no layer {layers[0]}: the model has {n_layers}, from 0 on")
+            raise ValueError(
+                f"there is no layer {layers[0]}: the model has {n_layers}, counted from 0"
+            )
         ranks = [r for r in (self.rank, *self.sweep_ranks) if r is not None]
         beyond = [rank for rank in ranks if not 1 <= rank <= d_model]
         if beyond:

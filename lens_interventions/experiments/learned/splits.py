@@ -1,4 +1,4 @@
-"""The split of texts into those to train on and those to measure; they share no passage."""
+"""The split of texts into training texts and measured texts, which share no passage."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,8 @@ def training_texts(
 ) -> list[list[int]]:
     """The documents of the corpus that share no passage with a measured one, whole, after a BOS.
 
-    Nor are they connected with one through other documents, of the corpus or of a measured text.
+    They are not connected with one through other documents either, of the corpus or of a measured
+    text.
     """
     sources = dict.fromkeys([settings.corpus, *settings.material.texts])
     documents = [(source, document) for source in sources for document in read_documents(source)]

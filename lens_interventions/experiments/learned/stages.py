@@ -1,7 +1,7 @@
 """The stages: train and evaluate every source; sweep layers, then ranks; inspect the writes.
 
-The best of the layers and the best of the ranks are chosen on the selection half, and the control
-whose samples are shown; the numbers reported are those of the report half.
+The selection half chooses the best layer, the best rank, and the control whose samples are shown.
+The reported numbers are those of the report half.
 """
 
 import warnings
@@ -82,7 +82,7 @@ def rank_trainings(settings: LearnedSettings, layer: int) -> list[Training]:
 def best_training(settings: LearnedSettings, rows: Tables, of: Sequence[Training]) -> Training:
     """The training with the true source that beats its best control by most.
 
-    Judged by the selection half of the random tokens said twice.
+    It is judged on the selection half of the repeated random tokens.
     """
     totals = totals_of(over_seeds(rows["induction"]), _COPIES, SELECTION)
 
@@ -210,7 +210,7 @@ def inspect_writes(
     return units
 
 
-# Sweeps leave out the templates, which tell nothing unless there are many.
+# Sweeps leave out the templates, which show nothing unless there are many.
 _SWEPT = ("induction", "text")
 
 

@@ -1,4 +1,4 @@
-"""Trainings and the writes that come of them, as units, rows and parameters hold them."""
+"""Trainings and their writes, as values for units, rows and parameters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,11 +27,11 @@ class Training:
     """One training.
 
     Attributes:
-        source: what the write was trained with.
+        source: the source that the write was trained with.
         layer: where.
-        rank: of the map, None for a full one.
+        rank: the rank of the map; None for a full map.
         steps: how many.
-        seed: of its start, the order of the text and random sources.
+        seed: the seed of its start, the order of the text and random sources.
     """
 
     source: str
@@ -48,7 +48,7 @@ class Training:
 
     @property
     def mode(self) -> str:
-        """The mode of the arm: what trainings that differ in seed have in common."""
+        """The mode of the arm, which trainings that differ only in seed share."""
         rank = "full rank" if self.rank is None else f"rank {self.rank}"
         return f"{rank}, {self.steps} steps"
 
@@ -63,7 +63,7 @@ class Training:
         return Arm(self.source, self.layer, 1.0, f"{self.mode}, seed {self.seed}")
 
     def columns(self) -> dict[str, Any]:
-        """As columns of a row; a full rank is 0."""
+        """The training as columns of a row; a full rank is 0."""
         return {**asdict(self), "rank": self.rank or 0}
 
     @classmethod
@@ -78,7 +78,7 @@ class LearnedPatches(PatchSettings):
     """Settings whose arms stand for trainings, and whose patches were learned.
 
     Attributes:
-        writes: what was learned in each training.
+        writes: the write of each training.
     """
 
     writes: Mapping[Training, LearnedWrite] | None = None
@@ -106,7 +106,8 @@ def measure_training(
 ) -> pd.DataFrame:
     """Train a write: a row for each step, one for each evaluation and one for the write.
 
-    `kind` is "step", "held-out" or "write". Losses are nats per token; `write` is a file's bytes.
+    `kind` is "step", "held-out" or "write". Losses are in nats per token; `write` has a file's
+    bytes.
     """
     made = Training.from_columns(training)
     result = train_patch(
@@ -149,9 +150,9 @@ def written(rows: pd.DataFrame) -> dict[Training, bytes]:
 def trained_writes(directory: str | Path) -> dict[Training, LearnedWrite]:
     """The writes of a run of `learned`, finished or not, by training.
 
-    `write.patch()` gives a `NextTokenPatch` for `generate` and the rest of the library.
+    `write.patch()` returns a `NextTokenPatch` for `generate` and the rest of the library.
 
-    Raises `RunDirectoryError` for a `directory` without trained writes.
+    Raises `RunDirectoryError` if `directory` is not a run or has no trained writes.
     """
     tables = read_tables(directory)
     if TABLE not in tables:

@@ -1,4 +1,4 @@
-"""Ways to look for a likely sequence, each a function to token ids, and their names."""
+"""Ways to search for a likely sequence, each a function to token ids, and their names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,22 +19,22 @@ GREEDY, SAMPLE = "greedy", "one sample"
 
 
 def beam_name(width: int) -> str:
-    """What a beam search of some width is called."""
+    """The name of a beam search of this width."""
     return f"beam search, {width}"
 
 
 def best_name(width: int) -> str:
-    """What the best of so many samples is called."""
+    """The name of the best of this many samples."""
     return f"best of {width} samples"
 
 
 def ascent_name(times: int = 1) -> str:
-    """What the ascent is called, at so many times the price of the others."""
+    """The name of the ascent, at this many times the cost of the others."""
     return "gradient ascent" + ("" if times == 1 else f", {times} times the price")
 
 
 def swaps_name(start: str) -> str:
-    """What swaps are called that begin at the result of another way."""
+    """The name of swaps that begin with the result of another way."""
     return f"{start}, then swaps"
 
 
@@ -63,8 +63,8 @@ def beam(
 ) -> Int[Tensor, " new"]:
     """The likeliest sequence that transformers' beam search finds.
 
-    Beams are ranked by the log-likelihood under the model, without the special tokens, which are
-    not allowed, being made up for.
+    Beams are ranked by their log-likelihood under the model. The special tokens are not allowed,
+    and their probability is not shared out among the others.
     """
     tokens = torch.tensor([list(prompt)], device=bridge.cfg.device)
     model: Any = bridge.original_model

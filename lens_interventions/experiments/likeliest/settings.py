@@ -52,8 +52,8 @@ class LikeliestSettings:
             )
         if any(not 1 < width < self.width // 2 for width in self.narrow):
             raise ValueError(
-                f"narrow beam searches have more than one beam, fewer than the {self.width // 2} "
-                f"of the search that swaps go on from, got {self.narrow}"
+                "narrow beam searches must have more than one beam, and fewer than the "
+                f"{self.width // 2} of the search whose result swaps start from; got {self.narrow}"
             )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The two stages: variants of the ascent on prompts of their own, then all ways on the others."""
+"""The two stages: variants of the ascent on some prompts, then all ways on the others."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,7 +44,7 @@ def choose(bridge: TransformerBridge, settings: LikeliestSettings, _rows: Tables
 
 
 def compare(bridge: TransformerBridge, settings: LikeliestSettings, rows: Tables) -> Sequence[Unit]:
-    """All ways on the other prompts, a unit for each prompt and length."""
+    """All ways on the other prompts, with a unit for each prompt and length."""
     common = {
         "variant": chosen_variant(rows["variants"]),
         "width": settings.width,
@@ -114,7 +114,7 @@ def measure_sequences(
     more: int,
     seed: int,
 ) -> pd.DataFrame:
-    """A row per way: the sequence, its exact log-likelihood, its loops, its price."""
+    """A row per way: the sequence, its exact log-likelihood, its loops and its cost."""
     tokens, budget, half = prompt["tokens"], width * length, width // 2
     ids = drawn(bridge, tokens, length, width, seed)
     price = {GREEDY: length, SAMPLE: length, best_name(width): budget}

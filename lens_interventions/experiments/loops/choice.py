@@ -1,4 +1,4 @@
-"""What the selection half chooses: the cells of the patch, and the controls that count."""
+"""The choices of the selection half: the cells of the patch, and the controls that count."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ from .settings import LoopsSettings
 
 
 def loops_cell(rows: Tables, settings: LoopsSettings) -> Cell:
-    """The cell where the true source leaves the fewest greedy samples in a loop.
+    """The cell at which the true source leaves the fewest greedy samples in a loop.
 
-    Only cells within the loss budget count. Of equals the one with the lowest mean rep-4 is taken,
-    then the one with the lowest loss.
+    Only cells within the loss budget count. Among equal cells, the one with the lowest mean rep-4
+    is taken, and then the one with the lowest loss.
     """
     samples = sample_totals(rows["search"])
     looped, rep = (totals_of(samples, Measure(name), SELECTION) for name in (LOOPED, REP))

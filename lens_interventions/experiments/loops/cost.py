@@ -31,11 +31,11 @@ SPREAD = 0.01
 def smoothed_loss(log_probs: Float[Tensor, " pos"], d_vocab: int) -> Float[Tensor, " pos"]:
     """`-log((1 - SPREAD) p + SPREAD / d_vocab)`, nats.
 
-    Top-p and min-p give the tokens they cut off a probability of 0 and an infinite loss, so that no
-    mean exists. Spreading a hundredth of every arm's mass evenly keeps it finite: a token that is
-    cut off costs log(100 d_vocab), 15.4 nats with the default model's vocabulary, and any other at
-    most 0.01 more. With another constant this is the epsilon-perplexity of Martins,
-    Marinho & Martins (2020), "Sparse Text Generation".
+    Top-p and min-p give the tokens that they cut off a probability of 0 and an infinite loss, so no
+    mean exists. Spreading a hundredth of every arm's probability evenly keeps the loss finite: a
+    token that is cut off costs log(100 d_vocab), 15.4 nats with the default model's vocabulary, and
+    any other token costs at most 0.01 more. With another constant this is the epsilon-perplexity of
+    Martins, Marinho & Martins (2020), "Sparse Text Generation".
     """
     return -((1 - SPREAD) * log_probs.double().exp() + SPREAD / d_vocab).log()
 
@@ -80,7 +80,7 @@ def measure_rule_loss(
     if chosen.contrast is not None and condition != NO_PATCH:
         raise NotImplementedError(
             f"the loss of {chosen} is measured without a patch, got {condition}: the residuals at "
-            "the positions that predict under a patch are those of no one pass"
+            "the positions that predict under a patch cannot come from one pass"
         )
     settings = from_values(PatchSettings, patch)
     rows = []
@@ -106,7 +106,7 @@ def contrasted_logits(
     tokens: Int[Tensor, "1 pos"],
     logits: Float[Tensor, "pos_minus_1 d_vocab"],
 ) -> Float[Tensor, "pos_minus_1 d_vocab"]:
-    """What a layer contrast makes of the model's own logits at all positions but the last."""
+    """The logits of a layer contrast at all positions except the last, from the model's own."""
     bound = contrast.bind(bridge)
     streams = residuals(bridge, token_batch(bridge, tokens), bound.labels)
     early = {label: resid[0, :-1] for label, resid in zip(bound.labels, streams, strict=True)}
@@ -116,11 +116,11 @@ def contrasted_logits(
 def processed_log_probs(
     rule: Rule, tokens: Int[Tensor, " pos"], logits: Float[Tensor, "pos_minus_1 d_vocab"]
 ) -> Float[Tensor, " pos_minus_1"]:
-    """Log-probability of each next token after the rule's processors; -inf where it is cut off."""
+    """Log-probability of each next token after the rule's processors; -inf if it is cut off."""
     processors = rule.processors()
     found = []
     for place, scores in enumerate(logits.float()):
-        # A processor may write to its argument.
+        # A processor may change its argument.
         prefix = tokens[None, : place + 1]
         processed = processors(prefix, scores[None].clone())[0]  # type: ignore[arg-type]
         found.append(processed[tokens[place + 1]] - processed.logsumexp(-1))

@@ -1,4 +1,4 @@
-"""Passages that are said again and again, scored round by round and layer by layer."""
+"""Repeated passages, scored round by round and layer by layer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
 
 AGAIN, LOG_ODDS = "again", "log_odds"
-# Nearer to 1 a probability is not told from it.
+# Probabilities closer to 1 cannot be distinguished from it.
 _NEAREST = 1e-12
 
 
@@ -28,15 +28,15 @@ def measure_rounds(
     arms: Sequence[Mapping[str, Any]],
     patch: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """How likely each arm is to go round once more, after k = 1, 2, ... rounds of a passage.
+    """How likely each arm is to repeat a passage once more, after k = 1, 2, ... rounds.
 
-    A row "again" for every arm, passage and k: the probability that free running at temperature 1
-    says the passage exactly once more, which is the product of the probabilities of its tokens. A
-    row "log_odds" beside it: log(p / (1 - p)) in nats, in which an effect on a small probability is
-    as visible as one on a large.
+    For every arm, passage and k there is a row "again", the probability that free running at
+    temperature 1 says the passage exactly once more, which is the product of the probabilities of
+    its tokens. Another row, "log_odds", is log(p / (1 - p)) in nats, in which an effect on a small
+    probability is as visible as one on a large probability.
 
-    One teacher-forced pass gives all k at once, because the patch writes the same while a text is
-    sampled as when that text is given.
+    One teacher-forced pass gives all k at once, because the patch writes the same vectors whether a
+    text is sampled or given.
     """
     settings = from_values(PatchSettings, patch)
     conditions = [Arm(**arm) for arm in arms]

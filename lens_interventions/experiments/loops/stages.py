@@ -22,9 +22,9 @@ from .cost import measure_arm_losses, measure_rule_loss
 from .rounds import measure_noticing, measure_rounds
 from .settings import LoopsSettings
 
-# The lens reads about so many points, evenly spread.
+# The lens reads about this many points, evenly spread.
 _POINTS = 16
-# A unit of losses or rounds. More would take longer than anybody wants to lose.
+# Arms in a unit of losses or rounds. More would lose too much work if a run is stopped.
 _ARMS = 12
 
 
@@ -56,7 +56,7 @@ def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) ->
 def measure_report_half(
     bridge: TransformerBridge, settings: LoopsSettings, rows: Tables
 ) -> Sequence[Unit]:
-    """The chosen cells with all sources, the other rules, and what they cost."""
+    """The chosen cells with all sources, the other rules, and their costs."""
     prompts = halves(prompt_items(bridge, settings.prompts, settings.seed))
     documents = halves(document_items(bridge, settings))
     passages = halves(passage_items(bridge, settings))
@@ -91,7 +91,7 @@ def measure_report_half(
     units += _losses("report-none", settings, documents[REPORT], [NO_PATCH])
     units += _rounds("report-none", settings, passages[REPORT], [NO_PATCH])
     for half in (SELECTION, REPORT):
-        # The true source went over the grid on the selection half already.
+        # The true source has already been measured on the grid of the selection half.
         true = [Arm.at(cell), *stronger, Arm.at(round_at)] if half == REPORT else []
         units += _losses(half, settings, documents[half], _distinct([*true, *compared]))
         true = [Arm.at(round_at), Arm.at(cell)] if half == REPORT else []
@@ -153,11 +153,11 @@ def _samples(
 ) -> list[Unit]:
     """Units of at most `settings.batch` texts, for each group of arms, a rule and prompts.
 
-    A step of decoding reads all weights whatever the size of the batch, so arms share it.
+    A step of decoding reads all weights whatever the batch size, so arms share it.
     """
     found: list[Unit] = []
     for arms, rule, prompts in groups:
-        # Of even sizes, as a step takes hardly less time with few texts.
+        # Sizes are even, because a step takes hardly less time with few texts.
         some_prompts = math.ceil(len(prompts) / math.ceil(len(prompts) / settings.batch))
         some_arms = max(1, settings.batch // len(prompts))
         for start, first in itertools.product(

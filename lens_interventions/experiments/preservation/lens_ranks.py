@@ -1,4 +1,4 @@
-"""How each residual point ranks the tokens that were its input, and tokens that were not."""
+"""How each residual point ranks its input tokens, and tokens that are not its input."""
 
 from collections.abc import Mapping, Sequence
 
@@ -47,9 +47,9 @@ def point_streams(
 
 
 def points_read(bridge: TransformerBridge, every: int) -> tuple[str, ...]:
-    """Labels of the points of a run; the last, which gives surprisals, is always among them.
+    """Labels of the points of a run, including the last, which gives surprisals.
 
-    The spacing is at most a third of the model, so that its upper half has points.
+    The spacing is at most a third of the depth, so that the upper half has points.
     """
     n_layers = int(bridge.cfg.n_layers)
     return select_points(n_layers, every=min(every, max(1, n_layers // 3)))
@@ -61,9 +61,9 @@ def measure_tokens(
 ) -> pd.DataFrame:
     """A row per token and point: its rank and log-prob there, and in another document.
 
-    The first token of a text is left out: nothing came before it, so it has no surprisal.
+    The first token of a text is left out, because nothing comes before it and it has no surprisal.
     `elsewhere_` values are those at the other position, where the token is not the input. They are
-    NaN where that position belongs to the same document or holds the same token.
+    NaN if that position belongs to the same document or holds the same token.
     """
     batch = token_batch(bridge, [list(document["tokens"]) for document in documents])
     points = points_read(bridge, every)
@@ -75,7 +75,7 @@ def measure_tokens(
     asked = torch.stack([own, own.roll(-half)], dim=-1)
     rows = [streams[label][row, column] for label in points]
     rank, log_prob = score_streams(bridge, rows, asked)
-    # What a position says of another's token is filed with that token.
+    # A position's reading of another position's token belongs to that token.
     elsewhere_rank = np.roll(rank[..., 1], half, axis=-1).astype(np.float64)
     elsewhere_log_prob = np.roll(log_prob[..., 1], half, axis=-1)
     unfit = (row == row.roll(half)) | (own == own.roll(half))
@@ -106,7 +106,7 @@ def measure_tokens(
 def measure_templates(
     bridge: TransformerBridge, items: Sequence[Mapping], every: int
 ) -> pd.DataFrame:
-    """A row per template and point: the word where it stands first, and its copy where it is due.
+    """A row per template and point: the word at its first occurrence, and its copy where it is due.
 
     `log_rank` is the mean of log(1 + rank) over the word's tokens at its first occurrence, and
     `log_prob` the mean of their log-probabilities there. `copy_log_prob` is the log-probability of

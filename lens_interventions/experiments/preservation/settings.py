@@ -43,7 +43,7 @@ class PreservationSettings:
     def __post_init__(self) -> None:
         if self.batch < 2 or self.documents < 2:
             raise ValueError(
-                f"a token is looked for in another document too: batch={self.batch} and "
+                f"a token is also read in another document: batch={self.batch} and "
                 f"documents={self.documents} must be at least 2"
             )
 

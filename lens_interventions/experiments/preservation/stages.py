@@ -38,9 +38,9 @@ def plan(
     items = template_items(bridge, settings)
     if not items:
         raise ValueError(
-            f"with template_words={settings.template_words} and this model's tokenizer no template "
-            "has its word in the same tokens where it stands first and where it is due again: "
-            "give more words, or another model"
+            f"with template_words={settings.template_words} and this model's tokenizer, no "
+            "template has a word with the same tokens at its first place and where it is due "
+            "again: give more words, or another model"
         )
     counts = [
         Unit("counts", f"{number:02d}", count_tokens, {"source": source, "text": text_digest(text)})
@@ -72,15 +72,15 @@ STAGES: dict[str, Stage] = {"lens ranks": plan}
 
 @unit_kind("counts of tokens")
 def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFrame:
-    """Count the tokens of each document of a source, whole documents.
+    """Count the tokens of each whole document of a source.
 
-    Raises `ValueError` if the source holds another text than the one of the digest `text`.
+    Raises `ValueError` if the source's text does not have the digest `text`.
     """
     documents = read_documents(source)
     if text_digest(documents) != text:
         raise ValueError(
-            f"{source} is another text here and now than where and when the run was planned: give "
-            "every worker the same files and the same Python, and leave them as they are meanwhile"
+            f"{source} differs from the text that the run was planned with: give every worker the "
+            "same files and the same Python, and do not change them during the run"
         )
     rows = [
         (f"{source}: {document.title}", token, count)
@@ -101,7 +101,7 @@ def template_items(
 ) -> list[dict[str, Any]]:
     """Templates with their word's tokens and the positions of its first occurrence.
 
-    Templates whose word is spelled with other tokens at its second place are left out.
+    Templates whose word has other tokens at its second place are left out.
     """
     found = []
     start = list(beginning(bridge))
@@ -140,7 +140,7 @@ def _wanted(item: Template, n_words: int) -> bool:
 
 
 def _parts(items: Sequence[Any], size: int, *, at_least: int = 1) -> list[list[Any]]:
-    """Consecutive parts of `size`; a last one that is too small joins the one before."""
+    """Consecutive parts of `size`; a last part that is too small joins the one before it."""
     parts = [list(items[start : start + size]) for start in range(0, len(items), size)]
     if len(parts) > 1 and len(parts[-1]) < at_least:
         parts[-2:] = [parts[-2] + parts[-1]]

@@ -32,10 +32,10 @@ class TokenRows:
         rarity: `[token]`, unigram surprisal by the other documents, nats.
         surprise: `[token]`, surprisal in context, nats.
         labels: of the points.
-        kept: by kind, `[point, token]`, larger is better preserved. Raw: -log(1 + rank). Net:
-            log(1 + rank elsewhere) - log(1 + rank), or log-prob - log-prob elsewhere; NaN without
-            an elsewhere. Ranks end at 0, so that a common token, which the lens ranks high
-            everywhere, has little room to show that it is preserved; log-probs have that room.
+        kept: by kind, `[point, token]`; larger is better preserved. Raw: -log(1 + rank). Net: log(1
+            + rank elsewhere) - log(1 + rank), or log-prob - log-prob elsewhere; NaN without another
+            place. Ranks end at 0, so a common token, which the lens ranks high everywhere, has
+            little room to show that it is preserved; log-probs have that room.
     """
 
     document: np.ndarray
@@ -48,7 +48,7 @@ class TokenRows:
 def later(labels: tuple[str, ...]) -> Int[np.ndarray, " later"]:
     """Indices of the points in the upper half, without the last, which is the output.
 
-    A model of one layer has two points; the index is that of the first.
+    A model of one layer has two points, and the index is that of the first.
     """
     return np.arange(min(len(labels) // 2, len(labels) - 2), len(labels) - 1)
 
@@ -56,8 +56,8 @@ def later(labels: tuple[str, ...]) -> Int[np.ndarray, " later"]:
 def token_rows(rows: pd.DataFrame, counts: pd.DataFrame) -> TokenRows:
     """The rows of all units as arrays, with each token's rarity.
 
-    A token's rarity is counted in all documents but its own: a token is not common because one
-    document says it again and again.
+    A token's rarity is counted in all documents except its own, because a token is not common if
+    only one document repeats it.
     """
     first = rows[rows["point"] == 0]
     shape = (rows["point"].nunique(), len(first))

@@ -1,4 +1,4 @@
-"""Trainings of readers, and what each is good for on held-out text."""
+"""Trainings of readers, and their losses on held-out text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,10 +30,10 @@ def measure_reader(
 ) -> pd.DataFrame:
     """Train a reader and measure it: sums of nats by window, scope and condition.
 
-    `training` are arguments of `train_patch`, `texts` the windows to train on and to choose the
-    best step by, and `material` what `measured_losses` takes. `file` is a checkpoint of the
-    training. The reader that did best on the windows that choose is measured; rows with the scope
-    `CURVE` have the loss on those, in nats a token.
+    `training` are arguments of `train_patch`, `texts` are the windows to train on and to choose the
+    best step by, and `material` are arguments of `measured_losses`. `file` is a checkpoint of the
+    training. The reader of the step that is best on the windows that choose is measured. Rows with
+    the scope `CURVE` have the loss on these windows, in nats per token.
     """
     result = train_patch(
         bridge,

@@ -1,4 +1,4 @@
-"""The stage: the model as it is, and every training, are units of their own."""
+"""The stage: a unit for the model as it is, and one for every training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +25,7 @@ TABLE = "training"
 def training_stage(
     bridge: TransformerBridge, settings: ReaderSettings, _rows: Tables
 ) -> Sequence[Unit]:
-    """All trainings; seed by seed, so that a run that is stopped has whole seeds.
+    """All trainings, seed by seed, so that a run that is stopped has complete seeds.
 
     Raises `ValueError` for a layer that the model does not have, or too little text.
     """

@@ -1,4 +1,4 @@
-"""The one stage: what a probe recovers of some documents, and where it reads them in each basis."""
+"""The one stage: the tokens that a probe recovers, and where in each basis it reads them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,7 +79,7 @@ STAGES: dict[str, Stage] = {"probe": plan}
 
 
 def _fitted(bridge: TransformerBridge, settings: RecallSettings, read: set[str]) -> list[list[int]]:
-    """Beginnings of the documents that are not read, as many as there is room for."""
+    """Beginnings of the documents that are not read, up to the limit of the settings."""
     found = []
     for source in settings.fitted_texts:
         documents = read_documents(source)
@@ -104,9 +104,9 @@ def measure_recovery(
     fitted: Sequence[Sequence[int]],
     window: int,
 ) -> pd.DataFrame:
-    """Rows by point, part and document: the tokens that the point's map ranks first, of how many.
+    """Rows by point, part and document: how many tokens the point's map ranks first.
 
-    Parts are bins of how often the map was fitted to the token.
+    Parts are bins by how often the map was fitted to the token.
     """
     probe = _probe(bridge, fitted, window)
     texts, names = [d["tokens"] for d in documents], [d["cluster"] for d in documents]
@@ -131,7 +131,7 @@ def measure_reading(
 ) -> pd.DataFrame:
     """Rows by measure, point, document and half of a basis: its share, as a `total` over 1.
 
-    And a row for each half with its share of the table of the basis, `IMPORTANCE`.
+    There is also a row for each half with its share of the table of the basis, `IMPORTANCE`.
     """
     probe = _probe(bridge, fitted, window)
     texts, names = [d["tokens"] for d in documents], [d["cluster"] for d in documents]

@@ -70,11 +70,11 @@ def measure_training(
     surprising: float,
     file: Path,
 ) -> pd.DataFrame:
-    """Train a network: rows as of `evaluation.measure` at each point, and what a step costs.
+    """Train a network: rows as in `evaluation.measure` at each point, and the cost of a step.
 
-    `file` has the state on the way, and the network in the end.
+    `file` holds the state during training, and then the network.
 
-    Raises `ValueError` if the corpus here has other tokens than where the run was started.
+    Raises `ValueError` if the corpus here differs from that where the run was started.
     """
     settings, text = corpus_of_parameter(corpus)
     made = ScratchTraining.from_columns(training)

@@ -1,4 +1,4 @@
-"""What the selection half predicts: the best strength of each cell and what it would gain."""
+"""The predictions of the selection half: the best strength of each cell and its gain."""
 
 import pandas as pd
 
@@ -39,8 +39,8 @@ def chosen_cells(
 ) -> dict[str, dict[int, dict[str, float]]]:
     """By material, the layers where the true source would gain most, and each source's strength.
 
-    Where no weak write would gain, the layers of the lowest slopes. A source that would gain
-    nothing at a layer is written there at the strength of the bound: what it costs is predicted
+    If no weak write would gain, these are the layers of the lowest slopes. A source that would gain
+    nothing at a layer is written there at the strength of the bound, because its cost is predicted
     too.
     """
     found: dict[str, dict[int, dict[str, float]]] = {}

@@ -1,7 +1,7 @@
-"""Would help be seen? The true token written early, where predictions cannot look at it in place.
+"""Could help be seen? The true token, written early, while it is hidden in its own place.
 
-Assay sensitivity: if a patch makes up for what was hidden, later tokens can read it, and without
-hiding it is redundant; if it does not, they cannot read it there.
+This is a test of assay sensitivity. If a patch makes up for the hidden token, later tokens can read
+it, and without hiding it is redundant. If it does not, they cannot read it there.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def measure_rescue(
 ) -> pd.DataFrame:
     """A row for each text, layer and condition: the sum of its `count` losses.
 
-    Of the conditions "clean" and "hidden" nothing is written, and their strength is 0.
+    In the conditions "clean" and "hidden", nothing is written, and the strength is 0.
     """
     found = rescue(
         bridge,

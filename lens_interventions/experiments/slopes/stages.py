@@ -1,4 +1,4 @@
-"""The stages: slopes, curvatures, patched runs; and what could be read and learned of a write."""
+"""The stages: slopes, curvatures, patched runs, and how a write could be read and learned."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -49,7 +49,7 @@ def materials_of(
 
 
 def scope_of(material: str) -> str:
-    """Which predictions of a material count; of copies, those that complete an earlier pair."""
+    """The predictions of a material that count; in copies, those that complete an earlier pair."""
     return "copyable" if material == COPIES else "all"
 
 
@@ -79,8 +79,8 @@ def curvature_stage(
 ) -> Sequence[Unit]:
     """Losses at a step up and a step down at some layers, on the first texts that choose.
 
-    The slope is known, so that these two tell the curvature. A product with the Hessian takes about
-    as long, and the graph of all blocks.
+    The slope is known, so these two losses give the curvature. A product with the Hessian takes
+    about as long, and needs the graph of all blocks.
     """
     steps = [settings.step, -settings.step]
     return [
@@ -127,7 +127,7 @@ def patched_stage(
 def rescue_stage(
     bridge: TransformerBridge, settings: SlopesSettings, _rows: Tables
 ) -> Sequence[Unit]:
-    """Losses with tokens hidden in place, at some layers and strengths."""
+    """Losses with tokens hidden in their own places, at some layers and strengths."""
     middle = settings.rescue_strengths[len(settings.rescue_strengths) // 2]
     ways = [(strength, ["both"], settings.rescue_sources) for strength in settings.rescue_strengths]
     ways.append((middle, ["keys", "values"], settings.rescue_sources[:2]))

@@ -1,4 +1,4 @@
-"""The texts of a unit of work, what its rows say of them, and the patch that is written to them."""
+"""The texts of a unit of work, their columns in its rows, and the patch that is written to them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,12 +19,12 @@ def tokens_of(bridge: TransformerBridge, sequences: Sequences) -> list[torch.Ten
 
 
 def longest(sequences: Sequences) -> int:
-    """The length of the longest text, which all are read in."""
+    """The length of the longest text, at which all texts are read."""
     return max(len(sequence["tokens"]) for sequence in sequences)
 
 
 def named(material: str, sequence: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that say which text a row is of."""
+    """The columns that identify the text of a row."""
     return {
         "material": material,
         "half": sequence["half"],

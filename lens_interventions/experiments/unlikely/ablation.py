@@ -42,10 +42,11 @@ def measure_ablation(
 ) -> pd.DataFrame:
     """A row per document, layer and what is taken out: the loss over its next tokens.
 
-    At each position but the first, the `ablated` directions along which the residual lies most are
-    set to the mean residual: of the unlikely among `directions` tokens, and of the unlikely among
-    as many random directions; and the directions of the `ablated` likeliest tokens. `removed` is
-    the share of the squared residual, less its mean, that they held.
+    At each position except the first, the residual is set to the mean residual along some
+    directions: the `ablated` ones with the largest components, among those of unlikely tokens of
+    `directions` drawn tokens, and among as many unlikely random directions; and the directions of
+    the `ablated` likeliest tokens. `removed` is the share of the squared residual, minus its mean,
+    along them.
     """
     # Every text is read once for its likeliest tokens, and once for each loss.
     times = 2 + len(layers) * len((TOKENS, RANDOM, LIKELY))
@@ -98,9 +99,9 @@ def _strongest(
     mask: Bool[Tensor, "pos token"],
     n: int,
 ) -> Float[Tensor, "pos n d_model"]:
-    """The directions of a pool, where the mask allows, along which each row lies most.
+    """The directions of a pool, among those of the mask, with each row's largest components.
 
-    Rows of zeros where there are fewer.
+    Missing directions are rows of zeros.
     """
     size = (moved @ pool.directions.T).abs().masked_fill(~mask, -1.0)
     top = size.topk(n)

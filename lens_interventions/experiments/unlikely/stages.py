@@ -20,7 +20,7 @@ from .settings import UnlikelySettings
 def components_stage(
     bridge: TransformerBridge, settings: UnlikelySettings, _rows: Tables
 ) -> Sequence[Unit]:
-    """Components along unlikely tokens and what they are compared with, at every point."""
+    """Components along unlikely tokens and the directions that they are compared with, by point."""
     return [
         Unit("components", name, measure_components, parameters)
         for name, parameters in _batches(bridge, settings)
@@ -53,7 +53,8 @@ def _batches(
         tokens=settings.document_tokens,
         seed=settings.seed,
     )
-    # Two tokens after the first, whose residual is an outlier, and one more to predict.
+    # A document needs two tokens after the first, whose residual is an outlier, and one more to
+    # predict.
     documents = [document for document in documents if len(document["tokens"]) > 3]
     return [
         (

@@ -28,10 +28,10 @@ TABLE = "training"
 class StartingModel:
     """The model of a run: its first network before the first step, with its tokenizer.
 
-    Every process of a run makes it anew.
+    Every process of a run makes its own.
 
     Attributes:
-        settings: of the run.
+        settings: the settings of the run.
     """
 
     settings: UpbringingSettings
@@ -84,11 +84,11 @@ def measure_training(
     fitted_windows: int,
     file: Path,
 ) -> pd.DataFrame:
-    """Train a network: rows as of `evaluation.measure` at each point, `recovered` at the end.
+    """Train a network: rows as in `evaluation.measure` at each point, and `recovered` at the end.
 
-    `file` has the state on the way, and the network in the end.
+    `file` holds the state during training, and then the network.
 
-    Raises `ValueError` if the corpus here has other tokens than where the run was started.
+    Raises `ValueError` if the corpus here differs from that where the run was started.
     """
     settings, text = corpus_of_parameter(corpus)
     made = Training(**training)

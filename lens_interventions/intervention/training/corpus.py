@@ -145,7 +145,8 @@ def split_corpus(
     if not training or not kept:
         raise ValueError(
             f"{len(training)} pieces of {length} tokens to train on and {len(kept)} to hold out: "
-            f"give more text, a smaller window, or texts as held_out (else one in {_HELD_OUT} is)"
+            f"give more text, a smaller window, or texts as held_out (otherwise one in "
+            f"{_HELD_OUT} is)"
         )
     n_kept = min(n_held_out, len(kept))
     return training, [kept[i * len(kept) // n_kept] for i in range(n_kept)]

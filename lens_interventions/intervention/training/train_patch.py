@@ -126,7 +126,7 @@ def train_patch(
     if base is not None:
         _check_base(bridge, base, layers, adapt, options)
     if SOURCES[source].role == "no news" and adapt is None and not options.bias:
-        raise ValueError(f"the source {source!r} trains the bias alone, but bias is False")
+        raise ValueError(f"the source {source!r} trains only the bias, but bias is False")
     training, kept = split_corpus(
         bridge,
         texts,

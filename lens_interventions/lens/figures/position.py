@@ -23,7 +23,7 @@ def draw_position(
     Raises `ValueError` if the theme is unknown, or if there is no grid.
     """
     if not grids:
-        raise ValueError("there is nothing to draw: give one statistic at least")
+        raise ValueError("there is nothing to draw: give at least one statistic")
     alone = len({grid.statistic.name for grid in grids}) == 1
     curves: list[Curve] = []
     for grid in grids:

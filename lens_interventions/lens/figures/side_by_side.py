@@ -128,7 +128,7 @@ def _require_same_cells(first: Grid, second: Grid) -> None:
         )
     if first.tokens != second.tokens:
         raise ValueError(
-            "the two trajectories are of different tokens, so that there is nothing to compare "
+            "the two trajectories have different tokens, so they cannot be compared "
             f"cell by cell: {''.join(first.inputs)!r} and {''.join(second.inputs)!r}"
         )
 

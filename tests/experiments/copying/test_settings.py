@@ -27,7 +27,7 @@ def test_presets_survive_json_and_fit_the_model(preset: str, n_layers: int) -> N
     [
         ({"layers": ()}, "at least one layer"),
         ({"forms": ("sideways",)}, "forms must be some of"),
-        ({"temperatures": (0.9, 1.0)}, "no temperature 1"),
+        ({"temperatures": (0.9, 1.0)}, "temperatures must not include 1"),
         ({"documents": (0, 3)}, "documents must be two numbers"),
         ({"surprising": 5.0}, "surprising must be one of the edges"),
         ({"recent": 0}, "recent 1; got"),

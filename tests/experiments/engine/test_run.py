@@ -208,7 +208,7 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path, expecte
 
 
 def test_two_units_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="come twice: first/unit-3"):
+    with pytest.raises(ValueError, match="occur twice: first/unit-3"):
         run(example(Settings(starts=(3, 3))), small_bridge)
 
 

@@ -30,7 +30,7 @@ def without(bridge, start):
 
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden", "a b"])
 def test_a_unit_name_is_a_file_name(name: str) -> None:
-    with pytest.raises(ValueError, match="must be letters, digits"):
+    with pytest.raises(ValueError, match="must consist of letters, digits"):
         Unit("table", name, mean_logits, {})
 
 
@@ -78,7 +78,7 @@ def test_a_kind_belongs_to_one_function() -> None:
     def another() -> pd.DataFrame:
         return pd.DataFrame()
 
-    with pytest.raises(ValueError, match=r"small_run.mean_logits is the unit kind 'mean logits'"):
+    with pytest.raises(ValueError, match=r"'mean logits' is already the unit kind of"):
         unit_kind("mean logits")(another)
     assert unit_kind("mean logits")(mean_logits) is mean_logits  # a module that is read again
 

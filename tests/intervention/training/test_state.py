@@ -73,5 +73,5 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a saved training"):
         train(bridge, checkpoint=tmp_path / "text")
     random_write(bridge).save(tmp_path / "write")
-    with pytest.raises(ValueError, match="not of a saved training"):
+    with pytest.raises(ValueError, match="not a saved training"):
         train(bridge, checkpoint=tmp_path / "write")

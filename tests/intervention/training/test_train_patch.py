@@ -171,7 +171,7 @@ class TestRefusals:
             ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "1 pieces .* and 0 to hold out"),
             (
                 {"source": "zero", "options": dataclasses.replace(SMALL, bias=False)},
-                "the bias alone, but bias is False",
+                "only the bias, but bias is False",
             ),
         ],
     )

@@ -1,4 +1,4 @@
-"""What trained patches are measured by: the loss on held-out windows and on second copies."""
+"""The measures of trained patches: the loss on held-out windows and on second copies."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def measure_untrained(
     copies: Sequence[Sequence[int]],
     batch: int,
 ) -> pd.DataFrame:
-    """Rows of `measured_losses` of the model as it is, with the columns source and seed."""
+    """Rows of `measured_losses` for the model as it is, with the columns source and seed."""
     rows = pd.DataFrame(
         measured_losses(
             bridge, {AS_TRAINED: None}, windows=windows, copies=copies, batch=batch, step=0
@@ -54,9 +54,9 @@ def measured_losses(
 ) -> Iterator[dict[str, Any]]:
     """Sums of nats by condition, scope and text.
 
-    Each has scope, condition, step, row, cluster, total and count. Conditions are patches by name;
-    `copies` are random tokens said twice, `batch` texts are read at a time, and `step` is how many
-    the training has made.
+    Each row has scope, condition, step, row, cluster, total and count. Conditions are patches by
+    name, `copies` are random tokens that are repeated once, `batch` texts are read at a time, and
+    `step` is the number of steps that the training has made.
     """
     tokens = torch.tensor([list(window["tokens"]) for window in windows])
     pairs = pair_distance(tokens)[:, :-1] > 0
@@ -65,7 +65,7 @@ def measured_losses(
     clusters = [str(window["cluster"]) for window in windows]
     said = torch.tensor([list(text) for text in copies])
     again = torch.zeros_like(said[:, 1:], dtype=torch.bool)
-    # The first token of the second copy is not to be foreseen.
+    # The first token of the second copy cannot be predicted.
     again[:, -(said.shape[1] // 2 - 1) :] = True
     parts = [(scope, nats, counted, clusters) for scope, counted in scopes.items()]
     numbers = [f"copy {number}" for number in range(len(copies))]

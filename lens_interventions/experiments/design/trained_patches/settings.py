@@ -63,7 +63,7 @@ class TrainedPatchSettings:
         require_at_least(self, 1, "per_document", "copies", "batch", "steps")
         require_at_least(self, 2, "copy_length")
         if min(self.windows) < 1:
-            raise ValueError(f"windows must be at least 1 and 1, got {self.windows}")
+            raise ValueError(f"windows must be two numbers of at least 1, got {self.windows}")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -73,4 +73,6 @@ class TrainedPatchSettings:
     def require_layer(self, n_layers: int) -> None:
         """Raise `ValueError` for a layer that a model of `n_layers` layers does not have."""
         if not 0 <= self.layer < n_layers:
-            raise ValueError(f"there is no layer {self.layer}: the model has {n_layers}, from 0 on")
+            raise ValueError(
+                f"there is no layer {self.layer}: the model has {n_layers}, counted from 0"
+            )

@@ -16,7 +16,7 @@ from .settings import TrainedPatchSettings
 
 TRAINING, CHOOSING, MEASURED = "training", "choosing", "measured"
 
-# Of ten groups of documents, six are trained on and three measured.
+# Of ten groups of documents, six are trained on and three are measured.
 _PARTS = (TRAINING,) * 6 + (CHOOSING,) + (MEASURED,) * 3
 
 
@@ -25,8 +25,8 @@ def windows_by_part(
 ) -> dict[str, list[dict[str, Any]]]:
     """Windows of equal length, each a BOS and a piece of one document, with its `cluster`.
 
-    The first windows of all documents come before the second ones, so that few windows are of many
-    documents. No two parts share a passage of 13 words.
+    The first windows of all documents come before the second ones, so even a few windows come from
+    many documents. No two parts share a passage of 13 words.
 
     Raises `ValueError` if a part has no window.
     """
@@ -54,7 +54,7 @@ def windows_by_part(
 
 
 def second_copies(bridge: TransformerBridge, settings: TrainedPatchSettings) -> list[list[int]]:
-    """Sequences of random tokens, said twice, a BOS in front."""
+    """Sequences of random tokens, which are repeated once, after a BOS."""
     material = CopyingMaterial(
         induction_sequences=(1, settings.copies),
         induction_length=settings.copy_length,
