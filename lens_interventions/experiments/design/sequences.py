@@ -75,8 +75,8 @@ def continuation(bridge: TransformerBridge, prefix: str, text: str) -> list[int]
     """The ids that a text adds to those of a prefix.
 
     The text alone may have other tokens: SentencePiece puts a space before any text, so " word"
-        becomes a space and a word. If prefix and text share a token at their seam, these are the
-        ids of the text alone.
+    becomes a space and a word. If prefix and text share a token at their seam, these are the ids of
+    the text alone.
     """
     before, whole = token_list(bridge, prefix), token_list(bridge, prefix + text)
     if whole[: len(before)] == before:
