@@ -53,10 +53,10 @@ def teacher_forced_log_probs(
         either side.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `prompt_length`: how many tokens of each text were given, for `positions="generated"`.
-    - `text_seeds`: an integer for each text, so that texts draw random tokens of their own; without
+    - `text_seeds`: an integer for each text, so that each text draws its own random tokens; without
         them position i has the same draw in every text.
     - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
-        are read in pieces of that length, each as a text of its own.
+        are read in pieces of that length, each as a separate text.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
@@ -139,10 +139,10 @@ def teacher_forced_logits(
         either side.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `prompt_length`: how many tokens of each text were given, for `positions="generated"`.
-    - `text_seeds`: an integer for each text, so that texts draw random tokens of their own; without
+    - `text_seeds`: an integer for each text, so that each text draws its own random tokens; without
         them position i has the same draw in every text.
     - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
-        are read in pieces of that length, each as a text of its own.
+        are read in pieces of that length, each as a separate text.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
