@@ -60,9 +60,9 @@ def teacher_forced_log_probs(
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
-        alike and alone: an SAE, an ablated direction, a steering vector. They come before the patch
-        at the same point. From the patched block up they get rows `[patch * batch, row, ...]`,
-        which are not a text in order.
+        in the same way and independently of the others: an SAE, an ablated direction, a steering
+        vector. They come before the patch at the same point. From the patched block up they get
+        rows `[patch * batch, row, ...]`, which are not a text in order.
     - `where`: bools `[batch, next]`, True at the wanted entries. The others are NaN and need no
         product with the unembedding, which is most of the work if the vocabulary is large.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
@@ -146,9 +146,9 @@ def teacher_forced_logits(
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
-        alike and alone: an SAE, an ablated direction, a steering vector. They come before the patch
-        at the same point. From the patched block up they get rows `[patch * batch, row, ...]`,
-        which are not a text in order.
+        in the same way and independently of the others: an SAE, an ablated direction, a steering
+        vector. They come before the patch at the same point. From the patched block up they get
+        rows `[patch * batch, row, ...]`, which are not a text in order.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
         blocks, depend on.
 
