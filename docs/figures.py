@@ -13,7 +13,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main() -> None:
-    """Write the pictures anew."""
+    """Write all pictures."""
     bridge = li.load_model(device="cpu")
     prose = [document.text for document in li.materials.prose()]
     lens = li.default_affine_lens(bridge)

@@ -91,7 +91,7 @@ def save_tensors(
     """Write a safetensors file, whole or not at all.
 
     `kind` names the kind of object, and `rest` holds JSON values. Raises `OSError` if the file
-    cannot be written, also where safetensors raises an error of its own.
+    cannot be written, even where safetensors raises another error.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     note = json.dumps({"format": _format(kind), **rest})

@@ -43,7 +43,7 @@ def as_harness_model(
         perplexity is asked for, always get one BOS token, or EOS if there is no BOS.
     - `max_length`: how many tokens the model reads at a time, its context by default. Longer
         contexts lose their beginning, with a warning. Longer texts of `loglikelihood_rolling` are
-        read in windows that predict every token once, each window as a text of its own.
+        read in windows that predict every token once, each window as a separate text.
     - `max_gen_toks`: how many tokens to generate if the task does not say.
     - `seed`: the seed of sampling. Draws also depend on the context, and on how many earlier
         requests had the same context.

@@ -57,8 +57,8 @@ def fit_affine_lens(
 
     Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
     another fit or other texts, if a residual is not finite, or if the model's logits are not the
-    final norm and the unembedding of its last residual; `NotImplementedError` if the model is not
-    an attention-only decoder; `TypeError` if `texts` is one text.
+    final norm and the unembedding of its last residual; `NotImplementedError` if the model is
+    recurrent or not a causal decoder; `TypeError` if `texts` is one text.
     """
 
     def add(

@@ -36,7 +36,7 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
 
     Raises `OSError` if the cache cannot be written; `ValueError` if the tokenizer names no token to
     begin a text with, or if the model's logits are not the final norm and the unembedding of its
-    last residual; `NotImplementedError` if the model is not an attention-only decoder.
+    last residual; `NotImplementedError` if the model is recurrent or not a causal decoder.
     """
     path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
     if path.is_file():

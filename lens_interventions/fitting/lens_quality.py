@@ -160,7 +160,7 @@ def lens_quality(
 
     Raises `ValueError` if a lens has the name "raw", no text has more than `skip_first` tokens, a
     text cannot be read, or a lens belongs to other weights; `NotImplementedError` if the model is
-    not an attention-only decoder; `TypeError` if `texts` is one text.
+    recurrent or not a causal decoder; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
     lenses = lens if isinstance(lens, Mapping) else {"fitted": lens}

@@ -22,9 +22,9 @@ class AdaptedReader:
 
     `W <- W + up down` in the matrices that make queries, keys and values, in every block from the
     lowest patched layer up (LoRA, Hu et al. 2021). The updates act on every position, patched or
-    not: with the reader on, the bridge is another model, and patches work on it as on any. To learn
-    what a write is worth to a reader, compare the two with a reader that was trained for as long
-    without a write.
+    not: with the reader on, the bridge is another model, and patches work on it as on any. To
+    measure how much a write helps a reader, compare the two with a reader that was trained for as
+    long without a write.
 
     Attributes:
         down: `[rank, d_in]`, by block and matrix: "22.q", "22.k", "22.v" and so on.

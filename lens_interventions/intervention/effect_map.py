@@ -125,13 +125,13 @@ def effect_map(
     - `positions`: the patch's own by default; `"all"` stands for every position that has a next
         token.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
-    - `text_seeds`: an integer for each text, so that texts draw random tokens of their own.
+    - `text_seeds`: an integer for each text, so that each text draws its own random tokens.
     - `progress`: show a bar over cells.
 
     Raises `ValueError` if texts have different lengths, the patch has a window or positions that
     depend on a prompt, a layer or position does not exist, the metric does not return one number,
-    or a hook is on a block that runs again; `NotImplementedError` if the model is not a decoder of
-    attention layers alone.
+    or a hook is on a block that runs again; `NotImplementedError` if the model is recurrent or not
+    a causal decoder.
     """
     batch = token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos)
     n_layers, length = int(bridge.cfg.n_layers), batch.tokens.shape[1]

@@ -51,7 +51,8 @@ class NextTokenPatch(PatchFields):
         scale: `"raw"` for `s = 1`, `"norm"` for `s = |r| / |e|`, `"deviation"` for
             `s = |r - m| / |e|`, with m the layer's mean residual on bundled prose.
         embedding: `"W_E"`, rows as the model feeds them; `"W_U"`, columns of the unembedding; or
-            `"lens"`, the latter carried back to the layer by the inverse of its map.
+            `"lens"`, columns of the unembedding that the inverse of the lens's map carries back to
+            the layer.
         positions: `"all"`; `"generated"`, those whose next token was not in the prompt; or the
             positions themselves, counted from the first token.
         window: if given, each prediction sees only the last `window` known positions patched, and
@@ -76,8 +77,8 @@ class NextTokenPatch(PatchFields):
         Raises `ValueError` if the model does not have one of the layers, the lens or a learned
         write belongs to other weights, the model's logits are not read off its last residual, or
         `scale` is `"deviation"` and the bridge has no tokenizer; `NotImplementedError` if the model
-        is not a decoder of attention layers alone, or if it transforms its embeddings before the
-        first block and `embedding` is `"W_E"`.
+        is recurrent or not a causal decoder, or if it transforms its embeddings before the first
+        block and `embedding` is `"W_E"`.
         """
         return self._bind(bridge, functools.partial(embedding, bridge))
 
@@ -135,7 +136,7 @@ class NextTokenPatch(PatchFields):
             does.
         - `prompt_length`: how many tokens of each text were given; required for
             `positions="generated"`.
-        - `text_seeds`: an integer for each text, so that texts draw random tokens of their own.
+        - `text_seeds`: an integer for each text, so that each text draws its own random tokens.
 
         Raises `ValueError` if texts have different lengths and no `attention_mask` is given, or the
         patch does not fit the bridge. The hooks raise it in a run on other tokens. A run that

@@ -118,8 +118,8 @@ class BackPatch:
     """A source: the position's own residual of another layer, from a run without a patch.
 
     Written into a lower layer, it is the back-patching of Biran et al. 2024, "Hopping Too Late": it
-    writes what the model itself has made of the position, and no token. It needs an extra run
-    without the patch.
+    writes the model's own state at the position instead of a token. It needs an extra run without
+    the patch.
 
     Attributes:
         layer: the layer of the residual `r[layer]`; the number of blocks stands for the last

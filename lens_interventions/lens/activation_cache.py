@@ -48,7 +48,8 @@ def cached_residuals(
 ) -> dict[str, Float[Tensor, "batch pos d_model"]]:
     """The residual stream at the given points, by label, as the cache holds it.
 
-    A cache of `hook_resid_post` alone lacks the input point, which is then made from the tokens.
+    A cache with only `hook_resid_post` lacks the input point, which is then computed from the
+    tokens.
 
     Raises `ValueError` if the cache does not hold a point, or holds it for other tokens.
     """

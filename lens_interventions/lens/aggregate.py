@@ -133,7 +133,7 @@ def lens_over(
         except `top_k`, as top tokens are not kept.
 
     Raises `ValueError` if there is no text, or if one cannot be read (the message names it by its
-    number); `NotImplementedError` if the model is not an attention-only decoder; `TypeError` if
+    number); `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError` if
     `texts` is one text.
     """
     require_texts(texts)

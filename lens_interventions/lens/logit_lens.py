@@ -109,8 +109,8 @@ def logit_lens(
 
     **Returns:** a `Trajectory`.
 
-    Raises `NotImplementedError` if the model is not an attention-only decoder; `ValueError` if its
-    logits are not the final norm and the unembedding of its last residual, if a bridge is in
+    Raises `NotImplementedError` if the model is recurrent or not a causal decoder; `ValueError` if
+    its logits are not the final norm and the unembedding of its last residual, if a bridge is in
     training mode, if the lens belongs to other weights, if an option or the text does not fit the
     model, or if an activation is not finite or its logits are not numbers; `TypeError` if the input
     is neither text nor ids, or the model is of another kind.

@@ -46,9 +46,8 @@ def templates() -> tuple[Template, ...]:
     """Sentences that end where a word from before is due, like the post's about plasma.
 
     There are 384: 6 groups of 4 frames and 8 words, 4 common and 4 rare, with every word in every
-        frame of its group, near and far. So rarity is not confounded with the content of the
-        sentence. The rare words were chosen so that common tokenizers keep some whole and split
-        others.
+    frame of its group, near and far. So rarity is not confounded with the content of the sentence.
+    The rare words were chosen so that common tokenizers keep some whole and split others.
 
     Items share frames and words, so they are not independent: resample frames or words, or average
     over one of them first.

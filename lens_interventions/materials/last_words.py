@@ -10,8 +10,8 @@ class LastWord:
     """A request for a sentence.
 
     Attributes:
-        topic: what the sentence is to be about.
-        word: the word in which it is to end.
+        topic: what the sentence should be about.
+        word: the word with which it should end.
         other: another word, for comparison.
         asked: the request, with the word.
         asked_other: the same with the other word.

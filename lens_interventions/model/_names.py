@@ -32,7 +32,8 @@ def local_directory(name: str | os.PathLike[str]) -> Path | None:
         return path
     if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name)):
         raise FileNotFoundError(
-            f"{str(name)!r} is no directory or GGUF file, nor a hub name ('model' or 'owner/model')"
+            f"{str(name)!r} is not a directory, a GGUF file or a hub name ('model' or "
+            "'owner/model')"
         )
     return None
 

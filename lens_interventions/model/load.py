@@ -132,9 +132,9 @@ def _boot_from_hub(name: str, **options: Any) -> TransformerBridge:
             return TransformerBridge.boot_transformers(name, **options)
     except OSError as error:
         raise ConnectionError(
-            f"{name!r} is no directory here and not whole in the local Hugging Face cache, and the "
-            f"hub at {hub.ENDPOINT} cannot be reached or HF_HUB_OFFLINE is set. Go online, or pass "
-            f"a directory; load_model() without a name needs no hub."
+            f"{name!r} is not a directory here and is not complete in the local Hugging Face "
+            f"cache, and the hub at {hub.ENDPOINT} cannot be reached or HF_HUB_OFFLINE is set. Go "
+            "online, or pass a directory; load_model() without a name does not need the hub."
         ) from error
 
 

@@ -93,8 +93,8 @@ def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
             raise ValueError(
                 f"there is a hook on {name}: from the patched block {layer} up the model runs on "
                 "patched and clean copies of the text, and is read without hooks, which the hook "
-                "does not expect. Take it off, or use patch.fwd_hooks beside it; teacher forcing "
-                "takes hooks that act on every position alone as fwd_hooks="
+                "does not expect. Remove it, or use it with patch.fwd_hooks in your own run; "
+                "teacher forcing takes hooks that change each position independently as fwd_hooks="
             )
 
 

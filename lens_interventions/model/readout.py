@@ -161,8 +161,8 @@ def readout(bridge: ReadableModel, *, norm: Norm = "full") -> Readout:
     The post leaves it out; TransformerLens caches the norm without it as
     `ln_final.hook_normalized`.
 
-    Raises `TypeError` if the model is not a `ReadableModel`; `NotImplementedError` if it is not a
-    decoder of attention layers alone; `ValueError` if its logits are not the final norm and the
+    Raises `TypeError` if the model is not a `ReadableModel`; `NotImplementedError` if it is
+    recurrent or not a causal decoder; `ValueError` if its logits are not the final norm and the
     unembedding of its last residual, if a bridge is in training mode, or if `norm` is unknown.
     """
     if norm not in ("full", "pre_affine"):
@@ -214,7 +214,7 @@ def require_causal_stack(bridge: ReadableModel) -> None:
     if getattr(bridge.cfg, "is_stateful", False):
         raise NotImplementedError(
             f"{name} carries a recurrent state between positions; lenses and next-token "
-            "patches are defined for attention-only decoders"
+            "patches are defined only for models without one"
         )
     if getattr(bridge.cfg, "attention_dir", "causal") != "causal":
         raise NotImplementedError(

@@ -243,7 +243,7 @@ def test_a_model_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None
     missing = tmp_path / "no model"
     status, _, error = run("copying", "--out", tmp_path / "run", "--model", missing)
     assert status == 1
-    assert "is no directory" in error
+    assert "is not a directory" in error
     assert not (tmp_path / "run").exists()
 
 

@@ -51,7 +51,7 @@ class Choice:
 
 
 def choices(settings: CopyingSettings, rows: Tables) -> Mapping[str, Choice]:
-    """For each question what the selection half chose."""
+    """The choice that the selection half makes for each question."""
     lists = shortlists(settings, rows)
     selecting = {q.name: q for q in QUESTIONS}
     found = {}

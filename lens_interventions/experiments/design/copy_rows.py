@@ -100,11 +100,11 @@ def measure_text(
 ) -> pd.DataFrame:
     """Loss by the kind of token that is predicted, and by what came before it.
 
-    The tokens of each text are divided in four ways: copyable or not (tags "copyable", "other"),
-    by the surprisal of the token before ("bin-0" and on), by when the last surprising token came
+    The tokens of each text are divided in four ways: copyable or not (tags "copyable", "other"), by
+    the surprisal of the token before ("bin-0" and on), by when the last surprising token came
     ("surprise-now", "surprise-recent", "surprise-none"), and by whether the token was surprising
-    where it first stood in the text ("repeat" or "repeat-none"). Repeats also tell how far back
-    that is: "repeat-32" for up to 32 tokens, "repeat-128" and "repeat-far". Surprisal is that
+    where it first stood in the text ("repeat" or "repeat-none"). Tags of repeats also say how far
+    back that is: "repeat-32" for up to 32 tokens, "repeat-128" and "repeat-far". Surprisal is that
     without a patch.
     """
     texts, conditions, settings = parse(sequences, arms, patch)

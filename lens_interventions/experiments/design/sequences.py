@@ -74,9 +74,9 @@ def token_list(bridge: TransformerBridge, text: str) -> list[int]:
 def continuation(bridge: TransformerBridge, prefix: str, text: str) -> list[int]:
     """The ids that a text adds to those of a prefix.
 
-    The text alone may have other tokens: SentencePiece puts a space before any text, so " word"
-    becomes a space and a word. If prefix and text share a token at their seam, these are the ids of
-    the text alone.
+    On its own, the text may have other tokens: SentencePiece puts a space before any text, so
+    " word" becomes a space and a word. If prefix and text share a token at their seam, these are
+    the ids of the text on its own.
     """
     before, whole = token_list(bridge, prefix), token_list(bridge, prefix + text)
     if whole[: len(before)] == before:

@@ -59,7 +59,7 @@ class Unit:
         parameters: the parameters, as JSON values.
         keeps_file: whether `measure` also takes `file`, a path in the run's directory at which it
             may keep its state and its products. With several machines the directory must be on a
-            shared disk, or else a unit that moves starts again.
+            shared disk; otherwise a unit that moves to another machine starts again.
 
     Raises `ValueError` for names that cannot be file names; `TypeError` for parameters that JSON
     cannot hold.

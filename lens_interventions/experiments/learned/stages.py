@@ -103,7 +103,7 @@ def best_layer(settings: LearnedSettings, rows: Tables) -> int:
 
 
 def best_of_sweeps(settings: LearnedSettings, rows: Tables) -> Training:
-    """The best training of the sweep over ranks, or else of the sweep over layers."""
+    """The best training of the sweep over ranks; without one, of the sweep over layers."""
     if settings.sweep_ranks:
         of = rank_trainings(settings, best_layer(settings, rows))
         return best_training(settings, rows, of)

@@ -35,9 +35,9 @@ def measure_ceiling(
 ) -> pd.DataFrame:
     """A row for each held-out text, layer and write: the slope of the sum of its `count` losses.
 
-    With the curvature of the fitted writes, nan where it was not measured: on the `curved` of the
-    held-out texts alone, by losses at strengths `step` and `-step`. What a text is of stands in
-    `material`.
+    Rows also have the curvature of the fitted writes, from losses at strengths `step` and `-step`.
+    It is measured only on the held-out texts in `curved`, and is nan elsewhere. `material` says
+    what kind of text each one is.
     """
     found = linear_ceiling(
         bridge,

@@ -104,7 +104,7 @@ def head_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
 
 
 def kind_table(rows: pd.DataFrame, heads: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
-    """The same, summed over all heads of a kind: the slope if these heads alone read the write.
+    """The same, summed over all heads of a kind: the slope if only these heads read the write.
 
     Columns: material, kind, heads (how many), part, minus, estimate, low, high, n.
     """

@@ -43,8 +43,8 @@ class SlopesSettings:
         cells: how many layers are patched on each material, for each of the curved sources.
         rescue_strengths: the strengths of the writes that should make up for a hidden token.
         rescue_sources, head_sources: the true source and the controls of rescue and of head slopes.
-            Figures compare with the first control. Reading through keys alone and through values
-            alone is measured only for the true source and the first control, at the middle
+            Figures compare with the first control. Reading only through keys, and only through
+            values, is measured just for the true source and the first control, at the middle
             strength.
         mechanism_texts: how many texts of the report half rescue and head slopes read, of copies
             and of natural text.

@@ -52,13 +52,13 @@ def decoder(
     - `chunk_size`: how many positions of a prompt go through the model at a time, with a cache.
     - `record`: labels of the residual points to keep at the predicting positions.
 
-    Raises `NotImplementedError` if the model is not a decoder of attention layers alone;
+    Raises `NotImplementedError` if the model has recurrent layers or is not a causal decoder;
     `ValueError` if its logits are not `unembed` of `ln_final` of the last residual; `CacheError` if
     transformers does not fill the cache.
     """
     require_causal_stack(bridge)
     # Before the model runs: some versions of transformers fail on a hybrid without a cache.
-    _require_attention_only(bridge)
+    _refuse_recurrent_layers(bridge)
     require_readable(bridge)
     in_parts = bool(rows.layers) and rows.layers[0] > 0
     longest = frequencies_change_after(bridge)
@@ -137,12 +137,12 @@ def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:
     return "" if worst < tolerance else f"logits differ by {worst:.2g} standard deviations"
 
 
-def _require_attention_only(bridge: TransformerBridge) -> None:
-    """Refuse hybrids, whose recurrent layers carry a state that cannot be taken back by a step."""
+def _refuse_recurrent_layers(bridge: TransformerBridge) -> None:
+    """Refuse hybrids: the state of a recurrent layer cannot be taken back by one step."""
     parts = {part for label in bridge.layer_types() for part in label.split("+")}
     recurrent = parts & (set(VARIANT_SUBMODULE_NAMES) - {"attn"})
     if recurrent:
         raise NotImplementedError(
             f"{bridge.cfg.architecture} has recurrent layers ({', '.join(sorted(recurrent))}): "
-            "next-token patches are defined for attention-only decoders"
+            "next-token patches are defined only for models without them"
         )

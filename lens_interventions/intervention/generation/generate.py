@@ -98,7 +98,7 @@ def generate(
         either side.
     - `prompt_length`: how many tokens of each prompt count as given, for `positions="generated"`;
         all by default.
-    - `text_seeds`: an integer for each prompt, so that prompts draw random tokens of their own from
+    - `text_seeds`: an integer for each prompt, so that each prompt draws its own random tokens from
         the patches' random sources.
     - `trajectory`: also read every predicting position with `logit_lens`; a mapping gives its
         options. Until the end this keeps `[batch, new, d_model]` of every residual point.
@@ -110,8 +110,8 @@ def generate(
 
     Raises `ValueError` if prompts leave no room in the model's context, the model is in training
     mode, its logits are not numbers, or options contradict each other; `TypeError` if
-    `logits_processor` is not a list; `NotImplementedError` if the model is not a decoder of
-    attention layers alone; `CacheError` if transformers does not fill the cache.
+    `logits_processor` is not a list; `NotImplementedError` if the model has recurrent layers or is
+    not a causal decoder; `CacheError` if transformers does not fill the cache.
     """
     batch = token_batch(
         bridge,

@@ -42,8 +42,8 @@ class Generation:
     come first, and `of_patch` returns those of one patch.
 
     Attributes:
-        tokens: `[batch, new]`, the new tokens alone, an end-of-text token included; -1 after a
-            row's end.
+        tokens: `[batch, new]`, only the new tokens, with the end-of-text token if there is one; -1
+            after a row's end.
         log_probs: `[batch, new]`, the log-probability of each new token in nats, under the model's
             own distribution with the patch, before any logits processor; NaN after a row's end.
         lengths: `[batch]`, how many new tokens each row has.

@@ -39,8 +39,8 @@ def sample_texts(
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if `length` is below 2 or beyond the model's context, or the tokenizer names
-    neither BOS nor EOS, and `NotImplementedError` if the model is not a decoder of attention layers
-    alone.
+    neither BOS nor EOS, and `NotImplementedError` if the model has recurrent layers or is not a
+    causal decoder.
     """
     if length < 2:
         raise ValueError(f"length must be at least 2 tokens, got {length}")

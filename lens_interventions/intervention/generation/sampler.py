@@ -130,7 +130,7 @@ def make_sampler(
 
 
 def prompt_seeds(seed: SupportsIndex | Sequence[int], n_prompts: int) -> Int[Tensor, " prompt"]:
-    """`seed + i` for prompt i, or the seeds given one by one.
+    """`seed + i` for prompt i, or the given seeds, one for each prompt.
 
     Raises `ValueError` if the number of seeds is not that of the prompts.
     """

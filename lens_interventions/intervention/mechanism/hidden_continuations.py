@@ -135,8 +135,8 @@ def require_copies(
     """Raise `NotImplementedError` if a model does not run these copies as it runs one text.
 
     `resid` is `r[layer]`. Keys and values are tried once for each layer: with nothing written and
-    nothing hidden the predicting rows must come out as in the plain model, though the rows that
-    they read entered as something else.
+    nothing hidden, the predicting rows must come out as in the plain model, although the rows that
+    they read had other contents when they entered the layer.
     """
     require_two_streams(bridge, layer, resid, "so positions cannot be hidden from one of them")
 

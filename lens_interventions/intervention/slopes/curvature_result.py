@@ -41,9 +41,9 @@ class Curvature:
         """One row per patch and scope.
 
         Columns: patch (its number), layer, source, mode, embedding, scope; slope, curvature,
-            curvature_low and curvature_high, the ends of its interval at confidence `level`, and n,
-            its number of texts; error; best_strength, where the parabola is lowest, and gain, by
-            how much the loss is lower there. These two are nan if the curvature is not above 0.
+        curvature_low and curvature_high, the ends of its interval at confidence `level`, and n, its
+        number of texts; error; best_strength, where the parabola is lowest, and gain, by how much
+        the loss is lower there. These two are nan if the curvature is not above 0.
         """
         import pandas as pd
 

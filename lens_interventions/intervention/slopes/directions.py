@@ -29,8 +29,9 @@ def directions(
 ) -> Iterator[tuple[Int[Tensor, " part"], list[Float[Tensor, "batch part d_model"]]]]:
     """The derivative of each patched row at strength 0, one part of the columns at a time.
 
-    It is zero where a patch leaves the row alone. Each part of the columns comes with a direction
-    for each patch. The patches must have the same seed and lens; their strengths are ignored.
+    It is zero where a patch does not change the row. Each part of the columns comes with a
+    direction for each patch. The patches must have the same seed and lens; their strengths are
+    ignored.
     """
     columns = torch.arange(resid.shape[1], device=resid.device)
     asks = any(reads_lens(bound.patch) for bound in bounds)

@@ -27,7 +27,7 @@ class Reading:
     """How texts are read.
 
     Attributes:
-        max_length: tokens of a piece; each piece is read as a text of its own.
+        max_length: tokens of a piece; each piece is read as a separate text.
         prepend_bos: as in `TransformerBridge.to_tokens`.
         progress: show a progress bar over texts.
         out: a file for the sums of finished texts, from which a later call goes on.

@@ -53,16 +53,16 @@ def teacher_forced_log_probs(
         either side.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `prompt_length`: how many tokens of each text were given, for `positions="generated"`.
-    - `text_seeds`: an integer for each text, so that texts draw random tokens of their own; without
+    - `text_seeds`: an integer for each text, so that each text draws its own random tokens; without
         them position i has the same draw in every text.
     - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
-        are read in pieces of that length, each as a text of its own.
+        are read in pieces of that length, each as a separate text.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
-        alike and alone: an SAE, an ablated direction, a steering vector. They come before the patch
-        at the same point. From the patched block up they get rows `[patch * batch, row, ...]`,
-        which are not a text in order.
+        in the same way and independently of the others: an SAE, an ablated direction, a steering
+        vector. They come before the patch at the same point. From the patched block up they get
+        rows `[patch * batch, row, ...]`, which are not a text in order.
     - `where`: bools `[batch, next]`, True at the wanted entries. The others are NaN and need no
         product with the unembedding, which is most of the work if the vocabulary is large.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
@@ -139,16 +139,16 @@ def teacher_forced_logits(
         either side.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `prompt_length`: how many tokens of each text were given, for `positions="generated"`.
-    - `text_seeds`: an integer for each text, so that texts draw random tokens of their own; without
+    - `text_seeds`: an integer for each text, so that each text draws its own random tokens; without
         them position i has the same draw in every text.
     - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
-        are read in pieces of that length, each as a text of its own.
+        are read in pieces of that length, each as a separate text.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
-        alike and alone: an SAE, an ablated direction, a steering vector. They come before the patch
-        at the same point. From the patched block up they get rows `[patch * batch, row, ...]`,
-        which are not a text in order.
+        in the same way and independently of the others: an SAE, an ablated direction, a steering
+        vector. They come before the patch at the same point. From the patched block up they get
+        rows `[patch * batch, row, ...]`, which are not a text in order.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
         blocks, depend on.
 

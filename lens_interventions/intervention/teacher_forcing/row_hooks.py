@@ -1,8 +1,8 @@
-"""A user's hooks in two streams, which must treat every position alike and alone.
+"""A user's hooks in two streams, which must change each position independently and alike.
 
 From the patched block up, the rows of a run are not a text in order, but patched and clean copies
-of positions, a chunk at a time, of several patches in one batch. A hook that changes each row by
-the contents of that row alone (an SAE, an ablated direction, a steering vector) acts there as it
+of positions, a chunk at a time, of several patches in one batch. A hook that changes each row only
+by the contents of that row (an SAE, an ablated direction, a steering vector) acts there as it
 would in a sampler's run. A trial on the first rows that a hook gets finds the others.
 """
 
@@ -103,8 +103,8 @@ def _require_by_row(
         actual = after(rows[picked][None])[0]
         if not torch.allclose(actual, expected[picked], rtol=0, atol=atol, equal_nan=True):
             raise ValueError(
-                f"the hook on {name} does not change every position alike and alone: it depends on "
-                "the place of a row, on other rows, on the batch, or on chance. It runs on patched "
-                "and clean copies of positions here; use patch.fwd_hooks beside it in a run of "
-                "your own"
+                f"the hook on {name} does not change every position in the same way, independently "
+                "of the others: its result depends on the place of a row, on other rows, on the "
+                "batch, or on chance. Here it would run on patched and clean copies of positions; "
+                "use it with patch.fwd_hooks in your own run instead"
             )

@@ -82,7 +82,7 @@ def train_patch(
     - `layer`: the layer to write to, or several.
     - `rank`: the rank of M; None for a full matrix.
     - `source`: the token that `e` stands for: `"true"`, another name that `NextTokenPatch` takes,
-        or `"zero"`, which trains the bias alone.
+        or `"zero"`, which trains only the bias.
     - `seed`: the seed of the start of M, the order of the pieces and random sources.
     - `steps`: the most steps of the optimizer to make.
     - `strength`: if given, the write is not learned. `M` is this number times the identity, without

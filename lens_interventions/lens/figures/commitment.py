@@ -35,7 +35,7 @@ def draw_commitment(
 
     - `rows`: names of the residual points, the first at the bottom.
     - `first`: an index into them for each token; -1 where the final guess does not stay.
-    - `positions`, `inputs`, `guesses`: of each token its place, its text and the final guess.
+    - `positions`, `inputs`, `guesses`: the place of each token, its text and the final guess.
     - `criterion`: the criterion by which the final guess stays, in words.
     - `theme`: `"light"` or `"dark"`.
 

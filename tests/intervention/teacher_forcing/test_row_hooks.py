@@ -154,6 +154,6 @@ def test_points_without_a_row_for_each_position_are_refused(llama, name, message
 def test_hooks_left_on_above_the_patch_are_refused_with_the_way(llama):
     with (
         llama.hooks(fwd_hooks=[("blocks.2.hook_resid_post", steer)]),
-        pytest.raises(ValueError, match="teacher forcing takes hooks that act on every position"),
+        pytest.raises(ValueError, match="teacher forcing takes hooks that change each position"),
     ):
         teacher_forced_log_probs(llama, random_tokens(6), PATCH)

@@ -30,7 +30,7 @@ class TrainedPatchSettings:
         copy_length: how many tokens are repeated.
         batch: how many windows are measured at a time.
         smallest_all, smallest_copyable: the smallest change of the loss worth talking about, in
-            nats; that of second copies is the latter.
+            nats. `smallest_copyable` also holds for second copies.
         resampling: how intervals are resampled.
         seed: the seed of the split and of the random tokens.
 
