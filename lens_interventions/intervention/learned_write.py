@@ -166,8 +166,7 @@ class LearnedWrite:
         others = sorted(set(patch.layers) - set(self.layers))
         if others:
             raise ValueError(
-                f"this write was trained for layers {list(self.layers)}, but the patch has "
-                f"{others} too"
+                f"this write was trained for layers {list(self.layers)}, but the patch has {others}"
             )
 
     def digest(self) -> str:

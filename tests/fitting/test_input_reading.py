@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_refused(probe):
     with pytest.raises(ValueError, match="1 of them have two tokens after the first 1"):
         input_reading(bridge, probe, [texts[0], [5, 6]], basis, progress=False)
     narrow = EmbeddingBasis("pca", torch.eye(8), torch.ones(8) / 8, (("a",),) * 8)
-    with pytest.raises(ValueError, match="of width 8, the model of 32"):
+    with pytest.raises(ValueError, match="of width 8, the model has 32"):
         input_reading(bridge, probe, texts, narrow, progress=False)
     with pytest.raises(ValueError, match="was fitted for tiny-llama"):
         input_reading(tiny_bridge("llama", seed=5), probe, texts, basis, progress=False)

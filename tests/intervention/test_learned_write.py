@@ -169,7 +169,7 @@ class TestEveryWayOfRunning:
             logits = li.teacher_forced_logits(bridge, tokens, alone)
             expected = float(metric(logits)) - found.baseline
             assert float(found.effect[0, position]) == pytest.approx(expected, abs=1e-9)
-        with pytest.raises(ValueError, match=r"trained for layers \[1\], the patch has \[0\]"):
+        with pytest.raises(ValueError, match=r"trained for layers \[1\], but the patch has \[0\]"):
             li.effect_map(bridge, tokens, metric, patch=patch, layers=[0])
 
 
@@ -264,7 +264,7 @@ class TestRefusals:
         trained_so = dataclasses.replace(write, trained_with="current", source="current")
         expected = li.teacher_forced_log_probs(bridge, tokens, trained_so.patch())
         torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
-        with pytest.raises(ValueError, match="for 'current', the patch has 'true'"):
+        with pytest.raises(ValueError, match="for 'current', but the patch has 'true'"):
             dataclasses.replace(other.patch(), source="true").bind(bridge)
         with pytest.raises(ValueError, match=r"one of true, random, .*got 'next'"):
             write.for_source("next")
@@ -289,8 +289,8 @@ class TestRefusals:
         [
             ({"embedding": "W_U"}, "reads embedding='W_E'"),
             ({"scale": "norm"}, "scale='raw'"),
-            ({"layer": 2}, r"layers \[1\], the patch has \[2\]"),
-            ({"layer": (1, 2)}, r"layers \[1\], the patch has \[2\]"),
+            ({"layer": 2}, r"layers \[1\], but the patch has \[2\]"),
+            ({"layer": (1, 2)}, r"layers \[1\], but the patch has \[2\]"),
         ],
     )
     def test_another_patch_than_it_was_trained_as(self, fields, message):

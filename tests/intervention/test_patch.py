@@ -85,7 +85,9 @@ def test_a_negative_strength_goes_the_other_way(llama, tokens, mode):
 
 
 def test_a_layer_that_the_model_lacks_is_refused(llama):
-    with pytest.raises(ValueError, match=r"residuals r\[0\] to r\[3\], the patch writes that of B"):
+    with pytest.raises(
+        ValueError, match=r"residuals r\[0\] to r\[3\], but the patch writes that of B"
+    ):
         NextTokenPatch(layer=1, strength=0.1, source=BackPatch(4)).bind(llama)
     with pytest.raises(ValueError, match="blocks 0 to 2, the patch asks for 3"):
         NextTokenPatch(layer=(1, 3), strength=0.1).bind(llama)

@@ -40,5 +40,7 @@ def test_openings_of_unrelated_documents_fill_up(llama: TransformerBridge) -> No
             assert holder_of_run.setdefault(run, index) == index
     assert len(set(holder_of_run.values())) == len(openings)
 
-    with pytest.raises(ValueError, match=r"there are \d+ prompts on this machine, 5000 were asked"):
+    with pytest.raises(
+        ValueError, match=r"there are \d+ prompts on this machine, but 5000 were asked for"
+    ):
         prompt_items(llama, 5000, 0)

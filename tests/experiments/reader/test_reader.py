@@ -168,7 +168,7 @@ class TestAnalysis:
         ({"controls": ("zero", "true")}, "controls must be some of random"),
         ({"seeds": (0, 0)}, "seeds must be one or more different numbers"),
         ({"options": li.TrainingOptions()}, "patience is 5"),
-        ({"windows": (0, 8)}, "must be at least 1"),
+        ({"windows": (0, 8)}, "two numbers of at least 1"),
     ],
 )
 def test_settings_that_make_no_sense(fields, message):

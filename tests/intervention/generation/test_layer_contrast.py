@@ -201,7 +201,7 @@ def test_tied_embeddings_are_one_matrix(arch):
 @pytest.mark.parametrize(
     ("contrasts", "message"),
     [
-        ([li.DoLa([3])], r"residuals r\[0\] to r\[2\], the contrast asks for layer 3"),
+        ([li.DoLa([3])], r"residuals r\[0\] to r\[2\], but the contrast asks for layer 3"),
         ([li.DoLa([0, -1])], "asks for layer -1"),
         ([li.DoLa([])], "the list of layers is empty"),
         ([li.SLED("middle")], "'low', 'high', 'all' or a list of ints, got 'middle'"),

@@ -129,7 +129,7 @@ class TestThePlantedModel:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scale": "raw"}, "made with scale='norm', the patch has 'raw'"),
+        ({"scale": "raw"}, "made with scale='norm', but the patch has 'raw'"),
         ({"source": "direction"}, "no source 'direction'; it has true"),
         ({"mode": "correct"}, "no mode 'correct'"),
         ({"layer": (1, 2)}, "no layer 2; it has 0, 1"),
