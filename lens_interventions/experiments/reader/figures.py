@@ -10,7 +10,7 @@ _NAMES = {ALONE: "no write"}
 
 
 def draw(tables: Tables) -> Figures:
-    """What the true token gains over each control by kind of text, and losses on the way."""
+    """What the true token gains over each control by kind of text, and losses during training."""
     rows = tables["curves"]
     table = tables["contrasts"]
     shown = table[(table["minus"] != UNTRAINED) & (table["condition"] == AS_TRAINED)]

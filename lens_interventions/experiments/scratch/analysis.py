@@ -109,10 +109,10 @@ def gains(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def loss_curves(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
-    """Losses on the way, as trained, on the same windows at each point.
+    """Losses during training, on the same windows at each step.
 
-    Columns: network, blocks, entry, arm, scope, step, loss, lowest, highest; the latter two are of
-    the seeds.
+    Columns: network, blocks, entry, arm, scope, step, loss, lowest, highest. Lowest and
+    highest are those of the seeds.
     """
     kept = _of_curves(settings, losses)
     kept = kept[kept["scope"].isin(SCOPES)]
@@ -142,7 +142,7 @@ def best_heads(heads: pd.DataFrame) -> pd.DataFrame:
 
 
 def efficiency(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
-    """Steps after which each arm is as good as the arm without a write is in the end.
+    """Steps after which each arm has the final loss of the arm without a write.
 
     Columns: network, blocks, entry, scope, arm, seed, steps, of. Steps are interpolated between the
     points of the curve, nan where the arm never gets there; `of` is how many the other arm made.

@@ -16,7 +16,7 @@ _SHOWN = ("copyable", "all", SECOND)
 
 
 def draw(tables: Tables) -> Figures:
-    """Gain against depth, losses on the way, and when heads learn to match."""
+    """Gain against depth, losses during training, and when heads learn to match."""
     return {
         "gain": _gain(tables["gains"]),
         "curves": _curves(tables["curves"]),

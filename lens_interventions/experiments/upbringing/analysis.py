@@ -52,7 +52,8 @@ def contrasts(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame
 def over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Means of each arm and measure, by `keys`.
 
-    Columns: arm, measure, the keys, mean, lowest, highest; the latter two are of the seeds.
+    Columns: arm, measure, the keys, mean, lowest, highest. Lowest and highest are those of the
+    seeds.
     """
     named = ["arm", "measure", *keys]
     by_seed = rows.groupby([*named, "seed"], sort=False)[["total", "count"]].sum()
@@ -62,9 +63,10 @@ def over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def curves(settings: UpbringingSettings, measured: pd.DataFrame) -> pd.DataFrame:
-    """The loss at the output and KL(final ‖ middle) on the way, on the same windows at each point.
+    """The loss at the output and KL(final ‖ middle) during training.
 
-    Columns as of `over_seeds`, by scope, point and step.
+    They are measured on the same windows at each step. The columns are those of `over_seeds`, by
+    scope, point and step.
     """
     is_loss = (measured["measure"] == LOSS) & (measured["point"] == FINAL)
     is_kl = (measured["measure"] == KL) & (measured["point"] == middle_point(settings))

@@ -51,7 +51,7 @@ def difference(
 ) -> Contrast:
     """The training with a source, by default the true token, minus another, nats a token.
 
-    `condition` is that of the former. Documents and seeds are resampled, each on its own; with a
+    `condition` is that of the first training. Documents and seeds are resampled, each on its own; with a
     single seed the interval knows of documents alone. What was measured once is the same for all
     seeds.
 
@@ -77,9 +77,9 @@ def mean_losses(losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Loss on the way, on windows that are not among those measured.
+    """Loss during training, on windows that are not among those measured.
 
-    Columns: source, step, loss, low, high; the latter two are the least and the most of the seeds.
+    Columns: source, step, loss, low, high; low and high are the least and the most of the seeds.
     """
     of_seeds = rows.groupby(["source", "step"], sort=False)["total"].agg(["mean", "min", "max"])
     named = of_seeds.rename(columns={"mean": "loss", "min": "low", "max": "high"})
