@@ -51,9 +51,9 @@ def difference(
 ) -> Contrast:
     """The training with a source, by default the true token, minus another, nats a token.
 
-    `condition` is that of the first training. Documents and seeds are resampled, each on its own; with a
-    single seed the interval knows of documents alone. What was measured once is the same for all
-    seeds.
+    `condition` is that of the first training. Documents and seeds are resampled, each on its own;
+    with a single seed the interval knows of documents alone. What was measured once is the same for
+    all seeds.
 
     Raises `ValueError` if there are no rows of one of them.
     """
