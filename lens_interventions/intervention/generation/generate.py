@@ -31,9 +31,8 @@ from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criter
 
 # Tokens of prompts that go through the model at a time.
 _CHUNK_TOKENS = 4096
-# From this many rows and steps on, faster products are worth copies of the weights. With fewer
-# rows, reading the weights takes all the time, whatever the product.
-_MANY_ROWS, _MANY_STEPS = 8, 16
+# From this many steps on, faster products are worth copies of the weights, for one row as for many.
+_MANY_STEPS = 16
 
 
 @instead_of(
@@ -142,7 +141,7 @@ def generate(
     )
     criteria = stop_criteria(bridge, stopping_criteria, stop_at_eos=stop_at_eos)
 
-    many = n_rows >= _MANY_ROWS and max_new_tokens >= _MANY_STEPS
+    many = max_new_tokens >= _MANY_STEPS
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
