@@ -3,10 +3,11 @@
 Positions are processed in chunks. For each chunk, the reference distributions (the last point, the
 input, a chosen point) are made first and kept in reduced form. Then every other point's logits are
 made in one reused buffer, reduced to a few numbers per row, and overwritten by the next point's.
+The product that makes logits wants many rows; the passes over them want few, which stay in a cache.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +20,9 @@ from .statistics import Divergence, related
 # On a CPU, a buffer beyond glibc's largest mmap threshold (32 MiB) returns to the system and faults
 # its pages in again on every use; a chunk's buffer of logits stays below that.
 _CPU_BUFFER_BYTES = 24 * 2**20
+# Logits that a CPU reduces at a time: with what is computed from them, they stay in a cache of a
+# few MiB. This halves the time of the passes, to that of one fused pass by `torch.compile`.
+_CPU_TILE_BYTES = 2 * 2**20
 # On a GPU a chunk may take this share of the free memory, in about six buffers.
 _GPU_SHARE = 0.25
 _MAX_ROWS = 8192
@@ -71,6 +75,13 @@ class _Reference:
     mean_row: Float[Tensor, "row d_model"] | None
     mean_bias: Float[Tensor, " row"] | None
     probabilities: Float[Tensor, "row d_vocab"] | None
+
+    def of_rows(self, rows: slice) -> "_Reference":
+        """The same for some of the rows."""
+        whole = self.distribution
+        distribution = _Distribution(*(getattr(whole, f.name)[rows] for f in fields(whole)))
+        means = (self.mean_row, self.mean_bias, self.probabilities)
+        return _Reference(distribution, *(None if x is None else x[rows] for x in means))
 
 
 class ChunkReducer:
@@ -137,15 +148,37 @@ class ChunkReducer:
         for label in residuals:
             if label in alone:
                 point = references[label].distribution
-            elif label in references:  # its logits were kept, its weights overwritten
-                distribution = references[label].distribution
-                point = self._read(distribution.normalized, distribution.logits)
+                yield label, self._divergences(point, by_name) | alone[label]
+                continue
+            if label in references:  # its logits were kept, its weights overwritten
+                point = references[label].distribution
+                normalized, logits = point.normalized, point.logits
             else:
-                point = self._read(*next(others))
-            values: dict[str, Tensor] = {}
-            for name, reference in by_name.items():
-                values |= self._divergences(name, point, reference)
-            yield label, values | (alone.get(label) or self._alone(point, targets))
+                normalized, logits = next(others)
+            yield label, self._reduced(normalized, logits, by_name, targets)
+
+    def _reduced(
+        self,
+        normalized: Float[Tensor, "row d_model"],
+        logits: Float[Tensor, "row d_vocab"],
+        references: Mapping[str, _Reference],
+        targets: Mapping[str, Int[Tensor, "row target"]],
+    ) -> dict[str, Tensor]:
+        """All statistics of a point, a few rows at a time."""
+        parts = []
+        for rows in self._tiles(logits):
+            point = self._read(normalized[rows], logits[rows])
+            parts.append(
+                self._divergences(point, {n: each.of_rows(rows) for n, each in references.items()})
+                | self._alone(point, {name: ids[rows] for name, ids in targets.items()})
+            )
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _tiles(self, logits: Float[Tensor, "row d_vocab"]) -> Iterator[slice]:
+        rows = len(logits)
+        if logits.device.type == "cpu":
+            rows = max(1, _CPU_TILE_BYTES // (logits.shape[-1] * logits.element_size()))
+        return (slice(start, start + rows) for start in range(0, len(logits), rows))
 
     def _in_turn(
         self, residuals: list[Float[Tensor, "row d_model"]]
@@ -225,8 +258,18 @@ class ChunkReducer:
         return values
 
     def _divergences(
-        self, name: str, point: _Distribution, reference: _Reference
+        self, point: _Distribution, references: Mapping[str, _Reference]
     ) -> dict[str, Tensor]:
+        """Divergences from each reference. They need the point's weights."""
+        values = {}
+        for name, reference in references.items():
+            for kind, value in self._divergences_from(reference, point).items():
+                values[related(kind, name).name] = value
+        return values
+
+    def _divergences_from(
+        self, reference: _Reference, point: _Distribution
+    ) -> dict[Divergence, Tensor]:
         other = reference.distribution
         values: dict[Divergence, Tensor] = {}
         if "kl" in self.divergences:
@@ -238,7 +281,7 @@ class ChunkReducer:
             values["kl_reverse"] = kl.clamp(min=0)
         if "js" in self.divergences:
             values["js"] = js_divergence(other.logits, point.logits)
-        return {related(kind, name).name: value for kind, value in values.items()}
+        return values
 
     def _mean_logit(self, reference: _Reference, point: _Distribution) -> Float[Tensor, " row"]:
         """The reference's expectation of the point's logits."""

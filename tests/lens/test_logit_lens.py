@@ -6,6 +6,7 @@ import torch
 from transformer_lens import ActivationCache
 from transformer_lens.tools import analysis
 
+from lens_interventions.lens import reduction
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support import reference
 from tests.support.architectures import LENS_ARCHITECTURES, N_CTX
@@ -63,7 +64,9 @@ def assert_statistics(trajectory, logits, tokens, *, compare, watched=(), atol=1
     assert trajectory.next_log_prob[..., ~torch.tensor(has_next)].isnan().all()
 
 
-def test_every_statistic_is_the_naive_one(bridge):
+def test_every_statistic_is_the_naive_one(bridge, monkeypatch):
+    # Chunks of five rows are reduced two rows at a time.
+    monkeypatch.setattr(reduction, "_CPU_TILE_BYTES", 2 * D_VOCAB * bridge.cfg.dtype.itemsize)
     logits = reference.point_logits(bridge, TOKENS)
     trajectory = logit_lens(
         bridge, TOKENS, divergences=ALL, compare_with=2, watch=[9, 50], chunk_size=5
