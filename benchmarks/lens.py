@@ -101,7 +101,7 @@ def measure(quick: bool) -> list[Row]:
             work="to the forward and the bare product",
             measured=ratio(seconds, "ours", "floor"),
             unit="x",
-            at_most=1.6,
+            at_most=1.3,
         ),
         Row(
             work="TransformerLens's lens, without KL, to it",

@@ -22,6 +22,7 @@ from .._files import load_tensors, require_writable, save_tensors
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.kinds import ReadableModel
+from ..model.packed_linears import packed_blocks
 from ..model.points import select_points
 from ..model.readout import require_readable
 from ..model.residuals import residuals
@@ -116,7 +117,8 @@ def corpus_moments(
         for piece in token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos)
         if len(piece) > skip_first
     )
-    with tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n) as bar:
+    bar = tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n)
+    with bar, packed_blocks(bridge, holdout * window):
         for piece in kept.remaining(windows):
             tokens = piece[skip_first:]
             streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), labels)]

@@ -19,6 +19,7 @@ from ..drawing.effect_map import draw_effect_map
 from ..drawing.theme import ThemeName
 from ..model.attention_cache import shorten
 from ..model.exclusive import exclusive
+from ..model.packed_linears import packed_blocks
 from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
 from ..model.points import FINAL
 from ..model.readout import LOGIT_ROWS, Readout, readout
@@ -160,23 +161,25 @@ def effect_map(
     text = with_unpatched(bridge, text, [patch])
     rows = []
     cells = tqdm(total=len(layers) * len(positions), disable=not progress, unit="cell")
-    for layer, resid in steps(list(zip(layers, streams, strict=True))):
-        at_layer = dataclasses.replace(patch, layer=layer, positions="all", window=None)
-        patched = at_layer.bind(bridge)(
-            resid, layer=layer, position=text.column_positions(), text=text
-        )
-        values = []
-        for group, late in _late_runs(bridge, layer, resid, patched, positions):
-            cells.update(len(group))
-            after = [
-                variant[:, position + 1 - length :]
-                for position, variant in zip(group, late, strict=True)
-            ]
-            for position, later in zip(group, _logits(read, after), strict=True):
-                logits = clean.clone()
-                logits[:, position + 1 :] = later
-                values.append(_value(metric, logits) - baseline)
-        rows.append(values)
+    # On average a row goes through half of the blocks.
+    with packed_blocks(bridge, len(batch.tokens) * n_later // 2):
+        for layer, resid in steps(list(zip(layers, streams, strict=True))):
+            at_layer = dataclasses.replace(patch, layer=layer, positions="all", window=None)
+            patched = at_layer.bind(bridge)(
+                resid, layer=layer, position=text.column_positions(), text=text
+            )
+            values = []
+            for group, late in _late_runs(bridge, layer, resid, patched, positions):
+                cells.update(len(group))
+                after = [
+                    variant[:, position + 1 - length :]
+                    for position, variant in zip(group, late, strict=True)
+                ]
+                for position, later in zip(group, _logits(read, after), strict=True):
+                    logits = clean.clone()
+                    logits[:, position + 1 :] = later
+                    values.append(_value(metric, logits) - baseline)
+            rows.append(values)
     cells.close()
     strings = token_strings(bridge, set(batch.tokens[0].tolist()))
     names = [strings[token] for token in batch.tokens[0].tolist()]

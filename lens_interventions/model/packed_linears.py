@@ -1,17 +1,33 @@
 """Faster products for a model's linear modules, for the duration of one call."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .partial_run import replaced_forwards
+from .kinds import ReadableModel
+from .partial_run import BLOCK_ROWS, replaced_forwards
 from .product import packed_copies, product
 
 # The most memory that the copies of a model's weights may take; the last modules come first.
 _COPY_BYTES = 2**30
+
+# The copies cost as much as the products of some 150 rows, and save a third of a row's.
+_MANY_ROWS = 512
+
+
+def packed_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[None]:
+    """Inside, the blocks multiply with packed copies of their weights, as `packed_linears` does.
+
+    This applies if `rows`, the number of rows in all, are many, and no graph is kept, in which a
+    copy would stand for a weight that may want a gradient.
+    """
+    if rows < _MANY_ROWS or torch.is_grad_enabled():
+        return nullcontext()
+    return packed_linears(bridge.blocks, BLOCK_ROWS)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from lens_interventions.intervention.generation import cached_decoder
 from lens_interventions.model import packed_linears as packed_linears_module
 from lens_interventions.model import product as product_module
 from lens_interventions.model.packed_linears import packed_linears
+from lens_interventions.model.partial_run import replaced_forwards
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge
 
@@ -49,22 +50,62 @@ def test_copies_keep_to_their_room_and_begin_with_the_unembedding(monkeypatch):
     assert n_packed(model) == 0
 
 
-def test_generation_of_many_tokens_is_that_of_few(monkeypatch):
+@pytest.mark.parametrize("n_prompts", [1, 4])
+def test_generation_of_many_tokens_begins_as_that_of_few(n_prompts, monkeypatch):
     bridge = shared_bridge("llama", torch.float32)
-    options = {"max_new_tokens": 16, "stop_at_eos": False}
-    seen = []
+    prompts, seen = TOKENS[:n_prompts], []
     before = cached_decoder.CachedDecoder.logits
 
     def watched(decoder, text):
         seen.append(n_packed(bridge.original_model))
         return before(decoder, text)
 
-    few = [
-        li.generate(bridge, row[None], PATCH, **options).log_probs for row in TOKENS.repeat(2, 1)
-    ]
     monkeypatch.setattr(cached_decoder.CachedDecoder, "logits", watched)
+    few = li.generate(bridge, prompts, PATCH, max_new_tokens=15, stop_at_eos=False)
+    assert set(seen) == {0}
+    seen.clear()
     with left_as_found(bridge):
-        many = li.generate(bridge, TOKENS.repeat(2, 1), PATCH, **options)
-    assert len(seen) == 16
+        many = li.generate(bridge, prompts, PATCH, max_new_tokens=16, stop_at_eos=False)
     assert min(seen) > 0
-    torch.testing.assert_close(many.log_probs, torch.cat(few), rtol=0, atol=1e-3)
+    torch.testing.assert_close(many.log_probs[:, :15], few.log_probs, rtol=0, atol=1e-4)
+
+
+def fitted_weights(bridge):
+    options = {"window": 6, "skip_first": 0, "holdout": 2, "progress": False}
+    lens = li.fit_affine_lens(bridge, [*TOKENS], **options)
+    return lens.weight
+
+
+CALLS = {
+    "log_probs": lambda bridge: li.teacher_forced_log_probs(bridge, TOKENS, PATCH),
+    "effect_map": lambda bridge: (
+        li.effect_map(
+            bridge, TOKENS[:1], lambda logits: logits[0, -1, 5], patch=PATCH, layers=[0, 1]
+        ).effect
+    ),
+    "fit": fitted_weights,
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_blocks_that_many_rows_go_through_compute_the_same(call, monkeypatch):
+    bridge, seen = shared_bridge("llama", torch.float32), []
+    before = bridge.blocks[0].forward
+
+    def watched(*args, **kwargs):
+        seen.append(n_packed(bridge.original_model))
+        return before(*args, **kwargs)
+
+    plain = CALLS[call](bridge)
+    with replaced_forwards([(bridge.blocks[0], watched)]):
+        CALLS[call](bridge)
+        assert set(seen) == {0}
+        monkeypatch.setattr(packed_linears_module, "_MANY_ROWS", 1)
+        packed = CALLS[call](bridge)
+        assert max(seen) > 0
+        with torch.enable_grad():
+            seen.clear()
+            li.teacher_forced_log_probs(bridge, TOKENS, PATCH, enable_grad=True)
+            assert set(seen) == {0}
+    assert n_packed(bridge.original_model) == 0
+    torch.testing.assert_close(packed, plain, rtol=0, atol=1e-4, equal_nan=True)

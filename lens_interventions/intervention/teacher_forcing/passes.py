@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..._counter_random import random_bits
 from ..._progress import steps
 from ...model.hooks import Hook, has_temporary_hooks
+from ...model.packed_linears import packed_blocks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.readout import readout
 from ...model.residuals import residual_chunks
@@ -99,8 +100,12 @@ class TextPasses:
         refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
         wanted = torch.ones_like(following, dtype=torch.bool) if where is None else where
         hooks = list(self.fwd_hooks)
+        n_rows = sum(text.tokens.numel() for text in self.texts) * len(self.patches)
         # A bridge looks its names up even where there is no hook to put on.
-        with self.bridge.hooks(fwd_hooks=hooks) if hooks else nullcontext():
+        with (
+            self.bridge.hooks(fwd_hooks=hooks) if hooks else nullcontext(),
+            packed_blocks(self.bridge, n_rows),
+        ):
             for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):
                 first = column - skip
                 column = first + text.tokens.shape[1]
