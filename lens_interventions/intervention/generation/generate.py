@@ -70,9 +70,8 @@ def generate(
     A token is predicted exactly as `teacher_forced_logits` predicts it in the finished text: the
     positions before the last are patched, the last is not. Decoding uses a cache of keys and
     values; without a patch it is plain greedy decoding or sampling. The continuation of a prompt
-    does not depend on the rest of its batch, up to rounding in the model's own products. On a CPU,
-    16 new tokens and more are made with copies of float32 weights, of at most 1 GiB, if these
-    multiply faster; then a callback's edits of the weights have no effect.
+    does not depend on the rest of its batch, up to rounding in the model's own products. On a CPU
+    it may multiply with copies of the weights, so a callback's edits of these may have no effect.
 
     **Arguments:**
 
