@@ -6,7 +6,7 @@ made in one reused buffer, reduced to a few numbers per row, and overwritten by 
 The product that makes logits wants many rows; the passes over them want few, which stay in a cache.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -22,7 +22,7 @@ from .statistics import Divergence, related
 _CPU_BUFFER_BYTES = 24 * 2**20
 # Logits that a CPU reduces at a time: with what is computed from them, they stay in a cache of a
 # few MiB. This halves the time of the passes, to that of one fused pass by `torch.compile`.
-_CPU_TILE_BYTES = 2 * 2**20
+_CPU_TILE_BYTES = 3 * 2**20
 # On a GPU a chunk may take this share of the free memory, in about six buffers.
 _GPU_SHARE = 0.25
 _MAX_ROWS = 8192
@@ -82,6 +82,10 @@ class _Reference:
         distribution = _Distribution(*(getattr(whole, f.name)[rows] for f in fields(whole)))
         means = (self.mean_row, self.mean_bias, self.probabilities)
         return _Reference(distribution, *(None if x is None else x[rows] for x in means))
+
+
+# Some of a chunk's rows, with the references and the targets of these rows.
+_Tile = tuple[slice, Mapping[str, _Reference], Mapping[str, Tensor]]
 
 
 class ChunkReducer:
@@ -144,6 +148,7 @@ class ChunkReducer:
             if not kept:
                 alone[label] = self._alone(point, targets)
         by_name = {name: references[label] for name, label in self.references.items()}
+        tiles = list(self._tiles(by_name, targets))
         others = self._in_turn([r for label, r in residuals.items() if label not in references])
         for label in residuals:
             if label in alone:
@@ -155,30 +160,36 @@ class ChunkReducer:
                 normalized, logits = point.normalized, point.logits
             else:
                 normalized, logits = next(others)
-            yield label, self._reduced(normalized, logits, by_name, targets)
+            yield label, self._reduced(normalized, logits, tiles)
 
     def _reduced(
         self,
         normalized: Float[Tensor, "row d_model"],
         logits: Float[Tensor, "row d_vocab"],
-        references: Mapping[str, _Reference],
-        targets: Mapping[str, Int[Tensor, "row target"]],
+        tiles: Sequence[_Tile],
     ) -> dict[str, Tensor]:
-        """All statistics of a point, a few rows at a time."""
+        """All statistics of a point, a tile at a time."""
         parts = []
-        for rows in self._tiles(logits):
+        for rows, references, targets in tiles:
             point = self._read(normalized[rows], logits[rows])
-            parts.append(
-                self._divergences(point, {n: each.of_rows(rows) for n, each in references.items()})
-                | self._alone(point, {name: ids[rows] for name, ids in targets.items()})
-            )
+            parts.append(self._divergences(point, references) | self._alone(point, targets))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _tiles(self, logits: Float[Tensor, "row d_vocab"]) -> Iterator[slice]:
-        rows = len(logits)
-        if logits.device.type == "cpu":
-            rows = max(1, _CPU_TILE_BYTES // (logits.shape[-1] * logits.element_size()))
-        return (slice(start, start + rows) for start in range(0, len(logits), rows))
+    def _tiles(
+        self, references: Mapping[str, _Reference], targets: Mapping[str, Int[Tensor, "row target"]]
+    ) -> Iterator[_Tile]:
+        """A chunk's rows, a few at a time, with their references and targets."""
+        n_rows = len(next(iter(targets.values())))
+        size = n_rows
+        if self._scratch.device.type == "cpu":
+            size = max(1, _CPU_TILE_BYTES // (self._scratch[0].numel() * self._scratch.itemsize))
+        for start in range(0, n_rows, size):
+            rows = slice(start, start + size)
+            yield (
+                rows,
+                {name: each.of_rows(rows) for name, each in references.items()},
+                {name: ids[rows] for name, ids in targets.items()},
+            )
 
     def _in_turn(
         self, residuals: list[Float[Tensor, "row d_model"]]
