@@ -204,7 +204,12 @@ def test_the_answers_to_questions_are_the_committed_results(run):
 
 
 @pytest.mark.parametrize(
-    ("heading", "run"), [("## Unlikely tokens", "unlikely"), ("## The input, recalled", "recall")]
+    ("heading", "run"),
+    [
+        ("## Unlikely tokens", "unlikely"),
+        ("## The input, recalled", "recall"),
+        ("## The likeliest continuation", "likeliest"),
+    ],
 )
 def test_the_answers_on_both_models_are_the_committed_results(heading, run):
     """A row for each verdict, with the interval of each model."""
