@@ -11,6 +11,7 @@ import importlib.metadata
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,6 +74,7 @@ class CachedDecoder:
         self._below, self._above = roomy_cache(), roomy_cache()
         self._n_below = self._n_above = 0  # columns in each
         self._stop = 0  # columns that the run in progress knows
+        self._patched_early = False
         # Rows of r[split] that will go through the blocks above once more.
         self._waiting: Float[Tensor, "batch pos d_model"] | None = None
         # The number of copies of the prompts while the patches still share them.
@@ -90,6 +92,7 @@ class CachedDecoder:
         Raises `CacheError` if the model does not fill the cache or it cannot be shortened.
         """
         n_columns = text.tokens.shape[1]
+        self._patched_early = self._can_patch_early()
         with temporary_hooks(self._hooks(text)), self._unwrapped():
             while self._stop < n_columns:
                 self._stop = min(self._stop + self._chunk_size, n_columns)
@@ -113,6 +116,8 @@ class CachedDecoder:
             arriving = [] if self._waiting is None else [self._waiting]
             self._waiting = torch.cat([*arriving, self._run_below(text)], dim=1)
             resid = self._waiting[:, self._n_above - self._stop :]
+            if self._patched_early:
+                resid = self._patch(resid, layer=self._split, text=text)
             above = only_blocks_from(self._bridge, self._split, resid)
         with above:
             logits = self._run(text.tokens[:, self._n_above : self._stop], text.first, self._above)
@@ -170,18 +175,28 @@ class CachedDecoder:
             _require_length(self._bridge, self._above, self._split, kept)
         self._n_above = kept
 
+    def _can_patch_early(self) -> bool:
+        """Whether the lowest patched block may get its residual patched, without a hook.
+
+        With a hook on it, the block would run with all its components. A user's hooks on the same
+        point come before the patch.
+        """
+        return (
+            self._split > 0 and not self._points[f"blocks.{self._split}.hook_resid_pre"].fwd_hooks
+        )
+
+    def _patch(self, resid: Tensor, *, layer: int, text: KnownText) -> Tensor:
+        columns = slice(self._stop - resid.shape[1], self._stop)
+        position = text.column_positions()[:, columns]
+        return self._rows(resid, layer=layer, position=position, text=text)
+
     def _hooks(self, text: KnownText) -> list[tuple[HookPoint, HookFunction]]:
-        positions = text.column_positions()
-
-        def patched(resid: Tensor, *, layer: int) -> Tensor:
-            columns = slice(self._stop - resid.shape[1], self._stop)
-            return self._rows(resid, layer=layer, position=positions[:, columns], text=text)
-
         def predicting(resid: Tensor) -> Tensor:
             return resid[:, -1].repeat(len(text.tokens) // len(resid), 1)
 
+        layers = self._rows.layers[1:] if self._patched_early else self._rows.layers
         hooks = [
-            *change_layers(self._rows.layers, patched),
+            *change_layers(layers, partial(self._patch, text=text)),
             *(
                 (name, keep(self.recorded, label, predicting))
                 for label, name in self._recorded_at.items()
