@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -73,7 +74,13 @@ def kind(output):
 
 
 def kinds(notebook):
-    return [[kind(output) for output in cell.outputs] for cell in code_cells(notebook)]
+    """The kinds of each cell's outputs; a stream is one, in however many pieces it arrives."""
+    found = [[kind(output) for output in cell.outputs] for cell in code_cells(notebook)]
+    streams = {"stdout", "stderr"}
+    return [
+        [name for before, name in pairwise([None, *cell]) if name not in streams or name != before]
+        for cell in found
+    ]
 
 
 def words(notebook):
