@@ -118,6 +118,7 @@ def corpus_moments(
         if len(piece) > skip_first
     )
     bar = tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n)
+    # Of a corpus nothing is known but that it has this many windows.
     with bar, packed_blocks(bridge, holdout * window):
         for piece in kept.remaining(windows):
             tokens = piece[skip_first:]

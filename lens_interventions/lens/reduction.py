@@ -21,7 +21,7 @@ from .statistics import Divergence, related
 # its pages in again on every use; a chunk's buffer of logits stays below that.
 _CPU_BUFFER_BYTES = 24 * 2**20
 # Logits that a CPU reduces at a time: with what is computed from them, they stay in a cache of a
-# few MiB. This halves the time of the passes, to that of one fused pass by `torch.compile`.
+# few MiB. The passes then take about as long as one fused pass by `torch.compile`.
 _CPU_TILE_BYTES = 3 * 2**20
 # On a GPU a chunk may take this share of the free memory, in about six buffers.
 _GPU_SHARE = 0.25

@@ -22,8 +22,13 @@ _MANY_ROWS = 512
 def packed_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[None]:
     """Inside, the blocks multiply with packed copies of their weights, as `packed_linears` does.
 
-    This applies if `rows`, the number of rows in all, are many, and no graph is kept, in which a
-    copy would stand for a weight that may want a gradient.
+    This applies if many rows go through them in all, and no graph is kept: there a copy would stand
+    for a weight that may want a gradient.
+
+    **Arguments:**
+
+    - `bridge`: the model.
+    - `rows`: about how many rows go through all blocks.
     """
     if rows < _MANY_ROWS or torch.is_grad_enabled():
         return nullcontext()
