@@ -28,3 +28,44 @@ def test_only_blocks_without_hooks_are_unwrapped():
     with bridge.hooks(fwd_hooks=listening), Unwrapping(bridge)():
         assert [type(b) is block for b in bridge.blocks] == [False, True, False]
     assert all(type(b) is block for b in bridge.blocks)
+
+
+def test_hooks_that_come_later_are_seen():
+    bridge = shared_bridge("llama", torch.float32)
+    block, unwrapped = type(bridge.blocks[0]), Unwrapping(bridge)
+    tokens, seen = torch.tensor([[5, 17, 4]]), []
+
+    def kept():
+        with unwrapped():
+            bridge(tokens)
+            return [type(b) is block for b in bridge.blocks]
+
+    assert kept() == [False, False, False]
+    with bridge.hooks(fwd_hooks=[("blocks.2.hook_mlp_out", lambda *_, hook: seen.append(hook))]):
+        assert kept() == [False, False, True]
+    assert len(seen) == 1
+    handle = bridge.blocks[0].mlp.register_forward_pre_hook(lambda *_: seen.append("pre"))
+    try:
+        assert kept() == [True, False, False]
+    finally:
+        handle.remove()
+    assert seen[1:] == ["pre"]
+
+
+def test_forwards_that_are_replaced_later_are_seen():
+    bridge = shared_bridge("llama", torch.float32)
+    point, unwrapped = bridge.blocks[1].hook_mlp_out, Unwrapping(bridge)
+    tokens = torch.tensor([[5, 17, 4]])
+    with unwrapped():
+        usual = bridge(tokens)
+    vars(point)["forward"] = torch.zeros_like
+    try:
+        with unwrapped():
+            replaced = bridge(tokens)
+    finally:
+        del vars(point)["forward"]
+    with bridge.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", lambda out, hook: 0 * out)]):
+        expected = bridge(tokens)
+    # The modules of transformers do the same in another order, in float32.
+    torch.testing.assert_close(replaced, expected, rtol=0, atol=1e-4)
+    assert not torch.allclose(usual, expected, atol=1e-2)
