@@ -16,6 +16,7 @@ from .demo import demo
 from .experiment import experiment
 from .explorer import explorer
 from .fit_lens import fit_lens
+from .garbage import everything_collected_after, exit_without_collection
 from .generate import generate
 from .lens import lens
 from .report import report
@@ -64,7 +65,8 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: object, **options: object) -> None:
         try:
-            command(*args, **options)
+            with everything_collected_after():
+                command(*args, **options)
         except KeyboardInterrupt as stop:
             kept = getattr(stop, "__notes__", [])
             _print_line("Stopped", "; ".join(kept))
@@ -90,6 +92,7 @@ app.command("app")(_interruptible(explorer))
 
 def main() -> None:
     """Run the command. A mistake is one line: status 2 for wrong usage, 1 for anything else."""
+    exit_without_collection()
     arguments = sys.argv[1:]
     try:
         status = app(arguments or ["--help"], standalone_mode=False)

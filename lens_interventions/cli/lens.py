@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .checks import FIGURES, require_output, usage
+from .garbage import nothing_collected
 from .options import (
     Chat,
     Device,
@@ -17,7 +18,6 @@ from .options import (
     as_message,
     load,
     load_lens,
-    nothing_collected,
     shows_progress,
 )
 from .selections import parse_layers, parse_positions

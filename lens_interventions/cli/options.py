@@ -1,6 +1,5 @@
 """Options that several commands share, and loading what they name."""
 
-import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .checks import one_of
+from .garbage import nothing_collected
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -78,20 +78,6 @@ def load(
         from ..model.load import load_model
 
         return load_model(model, device=device, dtype=getattr(torch, dtype), revision=revision)
-
-
-@contextmanager
-def nothing_collected() -> Iterator[None]:
-    """Import and load without garbage collection.
-
-    The million objects that torch, transformers and the model make all stay, so looking through
-    them finds nothing.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def load_lens(name: str | None) -> "AffineLens | JacobianLens | None":
