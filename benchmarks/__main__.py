@@ -12,6 +12,7 @@ import typer
 from benchmarks.results import Results
 
 NAMES = (
+    "first_answer",
     "lens",
     "affine",
     "teacher_forcing",
