@@ -21,9 +21,11 @@ def test_what_was_loaded_is_passed_over_until_the_end():
         gone = weakref.ref(cycle)
         del cycle
         gc.collect()
-        assert gc.isenabled() and gone() is not None
+        assert gc.isenabled()
+        assert gone() is not None
     gc.collect()
-    assert gone() is None and gc.get_freeze_count() == 0
+    assert gone() is None
+    assert gc.get_freeze_count() == 0
 
 
 def test_nothing_is_collected_at_exit():

@@ -21,7 +21,9 @@ from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
 from ...model.packed_linears import packed_linears
 from ...model.points import point_labels
+from ...model.readout import readout
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
+from ..bound_patch import BoundPatch
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch, bind_all
 from .decoder import Decoder, decoder
@@ -135,7 +137,9 @@ def generate(
     )
     running = decoder(
         bridge,
-        PatchedRows.of_prompts(bind_all(bridge, patches), n_prompts),
+        PatchedRows.of_prompts(
+            _bound(bridge, patches, n_rows * (batch.tokens.shape[1] + max_new_tokens)), n_prompts
+        ),
         length=batch.tokens.shape[1] + max_new_tokens,
         chunk_size=chunk_size or max(1, _CHUNK_TOKENS // n_rows),
         record=sampler.reads if trajectory is False else point_labels(int(bridge.cfg.n_layers)),
@@ -232,6 +236,17 @@ def _check(
             f"{longest} tokens of prompt and {max_new_tokens} new ones do not fit the model's "
             f"context of {context}: ask for {context - longest} at most"
         )
+
+
+def _bound(
+    bridge: TransformerBridge, patches: Sequence[NextTokenPatch | None], rows: int
+) -> list[BoundPatch | None]:
+    """The patches on a bridge; those that read the lens share what prepares it for many rows."""
+    bounds = bind_all(bridge, patches)
+    if not any(bound and bound.patch.reads_lens for bound in bounds):
+        return bounds
+    read = readout(bridge).for_rows(rows)
+    return [bound and replace(bound, readout=read) for bound in bounds]
 
 
 def _prompt_text(

@@ -86,6 +86,20 @@ def test_every_mode_and_source(bridge, mode, source):
         assert_naive(bridge, out, patch, text_seed=11)
 
 
+def test_a_lens_that_reads_many_rows_reads_the_same():
+    """From 512 rows on, processors on which it is faster read a copy of the unembedding."""
+    bridge = shared_bridge("llama", torch.float32)
+    patch = replace(PATCH, mode="correct", scale="norm")
+    prompts = [[i, *PROMPTS[0], i] for i in range(35)]
+    options = {"max_new_tokens": 4, "stop_at_eos": False}
+    many = li.generate(bridge, prompts, patch, **options)
+    for i in (0, 20, 34):
+        alone = li.generate(bridge, [prompts[i]], patch, **options)
+        assert torch.equal(many.tokens[i], alone.tokens[0])
+        # Products of other sizes round float32 sums in another order.
+        torch.testing.assert_close(many.log_probs[i], alone.log_probs[0], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "options",
     [
