@@ -38,6 +38,7 @@ from ..engine.results import Analysis, Finding, Tables
 from .evaluation import NO_SEED, over_seeds
 from .figures import draw
 from .inspection_tables import read_tables_of
+from .kept_rows import kept_rows
 from .questions import LOOPS, NAMES, TABLES, LearnedQuestion, questions
 from .sampled import SAMPLES, loop_rows, samples_to_show
 from .settings import LearnedSettings, control_sources
@@ -70,6 +71,7 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
         "samples": samples_to_show(settings, rows, _best_control(settings, asked, averaged)),
         **sweep_tables(settings, averaged),
         **read_tables_of(settings, rows),
+        "rows": kept_rows(rows),
     }
     findings = tuple(
         Finding(

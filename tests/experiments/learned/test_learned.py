@@ -19,6 +19,7 @@ from lens_interventions.experiments import (
     trained_writes,
 )
 from lens_interventions.experiments.learned import stages as stages_module
+from lens_interventions.experiments.learned.analysis import main_arm
 from lens_interventions.experiments.learned.writes import Training
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES
@@ -95,6 +96,20 @@ class TestPlanted:
             true = rows[rows["source"] == "true"].set_index("minus")
             plain = true.loc["none"]
             assert plain["estimate"] == pytest.approx(plain["mean"] - plain["unpatched"], abs=1e-9)
+
+    def test_a_reader_recomputes_a_number_from_the_kept_rows(
+        self, planted: tuple[Result, Path]
+    ) -> None:
+        result, _ = planted
+        rows = result.tables["rows"].query("table == 'induction' and measure == 'loss'")
+        arm = main_arm(SETTINGS)  # the sweeps have other layers, ranks and steps
+        rows = rows[(rows["layer"] == arm.layer) & (rows["mode"] == arm.mode)]
+        sums = rows.groupby(["source", "seed"])[["total", "count"]].sum()
+        means = (sums["total"] / sums["count"]).groupby("source").mean()
+        found = result.to_dataframe().set_index(["question", "source", "minus"])
+        by_hand = means["true"] - means["current"]
+        row = found.loc[("random copies", "true", "current")]
+        assert row["estimate"] == pytest.approx(by_hand, abs=1e-9)
 
     def test_numbers_are_those_of_teacher_forcing(self, planted: tuple[Result, Path]) -> None:
         """True minus a control, by hand: means over tokens, then over seeds."""
