@@ -1,8 +1,10 @@
 """Faster products for a model's linear modules, for the duration of one call."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import repeat
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from .kinds import ReadableModel
 from .partial_run import BLOCK_ROWS, replaced_forwards
 from .product import packed_copies, product
+
+Forwards = list[tuple[nn.Module, Callable[..., Any]]]
 
 # The most memory that the copies of a model's weights may take; the last modules come first.
 _COPY_BYTES = 2**30
@@ -37,35 +41,48 @@ def packed_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[No
 
 @contextmanager
 def packed_linears(model: nn.Module, rows: int) -> Iterator[None]:
-    """Inside, the linear modules of a model multiply with packed copies of their weights.
+    """Inside, the linear modules of a model have `packed_forwards`.
 
-    This applies to float32 models on a CPU, if it is faster. Inside, edits of the weights have no
-    effect.
+    Inside, edits of the weights have no effect.
+    """
+    with replaced_forwards(packed_forwards(model, rows)):
+        yield
+
+
+def packed_forwards(
+    model: nn.Module, rows: int, *, gradients: bool = False, tried: bool = False
+) -> Forwards:
+    """The linear modules of a model, each with a forward by a packed copy of its weight.
+
+    There are some for a float32 model on a CPU, if they are faster.
 
     **Arguments:**
 
     - `model`: a model whose modules have their own weights.
     - `rows`: how many rows go through them at a time.
+    - `gradients`: copy for the gradients of what goes through them as well. The weights themselves
+        must not want any.
+    - `tried`: as in `packed_copy`.
     """
     linears, room = [], _COPY_BYTES
     for module in reversed(list(model.modules())):
         # A subclass, or a module that was given another forward, may do more.
         if type(module) is nn.Linear and "forward" not in vars(module):
-            size = module.weight.numel() * module.weight.element_size()
+            size = module.weight.numel() * module.weight.element_size() * (1 + gradients)
             if size <= room:
                 room -= size
                 linears.append(module)
-    copies = packed_copies([linear.weight for linear in linears], rows)
-    forwards = [
-        (linear, partial(_forward, linear, packed))
-        for linear, packed in zip(linears, copies, strict=True)
+    copies = packed_copies([linear.weight for linear in linears], rows, tried=tried)
+    turned = (linear.weight.T.contiguous() for linear in linears)
+    backs = packed_copies(turned, rows, tried=tried) if gradients else repeat(None)
+    return [
+        (linear, partial(_forward, linear, packed, back))
+        for linear, packed, back in zip(linears, copies, backs, strict=gradients)
         if packed is not None
     ]
-    with replaced_forwards(forwards):
-        yield
 
 
 def _forward(
-    module: nn.Linear, packed: Tensor, x: Float[Tensor, "*row d_in"]
+    module: nn.Linear, packed: Tensor, back: Tensor | None, x: Float[Tensor, "*row d_in"]
 ) -> Float[Tensor, "*row d_out"]:
-    return product(x, module.weight, packed, bias=module.bias)
+    return product(x, module.weight, packed, back=back, bias=module.bias)

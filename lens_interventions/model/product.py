@@ -12,27 +12,35 @@ they run, and if a test finds them as exact as the plain product and clearly fas
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def packed_copy(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor | None:
+def packed_copy(
+    weight: Float[Tensor, "d_out d_in"], rows: int, *, tried: bool = False
+) -> Tensor | None:
     """A copy of a weight for the faster product; None if the plain product is as good.
 
     **Arguments:**
 
     - `weight`: copied if it is a contiguous float32 matrix on a CPU.
     - `rows`: how many rows will be multiplied with it at a time.
+    - `tried`: take it to be faster. Otherwise it is tried, and on another day may turn out not to
+        be, where the two are close.
     """
-    (copy,) = packed_copies([weight], rows)
+    (copy,) = packed_copies([weight], rows, tried=tried)
     return copy
 
 
 @torch.no_grad()
-def packed_copies(weights: Iterable[Float[Tensor, "_ _"]], rows: int) -> Iterator[Tensor | None]:
+def packed_copies(
+    weights: Iterable[Float[Tensor, "_ _"]], rows: int, *, tried: bool = False
+) -> Iterator[Tensor | None]:
     """`packed_copy` of each of several weights."""
     better: dict[int, bool] = {}
     for weight in weights:
@@ -43,10 +51,18 @@ def packed_copies(weights: Iterable[Float[Tensor, "_ _"]], rows: int) -> Iterato
         d_in = weight.shape[1]
         try:
             if d_in not in better:
-                better[d_in] = _is_exact(d_in) and _is_faster(d_in, rows)
+                better[d_in] = _is_exact(d_in) and (tried or _is_faster(d_in, rows))
             yield _pack(weight, rows) if better[d_in] else None
         except (AttributeError, NotImplementedError, RuntimeError):  # no such operators here
             yield None
+
+
+def is_faster_packed(d_in: int, rows: int) -> bool:
+    """Whether float32 products of this many rows on a CPU are better done with a packed copy."""
+    try:
+        return _is_exact(d_in) and _is_faster(d_in, rows)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
 
 
 def product(
@@ -54,6 +70,7 @@ def product(
     weight: Float[Tensor, "d_out d_in"],
     packed: Tensor | None = None,
     *,
+    back: Tensor | None = None,
     bias: Float[Tensor, " d_out"] | None = None,
     out: Float[Tensor, "row d_out"] | None = None,
 ) -> Float[Tensor, "*row d_out"]:
@@ -62,20 +79,43 @@ def product(
     **Arguments:**
 
     - `x`, `weight`: the factors.
-    - `packed`: the weight's `packed_copy`. It has no gradient, so the product is the plain one if a
-        gradient is wanted.
+    - `packed`: the weight's `packed_copy`. If a gradient is wanted, the product is the plain one
+        unless there is `back`.
+    - `back`: the `packed_copy` of the transposed weight, for the gradient of `x`. It says that
+        weight and bias want none.
     - `bias`: added to each row.
     - `out`: a buffer for the product of a matrix of rows, used if there is no gradient.
     """
     graph = x.requires_grad and torch.is_grad_enabled()
-    if packed is not None and x.dtype == weight.dtype and not graph:
-        fast = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
-        return fast if out is None else out.copy_(fast)
+    if packed is not None and x.dtype == weight.dtype:
+        if not graph:
+            fast = _multiply(x, packed, bias)
+            return fast if out is None else out.copy_(fast)
+        if back is not None:
+            return _ProductWithGradient.apply(x, packed, back, bias)
     if out is None:
         return functional.linear(x, weight, bias)
     if bias is None:
         return torch.mm(x, weight.T, out=out)
     return torch.addmm(bias, x, weight.T, out=out)
+
+
+def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
+
+
+class _ProductWithGradient(torch.autograd.Function):
+    """The faster product with a constant weight, whose gradient is a faster product too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, back: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.back = back
+        return _multiply(x, packed, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _multiply(gradient, ctx.back), None, None, None
 
 
 def _pack(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor:

@@ -45,6 +45,7 @@ class Readout:
             scale).
         scale: the factor by which `transform` multiplies; None if it is not linear.
         packed: a copy of `weight` for a faster product, see `for_rows`.
+        back: one for the gradient of that product, see `for_training`.
     """
 
     norm: nn.Module | None
@@ -54,6 +55,7 @@ class Readout:
     transform: Callable[[Tensor], Tensor]
     scale: float | None
     packed: Tensor | None = None
+    back: Tensor | None = None
 
     def for_rows(self, rows: int) -> "Readout":
         """The same readout, prepared to read about this many rows in all.
@@ -63,6 +65,17 @@ class Readout:
         if rows < _MANY_ROWS:
             return self
         return replace(self, packed=packed_copy(self.weight, LOGIT_ROWS))
+
+    def for_training(self) -> "Readout":
+        """The same readout, prepared for many rows and their gradients.
+
+        It may hold two copies of the weight, which it takes to be faster; see `is_faster_packed`.
+        """
+        packed, back = (
+            packed_copy(weight, LOGIT_ROWS, tried=True)
+            for weight in (self.weight, self.weight.T.contiguous())
+        )
+        return replace(self, packed=packed, back=back)
 
     def normalize(self, residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
         """The residual as it enters the unembedding."""
@@ -145,7 +158,7 @@ class Readout:
         `out` (rows flattened, no gradient) receives the product, so that chunks share a buffer.
         """
         rows = normalized.reshape(-1, normalized.shape[-1])
-        logits = product(rows, self.weight, self.packed, bias=self.bias, out=out)
+        logits = product(rows, self.weight, self.packed, back=self.back, bias=self.bias, out=out)
         logits = logits.view(*normalized.shape[:-1], len(self.weight))
         return logits if self.scale == 1 else self.transform(logits)
 

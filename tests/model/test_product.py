@@ -145,3 +145,18 @@ def test_a_call_after_the_weights_were_edited_reads_the_new_ones(monkeypatch, ca
         results[faster] = call(bridge)
         assert not torch.allclose(results[faster], before, rtol=1e-2, equal_nan=True)
     torch.testing.assert_close(results[True], results[False], rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_with_the_transposed_weight_it_has_the_gradient_of_the_plain_product(factors):
+    x, weight = factors
+    bias = weight[:, 0].contiguous()
+    back = packed(weight.T.contiguous())
+    x.requires_grad_()
+    found = product(x, weight, packed(weight), back=back, bias=bias)
+    wide = x.detach().double().requires_grad_()
+    expected = wide @ weight.double().T + bias.double()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
+    (gradient,) = torch.autograd.grad(found.tanh().sum(), x)
+    (exact,) = torch.autograd.grad(expected.tanh().sum(), wide)
+    torch.testing.assert_close(gradient.double(), exact, rtol=0, atol=1e-4)

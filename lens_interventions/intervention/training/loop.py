@@ -14,6 +14,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..._files import require_writable
 from ..._progress import steps
 from ...model.other_weights import other_weights
+from ...model.packed_linears import Forwards, packed_forwards
+from ...model.partial_run import BLOCK_ROWS, replaced_forwards
+from ...model.product import is_faster_packed
 from ..adapted_reader import adapted_weights
 from ..bound_patch import BoundPatch
 from ..learned_write import LearnedWrite
@@ -53,6 +56,7 @@ class WriteTraining:
         self._corpus, self._held_out = corpus, held_out
         self._options, self._settings = options, settings
         self._steps: int = settings["steps"]
+        self._forwards: Forwards = []
         leaves = parameters.leaves | ({} if reader is None else reader.leaves)
         optimizer = torch.optim.AdamW(leaves.values(), weight_decay=options.weight_decay)
         self.state = TrainingState(leaves, optimizer)
@@ -65,6 +69,7 @@ class WriteTraining:
         if checkpoint is not None and checkpoint.is_file():
             state.load(checkpoint, self._settings)
         made = steps(range(state.step, self._steps))
+        self._prepare()
         with tqdm(total=self._steps, initial=state.step, disable=not progress, unit="step") as bar:
             while True:
                 last = state.step == self._steps
@@ -85,6 +90,18 @@ class WriteTraining:
                     state.save(checkpoint, self._settings)
         if checkpoint is not None:
             state.save(checkpoint, self._settings)
+
+    def _prepare(self) -> None:
+        """Copy the weights of the unembedding and of the blocks above, if that is faster here."""
+        bridge, bound, state = self._bridge, self._bound, self.state
+        if state.packed is None:
+            state.packed = is_faster_packed(int(bridge.cfg.d_model), BLOCK_ROWS)
+        if not state.packed:
+            return
+        self._bound = replace(bound, readout=bound.readout.for_training())
+        if self._reader is None:  # which has other weights in the blocks at every step
+            above = bridge.blocks[bound.patch.layers[0] :]
+            self._forwards = packed_forwards(above, BLOCK_ROWS, gradients=True, tried=True)
 
     def best_write(self) -> LearnedWrite:
         """The write with the lowest held-out loss, and its reader."""
@@ -140,7 +157,7 @@ class WriteTraining:
             bound = replace(self._bound, patch=write.patch())
             # The reader is off while the batch is made: the residual that enters the layer, and the
             # loss without a patch, are those of the model as it is.
-            with self._adapted(leaves):
+            with self._adapted(leaves), replaced_forwards(self._forwards):
                 nats = patched_nats(self._bridge, bound, batch.resid, batch.text, backward=backward)
             patched += float(nats.sum())
             clean += float(batch.clean_nats.sum())

@@ -24,6 +24,9 @@ class TrainingState:
         step: how many steps have been made.
         curve: a record for each step.
         held_out: a record for each evaluation.
+        packed: whether products are done with packed copies of the weights; None before that was
+            tried. A training that is continued goes on as it began, so that it ends in the same
+            bits.
     """
 
     leaves: dict[str, Tensor]
@@ -34,6 +37,7 @@ class TrainingState:
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     held_out: list[dict[str, float]] = field(default_factory=list)
+    packed: bool | None = None
 
     def values(self) -> dict[str, Tensor]:
         """A copy of the leaves' values."""
@@ -53,6 +57,7 @@ class TrainingState:
             "best_loss": self.best_loss,
             "curve": self.curve,
             "held_out": self.held_out,
+            "packed": self.packed,
         }
         save_tensors(path, tensors, kind="training", rest=kept)
 
@@ -94,5 +99,5 @@ class TrainingState:
         self.best = {
             name: tensors[f"best.{name}"].to(leaf.device) for name, leaf in self.leaves.items()
         }
-        for name in ("step", "best_step", "best_loss", "curve", "held_out"):
+        for name in ("step", "best_step", "best_loss", "curve", "held_out", "packed"):
             setattr(self, name, kept[name])

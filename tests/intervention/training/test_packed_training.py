@@ -1,0 +1,69 @@
+"""A training that multiplies with packed copies of the weights learns the same, and goes on so."""
+
+import pytest
+import torch
+from torch import nn
+
+from lens_interventions.intervention.training import loop, loss
+from lens_interventions.model import product as product_module
+from tests.support.clean import left_as_found
+from tests.support.small_training import assert_same_bits, random_texts, train
+from tests.support.tiny import shared_bridge
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN"
+)
+
+
+def decided(monkeypatch, faster):
+    """Processors differ in what is faster."""
+    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _rows: faster)
+
+
+@pytest.mark.parametrize("adapt", [None, "attention"])
+@pytest.mark.parametrize("arch", ["llama", "gemma2"])
+def test_it_learns_what_plain_products_teach(monkeypatch, arch, adapt):
+    bridge, packed = shared_bridge(arch, torch.float32), set()
+    options = {"steps": 3, "texts": random_texts(), "adapt": adapt}
+    decided(monkeypatch, faster=False)
+    plain = train(bridge, **options)
+    patched_nats = loss.patched_nats
+
+    def watched(bridge, bound, *args, **kwargs):
+        linears = (m for m in bridge.original_model.modules() if type(m) is nn.Linear)
+        blocks = any("forward" in vars(module) for module in linears)
+        packed.add((blocks, bound.readout.packed is not None, bound.readout.back is not None))
+        return patched_nats(bridge, bound, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "patched_nats", watched)
+    decided(monkeypatch, faster=True)
+    with left_as_found(bridge):
+        found = train(bridge, **options)
+    assert packed == {(adapt is None, True, True)}
+    # Products of float32 round in another order.
+    for column in ("loss", "gradient_norm"):
+        assert found.curve[column].tolist() == pytest.approx(plain.curve[column].tolist(), rel=1e-3)
+    assert found.held_out["loss"].tolist() == pytest.approx(
+        plain.held_out["loss"].tolist(), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_it_goes_on_with_the_products_that_it_began_with(monkeypatch, tmp_path, faster):
+    bridge, step = shared_bridge("llama", torch.float32), loop.WriteTraining._step
+    decided(monkeypatch, faster)
+    whole = train(bridge, steps=6)
+
+    def stops(self):
+        if self.state.step == 3:
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(loop.WriteTraining, "_step", stops)
+    with pytest.raises(KeyboardInterrupt), left_as_found(bridge):
+        train(bridge, steps=6, checkpoint=tmp_path / "training", save_every=1)
+    monkeypatch.setattr(loop.WriteTraining, "_step", step)
+    decided(monkeypatch, not faster)
+    finished = train(bridge, steps=6, checkpoint=tmp_path / "training", save_every=1)
+    assert_same_bits(finished.write, whole.write)
+    assert finished.curve.equals(whole.curve)
