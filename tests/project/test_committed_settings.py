@@ -9,13 +9,7 @@ from lens_interventions import experiments
 from lens_interventions.experiments.engine.json_values import from_values, to_values
 
 RESULTS = Path(__file__).parents[2] / "results"
-# Its settings are those of an older rule.
-OLDER = "smollm2-135m-instruct/learned"
-RUNS = sorted(
-    str(file.parent.relative_to(RESULTS))
-    for file in RESULTS.rglob("settings.json")
-    if file.parent != RESULTS / OLDER
-)
+RUNS = sorted(str(file.parent.relative_to(RESULTS)) for file in RESULTS.rglob("settings.json"))
 
 
 @pytest.mark.parametrize("run", RUNS)
