@@ -65,8 +65,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: object, **options: object) -> None:
         try:
-            with everything_collected_after():
-                command(*args, **options)
+            command(*args, **options)
         except KeyboardInterrupt as stop:
             kept = getattr(stop, "__notes__", [])
             _print_line("Stopped", "; ".join(kept))
@@ -86,8 +85,8 @@ for _command in (
     slopes,
     train_patch,
 ):
-    app.command()(_interruptible(_command))
-app.command("app")(_interruptible(explorer))
+    app.command()(_interruptible(everything_collected_after()(_command)))
+app.command("app")(_interruptible(everything_collected_after()(explorer)))
 
 
 def main() -> None:

@@ -97,8 +97,8 @@ class Unwrapping:
         bridge = self._bridge
         if weights_processed(bridge) or bridge.cfg.dtype == torch.float64:
             return []
-        # Looking through all hooks takes as long as a block. While torch has made no new one, no
-        # module without a hook has got one.
+        # Looking through all hooks takes longer than running a block. While torch has made no new
+        # one, no module without a hook has got one.
         if self._hooks_made != RemovableHandle.next_id:
             self._hookless = tuple(unit for unit in self._units if not unit.hooked)
             self._hooks_made = RemovableHandle.next_id

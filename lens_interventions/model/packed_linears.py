@@ -50,7 +50,7 @@ def packed_linears(model: nn.Module, rows: int) -> Iterator[None]:
 
 
 def packed_forwards(
-    model: nn.Module, rows: int, *, gradients: bool = False, tried: bool = False
+    model: nn.Module, rows: int, *, gradients: bool = False, known_faster: bool = False
 ) -> Forwards:
     """The linear modules of a model, each with a forward by a packed copy of its weight.
 
@@ -62,7 +62,7 @@ def packed_forwards(
     - `rows`: how many rows go through them at a time.
     - `gradients`: copy for the gradients of what goes through them as well. The weights themselves
         must not want any.
-    - `tried`: as in `packed_copy`.
+    - `known_faster`: as in `packed_copy`.
     """
     linears, room = [], _COPY_BYTES
     for module in reversed(list(model.modules())):
@@ -72,9 +72,9 @@ def packed_forwards(
             if size <= room:
                 room -= size
                 linears.append(module)
-    copies = packed_copies([linear.weight for linear in linears], rows, tried=tried)
+    copies = packed_copies([linear.weight for linear in linears], rows, known_faster=known_faster)
     turned = (linear.weight.T.contiguous() for linear in linears)
-    backs = packed_copies(turned, rows, tried=tried) if gradients else repeat(None)
+    backs = packed_copies(turned, rows, known_faster=known_faster) if gradients else repeat(None)
     return [
         (linear, partial(_forward, linear, packed, back))
         for linear, packed, back in zip(linears, copies, backs, strict=gradients)

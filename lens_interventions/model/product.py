@@ -22,7 +22,7 @@ from torch.nn import functional
 
 
 def packed_copy(
-    weight: Float[Tensor, "d_out d_in"], rows: int, *, tried: bool = False
+    weight: Float[Tensor, "d_out d_in"], rows: int, *, known_faster: bool = False
 ) -> Tensor | None:
     """A copy of a weight for the faster product; None if the plain product is as good.
 
@@ -30,37 +30,37 @@ def packed_copy(
 
     - `weight`: copied if it is a contiguous float32 matrix on a CPU.
     - `rows`: how many rows will be multiplied with it at a time.
-    - `tried`: take it to be faster. Otherwise it is tried, and on another day may turn out not to
-        be, where the two are close.
+    - `known_faster`: whether the faster product is taken without a trial, which where the two are
+        close may end in another way on another day.
     """
-    (copy,) = packed_copies([weight], rows, tried=tried)
+    (copy,) = packed_copies([weight], rows, known_faster=known_faster)
     return copy
 
 
 @torch.no_grad()
 def packed_copies(
-    weights: Iterable[Float[Tensor, "_ _"]], rows: int, *, tried: bool = False
+    weights: Iterable[Float[Tensor, "_ _"]], rows: int, *, known_faster: bool = False
 ) -> Iterator[Tensor | None]:
     """`packed_copy` of each of several weights."""
     better: dict[int, bool] = {}
     for weight in weights:
-        suited = weight.device.type == "cpu" and weight.dtype == torch.float32
-        if not suited or not weight.is_contiguous():
+        if not _is_suited(weight):
             yield None
             continue
         d_in = weight.shape[1]
         try:
             if d_in not in better:
-                better[d_in] = _is_exact(d_in) and (tried or _is_faster(d_in, rows))
+                better[d_in] = _is_exact(d_in) and (known_faster or _is_faster(d_in, rows))
             yield _pack(weight, rows) if better[d_in] else None
         except (AttributeError, NotImplementedError, RuntimeError):  # no such operators here
             yield None
 
 
-def is_faster_packed(d_in: int, rows: int) -> bool:
-    """Whether float32 products of this many rows on a CPU are better done with a packed copy."""
+def is_faster_packed(weight: Float[Tensor, "d_out d_in"], rows: int) -> bool:
+    """Whether products of this many rows with a weight are better done with its packed copy."""
+    d_in = weight.shape[1]
     try:
-        return _is_exact(d_in) and _is_faster(d_in, rows)
+        return _is_suited(weight) and _is_exact(d_in) and _is_faster(d_in, rows)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
 
@@ -98,6 +98,11 @@ def product(
     if bias is None:
         return torch.mm(x, weight.T, out=out)
     return torch.addmm(bias, x, weight.T, out=out)
+
+
+def _is_suited(weight: Tensor) -> bool:
+    on_cpu = weight.device.type == "cpu"
+    return on_cpu and weight.dtype == torch.float32 and weight.is_contiguous()
 
 
 def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:

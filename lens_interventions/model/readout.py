@@ -72,7 +72,7 @@ class Readout:
         It may hold two copies of the weight, which it takes to be faster; see `is_faster_packed`.
         """
         packed, back = (
-            packed_copy(weight, LOGIT_ROWS, tried=True)
+            packed_copy(weight, LOGIT_ROWS, known_faster=True)
             for weight in (self.weight, self.weight.T.contiguous())
         )
         return replace(self, packed=packed, back=back)

@@ -138,7 +138,7 @@ def generate(
     running = decoder(
         bridge,
         PatchedRows.of_prompts(
-            _bound(bridge, patches, n_rows * (batch.tokens.shape[1] + max_new_tokens)), n_prompts
+            _bind_for(bridge, patches, n_rows * (batch.tokens.shape[1] + max_new_tokens)), n_prompts
         ),
         length=batch.tokens.shape[1] + max_new_tokens,
         chunk_size=chunk_size or max(1, _CHUNK_TOKENS // n_rows),
@@ -238,7 +238,7 @@ def _check(
         )
 
 
-def _bound(
+def _bind_for(
     bridge: TransformerBridge, patches: Sequence[NextTokenPatch | None], rows: int
 ) -> list[BoundPatch | None]:
     """The patches on a bridge; those that read the lens share what prepares it for many rows."""

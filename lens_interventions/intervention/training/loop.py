@@ -95,13 +95,13 @@ class WriteTraining:
         """Copy the weights of the unembedding and of the blocks above, if that is faster here."""
         bridge, bound, state = self._bridge, self._bound, self.state
         if state.packed is None:
-            state.packed = is_faster_packed(int(bridge.cfg.d_model), BLOCK_ROWS)
+            state.packed = is_faster_packed(bound.readout.weight, BLOCK_ROWS)
         if not state.packed:
             return
         self._bound = replace(bound, readout=bound.readout.for_training())
         if self._reader is None:  # which has other weights in the blocks at every step
             above = bridge.blocks[bound.patch.layers[0] :]
-            self._forwards = packed_forwards(above, BLOCK_ROWS, gradients=True, tried=True)
+            self._forwards = packed_forwards(above, BLOCK_ROWS, gradients=True, known_faster=True)
 
     def best_write(self) -> LearnedWrite:
         """The write with the lowest held-out loss, and its reader."""
