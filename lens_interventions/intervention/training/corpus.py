@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
 from ...model.fingerprint import fingerprint
+from ...model.readout import Readout
 from ...model.residuals import residuals
 from ...model.text_pieces import as_batch, token_pieces
 from ...model.tokens import TextOrTokens, TokenBatch, require_texts
@@ -60,10 +61,15 @@ class TrainingCorpus:
         self._bridge, self._layer, self._store = bridge, layer, store
         self._weights = fingerprint(bridge)
 
-    def batch(self, indices: Sequence[int], seeds: Int[Tensor, " batch"]) -> CorpusBatch:
-        """Some pieces, each with a seed for the random sources."""
+    def batch(
+        self, indices: Sequence[int], seeds: Int[Tensor, " batch"], readout: Readout
+    ) -> CorpusBatch:
+        """Some pieces, each with a seed for the random sources, and their loss by a readout."""
         tokens = [self.pieces[index] for index in indices]
-        read = [self._store.read(self._bridge, self._weights, self._layer, ids) for ids in tokens]
+        read = [
+            self._store.read(self._bridge, self._weights, self._layer, ids, readout)
+            for ids in tokens
+        ]
         lengths = torch.tensor([len(ids) for ids in tokens], device=tokens[0].device)
         column = torch.arange(int(lengths.max()), device=lengths.device)
         batch = TokenBatch(

@@ -152,7 +152,8 @@ class WriteTraining:
         patched = clean = 0.0
         remaining = iter(seeds)
         for group in corpus.groups(indices, _STREAM_ROWS // 2):
-            batch = corpus.batch(group, torch.stack([next(remaining) for _ in group]))
+            group_seeds = torch.stack([next(remaining) for _ in group])
+            batch = corpus.batch(group, group_seeds, self._bound.readout)
             write = with_tensors(self._bound, self._parameters.tensors(leaves))
             bound = replace(self._bound, patch=write.patch())
             # The reader is off while the batch is made: the residual that enters the layer, and the

@@ -7,7 +7,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
 from ...model.partial_run import run_late_blocks
-from ...model.readout import readout
+from ...model.readout import Readout
 from ...model.residuals import residuals
 from ...model.text_pieces import as_batch
 from ..known_text import KnownText
@@ -27,25 +27,36 @@ class ResidualStore:
     def __init__(self, *, gib: float = 4.0) -> None:
         """A store of at most `gib` GiB; residuals that do not fit are computed at every visit."""
         self._room = gib * _GIB
-        self._kept: dict[tuple[str, int, bytes], tuple[Tensor, Tensor]] = {}
+        self._kept: dict[tuple[str, int, bool, bytes], tuple[Tensor, Tensor]] = {}
 
     @exclusive
     @torch.no_grad()
     def read(
-        self, bridge: TransformerBridge, weights: str, layer: int, tokens: Int[Tensor, " pos"]
+        self,
+        bridge: TransformerBridge,
+        weights: str,
+        layer: int,
+        tokens: Int[Tensor, " pos"],
+        read: Readout,
     ) -> tuple[Float[Tensor, "pos d_model"], Float[Tensor, ""]]:
         """`r[layer]` of a piece, and the nats of its next tokens without a patch.
 
-        `weights` is the bridge's fingerprint. A piece is run alone, so that no batch changes a bit
-        of it.
+        A piece is run alone, so that no batch changes a bit of it.
+
+        **Arguments:**
+
+        - `bridge`, `weights`: the model and its fingerprint.
+        - `layer`, `tokens`: the layer and the piece.
+        - `read`: the model's readout. What a packed one read is kept apart, so that the numbers of
+            a training don't depend on what others read before it.
         """
-        key = (weights, layer, tokens.cpu().numpy().tobytes())
+        key = (weights, layer, read.packed is not None, tokens.cpu().numpy().tobytes())
         if key in self._kept:
             return self._kept[key]
         piece = as_batch(tokens)
         (resid,) = residuals(bridge, piece, [f"{layer}_pre"])
         late = run_late_blocks(bridge, layer, resid)
-        (nats,) = next_token_nats(readout(bridge), late, KnownText.from_batch(piece))
+        (nats,) = next_token_nats(read, late, KnownText.from_batch(piece))
         size = resid.numel() * resid.element_size()
         if size <= self._room:
             self._room -= size

@@ -19,6 +19,8 @@ from ...model.gradients import frozen
 from ...model.hooks import has_temporary_hooks
 from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
+from ...model.residuals import residuals
+from ...model.text_pieces import as_batch
 from ...model.tokens import TextOrTokens
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
@@ -192,8 +194,8 @@ def _result(run: WriteTraining, settings: dict[str, Any]) -> TrainedPatch:
 
 
 def _require_two_streams(bridge: TransformerBridge, layer: int, corpus: TrainingCorpus) -> None:
-    longest = max(range(len(corpus.pieces)), key=lambda i: len(corpus.pieces[i]))
-    resid = corpus.batch([longest], torch.zeros(1, dtype=torch.long)).resid
+    with torch.no_grad():
+        (resid,) = residuals(bridge, as_batch(max(corpus.pieces, key=len)), [f"{layer}_pre"])
     require_two_streams(bridge, layer, resid, "and training needs that")
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import lens_interventions as li
 from lens_interventions.intervention.training import loop, loss
 from lens_interventions.model import product as product_module
 from tests.support.clean import left_as_found
@@ -67,3 +68,16 @@ def test_it_goes_on_with_the_products_that_it_began_with(monkeypatch, tmp_path, 
     finished = train(bridge, steps=6, checkpoint=tmp_path / "training", save_every=1)
     assert_same_bits(finished.write, whole.write)
     assert finished.curve.equals(whole.curve)
+
+
+def test_a_shared_store_keeps_what_other_products_read_apart(monkeypatch):
+    bridge, store = shared_bridge("llama", torch.float32), li.ResidualStore()
+    # Products of matrices as small as these may round alike, so one is off in its last place.
+    multiply = product_module._multiply
+    monkeypatch.setattr(product_module, "_multiply", lambda *args: multiply(*args) * (1 + 2.0**-23))
+    decided(monkeypatch, faster=True)
+    alone = train(bridge, steps=3)
+    decided(monkeypatch, faster=False)
+    train(bridge, steps=3, store=store)
+    decided(monkeypatch, faster=True)
+    assert train(bridge, steps=3, store=store).curve.equals(alone.curve)
