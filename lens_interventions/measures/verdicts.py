@@ -75,11 +75,11 @@ class Verdict:
         }[self.outcome]
         if self.outcome == "no effect" and self.against == JOINT:
             said = f"no effect (no lead of {margin} or more, and no such harm)"
-        if self.outcome == "undecided" and self.interval.low * self.interval.high > 0:
-            behind = _gain(self.interval, self.lower_is_better).high < 0
-            if behind and self.against == JOINT:
-                said = f"undecided: no lead, but harm of {margin} or more is not ruled out"
-            else:  # Only the p-value left it open.
+        if self.outcome == "undecided":
+            lead = _gain(self.interval, self.lower_is_better).high
+            if self.against == JOINT and lead < self.smallest_effect:
+                said = f"undecided: no lead of {margin} or more, but such harm is not ruled out"
+            elif self.interval.low * self.interval.high > 0:  # Only the p-value left it open.
                 said = f"undecided: p = {self.p_value:.2g}"
         if self.outcome == "undecided" and self.smallest_visible is not None:
             visible = f"{self.smallest_visible:.2g} {self.units}".strip()

@@ -228,7 +228,10 @@ def test_verdicts_read_as_sentences():
         "current token"
     )
     assert judged_jointly([(-0.06, 0.01), (-0.4, -0.2)]).words == (
-        "undecided: no lead, but harm of 0.05 or more is not ruled out"
+        "undecided: no lead of 0.05 or more, but such harm is not ruled out"
+    )
+    assert judged_jointly([(-0.06, 0.01), (-0.4, 0.04)]).words == (
+        "undecided: no lead of 0.05 or more, but such harm is not ruled out"
     )
     assert str(judged_jointly([(0.1, 0.3)])).endswith("against no patch and every control")
     for judge in (verdict, joint_verdict):
