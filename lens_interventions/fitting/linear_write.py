@@ -27,6 +27,8 @@ from ..intervention.slopes.text_sums import Reading, text_sums
 from ..measures.intervals import mean_intervals
 from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
+from ..model.fingerprint import fingerprint
+from ..model.kinds import ReadableModel
 from ..model.partial_run import refuse_late_hooks
 from ..model.tokens import TextOrTokens, require_texts
 
@@ -52,11 +54,13 @@ class LinearWrite:
             (root mean square) as long as the residual.
         unit: the typical length of an embedding.
         first_position: positions below it are not written to.
+        fingerprint: hash of the weights that it was fitted for.
     """
 
     matrices: Mapping[int, Float[Tensor, "feature d_model"]]
     unit: float
     first_position: int
+    fingerprint: str
 
     reads_lens: ClassVar[bool] = False
 
@@ -66,6 +70,26 @@ class LinearWrite:
         phi = _features(e, site.embedding(site.current_tokens), site.resid, self.unit)
         patched = site.resid + a * site.resid.norm(dim=-1, keepdim=True) * (phi @ matrix)
         return torch.where((site.position < self.first_position)[..., None], site.resid, patched)
+
+    def require_fits(self, bridge: ReadableModel, patch: NextTokenPatch) -> None:
+        """Raise `ValueError` unless the write may be used in this patch of this bridge."""
+        found = fingerprint(bridge)
+        if found != self.fingerprint:
+            raise ValueError(
+                f"this write was fitted for weights {self.fingerprint}, the bridge is "
+                f"{bridge.cfg.model_name} with weights {found}: fit one with linear_ceiling"
+            )
+        if (patch.source, patch.embedding) != ("true", "W_E"):
+            raise ValueError(
+                "this write reads the embedding 'W_E' of the source 'true', but the patch has "
+                f"{patch.embedding!r} and {patch.source!r}: use LinearCeiling.patch"
+            )
+        others = sorted(set(patch.layers) - set(self.matrices))
+        if others:
+            raise ValueError(
+                f"this write was fitted for layers {sorted(self.matrices)}, but the patch has "
+                f"{others}"
+            )
 
 
 @dataclass(frozen=True)
@@ -176,10 +200,9 @@ def linear_ceiling(
     reader = _Reader(bridge, table, unit, layers, first_position)
     moments = _fit_moments(reader, texts, length, prepend_bos)
     fitted = {layer: [_solve(moments[layer], news) for news in (False, True)] for layer in layers}
-    writes = tuple(
-        LinearWrite({layer: fitted[layer][i][0] for layer in layers}, unit, first_position)
-        for i in (0, 1)
-    )
+    matrices = ({layer: fitted[layer][news][0] for layer in layers} for news in (0, 1))
+    weights = fingerprint(bridge)
+    writes = tuple(LinearWrite(each, unit, first_position, weights) for each in matrices)
     sums = text_sums(
         bridge,
         held_out,

@@ -9,7 +9,7 @@ import lens_interventions as li
 from tests.support.clean import left_as_found
 from tests.support.exact import no_rounding
 from tests.support.planted_learned import ablated_bridge, key_value_texts
-from tests.support.tiny import random_tokens, shared_bridge
+from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -114,3 +114,20 @@ def test_a_patch_of_a_write_that_was_not_fitted(llama):
     found = li.linear_ceiling(llama, texts, texts, layers=[1], progress=False)
     with pytest.raises(ValueError, match=r"at layers \[1\], not 'with' at 2"):
         found.patch(2, strength=1.0)
+
+
+def test_a_write_is_refused_where_it_does_not_fit(llama):
+    texts = [random_tokens(8) for _ in range(4)]
+    patch = li.linear_ceiling(llama, texts, texts, layers=[1], progress=False).patch(
+        1, strength=0.1
+    )
+    for change, message in [
+        ({"source": "current"}, "of the source 'true', but the patch has 'W_E' and 'current'"),
+        ({"embedding": "W_U"}, "but the patch has 'W_U' and 'true'"),
+        ({"layer": 2}, r"fitted for layers \[1\], but the patch has \[2\]"),
+    ]:
+        with left_as_found(llama), pytest.raises(ValueError, match=message):
+            li.teacher_forced_log_probs(llama, texts[0], dataclasses.replace(patch, **change))
+    other = tiny_bridge("llama", seed=1)
+    with pytest.raises(ValueError, match="fit one with linear_ceiling"):
+        li.teacher_forced_log_probs(other, texts[0], patch)

@@ -88,12 +88,7 @@ def head_slopes(
         scopes=tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
         shape=shape,
     )
-    settings = {
-        "patches": [str(each) for each in patches],
-        "scopes": list(scope_names),
-        "max_length": length,
-        "by": "head",
-    }
+    settings = {"patches": patches, "scopes": scopes, "max_length": length, "by": "head"}
     sums = text_sums(
         bridge,
         texts,

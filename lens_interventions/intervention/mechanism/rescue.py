@@ -108,12 +108,7 @@ def rescue(
     )
     shape = (len(acting), len(through), len(sources))
     n_values = 2 + len(acting) * (1 + len(through) * len(sources))
-    settings = {
-        "patches": [[str(each) for each in row] for row in patches],
-        "through": list(through),
-        "scopes": list(scope_names),
-        "max_length": length,
-    }
+    settings = {"patches": patches, "through": through, "scopes": scopes, "max_length": length}
     sums = text_sums(
         bridge,
         texts,

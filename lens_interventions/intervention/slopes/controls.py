@@ -48,6 +48,11 @@ def reads_lens(patch: PatchFields) -> bool:
     return (replace(patch, source="true") if never else patch).reads_lens
 
 
+def name_of(given: object) -> str:
+    """The name of a source, mode, embedding or scope."""
+    return given if isinstance(given, str) else getattr(given, "__name__", repr(given))
+
+
 def function_names(kind: str, given: Sequence[object], known: Sequence[str]) -> tuple[str, ...]:
     """The names of sources, modes or scopes given by name or as functions.
 
@@ -59,7 +64,7 @@ def function_names(kind: str, given: Sequence[object], known: Sequence[str]) -> 
             raise ValueError(
                 f"{kind} must be some of {', '.join(map(repr, known))} or functions; got {each!r}"
             )
-        names.append(each if isinstance(each, str) else getattr(each, "__name__", repr(each)))
+        names.append(name_of(each))
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{kind} must be one or more with different names; got {names}")
     return tuple(names)

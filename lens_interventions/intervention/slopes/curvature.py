@@ -67,12 +67,7 @@ def curvature(
         step,
         tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
     )
-    settings = {
-        "patches": [str(patch) for patch in patches],
-        "step": step,
-        "scopes": list(names),
-        "max_length": length,
-    }
+    settings = {"patches": patches, "step": step, "scopes": scopes, "max_length": length}
     sums = text_sums(
         bridge,
         texts,

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ...measures.intervals import mean_intervals
 from ..patch import NextTokenPatch
-from .controls import final_guess
+from .controls import final_guess, name_of
 from .curvature_result import Curvature
 from .prediction import SlopePrediction
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...drawing.theme import ThemeName
 
 # What patches of one map have in common.
-_COMMON = ("scale", "gate", "window", "lens", "seed")
+_COMMON = ("scale", "gate", "gate_on", "window", "lens", "seed")
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class SlopeMap:
         bend = None
         if curvature is not None:
             of_map = replace(patch, positions=self.patches[0].positions)
-            bend = curvature.of(of_map, scope=named, level=level)
+            bend = curvature.of(of_map, scope=named, level=level, seed=seed)
         return SlopePrediction(strength=patch.strength, slope=slope, curvature=bend)
 
     def _columns(self) -> Iterator[tuple[dict[str, Any], Float[np.ndarray, "layer text"]]]:
@@ -263,8 +263,7 @@ def _chosen(kind: str, name: Any, names: tuple) -> Any:
 
 
 def _index_of(kind: str, value: Any, names: tuple) -> int:
-    named = getattr(value, "__name__", value)
-    return names.index(_chosen(kind, named, names))
+    return names.index(_chosen(kind, value if kind == "layer" else name_of(value), names))
 
 
 def _hover(row: dict[str, Any]) -> str:

@@ -141,12 +141,14 @@ def slope_map(
     )
     n_scopes, n_cells = len(scopes), len(patches) * len(layers)
     settings = {
-        **{name: list(values) for name, values in names.items()},
-        **{key: value for key, value in common.items() if key not in ("positions", "lens")},
-        "layers": list(layers),
+        "sources": sources,
+        "modes": modes,
+        "embeddings": embeddings,
+        "scopes": scopes,
+        **{key: value for key, value in common.items() if key != "positions"},
+        "layers": layers,
         "first_position": first_position,
         "max_length": length,
-        "lens": None if lens is None else str(getattr(lens, "settings", repr(lens))),
     }
     sums = text_sums(
         bridge,

@@ -16,6 +16,7 @@ from ..._files import require_writable, write_text
 from ...model.fingerprint import fingerprint
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
+from .identity import identity
 from .pieces import TextTokens, piece_batches, text_tokens
 
 # Values of each piece of a batch, all of which are sums over the piece's predictions.
@@ -31,7 +32,7 @@ class Reading:
         prepend_bos: as in `TransformerBridge.to_tokens`.
         progress: show a progress bar over texts.
         out: a file for the sums of finished texts, from which a later call goes on.
-        settings: what was measured, in JSON values: the file is for these and no others.
+        settings: what is measured, by name: the file is for these values and no others.
     """
 
     max_length: int
@@ -50,10 +51,11 @@ def text_sums(
 ) -> Float[np.ndarray, "text value"]:
     """The values of `measure`, summed over the pieces of each text, in float64.
 
-    Raises `ValueError` if no text has a token to predict, or if the file holds other sums;
-    `TypeError` for one text where many are expected.
+    Raises `ValueError` if no text has a token to predict, if the file holds other sums, or if it
+    could not know the settings again, as with a lambda; `TypeError` for one text where many are
+    expected.
     """
-    kept = _Kept(reading.out, {**reading.settings, "model": fingerprint(bridge)}, n_values)
+    kept = _Kept(reading.out, {"model": fingerprint(bridge), **reading.settings}, n_values)
     keys: list[str] = []
     sums: list[np.ndarray] = []
 
@@ -85,15 +87,15 @@ class _Kept:
         if path is None:
             return
         require_writable(path)
+        asked = {name: identity(value) for name, value in settings.items()}
         if not path.exists():
-            write_text(path, json.dumps(settings) + "\n")
+            write_text(path, json.dumps(asked) + "\n")
             return
         first, *lines = path.read_text().split("\n")
         try:
             found = json.loads(first)
         except json.JSONDecodeError:
             found = None
-        asked = json.loads(json.dumps(settings))
         if found != asked:
             found = found if isinstance(found, dict) else {}
             different = [key for key in asked if found.get(key) != asked[key]]

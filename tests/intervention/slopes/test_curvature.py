@@ -52,6 +52,8 @@ def test_a_map_and_a_curvature_predict_patched_losses(llama):
     slopes = li.slope_map(llama, texts, progress=False)
     patch = slopes.patch(1, strength=0.0)
     curvature = li.curvature(llama, texts, [patch], step=1e-3, progress=False)
+    bend = slopes.predict(patch, curvature=curvature, seed=5).curvature
+    assert bend == curvature.of(patch, scope="all", seed=5)
     for strength in (0.003, -0.003):
         moved = dataclasses.replace(patch, strength=strength)
         predicted = slopes.predict(moved, curvature=curvature)
@@ -139,6 +141,14 @@ def test_a_map_predicts_only_what_it_has(llama, changes, message):
     slopes = li.slope_map(llama, [random_tokens(8)], layers=[0, 1], progress=False)
     with pytest.raises(ValueError, match=message):
         slopes.predict(dataclasses.replace(slopes.patch(0, strength=0.1), **changes))
+
+
+def test_a_gate_on_the_output_is_another_gate(llama):
+    options = {"gate": 2.0, "layers": [0], "progress": False}
+    slopes = li.slope_map(llama, [random_tokens(8)], **options)
+    gated = dataclasses.replace(slopes.patch(0, strength=0.1), gate_on="output")
+    with pytest.raises(ValueError, match="made with gate_on='lens', but the patch has 'output'"):
+        slopes.predict(gated)
 
 
 def test_a_curvature_is_of_the_patch_that_it_was_measured_for(llama):

@@ -1,0 +1,75 @@
+"""What a measurement was asked for, as JSON values by which a later process knows it again."""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def identity(value: object) -> Any:
+    """JSON values that are the same in another process, and others if the value is another.
+
+    Tensors count by their contents, functions by their module, name and source, other objects by
+    their type and what they hold.
+
+    Raises `ValueError` for a function without a name of its own, such as a lambda, since what it
+    does may depend on variables around it, and for objects that do not show what they hold.
+    """
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case np.generic():
+            return value.item()
+        case Path():
+            return str(value)
+        case np.ndarray() | Tensor():
+            return _contents(torch.as_tensor(value))
+        case functools.partial():
+            return [identity(value.func), identity(value.args), identity(value.keywords)]
+        case Mapping():
+            return [[identity(key), identity(each)] for key, each in value.items()]
+        case Sequence() | set() | frozenset():
+            parts = map(identity, value)
+            return sorted(parts, key=str) if isinstance(value, (set, frozenset)) else list(parts)
+    if inspect.isroutine(value):
+        return _function(value)
+    if isinstance(value, nn.Module):
+        held: Mapping[str, object] = value.state_dict()
+    elif dataclasses.is_dataclass(value):
+        held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif hasattr(value, "__dict__"):
+        held = vars(value)
+    else:
+        raise _unknown(repr(value))
+    return [f"{type(value).__module__}.{type(value).__qualname__}", identity(held)]
+
+
+def _contents(tensor: Tensor) -> list[str]:
+    bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    said = f"{tensor.dtype} {tuple(tensor.shape)}"
+    return [said, hashlib.sha256(bits.numpy().tobytes()).hexdigest()]
+
+
+def _function(function: Any) -> list[Any]:
+    name = f"{function.__module__}.{function.__qualname__}"
+    if "<" in name:  # <lambda>, or a function in the <locals> of another
+        raise _unknown(name)
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # built in, or typed at a prompt
+        source = ""
+    return [name, source, identity(getattr(function, "__self__", None))]
+
+
+def _unknown(name: str) -> ValueError:
+    return ValueError(
+        f"a file of sums could not know {name} again: give a function that is defined at the top "
+        "of a module, or a dataclass, or measure without out"
+    )

@@ -1,0 +1,44 @@
+"""A fingerprint tells weights apart wherever they differ, and nothing else changes it."""
+
+import pytest
+import torch
+
+from lens_interventions.model.fingerprint import fingerprint
+from tests.support.tiny import tiny_bridge
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_value_of_every_parameter_counts(dtype):
+    bridge = tiny_bridge("llama", dtype=dtype)
+    before = fingerprint(bridge)
+    for parameter in bridge.original_model.parameters():
+        flat = parameter.data.view(-1)
+        for place in {0, len(flat) // 2, len(flat) - 1}:
+            value = flat[place].clone()
+            flat[place] += 1
+            assert fingerprint(bridge) != before
+            flat[place] = value
+    assert fingerprint(bridge) == before
+
+
+def test_exchanged_rows_count():
+    bridge = tiny_bridge("llama")
+    before = fingerprint(bridge)
+    rows = bridge.original_model.get_input_embeddings().weight.data
+    rows[[3, len(rows) - 3]] = rows[[len(rows) - 3, 3]]
+    assert fingerprint(bridge) != before
+
+
+def test_where_a_parameter_lies_in_memory_does_not_count():
+    bridge = tiny_bridge("gpt2", dtype=torch.bfloat16)
+    before = fingerprint(bridge)
+    for parameter in bridge.original_model.parameters():
+        # One value further, so that eight bytes no longer begin where an integer may.
+        room = torch.empty(parameter.numel() + 1, dtype=parameter.dtype)
+        room[1:] = parameter.data.reshape(-1)
+        parameter.data = room[1:].view(parameter.shape)
+    assert fingerprint(bridge) == before
+    for parameter in bridge.original_model.parameters():
+        if parameter.ndim == 2:
+            parameter.data = parameter.data.T.contiguous().T
+    assert fingerprint(bridge) == before
