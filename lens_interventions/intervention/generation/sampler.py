@@ -30,6 +30,11 @@ from .layer_contrast import BoundContrast, LayerContrast
 # Keeps the draws of sampling apart from those of the patches' random sources.
 _STREAM = 0x5A3B_11E6
 
+_NOTHING_LEFT = (
+    "the logits processors leave a text without any token to choose: every score is -inf, or one "
+    "is not a number"
+)
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -76,16 +81,22 @@ class Sampler:
     ) -> Int[Tensor, " batch"]:
         """The next token of each text; `ids` are the texts' numbers among the seeds.
 
-        Raises `ValueError` if the processors left nothing to choose from.
+        Raises `ValueError` if the processors left nothing to choose from, or a score that is NaN.
         """
         if not self.do_sample:
-            return scores.argmax(-1)
+            likeliest = scores.argmax(-1)
+            # Without processors, a device need not wait for this answer: `generate` asks whether
+            # the log-probabilities are numbers.
+            changed = self.contrast is not None or self.processors
+            if changed and not (scores.gather(-1, likeliest[:, None]) > -torch.inf).all():
+                raise ValueError(_NOTHING_LEFT)
+            return likeliest
         # Float64, which MPS does not have.
         wide = scores.cpu() if scores.device.type == "mps" else scores
         cumulative = wide.double().softmax(-1).cumsum(-1)
         total = cumulative[:, -1:]
         if not total.isfinite().all():
-            raise ValueError("the logits processors leave a text without any token to choose")
+            raise ValueError(_NOTHING_LEFT)
         uniform = random_uniform(_STREAM, self.seeds[ids].cpu(), text.length.cpu())
         # The draw is above 0, so the first token whose sum reaches it has a probability above 0.
         threshold = uniform.to(total.device)[:, None] * total
