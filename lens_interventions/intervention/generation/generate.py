@@ -58,7 +58,7 @@ def generate(
     logits_processor: Iterable[LogitsProcessor] | None = None,
     stopping_criteria: Iterable[StoppingCriteria] | None = None,
     stop_at_eos: bool = True,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | Int[Tensor, " batch"] = 0,
     prepend_bos: bool | None = None,
     attention_mask: Tensor | None = None,
     prompt_length: int | Int[Tensor, " batch"] | None = None,

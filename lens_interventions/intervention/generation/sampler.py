@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from ..._counter_random import random_uniform
+from ...model.tokens import python_numbers
 from ..known_text import KnownText
 from .layer_contrast import BoundContrast, LayerContrast
 
@@ -140,16 +141,20 @@ def make_sampler(
     )
 
 
-def prompt_seeds(seed: SupportsIndex | Sequence[int], n_prompts: int) -> Int[Tensor, " prompt"]:
+def prompt_seeds(
+    seed: SupportsIndex | Sequence[int] | Int[Tensor, " _"], n_prompts: int
+) -> Int[Tensor, " prompt"]:
     """`seed + i` for prompt i, or the given seeds, one for each prompt.
 
-    Raises `ValueError` if the number of seeds is not that of the prompts.
+    Raises `ValueError` if the number of seeds is not that of the prompts, and `TypeError` if they
+    are not integers.
     """
+    seed = python_numbers(seed)
     if isinstance(seed, SupportsIndex):
         return torch.arange(n_prompts) + operator.index(seed)
     if len(seed) != n_prompts:
         raise ValueError(f"{len(seed)} seeds for {n_prompts} prompts: give one int, or one each")
-    return torch.tensor(list(seed), dtype=torch.long)
+    return torch.tensor([operator.index(each) for each in seed])
 
 
 def stop_criteria(
