@@ -21,7 +21,7 @@ from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
 from ...model.residuals import residuals
 from ...model.text_pieces import as_batch
-from ...model.tokens import TextOrTokens
+from ...model.tokens import TextOrTokens, python_numbers
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
@@ -121,7 +121,7 @@ def train_patch(
             "there are hooks on the bridge, and their effect would go into the store that other "
             "trainings read: take them off, or train without a store"
         )
-    layers = (layer,) if isinstance(layer, int) else tuple(sorted(layer))
+    layers = NextTokenPatch(layer=python_numbers(layer), strength=1.0).layers
     _check_reader(bridge, strength, adapt, adapter_rank)
     # A fixed write has no map whose rank could be wrong.
     _check(bridge, layers, None if strength is not None else rank, source, steps, save_every)
@@ -174,6 +174,8 @@ def train_patch(
             settings |= {"strength": strength, "adapt": adapt, "adapter_rank": adapter_rank}
         if base is not None:
             settings["base"] = base.digest()
+        # A file of JSON does not hold numpy's numbers.
+        settings = {name: python_numbers(value) for name, value in settings.items()}
         bound = write.patch().bind(bridge)
         parameters = initial_parameters(bound, corpus, rank, options, seed, strength)
         run = WriteTraining(

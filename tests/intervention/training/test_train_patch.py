@@ -158,6 +158,16 @@ class TestLeftAsFound:
         assert_same_bits(without.write, train(bridge).write)
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_numbers_of_numpy_are_numbers(llama, tmp_path):
+    options = {"layer": 1, "rank": 2, "steps": 2, "seed": 3}
+    of_numpy = {name: np.int64(number) for name, number in options.items()}
+    result = train(llama, checkpoint=tmp_path / "checkpoint", **of_numpy)
+    assert_same_bits(result.write, train(llama, **options).write)
+    result.write.save(tmp_path / "write")
+    assert li.LearnedWrite.load(tmp_path / "write").settings["seed"] == 3
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
