@@ -121,10 +121,11 @@ def train_patch(
             "there are hooks on the bridge, and their effect would go into the store that other "
             "trainings read: take them off, or train without a store"
         )
-    layers = NextTokenPatch(layer=python_numbers(layer), strength=1.0).layers
+    plain = NextTokenPatch(layer=python_numbers(layer), strength=1.0, embedding=options.embedding)
+    layers = plain.layers
     _check_reader(bridge, strength, adapt, adapter_rank)
     # A fixed write has no map whose rank could be wrong.
-    _check(bridge, layers, None if strength is not None else rank, source, steps, save_every)
+    _check(bridge, plain, None if strength is not None else rank, source, steps, save_every)
     if base is not None:
         _check_base(bridge, base, layers, adapt, options)
     if SOURCES[source].role == "no news" and adapt is None and not options.bias:
@@ -203,7 +204,7 @@ def _require_two_streams(bridge: TransformerBridge, layer: int, corpus: Training
 
 def _check(
     bridge: TransformerBridge,
-    layers: tuple[int, ...],
+    patch: NextTokenPatch,
     rank: int | None,
     source: str,
     steps: int,
@@ -218,9 +219,9 @@ def _check(
         )
     if steps < 1 or save_every < 1:
         raise ValueError(f"steps and save_every must be at least 1, got {steps}, {save_every}")
-    # Checks the layers themselves.
-    NextTokenPatch(layer=layers, strength=1.0).bind(bridge)
-    refuse_late_hooks(bridge, layers[0])
+    # Checks the layers, and that the model has the embedding.
+    patch.bind(bridge)
+    refuse_late_hooks(bridge, patch.layers[0])
 
 
 def _check_reader(

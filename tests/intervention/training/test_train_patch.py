@@ -189,6 +189,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             train(shared_bridge("llama"), **options)
 
+    def test_an_embedding_that_the_model_transforms(self):
+        bridge = tiny_bridge("llama")
+        bridge.add_perma_hook("hook_embed", lambda tensor, hook: tensor.cumsum(-1))
+        with pytest.raises(NotImplementedError, match="embedding='W_U'"):
+            train(bridge)
+        result = train(bridge, options=dataclasses.replace(SMALL, embedding="W_U"))
+        assert result.held_out["change"].abs().max() > 0
+
     def test_one_text_is_not_texts(self):
         with pytest.raises(TypeError, match="put it in a list"):
             train(shared_bridge("llama"), "the people say")
