@@ -27,6 +27,7 @@ from ..intervention.slopes.text_sums import Reading, text_sums
 from ..measures.intervals import mean_intervals
 from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
+from ..model.gradients import require_gradients
 from ..model.partial_run import refuse_late_hooks
 from ..model.tokens import TextOrTokens, require_texts
 
@@ -164,6 +165,7 @@ def linear_ceiling(
     model, a hook on a block, or held-out texts without a token to predict; `TypeError` for one text
     where many are expected; `NotImplementedError` if the two streams do not fit the model.
     """
+    require_gradients("linear_ceiling")
     n_layers = int(bridge.cfg.n_layers)
     layers = tuple(range(n_layers)) if layers is None else tuple(sorted(set(layers)))
     if not layers or layers[0] < 0 or layers[-1] >= n_layers:

@@ -14,6 +14,7 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ...lens.protocol import Lens
 from ...model.exclusive import exclusive
+from ...model.gradients import require_gradients
 from ...model.partial_run import refuse_late_hooks
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
@@ -100,6 +101,7 @@ def slope_map(
     predict, if a hook is on a block, or if the file holds another map; `TypeError` for one text
     where many are expected; `NotImplementedError` if the two streams do not fit the model.
     """
+    require_gradients("slope_map")
     length = piece_length(bridge, max_length)
     if first_position < 0:
         raise ValueError(f"first_position must be 0 or more, got {first_position}")

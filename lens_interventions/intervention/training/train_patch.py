@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
-from ...model.gradients import frozen
+from ...model.gradients import frozen, require_gradients
 from ...model.hooks import has_temporary_hooks
 from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
@@ -111,8 +111,7 @@ def train_patch(
     is given where several are expected; `NotImplementedError` if the two streams do not fit the
     model, or its attention has no matrices that can be adapted.
     """
-    if torch.is_inference_mode_enabled():
-        raise ValueError("training needs gradients: leave torch.inference_mode")
+    require_gradients("train_patch")
     options = TrainingOptions() if options is None else options
     if store is None:
         store = ResidualStore()

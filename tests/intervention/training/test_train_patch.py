@@ -218,8 +218,3 @@ class TestRefusals:
     def test_models_that_the_two_streams_do_not_fit(self):
         with pytest.raises(NotImplementedError, match="does not run two copies"):
             train(shared_bridge("gpt_neo"))
-
-
-def test_a_training_without_gradients_is_refused(llama):
-    with torch.inference_mode(), pytest.raises(ValueError, match=r"leave torch\.inference_mode"):
-        train(llama)
