@@ -138,9 +138,10 @@ class NextTokenPatch(PatchFields):
             `positions="generated"`.
         - `text_seeds`: an integer for each text, so that each text draws its own random tokens.
 
-        Raises `ValueError` if texts have different lengths and no `attention_mask` is given, or the
-        patch does not fit the bridge. The hooks raise it in a run on other tokens. A run that
-        begins above the embedding (`start_at_layer`) does not know its tokens and is not checked.
+        Raises `ValueError` if texts have different lengths and no `attention_mask` is given,
+        `prompt_length` exceeds a text, or the patch does not fit the bridge. The hooks raise it in
+        a run on other tokens. A run that begins above the embedding (`start_at_layer`) does not
+        know its tokens and is not checked.
         """
         batch = token_batch(
             bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask

@@ -72,10 +72,10 @@ def teacher_forced_log_probs(
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
     Raises `ValueError` if another hook is on a patched block or one above it, one of `fwd_hooks`
-    does not act by position, `positions` would have to be counted across pieces, `where` has
-    another shape, logits are not a number, the input is neither text nor valid ids, or
-    `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if the model's logits
-    are not read off one residual stream.
+    does not act by position, `positions` would have to be counted across pieces, `prompt_length`
+    exceeds a text, `where` has another shape, logits are not a number, the input is neither text
+    nor valid ids, or `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if
+    the model's logits are not read off one residual stream.
     """
     if enable_grad:
         require_gradients("enable_grad=True")
@@ -160,10 +160,10 @@ def teacher_forced_logits(
     patches.
 
     Raises `ValueError` if another hook is on a patched block or one above it, one of `fwd_hooks`
-    does not act by position, `positions` would have to be counted across pieces, logits are not a
-    number, the input is neither text nor valid ids, or `enable_grad` is set inside
-    `torch.inference_mode`; `NotImplementedError` if the model's logits are not read off one
-    residual stream.
+    does not act by position, `positions` would have to be counted across pieces, `prompt_length`
+    exceeds a text, logits are not a number, the input is neither text nor valid ids, or
+    `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if the model's logits
+    are not read off one residual stream.
     """
     if enable_grad:
         require_gradients("enable_grad=True")

@@ -83,7 +83,7 @@ def test_bridge_can_be_used_within_a_callback():
         ({"temperature": 0.0, "do_sample": True}, "above 0"),
         ({"seed": [1]}, "1 seeds for 2 prompts"),
         ({"prompt_length": torch.tensor([3])}, r"prompt_length has shape \(1,\); give one number"),
-        ({"prompt_length": 3}, r"prompt_length must be from 1 to .*\[7, 2\], got \[3, 3\]"),
+        ({"prompt_length": 3}, r"prompt_length must be from 0 to .*\[7, 2\], got \[3, 3\]"),
         ({"prompts": [[D_VOCAB]]}, "token ids must be in"),
         ({"prompts": [""]}, "empty"),
     ],
