@@ -5,6 +5,8 @@ batch, chunk and order of computation, and on every device: draws are made on th
 """
 
 import math
+import operator
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -16,12 +18,12 @@ _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 
 
-def random_bits(seed: int, *counters: Int[Tensor, "*#shape"]) -> Int[Tensor, "*shape"]:
+def random_bits(seed: SupportsIndex, *counters: Int[Tensor, "*#shape"]) -> Int[Tensor, "*shape"]:
     """63 random bits, as non-negative int64, for every combination of counters (they broadcast).
 
     SplitMix64's mixing function, applied once for each counter.
     """
-    state = _mix(torch.tensor(seed % 2**63) * _GAMMA + _GAMMA)
+    state = _mix(torch.tensor(operator.index(seed) % 2**63) * _GAMMA + _GAMMA)
     for counter in counters:
         # Without the offset, a counter of zero would leave the state unchanged.
         state = _mix(state ^ ((counter.cpu().long() + 1) * _GAMMA))
@@ -29,19 +31,21 @@ def random_bits(seed: int, *counters: Int[Tensor, "*#shape"]) -> Int[Tensor, "*s
 
 
 def random_integers(
-    high: int | Int[Tensor, "*#shape"], seed: int, *counters: Int[Tensor, "*#shape"]
+    high: int | Int[Tensor, "*#shape"], seed: SupportsIndex, *counters: Int[Tensor, "*#shape"]
 ) -> Int[Tensor, "*shape"]:
     """Uniform integers in `[0, high)`; the bias of the remainder is below high / 2**63."""
     return random_bits(seed, *counters) % high
 
 
-def random_uniform(seed: int, *counters: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+def random_uniform(
+    seed: SupportsIndex, *counters: Int[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
     """Uniform numbers in (0, 1), in float64."""
     return _uniform(random_bits(seed, *counters))
 
 
 def random_normal(
-    size: int, seed: int, *counters: Int[Tensor, "*#shape"]
+    size: int, seed: SupportsIndex, *counters: Int[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape {size}"]:
     """Standard normal vectors of `size` coordinates, by Box and Muller's transform, on the CPU."""
     counters = tuple(counter[..., None].cpu() for counter in counters)

@@ -1,8 +1,10 @@
 """Randomness without a state: draws have their distribution, and depend on their place alone."""
 
+import numpy as np
+import pytest
 import torch
 
-from lens_interventions._counter_random import random_integers, random_normal
+from lens_interventions._counter_random import random_bits, random_integers, random_normal
 
 
 def test_draws_are_uniform_and_of_their_place_alone():
@@ -14,6 +16,12 @@ def test_draws_are_uniform_and_of_their_place_alone():
     assert (drawn == random_integers(10, 4, place)).double().mean() < 0.12
     twice = random_integers(10, 3, place[:, None], torch.arange(2))
     assert (twice[:, 0] == twice[:, 1]).double().mean() < 0.12
+
+
+@pytest.mark.parametrize("seed", [3, -3, 2**62])
+def test_a_seed_of_numpy_is_a_seed(seed):
+    place = torch.arange(5)
+    assert torch.equal(random_bits(np.int64(seed), place), random_bits(seed, place))
 
 
 def test_normal_draws_have_the_moments_of_a_normal():

@@ -14,11 +14,14 @@ def clipped_scale(
 ) -> tuple[DifferenceScale, tuple[list[float], list[str]], str]:
     """A scale that stops at the size that 98% of the cells do not exceed, ticks, and a sentence.
 
-    The sentence says how many cells exceed it, and is empty if none does.
+    The sentence says how many cells exceed it, and is empty if none does. Values that are not
+    finite set no limit.
     """
-    sizes = np.abs(values)
-    limit = float(np.quantile(sizes, _SHOWN, method="lower")) or float(sizes.max()) or 1.0
-    beyond = int((sizes > limit).sum())
+    sizes = np.abs(values[np.isfinite(values)])
+    limit = 1.0
+    if sizes.size:
+        limit = float(np.quantile(sizes, _SHOWN, method="lower")) or float(sizes.max()) or 1.0
+    beyond = int((np.abs(values) > limit).sum())
     steps = round_steps(-limit, limit)
     ticks = steps, [f"{step:+g}".replace("-", "−") if step else "0" for step in steps]
     cells = "1 cell lies" if beyond == 1 else f"{beyond} cells lie"

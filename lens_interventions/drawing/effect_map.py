@@ -30,7 +30,7 @@ def draw_effect_map(
     """A heat map, the highest layer at the top: red where the effect is above zero, blue below.
 
     Colours stop at the size that 98% of the effects do not exceed, because one cell, such as the
-    first position, may dwarf all others.
+    first position, may dwarf all others. A cell that is NaN is a gap.
 
     **Arguments:**
 
@@ -71,6 +71,9 @@ def draw_effect_map(
         "A cell is one position at one layer, patched with the token that comes next: it stands "
         f"above, the position's own token below. {beyond}"
     )
+    if np.isnan(effect).any():
+        reading += " In a gap the metric is not a number."
+
     return draw_wrapped(
         panel,
         title=f"Change of the metric, {baseline:.4g} without a patch".replace("-", "−"),

@@ -20,6 +20,7 @@ from ..lens.affine import AffineLens
 from ..lens.distributions import expectation
 from ..lens.reduction import default_chunk_size
 from ..model.exclusive import exclusive
+from ..model.gradients import require_gradients
 from ..model.points import select_points
 from ..model.product import product
 from ..model.readout import Readout, readout
@@ -74,8 +75,10 @@ def refine_affine_lens(
     settings hold the held-out KL, averaged over layers, at every measurement.
 
     Raises `ValueError` if the texts are too short to hold out and train, if a number is below 1, if
-    the lens belongs to other weights, or if the bridge is in half precision.
+    the lens belongs to other weights, if the bridge is in half precision, or inside
+    `torch.inference_mode`.
     """
+    require_gradients("refine_affine_lens")
     for name, value in {"steps": steps, "batch": batch, "evaluate_every": evaluate_every}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

@@ -232,5 +232,7 @@ def input_embeddings(bridge: TransformerBridge) -> Float[Tensor, "d_vocab d_mode
 
 def unit_size(residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
     """Residuals scaled to unit root mean square, as a probe reads them."""
-    size = residual.square().mean(-1, keepdim=True).sqrt()
-    return residual / size.where(size > 0, 1)
+    # In float16 the square of an entry above 255 is infinite.
+    wide = residual.to(torch.promote_types(residual.dtype, torch.float32))
+    size = wide.square().mean(-1, keepdim=True).sqrt()
+    return (wide / size.where(size > 0, 1)).to(residual.dtype)

@@ -28,6 +28,7 @@ from ..measures.intervals import mean_intervals
 from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
+from ..model.gradients import require_gradients
 from ..model.kinds import ReadableModel
 from ..model.partial_run import refuse_late_hooks
 from ..model.tokens import TextOrTokens, require_texts
@@ -185,9 +186,11 @@ def linear_ceiling(
     - `first_position`, `max_length`, `prepend_bos`, `progress`: as in `slope_map`.
 
     Raises `ValueError` for fewer than four texts, layers or a `max_length` that do not fit the
-    model, a hook on a block, or held-out texts without a token to predict; `TypeError` for one text
-    where many are expected; `NotImplementedError` if the two streams do not fit the model.
+    model, a hook on a block, held-out texts without a token to predict, or inside
+    `torch.inference_mode`; `TypeError` for one text where many are expected; `NotImplementedError`
+    if the two streams do not fit the model.
     """
+    require_gradients("linear_ceiling")
     n_layers = int(bridge.cfg.n_layers)
     layers = tuple(range(n_layers)) if layers is None else tuple(sorted(set(layers)))
     if not layers or layers[0] < 0 or layers[-1] >= n_layers:

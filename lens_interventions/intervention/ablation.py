@@ -53,6 +53,11 @@ def projected(
     # A CPU has no pseudo-inverse in half precision.
     wide = torch.promote_types(vectors.dtype, torch.float32)
     vectors, directions = vectors.to(wide), directions.to(vectors.device, wide)
+    # The Gram matrix squares ratios of lengths, and the pseudo-inverse drops what is then tiny.
+    # Divided by the largest entry first, a length neither overflows nor underflows.
+    for order in (torch.inf, 2):
+        length = torch.linalg.vector_norm(directions, order, dim=-1, keepdim=True)
+        directions = directions / length.where(length > 0, 1)
     # The Gram matrix is small, so its pseudo-inverse takes a fraction of the time.
     inverse = torch.linalg.pinv(directions @ directions.mT, hermitian=True)
     # A row axis lets one span serve all vectors, or each vector have its own.

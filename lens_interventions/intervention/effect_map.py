@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,7 +44,8 @@ class EffectMap:
     """The change of a metric when one position at one layer is patched with its next token.
 
     Attributes:
-        effect: `[layer, pos]`, the metric with the patch minus `baseline`, in the metric's unit.
+        effect: `[layer, pos]`, the metric with the patch minus `baseline`, in the metric's unit;
+            NaN where the metric is.
         baseline: the metric of the model as it is.
         layers: the patched layer of each row.
         positions: the patched position of each column.
@@ -130,9 +132,9 @@ def effect_map(
     - `progress`: show a bar over cells.
 
     Raises `ValueError` if texts have different lengths, the patch has a window or positions that
-    depend on a prompt, a layer or position does not exist, the metric does not return one number,
-    or a hook is on a block that runs again; `NotImplementedError` if the model is recurrent or not
-    a causal decoder.
+    depend on a prompt, a layer or position does not exist, the metric does not return one number or
+    is not finite without a patch, or a hook is on a block that runs again; `NotImplementedError` if
+    the model is recurrent or not a causal decoder.
     """
     batch = token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos)
     n_layers, length = int(bridge.cfg.n_layers), batch.tokens.shape[1]
@@ -157,6 +159,11 @@ def effect_map(
     *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in layers), FINAL])
     (clean,) = _logits(read, [final])
     baseline = _value(metric, clean)
+    if not math.isfinite(baseline):
+        raise ValueError(
+            f"the metric is {baseline} without a patch, and no effect can be told from that: give "
+            "one that is finite for these texts"
+        )
     text = KnownText.from_batch(batch, text_seeds=text_seeds)
     text = with_unpatched(bridge, text, [patch])
     rows = []

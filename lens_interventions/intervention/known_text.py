@@ -52,25 +52,31 @@ class KnownText:
         - `prompt_length`: how many tokens were given, one number for all texts or one for each.
         - `text_seeds`: the seed of each text, 0 by default.
 
-        Raises `ValueError` if the number of lengths or seeds is not that of the texts.
+        Raises `ValueError` if the number of lengths or seeds is not that of the texts, or more
+        tokens of a text were given than it has.
         """
         n_texts, device = len(batch.tokens), batch.tokens.device
         of_each = {"text_seeds": 0 if text_seeds is None else text_seeds}
         if prompt_length is not None:
             of_each["prompt_length"] = prompt_length
         numbers: dict[str, Tensor] = {}
-        for name, given in of_each.items():
-            number = torch.as_tensor(given, dtype=torch.long, device=device)
+        for name, value in of_each.items():
+            number = torch.as_tensor(value, dtype=torch.long, device=device)
             if number.shape not in ((), (n_texts,)):
                 raise ValueError(
                     f"{name} has shape {tuple(number.shape)}; give one number for each of the "
                     f"{n_texts} texts"
                 )
             numbers[name] = number.expand(n_texts)
+        given, lengths = numbers.get("prompt_length"), batch.lengths
+        # A prompt longer than its text would leave positions="generated" without any to patch.
+        if given is not None and ((given < 0) | (given > lengths)).any():
+            raise ValueError(
+                f"prompt_length must be from 0 to the number of tokens {lengths.tolist()}, got "
+                f"{given.tolist()}: give one number for each text"
+            )
         first = batch.mask.int().argmax(-1)
-        return cls(
-            batch.tokens, first, batch.lengths, numbers.get("prompt_length"), numbers["text_seeds"]
-        )
+        return cls(batch.tokens, first, lengths, given, numbers["text_seeds"])
 
     def at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
         """Token ids at positions; at a position outside the text, an arbitrary token of it."""

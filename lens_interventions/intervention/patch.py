@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -138,9 +138,10 @@ class NextTokenPatch(PatchFields):
             `positions="generated"`.
         - `text_seeds`: an integer for each text, so that each text draws its own random tokens.
 
-        Raises `ValueError` if texts have different lengths and no `attention_mask` is given, or the
-        patch does not fit the bridge. The hooks raise it in a run on other tokens. A run that
-        begins above the embedding (`start_at_layer`) does not know its tokens and is not checked.
+        Raises `ValueError` if texts have different lengths and no `attention_mask` is given,
+        `prompt_length` exceeds a text, or the patch does not fit the bridge. The hooks raise it in
+        a run on other tokens. A run that begins above the embedding (`start_at_layer`) does not
+        know its tokens and is not checked.
         """
         batch = token_batch(
             bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
@@ -184,11 +185,20 @@ class NextTokenPatch(PatchFields):
     def from_json(cls, text: str) -> "NextTokenPatch":
         """The patch that `to_json` wrote.
 
-        Raises `ValueError` if a field makes no sense.
+        Raises `ValueError` if the text is not a JSON object, a field is unknown or missing, or a
+        field makes no sense, and `TypeError` if what should be a number is something else.
         """
         values = json.loads(text)
-        if isinstance(values["layer"], list):
-            values["layer"] = tuple(values["layer"])
+        if not isinstance(values, dict):
+            raise ValueError(f"expected a JSON object with the fields of a patch, got {text!r:.60}")
+        known = {field.name: field.default is MISSING for field in fields(cls)}
+        missing = [name for name, required in known.items() if required and name not in values]
+        unknown = [name for name in values if name not in known]
+        if missing or unknown:
+            raise ValueError(
+                f"a patch has the fields {', '.join(known)}; the JSON lacks {missing} and has "
+                f"{unknown} besides"
+            )
         return cls(**values)
 
 

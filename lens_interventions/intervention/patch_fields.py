@@ -10,6 +10,7 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.affine import AffineLens
 from ..lens.protocol import Lens
+from ..model.tokens import python_numbers
 from .modes import MODES, Mode
 from .sources import SOURCES, BackPatch, SourceFunction
 
@@ -18,8 +19,9 @@ from .sources import SOURCES, BackPatch, SourceFunction
 class PatchFields:
     """The fields of a `NextTokenPatch`, whose docstring has the formulas that they enter.
 
-    Layers and positions are sorted. Raises `ValueError` if a field makes no sense on any model, and
-    `TypeError` if strength or gate is not a Python or numpy number, but for example a tensor.
+    Layers and positions are sorted, and numpy's numbers become Python's. Raises `ValueError` if a
+    field makes no sense on any model, and `TypeError` if strength, gate or seed is not a Python or
+    numpy number, but for example a tensor.
     """
 
     layer: int | Sequence[int]
@@ -52,6 +54,10 @@ class PatchFields:
                 raise TypeError(
                     f"{name} must be a number, got {type(value).__name__} {value!r:.60}"
                 )
+            object.__setattr__(self, name, python_numbers(value))
+        if not isinstance(self.seed, Integral):
+            raise TypeError(f"seed must be an integer, got {self.seed!r:.60}")
+        object.__setattr__(self, "seed", int(self.seed))
         if not math.isfinite(self.strength):
             raise ValueError(f"strength must be a finite number, got {self.strength}")
         _require_choice("mode", self.mode, MODES, callable_too=True)
@@ -73,8 +79,10 @@ class PatchFields:
             if wrong:
                 raise ValueError(f"positions count from the text's first token, 0 up; got {wrong}")
             object.__setattr__(self, "positions", tuple(sorted(set(map(int, self.positions)))))
-        if self.window is not None and not (_is_count(self.window) and self.window >= 1):
-            raise ValueError(f"window must be 1 position or more, got {self.window!r:.60}")
+        if self.window is not None:
+            if not (_is_count(self.window) and self.window >= 1):
+                raise ValueError(f"window must be 1 position or more, got {self.window!r:.60}")
+            object.__setattr__(self, "window", int(self.window))
         if self.gate is not None and math.isnan(self.gate):
             raise ValueError("gate must be a surprisal in nats, got nan")
 

@@ -1,15 +1,22 @@
-"""Which parameters of a model ask for gradients."""
+"""Whether gradients can be taken, and which parameters of a model ask for them."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch.utils.weak import WeakIdKeyDictionary
 from transformer_lens.model_bridge import TransformerBridge
 
 # How many callers hold each parameter, since threads may run two models that share weights.
 _holders = WeakIdKeyDictionary()
 _changing = threading.Lock()
+
+
+def require_gradients(caller: str) -> None:
+    """Raise `ValueError` inside `torch.inference_mode`, where nothing can be differentiated."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError(f"{caller} needs gradients: leave torch.inference_mode")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import operator
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Int
@@ -129,10 +129,12 @@ def require_unicode(text: str) -> None:
 
 
 def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
-    """Ids of tokens given as ids or as strings that are one token each.
+    """Ids of tokens given as ids, in a tensor or array too, or as strings that are one token each.
 
-    Raises `ValueError` if a string is not one token or an id is outside the vocabulary.
+    Raises `ValueError` if a string is not one token or an id is outside the vocabulary, and
+    `TypeError` for an id that is not an integer.
     """
+    tokens = python_numbers(tokens)
     named = [tokens] if isinstance(tokens, (str, SupportsIndex)) else list(tokens)
     ids = []
     for token in named:
@@ -151,6 +153,14 @@ def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
             raise ValueError(f"token id {token} is not in [0, {int(bridge.cfg.d_vocab)})")
         ids.append(token)
     return ids
+
+
+def python_numbers(value: Any) -> Any:
+    """The numbers of a tensor or array, in lists; all else as it is.
+
+    Both have an `__index__` whatever their shape, so they pass for one integer.
+    """
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def special_ids(bridge: ReadableModel) -> list[int]:

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..lens.distributions import log_probs_of
 from ..model.exclusive import exclusive
-from ..model.gradients import frozen
+from ..model.gradients import frozen, require_gradients
 from ..model.points import FINAL
 from ..model.residuals import residuals
 from ..model.tokens import (
@@ -94,9 +94,11 @@ def search_sequence(
     **Returns:** a `SequenceSearch`.
 
     Raises `ValueError` if there is more than one prompt, the text does not fit the model's context,
-    the budget does not pay for one evaluation of each restart, or an argument makes no sense;
-    `NotImplementedError` if the model does more to an embedding than multiply it.
+    the budget does not pay for one evaluation of each restart, an argument makes no sense, or the
+    call is inside `torch.inference_mode`; `NotImplementedError` if the model does more to an
+    embedding than multiply it.
     """
+    require_gradients("search_sequence")
     options = options or SearchOptions()
     methods = (*get_args(RelaxedMethod), SWAPS)
     if method not in methods:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lens_interventions.fitting import corpus_moments
-from lens_interventions.fitting.input_probe import InputProbe, fit_input_probe
+from lens_interventions.fitting.input_probe import InputProbe, fit_input_probe, unit_size
 from lens_interventions.fitting.input_recovery import input_recovery
 from tests.support.clean import left_as_found
 from tests.support.corpora import random_texts, residual_rows
@@ -74,6 +74,12 @@ def test_a_map_that_reads_the_leading_directions_overlaps_with_them():
     assert overlap.chance["0_pre"] == pytest.approx(4 / 32)
     with pytest.raises(ValueError, match="between 1 and d_model = 32"):
         probe.overlap(bridge, k=33)
+
+
+def test_a_residual_whose_squares_overflow_half_precision_keeps_its_direction():
+    read = unit_size(torch.tensor([[3000.0, 4000.0], [0.0, 0.0]], dtype=torch.float16))
+    expected = torch.tensor([[3.0, 4.0], [0.0, 0.0]]) / 12.5**0.5
+    torch.testing.assert_close(read, expected.half())
 
 
 def test_round_trip_resumption_and_refusals(tmp_path, monkeypatch):

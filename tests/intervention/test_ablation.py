@@ -50,6 +50,16 @@ def test_directions_may_depend_on_each_other_and_rows_of_zeros_take_nothing_out(
     assert torch.equal(nothing, before)
 
 
+@pytest.mark.parametrize("ratio", [1e4, 1e30])
+def test_a_direction_much_shorter_than_another_is_taken_out_too(ratio):
+    directions = torch.eye(4)[:2]
+    directions[0, 1] = 0.5
+    directions[0] *= ratio
+    ((_, take_out),) = ablate_directions(LAYER, directions)
+    after = take_out(torch.ones(1, 1, 4), hook=None)
+    torch.testing.assert_close(after[0, 0], torch.tensor([0.0, 0.0, 1.0, 1.0]))
+
+
 def test_half_precision_keeps_its_type():
     ((_, take_out),) = ablate_directions(LAYER, torch.eye(32)[:2])
     after = take_out(torch.ones(1, 3, 32, dtype=torch.bfloat16), hook=None)

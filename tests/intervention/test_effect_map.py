@@ -142,6 +142,27 @@ def test_one_large_effect_does_not_take_the_colours_of_the_others():
     assert "beyond" not in same.layout.title.text
 
 
+def test_cells_where_the_metric_is_not_a_number_are_gaps(llama):
+    tokens = random_tokens(1, 6)
+    clean = llama(tokens)[0, -1, 5]
+
+    def undefined_below(logits):
+        return (logits[0, -1, 5] - clean).clamp(min=-1e-12).sqrt()
+
+    found = li.effect_map(llama, tokens, undefined_below, patch=PATCH)
+    gaps = found.effect.isnan()
+    assert 0 < gaps.sum() < gaps.numel()
+    figure = found.plot()
+    assert [[z is None for z in row] for row in figure.data[0].z] == gaps.tolist()
+    assert "In a gap the metric is not" in figure.layout.title.text.replace("<br>", " ")
+    infinite = dataclasses.replace(found, effect=found.effect.where(~gaps, torch.inf)).plot()
+    assert infinite.layout.coloraxis == figure.layout.coloraxis
+    nothing = dataclasses.replace(found, effect=found.effect * torch.nan).plot()
+    assert nothing.layout.coloraxis.cmax == 1
+    with pytest.raises(ValueError, match="the metric is nan without a patch"):
+        li.effect_map(llama, tokens, lambda _logits: float("nan"), patch=PATCH)
+
+
 def test_progress_counts_cells(llama, capsys):
     li.effect_map(llama, random_tokens(1, 6), metric, patch=PATCH, progress=True)
     assert "15/15" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """What is known of texts: positions count from each text's first token, whatever the padding."""
 
+import pytest
 import torch
 
+import lens_interventions as li
 from lens_interventions.intervention.known_text import KnownText, select_rows
 from lens_interventions.model.tokens import TokenBatch
 
@@ -28,3 +30,19 @@ def test_some_rows_are_what_they_are_alone():
     parts = (row.first, row.length, row.prompt_length, row.seed)
     assert [part.tolist() for part in parts] == [[0], [4], [2], [1]]
     assert KnownText.from_batch(TokenBatch(TOKENS, MASK)).prompt_length is None
+
+
+@pytest.mark.parametrize("given", [-1, 4, torch.tensor([3, 5])])
+def test_a_prompt_longer_than_its_text_is_refused(given):
+    KnownText.from_batch(TokenBatch(TOKENS, MASK), prompt_length=torch.tensor([0, 4]))
+    with pytest.raises(ValueError, match=r"from 0 to the number of tokens \[3, 4\], got"):
+        KnownText.from_batch(TokenBatch(TOKENS, MASK), prompt_length=given)
+
+
+def test_scores_and_hooks_refuse_it_too(llama):
+    patch = li.NextTokenPatch(layer=1, strength=0.1, positions="generated")
+    for score in (li.teacher_forced_log_probs, li.teacher_forced_logits):
+        with pytest.raises(ValueError, match=r"number of tokens \[4\], got \[50\]"):
+            score(llama, TOKENS[1:, :4], patch, prompt_length=50)
+    with pytest.raises(ValueError, match=r"number of tokens \[4\], got \[50\]"):
+        patch.fwd_hooks(llama, TOKENS[1:, :4], prompt_length=50)

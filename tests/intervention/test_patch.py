@@ -61,6 +61,7 @@ def test_json_refuses_functions(field):
         ({"strength": "0.1"}, TypeError, "strength must be a number, got str '0.1'"),
         ({"strength": None}, TypeError, "strength must be a number, got NoneType"),
         ({"gate": [1.0]}, TypeError, "gate must be a number, got list"),
+        ({"seed": 1.5}, TypeError, "seed must be an integer, got 1.5"),
         ({"window": 2.5}, ValueError, "window must be 1 position or more, got 2.5"),
         ({"strength": float("nan")}, ValueError, "must be a finite number"),
     ],
@@ -69,6 +70,22 @@ def test_json_refuses_functions(field):
 def test_numbers_of_the_wrong_type_are_refused(fields, error, message):
     with pytest.raises(error, match=message):
         NextTokenPatch(**{"layer": 1, "strength": 0.1, **fields})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 0.5]", r"expected a JSON object .*, got '\[1, 0\.5\]'"),
+        ("{}", r"lacks \['layer', 'strength'\] and has \[\] besides"),
+        ('{"layer": 1, "strength": 1, "foo": 2}', r"lacks \[\] and has \['foo'\] besides"),
+        ('{"layer": -1, "strength": 1}', "block numbers from 0 up"),
+        ("not JSON", "Expecting value"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_json_of_something_else_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        NextTokenPatch.from_json(text)
 
 
 @torch.no_grad()

@@ -51,3 +51,14 @@ def test_numbers_of_numpy_are_numbers(monkeypatch):
     patch = NextTokenPatch(layer=np.int64(1), strength=0.1, positions=np.array([4, 2]))
     assert patch == NextTokenPatch(layer=1, strength=0.1, positions=(2, 4))
     assert NextTokenPatch.from_json(patch.to_json()) == patch
+    plain = {"strength": 0.5, "window": 3, "gate": 2.0, "seed": 4}
+    of_numpy = NextTokenPatch(
+        layer=1,
+        strength=np.float32(0.5),
+        window=np.int64(3),
+        gate=np.float64(2),
+        seed=np.int64(4),
+    )
+    # Runs are continued only under the same description.
+    assert str(of_numpy) == str(NextTokenPatch(layer=1, **plain))
+    assert NextTokenPatch.from_json(of_numpy.to_json()) == of_numpy

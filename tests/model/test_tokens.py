@@ -1,5 +1,6 @@
 """Texts and ids as padded batches."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,11 @@ def test_bad_input_is_named(argument, options, error, message):
 def test_single_tokens_by_name_and_id():
     (say,) = BRIDGE.tokenizer(" say", add_special_tokens=False)["input_ids"]
     assert token_ids(BRIDGE, [" say", 7]) == [say, 7]
+    assert token_ids(BRIDGE, torch.tensor(7)) == [7]
+    assert token_ids(BRIDGE, torch.tensor([5, 6])) == token_ids(BRIDGE, np.array([5, 6])) == [5, 6]
+    assert token_ids(BRIDGE, [torch.tensor(5), np.int64(6)]) == [5, 6]
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        token_ids(BRIDGE, torch.tensor([5.0]))
     with pytest.raises(ValueError, match=r"not one token of this model but \d"):
         token_ids(BRIDGE, "quixotic")
     with pytest.raises(ValueError, match="token id 4000 is not in"):

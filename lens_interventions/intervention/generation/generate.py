@@ -58,7 +58,7 @@ def generate(
     logits_processor: Iterable[LogitsProcessor] | None = None,
     stopping_criteria: Iterable[StoppingCriteria] | None = None,
     stop_at_eos: bool = True,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | Int[Tensor, " batch"] = 0,
     prepend_bos: bool | None = None,
     attention_mask: Tensor | None = None,
     prompt_length: int | Int[Tensor, " batch"] | None = None,
@@ -123,7 +123,12 @@ def generate(
     ).padded_on("right")
     patches = (patch,) if patch is None or isinstance(patch, NextTokenPatch) else tuple(patch)
     _check(bridge, batch, patches, max_new_tokens, chunk_size)
-    text = _prompt_text(batch, prompt_length, text_seeds)
+    # Padded on the left, so that all predict at the last column.
+    text = KnownText.from_batch(
+        batch.padded_on("left"),
+        prompt_length=batch.lengths if prompt_length is None else prompt_length,
+        text_seeds=text_seeds,
+    )
     n_prompts, device = len(batch.tokens), batch.tokens.device
     prompt_index = torch.arange(n_prompts, device=device).repeat(len(patches))
     text = select_rows(text, prompt_index)
@@ -247,23 +252,6 @@ def _bind_for(
         return bounds
     read = readout(bridge).for_rows(rows)
     return [bound and replace(bound, readout=read) for bound in bounds]
-
-
-def _prompt_text(
-    batch: TokenBatch,
-    prompt_length: int | Int[Tensor, " batch"] | None,
-    text_seeds: Int[Tensor, " batch"] | None,
-) -> KnownText:
-    """The prompts, padded on the left so that all predict at the last column."""
-    given = batch.lengths if prompt_length is None else prompt_length
-    text = KnownText.from_batch(batch.padded_on("left"), prompt_length=given, text_seeds=text_seeds)
-    assert text.prompt_length is not None
-    if ((text.prompt_length < 1) | (text.prompt_length > text.length)).any():
-        raise ValueError(
-            f"prompt_length must be from 1 to the number of tokens {text.length.tolist()}, got "
-            f"{text.prompt_length.tolist()}"
-        )
-    return text
 
 
 def _texts(bridge: TransformerBridge, tokens: Int[Tensor, "batch new"]) -> tuple[str, ...] | None:

@@ -84,7 +84,7 @@ class Generation:
     def whole(self) -> TokenBatch:
         """Prompts and continuations as one batch, padded on the right, to be scored or continued.
 
-        With `prompt_length=prompt_lengths` and the same seeds, `generate` continues `whole.tokens`
+        With `prompt_length=prompt_lengths` and `seed=seeds`, `generate` continues `whole.tokens`
         with the mask `whole.mask` as if it had not stopped.
         """
         rows = [

@@ -24,11 +24,17 @@ from transformers import (
 )
 
 from ..._counter_random import random_uniform
+from ...model.tokens import python_numbers
 from ..known_text import KnownText
 from .layer_contrast import BoundContrast, LayerContrast
 
 # Keeps the draws of sampling apart from those of the patches' random sources.
 _STREAM = 0x5A3B_11E6
+
+_NOTHING_LEFT = (
+    "the logits processors leave a text without any token to choose: every score is -inf, or one "
+    "is not a number"
+)
 
 
 @dataclass(frozen=True)
@@ -76,16 +82,22 @@ class Sampler:
     ) -> Int[Tensor, " batch"]:
         """The next token of each text; `ids` are the texts' numbers among the seeds.
 
-        Raises `ValueError` if the processors left nothing to choose from.
+        Raises `ValueError` if the processors left nothing to choose from, or a score that is NaN.
         """
         if not self.do_sample:
-            return scores.argmax(-1)
+            likeliest = scores.argmax(-1)
+            # Without processors, a device need not wait for this answer: `generate` asks whether
+            # the log-probabilities are numbers.
+            changed = self.contrast is not None or self.processors
+            if changed and not (scores.gather(-1, likeliest[:, None]) > -torch.inf).all():
+                raise ValueError(_NOTHING_LEFT)
+            return likeliest
         # Float64, which MPS does not have.
         wide = scores.cpu() if scores.device.type == "mps" else scores
         cumulative = wide.double().softmax(-1).cumsum(-1)
         total = cumulative[:, -1:]
         if not total.isfinite().all():
-            raise ValueError("the logits processors leave a text without any token to choose")
+            raise ValueError(_NOTHING_LEFT)
         uniform = random_uniform(_STREAM, self.seeds[ids].cpu(), text.length.cpu())
         # The draw is above 0, so the first token whose sum reaches it has a probability above 0.
         threshold = uniform.to(total.device)[:, None] * total
@@ -129,16 +141,20 @@ def make_sampler(
     )
 
 
-def prompt_seeds(seed: SupportsIndex | Sequence[int], n_prompts: int) -> Int[Tensor, " prompt"]:
+def prompt_seeds(
+    seed: SupportsIndex | Sequence[int] | Int[Tensor, " _"], n_prompts: int
+) -> Int[Tensor, " prompt"]:
     """`seed + i` for prompt i, or the given seeds, one for each prompt.
 
-    Raises `ValueError` if the number of seeds is not that of the prompts.
+    Raises `ValueError` if the number of seeds is not that of the prompts, and `TypeError` if they
+    are not integers.
     """
+    seed = python_numbers(seed)
     if isinstance(seed, SupportsIndex):
         return torch.arange(n_prompts) + operator.index(seed)
     if len(seed) != n_prompts:
         raise ValueError(f"{len(seed)} seeds for {n_prompts} prompts: give one int, or one each")
-    return torch.tensor(list(seed), dtype=torch.long)
+    return torch.tensor([operator.index(each) for each in seed])
 
 
 def stop_criteria(

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
+from ...model.gradients import require_gradients
 from ...model.partial_run import refuse_late_hooks
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
@@ -68,6 +69,7 @@ def head_slopes(
     one text where many are expected; `NotImplementedError` if the two streams do not fit the model,
     or its keys, values or attention patterns have no hooks.
     """
+    require_gradients("head_slopes")
     length = piece_length(bridge, max_length)
     if patch.window is not None:
         raise ValueError(f"the patch has a window of {patch.window}; give one without")

@@ -14,6 +14,7 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ...lens.protocol import Lens
 from ...model.exclusive import exclusive
+from ...model.gradients import require_gradients
 from ...model.partial_run import refuse_late_hooks
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
@@ -97,9 +98,11 @@ def slope_map(
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` for an unknown source, mode, scope or layer, if no text has a token to
-    predict, if a hook is on a block, or if the file holds another map; `TypeError` for one text
-    where many are expected; `NotImplementedError` if the two streams do not fit the model.
+    predict, if a hook is on a block, if the file holds another map or could not know a function
+    again, or inside `torch.inference_mode`; `TypeError` for one text where many are expected;
+    `NotImplementedError` if the two streams do not fit the model.
     """
+    require_gradients("slope_map")
     length = piece_length(bridge, max_length)
     if first_position < 0:
         raise ValueError(f"first_position must be 0 or more, got {first_position}")

@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.distributions import log_probs_of
 from ...model.exclusive import exclusive
+from ...model.gradients import require_gradients
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..patch import NextTokenPatch
 from .passes import TextPasses
@@ -71,10 +72,13 @@ def teacher_forced_log_probs(
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
     Raises `ValueError` if another hook is on a patched block or one above it, one of `fwd_hooks`
-    does not act by position, `positions` would have to be counted across pieces, `where` has
-    another shape, logits are not a number, or the input is neither text nor valid ids;
-    `NotImplementedError` if the model's logits are not read off one residual stream.
+    does not act by position, `positions` would have to be counted across pieces, `prompt_length`
+    exceeds a text, `where` has another shape, logits are not a number, the input is neither text
+    nor valid ids, or `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if
+    the model's logits are not read off one residual stream.
     """
+    if enable_grad:
+        require_gradients("enable_grad=True")
     with torch.set_grad_enabled(enable_grad):
         batch = token_batch(
             bridge,
@@ -156,10 +160,13 @@ def teacher_forced_logits(
     patches.
 
     Raises `ValueError` if another hook is on a patched block or one above it, one of `fwd_hooks`
-    does not act by position, `positions` would have to be counted across pieces, logits are not a
-    number, or the input is neither text nor valid ids; `NotImplementedError` if the model's logits
+    does not act by position, `positions` would have to be counted across pieces, `prompt_length`
+    exceeds a text, logits are not a number, the input is neither text nor valid ids, or
+    `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if the model's logits
     are not read off one residual stream.
     """
+    if enable_grad:
+        require_gradients("enable_grad=True")
     with torch.set_grad_enabled(enable_grad):
         batch = token_batch(
             bridge,

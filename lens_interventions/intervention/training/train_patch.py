@@ -15,13 +15,13 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
-from ...model.gradients import frozen
+from ...model.gradients import frozen, require_gradients
 from ...model.hooks import has_temporary_hooks
 from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
 from ...model.residuals import residuals
 from ...model.text_pieces import as_batch
-from ...model.tokens import TextOrTokens
+from ...model.tokens import TextOrTokens, python_numbers
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
@@ -111,8 +111,7 @@ def train_patch(
     is given where several are expected; `NotImplementedError` if the two streams do not fit the
     model, or its attention has no matrices that can be adapted.
     """
-    if torch.is_inference_mode_enabled():
-        raise ValueError("training needs gradients: leave torch.inference_mode")
+    require_gradients("train_patch")
     options = TrainingOptions() if options is None else options
     if store is None:
         store = ResidualStore()
@@ -121,10 +120,11 @@ def train_patch(
             "there are hooks on the bridge, and their effect would go into the store that other "
             "trainings read: take them off, or train without a store"
         )
-    layers = (layer,) if isinstance(layer, int) else tuple(sorted(layer))
+    plain = NextTokenPatch(layer=python_numbers(layer), strength=1.0, embedding=options.embedding)
+    layers = plain.layers
     _check_reader(bridge, strength, adapt, adapter_rank)
     # A fixed write has no map whose rank could be wrong.
-    _check(bridge, layers, None if strength is not None else rank, source, steps, save_every)
+    _check(bridge, plain, None if strength is not None else rank, source, steps, save_every)
     if base is not None:
         _check_base(bridge, base, layers, adapt, options)
     if SOURCES[source].role == "no news" and adapt is None and not options.bias:
@@ -174,6 +174,8 @@ def train_patch(
             settings |= {"strength": strength, "adapt": adapt, "adapter_rank": adapter_rank}
         if base is not None:
             settings["base"] = base.digest()
+        # A file of JSON does not hold numpy's numbers.
+        settings = {name: python_numbers(value) for name, value in settings.items()}
         bound = write.patch().bind(bridge)
         parameters = initial_parameters(bound, corpus, rank, options, seed, strength)
         run = WriteTraining(
@@ -201,7 +203,7 @@ def _require_two_streams(bridge: TransformerBridge, layer: int, corpus: Training
 
 def _check(
     bridge: TransformerBridge,
-    layers: tuple[int, ...],
+    patch: NextTokenPatch,
     rank: int | None,
     source: str,
     steps: int,
@@ -216,9 +218,9 @@ def _check(
         )
     if steps < 1 or save_every < 1:
         raise ValueError(f"steps and save_every must be at least 1, got {steps}, {save_every}")
-    # Checks the layers themselves.
-    NextTokenPatch(layer=layers, strength=1.0).bind(bridge)
-    refuse_late_hooks(bridge, layers[0])
+    # Checks the layers, and that the model has the embedding.
+    patch.bind(bridge)
+    refuse_late_hooks(bridge, patch.layers[0])
 
 
 def _check_reader(

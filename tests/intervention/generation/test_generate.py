@@ -177,7 +177,7 @@ def test_resumed_is_uninterrupted(do_sample, window):
             attention_mask=begun.whole.mask,
             prompt_length=begun.prompt_lengths,
             max_new_tokens=5,
-            **options,
+            **options | {"seed": begun.seeds},
         )
     assert torch.equal(torch.cat([begun.tokens, resumed.tokens], dim=1), whole.tokens)
     torch.testing.assert_close(resumed.log_probs, whole.log_probs[:, 4:], rtol=0, atol=1e-9)

@@ -83,7 +83,7 @@ def test_bridge_can_be_used_within_a_callback():
         ({"temperature": 0.0, "do_sample": True}, "above 0"),
         ({"seed": [1]}, "1 seeds for 2 prompts"),
         ({"prompt_length": torch.tensor([3])}, r"prompt_length has shape \(1,\); give one number"),
-        ({"prompt_length": 3}, r"prompt_length must be from 1 to .*\[7, 2\], got \[3, 3\]"),
+        ({"prompt_length": 3}, r"prompt_length must be from 0 to .*\[7, 2\], got \[3, 3\]"),
         ({"prompts": [[D_VOCAB]]}, "token ids must be in"),
         ({"prompts": [""]}, "empty"),
     ],
@@ -130,15 +130,19 @@ def test_values_that_are_not_numbers_are_named():
     with pytest.raises(ValueError, match="not a number"):
         li.generate(bridge, PROMPTS, patch, **OPTIONS)
 
-    class Nothing(LogitsProcessor):
-        def __call__(self, _input_ids, scores):
-            return scores * torch.nan
 
-    with pytest.raises(ValueError, match="without any token"):
+@pytest.mark.parametrize("do_sample", [False, True])
+@pytest.mark.parametrize("left", [[-torch.inf, -torch.inf], [1.0, torch.nan]])
+def test_processors_that_leave_nothing_to_choose_are_named(do_sample, left):
+    class Leaves(LogitsProcessor):
+        def __call__(self, _input_ids, scores):
+            return torch.full_like(scores, left[0]).index_fill(-1, torch.tensor([7]), left[1])
+
+    with pytest.raises(ValueError, match="without any token to choose"):
         li.generate(
-            bridge,
+            shared_bridge("llama"),
             PROMPTS,
-            do_sample=True,
-            logits_processor=[TemperatureLogitsWarper(2.0), Nothing()],
+            do_sample=do_sample,
+            logits_processor=[TemperatureLogitsWarper(2.0), Leaves()],
             **OPTIONS,
         )

@@ -1,5 +1,6 @@
 """Sampling and stopping are those of transformers; a draw is a function of seed and position."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -83,6 +84,19 @@ def test_samples_are_functions_of_seed_and_position():
     assert first.seeds.tolist() == [4, 5, 6]
     other = li.generate(bridge, [PROMPTS[0]] * 3, seed=[6, 5, 4], **sampled)
     assert torch.equal(first.tokens, other.tokens.flip(0))
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_seeds_come_in_a_list_a_tensor_or_an_array():
+    options = {"max_new_tokens": 1, "do_sample": True}
+    for seed in ([6, 4, 9], torch.tensor([6, 4, 9]), np.array([6, 4, 9])):
+        out = li.generate(shared_bridge("llama"), PROMPTS, seed=seed, **options)
+        assert out.seeds.tolist() == [6, 4, 9]
+    for seed in (torch.tensor(6), np.int64(6)):
+        out = li.generate(shared_bridge("llama"), PROMPTS, seed=seed, **options)
+        assert out.seeds.tolist() == [6, 7, 8]
+    with pytest.raises(ValueError, match="2 seeds for 3 prompts"):
+        li.generate(shared_bridge("llama"), PROMPTS, seed=torch.tensor([6, 4]), **options)
 
 
 def test_ends_at_end_of_text_and_at_criteria():

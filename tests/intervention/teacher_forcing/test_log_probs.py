@@ -220,12 +220,13 @@ def test_any_patch_on_any_batch(architecture, patches, lengths, left, prompt_len
     column, length = torch.arange(width), torch.tensor(lengths)[:, None]
     mask = column >= width - length if left else column < length
     seeds = torch.arange(len(lengths)) + seed
+    given = torch.tensor(lengths).clamp(max=prompt_length)
     logits = teacher_forced_logits(
         bridge,
         tokens,
         patches,
         attention_mask=mask,
-        prompt_length=prompt_length,
+        prompt_length=given,
         text_seeds=seeds,
     )
     for patch, of_patch in zip(patches, logits, strict=True):
@@ -235,7 +236,7 @@ def test_any_patch_on_any_batch(architecture, patches, lengths, left, prompt_len
                 bridge(text[None])[0]
                 if patch is None
                 else patched_logits(
-                    bridge, text, patch, prompt_length=prompt_length, text_seed=int(seeds[row])
+                    bridge, text, patch, prompt_length=int(given[row]), text_seed=int(seeds[row])
                 )
             )
             close(of_patch[row, mask[row]], expected, 1e-8)

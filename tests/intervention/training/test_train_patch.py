@@ -158,6 +158,16 @@ class TestLeftAsFound:
         assert_same_bits(without.write, train(bridge).write)
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_numbers_of_numpy_are_numbers(llama, tmp_path):
+    options = {"layer": 1, "rank": 2, "steps": 2, "seed": 3}
+    of_numpy = {name: np.int64(number) for name, number in options.items()}
+    result = train(llama, checkpoint=tmp_path / "checkpoint", **of_numpy)
+    assert_same_bits(result.write, train(llama, **options).write)
+    result.write.save(tmp_path / "write")
+    assert li.LearnedWrite.load(tmp_path / "write").settings["seed"] == 3
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -178,6 +188,14 @@ class TestRefusals:
     def test_what_makes_no_sense(self, options, message):
         with pytest.raises(ValueError, match=message):
             train(shared_bridge("llama"), **options)
+
+    def test_an_embedding_that_the_model_transforms(self):
+        bridge = tiny_bridge("llama")
+        bridge.add_perma_hook("hook_embed", lambda tensor, hook: tensor.cumsum(-1))
+        with pytest.raises(NotImplementedError, match="embedding='W_U'"):
+            train(bridge)
+        result = train(bridge, options=dataclasses.replace(SMALL, embedding="W_U"))
+        assert result.held_out["change"].abs().max() > 0
 
     def test_one_text_is_not_texts(self):
         with pytest.raises(TypeError, match="put it in a list"):
@@ -200,8 +218,3 @@ class TestRefusals:
     def test_models_that_the_two_streams_do_not_fit(self):
         with pytest.raises(NotImplementedError, match="does not run two copies"):
             train(shared_bridge("gpt_neo"))
-
-
-def test_a_training_without_gradients_is_refused(llama):
-    with torch.inference_mode(), pytest.raises(ValueError, match=r"leave torch\.inference_mode"):
-        train(llama)

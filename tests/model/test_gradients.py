@@ -1,0 +1,42 @@
+"""Gradients that cannot be taken are asked for in words, before any work is done."""
+
+import pytest
+import torch
+
+import lens_interventions as li
+from tests.support.corpora import random_texts
+
+PATCH = li.NextTokenPatch(layer=1, strength=0.1)
+TEXTS = [text.tolist() for text in random_texts(8)]
+
+
+def refine_affine_lens(bridge):
+    with torch.inference_mode(False):
+        lens = li.fit_affine_lens(bridge, TEXTS, holdout=3, progress=False)
+    li.refine_affine_lens(bridge, lens, TEXTS, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("caller", "call"),
+    [
+        ("slope_map", lambda bridge: li.slope_map(bridge, TEXTS)),
+        ("head_slopes", lambda bridge: li.head_slopes(bridge, TEXTS, PATCH)),
+        ("linear_ceiling", lambda bridge: li.linear_ceiling(bridge, TEXTS, TEXTS)),
+        ("refine_affine_lens", refine_affine_lens),
+        ("search_sequence", lambda bridge: li.search_sequence(bridge, TEXTS[0], 2)),
+        ("train_patch", lambda bridge: li.train_patch(bridge, TEXTS, layer=1)),
+        (
+            "enable_grad=True",
+            lambda bridge: li.teacher_forced_log_probs(bridge, TEXTS, PATCH, enable_grad=True),
+        ),
+        (
+            "enable_grad=True",
+            lambda bridge: li.teacher_forced_logits(bridge, TEXTS, PATCH, enable_grad=True),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_inference_mode_is_refused_by_what_needs_gradients(llama, caller, call):
+    message = rf"^{caller} needs gradients: leave torch\.inference_mode$"
+    with torch.inference_mode(), pytest.raises(ValueError, match=message):
+        call(llama)
