@@ -65,9 +65,10 @@ def head_slopes(
         progress bar, all as in `slope_map`.
 
     Raises `ValueError` for an unknown source or scope, a patch with a window, if no text has a
-    token to predict, if a hook is on a block, or if the file holds something else; `TypeError` for
-    one text where many are expected; `NotImplementedError` if the two streams do not fit the model,
-    or its keys, values or attention patterns have no hooks.
+    token to predict, if a hook is on a block, if the file holds something else, or inside
+    `torch.inference_mode`; `TypeError` for one text where many are expected; `NotImplementedError`
+    if the two streams do not fit the model, or its keys, values or attention patterns have no
+    hooks.
     """
     require_gradients("head_slopes")
     length = piece_length(bridge, max_length)
