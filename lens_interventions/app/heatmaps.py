@@ -105,7 +105,7 @@ def _compared(subject: Subject, state: State, emit: Emit) -> HeatMap:
         names = (str(subject.bridge.cfg.model_name), str(subject.other.cfg.model_name))
         if names[0] == names[1]:
             names = ("first model", "second model")
-        second = read(subject, state, tokens, emit, bridge=subject.other).trajectory
+        second = read(subject, state, tokens, emit, second=True).trajectory
     else:
         raise ValueError("give a second prompt, or start the explorer with a second model")
     pair = align(first, second)

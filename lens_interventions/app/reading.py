@@ -91,26 +91,26 @@ def read(
     emit: Emit,
     *,
     patch: NextTokenPatch | None = None,
-    bridge: TransformerBridge | None = None,
+    second: bool = False,
 ) -> Reading:
-    """The reading of some tokens for a state, under a patch or with another model.
+    """The reading of some tokens for a state, under a patch or with the second model.
 
     `emit` gets the progress.
     """
-    model = bridge or subject.bridge
+    model = subject.model(second=second)
     options = options_of(subject, state)
 
     def report(share: float) -> None:
         emit("progress", {"share": share})
 
-    lens = subject.chosen_lens(state, report)
+    lens = subject.chosen_lens(state, report, second=second)
 
     key = (
         tuple(tokens),
         state.lens,
         repr(options),
         None if patch is None else patch_key(state),
-        bridge is not None,
+        second,
     )
 
     def make() -> Reading:

@@ -92,23 +92,27 @@ def _write(subject: Subject, state: State) -> list[str]:
 
 def _compare(subject: Subject, state: State) -> list[str]:
     options = _reading(subject, state)
-    second = f"bridge, {state.other_text!r}" if state.other_text else "other, prompt"
-    about = [] if state.other_text else ["# other is the second model."]
+    about, second = [], f"bridge, {state.other_text!r}{options}"
+    if not state.other_text:
+        about, second = ["# other is the second model."], f"other, prompt{options}"
+        if state.lens == "fitted":
+            about.append("other_lens = li.default_affine_lens(other)")
+            second = f"other, prompt{_reading(subject, state, lens='other_lens')}"
     return [
         *about,
         f"first = li.logit_lens(bridge, prompt{options})",
-        f"second = li.logit_lens({second}{options})",
+        f"second = li.logit_lens({second})",
         "alignment = li.align(first, second)",
         f"figure = li.plots.plot_side_by_side(\n    alignment.first, alignment.second, "
         f"{state.statistic!r}{_shown(subject, state)}\n)",
     ]
 
 
-def _reading(subject: Subject, state: State) -> str:
+def _reading(subject: Subject, state: State, *, lens: str = "lens") -> str:
     """Options of `logit_lens`, after a comma."""
     options = options_of(subject, state)
     said = [f", {name}={value!r}" for name, value in options.items()]
-    return "".join(said) + ("" if state.lens == "raw" else ", lens=lens")
+    return "".join(said) + ("" if state.lens == "raw" else f", lens={lens}")
 
 
 def _shown(subject: Subject, state: State) -> str:

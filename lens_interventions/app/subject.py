@@ -72,12 +72,23 @@ class Subject:
                     "a second model with the same one"
                 )
 
+    def model(self, *, second: bool) -> TransformerBridge:
+        """The model, or the second one, which there must be then."""
+        model = self.other if second else self.bridge
+        assert model is not None
+        return model
+
     def chosen_lens(
-        self, state: State, report: Callable[[float], object] | None = None
+        self,
+        state: State,
+        report: Callable[[float], object] | None = None,
+        *,
+        second: bool = False,
     ) -> Lens | JacobianLens | None:
         """The lens that the state names; a fitted one is fitted on first use.
 
-        `report` is called with the share of the fit that is done.
+        `report` is called with the share of the fit that is done. `second` asks for the lens that
+        reads the second model, which has a fitted one of its own.
 
         Raises `ValueError` for another name, or if none was given.
         """
@@ -86,8 +97,9 @@ class Subject:
         if state.lens == "fitted":
             from ..fitting.default_lens import default_affine_lens
 
+            bridge = self.model(second=second)
             return self.kept(
-                "lens", lambda: default_affine_lens(self.bridge, progress=report or False)
+                ("lens", second), lambda: default_affine_lens(bridge, progress=report or False)
             )
         if state.lens == "given" and self.lens is not None:
             return self.lens

@@ -65,8 +65,8 @@ def experiment(
     preset: Annotated[
         PresetName,
         typer.Option(
-            help="How much to measure. On two cores quick takes minutes and full up to an hour; "
-            "full learned takes several hours."
+            help="How much to measure. On two cores quick takes minutes, and full up to an hour, "
+            "or several for learned."
         ),
     ] = PresetName.quick,
     model: Model = None,

@@ -1,11 +1,12 @@
 """The size of a panel's cells, and the text that fits into and beside them."""
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .labels import shorten
+from .labels import markup, shorten
 
-LABEL_WIDTH = 16  # characters of a token beside the axes
+_LABEL_WIDTH = 16  # characters of a token beside the axes
 _LABEL_FONT, _SMALL_LABEL_FONT = 12, 10
 _TEXT_CELL = 34  # pixels; narrower cells have no text
 _FIGURE_WIDTH = 1240  # pixels that the cells of a figure share
@@ -52,8 +53,13 @@ def cell_size(columns: int, *, width: float | None = None) -> CellSize:
 
 def label_extent(labels: tuple[str, ...], size: CellSize) -> float:
     """Pixels that tilted labels take beside their axis, in either direction."""
-    longest = max((_columns(shorten(label, LABEL_WIDTH)) for label in labels), default=0)
+    longest = max((_columns(shorten(label, _LABEL_WIDTH)) for label in labels), default=0)
     return 0.71 * (0.6 * size.label_font * longest) + 14
+
+
+def short_labels(texts: Sequence[str]) -> list[str]:
+    """Tokens cut to the width that is beside an axis, as plotly takes them."""
+    return [markup(shorten(text, _LABEL_WIDTH)) for text in texts]
 
 
 def _columns(text: str) -> int:

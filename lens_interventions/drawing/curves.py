@@ -121,10 +121,13 @@ def draw_views(
     x_title: str,
     title: str,
     y_layout: Mapping[str, Any] | None = None,
+    theme: ThemeName = "light",
 ) -> "go.Figure":
     """Views that take turns in one panel, and are chosen from a menu of their names.
 
     All curves have the same unit. `y_layout` has further options of its axis, as plotly takes them.
+
+    Raises `ValueError` for an unknown theme.
     """
     import plotly.graph_objects as go
 
@@ -139,7 +142,7 @@ def draw_views(
     figure = go.Figure(traces)
     every = [curve for curves in views.values() for curve in curves]
     figure.update_layout(
-        template=template("light"),
+        template=template(theme),
         title=heading(title),
         height=440,
         margin={"l": 60, "r": 16, "t": 84 if len(views) > 1 else 48, "b": 110},

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from .colours import PALETTES
+from .colours import PALETTES, colorscale
 from .menu import add_menu
 from .theme import template
 from .titles import heading
@@ -48,9 +48,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
                     z=grid.to_numpy().tolist(),
                     zmin=-largest,
                     zmax=largest,
-                    colorscale=[
-                        [i / 4, colour] for i, colour in enumerate(PALETTES["difference-light"])
-                    ],
+                    colorscale=colorscale(PALETTES["difference-light"]),
                     text=_pivot(texts),
                     texttemplate="%{text}",
                     textfont={"size": 11},

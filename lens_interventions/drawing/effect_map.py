@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from .cell_size import LABEL_WIDTH
+from .cell_size import short_labels
 from .clipped import clipped_scale
-from .labels import markup, shorten, visible
+from .labels import visible
 from .panel import Panel
 from .theme import ThemeName
 from .wrapped import draw_wrapped
@@ -45,9 +45,7 @@ def draw_effect_map(
     """
     scale, ticks, beyond = clipped_scale(effect)
     inputs, outputs = (tuple(map(visible, texts)) for texts in (tokens, next_tokens))
-    here, following = (
-        [markup(shorten(text, LABEL_WIDTH)) for text in texts] for texts in (inputs, outputs)
-    )
+    here, following = map(short_labels, (inputs, outputs))
     panel = Panel(
         places=effect,
         scale=scale,

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .theme import THEMES
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -20,7 +22,9 @@ def add_menu(
                 "y": 1.02,
                 "yanchor": "bottom",
                 "pad": {"b": 4},
-                "bgcolor": "#ffffff",
+                # Light in every theme, because plotly's colour of the active entry is.
+                "bgcolor": THEMES["light"].paper,
+                "font": {"color": THEMES["light"].text},
                 "buttons": [
                     {"label": label, "method": "update", "args": [restyle, relayout]}
                     for label, restyle, relayout in entries

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from .cell_size import LABEL_WIDTH, CellSize
+from .cell_size import CellSize, short_labels
 from .colours import DARK_INK, LIGHT_INK, ColourScale, colorscale, prefers_dark_ink
 from .labels import markup, shorten
 
@@ -142,13 +142,13 @@ def draw(
         {
             f"xaxis{x}": {
                 **shared,
-                "ticktext": _labels(panel.inputs),
+                "ticktext": short_labels(panel.inputs),
                 "anchor": f"y{y}",
                 "side": "bottom",
             },
             f"xaxis{top}": {
                 **shared,
-                "ticktext": _labels(panel.outputs),
+                "ticktext": short_labels(panel.outputs),
                 "anchor": f"y{y}",
                 "overlaying": f"x{x}",
                 "matches": f"x{x}",
@@ -192,10 +192,6 @@ def _colour_options(panel: Panel, bar: dict[str, Any] | None) -> dict[str, Any]:
         return options | {"cmin": -scale.limit, "cmax": scale.limit}
     high = scale.high if scale.high > scale.low else scale.low + 1
     return options | {"zmin": scale.low, "zmax": high, "colorscale": colorscale(scale.stops)}
-
-
-def _labels(texts: tuple[str, ...]) -> list[str]:
-    return [markup(shorten(text, LABEL_WIDTH)) for text in texts]
 
 
 def _inks(panel: Panel) -> dict[str | None, Bool[np.ndarray, "row column"]]:

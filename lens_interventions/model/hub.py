@@ -4,12 +4,17 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import huggingface_hub.constants as hub
 
+from .shared_settings import SharedSetting
+
 PATIENCE = 5.0  # seconds for the hub to answer at all, before it counts as unreachable
+
+_offline = SharedSetting(
+    lambda: hub.HF_HUB_OFFLINE, lambda value: setattr(hub, "HF_HUB_OFFLINE", value), other=True
+)
 
 
 def hub_answers() -> bool:
@@ -37,12 +42,9 @@ def hub_answers() -> bool:
     return answered.is_set()
 
 
-@contextmanager
-def hub_offline() -> Iterator[None]:
-    """Inside, do not ask the hub: only files in the local cache are found."""
-    before = hub.HF_HUB_OFFLINE
-    hub.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
+def hub_offline() -> AbstractContextManager[None]:
+    """Inside, do not ask the hub: only files in the local cache are found.
+
+    All threads share the setting, so none of them reaches the hub while one is inside.
+    """
+    return _offline.changed()

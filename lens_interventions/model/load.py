@@ -2,8 +2,6 @@
 
 import inspect
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import huggingface_hub.constants as hub
@@ -16,6 +14,20 @@ from ._embedded import NAME, embedded_model
 from ._gguf import gguf_model
 from ._names import gguf_file, local_directory
 from .hub import hub_answers, hub_offline
+from .shared_settings import SharedSetting
+
+
+def _show_progress_bars(shown: bool) -> None:
+    if shown:
+        transformers_logging.enable_progress_bar()
+    else:
+        transformers_logging.disable_progress_bar()
+
+
+# The bars of transformers, which flash by for a small model.
+_progress_bars = SharedSetting(
+    transformers_logging.is_progress_bar_enabled, _show_progress_bars, other=False
+)
 
 
 def load_model(
@@ -78,7 +90,7 @@ def load_model(
     if name is None or gguf or directory:
         _require_no_revision(name, boot)
     if name is None or gguf:
-        with hub_offline(), _no_progress_bars():
+        with hub_offline(), _progress_bars.changed():
             converted = gguf_model(gguf) if gguf else embedded_model()
             bridge = TransformerBridge.boot_transformers(str(converted), **options)
         bridge.cfg.model_name = gguf.stem if gguf else NAME  # rather than where the cache is
@@ -136,15 +148,3 @@ def _boot_from_hub(name: str, **options: Any) -> TransformerBridge:
             f"cache, and the hub at {hub.ENDPOINT} cannot be reached or HF_HUB_OFFLINE is set. Go "
             "online, or pass a directory; load_model() without a name does not need the hub."
         ) from error
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Hide the bars of transformers, which flash by for a small model."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

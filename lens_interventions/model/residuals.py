@@ -33,9 +33,7 @@ def residuals(
     Raises `ValueError` if the model has no such point (blocks whose attention and MLP run in
     parallel have no middle, and an SAE may replace a hook) or the batch is padded on the left.
     """
-    if batch.left_padded:
-        # The models' own masks let padded rows see no key, and their NaN then reaches real tokens.
-        raise ValueError("pad on the right: a causal model needs no mask for padding there")
+    _require_no_left_padding(batch)
     n_layers = int(bridge.cfg.n_layers)
     names = [hook_name(label, n_layers) for label in labels]
     missing = missing_hooks(bridge, [name for name in names if name.endswith("_mid")])
@@ -60,6 +58,7 @@ def residual_chunks(
 
     Raises `ValueError` if the model has no such point or the batch is padded on the left.
     """
+    _require_no_left_padding(batch)
     width = batch.tokens.shape[1]
     hooked = any(map(has_temporary_hooks, bridge.hook_points()))
     if width <= _WHOLE or hooked or not _may_be_cut(bridge, width):
@@ -73,6 +72,12 @@ def residual_chunks(
         part = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
         streams = residuals(bridge, part, labels, use_cache=True, **as_argument(bridge, cache))
         yield start, dict(zip(labels, streams, strict=True))
+
+
+def _require_no_left_padding(batch: TokenBatch) -> None:
+    if batch.left_padded:
+        # The models' own masks let padded rows see no key, and their NaN then reaches real tokens.
+        raise ValueError("pad on the right: a causal model needs no mask for padding there")
 
 
 def _may_be_cut(bridge: ReadableModel, width: int) -> bool:

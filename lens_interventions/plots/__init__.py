@@ -1,9 +1,9 @@
 """Figures of a lens's readings: functions from results to plotly figures.
 
 No function shows or saves a figure, except `save`. This package has the figures' public names. It
-may import `lens`, `fitting`, `drawing` and packages below them, and only the command line and the
-pages import it. A figure itself is drawn in `lens.figures` or beside the result that it shows, and
-gets a name here.
+may import `lens`, `fitting`, `drawing` and packages below them, and only the command line, the
+explorer and the pages import it. A figure itself is drawn in `lens.figures` or beside the result
+that it shows, and gets a name here.
 
 - `plot`: a statistic over layers and tokens, the post's figure
 - `plot_position`: one position through the layers, as lines

@@ -2,5 +2,5 @@
 
 `objectives` has the functions to maximise, `continuations` the model's logits along continuations
 of a prompt, and `evaluations` counts the cost and keeps the best. `relaxation` climbs on
-distributions over tokens, `swaps` on real tokens. It may import the lens and the inside of a model.
+distributions over tokens, `swaps` on real tokens. It may import `lens`, `model` and `drawing`.
 """

@@ -194,6 +194,18 @@ def test_compare_sets_two_models_side_by_side(subject):
     assert close(shown[1], li.logit_lens(other, TEXT).entropy[1:, 0])
 
 
+@pytest.mark.usefixtures("small_default_lens")
+def test_each_of_two_models_is_read_with_a_lens_fitted_to_it(subject):
+    other = tiny_bridge("llama", seed=1)
+    state = {"panel": "compare", "text": TEXT, "other_text": "", "lens": "fitted"}
+    with client_of(Subject(subject.bridge, Origin(), other=other)) as client:
+        view = answer(client, "compare", **state)["view"]
+    shown = heat_maps(view["figure"])
+    for numbers, model in zip(shown, (subject.bridge, other), strict=False):
+        read = li.logit_lens(model, TEXT, lens=li.default_affine_lens(model, progress=False))
+        assert close(numbers, read.top_logits[1:, 0, :, 0])
+
+
 def test_a_second_model_with_another_tokenizer_is_refused(subject):
     other = tiny_bridge("llama", num_hidden_layers=1)
     other.tokenizer.add_tokens(["another"])

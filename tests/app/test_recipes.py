@@ -12,9 +12,9 @@ from lens_interventions.app.commands import fragment
 from lens_interventions.app.state import State, defaults, parse_state
 from lens_interventions.app.subject import Origin, Subject
 from tests.app.conftest import TEXT
-from tests.support.explorer import answer, events, heat_maps
+from tests.support.explorer import answer, client_of, events, heat_maps
 from tests.support.pages import assert_command_exists
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 READ = [
     {"statistic": "kl_final", "every": 2, "include_input": True},
@@ -33,10 +33,9 @@ WRITE = [
 ]
 
 
-def run(python, monkeypatch):
-    """What names the program has in the end."""
+def run(python, monkeypatch, **names):
+    """What names the program has in the end, with some from before."""
     monkeypatch.setattr(li, "load_model", lambda _: shared_bridge("llama"))
-    names = {}
     exec(compile(python, "recipe", "exec"), names)
     return names
 
@@ -76,6 +75,17 @@ def test_python_of_compare(client, monkeypatch):
     state = {"panel": "compare", "text": TEXT, "other_text": TEXT.replace("mean", "say")}
     view = answer(client, "compare", **state)["view"]
     assert same_figure(view, run(view["recipe"]["python"], monkeypatch)["figure"])
+
+
+@pytest.mark.usefixtures("small_default_lens")
+@pytest.mark.parametrize("lens", ["raw", "fitted"])
+def test_python_of_two_models(subject, monkeypatch, lens):
+    other = tiny_bridge("llama", seed=1)
+    state = {"panel": "compare", "text": TEXT, "other_text": "", "lens": lens}
+    with client_of(Subject(subject.bridge, subject.origin, other=other)) as client:
+        view = answer(client, "compare", **state)["view"]
+    names = run(view["recipe"]["python"], monkeypatch, other=other)
+    assert same_figure(view, names["figure"])
 
 
 @pytest.mark.parametrize(
@@ -120,8 +130,6 @@ def test_a_command_that_reads_prints_the_same_guesses(client, command, monkeypat
 
 
 def test_a_bridge_from_a_notebook_has_no_command(client):
-    from tests.support.explorer import client_of
-
     with client_of(Subject(shared_bridge("llama"), Origin())) as other:
         recipe = answer(other, "read", text=TEXT)["view"]["recipe"]
     assert recipe["command"] is None

@@ -7,6 +7,7 @@ import pytest
 from lens_interventions.drawing.colours import LINES
 from lens_interventions.drawing.curves import Curve, draw_curves, draw_views
 from lens_interventions.drawing.table_curves import Axes, curves
+from tests.support.figures import contrast
 
 NAMES = ["input", "1", "final"]
 
@@ -96,6 +97,14 @@ def test_views_take_turns():
     assert second.args[0]["visible"] == [False, False, True]
     assert tuple(figure.layout.yaxis.range) == (0, 1)
     assert not draw_views({"": [curve()]}, x_title="x", title="T").layout.updatemenus
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_menu_of_views_reads_in_every_theme(theme):
+    views = {"first": [curve()], "second": [curve()]}
+    (menu,) = draw_views(views, x_title="x", title="T", theme=theme).layout.updatemenus
+    for background in (menu.bgcolor, "#f4faff"):  # the second is plotly's own for the active entry
+        assert contrast(bytes.fromhex(background[1:]), menu.font.color) >= 4.5
 
 
 ROWS = pd.DataFrame(

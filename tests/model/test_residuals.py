@@ -44,6 +44,17 @@ def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
                 )
 
 
+@pytest.mark.parametrize("whole", [8, 512])
+def test_padding_on_the_left_is_refused_whole_and_in_chunks(whole, monkeypatch):
+    monkeypatch.setattr(residuals, "_WHOLE", whole)
+    bridge = shared_bridge("llama")
+    mask = torch.ones_like(TOKENS)
+    mask[0, :3] = 0
+    batch = token_batch(bridge, TOKENS, attention_mask=mask)
+    with pytest.raises(ValueError, match="pad on the right"):
+        list(residuals.residual_chunks(bridge, batch, ["0_pre"]))
+
+
 def test_a_text_that_turns_other_rotary_frequencies_on_is_read_whole(monkeypatch):
     bridge, texts = long_rope_bridge(20), TOKENS.repeat(1, 3)
     whole = logit_lens(bridge, texts)

@@ -87,6 +87,14 @@ def wrong_arrows(graph: networkx.DiGraph) -> list[str]:
     return found + [f"a circle: {', '.join(circle)}" for circle in circles if len(circle) > 1]
 
 
+def copy_with(directory: Path, module: str, planted: str) -> Path:
+    """A copy of the package with code at the end of a module."""
+    copy = directory / NAME
+    shutil.copytree(ROOT / NAME, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / module).write_text(f"{(copy / module).read_text()}\n{planted}\n")
+    return copy
+
+
 def test_every_package_has_a_place():
     package = ROOT / NAME
     there = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
@@ -115,10 +123,54 @@ def test_imports_point_down():
     ],
 )  # fmt: skip
 def test_a_planted_arrow_is_found(tmp_path, module, planted):
-    copy = tmp_path / NAME
-    shutil.copytree(ROOT / NAME, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / module).write_text(f"{(copy / module).read_text()}\n{planted}\n")
-    assert wrong_arrows(import_graph(copy))
+    assert wrong_arrows(import_graph(copy_with(tmp_path, module, planted)))
+
+
+def unsaid_imports(package: Path) -> list[str]:
+    """Packages that a package imports although its docstring names others.
+
+    It names them in backticks after "imports" or "may import". "What is below them" adds the lower
+    floors. Docstrings that say it in other words are left out.
+    """
+    floor = {name: height for height, names in enumerate(floors()) for name in names}
+    graph = import_graph(package)
+    found = []
+    for path in package.rglob("__init__.py"):
+        inside = ".".join((NAME, *path.parent.relative_to(package).parts))
+        opening = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+        said = " ".join(re.findall(r"\b(?:may import|imports) ([^.:;]*)", opening))
+        named = set(re.findall(r"`(\w+)/?`", said)) & set(floor) - {room(inside)}
+        if not named and "no other package" not in said and "nothing else" not in said:
+            continue
+        lowest = max((floor[name] for name in named), default=len(floors()))
+        edges = [edge for edge in graph.edges if f"{edge[0]}.".startswith(f"{inside}.")]
+        found += [
+            f"{source} imports {target}, which {inside} does not name"
+            for source, target in edges
+            if (above := room(target)) in floor
+            and above not in named | {room(inside)}
+            and not above.startswith("_")
+            and not ("below" in said and floor[above] > lowest)
+        ]
+    return found
+
+
+def test_packages_import_what_they_say():
+    assert unsaid_imports(ROOT / NAME) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "planted"),
+    [
+        ("intervention/training/loss.py", "from ...measures.verdicts import verdict"),
+        ("intervention/patch.py", "def f():\n    from ..evaluation import decoding"),
+        ("experiments/engine/run.py", "from ...fitting.ridge import solve"),
+        ("drawing/labels.py", "from ..measures import intervals"),
+    ],
+)
+def test_an_import_that_is_not_said_is_found(tmp_path, module, planted):
+    copy = copy_with(tmp_path, module, planted)
+    assert len(unsaid_imports(copy)) >= 1
 
 
 def test_every_package_says_what_lives_there():

@@ -54,6 +54,16 @@ def pair_distance(tokens):
     return distances
 
 
+def surprise_distance(tokens, nats, surprising):
+    """For each next token, how far back it stood first, if that is not the start and surprised."""
+    distances = []
+    for i in range(1, len(tokens)):
+        first = tokens.index(tokens[i])
+        repeats = 0 < first < i and nats[first - 1] >= surprising
+        distances.append(i - first if repeats else 0)
+    return distances
+
+
 def induction_targets(tokens):
     targets = []
     for i, token in enumerate(tokens):

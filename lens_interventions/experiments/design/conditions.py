@@ -12,6 +12,7 @@ from ...fitting.default_lens import default_affine_lens
 from ...intervention.patch import NextTokenPatch
 from ...intervention.sources import SOURCES, BackPatch, control_names
 from ...lens.affine import AffineLens
+from ..engine.input_files import Version, file_field, file_version
 from .forms import FORMS, PLAIN
 
 
@@ -94,9 +95,9 @@ class PatchSettings:
             distance from the layer's mean residual, both times the strength; "raw" writes the
             embedding as it is.
         embedding: "W_E", "W_U" or "lens", which needs `lens`.
-        lens: the file of an `AffineLens`, which must not change while a run is unfinished. It
-            carries the embedding "lens" to the layer, and the gate, the mode "correct" and the
-            source "guess" read it instead of the logit lens.
+        lens: the file of an `AffineLens`. A run keeps its hash, and is not continued with another
+            file at this path. The lens carries the embedding "lens" to the layer, and the gate, the
+            mode "correct" and the source "guess" read it instead of the logit lens.
         first_position: positions below it are never patched. 1 spares the first token of the text,
             where models park attention in a residual that can be a hundred times longer than the
             others (25,000 against 190 in the middle of the default model). A patch of that vector
@@ -112,7 +113,7 @@ class PatchSettings:
 
     scale: Literal["raw", "norm", "deviation"] = "norm"
     embedding: Literal["W_E", "W_U", "lens"] = "W_E"
-    lens: str | None = None
+    lens: str | None = file_field()
     first_position: int = 1
     gate: float | None = None
     gate_on: Literal["lens", "output"] = "lens"
@@ -124,7 +125,7 @@ class PatchSettings:
 
     def fitted_lens(self) -> AffineLens | None:
         """The lens in the file `lens`, if there is one."""
-        return None if self.lens is None else _loaded(self.lens)
+        return None if self.lens is None else _loaded(self.lens, file_version(self.lens))
 
     def patches(
         self, bridge: TransformerBridge, arms: Sequence[Arm], length: int
@@ -165,7 +166,7 @@ class PatchSettings:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(path: str) -> AffineLens:
+def _loaded(path: str, _version: Version) -> AffineLens:
     return AffineLens.load(path)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...measures.behaviour import bin_by, copyable
+from ...measures.behaviour import bin_by, copyable, surprise_distance
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
 from .conditions import ARM_COLUMNS, NO_PATCH, Arm, PatchSettings
@@ -134,7 +134,7 @@ def _divisions(
     # The surprisal of x[i], where x[i + 1] is predicted; that of the first token is not known.
     before = torch.cat([nats.new_full((1,), torch.nan), nats[:-1]])
     is_copyable = copyable(tokens[None])[0, :-1]
-    back = _first_surprise(tokens, nats, surprising)
+    back = surprise_distance(tokens[None], nats[None], surprising)[0]
     bins = bin_by(before[None], edges).index[0]
     now = before >= surprising
     lately = torch.nn.functional.pad(now, (recent - 1, 0)).unfold(0, recent, 1).any(-1)
@@ -151,19 +151,6 @@ def _divisions(
         ("repeat repeat-far", back > 128),
         ("repeat-none", back == 0),
     ]
-
-
-def _first_surprise(
-    tokens: Int[Tensor, " pos"], nats: Float[Tensor, " next"], surprising: float
-) -> Int[Tensor, " next"]:
-    """How far back each next token first stood, if it was surprising there; 0 for all others."""
-    seen: dict[int, int] = {}
-    back = torch.zeros(len(nats), dtype=torch.long)
-    for place, token in enumerate(tokens.tolist()):
-        first = seen.setdefault(token, place)
-        if 0 < first < place and nats[first - 1] >= surprising:
-            back[place - 1] = place - first
-    return back
 
 
 def parse(

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-PLAIN = "plain"
+from ...intervention.slopes.scopes import SURPRISING
 
-# Nats from which a token counts as surprising, as in the scopes of slopes.
-_SURPRISING = 6.0
+PLAIN = "plain"
 
 # Above the patch, a window of w takes w + 2 rows per token, and no window takes 2, so 4 costs three
 # times as much.
@@ -49,14 +48,14 @@ FORMS: dict[str, Form] = {
         ),
         Form(
             "surprised lens",
-            f"only where the fitted lens at the layer was surprised by {_SURPRISING:g} nats",
-            lambda _layer, _n: {"gate": _SURPRISING, "gate_on": "lens"},
+            f"only where the fitted lens at the layer was surprised by {SURPRISING:g} nats",
+            lambda _layer, _n: {"gate": SURPRISING, "gate_on": "lens"},
             reads_lens=True,
         ),
         Form(
             "surprised output",
-            f"only where the unpatched output was surprised by {_SURPRISING:g} nats",
-            lambda _layer, _n: {"gate": _SURPRISING, "gate_on": "output"},
+            f"only where the unpatched output was surprised by {SURPRISING:g} nats",
+            lambda _layer, _n: {"gate": SURPRISING, "gate_on": "output"},
             modes=("interpolate", "add"),
         ),
         Form(

@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import __version__
 from ...materials import docstring_versions
+from .input_files import InputFiles
 from .json_values import to_values
 from .model_source import Model, ModelSource, identity
 from .results import Analysis, Result, Tables
@@ -31,7 +32,8 @@ class Experiment:
 
     Attributes:
         name: its name, such as "copying".
-        settings: a frozen dataclass of JSON values and tuples.
+        settings: a frozen dataclass of JSON values and tuples. The path of a file that units read
+            is an `input_files.file_field`.
         stages: the stages by name, in order. Each is called with the bridge, the settings and the
             rows of the stages before it, and returns its units, so a later stage can depend on the
             measurements of an earlier one. The same arguments must give the same units.
@@ -73,9 +75,11 @@ def run(
     - `progress`: show a bar with the time left, stage by stage, or lines if there is no terminal.
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
-    `ValueError` for two units with the same name or hooks on the bridge. Errors of loading the
-    model and of measuring are passed on; those of measuring have the unit's name as a note, and
-    `KeyboardInterrupt` has a note that says what is kept in `out`.
+    `ValueError` for two units with the same name or hooks on the bridge; `FileNotFoundError` for a
+    file that the settings name and that is not there, and `RuntimeError` if it is overwritten
+    during the run. Errors of loading the model and of measuring are passed on; those of measuring
+    have the unit's name as a note, and `KeyboardInterrupt` has a note that says what is kept in
+    `out`.
     """
     source = ModelSource(model)
     bridge = source.bridge()
@@ -87,6 +91,10 @@ def run(
         "model": model_identity,
         "versions": versions(),
     }
+    inputs = InputFiles.of(experiment.settings)
+    # Otherwise there is no entry, so that runs without files keep the stamps on their rows.
+    if inputs.hashes:
+        header["files"] = dict(inputs.hashes)
     presets = {name: to_values(values) for name, values in experiment.presets.items()}
     with ExitStack() as stack:
         path = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
@@ -100,7 +108,7 @@ def run(
                     _require_distinct(units)
                     planned += len(units)
                     weights = model_identity["weights_sha256"]
-                    finished = _complete(units, source, directory, executor, weights, shown)
+                    finished = _complete(units, source, directory, executor, weights, inputs, shown)
                 for unit, measured_rows in finished:
                     rows.setdefault(unit.table, []).append(measured_rows)
         except KeyboardInterrupt as stop:
@@ -131,6 +139,7 @@ def _complete(
     directory: RunDirectory,
     executor: Executor | None,
     weights: str,
+    inputs: InputFiles,
     shown: StageProgress,
 ) -> list[tuple[Unit, pd.DataFrame]]:
     """Measure the missing units; return every unit with its rows, in the order of the units."""
@@ -140,6 +149,7 @@ def _complete(
     for unit, rows in measured(
         missing, source, executor, weights=weights, files=files, tell=shown.inside
     ):
+        inputs.require_unchanged()
         directory.write_rows(unit, rows)
         shown.finished()
     # Rows that were just measured are read back too, so a resumed run sees the same as an unbroken

@@ -134,11 +134,8 @@ def measure_unit(
     """
     bridge = source.bridge()
     with exclusive_use(bridge), torch.no_grad():
-        if weights is not None and _weights_here(source) != weights:
-            raise RuntimeError(
-                f"{source.model!r} has other weights here than where the run was started: give "
-                "every worker the same model"
-            )
+        if weights is not None:
+            _require_weights(source, weights)
         try:
             kept = {"file": file} if unit.keeps_file else {}
             return unit.measure(bridge, **unit.parameters, **kept)
@@ -147,6 +144,13 @@ def measure_unit(
             raise
 
 
+# Agreement is remembered, since a hash of all weights takes seconds. A new run asks anew, because
+# weights that were edited in the meantime have another hash; and an error is never remembered.
 @functools.lru_cache(maxsize=1)
-def _weights_here(source: ModelSource) -> str:
-    return weights_sha256(source.bridge())
+def _require_weights(source: ModelSource, weights: str) -> None:
+    bridge = source.bridge()
+    if weights_sha256(bridge) != weights:
+        raise RuntimeError(
+            f"{bridge.cfg.model_name} has other weights here than where the run was started: give "
+            "every worker the same model, and edit no weights during a run"
+        )

@@ -134,8 +134,7 @@ class LearnedSettings:
     def preset(cls, name: Preset, n_layers: int, d_model: int | None = None) -> "LearnedSettings":
         """Settings for a model of `n_layers` layers, with ranks that fit a width of `d_model`.
 
-        The layer is the one at 0.73 of the depth. "quick" has no sweeps. On the default model and
-        two cores "quick" takes about 4 minutes and "full", on a busy machine, 1 h 45 min.
+        The layer is the one at 0.73 of the depth. "quick" has no sweeps.
 
         Raises `ValueError` for another name.
         """

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..._counter_random import random_integers
-from ..design.small_networks.corpus import Corpus, copyable, repeats_of_surprises
+from ...measures.behaviour import copyable, surprise_distance
+from ..design.small_networks.corpus import Corpus
 from ..design.small_networks.training import Record
 from .arms import NONE, UNWRITTEN, ScratchTraining, written_tokens
 from .network import Network
@@ -50,7 +51,7 @@ def material_of(corpus: Corpus, *, surprising: float, n_copies: int, seed: int) 
     n_next = windows.shape[1] - 1
     everything = torch.ones(len(windows), n_next, dtype=torch.bool)
     place = torch.arange(n_next).expand(len(windows), -1)
-    pairs = copyable(windows)
+    pairs = copyable(windows)[:, :-1]
     counter = torch.arange(n_copies * (windows.shape[1] // 2)).view(n_copies, -1)
     part = 1 + random_integers(len(corpus.tokenizer) - 1, seed, counter)
     return Material(
@@ -60,7 +61,7 @@ def material_of(corpus: Corpus, *, surprising: float, n_copies: int, seed: int) 
             "all": everything,
             "copyable": pairs,
             "other": ~pairs,
-            "repeats of surprises": repeats_of_surprises(windows, corpus.surprisals, surprising),
+            "repeats of surprises": surprise_distance(windows, corpus.surprisals, surprising) > 0,
             "early": place < n_next // 4,
             "late": place >= n_next - n_next // 4,
         },

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...intervention.slopes.loss_sums import loss_sums
 from ...intervention.slopes.pieces import piece_batches, text_tokens
-from ...intervention.slopes.scopes import SCOPES, chosen_predictions
+from ...intervention.slopes.scopes import SCOPES
 from ...intervention.slopes.slope_map import slope_map
-from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ..engine.work_units import unit_kind
 from .unit_texts import Sequences, longest, named, patch_of, tokens_of
 
@@ -76,19 +75,9 @@ def measure_patched(
     rows = []
     texts = enumerate(text_tokens(bridge, tokens_of(bridge, sequences), None))
     for batch in piece_batches(texts, longest(sequences)):
-        text = batch.text
-        losses = -teacher_forced_log_probs(
-            bridge,
-            text.tokens,
-            [None, *patches],
-            attention_mask=text.column_positions() >= 0,
-            text_seeds=text.seed,
-        ).double()
-        nats = losses[0].nan_to_num()
-        padded = torch.cat([nats, torch.zeros_like(nats[:, :1])], dim=1)
-        where = chosen_predictions(SCOPES[scope], text.tokens, padded, text.length)[:, :-1]
-        clean, *patched = losses.where(where, 0).sum(-1).cpu()
-        for (source, strength), sums in zip(cells, patched, strict=True):
+        (sums,) = loss_sums(bridge, batch.text, patches, [SCOPES[scope]])
+        counts, clean = sums.counts.cpu(), sums.clean.cpu()
+        for (source, strength), patched in zip(cells, sums.patched.cpu(), strict=True):
             rows += [
                 {
                     **named(material, sequences[owner]),
@@ -96,8 +85,8 @@ def measure_patched(
                     "source": source,
                     "mode": mode,
                     "strength": strength,
-                    "total": float(sums[piece] - clean[piece]),
-                    "count": float(where[piece].sum()),
+                    "total": float(patched[piece] - clean[piece]),
+                    "count": float(counts[piece]),
                 }
                 for piece, owner in enumerate(batch.owners)
             ]

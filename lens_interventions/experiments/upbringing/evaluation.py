@@ -10,8 +10,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...fitting.input_probe import fit_input_probe
 from ...fitting.input_recovery import input_recovery
+from ...measures.behaviour import copyable
 from ...model.points import select_points
-from ..design.small_networks.corpus import Corpus, copyable
+from ..design.small_networks.corpus import Corpus
 from ..design.small_networks.training import Record
 from .network import LayeredNetwork
 
@@ -47,7 +48,7 @@ class Material:
 
 def material_of(corpus: Corpus) -> Material:
     """The windows of a corpus with their scopes."""
-    pairs = copyable(corpus.windows)
+    pairs = copyable(corpus.windows)[:, :-1]
     scopes = {ALL: torch.ones_like(pairs), COPYABLE: pairs, OTHER: ~pairs}
     return Material(corpus.windows, corpus.clusters, scopes)
 

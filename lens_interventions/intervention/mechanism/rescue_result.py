@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from ...drawing.theme import ThemeName
+
 
 @dataclass(frozen=True)
 class Rescue:
@@ -51,14 +53,14 @@ class Rescue:
         """
         return interval_table(self._totals(), level=level, seed=seed)
 
-    def plot(self, *, scope: str | None = None) -> "go.Figure":
+    def plot(self, *, scope: str | None = None, theme: "ThemeName" = "light") -> "go.Figure":
         """How each source changes the loss with continuations hidden, by layer, with intervals.
 
         A negative change is a rescue. The curve with nothing hidden shows all that could be
         rescued. A menu chooses what predictions read of the patched positions. `scope` chooses the
-        predictions, by default those of the first scope.
+        predictions, by default those of the first scope. `theme` is `"light"` or `"dark"`.
 
-        Raises `ValueError` for a scope that was not measured.
+        Raises `ValueError` for a scope that was not measured or an unknown theme.
         """
         from ...drawing.table_curves import Axes, curves
 
@@ -81,6 +83,7 @@ class Rescue:
                 y_title="change of the loss, nats per predicted token",
             ),
             title="Does a patch make up for a hidden continuation?",
+            theme=theme,
         )
 
     def _totals(self) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:

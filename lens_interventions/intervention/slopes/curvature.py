@@ -13,11 +13,11 @@ from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
-from ..teacher_forcing.log_probs import teacher_forced_log_probs
 from .controls import function_names
 from .curvature_result import Curvature
+from .loss_sums import loss_sums
 from .pieces import piece_length
-from .scopes import SCOPES, Scope, chosen_predictions
+from .scopes import SCOPES, Scope
 from .text_sums import Reading, text_sums
 
 
@@ -103,22 +103,12 @@ class _Measuring:
             for patch in self.patches
             for strength in (h, -h, 2 * h, -2 * h)
         ]
-        losses = -teacher_forced_log_probs(
-            self.bridge,
-            text.tokens,
-            [None, *moved],
-            attention_mask=text.column_positions() >= 0,
-            text_seeds=text.seed,
-        ).double()
-        nats = losses[0].nan_to_num()
-        padded = torch.cat([nats, torch.zeros_like(nats[:, :1])], dim=1)
         values = []
-        for scope in self.scopes:
-            where = chosen_predictions(scope, text.tokens, padded, text.length)[:, :-1]
-            clean, *rest = losses.where(where, 0).sum(-1)
-            up, down, up2, down2 = torch.stack(rest).view(len(self.patches), 4, -1).unbind(1)
+        for sums in loss_sums(self.bridge, text, moved, self.scopes):
+            clean = sums.clean
+            up, down, up2, down2 = sums.patched.view(len(self.patches), 4, -1).unbind(1)
             small, large = (up - 2 * clean + down) / h**2, (up2 - 2 * clean + down2) / (4 * h**2)
             slope = (8 * (up - down) - (up2 - down2)) / (12 * h)
             parts = torch.cat([(4 * small - large) / 3, slope, (small - large) / 3])
-            values.append(torch.cat([where.sum(-1)[None].double(), parts]))
+            values.append(torch.cat([sums.counts[None].double(), parts]))
         return torch.cat(values).T

@@ -12,14 +12,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...measures.behaviour.copying import copyable as pair_before
+from ...measures.behaviour.repeats import surprise_distance
 
 Tokens = Int[Tensor, " pos"]
 Nats = Float[Tensor, " next"]
 Chosen = Bool[Tensor, " next"]
 Scope = Callable[[Tensor, Tensor], Tensor]
 
-# Nats from which a token counts as surprising, as in the copying experiment.
 SURPRISING = 6.0
+"""Nats from which a token counts as surprising, also in experiments."""
 
 
 def all_predictions(_tokens: Tokens, nats: Nats) -> Chosen:
@@ -44,12 +45,7 @@ def after_surprise(_tokens: Tokens, nats: Nats) -> Chosen:
 
 def repeated_surprise(tokens: Tokens, nats: Nats) -> Chosen:
     """The next token stood earlier in the text, and was surprising where it first stood."""
-    _, dense = torch.unique(tokens, return_inverse=True)
-    place = torch.arange(len(tokens), device=tokens.device)
-    first = torch.full_like(place, len(tokens)).scatter_reduce(0, dense, place, "amin")[dense][1:]
-    # The nats of a text's first token are not known.
-    surprised = torch.cat([nats.new_zeros(1, dtype=torch.bool), nats >= SURPRISING])
-    return (first < place[1:]) & surprised[first]
+    return surprise_distance(tokens[None], nats[None], SURPRISING)[0] > 0
 
 
 SCOPES: dict[str, Scope] = {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...drawing.cell_size import LABEL_WIDTH, cell_size, label_extent
+from ...drawing.cell_size import cell_size, label_extent, short_labels
 from ...drawing.colours import LINES
 from ...drawing.labels import markup, shorten
 from ...drawing.theme import ThemeName, template
@@ -104,10 +104,10 @@ def draw_commitment(
         title=title_block(lines, height),
         dragmode=False,
         bargap=0.25,
-        xaxis={**tokens, "ticktext": _labels(inputs), "side": "bottom", "anchor": "y"},
+        xaxis={**tokens, "ticktext": short_labels(inputs), "side": "bottom", "anchor": "y"},
         xaxis2={
             **tokens,
-            "ticktext": _labels(guesses),
+            "ticktext": short_labels(guesses),
             "overlaying": "x",
             "matches": "x",
             "side": "top",
@@ -121,7 +121,3 @@ def draw_commitment(
         },
     )
     return figure
-
-
-def _labels(texts: Sequence[str]) -> list[str]:
-    return [markup(shorten(text, LABEL_WIDTH)) for text in texts]

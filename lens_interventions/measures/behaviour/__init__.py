@@ -1,4 +1,4 @@
-"""Measures of texts: repetition, loops, copying, and the surprisal of tokens.
+"""Measures of texts: repetition, loops, copying, repeated surprises, the surprisal of tokens.
 
 Everything here is a pure function of token ids or of numbers beside them, and imports nothing else
 of the library. A new measure is a new module.
@@ -19,6 +19,7 @@ from .loops import Loop as Loop
 from .loops import ending_loop as ending_loop
 from .loops import ending_loops as ending_loops
 from .loops import find_loops as find_loops
+from .repeats import surprise_distance as surprise_distance
 from .surprisal import Bins as Bins
 from .surprisal import bin_by as bin_by
 from .surprisal import bin_totals as bin_totals

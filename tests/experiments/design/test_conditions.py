@@ -48,6 +48,18 @@ def test_a_form_that_asks_the_lens_still_does_where_the_settings_ask_the_output(
     assert isinstance(patch.lens, AffineLens)
 
 
+def test_a_lens_whose_file_was_overwritten_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "lens.safetensors"
+    settings = PatchSettings(lens=str(path))
+    for factor in (1.0, 2.0):
+        weight = factor * torch.eye(32).expand(3, 32, 32)
+        AffineLens(weight, torch.zeros(3, 32), "unknown", {}).save(path)
+        lens = settings.fitted_lens()
+        assert lens is not None
+        assert torch.equal(lens.weight, weight)
+        assert settings.fitted_lens() is lens
+
+
 def test_a_gate_on_the_output_needs_a_gate() -> None:
     with pytest.raises(ValueError, match="give a gate"):
         PatchSettings(gate_on="output")

@@ -3,25 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from lens_interventions.experiments.design.contrasts import Resampling
 from lens_interventions.experiments.design.small_networks.contrasts import seed_contrast
-from lens_interventions.experiments.design.small_networks.corpus import (
-    copyable,
-    corpus_of,
-    repeats_of_surprises,
-)
+from lens_interventions.experiments.design.small_networks.corpus import corpus_of
 from tests.support.small_scratch import SMALL
-
-
-def test_scopes_are_what_they_say():
-    tokens = torch.tensor([[5, 6, 7, 5, 6, 8, 7, 9, 8]])
-    assert copyable(tokens).tolist() == [[False, False, False, True] + [False] * 4]
-    surprisals = torch.tensor([[1.0, 9.0, 1.0, 1.0, 9.0, 1.0, 1.0, 1.0]])
-    # 7 and 8 come again and surprised at first; 6 did not; 5 opened the text.
-    found = repeats_of_surprises(tokens, surprisals, 5.0)
-    assert found.nonzero()[:, 1].tolist() == [5, 7]
 
 
 def test_held_out_windows_share_no_run_with_the_training_text():

@@ -1,12 +1,16 @@
 """The model of a run: where it may go, and what it may carry."""
 
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 
 import pytest
+import torch
 
 from lens_interventions.experiments import run
-from tests.support.small_run import example, small_bridge
+from lens_interventions.experiments.engine.model_source import ModelSource
+from lens_interventions.experiments.engine.work_units import Unit, measure_unit
+from tests.support.small_run import assert_same, example, mean_logits, small_bridge
 
 
 def test_a_live_bridge_cannot_go_to_another_process() -> None:
@@ -24,3 +28,25 @@ def test_hooks_on_the_bridge_are_refused() -> None:
         pytest.raises(ValueError, match="hooks on the bridge"),
     ):
         run(example(), bridge)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_weights_may_be_edited_between_two_runs(loaded: bool) -> None:
+    bridge = small_bridge()
+    model = bridge if loaded else partial(lambda: bridge)
+    with ThreadPoolExecutor(1) as pool:
+        before = run(example(), model, executor=pool)
+        with torch.no_grad():
+            bridge.blocks[1].mlp.out.weight.mul_(0.5)
+        after = run(example(), model, executor=pool)
+    assert_same(after, run(example(), bridge))
+    assert (after.to_dataframe()["mean"] != before.to_dataframe()["mean"]).any()
+
+
+def test_a_worker_with_other_weights_names_its_model() -> None:
+    bridge = small_bridge()
+    bridge.cfg.model_name = "tiny"
+    unit = Unit("first", "unit", mean_logits, {"start": 3, "gate": "."})
+    for _ in range(2):  # the refusal is not remembered as an agreement
+        with pytest.raises(RuntimeError, match=r"^tiny has other weights here than"):
+            measure_unit(ModelSource(bridge), unit, "0" * 64)

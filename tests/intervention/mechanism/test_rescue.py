@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import lens_interventions as li
+from lens_interventions.drawing.theme import template
 from tests.support.clean import left_as_found
 from tests.support.exact import no_rounding
 from tests.support.planted import planted_bridge
@@ -159,5 +160,7 @@ def test_the_figure_shows_what_could_be_rescued(llama):
     figure = found.plot()
     names = {trace.name for trace in figure.data if trace.name}
     assert names == {"nothing hidden", "true"}
+    assert figure.layout.template == template("light")
+    assert found.plot(theme="dark") == figure.update_layout(template=template("dark"))
     with pytest.raises(ValueError, match="no scope 'all'"):
         found.plot(scope="all")

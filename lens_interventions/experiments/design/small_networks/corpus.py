@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -194,28 +194,6 @@ def wrapped(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
         pad_token=END,
         model_max_length=context,
     )
-
-
-def copyable(tokens: Int[Tensor, "window pos"]) -> Bool[Tensor, "window next"]:
-    """Whether the pair of each token and its next one occurred earlier in the window."""
-    before, after = tokens[:, :-1], tokens[:, 1:]
-    same = (before[:, :, None] == before[:, None]) & (after[:, :, None] == after[:, None])
-    return same.tril(-1).any(-1)
-
-
-def repeats_of_surprises(
-    tokens: Int[Tensor, "window pos"],
-    surprisals: Float[Tensor, "window next"],
-    threshold: float,
-) -> Bool[Tensor, "window next"]:
-    """Whether each next token occurred earlier in the window, and was surprising the first time."""
-    after = tokens[:, 1:]
-    same = (after[:, :, None] == after[:, None]).tril(-1)
-    first = same.int().argmax(-1)
-    unexpected = surprisals.gather(1, first) >= threshold
-    # Position 0 is predicted from nothing, so its surprisal is unknown.
-    opened = after == tokens[:, :1]
-    return same.any(-1) & unexpected & ~opened
 
 
 def _encoded(tokenizer: Tokenizer, document: Document) -> np.ndarray:
