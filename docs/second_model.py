@@ -84,7 +84,9 @@ def patched(bridge: TransformerBridge) -> pd.DataFrame:
     layers = (n_layers // 4, n_layers // 2, n_layers - 1)
     cells = list(product(layers, STRENGTHS, SOURCES))
     patches = [
-        li.NextTokenPatch(layer=layer, strength=strength, scale="norm", source=source)
+        li.NextTokenPatch(
+            layer=layer, strength=strength, scale="norm", first_position=1, source=source
+        )
         for layer, strength, source in cells
     ]
     losses = []

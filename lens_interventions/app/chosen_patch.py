@@ -30,7 +30,11 @@ def chosen_patch(subject: Subject, state: State) -> NextTokenPatch:
     if (lens := subject.chosen_lens(state)) is not None:
         fields["lens"] = lens
     return NextTokenPatch(
-        layer=chosen_layer(subject, state), positions=cast(Any, _positions(state)), **fields
+        layer=chosen_layer(subject, state),
+        positions=cast(Any, _positions(state)),
+        # Models park attention in the first token: a patch of it tests their plumbing.
+        first_position=0 if state.only_position else 1,
+        **fields,
     )
 
 
@@ -53,7 +57,7 @@ def patch_code(subject: Subject, state: State) -> str:
     """
     patch, plain = chosen_patch(subject, state), NextTokenPatch(layer=0, strength=0.0)
     said = [f"layer={patch.layer}", f"strength={patch.strength!r}"]
-    for name in ("mode", "source", "scale", "embedding", "gate", "gate_on", "window", "seed"):
+    for name in (*_SAME_NAMES[1:], "first_position"):
         if getattr(patch, name) != getattr(plain, name):
             said.append(f"{name}={getattr(patch, name)!r}")
     if patch.positions != "all":

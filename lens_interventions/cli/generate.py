@@ -16,7 +16,9 @@ from .options import (
     shows_progress,
 )
 from .patch_options import (
+    FIRST_POSITION,
     Embedding,
+    FirstPosition,
     Gate,
     GateOn,
     Layer,
@@ -43,6 +45,7 @@ def generate(
     source: Source = "true",
     scale: Scale = "raw",
     embedding: Embedding = "W_E",
+    first_position: FirstPosition = FIRST_POSITION,
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
@@ -85,6 +88,7 @@ def generate(
         source=source,
         scale=scale,
         embedding=embedding,
+        first_position=first_position,
         window=window,
         gate=gate,
         gate_on=gate_on,

@@ -15,6 +15,7 @@ MODES = ("interpolate", "add", "correct")
 SCALES = ("raw", "norm", "deviation")
 EMBEDDINGS = ("W_E", "W_U", "lens")
 GATES = ("lens", "output")
+FIRST_POSITION = 1
 
 Layer = Annotated[
     list[int],
@@ -58,6 +59,14 @@ Embedding = Annotated[
         "--lens.",
     ),
 ]
+FirstPosition = Annotated[
+    int,
+    typer.Option(
+        "--first-position",
+        min=0,
+        help="Leave positions below it as they are. Models park attention in the first token.",
+    ),
+]
 Window = Annotated[
     int | None, typer.Option("--window", min=1, help="Patch only this many of the last positions.")
 ]
@@ -88,6 +97,7 @@ def patch_from(
     source: str,
     scale: str,
     embedding: str,
+    first_position: int,
     window: int | None,
     gate: float | None,
     gate_on: str,
@@ -107,6 +117,7 @@ def patch_from(
             source=source,
             scale=cast(Any, scale),
             embedding=cast(Any, embedding),
+            first_position=first_position,
             window=window,
             gate=gate,
             gate_on=cast(Any, gate_on),
@@ -125,6 +136,7 @@ def describe(patch: "NextTokenPatch | None") -> str:
         "scale": "raw",
         "embedding": "W_E",
         "positions": "all",
+        "first_position": FIRST_POSITION,
         "gate_on": "lens",
     }
     words += [

@@ -7,7 +7,9 @@ import typer
 
 from .options import Device, Dtype, LensName, Model, Revision, load, shows_progress
 from .patch_options import (
+    FIRST_POSITION,
     Embedding,
+    FirstPosition,
     Gate,
     GateOn,
     Layer,
@@ -44,6 +46,7 @@ def score(
     source: Source = "true",
     scale: Scale = "raw",
     embedding: Embedding = "W_E",
+    first_position: FirstPosition = FIRST_POSITION,
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
@@ -75,6 +78,7 @@ def score(
         source=source,
         scale=scale,
         embedding=embedding,
+        first_position=first_position,
         window=window,
         gate=gate,
         gate_on=gate_on,

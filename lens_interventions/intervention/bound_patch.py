@@ -88,6 +88,8 @@ class BoundPatch:
             predicting = text.length[:, None] - 1
         chosen, window = self.patch.positions, self.patch.window
         known = text.has_next(position) & (position < predicting)
+        if self.patch.first_position:
+            known &= position >= self.patch.first_position
         if window is not None:
             known &= position >= predicting - window
         if chosen == "all":

@@ -150,8 +150,9 @@ def effect_map(
             f"here; got window={patch.window}, positions={patch.positions!r}"
         )
     layers = _chosen("layers", patch.layers if layers is None else layers, n_layers)
-    if positions is None and not isinstance(patch.positions, str):
-        positions = patch.positions
+    if positions is None:
+        own = range(length - 1) if isinstance(patch.positions, str) else patch.positions
+        positions = [position for position in own if position >= patch.first_position]
     positions = _chosen("positions", positions, length - 1)
     refuse_late_hooks(bridge, layers[0])
     n_later = len(layers) * sum(length - 1 - position for position in positions)
@@ -171,7 +172,7 @@ def effect_map(
     # On average a row goes through half of the blocks.
     with packed_blocks(bridge, len(batch.tokens) * n_later // 2):
         for layer, resid in steps(list(zip(layers, streams, strict=True))):
-            at_layer = dataclasses.replace(patch, layer=layer, positions="all", window=None)
+            at_layer = dataclasses.replace(patch, layer=layer, positions="all", first_position=0)
             patched = at_layer.bind(bridge)(
                 resid, layer=layer, position=text.column_positions(), text=text
             )

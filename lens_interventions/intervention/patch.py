@@ -55,6 +55,10 @@ class NextTokenPatch(PatchFields):
             the layer.
         positions: `"all"`; `"generated"`, those whose next token was not in the prompt; or the
             positions themselves, counted from the first token.
+        first_position: positions below it are never patched. 1 spares the first token of a text,
+            where many models park attention in a residual far longer than the others; patched, it
+            tests the model's plumbing. It is counted in each piece of a text that is read in
+            pieces.
         window: if given, each prediction sees only the last `window` known positions patched, and
             older ones without a patch.
         gate: if given, only positions whose true next token was at least this surprising, in nats,

@@ -30,6 +30,7 @@ class PatchFields:
     scale: Literal["raw", "norm", "deviation"] = "raw"
     embedding: Literal["W_E", "W_U", "lens"] = "W_E"
     positions: Literal["all", "generated"] | Collection[int] = "all"
+    first_position: int = 0
     window: int | None = None
     gate: float | None = None
     gate_on: Literal["lens", "output"] = "lens"
@@ -79,6 +80,9 @@ class PatchFields:
             if wrong:
                 raise ValueError(f"positions count from the text's first token, 0 up; got {wrong}")
             object.__setattr__(self, "positions", tuple(sorted(set(map(int, self.positions)))))
+        if not _is_count(self.first_position):
+            raise ValueError(f"first_position must be 0 or more, got {self.first_position!r:.60}")
+        object.__setattr__(self, "first_position", int(self.first_position))
         if self.window is not None:
             if not (_is_count(self.window) and self.window >= 1):
                 raise ValueError(f"window must be 1 position or more, got {self.window!r:.60}")

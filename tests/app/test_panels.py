@@ -82,7 +82,7 @@ def test_the_curves_show_every_token_that_leads_at_some_layer(client, subject, r
 def test_patch_shows_clean_patched_and_difference(client, subject, read):
     bridge = subject.bridge
     found = answer(client, "patch", panel="patch", text=TEXT, statistic="entropy", **PATCH)
-    patch = li.NextTokenPatch(scale="norm", **PATCH)
+    patch = li.NextTokenPatch(scale="norm", first_position=1, **PATCH)
     with bridge.hooks(fwd_hooks=patch.fwd_hooks(bridge, TEXT)):
         patched = li.logit_lens(bridge, TEXT)
     clean, changed, difference = heat_maps(found["view"]["figure"])
@@ -94,7 +94,7 @@ def test_patch_shows_clean_patched_and_difference(client, subject, read):
 
 def test_the_effect_on_each_token_is_the_exact_one(client, subject):
     exact = answer(client, "patch", panel="patch", text=TEXT, **PATCH)["exact"]
-    patch = li.NextTokenPatch(scale="norm", **PATCH)
+    patch = li.NextTokenPatch(scale="norm", first_position=1, **PATCH)
     expected = li.teacher_forced_log_probs(subject.bridge, TEXT, [None, patch])[:, 0].tolist()
     assert [exact["clean"], exact["patched"]] == [pytest.approx(row) for row in expected]
     assert len(exact["texts"]) == len(exact["clean"]) + 1
@@ -124,7 +124,7 @@ def test_write_streams_what_generate_writes(client, subject):
     found = events(client, "write", **options)
     assert found[0][0] == "start"
     assert found[-1][0] == "end"
-    patch = li.NextTokenPatch(scale="norm", **PATCH)
+    patch = li.NextTokenPatch(scale="norm", first_position=1, **PATCH)
     out = li.generate(subject.bridge, TEXT, [None, patch], max_new_tokens=24)
     for row, arm in enumerate(("clean", "patched")):
         tokens = written(found, arm)
@@ -169,7 +169,7 @@ def test_a_branch_goes_on_from_another_token(client, subject):
     branch = [*prefix, other["likeliest"][1]["id"]]
     found = events(client, "write", max_new_tokens=5, prefix=branch, **options)
     given = subject.bridge.to_tokens(TEXT)[0].tolist()
-    patch = li.NextTokenPatch(scale="norm", **PATCH)
+    patch = li.NextTokenPatch(scale="norm", first_position=1, **PATCH)
     out = li.generate(subject.bridge, [*given, *branch], patch, max_new_tokens=5)
     assert [token["id"] for token in written(found, "patched")] == out.tokens[0].tolist()
 

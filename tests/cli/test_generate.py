@@ -10,7 +10,7 @@ import lens_interventions as li
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 PROMPT = "the people say that"
-PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+PATCH = li.NextTokenPatch(layer=1, strength=0.5, first_position=1)
 
 
 @pytest.fixture
@@ -57,12 +57,12 @@ def test_options_reach_the_patch_and_the_sampling(run):
     rules = "--temperature 1.5 --top-p 0.9 --repetition-penalty 1.2 --seed 4 --only-generated"
     status, out, err = run(
         *f"generate x --layer 0 --layer 2 --strength 0.3 {options} {rules}".split(),
-        *("--max-new-tokens", 9),
+        *("--max-new-tokens", 9, "--first-position", 0),
     )
     assert status == 0, err
     assert (
         "layer 0, 2, add 0.3, source random, scale norm, embedding W_U, positions generated, "
-        "gate_on output, window 3, gate 1" in out
+        "first_position 0, gate_on output, window 3, gate 1" in out
     )
     from transformers import RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 

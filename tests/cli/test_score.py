@@ -1,5 +1,6 @@
 """`lens-interventions score` on a tiny model."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -12,7 +13,7 @@ from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import shared_bridge
 
 PROMPT = "the people say that"
-PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+PATCH = li.NextTokenPatch(layer=1, strength=0.5, first_position=1)
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_the_true_token_is_written_through_a_fitted_lens(run, tmp_path):
     fitted.save(tmp_path / "lens.safetensors")
     # What was saved is in half precision.
     kept = li.AffineLens.load(tmp_path / "lens.safetensors")
-    patch = li.NextTokenPatch(layer=1, strength=0.5, embedding="lens", lens=kept)
+    patch = dataclasses.replace(PATCH, embedding="lens", lens=kept)
     text = tmp_path / "text.txt"
     text.write_text(PROMPT)
     status, out, err = run(

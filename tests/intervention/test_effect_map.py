@@ -176,6 +176,7 @@ def test_progress_counts_cells(llama, capsys):
         ({"layers": [3]}, r"layers must be some of 0\.\.2, got \(3,\)"),
         ({"positions": [5]}, r"positions must be some of 0\.\.4, .* needs a next token"),
         ({"positions": []}, "positions must be some of"),
+        ({"patch": dataclasses.replace(PATCH, first_position=9)}, "positions must be some of"),
         ({"metric": lambda logits: logits[0, -1]}, r"returned shape \(112,\)"),
     ],
 )

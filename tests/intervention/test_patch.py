@@ -33,6 +33,7 @@ def tokens():
             scale="deviation",
             embedding="W_U",
             positions=[1, 4],
+            first_position=1,
             window=3,
             gate=2.0,
             source="shuffled",
@@ -63,6 +64,7 @@ def test_json_refuses_functions(field):
         ({"gate": [1.0]}, TypeError, "gate must be a number, got list"),
         ({"seed": 1.5}, TypeError, "seed must be an integer, got 1.5"),
         ({"window": 2.5}, ValueError, "window must be 1 position or more, got 2.5"),
+        ({"first_position": -1}, ValueError, "first_position must be 0 or more, got -1"),
         ({"strength": float("nan")}, ValueError, "must be a finite number"),
     ],
 )

@@ -18,7 +18,7 @@ ARMS = [NO_PATCH, Arm("true", 1, 0.5, "interpolate"), Arm("random", 1, 0.5, "int
 def next_logits(bridge: TransformerBridge, tokens: list[int], arm: Arm) -> torch.Tensor:
     """Logits after a text, with plain hooks on all positions but the last."""
     text = torch.tensor([tokens])
-    patch = PATCH.patches(bridge, [arm], len(tokens))[0]
+    patch = PATCH.patches(bridge, [arm])[0]
     seeds = torch.tensor([7])
     hooks = [] if patch is None else patch.fwd_hooks(bridge, text, text_seeds=seeds)
     return bridge.run_with_hooks(text, fwd_hooks=hooks)[0, -1]

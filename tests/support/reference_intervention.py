@@ -56,6 +56,7 @@ def patched_logits(
             i
             for i in range(t + 1 if leak and t + 1 < len(tokens) else t)
             if not closed[i]
+            and i >= patch.first_position
             and _chosen(patch.positions, i, prompt_length)
             and (patch.window is None or i >= t - patch.window)
         ]

@@ -48,7 +48,7 @@ def _top_by_point(
     tokens = pad_sequence(prefixes, batch_first=True).to(bridge.cfg.device)
     lengths = torch.tensor([len(prefix) for prefix in prefixes])
     mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).to(bridge.cfg.device)
-    (patch,) = settings.patches(bridge, [arm], tokens.shape[1])
+    (patch,) = settings.patches(bridge, [arm])
     seeds = torch.tensor(numbers(texts))
     hooks = patch.fwd_hooks(bridge, tokens, attention_mask=mask, text_seeds=seeds) if patch else []
     with bridge.hooks(fwd_hooks=hooks):

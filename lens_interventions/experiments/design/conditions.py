@@ -128,9 +128,9 @@ class PatchSettings:
         return None if self.lens is None else _loaded(self.lens, file_version(self.lens))
 
     def patches(
-        self, bridge: TransformerBridge, arms: Sequence[Arm], length: int
+        self, bridge: TransformerBridge, arms: Sequence[Arm]
     ) -> list[NextTokenPatch | None]:
-        """The patch of each arm for texts of up to `length` tokens; None without a patch.
+        """The patch of each arm; None without a patch.
 
         Forms that need a fitted lens take `lens`, or the model's default lens.
         """
@@ -138,10 +138,10 @@ class PatchSettings:
         if lens is None and any(FORMS[arm.form].reads_lens for arm in arms):
             # One object for all arms: patches with the same lens read it once.
             lens = default_affine_lens(bridge, progress=False)
-        return [self._patch(bridge, arm, length, lens) for arm in arms]
+        return [self._patch(bridge, arm, lens) for arm in arms]
 
     def _patch(
-        self, bridge: TransformerBridge, arm: Arm, length: int, fitted: AffineLens | None
+        self, bridge: TransformerBridge, arm: Arm, fitted: AffineLens | None
     ) -> NextTokenPatch | None:
         if arm.layer == NO_PATCH.layer:
             return None
@@ -158,7 +158,7 @@ class PatchSettings:
             strength=arm.strength,
             mode=arm.mode,  # type: ignore[arg-type]
             lens=fitted if form.reads_lens or self.lens is not None else None,
-            positions=tuple(range(self.first_position, length)),
+            first_position=self.first_position,
             source=BackPatch(n_layers) if arm.source == BACK_PATCH else arm.source,
             seed=self.seed,
             **fields,

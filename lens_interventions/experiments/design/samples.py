@@ -45,12 +45,11 @@ def measure_samples(
     chosen, conditions = Rule(**rule), [Arm(**arm) for arm in arms]
     settings = patch if isinstance(patch, PatchSettings) else from_values(PatchSettings, patch)
     texts = [list(prompt["tokens"]) for prompt in prompts]
-    longest = max(map(len, texts)) + new_tokens
     contrasts = [] if chosen.contrast is None else [chosen.contrast]
     out = generate(
         bridge,
         texts,
-        settings.patches(bridge, conditions, longest),
+        settings.patches(bridge, conditions),
         max_new_tokens=new_tokens,
         do_sample=chosen.sample,
         logits_processor=[*contrasts, *chosen.processors()],

@@ -61,7 +61,7 @@ def read_log_probs(
         values = teacher_forced_log_probs(
             bridge,
             rows,
-            patch.patches(bridge, patched, where.shape[1] + 1),
+            patch.patches(bridge, patched),
             text_seeds=torch.tensor(seeds),
             where=where,
         )
@@ -91,7 +91,7 @@ def read_ranks(
     tempered = [arm for arm in arms if arm.source == TEMPERATURE]
     read = []
     if patched:
-        patches = patch.patches(bridge, patched, where.shape[1] + 1)
+        patches = patch.patches(bridge, patched)
         scores = _read(bridge, rows, patches, seeds, where, [1.0])
         read.append(Scores(scores.log_prob[0], scores.rank[0]))
     if tempered:

@@ -60,7 +60,7 @@ def measure_copies(
     out = generate(
         bridge,
         [list(text.tokens[:-left]) for text in texts],
-        patches.patches(bridge, arms, len(texts[0].tokens)),
+        patches.patches(bridge, arms),
         max_new_tokens=left,
         stop_at_eos=False,
         text_seeds=torch.tensor([text.number for text in texts]),

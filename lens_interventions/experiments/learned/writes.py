@@ -87,9 +87,8 @@ class LearnedPatches(PatchSettings):
         self,
         bridge: TransformerBridge,  # noqa: ARG002
         arms: Sequence[Arm],
-        length: int,  # noqa: ARG002
     ) -> list[NextTokenPatch | None]:
-        """The patches that were trained, for any length; each draws with its training's seed."""
+        """The patches that were trained; each draws with its training's seed."""
         by_arm = {
             training.own_arm: write.patch(seed=training.seed)
             for training, write in (self.writes or {}).items()

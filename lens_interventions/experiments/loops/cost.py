@@ -56,7 +56,7 @@ def measure_arm_losses(
         log_probs = teacher_forced_log_probs(
             bridge,
             tokens,
-            settings.patches(bridge, conditions, tokens.shape[1]),
+            settings.patches(bridge, conditions),
             text_seeds=torch.tensor([document["number"]]),
         )[:, 0]
         for arm, values in zip(conditions, log_probs, strict=True):
@@ -89,7 +89,7 @@ def measure_rule_loss(
         logits = teacher_forced_logits(
             bridge,
             tokens,
-            settings.patches(bridge, [condition], tokens.shape[1])[0],
+            settings.patches(bridge, [condition])[0],
             text_seeds=torch.tensor([document["number"]]),
         )[0, :-1]
         if chosen.contrast is not None:

@@ -1,7 +1,6 @@
 """Second derivatives of the loss along patches, with each text's share."""
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,9 @@ from ..patch import NextTokenPatch
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# The fields of a patch that say where it acts in a text.
+_PLACES = ("positions", "first_position")
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,6 @@ class Curvature:
     ) -> Interval:
         """The curvature of one patch, whatever its strength, with its interval over texts.
 
-        Its positions must be those that were measured, up to the length of the texts.
-
         Raises `ValueError` for a patch or scope that was not measured.
         """
         if scope not in self.scopes:
@@ -90,7 +90,7 @@ class Curvature:
             )
         alike = [number for number, one in enumerate(self.patches) if _same(one, patch)]
         for number in alike:
-            if _same_positions(self.patches[number].positions, patch.positions):
+            if all(getattr(self.patches[number], name) == getattr(patch, name) for name in _PLACES):
                 return self._interval(number, self.scopes.index(scope), level, seed)
         if alike:
             raise ValueError(
@@ -114,7 +114,7 @@ class Curvature:
 def _same(a: NextTokenPatch, b: NextTokenPatch) -> bool:
     """Whether two patches differ in strength and positions at most."""
     for field in fields(NextTokenPatch):
-        if field.name in ("strength", "positions"):
+        if field.name in ("strength", *_PLACES):
             continue
         ours, theirs = getattr(a, field.name), getattr(b, field.name)
         # Lenses hold tensors, which do not compare.
@@ -125,11 +125,3 @@ def _same(a: NextTokenPatch, b: NextTokenPatch) -> bool:
 
 def _name(value: Any) -> str:
     return value if isinstance(value, str) else getattr(value, "__name__", repr(value))
-
-
-def _same_positions(a: str | Collection[int], b: str | Collection[int]) -> bool:
-    """Whether the same positions are patched in texts that neither reaches beyond."""
-    if isinstance(a, str) or isinstance(b, str):
-        return a == b
-    end = min(max(a, default=0), max(b, default=0))
-    return {place for place in a if place <= end} == {place for place in b if place <= end}

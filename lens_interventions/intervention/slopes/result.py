@@ -181,8 +181,9 @@ class SlopeMap:
     ) -> SlopePrediction:
         """How a patch would change the loss, to first order, or to second order with a curvature.
 
-        The slope of a patch of several layers is the sum of the layers' slopes. `patch.positions`
-        is ignored: the map's own positions count, and a curvature must have been measured at these.
+        The slope of a patch of several layers is the sum of the layers' slopes. The positions of
+        the patch are ignored: the map's own count, and a curvature must have been measured at
+        these.
 
         **Arguments:**
 
@@ -219,7 +220,7 @@ class SlopeMap:
         )
         bend = None
         if curvature is not None:
-            of_map = replace(patch, positions=self.patches[0].positions)
+            of_map = replace(patch, positions="all", first_position=self.patches[0].first_position)
             bend = curvature.of(of_map, scope=named, level=level, seed=seed)
         return SlopePrediction(strength=patch.strength, slope=slope, curvature=bend)
 

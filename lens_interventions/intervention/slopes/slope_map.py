@@ -122,7 +122,7 @@ def slope_map(
         "window": window,
         "lens": lens,
         "seed": seed,
-        "positions": tuple(range(first_position, length)) if first_position else "all",
+        "first_position": first_position,
     }
     patches = tuple(
         NextTokenPatch(
@@ -148,9 +148,8 @@ def slope_map(
         "modes": modes,
         "embeddings": embeddings,
         "scopes": scopes,
-        **{key: value for key, value in common.items() if key != "positions"},
+        **common,
         "layers": layers,
-        "first_position": first_position,
         "max_length": length,
     }
     sums = text_sums(

@@ -20,7 +20,7 @@ def seeing(model: MeasuredModel) -> Section:
     bridge = model.bridge
     n_layers = int(bridge.cfg.n_layers)
     layer = min(round(0.8 * n_layers), n_layers - 1)
-    patch = NextTokenPatch(layer=layer, strength=STRENGTH, scale="norm")
+    patch = NextTokenPatch(layer=layer, strength=STRENGTH, scale="norm", first_position=1)
     tokens = bridge.to_tokens(PLASMA)
     word = continuation(bridge, PLASMA, PLASMA_WORD)[0]
     clean = logit_lens(bridge, tokens, next_token=word)
@@ -58,8 +58,8 @@ def seeing(model: MeasuredModel) -> Section:
         text=(
             f"The patch moves the residual that enters block {layer} a tenth of the way toward the "
             "embedding of the next token, scaled to the residual's length, at every position "
-            "whose next token is known. It leaves the predicting position alone, so a sampler can "
-            "do exactly this. Two texts show what the patch does and prove nothing; the "
+            "whose next token is known, but for the first, where models park attention. It leaves "
+            "the predicting position alone, so a sampler can do exactly this. Two texts show what the patch does and prove nothing; the "
             "experiments measure it over many texts, against controls. If a word has several "
             "tokens, p is the probability of the first.",
             f"Greedy, without the patch: {texts[0]}",

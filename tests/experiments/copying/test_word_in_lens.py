@@ -16,7 +16,7 @@ def test_the_lens_is_read_where_the_word_is_due() -> None:
     guesses: dict[tuple[int, Arm], list[int]] = {}
     for number, prefix in prefixes.items():
         for arm in arms:
-            patch = PATCH.patches(bridge, [arm], 8)[0]
+            patch = PATCH.patches(bridge, [arm])[0]
             seeds = torch.tensor([number])
             hooks = patch.fwd_hooks(bridge, prefix, text_seeds=seeds) if patch else []
             with bridge.hooks(fwd_hooks=hooks):

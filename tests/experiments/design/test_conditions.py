@@ -10,7 +10,7 @@ from lens_interventions import AffineLens, NextTokenPatch
 from lens_interventions.experiments.design.conditions import Arm, PatchSettings
 from tests.support.tiny import shared_bridge
 
-PLAIN = NextTokenPatch(layer=1, strength=0.1, mode="add", scale="norm", positions=range(1, 8))
+PLAIN = NextTokenPatch(layer=1, strength=0.1, mode="add", scale="norm", first_position=1)
 BY_OUTPUT = PatchSettings(gate=2.0, gate_on="output")
 
 
@@ -31,7 +31,7 @@ BY_OUTPUT = PatchSettings(gate=2.0, gate_on="output")
 def test_a_form_changes_the_patch_of_the_settings(
     form: str, settings: PatchSettings, fields: dict
 ) -> None:
-    (patch,) = settings.patches(shared_bridge("llama"), [Arm("true", 1, 0.1, "add", form)], 8)
+    (patch,) = settings.patches(shared_bridge("llama"), [Arm("true", 1, 0.1, "add", form)])
     assert patch == replace(PLAIN, **fields)
 
 
@@ -42,7 +42,7 @@ def test_a_form_that_asks_the_lens_still_does_where_the_settings_ask_the_output(
     path = tmp_path / "lens.safetensors"
     AffineLens(torch.eye(32).expand(3, 32, 32), torch.zeros(3, 32), "unknown", {}).save(path)
     settings = replace(BY_OUTPUT, lens=str(path))
-    (patch,) = settings.patches(bridge, [Arm("true", 1, 0.1, "add", "surprised lens")], 8)
+    (patch,) = settings.patches(bridge, [Arm("true", 1, 0.1, "add", "surprised lens")])
     assert patch is not None
     assert (patch.gate, patch.gate_on) == (6.0, "lens")
     assert isinstance(patch.lens, AffineLens)

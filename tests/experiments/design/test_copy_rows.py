@@ -25,7 +25,7 @@ def step_by_step(bridge: TransformerBridge, tokens: Sequence[int], arm: Arm, see
     rows = []
     for end in range(1, len(tokens)):
         prefix = torch.tensor([tokens[:end]])
-        patch = PATCH.patches(bridge, [arm], len(tokens))[0]
+        patch = PATCH.patches(bridge, [arm])[0]
         hooks = patch.fwd_hooks(bridge, prefix, text_seeds=torch.tensor([seed])) if patch else []
         with bridge.hooks(fwd_hooks=hooks):
             rows.append(bridge(prefix)[0, -1].log_softmax(-1))

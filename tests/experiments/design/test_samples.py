@@ -42,7 +42,7 @@ def test_samples_are_described_as_they_are(looping_bridge: TransformerBridge) ->
     out = li.generate(
         bridge,
         [p["tokens"] for p in prompts],
-        *PATCH.patches(bridge, [arm], 128),
+        *PATCH.patches(bridge, [arm]),
         max_new_tokens=110,
         text_seeds=torch.tensor([5, 30, 40]),
     )

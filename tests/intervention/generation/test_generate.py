@@ -104,6 +104,7 @@ def test_a_lens_that_reads_many_rows_reads_the_same():
     "options",
     [
         {"positions": "generated"},
+        {"first_position": 2},
         {"positions": (0, 3, 12)},
         {"window": 1},
         {"window": 4},
@@ -241,6 +242,7 @@ def test_any_patch_on_any_prompts(data):
         scale=data.draw(st.sampled_from(["raw", "norm"])),
         embedding=data.draw(st.sampled_from(["W_E", "W_U"])),
         positions=data.draw(st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 9))),
+        first_position=data.draw(st.integers(0, 3)),
         window=data.draw(st.none() | st.integers(1, 9)),
         gate=data.draw(st.none() | st.floats(0, 8)),
         source=data.draw(st.sampled_from(["true", "random", "shuffled", "current"])),

@@ -158,7 +158,7 @@ def test_a_curvature_is_of_the_patch_that_it_was_measured_for(llama):
     )
     with pytest.raises(ValueError, match=r"was not measured: .*; give it to li\.curvature"):
         slopes.predict(slopes.patch(1, strength=1.0), curvature=curvature)
-    everywhere = dataclasses.replace(slopes.patch(0, strength=1.0), positions="all")
+    everywhere = dataclasses.replace(slopes.patch(0, strength=1.0), first_position=0)
     other = li.curvature(llama, [random_tokens(8)], [everywhere], progress=False)
     with pytest.raises(ValueError, match="measured at other positions"):
         slopes.predict(everywhere, curvature=other)

@@ -30,7 +30,7 @@ def test_cells_name_their_patches(bridge):
             mode=mode,
             embedding=embedding,
             scale="norm",
-            positions=range(1, 8),
+            first_position=1,
         )
     with pytest.raises(ValueError, match="known only after its run"):
         found.patch(1, strength=0.3, source="final_guess")

@@ -193,6 +193,7 @@ PATCHES = st.fixed_dictionaries(
         "scale": st.sampled_from(["raw", "norm", "deviation"]),
         "embedding": st.sampled_from(["W_E", "W_U"]),
         "positions": st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 12)),
+        "first_position": st.integers(0, 3),
         "window": st.none() | st.integers(1, 12),
         "gate": st.none() | st.floats(0, 8),
         "gate_on": st.sampled_from(["lens", "output"]),
