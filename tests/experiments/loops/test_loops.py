@@ -51,7 +51,10 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
     assert greedy == 12
     survival = result.tables["survival"]
     assert survival["estimate"].between(0, 1).all()
-    assert (survival[survival["token"] == 0]["estimate"] <= 1).all()
+    begun = survival[survival["token"] == 0]
+    assert sorted(begun["condition"]) == sorted(survival["condition"].unique())
+    falls = survival.sort_values("token").groupby("condition")["estimate"].diff().dropna()
+    assert (falls <= 0).all()
     grid = result.tables["grid"]
     assert grid.groupby("measure").size().unique().tolist() == [4]
     samples = result.tables["samples"]
@@ -92,6 +95,16 @@ def test_intervals_of_conditions_take_the_resamples_of_the_settings(finished: Pa
     rep_4 = samples[samples["rule"] == row["rule"]]["rep_4"].fillna(0).to_numpy()
     expected = mean_interval(rep_4, rng=np.random.default_rng(0), n_resamples=199)
     assert (row["rep_4_low"], row["rep_4_high"]) == (expected.low, expected.high)
+
+
+def test_a_text_too_short_to_repeat_itself_counts_with_no_repetition(finished: Path) -> None:
+    rows = read_tables(finished)
+    samples = rows["samples"].assign(rep_2=1.0, rep_4=1.0)
+    one = samples[samples["half"] == "report"]["prompt"].min()
+    samples.loc[samples["prompt"] == one, ["rep_2", "rep_4"]] = np.nan
+    conditions = analyse(SETTINGS, {**rows, "samples": samples}).tables["conditions"]
+    report = conditions[conditions["prompts"] == "report"]
+    assert_allclose(report[["rep_2", "rep_4"]], 5 / 6, rtol=1e-12)
 
 
 def test_rows_give_the_same_analysis_again(finished: Path) -> None:
