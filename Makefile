@@ -20,7 +20,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PACKAGE := $(shell find lens_interventions -type f -not -path '*__pycache__*')
 CHECKED := $(PACKAGE) $(wildcard *.md Makefile mkdocs.yml) \
-           $(shell find tests benchmarks notebooks docs -type f -not -path '*__pycache__*' 2>/dev/null)
+           $(shell find tests benchmarks notebooks docs results -type f \
+                   -not -path '*__pycache__*' 2>/dev/null)
 
 .PHONY: demo test lint docs compat bench format clean FORCE
 .DELETE_ON_ERROR:

@@ -1,9 +1,9 @@
-"""Decoding under a patch, given or learned, is faster than decoding by transformers.
+"""In modes that read no lens, decoding under a patch is faster than decoding by transformers.
 
-The embedded default model, greedy, 32-token prompts, against `generate` of transformers on the same
-weights, which reads the weights once a token, with attention fused (sdpa); and against
-TransformerLens's own. The goals are those for AMD's processors; on Intel's, where the plain product
-is as fast as the packed one, they are 0.9 and 0.8.
+The embedded default model, greedy, 32-token prompts, patches with given strengths and a learned
+write, against `generate` of transformers on the same weights, which reads the weights once a token,
+with attention fused (sdpa); and against TransformerLens's own. The goals are those for AMD's
+processors; on Intel's, where the plain product is as fast as the packed one, they are 0.9 and 0.8.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -65,8 +65,8 @@ def experiment(
     preset: Annotated[
         PresetName,
         typer.Option(
-            help="How much to measure. On two cores quick takes minutes, and full up to an hour, "
-            "or several for learned."
+            help="How much to measure: quick for a look, in minutes; full to report, in up to "
+            "several hours."
         ),
     ] = PresetName.quick,
     model: Model = None,

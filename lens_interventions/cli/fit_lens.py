@@ -118,7 +118,7 @@ def _print(judged: "LensQuality") -> None:
 
 
 def _write(judged: "LensQuality", path: Path) -> None:
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         from .._files import write_text
 
         write_text(path, judged.to_dataframe().to_csv(index=False))

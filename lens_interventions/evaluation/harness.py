@@ -28,7 +28,8 @@ def as_harness_model(
     in `teacher_forced_log_probs`, and texts are continued as in `generate`: each token is written
     once it is known, at all positions of the patch, including those of the context. With
     `positions="generated"` the prompt is the request's context. The answer to a request does not
-    depend on other requests or their order, up to rounding.
+    depend on other requests or their order, up to rounding and except for sampled requests that
+    have the same context.
 
     With `use_cache=` the harness stores answers by request only, so give each patch a file of its
     own.

@@ -35,9 +35,10 @@ def files(tmp_path):
     return corpus, tests
 
 
-def test_it_fits_to_a_file_and_reports_on_another(run, files, tmp_path):
+@pytest.mark.parametrize("name", ["quality.csv", "quality.CSV"])
+def test_it_fits_to_a_file_and_reports_on_another(run, files, tmp_path, name):
     corpus, tests = files
-    out, table = tmp_path / "lens.safetensors", tmp_path / "quality.csv"
+    out, table = tmp_path / "lens.safetensors", tmp_path / name
     status, printed, err = run(
         "--file", corpus, "--test-file", tests, "--out", out, "--quality", table, "--window", 8
     )
@@ -52,7 +53,7 @@ def test_it_fits_to_a_file_and_reports_on_another(run, files, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "corpus.jsonl",
         "lens.safetensors",
-        "quality.csv",
+        name,
         "tests.txt",
     ]
 

@@ -4,9 +4,33 @@ from pathlib import Path
 
 import pytest
 
-from lens_interventions import materials
+from lens_interventions import experiments, materials
+from lens_interventions.experiments.design.material import CopyingMaterial
+from lens_interventions.experiments.design.trained_patches.settings import TrainedPatchSettings
 from lens_interventions.materials import corpora
 from lens_interventions.materials.corpora import python_code, read_documents
+from tests.support.pages import ROOT
+
+DESCRIBED = {
+    "docs/how-to/texts.md": (ROOT / "docs" / "how-to" / "texts.md").read_text(),
+    **{
+        kind.__name__: kind.__doc__
+        for kind in (
+            CopyingMaterial,
+            TrainedPatchSettings,
+            experiments.SmallNetworkSettings,
+            experiments.PreservationSettings,
+            experiments.RecallSettings,
+            experiments.SlopesSettings,
+            experiments.UnlikelySettings,
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("where", DESCRIBED)
+def test_every_corpus_is_named_where_texts_are_chosen(where: str) -> None:
+    assert [name for name in corpora._NAMED if f'"{name}"' not in DESCRIBED[where]] == []
 
 
 def test_own_texts_and_files_are_read_whole(tmp_path: Path) -> None:

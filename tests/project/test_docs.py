@@ -1,4 +1,4 @@
-"""The pages in docs/: their Python blocks run, their commands exist, every page is in the menu.
+"""The pages in docs/: Python blocks run, commands and what is referred to exist, the menu is whole.
 
 Blocks run on a model with the layers of the embedded one, but random weights, 32 dimensions and
 1,000 tokens: what a page does is the same, and takes seconds.
@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -160,6 +161,16 @@ def test_the_commands_exist(line):
 def test_benchmarks_that_are_named_exist(page):
     for name in re.findall(r"benchmarks\.(\w+)", PAGES[page]):
         assert (ROOT / "benchmarks" / f"{name}.py").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_references_are_to_what_the_pages_describe(page):
+    shown = {name for text in PAGES.values() for name in re.findall(r"^::: (\S+)$", text, re.M)}
+    described = [resolve_name(name) for name in shown]
+    for name in re.findall(r"\]\[(lens_interventions\b.*?)\]", PAGES[page], re.DOTALL):
+        # A name of a method or of a module's function is described with its class or module.
+        found = [resolve_name(name), resolve_name(name.rpartition(".")[0])]
+        assert any(each is one for each in found for one in described), name
 
 
 def test_every_page_is_in_the_menu():

@@ -66,8 +66,10 @@ def test_make_does_again_only_what_changed(tmp_path):
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     tools = tmp_path / ".venv" / "bin"
-    for directory in ("lens_interventions", "tests", "report", ".venv/bin"):
+    for directory in ("lens_interventions", "tests", "results", "report", ".venv/bin"):
         (tmp_path / directory).mkdir(parents=True)
+    stored = tmp_path / "results" / "result.json"
+    stored.touch()
     for name in ("a", "b"):
         (tmp_path / "lens_interventions" / f"{name}.py").touch()
     for name in ("python", "ruff", "mypy", "lens-interventions"):
@@ -90,6 +92,8 @@ def test_make_does_again_only_what_changed(tmp_path):
     (tmp_path / "lens_interventions" / "b.py").unlink()
     assert make("test") == ran
     assert make("test") == []
+    stored.touch()
+    assert make("test") == ran
     assert make("demo") == [".venv/bin/lens-interventions"]
     assert make("demo") == []
     (tmp_path / "lens_interventions" / "a.py").touch()

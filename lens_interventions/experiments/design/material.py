@@ -27,8 +27,9 @@ class CopyingMaterial:
         induction_length: how many tokens are repeated.
         template_words: how many words of each frequency are taken from each group, up to 4.
         texts: the sources of natural text: "python_reference", "prose", "docstrings",
-            "python_code", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
-            "dataset:NAME:COLUMN:SPLIT", of which the first 2,000 documents are read.
+            "python_code", "standard_library", a path for `materials.read_texts`, or
+            "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which the first 2,000 documents
+            are read.
         documents: the most documents of each text that are read.
         document_tokens: how many tokens of each document are read, from its beginning.
         surprisal_edges: the edges of the bins of surprisal, in nats.

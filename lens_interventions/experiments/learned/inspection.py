@@ -84,9 +84,10 @@ def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.Dat
     d_model = len(matrix)
     rank = min(int(write["rank"]) or d_model, d_model)
     found = singular_directions(matrix, n)
-    table, unembedding = _table(bridge, learned), readout(bridge).weight
+    # A write that was loaded is on the CPU, wherever the model is.
+    table, unembedding = _table(bridge, learned), readout(bridge).weight.cpu()
     to_own_u, to_other_u = token_cosines(table, matrix, unembedding)
-    to_own_e, to_other_e = token_cosines(table, matrix, embedding(bridge).weight)
+    to_own_e, to_other_e = token_cosines(table, matrix, embedding(bridge).weight.cpu())
     values = [
         ("size of the map", float(matrix.norm()), 0.0),
         ("directions that share the work", participation(_values(matrix)), float(rank)),
@@ -244,8 +245,9 @@ def _write(values: Values) -> LearnedWrite:
 
 
 def _table(bridge: TransformerBridge, write: LearnedWrite) -> Float[Tensor, "d_vocab d_model"]:
-    """The vectors that the map reads."""
-    return embedding(bridge).weight if write.embedding == "W_E" else readout(bridge).weight
+    """The vectors that the map reads, on the CPU."""
+    of = embedding(bridge) if write.embedding == "W_E" else readout(bridge)
+    return of.weight.cpu()
 
 
 def _values(matrix: Float[Tensor, "d_model d_model"]) -> Float[Tensor, " direction"]:

@@ -187,7 +187,7 @@ def _condition(
         "onset": looped["onset"].median(),
         "period": looped["period"].median(),
         "loop_length": looped["loop_length"].median(),
-        "rep_2": part["rep_2"].mean(),
+        "rep_2": part["rep_2"].fillna(0).mean(),
         "rep_4": rep_4.estimate,
         "rep_4_low": rep_4.low,
         "rep_4_high": rep_4.high,

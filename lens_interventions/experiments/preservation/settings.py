@@ -11,9 +11,9 @@ class PreservationSettings:
     """Settings of the preservation experiment; `PreservationSettings.preset` makes them.
 
     Attributes:
-        texts: the sources of text: "python_reference", "prose", "docstrings", "python_code", a path
-            for `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of
-            which the first 2,000 documents are read.
+        texts: the sources of text: "python_reference", "prose", "docstrings", "python_code",
+            "standard_library", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
+            "dataset:NAME:COLUMN:SPLIT", of which the first 2,000 documents are read.
         documents: the most documents of each text that are read.
         document_tokens: how many tokens of each document are read, from its beginning.
         every: read every n-th residual point, and always the last.

@@ -13,8 +13,8 @@ class RecallSettings:
 
     Attributes:
         texts: the sources of the text that is read: "python_reference", "prose", "docstrings",
-            "python_code", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
-            "dataset:NAME:COLUMN:SPLIT".
+            "python_code", "standard_library", a path for `materials.read_texts`, or
+            "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT".
         documents: the most documents of each source that are read, at least 4 in all.
         document_tokens: how many tokens of each document are read, from its beginning.
         fitted_texts: the sources of the text that the probe is fitted to, without the documents

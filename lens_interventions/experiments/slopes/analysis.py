@@ -47,7 +47,7 @@ def analyse(settings: SlopesSettings, rows: Tables) -> Analysis:
     ]
     findings += rescue_findings(tables["rescue"], settings)
     findings += head_findings(tables["kinds"], settings)
-    findings += ceiling_findings(tables["ceiling"], settings)
+    findings += ceiling_findings(tables["ceiling"], rows["ceiling"], settings)
     return Analysis(tables, tuple(findings), draw)
 
 

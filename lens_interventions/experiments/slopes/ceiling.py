@@ -37,7 +37,7 @@ def measure_ceiling(
 
     Rows also have the curvature of the fitted writes, from losses at strengths `step` and `-step`.
     It is measured only on the held-out texts in `curved`, and is nan elsewhere. `material` says
-    what kind of text each one is.
+    what kind of text each one is, and `fitted` how many texts the writes were fitted to.
     """
     found = linear_ceiling(
         bridge,
@@ -62,6 +62,7 @@ def measure_ceiling(
                 "total": found.totals[text, w, place],
                 "curvature": bends[text][w, place] if text in bends and write != FREE else np.nan,
                 "count": found.counts[text],
+                "fitted": len(texts),
             }
             for text, sequence in enumerate(held_out)
             for place, layer in enumerate(found.layers)
@@ -114,21 +115,27 @@ def ceiling_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
 
 
 _METHOD = (
-    "{what}, {n} held-out texts of {tokens} tokens, layers {layers}; fitted to {fitted} others. "
-    "{weak:g} times the slope of the best linear write of the embeddings of the next token and of "
-    "its own, of the residual and of a constant, minus that of the best write without the next "
-    "token, both as long as the residual, at the layer where that is lowest. At the best strength "
-    "up to {strongest:g}, slope and curvature promise {seeing} with the next token and {unseeing} "
-    "without it (layer {at}). As a ceiling only: a write that is free at every position, and so "
-    "encodes what comes later, has a slope of {free} at layer {top}. The interval holds for all "
-    "layers and writes of this text at once, by the max-t bootstrap over texts. {reading}"
+    "{what}, {n} held-out texts of up to {tokens} tokens, layers {layers}; fitted to {fitted} "
+    "others. {weak:g} times the slope of the best linear write of the embeddings of the next token "
+    "and of its own, of the residual and of a constant, minus that of the best write without the "
+    "next token, both as long as the residual, at the layer where that is lowest. At the best "
+    "strength up to {strongest:g}, slope and curvature promise {seeing} with the next token and "
+    "{unseeing} without it (layer {at}). As a ceiling only: a write that is free at every "
+    "position, and so encodes what comes later, has a slope of {free} at layer {top}. The interval "
+    "holds for all layers and writes of this text at once, by the max-t bootstrap over texts. "
+    "{reading}"
 )
 _WORTH = "So a linear write of the next token is worth training there."
 _NOT = "So nothing shows that a linear write of the next token is worth training there."
 
 
-def ceiling_findings(table: pd.DataFrame, settings: SlopesSettings) -> list[Finding]:
-    """For each text, whether the next token lets a linear write lower the loss further."""
+def ceiling_findings(
+    table: pd.DataFrame, rows: pd.DataFrame, settings: SlopesSettings
+) -> list[Finding]:
+    """For each text, whether the next token lets a linear write lower the loss further.
+
+    `rows` are those of `measure_ceiling`, and `table` their `ceiling_table`.
+    """
     found = []
     for material, here in table.groupby("material", sort=False):
         increment = here[here["write"] == INCREMENT].set_index("layer")
@@ -144,9 +151,10 @@ def ceiling_findings(table: pd.DataFrame, settings: SlopesSettings) -> list[Find
                 _METHOD.format(
                     what=capital(words(str(material))),
                     n=interval.n,
-                    tokens=settings.ceiling_tokens,
+                    # The first token of a text is not predicted.
+                    tokens=round(rows[rows["material"] == material]["count"].max()) + 1,
                     layers=", ".join(map(str, increment.index)),
-                    fitted=len(settings.texts) * settings.ceiling_documents[0],
+                    fitted=rows["fitted"].iloc[0],
                     weak=settings.weak,
                     strongest=settings.strongest,
                     seeing=signed(seeing["change"].iloc[at]),

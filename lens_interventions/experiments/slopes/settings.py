@@ -26,8 +26,9 @@ class SlopesSettings:
     half gives the reported numbers.
 
     Attributes:
-        texts: the sources of text: "python_reference", "prose", "docstrings", "python_code", a path
-            for `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT".
+        texts: the sources of text: "python_reference", "prose", "docstrings", "python_code",
+            "standard_library", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
+            "dataset:NAME:COLUMN:SPLIT".
         documents: the most documents of each text that are read.
         document_tokens: how many tokens of each document are read, from its beginning.
         induction_sequences: how many sequences of random tokens, which are repeated once.

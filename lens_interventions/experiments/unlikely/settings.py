@@ -11,8 +11,9 @@ class UnlikelySettings:
     """Settings of the experiment on unlikely tokens; `UnlikelySettings.preset` makes them.
 
     Attributes:
-        texts: the sources of text: "python_reference", "prose", "docstrings", "python_code", a path
-            for `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT".
+        texts: the sources of text: "python_reference", "prose", "docstrings", "python_code",
+            "standard_library", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
+            "dataset:NAME:COLUMN:SPLIT".
         documents: the most documents of each text that are read.
         document_tokens: how many tokens of each document are read, from its beginning.
         below: the probability at the output under which a token is unlikely.

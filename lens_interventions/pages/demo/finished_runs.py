@@ -1,5 +1,6 @@
 """Finished runs of the experiments on the page's model: their verdicts, and the commands."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,18 +32,18 @@ from ..verdict_card import VerdictCard, verdict_card
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_PRESETS: Mapping[str, Callable[[Any, int], Any]] = {
-    "copying": CopyingSettings.preset,
-    "increment": IncrementSettings.preset,
-    "last_word": lambda name, _n_layers: LastWordSettings.preset(name),
-    "learned": LearnedSettings.preset,
-    "likeliest": lambda name, _n_layers: LikeliestSettings.preset(name),
-    "loops": LoopsSettings.preset,
-    "preservation": lambda name, _n_layers: PreservationSettings.preset(name),
-    "reader": ReaderSettings.preset,
-    "recall": lambda name, _n_layers: RecallSettings.preset(name),
-    "slopes": lambda name, _n_layers: SlopesSettings.preset(name),
-    "unlikely": lambda name, _n_layers: UnlikelySettings.preset(name),
+_PRESETS: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
+    "copying": lambda name, of: CopyingSettings.preset(name, of["n_layers"]),
+    "increment": lambda name, of: IncrementSettings.preset(name, of["n_layers"], of["d_model"]),
+    "last_word": lambda name, _: LastWordSettings.preset(name),
+    "learned": lambda name, of: LearnedSettings.preset(name, of["n_layers"], of["d_model"]),
+    "likeliest": lambda name, _: LikeliestSettings.preset(name),
+    "loops": lambda name, of: LoopsSettings.preset(name, of["n_layers"]),
+    "preservation": lambda name, _: PreservationSettings.preset(name),
+    "reader": lambda name, of: ReaderSettings.preset(name, of["n_layers"]),
+    "recall": lambda name, _: RecallSettings.preset(name),
+    "slopes": lambda name, _: SlopesSettings.preset(name),
+    "unlikely": lambda name, _: UnlikelySettings.preset(name),
 }
 
 
@@ -53,7 +54,7 @@ class FinishedRun:
     Attributes:
         title: the name of the experiment, and of the directory if it has another name.
         command: the command that makes the same run; None if its settings are not those of a
-            preset.
+            preset, or its model has no name to load it by.
         cards: a card for each verdict.
         figure: the figure of its first verdict, if it has one.
     """
@@ -104,12 +105,25 @@ def _first_figure(result: Result) -> "go.Figure | None":
 
 def _command(result: Result) -> str | None:
     name, model = result.experiment, result.header["model"]
-    for preset in ("quick", "full") if name in _PRESETS else ():
-        if _agree(to_values(_PRESETS[name](preset, model["n_layers"])), result.settings):
-            of_model = "" if model["name"] == NAME else f"--model {model['name']} "
+    of_model = _model_options(model)
+    for preset in ("quick", "full") if name in _PRESETS and of_model is not None else ():
+        if _agree(to_values(_PRESETS[name](preset, model)), result.settings):
             options = f"--preset {preset} {of_model}--out runs/{name}"
             return f"lens-interventions experiment {name} {options}"
     return None
+
+
+def _model_options(model: Mapping[str, Any]) -> str | None:
+    """The options that load a model again, or None for one that its name does not load.
+
+    Only a hub name with an owner is sure to: a directory or file is known by its last part, which
+    looks like a hub name without one.
+    """
+    named, dtype = model["name"] != NAME, model["dtype"]
+    if named and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model["name"]):
+        return None
+    of_name = f"--model {model['name']} " if named else ""
+    return of_name + ("" if dtype == "float32" else f"--dtype {dtype} ")
 
 
 def _agree(here: Any, there: Any) -> bool:

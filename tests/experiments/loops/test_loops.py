@@ -15,6 +15,7 @@ from lens_interventions.experiments.loops import loops
 from lens_interventions.experiments.loops.analysis import analyse
 from lens_interventions.experiments.loops.choice import loops_cell
 from lens_interventions.experiments.loops.stages import search
+from lens_interventions.experiments.loops.tables import survival_table
 from lens_interventions.intervention.sources import control_names
 from lens_interventions.measures.intervals import holm, mean_interval
 from lens_interventions.measures.verdicts import JOINT
@@ -51,7 +52,8 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
     assert greedy == 12
     survival = result.tables["survival"]
     assert survival["estimate"].between(0, 1).all()
-    assert (survival[survival["token"] == 0]["estimate"] <= 1).all()
+    begun = survival[survival["token"] == 0]
+    assert sorted(begun["condition"]) == sorted(survival["condition"].unique())
     grid = result.tables["grid"]
     assert grid.groupby("measure").size().unique().tolist() == [4]
     samples = result.tables["samples"]
@@ -92,6 +94,31 @@ def test_intervals_of_conditions_take_the_resamples_of_the_settings(finished: Pa
     rep_4 = samples[samples["rule"] == row["rule"]]["rep_4"].fillna(0).to_numpy()
     expected = mean_interval(rep_4, rng=np.random.default_rng(0), n_resamples=199)
     assert (row["rep_4_low"], row["rep_4_high"]) == (expected.low, expected.high)
+
+
+def test_a_text_too_short_to_repeat_itself_counts_with_no_repetition(finished: Path) -> None:
+    rows = read_tables(finished)
+    samples = rows["samples"].assign(rep_2=1.0, rep_4=1.0)
+    one = samples[samples["half"] == "report"]["prompt"].min()
+    samples.loc[samples["prompt"] == one, ["rep_2", "rep_4"]] = np.nan
+    conditions = analyse(SETTINGS, {**rows, "samples": samples}).tables["conditions"]
+    report = conditions[conditions["prompts"] == "report"]
+    assert_allclose(report[["rep_2", "rep_4"]], 5 / 6, rtol=1e-12)
+
+
+def test_survival_falls_when_samples_enter_loops_and_never_rises(finished: Path) -> None:
+    samples = read_tables(finished)["samples"]
+    prompts = sorted(samples[samples["half"] == "report"]["prompt"].unique())
+    assert len(prompts) == 6
+    onset = samples["prompt"].map(dict(zip(prompts, (3, 7, 30), strict=False)))
+    looped = samples.assign(
+        looped=onset.notna(), onset=onset.fillna(-1).astype(int), period=5, loop_length=16
+    )
+    table = survival_table({"samples": looped}, replace(SETTINGS, new_tokens=48))
+    expected = [1, 5 / 6, *[4 / 6] * 6, 3 / 6]
+    for _, curve in table.groupby("condition"):
+        assert curve["token"].tolist() == list(range(0, 33, 4))
+        assert_allclose(curve["estimate"], expected, rtol=1e-12)
 
 
 def test_rows_give_the_same_analysis_again(finished: Path) -> None:

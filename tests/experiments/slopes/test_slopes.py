@@ -12,7 +12,13 @@ from pandas.testing import assert_frame_equal
 import lens_interventions as li
 from lens_interventions.experiments import Result, load_result
 from lens_interventions.experiments.design.material import induction_sequences
+from lens_interventions.experiments.design.sequences import REPORT, SELECTION, TokenSequence
 from lens_interventions.experiments.slopes import slopes
+from lens_interventions.experiments.slopes.ceiling import (
+    ceiling_findings,
+    ceiling_table,
+    measure_ceiling,
+)
 from tests.support.exact import no_rounding
 from tests.support.planted import planted_bridge
 from tests.support.small_slopes import SMALL
@@ -127,6 +133,26 @@ def test_the_ceiling_of_linear_writes_compares_with_and_without_the_token(
     fitted = table["write"].isin(["with", "without"])
     assert (table["change"].notna() == fitted).all()
     assert (table[fitted]["change"] <= 0).all()
+
+
+def test_the_ceiling_says_how_many_texts_there_were_and_not_how_many_there_could_be() -> None:
+    def text(half: str, number: int, length: int) -> dict:
+        tokens = tuple(range(number, number + length))
+        return TokenSequence(number, half, str(number), "prose", tokens, 0).values()
+
+    rows = measure_ceiling(
+        tiny_bridge("gpt2"),
+        [text(SELECTION, number, 14) for number in range(5)],
+        [text(REPORT, 10, 9), text(REPORT, 11, 12)],
+        curved=[0],
+        layers=[1],
+        step=0.01,
+    )
+    assert SMALL.ceiling_documents == (4, 2)
+    assert SMALL.ceiling_tokens == 48
+    (found,) = ceiling_findings(ceiling_table(rows, SMALL), rows, SMALL)
+    assert "2 held-out texts of up to 12 tokens" in found.method
+    assert "fitted to 5 others" in found.method
 
 
 def test_a_planted_source_is_found_and_controls_are_not() -> None:

@@ -4,7 +4,12 @@ import json
 
 import pytest
 
-from lens_interventions.experiments import CopyingSettings, load_result
+from lens_interventions.experiments import (
+    CopyingSettings,
+    IncrementSettings,
+    LearnedSettings,
+    load_result,
+)
 from lens_interventions.experiments.engine.json_values import to_values
 from lens_interventions.model.fingerprint import weights_sha256
 from lens_interventions.pages.demo import build_page
@@ -78,7 +83,7 @@ def test_the_committed_loops_were_sampled_at_one_cell():
 def of_the_tiny_model():
     """What a run of the tiny Llama says of its model."""
     bridge = shared_bridge("llama")
-    return {"name": "tiny-llama", "weights_sha256": weights_sha256(bridge)}
+    return {"name": "owner/tiny-llama", "weights_sha256": weights_sha256(bridge)}
 
 
 def test_a_command_names_preset_and_model(tmp_path, of_the_tiny_model):
@@ -94,7 +99,10 @@ def test_a_command_names_preset_and_model(tmp_path, of_the_tiny_model):
         save_run(tmp_path / name, "copying", settings=values, model=of_the_tiny_model)
     save_run(tmp_path / "users", "an experiment of the user's", model=of_the_tiny_model)
     runs = finished_runs(tmp_path, shared_bridge("llama"))
-    quick = "lens-interventions experiment copying --preset quick --model tiny-llama"
+    quick = (
+        "lens-interventions experiment copying --preset quick --model owner/tiny-llama "
+        "--dtype float64"
+    )
     assert {run.title: run.command for run in runs} == {
         "Copying": f"{quick} --out runs/copying",
         "Copying (older)": f"{quick} --out runs/copying",
@@ -102,6 +110,38 @@ def test_a_command_names_preset_and_model(tmp_path, of_the_tiny_model):
         "Copying (patched)": None,
         "An experiment of the user's (users)": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "options"),
+    [
+        ("SmolLM2-135M-Instruct", "float32", ""),
+        ("SmolLM2-135M-Instruct", "bfloat16", "--dtype bfloat16 "),
+        ("owner/model-1.5", "float32", "--model owner/model-1.5 "),
+        # The last part of a directory, or a hub name without an owner: nobody can tell.
+        ("tiny-llama", "float32", None),
+        ("/home/me/tiny-llama", "float32", None),
+    ],
+)
+def test_a_command_loads_the_model_of_the_run_or_there_is_none(
+    tmp_path, of_the_tiny_model, name, dtype, options
+):
+    settings = to_values(CopyingSettings.preset("quick", 3))
+    model = {**of_the_tiny_model, "name": name, "dtype": dtype}
+    save_run(tmp_path / "copying", "copying", settings=settings, model=model)
+    (run,) = finished_runs(tmp_path, shared_bridge("llama"))
+    quick = f"lens-interventions experiment copying --preset quick {options}--out runs/copying"
+    assert run.command == (None if options is None else quick)
+
+
+@pytest.mark.parametrize("kind", [IncrementSettings, LearnedSettings])
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_a_preset_of_a_narrow_model_is_known_again(tmp_path, of_the_tiny_model, kind, preset):
+    name = kind.__name__.removesuffix("Settings").lower()
+    settings, model = kind.preset(preset, 3, 8), {**of_the_tiny_model, "d_model": 8}
+    save_run(tmp_path / name, name, settings=to_values(settings), model=model)
+    (run,) = finished_runs(tmp_path, shared_bridge("llama"))
+    assert run.command.startswith(f"lens-interventions experiment {name} --preset {preset} ")
 
 
 def test_the_page_shows_verdicts_commands_and_figures(tmp_path, of_the_tiny_model):

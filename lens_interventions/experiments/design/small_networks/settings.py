@@ -13,9 +13,9 @@ class SmallNetworkSettings:
     """Text, size, training and measurement of small networks.
 
     Attributes:
-        texts: the training text: "standard_library", "python_reference", a path for
-            `materials.read_texts`, or "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT". Every
-            tenth document is held out.
+        texts: the training text: "standard_library", "python_code", "python_reference", "prose",
+            "docstrings", a path for `materials.read_texts`, or "dataset:NAME:COLUMN" or
+            "dataset:NAME:COLUMN:SPLIT". Every tenth document is held out.
         vocabulary: the number of tokens of the tokenizer that is trained on the texts.
         context: how many tokens a network reads at a time.
         width: the width of the residual stream.
