@@ -59,9 +59,9 @@ def seeing(model: MeasuredModel) -> Section:
             f"The patch moves the residual that enters block {layer} a tenth of the way toward the "
             "embedding of the next token, scaled to the residual's length, at every position "
             "whose next token is known, but for the first, where models park attention. It leaves "
-            "the predicting position alone, so a sampler can do exactly this. Two texts show what the patch does and prove nothing; the "
-            "experiments measure it over many texts, against controls. If a word has several "
-            "tokens, p is the probability of the first.",
+            "the predicting position alone, so a sampler can do exactly this. Two texts show what "
+            "the patch does and prove nothing; the experiments measure it over many texts, against "
+            "controls. If a word has several tokens, p is the probability of the first.",
             f"Greedy, without the patch: {texts[0]}",
             f"Greedy, with the patch: {texts[1]}",
         ),
