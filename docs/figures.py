@@ -5,7 +5,11 @@ They show the embedded model. The script takes some eight minutes on two cores.
 
 from pathlib import Path
 
+import pandas as pd
+import plotly.graph_objects as go
+
 import lens_interventions as li
+from lens_interventions.experiments.scratch.figures import draw
 from lens_interventions.pages.demo.example_texts import PLASMA, PLASMA_WORD
 
 IMAGES = Path(__file__).parent / "images"
@@ -35,12 +39,22 @@ def main() -> None:
         ),
         "lens_quality": li.lens_quality(bridge, lens, prose, max_tokens=128).plot(),
         "scratch": li.experiments.load_result(RESULTS / "scratch").figures()["curves"],
-        "depth": li.experiments.load_result(RESULTS / "scratch-depth").figures()["gain"],
+        "depth": gain_over_depth(),
         "recovery": li.input_recovery(bridge, probe, prose, max_tokens=128).plot(by_rarity=True),
     }
     for name, figure in figures.items():
         li.plots.save(figure, IMAGES / f"{name}.png")
     print(probe.overlap(bridge, k=32))
+
+
+def gain_over_depth() -> go.Figure:
+    """The gain of networks from scratch, from both runs of it."""
+    runs = [
+        li.experiments.load_result(RESULTS / name)
+        for name in ("scratch-depth", "scratch-six-blocks")
+    ]
+    gains = pd.concat([run.tables["gains"] for run in runs])
+    return draw({**runs[0].tables, "gains": gains})["gain"]
 
 
 if __name__ == "__main__":
