@@ -103,7 +103,7 @@ def test_two_tabs_at_once_get_what_each_asked_for(page, new_page, explorer, defa
 def test_patch_shows_the_exact_numbers(page, explorer, default_bridge):
     options = {"layer": 24, "strength": 0.3}
     page.open(address(explorer, panel="patch", text=TEXT, **options))
-    patch = li.NextTokenPatch(scale="norm", **options)
+    patch = li.NextTokenPatch(scale="norm", first_position=1, **options)
     log_probs = li.teacher_forced_log_probs(default_bridge, TEXT, [None, patch])[:, 0].double()
     expected = (log_probs[1] - log_probs[0]).tolist()
     numbers = [float(text.replace("−", "-")) for text in page.texts(".effect span")]

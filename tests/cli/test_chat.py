@@ -36,7 +36,7 @@ def test_generate_answers_it(command, monkeypatch, chatty):
     loads(monkeypatch, "generate", chatty)
     status, printed, error = command("generate", SAID, *PATCHED)
     assert status == 0, error
-    patch = li.NextTokenPatch(layer=1, strength=0.5)
+    patch = li.NextTokenPatch(layer=1, strength=0.5, first_position=1)
     message = [{"role": "user", "content": SAID}]
     answer = li.generate(chatty, None, patch, messages=message, max_new_tokens=3)
     assert f"{-float(answer.log_probs.nanmean()):.2f} nats" in printed
