@@ -8,6 +8,7 @@ from ...measures.verdicts import verdict, visible_by_width
 from ..engine.results import Analysis, Finding, Tables
 from .correlations import copy_correlation, token_correlation
 from .figures import draw
+from .kept_rows import kept_templates, kept_tokens
 from .settings import PreservationSettings
 from .token_rows import ACROSS, NET, RARITY, RAW, SURPRISE, WITHIN, TokenRows, later, token_rows
 
@@ -23,11 +24,17 @@ def analyse(settings: PreservationSettings, rows: Tables) -> Analysis:
     """The analysis of a run."""
     tokens = token_rows(rows["tokens"], rows["counts"])
     items = rows["templates"]
-    findings = (*_token_findings(tokens, settings), _template_finding(items, settings))
+    kept, words = kept_tokens(tokens), kept_templates(items)
+    findings = (
+        *_token_findings(tokens, kept, settings),
+        _template_finding(words, settings),
+    )
     tables = {
         "correlations": correlations(tokens, settings),
         "by_quantile": by_quantile(tokens, settings),
         "copying": copying_correlations(items, settings),
+        "token_rows": kept,
+        "template_rows": words,
     }
     return Analysis(tables, findings, draw)
 
@@ -130,13 +137,15 @@ _TEMPLATE = (
 )
 
 
-def _token_findings(tokens: TokenRows, settings: PreservationSettings) -> list[Finding]:
+def _token_findings(
+    tokens: TokenRows, rows: pd.DataFrame, settings: PreservationSettings
+) -> list[Finding]:
     findings = []
     points = later(tokens.labels)
     for (question, kind), (x, given) in zip(
         _QUESTIONS, ((RARITY, SURPRISE), (RARITY, SURPRISE), (SURPRISE, RARITY)), strict=True
     ):
-        kept = tokens.kept[kind][points].mean(axis=0)
+        kept = rows["log_prob" if kind == NET else "rank"].to_numpy()
         interval = token_correlation(tokens, kept, x, given, settings.resampling)
         method = (_TOKENS + (_NET if kind == NET else "") + _POSITIVE).format(
             kept=_KEPT[kind],
@@ -151,14 +160,10 @@ def _token_findings(tokens: TokenRows, settings: PreservationSettings) -> list[F
     return findings
 
 
-def _template_finding(items: pd.DataFrame, settings: PreservationSettings) -> Finding:
-    labels = tuple(items["label"].drop_duplicates())
-    chosen = items[items["label"].isin([labels[i] for i in later(labels)])]
-    one = items[items["label"] == labels[0]].set_index("item")
-    kept = -chosen.groupby("item")["log_rank"].mean().loc[one.index].to_numpy(dtype=np.float64)
-    interval = copy_correlation(one.reset_index(), kept, WITHIN, settings.resampling)
+def _template_finding(rows: pd.DataFrame, settings: PreservationSettings) -> Finding:
+    interval = copy_correlation(rows, rows["rank"].to_numpy(), WITHIN, settings.resampling)
     question = "Does better preservation where a word stands first help to copy it later?"
-    method = _TEMPLATE.format(n=len(one), words=interval.n)
+    method = _TEMPLATE.format(n=len(rows), words=interval.n)
     return _finding(question, interval, method, "copying", settings)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
+from scipy import stats
 
 from lens_interventions.experiments import load_result
 from lens_interventions.experiments.preservation import PreservationSettings, preservation
@@ -110,6 +111,45 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     assert [button.label for button in buttons][-1] == f"preserved: {NET}"
     shown = [trace.visible for trace in figures["correlation"].data]
     assert shown == list(buttons[0].args[0]["visible"])
+
+
+def test_the_kept_rows_give_the_verdicts_estimates(tmp_path: Path) -> None:
+    result = preservation(long_bridge, settings=SMALL, out=tmp_path)
+    tokens, templates = (
+        pd.read_parquet(tmp_path / "tables" / f"{name}.parquet")
+        for name in ("token_rows", "template_rows")
+    )
+
+    def without(y: pd.Series, given: pd.Series) -> np.ndarray:
+        fit = stats.linregress(given, y)
+        return np.asarray(y - fit.intercept - fit.slope * given)
+
+    found = []
+    for kept, x, given in (
+        ("rank", "rarity", "surprise"),
+        ("log_prob", "rarity", "surprise"),
+        ("log_prob", "surprise", "rarity"),
+    ):
+        ranks = tokens.dropna(subset=[kept]).rank()
+        ours, theirs = (without(ranks[name], ranks[given]) for name in (kept, x))
+        found.append(stats.pearsonr(ours, theirs).statistic)
+
+    # The means of words and sentences are taken out by indicators instead of in turns.
+    said, sentence = (
+        pd.get_dummies(columns, dtype=float)
+        for columns in (
+            templates["group"] + templates["said"],
+            templates["group"] + templates["frame"] + templates["distance"],
+        )
+    )
+    indicators = np.hstack([said, sentence])
+    values = templates[["rank", "copy_log_prob"]].to_numpy()
+    rest = values - indicators @ np.linalg.lstsq(indicators, values, rcond=None)[0]
+    # Values that are equal up to rounding are ties.
+    found.append(stats.spearmanr(*rest.round(9).T).statistic)
+
+    expected = [finding.verdict.interval.estimate for finding in result.verdicts]
+    assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_settings_that_leave_no_elsewhere_are_refused() -> None:
