@@ -9,7 +9,7 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.aggregate import LensAggregate, lens_over, plot_aggregate
 from ..lens.protocol import Lens, provenance
-from ..measures.intervals import Interval, mean_intervals
+from ..measures.intervals import Interval, mean_interval, mean_intervals
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.tokens import TextOrTokens, require_texts, token_batch
@@ -95,12 +95,12 @@ class LensQuality:
         """
         return {
             statistic: {
-                lens: mean_intervals(
-                    totals.mean(0)[None],
-                    self._counts(statistic)[None],
+                lens: mean_interval(
+                    totals.mean(0),
+                    self._counts(statistic),
                     rng=np.random.default_rng(seed),
                     level=level,
-                )[0]
+                )
                 for lens, totals in self._totals(statistic, against).items()
             }
             for statistic in STATISTICS

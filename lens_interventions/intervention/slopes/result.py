@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from ...measures.intervals import mean_intervals
+from ...measures.intervals import mean_interval, mean_intervals
 from ..patch import NextTokenPatch
+from ..patch_fields import differing
 from .controls import final_guess, name_of
 from .curvature_result import Curvature
 from .prediction import SlopePrediction
@@ -196,13 +197,12 @@ class SlopeMap:
         Raises `ValueError` if the map or the curvature does not have the patch.
         """
         named = _chosen("scope", scope, self.scopes)
-        for name in _COMMON:
-            ours, theirs = getattr(self.patches[0], name), getattr(patch, name)
-            if ours is not theirs and (name == "lens" or ours != theirs):
-                raise ValueError(
-                    f"the map was made with {name}={ours!r}, but the patch has {theirs!r}: make a "
-                    f"map with slope_map(..., {name}=...)"
-                )
+        if others := differing(self.patches[0], patch, _COMMON):
+            name = others[0]
+            raise ValueError(
+                f"the map was made with {name}={getattr(self.patches[0], name)!r}, but the patch "
+                f"has {getattr(patch, name)!r}: make a map with slope_map(..., {name}=...)"
+            )
         place = {
             "embedding": _index_of("embedding", patch.embedding, self.embeddings),
             "mode": _index_of("mode", patch.mode, self.modes),
@@ -212,9 +212,9 @@ class SlopeMap:
         totals = self.totals[:, self.scopes.index(named)][
             :, place["embedding"], place["mode"], place["source"]
         ]
-        (slope,) = mean_intervals(
-            totals[:, layers].sum(1)[None],
-            self.counts[:, self.scopes.index(named)][None],
+        slope = mean_interval(
+            totals[:, layers].sum(1),
+            self.counts[:, self.scopes.index(named)],
             rng=np.random.default_rng(seed),
             level=level,
         )
