@@ -201,6 +201,6 @@ def _write(trajectory: "Trajectory", stat: str, shown: dict[str, Any], out: Path
         frame = trajectory.to_dataframe()
         write_text(out, frame.to_json(orient="records", force_ascii=False))
     else:
-        from ..plots import plot, save
+        from ..plots import save
 
-        save(plot(trajectory, stat, **shown), out)
+        save(trajectory.plot(stat, **shown), out)
