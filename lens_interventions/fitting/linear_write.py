@@ -19,11 +19,11 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..intervention.known_text import KnownText
 from ..intervention.patch import NextTokenPatch
+from ..intervention.pieces import piece_batches, piece_length, text_tokens
 from ..intervention.site import PatchSite
 from ..intervention.slopes.clean_run import clean_run
-from ..intervention.slopes.pieces import piece_batches, piece_length, text_tokens
 from ..intervention.slopes.residual_gradients import residual_gradients
-from ..intervention.slopes.text_sums import Reading, text_sums
+from ..intervention.text_sums import Reading, text_sums
 from ..measures.intervals import mean_intervals
 from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lens_interventions as li
-from lens_interventions.intervention.slopes import pieces
+from lens_interventions.intervention import pieces
 from tests.support.exact import no_rounding
 from tests.support.tiny import random_tokens
 
