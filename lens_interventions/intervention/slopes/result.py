@@ -103,30 +103,14 @@ class SlopeMap:
             "scope": _chosen("scope", scope, self.scopes),
         }
         frame = self._only(shown).to_dataframe()
-        panels = []
-        for title, part, names in (
-            ("each source", frame[frame["minus"] == ""], "source"),
-            ("the true source minus", frame[frame["minus"] != ""], "minus"),
-        ):
-            if len(part):
-                columns = list(dict.fromkeys(part[names]))
-                records: list[dict[str, Any]] = part.to_dict("records")  # type: ignore[assignment]
-                cells = {(row["layer"], row[names]): row for row in records}
-                panels.append(
-                    LayerPanel(
-                        title=title,
-                        layers=self.layers,
-                        columns=tuple(column.replace("_", " ") for column in columns),
-                        values=tuple(
-                            tuple(float(cells[layer, column]["estimate"]) for column in columns)
-                            for layer in self.layers
-                        ),
-                        hover=tuple(
-                            tuple(_hover(cells[layer, column]) for column in columns)
-                            for layer in self.layers
-                        ),
-                    )
-                )
+        panels = [
+            LayerPanel.of(rows, names, title=title, hover=_hover)
+            for title, rows, names in (
+                ("each source", frame[frame["minus"] == ""], "source"),
+                ("the true source minus", frame[frame["minus"] != ""], "minus"),
+            )
+            if len(rows)
+        ]
         what = f"mode {shown['mode']}, {shown['embedding']}"
         where = "" if shown["scope"] == "all" else f", {shown['scope'].replace('_', ' ')}"
         return layer_heatmaps(
