@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..intervention.patch import NextTokenPatch
 from ..intervention.site import PatchSite
-from ..measures.intervals import mean_intervals
+from ..measures.interval_table import interval_rows
 from ..model.fingerprint import fingerprint
 from ..model.kinds import ReadableModel
 
@@ -111,16 +111,8 @@ class LinearCeiling:
             ("increment", with_news - without),
             ("free", free),
         ):
-            intervals = mean_intervals(
-                totals.T,
-                np.broadcast_to(self.counts, totals.T.shape),
-                rng=np.random.default_rng(seed),
-                level=level,
-            )
-            rows += [
-                {"layer": layer, "write": name, **interval.columns()}
-                for layer, interval in zip(self.layers, intervals, strict=True)
-            ]
+            places = [{"layer": layer, "write": name} for layer in self.layers]
+            rows += interval_rows(places, totals.T, self.counts, level=level, seed=seed)
         return pd.DataFrame(rows)
 
     def patch(self, layer: int, *, strength: float, write: str = "with") -> NextTokenPatch:

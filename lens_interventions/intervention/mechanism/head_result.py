@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from .interval_table import interval_table
+from ...measures.interval_table import interval_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from ...measures.intervals import mean_interval, mean_intervals
+from ...measures.interval_table import interval_rows
+from ...measures.intervals import mean_interval
 from ..patch import NextTokenPatch
 from ..patch_fields import differing
 from .controls import final_guess, name_of
@@ -63,20 +64,11 @@ class SlopeMap:
         """
         import pandas as pd
 
-        columns = list(self._columns())
         rows = []
-        for place, totals in columns:
+        for place, totals in self._columns():
             counts = self.counts[:, self.scopes.index(place["scope"])]
-            intervals = mean_intervals(
-                totals,
-                np.broadcast_to(counts, totals.shape),
-                rng=np.random.default_rng(seed),
-                level=level,
-            )
-            rows += [
-                {"layer": layer, **place, **interval.columns()}
-                for layer, interval in zip(self.layers, intervals, strict=True)
-            ]
+            places = [{"layer": layer, **place} for layer in self.layers]
+            rows += interval_rows(places, totals, counts, level=level, seed=seed)
         return pd.DataFrame(rows)
 
     def plot(
