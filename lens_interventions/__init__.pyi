@@ -17,14 +17,14 @@ from .fitting.input_recovery import InputRecovery as InputRecovery
 from .fitting.input_recovery import input_recovery as input_recovery
 from .fitting.lens_quality import LensQuality as LensQuality
 from .fitting.lens_quality import lens_quality as lens_quality
+from .fitting.linear_ceiling import linear_ceiling as linear_ceiling
 from .fitting.linear_write import LinearCeiling as LinearCeiling
 from .fitting.linear_write import LinearWrite as LinearWrite
-from .fitting.linear_write import linear_ceiling as linear_ceiling
 from .intervention.ablation import ablate_directions as ablate_directions
 from .intervention.adapted_reader import AdaptedReader as AdaptedReader
 from .intervention.bound_patch import BoundPatch as BoundPatch
-from .intervention.effect_map import EffectMap as EffectMap
 from .intervention.effect_map import effect_map as effect_map
+from .intervention.effect_map_result import EffectMap as EffectMap
 from .intervention.generation.custom_generate import as_custom_generate as as_custom_generate
 from .intervention.generation.generate import generate as generate
 from .intervention.generation.layer_contrast import SLED as SLED

@@ -192,5 +192,13 @@ def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return narrow if bool(narrow.isfinite().all()) else tensor
 
 
+def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Named tensors with those of floating point in float32."""
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+
+
 def _format(kind: str) -> str:
     return f"lens_interventions.{kind}/1"

@@ -2,8 +2,9 @@
 
 A new command is a module with one function, whose signature Typer reads, and a line below. Options
 that commands share go into `options.py` and `patch_options.py`, checks before a model is loaded
-into `checks.py`. It may import every package, and nothing imports it. A command imports what it
-needs when it runs, so that `--help` loads neither torch nor plotly.
+into `checks.py`, files of results into `writing.py`. It may import every package, and nothing
+imports it. A command imports what it needs when it runs, so that `--help` loads neither torch nor
+plotly.
 """
 
 import functools

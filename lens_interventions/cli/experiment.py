@@ -108,24 +108,10 @@ def experiment(
     options: dict[str, Any] = {} if name in _OWN_MODELS else {"model": loaded}
     if text:
         options["settings"] = _copying_settings(loaded, preset.value, tuple(text))
-    runs: dict[Name, Callable[..., Result]] = {
-        Name.copying: experiments.copying,
-        Name.increment: experiments.increment,
-        Name.last_word: experiments.last_word,
-        Name.learned: experiments.learned,
-        Name.likeliest: experiments.likeliest,
-        Name.loops: experiments.loops,
-        Name.preservation: experiments.preservation,
-        Name.reader: experiments.reader,
-        Name.recall: experiments.recall,
-        Name.scratch: experiments.scratch,
-        Name.slopes: experiments.slopes,
-        Name.unlikely: experiments.unlikely,
-        Name.upbringing: experiments.upbringing,
-    }
+    measure: Callable[..., Result] = getattr(experiments, name.value)
     typer.echo(f"{name.value}: loading the model and its texts ...", err=True)
     with ExitStack() as stack:
-        result = runs[name](
+        result = measure(
             preset=preset.value,
             out=out,
             executor=None if workers == 1 else stack.enter_context(_processes(workers)),

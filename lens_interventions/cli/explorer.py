@@ -1,12 +1,11 @@
 """`lens-interventions app`: the explorer, a page that reads, patches and writes."""
 
 import webbrowser
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Device, Dtype, LensName, Model, Revision, load, load_lens
+from .options import Device, Dtype, LensName, Model, Revision, lens_and_line, load
 
 
 def explorer(
@@ -36,7 +35,7 @@ def explorer(
     from ..app.explore import Explorer
     from ..app.subject import Origin, Subject
 
-    given = load_lens(lens)
+    given, lens_line = (None, None) if lens is None else lens_and_line(lens)
     bridge = load(model, device, dtype, revision)
     other = None if compare_with is None else load(compare_with, device, dtype, None)
     options = {
@@ -48,7 +47,7 @@ def explorer(
     }
     origin = Origin(
         bridge=_bridge_line(model, options),
-        lens=None if lens is None else _lens_line(lens),
+        lens=lens_line,
         options=tuple(word for name, value in options.items() if value for word in (name, value)),
         lens_options=() if lens is None else ("--lens", lens),
     )
@@ -76,14 +75,3 @@ def _bridge_line(model: str | None, options: dict[str, str | None]) -> str:
     if dtype := options["--dtype"]:
         return f"import torch\nbridge = li.load_model({', '.join([*said, f'dtype=torch.{dtype}'])})"
     return f"bridge = li.load_model({', '.join(said)})"
-
-
-def _lens_line(name: str) -> str:
-    path, jacobian = Path(name), "from transformer_lens.tools.analysis import JacobianLens\nlens = "
-    if path.is_dir():
-        return f"lens = li.load_tuned_lens({name!r})"
-    if path.suffix == ".pt":
-        return f"{jacobian}JacobianLens.load({name!r})"
-    if path.is_file():
-        return f"lens = li.AffineLens.load({name!r})"
-    return f"{jacobian}JacobianLens.from_pretrained({name!r})"

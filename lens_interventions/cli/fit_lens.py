@@ -8,6 +8,7 @@ import typer
 
 from .checks import FIGURES, require_output
 from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progress
+from .writing import write_table_or_figure
 
 if TYPE_CHECKING:
     from ..fitting.lens_quality import LensQuality
@@ -96,7 +97,8 @@ def fit_lens(
     judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=progress)
     _print(judged)
     if quality is not None:
-        _write(judged, quality)
+        write_table_or_figure(quality, judged.to_dataframe, judged.plot)
+        typer.echo(f"wrote {quality}", err=True)
 
 
 def _print(judged: "LensQuality") -> None:
@@ -115,15 +117,3 @@ def _print(judged: "LensQuality") -> None:
     for statistic, intervals in summary.items():
         table.add_row(names[statistic], *map(str, intervals.values()))
     Console().print(table)
-
-
-def _write(judged: "LensQuality", path: Path) -> None:
-    if path.suffix.lower() == ".csv":
-        from .._files import write_text
-
-        write_text(path, judged.to_dataframe().to_csv(index=False))
-    else:
-        from ..plots import save
-
-        save(judged.plot(), path)
-    typer.echo(f"wrote {path}", err=True)

@@ -21,6 +21,7 @@ from .options import (
     shows_progress,
 )
 from .selections import parse_layers, parse_positions
+from .writing import write_table_or_figure
 
 if TYPE_CHECKING:
     from ..lens.trajectory import Trajectory
@@ -190,17 +191,7 @@ def _print_commitment(trajectory: "Trajectory", name: str) -> None:
 
 
 def _write(trajectory: "Trajectory", stat: str, shown: dict[str, Any], out: Path) -> None:
-    from .._files import write_text
-
-    suffix = out.suffix.lower()
-    if suffix == ".safetensors":
+    if out.suffix.lower() == ".safetensors":
         trajectory.save(out)
-    elif suffix == ".csv":
-        write_text(out, trajectory.to_dataframe().to_csv(index=False))
-    elif suffix == ".json":
-        frame = trajectory.to_dataframe()
-        write_text(out, frame.to_json(orient="records", force_ascii=False))
     else:
-        from ..plots import plot, save
-
-        save(plot(trajectory, stat, **shown), out)
+        write_table_or_figure(out, trajectory.to_dataframe, lambda: trajectory.plot(stat, **shown))

@@ -82,22 +82,28 @@ def load(
 
 def load_lens(name: str | None) -> "AffineLens | JacobianLens | None":
     """Load the lens that `--lens` names."""
-    if name is None:
-        return None
+    return None if name is None else lens_and_line(name)[0]
+
+
+def lens_and_line(name: str) -> "tuple[AffineLens | JacobianLens, str]":
+    """The lens of a name, and the Python by which a user loads it."""
     from ..lens.affine import AffineLens
     from ..lens.jacobian import published_jacobian_lens
     from ..lens.tuned_lens import load_tuned_lens
 
     path = Path(name)
     if path.is_dir():
-        return load_tuned_lens(path)
+        return load_tuned_lens(path), f"lens = li.load_tuned_lens({name!r})"
+    imported = "from transformer_lens.tools.analysis import JacobianLens\n"
     if path.suffix == ".pt":
         from transformer_lens.tools.analysis import JacobianLens
 
-        return JacobianLens.load(name)
+        return JacobianLens.load(name), f"{imported}lens = JacobianLens.load({name!r})"
     if path.is_file() or path.suffix == ".safetensors":
-        return AffineLens.load(path)
-    return published_jacobian_lens(name)
+        return AffineLens.load(path), f"lens = li.AffineLens.load({name!r})"
+    # Without the hub this line takes minutes, in which its client tries again.
+    line = f"{imported}lens = JacobianLens.from_pretrained({name!r})"
+    return published_jacobian_lens(name), line
 
 
 def as_message(text: str, chat: bool) -> list[dict[str, str]] | None:

@@ -19,6 +19,7 @@ from .options import (
     shows_progress,
 )
 from .patch_options import EMBEDDINGS, MODES, Gate, GateOn, Scale, Window
+from .writing import write_table_or_figure
 
 if TYPE_CHECKING:
     from ..intervention.slopes.result import SlopeMap
@@ -123,24 +124,10 @@ def slopes(
             out=partial,
             progress=shows_progress(),
         )
-    _write(found, out)
+    write_table_or_figure(out, found.to_dataframe, found.plot)
     partial.unlink()
     _print(found)
     typer.echo(f"wrote {out}", err=True)
-
-
-def _write(found: "SlopeMap", out: Path) -> None:
-    from .._files import write_text
-
-    suffix = out.suffix.lower()
-    if suffix == ".csv":
-        write_text(out, found.to_dataframe().to_csv(index=False))
-    elif suffix == ".json":
-        write_text(out, found.to_dataframe().to_json(orient="records"))
-    else:
-        from ..plots import save
-
-        save(found.plot(), out)
 
 
 def _print(found: "SlopeMap") -> None:

@@ -1,9 +1,9 @@
 """Numbers by layer and column, with a panel for each group of columns."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,11 @@ from .theme import ThemeName, template
 from .titles import heading
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
+
+# What a figure says of a row of a table.
+Words = Callable[[dict[Any, Any]], str]
 
 _ABOVE, _BELOW = 90, 90  # pixels
 
@@ -36,6 +40,40 @@ class LayerPanel:
     values: tuple[tuple[float, ...], ...]
     hover: tuple[tuple[str, ...], ...]
     texts: tuple[tuple[str, ...], ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        rows: "pd.DataFrame",
+        column: str,
+        *,
+        title: str,
+        value: str = "estimate",
+        hover: Words,
+        text: Words | None = None,
+    ) -> "LayerPanel":
+        """A panel of a table that has one row for each `layer` and each value of a column.
+
+        **Arguments:**
+
+        - `column`: the column whose values name the panel's columns, in the order of the table.
+        - `title`: over the panel.
+        - `value`: the column of the numbers.
+        - `hover`, `text`: the hover and the text of a cell, from its row.
+        """
+        records = rows.to_dict("records")
+        cells = {(row["layer"], row[column]): row for row in records}
+        layers = sorted({int(row["layer"]) for row in records})
+        names = list(dict.fromkeys(row[column] for row in records))
+        grid = [[cells[layer, name] for name in names] for layer in layers]
+        return cls(
+            title=title,
+            layers=tuple(layers),
+            columns=tuple(name.replace("_", " ") for name in names),
+            values=tuple(tuple(float(row[value]) for row in line) for line in grid),
+            hover=tuple(tuple(map(hover, line)) for line in grid),
+            texts=None if text is None else tuple(tuple(map(text, line)) for line in grid),
+        )
 
 
 def layer_heatmaps(

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from .._files import load_tensors, narrowed, restored, save_tensors
+from .._files import load_tensors, narrowed, restored, save_tensors, widened
 from ..model.embedding import embedding
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
@@ -135,11 +135,7 @@ class InputProbe:
         Raises `FileNotFoundError` if there is no file, `ValueError` if it is of another kind.
         """
         tensors, rest = load_tensors(path, kind="probe")
-        fields = {
-            name: value.float() if value.is_floating_point() else value
-            for name, value in tensors.items()
-        }
-        return restored(cls, path, rest | fields, points=("points", "weight"))
+        return restored(cls, path, rest | widened(tensors), points=("points", "weight"))
 
 
 @exclusive

@@ -20,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..lens.figures.over_layers import draw_over_layers
-from ..measures.intervals import mean_intervals
+from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.residuals import residuals
@@ -83,23 +83,16 @@ class InputReading:
         rows = []
         bounds = _bounds(len(self.basis.directions), parts)
         for part, (first, last) in enumerate(bounds):
-            cells = self.part(first, last)
-            intervals = mean_intervals(
-                cells.reshape(-1, cells.shape[-1]), rng=np.random.default_rng(seed), level=level
-            )
-            names = [(measure, point) for measure in MEASURES for point in self.points]
+            places = [
+                {"measure": measure, "point": point, "part": part}
+                for measure in MEASURES
+                for point in self.points
+            ]
+            cells = self.part(first, last).reshape(len(places), -1)
+            importance = float(self.basis.importance[first:last].sum())
             rows += [
-                {
-                    "measure": measure,
-                    "point": point,
-                    "part": part,
-                    "mean": interval.estimate,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "n": interval.n,
-                    "importance": float(self.basis.importance[first:last].sum()),
-                }
-                for (measure, point), interval in zip(names, intervals, strict=True)
+                {**row, "importance": importance}
+                for row in interval_rows(places, cells, level=level, seed=seed, mean="mean")
             ]
         return pandas.DataFrame(rows)
 

@@ -1,5 +1,6 @@
 """How well an input probe recovers the input token, by depth and by rarity."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
 from ..lens.figures.over_layers import draw_over_layers
-from ..measures.intervals import mean_intervals
+from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.product import packed_copy, product
@@ -61,31 +62,16 @@ class InputRecovery:
 
         shape = self.totals.shape
         counts = np.broadcast_to(self.counts, shape).reshape(-1, shape[-1])
-        intervals = mean_intervals(
-            self.totals.reshape(-1, shape[-1]),
-            counts,
-            rng=np.random.default_rng(seed),
-            level=level,
-        )
-        names = pandas.MultiIndex.from_product(
-            [_MEASURES, self.maps, self.points, self.rarity],
-            names=["measure", "map", "point", "rarity"],
-        )
-        return (
-            pandas.DataFrame(
-                {
-                    "mean": [interval.estimate for interval in intervals],
-                    "low": [interval.low for interval in intervals],
-                    "high": [interval.high for interval in intervals],
-                    "n": [interval.n for interval in intervals],
-                    "tokens": counts.sum(-1),
-                },
-                index=names,
+        places = [
+            {"measure": measure, "map": name, "point": point, "rarity": rarity}
+            for measure, name, point, rarity in itertools.product(
+                _MEASURES, self.maps, self.points, self.rarity
             )
-            .reset_index()
-            .query("tokens > 0")
-            .reset_index(drop=True)
-        )
+        ]
+        totals = self.totals.reshape(counts.shape)
+        rows = interval_rows(places, totals, counts, level=level, seed=seed, mean="mean")
+        frame = pandas.DataFrame(rows).assign(tokens=counts.sum(-1))
+        return frame.query("tokens > 0").reset_index(drop=True)
 
     def plot(self, **options: Any) -> "go.Figure":
         """Recovery over depth, for each point's own map and for the shared one, if they were tried.

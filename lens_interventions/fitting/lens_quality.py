@@ -9,7 +9,8 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.aggregate import LensAggregate, lens_over, plot_aggregate
 from ..lens.protocol import Lens, provenance
-from ..measures.intervals import Interval, mean_intervals
+from ..measures.interval_table import interval_rows
+from ..measures.intervals import Interval, mean_interval
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.tokens import TextOrTokens, require_texts, token_batch
@@ -66,24 +67,10 @@ class LensQuality:
         for statistic in STATISTICS:
             counts = self._counts(statistic)
             for lens, totals in self._totals(statistic, against).items():
-                intervals = mean_intervals(
-                    totals,
-                    np.broadcast_to(counts, totals.shape),
-                    rng=np.random.default_rng(seed),
-                    level=level,
-                )
-                rows += [
-                    {
-                        "point": point,
-                        "statistic": statistic,
-                        "lens": lens,
-                        "mean": interval.estimate,
-                        "low": interval.low,
-                        "high": interval.high,
-                        "n": interval.n,
-                    }
-                    for point, interval in zip(self.points, intervals, strict=True)
+                places = [
+                    {"point": point, "statistic": statistic, "lens": lens} for point in self.points
                 ]
+                rows += interval_rows(places, totals, counts, level=level, seed=seed, mean="mean")
         return pandas.DataFrame(rows)
 
     def summary(
@@ -95,12 +82,12 @@ class LensQuality:
         """
         return {
             statistic: {
-                lens: mean_intervals(
-                    totals.mean(0)[None],
-                    self._counts(statistic)[None],
+                lens: mean_interval(
+                    totals.mean(0),
+                    self._counts(statistic),
                     rng=np.random.default_rng(seed),
                     level=level,
-                )[0]
+                )
                 for lens, totals in self._totals(statistic, against).items()
             }
             for statistic in STATISTICS

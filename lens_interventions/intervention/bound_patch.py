@@ -16,8 +16,8 @@ from .patch_fields import PatchFields
 from .site import PatchSite, length_factor
 from .sources import SOURCES
 
-# Rows that go through the lens at once: a few [rows, d_vocab] buffers.
-_LENS_ROWS = 128
+LENS_ROWS = 128
+"""Rows that go through the lens at once: a few [rows, d_vocab] buffers."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ class BoundPatch:
             source = SOURCES[source].function
         vectors = source(site)
         if vectors.is_floating_point():
-            _require_shape("source", source, vectors, site.resid.shape)
+            require_shape("source", source, vectors, site.resid.shape)
         else:
-            _require_shape("source", source, vectors, site.resid.shape[:2])
+            require_shape("source", source, vectors, site.resid.shape[:2])
             active = active & (vectors >= 0)
             vectors = site.embedding(vectors.clamp(min=0))
         if self.patch.gate is not None:
@@ -150,7 +150,7 @@ class BoundPatch:
         resid = site.resid
         vectors, scale, active = self.written(site, active)
         patched = self.mode(site, vectors, scale, self.patch.strength)
-        _require_shape("mode", self.mode, patched, resid.shape)
+        require_shape("mode", self.mode, patched, resid.shape)
         return torch.where(active[..., None], patched.to(resid.dtype), resid)
 
     def _scale(self, site: PatchSite, vectors: Rows) -> Scales:
@@ -186,7 +186,7 @@ def patch_copies(
     if len(columns) == 0:
         return copies
     reads_lens = any(bound.patch.reads_lens for bound in bounds)
-    for part in columns.split(max(1, _LENS_ROWS // len(resid)) if reads_lens else len(columns)):
+    for part in columns.split(max(1, LENS_ROWS // len(resid)) if reads_lens else len(columns)):
         sites: dict[tuple[str, int, int], PatchSite] = {}
         for i, bound in enumerate(bounds):
             key = (bound.patch.embedding, id(bound.patch.lens), bound.patch.seed)
@@ -205,7 +205,8 @@ def patch_copies(
     return copies
 
 
-def _require_shape(role: str, function: object, value: Tensor, shape: torch.Size) -> None:
+def require_shape(role: str, function: object, value: Tensor, shape: torch.Size) -> None:
+    """Raise `ValueError` if what a source or mode returned has another shape than `shape`."""
     if value.shape != shape:
         raise ValueError(
             f"the {role} {getattr(function, '__name__', function)!r} returned shape "

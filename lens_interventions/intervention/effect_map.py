@@ -4,8 +4,6 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange, repeat
@@ -16,8 +14,6 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from .._progress import steps
-from ..drawing.effect_map import draw_effect_map
-from ..drawing.theme import ThemeName
 from ..model.attention_cache import shorten
 from ..model.exclusive import exclusive
 from ..model.packed_linears import packed_blocks
@@ -26,73 +22,14 @@ from ..model.points import FINAL
 from ..model.readout import LOGIT_ROWS, Readout, readout
 from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens, token_batch, token_strings
+from .effect_map_result import EffectMap
 from .known_text import KnownText
 from .patch import NextTokenPatch
 from .teacher_forcing.self_check import two_streams_hold
 from .unpatched import with_unpatched
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
 # Takes logits `[batch, pos, d_vocab]`, as the metrics of `transformer_lens.patching` do.
 Metric = Callable[[Tensor], Tensor | float]
-
-
-@dataclass(frozen=True)
-class EffectMap:
-    """The change of a metric when one position at one layer is patched with its next token.
-
-    Attributes:
-        effect: `[layer, pos]`, the metric with the patch minus `baseline`, in the metric's unit;
-            NaN where the metric is.
-        baseline: the metric of the model as it is.
-        layers: the patched layer of each row.
-        positions: the patched position of each column.
-        tokens: `x[i]` at those positions, of the first text.
-        next_tokens: `x[i+1]`, of the first text.
-        patch: the patch that each cell applies, at its own layer and position.
-    """
-
-    effect: Float[Tensor, "layer pos"]
-    baseline: float
-    layers: tuple[int, ...]
-    positions: tuple[int, ...]
-    tokens: tuple[str, ...]
-    next_tokens: tuple[str, ...]
-    patch: NextTokenPatch
-
-    def to_dataframe(self) -> "pd.DataFrame":
-        """One row per layer and position: layer, pos, token, next_token, effect."""
-        import pandas as pd
-
-        n_layers, n_positions = self.effect.shape
-        return pd.DataFrame(
-            {
-                "layer": [layer for layer in self.layers for _ in range(n_positions)],
-                "pos": list(self.positions) * n_layers,
-                "token": list(self.tokens) * n_layers,
-                "next_token": list(self.next_tokens) * n_layers,
-                "effect": self.effect.flatten().tolist(),
-            }
-        )
-
-    def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
-        """A heat map, the highest layer at the top: red where it raises the metric, blue below.
-
-        `theme` is `"light"` or `"dark"`.
-
-        Raises `ValueError` if the theme is unknown.
-        """
-        return draw_effect_map(
-            self.effect.numpy(),
-            baseline=self.baseline,
-            layers=self.layers,
-            positions=self.positions,
-            tokens=self.tokens,
-            next_tokens=self.next_tokens,
-            theme=theme,
-        )
 
 
 @exclusive

@@ -114,6 +114,17 @@ class PatchFields:
         return self.window if self.window is not None and self.window < length - 1 else None
 
 
+def differing(a: PatchFields, b: PatchFields, names: Collection[str]) -> list[str]:
+    """Those of the named fields in which two patches differ."""
+    return [
+        name
+        for name in names
+        if (ours := getattr(a, name)) is not (theirs := getattr(b, name))
+        # Lenses hold tensors, which do not compare.
+        and (name == "lens" or ours != theirs)
+    ]
+
+
 def _is_count(value: object) -> bool:
     """Whether it is an integer from 0 up, Python's or numpy's."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0

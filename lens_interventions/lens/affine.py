@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._files import load_tensors, narrowed, restored, save_tensors
+from .._files import load_tensors, narrowed, restored, save_tensors, widened
 from ..model.fingerprint import fingerprint, unembedding_hash
 from ..model.kinds import ReadableModel
 
@@ -100,11 +100,7 @@ class AffineLens:
         Raises `FileNotFoundError` if there is no file, `ValueError` if it is of another kind.
         """
         tensors, rest = load_tensors(path, kind="lens")
-        maps = {
-            name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in tensors.items()
-        }
-        return restored(cls, path, rest | maps)
+        return restored(cls, path, rest | widened(tensors))
 
 
 def carry_back(linear: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "d_model d_model"]:

@@ -258,17 +258,32 @@ class Trajectory(TrajectoryFields):
         theme: ThemeName = "light",
         cell_width: float | None = None,
     ) -> "plotly.graph_objects.Figure":
-        """A figure of one statistic over layers and tokens, the last layer at the top.
+        """A statistic over layers and tokens, as in "interpreting GPT: the logit lens".
+
+        Input tokens are below, and the tokens that followed are above, with `(*)` where the model's
+        own top guess was right. The last layer is at the top. A cell shows its layer's top guess,
+        with an outline if that is also the final guess; its hover shows the likeliest tokens and
+        all statistics. Ranks are zero-based (0 is the top guess) on a logarithmic colour scale;
+        log-probs, entropies and divergences are in nats. Colours stop at rank 100 (1000 for an
+        input, next or watched token), at a divergence of 30 and at a log-prob of -20.
 
         **Arguments:**
 
-        - `statistic`, `batch`, `every`, `include_input`, `token`: what to show; see `grid`.
+        - `statistic`: `"top1"` (coloured by the guess's logit) or the name of a statistic of
+            `Trajectory` such as `"final_rank"`, `"kl_input"`, `"entropy"`, `"watched_rank"`.
+        - `batch`: which prompt.
+        - `every`: keep every n-th layer, and always the last one; by default n is such that at most
+            32 layers are kept.
+        - `include_input`: show the input's row; by default for divergences and for statistics of
+            the input token.
+        - `token`: which watched token, as id or text; the first by default.
         - `title`: replaces the statistic's own title.
         - `theme`: `"light"` or `"dark"`.
         - `cell_width`: the width of a cell in pixels; cells narrower than 34 have no text. By
             default it is chosen to fit, and a text of more than 48 tokens is wrapped.
 
-        Raises `ValueError` if the trajectory does not have what is asked for.
+        Raises `ValueError` if the trajectory has no such prompt, statistic or watched token, or if
+        the theme is unknown.
         """
         grid = self.grid(
             statistic, batch=batch, every=every, include_input=include_input, token=token

@@ -6,6 +6,7 @@ middle residual lies along their directions than along random ones, and less of 
 output.
 """
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
-from ..measures.intervals import mean_intervals
+from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name, select_points
 from ..model.readout import Readout, readout
@@ -70,24 +71,13 @@ class UnlikelyComponents:
 
         cells = self.values.reshape(-1, self.values.shape[-1])
         known = np.isfinite(cells)
-        intervals = mean_intervals(
-            np.where(known, cells, 0.0),
-            known.astype(np.float64),
-            rng=np.random.default_rng(seed),
-            level=level,
-        )
-        names = pandas.MultiIndex.from_product(
-            [STATISTICS, GROUPS, self.points], names=["statistic", "group", "point"]
-        )
-        return pandas.DataFrame(
-            {
-                "mean": [interval.estimate for interval in intervals],
-                "low": [interval.low for interval in intervals],
-                "high": [interval.high for interval in intervals],
-                "n": [interval.n for interval in intervals],
-            },
-            index=names,
-        ).reset_index()
+        places = [
+            {"statistic": statistic, "group": group, "point": point}
+            for statistic, group, point in itertools.product(STATISTICS, GROUPS, self.points)
+        ]
+        totals, counts = np.where(known, cells, 0.0), known.astype(np.float64)
+        rows = interval_rows(places, totals, counts, level=level, seed=seed, mean="mean")
+        return pandas.DataFrame(rows)
 
     def plot(
         self,

@@ -5,7 +5,6 @@ may import `lens`, `fitting`, `drawing` and packages below them, and only the co
 explorer and the pages import it. A figure itself is drawn in `lens.figures` or beside the result
 that it shows, and gets a name here.
 
-- `plot`: a statistic over layers and tokens, the post's figure
 - `plot_position`: one position through the layers, as lines
 - `plot_side_by_side`: two trajectories of the same tokens, and their difference
 - `plot_aggregate`: means over many texts, with bands
@@ -16,6 +15,5 @@ that it shows, and gets a name here.
 from ..drawing.export import save as save
 from ..fitting.input_recovery import plot_recovery as plot_recovery
 from ..lens.aggregate import plot_aggregate as plot_aggregate
-from .trajectories import plot as plot
 from .trajectories import plot_position as plot_position
 from .trajectories import plot_side_by_side as plot_side_by_side

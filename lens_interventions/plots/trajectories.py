@@ -16,57 +16,6 @@ if TYPE_CHECKING:
 _OF_A_POSITION = ("final_rank", "input_rank", "next_rank", "kl_final", "kl_input", "entropy")
 
 
-def plot(
-    trajectory: Trajectory,
-    statistic: str = "top1",
-    *,
-    batch: int = 0,
-    every: int | None = None,
-    include_input: bool | None = None,
-    token: str | int | None = None,
-    title: str | None = None,
-    theme: ThemeName = "light",
-    cell_width: float | None = None,
-) -> "go.Figure":
-    """A statistic over layers and tokens, as in "interpreting GPT: the logit lens".
-
-    Input tokens are below, and the tokens that followed are above, with `(*)` where the model's own
-    top guess was right. The last layer is at the top. A cell shows its layer's top guess, with an
-    outline if that is also the final guess; its hover shows the likeliest tokens and all
-    statistics. Ranks are zero-based (0 is the top guess) on a logarithmic colour scale; log-probs,
-    entropies and divergences are in nats. Colours stop at rank 100 (1000 for an input, next or
-    watched token), at a divergence of 30 and at a log-prob of -20.
-
-    **Arguments:**
-
-    - `statistic`: `"top1"` (coloured by the guess's logit) or the name of a statistic of
-        `Trajectory` such as `"final_rank"`, `"kl_input"`, `"entropy"`, `"watched_rank"`.
-    - `batch`: which prompt.
-    - `every`: keep every n-th layer, and always the last one; by default n is such that at most 32
-        layers are kept.
-    - `include_input`: show the input's row; by default for divergences and for statistics of the
-        input token.
-    - `token`: which watched token, as id or text; the first by default.
-    - `title`: replaces the statistic's own title.
-    - `theme`: `"light"` or `"dark"`.
-    - `cell_width`: the width of a cell in pixels; cells narrower than 34 have no text. By default
-        it is chosen to fit, and a text of more than 48 tokens is wrapped.
-
-    Raises `ValueError` if the trajectory has no such prompt, statistic or watched token, or if the
-    theme is unknown.
-    """
-    return trajectory.plot(
-        statistic,
-        batch=batch,
-        every=every,
-        include_input=include_input,
-        token=token,
-        title=title,
-        theme=theme,
-        cell_width=cell_width,
-    )
-
-
 def plot_position(
     trajectory: Trajectory,
     position: int = -1,
@@ -85,13 +34,13 @@ def plot_position(
 
     - `trajectory`: a result of `logit_lens`.
     - `position`: a column of the prompt; negative numbers count from its end.
-    - `statistics`: one or more names as for `plot`; `watched_rank` and `watched_log_prob` give a
-        line for each watched token. By default these are the ranks of the final guess, the input,
-        the next token if there is one and the watched tokens; the divergences to the final point
-        and to the input; and the entropy.
+    - `statistics`: one or more names as for `Trajectory.plot`; `watched_rank` and
+        `watched_log_prob` give a line for each watched token. By default these are the ranks of the
+        final guess, the input, the next token if there is one and the watched tokens; the
+        divergences to the final point and to the input; and the entropy.
     - `batch`: which prompt.
     - `include_input`: begin at the input, whose divergences dwarf the rest.
-    - `title`, `theme`: as in `plot`.
+    - `title`, `theme`: as in `Trajectory.plot`.
 
     Raises `ValueError` if the trajectory does not have a statistic, `IndexError` if it does not
     have the position.
@@ -140,7 +89,7 @@ def plot_side_by_side(
     **Arguments:**
 
     - `statistic`, `batch`, `every`, `include_input`, `token`, `title`, `theme`, `cell_width`: as in
-        `plot`.
+        `Trajectory.plot`.
     - `names`: the names of the two in the figure.
 
     Raises `ValueError` if their tokens or points differ.

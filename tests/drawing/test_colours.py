@@ -1,6 +1,5 @@
 """Ink that reads on every colour."""
 
-from lens_interventions import plots
 from lens_interventions.drawing.labels import markup, visible
 from lens_interventions.lens.statistics import drawn
 from tests.support.figures import contrast, heat, plotly_colour, texts_by_cell
@@ -8,7 +7,7 @@ from tests.support.figures import contrast, heat, plotly_colour, texts_by_cell
 
 def test_cells_say_the_top_guess_in_readable_ink(trajectory):
     for name in drawn():
-        figure = plots.plot(trajectory, name, include_input=True, cell_width=120)
+        figure = trajectory.plot(name, include_input=True, cell_width=120)
         trace, texts = heat(figure), texts_by_cell(figure)
         ids = trajectory.top_ids[:, 0, :, 0].tolist()
         low, high = trace.zmin, trace.zmax

@@ -13,7 +13,7 @@ from tests.support.processes import PROCESSES, modules_after
 
 def test_a_saved_page_needs_nothing_else(trajectory, tmp_path):
     path = tmp_path / "figure.html"
-    plots.save(plots.plot(trajectory, "top1", theme="dark"), path)
+    plots.save(trajectory.plot("top1", theme="dark"), path)
     page = path.read_text()
     assert "<title>Top guess of each layer</title>" in page
     assert "<script src" not in page
@@ -24,7 +24,7 @@ def test_a_saved_page_needs_nothing_else(trajectory, tmp_path):
 
 def test_saved_json_is_the_figure(trajectory, tmp_path):
     path = tmp_path / "figure.json"
-    figure = plots.plot(trajectory, "kl_final")
+    figure = trajectory.plot("kl_final")
     plots.save(figure, path)
     assert plotly.io.from_json(path.read_text()) == figure
     assert json.loads(path.read_text())["data"]
@@ -41,19 +41,19 @@ def test_images_without_a_browser_say_what_to_install(trajectory, tmp_path, monk
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no-browser"))
     path = tmp_path / "figure.png"
     with pytest.raises(RuntimeError, match=r"apt install chromium.*save as \.html"):
-        plots.save(plots.plot(trajectory, "top1"), path)
+        plots.save(trajectory.plot("top1"), path)
     assert not path.exists()
 
 
 def test_images_without_kaleido_say_what_to_install(trajectory, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kaleido", None)
     with pytest.raises(RuntimeError, match=r"pip install 'lens-interventions\[figures\]'"):
-        plots.save(plots.plot(trajectory, "top1"), tmp_path / "figure.svg")
+        plots.save(trajectory.plot("top1"), tmp_path / "figure.svg")
 
 
 def test_other_formats_are_refused(trajectory, tmp_path):
     with pytest.raises(ValueError, match=r"figure\.gif.*\.html"):
-        plots.save(plots.plot(trajectory, "top1"), tmp_path / "figure.gif")
+        plots.save(trajectory.plot("top1"), tmp_path / "figure.gif")
 
 
 def test_plotly_is_imported_when_something_is_drawn():

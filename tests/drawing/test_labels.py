@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from lens_interventions import plots
 from lens_interventions.drawing.labels import markup, shorten, visible
 from tests.support.figures import heat, texts_by_cell
 
@@ -45,7 +44,7 @@ def test_tokens_cannot_act_as_markup(trajectory):
     wild = "<b>&$x$"
     assert markup(wild) == "&lt;b&gt;&amp;&#36;x&#36;"
     vocab = dict.fromkeys(trajectory.vocab, wild)
-    figure = plots.plot(replace(trajectory, vocab=vocab), "watched_rank", cell_width=200)
+    figure = replace(trajectory, vocab=vocab).plot("watched_rank", cell_width=200)
     for part in (
         *figure.layout.xaxis.ticktext,
         *figure.layout.xaxis2.ticktext,

@@ -25,14 +25,14 @@ def test_a_difference_is_written_in_the_themes_text(trajectory):
 
 
 def test_outlines_of_empty_cells_are_no_line_of_a_curve(ended):
-    figure = plots.plot(replace(ended, next_rank=torch.full_like(ended.next_rank, -1)), "next_rank")
+    figure = replace(ended, next_rank=torch.full_like(ended.next_rank, -1)).plot("next_rank")
     lines = [trace.line.color for trace in figure.data if trace.name == "outline"]
     assert lines
     assert not {None, *LINES} & set(lines)
 
 
 def test_repeated_tokens_stay_columns_of_their_own(trajectory):
-    axis = plots.plot(trajectory, "top1").layout.xaxis
+    axis = trajectory.plot("top1").layout.xaxis
     tokens = trajectory.tokens[0].tolist()
     assert len(set(tokens)) < len(tokens)
     assert list(axis.tickvals) == list(range(len(tokens)))
@@ -45,7 +45,7 @@ def test_labels_tilt_and_mark_where_the_model_was_right(trajectory):
     rank = trajectory.next_rank.clone()
     rank[-1, 0] = 0
     rank[-1, 0, 2] = 1
-    figure = plots.plot(replace(trajectory, next_rank=rank), "top1")
+    figure = replace(trajectory, next_rank=rank).plot("top1")
     layout = figure.layout
     texts = [markup(visible(trajectory.vocab[token])) for token in following]
     expected = [text if i == 2 else f"(*) {text}" for i, text in enumerate(texts)]
@@ -58,13 +58,13 @@ def test_labels_tilt_and_mark_where_the_model_was_right(trajectory):
 
 def test_without_the_last_point_nothing_is_marked_right():
     cut = logit_lens(shared_bridge("llama"), TEXTS[0], points=[0, 1])
-    labels = plots.plot(cut, "top1").layout.xaxis2.ticktext
+    labels = cut.plot("top1").layout.xaxis2.ticktext
     assert not any("(*)" in label for label in labels)
 
 
 @pytest.mark.parametrize("columns", [1, 10, 40, 200, 400])
 def test_cells_have_text_while_it_can_be_read(columns):
-    figure = plots.plot(deep_trajectory(points=4, columns=columns), "top1")
+    figure = deep_trajectory(points=4, columns=columns).plot("top1")
     width = figure.layout.xaxis.range[1] - figure.layout.xaxis.range[0]
     margin = figure.layout.margin
     cell = (figure.layout.width - margin.l - margin.r) / width

@@ -21,7 +21,7 @@ def test_a_theme_is_the_template_alone(trajectory, side_by_side):
     light, dark = (
         plots.plot_side_by_side(trajectory, other, "next_rank", theme=theme)
         if side_by_side
-        else plots.plot(trajectory, "next_rank", theme=theme)
+        else trajectory.plot("next_rank", theme=theme)
         for theme in ("light", "dark")
     )
     assert light.layout.template != dark.layout.template

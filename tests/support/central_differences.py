@@ -9,7 +9,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
-from lens_interventions.intervention.slopes.pieces import piece_batches, text_tokens
+from lens_interventions.intervention.pieces import piece_batches, text_tokens
 
 
 def central_difference(

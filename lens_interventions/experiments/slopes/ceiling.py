@@ -9,7 +9,8 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...drawing.table_curves import Axes, curves
-from ...fitting.linear_write import WRITES, LinearCeiling, linear_ceiling
+from ...fitting.linear_ceiling import linear_ceiling
+from ...fitting.linear_write import WRITES, LinearCeiling
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ..engine.results import Finding
 from ..engine.work_units import unit_kind

@@ -40,22 +40,17 @@ def draw(tables: Tables) -> Figures:
 
 
 def _gain(cells: pd.DataFrame) -> "go.Figure":
-    layers = tuple(sorted(int(layer) for layer in cells["layer"].unique()))
-    sources = tuple(dict.fromkeys(cells["source"]))
-    panels = []
-    for material, rows in cells.groupby("material", sort=False):
-        here = {(row["layer"], row["source"]): row for row in rows.to_dict("records")}
-        grid = [[here[layer, source] for source in sources] for layer in layers]
-        panels.append(
-            LayerPanel(
-                title=str(material).replace("_", " "),
-                layers=layers,
-                columns=tuple(source.replace("_", " ") for source in sources),
-                values=tuple(tuple(float(row["change"]) for row in line) for line in grid),
-                hover=tuple(tuple(_hover(row) for row in line) for line in grid),
-                texts=tuple(tuple(_mark(row) for row in line) for line in grid),
-            )
+    panels = [
+        LayerPanel.of(
+            rows,
+            "source",
+            title=str(material).replace("_", " "),
+            value="change",
+            hover=_hover,
+            text=_mark,
         )
+        for material, rows in cells.groupby("material", sort=False)
+    ]
     figure = layer_heatmaps(
         panels,
         title="What a weak write would gain at its best strength, by slope and curvature.",

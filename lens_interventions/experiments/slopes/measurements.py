@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...intervention.pieces import piece_batches, text_tokens
 from ...intervention.slopes.loss_sums import loss_sums
-from ...intervention.slopes.pieces import piece_batches, text_tokens
 from ...intervention.slopes.scopes import SCOPES
 from ...intervention.slopes.slope_map import slope_map
 from ..engine.work_units import unit_kind

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from .interval_table import interval_table
+from ...measures.interval_table import interval_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,28 +105,10 @@ class HeadSlopes:
                 f"there is no slope of {source!r} minus {minus!r} in {scope!r}; the sources are "
                 f"{', '.join(self.sources)}, the scopes {', '.join(self.scopes)}"
             )
-        records: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
-        cells = {(row["part"], row["layer"], row["head"]): row for row in records}
-        heads = range(self.totals.shape[-1])
+        frame = frame.assign(head="head " + frame["head"].astype(str))
         panels = [
-            LayerPanel(
-                title=f"through {part}",
-                layers=self.layers,
-                columns=tuple(f"head {head}" for head in heads),
-                values=tuple(
-                    tuple(float(cells[part, layer, head]["estimate"]) for head in heads)
-                    for layer in self.layers
-                ),
-                hover=tuple(
-                    tuple(_hover(cells[part, layer, head]) for head in heads)
-                    for layer in self.layers
-                ),
-                texts=tuple(
-                    tuple(_matching(value) for value in of_layer)
-                    for of_layer in self.scores()["matching"].tolist()
-                ),
-            )
-            for part in PARTS
+            LayerPanel.of(rows, "head", title=f"through {part}", hover=_hover, text=_matching)
+            for part, rows in frame.groupby("part")
         ]
         what = f"{source} minus {minus}" if minus else source
         return layer_heatmaps(
@@ -155,13 +137,13 @@ class HeadSlopes:
                     yield {**place, **named, **last}, of["true"] - total, counts
 
 
-def _matching(score: float) -> str:
-    return f"{score:.2f}" if score >= SHOWN_MATCHING else ""
+def _matching(row: dict[str, Any]) -> str:
+    return f"{row['matching']:.2f}" if row["matching"] >= SHOWN_MATCHING else ""
 
 
 def _hover(row: dict[str, Any]) -> str:
     return (
-        f"layer {row['layer']}, head {row['head']}, {row['part']}<br>{row['estimate']:.3g} "
+        f"layer {row['layer']}, {row['head']}, {row['part']}<br>{row['estimate']:.3g} "
         f"[{row['low']:.3g}, {row['high']:.3g}]<br>matching {row['matching']:.2f}, "
         f"previous {row['previous']:.2f}, copying {row['copying']:+.1f}"
     )

@@ -17,13 +17,13 @@ from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
+from ..pieces import piece_length
 from ..slopes.clean_run import clean_run
 from ..slopes.controls import function_names
 from ..slopes.directions import directions
-from ..slopes.pieces import piece_length
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
-from ..slopes.text_sums import Reading, text_sums
 from ..sources import SourceFunction, source_names
+from ..text_sums import Reading, text_sums
 from .head_gradients import head_gradients
 from .head_result import PARTS, HeadSlopes
 from .head_scores import head_scores

@@ -17,11 +17,11 @@ from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
+from ..pieces import piece_length
 from ..slopes.controls import function_names
-from ..slopes.pieces import piece_length
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
-from ..slopes.text_sums import Reading, text_sums
 from ..sources import SourceFunction, source_names
+from ..text_sums import Reading, text_sums
 from ..unpatched import surprisal_of, with_unpatched
 from .hidden_continuations import (
     THROUGH,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from ...measures.interval_table import interval_table
 from ..patch import NextTokenPatch
-from .interval_table import interval_table
 
 if TYPE_CHECKING:
     import pandas as pd

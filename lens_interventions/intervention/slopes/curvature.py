@@ -13,12 +13,12 @@ from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
+from ..pieces import piece_length
+from ..text_sums import Reading, text_sums
 from .controls import function_names
 from .curvature_result import Curvature
 from .loss_sums import loss_sums
-from .pieces import piece_length
 from .scopes import SCOPES, Scope
-from .text_sums import Reading, text_sums
 
 
 @exclusive

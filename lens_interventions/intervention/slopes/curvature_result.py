@@ -2,19 +2,24 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from ...measures.intervals import Interval, mean_intervals
+from ...measures.intervals import Interval, mean_interval
 from ..patch import NextTokenPatch
+from ..patch_fields import differing
+from .controls import name_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # The fields of a patch that say where it acts in a text.
-_PLACES = ("positions", "first_position")
+_PLACES = {"positions", "first_position"}
+
+# A curvature is that of a patch at any strength.
+_COMPARED = [field.name for field in fields(NextTokenPatch) if field.name != "strength"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ class Curvature:
                     {
                         "patch": number,
                         "layer": patch.layer,
-                        "source": _name(patch.source),
-                        "mode": _name(patch.mode),
+                        "source": name_of(patch.source),
+                        "mode": name_of(patch.mode),
                         "embedding": patch.embedding,
                         "scope": scope,
                         "slope": slope,
@@ -88,11 +93,10 @@ class Curvature:
             raise ValueError(
                 f"the curvature has no scope {scope!r}; it has {', '.join(self.scopes)}"
             )
-        alike = [number for number, one in enumerate(self.patches) if _same(one, patch)]
-        for number in alike:
-            if all(getattr(self.patches[number], name) == getattr(patch, name) for name in _PLACES):
-                return self._interval(number, self.scopes.index(scope), level, seed)
-        if alike:
+        changed = [set(differing(one, patch, _COMPARED)) for one in self.patches]
+        if set() in changed:
+            return self._interval(changed.index(set()), self.scopes.index(scope), level, seed)
+        if any(names <= _PLACES for names in changed):
             raise ValueError(
                 "the curvature of this patch was measured at other positions: make the patch with "
                 "SlopeMap.patch, which has those of the map, and give it to li.curvature"
@@ -102,26 +106,9 @@ class Curvature:
         )
 
     def _interval(self, patch: int, scope: int, level: float, seed: int) -> Interval:
-        (interval,) = mean_intervals(
-            self.curvatures[:, scope, patch][None],
-            self.counts[:, scope][None],
+        return mean_interval(
+            self.curvatures[:, scope, patch],
+            self.counts[:, scope],
             rng=np.random.default_rng(seed),
             level=level,
         )
-        return interval
-
-
-def _same(a: NextTokenPatch, b: NextTokenPatch) -> bool:
-    """Whether two patches differ in strength and positions at most."""
-    for field in fields(NextTokenPatch):
-        if field.name in ("strength", *_PLACES):
-            continue
-        ours, theirs = getattr(a, field.name), getattr(b, field.name)
-        # Lenses hold tensors, which do not compare.
-        if ours is not theirs and (field.name == "lens" or ours != theirs):
-            return False
-    return True
-
-
-def _name(value: Any) -> str:
-    return value if isinstance(value, str) else getattr(value, "__name__", repr(value))

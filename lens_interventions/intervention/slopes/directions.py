@@ -6,17 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..bound_patch import BoundPatch
+from ..bound_patch import LENS_ROWS, BoundPatch, require_shape
 from ..known_text import KnownText
-from ..modes import Mode, add, correct, interpolate
+from ..modes import Mode, Rows, Scales, add, correct, interpolate
 from ..site import PatchSite
 from .controls import reads_lens
-
-# Rows that go through the lens at once: a few [rows, d_vocab] buffers.
-_LENS_ROWS = 128
-
-Rows = Float[Tensor, "batch pos d_model"]
-Scales = Float[Tensor, "batch pos 1"]
 
 
 def directions(
@@ -35,7 +29,7 @@ def directions(
     """
     columns = torch.arange(resid.shape[1], device=resid.device)
     asks = any(reads_lens(bound.patch) for bound in bounds)
-    for part in columns.split(max(1, _LENS_ROWS // len(resid)) if asks else len(columns)):
+    for part in columns.split(max(1, LENS_ROWS // len(resid)) if asks else len(columns)):
         yield (
             part,
             list(
@@ -105,11 +99,7 @@ def derivative(mode: Mode, site: PatchSite, e: Rows, s: Scales) -> Rows:
 
     def difference(h: float) -> Tensor:
         up, down = mode(site, e, s, h), mode(site, e, s, -h)
-        if up.shape != site.resid.shape:
-            raise ValueError(
-                f"the mode {getattr(mode, '__name__', mode)!r} returned shape {tuple(up.shape)}; "
-                f"expected {tuple(site.resid.shape)}"
-            )
+        require_shape("mode", mode, up, site.resid.shape)
         return (up - down) / (2 * h)
 
     return (4 * difference(step) - difference(2 * step)) / 3

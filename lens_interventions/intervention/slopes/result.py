@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from ...measures.intervals import mean_intervals
+from ...measures.interval_table import interval_rows
+from ...measures.intervals import mean_interval
 from ..patch import NextTokenPatch
+from ..patch_fields import differing
 from .controls import final_guess, name_of
 from .curvature_result import Curvature
 from .prediction import SlopePrediction
@@ -62,20 +64,11 @@ class SlopeMap:
         """
         import pandas as pd
 
-        columns = list(self._columns())
         rows = []
-        for place, totals in columns:
+        for place, totals in self._columns():
             counts = self.counts[:, self.scopes.index(place["scope"])]
-            intervals = mean_intervals(
-                totals,
-                np.broadcast_to(counts, totals.shape),
-                rng=np.random.default_rng(seed),
-                level=level,
-            )
-            rows += [
-                {"layer": layer, **place, **interval.columns()}
-                for layer, interval in zip(self.layers, intervals, strict=True)
-            ]
+            places = [{"layer": layer, **place} for layer in self.layers]
+            rows += interval_rows(places, totals, counts, level=level, seed=seed)
         return pd.DataFrame(rows)
 
     def plot(
@@ -102,30 +95,14 @@ class SlopeMap:
             "scope": _chosen("scope", scope, self.scopes),
         }
         frame = self._only(shown).to_dataframe()
-        panels = []
-        for title, part, names in (
-            ("each source", frame[frame["minus"] == ""], "source"),
-            ("the true source minus", frame[frame["minus"] != ""], "minus"),
-        ):
-            if len(part):
-                columns = list(dict.fromkeys(part[names]))
-                records: list[dict[str, Any]] = part.to_dict("records")  # type: ignore[assignment]
-                cells = {(row["layer"], row[names]): row for row in records}
-                panels.append(
-                    LayerPanel(
-                        title=title,
-                        layers=self.layers,
-                        columns=tuple(column.replace("_", " ") for column in columns),
-                        values=tuple(
-                            tuple(float(cells[layer, column]["estimate"]) for column in columns)
-                            for layer in self.layers
-                        ),
-                        hover=tuple(
-                            tuple(_hover(cells[layer, column]) for column in columns)
-                            for layer in self.layers
-                        ),
-                    )
-                )
+        panels = [
+            LayerPanel.of(rows, names, title=title, hover=_hover)
+            for title, rows, names in (
+                ("each source", frame[frame["minus"] == ""], "source"),
+                ("the true source minus", frame[frame["minus"] != ""], "minus"),
+            )
+            if len(rows)
+        ]
         what = f"mode {shown['mode']}, {shown['embedding']}"
         where = "" if shown["scope"] == "all" else f", {shown['scope'].replace('_', ' ')}"
         return layer_heatmaps(
@@ -196,13 +173,12 @@ class SlopeMap:
         Raises `ValueError` if the map or the curvature does not have the patch.
         """
         named = _chosen("scope", scope, self.scopes)
-        for name in _COMMON:
-            ours, theirs = getattr(self.patches[0], name), getattr(patch, name)
-            if ours is not theirs and (name == "lens" or ours != theirs):
-                raise ValueError(
-                    f"the map was made with {name}={ours!r}, but the patch has {theirs!r}: make a "
-                    f"map with slope_map(..., {name}=...)"
-                )
+        if others := differing(self.patches[0], patch, _COMMON):
+            name = others[0]
+            raise ValueError(
+                f"the map was made with {name}={getattr(self.patches[0], name)!r}, but the patch "
+                f"has {getattr(patch, name)!r}: make a map with slope_map(..., {name}=...)"
+            )
         place = {
             "embedding": _index_of("embedding", patch.embedding, self.embeddings),
             "mode": _index_of("mode", patch.mode, self.modes),
@@ -212,9 +188,9 @@ class SlopeMap:
         totals = self.totals[:, self.scopes.index(named)][
             :, place["embedding"], place["mode"], place["source"]
         ]
-        (slope,) = mean_intervals(
-            totals[:, layers].sum(1)[None],
-            self.counts[:, self.scopes.index(named)][None],
+        slope = mean_interval(
+            totals[:, layers].sum(1),
+            self.counts[:, self.scopes.index(named)],
             rng=np.random.default_rng(seed),
             level=level,
         )

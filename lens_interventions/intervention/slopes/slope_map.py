@@ -21,15 +21,15 @@ from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..modes import MODES, Mode
 from ..patch import NextTokenPatch
+from ..pieces import piece_length
 from ..sources import SourceFunction, source_names
+from ..text_sums import Reading, text_sums
 from .clean_run import clean_run
 from .controls import KnownGuesses, final_guess, function_names, reads_lens, source_of
 from .directions import directions
-from .pieces import piece_length
 from .residual_gradients import residual_gradients
 from .result import SlopeMap
 from .scopes import SCOPES, Scope, chosen_predictions
-from .text_sums import Reading, text_sums
 
 Embeddings = Sequence[Literal["W_E", "W_U", "lens"]]
 

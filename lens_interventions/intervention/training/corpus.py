@@ -17,8 +17,8 @@ from ..._counter_random import random_bits
 from ...model.fingerprint import fingerprint
 from ...model.readout import Readout
 from ...model.residuals import residuals
-from ...model.text_pieces import as_batch, token_pieces
-from ...model.tokens import TextOrTokens, TokenBatch, require_texts
+from ...model.text_pieces import as_batch, padded, token_pieces
+from ...model.tokens import TextOrTokens, require_texts
 from ..known_text import KnownText
 from .residual_store import ResidualStore
 
@@ -70,14 +70,9 @@ class TrainingCorpus:
             self._store.read(self._bridge, self._weights, self._layer, ids, readout)
             for ids in tokens
         ]
-        lengths = torch.tensor([len(ids) for ids in tokens], device=tokens[0].device)
-        column = torch.arange(int(lengths.max()), device=lengths.device)
-        batch = TokenBatch(
-            torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True), column < lengths[:, None]
-        )
         return CorpusBatch(
             torch.nn.utils.rnn.pad_sequence([resid for resid, _ in read], batch_first=True),
-            KnownText.from_batch(batch, text_seeds=seeds),
+            KnownText.from_batch(padded(tokens), text_seeds=seeds),
             torch.stack([nats for _, nats in read]),
         )
 

@@ -11,7 +11,8 @@ import numpy as np
 from ...drawing.labels import markup, rounded, shorten
 from .grid import Grid
 
-_TOKEN_WIDTH = 40
+TOKEN_WIDTH = 40
+"""Characters of a token in a hover."""
 
 
 def hover_template(grid: Grid, *, header: str = "") -> str:
@@ -34,7 +35,7 @@ def hover_template(grid: Grid, *, header: str = "") -> str:
 def hover_data(grid: Grid) -> list[list[list[float | str]]]:
     """`[row][column][item]`: position, likeliest tokens with their log-probs, every statistic."""
     texts = {text for row in grid.likeliest for column in row for text in column}
-    short = {text: markup(shorten(text, _TOKEN_WIDTH)) for text in texts}
+    short = {text: markup(shorten(text, TOKEN_WIDTH)) for text in texts}
     parts = [(line.values, line.log_probs) for line in grid.lines]
     statistics = np.stack([part for pair in parts for part in pair if part is not None], axis=-1)
     cell_values = grid.likeliest, grid.log_probs.tolist(), statistics.tolist()

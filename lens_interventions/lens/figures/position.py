@@ -7,12 +7,11 @@ from ...drawing.curves import Curve
 from ...drawing.labels import shorten
 from ...drawing.theme import ThemeName
 from .grid import Grid
+from .hover import TOKEN_WIDTH
 from .over_layers import draw_over_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-_TOKEN_WIDTH = 40  # characters of a top guess
 
 
 def draw_position(
@@ -35,7 +34,7 @@ def draw_position(
                 unit=unit,
                 x=grid.rows,
                 values=grid.values[:, column],
-                notes=[f"top guess: {shorten(row[column], _TOKEN_WIDTH)}" for row in grid.guesses],
+                notes=[f"top guess: {shorten(row[column], TOKEN_WIDTH)}" for row in grid.guesses],
                 # One legend serves all panels.
                 colour=len(curves),
                 dash=among,

@@ -3,7 +3,6 @@
 from ...fitting.default_lens import default_affine_lens
 from ...fitting.lens_quality import LensQuality
 from ...lens.logit_lens import logit_lens
-from ...plots import plot
 from .example_texts import PLASMA, PLASMA_WORD
 from .measured_model import CELL_WIDTH, PROSE_TEXTS, PROSE_TOKENS, MeasuredModel, middle
 from .plasma import found_from
@@ -75,14 +74,13 @@ def fitted(model: MeasuredModel) -> Section:
         figures=(
             Figure(
                 "The plasma sentence up to the copy, raw.",
-                plot(
-                    read["raw"][due - _SHOWN + 1 : due + 1], "top1", every=2, cell_width=CELL_WIDTH
+                read["raw"][due - _SHOWN + 1 : due + 1].plot(
+                    "top1", every=2, cell_width=CELL_WIDTH
                 ),
             ),
             Figure(
                 "The same, through the fitted lens.",
-                plot(
-                    read["fitted"][due - _SHOWN + 1 : due + 1],
+                read["fitted"][due - _SHOWN + 1 : due + 1].plot(
                     "top1",
                     every=2,
                     cell_width=CELL_WIDTH,

@@ -10,7 +10,6 @@ from ...lens.logit_lens import logit_lens
 from ...lens.protocol import Lens
 from ...lens.trajectory import Trajectory
 from ...materials import prose
-from ...plots import plot
 from .example_texts import ABSTRACT, ABSTRACT_END
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class MeasuredModel:
 
     def abstract_map(self, statistic: str) -> "go.Figure":
         """A heat map of `abstract`, of every other layer, as in the post."""
-        return plot(self.abstract, statistic, every=2, cell_width=CELL_WIDTH)
+        return self.abstract.plot(statistic, every=2, cell_width=CELL_WIDTH)
 
     def token_count(self, text: str) -> int:
         """How many tokens a text has, with a beginning-of-text token if the model expects one."""

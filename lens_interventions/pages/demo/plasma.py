@@ -5,7 +5,7 @@ import math
 from ...drawing.labels import visible
 from ...lens.logit_lens import logit_lens
 from ...model.points import point_name
-from ...plots import plot, plot_position
+from ...plots import plot_position
 from .example_texts import PLASMA, PLASMA_WORD
 from .measured_model import MeasuredModel
 from .section import Condition, Figure, Section
@@ -54,11 +54,11 @@ def plasma(model: MeasuredModel) -> Section:
         figures=(
             Figure(
                 "The top guesses up to the copy.",
-                plot(trajectory[due - _SHOWN + 1 : due + 1], "top1", every=2),
+                trajectory[due - _SHOWN + 1 : due + 1].plot("top1", every=2),
             ),
             Figure(
                 "How the layers rank the model's final guess.",
-                plot(trajectory[due - _SHOWN + 1 : due + 1], "final_rank", every=2),
+                trajectory[due - _SHOWN + 1 : due + 1].plot("final_rank", every=2),
             ),
             Figure(
                 "The position that predicts the copy, layer by layer.",

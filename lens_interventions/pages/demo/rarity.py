@@ -14,7 +14,6 @@ from ...lens.logit_lens import logit_lens
 from ...materials import python_reference
 from ...measures.intervals import Interval, mean_interval, mean_intervals
 from ...model.points import point_name
-from ...plots import plot
 from .example_texts import PLASMA, PLASMA_FIRST
 from .measured_model import MeasuredModel, middle
 from .ranks import count, log10_ranks, typical_rank
@@ -98,7 +97,7 @@ def rarity(model: MeasuredModel) -> Section:
             ),
             Figure(
                 "The post's example up to its first “plasma”: does the word survive?",
-                plot(plain[: model.token_count(PLASMA_FIRST)], "input_rank", every=2),
+                plain[: model.token_count(PLASMA_FIRST)].plot("input_rank", every=2),
             ),
         ),
     )

@@ -7,7 +7,6 @@ from ...lens.figures.grid import cells
 from ...lens.figures.over_layers import draw_over_layers
 from ...lens.logit_lens import logit_lens
 from ...model.points import point_name
-from ...plots import plot
 from .example_texts import REPEATED, ROUNDS
 from .measured_model import MeasuredModel
 from .ranks import count, log10_ranks, typical_rank
@@ -85,11 +84,11 @@ def repeated_text(model: MeasuredModel) -> Section:
             ),
             Figure(
                 "The first round: the right token is a surprise to every layer.",
-                plot(trajectory[spans[0]], "next_rank", every=2),
+                trajectory[spans[0]].plot("next_rank", every=2),
             ),
             Figure(
                 "The last round: only the upper layers know the right token.",
-                plot(trajectory[spans[-1]], "next_rank", every=2),
+                trajectory[spans[-1]].plot("next_rank", every=2),
             ),
         ),
     )

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from lens_interventions import plots
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.figures import deep_trajectory, heat, numbers, position
 from tests.support.tiny import shared_bridge
@@ -11,7 +10,7 @@ from tests.support.tiny import shared_bridge
 
 def test_the_input_has_a_row_in_its_own_figures_only(trajectory):
     def rows(name, **options):
-        return plots.plot(trajectory, name, **options).layout.yaxis.ticktext
+        return trajectory.plot(name, **options).layout.yaxis.ticktext
 
     for name in ("kl_final", "kl_input", "input_rank"):
         assert rows(name)[0] == "input"
@@ -23,26 +22,26 @@ def test_the_input_has_a_row_in_its_own_figures_only(trajectory):
 
 def test_every_nth_layer_keeps_the_last_and_ignores_the_input():
     deep = deep_trajectory(points=12, columns=3)
-    without = plots.plot(deep, "kl_final", every=3, include_input=False).layout.yaxis.ticktext
+    without = deep.plot("kl_final", every=3, include_input=False).layout.yaxis.ticktext
     assert list(without) == ["1", "4", "7", "10", "final"]
-    assert list(plots.plot(deep, "kl_final", every=3).layout.yaxis.ticktext) == ["input", *without]
+    assert list(deep.plot("kl_final", every=3).layout.yaxis.ticktext) == ["input", *without]
 
 
 def test_many_layers_are_thinned_by_themselves():
-    rows = plots.plot(deep_trajectory(points=81, columns=3), "top1").layout.yaxis.ticktext
+    rows = deep_trajectory(points=81, columns=3).plot("top1").layout.yaxis.ticktext
     assert len(rows) <= 33
     assert rows[-1] == "final"
 
 
 def test_mid_block_points_have_rows():
     read = logit_lens(shared_bridge("llama"), "the fox", incl_mid=True)
-    rows = plots.plot(read, "kl_final").layout.yaxis.ticktext
+    rows = read.plot("kl_final").layout.yaxis.ticktext
     assert list(rows) == ["input", "0 mid", "1", "1 mid", "2", "2 mid", "final"]
 
 
 def test_watched_tokens_are_chosen_by_id_or_text(trajectory):
     for token in (" mean", trajectory.watched[1]):
-        figure = plots.plot(trajectory, "watched_rank", token=token, include_input=True)
+        figure = trajectory.plot("watched_rank", token=token, include_input=True)
         expected = position("watched_rank", trajectory.watched_rank[:, 0, :, 1])
         np.testing.assert_allclose(numbers(heat(figure).z), expected, atol=5.1e-5)
         assert "·mean" in figure.layout.title.text
@@ -62,10 +61,10 @@ def test_watched_tokens_are_chosen_by_id_or_text(trajectory):
 )
 def test_what_is_not_there_is_named(trajectory, statistic, options, message):
     with pytest.raises(ValueError, match=message):
-        plots.plot(trajectory, statistic, **options)
+        trajectory.plot(statistic, **options)
 
 
 def test_statistics_that_were_not_asked_for_are_named(ended):
     for name in ("watched_rank", "js_final", "kl_final_reverse"):
         with pytest.raises(ValueError, match=f"{name} was not computed"):
-            plots.plot(ended, name)
+            ended.plot(name)

@@ -5,7 +5,6 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from lens_interventions import plots
 from lens_interventions.drawing.wrapped import stretches
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.statistics import STATISTICS, drawn
@@ -25,7 +24,7 @@ def test_every_statistic_has_a_figure(trajectory):
 
 @pytest.mark.parametrize("name", [name for name in drawn() if name != "top1"])
 def test_cells_hold_the_statistic(trajectory, name):
-    figure = plots.plot(trajectory, name, include_input=True)
+    figure = trajectory.plot(name, include_input=True)
     values = trajectory.statistic(name)[:, 0]
     values = values[..., 0] if values.ndim == 3 else values
     # The file holds four decimals.
@@ -40,27 +39,27 @@ def test_top1_is_coloured_by_the_logit_of_the_guess(trajectory):
 
 
 def test_the_last_layer_is_at_the_top(trajectory):
-    axis = plots.plot(trajectory, "kl_final").layout.yaxis
+    axis = trajectory.plot("kl_final").layout.yaxis
     assert axis.range[0] < axis.range[1]
     assert list(axis.ticktext) == ["input", "1", "2", "final"]
 
 
 def test_outlines_are_where_the_guess_is_the_final_one(trajectory):
-    figure = plots.plot(trajectory, "kl_final")
+    figure = trajectory.plot("kl_final")
     expected = {tuple(cell) for cell in trajectory.agrees_final[:, 0].nonzero().tolist()}
     assert outlined_cells(figure) == expected
 
 
 def test_a_prompt_of_a_batch_is_shown_without_padding(trajectory):
     length = int(trajectory.mask[1].sum())
-    figure = plots.plot(trajectory, "kl_final", batch=1)
+    figure = trajectory.plot("kl_final", batch=1)
     assert len(figure.layout.xaxis.ticktext) == length
     expected = trajectory.kl_final[:, 1, :length]
     np.testing.assert_allclose(numbers(heat(figure).z), expected, atol=5.1e-5)
 
 
 def test_a_missing_value_is_an_empty_cell(ended):
-    figure = plots.plot(ended, "next_rank")
+    figure = ended.plot("next_rank")
     z = numbers(heat(figure).z)
     assert np.isnan(z[:, -1]).all()
     assert np.isfinite(z[:, :-1]).all()
@@ -80,7 +79,7 @@ def texts(figure):
 
 
 def test_a_long_text_is_wrapped_and_every_cell_keeps_its_guess(long):
-    figure = plots.plot(long, "kl_final", include_input=True)
+    figure = long.plot("kl_final", include_input=True)
     maps = [trace for trace in figure.data if trace.type == "heatmap"]
     assert [len(trace.z[0]) for trace in maps] == [33, 34, 33]
     joined = np.concatenate([numbers(trace.z) for trace in maps], axis=1)
@@ -97,19 +96,19 @@ def test_a_long_text_is_wrapped_and_every_cell_keeps_its_guess(long):
 
 
 def test_labels_of_a_wrapped_text_are_its_tokens_in_order(long):
-    figure = plots.plot(long, "kl_final")
+    figure = long.plot("kl_final")
     axes = [figure.layout[f"xaxis{number}"] for number in ("", 3, 5)]
     shown = [text for axis in axes for text in axis.ticktext]
-    assert shown == list(plots.plot(long, "kl_final", cell_width=12).layout.xaxis.ticktext)
+    assert shown == list(long.plot("kl_final", cell_width=12).layout.xaxis.ticktext)
 
 
 def test_a_figure_without_guesses_says_so(long):
-    narrow = plots.plot(long, "kl_final", cell_width=12)
+    narrow = long.plot("kl_final", cell_width=12)
     assert texts(narrow) == 0
     assert "too narrow to write each layer's top guess" in narrow.layout.title.text.replace(
         "<br>", " "
     )
-    assert "too narrow" not in plots.plot(long, "kl_final").layout.title.text
+    assert "too narrow" not in long.plot("kl_final").layout.title.text
 
 
 @pytest.mark.parametrize(("columns", "lengths"), [(48, [48]), (49, [24, 25]), (400, [400])])

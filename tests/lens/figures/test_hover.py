@@ -2,13 +2,12 @@
 
 import pytest
 
-from lens_interventions import plots
 from lens_interventions.drawing.labels import markup, visible
 from tests.support.figures import deep_trajectory, heat
 
 
 def test_hover_has_the_likeliest_tokens_and_every_statistic(trajectory):
-    trace = heat(plots.plot(trajectory, "kl_final"))
+    trace = heat(trajectory.plot("kl_final"))
     point, column = 2, 3
     cell = trace.customdata[point][column]
     shown = hover_text(trace, cell)
@@ -52,5 +51,5 @@ def hover_text(trace, cell):
 
 
 def test_a_figure_of_200_tokens_and_31_layers_is_about_a_megabyte():
-    figure = plots.plot(deep_trajectory(points=31, columns=200), "top1")
+    figure = deep_trajectory(points=31, columns=200).plot("top1")
     assert len(figure.to_json()) < 1.2e6

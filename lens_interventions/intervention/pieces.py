@@ -9,8 +9,9 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.tokens import TextOrTokens, TokenBatch, require_texts, token_batch
-from ..known_text import KnownText
+from ..model.text_pieces import padded, token_rows
+from ..model.tokens import TextOrTokens
+from .known_text import KnownText
 
 # Tokens that go through a block at a time, padding included; one piece may have more.
 _BATCH_TOKENS = 512
@@ -52,11 +53,8 @@ def text_tokens(
 
     Raises `TypeError` for one text where many are expected.
     """
-    require_texts(texts)
-    for text in texts:
-        batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
-        for row, mask in zip(batch.tokens, batch.mask, strict=True):
-            yield TextTokens(row[mask], _hash(row[mask]))
+    for row in token_rows(bridge, texts, prepend_bos=prepend_bos):
+        yield TextTokens(row, _hash(row))
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def piece_batches(texts: Iterable[tuple[int, TextTokens]], max_length: int) -> I
     ended: list[int] = []
 
     def flush() -> PieceBatch:
-        batch = PieceBatch(_padded(held), tuple(owners), tuple(ended))
+        batch = PieceBatch(_known(held), tuple(owners), tuple(ended))
         for kept in (held, owners, ended):
             kept.clear()
         return batch
@@ -102,15 +100,10 @@ def piece_batches(texts: Iterable[tuple[int, TextTokens]], max_length: int) -> I
         yield flush()
 
 
-def _padded(pieces: list[Tensor]) -> KnownText:
-    lengths = torch.tensor([len(piece) for piece in pieces], device=pieces[0].device)
-    column = torch.arange(int(lengths.max()), device=lengths.device)
-    batch = TokenBatch(
-        torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True), column < lengths[:, None]
-    )
+def _known(pieces: list[Tensor]) -> KnownText:
     # KnownText holds signed 64-bit seeds.
     seeds = [int(_hash(piece), 16) % 2**62 for piece in pieces]
-    return KnownText.from_batch(batch, text_seeds=torch.tensor(seeds))
+    return KnownText.from_batch(padded(pieces), text_seeds=torch.tensor(seeds))
 
 
 def _hash(tokens: Tensor) -> str:

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.intervention.slopes.identity import identity
+from lens_interventions.intervention.settings_key import settings_key
 from tests.support.small_training import random_texts, train
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 ASKED = """
 import json
-from tests.intervention.slopes.test_identity import described
-from lens_interventions.intervention.slopes.identity import identity
-print(json.dumps(identity(described())))
+from tests.intervention.test_settings_key import described
+from lens_interventions.intervention.settings_key import settings_key
+print(json.dumps(settings_key(described())))
 """
 
 
@@ -42,7 +42,7 @@ def described():
 def test_another_process_has_the_same():
     shell = [sys.executable, "-c", ASKED]
     found = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-    assert json.loads(found) == identity(described())
+    assert json.loads(found) == settings_key(described())
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_another_process_has_the_same():
     ],
 )
 def test_other_values_are_told_apart(one, other):
-    assert identity(one) == identity(one)
-    assert identity(one) != identity(other)
+    assert settings_key(one) == settings_key(one)
+    assert settings_key(one) != settings_key(other)
 
 
 def test_what_has_no_name_is_refused(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 
-def identity(value: object) -> Any:
+def settings_key(value: object) -> Any:
     """JSON values that are the same in another process, and others if the value is another.
 
     Tensors count by their contents, functions by their module, name and source, other objects by
@@ -32,11 +32,11 @@ def identity(value: object) -> Any:
         case np.ndarray() | Tensor():
             return _contents(torch.as_tensor(value))
         case functools.partial():
-            return [identity(value.func), identity(value.args), identity(value.keywords)]
+            return [settings_key(each) for each in (value.func, value.args, value.keywords)]
         case Mapping():
-            return [[identity(key), identity(each)] for key, each in value.items()]
+            return [[settings_key(key), settings_key(each)] for key, each in value.items()]
         case Sequence() | set() | frozenset():
-            parts = map(identity, value)
+            parts = map(settings_key, value)
             return sorted(parts, key=str) if isinstance(value, (set, frozenset)) else list(parts)
     if inspect.isroutine(value):
         return _function(value)
@@ -48,7 +48,7 @@ def identity(value: object) -> Any:
         held = vars(value)
     else:
         raise _unknown(repr(value))
-    return [f"{type(value).__module__}.{type(value).__qualname__}", identity(held)]
+    return [f"{type(value).__module__}.{type(value).__qualname__}", settings_key(held)]
 
 
 def _contents(tensor: Tensor) -> list[str]:
@@ -65,7 +65,7 @@ def _function(function: Any) -> list[Any]:
         source = inspect.getsource(function)
     except (OSError, TypeError):  # built in, or typed at a prompt
         source = ""
-    return [name, source, identity(getattr(function, "__self__", None))]
+    return [name, source, settings_key(getattr(function, "__self__", None))]
 
 
 def _unknown(name: str) -> ValueError:

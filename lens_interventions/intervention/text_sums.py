@@ -12,12 +12,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..._files import require_writable, write_text
-from ...model.fingerprint import fingerprint
-from ...model.tokens import TextOrTokens
-from ..known_text import KnownText
-from .identity import identity
+from .._files import require_writable, write_text
+from ..model.fingerprint import fingerprint
+from ..model.tokens import TextOrTokens
+from .known_text import KnownText
 from .pieces import TextTokens, piece_batches, text_tokens
+from .settings_key import settings_key
 
 # Values of each piece of a batch, all of which are sums over the piece's predictions.
 Measure = Callable[[KnownText], Float[Tensor, "piece value"]]
@@ -87,7 +87,7 @@ class _Kept:
         if path is None:
             return
         require_writable(path)
-        asked = {name: identity(value) for name, value in settings.items()}
+        asked = {name: settings_key(value) for name, value in settings.items()}
         if not path.exists():
             write_text(path, json.dumps(asked) + "\n")
             return

@@ -1,0 +1,187 @@
+"""The steepest linear write of the next token, which bounds the gain of all linear writes.
+
+To first order, a write w[i] into the residual of position i changes the loss by Σ ⟨g[i], w[i]⟩,
+where g are the gradients of `slope_map`. To second order, its cost grows with its length relative
+to the residual. So the best linear write of some features is the ridge regression of `-|r| g` on
+them. It is fitted with the next token among the features and without it. The result is how much
+steeper the first is on texts that neither has seen.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..intervention.known_text import KnownText
+from ..intervention.pieces import piece_batches, piece_length, text_tokens
+from ..intervention.slopes.clean_run import clean_run
+from ..intervention.slopes.residual_gradients import residual_gradients
+from ..intervention.text_sums import Reading, text_sums
+from ..model.embedding import Embedding, embedding
+from ..model.exclusive import exclusive
+from ..model.fingerprint import fingerprint
+from ..model.gradients import require_gradients
+from ..model.partial_run import refuse_late_hooks
+from ..model.tokens import TextOrTokens, require_texts
+from .linear_write import LinearCeiling, LinearWrite, features
+
+# Ridges as shares of the mean square of a feature; a quarter of the texts chooses the best.
+_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_CHOOSING = 4
+
+
+@exclusive
+def linear_ceiling(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    held_out: Iterable[TextOrTokens],
+    *,
+    layers: Sequence[int] | None = None,
+    first_position: int = 1,
+    max_length: int | None = None,
+    prepend_bos: bool | None = None,
+    progress: bool = True,
+) -> LinearCeiling:
+    """How steep the best linear write of the next token is on texts that it was not fitted to.
+
+    To first order, this bounds what `train_patch` could learn with a full matrix. If the increment
+    over the write that does not see the next token is not below 0, no linear write of the next
+    token is worth training. `li.curvature` of `LinearCeiling.patch` shows how much of the slope a
+    patch can use.
+
+    **Arguments:**
+
+    - `texts`: to fit on; every fourth chooses the ridge.
+    - `held_out`: other texts, to measure on.
+    - `layers`: the layers to write to, by default all. Each takes `4 (3 d_model)²` bytes.
+    - `first_position`, `max_length`, `prepend_bos`, `progress`: as in `slope_map`.
+
+    Raises `ValueError` for fewer than four texts, layers or a `max_length` that do not fit the
+    model, a hook on a block, held-out texts without a token to predict, or inside
+    `torch.inference_mode`; `TypeError` for one text where many are expected; `NotImplementedError`
+    if the two streams do not fit the model.
+    """
+    require_gradients("linear_ceiling")
+    n_layers = int(bridge.cfg.n_layers)
+    layers = tuple(range(n_layers)) if layers is None else tuple(sorted(set(layers)))
+    if not layers or layers[0] < 0 or layers[-1] >= n_layers:
+        raise ValueError(f"the model has blocks 0 to {n_layers - 1}, but layers are {list(layers)}")
+    length = piece_length(bridge, max_length)
+    require_texts(texts)
+    refuse_late_hooks(bridge, 0)
+    table = embedding(bridge)
+    unit = float(table.weight.norm(dim=-1).median()) * table.scale
+    reader = _Reader(bridge, table, unit, layers, first_position)
+    moments = _fit_moments(reader, texts, length, prepend_bos)
+    fitted = {layer: [_solve(moments[layer], news) for news in (False, True)] for layer in layers}
+    matrices = ({layer: fitted[layer][news][0] for layer in layers} for news in (0, 1))
+    weights = fingerprint(bridge)
+    writes = tuple(LinearWrite(each, unit, first_position, weights) for each in matrices)
+    sums = text_sums(
+        bridge,
+        held_out,
+        lambda text: reader.slopes(text, writes),
+        1 + 3 * len(layers),
+        Reading(length, prepend_bos, progress, None, {}),
+    )
+    return LinearCeiling(
+        totals=sums[:, 1:].reshape(len(sums), 3, len(layers)),
+        counts=sums[:, 0],
+        layers=layers,
+        writes=(writes[0], writes[1]),
+        ridges=np.array([[fitted[layer][i][1] for layer in layers] for i in (0, 1)]),
+    )
+
+
+@dataclass
+class _Moments:
+    """Sums over rows: products of features, products of features and targets, and counts."""
+
+    products: Float[Tensor, "part feature feature"]
+    wanted: Float[Tensor, "part feature d_model"]
+    rows: list[int]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    bridge: TransformerBridge
+    table: Embedding
+    unit: float
+    layers: tuple[int, ...]
+    first_position: int
+
+    @torch.no_grad()
+    def rows(self, text: KnownText) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """For each layer: which rows may be written to, their features and `|r| g`."""
+        clean = clean_run(self.bridge, text)
+        position = text.column_positions()
+        written = clean.predicts & (position >= self.first_position)
+        following, here = (self.table(text.at(position + shift)) for shift in (1, 0))
+        for layer, (gradient,) in residual_gradients(
+            self.bridge, clean, [clean.predicts], lowest=self.layers[0]
+        ):
+            if layer in self.layers:
+                resid = clean.streams[layer]
+                phi = features(following, here, resid, self.unit)
+                yield layer, written, phi, resid.norm(dim=-1, keepdim=True) * gradient
+
+    def slopes(self, text: KnownText, writes: Sequence[LinearWrite]) -> Float[Tensor, "piece _"]:
+        """Counts, then the slopes of the writes and of the free one at each layer."""
+        n_texts, n_layers = len(text.tokens), len(self.layers)
+        found = torch.zeros(n_texts, len(writes) + 1, n_layers, dtype=torch.float64)
+        for layer, written, phi, pull in self.rows(text):
+            moved = [phi @ write.matrices[layer].to(phi) for write in writes]
+            slopes = [*(torch.linalg.vecdot(each, pull) for each in moved), -pull.norm(dim=-1)]
+            change = (torch.stack(slopes, dim=1) * written[:, None]).double().sum(-1)
+            found[:, :, self.layers.index(layer)] = change.cpu()
+        return torch.cat([(text.length - 1)[:, None].double().cpu(), found.flatten(1)], dim=1)
+
+
+def _fit_moments(
+    reader: _Reader, texts: Iterable[TextOrTokens], length: int, prepend_bos: bool | None
+) -> dict[int, _Moments]:
+    """The moments by layer, of the texts to fit on and of those that choose the ridge."""
+    d_model = int(reader.bridge.cfg.d_model)
+    size = 3 * d_model + 1
+    moments = {
+        layer: _Moments(torch.zeros(2, size, size), torch.zeros(2, size, d_model), [0, 0])
+        for layer in reader.layers
+    }
+    n_texts = 0
+    for number, text in enumerate(text_tokens(reader.bridge, texts, prepend_bos)):
+        n_texts += 1
+        part = int(number % _CHOOSING == _CHOOSING - 1)
+        for batch in piece_batches([(number, text)], length):
+            for layer, written, phi, pull in reader.rows(batch.text):
+                rows, wanted = phi[written].float().cpu(), -pull[written].float().cpu()
+                moments[layer].products[part] += rows.T @ rows
+                moments[layer].wanted[part] += rows.T @ wanted
+                moments[layer].rows[part] += len(rows)
+    if n_texts < _CHOOSING or not all(min(m.rows) for m in moments.values()):
+        raise ValueError(
+            f"{n_texts} texts do not leave one in {_CHOOSING} to choose the ridge on: give more"
+        )
+    return moments
+
+
+def _solve(moments: _Moments, news: bool) -> tuple[Float[Tensor, "feature d_model"], float]:
+    """The write, of unit length, and its ridge; without news, the next token's rows are 0."""
+    products, wanted = moments.products.double(), moments.wanted.double()
+    first = 0 if news else wanted.shape[-1]
+    fitting, n_rows = products[0, first:, first:], moments.rows[0]
+    best, best_gain, chosen = torch.zeros_like(wanted[0]), -torch.inf, 0.0
+    for ridge in _RIDGES:
+        shift = ridge * fitting.diagonal().mean() * torch.eye(len(fitting), dtype=torch.float64)
+        matrix = torch.linalg.solve(fitting + shift, wanted[0, first:])
+        length = torch.einsum("fd,fg,gd->", matrix, fitting, matrix).div(n_rows).sqrt()
+        matrix = matrix / length.clamp(min=1e-30)
+        gain = float((matrix * wanted[1, first:]).sum())
+        if gain > best_gain:
+            best = torch.zeros_like(wanted[0])
+            best[first:] = matrix
+            best_gain, chosen = gain, ridge
+    return best, chosen
