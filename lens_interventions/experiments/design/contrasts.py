@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Real
 
-from ...measures.crossed import crossed_mean_interval, crossed_p_value
+from ...measures.crossed import crossed_mean_test
 from ...measures.intervals import Interval, holm, mean_interval, mean_intervals, sign_flip_p_values
 from .conditions import ARM_COLUMNS, NO_PATCH, Arm, Cell, control_arms
 
@@ -183,7 +183,7 @@ class Contrast:
     Attributes:
         interval: of the mean difference, arm minus reference.
         p_value: of the sign-flip test over clusters. Where they are crossed with something, of
-            `crossed_p_value`: flipping the signs of words would take the frames for granted. 1
+            `crossed_mean_test`: flipping the signs of words would take the frames for granted. 1
             where there are fewer than two clusters.
     """
 
@@ -293,7 +293,7 @@ def _contrasts(
 ) -> list[Contrast]:
     """A contrast of each of `differences`, with the same resamples for all."""
     if cell_counts.shape[-1] > 1:
-        return [crossed(each, cell_counts, resampling) for each in differences]
+        return [crossed_contrast(each, cell_counts, resampling) for each in differences]
     sums, counts = np.stack(differences)[..., 0], cell_counts.sum(-1)
     return [
         Contrast(interval, float(p))
@@ -303,17 +303,19 @@ def _contrasts(
     ]
 
 
-def crossed(
+def crossed_contrast(
     difference: Float[np.ndarray, "cluster crossed"],
     counts: Float[np.ndarray, "cluster crossed"],
     resampling: Resampling,
 ) -> Contrast:
     """The contrast whose sums of differences are given, over clusters and what crosses them."""
-    n_resamples = resampling.n_resamples
-    interval = crossed_mean_interval(
-        difference, counts, rng=resampling.rng(), level=resampling.level, n_resamples=n_resamples
+    interval, p_value = crossed_mean_test(
+        difference,
+        counts,
+        rng=resampling.rng(),
+        level=resampling.level,
+        n_resamples=resampling.n_resamples,
     )
-    p_value = crossed_p_value(difference, counts, rng=resampling.rng(), n_resamples=n_resamples)
     return Contrast(interval, p_value)
 
 

@@ -11,7 +11,7 @@ from ...measures.intervals import (
     share_interval,
 )
 from ...measures.verdicts import verdict, visible_by_width
-from ..design.contrasts import Contrast, Resampling, crossed
+from ..design.contrasts import Contrast, Resampling, crossed_contrast
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .measurements import ASKED, FIXED, OTHER, OWN, PLAIN
@@ -162,7 +162,7 @@ def _contrast(values: pd.Series, resampling: Resampling) -> Contrast:
     """The mean over words and topics, which are both resampled."""
     table = values.unstack("topic")
     counts = table.notna().to_numpy(np.float64)
-    return crossed(table.fillna(0).to_numpy(np.float64), counts, resampling)
+    return crossed_contrast(table.fillna(0).to_numpy(np.float64), counts, resampling)
 
 
 def _parts(settings: LastWordSettings) -> dict[str, list[int]]:
