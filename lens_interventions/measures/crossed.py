@@ -30,7 +30,7 @@ def crossed_mean_test(
 ) -> tuple[Interval, float]:
     """`crossed_mean_interval` and `crossed_p_value` of the same `totals` and `counts`.
 
-    `rng` draws the `n_resamples` resamples once for both; `level` is the confidence of the interval.
+    `rng` draws the `n_resamples` resamples once for both; `level` is the interval's confidence.
 
     Raises `ValueError` in the cases of `crossed_mean_interval`.
     """

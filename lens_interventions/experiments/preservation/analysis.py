@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ...measures.intervals import Interval
-from ...measures.verdicts import verdict, visible_by_width
+from ..design.findings import interval_finding
 from ..engine.results import Analysis, Finding, Tables
 from .correlations import copy_correlation, token_correlation
 from .figures import draw
@@ -147,7 +146,16 @@ def _token_findings(tokens: TokenRows, settings: PreservationSettings) -> list[F
             x=_X[x],
             given=_X[given],
         )
-        findings.append(_finding(question, interval, method, "correlation", settings))
+        findings.append(
+            interval_finding(
+                question,
+                interval,
+                method,
+                "correlation",
+                smallest_effect=settings.smallest_correlation,
+                units="rank correlation",
+            )
+        )
     return findings
 
 
@@ -159,17 +167,11 @@ def _template_finding(items: pd.DataFrame, settings: PreservationSettings) -> Fi
     interval = copy_correlation(one.reset_index(), kept, WITHIN, settings.resampling)
     question = "Does better preservation where a word stands first help to copy it later?"
     method = _TEMPLATE.format(n=len(one), words=interval.n)
-    return _finding(question, interval, method, "copying", settings)
-
-
-def _finding(
-    question: str, interval: Interval, method: str, figure: str, settings: PreservationSettings
-) -> Finding:
-    judged = verdict(
+    return interval_finding(
+        question,
         interval,
+        method,
+        "copying",
         smallest_effect=settings.smallest_correlation,
-        lower_is_better=False,
         units="rank correlation",
-        smallest_visible=visible_by_width(interval),
     )
-    return Finding(question, judged, method, figure)

@@ -1,12 +1,17 @@
 """The verdicts of the scratch experiment: two questions for each network."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
-from ...measures.verdicts import visible_by_width
-from ..design.comparisons import WIDTH, Comparison, compare, said_of, verdicts_on
+from ..design.comparisons import (
+    WIDTH,
+    Comparison,
+    compare,
+    said_of,
+    verdicts_on,
+    with_visible_by_width,
+)
 from ..design.conditions import LONGER, Arm
 from ..design.contrasts import Contrast, Resampling
 from ..engine.results import Finding
@@ -68,8 +73,7 @@ def _compare(settings: ScratchSettings, rows: pd.DataFrame, scope: str) -> Compa
         settings.resampling,
         lower_is_better=True,
     )
-    visible = [visible_by_width(found.interval) for found in compared.contrasts.values()]
-    return replace(compared, smallest_visible=max(filter(None, visible), default=None))
+    return with_visible_by_width(compared)
 
 
 def _said(

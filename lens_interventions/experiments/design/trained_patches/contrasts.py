@@ -1,14 +1,12 @@
 """Differences of trainings that share texts and seeds, with intervals over both."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ....measures.verdicts import visible_by_width
-from ..comparisons import Comparison, compare
+from ..comparisons import Comparison, compare, with_visible_by_width
 from ..conditions import NO_PATCH, Arm
 from ..contrasts import Contrast, Resampling, Totals, contrast
 from .losses import AS_TRAINED
@@ -36,8 +34,7 @@ def against_all(
         resampling,
         lower_is_better=True,
     )
-    visible = [visible_by_width(contrast.interval) for contrast in found.contrasts.values()]
-    return replace(found, smallest_visible=max(filter(None, visible), default=None))
+    return with_visible_by_width(found)
 
 
 def difference(
