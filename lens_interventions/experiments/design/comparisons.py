@@ -22,7 +22,8 @@ from ...measures.verdicts import (
     visible_by_width,
 )
 from .conditions import NO_PATCH, Arm, arm_label
-from .contrasts import Contrast, Resampling, Totals, contrasts
+from .contrasts import Contrast, Resampling, contrasts
+from .totals import Totals
 
 OTHER_HALF = "how much the other half varies"
 """Where the smallest visible effect comes from, in words: from `visible_beforehand`."""

@@ -15,9 +15,9 @@ from ...measures.behaviour import bin_by, copyable, surprise_distance
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
 from .conditions import ARM_COLUMNS, NO_PATCH, Arm, PatchSettings
-from .contrasts import ROW_COLUMNS
 from .scores import read_log_probs, read_ranks
 from .sequences import TokenSequence
+from .totals import ROW_COLUMNS
 
 Values = Mapping[str, Any]
 Patch = Values | PatchSettings

@@ -25,14 +25,9 @@ from ..design.comparisons import (
     with_visible_by_width,
 )
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import (
-    Measure,
-    Totals,
-    contrasts,
-    totals_of,
-    with_holm,
-)
+from ..design.contrasts import contrasts, with_holm
 from ..design.sequences import REPORT, SELECTION
+from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .evaluation import NO_SEED, over_seeds
 from .figures import draw

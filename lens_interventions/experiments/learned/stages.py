@@ -13,9 +13,9 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import Arm
-from ..design.contrasts import Measure, totals_of
 from ..design.kept_writes import write_text
 from ..design.sequences import REPORT, SELECTION, batches
+from ..design.totals import Measure, totals_of
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit

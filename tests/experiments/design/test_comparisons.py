@@ -15,7 +15,8 @@ from lens_interventions.experiments.design.comparisons import (
     with_visible_by_width,
 )
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm
-from lens_interventions.experiments.design.contrasts import Resampling, Totals
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.totals import Totals
 from lens_interventions.measures.verdicts import JOINT, visible_by_width
 
 TRUE, RANDOM, CURRENT = (Arm(source, 1, 0.1, "add") for source in ("true", "random", "current"))
