@@ -12,7 +12,8 @@ from ...intervention.training.result import TrainedPatch
 from ...intervention.training.train_patch import train_patch
 from ..design.kept_writes import parse_write, write_bytes
 from ..design.shared_residuals import shared_residuals
-from ..design.trained_patches.losses import AS_TRAINED, Windows, curve_rows, measured_losses
+from ..design.text_scopes import AS_TRAINED
+from ..design.trained_patches.losses import Windows, curve_rows, measured_losses
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
 

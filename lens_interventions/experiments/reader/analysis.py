@@ -6,13 +6,13 @@ import pandas as pd
 
 from ..design.comparisons import Comparison
 from ..design.conditions import NO_PATCH
+from ..design.text_scopes import AS_TRAINED, TAKEN_AWAY
 from ..design.trained_patches.contrasts import against_all, curves, difference, mean_losses
 from ..design.trained_patches.findings import QUESTIONS
-from ..design.trained_patches.losses import AS_TRAINED, CURVE, UNTRAINED
+from ..design.trained_patches.losses import CURVE, UNTRAINED
 from ..engine.results import Analysis, Tables
 from .figures import draw
 from .findings import findings
-from .measurements import TAKEN_AWAY
 from .settings import ALONE, ReaderSettings
 from .stages import TABLE
 

@@ -8,8 +8,8 @@ import pandas as pd
 from ..design.conditions import LONGER, NO_PATCH, Arm
 from ..design.contrasts import Contrast, Resampling
 from ..design.small_networks.contrasts import seed_contrast
+from ..design.text_scopes import AS_TRAINED
 from .arms import NONE
-from .evaluation import AS_TRAINED
 
 IN_CONTEXT = "in context"
 """Late minus early positions of a window: how much the text before helps (below 0)."""

@@ -8,9 +8,10 @@ import pandas as pd
 
 from ...model.points import FINAL, select_points
 from ..design.small_networks.contrasts import seed_contrast
+from ..design.text_scopes import ALL
 from ..engine.results import Analysis, Tables
 from .arms import ARMS, NO_DECAY, PLAIN, STRONG_DECAY
-from .evaluation import ALL, KL, LOSS, RECOVERED, WEIGHTS
+from .evaluation import KL, LOSS, RECOVERED, WEIGHTS
 from .figures import draw
 from .findings import findings, middle_point, rows_of
 from .settings import UpbringingSettings

@@ -10,9 +10,10 @@ from ...model.points import FINAL, point_name, select_points
 from ..design.contrasts import Contrast
 from ..design.findings import interval_finding
 from ..design.small_networks.contrasts import seed_contrast
+from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
 from .arms import MYOPIC, NO_DECAY, PLAIN, STOPPED, STRONG_DECAY, UNTIED
-from .evaluation import ALL, COPYABLE, KL, LOSS, RECOVERED
+from .evaluation import KL, LOSS, RECOVERED
 from .settings import UpbringingSettings
 
 

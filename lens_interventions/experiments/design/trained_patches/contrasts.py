@@ -9,8 +9,8 @@ from jaxtyping import Float
 from ..comparisons import Comparison, compare, with_visible_by_width
 from ..conditions import NO_PATCH, Arm
 from ..contrasts import Contrast, Resampling, contrast
+from ..text_scopes import AS_TRAINED
 from ..totals import Totals
-from .losses import AS_TRAINED
 
 
 def against_all(
