@@ -5,11 +5,13 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Real
 
 from ...measures.crossed import crossed_mean_test
 from ...measures.intervals import Interval, holm, mean_interval, mean_intervals, sign_flip_p_values
 from .conditions import Arm
+from .rows_of_sums import sums_table
 from .totals import Totals
 
 
@@ -96,17 +98,35 @@ def contrasts(
     return _contrasts(totals.cell_counts, differences, resampling)
 
 
-def difference_contrast(
-    difference: Float[np.ndarray, "cluster crossed"],
-    counts: Float[np.ndarray, "cluster crossed"],
-    resampling: Resampling,
-) -> Contrast:
-    """The contrast whose sums of differences are given.
+def seed_contrast(rows: pd.DataFrame, minus: pd.DataFrame, resampling: Resampling) -> Contrast:
+    """The mean of `rows` minus that of `minus`, a token, over trainings with several seeds.
 
-    Clusters are resampled, and with more than one column what crosses them too.
+    Both have columns `seed`, `cluster`, `total` and `count`, for the same seeds and texts. What
+    `minus` has with a single seed is the same for all. Texts and seeds are resampled, each on its
+    own; with a single seed the interval knows of texts alone.
+
+    Raises `ValueError` if one of them is empty, or if they differ in seeds, texts or counts.
     """
-    (found,) = _contrasts(counts, [difference], resampling)
+    (one, counts), (other, counts_of_other) = (_by_seed(each) for each in (rows, minus))
+    if other.shape[1] == 1:
+        other, counts_of_other = (
+            np.broadcast_to(each, (len(each), one.shape[1])) for each in (other, counts_of_other)
+        )
+    if counts.shape != counts_of_other.shape or (counts != counts_of_other).any():
+        raise ValueError("the two were not measured with the same seeds on the same texts")
+    present = counts.sum(-1) > 0
+    (found,) = _contrasts(counts[present], [(one - other)[present]], resampling)
     return found
+
+
+def _by_seed(
+    rows: pd.DataFrame,
+) -> tuple[Float[np.ndarray, "cluster seed"], Float[np.ndarray, "cluster seed"]]:
+    """Totals and counts of each text with each seed."""
+    if rows.empty:
+        raise ValueError("there are no rows to compare")
+    sums = sums_table(rows, ["cluster"], "seed")
+    return sums["total"].to_numpy(dtype=np.float64), sums["count"].to_numpy(dtype=np.float64)
 
 
 def _contrasts(

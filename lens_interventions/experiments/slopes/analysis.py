@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ...measures.intervals import Interval
@@ -85,8 +84,7 @@ def measured_changes(
     known = cells.set_index(CELL)
     found = []
     for (material, layer), here in rows.groupby(["material", "layer"], sort=False):
-        sums = here.groupby(["source", "cluster"])[["total", "count"]].sum().unstack()
-        counts = sums["count"].to_numpy(dtype=np.float64)[0]
+        sums, counts = sums_by(here, ["source"])
         strengths = here.groupby("source")["strength"].first()
         changes = {
             source: _at(known, (material, layer, source), strengths[source])
@@ -97,9 +95,7 @@ def measured_changes(
                 if minus == "true":
                     continue
                 of = "true" if minus != NO_PATCH else source
-                totals = sums["total"].loc[of].to_numpy(dtype=np.float64)
-                if minus != NO_PATCH:
-                    totals = totals - sums["total"].loc[minus].to_numpy(dtype=np.float64)
+                totals = sums[of] if minus == NO_PATCH else sums[of] - sums[minus]
                 interval = settings.resampling.interval(totals, counts)
                 found.append(
                     {

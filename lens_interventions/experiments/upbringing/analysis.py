@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from ...model.points import FINAL, select_points
-from ..design.small_networks.contrasts import seed_contrast
+from ..design.contrasts import seed_contrast
+from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL
 from ..engine.results import Analysis, Tables
 from .arms import ARMS, NO_DECAY, PLAIN, STRONG_DECAY
 from .evaluation import KL, LOSS, RECOVERED, WEIGHTS
 from .figures import draw
-from .findings import findings, middle_point, rows_of
+from .findings import findings, middle_point
 from .settings import UpbringingSettings
 from .stages import TABLE
 
@@ -43,7 +44,7 @@ def contrasts(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame
     found: list[dict[str, Any]] = []
     for (measure, scope, point), here in _measured(final).groupby(keys, sort=False):
         for arm, minus in pairs:
-            one, other = (here[here["arm"] == name] for name in (arm, minus))
+            one, other = (rows_where(here, arm=name) for name in (arm, minus))
             contrast = seed_contrast(one, other, settings.resampling)
             named = {"measure": measure, "scope": scope, "point": point, "arm": arm, "minus": minus}
             found.append({**named, **contrast.columns()})
@@ -85,7 +86,7 @@ def recall(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame:
     for arm in ARMS:
         for point, minus in pairs:
             one, other = (
-                rows_of(final, arm=arm, measure=RECOVERED, scope=ALL, point=place)
+                rows_where(final, arm=arm, measure=RECOVERED, scope=ALL, point=place)
                 for place in (point, minus)
             )
             contrast = seed_contrast(one, other, settings.resampling)

@@ -7,9 +7,9 @@ import pandas as pd
 
 from ...measures.intervals import holm
 from ...model.points import FINAL, point_name, select_points
-from ..design.contrasts import Contrast
+from ..design.contrasts import Contrast, seed_contrast
 from ..design.findings import interval_finding
-from ..design.small_networks.contrasts import seed_contrast
+from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
 from .arms import MYOPIC, NO_DECAY, PLAIN, STOPPED, STRONG_DECAY, UNTIED
@@ -137,18 +137,8 @@ def findings(settings: UpbringingSettings, final: pd.DataFrame) -> tuple[Finding
     return tuple(found)
 
 
-def rows_of(rows: pd.DataFrame, *, arm: str, measure: str, scope: str, point: str) -> pd.DataFrame:
-    """One arm's rows of a measure at a point."""
-    return rows[
-        (rows["arm"] == arm)
-        & (rows["measure"] == measure)
-        & (rows["scope"] == scope)
-        & (rows["point"] == point)
-    ]
-
-
 def _of(final: pd.DataFrame, question: Question, arm: str) -> pd.DataFrame:
-    return rows_of(
+    return rows_where(
         final, arm=arm, measure=question.measure, scope=question.scope, point=question.point
     )
 
