@@ -1,6 +1,5 @@
 """Inspecting a learned write: its directions, the attention with it, the loss without it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,7 @@ from ...model.hooks import keep, missing_hooks
 from ...model.readout import readout
 from ..design.kept_writes import parse_write
 from ..design.sequences import TokenSequence
-from ..engine.json_values import from_values
+from ..engine.json_values import Values, from_values
 from ..engine.work_units import unit_kind
 from .learned_map import (
     SingularDirections,
@@ -30,8 +29,6 @@ from .learned_map import (
     token_cosines,
 )
 from .position_kinds import KINDS, attention_by_kind, matched_positions, position_kinds
-
-Values = Mapping[str, Any]
 
 EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS = (
     "everywhere",

@@ -8,12 +8,11 @@ import pandas as pd
 
 from ..design.text_scopes import ALL, AS_TRAINED, COPYABLE, OTHER, SECOND, TAKEN_AWAY
 from ..engine.results import Analysis, Tables
-from .arms import NONE
+from .arms import NONE, name_of
 from .contrasts import IN_CONTEXT, difference, last_step, with_in_context
 from .evaluation import FALSIFIED, PREFIX_MATCHING, SAME_TOKEN
 from .figures import draw
 from .findings import findings
-from .names import name_of
 from .settings import ScratchSettings
 from .stages import COST, TABLE
 

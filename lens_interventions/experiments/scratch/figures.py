@@ -7,8 +7,8 @@ import pandas as pd
 from ...drawing.table_curves import Axes, curves
 from ..design.text_scopes import ALL, COPYABLE, SECOND
 from ..engine.results import Figures, Tables
+from .arms import name_of
 from .evaluation import PREFIX_MATCHING
-from .names import name_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

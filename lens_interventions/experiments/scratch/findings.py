@@ -16,9 +16,8 @@ from ..design.conditions import LONGER, Arm
 from ..design.contrasts import Contrast, Resampling
 from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
-from .arms import NONE
+from .arms import NONE, name_of
 from .contrasts import arm_of, difference, last_step
-from .names import name_of
 from .settings import ScratchSettings
 
 _JUDGED = (COPYABLE, ALL)
