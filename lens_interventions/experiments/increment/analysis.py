@@ -6,7 +6,7 @@ import pandas as pd
 
 from ..design.comparisons import Comparison
 from ..design.conditions import NO_PATCH
-from ..design.trained_patches.contrasts import against_all, curves, difference, mean_losses
+from ..design.trained_patches.contrasts import against_all, curve_table, difference, mean_losses
 from ..design.trained_patches.findings import QUESTIONS, findings_on_texts
 from ..design.trained_patches.losses import CURVE, UNTRAINED
 from ..engine.results import Analysis, Finding, Tables
@@ -29,7 +29,7 @@ def analyse(settings: IncrementSettings, rows: Tables) -> Analysis:
     tables = {
         "contrasts": contrasts(settings, losses, compared),
         "losses": mean_losses(losses),
-        "curves": curves(measured[on_the_way]),
+        "curves": curve_table(measured[on_the_way]),
         "base": of_base(rows),
         "rows": measured,
     }

@@ -14,7 +14,7 @@ from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ...model.embedding import embedding
 from ...model.hooks import keep, missing_hooks
 from ...model.readout import readout
-from ..design.kept_writes import parse_write
+from ..design.kept_writes import decoded_write
 from ..design.sequences import TokenSequence
 from ..engine.json_values import Values, from_values
 from ..engine.work_units import unit_kind
@@ -48,7 +48,7 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
     For each sign, `reads` are the tokens whose embeddings have the largest products with the input,
     and `writes` the model's top tokens for the output alone, read through its final norm.
     """
-    learned, layer = parse_write(write["write"]), int(write["layer"])
+    learned, layer = decoded_write(write["write"]), int(write["layer"])
     matrix = learned_map(learned, layer)
     every = singular_directions(matrix, len(matrix)).values
     found = singular_directions(matrix, n)
@@ -75,7 +75,7 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
 @unit_kind("geometry of a write")
 def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
     """How close the map is to simple maps: `quantity`, `value` and the value by `chance`."""
-    learned, layer = parse_write(write["write"]), int(write["layer"])
+    learned, layer = decoded_write(write["write"]), int(write["layer"])
     matrix = learned_map(learned, layer)
     d_model = len(matrix)
     rank = min(int(write["rank"]) or d_model, d_model)
@@ -105,7 +105,7 @@ def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values
     Each token of the second copy is the last of two runs: one in which every position before it is
     patched, and one without a patch. Values are means over the tokens.
     """
-    patch = parse_write(write["write"]).patch(seed=int(write["seed"]))
+    patch = decoded_write(write["write"]).patch(seed=int(write["seed"]))
     text = from_values(TokenSequence, sequence)
     tokens = torch.tensor(text.tokens, device=bridge.cfg.device)
     ends = range(len(tokens) - text.copied + 1, len(tokens))
@@ -149,7 +149,7 @@ def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values)
     The write is at no position ("none"), at all positions, at all except those whose pair occurs
     again, and at all except as many others, the last ones.
     """
-    learned, seed = parse_write(write["write"]), int(write["seed"])
+    learned, seed = decoded_write(write["write"]), int(write["seed"])
     text = from_values(TokenSequence, sequence)
     tokens = torch.tensor([text.tokens], device=bridge.cfg.device)
     every = range(tokens.shape[1])

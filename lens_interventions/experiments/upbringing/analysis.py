@@ -26,7 +26,7 @@ def analyse(settings: UpbringingSettings, rows: Tables) -> Analysis:
     tables = {
         "contrasts": contrasts(settings, final),
         "layers": over_seeds(_measured(final), ["scope", "point"]),
-        "curves": curves(settings, measured),
+        "curves": curve_table(settings, measured),
         "recall": recall(settings, final),
         "weights": weights(final),
     }
@@ -64,7 +64,7 @@ def over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return found.rename(columns={"min": "lowest", "max": "highest"})
 
 
-def curves(settings: UpbringingSettings, measured: pd.DataFrame) -> pd.DataFrame:
+def curve_table(settings: UpbringingSettings, measured: pd.DataFrame) -> pd.DataFrame:
     """The loss at the output and KL(final ‖ middle) during training.
 
     They are measured on the same windows at each step. The columns are those of `over_seeds`, by

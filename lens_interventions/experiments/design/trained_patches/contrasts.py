@@ -68,7 +68,7 @@ def mean_losses(losses: pd.DataFrame) -> pd.DataFrame:
     return found.assign(loss=found["total"] / found["count"]).drop(columns="total")
 
 
-def curves(rows: pd.DataFrame) -> pd.DataFrame:
+def curve_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Loss during training, on windows that are not among those measured.
 
     Columns: source, step, loss, low, high; low and high are the least and the most of the seeds.
