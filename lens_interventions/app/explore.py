@@ -115,9 +115,8 @@ def _bound(subject: Subject, token: str, port: int) -> "tuple[uvicorn.Server, so
     from .server import make_server
 
     listening = socket.socket()
-    if (
-        os.name == "posix"
-    ):  # otherwise a port stays taken for a minute after an explorer has stopped
+    # Otherwise a port stays taken for a minute after an explorer has stopped.
+    if os.name == "posix":
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))

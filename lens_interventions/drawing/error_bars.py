@@ -1,6 +1,6 @@
 """Intervals as error bars, from the rows of a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -55,3 +55,20 @@ def contrast_points(
         showlegend=False,
         **options,
     )
+
+
+def subtracted(row: Mapping[Any, Any]) -> str:
+    """What a row of a contrast subtracts, in words."""
+    return "no patch" if row["minus"] == "none" else str(row["minus"])
+
+
+def interval_hover(name: str, row: Mapping[Any, Any]) -> str:
+    """A name, and the estimate with its interval."""
+    interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+    return f"{name}<br>{interval}, n = {row['n']}"
+
+
+def contrast_hover(row: Mapping[Any, Any]) -> str:
+    """A row of a contrast with its p-values."""
+    named = interval_hover(f"{row['source']} minus {subtracted(row)}", row)
+    return f"{named}<br>p = {row['p_value']:.2g}, {row['p_holm']:.2g} after Holm"

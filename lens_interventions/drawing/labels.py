@@ -1,4 +1,7 @@
-"""Tokens made visible: white space marked, control characters named, long tokens cut."""
+"""Tokens made visible, and numbers in few digits.
+
+White space is marked, control characters are named, and long tokens are cut.
+"""
 
 import html
 import math
@@ -50,6 +53,11 @@ def number(value: float) -> str:
     if abs(value) < _ROUNDING_ERROR:
         return "0"
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """So many significant digits with a sign."""
+    return f"{value:+.{digits}g}".replace("-", "−")
 
 
 def rounded(value: float) -> float | int | str:

@@ -111,6 +111,9 @@ class PatchSite:
 def length_factor(
     rows: Float[Tensor, "batch pos d_model"], vectors: Float[Tensor, "batch pos d_model"]
 ) -> Float[Tensor, "batch pos 1"]:
-    """What makes vectors as long as rows; vectors of zeros (untrained embeddings) stay zero."""
+    """The factor that makes vectors as long as rows.
+
+    Vectors of zeros (untrained embeddings) stay zero.
+    """
     length = vectors.norm(dim=-1, keepdim=True)
     return rows.norm(dim=-1, keepdim=True) / length.where(length > 0, 1)

@@ -20,6 +20,35 @@ from scipy import stats
 from .intervals import Interval, checked_sums
 
 
+def crossed_mean_test(
+    totals: Real[np.ndarray, "row column"],
+    counts: Real[np.ndarray, "row column"] | None = None,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    n_resamples: int = 9999,
+) -> tuple[Interval, float]:
+    """`crossed_mean_interval` and `crossed_p_value` of the same `totals` and `counts`.
+
+    `rng` draws the `n_resamples` resamples once for both; `level` is the interval's confidence.
+
+    Raises `ValueError` in the cases of `crossed_mean_interval`.
+    """
+    totals, counts = _present(totals, counts)
+    if not 0 < level < 1 or n_resamples < 2:
+        raise ValueError(f"expected 0 < level < 1 and n_resamples >= 2, got {level}, {n_resamples}")
+    n = min(totals.shape)
+    estimate = float(totals.sum() / counts.sum()) if n else math.nan
+    if n < 2:
+        return Interval(estimate, math.nan, math.nan, level, "none", n), 1.0
+    error, freedom = _standard_error(totals, counts, rng, n_resamples)
+    half = float(stats.t.isf((1 - level) / 2, freedom)) * error
+    interval = Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)
+    if error == 0:
+        return interval, 1.0 if estimate == 0 else 0.0
+    return interval, float(2 * stats.t.sf(abs(estimate) / error, freedom))
+
+
 def crossed_mean_interval(
     totals: Real[np.ndarray, "row column"],
     counts: Real[np.ndarray, "row column"] | None = None,
@@ -38,19 +67,11 @@ def crossed_mean_interval(
     fewer than two rows or columns there is no interval (`method` "none"). The interval errs on the
     wide side: resampling both counts what varies from cell to cell up to three times.
 
-    Raises `ValueError` for shapes that differ, values that are not finite, negative counts, or a
-    `level` that is not between 0 and 1.
+    Raises `ValueError` for shapes that differ, values that are not finite, negative counts, a
+    `level` that is not between 0 and 1, or fewer than two resamples.
     """
-    totals, counts = _present(totals, counts)
-    if not 0 < level < 1 or n_resamples < 2:
-        raise ValueError(f"expected 0 < level < 1 and n_resamples >= 2, got {level}, {n_resamples}")
-    n = min(totals.shape)
-    estimate = float(totals.sum() / counts.sum()) if n else math.nan
-    if n < 2:
-        return Interval(estimate, math.nan, math.nan, level, "none", n)
-    error, freedom = _standard_error(totals, counts, rng, n_resamples)
-    half = float(stats.t.isf((1 - level) / 2, freedom)) * error
-    return Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)
+    interval, _ = crossed_mean_test(totals, counts, rng=rng, level=level, n_resamples=n_resamples)
+    return interval
 
 
 def crossed_p_value(
@@ -67,14 +88,8 @@ def crossed_p_value(
 
     Raises `ValueError` in the cases of `crossed_mean_interval`.
     """
-    totals, counts = _present(totals, counts)
-    if min(totals.shape) < 2:
-        return 1.0
-    estimate = totals.sum() / counts.sum()
-    error, freedom = _standard_error(totals, counts, rng, n_resamples)
-    if error == 0:
-        return 1.0 if estimate == 0 else 0.0
-    return float(2 * stats.t.sf(abs(estimate) / error, freedom))
+    _, p_value = crossed_mean_test(totals, counts, rng=rng, n_resamples=n_resamples)
+    return p_value
 
 
 def _present(

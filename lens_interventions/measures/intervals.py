@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Real
 from scipy import stats
 
-from .bootstrap import bootstrap_ends as bootstrap_ends
 from .bootstrap import ratio_ends
 
 

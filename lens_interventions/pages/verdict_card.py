@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from ..drawing.labels import signed
 from ..experiments import Finding
 from ..measures.verdicts import Verdict
 
@@ -95,8 +96,3 @@ def _strip(verdict: Verdict) -> Strip | None:
         label=f"{signed(interval.estimate)}, interval {signed(interval.low)} to "
         f"{signed(interval.high)}; no effect is within {margin:g} of zero",
     )
-
-
-def signed(value: float) -> str:
-    """Three digits with a sign."""
-    return f"{value:+.3g}".replace("-", "−")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lens_interventions.drawing.labels import markup, shorten, visible
+from lens_interventions.drawing.labels import markup, shorten, signed, visible
 from tests.support.figures import heat, texts_by_cell
 
 
@@ -33,6 +33,10 @@ from tests.support.figures import heat, texts_by_cell
 )
 def test_every_token_is_visible(token, shown):
     assert visible(token) == shown
+
+
+def test_a_signed_number_has_a_minus_of_full_width():
+    assert [signed(0.12345), signed(-0.12345), signed(-2.0, 2)] == ["+0.123", "−0.123", "−2"]
 
 
 def test_long_tokens_are_cut():

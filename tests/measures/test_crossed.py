@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lens_interventions.measures.crossed import crossed_mean_interval, crossed_p_value
+from lens_interventions.measures.crossed import (
+    crossed_mean_interval,
+    crossed_mean_test,
+    crossed_p_value,
+)
 from tests.support import reference_measures as naive
 
 
@@ -39,6 +43,9 @@ def test_equals_the_naive_loop_with_the_same_draws():
     assert (found.method, found.n) == ("crossed t", 4)
     p = crossed_p_value(totals, counts, rng=np.random.default_rng(5), n_resamples=60)
     assert p == pytest.approx(2 * stats.t(freedom).cdf(-abs(estimate) / error), abs=1e-9)
+    # One pass of resamples gives both.
+    both = crossed_mean_test(totals, counts, rng=np.random.default_rng(5), n_resamples=60)
+    assert both == (found, p)
 
 
 def test_the_p_value_is_where_the_interval_reaches_zero():

@@ -19,15 +19,10 @@ from ..design.comparisons import (
     with_holm_over_questions,
 )
 from ..design.conditions import NO_PATCH, Arm, control_arms, source_arms
-from ..design.contrasts import (
-    Measure,
-    contrasts,
-    effect_over_grid,
-    tagged,
-    totals_of,
-    with_holm,
-)
+from ..design.contrasts import contrasts, with_holm
+from ..design.grid_cells import effect_over_grid
 from ..design.sequences import REPORT, SELECTION
+from ..design.totals import Measure, tagged, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .bounds import bounds
 from .choice import Choice, choices

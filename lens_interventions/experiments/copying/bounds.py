@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ..design.conditions import NO_PATCH
-from ..design.contrasts import Resampling, crossed
+from ..design.contrasts import Resampling, crossed_contrast
 from ..design.sequences import SELECTION
 from ..design.simultaneous import simultaneous_band
 from ..engine.results import Tables
@@ -59,7 +59,7 @@ def together(
         band = simultaneous_band(gains[..., 0], counts[:, 0], resampling)
         return band.estimates, band.high
     corrected = replace(resampling, level=1 - (1 - resampling.level) / len(gains))
-    found = [crossed(gain, counts, corrected).interval for gain in gains]
+    found = [crossed_contrast(gain, counts, corrected).interval for gain in gains]
     return (
         np.array([interval.estimate for interval in found]),
         np.array([interval.high for interval in found]),

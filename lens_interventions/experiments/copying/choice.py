@@ -4,15 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..design.conditions import TEMPERATURE, Arm, Cell
-from ..design.contrasts import (
-    Totals,
-    best_control,
-    best_of_forms,
-    most_specific,
-    shortlist,
-    tagged,
-)
+from ..design.grid_cells import best_control, best_of_forms, most_specific, shortlist
 from ..design.sequences import SELECTION
+from ..design.totals import Totals, tagged
 from ..engine.results import Tables
 from .first_order import WORD, best_layers
 from .questions import QUESTIONS, CopyingQuestion

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ...drawing.colours import LINES
 from ...drawing.effect_grid import effect_heatmaps
-from ...drawing.error_bars import contrast_points, error_bars
+from ...drawing.error_bars import contrast_hover, contrast_points, error_bars, subtracted
 from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
@@ -72,7 +72,7 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     """The true source minus each reference and all together, and controls minus no patch."""
     first = contrasts.groupby("question", sort=False)["measure"].transform("first")
     shown = contrasts[contrasts["measure"] == first]
-    labels = [f"{row['source']} − {_minus(row)}" for row in shown.to_dict("records")]
+    labels = [f"{row['source']} − {subtracted(row)}" for row in shown.to_dict("records")]
     return _by_question(
         shown.assign(label=labels), title="Sources at the chosen cell, report half", height=560
     )
@@ -100,7 +100,7 @@ def _by_question(rows: pd.DataFrame, *, title: str, height: int) -> "go.Figure":
             contrast_points(
                 shown,
                 labels=shown["label"].tolist(),
-                hover=[_hover(row) for row in shown.to_dict("records")],
+                hover=[contrast_hover(row) for row in shown.to_dict("records")],
                 name=_NAMES[question],
                 visible=place == 0,
             )
@@ -170,7 +170,7 @@ def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) 
                 },
                 name=f"true − {'no patch' if minus == 'none' else minus}",
                 customdata=[
-                    f"{row['category']}<br>{_hover(row)}" for row in part.to_dict("records")
+                    f"{row['category']}<br>{contrast_hover(row)}" for row in part.to_dict("records")
                 ],
                 hovertemplate="%{customdata}<extra></extra>",
             )
@@ -219,15 +219,3 @@ def _named_measures(grid: pd.DataFrame) -> pd.DataFrame:
         for row, top in zip(grid.to_dict("records"), first, strict=True)
     ]
     return grid.assign(measure=names)
-
-
-def _minus(row: dict) -> str:
-    return "no patch" if row["minus"] == "none" else str(row["minus"])
-
-
-def _hover(row: dict) -> str:
-    return (
-        f"{row['source']} minus {_minus(row)}<br>{row['estimate']:.3g} "
-        f"[{row['low']:.3g}, {row['high']:.3g}], n = {row['n']}<br>"
-        f"p = {row['p_value']:.2g}, {row['p_holm']:.2g} after Holm"
-    )

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from ..design.contrasts import ROW_COLUMNS
+from ..design.totals import ROW_COLUMNS
 from ..engine.results import Tables
 from .questions import TABLES
 

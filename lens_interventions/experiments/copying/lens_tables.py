@@ -3,8 +3,9 @@
 import pandas as pd
 
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import Measure, contrast, tagged, totals_of
+from ..design.contrasts import contrast
 from ..design.sequences import REPORT
+from ..design.totals import Measure, tagged, totals_of
 from ..engine.results import Tables
 from .choice import Choice
 from .settings import CopyingSettings

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..design.contrasts import Measure
 from ..design.questions import Question
+from ..design.totals import Measure
 from .first_order import WORD
 
 REPEATS = "repeats"

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from ..design.conditions import NO_PATCH
-from ..design.contrasts import Measure, totals_of
 from ..design.sequences import REPORT
+from ..design.totals import Measure, totals_of
 from ..engine.results import Tables
 from .questions import REPEATS
 from .settings import CopyingSettings

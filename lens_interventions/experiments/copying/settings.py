@@ -18,9 +18,9 @@ class CopyingSettings(CopyingMaterial):
 
     Attributes:
         strengths, modes: the strengths and modes of the grid.
-        layers: the layers of the grid. If there are none, slopes at every layer choose, for each
-            question, the `mapped` layers at which a weak patch promises most, and the `mapped`
-            layers at which it is furthest ahead of every control.
+        layers: the layers of the grid. If None, slopes at every layer choose, for each question,
+            the `mapped` layers at which a weak patch promises most, and the `mapped` layers at
+            which it is furthest ahead of every control.
         mapped: see `layers`.
         forms: names in `design.forms` of the forms that are tried besides the plain patch.
         form_strengths: the strengths of the forms, which have modes of their own.

@@ -12,8 +12,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.logit_lens import logit_lens
 from ..design.conditions import Arm, PatchSettings
-from ..design.copy_rows import Patch, Values, numbers, parse, rows_of, table_of
+from ..design.copy_rows import Patch, numbers, parse, rows_of, table_of
 from ..design.sequences import TokenSequence
+from ..engine.json_values import Values
 from ..engine.work_units import unit_kind
 
 

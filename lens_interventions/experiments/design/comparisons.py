@@ -13,13 +13,23 @@ import pandas as pd
 from jaxtyping import Float
 
 from ...measures.intervals import Interval, holm
-from ...measures.verdicts import JOINT, Verdict, joint_interval, joint_verdict, smallest_visible
+from ...measures.verdicts import (
+    JOINT,
+    Verdict,
+    joint_interval,
+    joint_verdict,
+    smallest_visible,
+    visible_by_width,
+)
 from .conditions import NO_PATCH, Arm, arm_label
-from .contrasts import Contrast, Resampling, Totals, contrasts
+from .contrasts import Contrast, Resampling, contrasts
+from .totals import Totals
 
 OTHER_HALF = "how much the other half varies"
+"""Where the smallest visible effect comes from, in words: from `visible_beforehand`."""
+
 WIDTH = "the width of the widest of these intervals"
-"""What tells the smallest visible effect, in words."""
+"""The same: from `with_visible_by_width`."""
 
 ContrastsWith = Callable[[Sequence[Arm], Resampling], Sequence[Contrast]]
 """Makes the contrast of the true source with each reference."""
@@ -103,7 +113,7 @@ def compare(
 
 
 def against(totals: Totals, arm: Arm) -> ContrastsWith:
-    """What makes the contrasts of `arm` with references, paired over the clusters of `totals`."""
+    """A function that contrasts `arm` with references, paired over the clusters of `totals`."""
 
     def contrasts_with(references: Sequence[Arm], resampling: Resampling) -> list[Contrast]:
         return contrasts(totals, [(arm, reference) for reference in references], resampling)
@@ -128,6 +138,12 @@ def visible_beforehand(
         for reference in references
     ]
     return smallest_visible(max(errors), level=level) if max(errors) > 0 else None
+
+
+def with_visible_by_width(comparison: Comparison) -> Comparison:
+    """The comparison with the smallest visible effect that its widest interval tells."""
+    found = [visible_by_width(contrast.interval) for contrast in comparison.contrasts.values()]
+    return replace(comparison, smallest_visible=max(filter(None, found), default=None))
 
 
 def verdicts_on(

@@ -1,6 +1,6 @@
 """Losses and ranks on copies and on natural text under arms, summed per sequence."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -12,14 +12,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...measures.behaviour import bin_by, copyable, surprise_distance
-from ..engine.json_values import from_values
+from ..engine.json_values import Values, from_values
 from ..engine.work_units import unit_kind
 from .conditions import ARM_COLUMNS, NO_PATCH, Arm, PatchSettings
-from .contrasts import ROW_COLUMNS
 from .scores import read_log_probs, read_ranks
 from .sequences import TokenSequence
+from .totals import ROW_COLUMNS
 
-Values = Mapping[str, Any]
 Patch = Values | PatchSettings
 Row = tuple[Any, ...]
 """The values of `ROW_COLUMNS`."""

@@ -23,11 +23,11 @@ def read_write(data: bytes) -> LearnedWrite:
         return LearnedWrite.load(file)
 
 
-def write_text(data: bytes) -> str:
+def encoded_write(data: bytes) -> str:
     """A write's bytes as a parameter of a unit, so that a worker needs no file."""
     return base64.b64encode(data).decode("ascii")
 
 
-def parse_write(text: str) -> LearnedWrite:
-    """The write from the text of `write_text`, in float32."""
+def decoded_write(text: str) -> LearnedWrite:
+    """The write from the text of `encoded_write`, in float32."""
     return read_write(base64.b64decode(text))

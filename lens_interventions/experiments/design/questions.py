@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..engine.results import Tables
-from .contrasts import Measure, Totals, totals_of
+from .totals import Measure, Totals, totals_of
 
 
 @dataclass(frozen=True)

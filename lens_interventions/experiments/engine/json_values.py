@@ -8,6 +8,9 @@ from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
 
+Values = Mapping[str, Any]
+"""JSON values by name, such as a write or a sequence among the parameters of a unit."""
+
 
 def to_values(settings: Any) -> dict[str, Any]:
     """Turn a dataclass into JSON values: tuples become lists, dataclasses become objects.

@@ -85,8 +85,8 @@ class NamedModel:
         return load_model(self.name, device=self.device, dtype=dtype, revision=self.revision)
 
 
-def identity(bridge: TransformerBridge) -> dict[str, Any]:
-    """The identity of a model in the settings of a run, including a hash of its weights."""
+def model_header(bridge: TransformerBridge) -> dict[str, Any]:
+    """What the settings of a run say of its model, including a hash of its weights."""
     return {
         "name": str(bridge.cfg.model_name),
         "architecture": str(bridge.cfg.architecture),

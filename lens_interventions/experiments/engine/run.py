@@ -17,9 +17,9 @@ from ... import __version__
 from ...materials import docstring_versions
 from .input_files import InputFiles
 from .json_values import to_values
-from .model_source import Model, ModelSource, identity
+from .model_source import Model, ModelSource, model_header
 from .results import Analysis, Result, Tables
-from .run_directory import FORMAT, RunDirectory, held_directory, row_files
+from .run_directory import FORMAT, RunDirectory, files_of_rows, held_directory
 from .stage_progress import StageProgress
 from .work_units import Unit, measured
 
@@ -83,12 +83,12 @@ def run(
     """
     source = ModelSource(model)
     bridge = source.bridge()
-    model_identity = identity(bridge)
+    of_model = model_header(bridge)
     header = {
         "format": FORMAT,
         "experiment": experiment.name,
         "settings": to_values(experiment.settings),
-        "model": model_identity,
+        "model": of_model,
         "versions": versions(),
     }
     inputs = InputFiles.of(experiment.settings)
@@ -107,13 +107,13 @@ def run(
                     units = stage(bridge, experiment.settings, _tables(rows))
                     _require_distinct(units)
                     planned += len(units)
-                    weights = model_identity["weights_sha256"]
+                    weights = of_model["weights_sha256"]
                     finished = _complete(units, source, directory, executor, weights, inputs, shown)
                 for unit, measured_rows in finished:
                     rows.setdefault(unit.table, []).append(measured_rows)
         except KeyboardInterrupt as stop:
             if out is not None:
-                kept = len(row_files(path))
+                kept = len(files_of_rows(path))
                 stop.add_note(
                     f"{kept} of {max(planned, kept)} units kept in {path}; the same command "
                     "continues"

@@ -81,7 +81,7 @@ class RunDirectory:
 
         Raises `RunDirectoryError` for a file that belongs to another run.
         """
-        for file in row_files(self.path):
+        for file in files_of_rows(self.path):
             try:
                 _, stamp = read_rows(file)
             except DamagedFileError as error:
@@ -185,7 +185,7 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def row_files(path: Path) -> list[Path]:
+def files_of_rows(path: Path) -> list[Path]:
     """The files of rows in a run's directory, by table and unit.
 
     Raises `RunDirectoryError` if there is a file instead of a folder.
@@ -206,7 +206,7 @@ def verify_rows(path: Path) -> None:
 
     Raises `RunDirectoryError` if one is damaged.
     """
-    for file in row_files(path):
+    for file in files_of_rows(path):
         _read(file)
 
 
@@ -220,7 +220,7 @@ def read_tables(path: str | Path) -> dict[str, pd.DataFrame]:
     path = Path(path)
     read_header(path)
     parts: dict[str, list[pd.DataFrame]] = {}
-    for file in row_files(path):
+    for file in files_of_rows(path):
         parts.setdefault(file.parent.name, []).append(_read(file)[0])
     return {table: pd.concat(rows, ignore_index=True) for table, rows in parts.items()}
 

@@ -6,12 +6,11 @@ import pandas as pd
 
 from ..design.comparisons import Comparison
 from ..design.conditions import NO_PATCH
-from ..design.trained_patches.contrasts import against_all, curves, difference, mean_losses
-from ..design.trained_patches.findings import QUESTIONS
+from ..design.trained_patches.contrasts import against_all, curve_table, difference, mean_losses
+from ..design.trained_patches.findings import QUESTIONS, findings_on_texts
 from ..design.trained_patches.losses import CURVE, UNTRAINED
-from ..engine.results import Analysis, Tables
+from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
-from .findings import findings
 from .measurements import BASE
 from .settings import IncrementSettings
 from .stages import FIRST, PILOT, TABLE, TRIAL, best_rate
@@ -30,11 +29,11 @@ def analyse(settings: IncrementSettings, rows: Tables) -> Analysis:
     tables = {
         "contrasts": contrasts(settings, losses, compared),
         "losses": mean_losses(losses),
-        "curves": curves(measured[on_the_way]),
+        "curves": curve_table(measured[on_the_way]),
         "base": of_base(rows),
         "rows": measured,
     }
-    return Analysis(tables, findings(settings, losses, best_rate(rows[TRIAL]), compared), draw)
+    return Analysis(tables, _findings(settings, losses, best_rate(rows[TRIAL]), compared), draw)
 
 
 def contrasts(
@@ -68,3 +67,30 @@ def of_base(rows: Tables) -> pd.DataFrame:
     names = {PILOT: "trial of the base", FIRST: "base", TRIAL: "trial of increments"}
     parts = [rows[table].assign(training=name) for table, name in names.items()]
     return pd.concat(parts, ignore_index=True)[["training", "rate", "step", "loss"]]
+
+
+def _findings(
+    settings: IncrementSettings,
+    losses: pd.DataFrame,
+    rate: float,
+    compared: Mapping[str, Comparison],
+) -> tuple[Finding, ...]:
+    """A verdict on each kind of text.
+
+    `rate` is the increments' learning rate, `compared` has the comparison of each kind.
+    """
+    rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
+    seeds = len(settings.seeds)
+    return findings_on_texts(
+        settings,
+        losses,
+        compared,
+        question="Does the next token add to a learned write of the current one, on {text}?",
+        method=f"At layer {settings.layer} a write of the current token, {rank}, was trained for "
+        f"{settings.base_steps} steps of {settings.options.batch_size} windows of "
+        f"{settings.options.window} tokens, and frozen. On top of it a write of the next token, of "
+        f"the same rank, was trained for {settings.steps} steps from zero, with {seeds} "
+        f"seed{'s' if seeds > 1 else ''}, and so was every control; learning rate {rate:g}. "
+        "{n} {clusters}. No patch is the frozen write alone. {said} {what} and seeds are "
+        "resampled; few seeds say little of how others turn out.",
+    )

@@ -10,9 +10,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.training.options import TrainingOptions
 from ...intervention.training.result import TrainedPatch
 from ...intervention.training.train_patch import train_patch
-from ..design.kept_writes import parse_write, write_bytes
+from ..design.kept_writes import decoded_write, write_bytes
 from ..design.shared_residuals import shared_residuals
-from ..design.trained_patches.losses import AS_TRAINED, Windows, curve_rows, measured_losses
+from ..design.text_scopes import AS_TRAINED
+from ..design.trained_patches.losses import Windows, curve_rows, measured_losses
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
 
@@ -37,7 +38,7 @@ def measure_trial(
     `training` are arguments of `train_patch`, and `file` is a checkpoint. The loss is that on the
     windows that choose.
     """
-    below = {} if base is None else {"base": parse_write(base)}
+    below = {} if base is None else {"base": decoded_write(base)}
     return _curve(_trained(bridge, {**below, **training}, options, texts, file), options)
 
 
@@ -70,7 +71,7 @@ def measure_increment(
     of `measured_losses`, and `file` is a checkpoint. Rows with the scope `CURVE` have the loss on
     the windows that choose the best step.
     """
-    result = _trained(bridge, {"base": parse_write(base), **training}, options, texts, file)
+    result = _trained(bridge, {"base": decoded_write(base), **training}, options, texts, file)
     conditions = {AS_TRAINED: result.write.patch(seed=training["seed"])}
     measured = measured_losses(bridge, conditions, step=training["steps"], **material)
     rows = pd.DataFrame([*curve_rows(result.held_out.to_dict("records")), *measured])
@@ -82,7 +83,7 @@ def measure_alone(
     bridge: TransformerBridge, base: str, material: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Rows of `measured_losses` for the model with the base, a write as text, and no increment."""
-    conditions = {AS_TRAINED: parse_write(base).patch()}
+    conditions = {AS_TRAINED: decoded_write(base).patch()}
     rows = pd.DataFrame(measured_losses(bridge, conditions, step=0, **material))
     return rows.assign(source=BASE, seed=0)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..design.kept_writes import write_text
+from ..design.kept_writes import encoded_write
 from ..design.trained_patches.losses import UNTRAINED, measure_untrained
 from ..design.trained_patches.splits import (
     CHOOSING,
@@ -133,7 +133,7 @@ STAGES: Mapping[str, Stage] = {
 
 
 def _base(rows: Tables) -> str:
-    return write_text(bytes(rows[FIRST]["write"].iloc[0]))
+    return encoded_write(bytes(rows[FIRST]["write"].iloc[0]))
 
 
 def _to_train(windows: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from ...measures.intervals import (
     share_difference_interval,
     share_interval,
 )
-from ...measures.verdicts import verdict, visible_by_width
-from ..design.contrasts import Contrast, Resampling, crossed
+from ..design.contrasts import Contrast, Resampling, crossed_contrast
+from ..design.findings import interval_finding
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .measurements import ASKED, FIXED, OTHER, OWN, PLAIN
@@ -127,18 +127,14 @@ def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding,
     texts.append((_LAST, method, "ends"))
     adjusted = holm(np.array([contrast.p_value for contrast, *_ in judged]))
     return tuple(
-        Finding(
+        interval_finding(
             question,
-            verdict(
-                contrast.interval,
-                smallest_effect=margin,
-                lower_is_better=False,
-                units=units,
-                p_value=float(p_value),
-                smallest_visible=visible_by_width(contrast.interval),
-            ),
+            contrast.interval,
             method,
             figure,
+            smallest_effect=margin,
+            units=units,
+            p_value=float(p_value),
         )
         for (contrast, margin, units), p_value, (question, method, figure) in zip(
             judged, adjusted, texts, strict=True
@@ -162,7 +158,7 @@ def _contrast(values: pd.Series, resampling: Resampling) -> Contrast:
     """The mean over words and topics, which are both resampled."""
     table = values.unstack("topic")
     counts = table.notna().to_numpy(np.float64)
-    return crossed(table.fillna(0).to_numpy(np.float64), counts, resampling)
+    return crossed_contrast(table.fillna(0).to_numpy(np.float64), counts, resampling)
 
 
 def _parts(settings: LastWordSettings) -> dict[str, list[int]]:

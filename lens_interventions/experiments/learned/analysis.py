@@ -7,7 +7,6 @@ and sweeps are means over seeds and resample sequences alone. The table "seeds" 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import pandas as pd
 import torch
 
 from ...measures.behaviour import bin_by
-from ...measures.verdicts import visible_by_width
 from ..design.comparisons import (
     WIDTH,
     Comparison,
@@ -24,16 +22,12 @@ from ..design.comparisons import (
     said_of,
     verdicts_on,
     with_holm_over_questions,
+    with_visible_by_width,
 )
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import (
-    Measure,
-    Totals,
-    contrasts,
-    totals_of,
-    with_holm,
-)
+from ..design.contrasts import contrasts, with_holm
 from ..design.sequences import REPORT, SELECTION
+from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .evaluation import NO_SEED, over_seeds
 from .figures import draw
@@ -144,8 +138,7 @@ def _comparison(
         lower_is_better=question.measure.lower_is_better,
     )
     # Seeds are the same in both halves, so the other half says nothing of how they vary.
-    visible = [visible_by_width(found.interval) for found in compared.contrasts.values()]
-    return replace(compared, smallest_visible=max(filter(None, visible), default=None))
+    return with_visible_by_width(compared)
 
 
 def _contrasts(

@@ -9,10 +9,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import ARM_COLUMNS, NO_PATCH
 from ..design.copy_rows import measure_induction, measure_templates, measure_text
+from ..engine.json_values import Values
 from ..engine.work_units import unit_kind
 from .writes import LearnedPatches, Training, parse_writes
-
-Values = Mapping[str, Any]
 
 NO_SEED = -1
 """The seed of rows without a patch."""

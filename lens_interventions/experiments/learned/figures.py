@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ...drawing.error_bars import contrast_points
+from ...drawing.error_bars import contrast_hover, contrast_points, subtracted
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
@@ -57,7 +57,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
             contrast_points(
                 rows,
                 labels=[_label(row) for row in rows.to_dict("records")],
-                hover=[_hover(row) for row in rows.to_dict("records")],
+                hover=[contrast_hover(row) for row in rows.to_dict("records")],
             ),
             row=place // _COLUMNS + 1,
             col=place % _COLUMNS + 1,
@@ -133,16 +133,4 @@ def _as_losses(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _label(row: dict[Any, Any]) -> str:
-    return f"{row['source']} − {_minus(row)}"
-
-
-def _minus(row: dict[Any, Any]) -> str:
-    return "no patch" if row["minus"] == "none" else str(row["minus"])
-
-
-def _hover(row: dict[Any, Any]) -> str:
-    return (
-        f"{row['source']} minus {_minus(row)}<br>{row['estimate']:.3g} "
-        f"[{row['low']:.3g}, {row['high']:.3g}], n = {row['n']}<br>"
-        f"p = {row['p_value']:.2g}, {row['p_holm']:.2g} after Holm"
-    )
+    return f"{row['source']} − {subtracted(row)}"

@@ -1,7 +1,5 @@
 """Inspecting a learned write: its directions, the attention with it, the loss without it."""
 
-import base64
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,9 +14,9 @@ from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ...model.embedding import embedding
 from ...model.hooks import keep, missing_hooks
 from ...model.readout import readout
-from ..design.kept_writes import read_write
+from ..design.kept_writes import decoded_write
 from ..design.sequences import TokenSequence
-from ..engine.json_values import from_values
+from ..engine.json_values import Values, from_values
 from ..engine.work_units import unit_kind
 from .learned_map import (
     SingularDirections,
@@ -31,8 +29,6 @@ from .learned_map import (
     token_cosines,
 )
 from .position_kinds import KINDS, attention_by_kind, matched_positions, position_kinds
-
-Values = Mapping[str, Any]
 
 EVERYWHERE, WITHOUT_MATCHED, WITHOUT_OTHERS = (
     "everywhere",
@@ -52,7 +48,7 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
     For each sign, `reads` are the tokens whose embeddings have the largest products with the input,
     and `writes` the model's top tokens for the output alone, read through its final norm.
     """
-    learned, layer = _write(write), int(write["layer"])
+    learned, layer = decoded_write(write["write"]), int(write["layer"])
     matrix = learned_map(learned, layer)
     every = singular_directions(matrix, len(matrix)).values
     found = singular_directions(matrix, n)
@@ -79,18 +75,19 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
 @unit_kind("geometry of a write")
 def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.DataFrame:
     """How close the map is to simple maps: `quantity`, `value` and the value by `chance`."""
-    learned, layer = _write(write), int(write["layer"])
+    learned, layer = decoded_write(write["write"]), int(write["layer"])
     matrix = learned_map(learned, layer)
     d_model = len(matrix)
     rank = min(int(write["rank"]) or d_model, d_model)
     found = singular_directions(matrix, n)
+    every = torch.linalg.svdvals(matrix)
     # A write that was loaded is on the CPU, wherever the model is.
     table, unembedding = _table(bridge, learned), readout(bridge).weight.cpu()
     to_own_u, to_other_u = token_cosines(table, matrix, unembedding)
     to_own_e, to_other_e = token_cosines(table, matrix, embedding(bridge).weight.cpu())
     values = [
         ("size of the map", float(matrix.norm()), 0.0),
-        ("directions that share the work", participation(_values(matrix)), float(rank)),
+        ("directions that share the work", participation(every), float(rank)),
         ("cosine to the identity", identity_cosine(matrix), 0.0),
         ("the largest such cosine at this rank", (rank / d_model) ** 0.5, 0.0),
         ("cosine of what is written to the token's unembedding", to_own_u, to_other_u),
@@ -108,7 +105,7 @@ def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values
     Each token of the second copy is the last of two runs: one in which every position before it is
     patched, and one without a patch. Values are means over the tokens.
     """
-    patch = _write(write).patch(seed=int(write["seed"]))
+    patch = decoded_write(write["write"]).patch(seed=int(write["seed"]))
     text = from_values(TokenSequence, sequence)
     tokens = torch.tensor(text.tokens, device=bridge.cfg.device)
     ends = range(len(tokens) - text.copied + 1, len(tokens))
@@ -152,7 +149,7 @@ def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values)
     The write is at no position ("none"), at all positions, at all except those whose pair occurs
     again, and at all except as many others, the last ones.
     """
-    learned, seed = _write(write), int(write["seed"])
+    learned, seed = decoded_write(write["write"]), int(write["seed"])
     text = from_values(TokenSequence, sequence)
     tokens = torch.tensor([text.tokens], device=bridge.cfg.device)
     every = range(tokens.shape[1])
@@ -240,18 +237,10 @@ def _subspaces(
     ]
 
 
-def _write(values: Values) -> LearnedWrite:
-    return read_write(base64.b64decode(values["write"]))
-
-
 def _table(bridge: TransformerBridge, write: LearnedWrite) -> Float[Tensor, "d_vocab d_model"]:
     """The vectors that the map reads, on the CPU."""
     of = embedding(bridge) if write.embedding == "W_E" else readout(bridge)
     return of.weight.cpu()
-
-
-def _values(matrix: Float[Tensor, "d_model d_model"]) -> Float[Tensor, " direction"]:
-    return torch.linalg.svdvals(matrix)
 
 
 def _share(values: Float[Tensor, " direction"], index: int) -> float:

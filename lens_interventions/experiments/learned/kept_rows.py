@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from ..design.contrasts import ROW_COLUMNS
 from ..design.sequences import REPORT
+from ..design.totals import ROW_COLUMNS
 from ..engine.results import Tables
 from .questions import TABLES
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from ..design.contrasts import Measure, Totals, totals_of
 from ..design.questions import Question
 from ..design.samples import LOOPED
+from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Tables
 from .sampled import COPIES
 from .settings import LearnedSettings

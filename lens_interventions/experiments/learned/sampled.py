@@ -1,7 +1,6 @@
 """Free running under every write: the loops of greedy samples, and free copies."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 import torch
@@ -15,13 +14,11 @@ from ..design.prompts import halves, prompt_items
 from ..design.rules import GREEDY
 from ..design.samples import measure_samples, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION, TokenSequence
-from ..engine.json_values import from_values
+from ..engine.json_values import Values, from_values
 from ..engine.results import Tables
 from ..engine.work_units import Unit, unit_kind
 from .evaluation import NO_SEED, conditions, named_by_seed
 from .settings import LearnedSettings
-
-Values = Mapping[str, Any]
 
 SAMPLES, COPIES = "samples", "copies"
 

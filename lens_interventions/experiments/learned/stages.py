@@ -13,9 +13,9 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import Arm
-from ..design.contrasts import Measure, totals_of
-from ..design.kept_writes import write_text
+from ..design.kept_writes import encoded_write
 from ..design.sequences import REPORT, SELECTION, batches
+from ..design.totals import Measure, totals_of
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -273,6 +273,6 @@ def _parameters(
     trainings: Sequence[Training], writes: Mapping[Training, bytes]
 ) -> dict[str, dict[str, Any]]:
     return {
-        training.name: {**training.columns(), "write": write_text(writes[training])}
+        training.name: {**training.columns(), "write": encoded_write(writes[training])}
         for training in trainings
     }

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pandas as pd
 
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import Measure, Totals, contrast, totals_of
+from ..design.contrasts import contrast
 from ..design.sequences import REPORT, SELECTION
+from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Tables
 from .settings import LearnedSettings
 from .stages import best_layer, best_of_sweeps, layer_trainings, rank_trainings

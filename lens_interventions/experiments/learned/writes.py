@@ -13,7 +13,7 @@ from ...intervention.patch import NextTokenPatch
 from ...intervention.training.options import TrainingOptions
 from ...intervention.training.train_patch import train_patch
 from ..design.conditions import NO_PATCH, Arm, PatchSettings
-from ..design.kept_writes import parse_write, read_write, write_bytes
+from ..design.kept_writes import decoded_write, read_write, write_bytes
 from ..design.shared_residuals import shared_residuals
 from ..engine.json_values import from_values
 from ..engine.run_directory import RunDirectoryError, read_tables
@@ -136,7 +136,7 @@ def measure_training(
 def parse_writes(writes: Mapping[str, Mapping[str, Any]]) -> dict[Training, LearnedWrite]:
     """Trainings and their writes, from parameters `{name: {**columns, "write": text}}`."""
     return {
-        Training.from_columns(values): parse_write(values["write"]) for values in writes.values()
+        Training.from_columns(values): decoded_write(values["write"]) for values in writes.values()
     }
 
 

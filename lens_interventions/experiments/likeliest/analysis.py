@@ -13,8 +13,8 @@ from ...measures.intervals import (
     share_interval,
     sign_flip_p_values,
 )
-from ...measures.verdicts import verdict, visible_by_width
 from ..design.contrasts import Resampling
+from ..design.findings import interval_finding
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .sequences import SAMPLE, ascent_name, beam_name, swaps_name
@@ -173,18 +173,14 @@ def _findings(
     questions = (ASCENT_QUESTION, SWAPS_QUESTION, LOOP_QUESTION, REPETITION_QUESTION)
     figures = ("likelihood", "likelihood", "loops", "loops")
     return tuple(
-        Finding(
+        interval_finding(
             question,
-            verdict(
-                interval,
-                smallest_effect=margin,
-                lower_is_better=False,
-                units=units,
-                p_value=float(p_value),
-                smallest_visible=visible_by_width(interval),
-            ),
+            interval,
             method,
             figure,
+            smallest_effect=margin,
+            units=units,
+            p_value=float(p_value),
         )
         for question, (interval, _), p_value, (margin, units), method, figure in zip(
             questions, judged, adjusted, margins, methods, figures, strict=True

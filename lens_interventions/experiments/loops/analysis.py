@@ -17,17 +17,11 @@ from ..design.comparisons import (
     with_holm_over_questions,
 )
 from ..design.conditions import NO_PATCH, Arm, Cell, arm_label
-from ..design.contrasts import (
-    Contrast,
-    Measure,
-    Resampling,
-    Totals,
-    totals_of,
-    with_holm,
-)
+from ..design.contrasts import Contrast, Resampling, with_holm
 from ..design.rules import GREEDY
 from ..design.samples import LOOPED, REP, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION
+from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .choice import affordable_controls, log_odds_totals, loops_cell, loss_totals, round_cell
 from .figures import draw

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from ..design.conditions import NO_PATCH, Arm, Cell, control_arms
-from ..design.contrasts import Measure, Totals, totals_of
 from ..design.rules import GREEDY
 from ..design.samples import LOOPED, REP, sample_totals
 from ..design.sequences import SELECTION
+from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Tables
 from .cost import LOSS
 from .rounds import AGAIN, LOG_ODDS

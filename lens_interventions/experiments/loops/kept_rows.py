@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from ..design.contrasts import ROW_COLUMNS
 from ..design.samples import sample_totals
+from ..design.totals import ROW_COLUMNS
 from ..engine.results import Tables
 from .cost import LOSS
 from .rounds import LOG_ODDS

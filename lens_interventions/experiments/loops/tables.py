@@ -21,10 +21,11 @@ from ..design.conditions import (
     arm_label,
     condition_label,
 )
-from ..design.contrasts import Measure, Totals, effect_over_grid, totals_of
+from ..design.grid_cells import effect_over_grid
 from ..design.rules import GREEDY, Rule
 from ..design.samples import LOOPED, REP, sample_totals
 from ..design.sequences import REPORT, SELECTION
+from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Tables
 from .choice import again_totals, loss_totals, round_cell
 from .cost import EXCLUDED, LOSS

@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ...measures.intervals import Interval
-from ...measures.verdicts import verdict, visible_by_width
+from ..design.findings import interval_finding
 from ..engine.results import Analysis, Finding, Tables
 from .correlations import copy_correlation, token_correlation
 from .figures import draw
@@ -156,13 +155,23 @@ def _token_findings(
             x=_X[x],
             given=_X[given],
         )
-        findings.append(_finding(question, interval, method, "correlation", settings))
+        findings.append(
+            interval_finding(
+                question,
+                interval,
+                method,
+                "correlation",
+                smallest_effect=settings.smallest_correlation,
+                units="rank correlation",
+            )
+        )
     return findings
 
 
 def _template_finding(rows: pd.DataFrame, settings: PreservationSettings) -> Finding:
     interval = copy_correlation(rows, rows["rank"].to_numpy(), WITHIN, settings.resampling)
     question = "Does better preservation where a word stands first help to copy it later?"
+<<<<<<< HEAD
     method = _TEMPLATE.format(n=len(rows), words=interval.n)
     return _finding(question, interval, method, "copying", settings)
 
@@ -171,10 +180,14 @@ def _finding(
     question: str, interval: Interval, method: str, figure: str, settings: PreservationSettings
 ) -> Finding:
     judged = verdict(
+=======
+    method = _TEMPLATE.format(n=len(one), words=interval.n)
+    return interval_finding(
+        question,
+>>>>>>> tidy-a
         interval,
+        method,
+        "copying",
         smallest_effect=settings.smallest_correlation,
-        lower_is_better=False,
         units="rank correlation",
-        smallest_visible=visible_by_width(interval),
     )
-    return Finding(question, judged, method, figure)

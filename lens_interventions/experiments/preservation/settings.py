@@ -24,7 +24,7 @@ class PreservationSettings:
             of another document of the batch, where it is not the input.
         template_batch: templates in a unit of work.
         smallest_correlation: the smallest rank correlation worth talking about.
-        resampling: of the intervals.
+        resampling: how intervals are resampled.
         seed: the seed of the choice of documents.
     """
 

@@ -6,13 +6,12 @@ import pandas as pd
 
 from ..design.comparisons import Comparison
 from ..design.conditions import NO_PATCH
-from ..design.trained_patches.contrasts import against_all, curves, difference, mean_losses
-from ..design.trained_patches.findings import QUESTIONS
-from ..design.trained_patches.losses import AS_TRAINED, CURVE, UNTRAINED
-from ..engine.results import Analysis, Tables
+from ..design.text_scopes import AS_TRAINED, TAKEN_AWAY
+from ..design.trained_patches.contrasts import against_all, curve_table, difference, mean_losses
+from ..design.trained_patches.findings import QUESTIONS, findings_on_texts
+from ..design.trained_patches.losses import CURVE, UNTRAINED
+from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
-from .findings import findings
-from .measurements import TAKEN_AWAY
 from .settings import ALONE, ReaderSettings
 from .stages import TABLE
 
@@ -29,10 +28,10 @@ def analyse(settings: ReaderSettings, rows: Tables) -> Analysis:
     tables = {
         "contrasts": contrasts(settings, losses, compared),
         "losses": mean_losses(losses),
-        "curves": curves(measured[on_the_way]),
+        "curves": curve_table(measured[on_the_way]),
         "rows": measured,
     }
-    return Analysis(tables, findings(settings, losses, compared), draw)
+    return Analysis(tables, _findings(settings, losses, compared), draw)
 
 
 def contrasts(
@@ -57,3 +56,23 @@ def contrasts(
                 {"scope": scope, "condition": condition, "minus": minus, **beside.columns()}
             )
     return pd.DataFrame(found).drop(columns="source")
+
+
+def _findings(
+    settings: ReaderSettings, losses: pd.DataFrame, compared: Mapping[str, Comparison]
+) -> tuple[Finding, ...]:
+    """A verdict on each kind of text; `compared` has the comparison of each."""
+    fixed = "" if settings.strength is None else f" at strength {settings.strength:g}"
+    seeds = len(settings.seeds)
+    return findings_on_texts(
+        settings,
+        losses,
+        compared,
+        question="Does a reader that adapts gain from the true token on {text}?",
+        method=f"The write of the true token enters layer {settings.layer}{fixed}; updates of rank "
+        f"{settings.rank} of the queries, keys and values above it are trained for "
+        f"{settings.steps} steps of {settings.options.batch_size} windows of "
+        f"{settings.options.window} tokens, with {seeds} seed{'s' if seeds > 1 else ''}. "
+        "{n} {clusters}. No patch is a reader that was trained without a write. {said} {what} and "
+        "seeds are resampled; few seeds say little of how others turn out.",
+    )

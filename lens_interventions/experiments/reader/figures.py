@@ -1,8 +1,9 @@
 """Figures of the reader experiment, from its tables."""
 
 from ...drawing.table_curves import Axes, curves
+from ..design.text_scopes import AS_TRAINED
 from ..design.trained_patches.figures import draw_gain
-from ..design.trained_patches.losses import AS_TRAINED, UNTRAINED
+from ..design.trained_patches.losses import UNTRAINED
 from ..engine.results import Figures, Tables
 from .settings import ALONE
 

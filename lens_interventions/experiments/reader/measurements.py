@@ -11,12 +11,10 @@ from ...intervention.patch import NextTokenPatch
 from ...intervention.training.options import TrainingOptions
 from ...intervention.training.train_patch import train_patch
 from ..design.shared_residuals import shared_residuals
-from ..design.trained_patches.losses import AS_TRAINED, Windows, curve_rows, measured_losses
+from ..design.text_scopes import AS_TRAINED, TAKEN_AWAY
+from ..design.trained_patches.losses import Windows, curve_rows, measured_losses
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
-
-TAKEN_AWAY = "taken away"
-"""The condition in which a reader is measured without the write that it was trained with."""
 
 
 @unit_kind("training a reader")

@@ -7,9 +7,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from ...fitting.input_reading import MEASURES
-from ...measures.intervals import Interval
-from ...measures.verdicts import verdict, visible_by_width
 from ..design.documents import middle
+from ..design.findings import interval_finding
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .settings import RecallSettings
@@ -83,7 +82,16 @@ def _recall_findings(rows: pd.DataFrame, settings: RecallSettings) -> list[Findi
             after=reported[later].sum() / of.sum(),
             at_input=reported[0].sum() / of.sum(),
         )
-        findings.append(_finding(question, interval, method, "recovered", "of tokens", settings))
+        findings.append(
+            interval_finding(
+                question,
+                interval,
+                method,
+                "recovered",
+                smallest_effect=settings.smallest_share,
+                units="of tokens",
+            )
+        )
     return findings
 
 
@@ -131,13 +139,13 @@ def _place_finding(rows: pd.DataFrame, settings: RecallSettings) -> Finding:
         last=points[-1],
         shares="; ".join(told),
     )
-    return _finding(
+    return interval_finding(
         "Does mattering little to the output help a direction to keep the input?",
         interval,
         method,
         "read",
-        "of the variance",
-        settings,
+        smallest_effect=settings.smallest_share,
+        units="of the variance",
     )
 
 
@@ -157,21 +165,3 @@ def _middle_shares(
         for measure in MEASURES
     }
     return means, chosen
-
-
-def _finding(
-    question: str,
-    interval: Interval,
-    method: str,
-    figure: str,
-    units: str,
-    settings: RecallSettings,
-) -> Finding:
-    judged = verdict(
-        interval,
-        smallest_effect=settings.smallest_share,
-        lower_is_better=False,
-        units=units,
-        smallest_visible=visible_by_width(interval),
-    )
-    return Finding(question, judged, method, figure)

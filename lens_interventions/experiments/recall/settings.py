@@ -24,7 +24,7 @@ class RecallSettings:
         bases: the bases in which the map is read, some of "unembedding", "pca" and "nmf"; the
             verdict is about the first.
         smallest_share: the smallest difference of shares worth talking about.
-        resampling: of the intervals.
+        resampling: how intervals are resampled.
         seed: the seed of the choice of documents and of the factorization.
 
     Raises `ValueError` for no basis, or sizes that leave nothing to measure.

@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..design.text_scopes import ALL, AS_TRAINED, COPYABLE, OTHER, SECOND, TAKEN_AWAY
 from ..engine.results import Analysis, Tables
-from .arms import NONE
+from .arms import NONE, name_of
 from .contrasts import IN_CONTEXT, difference, last_step, with_in_context
-from .evaluation import AS_TRAINED, FALSIFIED, PREFIX_MATCHING, SAME_TOKEN, SECOND, TAKEN_AWAY
+from .evaluation import FALSIFIED, PREFIX_MATCHING, SAME_TOKEN
 from .figures import draw
 from .findings import findings
-from .names import name_of
 from .settings import ScratchSettings
 from .stages import COST, TABLE
 
-SCOPES = ("all", "copyable", "other", "repeats of surprises", SECOND, IN_CONTEXT)
+SCOPES = (ALL, COPYABLE, OTHER, "repeats of surprises", SECOND, IN_CONTEXT)
 
 # The parts of a training after which the gain is shown.
 _PARTS = (0.25, 0.5, 1.0)
@@ -150,7 +150,7 @@ def efficiency(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
     kept = _of_curves(settings, losses)
     found = []
     for named, here in _networks(settings, kept):
-        for scope in ("all", "copyable"):
+        for scope in (ALL, COPYABLE):
             of_scope = here[here["scope"] == scope]
             table = of_scope.groupby(["arm", "seed", "step"])[["total", "count"]].sum()
             loss = table["total"] / table["count"]

@@ -53,6 +53,11 @@ class ScratchTraining:
         return cls(blocks, entry, str(columns["arm"]), seed)
 
 
+def name_of(blocks: int, entry: int) -> str:
+    """A network in words."""
+    return f"{blocks} block{'s' if blocks > 1 else ''}, written to at block {entry}"
+
+
 def written_tokens(
     arm: str, tokens: Int[Tensor, "text pos"], seed: int, text_seeds: Int[Tensor, " text"]
 ) -> Int[Tensor, "text pos"] | None:

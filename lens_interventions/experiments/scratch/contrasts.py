@@ -6,10 +6,10 @@ from dataclasses import replace
 import pandas as pd
 
 from ..design.conditions import LONGER, NO_PATCH, Arm
-from ..design.contrasts import Contrast, Resampling
-from ..design.small_networks.contrasts import seed_contrast
+from ..design.contrasts import Contrast, Resampling, seed_contrast
+from ..design.rows_of_sums import rows_where
+from ..design.text_scopes import AS_TRAINED
 from .arms import NONE
-from .evaluation import AS_TRAINED
 
 IN_CONTEXT = "in context"
 """Late minus early positions of a window: how much the text before helps (below 0)."""
@@ -24,24 +24,6 @@ def with_in_context(rows: pd.DataFrame) -> pd.DataFrame:
     both = late.merge(early, on=keys, suffixes=("", "_early"))
     both = both.assign(scope=IN_CONTEXT, total=both["total"] - both["total_early"])
     return pd.concat([rows, both[rows.columns]], ignore_index=True)
-
-
-def rows_of(
-    rows: pd.DataFrame, *, arm: str, scope: str, step: int, condition: str = AS_TRAINED
-) -> pd.DataFrame:
-    """One arm's rows of one network.
-
-    Raises `ValueError` if there are none.
-    """
-    here = rows[
-        (rows["arm"] == arm)
-        & (rows["scope"] == scope)
-        & (rows["step"] == step)
-        & (rows["condition"] == condition)
-    ]
-    if here.empty:
-        raise ValueError(f"no rows of {arm}, {scope}, step {step}, {condition}")
-    return here
 
 
 def last_step(rows: pd.DataFrame, arm: str) -> int:
@@ -64,8 +46,8 @@ def difference(
     resampled, each on its own; with a single seed the interval knows of texts alone.
     """
     at = steps or [last_step(rows, arm) for arm in arms]
-    one = rows_of(rows, arm=arms[0], scope=scope, step=at[0], condition=condition)
-    other = rows_of(rows, arm=arms[1], scope=scope, step=at[1])
+    one = rows_where(rows, arm=arms[0], scope=scope, step=at[0], condition=condition)
+    other = rows_where(rows, arm=arms[1], scope=scope, step=at[1], condition=AS_TRAINED)
     return seed_contrast(one, other, resampling)
 
 

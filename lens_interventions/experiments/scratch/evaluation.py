@@ -8,14 +8,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..._counter_random import random_integers
-from ...measures.behaviour import copyable, surprise_distance
+from ...measures.behaviour import surprise_distance
+from ..design.rows_of_sums import masked_sums, sum_rows
 from ..design.small_networks.corpus import Corpus
 from ..design.small_networks.training import Record
+from ..design.text_scopes import AS_TRAINED, SECOND, TAKEN_AWAY, scopes_of, second_copy
 from .arms import NONE, UNWRITTEN, ScratchTraining, written_tokens
 from .network import Network
 
-AS_TRAINED, TAKEN_AWAY, FALSIFIED = "as trained", "taken away", "falsified"
-"""What is written at test time: the same as in training, nothing, or a shuffled token."""
+FALSIFIED = "falsified"
+"""The condition in which a shuffled token is written."""
 
 _BATCH = 32
 
@@ -42,25 +44,18 @@ class Material:
         return self.copies.shape[1] // 2
 
 
-SECOND = "second copies"
-
-
 def material_of(corpus: Corpus, *, surprising: float, n_copies: int, seed: int) -> Material:
     """The windows of a corpus with their scopes, and repeated random tokens."""
     windows = corpus.windows
     n_next = windows.shape[1] - 1
-    everything = torch.ones(len(windows), n_next, dtype=torch.bool)
     place = torch.arange(n_next).expand(len(windows), -1)
-    pairs = copyable(windows)[:, :-1]
     counter = torch.arange(n_copies * (windows.shape[1] // 2)).view(n_copies, -1)
     part = 1 + random_integers(len(corpus.tokenizer) - 1, seed, counter)
     return Material(
         windows=windows,
         clusters=corpus.clusters,
         scopes={
-            "all": everything,
-            "copyable": pairs,
-            "other": ~pairs,
+            **scopes_of(windows),
             "repeats of surprises": surprise_distance(windows, corpus.surprisals, surprising) > 0,
             "early": place < n_next // 4,
             "late": place >= n_next - n_next // 4,
@@ -82,41 +77,18 @@ def measure(
     arms = {AS_TRAINED: training.arm}
     if final and training.arm not in UNWRITTEN:
         arms |= {TAKEN_AWAY: NONE, FALSIFIED: "shuffled"}
+    clusters = material.clusters[:n_windows].tolist()
     found = []
     for condition, arm in arms.items():
         nats = _nats(network, arm, training.seed, material.windows[:n_windows])
         for scope, counted in material.scopes.items():
-            here = counted[:n_windows]
-            found += _records(condition, scope, nats, here, material.clusters)
+            sums = masked_sums(nats, counted[:n_windows])
+            found += sum_rows({"condition": condition, "scope": scope}, clusters, *sums)
         repeated = _nats(network, arm, training.seed, material.copies)
-        second = torch.zeros_like(repeated, dtype=torch.bool)
-        # The first token of the second copy cannot be predicted.
-        second[:, material.half :] = True
-        own = torch.arange(len(material.copies))
-        found += _records(condition, SECOND, repeated, second, own)
+        sums = masked_sums(repeated, second_copy(material.copies))
+        own = range(len(material.copies))
+        found += sum_rows({"condition": condition, "scope": SECOND}, own, *sums)
     return found + _heads(network, training, material)
-
-
-def _records(
-    condition: str,
-    scope: str,
-    nats: Float[Tensor, "text next"],
-    counted: Bool[Tensor, "text next"],
-    clusters: Int[Tensor, " some"],
-) -> list[Record]:
-    totals = nats.double().where(counted, 0.0).sum(1).tolist()
-    counts = counted.sum(1).tolist()
-    return [
-        {
-            "condition": condition,
-            "scope": scope,
-            "row": row,
-            "cluster": int(clusters[row]),
-            "total": total,
-            "count": count,
-        }
-        for row, (total, count) in enumerate(zip(totals, counts, strict=True))
-    ]
 
 
 def _nats(

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ...drawing.table_curves import Axes, curves
+from ..design.text_scopes import ALL, COPYABLE, SECOND
 from ..engine.results import Figures, Tables
-from .evaluation import PREFIX_MATCHING, SECOND
-from .names import name_of
+from .arms import name_of
+from .evaluation import PREFIX_MATCHING
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_SHOWN = ("copyable", "all", SECOND)
+_SHOWN = (COPYABLE, ALL, SECOND)
 
 
 def draw(tables: Tables) -> Figures:

@@ -1,21 +1,26 @@
 """The verdicts of the scratch experiment: two questions for each network."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
-from ...measures.verdicts import visible_by_width
-from ..design.comparisons import WIDTH, Comparison, compare, said_of, verdicts_on
+from ..design.comparisons import (
+    WIDTH,
+    Comparison,
+    compare,
+    said_of,
+    verdicts_on,
+    with_visible_by_width,
+)
 from ..design.conditions import LONGER, Arm
 from ..design.contrasts import Contrast, Resampling
+from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
-from .arms import NONE
+from .arms import NONE, name_of
 from .contrasts import arm_of, difference, last_step
-from .names import name_of
 from .settings import ScratchSettings
 
-_JUDGED = ("copyable", "all")
+_JUDGED = (COPYABLE, ALL)
 
 _METHOD = (
     "{network}; {seeds} seed{plural}; {n} documents. Loss on {scope} tokens of held-out text after "
@@ -32,7 +37,7 @@ def findings(settings: ScratchSettings, losses: pd.DataFrame) -> tuple[Finding, 
     asked = [(network, scope) for network in settings.networks for scope in _JUDGED]
     compared = [_compare(settings, _of(losses, network), scope) for network, scope in asked]
     margins = [
-        (settings.smallest_all if scope == "all" else settings.smallest_copyable, "nats")
+        (settings.smallest_all if scope == ALL else settings.smallest_copyable, "nats")
         for _, scope in asked
     ]
     return tuple(
@@ -41,7 +46,7 @@ def findings(settings: ScratchSettings, losses: pd.DataFrame) -> tuple[Finding, 
             f"{last_step(_of(losses, network), 'true')} steps? ({name_of(*network)})",
             judged,
             _said(settings, _of(losses, network), comparison, network, scope),
-            "gain" if scope == "copyable" else "curves",
+            "gain" if scope == COPYABLE else "curves",
         )
         for (network, scope), comparison, judged in zip(
             asked, compared, verdicts_on(compared, margins), strict=True
@@ -68,8 +73,7 @@ def _compare(settings: ScratchSettings, rows: pd.DataFrame, scope: str) -> Compa
         settings.resampling,
         lower_is_better=True,
     )
-    visible = [visible_by_width(found.interval) for found in compared.contrasts.values()]
-    return replace(compared, smallest_visible=max(filter(None, visible), default=None))
+    return with_visible_by_width(compared)
 
 
 def _said(
@@ -88,7 +92,7 @@ def _said(
         network=name[0].upper() + name[1:],
         seeds=seeds,
         plural="s" if seeds > 1 else "",
-        n=rows.loc[rows["scope"] == "all", "cluster"].nunique(),
+        n=rows.loc[rows["scope"] == ALL, "cluster"].nunique(),
         scope=scope,
         said=said,
     )

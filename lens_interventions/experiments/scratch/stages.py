@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..design.rows_of_sums import sum_rows
 from ..design.small_networks.corpus import corpus_of_parameter, corpus_parameter
 from ..design.small_networks.shape import Shape
 from ..design.small_networks.training import Optimization, Record, TrainingRun, stream_batches
@@ -91,16 +92,9 @@ def measure_training(
     }
     run.to_the_end(_evaluation(made, options, material, curve_windows), file, known)
     entry = None if made.arm in UNWRITTEN else made.entry
-    cost = {
-        "step": options.steps,
-        "condition": "",
-        "scope": COST,
-        "row": 0,
-        "cluster": 0,
-        "total": float(step_flops(size, entry, batch)),
-        "count": 1,
-    }
-    return pd.DataFrame([*run.records, cost]).assign(**made.columns())
+    named = {"step": options.steps, "condition": "", "scope": COST}
+    cost = sum_rows(named, [0], [float(step_flops(size, entry, batch))], [1])
+    return pd.DataFrame([*run.records, *cost]).assign(**made.columns())
 
 
 def _evaluation(

@@ -2,22 +2,22 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from ...drawing.labels import signed
 from ...measures.intervals import Interval
 from ..design.contrasts import row_interval
 from ..engine.results import Analysis, Finding, Tables
 from .bounds import ENDS, band_table, lowest, sums_by, worst
 from .ceiling import ceiling_findings, ceiling_table
 from .figures import draw
-from .findings import capital, finding, signed, words
+from .findings import capital, finding, words
 from .heads import head_findings, head_table, kind_table
 from .prediction import CELL, chosen_cells, predicted
 from .rescue import rescue_findings, rescue_table
 from .settings import SlopesSettings
 
-NO_PATCH = "no patch"
+UNPATCHED = "no patch"
 
 
 def analyse(settings: SlopesSettings, rows: Tables) -> Analysis:
@@ -25,7 +25,7 @@ def analyse(settings: SlopesSettings, rows: Tables) -> Analysis:
     grid = slope_grid(rows["slopes"], settings)
     cells = predicted(settings, rows["slopes"], rows["curvatures"])
     measured = measured_changes(rows["patched"], cells, settings)
-    against = measured[measured["minus"] == NO_PATCH].set_index(CELL)
+    against = measured[measured["minus"] == UNPATCHED].set_index(CELL)
     index = pd.MultiIndex.from_frame(cells[CELL])
     cells = cells.assign(
         **{f"measured_{end}": against[end].reindex(index).to_numpy() for end in ENDS}
@@ -85,21 +85,18 @@ def measured_changes(
     known = cells.set_index(CELL)
     found = []
     for (material, layer), here in rows.groupby(["material", "layer"], sort=False):
-        sums = here.groupby(["source", "cluster"])[["total", "count"]].sum().unstack()
-        counts = sums["count"].to_numpy(dtype=np.float64)[0]
+        sums, counts = sums_by(here, ["source"])
         strengths = here.groupby("source")["strength"].first()
         changes = {
             source: _at(known, (material, layer, source), strengths[source])
             for source in strengths.index
         }
         for source in (name for name in settings.curved_sources if name in strengths):
-            for minus in (NO_PATCH, source):
+            for minus in (UNPATCHED, source):
                 if minus == "true":
                     continue
-                of = "true" if minus != NO_PATCH else source
-                totals = sums["total"].loc[of].to_numpy(dtype=np.float64)
-                if minus != NO_PATCH:
-                    totals = totals - sums["total"].loc[minus].to_numpy(dtype=np.float64)
+                of = "true" if minus != UNPATCHED else source
+                totals = sums[of] if minus == UNPATCHED else sums[of] - sums[minus]
                 interval = settings.resampling.interval(totals, counts)
                 found.append(
                     {
@@ -176,7 +173,7 @@ def _findings(
         (measured["material"] == material)
         & (measured["layer"] == layer)
         & (measured["source"] == "true")
-        & (measured["minus"] == NO_PATCH)
+        & (measured["minus"] == UNPATCHED)
     ].iloc[0]
     return [
         finding(
@@ -187,7 +184,7 @@ def _findings(
                 layer=layer,
                 mode=settings.modes[0],
                 strength=run["strength"],
-                predicted=signed(float(run["predicted"])),
+                predicted=signed(float(run["predicted"]), 2),
             ),
             "gain",
             material,

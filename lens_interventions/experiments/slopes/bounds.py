@@ -8,21 +8,20 @@ import pandas as pd
 
 from ...measures.intervals import Interval
 from ..design.contrasts import Resampling
+from ..design.rows_of_sums import sums_table
 from ..design.simultaneous import simultaneous_band
 from .settings import SlopesSettings
 
 ENDS = ("estimate", "low", "high")
 MAX_T = "max-t bootstrap"
 
-Totals = dict[Any, np.ndarray]
 
-
-def sums_by(rows: pd.DataFrame, keys: Sequence[str]) -> tuple[Totals, np.ndarray]:
+def sums_by(rows: pd.DataFrame, keys: Sequence[str]) -> tuple[dict[Any, np.ndarray], np.ndarray]:
     """The sums of each cell over the clusters, `[cluster]`, and how many predictions they are of.
 
     All cells are of the same texts.
     """
-    sums = rows.groupby([*keys, "cluster"], sort=True)[["total", "count"]].sum().unstack()
+    sums = sums_table(rows, keys, "cluster")
     totals = sums["total"].to_numpy(dtype=np.float64)
     counts = sums["count"].to_numpy(dtype=np.float64)[0]
     return dict(zip(sums.index, totals, strict=True)), counts

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...drawing.labels import signed
 from ...drawing.table_curves import Axes, curves
 from ...fitting.linear_ceiling import linear_ceiling
 from ...fitting.linear_write import WRITES, LinearCeiling
@@ -15,7 +16,7 @@ from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ..engine.results import Finding
 from ..engine.work_units import unit_kind
 from .bounds import band_table, lowest, sums_by
-from .findings import capital, finding, said, signed, words
+from .findings import capital, finding, said, words
 from .settings import SlopesSettings
 from .unit_texts import Sequences, longest, tokens_of
 
@@ -158,8 +159,8 @@ def ceiling_findings(
                     fitted=rows["fitted"].iloc[0],
                     weak=settings.weak,
                     strongest=settings.strongest,
-                    seeing=signed(seeing["change"].iloc[at]),
-                    unseeing=signed(unseeing["change"].iloc[at]),
+                    seeing=signed(seeing["change"].iloc[at], 2),
+                    unseeing=signed(unseeing["change"].iloc[at], 2),
                     at=seeing.index[at],
                     free=said(free),
                     top=free["layer"],

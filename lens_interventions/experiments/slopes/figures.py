@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ...drawing.colours import LINES
+from ...drawing.error_bars import error_bars
 from ...drawing.layer_heatmaps import LayerPanel, layer_heatmaps
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
@@ -108,11 +109,7 @@ def _predicted(patched: pd.DataFrame) -> "go.Figure":
             go.Scatter(
                 x=of["predicted"],
                 y=of["estimate"],
-                error_y={
-                    "array": of["high"] - of["estimate"],
-                    "arrayminus": of["estimate"] - of["low"],
-                    "thickness": 1,
-                },
+                error_y=error_bars(of, thickness=1),
                 mode="markers",
                 marker={
                     "size": 9,

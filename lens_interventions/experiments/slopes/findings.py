@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ...drawing.labels import signed
 from ...measures.intervals import Interval
 from ...measures.verdicts import verdict, visible_by_width
 from ..engine.results import Finding
@@ -22,15 +23,10 @@ def capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def signed(value: float) -> str:
-    """A number with its sign."""
-    return f"{value:+.2g}".replace("-", "−")
-
-
 def said(row: Mapping[Any, Any], factor: float = 1.0) -> str:
     """An estimate with its interval, times a factor."""
-    estimate, low, high = (factor * row[end] for end in ENDS)
-    return f"{signed(estimate)} [{signed(low)}, {signed(high)}]"
+    estimate, low, high = (signed(factor * row[end], 2) for end in ENDS)
+    return f"{estimate} [{low}, {high}]"
 
 
 def finding(

@@ -11,6 +11,7 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...drawing.colours import LINES
+from ...drawing.error_bars import error_bars
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ...intervention.mechanism.hidden_continuations import Through
@@ -215,11 +216,7 @@ def draw_rescue(table: pd.DataFrame) -> "go.Figure":
                 go.Scatter(
                     x=of["estimate"],
                     y=[_label(*each) for each in zip(of["condition"], of["through"], strict=True)],
-                    error_x={
-                        "array": of["high"] - of["estimate"],
-                        "arrayminus": of["estimate"] - of["low"],
-                        "thickness": 1,
-                    },
+                    error_x=error_bars(of, thickness=1),
                     mode="markers",
                     marker={"size": 8, "color": LINES[at % len(LINES)]},
                     name=f"strength {strength:g}",

@@ -59,7 +59,7 @@ class SlopesSettings:
         smallest_copy, smallest_text: the smallest change of the loss worth talking about on copies
             and on natural text, in nats.
         batch: texts in a unit of work.
-        resampling: of the intervals.
+        resampling: how intervals are resampled.
         seed: the seed of the texts and of random sources.
 
     Raises `ValueError` for an unknown source or mode, if there is no source to compare, or for

@@ -8,9 +8,10 @@ from jaxtyping import Float
 
 from ...lens.unlikely_tokens import GROUPS, STATISTICS
 from ...measures.intervals import Interval
-from ...measures.verdicts import verdict, visible_by_width
+from ...measures.verdicts import verdict
 from ..design.contrasts import row_interval
 from ..design.documents import middle
+from ..design.findings import interval_finding
 from ..engine.results import Analysis, Finding, Tables
 from .ablation import NOTHING, RANDOM, TOKENS
 from .figures import draw
@@ -170,13 +171,6 @@ def _ablation_finding(table: pd.DataFrame, settings: UnlikelySettings) -> Findin
         f"{name} {change['estimate']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
         for name, change in against.iterrows()
     ]
-    judged = verdict(
-        interval,
-        smallest_effect=settings.smallest_loss,
-        lower_is_better=True,
-        units="nats",
-        smallest_visible=visible_by_width(interval),
-    )
     method = _ABLATION.format(
         layers=", ".join(layer for layer in dict.fromkeys(table["layer"]) if layer != MEAN),
         k=settings.ablated,
@@ -186,9 +180,12 @@ def _ablation_finding(table: pd.DataFrame, settings: UnlikelySettings) -> Findin
         random=against.loc[RANDOM, "removed"],
         changes=", ".join(told),
     )
-    return Finding(
+    return interval_finding(
         "Does it hurt to take unlikely tokens out of the middle, more than random directions?",
-        judged,
+        interval,
         method,
         "ablation",
+        smallest_effect=settings.smallest_loss,
+        lower_is_better=True,
+        units="nats",
     )

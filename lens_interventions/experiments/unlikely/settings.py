@@ -26,7 +26,7 @@ class UnlikelySettings:
             has size 1.
         smallest_left: the smallest difference of the part left at the output worth talking about.
         smallest_loss: the smallest difference of the loss worth talking about, in nats per token.
-        resampling: of the intervals.
+        resampling: how intervals are resampled.
         seed: the seed of the choice of documents and of the directions.
 
     Raises `ValueError` if there is no depth or one outside 0 to 1, or for sizes that leave nothing

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 
 from ...model.points import FINAL, select_points
-from ..design.small_networks.contrasts import seed_contrast
+from ..design.contrasts import seed_contrast
+from ..design.rows_of_sums import rows_where
+from ..design.text_scopes import ALL
 from ..engine.results import Analysis, Tables
 from .arms import ARMS, NO_DECAY, PLAIN, STRONG_DECAY
-from .evaluation import ALL, KL, LOSS, RECOVERED, WEIGHTS
+from .evaluation import KL, LOSS, RECOVERED, WEIGHTS
 from .figures import draw
-from .findings import findings, middle_point, rows_of
+from .findings import findings, middle_point
 from .settings import UpbringingSettings
 from .stages import TABLE
 
@@ -24,7 +26,7 @@ def analyse(settings: UpbringingSettings, rows: Tables) -> Analysis:
     tables = {
         "contrasts": contrasts(settings, final),
         "layers": over_seeds(_measured(final), ["scope", "point"]),
-        "curves": curves(settings, measured),
+        "curves": curve_table(settings, measured),
         "recall": recall(settings, final),
         "weights": weights(final),
     }
@@ -42,7 +44,7 @@ def contrasts(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame
     found: list[dict[str, Any]] = []
     for (measure, scope, point), here in _measured(final).groupby(keys, sort=False):
         for arm, minus in pairs:
-            one, other = (here[here["arm"] == name] for name in (arm, minus))
+            one, other = (rows_where(here, arm=name) for name in (arm, minus))
             contrast = seed_contrast(one, other, settings.resampling)
             named = {"measure": measure, "scope": scope, "point": point, "arm": arm, "minus": minus}
             found.append({**named, **contrast.columns()})
@@ -62,7 +64,7 @@ def over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return found.rename(columns={"min": "lowest", "max": "highest"})
 
 
-def curves(settings: UpbringingSettings, measured: pd.DataFrame) -> pd.DataFrame:
+def curve_table(settings: UpbringingSettings, measured: pd.DataFrame) -> pd.DataFrame:
     """The loss at the output and KL(final ‖ middle) during training.
 
     They are measured on the same windows at each step. The columns are those of `over_seeds`, by
@@ -84,7 +86,7 @@ def recall(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame:
     for arm in ARMS:
         for point, minus in pairs:
             one, other = (
-                rows_of(final, arm=arm, measure=RECOVERED, scope=ALL, point=place)
+                rows_where(final, arm=arm, measure=RECOVERED, scope=ALL, point=place)
                 for place in (point, minus)
             )
             contrast = seed_contrast(one, other, settings.resampling)

@@ -10,14 +10,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...fitting.input_probe import fit_input_probe
 from ...fitting.input_recovery import input_recovery
-from ...measures.behaviour import copyable
 from ...model.points import select_points
+from ..design.rows_of_sums import masked_sums, sum_rows
 from ..design.small_networks.corpus import Corpus
 from ..design.small_networks.training import Record
+from ..design.text_scopes import ALL, scopes_of
 from .network import LayeredNetwork
-
-ALL, COPYABLE, OTHER = "all", "copyable", "other"
-"""Which tokens of the held-out text are predicted."""
 
 LOSS, KL, RIGHT, RECOVERED = "loss", "kl", "right", "recovered"
 """Of a point: the loss, KL(final ‖ point), whether the top guess is right, whether the input token
@@ -48,9 +46,7 @@ class Material:
 
 def material_of(corpus: Corpus) -> Material:
     """The windows of a corpus with their scopes."""
-    pairs = copyable(corpus.windows)[:, :-1]
-    scopes = {ALL: torch.ones_like(pairs), COPYABLE: pairs, OTHER: ~pairs}
-    return Material(corpus.windows, corpus.clusters, scopes)
+    return Material(corpus.windows, corpus.clusters, scopes_of(corpus.windows))
 
 
 @torch.no_grad()
@@ -62,20 +58,19 @@ def measure(network: LayeredNetwork, material: Material, n_windows: int) -> list
     """
     points = select_points(network.shape.n_layers)
     windows = material.windows[:n_windows]
+    clusters = material.clusters[:n_windows].tolist()
     parts = [readings(network, some) for some in windows.split(_BATCH)]
     found = []
     for measure in (LOSS, KL, RIGHT):
         values = torch.cat([part[measure] for part in parts], dim=1)
         for scope, counted in material.scopes.items():
-            here = counted[:n_windows]
-            counts = here.sum(1).tolist()
             for point, of_point in zip(points, values, strict=True):
-                totals = of_point.double().where(here, 0.0).sum(1).tolist()
-                found += _records(measure, scope, point, material.clusters, totals, counts)
+                sums = masked_sums(of_point, counted[:n_windows])
+                found += sum_rows(_named(measure, scope, point), clusters, *sums)
     matrices = [p for p in network.model.transformer.h.parameters() if p.ndim == 2]
     size = float(sum(p.double().square().sum() for p in matrices))
-    whole = torch.zeros(1, dtype=torch.int64)
-    return found + _records(WEIGHTS, "", "", whole, [size], [sum(p.numel() for p in matrices)])
+    count = sum(p.numel() for p in matrices)
+    return found + sum_rows(_named(WEIGHTS, "", ""), [0], [size], [count])
 
 
 def readings(
@@ -105,29 +100,11 @@ def recovered(
     texts = corpus.windows.tolist()
     recovery = input_recovery(bridge, probe, texts, maps=("own",), progress=False)
     found = []
-    counts = recovery.counts[-1].tolist()
+    clusters, counts = corpus.clusters.tolist(), recovery.counts[-1].tolist()
     for point, totals in zip(recovery.points, recovery.totals[_FIRST, _OWN, :, -1], strict=True):
-        found += _records(RECOVERED, ALL, point, corpus.clusters, totals.tolist(), counts)
+        found += sum_rows(_named(RECOVERED, ALL, point), clusters, totals.tolist(), counts)
     return found
 
 
-def _records(
-    measure: str,
-    scope: str,
-    point: str,
-    clusters: Int[Tensor, " some"],
-    totals: list[float],
-    counts: list[int],
-) -> list[Record]:
-    return [
-        {
-            "measure": measure,
-            "scope": scope,
-            "point": point,
-            "row": row,
-            "cluster": int(clusters[row]),
-            "total": total,
-            "count": count,
-        }
-        for row, (total, count) in enumerate(zip(totals, counts, strict=True))
-    ]
+def _named(measure: str, scope: str, point: str) -> dict[str, str]:
+    return {"measure": measure, "scope": scope, "point": point}

@@ -6,8 +6,9 @@ import pandas as pd
 
 from ...drawing.table_curves import Axes, curves
 from ...model.points import FINAL, point_name
+from ..design.text_scopes import ALL, COPYABLE, OTHER
 from ..engine.results import Figures, Tables
-from .evaluation import ALL, COPYABLE, KL, LOSS, OTHER, RECOVERED, RIGHT
+from .evaluation import KL, LOSS, RECOVERED, RIGHT
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

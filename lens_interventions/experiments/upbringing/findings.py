@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 
 from ...measures.intervals import holm
-from ...measures.verdicts import verdict, visible_by_width
 from ...model.points import FINAL, point_name, select_points
-from ..design.contrasts import Contrast
-from ..design.small_networks.contrasts import seed_contrast
+from ..design.contrasts import Contrast, seed_contrast
+from ..design.findings import interval_finding
+from ..design.rows_of_sums import rows_where
+from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
 from .arms import MYOPIC, NO_DECAY, PLAIN, STOPPED, STRONG_DECAY, UNTIED
-from .evaluation import ALL, COPYABLE, KL, LOSS, RECOVERED
+from .evaluation import KL, LOSS, RECOVERED
 from .settings import UpbringingSettings
 
 
@@ -121,32 +122,23 @@ def findings(settings: UpbringingSettings, final: pd.DataFrame) -> tuple[Finding
     p_values = holm(np.array([contrast.p_value for contrast in compared], dtype=np.float64))
     found = []
     for question, contrast, p_value in zip(asked, compared, p_values, strict=True):
-        interval = contrast.interval
-        judged = verdict(
-            interval,
-            smallest_effect=question.margin,
-            lower_is_better=question.measure != RECOVERED,
-            units="of tokens" if question.measure == RECOVERED else "nats",
-            p_value=float(p_value),
-            smallest_visible=visible_by_width(interval),
+        found.append(
+            interval_finding(
+                question.asked,
+                contrast.interval,
+                _said(settings, final, question, float(p_value)),
+                question.figure,
+                smallest_effect=question.margin,
+                lower_is_better=question.measure != RECOVERED,
+                units="of tokens" if question.measure == RECOVERED else "nats",
+                p_value=float(p_value),
+            )
         )
-        said = _said(settings, final, question, float(p_value))
-        found.append(Finding(question.asked, judged, said, question.figure))
     return tuple(found)
 
 
-def rows_of(rows: pd.DataFrame, *, arm: str, measure: str, scope: str, point: str) -> pd.DataFrame:
-    """One arm's rows of a measure at a point."""
-    return rows[
-        (rows["arm"] == arm)
-        & (rows["measure"] == measure)
-        & (rows["scope"] == scope)
-        & (rows["point"] == point)
-    ]
-
-
 def _of(final: pd.DataFrame, question: Question, arm: str) -> pd.DataFrame:
-    return rows_of(
+    return rows_where(
         final, arm=arm, measure=question.measure, scope=question.scope, point=question.point
     )
 

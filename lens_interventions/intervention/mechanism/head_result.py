@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...drawing.theme import ThemeName
 
 PARTS = ("keys", "values")
-"""What of a head moves with a patch."""
+"""The parts of a head that a patch moves."""
 
 
 SHOWN_MATCHING = 0.1

@@ -12,10 +12,12 @@ from lens_interventions.experiments.design.comparisons import (
     verdicts_on,
     visible_beforehand,
     with_holm_over_questions,
+    with_visible_by_width,
 )
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm
-from lens_interventions.experiments.design.contrasts import Resampling, Totals
-from lens_interventions.measures.verdicts import JOINT
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.totals import Totals
+from lens_interventions.measures.verdicts import JOINT, visible_by_width
 
 TRUE, RANDOM, CURRENT = (Arm(source, 1, 0.1, "add") for source in ("true", "random", "current"))
 REFERENCES = [NO_PATCH, RANDOM, CURRENT]
@@ -100,3 +102,12 @@ def test_the_other_half_says_what_can_be_seen() -> None:
     assert visible_beforehand(losses(n=1), TRUE, REFERENCES, 100, 0.95) is None
     same = Totals((NO_PATCH, TRUE), np.ones((2, 5, 1)), np.ones((5, 1)))
     assert visible_beforehand(same, TRUE, [NO_PATCH], 100, 0.95) is None
+
+
+def test_the_widest_interval_says_what_could_be_seen() -> None:
+    found = compared(losses(true=1.0, random=1.9, current=1.3))
+    assert found.smallest_visible is None
+    widths = [visible_by_width(each.interval) for each in found.contrasts.values()]
+    assert with_visible_by_width(found).smallest_visible == max(widths)
+    alone = compared(losses(n=1, true=1.0))
+    assert with_visible_by_width(alone).smallest_visible is None

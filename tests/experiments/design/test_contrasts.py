@@ -8,15 +8,13 @@ import pandas as pd
 import pytest
 
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, Cell, control_arms
-from lens_interventions.experiments.design.contrasts import (
-    Measure,
-    Resampling,
-    contrast,
+from lens_interventions.experiments.design.contrasts import Resampling, contrast
+from lens_interventions.experiments.design.grid_cells import (
     effect_over_grid,
     most_specific,
     shortlist,
-    totals_of,
 )
+from lens_interventions.experiments.design.totals import Measure, totals_of
 from lens_interventions.measures.crossed import crossed_mean_interval
 
 

@@ -3,10 +3,10 @@
 import torch
 
 from lens_interventions.experiments.design.kept_writes import (
-    parse_write,
+    decoded_write,
+    encoded_write,
     read_write,
     write_bytes,
-    write_text,
 )
 from tests.intervention.test_learned_write import random_write
 from tests.support.small_training import assert_same_bits
@@ -23,4 +23,4 @@ def test_a_write_comes_back_from_its_bytes() -> None:
         )
     assert write_bytes(write) == write_bytes(write)
     assert_same_bits(read_write(write_bytes(back)), back)
-    assert_same_bits(parse_write(write_text(write_bytes(write))), back)
+    assert_same_bits(decoded_write(encoded_write(write_bytes(write))), back)

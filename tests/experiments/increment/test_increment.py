@@ -11,8 +11,8 @@ from pandas.testing import assert_frame_equal
 import lens_interventions as li
 from lens_interventions.experiments import IncrementSettings
 from lens_interventions.experiments.design.kept_writes import read_write
+from lens_interventions.experiments.design.text_scopes import AS_TRAINED
 from lens_interventions.experiments.design.trained_patches.losses import (
-    AS_TRAINED,
     CURVE,
     UNTRAINED,
 )

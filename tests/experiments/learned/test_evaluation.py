@@ -6,7 +6,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.experiments.design.conditions import NO_PATCH
-from lens_interventions.experiments.design.kept_writes import read_write, write_bytes, write_text
+from lens_interventions.experiments.design.kept_writes import encoded_write, read_write, write_bytes
 from lens_interventions.experiments.design.sequences import TokenSequence
 from lens_interventions.experiments.learned.evaluation import NO_SEED, measure_writes, over_seeds
 from lens_interventions.experiments.learned.writes import Training
@@ -21,7 +21,7 @@ class TestEvaluation:
         trainings = [Training("random", 1, 5, 1, seed) for seed in (4, 9)]
         writes = [random_write(bridge, source="random", trained_with="random") for _ in trainings]
         parameters = {
-            t.name: {**t.columns(), "write": write_text(write_bytes(w))}
+            t.name: {**t.columns(), "write": encoded_write(write_bytes(w))}
             for t, w in zip(trainings, writes, strict=True)
         }
         with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.drawing.labels import visible
-from lens_interventions.experiments.design.kept_writes import write_bytes, write_text
+from lens_interventions.experiments.design.kept_writes import encoded_write, write_bytes
 from lens_interventions.experiments.design.sequences import TokenSequence
 from lens_interventions.experiments.learned.inspection import (
     EVERYWHERE,
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("exact", "without_gradients")
 def parameters(write, *, rank=None, seed=3):
     """A write as units get it."""
     training = Training(write.trained_with, write.layers[0], rank, 1, seed)
-    return {**training.columns(), "write": write_text(write_bytes(write))}
+    return {**training.columns(), "write": encoded_write(write_bytes(write))}
 
 
 SAID = (9, 4, 7, 12, 5, 10)

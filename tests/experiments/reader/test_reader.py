@@ -9,8 +9,8 @@ import torch
 from pandas.testing import assert_frame_equal
 
 import lens_interventions as li
+from lens_interventions.experiments.design.text_scopes import AS_TRAINED, TAKEN_AWAY
 from lens_interventions.experiments.design.trained_patches.losses import (
-    AS_TRAINED,
     CURVE,
     UNTRAINED,
 )
@@ -19,7 +19,6 @@ from lens_interventions.experiments.design.trained_patches.splits import (
     windows_by_part,
 )
 from lens_interventions.experiments.reader.analysis import analyse
-from lens_interventions.experiments.reader.measurements import TAKEN_AWAY
 from lens_interventions.experiments.reader.stages import training_stage
 from lens_interventions.intervention.training import loop
 from tests.support.small_reader import SMALL

@@ -11,13 +11,13 @@ from pandas.testing import assert_frame_equal
 import lens_interventions as li
 from lens_interventions.experiments.design.small_networks import training as training_module
 from lens_interventions.experiments.design.small_networks.corpus import corpus_of
+from lens_interventions.experiments.design.text_scopes import SECOND
 from lens_interventions.experiments.scratch.analysis import analyse
 from lens_interventions.experiments.scratch.arms import ScratchTraining
 from lens_interventions.experiments.scratch.contrasts import difference
 from lens_interventions.experiments.scratch.evaluation import (
     PREFIX_MATCHING,
     SAME_TOKEN,
-    SECOND,
 )
 from lens_interventions.experiments.scratch.stages import COST
 from tests.support.small_scratch import SMALL

@@ -68,11 +68,12 @@ class TrainingRun(Generic[N]):
         loss: Loss[N],
         options: Optimization,
         batches: Batches,
-        identity: Mapping[str, Any],
+        described: Mapping[str, Any],
     ) -> None:
-        """A training before its first step. `identity`, in JSON values, identifies the training."""
+        """A training before its first step. `described`, in JSON values, identifies it."""
         self.network = network
-        self._loss, self._options, self._batches, self._identity = loss, options, batches, identity
+        self._loss, self._options, self._batches = loss, options, batches
+        self._described = described
         # A parameter that does not affect the loss has no gradient, and stays unchanged.
         self._optimizer = torch.optim.AdamW(
             network.parameters(), weight_decay=options.weight_decay, fused=True
@@ -93,8 +94,8 @@ class TrainingRun(Generic[N]):
 
         Raises `ValueError` if the file is damaged or belongs to another training.
         """
-        identity = {**self._identity, **asdict(self._options), **(settings or {})}
-        known = json.loads(json.dumps(identity))
+        described = {**self._described, **asdict(self._options), **(settings or {})}
+        known = json.loads(json.dumps(described))
         if file is not None:
             require_writable(file)
             if file.is_file():

@@ -1,17 +1,14 @@
 """Differences of trainings that share texts and seeds, with intervals over both."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from ....measures.verdicts import visible_by_width
-from ..comparisons import Comparison, compare
+from ..comparisons import Comparison, compare, with_visible_by_width
 from ..conditions import NO_PATCH, Arm
-from ..contrasts import Contrast, Resampling, Totals, contrast
-from .losses import AS_TRAINED
+from ..contrasts import Contrast, Resampling, seed_contrast
+from ..rows_of_sums import rows_where
+from ..text_scopes import AS_TRAINED
 
 
 def against_all(
@@ -36,8 +33,7 @@ def against_all(
         resampling,
         lower_is_better=True,
     )
-    visible = [visible_by_width(contrast.interval) for contrast in found.contrasts.values()]
-    return replace(found, smallest_visible=max(filter(None, visible), default=None))
+    return with_visible_by_width(found)
 
 
 def difference(
@@ -57,13 +53,9 @@ def difference(
 
     Raises `ValueError` if there are no rows of one of them.
     """
-    one, counts = _sums(losses, source, scope, condition)
-    other, _ = _sums(losses, minus, scope, AS_TRAINED)
-    present = counts > 0
-    cells = np.stack([one.T[present], np.broadcast_to(other, one.shape).T[present]])
-    shared = np.broadcast_to(counts[present][:, None], cells.shape[1:])
-    pair = (_arm(source), _arm(minus))
-    return contrast(Totals(pair, cells, shared), *pair, resampling)
+    one = rows_where(losses, source=source, scope=scope, condition=condition)
+    other = rows_where(losses, source=minus, scope=scope, condition=AS_TRAINED)
+    return seed_contrast(one, other, resampling)
 
 
 def mean_losses(losses: pd.DataFrame) -> pd.DataFrame:
@@ -76,7 +68,7 @@ def mean_losses(losses: pd.DataFrame) -> pd.DataFrame:
     return found.assign(loss=found["total"] / found["count"]).drop(columns="total")
 
 
-def curves(rows: pd.DataFrame) -> pd.DataFrame:
+def curve_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Loss during training, on windows that are not among those measured.
 
     Columns: source, step, loss, low, high; low and high are the least and the most of the seeds.
@@ -88,21 +80,3 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _arm(source: str) -> Arm:
     return Arm(source, 0, 1.0, "trained")
-
-
-def _sums(
-    losses: pd.DataFrame, source: str, scope: str, condition: str
-) -> tuple[Float[np.ndarray, "seed cluster"], Float[np.ndarray, " cluster"]]:
-    """Totals by seed and text, and the counts of each text."""
-    here = losses[
-        (losses["source"] == source)
-        & (losses["scope"] == scope)
-        & (losses["condition"] == condition)
-    ]
-    if here.empty:
-        raise ValueError(f"no rows of {source}, {scope}, {condition}")
-    table = here.groupby(["seed", "cluster"], sort=True)[["total", "count"]].sum().unstack()
-    return (
-        table["total"].to_numpy(dtype=np.float64),
-        table["count"].to_numpy(dtype=np.float64)[0],
-    )

@@ -1,11 +1,11 @@
 """What trainings gain over each other, by kind of text, as a figure."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ....drawing.error_bars import contrast_points
+from ....drawing.error_bars import contrast_points, interval_hover
 from ....drawing.theme import template
 from ....drawing.titles import heading
 from ....measures.verdicts import JOINT
@@ -28,7 +28,10 @@ def draw_gain(shown: pd.DataFrame, names: Mapping[str, str], title: str) -> "go.
         contrast_points(
             shown.assign(minus=marked),
             labels=labels.tolist(),
-            hover=[_hover(row) for row in shown.assign(name=labels).to_dict("records")],
+            hover=[
+                interval_hover(label, row)
+                for label, row in zip(labels, shown.to_dict("records"), strict=True)
+            ],
         )
     )
     figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
@@ -41,8 +44,3 @@ def draw_gain(shown: pd.DataFrame, names: Mapping[str, str], title: str) -> "go.
         yaxis={"autorange": "reversed", "type": "category"},
     )
     return figure
-
-
-def _hover(row: dict[Any, Any]) -> str:
-    interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-    return f"{row['name']}<br>{interval}, n = {row['n']}"

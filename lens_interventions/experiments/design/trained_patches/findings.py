@@ -6,7 +6,7 @@ import pandas as pd
 
 from ...engine.results import Finding
 from ..comparisons import WIDTH, Comparison, said_of, verdicts_on
-from .losses import ALL, COPYABLE, OTHER, SECOND
+from ..text_scopes import ALL, COPYABLE, OTHER, SECOND
 from .settings import TrainedPatchSettings
 
 QUESTIONS = {

@@ -11,18 +11,15 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ....intervention.patch import NextTokenPatch
 from ....intervention.teacher_forcing.log_probs import teacher_forced_log_probs
-from ....measures.behaviour import pair_distance
 from ...engine.work_units import unit_kind
+from ..rows_of_sums import masked_sums, sum_rows
+from ..text_scopes import AS_TRAINED, SECOND, scopes_of, second_copy
 
 Windows = Sequence[Mapping[str, Any]]
-
-AS_TRAINED = "as trained"
-"""The condition in which a training is measured with what it was trained with."""
 
 UNTRAINED = "none"
 """The source of the rows of the model as it is, without anything that was trained."""
 
-ALL, COPYABLE, OTHER, SECOND = "all", "copyable", "other", "second copies"
 CURVE = "on the way"
 """The scope of rows that tell the loss at a step, on windows that choose the best step."""
 
@@ -59,23 +56,15 @@ def measured_losses(
     `step` is the number of steps that the training has made.
     """
     tokens = torch.tensor([list(window["tokens"]) for window in windows])
-    pairs = pair_distance(tokens)[:, :-1] > 0
     nats = _nats(bridge, conditions, tokens, batch)
-    scopes = {ALL: torch.ones_like(pairs), COPYABLE: pairs, OTHER: ~pairs}
     clusters = [str(window["cluster"]) for window in windows]
     said = torch.tensor([list(text) for text in copies])
-    again = torch.zeros_like(said[:, 1:], dtype=torch.bool)
-    # The first token of the second copy cannot be predicted.
-    again[:, -(said.shape[1] // 2 - 1) :] = True
-    parts = [(scope, nats, counted, clusters) for scope, counted in scopes.items()]
+    parts = [(scope, nats, counted, clusters) for scope, counted in scopes_of(tokens).items()]
     numbers = [f"copy {number}" for number in range(len(copies))]
-    parts.append((SECOND, _nats(bridge, conditions, said, batch), again, numbers))
+    parts.append((SECOND, _nats(bridge, conditions, said, batch), second_copy(said), numbers))
     for scope, values, counted, names in parts:
         for condition, lost in zip(conditions, values, strict=True):
-            totals = lost.double().where(counted, 0.0).sum(1).tolist()
-            counts = counted.sum(1).tolist()
-            for row, (total, count) in enumerate(zip(totals, counts, strict=True)):
-                yield loss_row(scope, condition, step, row, names[row], total, count)
+            yield from sum_rows(_named(scope, condition, step), names, *masked_sums(lost, counted))
 
 
 def _nats(
@@ -91,24 +80,16 @@ def _nats(
     return torch.cat(found, dim=1).cpu()
 
 
-def loss_row(
-    scope: str, condition: str, step: int, row: int, cluster: str, total: float, count: int
-) -> dict[str, Any]:
-    """A row of `measured_losses`."""
-    return {
-        "scope": scope,
-        "condition": condition,
-        "step": step,
-        "row": row,
-        "cluster": cluster,
-        "total": total,
-        "count": count,
-    }
-
-
 def curve_rows(held_out: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     """Rows with the scope `CURVE` from the evaluations of a training, in nats a token."""
     return [
-        loss_row(CURVE, AS_TRAINED, int(point["step"]), 0, "", float(point["loss"]), 1)
+        row
         for point in held_out
+        for row in sum_rows(
+            _named(CURVE, AS_TRAINED, int(point["step"])), [""], [float(point["loss"])], [1]
+        )
     ]
+
+
+def _named(scope: str, condition: str, step: int) -> dict[str, Any]:
+    return {"scope": scope, "condition": condition, "step": step}

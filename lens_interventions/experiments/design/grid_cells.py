@@ -1,0 +1,63 @@
+"""The cells of the grid: the effect at each, and which are chosen."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pandas as pd
+
+from .conditions import NO_PATCH, Arm, Cell, control_arms
+from .contrasts import Resampling, contrasts, with_holm
+from .totals import Totals
+
+
+def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
+    """The true source minus no patch at every cell of the grid, with Holm's correction over them.
+
+    Columns: layer, strength, mode, form, estimate, low, high, n, p_value, p_holm.
+    """
+    arms = [arm for arm in totals.arms if arm.source == "true"]
+    of_arms = contrasts(totals, [(arm, NO_PATCH) for arm in arms], resampling)
+    rows = [
+        {**asdict(arm.cell), **found.interval.columns(), "p_value": found.p_value}
+        for arm, found in zip(arms, of_arms, strict=True)
+    ]
+    return pd.DataFrame(with_holm(rows))
+
+
+def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:
+    """The best cell of each layer for the true source; of these the best `n`, best first."""
+    arms = sorted(
+        (arm for arm in totals.arms if arm.source == "true"),
+        key=totals.mean,
+        reverse=not lower_is_better,
+    )
+    best_of_layer: dict[int, Cell] = {}
+    for arm in arms:
+        best_of_layer.setdefault(arm.layer, arm.cell)
+    return list(best_of_layer.values())[:n]
+
+
+def best_of_forms(totals: Totals, *, lower_is_better: bool) -> dict[str, Cell]:
+    """The best cell of each form for the true source."""
+    arms = [arm for arm in totals.arms if arm.source == "true"]
+    best = min if lower_is_better else max
+    return {
+        form: best((arm for arm in arms if arm.form == form), key=totals.mean).cell
+        for form in dict.fromkeys(arm.form for arm in arms)
+    }
+
+
+def best_control(totals: Totals, cell: Cell, *, lower_is_better: bool) -> Arm:
+    """The control that does best at a cell."""
+    return (min if lower_is_better else max)(control_arms(cell), key=totals.mean)
+
+
+def most_specific(totals: Totals, cells: Sequence[Cell], *, lower_is_better: bool) -> Cell:
+    """The cell where the true source is furthest ahead of its best control, or least behind."""
+
+    def disadvantage(cell: Cell) -> float:
+        control = best_control(totals, cell, lower_is_better=lower_is_better)
+        difference = totals.mean(Arm.at(cell)) - totals.mean(control)
+        return difference if lower_is_better else -difference
+
+    return min(cells, key=disadvantage)

@@ -1,0 +1,135 @@
+"""Sums of a measure per arm and cluster, of which comparisons are made.
+
+Rows are sums: `total` over `count` tokens or items, for one arm, sequence, measure and category.
+`cluster` is what an interval resamples, a sequence, document or word; rows of one cluster are added
+up first. Where `crossed` says more, such as the frame around a word, both are resampled: another
+study would have chosen other words and other frames. A category is a set of tags in one string,
+"far rare single".
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from .conditions import ARM_COLUMNS, Arm
+
+ROW_COLUMNS = (
+    "half",
+    "sequence",
+    "cluster",
+    "crossed",
+    *ARM_COLUMNS,
+    "measure",
+    "category",
+    "total",
+    "count",
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quantity that arms are compared by, on a part of the material.
+
+    Attributes:
+        name: in the column `measure`, such as "loss".
+        tags: only categories that have all of these.
+        lower_is_better: True for a loss.
+    """
+
+    name: str
+    tags: frozenset[str] = frozenset()
+    lower_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums of one measure per arm and cell, which is a cluster and what is crossed with it.
+
+    Attributes:
+        arms: in the order of the first axis.
+        cells: `[arm, cluster, crossed]`; one column where nothing is crossed with the clusters.
+        cell_counts: `[cluster, crossed]`, the same for all arms; 0 where there is no such cell.
+    """
+
+    arms: tuple[Arm, ...]
+    cells: Float[np.ndarray, "arm cluster crossed"]
+    cell_counts: Float[np.ndarray, "cluster crossed"]
+
+    @property
+    def counts(self) -> Float[np.ndarray, " cluster"]:
+        """The counts of each cluster."""
+        return self.cell_counts.sum(-1)
+
+    def of(self, arm: Arm) -> Float[np.ndarray, " cluster"]:
+        """The sums of one arm in each cluster."""
+        return self.cells[self.arms.index(arm)].sum(-1)
+
+    def mean(self, arm: Arm) -> float:
+        """The mean over all tokens or items; nan if there are none."""
+        count = self.counts.sum()
+        return float(self.of(arm).sum() / count) if count else float("nan")
+
+    def difference(self, arm: Arm, reference: Arm) -> Float[np.ndarray, "cluster crossed"]:
+        """The sums of `arm` minus those of `reference` in each cell."""
+        return self.cells[self.arms.index(arm)] - self.cells[self.arms.index(reference)]
+
+
+def tagged(rows: pd.DataFrame, tags: Iterable[str]) -> pd.DataFrame:
+    """Rows whose category has all tags."""
+    return rows[_has_tags(rows["category"], tags)]
+
+
+def totals_of(rows: pd.DataFrame, measure: Measure, half: str) -> Totals:
+    """Sums of a measure per arm and cell, on one half of the material.
+
+    Rows without a column `crossed` are those of clusters alone.
+
+    Raises `ValueError` if the measure has no rows, or if an arm lacks clusters that another has.
+    """
+    wanted = (rows["measure"] == measure.name) & (rows["half"] == half)
+    chosen = rows[wanted & _has_tags(rows["category"], measure.tags)]
+    if chosen.empty:
+        raise ValueError(f"no rows of {measure.name} {sorted(measure.tags)} on the {half} half")
+    of_arm, arms = _numbered(chosen, ARM_COLUMNS)
+    of_cluster, clusters = _numbered(chosen, ["cluster"])
+    # Nothing is crossed with the clusters where no column says what.
+    of_crossed, crossed = _numbered(chosen, ["crossed"] if "crossed" in chosen else [])
+    shape = (len(arms), len(clusters), len(crossed))
+    cell = np.ravel_multi_index((of_arm, of_cluster, of_crossed), shape)
+    # An analysis asks for hundreds of totals, and groups of pandas take several times as long.
+    n_rows, counts, totals = (
+        np.bincount(cell, weights, math.prod(shape)).reshape(shape)
+        for weights in (None, chosen["count"], chosen["total"])
+    )
+    present = n_rows > 0
+    if not ((counts == counts[0]).all() and (present == present[0]).all()):
+        raise ValueError(
+            f"the arms were not measured on the same {measure.name} {sorted(measure.tags)}"
+        )
+    return Totals(tuple(Arm(*arm) for arm in arms), totals, counts[0])
+
+
+def _has_tags(categories: pd.Series, tags: Iterable[str]) -> pd.Series:
+    """Whether each category has all tags."""
+    wanted = set(tags)
+    return categories.isin([c for c in categories.unique() if wanted <= set(c.split())])
+
+
+def _numbered(
+    rows: pd.DataFrame, columns: Sequence[str]
+) -> tuple[Int[np.ndarray, " row"], list[tuple[Any, ...]]]:
+    """The number of each row's values in these columns, and the values of each number, sorted."""
+    if not columns:
+        return np.zeros(len(rows), np.int64), [()]
+    factors = [pd.factorize(rows[column], sort=True) for column in columns]
+    codes, values = zip(*factors, strict=True)
+    shape = [len(each) for each in values]
+    found, numbers = np.unique(np.ravel_multi_index(codes, shape), return_inverse=True)
+    of_column = np.unravel_index(found, shape)
+    kept = [each[index].tolist() for each, index in zip(values, of_column, strict=True)]
+    return numbers, list(zip(*kept, strict=True))
