@@ -1,10 +1,10 @@
-"""Intervals and tests of a mean over two crossed sets, such as seeds and sequences.
+"""Intervals and tests of a mean over crossed sets, such as seeds and sequences.
 
 Each cell [row, column] is one pairing, such as the loss of training seed r on sequence c, or the
 effect of a word in a frame. Cells of one row are not independent, nor are those of one column, so
 both are resampled. Rows and columns are drawn with replacement, independently, and the weight of a
 cell is how often its row was drawn times how often its column was (the pigeonhole bootstrap, Owen
-2007).
+2007). A third set, such as the seeds of a training measured on words in frames, is one axis more.
 
 The resamples give the standard error, and Student's t its factor. Percentiles fail with few rows,
 because no resample of three seeds lies outside the three. The degrees of freedom are
@@ -21,8 +21,8 @@ from .intervals import Interval, checked_sums
 
 
 def crossed_mean_test(
-    totals: Real[np.ndarray, "row column"],
-    counts: Real[np.ndarray, "row column"] | None = None,
+    totals: Real[np.ndarray, "row ..."],
+    counts: Real[np.ndarray, "row ..."] | None = None,
     *,
     rng: np.random.Generator,
     level: float = 0.95,
@@ -50,8 +50,8 @@ def crossed_mean_test(
 
 
 def crossed_mean_interval(
-    totals: Real[np.ndarray, "row column"],
-    counts: Real[np.ndarray, "row column"] | None = None,
+    totals: Real[np.ndarray, "row ..."],
+    counts: Real[np.ndarray, "row ..."] | None = None,
     *,
     rng: np.random.Generator,
     level: float = 0.95,
@@ -59,13 +59,16 @@ def crossed_mean_interval(
 ) -> Interval:
     """Interval of `sum(totals) / sum(counts)` where rows and columns are both samples.
 
+    Each axis of the arrays is a set that is a sample; there may be more than two.
+
     For a paired comparison, pass the differences of the totals with the common counts. Without
     counts, each cell counts as one. A cell with a count of 0 is left out, and so is a row or column
     that has no other cell. `rng` draws the `n_resamples` resamples; `level` is the confidence.
 
     `method` is "crossed t", and `n` the number of rows or of columns, whichever is smaller. With
     fewer than two rows or columns there is no interval (`method` "none"). The interval errs on the
-    wide side: resampling both counts what varies from cell to cell up to three times.
+    wide side: resampling both counts what varies from cell to cell up to three times, and
+    resampling three sets up to seven times.
 
     Raises `ValueError` for shapes that differ, values that are not finite, negative counts, a
     `level` that is not between 0 and 1, or fewer than two resamples.
@@ -75,8 +78,8 @@ def crossed_mean_interval(
 
 
 def crossed_p_value(
-    totals: Real[np.ndarray, "row column"],
-    counts: Real[np.ndarray, "row column"] | None = None,
+    totals: Real[np.ndarray, "row ..."],
+    counts: Real[np.ndarray, "row ..."] | None = None,
     *,
     rng: np.random.Generator,
     n_resamples: int = 9999,
@@ -93,36 +96,50 @@ def crossed_p_value(
 
 
 def _present(
-    totals: Real[np.ndarray, "row column"], counts: Real[np.ndarray, "row column"] | None
-) -> tuple[
-    Float[np.ndarray, "some_rows some_columns"], Float[np.ndarray, "some_rows some_columns"]
-]:
+    totals: Real[np.ndarray, "row ..."], counts: Real[np.ndarray, "row ..."] | None
+) -> tuple[Float[np.ndarray, "some_rows ..."], Float[np.ndarray, "some_rows ..."]]:
     """Checked totals and counts of the rows and columns that count at all."""
     totals, counts = checked_sums(totals, counts)
-    kept = np.ix_(counts.sum(1) > 0, counts.sum(0) > 0)
+    kept = np.ix_(*(_along(counts, axis) > 0 for axis in range(counts.ndim)))
     return np.where(counts > 0, totals, 0)[kept], counts[kept]
 
 
+def _along(values: Float[np.ndarray, "row ..."], axis: int) -> Float[np.ndarray, " kept"]:
+    """Sums over all other axes."""
+    return values.sum(tuple(other for other in range(values.ndim) if other != axis))
+
+
 def _standard_error(
-    totals: Float[np.ndarray, "row column"],
-    counts: Float[np.ndarray, "row column"],
+    totals: Float[np.ndarray, "row ..."],
+    counts: Float[np.ndarray, "row ..."],
     rng: np.random.Generator,
     n_resamples: int,
 ) -> tuple[float, float]:
     """Standard error of the mean and its degrees of freedom."""
     n = np.array(totals.shape)
     draws = [rng.multinomial(size, np.full(size, 1 / size), n_resamples) for size in n]
-    rows, columns = (times.astype(np.float64) for times in draws)
-    weights = np.einsum("sc,sc->s", rows @ counts, columns)
+    times = [each.astype(np.float64) for each in draws]
+    weights = _drawn(counts, times)
     # A resample may miss every cell where many are left out.
     drawn = weights > 0
-    means = np.einsum("sc,sc->s", rows @ totals, columns)[drawn] / weights[drawn]
+    means = _drawn(totals, times)[drawn] / weights[drawn]
     # The contributions of rows and of columns, to first order of the ratio.
     around = totals - totals.sum() / counts.sum() * counts
-    parts = np.array([(around.sum(1 - axis) ** 2).sum() for axis in (0, 1)])
+    parts = np.array([(_along(around, axis) ** 2).sum() for axis in range(totals.ndim)])
     if parts.sum() <= np.finfo(np.float64).eps * (around**2).sum():
         return float(means.std()), float((n - 1).min())
     freedom = parts.sum() ** 2 / (parts**2 / (n - 1)).sum()
     # Drawing n of n shrinks a variance by (n - 1) / n.
     shrunk = (parts * (n - 1) / n).sum() / parts.sum()
     return float(means.std() / math.sqrt(shrunk)), float(freedom)
+
+
+def _drawn(
+    values: Float[np.ndarray, "row ..."], times: list[Float[np.ndarray, "resample n"]]
+) -> Float[np.ndarray, " resample"]:
+    """The sum of all cells in each resample; `times` says how often each row or column is drawn."""
+    rows, *columns = times
+    found = np.tensordot(rows, values, 1)
+    for each in columns:
+        found = np.einsum("sc...,sc->s...", found, each)
+    return found

@@ -115,3 +115,29 @@ def test_refuses(totals, counts, message):
 def test_refuses_a_level_that_is_none():
     with pytest.raises(ValueError, match="level"):
         crossed_mean_interval(np.ones((2, 2)), rng=np.random.default_rng(0), level=1.0)
+
+
+def test_a_third_set_is_resampled_too():
+    rng = np.random.default_rng(8)
+    covered, without = 0, 0
+    for _ in range(150):
+        # What varies by the third set, such as frames, is the same for all rows and columns.
+        frames = rng.standard_normal((1, 1, 6))
+        totals = crossed(rng, 5, 12, 0.3, 0.5, 0.3)[..., None] + frames
+        found = crossed_mean_interval(totals, rng=rng, n_resamples=200)
+        covered += found.low < 0 < found.high
+        pair = crossed_mean_interval(totals.mean(-1), rng=rng, n_resamples=200)
+        without += pair.low < 0 < pair.high
+    assert covered >= 0.9 * 150
+    assert without < 0.75 * 150
+
+
+def test_a_third_set_that_agrees_changes_nothing():
+    totals = 0.3 + crossed(np.random.default_rng(9), 4, 9, 0.5, 1.0, 0.0)
+    pair, three = (
+        crossed_mean_interval(values, rng=np.random.default_rng(1), n_resamples=4000)
+        for values in (totals, np.repeat(totals[..., None], 5, axis=-1))
+    )
+    assert three.n == 4
+    # the resamples make 1% of noise
+    assert (three.low, three.high) == pytest.approx((pair.low, pair.high), rel=0.05)

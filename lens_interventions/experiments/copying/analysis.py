@@ -17,6 +17,7 @@ from ..design.comparisons import (
     verdicts_on,
     visible_beforehand,
     with_holm_over_questions,
+    with_visible_by_width,
 )
 from ..design.conditions import NO_PATCH, Arm, control_arms, source_arms
 from ..design.contrasts import contrasts, with_holm
@@ -96,13 +97,14 @@ def _compare(
             int((totals.counts > 0).sum()),
             settings.resampling.level,
         )
-    return compare(
+    compared = compare(
         against(totals, true),
         references,
         settings.resampling,
         lower_is_better=measure.lower_is_better,
         smallest_visible=visible,
     )
+    return with_visible_by_width(compared) if totals.are_crossed else compared
 
 
 def _contrasts(

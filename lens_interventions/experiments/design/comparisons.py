@@ -45,12 +45,14 @@ class Comparison:
         lower_is_better: True for a loss.
         smallest_visible: the smallest lead over every reference that had a good chance to be seen;
             None if the other half says nothing about it.
+        visible_by: where that comes from, in words.
     """
 
     contrasts: Mapping[Arm, Contrast]
     joint: Interval
     lower_is_better: bool
     smallest_visible: float | None
+    visible_by: str = OTHER_HALF
 
     @property
     def p_value(self) -> float:
@@ -127,10 +129,11 @@ def visible_beforehand(
     """The smallest lead of `arm` over every reference that `n` clusters are likely to show.
 
     From how much the selection half's differences vary, where they vary most; None if they do not,
-    or if there are fewer than two clusters.
+    if there are fewer than two clusters, or if something is crossed with the clusters, of which the
+    two halves need not have as many.
     """
     present = selection.counts > 0
-    if present.sum() < 2 or n < 1:
+    if present.sum() < 2 or n < 1 or selection.are_crossed:
         return None
     of = selection.of(arm)[present]
     errors = [
@@ -143,7 +146,8 @@ def visible_beforehand(
 def with_visible_by_width(comparison: Comparison) -> Comparison:
     """The comparison with the smallest visible effect that its widest interval tells."""
     found = [visible_by_width(contrast.interval) for contrast in comparison.contrasts.values()]
-    return replace(comparison, smallest_visible=max(filter(None, found), default=None))
+    visible = max(filter(None, found), default=None)
+    return replace(comparison, smallest_visible=visible, visible_by=WIDTH)
 
 
 def verdicts_on(
@@ -197,8 +201,8 @@ def with_holm_over_questions(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(p_holm=corrected)
 
 
-def said_of(comparison: Comparison, units: str, *, basis: str = OTHER_HALF) -> str:
-    """Each contrast of a comparison in words, and the power it had, by `basis`."""
+def said_of(comparison: Comparison, units: str) -> str:
+    """Each contrast of a comparison in words, and the power it had."""
     each = "; ".join(
         f"{arm_label(arm)} {contrast.interval} (p = {contrast.p_value:.2g})"
         for arm, contrast in comparison.contrasts.items()
@@ -206,5 +210,7 @@ def said_of(comparison: Comparison, units: str, *, basis: str = OTHER_HALF) -> s
     said = f"True source minus {each}."
     if comparison.smallest_visible is not None:
         visible = f"{comparison.smallest_visible:.2g} {units}".strip()
-        said += f" A lead of {visible} over every reference had 80% power, by {basis}."
+        said += (
+            f" A lead of {visible} over every reference had 80% power, by {comparison.visible_by}."
+        )
     return said

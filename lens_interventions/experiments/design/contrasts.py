@@ -130,14 +130,17 @@ def _by_seed(
 
 
 def _contrasts(
-    cell_counts: Float[np.ndarray, "cluster crossed"],
-    differences: Sequence[Float[np.ndarray, "cluster crossed"]],
+    cell_counts: Float[np.ndarray, "cluster ..."],
+    differences: Sequence[Float[np.ndarray, "cluster ..."]],
     resampling: Resampling,
 ) -> list[Contrast]:
     """A contrast of each of `differences`, with the same resamples for all."""
-    if cell_counts.shape[-1] > 1:
-        return [crossed_contrast(each, cell_counts, resampling) for each in differences]
-    sums, counts = np.stack(differences)[..., 0], cell_counts.sum(-1)
+    # One value is no sample of what is crossed with the clusters.
+    kept = (slice(None), *(0 if size == 1 else slice(None) for size in cell_counts.shape[1:]))
+    counts, cells = cell_counts[kept], [each[kept] for each in differences]
+    if counts.ndim > 1:
+        return [crossed_contrast(each, counts, resampling) for each in cells]
+    sums = np.stack(cells)
     return [
         Contrast(interval, float(p))
         for interval, p in zip(
@@ -147,8 +150,8 @@ def _contrasts(
 
 
 def crossed_contrast(
-    difference: Float[np.ndarray, "cluster crossed"],
-    counts: Float[np.ndarray, "cluster crossed"],
+    difference: Float[np.ndarray, "cluster ..."],
+    counts: Float[np.ndarray, "cluster ..."],
     resampling: Resampling,
 ) -> Contrast:
     """The contrast whose sums of differences are given, over clusters and what crosses them."""

@@ -52,29 +52,35 @@ class Totals:
 
     Attributes:
         arms: in the order of the first axis.
-        cells: `[arm, cluster, crossed]`; one column where nothing is crossed with the clusters.
+        cells: `[arm, cluster, crossed]`; one column where nothing is crossed with the clusters, and
+            one axis more where something else is.
         cell_counts: `[cluster, crossed]`, the same for all arms; 0 where there is no such cell.
     """
 
     arms: tuple[Arm, ...]
-    cells: Float[np.ndarray, "arm cluster crossed"]
-    cell_counts: Float[np.ndarray, "cluster crossed"]
+    cells: Float[np.ndarray, "arm cluster ..."]
+    cell_counts: Float[np.ndarray, "cluster ..."]
+
+    @property
+    def are_crossed(self) -> bool:
+        """Whether something is crossed with the clusters."""
+        return max(self.cell_counts.shape[1:]) > 1
 
     @property
     def counts(self) -> Float[np.ndarray, " cluster"]:
         """The counts of each cluster."""
-        return self.cell_counts.sum(-1)
+        return self.cell_counts.reshape(len(self.cell_counts), -1).sum(-1)
 
     def of(self, arm: Arm) -> Float[np.ndarray, " cluster"]:
         """The sums of one arm in each cluster."""
-        return self.cells[self.arms.index(arm)].sum(-1)
+        return self.cells[self.arms.index(arm)].reshape(len(self.cell_counts), -1).sum(-1)
 
     def mean(self, arm: Arm) -> float:
         """The mean over all tokens or items; nan if there are none."""
         count = self.counts.sum()
         return float(self.of(arm).sum() / count) if count else float("nan")
 
-    def difference(self, arm: Arm, reference: Arm) -> Float[np.ndarray, "cluster crossed"]:
+    def difference(self, arm: Arm, reference: Arm) -> Float[np.ndarray, "cluster ..."]:
         """The sums of `arm` minus those of `reference` in each cell."""
         return self.cells[self.arms.index(arm)] - self.cells[self.arms.index(reference)]
 

@@ -1,15 +1,12 @@
 """From the rows of the last_word experiment to tables and verdicts."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ...measures.intervals import (
-    holm,
-    share_difference_interval,
-    share_interval,
-)
+from ...measures.intervals import Interval, holm, share_difference_interval, share_interval
 from ..design.contrasts import Contrast, Resampling, crossed_contrast
 from ..design.findings import interval_finding
 from ..engine.results import Analysis, Finding, Tables
@@ -70,9 +67,8 @@ def ends_table(along: pd.DataFrame, settings: LastWordSettings) -> pd.DataFrame:
     """The share of sentences that end in the word, by request."""
     found = []
     for request in (ASKED, OTHER, PLAIN):
-        ends = _ends(along, request).to_numpy(bool)
-        interval = share_interval(int(ends.sum()), len(ends), level=settings.resampling.level)
-        found.append({"request": request, **interval.columns()})
+        share = _share(_ends(along, request), settings.resampling)
+        found.append({"request": request, **share.columns()})
     return pd.DataFrame(found)
 
 
@@ -114,15 +110,10 @@ def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding,
         )
         texts.append((_ALONG.format(name), method, "influence"))
     asked, plain = _ends(along, ASKED), _ends(along, PLAIN)
-    interval = share_difference_interval(
-        asked.to_numpy(bool), plain.to_numpy(bool), level=resampling.level
-    )
-    p_value = _contrast(asked.astype(float) - plain.astype(float), resampling).p_value
-    judged.append((Contrast(interval, p_value), settings.smallest_share, "of sentences"))
-    share = share_interval(int(asked.sum()), len(asked), level=resampling.level)
+    judged.append((_more_ends(asked, plain, resampling), settings.smallest_share, "of sentences"))
     method = (
-        f"Greedy sentences that end in the word: {share} when it is asked for, {plain.mean():.2f} "
-        "on the same requests without a word."
+        f"Greedy sentences that end in the word: {_share(asked, resampling)} when it is asked for, "
+        f"{plain.mean():.2f} on the same requests without a word. Words and topics are resampled."
     )
     texts.append((_LAST, method, "ends"))
     adjusted = holm(np.array([contrast.p_value for contrast, *_ in judged]))
@@ -159,6 +150,30 @@ def _contrast(values: pd.Series, resampling: Resampling) -> Contrast:
     table = values.unstack("topic")
     counts = table.notna().to_numpy(np.float64)
     return crossed_contrast(table.fillna(0).to_numpy(np.float64), counts, resampling)
+
+
+def _share(ends: pd.Series, resampling: Resampling) -> Interval:
+    """The share of sentences that end in the word.
+
+    Words and topics are resampled. The interval of sentences that are independent is taken where
+    that is wider, as where all end alike.
+    """
+    alone = share_interval(int(ends.sum()), len(ends), level=resampling.level)
+    return _wider(_contrast(ends.astype(float), resampling).interval, alone)
+
+
+def _more_ends(asked: pd.Series, plain: pd.Series, resampling: Resampling) -> Contrast:
+    """The share that ends in the word minus that without a word; intervals as in `_share`."""
+    crossed = _contrast(asked.astype(float) - plain.astype(float), resampling)
+    alone = share_difference_interval(
+        asked.to_numpy(bool), plain.to_numpy(bool), level=resampling.level
+    )
+    return replace(crossed, interval=_wider(crossed.interval, alone))
+
+
+def _wider(crossed: Interval, alone: Interval) -> Interval:
+    """The wider of two; `crossed` if it has no ends, as too few were resampled to know."""
+    return alone if alone.high - alone.low > crossed.high - crossed.low else crossed
 
 
 def _parts(settings: LastWordSettings) -> dict[str, list[int]]:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
+from ...materials import LastWord
 from ...model.chat import chat_tokens
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -20,12 +20,11 @@ def plan(bridge: TransformerBridge, settings: LastWordSettings, _rows: Tables) -
 
     Raises `ValueError` for a tokenizer without a chat template, or if there are too few requests.
     """
-    items = [asdict(item) for item in materials.last_words()]
+    items = [asdict(item) for item in _diagonals(materials.last_words())]
     if settings.requests > len(items):
         raise ValueError(f"there are {len(items)} requests, but {settings.requests} were asked for")
     chat_tokens(bridge, [{"role": "user", "content": items[0]["asked"]}])
-    chosen = _spread(len(items), settings.requests)
-    traced = _spread(len(items), min(settings.traced, settings.requests))
+    traced = min(settings.traced, settings.requests)
     reading = {
         "new_tokens": settings.new_tokens,
         "every": settings.every,
@@ -34,12 +33,12 @@ def plan(bridge: TransformerBridge, settings: LastWordSettings, _rows: Tables) -
     layers = list(range(0, int(bridge.cfg.n_layers), settings.trace_every))
     return [
         *(
-            Unit("along", f"{n:03d}", measure_request, {"item": items[n], **reading})
-            for n in chosen
+            Unit("along", f"{n:03d}", measure_request, {"item": item, **reading})
+            for n, item in enumerate(items[: settings.requests])
         ),
         *(
-            Unit("sources", f"{n:03d}", measure_sources, {"item": items[n], "layers": layers})
-            for n in traced
+            Unit("sources", f"{n:03d}", measure_sources, {"item": item, "layers": layers})
+            for n, item in enumerate(items[:traced])
         ),
     ]
 
@@ -47,6 +46,14 @@ def plan(bridge: TransformerBridge, settings: LastWordSettings, _rows: Tables) -
 STAGES: dict[str, Stage] = {"words along sentences": plan}
 
 
-def _spread(n: int, k: int) -> list[int]:
-    """`k` of `n` places, evenly spread; the step runs through all words and topics."""
-    return sorted({int(place) for place in np.linspace(0, n - 1, k).round()})
+def _diagonals(items: Sequence[LastWord]) -> list[LastWord]:
+    """The requests in an order whose beginnings have words and topics about equally often."""
+    words, topics = (
+        list(dict.fromkeys(getattr(item, name) for item in items)) for name in ("word", "topic")
+    )
+
+    def place(item: LastWord) -> tuple[int, int]:
+        word = words.index(item.word)
+        return (topics.index(item.topic) - word) % len(topics), word
+
+    return sorted(items, key=place)

@@ -2,8 +2,9 @@
 
 Differences are paired over sequences and seeds: a seed's difference on a sequence is that of the
 true source and the control, both trained with this seed. Intervals and tests of the questions
-resample seeds and sequences, since both are samples (`measures.crossed`); the tables of categories
-and sweeps are means over seeds and resample sequences alone. The table "seeds" shows each seed.
+resample seeds and sequences, and the sentences that words stand in, since all are samples
+(`measures.crossed`); the tables of categories and sweeps are means over seeds and resample
+sequences alone. The table "seeds" shows each seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,6 @@ import torch
 
 from ...measures.behaviour import bin_by
 from ..design.comparisons import (
-    WIDTH,
     Comparison,
     against,
     compare,
@@ -124,13 +124,18 @@ def _of_seeds(
 def _comparison(
     settings: LearnedSettings, question: LearnedQuestion, rows: Tables, averaged: Tables
 ) -> Comparison:
-    """The true source against no patch and every control, over seeds and sequences."""
+    """The true source against no patch and every control, over seeds and sequences.
+
+    Where frames are crossed with words, they are resampled too.
+    """
     true, references = main_arm(settings), _references(settings)
     totals = question.totals(averaged, REPORT)
     of_seeds = _of_seeds(settings, question, rows, REPORT)
     arms = (true, *references)
-    cells = np.stack([np.stack([seed.of(arm) for seed in of_seeds], -1) for arm in arms])
-    counts = np.broadcast_to(totals.counts[:, None], cells.shape[1:])
+    cells = np.stack(
+        [np.stack([seed.cells[seed.arms.index(arm)] for seed in of_seeds], -1) for arm in arms]
+    )
+    counts = np.broadcast_to(totals.cell_counts[..., None], cells.shape[1:])
     compared = compare(
         against(Totals(arms, cells, counts), true),
         references,
@@ -279,6 +284,6 @@ def _method(
         f"{question.items} in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. "
         f"The write, {rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
         f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}, and so was every control; "
-        f"{resampled}. {said_of(comparison, question.units, basis=WIDTH)} True source minus no "
+        f"{resampled}. {said_of(comparison, question.units)} True source minus no "
         f"patch by seed: {each}."
     )

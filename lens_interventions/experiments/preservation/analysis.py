@@ -171,20 +171,9 @@ def _token_findings(
 def _template_finding(rows: pd.DataFrame, settings: PreservationSettings) -> Finding:
     interval = copy_correlation(rows, rows["rank"].to_numpy(), WITHIN, settings.resampling)
     question = "Does better preservation where a word stands first help to copy it later?"
-<<<<<<< HEAD
     method = _TEMPLATE.format(n=len(rows), words=interval.n)
-    return _finding(question, interval, method, "copying", settings)
-
-
-def _finding(
-    question: str, interval: Interval, method: str, figure: str, settings: PreservationSettings
-) -> Finding:
-    judged = verdict(
-=======
-    method = _TEMPLATE.format(n=len(one), words=interval.n)
     return interval_finding(
         question,
->>>>>>> tidy-a
         interval,
         method,
         "copying",

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..design.comparisons import (
-    WIDTH,
     Comparison,
     compare,
     said_of,
@@ -84,7 +83,7 @@ def _said(
     scope: str,
 ) -> str:
     name, seeds = name_of(*network), len(settings.seeds)
-    said = said_of(compared, "nats", basis=WIDTH)
+    said = said_of(compared, "nats")
     if LONGER in settings.trained_arms:
         steps = last_step(rows, LONGER)
         said += f" The longer training makes {steps} steps: as many operations as with a write."

@@ -8,7 +8,6 @@ from jaxtyping import Float
 
 from ...lens.unlikely_tokens import GROUPS, STATISTICS
 from ...measures.intervals import Interval
-from ...measures.verdicts import verdict
 from ..design.contrasts import row_interval
 from ..design.documents import middle
 from ..design.findings import interval_finding
@@ -132,13 +131,17 @@ def _component_findings(rows: pd.DataFrame, settings: UnlikelySettings) -> list[
         numbers = method.format(
             tokens=np.nanmean(tokens), random=np.nanmean(random), likely=np.nanmean(likely)
         )
-        judged = verdict(
-            _interval(tokens - random, settings),
-            smallest_effect=smallest,
-            lower_is_better=lower_is_better,
-            units="" if statistic == STATISTICS[1] else "times the average",
+        findings.append(
+            interval_finding(
+                question,
+                _interval(tokens - random, settings),
+                said + numbers,
+                figure,
+                smallest_effect=smallest,
+                lower_is_better=lower_is_better,
+                units="" if statistic == STATISTICS[1] else "times the average",
+            )
         )
-        findings.append(Finding(question, judged, said + numbers, figure))
     return findings
 
 

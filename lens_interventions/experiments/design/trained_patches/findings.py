@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ...engine.results import Finding
-from ..comparisons import WIDTH, Comparison, said_of, verdicts_on
+from ..comparisons import Comparison, said_of, verdicts_on
 from ..text_scopes import ALL, COPYABLE, OTHER, SECOND
 from .settings import TrainedPatchSettings
 
@@ -50,7 +50,7 @@ def findings_on_texts(
                 n=losses.loc[losses["scope"] == scope, "cluster"].nunique(),
                 clusters="sequences" if scope == SECOND else "documents",
                 what="Sequences" if scope == SECOND else "Documents",
-                said=said_of(comparison, "nats", basis=WIDTH),
+                said=said_of(comparison, "nats"),
             ),
             "gain",
         )
