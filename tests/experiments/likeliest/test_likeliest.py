@@ -19,6 +19,7 @@ from lens_interventions.experiments.likeliest.sequences import (
     beam_name,
     swaps_name,
 )
+from lens_interventions.experiments.likeliest.stages import choose, compare
 from tests.support.small_likeliest import SETTINGS
 from tests.support.small_loops import roomy_bridge
 
@@ -52,6 +53,16 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
 def test_rows_give_the_same_analysis_again(finished: Path) -> None:
     again = analyse(SETTINGS, read_tables(finished))
     assert_frame_equal(again.tables["ways"], load_result(finished).to_dataframe())
+
+
+def test_no_two_prompts_share_a_draw() -> None:
+    """Sample j is drawn with the seed of the unit plus j, and relaxations take one seed more."""
+    bridge = roomy_bridge()
+    units = [*choose(bridge, SETTINGS, {}), *compare(bridge, SETTINGS, planted(0.0, False))]
+    seeds = {unit.parameters["prompt"]["number"]: unit.parameters["seed"] for unit in units}
+    assert len(seeds) == SETTINGS.choosing + SETTINGS.prompts
+    drawn = [seed + sample for seed in seeds.values() for sample in range(SETTINGS.width)]
+    assert len(set(drawn)) == len(drawn)
 
 
 def test_beam_search_with_as_many_beams_as_tokens_is_exact_on_two_tokens() -> None:
