@@ -79,6 +79,22 @@ def test_beam_search_with_as_many_beams_as_tokens_is_exact_on_two_tokens() -> No
     assert beam(bridge, prompt, 2, n).tolist() == list(best)
 
 
+def test_beam_search_heeds_no_penalty_of_the_models_generation_config() -> None:
+    bridge, prompt = roomy_bridge(), [0, 40, 41, 42, 40, 41, 42]
+    found = beam(bridge, prompt, 6, 4)
+    config = bridge.original_model.generation_config
+    changed = {"repetition_penalty": 1.5, "no_repeat_ngram_size": 1, "bad_words_ids": [[9]]}
+    changed |= {"eos_token_id": int(found[1]), "suppress_tokens": found.tolist()}
+    before = {name: getattr(config, name) for name in changed}
+    config.update(**changed)
+    try:
+        assert torch.equal(beam(bridge, prompt, 6, 4), found)
+        assert bridge.original_model.generation_config is config
+        assert {name: getattr(config, name) for name in changed} == changed
+    finally:
+        config.update(**before)
+
+
 def planted(lead: float, looping: bool) -> dict[str, pd.DataFrame]:
     """Rows of 24 prompts where the ascent leads beam search by so many nats per token."""
     rng = np.random.default_rng(3)
