@@ -39,6 +39,8 @@ class Experiment:
             measurements of an earlier one. The same arguments must give the same units.
         analyse: makes the `Analysis` from the settings and all rows, by table.
         presets: settings that have a name, which messages use for a run with these settings.
+        files: the paths of files that units read and no setting names, by a name for each. A run is
+            not continued with other bytes in them.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Experiment:
     stages: Mapping[str, Stage]
     analyse: Callable[[Any, Tables], Analysis]
     presets: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -76,8 +79,8 @@ def run(
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for two units with the same name or hooks on the bridge; `FileNotFoundError` for a
-    file that the settings name and that is not there, and `RuntimeError` if it is overwritten
-    during the run. Errors of loading the model and of measuring are passed on; those of measuring
+    file that units read and that is not there, and `RuntimeError` if it is overwritten during the
+    run. Errors of loading the model and of measuring are passed on; those of measuring
     have the unit's name as a note, and `KeyboardInterrupt` has a note that says what is kept in
     `out`.
     """
@@ -91,7 +94,7 @@ def run(
         "model": model_identity,
         "versions": versions(),
     }
-    inputs = InputFiles.of(experiment.settings)
+    inputs = InputFiles.of(experiment.settings, experiment.files)
     # Otherwise there is no entry, so that runs without files keep the stamps on their rows.
     if inputs.hashes:
         header["files"] = dict(inputs.hashes)

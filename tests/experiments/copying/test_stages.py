@@ -1,16 +1,22 @@
 """Which arms the stages of the copying experiment ask for."""
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import astuple, replace
+from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from lens_interventions.experiments import Unit
+from lens_interventions import AffineLens
+from lens_interventions.experiments import Analysis, RunDirectoryError, Unit
 from lens_interventions.experiments.copying.questions import QUESTIONS
 from lens_interventions.experiments.copying.stages import compare_controls, select
 from lens_interventions.experiments.design.conditions import Arm
 from lens_interventions.experiments.design.contrasts import ROW_COLUMNS
 from lens_interventions.experiments.design.sequences import SELECTION
+from lens_interventions.fitting import default_lens
+from lens_interventions.model._user_cache import CACHE_VARIABLE
 from tests.support.small_copying import SETTINGS
 from tests.support.small_loops import roomy_bridge
 
@@ -45,3 +51,28 @@ def test_a_refined_temperature_that_is_a_coarse_one_is_not_measured_again() -> N
         assert not arms & coarse[table]
         finer = {arm.strength for arm in arms if arm.source == "temperature"}
         assert finer == {1.05, 1.35, 1.425, 1.575}
+
+
+def test_a_run_is_not_continued_with_another_default_lens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(default_lens, "_TEXTS", 16)
+    monkeypatch.setattr(default_lens, "_LENGTH", 12)
+    # The package; the attribute of this name is the function that runs the experiment.
+    experiment = importlib.import_module("lens_interventions.experiments.copying")
+    # Nothing has to be measured to compare what two runs read.
+    plan = replace(
+        experiment._PLAN,
+        stages=lambda *_: {},
+        analyse=lambda *_: Analysis({"none": pd.DataFrame({"n": [0]})}, (), lambda _: {}),
+    )
+    monkeypatch.setattr(experiment, "_PLAN", plan)
+    settings = replace(SETTINGS, forms=("fitted lens",))
+    for _ in range(2):
+        experiment.copying(roomy_bridge(), settings=settings, out=tmp_path / "run")
+    (file,) = (tmp_path / "cache").iterdir()
+    lens = AffineLens.load(file)
+    replace(lens, bias=lens.bias + 1).save(file)
+    with pytest.raises(RunDirectoryError, match=r"files\.default lens: .+ here, .+ there"):
+        experiment.copying(roomy_bridge(), settings=settings, out=tmp_path / "run")
