@@ -72,7 +72,8 @@ def run(
         measured again. Without `out`, only the result is kept.
     - `executor`: a `concurrent.futures.Executor` for the units, such as a process pool or
         `distributed.Client(...).get_executor()`, which is not shut down here; by default they run
-        in this process. Only this process writes rows. The numbers do not depend on the process
+        in this process. If a unit fails, those that have begun are finished and kept before its
+        error is passed on. Only this process writes rows. The numbers do not depend on the process
         that measures them, up to the rounding of float sums on other processors or with other
         numbers of threads.
     - `progress`: show a bar with the time left, stage by stage, or lines if there is no terminal.
@@ -80,9 +81,8 @@ def run(
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for two units with the same name or hooks on the bridge; `FileNotFoundError` for a
     file that units read and that is not there, and `RuntimeError` if it is overwritten during the
-    run. Errors of loading the model and of measuring are passed on; those of measuring
-    have the unit's name as a note, and `KeyboardInterrupt` has a note that says what is kept in
-    `out`.
+    run. Errors of loading the model and of measuring are passed on; those of measuring have the
+    unit's name as a note, and `KeyboardInterrupt` has a note that says what is kept in `out`.
     """
     source = ModelSource(model)
     bridge = source.bridge()
