@@ -5,6 +5,7 @@ maps of that model alone would add 20 MB in half precision to every copy of the 
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from jaxtyping import Int
 from torch import Tensor
@@ -38,7 +39,7 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     begin a text with, or if the model's logits are not the final norm and the unembedding of its
     last residual; `NotImplementedError` if the model is recurrent or not a causal decoder.
     """
-    path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
+    path = default_lens_file(bridge)
     if path.is_file():
         return AffineLens.load(path)
     with without_hooks(bridge.hook_points()):  # it is kept for the weights alone
@@ -59,6 +60,11 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
             "LENS_INTERVENTIONS_CACHE to a directory that can be written"
         ) from error
     return AffineLens.load(path)
+
+
+def default_lens_file(bridge: TransformerBridge) -> Path:
+    """The file in which `default_affine_lens` keeps the lens of a model, if there is one yet."""
+    return cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
 
 
 def _told(

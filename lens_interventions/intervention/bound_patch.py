@@ -108,6 +108,11 @@ class BoundPatch:
         return self.patch.mode if callable(self.patch.mode) else MODES[self.patch.mode]
 
     @property
+    def writes_everywhere(self) -> bool:
+        """Whether the mode writes to rows for which the source has no token."""
+        return bool(getattr(self.mode, "writes_everywhere", False))
+
+    @property
     def moves_as_the_truth(self) -> bool:
         """Whether rows are moved as far as the true next token would move them.
 
@@ -124,6 +129,7 @@ class BoundPatch:
         """The vectors that the source writes, their scale, and which rows they are written to.
 
         These are the `active` rows for which the source has a token or vector and the gate is open.
+        A mode with `writes_everywhere` also gets the rows for which the source has no token.
         """
         source = self.patch.source
         if not callable(source):
@@ -133,7 +139,8 @@ class BoundPatch:
             require_shape("source", source, vectors, site.resid.shape)
         else:
             require_shape("source", source, vectors, site.resid.shape[:2])
-            active = active & (vectors >= 0)
+            if not self.writes_everywhere:
+                active = active & (vectors >= 0)
             vectors = site.embedding(vectors.clamp(min=0))
         if self.patch.gate is not None:
             on_lens = self.patch.gate_on == "lens"

@@ -29,9 +29,9 @@ class LearnedWrite:
     """A mode: `r + a g (s e M + b)`, with M, b and g of each layer learned.
 
     `g` is 1, or with an input gate `sigmoid(r w / rms(r) + c)`. What a `base` writes is added,
-    times a. `patch` makes the patch that it was trained in. Binding a patch with this mode raises
-    `ValueError` if the model's weights, the source, the embedding or the scale are not those of the
-    training.
+    times a, also where the write's own source has no token. `patch` makes the patch that it was
+    trained in. Binding a patch with this mode raises `ValueError` if the model's weights, the
+    source, the embedding or the scale are not those of the training.
 
     Attributes:
         layers: the layers that it was trained to write to, lowest first.
@@ -74,12 +74,18 @@ class LearnedWrite:
 
     reads_lens: ClassVar[bool] = False
 
+    @property
+    def writes_everywhere(self) -> bool:
+        """Whether it writes where its source has no token: there a base writes alone."""
+        return self.base is not None
+
     def __call__(self, site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
         """The patched rows, for vectors `e` to write, their scale `s` and the strength `a`."""
         resid = site.resid
         written = self._written(site, e, s)
         if self.base is not None:
-            written = written + self.base._own_written(site)
+            ids = SOURCES[self.source].function(site)
+            written = _where_something(ids, written) + self.base._own_written(site)
         patched = resid + (a * written).to(resid.dtype)
         return torch.where((site.position < self.first_position)[..., None], resid, patched)
 
@@ -88,8 +94,7 @@ class LearnedWrite:
         ids = SOURCES[self.source].function(site)
         e = ids if ids.is_floating_point() else site.embedding(ids.clamp(min=0))
         s = torch.ones_like(e[..., :1]) if self.scale == "raw" else length_factor(site.resid, e)
-        written = self._written(site, e, s)
-        return written if ids.is_floating_point() else written.where((ids >= 0)[..., None], 0)
+        return _where_something(ids, self._written(site, e, s))
 
     def _written(self, site: PatchSite, e: Rows, s: Scales) -> Rows:
         """`g (s e M + b)`, in float32 at least."""
@@ -245,6 +250,11 @@ class LearnedWrite:
         if unknown := {write.source, write.trained_with} - set(SOURCES):
             raise ValueError(f"{path} is damaged: there is no source {unknown.pop()!r}")
         return write
+
+
+def _where_something(found: Tensor, written: Rows) -> Rows:
+    """What is written, zero where a source `found` no token, which it says by -1."""
+    return written if found.is_floating_point() else written.where((found >= 0)[..., None], 0)
 
 
 def _without(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,9 +2,10 @@
 
 A mode is a function of a `PatchSite`, the vectors `e` to write `[batch, pos, d_model]`, their scale
 `s` `[batch, pos, 1]` and the strength `a`. It returns the patched rows. A mode may be an object
-with two optional members: a method `require_fits(bridge, patch)`, which raises `ValueError` if the
-mode must not be used there, and an attribute `reads_lens`, which is False if the mode never asks
-the site for the lens.
+with optional members: a method `require_fits(bridge, patch)`, which raises `ValueError` if the mode
+must not be used there; an attribute `reads_lens`, which is False if the mode never asks the site
+for the lens; and an attribute `writes_everywhere`, which is True if the mode also writes where the
+source has no token. There `e` is an arbitrary embedding, which the mode must leave out.
 """
 
 from collections.abc import Callable

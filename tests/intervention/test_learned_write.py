@@ -209,6 +209,30 @@ class TestBase:
             torch.testing.assert_close(rows["after"][0, i], r + 0.7 * written, rtol=0, atol=1e-9)
 
     @torch.no_grad()
+    @pytest.mark.parametrize("source", ["shuffled", "previous"])
+    def test_it_writes_where_the_source_of_the_increment_has_no_token(self, source):
+        bridge, tokens = shared_bridge("llama"), random_tokens(2, 6)
+        base = random_write(bridge, trained_with="current", source="current", first_position=0)
+        own = {"trained_with": source, "source": source, "first_position": 0}
+        write, rows = random_write(bridge, base=base, **own), []
+        for patch in (write.patch(strength=0.7), base.patch(strength=0.7)):
+            bridge.run_with_hooks(
+                tokens,
+                fwd_hooks=[
+                    *patch.fwd_hooks(bridge, tokens),
+                    ("blocks.1.hook_resid_pre", lambda r, hook: rows.append(r.clone())),
+                ],
+            )
+        together, alone = rows
+        # The first position has no earlier token. There the increment adds neither map nor bias.
+        torch.testing.assert_close(together[:, 0], alone[:, 0], rtol=0, atol=1e-12)
+        assert (together[:, 1:-1] - alone[:, 1:-1]).abs().amax(-1).min() > 0.01
+        without = random_write(bridge, **own)
+        unpatched = li.teacher_forced_log_probs(bridge, tokens, None)
+        found = li.teacher_forced_log_probs(bridge, tokens[:, :2], without.patch())
+        torch.testing.assert_close(found[:, 0], unpatched[:, 0], rtol=0, atol=1e-9)
+
+    @torch.no_grad()
     def test_cached_generation_is_teacher_forcing_is_the_loop_of_hooks(self):
         bridge = shared_bridge("llama")
         base = random_write(bridge, trained_with="current", source="current")

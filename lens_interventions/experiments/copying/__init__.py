@@ -21,6 +21,7 @@ _PLAN = Plan(
     lambda preset, bridge: CopyingSettings.preset(preset, int(bridge.cfg.n_layers)),
     lambda _settings, _bridge: STAGES,
     analyse,
+    lambda settings, bridge: settings.patch.other_files(bridge, settings.forms),
 )
 
 

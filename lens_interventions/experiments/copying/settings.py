@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ...intervention.slopes.scopes import SURPRISING
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.forms import FORMS, PLAIN
 from ..design.material import CopyingMaterial
@@ -14,7 +15,9 @@ class CopyingSettings(CopyingMaterial):
 
     They also have the fields of `CopyingMaterial`, which are given by keyword. One half of the
     material selects layer, strength, mode and form. The other half is measured only at the chosen
-    cells, so it can be larger.
+    cells, so it can be larger. `surprising` stays at 6 nats: the forms that patch surprising tokens
+    and the slopes after surprises have this threshold, and another would leave tokens that count as
+    surprising unpatched.
 
     Attributes:
         strengths, modes: the strengths and modes of the grid.
@@ -59,6 +62,11 @@ class CopyingSettings(CopyingMaterial):
             raise ValueError(
                 "mapped and shortlist must be at least 1, and temperatures must not include 1, "
                 f"which changes nothing; got {self.mapped}, {self.shortlist}, {self.temperatures}"
+            )
+        if self.surprising != SURPRISING:
+            raise ValueError(
+                f"surprising must be {SURPRISING:g} in the copying experiment, since its forms and "
+                f"its slopes have this threshold; got {self.surprising}: leave it out"
             )
         super().__post_init__()
 

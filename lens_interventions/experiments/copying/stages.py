@@ -94,11 +94,14 @@ def compare_controls(
         table: [arm for cell in cells for arm in control_arms(cell)]
         for table, cells in _by_table(shortlists(settings, rows)).items()
     }
+    coarse = {round(temperature, 4) for temperature in settings.temperatures}
     for question in QUESTIONS:
         best = best_tempered(question.totals(rows, SELECTION), question)
-        finer = [Arm.tempered(round(best.strength * factor, 4)) for factor in _FINER]
+        finer = {round(best.strength * factor, 4) for factor in _FINER}
         known = arms_of[question.table]
-        known += [arm for arm in finer if arm not in known]
+        # The rows of the coarse grid are on this half too, and an arm is measured once.
+        new = map(Arm.tempered, sorted(finer - coarse))
+        known += [arm for arm in new if arm not in known]
     return _units_of(bridge, settings, SELECTION, "controls", arms_of)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...fitting.default_lens import default_affine_lens
+from ...fitting.default_lens import default_affine_lens, default_lens_file
 from ...intervention.patch import NextTokenPatch
 from ...intervention.sources import SOURCES, BackPatch, control_names
 from ...lens.affine import AffineLens
@@ -126,6 +126,17 @@ class PatchSettings:
     def fitted_lens(self) -> AffineLens | None:
         """The lens in the file `lens`, if there is one."""
         return None if self.lens is None else _loaded(self.lens, file_version(self.lens))
+
+    def other_files(self, bridge: TransformerBridge, forms: Sequence[str]) -> dict[str, str]:
+        """The files that patches of these forms read and no setting names, for a run's header.
+
+        That is the file of the model's default lens, if a form needs a lens and there is no `lens`.
+        It is fitted if it is not there.
+        """
+        if self.lens is not None or not any(FORMS[form].reads_lens for form in forms):
+            return {}
+        default_affine_lens(bridge, progress=False)
+        return {"default lens": str(default_lens_file(bridge))}
 
     def patches(
         self, bridge: TransformerBridge, arms: Sequence[Arm]

@@ -1,4 +1,4 @@
-"""Files that the settings of a run name, which must be the same from its start to its end."""
+"""Files that the units of a run read, which must be the same from its start to its end."""
 
 import functools
 import hashlib
@@ -17,26 +17,31 @@ def file_field() -> Any:
 
 @dataclass(frozen=True)
 class InputFiles:
-    """The files that settings name, as they were when the run was started or continued.
+    """The files that units read, as they were when the run was started or continued.
 
     Attributes:
-        hashes: SHA-256 by path.
+        paths: their paths by name. A file that the settings name is called by its path.
+        hashes: their SHA-256 by name.
     """
 
+    paths: Mapping[str, str]
     hashes: Mapping[str, str]
 
     @classmethod
-    def of(cls, settings: Any) -> "InputFiles":
-        """The files in every `file_field` of a dataclass and of the dataclasses in it.
+    def of(cls, settings: Any, others: Mapping[str, str] | None = None) -> "InputFiles":
+        """The files in every `file_field` of a dataclass and of the dataclasses in it, and others.
+
+        `others` has the paths of files that no setting names, by a name for each.
 
         Raises `FileNotFoundError` for a path without a file.
         """
-        return cls({path: _sha256(path, file_version(path)) for path in _paths(settings)})
+        paths = {path: path for path in _paths(settings)} | dict(others or {})
+        return cls(paths, {name: _sha256(path, file_version(path)) for name, path in paths.items()})
 
     def require_unchanged(self) -> None:
         """Raise `RuntimeError` for a file that has other bytes now."""
-        for path, there in self.hashes.items():
-            if _sha256(path, file_version(path)) != there:
+        for name, path in self.paths.items():
+            if _sha256(path, file_version(path)) != self.hashes[name]:
                 raise RuntimeError(
                     f"{path} was overwritten during the run that reads it: put the old file back "
                     "to continue, or choose another directory"
@@ -52,7 +57,7 @@ def file_version(path: str) -> Version:
     Raises `FileNotFoundError` if there is no file.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}, which the settings name")
+        raise FileNotFoundError(f"there is no file {path}, which the run reads: put it there")
     status = Path(path).stat()
     return status.st_ino, status.st_mtime_ns, status.st_size
 

@@ -11,6 +11,8 @@ T = TypeVar("T")
 Values = Mapping[str, Any]
 """JSON values by name, such as a write or a sequence among the parameters of a unit."""
 
+_NOTHING = object()
+
 
 def to_values(settings: Any) -> dict[str, Any]:
     """Turn a dataclass into JSON values: tuples become lists, dataclasses become objects.
@@ -52,14 +54,23 @@ def digest(values: Any) -> str:
 
 
 def differences(here: Any, there: Any, name: str = "") -> list[str]:
-    """List where two JSON values differ, such as `settings.layers: [3] here, [4] there`."""
+    """List where two JSON values differ, such as `settings.layers: [3] here, [4] there`.
+
+    There are differences exactly where the canonical JSON differs, and with it the digest: so 1 and
+    1.0 are different, and so are null and no value at all.
+    """
     if isinstance(here, Mapping) and isinstance(there, Mapping):
         return [
             line
             for key in sorted({*here, *there})
-            for line in differences(here.get(key), there.get(key), f"{name}.{key}".lstrip("."))
+            for line in differences(
+                here.get(key, _NOTHING), there.get(key, _NOTHING), f"{name}.{key}".lstrip(".")
+            )
         ]
-    return [] if here == there else [f"{name}: {json.dumps(here)} here, {json.dumps(there)} there"]
+    said_here, said_there = (
+        "nothing" if value is _NOTHING else canonical_json(value) for value in (here, there)
+    )
+    return [] if said_here == said_there else [f"{name}: {said_here} here, {said_there} there"]
 
 
 def _tuples(value: Any) -> Any:

@@ -27,12 +27,14 @@ class Plan(Generic[S]):
         stages: makes the stages for settings and a model, by name, in order. It raises `ValueError`
             for settings that do not fit the model.
         analyse: makes tables and verdicts from the settings and all rows.
+        files: names the files that units read and no setting names, as in `Experiment`.
     """
 
     name: str
     preset: Callable[[Preset, TransformerBridge], S]
     stages: Callable[[S, TransformerBridge], Mapping[str, Stage]]
     analyse: Callable[[S, Tables], Analysis]
+    files: Callable[[S, TransformerBridge], Mapping[str, str]] = lambda _settings, _bridge: {}
 
     def run(
         self,
@@ -49,7 +51,12 @@ class Plan(Generic[S]):
         chosen = self.preset(preset, bridge) if settings is None else settings
         presets = {name: self.preset(name, bridge) for name in get_args(Preset)}
         experiment = Experiment(
-            self.name, chosen, self.stages(chosen, bridge), self.analyse, presets
+            self.name,
+            chosen,
+            self.stages(chosen, bridge),
+            self.analyse,
+            presets,
+            self.files(chosen, bridge),
         )
         return run(experiment, model, out=out, executor=executor, progress=progress)
 

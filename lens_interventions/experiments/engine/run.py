@@ -39,6 +39,8 @@ class Experiment:
             measurements of an earlier one. The same arguments must give the same units.
         analyse: makes the `Analysis` from the settings and all rows, by table.
         presets: settings that have a name, which messages use for a run with these settings.
+        files: the paths of files that units read and no setting names, by a name for each. A run is
+            not continued with other bytes in them.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Experiment:
     stages: Mapping[str, Stage]
     analyse: Callable[[Any, Tables], Analysis]
     presets: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -69,17 +72,17 @@ def run(
         measured again. Without `out`, only the result is kept.
     - `executor`: a `concurrent.futures.Executor` for the units, such as a process pool or
         `distributed.Client(...).get_executor()`, which is not shut down here; by default they run
-        in this process. Only this process writes rows. The numbers do not depend on the process
+        in this process. If a unit fails, those that have begun are finished and kept before its
+        error is passed on. Only this process writes rows. The numbers do not depend on the process
         that measures them, up to the rounding of float sums on other processors or with other
         numbers of threads.
     - `progress`: show a bar with the time left, stage by stage, or lines if there is no terminal.
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for two units with the same name or hooks on the bridge; `FileNotFoundError` for a
-    file that the settings name and that is not there, and `RuntimeError` if it is overwritten
-    during the run. Errors of loading the model and of measuring are passed on; those of measuring
-    have the unit's name as a note, and `KeyboardInterrupt` has a note that says what is kept in
-    `out`.
+    file that units read and that is not there, and `RuntimeError` if it is overwritten during the
+    run. Errors of loading the model and of measuring are passed on; those of measuring have the
+    unit's name as a note, and `KeyboardInterrupt` has a note that says what is kept in `out`.
     """
     source = ModelSource(model)
     bridge = source.bridge()
@@ -91,7 +94,7 @@ def run(
         "model": of_model,
         "versions": versions(),
     }
-    inputs = InputFiles.of(experiment.settings)
+    inputs = InputFiles.of(experiment.settings, experiment.files)
     # Otherwise there is no entry, so that runs without files keep the stamps on their rows.
     if inputs.hashes:
         header["files"] = dict(inputs.hashes)

@@ -103,7 +103,8 @@ def measured(
     `weights` is the digest of the model's weights, which other processes must have too. `files` has
     the path of each unit that keeps a file, by key. `tell` is called with the share of a unit that
     is done, if this process measures it. An error in a unit is passed on with the unit's name as a
-    note. Units that have not begun are cancelled then, and also if the caller stops early.
+    note. Units that have not begun are cancelled then, and also if the caller stops early. Those
+    that have begun are yielded before the error is passed on, unless it is a `KeyboardInterrupt`.
     """
     if executor is None:
         for unit in units:
@@ -115,9 +116,22 @@ def measured(
         executor.submit(measure_unit, source, unit, weights, files.get(unit.key)): unit
         for unit in units
     }
+    waiting = set(futures)
+    failed = None
     try:
         for future in as_completed(futures):
+            waiting.remove(future)
+            if isinstance(future.exception(), Exception):
+                failed = future
+                break
             yield futures[future], future.result()
+        if failed is not None:
+            # A unit that has begun cannot be cancelled, and may be hours of work.
+            begun = [future for future in waiting if not future.cancel()]
+            for future in as_completed(begun):
+                if not isinstance(future.exception(), Exception):
+                    yield futures[future], future.result()
+            failed.result()
     finally:
         for future in futures:
             future.cancel()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -27,8 +28,19 @@ PILOT, FIRST, TRIAL, TABLE = "pilot", "base", "trial", "training"
 
 
 def best_rate(tried: pd.DataFrame) -> float:
-    """The learning rate with the lowest loss at the end, on the windows that choose."""
+    """The learning rate with the lowest loss at the end, on the windows that choose.
+
+    Raises `ValueError` if every training diverged: no loss is a finite number at the end.
+    """
     ends = tried[tried["step"] == tried["step"].max()]
+    finite = np.isfinite(ends["loss"].to_numpy(np.float64))
+    if not finite.any():
+        rates = ", ".join(f"{rate:g}" for rate in ends["rate"])
+        raise ValueError(
+            f"the trainings at the learning rates {rates} all ended in a loss that is no finite "
+            "number: give lower learning_rates, or load the model in float32"
+        )
+    ends = ends[finite]
     return float(ends["rate"].to_numpy()[ends["loss"].to_numpy().argmin()])
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache, SuppressTokensLogitsProcessor
+from transformers import DynamicCache, GenerationConfig, SuppressTokensLogitsProcessor
 
 from ...intervention.generation.generate import generate
 from ...model.attention_cache import as_argument
@@ -63,8 +63,9 @@ def beam(
 ) -> Int[Tensor, " new"]:
     """The likeliest sequence that transformers' beam search finds.
 
-    Beams are ranked by their log-likelihood under the model. The special tokens are not allowed,
-    and their probability is not shared out among the others.
+    Beams are ranked by their log-likelihood under the model, whatever its generation config says of
+    penalties and bans. The special tokens are not allowed, and their probability is not shared out
+    among the others.
     """
     tokens = torch.tensor([list(prompt)], device=bridge.cfg.device)
     model: Any = bridge.original_model
@@ -74,18 +75,23 @@ def beam(
         known = as_argument(bridge, cache)
         model(tokens[:, :-1], use_cache=True, **known)
         cache.batch_repeat_interleave(width)
-    found = model.generate(
-        tokens,
-        attention_mask=torch.ones_like(tokens),
-        **known,
+    wanted = GenerationConfig(
         num_beams=width,
         do_sample=False,
         max_new_tokens=length,
-        min_new_tokens=length,
         length_penalty=0.0,
         suppress_tokens=special_ids(bridge) or None,
         pad_token_id=0,
     )
+    own = model.generation_config
+    # What a config leaves open, transformers fills in from the model's own.
+    model.generation_config = GenerationConfig()
+    try:
+        found = model.generate(
+            tokens, generation_config=wanted, attention_mask=torch.ones_like(tokens), **known
+        )
+    finally:
+        model.generation_config = own
     return found[0, tokens.shape[1] :].cpu()
 
 

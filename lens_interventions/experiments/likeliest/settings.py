@@ -16,7 +16,8 @@ class LikeliestSettings:
         prompts: number of open-ended prompts that are reported.
         choosing: number of other prompts, on which the variant of the ascent is chosen.
         variants: variants of the ascent, which are methods of `search_sequence`.
-        lengths: numbers of tokens of the sequences, the shortest first.
+        lengths: numbers of tokens of the sequences, the shortest first. The longest is 4 or more,
+            as it is asked how much of its 4-grams repeats.
         width: the number of beams of the widest beam search, and of samples. A sequence of n tokens
             may cost `width * n` forward tokens, in every way of searching.
         narrow: widths of beam searches that cost less than half of that.
@@ -46,6 +47,11 @@ class LikeliestSettings:
         require_at_least(self, 1, "choosing", "more")
         if not self.lengths or list(self.lengths) != sorted(set(self.lengths)):
             raise ValueError(f"lengths must be different and rising, got {self.lengths}")
+        if self.lengths[0] < 1 or self.lengths[-1] < 4:
+            raise ValueError(
+                "lengths must be at least 1, and the last at least 4, which has the first 4-gram; "
+                f"got {self.lengths}"
+            )
         if not self.variants or set(self.variants) - set(RELAXATIONS):
             raise ValueError(
                 f"variants must be some of {', '.join(RELAXATIONS)}; got {self.variants}"

@@ -28,6 +28,9 @@ from .sequences import (
 )
 from .settings import LikeliestSettings
 
+# Seeds of a run are further apart than the seeds of its prompts.
+_STRIDE = 1_000_003
+
 
 def choose(bridge: TransformerBridge, settings: LikeliestSettings, _rows: Tables) -> Sequence[Unit]:
     """Every variant of the ascent on the prompts that choose, at the shortest length."""
@@ -35,10 +38,14 @@ def choose(bridge: TransformerBridge, settings: LikeliestSettings, _rows: Tables
         "variants": list(settings.variants),
         "length": settings.lengths[0],
         "width": settings.width,
-        "seed": settings.seed,
     }
     return [
-        Unit("variants", f"{place:03d}", measure_variants, {"prompt": prompt, **common})
+        Unit(
+            "variants",
+            f"{place:03d}",
+            measure_variants,
+            {"prompt": prompt, "seed": _seed(settings, prompt), **common},
+        )
         for place, prompt in enumerate(_prompts(bridge, settings)[: settings.choosing])
     ]
 
@@ -49,7 +56,6 @@ def compare(bridge: TransformerBridge, settings: LikeliestSettings, rows: Tables
         "variant": chosen_variant(rows["variants"]),
         "width": settings.width,
         "narrow": list(settings.narrow),
-        "seed": settings.seed,
     }
     return [
         Unit(
@@ -60,6 +66,7 @@ def compare(bridge: TransformerBridge, settings: LikeliestSettings, rows: Tables
                 "prompt": prompt,
                 "length": length,
                 "more": settings.more if length == settings.lengths[0] else 1,
+                "seed": _seed(settings, prompt),
                 **common,
             },
         )
@@ -142,6 +149,15 @@ def measure_sequences(
 
 def _prompts(bridge: TransformerBridge, settings: LikeliestSettings) -> list[dict[str, Any]]:
     return prompt_items(bridge, settings.choosing + settings.prompts, settings.seed)
+
+
+def _seed(settings: LikeliestSettings, prompt: Mapping[str, Any]) -> int:
+    """The seed of a prompt's first sample; the next prompt's comes after those of all its samples.
+
+    A draw is a function of the seed and the position, so prompts that shared a seed would share
+    their draws, and would not be independent.
+    """
+    return settings.seed * _STRIDE + int(prompt["number"]) * settings.width
 
 
 def _row(

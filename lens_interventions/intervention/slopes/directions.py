@@ -72,7 +72,12 @@ def _at_rows(
                 text=text,
             ),
         )
-        key = (patch.embedding, patch.source, bound.moves_as_the_truth)
+        key = (
+            patch.embedding,
+            patch.source,
+            bound.moves_as_the_truth,
+            bound.writes_everywhere,
+        )
         if key not in written:
             # Every row as the prediction right after it sees it, since that is within any window.
             written[key] = bound.written(site, bound.in_scope(position, text, position + 1))

@@ -29,7 +29,8 @@ def test_presets_survive_json_and_fit_the_model(preset: str, n_layers: int) -> N
         ({"forms": ("sideways",)}, "forms must be some of"),
         ({"temperatures": (0.9, 1.0)}, "temperatures must not include 1"),
         ({"documents": (0, 3)}, "documents must be two numbers"),
-        ({"surprising": 5.0}, "surprising must be one of the edges"),
+        ({"surprising": 4.0}, r"surprising must be 6 .+; got 4\.0: leave it out"),
+        ({"surprisal_edges": (1.0, 4.0)}, "surprising must be one of the edges"),
         ({"recent": 0}, "recent 1; got"),
     ],
 )

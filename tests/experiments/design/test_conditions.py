@@ -8,6 +8,8 @@ import torch
 
 from lens_interventions import AffineLens, NextTokenPatch
 from lens_interventions.experiments.design.conditions import Arm, PatchSettings
+from lens_interventions.fitting import default_lens
+from lens_interventions.model._user_cache import CACHE_VARIABLE
 from tests.support.tiny import shared_bridge
 
 PLAIN = NextTokenPatch(layer=1, strength=0.1, mode="add", scale="norm", first_position=1)
@@ -58,6 +60,24 @@ def test_a_lens_whose_file_was_overwritten_is_read_again(tmp_path: Path) -> None
         assert lens is not None
         assert torch.equal(lens.weight, weight)
         assert settings.fitted_lens() is lens
+
+
+def test_the_default_lens_is_a_file_of_the_run_where_a_form_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(default_lens, "_TEXTS", 16)
+    monkeypatch.setattr(default_lens, "_LENGTH", 12)
+    bridge, forms = shared_bridge("llama"), ("recent tokens", "surprised lens")
+    assert PatchSettings().other_files(bridge, forms[:1]) == {}
+    assert PatchSettings(lens="mine").other_files(bridge, forms) == {}
+    assert not list(tmp_path.iterdir())
+    files = PatchSettings().other_files(bridge, forms)
+    assert files == {"default lens": str(*tmp_path.iterdir())}
+    (patch,) = PatchSettings().patches(bridge, [Arm("true", 1, 0.1, "add", forms[1])])
+    assert patch is not None
+    assert isinstance(patch.lens, AffineLens)
+    assert torch.equal(patch.lens.weight, AffineLens.load(files["default lens"]).weight)
 
 
 def test_a_gate_on_the_output_needs_a_gate() -> None:

@@ -1,6 +1,6 @@
 """Files that settings name: a run is of one version of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -52,6 +52,17 @@ def test_a_run_is_not_continued_with_another_file(tmp_path: Path) -> None:
     assert run(reading(file), small_bridge, out=out).to_dataframe()["said"].tolist() == ["one"]
 
 
+def test_a_file_that_no_setting_names_is_called_by_its_name(tmp_path: Path) -> None:
+    file, out = tmp_path / "file", tmp_path / "run"
+    file.write_text("one")
+    experiment = replace(reading(file), settings=Settings(), files={"the text": str(file)})
+    run(experiment, small_bridge, out=out)
+    assert list(read_header(out)["files"]) == ["the text"]
+    file.write_text("two")
+    with pytest.raises(RunDirectoryError, match=r"files\.the text: \"3fc4.* here, \"7692.* there"):
+        run(experiment, small_bridge, out=out)
+
+
 def test_rows_are_not_kept_if_the_file_was_overwritten_meanwhile(tmp_path: Path) -> None:
     file, out = tmp_path / "file", tmp_path / "run"
     file.write_text("one")
@@ -61,7 +72,7 @@ def test_rows_are_not_kept_if_the_file_was_overwritten_meanwhile(tmp_path: Path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no file .*/absent, which the settings name"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*/absent, which the run reads"):
         run(reading(tmp_path / "absent"), small_bridge)
 
 

@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from lens_interventions.experiments import load_result, run
-from lens_interventions.experiments.engine.json_values import from_values, to_values
+from lens_interventions.experiments.engine.json_values import (
+    differences,
+    digest,
+    from_values,
+    to_values,
+)
 from tests.support.small_run import Settings, example, small_bridge
 
 
@@ -19,3 +24,18 @@ def test_settings_with_another_field_are_refused() -> None:
     values = to_values(Settings())
     with pytest.raises(ValueError, match=r"missing \['gate'\], unknown \['gait'\]"):
         from_values(Settings, {"gait" if k == "gate" else k: v for k, v in values.items()})
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "said"),
+    [
+        ({"a": 1}, {"a": 1.0}, ["a: 1 here, 1.0 there"]),
+        ({"a": {"b": True}}, {"a": {"b": 1}}, ["a.b: true here, 1 there"]),
+        ({"a": None}, {}, ["a: null here, nothing there"]),
+        ({"a": [1, {"b": 2, "c": 3}]}, {"a": [1, {"c": 3, "b": 2}]}, []),
+        ({"a": float("nan")}, {"a": float("nan")}, []),
+    ],
+)
+def test_values_differ_where_their_digests_do(here: dict, there: dict, said: list[str]) -> None:
+    assert differences(here, there) == said
+    assert (digest(here) == digest(there)) == (not said)

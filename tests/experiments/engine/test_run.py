@@ -3,11 +3,12 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 
 import dask
 import pandas as pd
@@ -194,6 +195,43 @@ def test_a_unit_that_fails_says_which_and_keeps_the_others(tmp_path: Path) -> No
         run(broken, small_bridge, out=tmp_path)
     assert caught.value.__notes__ == ["while measuring second/bad"]
     assert len(list(tmp_path.glob("rows/first/*.parquet"))) == 4
+
+
+class TwoWorkers(Executor):
+    """Of three units the first fails, while the second is measured and the third waits."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.submitted: list[tuple[Future, Callable, tuple]] = []
+        self.work = Thread(target=self._work)
+
+    def submit(self, fn: Callable, /, *args: object, **_: object) -> Future:
+        self.submitted.append((Future(), fn, args))
+        if len(self.submitted) == 3:
+            self.work.start()
+        return self.submitted[-1][0]
+
+    def _work(self) -> None:
+        (first, *_), (second, measure, unit), (third, *_) = self.submitted
+        second.set_running_or_notify_cancel()
+        first.set_exception(self.error)
+        while not third.cancelled():
+            time.sleep(0.01)
+        second.set_result(measure(*unit))
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"), [(ArithmeticError(), ["unit-4"]), (KeyboardInterrupt(), [])]
+)
+def test_a_unit_that_has_begun_is_kept_if_another_fails(
+    tmp_path: Path, error: BaseException, kept: list[str]
+) -> None:
+    workers = TwoWorkers(error)
+    with pytest.raises(type(error)) as caught:
+        run(example(Settings(starts=(3, 4, 5))), small_bridge, out=tmp_path, executor=workers)
+    workers.work.join()
+    assert caught.value is error
+    assert [file.stem for file in tmp_path.glob("rows/first/*.parquet")] == kept
 
 
 def test_a_run_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path, expected: Result) -> None:

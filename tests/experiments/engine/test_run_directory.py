@@ -2,22 +2,56 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from lens_interventions.experiments import RunDirectoryError, load_result, read_tables, run
+from lens_interventions.experiments import (
+    Experiment,
+    RunDirectoryError,
+    Unit,
+    load_result,
+    read_tables,
+    run,
+)
 from lens_interventions.experiments.engine.row_files import DamagedFileError, read_rows, write_rows
 from lens_interventions.experiments.engine.run_directory import FORMAT, held_directory
-from tests.support.small_run import Settings, assert_same, example, other_bridge, small_bridge
+from tests.support.small_run import (
+    Settings,
+    assert_same,
+    example,
+    mean_logits,
+    other_bridge,
+    small_bridge,
+)
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     run(example(), small_bridge, out=tmp_path)
     with pytest.raises(RunDirectoryError, match=r"settings\.starts: \[3\] here, \[3, 4, 5, 6\]"):
         run(example(Settings(starts=(3,))), small_bridge, out=tmp_path)
+
+
+@dataclass(frozen=True)
+class Strengths:
+    strengths: tuple[float, ...]
+
+
+def test_a_number_that_is_written_otherwise_is_named(tmp_path: Path) -> None:
+    """Rows are stamped with the digest of what is written, where 1 is not 1.0."""
+
+    def strengths(value: float) -> Experiment:
+        return replace(example(), settings=Strengths((value,)), stages={"first": only_unit})
+
+    def only_unit(*_: object) -> list[Unit]:
+        return [Unit("first", "unit", mean_logits, {"start": 3, "gate": "."})]
+
+    first = run(strengths(1.0), small_bridge, out=tmp_path)
+    with pytest.raises(RunDirectoryError, match=r"strengths: \[1\] here, \[1\.0\] there"):
+        run(strengths(1), small_bridge, out=tmp_path)
+    assert_same(run(strengths(1.0), small_bridge, out=tmp_path), first)
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:

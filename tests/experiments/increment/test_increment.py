@@ -19,7 +19,7 @@ from lens_interventions.experiments.design.trained_patches.losses import (
 from lens_interventions.experiments.design.trained_patches.splits import windows_by_part
 from lens_interventions.experiments.increment.analysis import analyse
 from lens_interventions.experiments.increment.measurements import BASE
-from lens_interventions.experiments.increment.stages import try_rates
+from lens_interventions.experiments.increment.stages import best_rate, try_rates
 from lens_interventions.intervention.training import loop
 from tests.support.small_increment import SMALL
 from tests.support.tiny import tiny_bridge
@@ -55,6 +55,16 @@ def test_the_base_is_trained_at_the_rate_that_did_best(finished):
     write = read_write(li.experiments.read_tables(str(out))["base"]["write"].iloc[0])
     assert (write.source, write.settings["learning_rate"]) == ("current", best)
     assert write.settings["steps"] == SMALL.base_steps
+
+
+def test_a_training_that_diverged_is_not_the_best():
+    tried = pd.DataFrame(
+        {"rate": [1e-3, 1e-2, 1e4], "step": 2, "loss": [3.0, 2.9, np.nan]}, index=[5, 5, 5]
+    )
+    assert best_rate(tried) == 1e-2
+    diverged = tried.assign(loss=[np.nan, np.inf, np.nan])
+    with pytest.raises(ValueError, match=r"rates 0\.001, 0\.01, 10000 all ended .+ give lower"):
+        best_rate(diverged)
 
 
 def best_of(tried):

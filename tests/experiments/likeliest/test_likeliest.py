@@ -19,6 +19,7 @@ from lens_interventions.experiments.likeliest.sequences import (
     beam_name,
     swaps_name,
 )
+from lens_interventions.experiments.likeliest.stages import choose, compare
 from tests.support.small_likeliest import SETTINGS
 from tests.support.small_loops import roomy_bridge
 
@@ -54,6 +55,16 @@ def test_rows_give_the_same_analysis_again(finished: Path) -> None:
     assert_frame_equal(again.tables["ways"], load_result(finished).to_dataframe())
 
 
+def test_no_two_prompts_share_a_draw() -> None:
+    """Sample j is drawn with the seed of the unit plus j, and relaxations take one seed more."""
+    bridge = roomy_bridge()
+    units = [*choose(bridge, SETTINGS, {}), *compare(bridge, SETTINGS, planted(0.0, False))]
+    seeds = {unit.parameters["prompt"]["number"]: unit.parameters["seed"] for unit in units}
+    assert len(seeds) == SETTINGS.choosing + SETTINGS.prompts
+    drawn = [seed + sample for seed in seeds.values() for sample in range(SETTINGS.width)]
+    assert len(set(drawn)) == len(drawn)
+
+
 def test_beam_search_with_as_many_beams_as_tokens_is_exact_on_two_tokens() -> None:
     """All first tokens stay in the beam, so that of two tokens nothing is missed."""
     bridge = roomy_bridge()
@@ -66,6 +77,22 @@ def test_beam_search_with_as_many_beams_as_tokens_is_exact_on_two_tokens() -> No
     both[special], both[:, special] = -torch.inf, -torch.inf
     best = divmod(int(both.argmax()), n)
     assert beam(bridge, prompt, 2, n).tolist() == list(best)
+
+
+def test_beam_search_heeds_no_penalty_of_the_models_generation_config() -> None:
+    bridge, prompt = roomy_bridge(), [0, 40, 41, 42, 40, 41, 42]
+    found = beam(bridge, prompt, 6, 4)
+    config = bridge.original_model.generation_config
+    changed = {"repetition_penalty": 1.5, "no_repeat_ngram_size": 1, "bad_words_ids": [[9]]}
+    changed |= {"eos_token_id": int(found[1]), "suppress_tokens": found.tolist()}
+    before = {name: getattr(config, name) for name in changed}
+    config.update(**changed)
+    try:
+        assert torch.equal(beam(bridge, prompt, 6, 4), found)
+        assert bridge.original_model.generation_config is config
+        assert {name: getattr(config, name) for name in changed} == changed
+    finally:
+        config.update(**before)
 
 
 def planted(lead: float, looping: bool) -> dict[str, pd.DataFrame]:
@@ -125,6 +152,7 @@ def test_verdicts_on_planted_data(lead: float, looping: bool, outcomes: list[str
     [
         ({"prompts": 1}, "prompts must be at least 2"),
         ({"lengths": (8, 4)}, "rising"),
+        ({"lengths": (2, 3)}, "the last at least 4"),
         ({"variants": ("annealing",)}, "some of exponentiated"),
         ({"narrow": (4,)}, "fewer than the 2 of"),
     ],
