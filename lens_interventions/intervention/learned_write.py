@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -72,7 +72,10 @@ class LearnedWrite:
     reader: AdaptedReader | None = None
     base: "LearnedWrite | None" = None
 
-    reads_lens: ClassVar[bool] = False
+    @property
+    def reads_lens(self) -> bool:
+        """Whether the mode itself asks for the lens, as a base does whose source is the guess."""
+        return self.base is not None and self.base.patch().reads_lens
 
     @property
     def writes_everywhere(self) -> bool:

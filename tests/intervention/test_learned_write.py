@@ -208,6 +208,12 @@ class TestBase:
                 written = written + known / (1 + (-level).exp())
             torch.testing.assert_close(rows["after"][0, i], r + 0.7 * written, rtol=0, atol=1e-9)
 
+    def test_a_base_of_the_guess_asks_for_the_lens(self):
+        bridge = shared_bridge("llama")
+        for source, asks in (("guess", True), ("current", False)):
+            base = random_write(bridge, trained_with=source, source=source)
+            assert random_write(bridge, base=base).patch().reads_lens is asks
+
     @torch.no_grad()
     @pytest.mark.parametrize("source", ["shuffled", "previous"])
     def test_it_writes_where_the_source_of_the_increment_has_no_token(self, source):
