@@ -247,16 +247,21 @@ SHOWN = [
 ]
 
 
+SMOLLM2, GEMMA = "smollm2-135m-instruct/", "gemma-3-270m/"
+READER, INCREMENT = "## A reader that adapts", "## An increment on a base"
+
+
 @pytest.mark.parametrize(
-    ("run", "heading", "condition", "alone"),
+    ("run", "page", "heading", "condition", "alone"),
     [
-        ("reader", "## A reader that adapts", ("condition", "as trained"), "zero"),
-        ("increment", "## An increment on a base", ("source", "true"), "base"),
+        (SMOLLM2 + "reader", "findings", READER, ("condition", "as trained"), "zero"),
+        (SMOLLM2 + "increment", "findings", INCREMENT, ("source", "true"), "base"),
+        (GEMMA + "increment", "second-model", INCREMENT, ("source", "true"), "base"),
     ],
 )
-def test_the_findings_on_trainings_are_the_committed_results(run, heading, condition, alone):
+def test_the_findings_on_trainings_are_the_committed_results(run, page, heading, condition, alone):
     """A row for each kind of text: against all the others, and without the write or increment."""
-    table = load_result(ROOT / "results/smollm2-135m-instruct" / run).tables["contrasts"]
+    table = load_result(ROOT / "results" / run).tables["contrasts"]
     column, value = condition
     chosen = table[table[column] == value].set_index(["scope", "minus"])
     expected = [
@@ -264,7 +269,7 @@ def test_the_findings_on_trainings_are_the_committed_results(run, heading, condi
         for scope in ("copyable", "other", "all", "second copies")
         for pair in [(JOINT, alone)]
     ]
-    findings = (ROOT / "docs/findings.md").read_text().replace("−", "-")
+    findings = (ROOT / f"docs/{page}.md").read_text().replace("−", "-")
     rows = findings.partition(heading)[2].partition("\n## ")[0].splitlines()
     assert [
         found for row in rows if row[:1] == "|" and (found := INTERVAL.findall(row))
