@@ -17,7 +17,7 @@ from transformer_lens.tools.analysis import JacobianLens
 from ..model.argument_names import instead_of
 from ..model.chat import Message, text_or_messages
 from ..model.exclusive import exclusive
-from ..model.hooks import has_temporary_hooks
+from ..model.hooks import has_user_hooks
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, INPUT, PointSelection, select_points
 from ..model.readout import Norm, readout
@@ -142,7 +142,7 @@ def logit_lens(
         batch, chunks = given.batch, iter([(0, given.at(needed))])
     else:
         batch = token_batch(bridge, given, prepend_bos=prepend_bos, attention_mask=attention_mask)
-        if batch.left_padded and any(map(has_temporary_hooks, bridge.hook_points())):
+        if batch.left_padded and has_user_hooks(bridge):
             raise ValueError(
                 "there are hooks on the bridge and padding on the left, which the lens moves "
                 "to the right: pad on the right, or pass the ActivationCache of a hooked run"

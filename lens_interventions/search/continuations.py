@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from ..model.attention_cache import as_argument
 from ..model.capabilities import fills_cache, frequencies_change_after
 from ..model.embedding import Embedding, embedding
-from ..model.hooks import has_temporary_hooks, temporary_hooks
+from ..model.hooks import has_user_hooks, temporary_hooks
 from ..model.points import FINAL
 from ..model.readout import Readout, readout
 from ..model.residuals import residuals
@@ -114,10 +114,11 @@ def continuations(
     read, embed = readout(bridge), embedding(bridge)
     before, lead = prompt[None, :-1], prompt[-1:]
     length = len(prompt) + n + len(ending)
-    hooked = any(map(has_temporary_hooks, bridge.hook_points()))
     cache = None
     if before.numel() and (
-        hooked or not fills_cache(bridge) or length > frequencies_change_after(bridge)
+        has_user_hooks(bridge)
+        or not fills_cache(bridge)
+        or length > frequencies_change_after(bridge)
     ):
         lead = prompt
     elif before.numel():

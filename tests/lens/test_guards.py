@@ -8,6 +8,7 @@ from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge, tiny_bridge
+from tests.support.user_hooks import LASTING, push_first
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 
@@ -147,3 +148,6 @@ def test_left_padding_under_hooks_is_refused():
     hooks = [("blocks.1.hook_resid_pre", lambda tensor, hook: tensor)]
     with bridge.hooks(fwd_hooks=hooks), pytest.raises(ValueError, match="pad on the right"):
         logit_lens(bridge, TOKENS, attention_mask=mask)
+    for put_on in LASTING:
+        with put_on(bridge, 1, push_first), pytest.raises(ValueError, match="pad on the right"):
+            logit_lens(bridge, TOKENS, attention_mask=mask)

@@ -9,6 +9,7 @@ import lens_interventions as li
 from lens_interventions.search.continuations import continuations
 from lens_interventions.search.objectives import one_hot
 from tests.support.tiny import tiny_bridge
+from tests.support.user_hooks import LASTING, push_first
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -154,6 +155,15 @@ def test_distributions_on_single_tokens_are_those_tokens(bridge):
             soft = model.of_weights(one_hot(tokens, whole.shape[-1], whole.dtype), rows)
             torch.testing.assert_close(read, whole[:, :rows])
             torch.testing.assert_close(soft, whole[:, :rows])
+
+
+@pytest.mark.parametrize("put_on", LASTING)
+def test_a_hook_that_lasts_sees_whole_texts(put_on, llama):
+    prompt, tokens = torch.tensor([5, 9, 11, 30]), torch.tensor([[6, 40, 22]])
+    with torch.no_grad(), put_on(llama, 1, push_first):
+        read = continuations(llama, prompt, prompt[:0], 3).of_tokens(tokens, 3)
+        whole = llama(torch.cat([prompt, tokens[0]])[None])
+    torch.testing.assert_close(read, whole[:, 3:6])
 
 
 def test_a_start_is_never_lost(llama):
