@@ -20,7 +20,7 @@ from ..model.exclusive import exclusive
 from ..model.hooks import has_user_hooks
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, INPUT, PointSelection, select_points
-from ..model.readout import Norm, readout
+from ..model.readout import Norm, readout, refuse_readout_hooks
 from ..model.residuals import residual_chunks
 from ..model.tokens import (
     NamedTokens,
@@ -69,7 +69,7 @@ def logit_lens(
 
     The last point reproduces the model's logits (its log-probabilities in compatibility mode).
     Hooks on the bridge act on what is read, so under `with bridge.hooks(fwd_hooks=...)` the lens
-    reads the patched activations.
+    reads the patched activations. Hooks on the final norm and the unembedding are refused.
 
     **Arguments:**
 
@@ -111,11 +111,13 @@ def logit_lens(
 
     Raises `NotImplementedError` if the model is recurrent or not a causal decoder; `ValueError` if
     its logits are not the final norm and the unembedding of its last residual, if a bridge is in
-    training mode, if the lens belongs to other weights, if an option or the text does not fit the
-    model, or if an activation is not finite or its logits are not numbers; `TypeError` if the input
-    is neither text nor ids, or the model is of another kind.
+    training mode, if a hook is on the final norm or the unembedding, if the lens belongs to other
+    weights, if an option or the text does not fit the model, or if an activation is not finite or
+    its logits are not numbers; `TypeError` if the input is neither text nor ids, or the model is of
+    another kind.
     """
     read = readout(bridge, norm=norm)
+    refuse_readout_hooks(bridge)
     given: TextOrTokens | ActivationCache | RecordedStreams = text_or_messages(
         bridge, text_or_tokens, messages
     )

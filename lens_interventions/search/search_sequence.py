@@ -94,9 +94,9 @@ def search_sequence(
     **Returns:** a `SequenceSearch`.
 
     Raises `ValueError` if there is more than one prompt, the text does not fit the model's context,
-    the budget does not pay for one evaluation of each restart, an argument makes no sense, or the
-    call is inside `torch.inference_mode`; `NotImplementedError` if the model does more to an
-    embedding than multiply it.
+    the budget does not pay for one evaluation of each restart, an argument makes no sense, a hook
+    is on the final norm or the unembedding, or the call is inside `torch.inference_mode`;
+    `NotImplementedError` if the model does more to an embedding than multiply it.
     """
     require_gradients("search_sequence")
     options = options or SearchOptions()
