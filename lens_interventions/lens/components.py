@@ -144,8 +144,10 @@ def _parts(
         same = rest[:1, :1].expand_as(rest)
         _require_sum(bridge, rest - same + part, part, "heads write", f"what layer {layer} does")
         rounding = 1e3 * torch.finfo(part.dtype).eps * part.abs().max()
+        bias = getattr(bridge.blocks[int(layer)].attn, "b_O", None)
         split |= written
-        if rest.abs().max() > rounding:
+        # In half precision, a bias may be smaller than what rounding may come to.
+        if (bias is not None and bool(bias.any())) or rest.abs().max() > rounding:
             split[f"{layer}_attn_bias"] = rest
     return list(split), list(split.values())
 
