@@ -21,6 +21,7 @@ from ._user_cache import cache_directory
 from .capabilities import weights_processed
 from .fingerprint import fingerprint
 from .hooks import lasting_hooks
+from .kinds import weight_dtype
 
 # Trying a smaller model takes less time than reading its code.
 _LARGE = 2**24  # parameters
@@ -57,7 +58,7 @@ def _file(bridge: TransformerBridge, question: str) -> Path:
         question,
         fingerprint(bridge),
         str(weights_processed(bridge)),
-        f"{bridge.cfg.dtype} {bridge.cfg.device}",
+        f"{weight_dtype(bridge)} {bridge.cfg.device}",
         str(getattr(config, "_attn_implementation", None)),
         config.to_json_string(),
         *(importlib.metadata.version(name) for name in _VERSIONS),
