@@ -39,16 +39,15 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     begin a text with, or if the model's logits are not the final norm and the unembedding of its
     last residual; `NotImplementedError` if the model is recurrent or not a causal decoder.
     """
-    path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
+    length = min(_LENGTH, int(bridge.cfg.n_ctx))
+    path = cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{length}.safetensors"
     for_weights_alone = not lasting_hooks(bridge)
     if for_weights_alone and path.is_file():
         return AffineLens.load(path)
     with without_hooks(bridge.hook_points()):
         lens = fit_affine_lens(
             bridge,
-            _told(
-                sample_texts(bridge, _TEXTS, length=_LENGTH, progress=progress is True), progress
-            ),
+            _told(sample_texts(bridge, _TEXTS, length=length, progress=progress is True), progress),
             corpus="the model's own samples",
             progress=False,  # each text is fitted to as it comes
         )

@@ -7,7 +7,7 @@ from lens_interventions.fitting import default_lens
 from lens_interventions.fitting.default_lens import default_affine_lens
 from lens_interventions.model._user_cache import CACHE_VARIABLE
 from tests.support.clean import left_as_found
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 from tests.support.user_hooks import LASTING
 
 
@@ -31,6 +31,14 @@ def test_the_default_lens_is_the_models_whatever_hooks_are_on(cache):
     (file,) = cache.iterdir()
     file.unlink()
     assert torch.equal(made.weight, default_affine_lens(bridge, progress=False).weight)
+
+
+def test_a_short_context_makes_short_texts(cache, monkeypatch):
+    monkeypatch.setattr(default_lens, "_LENGTH", 128)
+    bridge = tiny_bridge("llama", max_position_embeddings=20)
+    lens = default_affine_lens(bridge, progress=False)
+    assert lens.settings["tokens"] == 15 * 19  # one is held out
+    assert [file.name.endswith("-16x20.safetensors") for file in cache.iterdir()] == [True]
 
 
 @pytest.mark.parametrize("put_on", LASTING)
