@@ -146,6 +146,9 @@ def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
                 hint = "" if token[:1] == " " else "; most tokenizers want a space before a word"
                 raise ValueError(
                     f"{token!r} is not one token of this model but {len(pieces)}: {strings}{hint}"
+            # Tokenizers of SentencePiece put a space before a text, also before one that has it.
+            if len(pieces) == 2 and token[:1] == " " and not bridge.tokenizer.decode(pieces[:1]):
+                del pieces[0]
                 )
             token = pieces[0]
         token = operator.index(token)
@@ -179,7 +182,7 @@ def token_strings(bridge: ReadableModel, ids: Iterable[int]) -> dict[int, str]:
     """
     if bridge.tokenizer is None:
         return {token: str(token) for token in ids}
-    decoded = {token: bridge.tokenizer.decode([token]) for token in sorted(ids)}
+    decoded = {token: _text(bridge.tokenizer, token) for token in sorted(ids)}
     return {
         token: text.encode(errors="backslashreplace").decode() for token, text in decoded.items()
     }
@@ -190,6 +193,13 @@ def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Ten
         raise ValueError("this bridge has no tokenizer: pass token ids instead of text")
     if not text:
         raise ValueError("the text is empty: give at least one token to read")
+def _text(tokenizer: Any, token: int) -> str:
+    """The text of a token within others: some tokenizers drop the first space that they decode."""
+    alone = tokenizer.decode([token])
+    spaced = f" {alone}"
+    return spaced if tokenizer.decode([token, token]) == alone + spaced else alone
+
+
     require_unicode(text)
     # The tokenizer would silently cut a long text; the length is checked with the ids instead.
     tokens = bridge.to_tokens(text, prepend_bos=prepend_bos, truncate=False, move_to_device=False)
