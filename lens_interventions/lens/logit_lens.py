@@ -132,7 +132,7 @@ def logit_lens(
     if isinstance(given, ActivationCache):
         batch = cached_batch(bridge, given, tokens, attention_mask)
         chunks = iter([(0, cached_residuals(bridge, given, batch, needed))])
-    elif isinstance(given, Mapping):
+    elif isinstance(given, Mapping) and "input_ids" not in given:
         raise TypeError(
             f"expected an ActivationCache, got a {type(given).__name__} of "
             f"{len(given)} activations: wrap it, ActivationCache(activations, bridge), or "

@@ -6,6 +6,7 @@ import torch
 from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge, tiny_bridge
 from tests.support.user_hooks import LASTING, push_first
@@ -132,6 +133,16 @@ def test_a_readout_that_is_not_the_models_is_refused():
     bridge = tiny_bridge("opt", word_embed_proj_dim=16)  # projects out of the residual stream
     with pytest.raises(ValueError, match="project_out"):
         logit_lens(bridge, TOKENS)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_the_output_of_a_tokenizer_is_taken_apart():
+    bridge = shared_bridge("llama")
+    encoded = bridge.tokenizer("the fox", return_tensors="pt")
+    for read in (logit_lens, token_batch):
+        with pytest.raises(TypeError, match=r'got a BatchEncoding .* pass enc\["input_ids"\], att'):
+            read(bridge, encoded)
+    logit_lens(bridge, encoded["input_ids"], attention_mask=encoded["attention_mask"])
 
 
 def test_training_mode_is_refused():
