@@ -5,6 +5,7 @@
 (Belrose et al. 2023).
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -155,7 +156,7 @@ def logit_lens(
     watched = token_ids(bridge, watch)
     following = following_tokens(bridge, batch, next_token)
     cells = select_cells(batch, positions)
-    chunk = chunk_size or default_chunk_size(read.weight)
+    chunk = operator.index(chunk_size) if chunk_size else default_chunk_size(read.weight)
     references = {"final": FINAL, "input": INPUT}
     if compare != FINAL:
         references["compare"] = compare

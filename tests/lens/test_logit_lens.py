@@ -323,6 +323,13 @@ def test_hooks_that_reading_leaves_out_are_refused(read, name):
         read(bridge, TOKENS[:1])
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_a_chunk_size_may_be_any_integer():
+    bridge = shared_bridge("llama")
+    chunked = logit_lens(bridge, TOKENS, chunk_size=np.int64(2))
+    assert torch.equal(chunked.top_ids, logit_lens(bridge, TOKENS).top_ids)
+
+
 def test_a_single_layer_a_single_token():
     bridge = tiny_bridge("gpt2", n_layer=1)
     trajectory = logit_lens(bridge, [5])

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -173,6 +174,17 @@ def test_a_start_is_never_lost(llama):
     first = frame[frame["phase"] == "start"]
     assert len(found.tokens) == 2
     assert (found.values.numpy() >= sorted(first["value"], reverse=True)).all()
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_ids_and_numbers_may_be_of_other_integers(llama):
+    start = torch.tensor([[40, 41, 42], [50, 51, 52]])
+    expected = li.search_sequence(llama, [5, 6], 3, start=start, budget=60)
+    for other in (start.int(), start.numpy(), start.tolist()):
+        found = li.search_sequence(llama, [5, 6], np.int64(3), start=other, budget=60)
+        assert torch.equal(found.tokens, expected.tokens)
+    with pytest.raises(TypeError, match=r"start must be integer token ids, got torch\.float32"):
+        li.search_sequence(llama, [5, 6], 3, start=start.float(), budget=60)
 
 
 def test_hooks_of_the_user_act_on_the_search(llama):
