@@ -114,7 +114,7 @@ def _text(text: str | None, file: Path | None) -> str:
         read = text
     elif file is not None and text is None:
         # Editors end a file with a newline, which is not part of the text.
-        read = _content(file).removesuffix("\n")
+        read = _content(file).removesuffix("\n").removesuffix("\r")
     else:
         raise typer.BadParameter("give a text, or --file, but not both")
     if not read:
@@ -125,7 +125,7 @@ def _text(text: str | None, file: Path | None) -> str:
 def _content(file: Path) -> str:
     content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text ({error}): convert it first") from error
 

@@ -102,13 +102,15 @@ def tiny(monkeypatch):
 
 @pytest.mark.usefixtures("tiny")
 def test_a_file_or_standard_input_gives_what_the_text_gives(tmp_path):
-    file = tmp_path / "text.txt"
+    file, windows = tmp_path / "text.txt", tmp_path / "windows.txt"
     file.write_text("the people say\n")  # the newline is the editor's
+    windows.write_bytes(b"\xef\xbb\xbfthe people say\r\n")  # as is the mark of its encoding
     results = [
         CliRunner().invoke(cli.app, ["lens", *arguments], input=given)
         for arguments, given in (
             (["the people say"], None),
             (["--file", str(file)], None),
+            (["--file", str(windows)], None),
             (["--file", "-"], "the people say\n"),
         )
     ]
