@@ -92,12 +92,25 @@ def load_lens(name: str | None) -> "AffineLens | JacobianLens | None":
     if path.is_dir():
         return load_tuned_lens(path)
     if path.suffix == ".pt":
-        from transformer_lens.tools.analysis import JacobianLens
-
-        return JacobianLens.load(name)
+        return _jacobian_lens(path)
     if path.is_file() or path.suffix == ".safetensors":
         return AffineLens.load(path)
     return published_jacobian_lens(name)
+
+
+def _jacobian_lens(path: Path) -> "JacobianLens":
+    from pickle import UnpicklingError
+
+    from transformer_lens.tools.analysis import JacobianLens
+
+    try:
+        return JacobianLens.load(str(path))
+    except OSError:
+        raise
+    except (UnpicklingError, EOFError, LookupError, AttributeError, TypeError, RuntimeError) as bad:
+        raise ValueError(
+            f"{path} is not a Jacobian lens of TransformerLens ({type(bad).__name__} {bad})"
+        ) from bad
 
 
 def as_message(text: str, chat: bool) -> list[dict[str, str]] | None:
