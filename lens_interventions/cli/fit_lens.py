@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..model.tokens import TextOrTokens
 
 _TEST_TOKENS = 256
-_SAMPLES = 256
+_SAMPLES, _SAMPLE_TOKENS = 256, 128
 
 
 def fit_lens(
@@ -79,7 +79,8 @@ def fit_lens(
     bridge = load(model, device, dtype, revision)
     partial, progress = out.with_suffix(".partial"), shows_progress()
     if texts is None:
-        texts = list(sample_texts(bridge, samples or _SAMPLES, progress=progress))
+        length = min(_SAMPLE_TOKENS, int(bridge.cfg.n_ctx))
+        texts = list(sample_texts(bridge, samples or _SAMPLES, length=length, progress=progress))
     with kept_in(partial):
         lens = fit_affine_lens(
             bridge,

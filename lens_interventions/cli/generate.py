@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .checks import finite, usage
 from .options import (
     Chat,
     Device,
@@ -59,10 +60,13 @@ def generate(
     ] = False,
     chat: Chat = False,
     max_new_tokens: Annotated[
-        int, typer.Option(help="The largest number of tokens to generate.")
+        int, typer.Option(min=1, help="The largest number of tokens to generate.")
     ] = 100,
     temperature: Annotated[
-        float, typer.Option(help="Sample at this temperature; 0 takes the likeliest token.")
+        float,
+        typer.Option(
+            min=0, callback=finite, help="Sample at this temperature; 0 takes the likeliest token."
+        ),
     ] = 0.0,
     top_p: Annotated[
         float,
@@ -79,7 +83,8 @@ def generate(
     revision: Revision = None,
 ) -> None:
     """Continue a prompt while each known next token is patched into a layer, and mark loops."""
-    rules = _sampling(temperature, top_p, repetition_penalty)
+    with usage():
+        rules = _sampling(temperature, top_p, repetition_penalty)
     patch = patch_from(
         model=model,
         layer=layer,

@@ -86,7 +86,7 @@ def lens(
     with usage(), nothing_collected():
         if commitment is not None:
             _check_commitment(commitment, out)
-        _require_points(model, options)
+        _require_points(model, options, commitment)
     options["lens"] = load_lens(lens)
     bridge = load(model, device, dtype, revision)
 
@@ -115,7 +115,7 @@ def _text(text: str | None, file: Path | None) -> str:
         read = text
     elif file is not None and text is None:
         # Editors end a file with a newline, which is not part of the text.
-        read = _content(file).removesuffix("\n")
+        read = _content(file).removesuffix("\n").removesuffix("\r")
     else:
         raise typer.BadParameter("give a text, or --file, but not both")
     if not read:
@@ -126,7 +126,7 @@ def _text(text: str | None, file: Path | None) -> str:
 def _content(file: Path) -> str:
     content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text ({error}): convert it first") from error
 
@@ -162,24 +162,35 @@ def _check_commitment(name: str, out: Path | None) -> None:
         raise ValueError("--commitment prints a table: leave out --out")
 
 
-def _require_points(model: str | None, options: dict[str, Any]) -> None:
-    """Raise `ValueError` for points that the model does not have, if its config says so."""
+def _require_points(model: str | None, options: dict[str, Any], commitment: str | None) -> None:
+    """Raise `ValueError` for points that the model does not have, if its config says so.
+
+    So do points without the final one, if a commitment to it is asked for.
+    """
     from ..model import config, points
 
     n_layers = config.known_blocks(model)
     if n_layers is None:
         return
-    points.select_points(n_layers, options["points"])
+    read = points.select_points(n_layers, options["points"])
+    if commitment is not None and points.FINAL not in read:
+        raise ValueError("--commitment is about the final guess: let --layers end with final")
     if options["compare_with"] not in ("final", "input"):
         points.select_points(n_layers, [options["compare_with"]])
 
 
 def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> None:
+    """A table of the statistic, and one for each watched token."""
     from rich.console import Console
 
+    from ..lens.statistics import drawn
     from .grid_table import GridTable
 
-    Console().print(GridTable(trajectory.grid(stat, **shown)))
+    followed = stat if drawn()[stat].target == "watched" else "watched_rank"
+    grids = [trajectory.grid(stat, **shown)] if followed != stat else []
+    grids += [trajectory.grid(followed, token=token, **shown) for token in trajectory.watched]
+    for grid in grids:
+        Console().print(GridTable(grid))
 
 
 def _print_commitment(trajectory: "Trajectory", name: str) -> None:

@@ -96,14 +96,27 @@ def lens_and_line(name: str) -> "tuple[AffineLens | JacobianLens, str]":
         return load_tuned_lens(path), f"lens = li.load_tuned_lens({name!r})"
     imported = "from transformer_lens.tools.analysis import JacobianLens\n"
     if path.suffix == ".pt":
-        from transformer_lens.tools.analysis import JacobianLens
-
-        return JacobianLens.load(name), f"{imported}lens = JacobianLens.load({name!r})"
+        return _jacobian_lens(path), f"{imported}lens = JacobianLens.load({name!r})"
     if path.is_file() or path.suffix == ".safetensors":
         return AffineLens.load(path), f"lens = li.AffineLens.load({name!r})"
     # Without the hub this line takes minutes, in which its client tries again.
     line = f"{imported}lens = JacobianLens.from_pretrained({name!r})"
     return published_jacobian_lens(name), line
+
+
+def _jacobian_lens(path: Path) -> "JacobianLens":
+    from pickle import UnpicklingError
+
+    from transformer_lens.tools.analysis import JacobianLens
+
+    try:
+        return JacobianLens.load(str(path))
+    except OSError:
+        raise
+    except (UnpicklingError, EOFError, LookupError, AttributeError, TypeError, RuntimeError) as bad:
+        raise ValueError(
+            f"{path} is not a Jacobian lens of TransformerLens ({type(bad).__name__} {bad})"
+        ) from bad
 
 
 def as_message(text: str, chat: bool) -> list[dict[str, str]] | None:

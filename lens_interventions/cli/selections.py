@@ -23,7 +23,10 @@ def parse_positions(text: str) -> slice | list[int]:
     Raises `ValueError` for anything else.
     """
     if ":" in text:
-        return _parse_range(text, "--positions")
+        found = _parse_range(text, "--positions")
+        if found.step is not None and found.step < 1:
+            raise ValueError(f"--positions {text!r}: positions go forwards, in steps of 1 or more")
+        return found
     parts = [part.strip() for part in text.split(",")]
     if not all(map(_is_whole, parts)):
         raise ValueError(f"--positions {text!r}: expected a range like -20: or a list like 0,5,-1")

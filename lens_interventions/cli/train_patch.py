@@ -98,6 +98,8 @@ def train_patch(
     from ..intervention.training.train_patch import train_patch as train
 
     with usage():
+        if strength is not None and not adapt:
+            raise ValueError(f"--strength {strength} leaves nothing to train: give --adapt too")
         options = TrainingOptions(
             window=window,
             batch_size=batch_size,

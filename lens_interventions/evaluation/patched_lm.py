@@ -17,6 +17,7 @@ from ..intervention.generation.generate import generate
 from ..intervention.patch import NextTokenPatch
 from ..intervention.teacher_forcing.continuations import continuation_log_probs
 from ..model.fingerprint import fingerprint
+from ..model.kinds import weight_dtype
 from .decoding import Decoding, Until
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class PatchedLM(TemplateLM):
         return {
             "model_name": str(self.bridge.cfg.model_name),
             "model_fingerprint": fingerprint(self.bridge),
-            "model_dtype": str(self.bridge.cfg.dtype),
+            "model_dtype": str(weight_dtype(self.bridge)),
             "patch": str(self.patch),
         }
 

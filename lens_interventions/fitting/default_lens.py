@@ -17,7 +17,7 @@ from ..lens.cells import Progress
 from ..model._user_cache import cache_directory
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
-from ..model.hooks import without_hooks
+from ..model.hooks import lasting_hooks, without_hooks
 from .affine_fit import fit_affine_lens
 
 # Some 12,000 tokens. Three times as much reads prose hardly better: benchmarks/lens_corpus.py.
@@ -29,8 +29,9 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     """An affine lens fitted to texts that the model writes itself (`sample_texts`).
 
     It is fitted on first use, without the hooks that may be on the bridge, and kept in the user's
-    cache under the hash of the model's weights. For special material, fit a lens to more of that
-    material with `fit_affine_lens`.
+    cache under the hash of the model's weights. Permanent hooks and hooks of torch count as part of
+    the model: under them, the lens is fitted anew at each call. For special material, fit a lens to
+    more of that material with `fit_affine_lens`.
 
     `progress` shows a bar. If it is a function, it is called with the share that is done, from 0 to
     1, and an error that it raises ends the fit.
@@ -40,17 +41,21 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     last residual; `NotImplementedError` if the model is recurrent or not a causal decoder.
     """
     path = default_lens_file(bridge)
-    if path.is_file():
+    for_weights_alone = not lasting_hooks(bridge)
+    if for_weights_alone and path.is_file():
         return AffineLens.load(path)
-    with without_hooks(bridge.hook_points()):  # it is kept for the weights alone
+    with without_hooks(bridge.hook_points()):
         lens = fit_affine_lens(
             bridge,
             _told(
-                sample_texts(bridge, _TEXTS, length=_LENGTH, progress=progress is True), progress
+                sample_texts(bridge, _TEXTS, length=_length(bridge), progress=progress is True),
+                progress,
             ),
             corpus="the model's own samples",
             progress=False,  # each text is fitted to as it comes
         )
+    if not for_weights_alone:
+        return lens
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lens.save(path)
@@ -64,7 +69,13 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
 
 def default_lens_file(bridge: TransformerBridge) -> Path:
     """The file in which `default_affine_lens` keeps the lens of a model, if there is one yet."""
-    return cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_LENGTH}.safetensors"
+    return (
+        cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_length(bridge)}.safetensors"
+    )
+
+
+def _length(bridge: TransformerBridge) -> int:
+    return min(_LENGTH, int(bridge.cfg.n_ctx))
 
 
 def _told(

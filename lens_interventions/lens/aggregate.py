@@ -125,8 +125,8 @@ def lens_over(
     **Arguments:**
 
     - `texts`: any iterable, read once, such as a generator over a corpus. Each item is one text.
-    - `max_tokens`: read no more than this many tokens of each text. Without it a text must fit the
-        model's context.
+    - `max_tokens`: read no more than this many tokens of each text, or than the model's context if
+        that is shorter. Without it a text must fit the context.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
         `positions=(1, None)` leaves it out.
     - `options`: options of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all
@@ -139,6 +139,8 @@ def lens_over(
     require_texts(texts)
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    if max_tokens is not None:
+        max_tokens = min(max_tokens, int(bridge.cfg.n_ctx))
     points: tuple[str, ...] = ()
     totals, counts = [], []
     for number, text in enumerate(tqdm(texts, disable=not progress, unit="text", desc="lens")):

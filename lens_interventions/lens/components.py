@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.exclusive import exclusive
 from ..model.points import FINAL, hook_name
-from ..model.readout import Readout, readout
+from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.tokens import NamedTokens, TextOrTokens, token_batch, token_ids, token_strings
 from .component_result import ComponentLogits
 
@@ -46,7 +46,7 @@ def component_logits(
 
     **Arguments:**
 
-    - `bridge`: any decoder that TransformerLens boots. Hooks that are on it act.
+    - `bridge`: any decoder that TransformerLens boots. Hooks in its blocks act.
     - `text_or_tokens`: a text, a list of texts of any lengths, or token ids. The outputs of all
         components are held in memory, `[component, batch, pos, d_model]`.
     - `token`: one token, as text or id; by default the model's own top guess at each position.
@@ -58,11 +58,13 @@ def component_logits(
     **Returns:** a `ComponentLogits`.
 
     Raises `ValueError` if `token` or `against` is more than one token, if the text does not fit the
-    model, or if the model's logits are not the final norm and the unembedding of its last residual;
-    `NotImplementedError` if the outputs of the components do not add up to the final residual
-    stream, or those of the heads to the outputs of their layers.
+    model, if a hook is on the final norm or the unembedding, or if the model's logits are not the
+    final norm and the unembedding of its last residual; `NotImplementedError` if the outputs of the
+    components do not add up to the final residual stream, or those of the heads to the outputs of
+    their layers.
     """
     read = readout(bridge)
+    refuse_readout_hooks(bridge)
     named = {
         name: _one_token(bridge, name, given)
         for name, given in (("token", token), ("against", against))
@@ -142,8 +144,10 @@ def _parts(
         same = rest[:1, :1].expand_as(rest)
         _require_sum(bridge, rest - same + part, part, "heads write", f"what layer {layer} does")
         rounding = 1e3 * torch.finfo(part.dtype).eps * part.abs().max()
+        bias = getattr(bridge.blocks[int(layer)].attn, "b_O", None)
         split |= written
-        if rest.abs().max() > rounding:
+        # In half precision, a bias may be smaller than what rounding may come to.
+        if (bias is not None and bool(bias.any())) or rest.abs().max() > rounding:
             split[f"{layer}_attn_bias"] = rest
     return list(split), list(split.values())
 

@@ -5,6 +5,7 @@
 (Belrose et al. 2023).
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -17,10 +18,10 @@ from transformer_lens.tools.analysis import JacobianLens
 from ..model.argument_names import instead_of
 from ..model.chat import Message, text_or_messages
 from ..model.exclusive import exclusive
-from ..model.hooks import has_temporary_hooks
+from ..model.hooks import has_user_hooks
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, INPUT, PointSelection, select_points
-from ..model.readout import Norm, readout
+from ..model.readout import Norm, readout, refuse_readout_hooks
 from ..model.residuals import residual_chunks
 from ..model.tokens import (
     NamedTokens,
@@ -69,7 +70,7 @@ def logit_lens(
 
     The last point reproduces the model's logits (its log-probabilities in compatibility mode).
     Hooks on the bridge act on what is read, so under `with bridge.hooks(fwd_hooks=...)` the lens
-    reads the patched activations.
+    reads the patched activations. Hooks on the final norm and the unembedding are refused.
 
     **Arguments:**
 
@@ -111,11 +112,13 @@ def logit_lens(
 
     Raises `NotImplementedError` if the model is recurrent or not a causal decoder; `ValueError` if
     its logits are not the final norm and the unembedding of its last residual, if a bridge is in
-    training mode, if the lens belongs to other weights, if an option or the text does not fit the
-    model, or if an activation is not finite or its logits are not numbers; `TypeError` if the input
-    is neither text nor ids, or the model is of another kind.
+    training mode, if a hook is on the final norm or the unembedding, if the lens belongs to other
+    weights, if an option or the text does not fit the model, or if an activation is not finite or
+    its logits are not numbers; `TypeError` if the input is neither text nor ids, or the model is of
+    another kind.
     """
     read = readout(bridge, norm=norm)
+    refuse_readout_hooks(bridge)
     given: TextOrTokens | ActivationCache | RecordedStreams = text_or_messages(
         bridge, text_or_tokens, messages
     )
@@ -130,7 +133,7 @@ def logit_lens(
     if isinstance(given, ActivationCache):
         batch = cached_batch(bridge, given, tokens, attention_mask)
         chunks = iter([(0, cached_residuals(bridge, given, batch, needed))])
-    elif isinstance(given, Mapping):
+    elif isinstance(given, Mapping) and "input_ids" not in given:
         raise TypeError(
             f"expected an ActivationCache, got a {type(given).__name__} of "
             f"{len(given)} activations: wrap it, ActivationCache(activations, bridge), or "
@@ -142,7 +145,7 @@ def logit_lens(
         batch, chunks = given.batch, iter([(0, given.at(needed))])
     else:
         batch = token_batch(bridge, given, prepend_bos=prepend_bos, attention_mask=attention_mask)
-        if batch.left_padded and any(map(has_temporary_hooks, bridge.hook_points())):
+        if batch.left_padded and has_user_hooks(bridge):
             raise ValueError(
                 "there are hooks on the bridge and padding on the left, which the lens moves "
                 "to the right: pad on the right, or pass the ActivationCache of a hooked run"
@@ -153,7 +156,7 @@ def logit_lens(
     watched = token_ids(bridge, watch)
     following = following_tokens(bridge, batch, next_token)
     cells = select_cells(batch, positions)
-    chunk = chunk_size or default_chunk_size(read.weight)
+    chunk = operator.index(chunk_size) if chunk_size else default_chunk_size(read.weight)
     references = {"final": FINAL, "input": INPUT}
     if compare != FINAL:
         references["compare"] = compare

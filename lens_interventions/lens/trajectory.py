@@ -125,15 +125,16 @@ class Trajectory(TrajectoryFields):
 
         **Arguments:**
 
-        - `position`: a column of the trajectory; negative numbers count from its end.
+        - `position`: a column of the prompt; negative numbers count from its end.
         - `batch`: which prompt.
 
-        Raises `IndexError` if there is no such column, or if it is padding of the prompt.
+        Raises `IndexError` if there is no such column, `ValueError` if there is no such prompt.
         """
-        width = self.tokens.shape[1]
-        if not -width <= position < width or not self.mask[batch, position]:
+        top_ids = self.prompt(batch).top_ids[:, 0]
+        width = top_ids.shape[1]
+        if not -width <= position < width:
             raise IndexError(f"position {position} is not one of prompt {batch}'s {width} columns")
-        return list(dict.fromkeys(self.top_ids[:, batch, position, 0].tolist()))
+        return list(dict.fromkeys(top_ids[:, position, 0].tolist()))
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row per (point, prompt, position) with every statistic, padding left out.

@@ -33,7 +33,12 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
     a checkpoint of an affine tuned lens.
     """
     folder = _folder(path_or_name, revision)
-    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{folder} is not a checkpoint of tuned-lens: {_CONFIG} is not JSON ({error})"
+        ) from error
     if not isinstance(config, dict):
         raise ValueError(
             f"{folder} is not a checkpoint of tuned-lens: {_CONFIG} is not a JSON object"
@@ -50,6 +55,10 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
         )
     except KeyError as error:
         raise ValueError(f"{folder} is not a checkpoint of tuned-lens: no {error}") from error
+    except (EOFError, IndexError) as error:
+        raise ValueError(
+            f"{folder} is not a checkpoint of tuned-lens: {_PARAMETERS} holds no layer"
+        ) from error
     except (AttributeError, TypeError, RuntimeError, UnpicklingError) as error:
         raise ValueError(f"{folder} is not a checkpoint of tuned-lens: {error}") from error
     if weights.shape[1:] != (d_model, d_model) or biases.shape[1:] != (d_model,):

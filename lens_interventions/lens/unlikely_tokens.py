@@ -24,7 +24,7 @@ from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name, select_points
-from ..model.readout import Readout, readout
+from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
 from ..model.text_pieces import as_batch, token_pieces
 from ..model.tokens import TextOrTokens, require_texts
@@ -154,13 +154,14 @@ def unlikely_components(
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if `below` is not between 0 and 1, if no text has two tokens after
-    `skip_first`, or if the model's logits are not the final norm and the unembedding of its last
-    residual; `TypeError` if `texts` is one text.
+    `skip_first`, if a hook is on the final norm or the unembedding, or if the model's logits are
+    not the final norm and the unembedding of its last residual; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
     if not 0 < below < 1:
         raise ValueError(f"below must be a probability between 0 and 1, got {below}")
     read = readout(bridge)
+    refuse_readout_hooks(bridge)
     matching, points = Matching.of(read), select_points(int(bridge.cfg.n_layers))
     values, shares = [], []
     for number, text in enumerate(tqdm(texts, disable=not progress, unit="text")):

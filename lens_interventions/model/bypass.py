@@ -21,6 +21,7 @@ from transformer_lens.model_bridge.generalized_components import base, block
 
 from .capabilities import weights_processed
 from .grouped_attention import GROUPED
+from .kinds import weight_dtype
 
 # TransformerLens listens to its own components in these modules, for hooks elsewhere in the same
 # block.
@@ -72,6 +73,7 @@ class Unwrapping:
         self._units = tuple(_units(bridge.original_model))
         self._hookless: tuple[_Unit, ...] = ()
         self._hooks_made = -1
+        self._float64 = weight_dtype(bridge) == torch.float64
         attentions = (each for unit in self._units for each in unit.attentions)
         configs = {id(each["config"]): each["config"] for each in attentions}
         self._grouped = {key: _grouping(config) for key, config in configs.items()}
@@ -95,7 +97,7 @@ class Unwrapping:
 
     def _quiet_units(self) -> list[_Unit]:
         bridge = self._bridge
-        if weights_processed(bridge) or bridge.cfg.dtype == torch.float64:
+        if weights_processed(bridge) or self._float64:
             return []
         # Looking through all hooks takes longer than running a block. While torch has made no new
         # one, no module without a hook has got one.

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from .attention_cache import as_argument
 from .exclusive import exclusive
-from .hooks import capture, without_hooks
+from .hooks import capture, lasting_hooks, without_hooks
 from .kinds import ReadableModel, architecture
 from .points import FINAL, INPUT, hook_name
 
@@ -29,25 +29,31 @@ Answer = TypeVar("Answer")
 
 _PATIENCE = 2.0  # seconds
 
-# Questions and answers by bridge and by the state of its weights, since processed weights run
-# differently.
-_found: WeakKeyDictionary[ReadableModel, dict[tuple[bool, bool], dict[str, Any]]] = (
-    WeakKeyDictionary()
-)
+# Whether the bridge is in compatibility mode and its weights are processed, since these run
+# differently, and the hooks of the user that a check leaves on; None for what no hook changes.
+_State = tuple[bool, bool, tuple[int, ...] | None]
+
+_found: WeakKeyDictionary[ReadableModel, dict[_State, dict[str, Any]]] = WeakKeyDictionary()
 
 
 def capabilities(bridge: ReadableModel) -> dict[str, Any]:
-    """All answers found so far for a bridge with its current weights; not to be changed.
+    """All answers found so far for a bridge with its current weights and lasting hooks.
 
     Empty for a bridge on which no check has run. The values are those that the checks return.
     """
-    return dict(_answers(bridge))
+    return {**_answers(bridge, None), **_answers(bridge, lasting_hooks(bridge))}
 
 
 @exclusive
-def recall(bridge: ReadableModel, question: str, find: Callable[[], Answer]) -> Answer:
-    """The answer to a question, found by calling `find` the first time."""
-    answers = _answers(bridge)
+def recall(
+    bridge: ReadableModel, question: str, find: Callable[[], Answer], *, any_hooks: bool = False
+) -> Answer:
+    """The answer to a question, found by calling `find` the first time.
+
+    It is found anew when the user's permanent hooks or hooks of torch are others, unless
+    `any_hooks` says that none changes the answer. To look for them takes a millisecond.
+    """
+    answers = _answers(bridge, None if any_hooks else lasting_hooks(bridge))
     if question not in answers:
         answers[question] = find()
     return answers[question]
@@ -72,14 +78,19 @@ def slow_check(what: str) -> Iterator[None]:
 
 def record(bridge: ReadableModel, question: str, answer: object) -> None:
     """Keep the answer to a question, instead of an earlier one."""
-    _answers(bridge)[question] = answer
+    _answers(bridge, lasting_hooks(bridge))[question] = answer
 
 
-def _answers(bridge: ReadableModel) -> dict[str, Any]:
+def _answers(bridge: ReadableModel, hooks: tuple[int, ...] | None) -> dict[str, Any]:
     processed, compatible = (
         bool(getattr(bridge, name, False)) for name in ("_weights_processed", "compatibility_mode")
     )
-    return _found.setdefault(bridge, {}).setdefault((compatible, processed), {})
+    states, state = _found.setdefault(bridge, {}), (compatible, processed, hooks)
+    if hooks and state not in states:
+        # Hooks that are put on again count as others, so answers would pile up in a loop.
+        for other in [known for known in states if known[-1]]:
+            del states[other]
+    return states.setdefault(state, {})
 
 
 def weights_processed(bridge: TransformerBridge) -> bool:
@@ -105,7 +116,7 @@ def blocks_return_tuples(bridge: TransformerBridge) -> bool:
             handle.remove()
         return isinstance(outputs[0], tuple)
 
-    return recall(bridge, "blocks return tuples", find)
+    return recall(bridge, "blocks return tuples", find, any_hooks=True)  # at every decoding step
 
 
 def fills_cache(bridge: TransformerBridge) -> bool:

@@ -1,6 +1,6 @@
 """Conversations as token ids, in the chat template of a model's tokenizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .kinds import ReadableModel
@@ -8,8 +8,11 @@ from .tokens import TextOrTokens, require_unicode
 
 Text = TypeVar("Text")
 
-Message = Mapping[str, str]
-"""Who speaks, and what: `{"role": "user", "content": "Hello"}`."""
+Message = Mapping[str, Any]
+"""Who speaks, and what: `{"role": "user", "content": "Hello"}`.
+
+The content may have other forms that the template knows, such as a list of parts.
+"""
 
 
 def chat_tokens(bridge: ReadableModel, messages: Sequence[Message]) -> list[int]:
@@ -35,15 +38,28 @@ def chat_tokens(bridge: ReadableModel, messages: Sequence[Message]) -> list[int]
             f'[{{"role": "user", "content": "Hello"}}]; got {messages!r:.80}'
         )
     for message in messages:
-        require_unicode(message["content"])
+        for text in _texts(message["content"]):
+            require_unicode(text)
     try:
         return tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             add_generation_prompt=messages[-1]["role"] != "assistant",
             return_dict=False,
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError) as error:
         raise ValueError(f"the model's chat template refuses these messages: {error}") from error
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """The texts of a message, whose content may be a list of parts, or None."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, Sequence):
+        yield from (
+            part["text"]
+            for part in content
+            if isinstance(part, Mapping) and isinstance(part.get("text"), str)
+        )
 
 
 def text_or_messages(

@@ -2,7 +2,8 @@
 
 A check that runs a model takes seconds each time a program starts. Its answer depends only on
 weights, versions and code, so it is kept in the user's cache directory under a hash of all three.
-Only a success is kept: a failure may be due to chance, so the check is made again.
+Only a success is kept: a failure may be due to chance, so the check is made again. Nothing is kept
+under the user's own hooks, since the code of a hook does not say what it has at hand.
 """
 
 import hashlib
@@ -13,13 +14,14 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import write_text
 from ._user_cache import cache_directory
 from .capabilities import weights_processed
 from .fingerprint import fingerprint
+from .hooks import lasting_hooks
+from .kinds import weight_dtype
 
 # Trying a smaller model takes less time than reading its code.
 _LARGE = 2**24  # parameters
@@ -29,12 +31,12 @@ _VERSIONS = ("torch", "transformers", "transformer_lens")
 
 def is_kept(bridge: TransformerBridge, question: str) -> bool:
     """Whether this model, with this code, has passed the check in an earlier process."""
-    return _is_large(bridge) and _file(bridge, question).exists()
+    return _is_for_files(bridge) and _file(bridge, question).exists()
 
 
 def keep_right(bridge: TransformerBridge, question: str) -> None:
     """Let later processes know that a large model has passed the check."""
-    if not _is_large(bridge):
+    if not _is_for_files(bridge):
         return
     file = _file(bridge, question)
     try:
@@ -44,8 +46,9 @@ def keep_right(bridge: TransformerBridge, question: str) -> None:
         pass  # if the cache cannot be written, each process tries again, for seconds
 
 
-def _is_large(bridge: TransformerBridge) -> bool:
-    return sum(parameter.numel() for parameter in bridge.original_model.parameters()) >= _LARGE
+def _is_for_files(bridge: TransformerBridge) -> bool:
+    size = sum(parameter.numel() for parameter in bridge.original_model.parameters())
+    return size >= _LARGE and not lasting_hooks(bridge)
 
 
 def _file(bridge: TransformerBridge, question: str) -> Path:
@@ -55,7 +58,7 @@ def _file(bridge: TransformerBridge, question: str) -> Path:
         question,
         fingerprint(bridge),
         str(weights_processed(bridge)),
-        f"{bridge.cfg.dtype} {bridge.cfg.device}",
+        f"{weight_dtype(bridge)} {bridge.cfg.device}",
         str(getattr(config, "_attn_implementation", None)),
         config.to_json_string(),
         *(importlib.metadata.version(name) for name in _VERSIONS),
@@ -75,16 +78,9 @@ def _own_code() -> str:
 
 
 def _code_of(bridge: TransformerBridge) -> Iterator[str]:
-    """The forward of every module and all permanent hooks, which a user may have replaced."""
+    """The forward of every module, which a user may have replaced."""
     for name, module in bridge.original_model.named_modules():
         yield f"{name} {type(module).__qualname__} {_described(module.forward)}"
-        if not isinstance(module, HookPoint):
-            hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-            yield from map(_described, hooks)
-    for name, point in bridge.hook_dict.items():
-        for handle in point.fwd_hooks:
-            if handle.is_permanent:
-                yield f"{name} {_described(handle.user_hook)}"
 
 
 def _described(function: Any) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.activation_functions import apply_softcap
@@ -48,6 +49,11 @@ def inner_model(model: ReadableModel) -> nn.Module:
 def architecture(model: ReadableModel) -> str:
     """The name of the model in errors."""
     return getattr(model.cfg, "architecture", None) or type(model).__name__
+
+
+def weight_dtype(model: ReadableModel) -> torch.dtype:
+    """The dtype of the weights, which `cfg.dtype` is not for a model that was converted later."""
+    return model.W_E.dtype
 
 
 def output_transform(model: ReadableModel) -> Callable[[Tensor], Tensor]:

@@ -34,7 +34,7 @@ def load_model(
     name: str | os.PathLike[str] | None = None,
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
     **boot: Any,
 ) -> TransformerBridge:
@@ -54,7 +54,8 @@ def load_model(
 
     - `device`: such as `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`. The default is TransformerLens's
         choice: CUDA if it is available, otherwise the CPU.
-    - `dtype`: the dtype of the weights, and so of the residual stream.
+    - `dtype`: the dtype of the weights, and so of the residual stream. By default float32, or that
+        of `hf_model`, which is otherwise converted in place.
     - `trust_remote_code`: whether code that comes with the model may run. Without it, a model that
         needs such code is refused.
     - `boot`: other arguments of the installed `TransformerBridge.boot_transformers`, such as
@@ -67,6 +68,9 @@ def load_model(
     is not cached and the hub cannot be reached; `RuntimeError` if the default model cannot be
     fetched; `OSError` if the cache directory cannot be written or lacks space.
     """
+    hf_model = boot.get("hf_model")
+    if dtype is None:
+        dtype = torch.float32 if hf_model is None else hf_model.dtype
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(
             f"dtype is {dtype!r}; expected a floating-point one, such as torch.bfloat16"
@@ -80,8 +84,9 @@ def load_model(
             f"{', '.join(known)}"
         )
     options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, **boot}
-    if (hf_model := boot.get("hf_model")) is not None:
+    if hf_model is not None:
         _require_merged(hf_model)
+        _convert(hf_model, dtype)  # TransformerLens would only write the dtype down
         label = os.fspath(name or hf_model.config.name_or_path or type(hf_model).__name__)
         with hub_offline():
             return TransformerBridge.boot_transformers(label, **options).eval()
@@ -113,6 +118,13 @@ def _require_merged(model: nn.Module) -> None:
             "the model has adapters of peft that are not merged, which TransformerLens would leave "
             "out of some layers: pass hf_model=model.merge_and_unload()"
         )
+
+
+def _convert(model: nn.Module, dtype: torch.dtype) -> None:
+    """Convert what `from_pretrained` would: not the buffers of rotary frequencies, say."""
+    for tensor in model.state_dict(keep_vars=True).values():
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
 
 
 def _require_no_revision(name: str | os.PathLike[str] | None, boot: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from .attention_cache import as_argument
 from .capabilities import fills_cache, frequencies_change_after
-from .hooks import capture, has_temporary_hooks, missing_hooks, require_hooks
+from .hooks import capture, has_user_hooks, missing_hooks, require_hooks
 from .kinds import ReadableModel, architecture
 from .points import hook_name
 from .tokens import TokenBatch
@@ -60,8 +60,7 @@ def residual_chunks(
     """
     _require_no_left_padding(batch)
     width = batch.tokens.shape[1]
-    hooked = any(map(has_temporary_hooks, bridge.hook_points()))
-    if width <= _WHOLE or hooked or not _may_be_cut(bridge, width):
+    if width <= _WHOLE or has_user_hooks(bridge) or not _may_be_cut(bridge, width):
         yield 0, dict(zip(labels, residuals(bridge, batch, labels), strict=True))
         return
     cache = DynamicCache()

@@ -2,7 +2,7 @@
 
 import operator
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex
 
@@ -100,6 +100,11 @@ def token_batch(
         batch = _from_tensor(text_or_tokens, attention_mask)
     elif isinstance(text_or_tokens, Sequence) and len(text_or_tokens) > 0:
         batch = _right_padded([_id_row(row) for row in _as_rows(text_or_tokens)])
+    elif isinstance(text_or_tokens, Mapping) and "input_ids" in text_or_tokens:
+        raise TypeError(
+            f"expected a text or ids, got a {type(text_or_tokens).__name__} of a tokenizer: for "
+            'enc = tokenizer(...), pass enc["input_ids"], attention_mask=enc["attention_mask"]'
+        )
     else:
         raise TypeError(
             f"expected a text, a non-empty list of texts, token ids or an id tensor; got "
@@ -141,6 +146,9 @@ def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
         if isinstance(token, str):
             require_unicode(token)
             pieces = bridge.to_tokens(token, prepend_bos=False, move_to_device=False)[0].tolist()
+            # Tokenizers of SentencePiece put a space before a text, also before one that has it.
+            if len(pieces) == 2 and token[:1] == " " and not bridge.tokenizer.decode(pieces[:1]):
+                del pieces[0]
             if len(pieces) != 1:
                 strings = [bridge.tokenizer.decode([piece]) for piece in pieces]
                 hint = "" if token[:1] == " " else "; most tokenizers want a space before a word"
@@ -179,10 +187,17 @@ def token_strings(bridge: ReadableModel, ids: Iterable[int]) -> dict[int, str]:
     """
     if bridge.tokenizer is None:
         return {token: str(token) for token in ids}
-    decoded = {token: bridge.tokenizer.decode([token]) for token in sorted(ids)}
+    decoded = {token: _text(bridge.tokenizer, token) for token in sorted(ids)}
     return {
         token: text.encode(errors="backslashreplace").decode() for token, text in decoded.items()
     }
+
+
+def _text(tokenizer: Any, token: int) -> str:
+    """The text of a token within others: some tokenizers drop the first space that they decode."""
+    alone = tokenizer.decode([token])
+    spaced = f" {alone}"
+    return spaced if tokenizer.decode([token, token]) == alone + spaced else alone
 
 
 def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Tensor:

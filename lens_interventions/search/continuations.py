@@ -15,9 +15,9 @@ from transformers import DynamicCache
 from ..model.attention_cache import as_argument
 from ..model.capabilities import fills_cache, frequencies_change_after
 from ..model.embedding import Embedding, embedding
-from ..model.hooks import has_temporary_hooks, temporary_hooks
+from ..model.hooks import has_user_hooks, temporary_hooks
 from ..model.points import FINAL
-from ..model.readout import Readout, readout
+from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
 from ..model.tokens import TokenBatch
 
@@ -109,15 +109,18 @@ def continuations(
     If there is a hook on the bridge, the whole text runs each time, because the hook may be made
     for it.
 
-    Raises `ValueError` and `NotImplementedError` in the cases of `readout` and `embedding`.
+    Raises `ValueError` if a hook is on the final norm or the unembedding; `ValueError` and
+    `NotImplementedError` in the cases of `readout` and `embedding`.
     """
     read, embed = readout(bridge), embedding(bridge)
+    refuse_readout_hooks(bridge)
     before, lead = prompt[None, :-1], prompt[-1:]
     length = len(prompt) + n + len(ending)
-    hooked = any(map(has_temporary_hooks, bridge.hook_points()))
     cache = None
     if before.numel() and (
-        hooked or not fills_cache(bridge) or length > frequencies_change_after(bridge)
+        has_user_hooks(bridge)
+        or not fills_cache(bridge)
+        or length > frequencies_change_after(bridge)
     ):
         lead = prompt
     elif before.numel():

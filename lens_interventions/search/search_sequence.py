@@ -1,5 +1,6 @@
 """Search by gradients for the likeliest continuation of a prompt, or the best by any objective."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal, get_args
@@ -94,12 +95,13 @@ def search_sequence(
     **Returns:** a `SequenceSearch`.
 
     Raises `ValueError` if there is more than one prompt, the text does not fit the model's context,
-    the budget does not pay for one evaluation of each restart, an argument makes no sense, or the
-    call is inside `torch.inference_mode`; `NotImplementedError` if the model does more to an
-    embedding than multiply it.
+    the budget does not pay for one evaluation of each restart, an argument makes no sense, a hook
+    is on the final norm or the unembedding, or the call is inside `torch.inference_mode`;
+    `NotImplementedError` if the model does more to an embedding than multiply it;
+    `TypeError` if `start` or `n_tokens` is not of integers.
     """
     require_gradients("search_sequence")
-    options = options or SearchOptions()
+    options, n_tokens = options or SearchOptions(), operator.index(n_tokens)
     methods = (*get_args(RelaxedMethod), SWAPS)
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}; got {method!r}")
@@ -205,6 +207,9 @@ def _start(
     allowed: Bool[Tensor, " d_vocab"],
 ) -> Int[Tensor, "restart new"]:
     begin = torch.as_tensor(start, device=allowed.device)
+    if begin.is_floating_point() or begin.dtype == torch.bool:
+        raise TypeError(f"start must be integer token ids, got {begin.dtype}")
+    begin = begin.long()
     if begin.ndim != 2 or begin.shape[1] != n_tokens or len(begin) == 0:
         raise ValueError(
             f"start must be ids of shape [restart, {n_tokens}], got shape {tuple(begin.shape)}"

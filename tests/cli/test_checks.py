@@ -36,6 +36,12 @@ def text(tmp_path: Path) -> Path:
     [
         (("lens", "a", "--stat", "foo"), 2, "unknown statistic 'foo'"),
         (("lens", "a", "--layers", "99"), 2, "residual point 99 does not exist"),
+        (
+            ("lens", "a", "--layers", "0:2", "--commitment", "top1"),
+            2,
+            "let --layers end with final",
+        ),
+        (("lens", "a", "--positions", "0:9:-1"), 2, "positions go forwards"),
         (("lens", "a", "--compare-with", "9"), 2, "residual point 9 does not exist"),
         (("lens", "a", "--out", "x.xyz"), 2, "cannot write 'x.xyz'"),
         (("lens", "a", "--out", "/proc/x.csv"), 1, "/proc/x.csv cannot be written: No such file"),
@@ -49,6 +55,8 @@ def text(tmp_path: Path) -> Path:
         (("score", "--file", "TEXT", *PATCH, "--context", 1), 2, "--context"),
         (("slopes", "--file", "TEXT", "--out", "x.html", "--scope", "some"), 2, "'some' is not"),
         (("train-patch", "--file", "TEXT", "--out", "x", "--layer", 3), 2, "blocks 0 to 2"),
+        (("generate", "a", *PATCH, "--temperature", -1), 2, "--temperature"),
+        (("generate", "a", *PATCH, "--max-new-tokens", 0), 2, "--max-new-tokens"),
         (("demo", "--results", "nowhere"), 1, "there is no directory nowhere"),
         (("fit",), 2, "No such command 'fit'"),
     ],

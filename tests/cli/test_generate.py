@@ -11,6 +11,7 @@ from tests.support.tiny import shared_bridge, tiny_bridge
 
 PROMPT = "the people say that"
 PATCH = li.NextTokenPatch(layer=1, strength=0.5, first_position=1)
+USUAL = ["generate", "x", "--layer", "1", "--strength", "0.1"]
 
 
 @pytest.fixture
@@ -113,7 +114,10 @@ def test_loops_are_marked(monkeypatch, run):
         (["generate", "x", "--layer", "1"], "--strength", 2),
         (["generate", "x", "--layer", "9", "--strength", "0.1"], "blocks 0 to 2", 1),
         (["generate", "x", "--layer", "1", "--strength", "nan"], "not a finite number", 2),
-        (["generate", "x", "--layer", "1", "--strength", "0.1", "--top-p", "0.5"], "--top-p", 2),
+        ([*USUAL, "--top-p", "0.5"], "--top-p", 2),
+        ([*USUAL, "--temperature", "1", "--top-p", "5"], "top_p", 2),
+        ([*USUAL, "--temperature", "-1"], "--temperature", 2),
+        ([*USUAL, "--max-new-tokens", "0"], "--max-new-tokens", 2),
     ],
 )
 def test_mistakes_are_named_in_a_line(run, arguments, message, status):

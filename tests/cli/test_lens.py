@@ -102,17 +102,19 @@ def tiny(monkeypatch):
 
 @pytest.mark.usefixtures("tiny")
 def test_a_file_or_standard_input_gives_what_the_text_gives(tmp_path):
-    file = tmp_path / "text.txt"
+    file, windows = tmp_path / "text.txt", tmp_path / "windows.txt"
     file.write_text("the people say\n")  # the newline is the editor's
+    windows.write_bytes(b"\xef\xbb\xbfthe people say\r\n")  # as is the mark of its encoding
     results = [
         CliRunner().invoke(cli.app, ["lens", *arguments], input=given)
         for arguments, given in (
             (["the people say"], None),
             (["--file", str(file)], None),
+            (["--file", str(windows)], None),
             (["--file", "-"], "the people say\n"),
         )
     ]
-    assert [result.exit_code for result in results] == [0, 0, 0]
+    assert [result.exit_code for result in results] == [0, 0, 0, 0]
     assert len({result.stdout for result in results}) == 1
 
 
@@ -150,6 +152,17 @@ def test_chosen_positions_and_layers_are_shown(command):
     assert rows[rows.index("next") : rows.index("token") + 1] == ["next", "final", "input", "token"]
     tokens = next(line for line in out.splitlines() if line.startswith("token"))
     assert tokens.split() == ["token", "·people", "·say"]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_every_watched_token_has_a_table(command):
+    watched = ("--watch", " say", "--watch", " they")
+    for stat, more in (("top1", 1), ("watched_log_prob", 0)):
+        status, out, _ = command("lens", "the people say", "--stat", stat, *watched)
+        assert status == 0
+        titles = [line for line in out.splitlines() if "·say" in line or "·they" in line]
+        assert sum("·they" in title for title in titles) == 1
+        assert out.count("the model's guess was right") == 2 + more
 
 
 @pytest.mark.usefixtures("tiny")

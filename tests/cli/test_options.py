@@ -53,6 +53,15 @@ def test_a_lens_by_name_is_asked_of_the_hub(command, directory):
     assert "hub" not in missing
 
 
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02"])
+def test_a_file_that_is_no_lens_is_named(command, directory, tmp_path, content):
+    lens = tmp_path / "bad.pt"
+    lens.write_bytes(content)
+    status, _, err = command("lens", TEXT, "--model", directory, "--lens", lens)
+    assert status == 1
+    assert "bad.pt is not a Jacobian lens of TransformerLens" in " ".join(err.split())
+
+
 def test_the_explorer_offers_the_line_that_loads_the_model():
     options = {"--revision": "step1", "--device": None, "--dtype": "bfloat16"}
     assert _bridge_line("gpt2", options).splitlines() == [

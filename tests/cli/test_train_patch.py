@@ -95,7 +95,7 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
         (("--source", "next"), 2, "'next' is not one of true, random"),
         (("--layer", 7), 1, "the model has blocks 0 to 2"),
         (("--window", 1), 2, "at least 2 tokens"),
-        (("--strength", 0.3), 1, "leaves nothing to train"),
+        (("--strength", 0.3), 2, "--strength 0.3 leaves nothing to train: give --adapt"),
         (("--figure", "curve.doc"), 2, "cannot write 'curve.doc'"),
         (("--out", "nowhere/patch"), 1, "nowhere is not a directory to write in"),
     ],

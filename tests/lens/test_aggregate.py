@@ -46,6 +46,14 @@ def test_texts_are_cut_where_asked():
     assert cut.counts[0].tolist() == [4]
 
 
+def test_texts_are_cut_at_the_models_context():
+    context = int(BRIDGE.cfg.n_ctx)
+    texts = [[5, 6, 7] * context, [8, 9]]
+    asked, cut = (lens_over(BRIDGE, texts, max_tokens=n, progress=False) for n in (1024, context))
+    assert asked.counts.max(0).tolist() == [context, 2]
+    np.testing.assert_array_equal(asked.totals, cut.totals)
+
+
 def test_bad_texts_are_named_by_number():
     with left_as_found(BRIDGE):
         with pytest.raises(ValueError, match="text 1: the text is empty"):

@@ -39,6 +39,24 @@ def test_the_sum_of_all_is_the_logit(bridge, heads):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_biases_of_attention_count_in_half_precision(dtype):
+    bridge = shared_bridge("gpt2", dtype)
+    heads, layers = (li.component_logits(bridge, TOKENS, token=7, heads=h) for h in (True, False))
+    assert [name for name in heads.components if "bias" in name] == [
+        "0_attn_bias",
+        "1_attn_bias",
+        "2_attn_bias",
+        "bias",
+    ]
+    expected = bridge(TOKENS)[..., 7].float()
+    for found in (heads, layers):
+        total = found.logits.float().sum(0)
+        # Several hundred sums are rounded to 11 or 8 bits.
+        torch.testing.assert_close(total, expected, rtol=0, atol=20 * torch.finfo(dtype).eps)
+
+
+@torch.no_grad()
 def test_a_component_is_what_it_writes_through_the_norm_of_the_whole(llama):
     bridge = llama
     before = li.component_logits(bridge, TOKENS, token=7)

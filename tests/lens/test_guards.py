@@ -6,8 +6,10 @@ import torch
 from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge, tiny_bridge
+from tests.support.user_hooks import LASTING, push_first
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 
@@ -133,6 +135,16 @@ def test_a_readout_that_is_not_the_models_is_refused():
         logit_lens(bridge, TOKENS)
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_the_output_of_a_tokenizer_is_taken_apart():
+    bridge = shared_bridge("llama")
+    encoded = bridge.tokenizer("the fox", return_tensors="pt")
+    for read in (logit_lens, token_batch):
+        with pytest.raises(TypeError, match=r'got a BatchEncoding .* pass enc\["input_ids"\], att'):
+            read(bridge, encoded)
+    logit_lens(bridge, encoded["input_ids"], attention_mask=encoded["attention_mask"])
+
+
 def test_training_mode_is_refused():
     bridge = tiny_bridge("llama")
     bridge.train()
@@ -147,3 +159,6 @@ def test_left_padding_under_hooks_is_refused():
     hooks = [("blocks.1.hook_resid_pre", lambda tensor, hook: tensor)]
     with bridge.hooks(fwd_hooks=hooks), pytest.raises(ValueError, match="pad on the right"):
         logit_lens(bridge, TOKENS, attention_mask=mask)
+    for put_on in LASTING:
+        with put_on(bridge, 1, push_first), pytest.raises(ValueError, match="pad on the right"):
+            logit_lens(bridge, TOKENS, attention_mask=mask)

@@ -1,15 +1,20 @@
 """The lens against naive statistics of TransformerLens's own readout of every point."""
 
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from transformer_lens import ActivationCache
 from transformer_lens.tools import analysis
 
+import lens_interventions as li
 from lens_interventions.lens import reduction
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support import reference
 from tests.support.architectures import LENS_ARCHITECTURES, N_CTX
+from tests.support.clean import left_as_found
 from tests.support.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
@@ -289,13 +294,40 @@ def test_patched_activations_are_read(bridge):
 
 
 @pytest.mark.parametrize("norm", ["full", "pre_affine"])
-def test_the_users_hooks_on_the_final_norm_see_one_run_only(norm):
+def test_the_users_hooks_see_one_run_only(norm):
     bridge = shared_bridge("llama")
     shapes = []
-    hooks = [("ln_final.hook_normalized", lambda tensor, hook: shapes.append(tensor.shape))]
+    hooks = [("blocks.2.hook_resid_pre", lambda tensor, hook: shapes.append(tensor.shape))]
     with bridge.hooks(fwd_hooks=hooks):
         logit_lens(bridge, TOKENS, norm=norm)
-    assert shapes == []  # the run stops at the last point; reading is not running
+    assert shapes == [(*TOKENS.shape, 32)]  # reading is not running
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        logit_lens,
+        li.component_logits,
+        partial(li.search_sequence, n_tokens=2),
+        partial(li.generate, max_new_tokens=2, trajectory=True),
+    ],
+)
+@pytest.mark.parametrize("name", ["ln_final.hook_normalized", "unembed.hook_out"])
+def test_hooks_that_reading_leaves_out_are_refused(read, name):
+    bridge = shared_bridge("llama")
+    with (
+        left_as_found(bridge),
+        bridge.hooks(fwd_hooks=[(name, lambda tensor, hook: 2 * tensor)]),
+        pytest.raises(ValueError, match=rf"a hook on {re.escape(name)}, which would not act"),
+    ):
+        read(bridge, TOKENS[:1])
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_chunk_size_may_be_any_integer():
+    bridge = shared_bridge("llama")
+    chunked = logit_lens(bridge, TOKENS, chunk_size=np.int64(2))
+    assert torch.equal(chunked.top_ids, logit_lens(bridge, TOKENS).top_ids)
 
 
 def test_a_single_layer_a_single_token():

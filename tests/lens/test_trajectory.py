@@ -54,6 +54,22 @@ def test_a_range_of_positions(trajectory):
         trajectory[99]
 
 
+def test_leaders_are_those_of_the_prompts_own_columns(trajectory):
+    length = int(trajectory.mask[1].sum())
+    assert length < trajectory.tokens.shape[1]
+    expected = list(dict.fromkeys(trajectory.top_ids[:, 1, length - 1, 0].tolist()))
+    assert trajectory.leaders(-1, batch=1) == trajectory.leaders(length - 1, batch=1) == expected
+    with pytest.raises(IndexError, match=f"is not one of prompt 1's {length} columns"):
+        trajectory.leaders(length, batch=1)
+
+
+def test_a_range_without_a_token_is_not_drawn(trajectory):
+    for part in (trajectory[99:], trajectory[3:3]):
+        for plot in (part.plot, part.commitment().plot):
+            with pytest.raises(ValueError, match="there is no position to show"):
+                plot()
+
+
 def test_one_prompt_of_the_batch(trajectory):
     alone = trajectory.prompt(1)
     length = int(trajectory.mask[1].sum())

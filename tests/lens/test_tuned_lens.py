@@ -82,6 +82,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, monkeypatch):
     (tmp_path / "garbage" / "params.pt").write_bytes(b"garbage")
     with pytest.raises(ValueError, match="is not a checkpoint of tuned-lens"):
         load_tuned_lens(tmp_path / "garbage")
+    (tmp_path / "garbage" / "params.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"garbage is not a checkpoint of tuned-lens: params\.pt"):
+        load_tuned_lens(tmp_path / "garbage")
+    (tmp_path / "garbage" / "config.json").write_text('{"d_model":')
+    with pytest.raises(ValueError, match=r"garbage is not .*: config\.json is not JSON"):
+        load_tuned_lens(tmp_path / "garbage")
     (tmp_path / "garbage" / "config.json").write_text("[]")
     with pytest.raises(ValueError, match=r"config\.json is not a JSON object"):
         load_tuned_lens(tmp_path / "garbage")

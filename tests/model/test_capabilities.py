@@ -11,6 +11,7 @@ import lens_interventions as li
 from lens_interventions.intervention.generation.cached_decoder import CachedDecoder
 from lens_interventions.intervention.teacher_forcing.self_check import TwoStreams
 from lens_interventions.model.capabilities import (
+    _found,
     blocks_return_tuples,
     capabilities,
     embedding_factor,
@@ -18,18 +19,26 @@ from lens_interventions.model.capabilities import (
     frequencies_change_after,
     recall,
 )
+from lens_interventions.model.partial_run import replaced_forwards
 from lens_interventions.model.readout import require_readable
+from tests.support.exact import float64_softmax
+from tests.support.reference_generation import naive_tokens
+from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import long_rope_bridge, shared_bridge, tiny_bridge
+from tests.support.user_hooks import LASTING, permanent_hook, push_first
 
 
 def runs_of(bridge, function):
     """How often the first block runs in a call."""
-    runs = []
-    handle = bridge.blocks[0].register_forward_pre_hook(lambda *_: runs.append(1))
-    try:
+    runs, block = [], bridge.blocks[0]
+
+    def counted(*args, **kwargs):
+        runs.append(1)
+        return type(block).forward(block, *args, **kwargs)
+
+    # Under a hook of torch, checks would be made anew.
+    with replaced_forwards([(block, counted)]):
         function(bridge)
-    finally:
-        handle.remove()
     return len(runs)
 
 
@@ -42,6 +51,39 @@ def test_a_check_runs_the_model_once(check):
     bridge.enable_compatibility_mode()
     assert capabilities(bridge) == {}
     assert runs_of(bridge, check) > 0
+
+
+@pytest.mark.parametrize("put_on", LASTING)
+def test_a_hook_that_lasts_has_the_model_tried_again(put_on):
+    """Two streams and a cache are right on the model, and wrong under a hook for whole texts."""
+    bridge, tokens = tiny_bridge("llama"), torch.arange(4, 16)[None]
+    patch = li.NextTokenPatch(layer=1, strength=0.5, embedding="W_U")
+    plain = li.teacher_forced_logits(bridge, tokens, patch)
+    options = {"max_new_tokens": 3, "stop_at_eos": False}
+    generated = li.generate(bridge, tokens, patch, **options).tokens
+    with float64_softmax(), put_on(bridge, 2, push_first):
+        with pytest.warns(UserWarning, match="does not run two copies"):
+            found = li.teacher_forced_logits(bridge, tokens, patch)
+        with pytest.warns(UserWarning, match="is not exact"):
+            pushed = li.generate(bridge, tokens, patch, **options).tokens
+        with torch.no_grad():
+            naive = patched_logits(bridge, tokens[0], patch)
+        assert pushed.tolist() == naive_tokens(bridge, tokens.tolist(), patch, 3)
+    torch.testing.assert_close(found.view_as(naive), naive, rtol=0, atol=1e-9)
+    assert not torch.allclose(found, plain)
+    # Without it, what was found before holds.
+    torch.testing.assert_close(li.teacher_forced_logits(bridge, tokens, patch), plain)
+    assert torch.equal(li.generate(bridge, tokens, patch, **options).tokens, generated)
+
+
+def test_answers_under_hooks_do_not_pile_up():
+    bridge = tiny_bridge("llama")
+    recall(bridge, "question", lambda: "without")
+    for number in range(3):
+        with permanent_hook(bridge, 1, push_first):
+            assert recall(bridge, "question", lambda number=number: number) == number
+    assert capabilities(bridge) == {"question": "without"}
+    assert len(_found[bridge]) == 3  # with the last hooks, without hooks, and for any hooks
 
 
 def test_what_fails_is_tried_again():

@@ -43,6 +43,28 @@ def test_messages_stand_in_the_place_of_a_text(chatty):
     assert said.texts[0] == alone.texts[0]
 
 
+PARTS = (
+    "{% for message in messages %}{% for part in message['content'] or [] %}"
+    "{{ part['text'] }}{% endfor %}.{% endfor %}"
+)
+
+
+def test_content_may_be_parts_or_nothing():
+    bridge = tiny_bridge("llama")
+    bridge.tokenizer.chat_template = PARTS
+    said = {"role": "user", "content": [{"type": "text", "text": "people say"}, {"type": "image"}]}
+    nothing = {"role": "assistant", "content": None}
+    assert li.chat_tokens(bridge, [said, nothing]) == ids(bridge, "people say..")
+    broken = {"role": "user", "content": [{"type": "text", "text": "ab\ud800"}]}
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        li.chat_tokens(bridge, [broken])
+
+
+def test_content_that_the_template_cannot_lay_out_is_refused(chatty):
+    with pytest.raises(ValueError, match="chat template refuses these messages"):
+        li.chat_tokens(chatty, [{"role": "user", "content": None}])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,6 +8,7 @@ import torch
 from lens_interventions.model import kept_answers
 from lens_interventions.model.kept_answers import is_kept, keep_right
 from tests.support.tiny import tiny_bridge
+from tests.support.user_hooks import LASTING, push_first
 
 QUESTION = "two streams from layer 0"
 
@@ -72,6 +73,15 @@ def test_a_changed_model_is_not(any_size, change):
     assert is_kept(tiny_bridge("llama"), QUESTION)
     bridge = tiny_bridge("llama")
     change(bridge)
+    assert not is_kept(bridge, QUESTION)
+
+
+@pytest.mark.parametrize("put_on", LASTING)
+def test_nothing_is_kept_of_a_model_with_hooks(any_size, put_on):
+    bridge = tiny_bridge("llama")
+    with put_on(bridge, 1, push_first):
+        keep_right(bridge, QUESTION)
+        assert not is_kept(bridge, QUESTION)
     assert not is_kept(bridge, QUESTION)
 
 

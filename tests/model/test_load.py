@@ -17,6 +17,7 @@ from peft import LoraConfig, get_peft_model
 
 from lens_interventions import load_model
 from lens_interventions.model import hub as the_hub
+from lens_interventions.model.kinds import weight_dtype
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
 TOKENS = torch.arange(4, 12)[None]
@@ -67,6 +68,19 @@ def test_a_model_in_memory_with_options_of_transformer_lens():
     assert bridge.cfg.model_name == "LlamaForCausalLM"
     assert bridge.cfg.n_ctx == 32
     assert not bridge.training
+
+
+@pytest.mark.parametrize("own", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("asked", [None, torch.float32, torch.float16])
+def test_a_model_in_memory_has_the_dtype_asked_for_or_its_own(own, asked):
+    model = tiny_model("llama").to(own)
+    frequencies = model.model.rotary_emb.inv_freq.clone()
+    bridge = load_model(hf_model=model, tokenizer=tiny_tokenizer(), dtype=asked, device="cpu")
+    expected = asked or own
+    assert bridge.cfg.dtype == weight_dtype(bridge) == bridge(TOKENS).dtype == expected
+    assert {parameter.dtype for parameter in bridge.parameters()} == {expected}
+    # Rounded to half precision, they would turn far positions by other angles.
+    assert torch.equal(model.model.rotary_emb.inv_freq, frequencies)
 
 
 def lora(arch, targets):

@@ -9,6 +9,7 @@ from lens_interventions.model import capabilities, residuals
 from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
 from tests.support.tiny import long_rope_bridge, shared_bridge, tiny_bridge
+from tests.support.user_hooks import LASTING, push_first
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 # Models take attention's softmax in float32, where rows of other lengths round differently.
@@ -42,6 +43,19 @@ def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
                 torch.testing.assert_close(
                     chunked.tensors()[name], value, rtol=0, atol=SHAPE_ATOL, equal_nan=True
                 )
+
+
+@pytest.mark.parametrize("put_on", LASTING)
+def test_a_long_text_under_a_hook_that_lasts_is_read_whole(put_on, monkeypatch):
+    """In chunks, a hook made for whole texts would act once in each of them."""
+    bridge, texts = shared_bridge("llama"), TOKENS.repeat(1, 3)
+    monkeypatch.setattr(residuals, "_WHOLE", 16)
+    monkeypatch.setattr(residuals, "_CHUNK_ROWS", 14)
+    with left_as_found(bridge), put_on(bridge, 1, push_first):
+        own = bridge(texts).log_softmax(-1)
+        last = logit_lens(bridge, texts, points=[-1])
+    expected = own.gather(-1, last.top_ids[0])
+    torch.testing.assert_close(last.top_log_probs[0], expected, rtol=0, atol=SHAPE_ATOL)
 
 
 @pytest.mark.parametrize("whole", [8, 512])

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ import lens_interventions as li
 from lens_interventions.search.continuations import continuations
 from lens_interventions.search.objectives import one_hot
 from tests.support.tiny import tiny_bridge
+from tests.support.user_hooks import LASTING, push_first
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -156,6 +158,15 @@ def test_distributions_on_single_tokens_are_those_tokens(bridge):
             torch.testing.assert_close(soft, whole[:, :rows])
 
 
+@pytest.mark.parametrize("put_on", LASTING)
+def test_a_hook_that_lasts_sees_whole_texts(put_on, llama):
+    prompt, tokens = torch.tensor([5, 9, 11, 30]), torch.tensor([[6, 40, 22]])
+    with torch.no_grad(), put_on(llama, 1, push_first):
+        read = continuations(llama, prompt, prompt[:0], 3).of_tokens(tokens, 3)
+        whole = llama(torch.cat([prompt, tokens[0]])[None])
+    torch.testing.assert_close(read, whole[:, 3:6])
+
+
 def test_a_start_is_never_lost(llama):
     start = torch.tensor([[40, 41, 42], [50, 51, 52]])
     found = li.search_sequence(llama, [5, 6], 3, start=start, budget=60)
@@ -163,6 +174,17 @@ def test_a_start_is_never_lost(llama):
     first = frame[frame["phase"] == "start"]
     assert len(found.tokens) == 2
     assert (found.values.numpy() >= sorted(first["value"], reverse=True)).all()
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_ids_and_numbers_may_be_of_other_integers(llama):
+    start = torch.tensor([[40, 41, 42], [50, 51, 52]])
+    expected = li.search_sequence(llama, [5, 6], 3, start=start, budget=60)
+    for other in (start.int(), start.numpy(), start.tolist()):
+        found = li.search_sequence(llama, [5, 6], np.int64(3), start=other, budget=60)
+        assert torch.equal(found.tokens, expected.tokens)
+    with pytest.raises(TypeError, match=r"start must be integer token ids, got torch\.float32"):
+        li.search_sequence(llama, [5, 6], 3, start=start.float(), budget=60)
 
 
 def test_hooks_of_the_user_act_on_the_search(llama):

@@ -8,7 +8,15 @@ import functools
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     AutoConfig,
@@ -97,6 +105,37 @@ _CORPUS = """\
 Sometimes, when people say plasma, they mean a state of matter. Other times, when people say
 plasma, they mean blood. the quick brown fox jumps over the lazy dog; THE QUICK BROWN FOX JUMPS
 OVER THE LAZY DOG! and then the people say that the time they mean is the other time? No."""
+
+
+def spaced_tokenizer() -> PreTrainedTokenizerFast:
+    """One of SentencePiece's kind: a space goes before each text, and off what is decoded."""
+    space = "\u2581"
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(space), normalizers.Replace(" ", space)]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(space, prepend_scheme="never")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(space, " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.train_from_iterator(
+        ["when people say plasma they mean a state of matter"] * 3,
+        trainers.BpeTrainer(
+            vocab_size=D_VOCAB, special_tokens=["<s>", "</s>", "<unk>"], show_progress=False
+        ),
+    )
+    tokenizer.pre_tokenizer = None
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        name_or_path="tiny-spaced",
+        add_bos_token=True,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from ...fitting.default_lens import default_affine_lens, default_lens_file
 from ...intervention.patch import NextTokenPatch
 from ...intervention.sources import SOURCES, BackPatch, control_names
 from ...lens.affine import AffineLens
+from ...model.hooks import lasting_hooks
 from ..engine.input_files import Version, file_field, file_version
 from .forms import FORMS, PLAIN
 
@@ -132,9 +133,18 @@ class PatchSettings:
 
         That is the file of the model's default lens, if a form needs a lens and there is no `lens`.
         It is fitted if it is not there.
+
+        Raises `ValueError` if permanent hooks or hooks of torch are on the bridge: a lens of those
+        is not kept.
         """
         if self.lens is not None or not any(FORMS[form].reads_lens for form in forms):
             return {}
+        if lasting_hooks(bridge):
+            raise ValueError(
+                "permanent hooks or hooks of torch are on the bridge, and a default lens is kept "
+                "for weights alone: take them off, or save a lens that was fitted under them and "
+                "give its file as the setting lens"
+            )
         default_affine_lens(bridge, progress=False)
         return {"default lens": str(default_lens_file(bridge))}
 

@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.exclusive import exclusive_use
 from ...model.fingerprint import weights_sha256
 from ...model.hooks import has_temporary_hooks
-from ...model.kinds import ReadableModel, require_kind
+from ...model.kinds import ReadableModel, require_kind, weight_dtype
 from ...model.load import load_model
 
 # Threads that start together load the model only once.
@@ -93,7 +93,7 @@ def model_header(bridge: TransformerBridge) -> dict[str, Any]:
         "n_layers": int(bridge.cfg.n_layers),
         "d_model": int(bridge.cfg.d_model),
         "d_vocab": int(bridge.cfg.d_vocab),
-        "dtype": str(bridge.cfg.dtype).removeprefix("torch."),
+        "dtype": str(weight_dtype(bridge)).removeprefix("torch."),
         "device": bridge.W_U.device.type,
         "compatibility_mode": bool(bridge.compatibility_mode),
         "weights_sha256": weights_sha256(bridge),

@@ -26,6 +26,7 @@ from ...model.attention_cache import as_argument, shorten
 from ...model.attention_masks import additive_masks
 from ...model.bypass import Unwrapping
 from ...model.hooks import HookFunction, change_layers, keep, temporary_hooks
+from ...model.kinds import weight_dtype
 from ...model.partial_run import only_blocks_below, only_blocks_from
 from ...model.points import hook_name
 from ...model.roomy_cache import roomy_cache
@@ -80,6 +81,7 @@ class CachedDecoder:
         # The number of copies of the prompts while the patches still share them.
         self._copies = len(rows.patches)
         self._unwrapped = Unwrapping(bridge)
+        self._dtype = weight_dtype(bridge)
         parameters = inspect.signature(type(bridge.original_model).forward).parameters
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
@@ -147,7 +149,7 @@ class CachedDecoder:
         real = (key <= column[:, None]) & (key >= first[:, None, None])
         # Padding attends to itself: no row may be left without a key.
         visible = real | (key == column[:, None])
-        masks = additive_masks(self._bridge, visible, column[:, None] - key, self._bridge.cfg.dtype)
+        masks = additive_masks(self._bridge, visible, column[:, None] - key, self._dtype)
         return self._bridge(
             tokens,
             attention_mask=masks,

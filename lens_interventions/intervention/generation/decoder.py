@@ -15,6 +15,7 @@ from ...model.capabilities import (
 )
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
+from ...model.kinds import weight_dtype
 from ...model.readout import readout, require_causal_stack, require_readable
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
@@ -133,7 +134,7 @@ def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:
             expected = recomputed.logits(text)
             found, expected = found[:, possible], expected[:, possible]
             worst = max(worst, float((found - expected).abs().max() / expected.std()))
-    tolerance = _TOLERANCE.get(bridge.cfg.dtype, _HALF_TOLERANCE)
+    tolerance = _TOLERANCE.get(weight_dtype(bridge), _HALF_TOLERANCE)
     return "" if worst < tolerance else f"logits differ by {worst:.2g} standard deviations"
 
 

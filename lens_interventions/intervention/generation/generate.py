@@ -21,7 +21,7 @@ from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
 from ...model.packed_linears import packed_linears
 from ...model.points import point_labels
-from ...model.readout import readout
+from ...model.readout import readout, refuse_readout_hooks
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText, select_rows
@@ -111,8 +111,9 @@ def generate(
     **Returns:** a `Generation`.
 
     Raises `ValueError` if prompts leave no room in the model's context, the model is in training
-    mode, its logits are not numbers, or options contradict each other; `TypeError` if
-    `logits_processor` is not a list; `NotImplementedError` if the model has recurrent layers or is
+    mode, its logits are not numbers, options contradict each other, or a `trajectory` is asked for
+    while a hook is on the final norm or the unembedding; `TypeError` if `logits_processor` is not a
+    list; `NotImplementedError` if the model has recurrent layers or is
     not a causal decoder; `CacheError` if transformers does not fill the cache.
     """
     batch = token_batch(
@@ -123,6 +124,8 @@ def generate(
     ).padded_on("right")
     patches = (patch,) if patch is None or isinstance(patch, NextTokenPatch) else tuple(patch)
     _check(bridge, batch, patches, max_new_tokens, chunk_size)
+    if trajectory is not False:
+        refuse_readout_hooks(bridge)
     # Padded on the left, so that all predict at the last column.
     text = KnownText.from_batch(
         batch.padded_on("left"),

@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
 from ..._progress import steps
-from ...model.hooks import Hook, has_temporary_hooks
+from ...model.hooks import Hook, has_user_hooks
 from ...model.packed_linears import packed_blocks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.readout import readout
@@ -179,7 +179,7 @@ class TextPasses:
         self, bounds: Sequence[BoundPatch | None], text: KnownText, rows: LogitRows, layer: int
     ) -> Iterator[Shaped[Tensor, "patch batch 1 *rest"]]:
         # The decoder would show a hook one column at a time.
-        hooked = any(map(has_temporary_hooks, self.bridge.hook_points()))
+        hooked = has_user_hooks(self.bridge)
         in_steps = recomputed_steps if torch.is_grad_enabled() or hooked else decoded_steps
         warnings.warn(
             f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "

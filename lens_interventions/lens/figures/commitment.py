@@ -39,10 +39,12 @@ def draw_commitment(
     - `criterion`: the criterion by which the final guess stays, in words.
     - `theme`: `"light"` or `"dark"`.
 
-    Raises `ValueError` if the theme is unknown.
+    Raises `ValueError` if the theme is unknown or there is no token.
     """
     import plotly.graph_objects as go
 
+    if not inputs:
+        raise ValueError("there is no position to show: the range of positions holds no token")
     size = cell_size(len(inputs))
     columns = list(range(len(inputs)))
     never = [column for column in columns if first[column] < 0]

@@ -104,7 +104,7 @@ def make_grid(
     - `token`: which watched token, as id or text; None for the first.
 
     Raises `ValueError` if the statistic has no figure or was not computed, if `every` is below 1,
-    or if the token was not watched.
+    if the token was not watched, or if the prompt has no position.
     """
     if statistic not in drawn():
         raise ValueError(
@@ -112,6 +112,8 @@ def make_grid(
             "top_logits are shown by top1)"
         )
     chosen = STATISTICS[statistic]
+    if not tensors["tokens"].numel():
+        raise ValueError("there is no position to show: the range of positions holds no token")
     if token is not None and chosen.target != "watched":
         raise ValueError(f"token= goes with watched_rank and watched_log_prob, not {statistic}")
     if include_input is None:

@@ -43,7 +43,7 @@ def draw_side_by_side(
 ) -> "go.Figure":
     """One statistic of two grids on one colour scale, and second minus first.
 
-    Raises `ValueError` if their tokens or points differ.
+    Raises `ValueError` if their tokens, points or titles differ.
     """
     import plotly.graph_objects as go
 
@@ -121,6 +121,11 @@ def draw_side_by_side(
 
 
 def _require_same_cells(first: Grid, second: Grid) -> None:
+    if first.title != second.title:
+        raise ValueError(
+            f"the two trajectories have different statistics, {first.title!r} and "
+            f"{second.title!r}: watch the same token in both, or compare both with the same point"
+        )
     if first.points != second.points:
         raise ValueError(
             f"the two trajectories have different points: {list(first.points)} and "

@@ -10,7 +10,7 @@ from lens_interventions import AffineLens, NextTokenPatch
 from lens_interventions.experiments.design.conditions import Arm, PatchSettings
 from lens_interventions.fitting import default_lens
 from lens_interventions.model._user_cache import CACHE_VARIABLE
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 PLAIN = NextTokenPatch(layer=1, strength=0.1, mode="add", scale="norm", first_position=1)
 BY_OUTPUT = PatchSettings(gate=2.0, gate_on="output")
@@ -78,6 +78,14 @@ def test_the_default_lens_is_a_file_of_the_run_where_a_form_reads_it(
     assert patch is not None
     assert isinstance(patch.lens, AffineLens)
     assert torch.equal(patch.lens.weight, AffineLens.load(files["default lens"]).weight)
+
+
+def test_a_run_with_hooks_that_last_needs_a_lens_of_its_own() -> None:
+    bridge = tiny_bridge("llama")
+    with bridge.original_model.register_forward_hook(lambda *_: None):
+        with pytest.raises(ValueError, match="as the setting lens"):
+            PatchSettings().other_files(bridge, ["surprised lens"])
+        assert PatchSettings(lens="mine").other_files(bridge, ["surprised lens"]) == {}
 
 
 def test_a_gate_on_the_output_needs_a_gate() -> None:

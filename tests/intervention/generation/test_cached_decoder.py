@@ -51,6 +51,17 @@ def test_hooks_of_the_user_act_as_without_a_cache(name, dtype):
     assert not torch.allclose(out.log_probs, plain.log_probs, atol=1e-2)
 
 
+@pytest.mark.filterwarnings("error:decoding with a cache")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_model_that_was_converted_later_is_decoded_in_its_dtype(architecture, dtype):
+    bridge = tiny_bridge(architecture, dtype=torch.float32)
+    bridge.original_model.to(dtype)
+    out = li.generate(bridge, PROMPTS, [None, PATCH], **OPTIONS)
+    loaded = tiny_bridge(architecture, dtype=dtype)
+    assert torch.equal(out.tokens, li.generate(loaded, PROMPTS, [None, PATCH], **OPTIONS).tokens)
+
+
 def test_torch_hooks_of_the_user_fire():
     bridge = shared_bridge("llama", torch.float32)
     plain = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)

@@ -62,6 +62,20 @@ def test_side_by_side_needs_the_same_cells(trajectory, ended):
         plots.plot_side_by_side(trajectory[:-1], trajectory[1:], "kl_final")
 
 
+@pytest.mark.parametrize(
+    ("statistic", "options", "titles"),
+    [("watched_rank", {"watch": 7}, "say"), ("kl_compare", {"compare_with": 2}, "KL.1 ")],
+)
+def test_side_by_side_needs_the_same_token_and_the_same_reference(
+    trajectory, statistic, options, titles
+):
+    other = logit_lens(
+        shared_bridge("llama"), TEXTS, next_token=" say", **{"compare_with": 1} | options
+    )
+    with pytest.raises(ValueError, match=f"different statistics, .*{titles}.* and "):
+        plots.plot_side_by_side(trajectory, other, statistic)
+
+
 def test_long_texts_are_compared_one_above_the_other():
     long = deep_trajectory(points=4, columns=30)
     domains = plots.plot_side_by_side(long, long, "kl_final").layout
