@@ -75,14 +75,14 @@ def test_without_a_file_the_model_writes_the_corpus(run, files, tmp_path):
 
 
 def test_a_model_of_a_short_context_reads_what_fits(run, files, tmp_path, monkeypatch):
-    bridge = tiny_bridge("llama", max_position_embeddings=24)
+    bridge = tiny_bridge("llama", max_position_embeddings=16)
     module = importlib.import_module("lens_interventions.cli.fit_lens")
     monkeypatch.setattr(module, "load", lambda *_: bridge)
     out = tmp_path / "lens.safetensors"
     status, _, err = run("--samples", 10, "--test-file", files[1], "--out", out)
     assert status == 0, err
-    assert li.AffineLens.load(out).settings["tokens"] == 9 * 23  # one is held out
-    assert any(len(bridge.to_tokens(text)[0]) > 24 for text in DOCUMENTS[:3])
+    assert li.AffineLens.load(out).settings["tokens"] == 9 * 15  # one is held out
+    assert any(len(bridge.to_tokens(text)[0]) > 16 for text in DOCUMENTS[:3])
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from lens_interventions.experiments import Analysis, RunDirectoryError, Unit
 from lens_interventions.experiments.copying.questions import QUESTIONS
 from lens_interventions.experiments.copying.stages import compare_controls, select
 from lens_interventions.experiments.design.conditions import Arm
-from lens_interventions.experiments.design.contrasts import ROW_COLUMNS
 from lens_interventions.experiments.design.sequences import SELECTION
+from lens_interventions.experiments.design.totals import ROW_COLUMNS
 from lens_interventions.fitting import default_lens
 from lens_interventions.model._user_cache import CACHE_VARIABLE
 from tests.support.small_copying import SETTINGS
