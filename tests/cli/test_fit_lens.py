@@ -82,7 +82,7 @@ def test_a_model_of_a_short_context_reads_what_fits(run, files, tmp_path, monkey
     status, _, err = run("--samples", 10, "--test-file", files[1], "--out", out)
     assert status == 0, err
     assert li.AffineLens.load(out).settings["tokens"] == 9 * 15  # one is held out
-    assert any(len(bridge.to_tokens(text)[0]) > 16 for text in DOCUMENTS[:3])
+    assert any(len(bridge.tokenizer(text)["input_ids"]) > 16 for text in DOCUMENTS[:3])
 
 
 @pytest.mark.parametrize(
