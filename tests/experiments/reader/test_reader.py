@@ -159,6 +159,14 @@ class TestAnalysis:
         assert (taken["low"] < 0.01).all()
         assert (taken["high"] > -0.01).all()
 
+    @pytest.mark.parametrize(
+        ("strength", "said"),
+        [(0.5, "trained without a write"), (None, "trained with a learned bias alone")],
+    )
+    def test_what_stands_for_no_patch_is_said(self, strength, said):
+        found = analyse(replace(SMALL, strength=strength), self.rows(0.0))
+        assert all(said in finding.method for finding in found.verdicts)
+
 
 @pytest.mark.parametrize(
     ("fields", "message"),
