@@ -7,7 +7,7 @@ from ..design.trained_patches.losses import UNTRAINED
 from ..engine.results import Figures, Tables
 from .settings import ALONE
 
-_NAMES = {ALONE: "no write"}
+_NAMES = {ALONE: "no token"}
 
 
 def draw(tables: Tables) -> Figures:
