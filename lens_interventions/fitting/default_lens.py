@@ -28,10 +28,10 @@ _TEXTS, _LENGTH = 96, 128
 def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True) -> AffineLens:
     """An affine lens fitted to texts that the model writes itself (`sample_texts`).
 
-    It is fitted on first use, without the hooks that may be on the bridge, and kept in the user's
-    cache under the hash of the model's weights. Permanent hooks and hooks of torch count as part of
-    the model: under them, the lens is fitted anew at each call. For special material, fit a lens to
-    more of that material with `fit_affine_lens`.
+    It is fitted on first use, without the temporary hooks that may be on the bridge, and kept in
+    the user's cache under the hash of the model's weights. Permanent hooks and hooks of torch count
+    as part of the model: under them, the lens is fitted anew at each call. For special material,
+    fit a lens to more of that material with `fit_affine_lens`.
 
     `progress` shows a bar. If it is a function, it is called with the share that is done, from 0 to
     1, and an error that it raises ends the fit.

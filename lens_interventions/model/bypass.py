@@ -25,7 +25,7 @@ from .kinds import weight_dtype
 
 # TransformerLens listens to its own components in these modules, for hooks elsewhere in the same
 # block.
-_OWN_HOOKS = (component_setup.__name__, block.__name__)
+_LISTENING = (component_setup.__name__, block.__name__)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _is_hooked(module: nn.Module) -> bool:
         hooks = [handle.user_hook for handle in (*module.fwd_hooks, *module.bwd_hooks)]
     else:
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    return any(getattr(hook, "__module__", None) not in _OWN_HOOKS for hook in hooks)
+    return any(getattr(hook, "__module__", None) not in _LISTENING for hook in hooks)
 
 
 def _units(module: nn.Module) -> Iterator[_Unit]:

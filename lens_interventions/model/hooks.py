@@ -27,7 +27,7 @@ TOKENS = "embed.hook_in"
 Key = TypeVar("Key")
 
 # The packages that put torch's hooks on modules, for their own use.
-_OWN_HOOKS = ("transformer_lens", "transformers", __package__.partition(".")[0])
+_LIBRARIES = ("transformer_lens", "transformers", __package__.partition(".")[0])
 
 
 @contextmanager
@@ -69,12 +69,12 @@ def lasting_hooks(bridge: ReadableModel) -> tuple[int, ...]:
         if not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
             continue
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
-            found += [key for key, hook in hooks.items() if not _is_of(hook, _OWN_HOOKS)]
+            found += [key for key, hook in hooks.items() if not _is_of(hook, _LIBRARIES)]
         if isinstance(module, HookPoint):
             found += [
                 handle.hook.id
                 for handle in (*module.fwd_hooks, *module.bwd_hooks)
-                if handle.is_permanent and not _is_of(handle.user_hook, _OWN_HOOKS[:1])
+                if handle.is_permanent and not _is_of(handle.user_hook, _LIBRARIES[:1])
             ]
     return tuple(found)
 

@@ -124,6 +124,7 @@ def spaced_tokenizer() -> PreTrainedTokenizerFast:
             vocab_size=D_VOCAB, special_tokens=["<s>", "</s>", "<unk>"], show_progress=False
         ),
     )
+    # It keeps merges within words, which only their training needs.
     tokenizer.pre_tokenizer = None
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 0)]

@@ -1,6 +1,6 @@
 """Prompts and other items of text, divided between the selection half and the report half."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
 from .sequences import REPORT, SELECTION, beginning, token_list
+
+# Seeds of runs are further apart than the seeds of their prompts.
+_STRIDE = 1_000_003
 
 
 def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str, Any]]:
@@ -20,6 +23,15 @@ def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str,
         {**item, "text": prompt.text, "tokens": [*start, *token_list(bridge, prompt.text)]}
         for item, prompt in drawn(materials.prompts(at_least=n), n, seed, 4)
     ]
+
+
+def prompt_seed(seed: int, prompt: Mapping[str, Any], samples: int = 1) -> int:
+    """The seed of the first of a prompt's `samples`, in a run with `seed`; the others follow it.
+
+    A draw is a function of the seed and the position, so prompts that shared a seed would share
+    their draws, and would not be independent.
+    """
+    return seed * _STRIDE + int(prompt["number"]) * samples
 
 
 def halves(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

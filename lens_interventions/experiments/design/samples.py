@@ -12,6 +12,7 @@ from ...measures.behaviour import Loop, ending_loops, rep_n
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
 from .conditions import ARM_COLUMNS, NO_PATCH, Arm, PatchSettings, condition_label
+from .prompts import prompt_seed
 from .rules import GREEDY, Rule
 from .sequences import REPORT
 
@@ -21,9 +22,6 @@ REP_N = (2, 4)
 
 KEPT = ("before", "first_round", "again")
 """Parts of a sample: up to its loop, the loop's first round, and the rest of it."""
-
-# Seeds are further apart than the number of prompts, so no two prompts share one.
-_STRIDE = 1_000_003
 
 
 @unit_kind("samples")
@@ -53,7 +51,7 @@ def measure_samples(
         max_new_tokens=new_tokens,
         do_sample=chosen.sample,
         logits_processor=[*contrasts, *chosen.processors()],
-        seed=[seed * _STRIDE + prompt["number"] for prompt in prompts],
+        seed=[prompt_seed(seed, prompt) for prompt in prompts],
         text_seeds=torch.tensor([prompt["number"] for prompt in prompts]),
     )
     compared = [(arm, prompt) for arm in conditions for prompt in prompts]

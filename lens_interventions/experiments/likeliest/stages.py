@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ...measures.behaviour import ending_loops, rep_n
-from ..design.prompts import prompt_items
+from ..design.prompts import prompt_items, prompt_seed
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
@@ -28,9 +28,6 @@ from .sequences import (
 )
 from .settings import LikeliestSettings
 
-# Seeds of a run are further apart than the seeds of its prompts.
-_STRIDE = 1_000_003
-
 
 def choose(bridge: TransformerBridge, settings: LikeliestSettings, _rows: Tables) -> Sequence[Unit]:
     """Every variant of the ascent on the prompts that choose, at the shortest length."""
@@ -44,7 +41,11 @@ def choose(bridge: TransformerBridge, settings: LikeliestSettings, _rows: Tables
             "variants",
             f"{place:03d}",
             measure_variants,
-            {"prompt": prompt, "seed": _seed(settings, prompt), **common},
+            {
+                "prompt": prompt,
+                "seed": prompt_seed(settings.seed, prompt, settings.width),
+                **common,
+            },
         )
         for place, prompt in enumerate(_prompts(bridge, settings)[: settings.choosing])
     ]
@@ -66,7 +67,7 @@ def compare(bridge: TransformerBridge, settings: LikeliestSettings, rows: Tables
                 "prompt": prompt,
                 "length": length,
                 "more": settings.more if length == settings.lengths[0] else 1,
-                "seed": _seed(settings, prompt),
+                "seed": prompt_seed(settings.seed, prompt, settings.width),
                 **common,
             },
         )
@@ -149,15 +150,6 @@ def measure_sequences(
 
 def _prompts(bridge: TransformerBridge, settings: LikeliestSettings) -> list[dict[str, Any]]:
     return prompt_items(bridge, settings.choosing + settings.prompts, settings.seed)
-
-
-def _seed(settings: LikeliestSettings, prompt: Mapping[str, Any]) -> int:
-    """The seed of a prompt's first sample; the next prompt's comes after those of all its samples.
-
-    A draw is a function of the seed and the position, so prompts that shared a seed would share
-    their draws, and would not be independent.
-    """
-    return settings.seed * _STRIDE + int(prompt["number"]) * settings.width
 
 
 def _row(
