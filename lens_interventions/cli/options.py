@@ -113,6 +113,7 @@ def _jacobian_lens(path: Path) -> "JacobianLens":
         return JacobianLens.load(str(path))
     except OSError:
         raise
+    # What torch and TransformerLens raise for a file of another kind.
     except (UnpicklingError, EOFError, LookupError, AttributeError, TypeError, RuntimeError) as bad:
         raise ValueError(
             f"{path} is not a Jacobian lens of TransformerLens ({type(bad).__name__} {bad})"
