@@ -14,7 +14,12 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.conditions import NO_PATCH, Arm, Cell, control_arms, grid, source_arms
-from ..design.copy_rows import measure_induction, measure_templates, measure_text
+from ..design.copy_rows import (
+    measure_induction,
+    measure_repeats,
+    measure_templates,
+    measure_text,
+)
 from ..design.forms import FORMS
 from ..design.material import induction_sequences, template_sequences, text_sequences
 from ..design.sequences import (
@@ -40,7 +45,7 @@ _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "induction": measure_induction,
     "templates": measure_templates,
     "text": measure_text,
-    REPEATS: measure_text,
+    REPEATS: measure_repeats,
     "lens": measure_lens,
 }
 
@@ -159,8 +164,10 @@ def _units_of(
                 "arms": [arm.columns() for arm in arms],
                 "patch": asdict(settings.patch),
             }
-            if table in ("text", REPEATS):
+            if table == "text":
                 parameters |= settings.divisions
+            if table == REPEATS:
+                parameters["surprising"] = settings.surprising
             if table == "templates":
                 # Ranks need whole rows of logits; for the selection, the log-probability is enough.
                 parameters["ranks"] = half == REPORT

@@ -15,7 +15,7 @@ from ...measures.behaviour import bin_by, copyable, surprise_distance
 from ..engine.json_values import Values, from_values
 from ..engine.work_units import unit_kind
 from .conditions import ARM_COLUMNS, NO_PATCH, Arm, PatchSettings
-from .scores import read_log_probs, read_ranks
+from .scores import at_end, read_log_probs, read_ranks
 from .sequences import TokenSequence
 from .totals import ROW_COLUMNS
 
@@ -38,7 +38,9 @@ def measure_induction(
     texts, conditions, settings = parse(sequences, arms, patch)
     copied = texts[0].copied
     last = [copied - 1] * len(texts)
-    read = read_ranks(bridge, _tokens(texts), conditions, settings, numbers(texts), last)
+    tokens = _tokens(texts)
+    where = at_end(tokens, last)
+    read = read_ranks(bridge, tokens, conditions, settings, numbers(texts), where)
     second = slice(1 - copied, None)
     values = {
         "loss": -read.log_prob[..., second],
@@ -66,18 +68,17 @@ def measure_templates(
     The measures are "log_prob", "rank", "log_rank" (`log(1 + rank)`) and "top1".
     """
     texts, conditions, settings = parse(sequences, arms, patch)
-    words = [text.copied for text in texts]
+    tokens = _tokens(texts)
+    words = at_end(tokens, [text.copied for text in texts])
     values: dict[str, Tensor] = {}
     if ranks:
-        read = read_ranks(bridge, _tokens(texts), conditions, settings, numbers(texts), words)
+        read = read_ranks(bridge, tokens, conditions, settings, numbers(texts), words)
         first = [len(text.tokens) - text.copied - 1 for text in texts]
         log_probs = read.log_prob
         rank = read.rank[:, torch.arange(len(texts)), first].double()
         values = {"rank": rank, "log_rank": rank.log1p(), "top1": (rank == 0).double()}
     else:
-        log_probs = read_log_probs(
-            bridge, _tokens(texts), conditions, settings, numbers(texts), words
-        )
+        log_probs = read_log_probs(bridge, tokens, conditions, settings, numbers(texts), words)
     of_word = log_probs.nansum(-1)  # all else is NaN
     tags, ones = [text.tags for text in texts], np.ones(len(texts))
     return table_of(
@@ -121,6 +122,47 @@ def measure_text(
     return table_of(rows)
 
 
+@unit_kind("repeats of surprising tokens")
+def measure_repeats(
+    bridge: TransformerBridge,
+    sequences: Sequence[Values],
+    arms: Sequence[Values],
+    patch: Patch,
+    surprising: float,
+) -> pd.DataFrame:
+    """Loss on the later repeats of tokens that were surprising where they first stood.
+
+    The tags are those of `measure_text`. Repeats are few, so only they are read under the arms; the
+    rows of all other tokens, "repeat-none", are those of the model without a patch.
+    """
+    texts, conditions, settings = parse(sequences, arms, patch)
+    tokens, seeds = _tokens(texts), numbers(texts)
+    unpatched = -read_log_probs(bridge, tokens, [NO_PATCH], settings, seeds)
+    lengths = [len(row) - 1 for row in tokens]
+    divisions = [
+        _repeats(text, nats[:length], surprising)
+        for text, nats, length in zip(texts, unpatched[0], lengths, strict=True)
+    ]
+    repeats = torch.zeros_like(unpatched[0], dtype=torch.bool)
+    for where, length, of_text in zip(repeats, lengths, divisions, strict=True):
+        where[:length] = ~dict(of_text)["repeat-none"]
+    patched = [arm for arm in conditions if arm != NO_PATCH]
+    losses = unpatched
+    if patched:
+        read = read_log_probs(bridge, tokens, patched, settings, seeds, repeats)
+        losses = torch.cat([unpatched, -read])
+    rows: list[Row] = []
+    for number, (text, of_text) in enumerate(zip(texts, divisions, strict=True)):
+        for tag, where in of_text:
+            counted = [NO_PATCH] if tag == "repeat-none" else [NO_PATCH, *patched]
+            loss = losses[: len(counted), number, : len(where)][:, where].sum(-1)
+            told = [arm for arm in counted if arm in conditions]
+            total = loss[[counted.index(arm) for arm in told], None]
+            tags = [f"{text.tags} {tag}"]
+            rows += rows_of([text], told, "loss", tags, total, [int(where.sum())])
+    return table_of(rows)
+
+
 def _divisions(
     text: TokenSequence,
     nats: Float[Tensor, " next"],
@@ -133,7 +175,6 @@ def _divisions(
     # The surprisal of x[i], where x[i + 1] is predicted; that of the first token is not known.
     before = torch.cat([nats.new_full((1,), torch.nan), nats[:-1]])
     is_copyable = copyable(tokens[None])[0, :-1]
-    back = surprise_distance(tokens[None], nats[None], surprising)[0]
     bins = bin_by(before[None], edges).index[0]
     now = before >= surprising
     lately = torch.nn.functional.pad(now, (recent - 1, 0)).unfold(0, recent, 1).any(-1)
@@ -145,6 +186,16 @@ def _divisions(
         ("surprise-now", now),
         ("surprise-recent", lately & ~now),
         ("surprise-none", known & ~lately),
+        *_repeats(text, nats, surprising),
+    ]
+
+
+def _repeats(
+    text: TokenSequence, nats: Float[Tensor, " next"], surprising: float
+) -> list[tuple[str, Bool[Tensor, " next"]]]:
+    """The tags of repeats of surprising tokens, each with its predictions."""
+    back = surprise_distance(torch.tensor(text.tokens)[None], nats[None], surprising)[0]
+    return [
         ("repeat repeat-32", (back > 0) & (back <= 32)),
         ("repeat repeat-128", (back > 32) & (back <= 128)),
         ("repeat repeat-far", back > 128),

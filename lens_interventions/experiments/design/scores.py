@@ -45,15 +45,15 @@ def read_log_probs(
     arms: Sequence[Arm],
     patch: PatchSettings,
     seeds: Sequence[int],
-    last: Sequence[int] | None = None,
+    where: Bool[Tensor, "sequence next"] | None = None,
 ) -> Float[Tensor, "arm sequence next"]:
     """Log-probability of every next token under each arm, in nats, NaN at padding.
 
-    `seeds` keep the random draws of the sequences apart. With `last`, only this many tokens at the
-    end of each sequence are read, and the others are NaN.
+    `seeds` keep the random draws of the sequences apart. With `where`, only the next tokens at its
+    True entries are read, and the others are NaN.
     """
     rows = [list(row) for row in tokens]
-    where = _predictions(rows, last)
+    where = at_end(rows, list(map(len, rows))) if where is None else where
     patched = [arm for arm in arms if arm.source != TEMPERATURE]
     tempered = [arm for arm in arms if arm.source == TEMPERATURE]
     found = {}
@@ -78,15 +78,14 @@ def read_ranks(
     arms: Sequence[Arm],
     patch: PatchSettings,
     seeds: Sequence[int],
-    last: Sequence[int] | None = None,
+    where: Bool[Tensor, "sequence next"],
 ) -> Scores:
-    """Scores `[arm, sequence, next]` of every next token.
+    """Scores `[arm, sequence, next]` of the next tokens at the True entries of `where`.
 
     The scores are float64, on the CPU; entry i is about `x[i + 1]`. `seeds` keep the random draws
-    of the sequences apart. With `last`, only this many tokens at the end of each sequence are read.
+    of the sequences apart.
     """
     rows = [list(row) for row in tokens]
-    where = _predictions(rows, last)
     patched = [arm for arm in arms if arm.source != TEMPERATURE]
     tempered = [arm for arm in arms if arm.source == TEMPERATURE]
     read = []
@@ -102,14 +101,11 @@ def read_ranks(
     )
 
 
-def _predictions(
-    rows: Sequence[list[int]], last: Sequence[int] | None
-) -> Bool[Tensor, "sequence next"]:
-    """Which next tokens are read: those of the texts, or the last few of each."""
-    place = torch.arange(max(map(len, rows)) - 1)
-    ends = torch.tensor([len(row) - 1 for row in rows])[:, None]
-    read = place < ends
-    return read if last is None else read & (place >= ends - torch.tensor(last)[:, None])
+def at_end(tokens: Sequence[Sequence[int]], counts: Sequence[int]) -> Bool[Tensor, "sequence next"]:
+    """Where the last few next tokens of each sequence are, `counts` of them at most."""
+    place = torch.arange(max(map(len, tokens)) - 1)
+    ends = torch.tensor([len(row) - 1 for row in tokens])[:, None]
+    return (place < ends) & (place >= ends - torch.tensor(counts)[:, None])
 
 
 def _read_tempered(

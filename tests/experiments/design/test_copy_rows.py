@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from lens_interventions.experiments.design.conditions import NO_PATCH, Arm
+from lens_interventions.experiments.design import copy_rows
+from lens_interventions.experiments.design.conditions import ARM_COLUMNS, NO_PATCH, Arm
 from lens_interventions.experiments.design.copy_rows import (
     measure_induction,
+    measure_repeats,
     measure_templates,
     measure_text,
 )
+from lens_interventions.experiments.design.scores import read_log_probs
 from tests.support.exact import float64_softmax
 from tests.support.scored_sequences import ARMS, PATCH, parameters, text, total
 from tests.support.tiny import shared_bridge
@@ -130,3 +133,48 @@ def test_the_model_without_a_patch_divides_even_where_it_is_not_reported() -> No
         without.sort_index(),
         rtol=1e-9,
     )
+
+
+@pytest.mark.parametrize("told", [ARMS, ARMS[1:], ARMS[:1]])
+def test_repeats_are_those_of_text_and_other_tokens_are_read_once(told: Sequence[Arm]) -> None:
+    bridge = shared_bridge("llama")
+    said = [5, 6, 7, 5, 6, 9, 5, 6, 7, 20]
+    # Unequal lengths, the last text without a repeat at all.
+    texts = [text(0, [0, *said]), text(1, [0, *said[:5]]), text(2, [0, 11, 12, 13])]
+    with torch.no_grad(), float64_softmax():
+        asked = parameters(texts, told)
+        rows = measure_repeats(bridge, **asked, surprising=4.0)
+        whole = measure_text(bridge, **asked, edges=[4.0], surprising=4.0, recent=2)
+    repeats = whole[whole["category"].str.contains("repeat")]
+    expected = repeats[
+        ~repeats["category"].str.endswith("repeat-none") | (repeats["source"] == NO_PATCH.source)
+    ]
+    assert expected.loc[expected["category"].str.contains("repeat-32"), "count"].sum() > 0
+    key = ["sequence", "category", *ARM_COLUMNS]
+    pd.testing.assert_frame_equal(
+        rows.sort_values(key).reset_index(drop=True),
+        expected.sort_values(key).reset_index(drop=True),
+        rtol=1e-9,
+    )
+
+
+def test_few_predictions_are_multiplied_where_few_are_repeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bridge = shared_bridge("llama")
+    read: list[int] = []
+
+    def counted(
+        bridge: TransformerBridge, tokens: Sequence, arms: Sequence[Arm], *others: object
+    ) -> Tensor:
+        log_probs = read_log_probs(bridge, tokens, arms, *others)
+        read.append(int((~log_probs.isnan()).sum()) // len(arms))
+        return log_probs
+
+    monkeypatch.setattr(copy_rows, "read_log_probs", counted)
+    texts = [text(0, [0, 5, 6, 7, 5, 8, 9])]
+    rows = measure_repeats(bridge, **parameters(texts), surprising=4.0)
+    known = rows[rows["source"] == NO_PATCH.source]
+    repeats = known.loc[~known["category"].str.endswith("repeat-none"), "count"].sum()
+    assert read == [6, repeats]
+    assert repeats == 1
