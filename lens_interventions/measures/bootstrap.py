@@ -103,3 +103,32 @@ def bootstrap_ends(
         low, high = np.where(without_bca, interval("percentile"), (low, high))
     methods = np.where(without_bca, "percentile", "BCa")
     return list(zip(low.tolist(), high.tolist(), methods.tolist(), strict=True))
+
+
+def bootstrap_p_value(
+    cells: Sequence[np.ndarray],
+    statistic: Callable[..., Any],
+    distribution: Float[np.ndarray, " resample"],
+) -> float:
+    """The smallest error at which the interval of `bootstrap_ends` leaves out 0, for one cell.
+
+    This is the two-sided p-value of the test that the interval makes. The arguments are those of
+    `bootstrap_ends`, with one cell. The value is at least `2 / (n_resamples + 1)`, as less cannot
+    be told from so many resamples, and is within a hundredth of that.
+    """
+
+    def leaves_out(error: float) -> bool:
+        ((low, high, _),) = bootstrap_ends(cells, statistic, distribution[None], 1 - error)
+        return low > 0 or high < 0
+
+    smallest = 2 / (len(distribution) + 1)
+    if leaves_out(smallest):
+        return smallest
+    included, excluded = smallest, 1.0
+    while excluded - included > smallest / 100:
+        middle = (included + excluded) / 2
+        if leaves_out(middle):
+            excluded = middle
+        else:
+            included = middle
+    return excluded

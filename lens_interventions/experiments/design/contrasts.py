@@ -84,6 +84,17 @@ def row_interval(row: Mapping[Any, Any]) -> Interval:
     return Interval(**{field.name: row[field.name] for field in fields(Interval)})
 
 
+def mean_contrast(
+    totals: Float[np.ndarray, " cluster"],
+    resampling: Resampling,
+    counts: Float[np.ndarray, " cluster"] | None = None,
+) -> Contrast:
+    """`sum(totals) / sum(counts)` against 0; without counts each cluster is one."""
+    counts = np.ones(len(totals)) if counts is None else counts
+    (found,) = _contrasts(counts, [totals], resampling)
+    return found
+
+
 def contrast(totals: Totals, arm: Arm, reference: Arm, resampling: Resampling) -> Contrast:
     """The mean difference of `arm` and `reference`, paired over clusters."""
     (found,) = contrasts(totals, [(arm, reference)], resampling)

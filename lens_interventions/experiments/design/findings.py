@@ -1,31 +1,55 @@
-"""A verdict on one interval that needs no references: a share, a correlation, a difference."""
+"""Verdicts on contrasts that need no further references: a share, a correlation, a difference."""
 
-from ...measures.intervals import Interval
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...measures.intervals import holm
 from ...measures.verdicts import verdict, visible_by_width
 from ..engine.results import Finding
+from .contrasts import Contrast
 
 
-def interval_finding(
-    question: str,
-    interval: Interval,
-    method: str,
-    figure: str,
-    *,
-    smallest_effect: float,
-    lower_is_better: bool = False,
-    units: str,
-    p_value: float | None = None,
-) -> Finding:
-    """The finding whose verdict is that of `interval`; its width tells what could be seen.
+@dataclass(frozen=True)
+class Asked:
+    """A question, and the contrast that answers it.
 
-    The arguments are those of `Finding` and of `verdict`.
+    Attributes:
+        question, method, figure: as in `Finding`.
+        contrast: what was found, with its p-value before any correction.
+        smallest_effect, lower_is_better, units: as in `verdict`.
     """
-    judged = verdict(
-        interval,
-        smallest_effect=smallest_effect,
-        lower_is_better=lower_is_better,
-        units=units,
-        p_value=p_value,
-        smallest_visible=visible_by_width(interval),
+
+    question: str
+    contrast: Contrast
+    method: str
+    figure: str
+    smallest_effect: float
+    lower_is_better: bool = False
+    units: str = ""
+
+
+def judged(asked: Sequence[Asked]) -> tuple[Finding, ...]:
+    """A finding on each question, with Holm's correction over them, which the method then names.
+
+    The width of an interval tells which effect it could have seen.
+    """
+    over = f"corrected by Holm's method over {len(asked)} questions"
+    p_values = holm(np.array([each.contrast.p_value for each in asked], dtype=np.float64))
+    return tuple(
+        Finding(
+            each.question,
+            verdict(
+                each.contrast.interval,
+                smallest_effect=each.smallest_effect,
+                lower_is_better=each.lower_is_better,
+                units=each.units,
+                p_value=float(p_value),
+                smallest_visible=visible_by_width(each.contrast.interval),
+            ),
+            f"{each.method.rstrip()} p = {p_value:.2g}, {over}.",
+            each.figure,
+        )
+        for each, p_value in zip(asked, p_values, strict=True)
     )
-    return Finding(question, judged, method, figure)

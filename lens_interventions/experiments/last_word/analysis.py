@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...measures.intervals import Interval, holm, share_difference_interval, share_interval
+from ...measures.intervals import Interval, share_difference_interval, share_interval
 from ..design.contrasts import Contrast, Resampling, crossed_contrast
-from ..design.findings import interval_finding
+from ..design.findings import Asked, judged
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .measurements import ASKED, FIXED, OTHER, OWN, PLAIN
@@ -87,8 +87,7 @@ def source_table(sources: pd.DataFrame, settings: LastWordSettings) -> pd.DataFr
 def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding, ...]:
     resampling, n_points = settings.resampling, len(_labels(along))
     spans = {MIDDLE: range(n_points // 3, n_points - n_points // 3), OUTPUT: [n_points - 1]}
-    judged: list[tuple[Contrast, float, str]] = []
-    texts: list[tuple[str, str, str]] = []
+    asked_of: list[Asked] = []
     for name, points in spans.items():
         contrasts = {
             (sentence, minus): _contrast(
@@ -98,7 +97,6 @@ def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding,
             for sentence in (OWN, FIXED)
             for minus in (OTHER, PLAIN)
         }
-        judged.append((contrasts[OWN, OTHER], settings.smallest_nats, "nats"))
         each = "; ".join(
             f"{sentence}, minus the request {minus}: {contrast.interval}"
             for (sentence, minus), contrast in contrasts.items()
@@ -108,29 +106,21 @@ def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding,
             f"before the word, {name}, when it is asked for minus when it is not. {each}. The "
             "verdict is on the first. Words and topics are resampled."
         )
-        texts.append((_ALONG.format(name), method, "influence"))
+        question = _ALONG.format(name)
+        influence = contrasts[OWN, OTHER]
+        asked_of.append(
+            Asked(question, influence, method, "influence", settings.smallest_nats, units="nats")
+        )
     asked, plain = _ends(along, ASKED), _ends(along, PLAIN)
-    judged.append((_more_ends(asked, plain, resampling), settings.smallest_share, "of sentences"))
+    more_ends = _more_ends(asked, plain, resampling)
     method = (
         f"Greedy sentences that end in the word: {_share(asked, resampling)} when it is asked for, "
         f"{plain.mean():.2f} on the same requests without a word. Words and topics are resampled."
     )
-    texts.append((_LAST, method, "ends"))
-    adjusted = holm(np.array([contrast.p_value for contrast, *_ in judged]))
-    return tuple(
-        interval_finding(
-            question,
-            contrast.interval,
-            method,
-            figure,
-            smallest_effect=margin,
-            units=units,
-            p_value=float(p_value),
-        )
-        for (contrast, margin, units), p_value, (question, method, figure) in zip(
-            judged, adjusted, texts, strict=True
-        )
+    asked_of.append(
+        Asked(_LAST, more_ends, method, "ends", settings.smallest_share, units="of sentences")
     )
+    return judged(asked_of)
 
 
 def _difference(along: pd.DataFrame, sentence: str, minus: str, column: str) -> pd.DataFrame:

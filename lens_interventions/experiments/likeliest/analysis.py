@@ -1,20 +1,15 @@
 """From the rows of the likeliest experiment to tables and verdicts."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ...measures.intervals import (
-    Interval,
-    holm,
-    share_difference_interval,
-    share_interval,
-    sign_flip_p_values,
-)
-from ..design.contrasts import Resampling
-from ..design.findings import interval_finding
+from ...measures.intervals import share_difference_interval, share_interval
+from ..design.contrasts import mean_contrast
+from ..design.findings import Asked, judged
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .sequences import SAMPLE, ascent_name, beam_name, swaps_name
@@ -100,14 +95,14 @@ def difference_table(sequences: pd.DataFrame, settings: LikeliestSettings) -> pd
             difference = _nats(sequences, way, lengths) - _nats(sequences, reference, lengths)
             if not np.isfinite(difference).all():  # not measured at this length
                 continue
-            interval, p_value = _contrast(difference, settings.resampling)
+            against = mean_contrast(difference, settings.resampling)
             found.append(
                 {
                     "way": way,
                     "minus": reference,
                     "length": name,
-                    **interval.columns(),
-                    "p_value": p_value,
+                    **against.interval.columns(),
+                    "p_value": against.p_value,
                 }
             )
     return pd.DataFrame(found)
@@ -132,18 +127,19 @@ def _findings(
         {way: _values(sequences, way, longest, column) for way in (LIKELIEST, SAMPLE)}
         for column in ("looped", "rep_4")
     )
-    judged = [
-        _contrast(nats[ascent_name()] - nats[beam], settings.resampling),
-        _contrast(nats[swaps_name(half)] - nats[beam], settings.resampling),
-        _contrast(looped[LIKELIEST] - looped[SAMPLE], settings.resampling),
-        _contrast(rep[LIKELIEST] - rep[SAMPLE], settings.resampling),
+    contrasts = [
+        mean_contrast(difference, settings.resampling)
+        for difference in (
+            nats[ascent_name()] - nats[beam],
+            nats[swaps_name(half)] - nats[beam],
+            looped[LIKELIEST] - looped[SAMPLE],
+            rep[LIKELIEST] - rep[SAMPLE],
+        )
     ]
-    judged[2] = (
-        share_difference_interval(
-            looped[LIKELIEST] > 0, looped[SAMPLE] > 0, level=settings.resampling.level
-        ),
-        judged[2][1],
+    more_loops = share_difference_interval(
+        looped[LIKELIEST] > 0, looped[SAMPLE] > 0, level=settings.resampling.level
     )
+    contrasts[2] = replace(contrasts[2], interval=more_loops)
     n = len(looped[SAMPLE])
     price = (
         f"{n} prompts, sequences of {', '.join(map(str, lengths))} tokens, at the price of "
@@ -167,24 +163,17 @@ def _findings(
         + f"Share that ends in an exact loop: {loops} against {looped[SAMPLE].mean():.2f}.",
         of_longest + f"rep-4: {_means(rep, LIKELIEST, SAMPLE)}",
     )
-    adjusted = holm(np.array([p_value for _, p_value in judged]))
     margins = [(settings.smallest_nats, "nats per token")] * 2
     margins += [(settings.smallest_share, "of texts"), (settings.smallest_share, "of 4-grams")]
     questions = (ASCENT_QUESTION, SWAPS_QUESTION, LOOP_QUESTION, REPETITION_QUESTION)
     figures = ("likelihood", "likelihood", "loops", "loops")
-    return tuple(
-        interval_finding(
-            question,
-            interval,
-            method,
-            figure,
-            smallest_effect=margin,
-            units=units,
-            p_value=float(p_value),
-        )
-        for question, (interval, _), p_value, (margin, units), method, figure in zip(
-            questions, judged, adjusted, margins, methods, figures, strict=True
-        )
+    return judged(
+        [
+            Asked(question, contrast, method, figure, margin, units=units)
+            for question, contrast, (margin, units), method, figure in zip(
+                questions, contrasts, margins, methods, figures, strict=True
+            )
+        ]
     )
 
 
@@ -204,15 +193,6 @@ def _values(
     here = sequences[(sequences["way"] == way) & (sequences["length"] == length)]
     ordered = here.set_index("prompt")[column].reindex(sorted(sequences["prompt"].unique()))
     return ordered.to_numpy(np.float64)
-
-
-def _contrast(
-    difference: Float[np.ndarray, " prompt"], resampling: Resampling
-) -> tuple[Interval, float]:
-    (p_value,) = sign_flip_p_values(
-        difference[None], rng=resampling.rng(), n_resamples=resampling.n_resamples
-    )
-    return resampling.interval(difference), float(p_value)
 
 
 def _means(values: dict[str, Float[np.ndarray, " prompt"]], way: str, other: str) -> str:

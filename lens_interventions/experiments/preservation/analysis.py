@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from ..design.findings import interval_finding
-from ..engine.results import Analysis, Finding, Tables
+from ..design.findings import Asked, judged
+from ..engine.results import Analysis, Tables
 from .correlations import copy_correlation, token_correlation
 from .figures import draw
 from .kept_rows import kept_templates, kept_tokens
@@ -24,10 +24,7 @@ def analyse(settings: PreservationSettings, rows: Tables) -> Analysis:
     tokens = token_rows(rows["tokens"], rows["counts"])
     items = rows["templates"]
     kept, words = kept_tokens(tokens), kept_templates(items)
-    findings = (
-        *_token_findings(tokens, kept, settings),
-        _template_finding(words, settings),
-    )
+    asked = (*_asked_of_tokens(tokens, kept, settings), _asked_of_templates(words, settings))
     tables = {
         "correlations": correlations(tokens, settings),
         "by_quantile": by_quantile(tokens, settings),
@@ -35,7 +32,7 @@ def analyse(settings: PreservationSettings, rows: Tables) -> Analysis:
         "token_rows": kept,
         "template_rows": words,
     }
-    return Analysis(tables, findings, draw)
+    return Analysis(tables, judged(asked), draw)
 
 
 def correlations(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFrame:
@@ -44,13 +41,13 @@ def correlations(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFr
     for kind, kept in tokens.kept.items():
         for name, (x, given) in _PREDICTORS.items():
             for point, label in enumerate(tokens.labels):
-                interval = token_correlation(tokens, kept[point], x, given, settings.resampling)
+                correlation = token_correlation(tokens, kept[point], x, given, settings.resampling)
                 found.append(
                     {
                         "preservation": kind,
                         "correlated_with": name,
                         "point": label,
-                        **interval.columns(),
+                        **correlation.interval.columns(),
                     }
                 )
     return pd.DataFrame(found)
@@ -95,12 +92,12 @@ def copying_correlations(items: pd.DataFrame, settings: PreservationSettings) ->
         for label in items["label"].drop_duplicates():
             here = items[items["label"] == label]
             kept = -here["log_rank"].to_numpy(dtype=np.float64)
-            interval = copy_correlation(here, kept, comparison, settings.resampling)
+            correlation = copy_correlation(here, kept, comparison, settings.resampling)
             found.append(
                 {
                     "templates": comparison,
                     "point": label,
-                    **interval.columns(),
+                    **correlation.interval.columns(),
                 }
             )
     return pd.DataFrame(found)
@@ -136,47 +133,47 @@ _TEMPLATE = (
 )
 
 
-def _token_findings(
+def _asked_of_tokens(
     tokens: TokenRows, rows: pd.DataFrame, settings: PreservationSettings
-) -> list[Finding]:
-    findings = []
+) -> list[Asked]:
+    asked = []
     points = later(tokens.labels)
     for (question, kind), (x, given) in zip(
         _QUESTIONS, ((RARITY, SURPRISE), (RARITY, SURPRISE), (SURPRISE, RARITY)), strict=True
     ):
         kept = rows["log_prob" if kind == NET else "rank"].to_numpy()
-        interval = token_correlation(tokens, kept, x, given, settings.resampling)
+        correlation = token_correlation(tokens, kept, x, given, settings.resampling)
         method = (_TOKENS + (_NET if kind == NET else "") + _POSITIVE).format(
             kept=_KEPT[kind],
             n=int(np.isfinite(kept).sum()),
-            documents=interval.n,
+            documents=correlation.interval.n,
             first=tokens.labels[points[0]],
             last=tokens.labels[points[-1]],
             x=_X[x],
             given=_X[given],
         )
-        findings.append(
-            interval_finding(
+        asked.append(
+            Asked(
                 question,
-                interval,
+                correlation,
                 method,
                 "correlation",
-                smallest_effect=settings.smallest_correlation,
+                settings.smallest_correlation,
                 units="rank correlation",
             )
         )
-    return findings
+    return asked
 
 
-def _template_finding(rows: pd.DataFrame, settings: PreservationSettings) -> Finding:
-    interval = copy_correlation(rows, rows["rank"].to_numpy(), WITHIN, settings.resampling)
+def _asked_of_templates(rows: pd.DataFrame, settings: PreservationSettings) -> Asked:
+    correlation = copy_correlation(rows, rows["rank"].to_numpy(), WITHIN, settings.resampling)
     question = "Does better preservation where a word stands first help to copy it later?"
-    method = _TEMPLATE.format(n=len(rows), words=interval.n)
-    return interval_finding(
+    method = _TEMPLATE.format(n=len(rows), words=correlation.interval.n)
+    return Asked(
         question,
-        interval,
+        correlation,
         method,
         "copying",
-        smallest_effect=settings.smallest_correlation,
+        settings.smallest_correlation,
         units="rank correlation",
     )

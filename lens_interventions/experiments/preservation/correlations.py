@@ -8,9 +8,9 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from ...measures.bootstrap import bootstrap_ends
+from ...measures.bootstrap import bootstrap_ends, bootstrap_p_value
 from ...measures.intervals import Interval
-from ..design.contrasts import Resampling
+from ..design.contrasts import Contrast, Resampling
 from .token_rows import RARITY, SURPRISE, WITHIN, TokenRows
 
 # Resamples worked on at once.
@@ -20,22 +20,22 @@ _RESAMPLES = 250
 Numbers = np.ndarray | np.float64
 
 
-def spearman_interval(
+def spearman(
     y: Float[np.ndarray, " token"],
     x: Float[np.ndarray, " token"],
     clusters: np.ndarray,
     resampling: Resampling,
     *,
     given: Float[np.ndarray, " token"] | None = None,
-) -> Interval:
-    """Spearman's correlation of y and x over all tokens, with an interval over clusters.
+) -> Contrast:
+    """Spearman's correlation of y and x over all tokens, against 0, by clusters.
 
     With `given` it is the partial correlation, that of the residuals after the ranks of `given`
     were regressed out of both: `(r_yx - r_yz r_xz) / sqrt((1 - r_yz^2)(1 - r_xz^2))`.
 
     Whole clusters are drawn with replacement (`scipy.stats.bootstrap`, BCa, or percentile where it
     is undefined). Ranks are those of the full sample, so that a resample is a weighted sum of each
-    cluster's moments.
+    cluster's moments. The p-value is the smallest error at which the interval leaves out 0.
     """
     names, of = np.unique(clusters, return_inverse=True)
     variables = [_standard_ranks(v) for v in (y, x, *(() if given is None else (given,)))]
@@ -54,7 +54,7 @@ def spearman_interval(
     estimate = float(_correlation([m.sum() for m in moments], n_variables))
     n, level = len(names), resampling.level
     if n < 2 or not np.isfinite(estimate):
-        return Interval(estimate, float("nan"), float("nan"), level, "none", n)
+        return Contrast(Interval(estimate, float("nan"), float("nan"), level, "none", n), 1.0)
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         distribution = stats.bootstrap(  # type: ignore[call-overload]
@@ -70,7 +70,10 @@ def spearman_interval(
         ).bootstrap_distribution
     cells = [moment[None] for moment in moments]
     ((low, high, method),) = bootstrap_ends(cells, statistic, distribution[None], level)
-    return Interval(estimate, low, high, level, method if np.isfinite(low + high) else "none", n)
+    if not np.isfinite(low + high):
+        return Contrast(Interval(estimate, low, high, level, "none", n), 1.0)
+    p_value = bootstrap_p_value(cells, statistic, distribution)
+    return Contrast(Interval(estimate, low, high, level, method, n), p_value)
 
 
 def token_correlation(
@@ -79,11 +82,11 @@ def token_correlation(
     x: str,
     given: str | None,
     resampling: Resampling,
-) -> Interval:
+) -> Contrast:
     """Correlation of preservation with rarity or surprise, without tokens that have no value."""
     usable = np.isfinite(kept)
     values = {RARITY: tokens.rarity[usable], SURPRISE: tokens.surprise[usable]}
-    return spearman_interval(
+    return spearman(
         kept[usable],
         values[x],
         tokens.document[usable],
@@ -97,7 +100,7 @@ def copy_correlation(
     kept: Float[np.ndarray, " item"],
     comparison: str,
     resampling: Resampling,
-) -> Interval:
+) -> Contrast:
     """Correlation of preservation at the first occurrence with copying at the second, by word."""
     copied = items["copy_log_prob"].to_numpy(dtype=np.float64)
     if comparison == WITHIN:
@@ -105,7 +108,7 @@ def copy_correlation(
         words = (items["group"] + " " + items["said"]).to_numpy()
         sentences = (items["group"] + " " + items["frame"] + " " + items["distance"]).to_numpy()
         kept, copied = (doubly_centred(values, words, sentences) for values in (kept, copied))
-    return spearman_interval(copied, kept, items["said"].to_numpy(), resampling)
+    return spearman(copied, kept, items["said"].to_numpy(), resampling)
 
 
 def doubly_centred(

@@ -7,9 +7,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from ...fitting.input_reading import MEASURES
+from ..design.contrasts import mean_contrast
 from ..design.documents import middle
-from ..design.findings import interval_finding
-from ..engine.results import Analysis, Finding, Tables
+from ..design.findings import Asked, judged
+from ..engine.results import Analysis, Tables
 from .figures import draw
 from .settings import RecallSettings
 from .stages import IMPORTANCE, PARTS
@@ -28,8 +29,8 @@ def analyse(settings: RecallSettings, rows: Tables) -> Analysis:
             measured["measure"] == IMPORTANCE, ["basis", "part", "total"]
         ].reset_index(drop=True),
     }
-    findings = (*_recall_findings(measured, settings), _place_finding(measured, settings))
-    return Analysis(tables, findings, draw)
+    asked = (*_asked_of_recall(measured, settings), _asked_of_place(measured, settings))
+    return Analysis(tables, judged(asked), draw)
 
 
 def _means(rows: pd.DataFrame, settings: RecallSettings) -> pd.DataFrame:
@@ -55,7 +56,7 @@ _LEAST = "the point where it is least,"
 _STRETCH = "between which it rises most"
 
 
-def _recall_findings(rows: pd.DataFrame, settings: RecallSettings) -> list[Finding]:
+def _asked_of_recall(rows: pd.DataFrame, settings: RecallSettings) -> list[Asked]:
     points, hits, counts = _recovered(rows)
     choosing = np.arange(hits.shape[1]) % 2 == 0
     share = hits[:, choosing].sum(1) / counts[choosing].sum()
@@ -64,35 +65,35 @@ def _recall_findings(rows: pd.DataFrame, settings: RecallSettings) -> list[Findi
     rise = max(
         itertools.combinations(range(len(points)), 2), key=lambda ij: share[ij[1]] - share[ij[0]]
     )
-    asked = (
+    questions = (
         ("Do the last blocks help to recall the input?", (least, final), f"{_LEAST} chosen"),
         ("Does any stretch of blocks help to recall the input?", rise, f"{_STRETCH}, chosen"),
     )
-    findings = []
-    for question, (earlier, later), why in asked:
+    asked = []
+    for question, (earlier, later), why in questions:
         reported, of = hits[:, ~choosing], counts[~choosing]
-        interval = settings.resampling.interval(reported[later] - reported[earlier], of)
+        change = mean_contrast(reported[later] - reported[earlier], settings.resampling, of)
         method = _RECALLED.format(
             earlier=points[earlier],
             later=points[later],
             why=why,
-            n=interval.n,
+            n=change.interval.n,
             tokens=int(of.sum()),
             before=reported[earlier].sum() / of.sum(),
             after=reported[later].sum() / of.sum(),
             at_input=reported[0].sum() / of.sum(),
         )
-        findings.append(
-            interval_finding(
+        asked.append(
+            Asked(
                 question,
-                interval,
+                change,
                 method,
                 "recovered",
-                smallest_effect=settings.smallest_share,
+                settings.smallest_share,
                 units="of tokens",
             )
         )
-    return findings
+    return asked
 
 
 def _recovered(
@@ -122,7 +123,7 @@ _SHARES = (
 )
 
 
-def _place_finding(rows: pd.DataFrame, settings: RecallSettings) -> Finding:
+def _asked_of_place(rows: pd.DataFrame, settings: RecallSettings) -> Asked:
     kind = settings.bases[0]
     shares, points = _middle_shares(rows, kind)
     importance = rows[(rows["measure"] == IMPORTANCE) & (rows["part"] == PARTS[1])]
@@ -130,21 +131,21 @@ def _place_finding(rows: pd.DataFrame, settings: RecallSettings) -> Finding:
     for basis in settings.bases:
         means = {name: values.mean() for name, values in _middle_shares(rows, basis)[0].items()}
         told.append(_SHARES.format(basis=basis, **means))
-    interval = settings.resampling.interval(shares["input"] - shares["stream"])
+    more = mean_contrast(shares["input"] - shares["stream"], settings.resampling)
     method = _PLACE.format(
         basis=kind,
         importance=importance.loc[importance["basis"] == kind, "total"].item(),
-        n=interval.n,
+        n=more.interval.n,
         first=points[0],
         last=points[-1],
         shares="; ".join(told),
     )
-    return interval_finding(
+    return Asked(
         "Does mattering little to the output help a direction to keep the input?",
-        interval,
+        more,
         method,
         "read",
-        smallest_effect=settings.smallest_share,
+        settings.smallest_share,
         units="of the variance",
     )
 

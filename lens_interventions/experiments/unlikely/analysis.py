@@ -8,10 +8,10 @@ from jaxtyping import Float
 
 from ...lens.unlikely_tokens import GROUPS, STATISTICS
 from ...measures.intervals import Interval
-from ..design.contrasts import row_interval
+from ..design.contrasts import Contrast, mean_contrast, row_interval
 from ..design.documents import middle
-from ..design.findings import interval_finding
-from ..engine.results import Analysis, Finding, Tables
+from ..design.findings import Asked, judged
+from ..engine.results import Analysis, Tables
 from .ablation import NOTHING, RANDOM, TOKENS
 from .figures import draw
 from .settings import UnlikelySettings
@@ -21,11 +21,11 @@ def analyse(settings: UnlikelySettings, rows: Tables) -> Analysis:
     """The analysis of a run."""
     ablation = changes(rows["ablation"], settings)
     tables = {"components": components(rows["components"], settings), "ablation": ablation}
-    findings = (
-        *_component_findings(rows["components"], settings),
-        _ablation_finding(ablation, settings),
+    asked = (
+        *_asked_of_components(rows["components"], settings),
+        _asked_of_ablation(ablation, settings),
     )
-    return Analysis(tables, findings, draw)
+    return Analysis(tables, judged(asked), draw)
 
 
 def components(rows: pd.DataFrame, settings: UnlikelySettings) -> pd.DataFrame:
@@ -45,8 +45,8 @@ def components(rows: pd.DataFrame, settings: UnlikelySettings) -> pd.DataFrame:
 def changes(rows: pd.DataFrame, settings: UnlikelySettings) -> pd.DataFrame:
     """Losses with something taken out, minus those with nothing or with random directions.
 
-    Columns: layer, or "mean" of the layers; taken_out, minus, estimate, low, high, n, level,
-    method, removed.
+    Columns: layer, or "mean" of the layers; taken_out, minus, removed, and those of
+    `Contrast.columns`.
     """
     keys = ["layer", "taken_out"]
     totals, counts, removed = (
@@ -58,16 +58,16 @@ def changes(rows: pd.DataFrame, settings: UnlikelySettings) -> pd.DataFrame:
     for label, among in [*((str(layer), [layer]) for layer in layers), (MEAN, layers)]:
         for name, minus in [*((name, NOTHING) for name in names), (TOKENS, RANDOM)]:
             each = [totals[layer, name] - totals[layer, minus] for layer in among]
-            interval = settings.resampling.interval(np.mean(each, axis=0), counts[among[0], name])
+            change = mean_contrast(
+                np.mean(each, axis=0), settings.resampling, counts[among[0], name]
+            )
             found.append(
                 {
                     "layer": label,
                     "taken_out": name,
                     "minus": minus,
-                    **interval.columns(),
-                    "level": interval.level,
-                    "method": interval.method,
                     "removed": float(np.mean([removed[layer, name] for layer in among])),
+                    **change.columns(),
                 }
             )
     return pd.DataFrame(found)
@@ -94,7 +94,7 @@ _LEFT = (
 )
 
 
-def _component_findings(rows: pd.DataFrame, settings: UnlikelySettings) -> list[Finding]:
+def _asked_of_components(rows: pd.DataFrame, settings: UnlikelySettings) -> list[Asked]:
     points = tuple(dict.fromkeys(rows["point"]))
     chosen = [points[i] for i in middle(points)]
     inside = rows[rows["point"].isin(chosen)]
@@ -107,7 +107,7 @@ def _component_findings(rows: pd.DataFrame, settings: UnlikelySettings) -> list[
         first=chosen[0],
         last=chosen[-1],
     )
-    asked = (
+    questions = (
         (
             "Does being unlikely help a token to take up the middle of the stream?",
             _SIZE,
@@ -123,26 +123,27 @@ def _component_findings(rows: pd.DataFrame, settings: UnlikelySettings) -> list[
             "left",
         ),
     )
-    findings = []
+    asked = []
     for statistic, (question, method, smallest, lower_is_better, figure) in zip(
-        STATISTICS, asked, strict=True
+        STATISTICS, questions, strict=True
     ):
         tokens, random, likely = (means[statistic, group] for group in (*GROUPS[:2], GROUPS[-1]))
         numbers = method.format(
             tokens=np.nanmean(tokens), random=np.nanmean(random), likely=np.nanmean(likely)
         )
-        findings.append(
-            interval_finding(
+        difference = tokens - random
+        asked.append(
+            Asked(
                 question,
-                _interval(tokens - random, settings),
+                mean_contrast(difference[np.isfinite(difference)], settings.resampling),
                 said + numbers,
                 figure,
-                smallest_effect=smallest,
-                lower_is_better=lower_is_better,
+                smallest,
+                lower_is_better,
                 units="" if statistic == STATISTICS[1] else "times the average",
             )
         )
-    return findings
+    return asked
 
 
 def _by_document(
@@ -166,10 +167,11 @@ _ABLATION = (
 )
 
 
-def _ablation_finding(table: pd.DataFrame, settings: UnlikelySettings) -> Finding:
+def _asked_of_ablation(table: pd.DataFrame, settings: UnlikelySettings) -> Asked:
     here = table[table["layer"] == MEAN]
     against = here[here["minus"] == NOTHING].set_index("taken_out")
-    interval = row_interval(here[here["minus"] == RANDOM].iloc[0].to_dict())
+    row = here[here["minus"] == RANDOM].iloc[0].to_dict()
+    more = Contrast(row_interval(row), row["p_value"])
     told = [
         f"{name} {change['estimate']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
         for name, change in against.iterrows()
@@ -178,17 +180,17 @@ def _ablation_finding(table: pd.DataFrame, settings: UnlikelySettings) -> Findin
         layers=", ".join(layer for layer in dict.fromkeys(table["layer"]) if layer != MEAN),
         k=settings.ablated,
         directions=settings.directions,
-        n=interval.n,
+        n=more.interval.n,
         tokens=against.loc[TOKENS, "removed"],
         random=against.loc[RANDOM, "removed"],
         changes=", ".join(told),
     )
-    return interval_finding(
+    return Asked(
         "Does it hurt to take unlikely tokens out of the middle, more than random directions?",
-        interval,
+        more,
         method,
         "ablation",
-        smallest_effect=settings.smallest_loss,
+        settings.smallest_loss,
         lower_is_better=True,
         units="nats",
     )

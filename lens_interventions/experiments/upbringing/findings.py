@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from ...measures.intervals import holm
 from ...model.points import FINAL, point_name, select_points
 from ..design.contrasts import Contrast, seed_contrast
-from ..design.findings import interval_finding
+from ..design.findings import Asked, judged
 from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
@@ -108,7 +106,7 @@ _METHOD = (
     "{measured} at {point}, {arm} minus {minus}: {of_arm:.3f} against {of_minus:.3f}. Networks of "
     "{blocks} blocks of width {width} after {steps} steps of {batch} texts of {context} tokens; "
     "{seeds} seed{plural}, {n} held-out documents. Texts and seeds are resampled; few seeds say "
-    "little of how others turn out. Holm's correction over the ten comparisons: p = {p:.2g}."
+    "little of how others turn out."
 )
 
 
@@ -117,24 +115,20 @@ def findings(settings: UpbringingSettings, final: pd.DataFrame) -> tuple[Finding
 
     `final` has the rows of all trainings after the last step.
     """
-    asked = questions(settings)
-    compared = [_compare(settings, final, question) for question in asked]
-    p_values = holm(np.array([contrast.p_value for contrast in compared], dtype=np.float64))
-    found = []
-    for question, contrast, p_value in zip(asked, compared, p_values, strict=True):
-        found.append(
-            interval_finding(
+    return judged(
+        [
+            Asked(
                 question.asked,
-                contrast.interval,
-                _said(settings, final, question, float(p_value)),
+                _compare(settings, final, question),
+                _said(settings, final, question),
                 question.figure,
-                smallest_effect=question.margin,
+                question.margin,
                 lower_is_better=question.measure != RECOVERED,
                 units="of tokens" if question.measure == RECOVERED else "nats",
-                p_value=float(p_value),
             )
-        )
-    return tuple(found)
+            for question in questions(settings)
+        ]
+    )
 
 
 def _of(final: pd.DataFrame, question: Question, arm: str) -> pd.DataFrame:
@@ -148,9 +142,7 @@ def _compare(settings: UpbringingSettings, final: pd.DataFrame, question: Questi
     return seed_contrast(one, other, settings.resampling)
 
 
-def _said(
-    settings: UpbringingSettings, final: pd.DataFrame, question: Question, p_value: float
-) -> str:
+def _said(settings: UpbringingSettings, final: pd.DataFrame, question: Question) -> str:
     one, other = (_of(final, question, arm) for arm in (question.arm, question.minus))
     where = "the output" if question.point == FINAL else f"point {point_name(question.point)}"
     return _METHOD.format(
@@ -168,5 +160,4 @@ def _said(
         seeds=len(settings.seeds),
         plural="s" if len(settings.seeds) > 1 else "",
         n=one["cluster"].nunique(),
-        p=p_value,
     )

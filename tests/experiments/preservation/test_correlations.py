@@ -6,7 +6,7 @@ from scipy import stats
 
 from lens_interventions.experiments.preservation.correlations import (
     doubly_centred,
-    spearman_interval,
+    spearman,
 )
 from tests.support.small_preservation import FEW
 
@@ -15,7 +15,7 @@ def test_spearman_is_scipy_s_and_so_is_its_interval() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=40)
     y = (x + rng.normal(size=40)).round(1)  # with ties
-    found = spearman_interval(y, x, np.arange(40), FEW)
+    found = spearman(y, x, np.arange(40), FEW).interval
     assert_allclose(found.estimate, stats.spearmanr(y, x).statistic, atol=1e-12)
     ranks = stats.rankdata(y), stats.rankdata(x)
     expected = stats.bootstrap(
@@ -34,27 +34,29 @@ def test_partial_correlation_is_that_of_residuals() -> None:
     rng = np.random.default_rng(1)
     z = rng.normal(size=200)
     x, y = z + rng.normal(size=200), z + rng.normal(size=200)
-    found = spearman_interval(y, x, np.arange(200) // 5, FEW, given=z)
+    contrast = spearman(y, x, np.arange(200) // 5, FEW, given=z)
+    found = contrast.interval
     ry, rx, rz = (stats.rankdata(v) for v in (y, x, z))
     design = np.stack([np.ones(200), rz], axis=1)
     left = [v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (ry, rx)]
     assert_allclose(found.estimate, np.corrcoef(left)[0, 1], atol=1e-9)
     assert found.n == 40
     # Only z ties them together.
-    assert spearman_interval(y, x, np.arange(200) // 5, FEW).low > 0.2
+    assert spearman(y, x, np.arange(200) // 5, FEW).interval.low > 0.2
     assert found.low < 0 < found.high
+    assert contrast.p_value > 0.05
 
 
 def test_copies_of_a_text_do_not_narrow_the_interval() -> None:
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=30), rng.normal(size=30)
-    once = spearman_interval(y, x, np.arange(30), FEW)
-    copied = spearman_interval(np.repeat(y, 9), np.repeat(x, 9), np.repeat(np.arange(30), 9), FEW)
+    once = spearman(y, x, np.arange(30), FEW).interval
+    copied = spearman(np.repeat(y, 9), np.repeat(x, 9), np.repeat(np.arange(30), 9), FEW).interval
     assert_allclose([copied.low, copied.high], [once.low, once.high], atol=1e-9)
 
 
 def test_a_constant_has_no_correlation() -> None:
-    found = spearman_interval(np.ones(20), np.arange(20.0), np.arange(20) // 2, FEW)
+    found = spearman(np.ones(20), np.arange(20.0), np.arange(20) // 2, FEW).interval
     assert found.method == "none"
     assert np.isnan(found.estimate)
 
