@@ -14,7 +14,7 @@ def mean(values: np.ndarray, axis: int) -> np.ndarray:
     return values.mean(axis)
 
 
-def scipy_bootstrap(values: Float[np.ndarray, " seq"], error: float):  # noqa: ANN201 - scipy's own
+def scipy_bootstrap(values: Float[np.ndarray, " seq"], error: float):
     return stats.bootstrap(
         (values,),
         np.mean,

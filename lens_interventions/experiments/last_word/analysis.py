@@ -8,6 +8,7 @@ import pandas as pd
 
 from ...measures.intervals import Interval, share_difference_interval, share_interval
 from ..design.contrasts import Contrast, Resampling, crossed_contrast
+from ..design.documents import middle
 from ..design.findings import Asked, judged
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
@@ -15,7 +16,7 @@ from .measurements import ASKED, FIXED, OTHER, OWN, PLAIN
 from .settings import LastWordSettings
 
 WHOLE = "whole sentence"
-MIDDLE, OUTPUT = "middle third of the layers", "output"
+MIDDLE, OUTPUT = "middle third of the residual points", "output"
 
 _ALONG = "Does asking for a last word help the word all along the sentence before it, at the {}?"
 _LAST = "Does asking for a last word help the sentence to end in it?"
@@ -85,13 +86,13 @@ def source_table(sources: pd.DataFrame, settings: LastWordSettings) -> pd.DataFr
 
 
 def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding, ...]:
-    resampling, n_points = settings.resampling, len(_labels(along))
-    spans = {MIDDLE: range(n_points // 3, n_points - n_points // 3), OUTPUT: [n_points - 1]}
+    resampling, labels = settings.resampling, _labels(along)
+    spans = {MIDDLE: middle(labels).tolist(), OUTPUT: [len(labels) - 1]}
     asked_of: list[Asked] = []
     for name, points in spans.items():
         contrasts = {
             (sentence, minus): _contrast(
-                _difference(along, sentence, minus, "log_prob")[list(points)].mean(axis=1),
+                _difference(along, sentence, minus, "log_prob")[points].mean(axis=1),
                 resampling,
             )
             for sentence in (OWN, FIXED)
