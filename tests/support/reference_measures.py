@@ -104,8 +104,8 @@ def sign_flip_p_value(differences):
     return min(1.0, 2 * tail / len(sums))
 
 
-def crossed_standard_error(totals, counts, draws):
-    """Standard error and degrees of freedom of the mean over crossed rows and columns.
+def crossed_variances(totals, counts, draws):
+    """Variances of the mean over crossed rows and columns that are due to rows and to columns.
 
     `draws` holds, for each resample, how often each row and how often each column was drawn.
     """
@@ -126,6 +126,8 @@ def crossed_standard_error(totals, counts, draws):
     of_rows = sum(sum(totals[r][c] - overall * counts[r][c] for c in columns) ** 2 for r in rows)
     of_columns = sum(sum(totals[r][c] - overall * counts[r][c] for r in rows) ** 2 for c in columns)
     m, n = len(totals), len(totals[0])
-    freedom = (of_rows + of_columns) ** 2 / (of_rows**2 / (m - 1) + of_columns**2 / (n - 1))
-    shrunk = (of_rows * (m - 1) / m + of_columns * (n - 1) / n) / (of_rows + of_columns)
-    return math.sqrt(variance / shrunk), freedom
+    both = of_rows + of_columns
+    return (
+        variance * of_rows / both * m / (m - 1),
+        variance * of_columns / both * n / (n - 1),
+    )
