@@ -134,7 +134,11 @@ def _p_value(
     def beyond(log_miss: float) -> float:
         return _factor(variances, freedoms, math.exp(log_miss)) - away
 
-    return math.exp(optimize.brentq(beyond, math.log(least), math.log(most)))
+    low, high = math.log(least), math.log(most)
+    # Where one axis has nearly all of the variance, an end is the root up to rounding.
+    if beyond(low) <= 0:
+        return float(least)
+    return float(most) if beyond(high) >= 0 else math.exp(optimize.brentq(beyond, low, high))
 
 
 def _variances(

@@ -83,7 +83,7 @@ class Verdict:
                 said = f"undecided: p = {self.p_value:.2g}"
         if self.outcome == "undecided" and self.smallest_visible is not None:
             visible = f"{self.smallest_visible:.2g} {self.units}".strip()
-            said += f" (had 80% power for {visible})"
+            said += f" (a single test had 80% power for {visible})"
         if self.not_ahead_of:
             said += f"; ahead of no patch, but not of: {', '.join(self.not_ahead_of)}"
         return said

@@ -158,3 +158,11 @@ def test_a_third_set_that_agrees_changes_nothing():
     assert three.n == 4
     # the resamples make 1% of noise
     assert (three.low, three.high) == pytest.approx((pair.low, pair.high), rel=0.05)
+
+
+@pytest.mark.parametrize("row_sd", [0.0, 1e-12, 1e-9, 1e-3])
+def test_an_axis_with_all_of_the_variance_has_its_own_p_value(row_sd):
+    values = 0.4 + crossed(np.random.default_rng(3), 4, 30, row_sd, 1.0, 0.0)
+    _, p = crossed_mean_test(values, rng=np.random.default_rng(1), n_resamples=4000)
+    # the resamples make 1% of noise
+    assert p == pytest.approx(stats.ttest_1samp(values[0], 0).pvalue, rel=0.1)

@@ -217,8 +217,8 @@ def test_verdicts_read_as_sentences():
         smallest_visible=0.2143,
     )
     assert wide.words == (
-        "undecided: cannot tell no effect from one of 0.05 nats or more (had 80% power for "
-        "0.21 nats)"
+        "undecided: cannot tell no effect from one of 0.05 nats or more (a single test had 80% "
+        "power for 0.21 nats)"
     )
     unsure = verdict(interval(0.1, 0.2), smallest_effect=0.05, lower_is_better=False, p_value=0.078)
     assert unsure.words == "undecided: p = 0.078"

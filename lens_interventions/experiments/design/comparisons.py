@@ -43,8 +43,9 @@ class Comparison:
         contrasts: by reference, `NO_PATCH` first.
         joint: of `joint_interval`, the true source minus the best of the references.
         lower_is_better: True for a loss.
-        smallest_visible: the smallest lead over every reference that had a good chance to be seen;
-            None if the other half says nothing about it.
+        smallest_visible: the smallest lead that a single test without correction had a good chance
+            to see, over the reference against which the differences vary most; None if the other
+            half says nothing about it.
         visible_by: where that comes from, in words.
     """
 
@@ -211,6 +212,7 @@ def said_of(comparison: Comparison, units: str) -> str:
     if comparison.smallest_visible is not None:
         visible = f"{comparison.smallest_visible:.2g} {units}".strip()
         said += (
-            f" A lead of {visible} over every reference had 80% power, by {comparison.visible_by}."
+            f" A single test at {1 - comparison.joint.level:.0%}, before any correction, had 80% "
+            f"power for a lead of {visible}, by {comparison.visible_by}."
         )
     return said

@@ -50,15 +50,19 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
     rows = {**rows, LOOPS: loop_rows(rows[SAMPLES])}
     averaged = {table: over_seeds(rows[table]) for table in TABLES}
     asked = questions(settings)
+    with_seeds = {
+        question.name: _with_seeds(settings, question, rows, averaged) for question in asked
+    }
     compared_with = {
-        question.name: _comparison(settings, question, rows, averaged) for question in asked
+        question.name: _comparison(settings, question, with_seeds[question.name])
+        for question in asked
     }
     judged = verdicts_on(
         list(compared_with.values()), [(question.smallest, question.units) for question in asked]
     )
     seeds = _by_seed(settings, rows, asked)
     tables = {
-        "contrasts": _contrasts(settings, asked, compared_with, averaged),
+        "contrasts": _contrasts(settings, asked, compared_with, with_seeds),
         "seeds": seeds,
         "categories": _categories(settings, averaged, asked),
         "curves": _curves(rows[TABLE]),
@@ -121,24 +125,29 @@ def _of_seeds(
     return found
 
 
-def _comparison(
+def _with_seeds(
     settings: LearnedSettings, question: LearnedQuestion, rows: Tables, averaged: Tables
+) -> Totals:
+    """The report half's sums of the main arms, with an axis of seeds after all others."""
+    of_seeds = _of_seeds(settings, question, rows, REPORT)
+    arms = (main_arm(settings), *_references(settings))
+    cells = np.stack(
+        [np.stack([seed.cells[seed.arms.index(arm)] for seed in of_seeds], -1) for arm in arms]
+    )
+    counts = question.totals(averaged, REPORT).cell_counts[..., None]
+    return Totals(arms, cells, np.broadcast_to(counts, cells.shape[1:]))
+
+
+def _comparison(
+    settings: LearnedSettings, question: LearnedQuestion, with_seeds: Totals
 ) -> Comparison:
     """The true source against no patch and every control, over seeds and sequences.
 
     Where frames are crossed with words, they are resampled too.
     """
-    true, references = main_arm(settings), _references(settings)
-    totals = question.totals(averaged, REPORT)
-    of_seeds = _of_seeds(settings, question, rows, REPORT)
-    arms = (true, *references)
-    cells = np.stack(
-        [np.stack([seed.cells[seed.arms.index(arm)] for seed in of_seeds], -1) for arm in arms]
-    )
-    counts = np.broadcast_to(totals.cell_counts[..., None], cells.shape[1:])
     compared = compare(
-        against(Totals(arms, cells, counts), true),
-        references,
+        against(with_seeds, main_arm(settings)),
+        _references(settings),
         settings.resampling,
         lower_is_better=question.measure.lower_is_better,
     )
@@ -150,16 +159,16 @@ def _contrasts(
     settings: LearnedSettings,
     asked: Sequence[LearnedQuestion],
     comparisons: Mapping[str, Comparison],
-    rows: Tables,
+    with_seeds: Mapping[str, Totals],
 ) -> pd.DataFrame:
     """The report half: the true source minus all its references, each of them, and controls alone.
 
     `p_holm` is corrected over the questions in the joint rows, and over the comparisons of the same
-    question in the others. Controls minus no patch are means over seeds; sequences are resampled.
+    question in the others.
     """
     found = []
     for question in asked:
-        totals = question.totals(rows, REPORT)
+        totals = with_seeds[question.name]
         controls = [(main_arm(settings, source), NO_PATCH) for source in control_sources()]
         joint, *single = comparisons[question.name].rows()
         alone = compared(settings, totals, controls)
@@ -172,7 +181,7 @@ def _contrasts(
                 **row,
                 "mean": totals.mean(main_arm(settings, row["source"])),
                 "unpatched": totals.mean(NO_PATCH),
-                "count": int(totals.counts.sum()),
+                "count": int(totals.counts.sum()) // len(settings.seeds),
             }
             for row in [{**joint, "p_holm": 1.0}, *with_holm([*single, *alone])]
         ]

@@ -131,9 +131,14 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
         title=heading("What leaving loops costs: lower left is better"),
         height=480,
         margin={"l": 60, "r": 16, "t": 84, "b": 120},
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+        legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
         hovermode="closest",
-        xaxis={"title": {"text": "loss on held-out prose above the plain model's, nats a token"}},
+        xaxis={
+            "title": {
+                "text": "smoothed loss on held-out prose minus the plain model's, nats a token<br>"
+                "(greedy decoding: of the distribution whose top it takes)"
+            }
+        },
         yaxis={"title": {"text": "share, or rep-4"}, "rangemode": "tozero"},
     )
     add_menu(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v, *_ in views])

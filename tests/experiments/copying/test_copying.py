@@ -149,7 +149,7 @@ def test_no_cell_of_the_grid_gains_more_than_the_bound(planted: Result) -> None:
 def test_a_question_says_what_it_could_have_seen(planted: Result) -> None:
     verdict = planted.verdicts[0].verdict
     assert 0 < verdict.smallest_visible < 2
-    said = f"A lead of {verdict.smallest_visible:.2g} nats over every reference"
+    said = f"had 80% power for a lead of {verdict.smallest_visible:.2g} nats"
     assert said in planted.verdicts[0].method
 
 

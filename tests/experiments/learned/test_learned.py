@@ -70,7 +70,7 @@ class TestPlanted:
             row = headline(result, question)
             assert row["source"] == "true"
             assert row["p_holm"] < 0.05
-            assert row["n"] == 2  # seeds: both these and sequences are resampled
+            assert row["n"] == 3  # seeds: both these and sequences are resampled
             assert row["method"] == "joint crossed t"
         # Half of the tokens are values, half of their keys came before: a quarter of some nats.
         assert headline(result, "keys")["estimate"] < -0.1
@@ -130,8 +130,8 @@ class TestPlanted:
                     writes[Training(source, 1, 16, 20, seed)].patch(seed=seed),
                     text_seeds=seeds,
                 ).mean()
-                / 2
-                for seed in (0, 1)
+                / len(SETTINGS.seeds)
+                for seed in SETTINGS.seeds
             )
             for source in ("true", row["minus"])
         }
@@ -146,7 +146,7 @@ class TestPlanted:
         bridge, writes = ablated_bridge(), trained_writes(out)
         texts = [t for t in planted_sequences(bridge, SETTINGS)["induction"] if t.half == "report"]
         right = []
-        for seed in (0, 1):
+        for seed in SETTINGS.seeds:
             patch = writes[Training("true", 1, 16, 20, seed)].patch(seed=seed)
             for text in texts[:6]:
                 said = li.generate(bridge, [list(text.tokens[:16])], patch, max_new_tokens=5)
@@ -168,7 +168,7 @@ class TestPlanted:
         true_alone = (contrasts["source"] == "true") & (contrasts["minus"] == "none")
         for question in QUESTIONS:
             rows = seeds[(seeds["question"] == question) & (seeds["minus"] == "none")]
-            assert rows["seed"].tolist() == [0, 1]
+            assert tuple(rows["seed"]) == SETTINGS.seeds
             over_both = contrasts[(contrasts["question"] == question) & true_alone]
             mean = rows["estimate"].mean()
             assert over_both["estimate"].item() == pytest.approx(mean, abs=1e-9)
@@ -215,7 +215,7 @@ class TestPlanted:
         attention = tables["attention"]
         earlier = attention[attention["kind"] == "earlier occurrence"].iloc[0]
         assert earlier["clean"] > 0.9
-        assert set(tables["directions"]["seed"]) == {0, 1}
+        assert set(tables["directions"]["seed"]) == {0, 1, 2}
 
     def test_figures_have_all_data(self, planted: tuple[Result, Path]) -> None:
         result, out = planted
@@ -242,7 +242,7 @@ class TestPlanted:
 
     def test_the_method_says_how(self, planted: tuple[Result, Path]) -> None:
         method = planted[0].verdicts[0].method
-        for part in ("rank 16 at layer 1", "20 steps", "2 seeds", "both resampled", "80% power"):
+        for part in ("rank 16 at layer 1", "20 steps", "3 seeds", "both resampled", "80% power"):
             assert part in method
 
 
@@ -294,7 +294,7 @@ class TestGoingOn:
     def test_the_writes_are_there_to_be_used(self, planted: tuple[Result, Path]) -> None:
         writes = trained_writes(planted[1])
         assert {t.source for t in writes if t.steps == 20} == set(TRAINED)
-        assert {t.seed for t in writes if t.steps == 20} == {0, 1}
+        assert {t.seed for t in writes if t.steps == 20} == {0, 1, 2}
         write = writes[Training("true", 1, 16, 20, 1)]
         assert write.settings["steps"] == 20
         assert write.settings["seed"] == 1
