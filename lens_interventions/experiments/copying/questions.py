@@ -84,7 +84,7 @@ QUESTIONS = (
         REPEATS,
         Measure("loss", frozenset({"repeat"})),
         "loss on later repeats of a token that was surprising where it first stood; the patch is "
-        "there alone",
+        "at surprising tokens alone",
         chosen_by="repeats",
         scope="repeated_surprise",
     ),

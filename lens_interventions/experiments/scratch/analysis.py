@@ -38,6 +38,7 @@ def analyse(settings: ScratchSettings, rows: Tables) -> Analysis:
         .drop_duplicates()
         .rename(columns={"step": "steps", "total": "operations_of_a_step"})
         .reset_index(drop=True),
+        "rows": kept_rows(losses),
     }
     return Analysis(tables, findings(settings, losses), draw)
 
@@ -80,6 +81,17 @@ def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataF
                     }
                 )
     return pd.DataFrame(found)
+
+
+def kept_rows(losses: pd.DataFrame) -> pd.DataFrame:
+    """The losses of single windows at the end, so that a reader recomputes a contrast.
+
+    Columns: blocks, entry, arm, condition, scope, seed, row, cluster, total, count.
+    """
+    trained = ["blocks", "entry", "arm"]
+    at_end = losses["step"] == losses.groupby(trained)["step"].transform("max")
+    columns = [*trained, "condition", "scope", "seed", "row", "cluster", "total", "count"]
+    return losses.loc[at_end & losses["scope"].isin(SCOPES), columns].reset_index(drop=True)
 
 
 def gains(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:

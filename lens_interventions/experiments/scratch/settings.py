@@ -32,7 +32,7 @@ class ScratchSettings(SmallNetworkSettings):
 
     networks: tuple[tuple[int, int], ...] = ((1, 0), (2, 1))
     arms: tuple[str, ...] = ("none", "true", "current")
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
     equal: Literal["steps", "flops"] = "steps"
     copies: int = 16
     surprising: float = 6.0

@@ -29,8 +29,18 @@ def analyse(settings: UpbringingSettings, rows: Tables) -> Analysis:
         "curves": curve_table(settings, measured),
         "recall": recall(settings, final),
         "weights": weights(final),
+        "rows": kept_rows(final),
     }
     return Analysis(tables, findings(settings, final), draw)
+
+
+def kept_rows(final: pd.DataFrame) -> pd.DataFrame:
+    """What was measured on single windows at the end, so that a reader recomputes a contrast.
+
+    Columns: arm, seed, measure, scope, point, row, cluster, total, count.
+    """
+    columns = ["arm", "seed", "measure", "scope", "point", "row", "cluster", "total", "count"]
+    return _measured(final)[columns].reset_index(drop=True)
 
 
 def contrasts(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame:

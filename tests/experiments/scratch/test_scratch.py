@@ -32,7 +32,7 @@ def finished(tmp_path_factory):
 def test_a_run_gives_tables_verdicts_and_figures(finished):
     result, out = finished
     assert set(result.tables) == {
-        "contrasts", "gains", "curves", "heads", "efficiency", "cost"
+        "contrasts", "gains", "curves", "heads", "efficiency", "cost", "rows"
     }  # fmt: skip
     assert len(result.verdicts) == 2
     assert set(result.figures()) == {"gain", "curves", "heads"}
@@ -42,6 +42,19 @@ def test_a_run_gives_tables_verdicts_and_figures(finished):
     assert curve["loss"].iloc[0] == pytest.approx(np.log(300), abs=0.1)
     page = li.report(out, out=out.parent / "report.html").read_text()
     assert "grows up with the true token" in page
+
+
+def test_a_reader_recomputes_a_difference_from_the_kept_rows(finished):
+    """Means over tokens of one seed, then over the seeds, by pandas alone."""
+    tables = finished[0].tables
+    rows = tables["rows"].query("scope == 'all' and condition == 'as trained'")
+    sums = rows.groupby(["arm", "seed"])[["total", "count"]].sum()
+    loss = (sums["total"] / sums["count"]).groupby("arm").mean()
+    contrast = tables["contrasts"].query(
+        "scope == 'all' and arm == 'true' and minus == 'current' and condition == 'as trained'"
+    )
+    expected = loss["true"] - loss["current"]
+    assert contrast["estimate"].item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_trained_networks_read_as_they_were_measured(finished):

@@ -30,7 +30,9 @@ def finished(tmp_path_factory):
 
 def test_a_run_gives_tables_verdicts_and_figures(finished):
     result, out = finished
-    assert set(result.tables) == {"contrasts", "layers", "curves", "recall", "weights"}
+    assert set(result.tables) == {
+        "contrasts", "layers", "curves", "recall", "weights", "rows"
+    }  # fmt: skip
     assert len(result.verdicts) == 10
     assert {finding.figure for finding in result.verdicts} == {"kl", "curves", "recovered"}
     assert set(result.figures()) == {"kl", "layers", "curves", "recovered"}
