@@ -2,7 +2,7 @@
 
 import warnings
 
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from .kinds import ReadableModel
@@ -11,17 +11,19 @@ from .kinds import ReadableModel
 def warn_of_padding(bridge: ReadableModel, tokens: Int[Tensor, "batch pos"]) -> None:
     """Warn with a `UserWarning` if ids that came without a mask are likely to be padded.
 
-    They are if some rows begin, or end, in more pad tokens than others do. Where the pad token is
-    also the one that begins or ends a text, a single one counts as text.
+    They are if some rows begin, or end, in more pad tokens than others do. A single one counts as
+    text where the pad token also begins or ends texts, or stands within one.
     """
     tokenizer = bridge.tokenizer
     pad = None if tokenizer is None else tokenizer.pad_token_id
     if pad is None or len(tokens) < 2:
         return
-    least = 2 if pad in (tokenizer.bos_token_id, tokenizer.eos_token_id) else 1
+    marks_texts = pad in (tokenizer.bos_token_id, tokenizer.eos_token_id)
     is_pad = tokens == pad
     for side, found in (("begin", is_pad), ("end", is_pad.flip(-1))):
-        padded = _longer_runs(found, least)
+        run = found.cumprod(-1).sum(-1)
+        in_text = marks_texts or bool((found.sum(-1) > run).any())
+        padded = (run > int(in_text)) & (run > run.min())
         if padded.any():
             rows = padded.nonzero()[:, 0].tolist()
             warnings.warn(
@@ -31,9 +33,3 @@ def warn_of_padding(bridge: ReadableModel, tokens: Int[Tensor, "batch pos"]) -> 
                 stacklevel=3,
             )
             return
-
-
-def _longer_runs(found: Bool[Tensor, "batch pos"], least: int) -> Bool[Tensor, " batch"]:
-    """Rows that begin with `least` or more Trues, and with more than another row does."""
-    length = found.cumprod(-1).sum(-1)
-    return (length >= least) & (length > length.min())
