@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from .._files import load_tensors, require_writable, save_tensors
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
-from ..model.kinds import ReadableModel
+from ..model.kinds import ReadableModel, weight_dtype
 from ..model.packed_linears import packed_blocks
 from ..model.points import select_points
 from ..model.readout import require_readable
@@ -139,6 +139,7 @@ def corpus_moments(
     kept.save(sums, counts=counts, now=True)
     note = {
         "model": str(bridge.cfg.model_name),
+        "dtype": str(weight_dtype(bridge)).removeprefix("torch."),
         "tokens": fitted.n,
         "held_out_tokens": held_out.n,
         "corpus_hash": kept.digest,

@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._files import load_tensors, narrowed, restored, save_tensors, widened
 from ..model.embedding import embedding
 from ..model.exclusive import exclusive
-from ..model.fingerprint import fingerprint
+from ..model.own_weights import other_weights_found
 from ..model.points import select_points
 from ..model.tokens import TextOrTokens
 from .corpus_moments import corpus_moments
@@ -42,7 +42,8 @@ class InputProbe:
         shared_weight: `[d_model, d_model]`, of the one map for all points except the input.
         shared_bias: `[d_model]`.
         counts: `[d_vocab]`, how often each token was fitted to.
-        fingerprint: hash of the weights that the probe was fitted for; it is refused on others.
+        fingerprint: hash of the weights that the probe was fitted for; it is refused on others,
+            and used with a warning on the same weights in another dtype.
         settings: model, corpus hash and options of the fit.
     """
 
@@ -71,12 +72,13 @@ class InputProbe:
 
     def require_fits(self, bridge: TransformerBridge) -> None:
         """Raise `ValueError` if the probe was not fitted for this bridge's weights."""
-        found = fingerprint(bridge)
-        if found != self.fingerprint:
+        other = other_weights_found(
+            bridge, self.fingerprint, "probe", self.settings, "fit one with fit_input_probe"
+        )
+        if other is not None:
             raise ValueError(
                 f"this probe was fitted for {self.settings.get('model')} with weights "
-                f"{self.fingerprint}, the bridge is {bridge.cfg.model_name} with weights {found}: "
-                "fit one with fit_input_probe"
+                f"{self.fingerprint}, the bridge is {bridge.cfg.model_name} with {other}"
             )
 
     def overlap(self, bridge: TransformerBridge, *, k: int = 64) -> "pandas.DataFrame":

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..intervention.patch import NextTokenPatch
 from ..intervention.site import PatchSite
 from ..measures.interval_table import interval_rows
-from ..model.fingerprint import fingerprint
 from ..model.kinds import ReadableModel
+from ..model.own_weights import other_weights_found
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,11 +52,13 @@ class LinearWrite:
 
     def require_fits(self, bridge: ReadableModel, patch: NextTokenPatch) -> None:
         """Raise `ValueError` unless the write may be used in this patch of this bridge."""
-        found = fingerprint(bridge)
-        if found != self.fingerprint:
+        other = other_weights_found(
+            bridge, self.fingerprint, "write", {}, "fit one with linear_ceiling"
+        )
+        if other is not None:
             raise ValueError(
                 f"this write was fitted for weights {self.fingerprint}, the bridge is "
-                f"{bridge.cfg.model_name} with weights {found}: fit one with linear_ceiling"
+                f"{bridge.cfg.model_name} with {other}"
             )
         if (patch.source, patch.embedding) != ("true", "W_E"):
             raise ValueError(

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._files import load_tensors, restored, save_tensors
 from ..model.fingerprint import fingerprint
 from ..model.kinds import ReadableModel
+from ..model.own_weights import other_weights_found
 from .adapted_reader import AdaptedReader
 from .modes import Rows, Scales
 from .patch import NextTokenPatch
@@ -147,17 +148,18 @@ class LearnedWrite:
 
     def require_fits(self, bridge: ReadableModel, patch: NextTokenPatch) -> None:
         """Raise `ValueError` unless the write may be used in this patch of this bridge."""
-        found = fingerprint(bridge)
-        if self.reader is not None and found == self.reader.fingerprint:
+        if self.reader is not None and fingerprint(bridge) == self.reader.fingerprint:
             raise ValueError(
                 "this write was trained together with a reader, which is off: use it inside "
                 "`with write.reader.on(bridge):`"
             )
-        if found != self.fingerprint:
+        other = other_weights_found(
+            bridge, self.fingerprint, "write", self.settings, "train one with train_patch"
+        )
+        if other is not None:
             raise ValueError(
                 f"this write was trained on {self.settings.get('model')} with weights "
-                f"{self.fingerprint}, the bridge is {bridge.cfg.model_name} with weights {found}: "
-                "train one with train_patch"
+                f"{self.fingerprint}, the bridge is {bridge.cfg.model_name} with {other}"
             )
         asked = _source_name(patch.source)
         if asked != self.source:

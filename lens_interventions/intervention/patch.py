@@ -143,7 +143,8 @@ class NextTokenPatch(PatchFields):
         - `text_seeds`: an integer for each text, so that each text draws its own random tokens.
 
         Raises `ValueError` if texts have different lengths and no `attention_mask` is given,
-        `prompt_length` exceeds a text, or the patch does not fit the bridge. The hooks raise it in
+        `prompt_length` exceeds a text, the patch does not fit the bridge, or making the hooks runs
+        the bridge while it has hooks and there is padding on the left. The hooks raise it in
         a run on other tokens. A run that begins above the embedding (`start_at_layer`) does not
         know its tokens and is not checked.
         """

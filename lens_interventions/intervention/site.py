@@ -19,6 +19,8 @@ class PatchSite:
 
     Rows may be any positions of a text (a whole text, a chunk, the last two), and a row's patch
     must depend on that row alone: cached generation, chunked prompts and whole texts must agree.
+    Nothing checks this but `token_at`: an operation across rows, such as a roll or a mean, leaks
+    later tokens without an error.
 
     Attributes:
         layer: the layer whose incoming residual is patched.

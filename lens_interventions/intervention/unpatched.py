@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..lens.distributions import log_probs_of
+from ..model.hooks import moved_right
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL
 from ..model.readout import LOGIT_ROWS, Readout, readout
@@ -45,13 +46,14 @@ def with_unpatched(
 ) -> KnownText:
     """The texts with the values of an unpatched run that the patches read.
 
-    The bridge runs once, unless no patch reads such values.
+    The bridge runs once, unless no patch reads such values. Raises `ValueError` if it runs while
+    there are hooks on it and padding on the left.
     """
     patches = list(patches)
     if not any(patch.reads_unpatched for patch in patches):
         return text
     read, position = readout(bridge).for_rows(text.tokens.numel()), text.column_positions()
-    batch = TokenBatch(text.tokens, position >= 0).padded_on("right")
+    batch = moved_right(bridge, TokenBatch(text.tokens, position >= 0))
     following = batch.tokens.roll(-1, dims=1)
     labels = {layer: residual_label(bridge, layer) for layer in source_layers(patches)}
     parts, chunks = [], []

@@ -15,12 +15,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._files import load_tensors, narrowed, restored, save_tensors, widened
-from ..model.fingerprint import fingerprint, unembedding_hash
+from ..model.fingerprint import unembedding_hash
 from ..model.kinds import ReadableModel
+from ..model.own_weights import other_weights_found
 
 UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
 
 _SMALLEST_SINGULAR = 1e-2
+
+_REMEDY = "fit one with fit_affine_lens"
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class AffineLens:
         weight: `[layer, d_model, d_model]`, `A`.
         bias: `[layer, d_model]`, `b`.
         fingerprint: hash of the weights that the lens was fitted for, or `UNEMBEDDING` and a hash
-            of the unembedding alone; the lens is refused on other weights. `UNKNOWN` fits any model
-            of its size.
-        settings: model, corpus and its hash, numbers of tokens and ridges of the fit.
+            of the unembedding alone; the lens is refused on other weights, and used with a warning
+            on the same weights in another dtype. `UNKNOWN` fits any model of its size.
+        settings: model and its dtype, corpus and its hash, numbers of tokens and ridges of the fit.
     """
 
     weight: Float[Tensor, "layer d_model d_model"] = field(repr=False)
@@ -62,22 +65,29 @@ class AffineLens:
 
     def require_fits(self, bridge: ReadableModel) -> None:
         """Raise `ValueError` if the lens was not fitted for this bridge's weights."""
-        kind, _, _ = self.fingerprint.rpartition(" ")
-        found = f"{kind} {unembedding_hash(bridge)}" if kind else fingerprint(bridge)
         shape = int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
-        fits = found == self.fingerprint or self.fingerprint == UNKNOWN
-        if not fits or self.bias.shape != shape:
+        other = self._other_weights(bridge)
+        if other is not None or self.bias.shape != shape:
             raise ValueError(
                 "this lens was fitted for {}, {} layers of width {} and weights {}; the bridge is "
-                "{}, {} layers of width {} and weights {}: fit one with fit_affine_lens".format(
+                "{}, {} layers of width {} and {}".format(
                     self.settings.get("model"),
                     *self.bias.shape,
                     self.fingerprint,
                     bridge.cfg.model_name,
                     *shape,
-                    found,
+                    other or f"the same weights: {_REMEDY}",
                 )
             )
+
+    def _other_weights(self, bridge: ReadableModel) -> str | None:
+        if self.fingerprint == UNKNOWN:
+            return None
+        kind, _, _ = self.fingerprint.rpartition(" ")
+        if not kind:
+            return other_weights_found(bridge, self.fingerprint, "lens", self.settings, _REMEDY)
+        found = f"{kind} {unembedding_hash(bridge)}"
+        return None if found == self.fingerprint else f"weights {found}: {_REMEDY}"
 
     def inverse(self, layer: int) -> Float[Tensor, "d_model d_model"]:
         """`P` that carries a direction at the last point back to `layer`: `d P linear ~ d`."""

@@ -16,6 +16,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.exclusive import exclusive
+from ..model.hooks import moved_right
 from ..model.points import FINAL, hook_name
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.tokens import NamedTokens, TextOrTokens, token_batch, token_ids, token_strings
@@ -58,7 +59,8 @@ def component_logits(
     **Returns:** a `ComponentLogits`.
 
     Raises `ValueError` if `token` or `against` is more than one token, if the text does not fit the
-    model, if a hook is on the final norm or the unembedding, or if the model's logits are not the
+    model, if a hook is on the final norm or the unembedding or there are hooks and padding on the
+    left, or if the model's logits are not the
     final norm and the unembedding of its last residual; `NotImplementedError` if the outputs of the
     components do not add up to the final residual stream, or those of the heads to the outputs of
     their layers.
@@ -70,9 +72,10 @@ def component_logits(
         for name, given in (("token", token), ("against", against))
         if given is not None
     }
-    batch = token_batch(
-        bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
-    ).padded_on("right")
+    batch = moved_right(
+        bridge,
+        token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask),
+    )
     final_hook = hook_name(FINAL, int(bridge.cfg.n_layers))
     wanted = ("hook_embed", "hook_pos_embed", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
 

@@ -90,7 +90,8 @@ def expectation(
     So a token that a head excludes by a bias of minus infinity does not count.
     """
     if weights.device.type != "cpu":
-        sums = torch.linalg.vecdot(weights, values)
+        with torch.autocast(weights.device.type, enabled=False):
+            sums = torch.linalg.vecdot(weights, values)
     else:
         # A dot product for each row reads both once and writes nothing; batched products of single
         # rows leave the fast path of a CPU's BLAS, and the product of both is a large buffer more.

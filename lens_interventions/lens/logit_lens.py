@@ -18,7 +18,7 @@ from transformer_lens.tools.analysis import JacobianLens
 from ..model.argument_names import instead_of
 from ..model.chat import Message, text_or_messages
 from ..model.exclusive import exclusive
-from ..model.hooks import has_user_hooks
+from ..model.hooks import moved_right
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, INPUT, PointSelection, select_points
 from ..model.readout import Norm, readout, refuse_readout_hooks
@@ -112,10 +112,10 @@ def logit_lens(
 
     Raises `NotImplementedError` if the model is recurrent or not a causal decoder; `ValueError` if
     its logits are not the final norm and the unembedding of its last residual, if a bridge is in
-    training mode, if a hook is on the final norm or the unembedding, if the lens belongs to other
-    weights, if an option or the text does not fit the model, or if an activation is not finite or
-    its logits are not numbers; `TypeError` if the input is neither text nor ids, or the model is of
-    another kind.
+    training mode, if a hook is on the final norm or the unembedding, or anywhere while there is
+    padding on the left, if the lens belongs to other weights, if an option or the text does not fit
+    the model, or if an activation is not finite or its logits are not numbers; `TypeError` if the
+    input is neither text nor ids, or the model is of another kind.
     """
     read = readout(bridge, norm=norm)
     refuse_readout_hooks(bridge)
@@ -145,12 +145,7 @@ def logit_lens(
         batch, chunks = given.batch, iter([(0, given.at(needed))])
     else:
         batch = token_batch(bridge, given, prepend_bos=prepend_bos, attention_mask=attention_mask)
-        if batch.left_padded and has_user_hooks(bridge):
-            raise ValueError(
-                "there are hooks on the bridge and padding on the left, which the lens moves "
-                "to the right: pad on the right, or pass the ActivationCache of a hooked run"
-            )
-        batch = batch.padded_on("right")
+        batch = moved_right(bridge, batch)
         chunks = residual_chunks(bridge, batch, needed)
 
     watched = token_ids(bridge, watch)

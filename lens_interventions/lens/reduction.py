@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..model.product import product_dtype
 from ..model.readout import Readout
 from .distributions import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
 from .statistics import Divergence, related
@@ -111,13 +112,13 @@ class ChunkReducer:
     ) -> None:
         self.readout, self.rows, self.k = readout, rows, k
         self.divergences, self.references = divergences, references
-        weight = readout.weight
-        self._half = weight.dtype not in (torch.float32, torch.float64)
-        # The logits of a half-precision model are rounded, so they are not linear in the residual.
-        self._linear = readout.scale is not None and not self._half
+        precision = product_dtype(readout.weight)
+        half = precision not in (torch.float32, torch.float64)
+        # Logits in half precision are rounded, so they are not linear in the residual.
+        self._linear = readout.scale is not None and not half
         # Logits are the model's own, in its precision; their statistics are computed in float32.
-        self._dtype = torch.float32 if self._half else weight.dtype
-        self._product = self._buffer(weight.dtype) if self._half else None
+        self._dtype = torch.float32 if half else readout.weight.dtype
+        self._product = self._buffer(precision) if half else None
         self._point_logits = self._buffer(self._dtype)
         self._scratch = self._buffer(self._dtype)
         self._kept: dict[str, Tensor] = {}

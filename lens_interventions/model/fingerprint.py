@@ -16,17 +16,21 @@ _STRETCHES = 64
 
 
 @exclusive
-def fingerprint(bridge: ReadableModel) -> str:
+def fingerprint(bridge: ReadableModel, dtype: torch.dtype | None = None) -> str:
     """A hash that depends on every value of every parameter, made within milliseconds.
 
-    While an adapted reader is on, it is the hash of the reader and the weights below it.
+    While an adapted reader is on, it is the hash of the reader and the weights below it. With a
+    `dtype`, it is the hash that the model would have after `.to(dtype)`.
     """
     if name := name_of_weights(bridge):
         return name
     hashed = hashlib.sha256(str(bool(getattr(bridge, "compatibility_mode", False))).encode())
     for name, parameter in sorted(inner_model(bridge).named_parameters()):
-        hashed.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        hashed.update(_sums(parameter.detach()))
+        values = parameter.detach()
+        if dtype is not None and values.is_floating_point():
+            values = values.to(dtype)
+        hashed.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        hashed.update(_sums(values))
     return hashed.hexdigest()[:16]
 
 

@@ -84,6 +84,21 @@ def has_user_hooks(bridge: ReadableModel) -> bool:
     return any(map(has_temporary_hooks, bridge.hook_points())) or bool(lasting_hooks(bridge))
 
 
+def moved_right(bridge: ReadableModel, batch: TokenBatch) -> TokenBatch:
+    """The batch with all padding on the right, where a causal model ignores it.
+
+    Raises `ValueError` if that moves a text while the user has hooks on the model, which would find
+    its tokens in other columns than in the user's own runs.
+    """
+    if batch.left_padded and has_user_hooks(bridge):
+        raise ValueError(
+            "there are hooks on the bridge and padding on the left, which would be moved to the "
+            "right, away from the columns that the hooks expect: pad on the right, or take the "
+            "hooks off for this call (logit_lens also reads the ActivationCache of a hooked run)"
+        )
+    return batch.padded_on("right")
+
+
 def _modules(bridge: ReadableModel) -> Iterator[nn.Module]:
     """All modules of a model, in a tenth of the time of `modules()`, which names each of them."""
     seen: set[int] = set()

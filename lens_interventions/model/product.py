@@ -28,7 +28,7 @@ def packed_copy(
 
     **Arguments:**
 
-    - `weight`: copied if it is a contiguous float32 matrix on a CPU.
+    - `weight`: copied if it is a contiguous float32 matrix on a CPU, outside `torch.autocast`.
     - `rows`: how many rows will be multiplied with it at a time.
     - `known_faster`: whether the faster product is taken without a trial, which where the two are
         close may end in another way on another day.
@@ -95,14 +95,27 @@ def product(
             return _ProductWithGradient.apply(x, packed, back, bias)
     if out is None:
         return functional.linear(x, weight, bias)
+    if product_dtype(weight) != weight.dtype:
+        # Autocast does not reach products that write to a buffer.
+        return out.copy_(functional.linear(x, weight, bias))
     if bias is None:
         return torch.mm(x, weight.T, out=out)
     return torch.addmm(bias, x, weight.T, out=out)
 
 
+def product_dtype(weight: Float[Tensor, "_ _"]) -> torch.dtype:
+    """The dtype of products with a weight: its own, unless `torch.autocast` chooses another."""
+    device = weight.device.type
+    # It leaves float64 alone.
+    if weight.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return weight.dtype
+
+
 def _is_suited(weight: Tensor) -> bool:
-    on_cpu = weight.device.type == "cpu"
-    return on_cpu and weight.dtype == torch.float32 and weight.is_contiguous()
+    # Under autocast the model's own products are in half precision, which the copy's are not.
+    plain = weight.dtype == torch.float32 == product_dtype(weight)
+    return plain and weight.device.type == "cpu" and weight.is_contiguous()
 
 
 def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:

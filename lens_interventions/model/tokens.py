@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from .kinds import ReadableModel
+from .padding import warn_of_padding
 
 TextOrTokens = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
 NamedTokens = str | SupportsIndex | Sequence[str | SupportsIndex]
@@ -80,7 +81,7 @@ def token_batch(
     - `text_or_tokens`: the input to convert.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens; only for an id tensor, which may be
-        padded on either side.
+        padded on either side. Without it a tensor that seems to be padded is read with a warning.
     - `any_length`: allow more tokens than the model's context, for reading in pieces.
 
     Raises `ValueError` if a text is empty or does not fit the model's context, an id is outside the
@@ -98,6 +99,8 @@ def token_batch(
         batch = _right_padded([_tokenize(bridge, text, prepend_bos) for text in texts])
     elif isinstance(text_or_tokens, Tensor):
         batch = _from_tensor(text_or_tokens, attention_mask)
+        if attention_mask is None:
+            warn_of_padding(bridge, batch.tokens)
     elif isinstance(text_or_tokens, Sequence) and len(text_or_tokens) > 0:
         batch = _right_padded([_id_row(row) for row in _as_rows(text_or_tokens)])
     elif isinstance(text_or_tokens, Mapping) and "input_ids" in text_or_tokens:

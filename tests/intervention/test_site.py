@@ -27,6 +27,27 @@ def test_a_source_that_looks_ahead_is_refused(llama, tokens):
         li.teacher_forced_logits(llama, tokens, patch)
 
 
+def across_rows(site):
+    return site.next_tokens.roll(-1, 1)
+
+
+def of_the_row(site):
+    return (site.embedding(site.current_tokens) + site.embedding(site.next_tokens)) / 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("source", "leaks"), [(across_rows, True), (of_the_row, False)])
+def test_the_beginning_of_a_text_shows_whether_a_source_looks_across_rows(
+    llama, tokens, source, leaks
+):
+    """As the page on the patch says, because no error does."""
+    patch = NextTokenPatch(layer=1, strength=0.5, scale="norm", source=source)
+    beginning = tokens[:, : LENGTH // 2]
+    whole = li.teacher_forced_logits(llama, tokens, patch)[:, : LENGTH // 2]
+    begun = li.teacher_forced_logits(llama, beginning, patch)
+    assert ((whole - begun).abs().max() > 0.01) == leaks
+
+
 @torch.no_grad()
 def test_texts_draw_for_themselves_when_they_have_seeds(llama, tokens):
     patch = NextTokenPatch(layer=1, strength=1.0, source="random")

@@ -1,10 +1,18 @@
 """What the lens refuses, and how it names what is wrong."""
 
+import functools
+
 import pytest
 import torch
 
-from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
+from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.sources import BackPatch
+from lens_interventions.intervention.teacher_forcing.log_probs import (
+    teacher_forced_log_probs,
+    teacher_forced_logits,
+)
 from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.components import component_logits
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
@@ -152,13 +160,32 @@ def test_training_mode_is_refused():
         logit_lens(bridge, TOKENS)
 
 
-def test_left_padding_under_hooks_is_refused():
+def back_patch_hooks(bridge, tokens, **options):
+    return NextTokenPatch(layer=2, strength=0.4, source=BackPatch(3)).fwd_hooks(
+        bridge, tokens, **options
+    )
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        logit_lens,
+        component_logits,
+        functools.partial(teacher_forced_log_probs, patch=None),
+        functools.partial(teacher_forced_logits, patch=None),
+        back_patch_hooks,
+    ],
+)
+def test_left_padding_under_hooks_is_refused(read):
     bridge = shared_bridge("llama")
     mask = torch.ones_like(TOKENS)
     mask[1, :4] = 0
-    hooks = [("blocks.1.hook_resid_pre", lambda tensor, hook: tensor)]
-    with bridge.hooks(fwd_hooks=hooks), pytest.raises(ValueError, match="pad on the right"):
-        logit_lens(bridge, TOKENS, attention_mask=mask)
+    hooks = [("blocks.0.hook_mlp_out", lambda tensor, hook: tensor)]
+    read(bridge, TOKENS, attention_mask=mask)
+    with bridge.hooks(fwd_hooks=hooks):
+        read(bridge, TOKENS, attention_mask=mask.flip(1))
+        with pytest.raises(ValueError, match="pad on the right"):
+            read(bridge, TOKENS, attention_mask=mask)
     for put_on in LASTING:
         with put_on(bridge, 1, push_first), pytest.raises(ValueError, match="pad on the right"):
-            logit_lens(bridge, TOKENS, attention_mask=mask)
+            read(bridge, TOKENS, attention_mask=mask)

@@ -106,6 +106,29 @@ def test_the_last_point_is_the_model(bridge):
     torch.testing.assert_close(own, logits, rtol=0, atol=1e-9)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("arch", ["gpt2", "llama", "gemma2"])
+@pytest.mark.parametrize("n_texts", [2, 200])  # with many rows, products may be packed
+def test_under_autocast_the_lens_is_the_model_in_that_precision(arch, n_texts):
+    bridge, tokens = shared_bridge(arch, torch.float32), TOKENS.repeat(n_texts // 2, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = bridge(tokens)
+        points = reference.point_logits(bridge, tokens)
+        trajectory = logit_lens(bridge, tokens, top_k=D_VOCAB)
+    assert logits.dtype == torch.bfloat16
+    own = torch.empty(logits.shape).scatter(
+        -1, trajectory.top_ids[-1], trajectory.top_logits[-1].float()
+    )
+    assert torch.equal(own, logits.float())
+    final = logits.double().numpy()
+    ranks = reference.ranks(final, tokens.numpy())
+    np.testing.assert_array_equal(trajectory.input_rank[-1], ranks)
+    np.testing.assert_allclose(trajectory.entropy[-1], reference.entropies(final), atol=1e-5)
+    # TransformerLens's own readout rounds Gemma's soft cap elsewhere.
+    kl = reference.kl(points[-1:], points)
+    np.testing.assert_allclose(trajectory.kl_final, kl, atol=1e-2 if arch == "gemma2" else 1e-5)
+
+
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "qwen3", "opt"])
 def test_compatibility_mode_reads_log_probabilities(arch):
     bridge = tiny_bridge(arch)

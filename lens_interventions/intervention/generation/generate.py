@@ -13,9 +13,6 @@ from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
 from ..._progress import steps
 from ...lens.distributions import log_probs_of
-from ...lens.logit_lens import logit_lens
-from ...lens.recorded_streams import RecordedStreams
-from ...lens.trajectory import Trajectory
 from ...model.argument_names import instead_of
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
@@ -28,6 +25,7 @@ from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch, bind_all
 from .decoder import Decoder, decoder
 from .patch_batch import PatchedRows
+from .read_steps import read_steps, try_options
 from .result import Generation, GenerationStep
 from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criteria
 
@@ -113,8 +111,9 @@ def generate(
     Raises `ValueError` if prompts leave no room in the model's context, the model is in training
     mode, its logits are not numbers, options contradict each other, or a `trajectory` is asked for
     while a hook is on the final norm or the unembedding; `TypeError` if `logits_processor` is not a
-    list; `NotImplementedError` if the model has recurrent layers or is
-    not a causal decoder; `CacheError` if transformers does not fill the cache.
+    list; what `logit_lens` raises for the options of a `trajectory`, before anything is decoded;
+    `NotImplementedError` if the model has recurrent layers or is not a causal decoder; `CacheError`
+    if transformers does not fill the cache.
     """
     batch = token_batch(
         bridge,
@@ -126,6 +125,7 @@ def generate(
     _check(bridge, batch, patches, max_new_tokens, chunk_size)
     if trajectory is not False:
         refuse_readout_hooks(bridge)
+        try_options(bridge, trajectory)
     # Padded on the left, so that all predict at the last column.
     text = KnownText.from_batch(
         batch.padded_on("left"),
@@ -189,7 +189,7 @@ def generate(
         seeds=sampler.seeds.cpu(),
         trajectory=None
         if trajectory is False
-        else _trajectory(bridge, text, tokens, taken, streams, trajectory),
+        else read_steps(bridge, text, tokens, taken, streams, trajectory),
     )
 
 
@@ -263,33 +263,3 @@ def _texts(bridge: TransformerBridge, tokens: Int[Tensor, "batch new"]) -> tuple
     return tuple(
         bridge.tokenizer.decode(row[row >= 0].tolist(), skip_special_tokens=True) for row in tokens
     )
-
-
-def _trajectory(
-    bridge: TransformerBridge,
-    prompts: KnownText,
-    tokens: Int[Tensor, "batch new"],
-    taken: Sequence[GenerationStep],
-    streams: Sequence[Mapping[str, Tensor]],
-    options: bool | Mapping[str, Any],
-) -> Trajectory:
-    """`logit_lens` of the positions that predicted: last of the prompt, new ones but the last."""
-    mask = tokens >= 0
-    lengths = mask.sum(-1)
-    last = tokens.gather(1, lengths[:, None] - 1)[:, 0]
-    predicting = torch.cat([prompts.tokens[:, -1:].cpu(), tokens[:, :-1].clamp(min=0)], dim=1)
-    device = bridge.cfg.device
-    laid_out: dict[str, Tensor] = {}
-    for label, example in streams[0].items():
-        stream = example.new_zeros((*tokens.shape, example.shape[-1]))
-        for step, recorded in zip(taken, streams, strict=True):
-            stream[step.rows.to(stream.device), step.step] = recorded[label]
-        laid_out[label] = stream
-    read = logit_lens(
-        bridge,
-        RecordedStreams(TokenBatch(predicting.to(device), mask.to(device)), laid_out),
-        next_token=last.tolist(),
-        **({} if isinstance(options, bool) else options),
-    )
-    start = prompts.length.cpu()[:, None] - 1
-    return replace(read, positions=torch.where(read.mask, read.positions + start, read.positions))

@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...lens.distributions import log_probs_of
 from ...model.exclusive import exclusive
 from ...model.gradients import require_gradients
+from ...model.hooks import moved_right
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..patch import NextTokenPatch
 from .passes import TextPasses
@@ -71,11 +72,12 @@ def teacher_forced_log_probs(
 
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
-    Raises `ValueError` if another hook is on a patched block or one above it, one of `fwd_hooks`
-    does not act by position, `positions` would have to be counted across pieces, `prompt_length`
-    exceeds a text, `where` has another shape, logits are not a number, the input is neither text
-    nor valid ids, or `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if
-    the model's logits are not read off one residual stream.
+    Raises `ValueError` if another hook is on a patched block or one above it, or anywhere while
+    there is padding on the left, one of `fwd_hooks` does not act by position, `positions` would
+    have to be counted across pieces, `prompt_length` exceeds a text, `where` has another shape,
+    logits are not a number, the input is neither text nor valid ids, or `enable_grad` is set inside
+    `torch.inference_mode`; `NotImplementedError` if the model's logits are not read off one
+    residual stream.
     """
     if enable_grad:
         require_gradients("enable_grad=True")
@@ -87,7 +89,7 @@ def teacher_forced_log_probs(
             attention_mask=attention_mask,
             any_length=True,
         )
-        aligned = batch.padded_on("right")
+        aligned = moved_right(bridge, batch)
         passes = TextPasses.plan(
             bridge,
             _listed(patch),
@@ -159,11 +161,11 @@ def teacher_forced_logits(
     **Returns:** `[batch, pos, d_vocab]`, or `[patch, batch, pos, d_vocab]` for a sequence of
     patches.
 
-    Raises `ValueError` if another hook is on a patched block or one above it, one of `fwd_hooks`
-    does not act by position, `positions` would have to be counted across pieces, `prompt_length`
-    exceeds a text, logits are not a number, the input is neither text nor valid ids, or
-    `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if the model's logits
-    are not read off one residual stream.
+    Raises `ValueError` if another hook is on a patched block or one above it, or anywhere while
+    there is padding on the left, one of `fwd_hooks` does not act by position, `positions` would
+    have to be counted across pieces, `prompt_length` exceeds a text, logits are not a number, the
+    input is neither text nor valid ids, or `enable_grad` is set inside `torch.inference_mode`;
+    `NotImplementedError` if the model's logits are not read off one residual stream.
     """
     if enable_grad:
         require_gradients("enable_grad=True")
@@ -175,7 +177,7 @@ def teacher_forced_logits(
             attention_mask=attention_mask,
             any_length=True,
         )
-        aligned = batch.padded_on("right")
+        aligned = moved_right(bridge, batch)
         passes = TextPasses.plan(
             bridge,
             _listed(patch),

@@ -19,13 +19,13 @@ from ..._progress import steps
 from ...model.hooks import Hook, has_user_hooks
 from ...model.packed_linears import packed_blocks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
-from ...model.readout import readout
+from ...model.readout import readout, refuse_readout_hooks
 from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch, bind_all
-from ..unpatched import with_unpatched
+from ..unpatched import residual_label, with_unpatched
 from .logit_rows import LogitRows, Reduce
 from .row_hooks import GivenHook, hooks_by_row
 from .self_check import two_streams_hold, what_was_raised
@@ -97,7 +97,10 @@ class TextPasses:
         With `where`, the unembedding reads only those rows, and the others are NaN.
         """
         pieces, column = [], 0
-        refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
+        if any(self.patches):
+            refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
+        else:
+            refuse_readout_hooks(self.bridge)
         wanted = torch.ones_like(following, dtype=torch.bool) if where is None else where
         hooks = list(self.fwd_hooks)
         n_rows = sum(text.tokens.numel() for text in self.texts) * len(self.patches)
@@ -129,7 +132,7 @@ class TextPasses:
         groups = self._groups(text.tokens.shape[1])
         layers = sorted({layer for layer, _ in groups})
         batch = TokenBatch(text.tokens, torch.ones_like(text.tokens, dtype=torch.bool))
-        labels = [f"{layer}_pre" for layer in layers]
+        labels = [residual_label(self.bridge, layer) for layer in layers]
         chunks = [chunk for _start, chunk in residual_chunks(self.bridge, batch, labels)]
         streams = {
             layer: torch.cat([chunk[label] for chunk in chunks], dim=1)
@@ -137,23 +140,35 @@ class TextPasses:
         }
         for (layer, window), members in steps(groups.items()):
             bounds = [self.patches[i] for i in members]
-            if two_streams_hold(self.bridge, layer, streams[layer]):
+            if not any(bounds):
+                read = self._as_it_is(streams[layer].expand(len(members), -1, -1, -1), rows)
+            elif two_streams_hold(self.bridge, layer, streams[layer]):
                 read = self._in_two_streams(bounds, streams[layer], text, rows, layer, window)
             else:
                 read = self._step_by_step(bounds, text, rows, layer)
             yield members, read
 
     def _groups(self, length: int) -> dict[tuple[int, int | None], list[int]]:
-        """The patches by lowest layer and window; None stands for a window that spans the text."""
+        """The patches by lowest layer and window; None stands for a window that spans the text.
+
+        If no patch is bound, the layer is that of the last residual.
+        """
         groups: dict[tuple[int, int | None], list[int]] = {}
         for i, bound in enumerate(self.patches):
             if bound is not None:
                 key = (bound.patch.layers[0], bound.patch.window_in(length))
                 groups.setdefault(key, []).append(i)
         # The model without a patch is cheapest to run from a high layer.
-        top = max(groups, key=lambda key: key[0], default=(int(self.bridge.cfg.n_layers) - 1, None))
+        top = max(groups, key=lambda key: key[0], default=(int(self.bridge.cfg.n_layers), None))
         unpatched = [i for i, bound in enumerate(self.patches) if bound is None]
         return {**groups, top: groups.get(top, []) + unpatched}
+
+    def _as_it_is(
+        self, final: Float[Tensor, "patch batch pos d_model"], rows: LogitRows
+    ) -> Iterator[Shaped[Tensor, "patch batch pos *rest"]]:
+        """The values of the model's own run, in which all of the user's hooks acted."""
+        n_read = len(final) * int(rows.where.sum())
+        return rows.values([final], readout(self.bridge).for_rows(n_read))
 
     def _in_two_streams(
         self,

@@ -96,6 +96,52 @@ def test_bad_input_is_named(arguments, message):
         li.generate(bridge, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"watch": "nope"}, ValueError, "'nope' is not one token"),
+        ({"foo": 1}, TypeError, "foo"),
+        ({"layers": [1]}, TypeError, "write points="),
+        ({"next_token": 5}, TypeError, "next_token"),
+        ({"points": ["9_pre"]}, ValueError, "9_pre"),
+        ({"incl_mid": True}, ValueError, "was not recorded"),
+        ({"compare_with": "first"}, ValueError, "first"),
+        ({"top_k": 0}, ValueError, "top_k"),
+        ({"divergences": "js"}, ValueError, "divergences"),
+        ({"tokens": torch.tensor([[5]])}, ValueError, "tokens="),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_a_wrong_option_of_a_trajectory_is_named_before_anything_is_decoded(
+    options, error, message
+):
+    taken = []
+    with pytest.raises(error, match=message):
+        li.generate(
+            shared_bridge("llama"),
+            PROMPTS,
+            PATCH,
+            trajectory=options,
+            callback=taken.append,
+            **OPTIONS,
+        )
+    assert not taken
+
+
+def test_trying_the_options_of_a_trajectory_shows_no_progress():
+    bridge, shares, taken = shared_bridge("llama"), [], []
+
+    def progress(share):
+        assert len(taken) == 5
+        shares.append(share)
+
+    trajectory = {"progress": progress, "positions": slice(3, 5)}
+    out = li.generate(bridge, PROMPTS, trajectory=trajectory, callback=taken.append, **OPTIONS)
+    assert shares[-1] == 1
+    assert out.trajectory.mask.shape == (2, 2)
+
+
 @pytest.mark.parametrize("used_before", [False, True])
 def test_training_mode_is_refused(used_before):
     bridge, text = tiny_bridge("gpt2"), torch.arange(4, 12)[None]

@@ -157,6 +157,30 @@ class TestOtherHooks:
 
     @torch.no_grad()
     @pytest.mark.parametrize("architecture", ["llama", "mpt"])
+    @pytest.mark.parametrize("layer", [0, 2])
+    def test_without_a_patch_hooks_on_all_blocks_act(self, architecture, layer):
+        bridge, tokens = shared_bridge(architecture), random_tokens(2, 8)
+
+        def at_the_third(value, hook):
+            return torch.cat([value[:, :3], value[:, 3:4] * 2, value[:, 4:]], dim=1)
+
+        with bridge.hooks(fwd_hooks=[(f"blocks.{layer}.hook_mlp_out", at_the_third)]):
+            found = teacher_forced_logits(bridge, tokens, [None, None])
+            expected = bridge(tokens)
+        close(found, expected.expand(2, -1, -1, -1))
+        assert (found[0] - teacher_forced_logits(bridge, tokens, None)).abs().max() > 1e-3
+
+    @pytest.mark.parametrize("name", ["ln_final.hook_scale", "unembed.hook_out"])
+    def test_without_a_patch_hooks_that_reading_leaves_out_are_refused(self, llama, name):
+        above = [(name, lambda value, hook: value * 1)]
+        with (
+            llama.hooks(fwd_hooks=above),
+            pytest.raises(ValueError, match=f"a hook on {name}, which would not act"),
+        ):
+            teacher_forced_logits(llama, random_tokens(1, 8), None)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("architecture", ["llama", "mpt"])
     @pytest.mark.filterwarnings("ignore:.*does not run two copies of a text")
     def test_hooks_below_the_patch_see_the_text(self, architecture):
         """In one pass and, where there is none, step by step."""

@@ -1,0 +1,79 @@
+"""The lens at the positions that predicted new tokens, read from what decoding recorded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..._counter_random import random_normal
+from ...lens.logit_lens import logit_lens
+from ...lens.recorded_streams import RecordedStreams
+from ...lens.trajectory import Trajectory
+from ...model.kinds import weight_dtype
+from ...model.points import point_labels
+from ...model.tokens import TokenBatch
+from ..known_text import KnownText
+from .result import GenerationStep
+
+Options = bool | Mapping[str, Any]
+"""The argument `trajectory` of `generate`: options of `logit_lens`, or True for none."""
+
+
+def read_steps(
+    bridge: TransformerBridge,
+    prompts: KnownText,
+    tokens: Int[Tensor, "batch new"],
+    taken: Sequence[GenerationStep],
+    streams: Sequence[Mapping[str, Tensor]],
+    options: Options,
+) -> Trajectory:
+    """`logit_lens` of the positions that predicted: last of the prompt, new ones but the last.
+
+    **Arguments:**
+
+    - `tokens`: the new tokens, -1 behind a row's last.
+    - `taken`, `streams`: each step, and the residual points `[row, d_model]` recorded in it.
+    """
+    mask = tokens >= 0
+    lengths = mask.sum(-1)
+    last = tokens.gather(1, lengths[:, None] - 1)[:, 0]
+    predicting = torch.cat([prompts.tokens[:, -1:].cpu(), tokens[:, :-1].clamp(min=0)], dim=1)
+    device = bridge.cfg.device
+    laid_out: dict[str, Tensor] = {}
+    for label, example in streams[0].items():
+        stream = example.new_zeros((*tokens.shape, example.shape[-1]))
+        for step, recorded in zip(taken, streams, strict=True):
+            stream[step.rows.to(stream.device), step.step] = recorded[label]
+        laid_out[label] = stream
+    batch = TokenBatch(predicting.to(device), mask.to(device))
+    read = _read(bridge, RecordedStreams(batch, laid_out), last, options)
+    start = prompts.length.cpu()[:, None] - 1
+    return replace(read, positions=torch.where(read.mask, read.positions + start, read.positions))
+
+
+def try_options(bridge: TransformerBridge, options: Options) -> None:
+    """Raise now what `logit_lens` would raise for the options when all tokens have been made.
+
+    It reads one made-up position. `positions` is left out, since it depends on how many tokens
+    there will be.
+    """
+    given = {} if isinstance(options, bool) else {**options, "positions": None, "progress": False}
+    one = torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device)
+    # Not zeros, which a lens might divide by.
+    resid = random_normal(int(bridge.cfg.d_model), 0, one).to(one.device, weight_dtype(bridge))
+    streams = dict.fromkeys(point_labels(int(bridge.cfg.n_layers)), resid)
+    _read(bridge, RecordedStreams(TokenBatch(one, one == 0), streams), one[0], given)
+
+
+def _read(
+    bridge: TransformerBridge,
+    streams: RecordedStreams,
+    last: Int[Tensor, " batch"],
+    options: Options,
+) -> Trajectory:
+    given = {} if isinstance(options, bool) else options
+    return logit_lens(bridge, streams, next_token=last.tolist(), **given)
