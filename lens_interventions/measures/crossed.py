@@ -127,9 +127,10 @@ def _p_value(
         return float(estimate == 0)
     away = abs(estimate) / error
     # The weighted mean lies between the t of most and that of fewest degrees of freedom.
-    least, most = sorted(2 * stats.t.sf(away, [freedoms.min(), freedoms.max()]))
+    ends = 2 * stats.t.sf(away, freedoms)
+    least, most = float(ends.min()), float(ends.max())
     if least == most or least == 0:
-        return float(most)
+        return most
 
     def beyond(log_miss: float) -> float:
         return _factor(variances, freedoms, math.exp(log_miss)) - away
@@ -137,8 +138,8 @@ def _p_value(
     low, high = math.log(least), math.log(most)
     # Where one axis has nearly all of the variance, an end is the root up to rounding.
     if beyond(low) <= 0:
-        return float(least)
-    return float(most) if beyond(high) >= 0 else math.exp(optimize.brentq(beyond, low, high))
+        return least
+    return most if beyond(high) >= 0 else math.exp(optimize.brentq(beyond, low, high))
 
 
 def _variances(
