@@ -127,7 +127,7 @@ def _p_value(
         return float(estimate == 0)
     away = abs(estimate) / error
     # The weighted mean lies between the t of most and that of fewest degrees of freedom.
-    ends = 2 * stats.t.sf(away, freedoms)
+    ends = np.asarray(2 * stats.t.sf(away, freedoms))
     least, most = float(ends.min()), float(ends.max())
     if least == most or least == 0:
         return most
