@@ -24,7 +24,7 @@ from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, token_pieces
+from ..model.text_pieces import as_batch, pieces_of_each
 from ..model.tokens import TextOrTokens, require_texts
 from .embedding_basis import EmbeddingBasis
 from .input_probe import InputProbe, unit_size
@@ -188,10 +188,10 @@ def input_reading(
         )
     directions = basis.directions.double()
     pieces = [
-        next(iter(token_pieces(bridge, [text], length=max_tokens, prepend_bos=prepend_bos)))
-        for text in texts
+        piece
+        for piece, *_ in pieces_of_each(bridge, texts, length=max_tokens, prepend_bos=prepend_bos)
+        if len(piece) >= skip_first + 2
     ]
-    pieces = [piece for piece in pieces if len(piece) >= skip_first + 2]
     if len(pieces) < 2:
         raise ValueError(
             f"texts are compared with each other, but {len(pieces)} of them have two tokens after "

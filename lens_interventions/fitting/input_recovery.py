@@ -22,7 +22,7 @@ from ..model.points import point_name
 from ..model.product import packed_copy, product
 from ..model.readout import LOGIT_ROWS
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, token_pieces
+from ..model.text_pieces import as_batch, pieces_of_each
 from ..model.tokens import TextOrTokens, require_texts
 from .input_probe import InputProbe, input_embeddings
 
@@ -124,9 +124,8 @@ def input_recovery(
     edges = torch.tensor(RARITY_EDGES, device=table.device)
     bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1
     totals, counts = [], []
-    for text in tqdm(texts, disable=not progress, unit="text", desc="recovering"):
-        pieces = token_pieces(bridge, [text], length=max_tokens, prepend_bos=prepend_bos)
-        piece = next(iter(pieces))
+    bar = tqdm(texts, disable=not progress, unit="text", desc="recovering")
+    for piece, *_ in pieces_of_each(bridge, bar, length=max_tokens, prepend_bos=prepend_bos):
         tokens = piece[skip_first:]
         if len(tokens) == 0:
             continue

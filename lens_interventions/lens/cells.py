@@ -22,6 +22,10 @@ Progress = bool | Callable[[float], object]
 """Whether to show a bar, or a function of the share that is done; what it raises ends the work."""
 
 
+class PositionError(ValueError):
+    """A text has none of the positions that are asked for."""
+
+
 @dataclass(frozen=True)
 class Cells:
     """The cells that are read, one per entry.
@@ -41,7 +45,7 @@ def select_cells(batch: TokenBatch, positions: Any) -> Cells:
 
     `positions` is any argument of TransformerLens's `Slice`; padding does not count.
 
-    Raises `ValueError` if a text has no such position, or if no position of it is left.
+    Raises `PositionError` if a text has none of them.
     """
     selection = Slice.unwrap(positions)
     cells = []
@@ -50,11 +54,11 @@ def select_cells(batch: TokenBatch, positions: Any) -> Cells:
         try:
             chosen = torch.atleast_1d(selection.apply(columns))
         except IndexError as error:
-            raise ValueError(
+            raise PositionError(
                 f"positions {positions!r} do not exist in prompt {row} of {len(columns)} tokens"
             ) from error
         if chosen.numel() == 0:
-            raise ValueError(f"positions {positions!r} leave nothing of prompt {row}")
+            raise PositionError(f"positions {positions!r} leave nothing of prompt {row}")
         cells.append(torch.stack([torch.full_like(chosen, row), chosen, torch.arange(len(chosen))]))
     return Cells(*torch.cat(cells, dim=-1).to(batch.tokens.device))
 

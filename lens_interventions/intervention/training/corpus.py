@@ -17,8 +17,8 @@ from ..._counter_random import random_bits
 from ...model.fingerprint import fingerprint
 from ...model.readout import Readout
 from ...model.residuals import residuals
-from ...model.text_pieces import as_batch, padded, token_pieces
-from ...model.tokens import TextOrTokens, require_texts
+from ...model.text_pieces import as_batch, padded, pieces_of_each
+from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from .residual_store import ResidualStore
 
@@ -127,10 +127,7 @@ def split_corpus(
     """
 
     def cut(some: Iterable[TextOrTokens]) -> list[list[Tensor]]:
-        require_texts(some)
-        pieces = (
-            token_pieces(bridge, [text], length=length, prepend_bos=prepend_bos) for text in some
-        )
+        pieces = pieces_of_each(bridge, some, length=length, prepend_bos=prepend_bos)
         texts = [[piece for piece in text if len(piece) > 1] for text in pieces]
         return [text for text in texts if text]
 
