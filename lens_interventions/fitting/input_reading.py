@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..drawing.curves import Curve
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
@@ -43,7 +44,7 @@ LABELS = {
 """The measures in words."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputReading:
     """The shares of the input, of the probe's estimate and of the stream along directions.
 
@@ -63,6 +64,8 @@ class InputReading:
     basis: EmbeddingBasis
     points: tuple[str, ...]
     shares: Float[np.ndarray, "measure point component text"]
+
+    __repr__ = summary
 
     def part(self, first: int, last: int) -> Float[np.ndarray, "measure point text"]:
         """The shares of components `first` to `last`, exclusive, together."""

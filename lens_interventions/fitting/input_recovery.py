@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..drawing.curves import Curve
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
 from ..lens.figures.over_layers import draw_over_layers
@@ -36,7 +37,7 @@ RARITY_EDGES = (0, 1, 10, 100, 1000)
 _MEASURES = ("top1", "top10", "log10_rank")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputRecovery:
     """How the input token ranks among the whole vocabulary, summed by text.
 
@@ -55,6 +56,8 @@ class InputRecovery:
     rarity: tuple[str, ...]
     totals: Float[np.ndarray, "measure map point rarity text"]
     counts: Int[np.ndarray, "rarity text"]
+
+    __repr__ = summary
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
         """One row per (measure, map, point, rarity): `mean`, `low`, `high`, `n` texts, `tokens`."""

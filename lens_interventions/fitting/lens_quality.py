@@ -25,7 +25,7 @@ STATISTICS = ("kl_final", "agrees_final", "next_log_prob")
 RAW = "raw"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class LensQuality:
     """Means over the same texts, read raw and through fitted lenses.
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..drawing.summary import summary
 from ..lens.protocol import Lens
 from ..model.embedding import Embedding
 from ..model.readout import Readout
@@ -20,7 +21,7 @@ LENS_ROWS = 128
 """Rows that go through the lens at once: a few [rows, d_vocab] buffers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoundPatch:
     """A patch with the tables of one model. Calling it patches rows of the residual stream.
 
@@ -40,6 +41,8 @@ class BoundPatch:
     readout: Readout
     lens: Lens | None
     centers: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
+
+    __repr__ = summary
 
     def __call__(
         self,

@@ -23,7 +23,7 @@ UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
 _SMALLEST_SINGULAR = 1e-2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AffineLens:
     """`T_l(r) = r + r A_l + b_l`, the identity at the last point.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..drawing.curves import Curve
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
 from ..model.exclusive import exclusive
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LensAggregate:
     """Sums of a lens's statistics over the positions of each text.
 
@@ -45,8 +46,10 @@ class LensAggregate:
 
     points: tuple[str, ...]
     statistics: tuple[str, ...]
-    totals: Float[np.ndarray, "statistic point text"] = field(repr=False)
-    counts: Int[np.ndarray, "statistic text"] = field(repr=False)
+    totals: Float[np.ndarray, "statistic point text"]
+    counts: Int[np.ndarray, "statistic text"]
+
+    __repr__ = summary
 
     def means(self, statistic: str) -> Float[np.ndarray, " point"]:
         """Mean of a statistic over all positions of all texts, at every point.

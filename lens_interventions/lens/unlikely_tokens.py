@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..drawing.curves import Curve
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
@@ -45,7 +46,7 @@ GROUPS = (
 STATISTICS = ("size", "left at the output")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnlikelyComponents:
     """Components of residuals along token directions, by how likely the output makes the token.
 
@@ -64,6 +65,8 @@ class UnlikelyComponents:
     below: float
     values: Float[np.ndarray, "statistic group point text"]
     unlikely: Float[np.ndarray, "kind text"]
+
+    __repr__ = summary
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
         """One row per (statistic, group, point): `mean` over texts, `low`, `high`, `n` texts."""
