@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.utilities.slice import Slice
 
+from ..drawing.labels import counted
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, point_layer
 from ..model.readout import Readout
@@ -82,7 +83,10 @@ def following_tokens(
     if last is not None:
         ids = token_ids(bridge, last)
         if len(ids) not in (1, len(ends)):
-            raise ValueError(f"next_token names {len(ids)} tokens for {len(ends)} texts")
+            raise ValueError(
+                f"next_token names {counted(len(ids), 'token')} for {counted(len(ends), 'text')}: "
+                "name one, or one for each"
+            )
         following[rows, ends] = torch.tensor(ids, device=ends.device)
     return following
 

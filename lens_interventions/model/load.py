@@ -144,7 +144,7 @@ def _check_device(device: str | torch.device) -> None:
         if torch.backends.mps.is_available():
             found.append("mps")
         raise ValueError(
-            f"device {str(device)!r} is not available: here are {', '.join(['cpu', *found])}"
+            f"device {str(device)!r} is not available; available here: {', '.join(['cpu', *found])}"
         ) from error
 
 

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from ..._counter_random import random_uniform
+from ...drawing.labels import counted
 from ...model.tokens import python_numbers
 from ..known_text import KnownText
 from .layer_contrast import BoundContrast, LayerContrast
@@ -153,7 +154,10 @@ def prompt_seeds(
     if isinstance(seed, SupportsIndex):
         return torch.arange(n_prompts) + operator.index(seed)
     if len(seed) != n_prompts:
-        raise ValueError(f"{len(seed)} seeds for {n_prompts} prompts: give one int, or one each")
+        raise ValueError(
+            f"{counted(len(seed), 'seed')} for {counted(n_prompts, 'prompt')}: give one int, or "
+            "one each"
+        )
     return torch.tensor([operator.index(each) for each in seed])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
+from ...drawing.labels import counted
 from ...model.fingerprint import fingerprint
 from ...model.readout import Readout
 from ...model.residuals import residuals
@@ -142,9 +143,8 @@ def split_corpus(
     training, kept = [p for unit in units for p in unit], [p for unit in others for p in unit]
     if not training or not kept:
         raise ValueError(
-            f"{len(training)} pieces of {length} tokens to train on and {len(kept)} to hold out: "
-            f"give more text, a smaller window, or texts as held_out (otherwise one in "
-            f"{_HELD_OUT} is)"
+            f"{counted(len(training), 'piece')} of {length} tokens to train on and {len(kept)} to "
+            f"hold out, which takes one in {_HELD_OUT}: give more text, or a smaller window"
         )
     n_kept = min(n_held_out, len(kept))
     return training, [kept[i * len(kept) // n_kept] for i in range(n_kept)]
