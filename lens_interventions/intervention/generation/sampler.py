@@ -118,8 +118,7 @@ def make_sampler(
     Raises `ValueError` if the temperature is not above 0, or is set without sampling, or there are
     several contrasts, and `TypeError` for one processor instead of a list.
     """
-    if isinstance(processors, LogitsProcessor):
-        raise TypeError(f"logits_processor is one {type(processors).__name__}: put it in a list")
+    _require_list("logits_processor", processors, LogitsProcessor)
     if temperature <= 0:
         raise ValueError(
             f"temperature must be above 0, got {temperature}; greedy is do_sample=False"
@@ -164,13 +163,22 @@ def prompt_seeds(
 def stop_criteria(
     bridge: TransformerBridge, criteria: Iterable[StoppingCriteria] | None, *, stop_at_eos: bool
 ) -> StoppingCriteriaList:
-    """The given criteria, and a stop at the end-of-text tokens that model or tokenizer name."""
+    """The given criteria, and a stop at the end-of-text tokens that model or tokenizer name.
+
+    Raises `TypeError` for one criterion instead of a list.
+    """
+    _require_list("stopping_criteria", criteria, StoppingCriteria)
     config = getattr(bridge.original_model, "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
     if ids is None:
         ids = getattr(bridge.tokenizer, "eos_token_id", None)
     at_eos = [EosTokenCriteria(ids)] if stop_at_eos and ids is not None else []
     return StoppingCriteriaList([*at_eos, *(criteria or [])])
+
+
+def _require_list(name: str, given: object, kind: type) -> None:
+    if isinstance(given, kind):
+        raise TypeError(f"{name} is one {type(given).__name__}: put it in a list")
 
 
 def has_ended(
