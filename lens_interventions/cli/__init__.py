@@ -10,6 +10,7 @@ plotly.
 import functools
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -111,7 +112,7 @@ def main() -> None:
 def _usage_message(error: Exception) -> str:
     said = error.format_message().replace("Value error, ", "", 1)  # type: ignore[attr-defined]
     # Newer Typers read values with pydantic, whose messages do not say what arrived.
-    problems = getattr(error.__cause__, "errors", list)()
+    problems: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
     value = repr(problems[0]["input"]) if problems else ""
     return said if value in said else f"{said}, got {value}"
 
