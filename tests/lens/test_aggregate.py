@@ -58,7 +58,7 @@ def test_bad_texts_are_named_by_number():
     with left_as_found(BRIDGE):
         with pytest.raises(ValueError, match="text 1: the text is empty"):
             lens_over(BRIDGE, ["fox", ""], prepend_bos=False, progress=False)
-        with pytest.raises(TypeError, match="text 1: expected a text"):
+        with pytest.raises(TypeError, match=r"^text 1: "):
             lens_over(BRIDGE, iter(["fox", 5]), progress=False)
         with pytest.raises(ValueError, match="no texts to read"):
             lens_over(BRIDGE, [], progress=False)
