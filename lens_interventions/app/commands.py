@@ -25,9 +25,8 @@ def command(subject: Subject, state: State) -> str | None:
         words = ["app", *subject.origin.lens_options, "--view", fragment(state), *model]
         return shlex.join([_PROGRAM, *words])
     name, text, *options = words
-    lens = subject.origin.lens_options if state.lens == "given" else ()
     # The text comes last, so one that begins with a dash is not read as an option.
-    return shlex.join([_PROGRAM, name, *options, *lens, *model, "--", text])
+    return shlex.join([_PROGRAM, name, *options, *model, "--", text])
 
 
 def fragment(state: State) -> str:
@@ -57,7 +56,7 @@ def _lens(subject: Subject, state: State) -> list[str] | None:
         options += ["--watch", texts[token]]
     if state.last is not None:
         options.append(f"--positions=-{state.last}:")
-    return ["lens", state.text, *options]
+    return ["lens", state.text, *options, *_lens_options(subject, state)]
 
 
 def _generate(subject: Subject, state: State) -> list[str] | None:
@@ -87,4 +86,9 @@ def _generate(subject: Subject, state: State) -> list[str] | None:
     options = [f"{name}={value}" for name, value in numbers.items()]
     options += [f"{name}={value}" for name, (value, plain) in chosen.items() if value != plain]
     only = ["--only-generated"] if state.only_generated else []
-    return ["generate", state.text, *options, *only, "--compare"]
+    lens = _lens_options(subject, state) if patch.uses_lens else ()
+    return ["generate", state.text, *options, *only, "--compare", *lens]
+
+
+def _lens_options(subject: Subject, state: State) -> tuple[str, ...]:
+    return subject.origin.lens_options if state.lens == "given" else ()

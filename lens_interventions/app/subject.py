@@ -121,7 +121,10 @@ class Subject:
         else:
             from ..model.tokens import token_batch
 
-            batch = token_batch(self.bridge, state.text if text is None else text, any_length=True)
+            said = state.text if text is None else text
+            if not said:  # a BOS alone is not what the user means
+                raise ValueError("the text is empty: write a prompt")
+            batch = token_batch(self.bridge, said, any_length=True)
             ids = batch.tokens[0].tolist()
         most = min(MOST_TOKENS, int(self.bridge.cfg.n_ctx))
         if len(ids) > most:

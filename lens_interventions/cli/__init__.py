@@ -10,6 +10,7 @@ plotly.
 import functools
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -75,19 +76,20 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+# In the order of `--help`: reading and patching first, then what is fitted, then experiments.
+app.command("app")(_interruptible(everything_collected_after()(explorer)))
 for _command in (
     lens,
-    demo,
-    fit_lens,
-    experiment,
-    report,
     generate,
     score,
     slopes,
+    fit_lens,
     train_patch,
+    experiment,
+    report,
+    demo,
 ):
     app.command()(_interruptible(everything_collected_after()(_command)))
-app.command("app")(_interruptible(everything_collected_after()(explorer)))
 
 
 def main() -> None:
@@ -99,12 +101,20 @@ def main() -> None:
     except _UsageError as error:
         context = getattr(error, "ctx", None)
         help_line = f" (see {context.command_path} --help)" if context else ""
-        _print_line("Error", f"{error.format_message()}{help_line}")  # type: ignore[attr-defined]
+        _print_line("Error", f"{_usage_message(error)}{help_line}")
         sys.exit(2)
     except USER_ERRORS as error:
         _print_line("Error", _message(error))
         sys.exit(1)
     sys.exit(status if arguments else 2)
+
+
+def _usage_message(error: Exception) -> str:
+    said = error.format_message().replace("Value error, ", "", 1)  # type: ignore[attr-defined]
+    # Newer Typers read values with pydantic, whose messages do not say what arrived.
+    problems: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
+    value = repr(problems[0]["input"]) if problems else ""
+    return said if value in said else f"{said}, got {value}"
 
 
 def _message(error: Exception) -> str:

@@ -63,6 +63,11 @@ def fit_lens(
     """
     if file is not None and samples is not None:
         raise typer.BadParameter("--samples is for a fit without --file: give only one of them")
+    if file is not None and test_file is not None and file.resolve() == test_file.resolve():
+        raise typer.BadParameter(
+            "--test-file is the file that the lens is fitted to, which says nothing about other "
+            "text: name another, or leave it out for the prose that comes with the library"
+        )
     require_output(out, [".safetensors"])
     require_output(quality, (".csv", *FIGURES))
 

@@ -33,7 +33,7 @@ def lens(
     text: Annotated[str | None, typer.Argument(help="The text to read.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="Read the text from a file; - is standard input."),
+        typer.Option(help="Read the text from a file, but not from .jsonl; - is standard input."),
     ] = None,
     model: Model = None,
     device: Device = None,
@@ -111,13 +111,20 @@ def lens(
 
 
 def _text(text: str | None, file: Path | None) -> str:
-    if text is not None and file is None:
+    if text is not None and file is not None:
+        raise typer.BadParameter("there are a text and --file: give only one of them")
+    if text is not None:
         read = text
-    elif file is not None and text is None:
+    elif file is None:
+        raise typer.BadParameter("there is nothing to read: give a text, or --file")
+    elif file.suffix.lower() == ".jsonl":
+        raise typer.BadParameter(
+            f"{file.name} holds documents in JSON, and lens reads one text: write the one that you "
+            "want to a .txt file, or pipe it into --file -"
+        )
+    else:
         # Editors end a file with a newline, which is not part of the text.
         read = _content(file).removesuffix("\n").removesuffix("\r")
-    else:
-        raise typer.BadParameter("give a text, or --file, but not both")
     if not read:
         raise typer.BadParameter("the text is empty")
     return read

@@ -110,7 +110,7 @@ def patch_from(
 
     fitted = load_lens(lens)
     with usage():
-        return NextTokenPatch(
+        patch = NextTokenPatch(
             layer=layer[0] if len(layer) == 1 else tuple(layer),
             strength=strength,
             mode=cast(Any, mode),
@@ -124,6 +124,12 @@ def patch_from(
             lens=fitted,
             **rest,
         )
+        if fitted is not None and not patch.uses_lens:
+            raise ValueError(
+                "--lens has no effect, because nothing here reads a lens: leave it out, or give "
+                "--embedding lens, --gate, --mode correct or --source guess"
+            )
+    return patch
 
 
 def describe(patch: "NextTokenPatch | None") -> str:

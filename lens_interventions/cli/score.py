@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..intervention.patch import NextTokenPatch
     from ..measures.intervals import Interval
 
+_CONTEXT = 256  # tokens of a piece
 _ROWS = 8  # windows that are scored at a time
 
 
@@ -52,11 +53,13 @@ def score(
     gate_on: GateOn = "lens",
     lens: LensName = None,
     context: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=2, help="Cut documents into pieces of this many tokens, and score each alone."
+            min=2,
+            help="Cut documents into pieces of this many tokens, and score each alone. By default "
+            "256, or the model's context if that is shorter.",
         ),
-    ] = 256,
+    ] = None,
     seed: Annotated[int, typer.Option(help="The seed of random sources and of the bootstrap.")] = 0,
     model: Model = None,
     device: Device = None,
@@ -101,10 +104,12 @@ def score(
 
 
 def _pieces(
-    bridge: "TransformerBridge", documents: list[str], context: int
+    bridge: "TransformerBridge", documents: list[str], context: int | None
 ) -> tuple[list[list[int]], list[int]]:
     """The token ids of each piece, with the BOS token that the model expects, and its document."""
     limit = int(bridge.cfg.n_ctx)
+    if context is None:
+        context = min(_CONTEXT, limit)
     if context > limit:
         raise typer.BadParameter(f"--context must be from 2 to the model's {limit}, got {context}")
     tokenizer = bridge.tokenizer
@@ -155,6 +160,7 @@ def _print(
     from rich.console import Console
     from rich.table import Table
 
+    from ..drawing.labels import counted
     from ..measures.intervals import mean_interval
 
     without, patched = losses
@@ -167,7 +173,7 @@ def _print(
     console = Console()
     console.print(table)
     n, tokens = len(counts), int(counts.sum())
-    said = f"{tokens} tokens predicted in {n} {unit}{'s' if n > 1 else ''}. "
+    said = f"{counted(tokens, 'token')} predicted in {counted(n, unit)}. "
     said += f"The intervals resample the {unit}s." if n > 1 else f"An interval needs more {unit}s."
     console.print(said, style="dim")
 

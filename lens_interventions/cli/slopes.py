@@ -91,8 +91,9 @@ def slopes(
 ) -> None:
     """Show the slope of the loss in the strength of a patch, for every layer and source.
 
-    A figure shows the first mode, embedding and scope; a table shows all. If you stop it, the same
-    command continues from OUT.partial.
+    A figure shows the first mode, embedding and scope; a table shows all.
+
+    If you stop it, the same command continues from OUT.partial.
     """
     from ..materials import read_texts
 

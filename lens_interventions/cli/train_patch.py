@@ -12,6 +12,7 @@ from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progre
 if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
 
+_RANK = 64
 _CONTROLS = (
     *source_names("control", "bare"),
     *(f"{name} (the bias alone)" for name in source_names("no news")),
@@ -33,7 +34,14 @@ def train_patch(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the learned matrix.")] = 64,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rank of the learned matrix. By default 64, or the model's width if that is "
+            "smaller.",
+        ),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Learn a full matrix instead.")] = False,
     source: Annotated[
         str,
@@ -115,7 +123,7 @@ def train_patch(
             bridge,
             documents,
             layer=layer[0] if len(layer) == 1 else tuple(layer),
-            rank=None if full else rank,
+            rank=None if full else rank or min(_RANK, int(bridge.cfg.d_model)),
             source=source,
             steps=steps,
             seed=seed,

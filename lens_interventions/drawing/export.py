@@ -37,9 +37,13 @@ def save(figure: "go.Figure", path: str | Path) -> None:
     `.png` and `.svg` need kaleido (`pip install "lens-interventions[figures]"`) and an installed
     Chrome, Chromium or Edge. `.json` is plotly's own format.
 
-    Raises `ValueError` for another suffix; `RuntimeError` if kaleido or a browser is missing;
-    `OSError` if the file cannot be written.
+    Raises `ValueError` for another suffix; `TypeError` for what is not a figure;
+    `RuntimeError` if kaleido or a browser is missing; `OSError` if the file cannot be written.
     """
+    if not hasattr(figure, "to_plotly_json"):
+        raise TypeError(
+            f"expected a figure, got a {type(figure).__name__}: pass what its plot() returns"
+        )
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

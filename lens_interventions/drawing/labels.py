@@ -1,4 +1,4 @@
-"""Tokens made visible, and numbers in few digits.
+"""Tokens made visible, numbers in few digits, and counted things.
 
 White space is marked, control characters are named, and long tokens are cut.
 """
@@ -53,6 +53,11 @@ def number(value: float) -> str:
     if abs(value) < _ROUNDING_ERROR:
         return "0"
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 text`, `2 texts`: a number of what a noun names, which takes an s in the plural."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def signed(value: float, digits: int = 3) -> str:

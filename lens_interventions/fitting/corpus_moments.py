@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._files import load_tensors, require_writable, save_tensors
+from ..drawing.labels import counted
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.kinds import ReadableModel, weight_dtype
@@ -135,7 +136,7 @@ def corpus_moments(
             moments.n += len(tokens)
             bar.update(len(piece))
             kept.save(sums, counts=counts)
-    kept.require_windows(holdout, window)
+    kept.require_windows(holdout, min(window, int(bridge.cfg.n_ctx)))
     kept.save(sums, counts=counts, now=True)
     note = {
         "model": str(bridge.cfg.model_name),
@@ -228,8 +229,8 @@ class _Checkpoint:
         """Raise `ValueError` if no window was held out."""
         if self.done < holdout:
             raise ValueError(
-                f"{self.done} windows of text leave none to choose the ridge on: give more text, "
-                f"or a smaller window or holdout than {window} and {holdout}"
+                f"{counted(self.done, 'window')} of at most {window} tokens are too few to choose "
+                f"the ridge on one in {holdout}: give more text, or a smaller window"
             )
 
     def save(

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..drawing.summary import summary
 from ..model.exclusive import exclusive
 from ..model.readout import readout
 from ..model.tokens import token_strings
@@ -27,7 +28,7 @@ _COMPONENTS = 64
 _NAMED = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EmbeddingBasis:
     """Directions of the residual stream, the most important first.
 
@@ -42,6 +43,8 @@ class EmbeddingBasis:
     directions: Float[Tensor, "component d_model"]
     importance: Float[Tensor, " component"]
     tokens: tuple[tuple[str, ...], ...]
+
+    __repr__ = summary
 
 
 @exclusive

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputProbe:
     """`P_l(r) = (r / rms(r)) W_l + b_l`, an estimate of the input token's embedding.
 

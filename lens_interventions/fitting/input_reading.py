@@ -18,13 +18,14 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..drawing.curves import Curve
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, token_pieces
+from ..model.text_pieces import as_batch, pieces_of_each
 from ..model.tokens import TextOrTokens, require_texts
 from .embedding_basis import EmbeddingBasis
 from .input_probe import InputProbe, unit_size
@@ -43,7 +44,7 @@ LABELS = {
 """The measures in words."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputReading:
     """The shares of the input, of the probe's estimate and of the stream along directions.
 
@@ -63,6 +64,8 @@ class InputReading:
     basis: EmbeddingBasis
     points: tuple[str, ...]
     shares: Float[np.ndarray, "measure point component text"]
+
+    __repr__ = summary
 
     def part(self, first: int, last: int) -> Float[np.ndarray, "measure point text"]:
         """The shares of components `first` to `last`, exclusive, together."""
@@ -188,10 +191,10 @@ def input_reading(
         )
     directions = basis.directions.double()
     pieces = [
-        next(iter(token_pieces(bridge, [text], length=max_tokens, prepend_bos=prepend_bos)))
-        for text in texts
+        piece
+        for piece, *_ in pieces_of_each(bridge, texts, length=max_tokens, prepend_bos=prepend_bos)
+        if len(piece) >= skip_first + 2
     ]
-    pieces = [piece for piece in pieces if len(piece) >= skip_first + 2]
     if len(pieces) < 2:
         raise ValueError(
             f"texts are compared with each other, but {len(pieces)} of them have two tokens after "

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..drawing.curves import Curve
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
 from ..lens.figures.over_layers import draw_over_layers
@@ -22,7 +23,7 @@ from ..model.points import point_name
 from ..model.product import packed_copy, product
 from ..model.readout import LOGIT_ROWS
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, token_pieces
+from ..model.text_pieces import as_batch, pieces_of_each
 from ..model.tokens import TextOrTokens, require_texts
 from .input_probe import InputProbe, input_embeddings
 
@@ -36,7 +37,7 @@ RARITY_EDGES = (0, 1, 10, 100, 1000)
 _MEASURES = ("top1", "top10", "log10_rank")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputRecovery:
     """How the input token ranks among the whole vocabulary, summed by text.
 
@@ -55,6 +56,8 @@ class InputRecovery:
     rarity: tuple[str, ...]
     totals: Float[np.ndarray, "measure map point rarity text"]
     counts: Int[np.ndarray, "rarity text"]
+
+    __repr__ = summary
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
         """One row per (measure, map, point, rarity): `mean`, `low`, `high`, `n` texts, `tokens`."""
@@ -124,9 +127,8 @@ def input_recovery(
     edges = torch.tensor(RARITY_EDGES, device=table.device)
     bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1
     totals, counts = [], []
-    for text in tqdm(texts, disable=not progress, unit="text", desc="recovering"):
-        pieces = token_pieces(bridge, [text], length=max_tokens, prepend_bos=prepend_bos)
-        piece = next(iter(pieces))
+    bar = tqdm(texts, disable=not progress, unit="text", desc="recovering")
+    for piece, *_ in pieces_of_each(bridge, bar, length=max_tokens, prepend_bos=prepend_bos):
         tokens = piece[skip_first:]
         if len(tokens) == 0:
             continue

@@ -1,7 +1,7 @@
 """How well fitted lenses read, compared with the raw one, on text that they were not fitted to."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..measures.interval_table import interval_rows
 from ..measures.intervals import Interval, mean_interval
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
-from ..model.tokens import TextOrTokens, require_texts, token_batch
+from ..model.tokens import TextOrTokens, require_texts
 
 if TYPE_CHECKING:
     import pandas
@@ -25,7 +25,7 @@ STATISTICS = ("kl_final", "agrees_final", "next_log_prob")
 RAW = "raw"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class LensQuality:
     """Means over the same texts, read raw and through fitted lenses.
 
@@ -153,20 +153,20 @@ def lens_quality(
     lenses = lens if isinstance(lens, Mapping) else {"fitted": lens}
     if not lenses or RAW in lenses:
         raise ValueError(f"name one or more lenses, and none of them {RAW!r}; got {list(lenses)}")
-
-    def has_more(text: TextOrTokens) -> bool:
-        batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
-        return int(batch.lengths.min()) > skip_first
-
-    held = [text for text in texts if has_more(text)]
+    held = list(texts)
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
         "positions": slice(skip_first, None),
         "prepend_bos": prepend_bos,
         "progress": progress,
     }
+    raw = lens_over(bridge, held, **options)
     fitted = {name: lens_over(bridge, held, lens=one, **options) for name, one in lenses.items()}
-    return LensQuality(
-        {RAW: lens_over(bridge, held, **options), **fitted},
-        {name: provenance(one) for name, one in lenses.items()},
-    )
+    present = raw.counts.any(0)
+    readings = {
+        name: replace(
+            reading, totals=reading.totals[..., present], counts=reading.counts[:, present]
+        )
+        for name, reading in {RAW: raw, **fitted}.items()
+    }
+    return LensQuality(readings, {name: provenance(one) for name, one in lenses.items()})

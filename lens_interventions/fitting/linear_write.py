@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..drawing.summary import summary
 from ..intervention.patch import NextTokenPatch
 from ..intervention.site import PatchSite
 from ..measures.interval_table import interval_rows
@@ -43,6 +44,8 @@ class LinearWrite:
 
     reads_lens: ClassVar[bool] = False
 
+    __repr__ = summary
+
     def __call__(self, site: PatchSite, e: Tensor, _s: Tensor, a: float) -> Tensor:
         """The patched rows; see `modes`."""
         matrix = self.matrices[site.layer].to(site.resid)
@@ -73,7 +76,7 @@ class LinearWrite:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearCeiling:
     """Slopes of fitted linear writes on held-out texts, nats per predicted token.
 
@@ -95,6 +98,8 @@ class LinearCeiling:
     layers: tuple[int, ...]
     writes: tuple[LinearWrite, LinearWrite]
     ridges: Float[np.ndarray, "fitted layer"]
+
+    __repr__ = summary
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
         """One row per layer and write: layer, write, estimate, low, high, n.

@@ -27,13 +27,24 @@ def ablate_directions(
     - `mean`: `[d_model]`, the residual whose part along the directions replaces that of `r`; zero
         by default. With the mean residual, only deviations from it are taken out.
 
-    The hooks raise `ValueError` if `directions` are given by position and the run has another
-    number of texts or positions.
+    Raises `ValueError` if `directions` have fewer axes. The hooks raise it if `directions` are as
+    wide as another model, or are given by position and the run has another number of texts or
+    positions.
     """
+    if directions.ndim < 2:
+        raise ValueError(
+            f"directions must be [direction, d_model] or [batch, pos, direction, d_model], got "
+            f"shape {list(directions.shape)}: for one direction give directions[None]"
+        )
 
     def take_out(
         resid: Float[Tensor, "batch pos d_model"], **_layer: int
     ) -> Float[Tensor, "batch pos d_model"]:
+        if directions.shape[-1] != resid.shape[-1]:
+            raise ValueError(
+                f"the directions are {directions.shape[-1]} wide and the model is "
+                f"{resid.shape[-1]}: use directions of this model's residual stream"
+            )
         own = directions.shape[:-2]
         if own and own != resid.shape[:-1]:
             raise ValueError(

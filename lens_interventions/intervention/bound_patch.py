@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..drawing.summary import summary
 from ..lens.protocol import Lens
 from ..model.embedding import Embedding
 from ..model.readout import Readout
@@ -20,7 +21,7 @@ LENS_ROWS = 128
 """Rows that go through the lens at once: a few [rows, d_vocab] buffers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoundPatch:
     """A patch with the tables of one model. Calling it patches rows of the residual stream.
 
@@ -36,10 +37,12 @@ class BoundPatch:
     """
 
     patch: PatchFields
-    embeddings: Mapping[int, Embedding]
-    readout: Readout
+    embeddings: Mapping[int, Embedding] = field(repr=False)
+    readout: Readout = field(repr=False)
     lens: Lens | None
     centers: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
+
+    __repr__ = summary
 
     def __call__(
         self,
@@ -135,6 +138,7 @@ class BoundPatch:
         if not callable(source):
             source = SOURCES[source].function
         vectors = source(site)
+        require_tensor("source", source, vectors)
         if vectors.is_floating_point():
             require_shape("source", source, vectors, site.resid.shape)
         else:
@@ -157,6 +161,7 @@ class BoundPatch:
         resid = site.resid
         vectors, scale, active = self.written(site, active)
         patched = self.mode(site, vectors, scale, self.patch.strength)
+        require_tensor("mode", self.mode, patched)
         require_shape("mode", self.mode, patched, resid.shape)
         return torch.where(active[..., None], patched.to(resid.dtype), resid)
 
@@ -210,6 +215,15 @@ def patch_copies(
             patched = bound._patch_rows(sites[key], active[i][:, part])
             copies[i] = copies[i].index_copy(1, part, patched)
     return copies
+
+
+def require_tensor(role: str, function: object, value: object) -> None:
+    """Raise `TypeError` if what a source or mode returned is not a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"the {role} {getattr(function, '__name__', function)!r} returned a "
+            f"{type(value).__name__}; expected a tensor: let it return its result"
+        )
 
 
 def require_shape(role: str, function: object, value: Tensor, shape: torch.Size) -> None:

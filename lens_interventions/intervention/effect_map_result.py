@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..drawing.effect_map import draw_effect_map
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from .patch import NextTokenPatch
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EffectMap:
     """The change of a metric when one position at one layer is patched with its next token.
 
@@ -37,6 +38,8 @@ class EffectMap:
     tokens: tuple[str, ...]
     next_tokens: tuple[str, ...]
     patch: NextTokenPatch
+
+    __repr__ = summary
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row per layer and position: layer, pos, token, next_token, effect."""

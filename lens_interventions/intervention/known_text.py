@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..drawing.summary import summary
 from ..model.tokens import TokenBatch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KnownText:
     """The tokens known so far, one text a row.
 
@@ -36,6 +37,8 @@ class KnownText:
     seed: Int[Tensor, " batch"]
     surprisal: Float[Tensor, "batch _"] | None = None
     residuals: Mapping[int, Float[Tensor, "batch _ d_model"]] = field(default_factory=dict)
+
+    __repr__ = summary
 
     @classmethod
     def from_batch(

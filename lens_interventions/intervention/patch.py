@@ -207,6 +207,22 @@ class NextTokenPatch(PatchFields):
         return cls(**values)
 
 
+def listed(
+    patch: NextTokenPatch | Sequence[NextTokenPatch | None] | None,
+) -> tuple[NextTokenPatch | None, ...]:
+    """One patch, or several, in a tuple; None is the model without a patch.
+
+    Raises `TypeError` if something else is given.
+    """
+    given = patch if isinstance(patch, Sequence) else [patch]
+    if wrong := [each for each in given if not isinstance(each, NextTokenPatch | None)]:
+        raise TypeError(
+            f"patch must be a NextTokenPatch, None, or a list of these; got "
+            f"{type(wrong[0]).__name__} {wrong[0]!r:.60}"
+        )
+    return tuple(given)
+
+
 @exclusive
 def bind_all(
     bridge: ReadableModel, patches: Sequence[NextTokenPatch | None]

@@ -105,6 +105,11 @@ class PatchFields:
         return gated or (isinstance(self.source, str) and SOURCES[self.source].reads_lens)
 
     @property
+    def uses_lens(self) -> bool:
+        """Whether another `lens` could make another patch."""
+        return self.reads_lens or self.embedding == "lens"
+
+    @property
     def reads_unpatched(self) -> bool:
         """Whether the patch must know what the model does without it."""
         return self.gate_on == "output" or isinstance(self.source, BackPatch)

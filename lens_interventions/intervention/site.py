@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .._counter_random import random_integers, random_normal
+from ..drawing.summary import summary
 from ..model.embedding import Embedding
 from .known_text import KnownText
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PatchSite:
     """What sources and modes see: rows of `r[layer]` and the text up to each row's next token.
 
@@ -40,6 +41,8 @@ class PatchSite:
     lens: Callable[[Tensor], Tensor]
     seed: int
     text: KnownText
+
+    __repr__ = summary
 
     @property
     def known(self) -> Bool[Tensor, "batch pos"]:

@@ -66,9 +66,12 @@ def cached_residuals(
         else:
             missing.append(label)
     if missing:
+        otherwise = "or choose other points"
+        if FINAL in missing:
+            otherwise = f"without stop_at_layer, since every point is compared with {FINAL}"
         raise ValueError(
             f"the cache has no residual stream at {missing}: cache it with run_with_cache(..., "
-            "names_filter=lambda name: 'hook_resid' in name), or choose other points"
+            f"names_filter=lambda name: 'hook_resid' in name), {otherwise}"
         )
     for label, stream in streams.items():
         if stream.shape[:2] != batch.tokens.shape:

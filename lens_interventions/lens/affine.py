@@ -26,7 +26,7 @@ _SMALLEST_SINGULAR = 1e-2
 _REMEDY = "fit one with fit_affine_lens"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AffineLens:
     """`T_l(r) = r + r A_l + b_l`, the identity at the last point.
 

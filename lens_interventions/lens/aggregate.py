@@ -1,7 +1,8 @@
 """A lens over many texts: sums for each text, means for each point, intervals over texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..drawing.curves import Curve
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.points import point_name
-from ..model.tokens import TextOrTokens, require_texts, require_unicode, token_batch
+from ..model.tokens import TextOrTokens, about_text, require_texts, token_batch
+from .cells import PositionError
 from .figures.over_layers import draw_over_layers
 from .logit_lens import logit_lens
 from .statistics import averaged
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LensAggregate:
     """Sums of a lens's statistics over the positions of each text.
 
@@ -38,13 +41,15 @@ class LensAggregate:
             its mean is a share. The rest are in nats.
         totals: `[statistic, point, text]`, sums over the positions of a text.
         counts: `[statistic, text]`, the number of positions in each sum (the last position has no
-            next token).
+            next token). Where it is 0, the text counts in no mean and no interval.
     """
 
     points: tuple[str, ...]
     statistics: tuple[str, ...]
-    totals: Float[np.ndarray, "statistic point text"] = field(repr=False)
-    counts: Int[np.ndarray, "statistic text"] = field(repr=False)
+    totals: Float[np.ndarray, "statistic point text"]
+    counts: Int[np.ndarray, "statistic text"]
+
+    __repr__ = summary
 
     def means(self, statistic: str) -> Float[np.ndarray, " point"]:
         """Mean of a statistic over all positions of all texts, at every point.
@@ -130,11 +135,12 @@ def lens_over(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
         `positions=(1, None)` leaves it out.
     - `options`: options of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all
-        except `top_k`, as top tokens are not kept.
+        except `top_k`, as top tokens are not kept. A text without any of the `positions`, because
+        it is shorter, has counts of 0.
 
-    Raises `ValueError` if there is no text, or if one cannot be read (the message names it by its
-    number); `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError` if
-    `texts` is one text.
+    Raises `ValueError` if there is no text, if none has the `positions`, or if one cannot be read
+    (the message names it by its number); `NotImplementedError` if the model is recurrent or not a
+    causal decoder; `TypeError` if `texts` is one text, or one is neither text nor ids.
     """
     require_texts(texts)
     if max_tokens is not None and max_tokens < 1:
@@ -142,24 +148,27 @@ def lens_over(
     if max_tokens is not None:
         max_tokens = min(max_tokens, int(bridge.cfg.n_ctx))
     points: tuple[str, ...] = ()
-    totals, counts = [], []
+    read: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    number = -1
     for number, text in enumerate(tqdm(texts, disable=not progress, unit="text", desc="lens")):
-        try:
+        with about_text(number), suppress(PositionError):
             tokens = text
             if max_tokens is not None:
                 tokens = _first(bridge, text, max_tokens, prepend_bos)
             trajectory = logit_lens(bridge, tokens, prepend_bos=prepend_bos, top_k=1, **options)
-        except ValueError as error:
-            raise ValueError(f"text {number}: {error}") from error
-        points = trajectory.points
-        text_totals, text_counts = _sums(trajectory)
-        totals.append(text_totals)
-        counts.append(text_counts)
-    if not totals:
+            points, read[number] = trajectory.points, _sums(trajectory)
+    if number < 0:
         raise ValueError("there are no texts to read")
-    return LensAggregate(
-        points, tuple(averaged()), np.stack(totals, axis=-1), np.stack(counts, axis=-1)
-    )
+    if not read:
+        raise ValueError(
+            f"no text has the positions {options['positions']!r}: give longer texts, or other "
+            "positions"
+        )
+    totals = np.zeros((len(averaged()), len(points), number + 1))
+    counts = np.zeros((len(averaged()), number + 1), dtype=np.int64)
+    for place, (text_totals, text_counts) in read.items():
+        totals[..., place], counts[..., place] = text_totals, text_counts
+    return LensAggregate(points, tuple(averaged()), totals, counts)
 
 
 def _first(
@@ -167,12 +176,10 @@ def _first(
 ) -> Tensor:
     if not isinstance(text, str):
         return torch.as_tensor(text)[..., :max_tokens]
-    if not text:
-        raise ValueError("the text is empty: give at least one token to read")
-    require_unicode(text)
     # Characters that cannot be among the first tokens need not be tokenized; 32 for each is ample.
-    tokens = bridge.to_tokens(text[: 32 * max_tokens], prepend_bos=prepend_bos, truncate=False)
-    return token_batch(bridge, tokens[:, :max_tokens]).tokens
+    start = text[: 32 * max_tokens]
+    batch = token_batch(bridge, start, prepend_bos=prepend_bos, any_length=True)
+    return batch.tokens[:, :max_tokens]
 
 
 def _sums(
@@ -253,7 +260,7 @@ def plot_aggregate(
                     dash=dash,
                 )
             )
-    counts = {name: aggregate.counts.shape[-1] for name, aggregate in named.items()}
+    counts = {name: int(each.counts.any(0).sum()) for name, each in named.items()}
     if len(set(counts.values())) == 1:
         texts = f"{next(iter(counts.values()))} texts"
     else:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.utilities.slice import Slice
 
+from ..drawing.labels import counted
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, point_layer
 from ..model.readout import Readout
@@ -20,6 +21,10 @@ from .statistics import STATISTICS, Statistic, of_target
 
 Progress = bool | Callable[[float], object]
 """Whether to show a bar, or a function of the share that is done; what it raises ends the work."""
+
+
+class PositionError(ValueError):
+    """A text has none of the positions that are asked for."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ def select_cells(batch: TokenBatch, positions: Any) -> Cells:
 
     `positions` is any argument of TransformerLens's `Slice`; padding does not count.
 
-    Raises `ValueError` if a text has no such position, or if no position of it is left.
+    Raises `PositionError` if a text has none of them.
     """
     selection = Slice.unwrap(positions)
     cells = []
@@ -50,11 +55,11 @@ def select_cells(batch: TokenBatch, positions: Any) -> Cells:
         try:
             chosen = torch.atleast_1d(selection.apply(columns))
         except IndexError as error:
-            raise ValueError(
+            raise PositionError(
                 f"positions {positions!r} do not exist in prompt {row} of {len(columns)} tokens"
             ) from error
         if chosen.numel() == 0:
-            raise ValueError(f"positions {positions!r} leave nothing of prompt {row}")
+            raise PositionError(f"positions {positions!r} leave nothing of prompt {row}")
         cells.append(torch.stack([torch.full_like(chosen, row), chosen, torch.arange(len(chosen))]))
     return Cells(*torch.cat(cells, dim=-1).to(batch.tokens.device))
 
@@ -78,7 +83,10 @@ def following_tokens(
     if last is not None:
         ids = token_ids(bridge, last)
         if len(ids) not in (1, len(ends)):
-            raise ValueError(f"next_token names {len(ids)} tokens for {len(ends)} texts")
+            raise ValueError(
+                f"next_token names {counted(len(ids), 'token')} for {counted(len(ends), 'text')}: "
+                "name one, or one for each"
+            )
         following[rows, ends] = torch.tensor(ids, device=ends.device)
     return following
 

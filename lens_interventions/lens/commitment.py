@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..drawing.labels import visible
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..model.points import FINAL, point_name
 from .figures.commitment import draw_commitment
@@ -30,7 +31,7 @@ CRITERIA: dict[str, dict[str, Any]] = {
 """Options of `Trajectory.commitment` by the names that the command line and the explorer use."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Commitment:
     """For each token, the first residual point from which the final guess stays.
 
@@ -56,6 +57,8 @@ class Commitment:
     positions: Int[Tensor, "batch pos"]
     mask: Bool[Tensor, "batch pos"]
     vocab: Mapping[int, str]
+
+    __repr__ = summary
 
     def names(self, batch: int = 0) -> tuple[str | None, ...]:
         """Each token's point as figures name it, `input`, `12` or `final`; None if there is none.

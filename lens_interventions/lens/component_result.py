@@ -11,6 +11,7 @@ from torch import Tensor
 from ..drawing.clipped import clipped_scale
 from ..drawing.labels import visible
 from ..drawing.panel import Panel
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..drawing.wrapped import draw_wrapped
 
@@ -24,7 +25,7 @@ _READING = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ComponentLogits:
     """What each component writes to the residual stream, read as logits of one token.
 
@@ -49,6 +50,8 @@ class ComponentLogits:
     against: int | None
     mask: Bool[Tensor, "batch pos"]
     vocab: Mapping[int, str]
+
+    __repr__ = summary
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """A row per (component, prompt, position): component, batch, pos, token, target, logits."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..model.tokens import TokenBatch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecordedStreams:
     """Residual streams that a lens can read without running the model.
 

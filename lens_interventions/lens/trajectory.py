@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory(TrajectoryFields):
     """The statistics of a lens, as tensors on the CPU.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .statistics import STATISTICS, related
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrajectoryFields:
     """The fields of a `Trajectory`, whose docstring explains them."""
 

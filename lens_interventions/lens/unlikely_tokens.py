@@ -20,13 +20,14 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..drawing.curves import Curve
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name, select_points
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, token_pieces
+from ..model.text_pieces import as_batch, pieces_of_each
 from ..model.tokens import TextOrTokens, require_texts
 from .figures.over_layers import draw_over_layers
 from .unlikely_pool import Matching, Pool, likeliest
@@ -45,7 +46,7 @@ GROUPS = (
 STATISTICS = ("size", "left at the output")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnlikelyComponents:
     """Components of residuals along token directions, by how likely the output makes the token.
 
@@ -64,6 +65,8 @@ class UnlikelyComponents:
     below: float
     values: Float[np.ndarray, "statistic group point text"]
     unlikely: Float[np.ndarray, "kind text"]
+
+    __repr__ = summary
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
         """One row per (statistic, group, point): `mean` over texts, `low`, `high`, `n` texts."""
@@ -164,9 +167,9 @@ def unlikely_components(
     refuse_readout_hooks(bridge)
     matching, points = Matching.of(read), select_points(int(bridge.cfg.n_layers))
     values, shares = [], []
-    for number, text in enumerate(tqdm(texts, disable=not progress, unit="text")):
-        pieces = token_pieces(bridge, [text], length=max_tokens, prepend_bos=prepend_bos)
-        piece = next(iter(pieces))
+    bar = tqdm(texts, disable=not progress, unit="text")
+    pieces = pieces_of_each(bridge, bar, length=max_tokens, prepend_bos=prepend_bos)
+    for number, (piece, *_) in enumerate(pieces):
         if len(piece) < skip_first + 2:
             continue
         streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), points)]

@@ -12,6 +12,7 @@ Randomness comes from the caller's `numpy.random.Generator`: the same seed gives
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,8 +56,8 @@ class Interval:
 
 
 def mean_interval(
-    totals: Real[np.ndarray, " seq"],
-    counts: Real[np.ndarray, " seq"] | None = None,
+    totals: Real[np.ndarray, " seq"] | Sequence[float],
+    counts: Real[np.ndarray, " seq"] | Sequence[float] | None = None,
     *,
     rng: np.random.Generator,
     level: float = 0.95,
@@ -64,8 +65,8 @@ def mean_interval(
 ) -> Interval:
     """Bootstrap interval of `sum(totals) / sum(counts)`; one cell of `mean_intervals`."""
     (interval,) = mean_intervals(
-        totals[None],
-        None if counts is None else counts[None],
+        np.asarray(totals)[None],
+        None if counts is None else np.asarray(counts)[None],
         rng=rng,
         level=level,
         n_resamples=n_resamples,
@@ -221,7 +222,7 @@ def sign_flip_p_values(
     return np.asarray(result.pvalue, dtype=np.float64)
 
 
-def holm(p_values: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
+def holm(p_values: Float[np.ndarray, " cell"] | Sequence[float]) -> Float[np.ndarray, " cell"]:
     """Adjusted p-values: rejecting those below alpha keeps the chance of any false one below alpha.
 
     By Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure": the k-th smallest of
@@ -230,6 +231,7 @@ def holm(p_values: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
 
     Raises `ValueError` if one of `p_values` is outside 0..1 or nan.
     """
+    p_values = np.asarray(p_values, dtype=np.float64)
     if not ((p_values >= 0) & (p_values <= 1)).all():
         raise ValueError(f"p-values must lie between 0 and 1, got {p_values}")
     order = np.argsort(p_values)

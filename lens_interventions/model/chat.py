@@ -29,8 +29,9 @@ def chat_tokens(bridge: ReadableModel, messages: Sequence[Message]) -> list[int]
     tokenizer: Any = bridge.tokenizer
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError(
-            f"the tokenizer of {bridge.cfg.model_name} has no chat template, so it cannot lay "
-            "out messages: give a text, or set bridge.tokenizer.chat_template"
+            f"messages are for a chat model, and the tokenizer of {bridge.cfg.model_name} has no "
+            "chat template: choose a model whose tokenizer has one, give a text instead of "
+            "messages, or set bridge.tokenizer.chat_template"
         )
     if not messages or not all({"role", "content"} <= set(message) for message in messages):
         raise ValueError(
@@ -71,11 +72,12 @@ def text_or_messages(
 
     Raises `ValueError` if both or neither are given, and in the cases of `chat_tokens`.
     """
-    if (text is None) == (messages is None):
-        raise ValueError("give a text or tokens, or messages=, but not both")
-    if messages is None:
-        assert text is not None
+    if text is not None and messages is not None:
+        raise ValueError("there are a text or tokens and messages=: give only one of them")
+    if text is not None:
         return text
+    if messages is None:
+        raise ValueError("there is nothing to read: give a text or tokens, or messages=")
     if messages and not isinstance(messages[0], Mapping):
         return [chat_tokens(bridge, chat) for chat in messages]  # type: ignore[arg-type]
     return chat_tokens(bridge, messages)  # type: ignore[arg-type]

@@ -61,13 +61,19 @@ def load_model(
     - `boot`: other arguments of the installed `TransformerBridge.boot_transformers`, such as
       `revision`, `checkpoint_index`, `hf_model`, `tokenizer`, `n_ctx` or `device_map`.
 
-    Raises `TypeError` if `boot` has an argument that `boot_transformers` does not take;
-    `ValueError` if the device is not available, the dtype is not floating point, a GGUF file cannot
-    be converted, adapters are not merged, or a revision is asked for that a local or the embedded
-    model does not have; `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name
-    is not cached and the hub cannot be reached; `RuntimeError` if the default model cannot be
-    fetched; `OSError` if the cache directory cannot be written or lacks space.
+    Raises `TypeError` if `name` is a model instead of its name, or `boot` has an argument that
+    `boot_transformers` does not take; `ValueError` if the device is not available, the dtype is not
+    floating point, a GGUF file cannot be converted, adapters are not merged, or a revision is asked
+    for that a local or the embedded model does not have; `FileNotFoundError` if a path has no
+    model; `ConnectionError` if a hub name is not cached and the hub cannot be reached;
+    `RuntimeError` if the default model cannot be fetched; `OSError` if the cache directory cannot
+    be written or lacks space.
     """
+    if isinstance(name, nn.Module):
+        raise TypeError(
+            f"the name of a model is text, got a {type(name).__name__}: for a model in memory call "
+            "load_model(hf_model=model, tokenizer=tokenizer)"
+        )
     hf_model = boot.get("hf_model")
     if dtype is None:
         dtype = torch.float32 if hf_model is None else hf_model.dtype
@@ -144,7 +150,7 @@ def _check_device(device: str | torch.device) -> None:
         if torch.backends.mps.is_available():
             found.append("mps")
         raise ValueError(
-            f"device {str(device)!r} is not available: here are {', '.join(['cpu', *found])}"
+            f"device {str(device)!r} is not available; available here: {', '.join(['cpu', *found])}"
         ) from error
 
 

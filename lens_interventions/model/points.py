@@ -104,7 +104,10 @@ def _label(point: int | str, between: list[str], order: list[str]) -> str:
     if isinstance(point, str):
         if point in order:
             return point
-        raise ValueError(f"unknown residual point {point!r}; points are {between}, or '3_mid'")
+        raise ValueError(
+            f"unknown residual point {point!r}; points are {between}, and those inside a block, "
+            f"such as {order[-2]!r}"
+        )
     if not -len(between) <= point < len(between):
         raise ValueError(
             f"residual point {point} does not exist: the model has points 0 (the input) to "

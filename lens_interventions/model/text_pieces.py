@@ -1,13 +1,14 @@
 """Texts of any length, cut into pieces that fit a model."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from .kinds import ReadableModel
-from .tokens import TextOrTokens, TokenBatch, require_texts, token_batch
+from .tokens import TextOrTokens, TokenBatch, about_text, require_texts, token_batch
 
 
 def token_rows(
@@ -15,13 +16,10 @@ def token_rows(
 ) -> Iterator[Int[Tensor, " pos"]]:
     """The tokens of each text, or of each row of a tensor, without padding.
 
-    Raises `TypeError` if `texts` is one text.
+    Raises `TypeError` if `texts` is one text, `ValueError` or `TypeError` with the number of a text
+    that cannot be read.
     """
-    require_texts(texts)
-    for text in texts:
-        batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
-        for row, mask in zip(batch.tokens, batch.mask, strict=True):
-            yield row[mask]
+    yield from chain.from_iterable(_rows_of_each(bridge, texts, prepend_bos))
 
 
 def token_pieces(
@@ -33,13 +31,40 @@ def token_pieces(
 ) -> Iterator[Int[Tensor, " pos"]]:
     """Each text in pieces of at most `length` tokens, or of the model's context if that is shorter.
 
-    Raises `TypeError` if `texts` is one text, `ValueError` if `length` is below 2.
+    Raises what `pieces_of_each` raises.
+    """
+    yield from chain.from_iterable(
+        pieces_of_each(bridge, texts, length=length, prepend_bos=prepend_bos)
+    )
+
+
+def pieces_of_each(
+    bridge: ReadableModel,
+    texts: Iterable[TextOrTokens],
+    *,
+    length: int,
+    prepend_bos: bool | None = None,
+) -> Iterator[list[Int[Tensor, " _"]]]:
+    """The pieces of `token_pieces`, in one list for each text.
+
+    Raises `TypeError` if `texts` is one text, `ValueError` if `length` is below 2, `ValueError` or
+    `TypeError` with the number of a text that cannot be read.
     """
     if length < 2:
         raise ValueError(f"a piece of text must have at least 2 tokens, got {length}")
     length = min(length, int(bridge.cfg.n_ctx))
-    for row in token_rows(bridge, texts, prepend_bos=prepend_bos):
-        yield from row.split(length)
+    for rows in _rows_of_each(bridge, texts, prepend_bos):
+        yield [piece for row in rows for piece in row.split(length)]
+
+
+def _rows_of_each(
+    bridge: ReadableModel, texts: Iterable[TextOrTokens], prepend_bos: bool | None
+) -> Iterator[list[Int[Tensor, " _"]]]:
+    require_texts(texts)
+    for number, text in enumerate(texts):
+        with about_text(number):
+            batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
+        yield [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)]
 
 
 def as_batch(piece: Int[Tensor, " pos"]) -> TokenBatch:

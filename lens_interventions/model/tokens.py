@@ -2,9 +2,10 @@
 
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -16,8 +17,11 @@ from .padding import warn_of_padding
 TextOrTokens = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
 NamedTokens = str | SupportsIndex | Sequence[str | SupportsIndex]
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class TokenBatch:
     """Token ids with the mask that separates real tokens from padding.
 
@@ -84,8 +88,9 @@ def token_batch(
         padded on either side. Without it a tensor that seems to be padded is read with a warning.
     - `any_length`: allow more tokens than the model's context, for reading in pieces.
 
-    Raises `ValueError` if a text is empty or does not fit the model's context, an id is outside the
-    vocabulary or a mask has gaps, and `TypeError` if the input is neither text nor ids.
+    Raises `ValueError` if a text has no tokens, such as an empty one without a BOS, or does not fit
+    the model's context, an id is outside the vocabulary or a mask has gaps, and `TypeError` if the
+    input is neither text nor ids. Of several texts the message names the one by its number.
     """
     is_text = isinstance(text_or_tokens, str) or (
         isinstance(text_or_tokens, Sequence)
@@ -96,13 +101,13 @@ def token_batch(
         raise ValueError("attention_mask goes with a tensor of token ids; texts are padded here")
     if is_text:
         texts = [text_or_tokens] if isinstance(text_or_tokens, str) else list(text_or_tokens)
-        batch = _right_padded([_tokenize(bridge, text, prepend_bos) for text in texts])
+        batch = _right_padded(_each(texts, lambda text: _tokenize(bridge, text, prepend_bos)))
     elif isinstance(text_or_tokens, Tensor):
         batch = _from_tensor(text_or_tokens, attention_mask)
         if attention_mask is None:
             warn_of_padding(bridge, batch.tokens)
     elif isinstance(text_or_tokens, Sequence) and len(text_or_tokens) > 0:
-        batch = _right_padded([_id_row(row) for row in _as_rows(text_or_tokens)])
+        batch = _right_padded(_each(_as_rows(text_or_tokens), _id_row))
     elif isinstance(text_or_tokens, Mapping) and "input_ids" in text_or_tokens:
         raise TypeError(
             f"expected a text or ids, got a {type(text_or_tokens).__name__} of a tokenizer: for "
@@ -113,9 +118,22 @@ def token_batch(
             f"expected a text, a non-empty list of texts, token ids or an id tensor; got "
             f"{type(text_or_tokens).__name__} {reprlib.repr(text_or_tokens):.80}"
         )
-    _check(bridge, batch, any_length)
+    _each(
+        [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)],
+        lambda ids: _check(bridge, ids, any_length),
+    )
     device = bridge.cfg.device
     return TokenBatch(batch.tokens.to(device), batch.mask.to(device))
+
+
+@contextmanager
+def about_text(number: int) -> Iterator[None]:
+    """Say in a `ValueError` or `TypeError` which of many texts it is about."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"text {number}: {error}") from error
 
 
 def require_texts(texts: Iterable[TextOrTokens]) -> None:
@@ -206,14 +224,22 @@ def _text(tokenizer: Any, token: int) -> str:
 def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Tensor:
     if bridge.tokenizer is None:
         raise ValueError("this bridge has no tokenizer: pass token ids instead of text")
-    if not text:
-        raise ValueError("the text is empty: give at least one token to read")
     require_unicode(text)
     # The tokenizer would silently cut a long text; the length is checked with the ids instead.
     tokens = bridge.to_tokens(text, prepend_bos=prepend_bos, truncate=False, move_to_device=False)
     if tokens.numel() == 0:
-        raise ValueError(f"the text {text!r} has no tokens: give at least one token to read")
+        what = f"the text {text!r} has no tokens" if text else "the text is empty"
+        raise ValueError(f"{what}: give at least one token to read, or prepend_bos=True")
     return tokens[0]
+
+
+def _each(items: Sequence[Item], convert: Callable[[Item], Made]) -> list[Made]:
+    """What becomes of each item; an error says which of several it is about."""
+    made = []
+    for number, item in enumerate(items):
+        with about_text(number) if len(items) > 1 else nullcontext():
+            made.append(convert(item))
+    return made
 
 
 def _as_rows(ids: Sequence) -> list:
@@ -260,15 +286,15 @@ def _from_tensor(tokens: Tensor, attention_mask: Tensor | None) -> TokenBatch:
     return TokenBatch(tokens, mask)
 
 
-def _check(bridge: ReadableModel, batch: TokenBatch, any_length: bool) -> None:
-    longest, context = int(batch.lengths.max()), int(bridge.cfg.n_ctx)
-    if longest > context and not any_length:
+def _check(bridge: ReadableModel, ids: Int[Tensor, " pos"], any_length: bool) -> None:
+    context = int(bridge.cfg.n_ctx)
+    if len(ids) > context and not any_length:
         raise ValueError(
-            f"{longest} tokens do not fit the model's context of {context}: shorten the text or "
+            f"{len(ids)} tokens do not fit the model's context of {context}: shorten the text or "
             "read it in pieces"
         )
     d_vocab = int(bridge.cfg.d_vocab)
-    low, high = int(batch.tokens.min()), int(batch.tokens.max())
+    low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= d_vocab:
         raise ValueError(
             f"token ids must be in [0, {d_vocab}), got ids from {low} to {high}: were they made by "

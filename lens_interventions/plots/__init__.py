@@ -15,5 +15,5 @@ that it shows, and gets a name here.
 from ..drawing.export import save as save
 from ..fitting.input_recovery import plot_recovery as plot_recovery
 from ..lens.aggregate import plot_aggregate as plot_aggregate
-from .trajectories import plot_position as plot_position
-from .trajectories import plot_side_by_side as plot_side_by_side
+from ._trajectories import plot_position as plot_position
+from ._trajectories import plot_side_by_side as plot_side_by_side

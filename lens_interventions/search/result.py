@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..drawing.curves import Curve, draw_curves
+from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SequenceSearch:
     """Sequences that a search found, the best of each restart, as tensors on the CPU.
 
@@ -44,6 +45,8 @@ class SequenceSearch:
     evaluations: int
     history: "pd.DataFrame"
     settings: Mapping[str, Any]
+
+    __repr__ = summary
 
     @property
     def log_likelihood(self) -> Float[Tensor, " restart"]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lens_interventions as li
+from lens_interventions.app.commands import command as recipe_command
 from lens_interventions.app.commands import fragment
 from lens_interventions.app.state import State, defaults, parse_state
 from lens_interventions.app.subject import Origin, Subject
@@ -127,6 +128,19 @@ def test_a_command_that_reads_prints_the_same_guesses(client, command, monkeypat
     assert "Entropy of each layer's distribution" in out
     guesses = next(t for t in view["figure"]["data"] if t["type"] == "scatter" and t.get("text"))
     assert any(guess[:6] in out for guess in guesses["text"])
+
+
+@pytest.mark.parametrize(
+    ("patch", "wanted"),
+    [({"mode": "add"}, False), ({"mode": "correct"}, True), ({"mode": "add", "gate": 1.0}, True)],
+)
+def test_a_command_names_the_lens_where_its_patch_reads_one(patch, wanted):
+    """`generate` refuses one that has no effect."""
+    origin = Origin(options=(), lens_options=("--lens", "lens.pt"))
+    subject = Subject(shared_bridge("llama"), origin, lens=lambda resid, _layer: resid)
+    words = shlex.split(recipe_command(subject, State(panel="write", lens="given", **patch)))
+    assert words[1] == "generate"
+    assert ("--lens" in words) == wanted
 
 
 def test_a_bridge_from_a_notebook_has_no_command(client):

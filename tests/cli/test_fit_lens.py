@@ -35,6 +35,16 @@ def files(tmp_path):
     return corpus, tests
 
 
+def test_the_text_of_the_fit_is_no_test_of_it(run, files, tmp_path):
+    corpus, _ = files
+    again = corpus.parent / "." / corpus.name
+    status, _, err = run(
+        "--file", corpus, "--test-file", again, "--out", tmp_path / "l.safetensors"
+    )
+    assert status == 2
+    assert "--test-file is the file that the lens is fitted to" in err
+
+
 @pytest.mark.parametrize("name", ["quality.csv", "quality.CSV"])
 def test_it_fits_to_a_file_and_reports_on_another(run, files, tmp_path, name):
     corpus, tests = files

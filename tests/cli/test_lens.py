@@ -169,7 +169,9 @@ def test_every_watched_token_has_a_table(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give a text, or --file"),
+        ([], "nothing to read: give a text, or --file"),
+        (["a", "--file", "a.txt"], "give only one of them"),
+        (["--file", "texts.jsonl"], "texts.jsonl holds documents in JSON"),
         (["a", "--stat", "watched_rank"], "watched_rank needs --watch"),
         (["a", "--watch", " lazy"], "is not one token of this model"),
         (["a", "--layers", "1:x"], "expected a range start:stop:step"),

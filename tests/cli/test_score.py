@@ -93,6 +93,18 @@ def test_score_resamples_documents_where_there_are_several(run, tmp_path):
     assert "in 3 documents" in out
 
 
+def test_a_short_context_is_a_piece_unless_the_user_says_otherwise(run, tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("the people say that they mean the time " * 9)
+    usual = ("score", "--file", file, "--layer", 1, "--strength", 0.5)
+    context = int(shared_bridge("llama").cfg.n_ctx)
+    assert context < 256
+    status, out, err = run(*usual)
+    assert status == 0, err
+    assert out == run(*usual, "--context", context)[1]
+    assert "must be from 2 to the model's" in run(*usual, "--context", context + 1)[2]
+
+
 def test_a_file_that_is_not_there_is_named_in_a_line(run):
     status, _, err = run("score", "--file", "no.txt", "--layer", 1, "--strength", 0.1)
     assert status == 1

@@ -108,6 +108,14 @@ def test_mistakes(run, corpus, tmp_path, monkeypatch, more, status, message):
     assert message in err
 
 
+def test_the_rank_fits_a_narrow_model(run, corpus, tmp_path):
+    out = tmp_path / "patch"
+    usual = ("--file", corpus, "--out", out, "--layer", 1, "--steps", 1, "--window", 16)
+    status, _, err = run(*usual)
+    assert status == 0, err
+    assert li.LearnedWrite.load(out).settings["rank"] == shared_bridge("llama").cfg.d_model
+
+
 def test_a_full_matrix_a_gate_and_two_layers(run, corpus, tmp_path):
     out = tmp_path / "patch"
     more = ("--layer", 2, "--full", "--input-gate", "--source", "current", "--window", 16)

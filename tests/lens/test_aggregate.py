@@ -57,13 +57,29 @@ def test_texts_are_cut_at_the_models_context():
 def test_bad_texts_are_named_by_number():
     with left_as_found(BRIDGE):
         with pytest.raises(ValueError, match="text 1: the text is empty"):
-            lens_over(BRIDGE, ["fox", ""], progress=False)
+            lens_over(BRIDGE, ["fox", ""], prepend_bos=False, progress=False)
+        with pytest.raises(TypeError, match=r"^text 1: "):
+            lens_over(BRIDGE, iter(["fox", 5]), progress=False)
         with pytest.raises(ValueError, match="no texts to read"):
             lens_over(BRIDGE, [], progress=False)
         with pytest.raises(TypeError, match="got one text"):  # not a text for each character
             lens_over(BRIDGE, "fox", progress=False)
     with pytest.raises(ValueError, match="'loss' was not aggregated"):
         lens_over(BRIDGE, ["fox"], progress=False).means("loss")
+
+
+def test_a_text_without_the_positions_counts_nowhere():
+    positions = slice(4, None)
+    short = lens_over(BRIDGE, [[5, 6], *TEXTS], positions=positions, progress=False)
+    assert short.counts[:, 0].tolist() == [0] * len(short.statistics)
+    there = lens_over(BRIDGE, TEXTS, positions=positions, progress=False)
+    assert short.intervals("kl_final") == there.intervals("kl_final")
+    subtitles = [each.plot().layout.title.subtitle.text for each in (short, there)]
+    assert subtitles[0] == subtitles[1]
+    one = lens_over(BRIDGE, [[5, 6], [5, 6, 7]], positions=2, progress=False)
+    assert one.counts[0].tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"no text has the positions slice\(4, None"):
+        lens_over(BRIDGE, [[5, 6], [7]], positions=positions, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -68,8 +68,8 @@ def test_content_that_the_template_cannot_lay_out_is_refused(chatty):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "not both"),
-        ({"text_or_tokens": "say", "messages": [USER]}, "not both"),
+        ({}, "there is nothing to read"),
+        ({"text_or_tokens": "say", "messages": [USER]}, "give only one of them"),
         ({"messages": []}, "a conversation is a list of messages"),
         ({"messages": [{"role": "user"}]}, "a conversation is a list of messages"),
         ({"messages": [{"role": "system", "content": "say"}]}, "no system here"),

@@ -133,7 +133,7 @@ def test_dtype_that_is_not_floating(directory, dtype):
 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster"])
 def test_device_that_is_not_there(directory, device):
-    with pytest.raises(ValueError, match=rf"'{device}' is not available: here are cpu"):
+    with pytest.raises(ValueError, match=rf"'{device}' is not available; available here: cpu"):
         load_model(directory, device=device)
 
 

@@ -36,6 +36,12 @@ def test_the_bos_is_the_callers_choice():
     assert with_bos == [BRIDGE.tokenizer.bos_token_id, *without]
 
 
+def test_an_empty_text_is_the_bos_where_there_is_one():
+    bos = BRIDGE.tokenizer.bos_token_id
+    assert token_batch(BRIDGE, ["", "fox"], prepend_bos=True).tokens[0, 0] == bos
+    assert token_batch(BRIDGE, "").tokens.tolist() == BRIDGE.to_tokens("").tolist() == [[bos]]
+
+
 def test_positions_count_from_the_first_real_token():
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]])
     batch = token_batch(BRIDGE, torch.full((3, 4), 5), attention_mask=mask)
@@ -67,8 +73,12 @@ def test_ids_in_any_form(ids):
 @pytest.mark.parametrize(
     ("argument", "options", "error", "message"),
     [
-        ("", {}, ValueError, "the text is empty"),
-        (["fox", ""], {}, ValueError, "the text is empty"),
+        ("", {"prepend_bos": False}, ValueError, "^the text is empty: .* or prepend_bos=True"),
+        (["fox", ""], {"prepend_bos": False}, ValueError, "^text 1: the text is empty"),
+        (["fox", "ab\ud800"], {}, ValueError, "^text 1: character 2"),
+        ([[4], []], {}, TypeError, "^text 1: expected a non-empty list of integer"),
+        (["fox", "the fox " * N_CTX], {}, ValueError, "^text 1: .* do not fit"),
+        ([[4], [D_VOCAB]], {}, ValueError, "^text 1: token ids must be in"),
         ([], {}, TypeError, "non-empty list of texts"),
         (torch.zeros(0, 3, dtype=torch.long), {}, ValueError, "no tokens to read"),
         (torch.zeros(1, 3), {}, TypeError, "integer token ids of shape"),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Int
@@ -22,7 +22,7 @@ from ...model.readout import readout, refuse_readout_hooks
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText, select_rows
-from ..patch import NextTokenPatch, bind_all
+from ..patch import NextTokenPatch, bind_all, listed
 from .decoder import Decoder, decoder
 from .patch_batch import PatchedRows
 from .read_steps import read_steps, try_options
@@ -110,10 +110,11 @@ def generate(
 
     Raises `ValueError` if prompts leave no room in the model's context, the model is in training
     mode, its logits are not numbers, options contradict each other, or a `trajectory` is asked for
-    while a hook is on the final norm or the unembedding; `TypeError` if `logits_processor` is not a
-    list; what `logit_lens` raises for the options of a `trajectory`, before anything is decoded;
-    `NotImplementedError` if the model has recurrent layers or is not a causal decoder; `CacheError`
-    if transformers does not fill the cache.
+    while a hook is on the final norm or the unembedding; `TypeError` if `logits_processor` or
+    `stopping_criteria` is not a list, or an argument is of another type; what `logit_lens` raises
+    for the options of a `trajectory`, before anything is decoded; `NotImplementedError` if the
+    model has recurrent layers or is not a causal decoder; `CacheError` if transformers does not
+    fill the cache.
     """
     batch = token_batch(
         bridge,
@@ -121,8 +122,8 @@ def generate(
         prepend_bos=prepend_bos,
         attention_mask=attention_mask,
     ).padded_on("right")
-    patches = (patch,) if patch is None or isinstance(patch, NextTokenPatch) else tuple(patch)
-    _check(bridge, batch, patches, max_new_tokens, chunk_size)
+    patches = listed(patch)
+    _check(bridge, batch, patches, max_new_tokens, chunk_size, callback)
     if trajectory is not False:
         refuse_readout_hooks(bridge)
         try_options(bridge, trajectory)
@@ -231,7 +232,12 @@ def _check(
     patches: Sequence[NextTokenPatch | None],
     max_new_tokens: int,
     chunk_size: int | None,
+    callback: object,
 ) -> None:
+    if not isinstance(max_new_tokens, SupportsIndex):
+        raise TypeError(f"max_new_tokens must be a whole number, got {max_new_tokens!r:.60}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of a GenerationStep, got {callback!r:.60}")
     if not patches:
         raise ValueError("the list of patches is empty: pass None to generate without a patch")
     if max_new_tokens < 1 or (chunk_size is not None and chunk_size < 1):

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ...drawing.summary import summary
 from ...lens.selection import of_prompts
 from ...lens.trajectory import Trajectory
 from ...model.tokens import TokenBatch
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GenerationStep:
     """One new token for every row that has not ended; the argument of a callback.
 
@@ -33,8 +34,10 @@ class GenerationStep:
     tokens: Int[Tensor, " row"]
     log_probs: Float[Tensor, " row"]
 
+    __repr__ = summary
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Generation:
     """Sampled continuations, one row for each patch and prompt, as tensors on the CPU.
 

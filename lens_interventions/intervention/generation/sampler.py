@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from ..._counter_random import random_uniform
+from ...drawing.labels import counted
 from ...model.tokens import python_numbers
 from ..known_text import KnownText
 from .layer_contrast import BoundContrast, LayerContrast
@@ -117,8 +118,7 @@ def make_sampler(
     Raises `ValueError` if the temperature is not above 0, or is set without sampling, or there are
     several contrasts, and `TypeError` for one processor instead of a list.
     """
-    if isinstance(processors, LogitsProcessor):
-        raise TypeError(f"logits_processor is one {type(processors).__name__}: put it in a list")
+    _require_list("logits_processor", processors, LogitsProcessor)
     if temperature <= 0:
         raise ValueError(
             f"temperature must be above 0, got {temperature}; greedy is do_sample=False"
@@ -153,20 +153,32 @@ def prompt_seeds(
     if isinstance(seed, SupportsIndex):
         return torch.arange(n_prompts) + operator.index(seed)
     if len(seed) != n_prompts:
-        raise ValueError(f"{len(seed)} seeds for {n_prompts} prompts: give one int, or one each")
+        raise ValueError(
+            f"{counted(len(seed), 'seed')} for {counted(n_prompts, 'prompt')}: give one int, or "
+            "one each"
+        )
     return torch.tensor([operator.index(each) for each in seed])
 
 
 def stop_criteria(
     bridge: TransformerBridge, criteria: Iterable[StoppingCriteria] | None, *, stop_at_eos: bool
 ) -> StoppingCriteriaList:
-    """The given criteria, and a stop at the end-of-text tokens that model or tokenizer name."""
+    """The given criteria, and a stop at the end-of-text tokens that model or tokenizer name.
+
+    Raises `TypeError` for one criterion instead of a list.
+    """
+    _require_list("stopping_criteria", criteria, StoppingCriteria)
     config = getattr(bridge.original_model, "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
     if ids is None:
         ids = getattr(bridge.tokenizer, "eos_token_id", None)
     at_eos = [EosTokenCriteria(ids)] if stop_at_eos and ids is not None else []
     return StoppingCriteriaList([*at_eos, *(criteria or [])])
+
+
+def _require_list(name: str, given: object, kind: type) -> None:
+    if isinstance(given, kind):
+        raise TypeError(f"{name} is one {type(given).__name__}: put it in a list")
 
 
 def has_ended(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from ...drawing.summary import summary
 from ...measures.interval_table import interval_table
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ SHOWN_MATCHING = 0.1
 """The prefix matching from which a figure tells it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeadSlopes:
     """d(loss)/d(strength) at strength 0 through the keys or the values of single heads, in nats.
 
@@ -50,6 +51,8 @@ class HeadSlopes:
     sources: tuple[str, ...]
     scopes: tuple[str, ...]
     layers: tuple[int, ...]
+
+    __repr__ = summary
 
     def scores(self) -> dict[str, Float[np.ndarray, "layer head"]]:
         """`matching`, `previous` and `copying` of each head that has keys and values.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from ...drawing.summary import summary
 from ...measures.interval_table import interval_table
 from ..patch import NextTokenPatch
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ...drawing.theme import ThemeName
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rescue:
     """Nats of predictions that do not see what followed earlier occurrences of their token.
 
@@ -40,6 +41,8 @@ class Rescue:
     sources: tuple[str, ...]
     through: tuple[str, ...]
     scopes: tuple[str, ...]
+
+    __repr__ = summary
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
         """One row per mean loss and difference of two, in nats per predicted token.

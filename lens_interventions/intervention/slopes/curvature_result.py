@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from ...drawing.summary import summary
 from ...measures.intervals import Interval, mean_interval
 from ..patch import NextTokenPatch
 from ..patch_fields import differing
@@ -22,7 +23,7 @@ _PLACES = {"positions", "first_position"}
 _COMPARED = [field.name for field in fields(NextTokenPatch) if field.name != "strength"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curvature:
     """d²(loss)/d(strength)² at strength 0, in nats per predicted token.
 
@@ -43,6 +44,8 @@ class Curvature:
     counts: Float[np.ndarray, "text scope"]
     patches: tuple[NextTokenPatch, ...]
     scopes: tuple[str, ...]
+
+    __repr__ = summary
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
         """One row per patch and scope.

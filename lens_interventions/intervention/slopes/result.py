@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from ...drawing.summary import summary
 from ...measures.interval_table import interval_rows
 from ...measures.intervals import mean_interval
 from ..patch import NextTokenPatch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _COMMON = ("scale", "gate", "gate_on", "window", "lens", "seed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SlopeMap:
     """d(loss)/d(strength) at strength 0 of patches at every layer, in nats per predicted token.
 
@@ -48,6 +49,8 @@ class SlopeMap:
     scopes: tuple[str, ...]
     layers: tuple[int, ...]
     patches: tuple[NextTokenPatch, ...]
+
+    __repr__ = summary
 
     @property
     def slopes(self) -> Float[np.ndarray, "scope embedding mode source layer"]:

@@ -17,7 +17,7 @@ from ...model.exclusive import exclusive
 from ...model.gradients import require_gradients
 from ...model.hooks import moved_right
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
-from ..patch import NextTokenPatch
+from ..patch import NextTokenPatch, listed
 from .passes import TextPasses
 from .row_hooks import GivenHook
 
@@ -92,7 +92,7 @@ def teacher_forced_log_probs(
         aligned = moved_right(bridge, batch)
         passes = TextPasses.plan(
             bridge,
-            _listed(patch),
+            listed(patch),
             aligned,
             max_length=max_length,
             overlap=overlap,
@@ -180,7 +180,7 @@ def teacher_forced_logits(
         aligned = moved_right(bridge, batch)
         passes = TextPasses.plan(
             bridge,
-            _listed(patch),
+            listed(patch),
             aligned,
             max_length=max_length,
             overlap=overlap,
@@ -195,6 +195,10 @@ def teacher_forced_logits(
 
 
 def _require_entries(where: Tensor, predicted: Bool[Tensor, "batch next"]) -> None:
+    if not isinstance(where, Tensor):
+        raise TypeError(
+            f"where must be a tensor of bools, got {type(where).__name__}: pass torch.tensor(where)"
+        )
     if where.dtype != torch.bool or where.shape != predicted.shape:
         raise ValueError(
             f"where must be a bool for each next token, of shape {tuple(predicted.shape)}; got "
@@ -210,10 +214,6 @@ def _require_numbers(missing: Bool[Tensor, "patch batch _"]) -> None:
             f"column {position}: look for a patch that writes such values, or a half-precision "
             "overflow"
         )
-
-
-def _listed(patch: Patches) -> Sequence[NextTokenPatch | None]:
-    return [patch] if patch is None or isinstance(patch, NextTokenPatch) else patch
 
 
 def _pad_like(

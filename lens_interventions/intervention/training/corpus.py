@@ -14,11 +14,12 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
+from ...drawing.labels import counted
 from ...model.fingerprint import fingerprint
 from ...model.readout import Readout
 from ...model.residuals import residuals
-from ...model.text_pieces import as_batch, padded, token_pieces
-from ...model.tokens import TextOrTokens, require_texts
+from ...model.text_pieces import as_batch, padded, pieces_of_each
+from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from .residual_store import ResidualStore
 
@@ -127,10 +128,7 @@ def split_corpus(
     """
 
     def cut(some: Iterable[TextOrTokens]) -> list[list[Tensor]]:
-        require_texts(some)
-        pieces = (
-            token_pieces(bridge, [text], length=length, prepend_bos=prepend_bos) for text in some
-        )
+        pieces = pieces_of_each(bridge, some, length=length, prepend_bos=prepend_bos)
         texts = [[piece for piece in text if len(piece) > 1] for text in pieces]
         return [text for text in texts if text]
 
@@ -145,9 +143,8 @@ def split_corpus(
     training, kept = [p for unit in units for p in unit], [p for unit in others for p in unit]
     if not training or not kept:
         raise ValueError(
-            f"{len(training)} pieces of {length} tokens to train on and {len(kept)} to hold out: "
-            f"give more text, a smaller window, or texts as held_out (otherwise one in "
-            f"{_HELD_OUT} is)"
+            f"{counted(len(training), 'piece')} of {length} tokens to train on and {len(kept)} to "
+            f"hold out, which takes one in {_HELD_OUT}: give more text, or a smaller window"
         )
     n_kept = min(n_held_out, len(kept))
     return training, [kept[i * len(kept) // n_kept] for i in range(n_kept)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...drawing.curves import Curve, draw_curves
+from ...drawing.summary import summary
 from ...drawing.theme import ThemeName
 from ..adapted_reader import AdaptedReader
 from ..learned_write import LearnedWrite
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedPatch:
     """A learned write and how it was learned.
 
@@ -34,6 +35,8 @@ class TrainedPatch:
     curve: "pd.DataFrame"
     held_out: "pd.DataFrame"
     settings: Mapping[str, Any]
+
+    __repr__ = summary
 
     @property
     def patch(self) -> NextTokenPatch:

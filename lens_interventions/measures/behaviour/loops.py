@@ -1,8 +1,10 @@
 """Exact loops: stretches of a text that repeat, and whether the text ends in one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -47,7 +49,7 @@ class Loop:
 
 
 def find_loops(
-    tokens: Int[Tensor, " pos"],
+    tokens: Int[Tensor, " pos"] | Sequence[int],
     *,
     min_rounds: int = MIN_ROUNDS,
     min_length: int = MIN_LENGTH,
@@ -69,7 +71,7 @@ def find_loops(
             "a loop needs min_rounds >= 2, min_length >= 1 and max_period >= 1, got "
             f"{min_rounds=}, {min_length=}, {max_period=}"
         )
-    ids = tokens.cpu().numpy()
+    ids = torch.as_tensor(tokens).cpu().numpy()
     longest = len(ids) // min_rounds
     runs = [
         Loop(start, end, period)
@@ -87,7 +89,7 @@ def find_loops(
 
 
 def ending_loop(
-    tokens: Int[Tensor, " pos"],
+    tokens: Int[Tensor, " pos"] | Sequence[int],
     *,
     min_rounds: int = MIN_ROUNDS,
     min_length: int = MIN_LENGTH,
@@ -109,7 +111,7 @@ def ending_loop(
 
 
 def ending_loops(
-    tokens: Int[Tensor, "batch pos"],
+    tokens: Int[Tensor, "batch pos"] | Sequence[Sequence[int]],
     *,
     lengths: Int[Tensor, " batch"] | None = None,
     min_rounds: int = MIN_ROUNDS,
@@ -125,6 +127,7 @@ def ending_loops(
     Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`, and if
     the lengths do not fit.
     """
+    tokens = torch.as_tensor(tokens)
     return [
         ending_loop(
             row[:length], min_rounds=min_rounds, min_length=min_length, max_period=max_period

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bins:
     """Values sorted into intervals.
 

@@ -11,7 +11,7 @@ from scipy.stats import CensoredData, ecdf
 from .loops import MIN_LENGTH, Loop
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Survival:
     """Share of texts that have not entered a loop, over time.
 

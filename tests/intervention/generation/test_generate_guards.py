@@ -81,11 +81,11 @@ def test_bridge_can_be_used_within_a_callback():
         ({"patch": li.NextTokenPatch(layer=3, strength=0.1)}, "blocks 0 to 2"),
         ({"temperature": 0.5}, "do_sample=True"),
         ({"temperature": 0.0, "do_sample": True}, "above 0"),
-        ({"seed": [1]}, "1 seeds for 2 prompts"),
+        ({"seed": [1]}, "1 seed for 2 prompts"),
         ({"prompt_length": torch.tensor([3])}, r"prompt_length has shape \(1,\); give one number"),
         ({"prompt_length": 3}, r"prompt_length must be from 0 to .*\[7, 2\], got \[3, 3\]"),
         ({"prompts": [[D_VOCAB]]}, "token ids must be in"),
-        ({"prompts": [""]}, "empty"),
+        ({"prompts": [""], "prepend_bos": False}, "empty"),
     ],
     ids=lambda value: str(value)[:40],
 )

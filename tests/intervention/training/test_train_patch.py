@@ -177,8 +177,8 @@ class TestRefusals:
             ({"steps": 0}, "steps and save_every must be at least 1"),
             ({"layer": 3}, "blocks 0 to 2, the patch asks for 3"),
             ({"layer": (1, 1)}, "names a block twice"),
-            ({"texts": [[5, 6, 7]]}, "1 pieces of 12 tokens to train on and 0 to hold out"),
-            ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "1 pieces .* and 0 to hold out"),
+            ({"texts": [[5, 6, 7]]}, "1 piece of 12 tokens to train on and 0 to hold out"),
+            ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "1 piece .* and 0 to hold out"),
             (
                 {"source": "zero", "options": dataclasses.replace(SMALL, bias=False)},
                 "only the bias, but bias is False",

@@ -1,0 +1,35 @@
+"""A result in a line of text."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lens_interventions.drawing.summary import summary
+
+
+@dataclass(frozen=True, eq=False)
+class Something:
+    shares: torch.Tensor
+    sums: tuple[np.ndarray, ...]
+    table: pd.DataFrame
+    points: tuple[str, ...]
+    level: float
+    hidden: str = field(default="", repr=False)
+
+    __repr__ = summary
+
+
+def test_arrays_are_shapes_and_long_values_are_cut():
+    one = Something(
+        torch.zeros(2, 30),
+        (np.zeros(3), np.zeros((1, 4))),
+        pd.DataFrame({"a": [1, 2]}),
+        tuple(f"{layer}_pre" for layer in range(30)),
+        0.95,
+    )
+    assert repr(one) == (
+        "Something(shares=[2, 30], sums=([3], [1, 4]), table=[2, 1], "
+        "points=('0_pre', '1_pre', '2_pre', '3_pre', '4_pre', '5_pre', ...), level=0.95)"
+    )

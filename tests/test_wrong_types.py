@@ -1,0 +1,81 @@
+"""An argument of another type is named, with what was expected, where users run the library."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import MaxLengthCriteria
+
+import lens_interventions as li
+from tests.support.clean import left_as_found
+from tests.support.tiny import shared_bridge, tiny_model
+
+pytestmark = pytest.mark.usefixtures("as_users_run")
+
+BRIDGE = shared_bridge("llama")
+TOKENS = [[5, 17, 4, 44]]
+SPARSE = li.NextTokenPatch(layer=1, strength=0.5, mode=lambda *_: None)
+EMPTY = li.NextTokenPatch(layer=1, strength=0.5, source=lambda _: None)
+
+
+def generate(**options):
+    return li.generate(BRIDGE, TOKENS, **{"max_new_tokens": 2} | options)
+
+
+def teacher_forced(patch=None, **options):
+    return li.teacher_forced_log_probs(BRIDGE, TOKENS, patch, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: generate(max_new_tokens=2.5), TypeError, "max_new_tokens must be a whole number"),
+        (lambda: generate(patch=3), TypeError, "patch must be a NextTokenPatch, .* got int 3"),
+        (lambda: generate(patch=[None, "x"]), TypeError, "patch must be .* got str"),
+        (
+            lambda: generate(stopping_criteria=MaxLengthCriteria(12)),
+            TypeError,
+            "stopping_criteria is one MaxLengthCriteria: put it in a list",
+        ),
+        (lambda: generate(callback=3), TypeError, "callback must be a function of a Generation"),
+        (lambda: teacher_forced(3), TypeError, "patch must be a NextTokenPatch"),
+        (lambda: teacher_forced(where=[[True] * 3]), TypeError, r"where must be .* got list"),
+        (lambda: teacher_forced(SPARSE), TypeError, "the mode '<lambda>' returned a NoneType"),
+        (lambda: teacher_forced(EMPTY), TypeError, "the source '<lambda>' returned a NoneType"),
+        (
+            lambda: li.ablate_directions(1, torch.randn(32)),
+            ValueError,
+            r"got shape \[32\]: for one direction give directions\[None\]",
+        ),
+        (
+            lambda: BRIDGE.run_with_hooks(
+                torch.tensor(TOKENS), fwd_hooks=li.ablate_directions(1, torch.randn(1, 31))
+            ),
+            ValueError,
+            "directions are 31 wide and the model is 32",
+        ),
+        (lambda: li.load_model(tiny_model("llama")), TypeError, r"load_model\(hf_model=model"),
+        (
+            lambda: li.plots.save(li.logit_lens(BRIDGE, TOKENS), "b.html"),
+            TypeError,
+            r"got a Trajectory: pass what its plot\(\) returns",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_type_is_named(call, error, message):
+    with left_as_found(BRIDGE), pytest.raises(error, match=message):
+        call()
+
+
+def test_lists_of_numbers_are_numbers():
+    text = [1, 2] * 20
+    assert li.behaviour.find_loops(text) == li.behaviour.find_loops(torch.tensor(text))
+    assert li.behaviour.ending_loops([text]) == [li.behaviour.ending_loop(text)]
+    assert li.behaviour.ending_loop(text).period == 2
+    assert li.intervals.holm([0.01, 0.04]).tolist() == [0.02, 0.04]
+    sums, counts = [3.0, 4.0, 9.0], [1, 2, 3]
+    of_lists, of_arrays = (
+        li.intervals.mean_interval(*given, rng=np.random.default_rng(0))
+        for given in ((sums, counts), (np.array(sums), np.array(counts)))
+    )
+    assert of_lists == of_arrays
