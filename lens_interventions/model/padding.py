@@ -11,16 +11,19 @@ from .kinds import ReadableModel
 def warn_of_padding(bridge: ReadableModel, tokens: Int[Tensor, "batch pos"]) -> None:
     """Warn with a `UserWarning` if ids that came without a mask are likely to be padded.
 
-    They are if some rows begin, or end, in more pad tokens than others do, and in two at least: a
-    single one may begin or end a text, or stand in a window of one by chance.
+    They are if some rows begin, or end, in more pad tokens than others do, in two at least, since a
+    single one may begin or end a text. Where a pad token stands inside a row it is a token like any
+    other.
     """
     tokenizer = bridge.tokenizer
     pad = None if tokenizer is None else tokenizer.pad_token_id
     if pad is None or len(tokens) < 2:
         return
     is_pad = tokens == pad
-    for side, found in (("begin", is_pad), ("end", is_pad.flip(-1))):
-        run = found.cumprod(-1).sum(-1)
+    runs = {"begin": is_pad.cumprod(-1).sum(-1), "end": is_pad.flip(-1).cumprod(-1).sum(-1)}
+    if (is_pad.sum(-1) > sum(runs.values())).any():
+        return
+    for side, run in runs.items():
         padded = (run > 1) & (run > run.min())
         if padded.any():
             rows = padded.nonzero()[:, 0].tolist()

@@ -76,9 +76,12 @@ def test_a_pad_token_that_also_marks_up_texts(side, pad):
 def test_a_pad_token_among_random_ids_is_no_padding():
     bridge = shared_bridge("llama")
     tokens = random_tokens(3, 8)
-    tokens[0, 0] = tokens[2, 7] = bridge.tokenizer.pad_token_id
+    pad = bridge.tokenizer.pad_token_id
+    tokens[0, 0] = tokens[2, 7] = pad
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warn_of_padding(bridge, tokens)
+        tokens[0, :2] = tokens[1, 4] = pad
         warn_of_padding(bridge, tokens)
 
 
