@@ -112,7 +112,7 @@ def lens(
 
 def _text(text: str | None, file: Path | None) -> str:
     if text is not None and file is not None:
-        raise typer.BadParameter("there are a text and --file: give only one of them")
+        raise typer.BadParameter("got both a text and --file: give only one of them")
     if text is not None:
         read = text
     elif file is None:

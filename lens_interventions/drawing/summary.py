@@ -1,4 +1,4 @@
-"""A result in a line of text, which a session prints where it is the last value."""
+"""A result in a line of text, as an interactive Python or a notebook shows it."""
 
 import dataclasses
 import reprlib

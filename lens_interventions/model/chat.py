@@ -73,7 +73,7 @@ def text_or_messages(
     Raises `ValueError` if both or neither are given, and in the cases of `chat_tokens`.
     """
     if text is not None and messages is not None:
-        raise ValueError("there are a text or tokens and messages=: give only one of them")
+        raise ValueError("got both a text or tokens and messages=: give only one of them")
     if text is not None:
         return text
     if messages is None:

@@ -11,9 +11,9 @@ from .kinds import ReadableModel
 def warn_of_padding(bridge: ReadableModel, tokens: Int[Tensor, "batch pos"]) -> None:
     """Warn with a `UserWarning` if ids that came without a mask are likely to be padded.
 
-    They are if some rows begin, or end, in more pad tokens than others do, in two at least, since a
-    single one may begin or end a text. Where a pad token stands inside a row it is a token like any
-    other.
+    They are if some rows begin, or end, with more pad tokens than others, and with at least two: a
+    single one may belong to a text. If a pad token stands inside any row, it is a token like any
+    other, and there is no warning.
     """
     tokenizer = bridge.tokenizer
     pad = None if tokenizer is None else tokenizer.pad_token_id

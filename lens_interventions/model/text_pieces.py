@@ -47,8 +47,8 @@ def pieces_of_each(
 ) -> Iterator[list[Int[Tensor, " _"]]]:
     """The pieces of `token_pieces`, in one list for each text.
 
-    Raises `TypeError` if `texts` is one text, `ValueError` if `length` is below 2, `ValueError` or
-    `TypeError` with the number of a text that cannot be read.
+    Raises `TypeError` if `texts` is one text, and `ValueError` if `length` is below 2. For a text
+    that cannot be read, the error names its number.
     """
     if length < 2:
         raise ValueError(f"a piece of text must have at least 2 tokens, got {length}")
