@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...measures.intervals import holm
+from ...measures.intervals import Interval, holm
 from ...measures.verdicts import verdict, visible_by_width
 from ..engine.results import Finding
 from .contrasts import Contrast
+from .simultaneous import MAX_T
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Asked:
 def judged(asked: Sequence[Asked]) -> tuple[Finding, ...]:
     """A finding on each question, with Holm's correction over them, which the method then names.
 
-    The width of an interval tells which effect it could have seen.
+    The width of an interval tells which effect it could have seen, but for one that holds for a
+    whole grid: it is wider than one of its cells alone would have.
     """
     over = f"corrected by Holm's method over {len(asked)} questions"
     p_values = holm(np.array([each.contrast.p_value for each in asked], dtype=np.float64))
@@ -46,10 +48,14 @@ def judged(asked: Sequence[Asked]) -> tuple[Finding, ...]:
                 lower_is_better=each.lower_is_better,
                 units=each.units,
                 p_value=float(p_value),
-                smallest_visible=visible_by_width(each.contrast.interval),
+                smallest_visible=_visible(each.contrast.interval),
             ),
             f"{each.method.rstrip()} p = {p_value:.2g}, {over}.",
             each.figure,
         )
         for each, p_value in zip(asked, p_values, strict=True)
     )
+
+
+def _visible(interval: Interval) -> float | None:
+    return None if interval.method == MAX_T else visible_by_width(interval)

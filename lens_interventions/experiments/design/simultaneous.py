@@ -8,6 +8,9 @@ from scipy import stats
 
 from .contrasts import Resampling
 
+MAX_T = "max-t bootstrap"
+"""The method of an interval that holds for all cells of a grid."""
+
 
 @dataclass(frozen=True)
 class Band:
@@ -16,6 +19,8 @@ class Band:
     Attributes:
         estimates: `[cell]`, `sum(totals) / sum(counts)`.
         low, high: `[cell]`; nan with fewer than two sequences.
+        p_values: `[cell]`, two-sided, for all cells at once: the smallest error `1 - level` at
+            which the ends leave out 0; 1 with fewer than two sequences.
         level: the probability that every cell's mean lies between its ends.
         n: how many sequences were resampled.
     """
@@ -23,6 +28,7 @@ class Band:
     estimates: Float[np.ndarray, " cell"]
     low: Float[np.ndarray, " cell"]
     high: Float[np.ndarray, " cell"]
+    p_values: Float[np.ndarray, " cell"]
     level: float
     n: int
 
@@ -39,7 +45,8 @@ def simultaneous_band(
     Stepdown Methods for Multiple Hypothesis Testing"). The standard errors are themselves estimated
     from n sequences. So each end is as many standard errors away as gives Student's t with n - 1
     degrees of freedom the tail that a normal variable has beyond z. The ends of cells that do not
-    vary are their estimates.
+    vary are their estimates. No p-value is below `1 / (n_resamples + 1)`, as less cannot be told
+    from so many resamples.
     """
     present = counts > 0
     totals, counts = totals[:, present], counts[present].astype(np.float64)
@@ -47,15 +54,20 @@ def simultaneous_band(
     estimates = totals.sum(1) / counts.sum()
     if n < 2:
         nothing = np.full(len(totals), np.nan)
-        return Band(estimates, nothing, nothing, resampling.level, n)
+        return Band(estimates, nothing, nothing, np.ones(len(totals)), resampling.level, n)
     distances = totals - estimates[:, None] * counts
     errors = np.sqrt((distances**2).sum(1) * n / (n - 1)) / counts.sum()
     # Mere rounding does not count as variation.
     varies = errors > 1e-12 * np.abs(totals).max(1, initial=1e-300) / counts.mean()
     reach = np.zeros(len(totals))
+    p_values = np.where(estimates == 0, 1.0, 1 / (resampling.n_resamples + 1))
     if varies.any():
         times = resampling.rng().multinomial(n, np.full(n, 1 / n), size=resampling.n_resamples).T
         moved = np.abs(distances[varies] @ times) / (counts @ times)
-        z = np.quantile((moved / errors[varies, None]).max(0), resampling.level)
+        largest = (moved / errors[varies, None]).max(0)
+        z = np.quantile(largest, resampling.level)
         reach[varies] = stats.t.isf(stats.norm.sf(z), n - 1) * errors[varies]
-    return Band(estimates, estimates - reach, estimates + reach, resampling.level, n)
+        reached = stats.norm.isf(stats.t.sf(np.abs(estimates[varies]) / errors[varies], n - 1))
+        beyond = (largest >= reached[:, None]).sum(1)
+        p_values[varies] = (1 + beyond) / (1 + resampling.n_resamples)
+    return Band(estimates, estimates - reach, estimates + reach, p_values, resampling.level, n)

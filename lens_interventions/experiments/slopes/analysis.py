@@ -5,16 +5,17 @@ from typing import Any
 import pandas as pd
 
 from ...drawing.labels import signed
-from ...measures.intervals import Interval
-from ..design.contrasts import row_interval
-from ..engine.results import Analysis, Finding, Tables
-from .bounds import ENDS, band_table, lowest, sums_by, worst
-from .ceiling import ceiling_findings, ceiling_table
+from ..design.contrasts import Contrast, mean_contrast, row_interval
+from ..design.findings import Asked, judged
+from ..engine.results import Analysis, Tables
+from .bounds import ENDS, band_table, lowest, sided, sums_by, worst
+from .ceiling import asked_of_ceiling, ceiling_table
 from .figures import draw
-from .findings import capital, finding, words
-from .heads import head_findings, head_table, kind_table
+from .findings import asked, capital, words
+from .heads import asked_of_heads, head_table, kind_table
+from .kept_rows import kept_rows
 from .prediction import CELL, chosen_cells, predicted
-from .rescue import rescue_findings, rescue_table
+from .rescue import asked_of_rescue, rescue_table
 from .settings import SlopesSettings
 
 UNPATCHED = "no patch"
@@ -39,23 +40,24 @@ def analyse(settings: SlopesSettings, rows: Tables) -> Analysis:
         "heads": heads,
         "kinds": kind_table(rows["heads"], heads, settings),
         "ceiling": ceiling_table(rows["ceiling"], settings),
+        **kept_rows(rows, heads),
     }
-    findings = [
-        finding
+    questions = [
+        question
         for material in dict.fromkeys(grid["material"])
-        for finding in _findings(str(material), grid, cells, measured, settings)
+        for question in _asked(str(material), grid, cells, measured, settings)
     ]
-    findings += rescue_findings(tables["rescue"], settings)
-    findings += head_findings(tables["kinds"], settings)
-    findings += ceiling_findings(tables["ceiling"], rows["ceiling"], settings)
-    return Analysis(tables, tuple(findings), draw)
+    questions += asked_of_rescue(tables["rescue"], settings)
+    questions += asked_of_heads(tables["kinds"], settings)
+    questions += asked_of_ceiling(tables["ceiling"], rows["ceiling"], settings)
+    return Analysis(tables, judged(questions), draw)
 
 
 def slope_grid(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
     """Slopes of every source, and of the true source minus each control, by layer and mode.
 
-    Columns: material, mode, layer, source, minus, estimate, low, high, n. The ends hold for all
-    rows of a material at once. All texts count, as nothing is chosen.
+    Columns: material, mode, layer, source, minus, estimate, low, high, p_value, n. Ends and
+    p-values hold for all rows of a material at once. All texts count, as nothing is chosen.
     """
     keys = ["mode", "layer", "source"]
     found = []
@@ -79,8 +81,8 @@ def measured_changes(
 ) -> pd.DataFrame:
     """Patched losses of the report half minus those without a patch, and true minus controls.
 
-    Columns: material, layer, source, strength, minus, predicted, estimate, low, high, level,
-    method, n. Each source is written at its own strength.
+    Columns: material, layer, source, strength, minus, predicted, and those of `Contrast.columns`.
+    Each source is written at its own strength.
     """
     known = cells.set_index(CELL)
     found = []
@@ -97,7 +99,7 @@ def measured_changes(
                     continue
                 of = "true" if minus != UNPATCHED else source
                 totals = sums[of] if minus == UNPATCHED else sums[of] - sums[minus]
-                interval = settings.resampling.interval(totals, counts)
+                change = mean_contrast(totals, settings.resampling, counts)
                 found.append(
                     {
                         "material": material,
@@ -106,9 +108,7 @@ def measured_changes(
                         "strength": strengths[of],
                         "minus": minus,
                         "predicted": changes[of] - changes.get(minus, 0.0),
-                        **interval.columns(),
-                        "level": interval.level,
-                        "method": interval.method,
+                        **change.columns(),
                     }
                 )
     return pd.DataFrame(found)
@@ -119,12 +119,12 @@ def _at(cells: pd.DataFrame, cell: tuple[Any, ...], strength: float) -> float:
     return slope * strength + bend * strength**2 / 2
 
 
-def bound(grid: pd.DataFrame, settings: SlopesSettings) -> Interval:
+def bound(grid: pd.DataFrame, settings: SlopesSettings) -> Contrast:
     """The change of the loss at strength `weak` where the slope is lowest, of one material."""
-    return lowest(grid, grid, settings, settings.weak)
+    return lowest(sided(grid), grid, settings, settings.weak)
 
 
-def bound_of_news(grid: pd.DataFrame, settings: SlopesSettings) -> Interval:
+def bound_of_news(grid: pd.DataFrame, settings: SlopesSettings) -> Contrast:
     """The same of the true source minus the control that does best at the same layer and mode."""
     against = worst(grid[grid["minus"] != ""], ["mode", "layer"])
     return lowest(against, grid, settings, settings.weak)
@@ -150,13 +150,13 @@ _PATCHED = (
 )
 
 
-def _findings(
+def _asked(
     material: str,
     grid: pd.DataFrame,
     cells: pd.DataFrame,
     measured: pd.DataFrame,
     settings: SlopesSettings,
-) -> list[Finding]:
+) -> list[Asked]:
     here = grid[grid["material"] == material]
     sources = here[here["minus"] == ""]
     what = words(material)
@@ -167,18 +167,22 @@ def _findings(
         forms=f"modes {' and '.join(settings.modes)} of W_E",
         weak=settings.weak,
     )
-    most = -bound(sources, settings).low
+    most = -bound(sources, settings).interval.low
     layer = next(iter(chosen_cells(settings, cells)[material]))
-    run = measured[
-        (measured["material"] == material)
-        & (measured["layer"] == layer)
-        & (measured["source"] == "true")
-        & (measured["minus"] == UNPATCHED)
-    ].iloc[0]
+    run = (
+        measured[
+            (measured["material"] == material)
+            & (measured["layer"] == layer)
+            & (measured["source"] == "true")
+            & (measured["minus"] == UNPATCHED)
+        ]
+        .iloc[0]
+        .to_dict()
+    )
     return [
-        finding(
+        asked(
             f"Does the write of the true token that promises most lower the loss on {what}?",
-            row_interval(run.to_dict()),
+            Contrast(row_interval(run), run["p_value"]),
             _PATCHED.format(
                 what=capital(what),
                 layer=layer,
@@ -190,7 +194,7 @@ def _findings(
             material,
             settings,
         ),
-        finding(
+        asked(
             f"To first order, does a write of the true token of strength {settings.weak:g} or less "
             f"lower the loss on {what}?",
             bound(sources[sources["source"] == "true"], settings),
@@ -199,7 +203,7 @@ def _findings(
             material,
             settings,
         ),
-        finding(
+        asked(
             f"To first order, does such a write do more than one without news, on {what}?",
             bound_of_news(here, settings),
             said + _NEWS,

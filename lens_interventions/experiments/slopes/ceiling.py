@@ -13,10 +13,10 @@ from ...drawing.table_curves import Axes, curves
 from ...fitting.linear_ceiling import linear_ceiling
 from ...fitting.linear_write import WRITES, LinearCeiling
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
-from ..engine.results import Finding
+from ..design.findings import Asked
 from ..engine.work_units import unit_kind
-from .bounds import band_table, lowest, sums_by
-from .findings import capital, finding, said, words
+from .bounds import band_table, lowest, sided, sums_by
+from .findings import asked, capital, said, words
 from .settings import SlopesSettings
 from .unit_texts import Sequences, longest, tokens_of
 
@@ -92,9 +92,9 @@ def ceiling_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
     """Slopes of the writes on held-out texts, and what the fitted ones would gain.
 
     Columns: material, layer, write ("without" the next token, "with" it, "increment", "free"),
-    estimate, low, high, n, curvature, strength (the best one from 0 to `strongest`) and change of
-    the loss at it; these three nan for the increment and the free write, which is no write that a
-    model could learn. The ends hold for all rows of a material at once.
+    estimate, low, high, p_value, n, curvature, strength (the best one from 0 to `strongest`) and
+    change of the loss at it; these three nan for the increment and the free write, which is no
+    write that a model could learn. Ends and p-values hold for all rows of a material at once.
     """
     found = []
     for material, here in rows.groupby("material", sort=False):
@@ -124,16 +124,14 @@ _METHOD = (
     "strength up to {strongest:g}, slope and curvature promise {seeing} with the next token and "
     "{unseeing} without it (layer {at}). As a ceiling only: a write that is free at every "
     "position, and so encodes what comes later, has a slope of {free} at layer {top}. The interval "
-    "holds for all layers and writes of this text at once, by the max-t bootstrap over texts. "
-    "{reading}"
+    "holds for all layers and writes of this text at once, by the max-t bootstrap over texts. If "
+    "it helps, a linear write of the next token is worth training there."
 )
-_WORTH = "So a linear write of the next token is worth training there."
-_NOT = "So nothing shows that a linear write of the next token is worth training there."
 
 
-def ceiling_findings(
+def asked_of_ceiling(
     table: pd.DataFrame, rows: pd.DataFrame, settings: SlopesSettings
-) -> list[Finding]:
+) -> list[Asked]:
     """For each text, whether the next token lets a linear write lower the loss further.
 
     `rows` are those of `measure_ceiling`, and `table` their `ceiling_table`.
@@ -141,18 +139,18 @@ def ceiling_findings(
     found = []
     for material, here in table.groupby("material", sort=False):
         increment = here[here["write"] == INCREMENT].set_index("layer")
-        interval = lowest(increment, here, settings, settings.weak)
+        lead = lowest(sided(increment), here, settings, settings.weak)
         unseeing, seeing = (here[here["write"] == write].set_index("layer") for write in WRITES)
         at = int(seeing["change"].argmin())
         free = here[here["write"] == FREE].sort_values("estimate").to_dict("records")[0]
         found.append(
-            finding(
+            asked(
                 "To first order, could a linear write of the true token lower the loss more than "
                 f"one that does not see it, on {words(str(material))}?",
-                interval,
+                lead,
                 _METHOD.format(
                     what=capital(words(str(material))),
-                    n=interval.n,
+                    n=lead.interval.n,
                     # The first token of a text is not predicted.
                     tokens=round(rows[rows["material"] == material]["count"].max()) + 1,
                     layers=", ".join(map(str, increment.index)),
@@ -164,7 +162,6 @@ def ceiling_findings(
                     at=seeing.index[at],
                     free=said(free),
                     top=free["layer"],
-                    reading=_WORTH if interval.high < 0 else _NOT,
                 ),
                 "ceiling",
                 str(material),

@@ -1,13 +1,12 @@
-"""How the slopes experiment words and judges what it found."""
+"""How the slopes experiment words what it asks and what it found."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from ...drawing.labels import signed
-from ...measures.intervals import Interval
-from ...measures.verdicts import verdict, visible_by_width
-from ..engine.results import Finding
-from .bounds import ENDS, MAX_T
+from ..design.contrasts import Contrast
+from ..design.findings import Asked
+from .bounds import ENDS
 from .settings import COPIES, SlopesSettings
 
 
@@ -29,21 +28,21 @@ def said(row: Mapping[Any, Any], factor: float = 1.0) -> str:
     return f"{estimate} [{low}, {high}]"
 
 
-def finding(
+def asked(
     question: str,
-    interval: Interval,
+    contrast: Contrast,
     method: str,
     figure: str,
     material: str,
     settings: SlopesSettings,
-) -> Finding:
-    """A change of the loss on a material, judged."""
-    judged = verdict(
-        interval,
-        smallest_effect=settings.smallest(material),
+) -> Asked:
+    """A question about a change of the loss on a material."""
+    return Asked(
+        question,
+        contrast,
+        method,
+        figure,
+        settings.smallest(material),
         lower_is_better=True,
         units="nats",
-        # An interval that holds for a whole grid is wider than its lowest cell alone would have.
-        smallest_visible=None if interval.method == MAX_T else visible_by_width(interval),
     )
-    return Finding(question, judged, method, figure)

@@ -12,10 +12,10 @@ from ...drawing.theme import template
 from ...drawing.titles import heading
 from ...intervention.mechanism.head_result import PARTS
 from ...intervention.mechanism.head_slopes import head_slopes
-from ..engine.results import Finding
+from ..design.findings import Asked
 from ..engine.work_units import unit_kind
 from .bounds import band_table, lowest, sums_by, worst
-from .findings import capital, finding, said, words
+from .findings import asked, capital, said, words
 from .settings import SlopesSettings
 from .unit_texts import Sequences, longest, named, patch_of, tokens_of
 
@@ -84,7 +84,7 @@ def head_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
     """The news of each head: the slope of the true source minus that of each control.
 
     Columns: material, layer, head, part, minus, matching, previous, copying, kind, estimate, low,
-    high, n. The ends hold for all rows of a material at once.
+    high, p_value, n. Ends and p-values hold for all rows of a material at once.
     """
     found = []
     scores = rows.groupby(_HEAD)[_SCORES].first()
@@ -106,11 +106,10 @@ def head_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
 def kind_table(rows: pd.DataFrame, heads: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
     """The same, summed over all heads of a kind: the slope if only these heads read the write.
 
-    Columns: material, kind, heads (how many), part, minus, estimate, low, high, n.
+    Columns: material, kind, heads (how many), part, minus, estimate, low, high, p_value, n.
     """
-    kinds = heads.drop_duplicates(_HEAD).set_index(_HEAD)["kind"]
-    rows = rows.join(kinds, on=_HEAD)
-    n_heads = kinds.xs(PARTS[0], level="part").value_counts()
+    rows = with_kinds(rows, heads)
+    n_heads = heads.drop_duplicates(_HEAD).set_index("part").loc[PARTS[0], "kind"].value_counts()
     found = []
     for material, here in rows.groupby("material", sort=False):
         _, counts = sums_by(here, [*_HEAD, "source"])
@@ -124,6 +123,11 @@ def kind_table(rows: pd.DataFrame, heads: pd.DataFrame, settings: SlopesSettings
         table = pd.DataFrame(cells, columns=["material", "kind", "heads", "part", "minus"])
         found.append(band_table(table, values, counts, settings.resampling))
     return pd.concat(found, ignore_index=True)
+
+
+def with_kinds(rows: pd.DataFrame, heads: pd.DataFrame) -> pd.DataFrame:
+    """Rows of heads with the `kind` that each head has in their `head_table`."""
+    return rows.join(heads.drop_duplicates(_HEAD).set_index(_HEAD)["kind"], on=_HEAD)
 
 
 def _kinds(table: pd.DataFrame) -> list[str]:
@@ -152,12 +156,12 @@ _METHOD = (
 )
 
 
-def head_findings(kinds: pd.DataFrame, settings: SlopesSettings) -> list[Finding]:
+def asked_of_heads(kinds: pd.DataFrame, settings: SlopesSettings) -> list[Asked]:
     """For each material, whether some kind of heads would read the news."""
     found = []
     for material, here in kinds.groupby("material", sort=False):
         leads = worst(here, ["kind", "part"])
-        interval = lowest(leads, here, settings, settings.weak)
+        lead = lowest(leads, here, settings, settings.weak)
         first = here[here["minus"] == settings.head_sources[1]]
         told = [
             f"{kind} ({part['heads'].iloc[0]} heads) "
@@ -165,13 +169,13 @@ def head_findings(kinds: pd.DataFrame, settings: SlopesSettings) -> list[Finding
             for kind, part in first.groupby("kind", sort=False)
         ]
         found.append(
-            finding(
+            asked(
                 "To first order, does a weak write of the true token do more than one without news "
                 f"through any kind of head, on {words(str(material))}?",
-                interval,
+                lead,
                 _METHOD.format(
                     what=capital(words(str(material))),
-                    n=interval.n,
+                    n=lead.interval.n,
                     mode=settings.modes[0],
                     weak=settings.weak,
                     controls=" or ".join(settings.head_sources[1:]),

@@ -16,10 +16,10 @@ from ...drawing.theme import template
 from ...drawing.titles import heading
 from ...intervention.mechanism.hidden_continuations import Through
 from ...intervention.mechanism.rescue import rescue
-from ..engine.results import Finding
+from ..design.findings import Asked
 from ..engine.work_units import unit_kind
 from .bounds import band_table, lowest, sums_by, worst
-from .findings import capital, finding, said, words
+from .findings import asked, capital, said, words
 from .settings import SlopesSettings
 from .unit_texts import Sequences, longest, named, patch_of, tokens_of
 
@@ -82,9 +82,9 @@ def measure_rescue(
 def rescue_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
     """Each condition minus "hidden", and the true source minus controls.
 
-    Columns: material, layer, strength, through, condition, minus, estimate, low, high, n. The ends
-    hold for all rows of a material at once. Of "clean" minus "hidden" strength and `through` are 0
-    and empty.
+    Columns: material, layer, strength, through, condition, minus, estimate, low, high, p_value, n.
+    Ends and p-values hold for all rows of a material at once. Of "clean" minus "hidden" strength
+    and `through` are 0 and empty.
     """
     found = []
     for material, here in rows.groupby("material", sort=False):
@@ -116,25 +116,21 @@ _METHOD = (
     "controls {controls}, at the layer and strength where that is lowest: layer {layer}, strength "
     "{strength:g}. There it changes the loss by {alone}, minus no patch{ways}. The intervals hold "
     "for all cells of this material at once, by the max-t bootstrap over texts. Minus the control "
-    "that does best alone, the lowest is {news}. {reading}"
-)
-_READ = "So later tokens can read the write: where nothing is hidden, it is redundant."
-_SOME = "So later tokens read something of the write, and it costs more than that is worth."
-_UNREAD = (
-    "So nothing shows that later tokens can read the write: what they read of a token, they read "
-    "where it stands."
+    "that does best alone, the lowest is {news}. If it helps, later tokens can read the write, and "
+    "where nothing is hidden it is redundant; if not, nothing shows that they can: what they read "
+    "of a token, they read where it stands."
 )
 
 
-def rescue_findings(table: pd.DataFrame, settings: SlopesSettings) -> list[Finding]:
+def asked_of_rescue(table: pd.DataFrame, settings: SlopesSettings) -> list[Asked]:
     """For each material, whether the true token makes up for a hidden one."""
     return [
-        _finding(str(material), here, settings)
+        _asked(str(material), here, settings)
         for material, here in table.groupby("material", sort=False)
     ]
 
 
-def _finding(material: str, here: pd.DataFrame, settings: SlopesSettings) -> Finding:
+def _asked(material: str, here: pd.DataFrame, settings: SlopesSettings) -> Asked:
     true = here[(here["condition"] == "true") & (here["through"] == "both")]
     leads = worst(true, ["layer", "strength"])
     lowest_of: Any = leads["estimate"].idxmin()
@@ -149,16 +145,15 @@ def _finding(material: str, here: pd.DataFrame, settings: SlopesSettings) -> Fin
         if (way, control) in changes
     ]
     cost = here[here["condition"] == "clean"]
-    interval = lowest(leads, here, settings)
+    lead = lowest(leads, here, settings)
     news = lowest(worst(true[true["minus"] != "hidden"], ["layer", "strength"]), here, settings)
-    reading = _READ if interval.high < 0 else _SOME if news.high < 0 else _UNREAD
-    return finding(
+    return asked(
         "Where later tokens cannot look at a token in place, does writing it one position early "
         f"make up for it, on {words(material)}?",
-        interval,
+        lead,
         _METHOD.format(
             what=capital(words(material)),
-            n=interval.n,
+            n=lead.interval.n,
             layers=" or ".join(str(at) for at in cost["layer"]),
             cost=" or ".join(f"{-each:.2g}" for each in cost["estimate"]),
             mode=settings.modes[0],
@@ -169,7 +164,6 @@ def _finding(material: str, here: pd.DataFrame, settings: SlopesSettings) -> Fin
             alone=said(changes["both", "hidden"]),
             ways="".join(f"; {way}" for way in ways),
             news=said(news.columns()),
-            reading=reading,
         ),
         "rescue",
         material,

@@ -39,6 +39,35 @@ def test_a_band_is_what_a_loop_over_resamples_makes() -> None:
     np.testing.assert_allclose(found.high, estimates + reach, rtol=1e-9)
 
 
+def test_a_p_value_is_the_smallest_error_at_which_the_band_leaves_out_zero() -> None:
+    rng = np.random.default_rng(3)
+    # From cells that lie at 0 to cells far from it.
+    totals = rng.normal(0, 1, (12, 30)) + np.linspace(0, 1.2, 12)[:, None]
+    counts, n_resamples = np.ones(30), 999
+    found = simultaneous_band(totals, counts, Resampling(n_resamples=n_resamples))
+    assert (found.p_values > 0.5).any()
+    assert ((found.p_values > 0.002) & (found.p_values < 0.2)).any()
+    # The ends are quantiles between two resamples, and the p-value counts whole ones.
+    step = 2 / (n_resamples + 1)
+    for error in (0.2, 0.05, 0.01):
+        band = simultaneous_band(totals, counts, Resampling(1 - error, n_resamples))
+        outside = (band.low > 0) | (band.high < 0)
+        assert outside[found.p_values < error - step].all()
+        assert not outside[found.p_values > error + step].any()
+    assert found.p_values.min() >= 1 / (n_resamples + 1)
+
+
+def test_cells_at_zero_are_seldom_told_from_it_with_any_of_them() -> None:
+    rng = np.random.default_rng(4)
+    resampling = Resampling(n_resamples=199)
+    least = [
+        simultaneous_band(rng.normal(size=(20, 25)), np.ones(25), resampling).p_values.min()
+        for _ in range(300)
+    ]
+    # 5% of 300, and five standard deviations of that.
+    assert np.mean(np.array(least) <= 0.05) == pytest.approx(0.05, abs=0.063)
+
+
 def test_a_band_covers_all_cells_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     resampling = Resampling(n_resamples=199)
@@ -61,4 +90,5 @@ def test_cells_that_do_not_vary_have_no_width_and_one_sequence_has_no_band() -> 
     assert found.low[1] < found.estimates[1] < found.high[1]
     alone = simultaneous_band(np.array([[2.0, 0.0]]), np.array([1.0, 0.0]), resampling)
     assert np.isnan(alone.low).all()
+    assert (alone.p_values == 1).all()
     assert alone.estimates.tolist() == [2.0]

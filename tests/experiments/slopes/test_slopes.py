@@ -5,17 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
 
 import lens_interventions as li
 from lens_interventions.experiments import Result, load_result
+from lens_interventions.experiments.design.contrasts import Resampling
 from lens_interventions.experiments.design.material import induction_sequences
 from lens_interventions.experiments.design.sequences import REPORT, SELECTION, TokenSequence
 from lens_interventions.experiments.slopes import slopes
+from lens_interventions.experiments.slopes.bounds import lowest, sided, worst
 from lens_interventions.experiments.slopes.ceiling import (
-    ceiling_findings,
+    asked_of_ceiling,
     ceiling_table,
     measure_ceiling,
 )
@@ -150,14 +153,89 @@ def test_the_ceiling_says_how_many_texts_there_were_and_not_how_many_there_could
     )
     assert SMALL.ceiling_documents == (4, 2)
     assert SMALL.ceiling_tokens == 48
-    (found,) = ceiling_findings(ceiling_table(rows, SMALL), rows, SMALL)
+    (found,) = asked_of_ceiling(ceiling_table(rows, SMALL), rows, SMALL)
     assert "2 held-out texts of up to 12 tokens" in found.method
     assert "fitted to 5 others" in found.method
 
 
+def test_the_kept_rows_are_those_of_the_tables(finished: tuple[Result, Path]) -> None:
+    tables = finished[0].tables
+    for table, places in (
+        ("slopes", ["material", "mode", "layer", "source"]),
+        ("ceiling", ["material", "layer", "write"]),
+    ):
+        sums = tables[f"{table}_rows"].groupby(places)[["total", "count"]].sum()
+        means = sums["total"] / sums["count"]
+        told = tables[table]
+        single = told["minus"] == "" if table == "slopes" else told["write"] != "increment"
+        told = told[single].set_index(places)["estimate"]
+        assert len(told) == len(means)
+        np.testing.assert_allclose(means[told.index], told, rtol=1e-9, atol=1e-12)
+    rescued = tables["rescue_rows"].groupby(["material", "layer", "condition"])
+    means = rescued["total"].sum() / rescued["count"].sum()
+    hidden = tables["rescue"][tables["rescue"]["condition"] == "clean"]
+    for row in hidden.to_dict("records"):
+        clean, bare = (means[row["material"], row["layer"], name] for name in ("clean", "hidden"))
+        assert row["estimate"] == pytest.approx(clean - bare, rel=1e-9)
+    of_kinds = tables["heads_rows"].groupby(["material", "kind", "part", "source"])
+    means = of_kinds["total"].sum() / of_kinds["count"].sum()
+    for row in tables["kinds"].to_dict("records"):
+        place = (row["material"], row["kind"], row["part"])
+        difference = means[(*place, "true")] - means[(*place, row["minus"])]
+        assert row["estimate"] == pytest.approx(difference, rel=1e-9, abs=1e-12)
+    patched = tables["patched_rows"].groupby(["material", "layer", "source"])
+    means = patched["total"].sum() / patched["count"].sum()
+    changes = tables["patched"][tables["patched"]["minus"] == "no patch"]
+    assert len(changes) == len(means)
+    for row in changes.to_dict("records"):
+        mean = means[row["material"], row["layer"], row["source"]]
+        assert row["estimate"] == pytest.approx(mean, rel=1e-9)
+
+
+def test_the_lowest_lead_is_as_sure_as_the_surest_cell_that_leads_them_all() -> None:
+    cells = pd.DataFrame(
+        [
+            # The lead over one control is sure and over the other it is not.
+            ("a", "shuffled", -3.0, -4.0, -2.0, 0.001),
+            ("a", "current", -1.0, -2.5, 0.5, 0.2),
+            # Both are fairly sure.
+            ("b", "shuffled", -2.0, -3.5, -0.5, 0.01),
+            ("b", "current", -2.0, -3.2, -0.8, 0.004),
+            # It falls behind one.
+            ("c", "shuffled", 3.0, 1.0, 5.0, 0.002),
+            ("c", "current", -4.0, -5.0, -3.0, 0.001),
+        ],
+        columns=["cell", "minus", "estimate", "low", "high", "p_value"],
+    ).assign(n=7)
+    leads = worst(cells, ["cell"])
+    assert leads["p_below"].to_dict() == {"a": 0.2, "b": 0.01, "c": 1.0}
+    assert leads["p_above"].to_dict() == {"a": 1.0, "b": 1.0, "c": 0.002}
+    found = lowest(leads, cells, SMALL)
+    assert found.p_value == 0.01
+    assert (found.interval.estimate, found.interval.low, found.interval.high) == (-2, -3.2, -0.5)
+    # All above 0: as sure as the least sure.
+    above = cells[cells["estimate"] > 0].assign(p_value=[0.002])
+    both = pd.concat([above, above.assign(p_value=0.03)])
+    assert lowest(sided(both), both, SMALL).p_value == 0.03
+
+
+def test_verdicts_are_corrected_over_all_questions(finished: tuple[Result, Path]) -> None:
+    findings = finished[0].verdicts
+    for found in findings:
+        assert found.verdict.p_value is not None
+        assert f"Holm's method over {len(findings)} questions" in found.method
+
+
 def test_a_planted_source_is_found_and_controls_are_not() -> None:
-    # An interval over the whole grid needs more than a handful of texts.
-    settings = replace(SMALL, induction_sequences=(3, 20), batch=10, modes=("add",))
+    # An interval over the whole grid needs more than a handful of texts, and p-values that are
+    # corrected over eleven questions need more resamples to be small.
+    settings = replace(
+        SMALL,
+        induction_sequences=(3, 20),
+        batch=10,
+        modes=("add",),
+        resampling=Resampling(n_resamples=999),
+    )
     result = slopes(planted_bridge(), settings=settings)
     grid = result.tables["slopes"]
     copies = grid[(grid["material"] == "copies") & (grid["mode"] == "add")]
