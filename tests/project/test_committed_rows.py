@@ -1,4 +1,4 @@
-"""The committed rows of loops give the committed verdict, by pandas and scipy alone."""
+"""The committed rows give the committed verdicts, by pandas and scipy alone."""
 
 import json
 from pathlib import Path
@@ -63,3 +63,100 @@ def test_the_verdict_on_another_round_is_that_of_the_rows(model: str) -> None:
     compared = contrasts[contrasts["question"] == "escape"].set_index("minus")
     assert {"no patch and every control", *(arm[0] for arm in references)} == {*compared.index}
     assert p_value == pytest.approx(compared["p_value"]["no patch and every control"])
+
+
+Judged = tuple[float, float, float, float]
+
+
+def judged_by(totals: np.ndarray, counts: np.ndarray | None = None) -> Judged:
+    """Mean, ends and p-value; documents are resampled, and each is one if nothing is counted."""
+    counts = np.ones(len(totals)) if counts is None else counts
+
+    def mean(t: np.ndarray, c: np.ndarray, axis: int = -1) -> np.ndarray:
+        return t.sum(axis) / c.sum(axis)
+
+    found = stats.bootstrap((totals, counts), mean, paired=True, rng=np.random.default_rng(0))
+    p_value = stats.permutation_test(
+        (totals,), np.sum, permutation_type="samples", rng=np.random.default_rng(0)
+    ).pvalue
+    return float(mean(totals, counts)), *found.confidence_interval, float(p_value)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Each p-value times how many are not below it, and never below one that came before."""
+    order = np.argsort(p_values)
+    times = np.arange(len(p_values), 0, -1)
+    corrected = np.minimum(1, np.maximum.accumulate(np.array(p_values)[order] * times))
+    return corrected[np.argsort(order)].tolist()
+
+
+def assert_verdicts(run: Path, found: list[Judged]) -> None:
+    """The verdicts of a run are `found`: means, ends and p-values before correction."""
+    verdicts = [
+        each["verdict"] for each in json.loads((run / "result.json").read_text())["verdicts"]
+    ]
+    for verdict, numbers, p_value in zip(
+        verdicts, found, holm([p_value for *_, p_value in found]), strict=True
+    ):
+        interval = verdict["interval"]
+        told = [interval[end] for end in ("estimate", "low", "high")]
+        assert told == pytest.approx(numbers[:3], abs=1e-9)
+        assert verdict["p_value"] == pytest.approx(p_value)
+
+
+def by_document(rows: pd.DataFrame, columns: list[str], values: str) -> pd.DataFrame:
+    """A row for each document, in the order in which they were read."""
+    table = rows.pivot_table(index="document", columns=columns, values=values)
+    return table.loc[list(dict.fromkeys(rows["document"]))]
+
+
+def middle_third(points: list[str]) -> list[str]:
+    return points[len(points) // 3 : 2 * len(points) // 3]
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "gemma-3-270m"])
+def test_the_verdicts_on_unlikely_tokens_are_those_of_the_rows(model: str) -> None:
+    run = RESULTS / model / "unlikely"
+    components = pd.read_parquet(run / "tables" / "components_rows.parquet")
+    points = list(dict.fromkeys(components["point"]))
+    inside = components[components["point"].isin(middle_third(points))]
+    means = by_document(inside, ["statistic", "group"], "value")
+    found = []
+    for statistic in ("size", "left at the output"):
+        tokens, random = (
+            means[statistic, f"unlikely {name}"] for name in ("tokens", "random directions")
+        )
+        found.append(judged_by((tokens - random).to_numpy()))
+    ablation = pd.read_parquet(run / "tables" / "ablation_rows.parquet")
+    losses = by_document(ablation, ["taken_out"], "total")
+    counts = by_document(ablation, ["taken_out"], "count")["unlikely tokens"]
+    more = losses["unlikely tokens"] - losses["unlikely random directions"]
+    found.append(judged_by(more.to_numpy(), counts.to_numpy()))
+    assert_verdicts(run, found)
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct"])
+def test_the_verdicts_on_recall_are_those_of_the_rows(model: str) -> None:
+    run = RESULTS / model / "recall"
+    rows = pd.read_parquet(run / "tables" / "rows.parquet")
+    recovered = rows[(rows["measure"] == "recovered") & (rows["part"] == "all")]
+    points = list(dict.fromkeys(recovered["point"]))
+    hits = by_document(recovered, ["point"], "total")[points].to_numpy()
+    counts = by_document(recovered, ["point"], "count")[points[0]].to_numpy()
+    chosen = hits[::2].sum(axis=0)
+    least = int(chosen[:-1].argmin())
+    rises = {
+        (earlier, later): chosen[later] - chosen[earlier]
+        for earlier in range(len(points))
+        for later in range(earlier + 1, len(points))
+    }
+    stretches = [(least, len(points) - 1), max(rises, key=lambda stretch: rises[stretch])]
+    found = [
+        judged_by(hits[1::2, later] - hits[1::2, earlier], counts[1::2])
+        for earlier, later in stretches
+    ]
+    less = rows[(rows["basis"] == "unembedding") & (rows["part"] == "less important half")]
+    inside = less[less["point"].isin(middle_third(points))]
+    shares = by_document(inside, ["measure"], "total")
+    found.append(judged_by((shares["input"] - shares["stream"]).to_numpy()))
+    assert_verdicts(run, found)

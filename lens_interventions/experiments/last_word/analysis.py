@@ -32,6 +32,8 @@ def analyse(settings: LastWordSettings, rows: Tables) -> Analysis:
         "sentences": along.drop_duplicates(["word", "topic", "request"])[
             ["word", "topic", "request", "said", "ends"]
         ],
+        "along_rows": along,
+        "sources_rows": rows["sources"],
     }
     return Analysis(tables, _findings(along, settings), draw)
 

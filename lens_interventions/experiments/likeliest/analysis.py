@@ -38,6 +38,8 @@ def analyse(settings: LikeliestSettings, rows: Tables) -> Analysis:
         "differences": difference_table(sequences, settings),
         "variants": variant_table(rows["variants"], settings),
         "likeliest": sequences[sequences["way"] == LIKELIEST].drop(columns="tokens"),
+        "sequences_rows": rows["sequences"].drop(columns="tokens"),
+        "variants_rows": rows["variants"],
     }
     return Analysis(tables, _findings(sequences, rows["variants"], settings), draw)
 

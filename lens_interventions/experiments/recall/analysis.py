@@ -28,6 +28,7 @@ def analyse(settings: RecallSettings, rows: Tables) -> Analysis:
         "importance": measured.loc[
             measured["measure"] == IMPORTANCE, ["basis", "part", "total"]
         ].reset_index(drop=True),
+        "rows": measured,
     }
     asked = (*_asked_of_recall(measured, settings), _asked_of_place(measured, settings))
     return Analysis(tables, judged(asked), draw)

@@ -20,7 +20,12 @@ from .settings import UnlikelySettings
 def analyse(settings: UnlikelySettings, rows: Tables) -> Analysis:
     """The analysis of a run."""
     ablation = changes(rows["ablation"], settings)
-    tables = {"components": components(rows["components"], settings), "ablation": ablation}
+    tables = {
+        "components": components(rows["components"], settings),
+        "ablation": ablation,
+        "components_rows": rows["components"],
+        "ablation_rows": rows["ablation"],
+    }
     asked = (
         *_asked_of_components(rows["components"], settings),
         _asked_of_ablation(ablation, settings),
