@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..drawing.summary import summary
+from .._summary import summary
 from ..model.exclusive import exclusive
 from ..model.readout import readout
 from ..model.tokens import token_strings

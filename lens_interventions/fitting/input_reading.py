@@ -17,8 +17,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._summary import summary
 from ..drawing.curves import Curve
-from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows

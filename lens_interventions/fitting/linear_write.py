@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..drawing.summary import summary
+from .._summary import summary
 from ..intervention.patch import NextTokenPatch
 from ..intervention.site import PatchSite
 from ..measures.interval_table import interval_rows

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
+from .._summary import summary
 from ..drawing.effect_map import draw_effect_map
-from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from .patch import NextTokenPatch
 

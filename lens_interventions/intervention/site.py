@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .._counter_random import random_integers, random_normal
-from ..drawing.summary import summary
+from .._summary import summary
 from ..model.embedding import Embedding
 from .known_text import KnownText
 

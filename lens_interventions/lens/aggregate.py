@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .._summary import summary
 from ..drawing.curves import Curve
-from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
 from ..model.exclusive import exclusive

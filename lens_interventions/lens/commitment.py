@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .._summary import summary
 from ..drawing.labels import visible
-from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..model.points import FINAL, point_name
 from .figures.commitment import draw_commitment

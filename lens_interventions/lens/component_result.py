@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .._summary import summary
 from ..drawing.clipped import clipped_scale
 from ..drawing.labels import visible
 from ..drawing.panel import Panel
-from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..drawing.wrapped import draw_wrapped
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._summary import summary
 from ..drawing.curves import Curve
-from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from .._summary import summary
 from .kinds import ReadableModel
 from .padding import warn_of_padding
 
@@ -32,6 +33,8 @@ class TokenBatch:
 
     tokens: Int[Tensor, "batch pos"]
     mask: Bool[Tensor, "batch pos"]
+
+    __repr__ = summary
 
     @property
     def lengths(self) -> Int[Tensor, " batch"]:

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._summary import summary
 from ..drawing.curves import Curve, draw_curves
-from ..drawing.summary import summary
 from ..drawing.theme import ThemeName
 
 if TYPE_CHECKING:

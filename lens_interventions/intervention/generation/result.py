@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...drawing.summary import summary
+from ..._summary import summary
 from ...lens.selection import of_prompts
 from ...lens.trajectory import Trajectory
 from ...model.tokens import TokenBatch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from ...drawing.summary import summary
+from ..._summary import summary
 from ...measures.intervals import Interval, mean_interval
 from ..patch import NextTokenPatch
 from ..patch_fields import differing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from ...drawing.summary import summary
+from ..._summary import summary
 from ...measures.interval_table import interval_rows
 from ...measures.intervals import mean_interval
 from ..patch import NextTokenPatch

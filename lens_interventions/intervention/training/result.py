@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..._summary import summary
 from ...drawing.curves import Curve, draw_curves
-from ...drawing.summary import summary
 from ...drawing.theme import ThemeName
 from ..adapted_reader import AdaptedReader
 from ..learned_write import LearnedWrite

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
+from ..._summary import summary
+
 
 @dataclass(frozen=True, eq=False)
 class Bins:
@@ -21,6 +23,8 @@ class Bins:
 
     index: Int[Tensor, "batch pos"]
     labels: tuple[str, ...]
+
+    __repr__ = summary
 
 
 def bin_by(values: Float[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:

@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lens_interventions.drawing.summary import summary
+import lens_interventions as li
+from lens_interventions._summary import summary
+from lens_interventions.model.tokens import token_batch
+from tests.support.tiny import shared_bridge
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,3 +36,10 @@ def test_arrays_are_shapes_and_long_values_are_cut():
         "Something(shares=[2, 30], sums=([3], [1, 4]), table=[2, 1], "
         "points=('0_pre', '1_pre', '2_pre', '3_pre', '4_pre', '5_pre', ...), level=0.95)"
     )
+
+
+def test_tokens_and_bins_are_told_by_their_shapes():
+    tokens = token_batch(shared_bridge("gpt2"), [[1, 2, 3], [4]])
+    assert repr(tokens) == "TokenBatch(tokens=[2, 3], mask=[2, 3])"
+    bins = li.behaviour.bin_by(torch.zeros(2, 3), [1.0])
+    assert repr(bins).startswith("Bins(index=[2, 3], labels=(")
