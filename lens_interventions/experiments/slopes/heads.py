@@ -109,7 +109,8 @@ def kind_table(rows: pd.DataFrame, heads: pd.DataFrame, settings: SlopesSettings
     Columns: material, kind, heads (how many), part, minus, estimate, low, high, p_value, n.
     """
     rows = with_kinds(rows, heads)
-    n_heads = heads.drop_duplicates(_HEAD).set_index("part").loc[PARTS[0], "kind"].value_counts()
+    of_one_part = heads[heads["part"] == PARTS[0]].drop_duplicates(_HEAD)
+    n_heads = of_one_part["kind"].value_counts()
     found = []
     for material, here in rows.groupby("material", sort=False):
         _, counts = sums_by(here, [*_HEAD, "source"])
