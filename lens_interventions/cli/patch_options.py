@@ -1,5 +1,6 @@
 """The options that describe a patch, shared by the commands that apply one."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -124,12 +125,17 @@ def patch_from(
             lens=fitted,
             **rest,
         )
-        if fitted is not None and not patch.uses_lens:
-            raise ValueError(
-                "--lens has no effect, because nothing here reads a lens: leave it out, or give "
-                "--embedding lens, --gate, --mode correct or --source guess"
-            )
+        require_lens_is_read([patch])
     return patch
+
+
+def require_lens_is_read(patches: Sequence["NextTokenPatch"]) -> None:
+    """Raise `ValueError` if the patches have a lens that none of them reads."""
+    if patches[0].lens is not None and not any(patch.uses_lens for patch in patches):
+        raise ValueError(
+            "--lens has no effect, because nothing here reads a lens: leave it out, or give "
+            "--embedding lens, --gate, --mode correct or --source guess"
+        )
 
 
 def describe(patch: "NextTokenPatch | None") -> str:

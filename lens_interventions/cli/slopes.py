@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..intervention.sources import source_names
-from .checks import FIGURES, one_of, require_output
+from .checks import FIGURES, one_of, require_output, usage
 from .options import (
     Device,
     Dtype,
@@ -18,14 +18,23 @@ from .options import (
     load_lens,
     shows_progress,
 )
-from .patch_options import EMBEDDINGS, MODES, Gate, GateOn, Scale, Window
+from .patch_options import (
+    EMBEDDINGS,
+    MODES,
+    Gate,
+    GateOn,
+    Scale,
+    Window,
+    require_lens_is_read,
+)
 from .writing import write_table_or_figure
 
 if TYPE_CHECKING:
     from ..intervention.slopes.result import SlopeMap
 
 _TABLES = (".csv", ".json")
-_SOURCES = (*source_names(), "final_guess")
+_FINAL_GUESS = "final_guess"
+_SOURCES = (*source_names(), _FINAL_GUESS)
 _SCOPES = ("all", "copyable", "other", "after_surprise", "repeated_surprise")
 
 
@@ -102,18 +111,39 @@ def slopes(
     require_output(out, (*FIGURES, *_TABLES))
     documents = read_texts(file, whole=True)
 
+    from ..intervention.patch import NextTokenPatch
     from ..intervention.slopes.slope_map import TOKEN_SOURCES, slope_map
 
     fitted = load_lens(lens)
+    sources, modes = source or TOKEN_SOURCES, mode or ["add"]
+    embeddings = cast(Any, embedding or ["W_E"])
+    read: dict[str, Any] = {"gate": gate, "gate_on": gate_on, "lens": fitted}
+    with usage():
+        require_lens_is_read(
+            [
+                NextTokenPatch(
+                    layer=0,
+                    strength=1.0,
+                    # It is known from the output, and a patch cannot write it.
+                    source="true" if name == _FINAL_GUESS else name,
+                    mode=cast(Any, way),
+                    embedding=table,
+                    **read,
+                )
+                for name in sources
+                for way in modes
+                for table in embeddings
+            ]
+        )
     bridge = load(model, device, dtype, revision)
     partial = out.with_name(out.name + ".partial")
     with kept_in(partial):
         found = slope_map(
             bridge,
             documents,
-            sources=source or TOKEN_SOURCES,
-            modes=mode or ["add"],
-            embeddings=cast(Any, embedding or ["W_E"]),
+            sources=sources,
+            modes=modes,
+            embeddings=embeddings,
             scopes=scope or ["all"],
             scale=cast(Any, scale),
             window=window,

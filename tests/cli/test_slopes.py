@@ -6,8 +6,10 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 
 import lens_interventions as li
+from lens_interventions.model.fingerprint import fingerprint
 from tests.support.tiny import shared_bridge
 
 DOCUMENTS = ["the people say that the time they mean is the other time", "the dog jumps over"]
@@ -71,3 +73,21 @@ def test_mistakes(run, corpus, tmp_path, monkeypatch, more, status, message):
     found, _, err = run("--file", corpus, "--out", tmp_path / "map.html", *more)
     assert found == status
     assert message in err
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_lens_that_nothing_reads_is_refused(run, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    bridge = shared_bridge("llama")
+    n_layers, d_model = int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
+    weight, bias = torch.zeros(n_layers, d_model, d_model), torch.zeros(n_layers, d_model)
+    fitted = tmp_path / "lens.safetensors"
+    li.AffineLens(weight, bias, fingerprint(bridge), {}).save(fitted)
+    given = ("--file", corpus, "--context", 12, "--out", tmp_path / "map.csv", "--lens", fitted)
+    for more in ((), ("--source", "final_guess")):
+        status, _, err = run(*given, *more)
+        assert status == 2
+        assert "--lens has no effect" in err
+    for more in (("--mode", "add", "--mode", "correct"), ("--gate", "0.5")):
+        status, _, err = run(*given, "--source", "true", *more)
+        assert status == 0, err
