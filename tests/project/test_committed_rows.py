@@ -1,6 +1,7 @@
 """The committed rows give the committed verdicts, by pandas and scipy alone."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,16 +69,28 @@ def test_the_verdict_on_another_round_is_that_of_the_rows(model: str) -> None:
 Judged = tuple[float, float, float, float]
 
 
-def judged_by(totals: np.ndarray, counts: np.ndarray | None = None) -> Judged:
+def judged_by(
+    totals: np.ndarray, counts: np.ndarray | None = None, n_resamples: int = 9999
+) -> Judged:
     """Mean, ends and p-value; documents are resampled, and each is one if nothing is counted."""
     counts = np.ones(len(totals)) if counts is None else counts
 
     def mean(t: np.ndarray, c: np.ndarray, axis: int = -1) -> np.ndarray:
         return t.sum(axis) / c.sum(axis)
 
-    found = stats.bootstrap((totals, counts), mean, paired=True, rng=np.random.default_rng(0))
+    found = stats.bootstrap(
+        (totals, counts),
+        mean,
+        paired=True,
+        n_resamples=n_resamples,
+        rng=np.random.default_rng(0),
+    )
     p_value = stats.permutation_test(
-        (totals,), np.sum, permutation_type="samples", rng=np.random.default_rng(0)
+        (totals,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=n_resamples,
+        rng=np.random.default_rng(0),
     ).pvalue
     return float(mean(totals, counts)), *found.confidence_interval, float(p_value)
 
@@ -160,3 +173,75 @@ def test_the_verdicts_on_recall_are_those_of_the_rows(model: str) -> None:
     shares = by_document(inside, ["measure"], "total")
     found.append(judged_by((shares["input"] - shares["stream"]).to_numpy()))
     assert_verdicts(run, found)
+
+
+def cell_means(run: Path, table: str, places: list[str]) -> pd.Series:
+    """Means over all predictions, by material and place."""
+    rows = pd.read_parquet(run / "tables" / f"{table}_rows.parquet")
+    sums = rows.groupby(["material", *places])[["total", "count"]].sum()
+    return sums["total"] / sums["count"]
+
+
+def lowest_lead(means: pd.Series, of: str, minus: list[str]) -> float:
+    """Of all places, where the last level is `of`, minus the largest of others, is lowest."""
+    by_condition = means.unstack()
+    leads = by_condition[of] - by_condition[minus].min(axis=1)
+    return float(leads.min())
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "gemma-3-270m"])
+def test_the_verdicts_on_slopes_are_those_of_the_rows(model: str) -> None:
+    """The patched runs with ends and p-values; of grids, which hold together, the estimates."""
+    run = RESULTS / model / "slopes"
+    settings = json.loads((run / "settings.json").read_text())["settings"]
+    findings = json.loads((run / "result.json").read_text())["verdicts"]
+    weak = settings["weak"]
+    n_resamples = settings["resampling"]["n_resamples"]
+    slopes = cell_means(run, "slopes", ["mode", "layer", "source"])
+    materials = list(dict.fromkeys(pd.read_parquet(run / "tables" / "slopes.parquet")["material"]))
+    patched = pd.read_parquet(run / "tables" / "patched_rows.parquet")
+    contrasts = pd.read_parquet(run / "tables" / "patched.parquet")
+    expected = []
+    for material, finding in zip(materials, findings[::3], strict=False):
+        (layer,) = re.findall(r": layer (\d+),", finding["method"])
+        here = patched[
+            (patched["material"] == material)
+            & (patched["layer"] == int(layer))
+            & (patched["source"] == "true")
+        ]
+        sums = here.groupby("cluster", sort=False)[["total", "count"]].sum()
+        estimate, *ends, p_value = judged_by(
+            sums["total"].to_numpy(), sums["count"].to_numpy(np.float64), n_resamples
+        )
+        interval = finding["verdict"]["interval"]
+        assert ends == pytest.approx([interval["low"], interval["high"]], abs=1e-9)
+        told = contrasts[
+            (contrasts["material"] == material)
+            & (contrasts["layer"] == int(layer))
+            & (contrasts["source"] == "true")
+            & (contrasts["minus"] == "no patch")
+        ]
+        assert told["p_value"].item() == pytest.approx(p_value)
+        controls = [source for source in settings["sources"] if source != "true"]
+        expected += [
+            estimate,
+            weak * float(slopes[material].xs("true", level="source").min()),
+            weak * lowest_lead(slopes[material], "true", controls),
+        ]
+    rescued = cell_means(run, "rescue", ["layer", "strength", "through", "condition"])
+    of_kinds = cell_means(run, "heads", ["kind", "part", "source"])
+    of_writes = cell_means(run, "ceiling", ["layer", "write"])
+    for material in dict.fromkeys(rescued.index.get_level_values("material")):
+        here = rescued[material].unstack()
+        both = here.xs("both", level="through")
+        hidden = here["hidden"].xs("", level="through").groupby("layer").first()
+        others = both[settings["rescue_sources"][1:]].min(axis=1)
+        best = np.minimum(others, hidden.reindex(both.index, level="layer"))
+        expected.append(float((both["true"] - best).min()))
+    for material in dict.fromkeys(of_kinds.index.get_level_values("material")):
+        controls = settings["head_sources"][1:]
+        expected.append(weak * lowest_lead(of_kinds[material], "true", controls))
+    for material in dict.fromkeys(of_writes.index.get_level_values("material")):
+        expected.append(weak * lowest_lead(of_writes[material], "with", ["without"]))
+    told = [each["verdict"]["interval"]["estimate"] for each in findings]
+    assert sorted(told) == pytest.approx(sorted(expected), abs=1e-9)
