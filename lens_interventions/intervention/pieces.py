@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..model.text_pieces import padded, token_rows
+from ..model.text_pieces import bos_id, cut, padded, token_rows
 from ..model.tokens import TextOrTokens
 from .known_text import KnownText
 
@@ -36,14 +36,16 @@ class TextTokens:
     Attributes:
         tokens: `[pos]` ids.
         key: a hash of them.
+        bos: the token that the model's texts begin with, if there is one.
     """
 
     tokens: Int[Tensor, " pos"]
     key: str
+    bos: int | None
 
     def pieces(self, max_length: int) -> list[Int[Tensor, " _"]]:
-        """Pieces of at most `max_length` tokens that have something to predict."""
-        return [piece for piece in self.tokens.split(max_length) if len(piece) > 1]
+        """Pieces of at most `max_length` tokens that have something to predict, as `cut` makes."""
+        return [piece for piece in cut(self.tokens, max_length, bos=self.bos) if len(piece) > 1]
 
 
 def text_tokens(
@@ -53,8 +55,9 @@ def text_tokens(
 
     Raises `TypeError` for one text where many are expected.
     """
+    bos = bos_id(bridge)
     for row in token_rows(bridge, texts, prepend_bos=prepend_bos):
-        yield TextTokens(row, _hash(row))
+        yield TextTokens(row, _hash(row), bos)
 
 
 @dataclass(frozen=True)

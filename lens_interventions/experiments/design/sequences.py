@@ -6,6 +6,7 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.text_pieces import bos_id
 from ..engine.json_values import to_values
 
 SELECTION, REPORT = "selection", "report"
@@ -61,8 +62,8 @@ def require_both_halves(texts: Iterable[TokenSequence], table: str) -> None:
 
 def beginning(bridge: TransformerBridge) -> tuple[int, ...]:
     """The BOS token, or nothing if the tokenizer has none."""
-    bos = None if bridge.tokenizer is None else bridge.tokenizer.bos_token_id
-    return () if bos is None else (int(bos),)
+    bos = bos_id(bridge)
+    return () if bos is None else (bos,)
 
 
 def token_list(bridge: TransformerBridge, text: str) -> list[int]:
