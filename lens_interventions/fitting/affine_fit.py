@@ -42,7 +42,7 @@ def fit_affine_lens(
     **Arguments:**
 
     - `texts`: any iterable, read once. Each text is read in windows of `window` tokens, or of the
-        model's context if that is shorter.
+        model's context if that is shorter; each begins with the BOS if the text does.
     - `skip_first`: leave out this many tokens at the start of every window: the first is an
         outlier, at which attention rests.
     - `holdout`: one window in this many is not fitted to, but chooses the ridge of each layer.

@@ -79,7 +79,8 @@ def rescue(
     - `scopes`: which predictions the loss is summed over, as in `slope_map`. Predictions for which
         nothing is hidden are as under the patch alone.
     - `max_length`: how many tokens are read at a time, by default 512 or the model's context if
-        that is shorter. Longer texts are read in pieces, each as a separate text.
+        that is shorter. Longer texts are read in pieces, each as a separate text
+        that begins with the BOS if the whole does.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
     - `progress`: show a progress bar over texts.

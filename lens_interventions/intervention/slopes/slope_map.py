@@ -91,8 +91,8 @@ def slope_map(
     - `first_position`: positions below it are not patched. 1 spares the first token, where models
         park attention in a residual that can be a hundred times longer than the others.
     - `max_length`: how many tokens are read at a time, by default 512 or the model's context if
-        that is shorter. Longer texts are read in pieces, each as a separate text, so memory depends
-        only on this length.
+        that is shorter. Longer texts are read in pieces, each as a separate text that begins with
+        the BOS if the whole does, so memory depends only on this length.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
     - `progress`: show a progress bar over texts.

@@ -80,7 +80,8 @@ def train_patch(
 
     **Arguments:**
 
-    - `texts`: documents, cut into pieces of `options.window` tokens.
+    - `texts`: documents, cut into pieces of `options.window` tokens, each of which begins with the
+        BOS if its document does.
     - `layer`: the layer to write to, or several.
     - `rank`: the rank of M; None for a full matrix.
     - `source`: the token that `e` stands for: `"true"`, another name that `NextTokenPatch` takes,
