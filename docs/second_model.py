@@ -13,6 +13,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
+from lens_interventions.model.text_pieces import bos_id, cut
 from lens_interventions.pages.demo.example_texts import PLASMA, PLASMA_WORD
 
 IMAGES = Path(__file__).parent / "images"
@@ -47,7 +48,22 @@ def read(bridge: TransformerBridge) -> dict[str, float | int | str]:
         "largest logit difference of two streams and loop": f"{streams_and_loop(bridge):.1g}",
         "mean cosine of residuals, middle layer": round(alikeness(bridge, n_layers // 2), 3),
         "mean cosine of residuals, last layer": round(alikeness(bridge, n_layers - 1), 3),
+        "loss on pieces, each with the BOS": round(loss_on_pieces(bridge, bos=True), 1),
+        "loss on pieces, without it": round(loss_on_pieces(bridge, bos=False), 1),
     }
+
+
+@torch.no_grad()
+def loss_on_pieces(bridge: TransformerBridge, *, bos: bool) -> float:
+    """Nats a token on pieces of 128 tokens from inside six topics of the Python reference."""
+    begin = bos_id(bridge) if bos else None
+    nats, n = 0.0, 0
+    for topic in li.materials.python_reference()[:6]:
+        _, *later = cut(bridge.to_tokens(topic.text)[0, :600], 128, bos=begin)
+        for piece in (piece for piece in later if len(piece) > 1):
+            log_probs = li.teacher_forced_log_probs(bridge, piece[None], None)
+            nats, n = nats - float(log_probs.sum()), n + log_probs.numel()
+    return nats / n
 
 
 @torch.no_grad()
