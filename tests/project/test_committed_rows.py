@@ -209,7 +209,7 @@ def test_the_verdicts_on_slopes_are_those_of_the_rows(model: str) -> None:
             & (patched["layer"] == int(layer))
             & (patched["source"] == "true")
         ]
-        sums = here.groupby("cluster", sort=False)[["total", "count"]].sum()
+        sums = here.groupby("cluster")[["total", "count"]].sum()
         estimate, *ends, p_value = judged_by(
             sums["total"].to_numpy(), sums["count"].to_numpy(np.float64), n_resamples
         )
