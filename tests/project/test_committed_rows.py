@@ -148,7 +148,7 @@ def test_the_verdicts_on_unlikely_tokens_are_those_of_the_rows(model: str) -> No
     assert_verdicts(run, found)
 
 
-@pytest.mark.parametrize("model", ["smollm2-135m-instruct"])
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "gemma-3-270m"])
 def test_the_verdicts_on_recall_are_those_of_the_rows(model: str) -> None:
     run = RESULTS / model / "recall"
     rows = pd.read_parquet(run / "tables" / "rows.parquet")
