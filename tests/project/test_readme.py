@@ -151,6 +151,8 @@ def test_the_correlations_are_the_committed_results():
         ("scratch", 1, ("docs/findings.md",)),
         ("scratch", 2, ("docs/findings.md", "docs/questions.md")),
         ("scratch", 3, ("docs/findings.md",)),
+        ("scratch-entry", 0, ("docs/findings.md", "docs/questions.md")),
+        ("scratch-entry", 1, ("docs/findings.md",)),
         ("scratch-longer", 0, ("docs/findings.md", "docs/questions.md")),
     ],
 )
