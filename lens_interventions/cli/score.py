@@ -106,24 +106,19 @@ def score(
 def _pieces(
     bridge: "TransformerBridge", documents: list[str], context: int | None
 ) -> tuple[list[list[int]], list[int]]:
-    """The token ids of each piece, with the BOS token that the model expects, and its document."""
+    """The token ids of each piece, as `cut` makes them, and the number of its document."""
+    from ..model.text_pieces import pieces_of_each
+
     limit = int(bridge.cfg.n_ctx)
     if context is None:
         context = min(_CONTEXT, limit)
     if context > limit:
         raise typer.BadParameter(f"--context must be from 2 to the model's {limit}, got {context}")
-    tokenizer = bridge.tokenizer
-    wants_bos = bridge.cfg.default_prepend_bos and tokenizer.bos_token_id is not None
-    start = [tokenizer.bos_token_id] if wants_bos else []
-    room = context - len(start)
     pieces, places = [], []
-    for place, document in enumerate(documents):
-        tokens = bridge.to_tokens(document, prepend_bos=False, truncate=False)
-        ids = tokens[0].tolist()
-        for first in range(0, len(ids), room):
-            piece = start + ids[first : first + room]
+    for place, found in enumerate(pieces_of_each(bridge, documents, length=context)):
+        for piece in found:
             if len(piece) > 1:
-                pieces.append(piece)
+                pieces.append(piece.tolist())
                 places.append(place)
     return pieces, places
 
