@@ -16,6 +16,7 @@ READERS = {
     "logit_lens": lambda texts: li.logit_lens(BRIDGE, texts, **NO_BOS),
     "generate": lambda texts: li.generate(BRIDGE, texts, max_new_tokens=1, **NO_BOS),
     "lens_over": lambda texts: li.lens_over(BRIDGE, texts, **SILENT),
+    "lens_over, cut": lambda texts: li.lens_over(BRIDGE, texts, max_tokens=8, **SILENT),
     "lens_quality": lambda texts: li.lens_quality(BRIDGE, lambda r, _: r, texts, **SILENT),
     "fit_affine_lens": lambda texts: li.fit_affine_lens(BRIDGE, texts, **SILENT),
     "slope_map": lambda texts: li.slope_map(BRIDGE, texts, **SILENT),

@@ -36,8 +36,11 @@ def shorten(text: str, width: int) -> str:
 
 
 def markup(text: str) -> str:
-    """`text` for a plotly figure, which reads HTML tags, entities and TeX between dollar signs."""
-    return html.escape(text, quote=False).replace("$", "&#36;")
+    """`text` for a plotly figure.
+
+    Plotly reads HTML tags and entities, TeX between dollar signs, and `%{...}` in templates.
+    """
+    return html.escape(text, quote=False).replace("$", "&#36;").replace("%{", "%&#123;")
 
 
 def _named(character: str) -> str:

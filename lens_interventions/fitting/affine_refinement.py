@@ -6,6 +6,7 @@ from it.
 """
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -64,7 +65,8 @@ def refine_affine_lens(
     - `batch`: the least number of tokens in a step, which takes whole windows.
     - `evaluate_every`: how many steps lie between measurements of the held-out KL. The map of each
         layer is kept if it is the best so far.
-    - `patience`: stop when the mean over layers has not fallen for this many measurements.
+    - `patience`: stop when the mean over layers has not fallen by a thousandth of itself for this
+        many measurements.
     - `window`: how many tokens are read at a time; the first token of each window, an outlier, is
         left out.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
@@ -72,14 +74,15 @@ def refine_affine_lens(
     - `progress`: show a progress bar over steps.
 
     **Returns:** a new lens, never worse than `lens` on the held-out tokens at any layer; its
-    settings hold the held-out KL, averaged over layers, at every measurement.
+    settings hold the best held-out KL so far, averaged over layers, at every measurement.
 
-    Raises `ValueError` if the texts are too short to hold out and train, if a number is below 1, if
-    the lens belongs to other weights, if the bridge is in half precision, or inside
-    `torch.inference_mode`.
+    Raises `ValueError` if the texts are too short to hold out and train, if a number of
+    steps, tokens or measurements is below 1, if the lens belongs to other weights, if the bridge is
+    in half precision, or inside `torch.inference_mode`.
     """
     require_gradients("refine_affine_lens")
-    for name, value in {"steps": steps, "batch": batch, "evaluate_every": evaluate_every}.items():
+    numbers = {"steps": steps, "batch": batch, "held_out": held_out, "patience": patience}
+    for name, value in (numbers | {"evaluate_every": evaluate_every}).items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     lens.require_fits(bridge)
@@ -117,7 +120,12 @@ def refine_affine_lens(
             if stale >= patience:
                 break
     weight, bias = chosen
-    refined = {"steps": step, "tokens": trained, "held_out_kl": history, "seed": seed}
+    refined = {
+        "steps": step,
+        "tokens": trained,
+        "held_out_kl": history,
+        "seed": operator.index(seed),
+    }
     settings = dict(lens.settings) | {"refined": refined}
     return replace(lens, weight=weight.to(lens.weight), bias=bias.to(lens.bias), settings=settings)
 

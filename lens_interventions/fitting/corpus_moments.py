@@ -7,6 +7,7 @@ from which a stopped pass continues are the same for all fits.
 import hashlib
 import importlib.metadata
 import json
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ def corpus_moments(
             "holdout must be at least 2, since one window in that many is not fitted to, and "
             f"skip_first at least 0; got {holdout} and {skip_first}"
         )
+    window, skip_first, holdout = map(operator.index, (window, skip_first, holdout))
     require_readable(bridge)
     d_model, device = int(bridge.cfg.d_model), bridge.W_U.device
     labels = select_points(int(bridge.cfg.n_layers))

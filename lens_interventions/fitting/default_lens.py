@@ -34,7 +34,7 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     fit a lens to more of that material with `fit_affine_lens`.
 
     `progress` shows a bar. If it is a function, it is called with the share that is done, from 0 to
-    1, and an error that it raises ends the fit.
+    1, and an error that it raises ends the fit. A lens that is there already is loaded without.
 
     Raises `OSError` if the cache cannot be written; `ValueError` if the tokenizer names no token to
     begin a text with, or if the model's logits are not the final norm and the unembedding of its
@@ -85,3 +85,5 @@ def _told(
         if callable(progress):
             progress(done / _TEXTS)
         yield text
+    if callable(progress):
+        progress(1.0)

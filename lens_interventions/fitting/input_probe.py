@@ -112,7 +112,7 @@ class InputProbe:
                 {
                     "point": point,
                     "smallest": float(angles.min()),
-                    "median": float(angles.median()),
+                    "median": float(angles.quantile(0.5)),
                     "overlap": float(cosines.square().mean()),
                     "chance": k / table.shape[1],
                 }

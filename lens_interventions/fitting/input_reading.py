@@ -25,7 +25,7 @@ from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, pieces_of_each
+from ..model.text_pieces import as_batch, first_pieces
 from ..model.tokens import TextOrTokens, require_texts
 from .embedding_basis import EmbeddingBasis
 from .input_probe import InputProbe, unit_size
@@ -171,8 +171,8 @@ def input_reading(
     **Arguments:**
 
     - `probe`: a result of `fit_input_probe` on this bridge's weights.
-    - `texts`: two or more texts that the probe was not fitted to, each cut to `max_tokens`. They
-        are held as tokens and read twice.
+    - `texts`: two or more texts that the probe was not fitted to, each cut to `max_tokens`; of
+        a tensor, every row is one. They are held as tokens and read twice.
     - `basis`: a result of `embedding_basis`.
     - `skip_first`: leave out this many tokens at the start of each text: the first is an outlier.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
@@ -192,7 +192,9 @@ def input_reading(
     directions = basis.directions.double()
     pieces = [
         piece
-        for piece, *_ in pieces_of_each(bridge, texts, length=max_tokens, prepend_bos=prepend_bos)
+        for piece in first_pieces(
+            bridge, texts, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
+        )
         if len(piece) >= skip_first + 2
     ]
     if len(pieces) < 2:

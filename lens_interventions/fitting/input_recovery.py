@@ -23,7 +23,7 @@ from ..model.points import point_name
 from ..model.product import packed_copy, product
 from ..model.readout import LOGIT_ROWS
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, pieces_of_each
+from ..model.text_pieces import as_batch, first_pieces
 from ..model.tokens import TextOrTokens, require_texts
 from .input_probe import InputProbe, input_embeddings
 
@@ -106,21 +106,20 @@ def input_recovery(
     **Arguments:**
 
     - `probe`: a result of `fit_input_probe` on this bridge's weights.
-    - `texts`: texts that the probe was not fitted to, each cut to `max_tokens`.
+    - `texts`: texts that the probe was not fitted to, each cut to `max_tokens`; of a tensor, every
+        row is one.
     - `maps`: `"own"`, `"shared"` or both. Each map compares every token with the whole vocabulary.
     - `skip_first`: leave out this many tokens at the start of each text: the first is an outlier.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if the probe belongs to other weights, if `maps` is empty or has an unknown
-    name, if `max_tokens` is below 2, or if no text has more than `skip_first` tokens; `TypeError`
-    if `texts` is one text.
+    name, if `max_tokens` is below 2 or `skip_first` below 0, or if no text has more than
+    `skip_first` tokens; `TypeError` if `texts` is one text.
     """
     require_texts(texts)
     if not maps or not set(maps) <= set(MAPS):
         raise ValueError(f"maps must be one or more of {', '.join(MAPS)}; got {tuple(maps)}")
-    if max_tokens < 2:
-        raise ValueError(f"max_tokens must be at least 2, got {max_tokens}")
     probe.require_fits(bridge)
     table = torch.nn.functional.normalize(input_embeddings(bridge), dim=-1)
     packed = packed_copy(table, LOGIT_ROWS)
@@ -128,7 +127,9 @@ def input_recovery(
     bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1
     totals, counts = [], []
     bar = tqdm(texts, disable=not progress, unit="text", desc="recovering")
-    for piece, *_ in pieces_of_each(bridge, bar, length=max_tokens, prepend_bos=prepend_bos):
+    for piece in first_pieces(
+        bridge, bar, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
+    ):
         tokens = piece[skip_first:]
         if len(tokens) == 0:
             continue

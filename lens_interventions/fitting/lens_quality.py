@@ -32,7 +32,7 @@ class LensQuality:
     Attributes:
         readings: sums per point and text, by lens: first "raw", then the fitted lenses by their
             names. A single lens without a name is called "fitted".
-        notes: the corpus that each fitted lens was fitted on, if its settings name it.
+        notes: what each fitted lens says of its fit, such as its corpus; nothing of a function.
     """
 
     readings: Mapping[str, LensAggregate]
@@ -145,14 +145,19 @@ def lens_quality(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if a lens has the name "raw", no text has more than `skip_first` tokens, a
-    text cannot be read, or a lens belongs to other weights; `NotImplementedError` if the model is
-    recurrent or not a causal decoder; `TypeError` if `texts` is one text.
+    Raises `ValueError` if a lens has the name "raw", `skip_first` is below 0, no text has more than
+    `skip_first` tokens, a text cannot be read, or a lens belongs to other weights;
+    `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError` if `texts`
+    is one text, or a lens cannot be called.
     """
     require_texts(texts)
     lenses = lens if isinstance(lens, Mapping) else {"fitted": lens}
     if not lenses or RAW in lenses:
         raise ValueError(f"name one or more lenses, and none of them {RAW!r}; got {list(lenses)}")
+    if unfitted := [name for name, one in lenses.items() if one is None]:
+        raise TypeError(f"the lens {unfitted[0]!r} is None: the raw lens is read in any case")
+    if skip_first < 0:
+        raise ValueError(f"skip_first must be at least 0, got {skip_first}")
     held = list(texts)
     options: dict[str, Any] = {
         "max_tokens": max_tokens,

@@ -62,7 +62,9 @@ def cached_residuals(
             streams[label] = stream if cache.has_batch_dim else stream[None]
         elif label == INPUT:
             with torch.no_grad(), without_hooks(bridge.hook_points()):
-                streams[label] = residuals(bridge, batch, [INPUT])[0]
+                (aligned,) = residuals(bridge, batch.padded_on("right"), [INPUT])
+            row = torch.arange(len(aligned), device=aligned.device)
+            streams[label] = aligned[row[:, None], batch.positions]
         else:
             missing.append(label)
     if missing:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._summary import summary
@@ -18,7 +17,7 @@ from ..measures.intervals import Interval, mean_intervals
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.points import point_name
-from ..model.tokens import TextOrTokens, about_text, require_texts, token_batch
+from ..model.tokens import TextOrTokens, TokenBatch, about_text, require_texts, token_batch
 from .cells import PositionError
 from .figures.over_layers import draw_over_layers
 from .logit_lens import logit_lens
@@ -152,10 +151,10 @@ def lens_over(
     number = -1
     for number, text in enumerate(tqdm(texts, disable=not progress, unit="text", desc="lens")):
         with about_text(number), suppress(PositionError):
-            tokens = text
+            given = {"text_or_tokens": text}
             if max_tokens is not None:
-                tokens = _first(bridge, text, max_tokens, prepend_bos)
-            trajectory = logit_lens(bridge, tokens, prepend_bos=prepend_bos, top_k=1, **options)
+                given = _first(bridge, text, max_tokens, prepend_bos)
+            trajectory = logit_lens(bridge, **given, prepend_bos=prepend_bos, top_k=1, **options)
             points, read[number] = trajectory.points, _sums(trajectory)
     if number < 0:
         raise ValueError("there are no texts to read")
@@ -173,13 +172,25 @@ def lens_over(
 
 def _first(
     bridge: ReadableModel, text: TextOrTokens, max_tokens: int, prepend_bos: bool | None
-) -> Tensor:
-    if not isinstance(text, str):
-        return torch.as_tensor(text)[..., :max_tokens]
-    # Characters that cannot be among the first tokens need not be tokenized; 32 for each is ample.
-    start = text[: 32 * max_tokens]
-    batch = token_batch(bridge, start, prepend_bos=prepend_bos, any_length=True)
-    return batch.tokens[:, :max_tokens]
+) -> dict[str, Any]:
+    """The first tokens of a text, as arguments of `logit_lens`."""
+
+    def first(length: int) -> TokenBatch:
+        part = text[:length] if isinstance(text, str) else text
+        batch = token_batch(bridge, part, prepend_bos=prepend_bos, any_length=True)
+        batch = batch.padded_on("right")
+        return TokenBatch(batch.tokens[:, :max_tokens], batch.mask[:, :max_tokens])
+
+    # Of a long text only the beginning is tokenized: so much that twice as much begins alike.
+    characters = 8 * max_tokens
+    found = first(characters)
+    while isinstance(text, str) and characters < len(text):
+        characters *= 2
+        found, before = first(characters), found
+        enough = found.tokens.shape[1] == max_tokens
+        if enough and torch.equal(found.tokens, before.tokens):
+            break
+    return {"text_or_tokens": found.tokens, "attention_mask": found.mask}
 
 
 def _sums(

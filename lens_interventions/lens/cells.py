@@ -188,7 +188,7 @@ def _require_finite(streams: Mapping[str, Tensor], cells: Cells, first: int) -> 
         point, row, pos = broken.nonzero()[0].tolist()
         raise ValueError(
             f"the residual stream is not finite (NaN or infinite) first at {list(streams)[point]}, "
-            f"prompt {row}, position {first + pos}: look for a hook that writes such values, or a "
+            f"prompt {row}, column {first + pos}: look for a hook that writes such values, or a "
             "half-precision overflow"
         )
 
@@ -205,7 +205,7 @@ def _require_numbers(
         first = int(broken.nonzero()[0, 0])
         raise ValueError(
             f"the logits of a finite residual are not a number, first at {label}, prompt "
-            f"{int(row[first])}, position {int(column[first])}: {_likely_cause(head)}"
+            f"{int(row[first])}, column {int(column[first])}: {_likely_cause(head)}"
         )
 
 

@@ -26,13 +26,19 @@ class Lens(Protocol):
 def bound_lens(bridge: ReadableModel, lens: Lens | JacobianLens | None) -> Lens | None:
     """The lens as a function `f(residual, layer)`, checked to belong to the bridge.
 
-    Raises `ValueError` if a fitted lens belongs to other weights.
+    Raises `ValueError` if a fitted lens belongs to other weights, and `TypeError` for what cannot
+    be called.
     """
     if isinstance(lens, JacobianLens):
         lens.validate_model(bridge)
         return JacobianTransport(lens)
     if isinstance(lens, AffineLens):
         lens.require_fits(bridge)
+    if lens is not None and not callable(lens):
+        raise TypeError(
+            f"a lens is f(residual, layer) -> residual, got {lens!r:.60}: load a file with "
+            "AffineLens.load or load_tuned_lens"
+        )
     return lens
 
 

@@ -266,7 +266,8 @@ class Trajectory(TrajectoryFields):
         with an outline if that is also the final guess; its hover shows the likeliest tokens and
         all statistics. Ranks are zero-based (0 is the top guess) on a logarithmic colour scale;
         log-probs, entropies and divergences are in nats. Colours stop at rank 100 (1000 for an
-        input, next or watched token), at a divergence of 30 and at a log-prob of -20.
+        input, next or watched token), at a log-prob of -20 and at a divergence of 30, or of log 2
+        for the Jensen-Shannon divergence, which is never above it.
 
         **Arguments:**
 

@@ -54,17 +54,23 @@ class TrajectoryFields:
 
     @property
     def agrees_final(self) -> Bool[Tensor, "point batch pos"]:
-        """Whether the point's top guess is that of the last point; False at padding."""
+        """Whether the last point's top guess is the point's, or ties with it; False at padding."""
         return self.statistic("agrees_final")
 
     @property
     def agrees_next(self) -> Bool[Tensor, "point batch pos"]:
-        """Whether the point's top guess is the token that followed; False where there is none."""
+        """Whether the token that followed is the point's top guess, or ties with it.
+
+        False where no token followed.
+        """
         return self.statistic("agrees_next")
 
     @property
     def agrees_input(self) -> Bool[Tensor, "point batch pos"]:
-        """Whether the point's top guess is the token at the position itself; False at padding."""
+        """Whether the position's own token is the point's top guess, or ties with it.
+
+        False at padding.
+        """
         return self.statistic("agrees_input")
 
     def statistic(self, name: str) -> Tensor:

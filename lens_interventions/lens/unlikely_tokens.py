@@ -27,7 +27,7 @@ from ..model.exclusive import exclusive
 from ..model.points import point_name, select_points
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, pieces_of_each
+from ..model.text_pieces import as_batch, first_pieces
 from ..model.tokens import TextOrTokens, require_texts
 from .figures.over_layers import draw_over_layers
 from .unlikely_pool import Matching, Pool, likeliest
@@ -147,7 +147,7 @@ def unlikely_components(
 
     **Arguments:**
 
-    - `texts`: any iterable of texts; each is cut to `max_tokens`.
+    - `texts`: any iterable of texts, each cut to `max_tokens`; of a tensor, every row is one.
     - `below`: the probability at the output under which a token is unlikely.
     - `directions`: how many tokens are drawn for each text, and how many random directions.
     - `likely`: how many of the likeliest tokens of each position stand for likely ones.
@@ -156,20 +156,25 @@ def unlikely_components(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if `below` is not between 0 and 1, if no text has two tokens after
-    `skip_first`, if a hook is on the final norm or the unembedding, or if the model's logits are
-    not the final norm and the unembedding of its last residual; `TypeError` if `texts` is one text.
+    Raises `ValueError` if `below` is not between 0 and 1 or a number is too small, if no text has
+    two tokens after `skip_first`, if a hook is on the final norm or the unembedding, or if the
+    model's logits are not the final norm and the unembedding of its last residual; `TypeError` if
+    `texts` is one text.
     """
     require_texts(texts)
     if not 0 < below < 1:
         raise ValueError(f"below must be a probability between 0 and 1, got {below}")
+    if directions < 1 or likely < 1:
+        raise ValueError(f"directions and likely must be at least 1, got {directions} and {likely}")
     read = readout(bridge)
     refuse_readout_hooks(bridge)
     matching, points = Matching.of(read), select_points(int(bridge.cfg.n_layers))
     values, shares = [], []
     bar = tqdm(texts, disable=not progress, unit="text")
-    pieces = pieces_of_each(bridge, bar, length=max_tokens, prepend_bos=prepend_bos)
-    for number, (piece, *_) in enumerate(pieces):
+    pieces = first_pieces(
+        bridge, bar, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
+    )
+    for number, piece in enumerate(pieces):
         if len(piece) < skip_first + 2:
             continue
         streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), points)]

@@ -37,7 +37,7 @@ _found: WeakKeyDictionary[ReadableModel, dict[_State, dict[str, Any]]] = WeakKey
 
 
 def capabilities(bridge: ReadableModel) -> dict[str, Any]:
-    """All answers found so far for a bridge with its current weights and lasting hooks.
+    """All answers found so far for a bridge in its current mode and with its lasting hooks.
 
     Empty for a bridge on which no check has run. The values are those that the checks return.
     """

@@ -60,6 +60,31 @@ def pieces_of_each(
         yield [piece for row in rows for piece in cut(row, length, bos=bos)]
 
 
+def first_pieces(
+    bridge: ReadableModel,
+    texts: Iterable[TextOrTokens],
+    *,
+    length: int,
+    skip_first: int,
+    prepend_bos: bool | None = None,
+) -> Iterator[Int[Tensor, " pos"]]:
+    """The first `length` tokens of each text, or of each row of a tensor.
+
+    `skip_first` is how many of them the caller leaves out.
+
+    Raises `ValueError` if `length` is below 2 or `skip_first` below 0, and what `token_rows`
+    raises.
+    """
+    if length < 2 or skip_first < 0:
+        raise ValueError(
+            f"max_tokens must be at least 2 and skip_first at least 0, got {length} and "
+            f"{skip_first}"
+        )
+    length = min(length, int(bridge.cfg.n_ctx))
+    for row in token_rows(bridge, texts, prepend_bos=prepend_bos):
+        yield row[:length]
+
+
 def cut(row: Int[Tensor, " pos"], length: int, *, bos: int | None) -> list[Int[Tensor, " _"]]:
     """A text in pieces of at most `length` tokens, two or more, each to be read alone.
 

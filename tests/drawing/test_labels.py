@@ -45,8 +45,8 @@ def test_long_tokens_are_cut():
 
 
 def test_tokens_cannot_act_as_markup(trajectory):
-    wild = "<b>&$x$"
-    assert markup(wild) == "&lt;b&gt;&amp;&#36;x&#36;"
+    wild = "<b>&$x$%{y}"
+    assert markup(wild) == "&lt;b&gt;&amp;&#36;x&#36;%&#123;y}"
     vocab = dict.fromkeys(trajectory.vocab, wild)
     figure = replace(trajectory, vocab=vocab).plot("watched_rank", cell_width=200)
     for part in (

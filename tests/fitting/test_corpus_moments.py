@@ -1,5 +1,6 @@
 """The pass over a corpus: what it refuses, and how it goes on where it was stopped."""
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -25,6 +26,19 @@ def test_residuals_that_are_not_finite_are_not_fitted_to():
         pytest.raises(ValueError, match=r"not finite \(NaN or infinite\) in window 7"),
     ):
         fit_affine_lens(bridge, texts, progress=False)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_numbers_of_numpy_are_numbers():
+    bridge, texts = shared_bridge("llama"), random_texts(40)
+    ours, expected = (
+        fit_affine_lens(
+            bridge, texts, window=kind(12), skip_first=kind(2), holdout=kind(5), progress=False
+        )
+        for kind in (np.int64, int)
+    )
+    assert torch.equal(ours.weight, expected.weight)
+    assert ours.settings == expected.settings
 
 
 class StopError(Exception):

@@ -115,3 +115,18 @@ def test_several_lenses_are_compared_on_the_same_texts(judged):
         several.summary(against="tuned")
     with pytest.raises(ValueError, match="none of them 'raw'"):
         lens_quality(bridge, {"raw": lens}, texts, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"lens": None}, TypeError, "'fitted' is None: the raw lens is read in any case"),
+        ({"lens": "lens.safetensors"}, TypeError, r"load a file with AffineLens\.load"),
+        ({"skip_first": -1}, ValueError, "skip_first must be at least 0, got -1"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_what_is_no_lens_is_refused(judged, given, error, message):
+    bridge, lens, texts, _ = judged
+    with pytest.raises(error, match=message):
+        lens_quality(bridge, **{"lens": lens, "texts": texts, "progress": False} | given)

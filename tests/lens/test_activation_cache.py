@@ -50,3 +50,18 @@ def test_a_cache_without_its_batch_axis():
     _, cache = bridge.run_with_cache(TOKENS[:1], remove_batch_dim=True)
     ours = logit_lens(bridge, cache, tokens=TOKENS[:1])
     torch.testing.assert_close(ours.entropy, logit_lens(bridge, TOKENS[:1]).entropy)
+
+
+def test_a_cache_that_is_padded_on_the_left_needs_no_input_point():
+    bridge = shared_bridge("gpt2")
+    mask = torch.ones_like(TOKENS)
+    mask[0, :5] = 0
+    _, cache = bridge.run_with_cache(
+        TOKENS, attention_mask=mask, names_filter=lambda name: name.endswith("resid_post")
+    )
+    ours = logit_lens(bridge, cache, tokens=TOKENS, attention_mask=mask)
+    for row, text in enumerate((TOKENS[:1, 5:], TOKENS[1:])):
+        alone, n = logit_lens(bridge, text), text.shape[1]
+        torch.testing.assert_close(
+            ours.input_log_prob[:, row, :n], alone.input_log_prob[:, 0], rtol=0, atol=1e-9
+        )

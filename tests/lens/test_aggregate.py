@@ -1,5 +1,7 @@
 """A lens over many texts: sums and means of what each text gives alone."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from lens_interventions import plots
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
 BRIDGE = shared_bridge("llama")
 TEXTS = ["the quick brown fox", "people say plasma", "they mean blood, the people say", "No."]
@@ -115,3 +117,24 @@ def test_aggregates_are_compared_by_name(aggregate):
             plots.plot_aggregate(aggregate, [wrong])
     with pytest.raises(ValueError, match="nothing to draw"):
         plots.plot_aggregate(aggregate, [])
+
+
+def test_tokens_longer_than_expected_are_read_too():
+    bridge = tiny_bridge("llama", vocab_size=D_VOCAB + 1)
+    tokenizer = copy.deepcopy(bridge.tokenizer)
+    tokenizer.add_tokens(["-" * 40])
+    bridge.tokenizer = tokenizer
+    whole = bridge.to_tokens("-" * 4000, prepend_bos=False)
+    assert whole.shape[1] == 100
+    cut = lens_over(bridge, ["-" * 4000], max_tokens=8, prepend_bos=False, progress=False)
+    assert cut.counts[0].tolist() == [8]
+    expected = logit_lens(bridge, whole[:, :8]).kl_input.mean((1, 2))
+    np.testing.assert_allclose(cut.means("kl_input"), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_what_is_no_text_is_named_where_texts_are_cut_too():
+    with pytest.raises(TypeError, match=r"^text 1: "):
+        lens_over(BRIDGE, ["fox", {"text": "fox"}], max_tokens=8, progress=False)
+    several = lens_over(BRIDGE, [["the quick brown fox", "No."]], max_tokens=3, progress=False)
+    assert several.counts[0].tolist() == [6]

@@ -117,3 +117,19 @@ def test_more_than_one_token_is_refused_and_the_bridge_stays_as_it_was():
         with pytest.raises(ValueError, match="token must be one token, got 2"):
             li.component_logits(bridge, TOKENS, token=[5, 6])
         li.component_logits(bridge, TOKENS, heads=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", [slice(None), slice(3, 4)])
+def test_heads_of_an_ablated_layer_add_nothing(llama, part):
+    def ablate(z, hook):
+        z = z.clone()
+        z[:, part] = 0
+        return z
+
+    with llama.hooks(fwd_hooks=[("blocks.1.attn.hook_z", ablate)]):
+        found = li.component_logits(llama, TOKENS, token=7, heads=True)
+        torch.testing.assert_close(found.logits.sum(0), llama(TOKENS)[..., 7], rtol=0, atol=1e-6)
+    heads = [i for i, name in enumerate(found.components) if name.startswith("L1H")]
+    assert heads
+    assert (found.logits[heads][..., part] == 0).all()

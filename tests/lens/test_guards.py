@@ -98,7 +98,7 @@ def test_activations_that_are_not_finite_are_located():
     with (
         left_as_found(bridge),
         bridge.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", poison)]),
-        pytest.raises(ValueError, match="first at 2_pre, prompt 1, position 4"),
+        pytest.raises(ValueError, match="first at 2_pre, prompt 1, column 4"),
     ):
         logit_lens(bridge, TOKENS)
 
@@ -108,7 +108,7 @@ def test_a_token_without_a_number_in_the_unembedding_is_named():
     bridge.b_U.data[7] = torch.nan
     with pytest.raises(
         ValueError,
-        match="of a finite residual are not a number, first at 0_pre, prompt 0, position 0: "
+        match="of a finite residual are not a number, first at 0_pre, prompt 0, column 0: "
         "the unembedding is not finite for token 7",
     ):
         logit_lens(bridge, TOKENS)
@@ -119,7 +119,7 @@ def test_logits_that_overflow_half_precision_are_located():
 
     logit_lens(bridge, TOKENS)  # while the model is as it was, its readout is found to be right
     bridge.unembed.weight.data.fill_(60000)
-    with pytest.raises(ValueError, match="prompt 0, position 0: they overflow float16"):
+    with pytest.raises(ValueError, match="prompt 0, column 0: they overflow float16"):
         logit_lens(bridge, TOKENS)
 
 

@@ -138,3 +138,14 @@ def test_what_cannot_be_measured_is_refused():
         unlikely_components(bridge, [[5, 6]], progress=False)
     with pytest.raises(TypeError, match="put it in a list"):
         unlikely_components(bridge, "the quick fox", progress=False)
+
+
+def test_every_row_of_a_tensor_is_a_text():
+    bridge, texts = shared_bridge("llama"), random_texts(3, length=7)
+    options = {"below": BELOW, "directions": 20, "likely": 3, "progress": False}
+    alone = unlikely_components(bridge, texts, **options)
+    together = unlikely_components(bridge, [torch.stack(texts)], **options)
+    np.testing.assert_array_equal(together.values, alone.values)
+    for wrong in ({"directions": 0}, {"likely": 0}):
+        with pytest.raises(ValueError, match="directions and likely must be at least 1"):
+            unlikely_components(bridge, texts, **options | wrong)

@@ -37,14 +37,14 @@ class Grid:
         values: `[row, column]`, NaN where there is none. Rows go from the first point to the last.
         likeliest: `[row][column][k]`, the point's likeliest tokens, with visible white space.
         log_probs: `[row, column, k]`, the log-probabilities of these tokens in nats.
-        agrees: `[row, column]`, whether the likeliest is also the final one.
+        agrees: `[row, column]`, whether the final guess is the likeliest token, or ties with it.
         lines: the other statistics of the cells, in the order in which they are listed.
         points: labels of the rows' points.
         positions: the position of each column in the text.
         tokens: the id of the token at each column.
         inputs: the text of that token.
         outputs: the text of the token that followed; empty if there is none.
-        correct: whether the model's own top guess was the token that followed.
+        correct: whether the token that followed was the model's own top guess, or tied with it.
     """
 
     statistic: Statistic
