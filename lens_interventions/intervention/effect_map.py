@@ -96,7 +96,8 @@ def effect_map(
     read = readout(bridge).for_rows(len(batch.tokens) * n_later)
     *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in layers), FINAL])
     (clean,) = _logits(read, [final])
-    baseline = _value(metric, clean)
+    # A metric may change the logits that it gets.
+    baseline = _value(metric, clean.clone())
     if not math.isfinite(baseline):
         raise ValueError(
             f"the metric is {baseline} without a patch, and no effect can be told from that: give "

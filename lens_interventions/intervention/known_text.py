@@ -56,7 +56,7 @@ class KnownText:
         - `text_seeds`: the seed of each text, 0 by default.
 
         Raises `ValueError` if the number of lengths or seeds is not that of the texts, or more
-        tokens of a text were given than it has.
+        tokens of a text were given than it has; `TypeError` for fractions.
         """
         n_texts, device = len(batch.tokens), batch.tokens.device
         of_each = {"text_seeds": 0 if text_seeds is None else text_seeds}
@@ -64,7 +64,10 @@ class KnownText:
             of_each["prompt_length"] = prompt_length
         numbers: dict[str, Tensor] = {}
         for name, value in of_each.items():
-            number = torch.as_tensor(value, dtype=torch.long, device=device)
+            number = torch.as_tensor(value, device=device)
+            if number.is_floating_point():
+                raise TypeError(f"{name} must be whole numbers, got {value!r:.60}")
+            number = number.long()
             if number.shape not in ((), (n_texts,)):
                 raise ValueError(
                     f"{name} has shape {tuple(number.shape)}; give one number for each of the "

@@ -173,7 +173,7 @@ class NextTokenPatch(PatchFields):
         return [require_tokens(bridge, batch), *change_layers(self.layers, patched)]
 
     def to_json(self) -> str:
-        """The patch as a JSON object.
+        """The patch as a JSON object, in which an infinite gate is `Infinity`, as in Python.
 
         Raises `ValueError` if mode or source is a function, or if the patch has a lens.
         """

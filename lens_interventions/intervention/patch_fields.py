@@ -1,7 +1,7 @@
 """The fields of a patch, checked when it is made, before any model is known."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal
@@ -76,10 +76,16 @@ class PatchFields:
         if isinstance(self.positions, str):
             _require_choice("positions", self.positions, ("all", "generated"))
         else:
-            wrong = [i for i in self.positions if not _is_count(i)]
-            if wrong:
-                raise ValueError(f"positions count from the text's first token, 0 up; got {wrong}")
-            object.__setattr__(self, "positions", tuple(sorted(set(map(int, self.positions)))))
+            given = (
+                tuple(self.positions) if isinstance(self.positions, Iterable) else self.positions
+            )
+            wrong = [i for i in given if not _is_count(i)] if isinstance(given, tuple) else given
+            if wrong or not isinstance(given, tuple):
+                raise ValueError(
+                    "positions must be 'all', 'generated' or a list of numbers from the text's "
+                    f"first token, 0 up; got {wrong!r:.60}"
+                )
+            object.__setattr__(self, "positions", tuple(sorted(set(map(int, given)))))
         if not _is_count(self.first_position):
             raise ValueError(f"first_position must be 0 or more, got {self.first_position!r:.60}")
         object.__setattr__(self, "first_position", int(self.first_position))

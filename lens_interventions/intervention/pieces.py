@@ -12,6 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..model.text_pieces import bos_id, cut, padded, token_rows
 from ..model.tokens import TextOrTokens
 from .known_text import KnownText
+from .patch import NextTokenPatch
 
 # Tokens that go through a block at a time, padding included; one piece may have more.
 _BATCH_TOKENS = 512
@@ -27,6 +28,15 @@ def piece_length(bridge: TransformerBridge, max_length: int | None) -> int:
     if not 2 <= length <= context:
         raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
     return length
+
+
+def refuse_prompt_patches(patches: Iterable[NextTokenPatch]) -> None:
+    """Raise `ValueError` for a patch that depends on where a prompt ends: texts here have none."""
+    if any(patch.positions == "generated" for patch in patches):
+        raise ValueError(
+            "positions='generated' depends on where a prompt ends, and these texts have none: give "
+            "numbers, or patch all positions"
+        )
 
 
 @dataclass(frozen=True)

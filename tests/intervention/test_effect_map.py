@@ -197,3 +197,12 @@ def test_a_failing_metric_leaves_the_bridge_as_it_was(llama):
 
     with pytest.raises(KeyboardInterrupt):
         li.effect_map(llama, random_tokens(1, 6), fails, patch=PATCH)
+
+
+@torch.no_grad()
+def test_a_metric_may_change_the_logits_that_it_gets():
+    bridge, tokens = shared_bridge("llama"), random_tokens(1, 7)
+    found = li.effect_map(bridge, tokens, lambda logits: metric(logits.div_(2)), patch=PATCH)
+    expected = li.effect_map(bridge, tokens, lambda logits: metric(logits / 2), patch=PATCH)
+    assert torch.equal(found.effect, expected.effect)
+    assert found.baseline == expected.baseline

@@ -39,6 +39,13 @@ def test_a_prompt_longer_than_its_text_is_refused(given):
         KnownText.from_batch(TokenBatch(TOKENS, MASK), prompt_length=given)
 
 
+@pytest.mark.parametrize("given", [{"prompt_length": 2.7}, {"text_seeds": torch.tensor([0.5])}])
+@pytest.mark.usefixtures("as_users_run")
+def test_fractions_are_refused(given):
+    with pytest.raises(TypeError, match=f"{next(iter(given))} must be whole numbers"):
+        KnownText.from_batch(TokenBatch(TOKENS, MASK), **given)
+
+
 def test_scores_and_hooks_refuse_it_too(llama):
     patch = li.NextTokenPatch(layer=1, strength=0.1, positions="generated")
     for score in (li.teacher_forced_log_probs, li.teacher_forced_logits):

@@ -24,6 +24,8 @@ from lens_interventions.intervention.patch import NextTokenPatch
         ({"embedding": "W_V"}, "'W_E', 'W_U', 'lens'; got 'W_V'"),
         ({"positions": "some"}, "'all', 'generated'; got 'some'"),
         ({"positions": [2, -1]}, r"got \[-1\]"),
+        ({"positions": 3}, "a list of numbers from the text's first token, 0 up; got 3"),
+        ({"positions": None}, "got None"),
         ({"window": 0}, "1 position or more, got 0"),
         ({"gate": float("nan")}, "nats"),
         ({"gate": 6.0, "gate_on": "model"}, "'lens', 'output'; got 'model'"),
@@ -50,6 +52,7 @@ def test_numbers_of_numpy_are_numbers(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     patch = NextTokenPatch(layer=np.int64(1), strength=0.1, positions=np.array([4, 2]))
     assert patch == NextTokenPatch(layer=1, strength=0.1, positions=(2, 4))
+    assert dataclasses.replace(patch, positions=map(int, "42")) == patch  # read only once
     assert NextTokenPatch.from_json(patch.to_json()) == patch
     plain = {"strength": 0.5, "window": 3, "gate": 2.0, "seed": 4}
     of_numpy = NextTokenPatch(

@@ -126,7 +126,7 @@ class CachedDecoder:
         self._n_above = self._stop
         _require_length(self._bridge, self._above, self._split, self._stop)
         if self._waiting is not None:
-            self._waiting = self._waiting[:, -self._rows.reach :]
+            self._waiting = self._waiting[:, -self._rows.reach() :]
         return logits[:, -1]
 
     def _run_below(self, text: KnownText) -> Float[Tensor, "batch pos d_model"]:
@@ -167,9 +167,10 @@ class CachedDecoder:
 
     def _shorten(self) -> None:
         """Drop the positions that the next token will change from the cache."""
-        if self._rows.reach == 0:
+        changed = self._rows.reach(self._stop + 1)
+        if changed == 0:
             return
-        kept = max(self._stop - self._rows.reach, 0)
+        kept = max(self._stop - changed, 0)
         if kept == 0:
             self._above = roomy_cache()
         else:

@@ -16,10 +16,7 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
-    PrefixConstrainedLogitsProcessor,
     StoppingCriteriaList,
-    SynthIDTextWatermarkLogitsProcessor,
-    UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
@@ -27,17 +24,12 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from ...model.exclusive import exclusive
 from ..patch import NextTokenPatch
 from .generate import generate
+from .sampler import unfit_processors
 
 Written = Int[Tensor, "batch whole"] | GenerateDecoderOnlyOutput
 
 # Arguments from transformers that change nothing here.
 _PREPARED = {"use_cache", "logits_to_keep", "cache_position"}
-# Processors that run the model themselves, or depend on a row's number in its batch.
-_UNFIT: dict[type, str] = {
-    UnbatchedClassifierFreeGuidanceLogitsProcessor: "guidance_scale",
-    PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn",
-    SynthIDTextWatermarkLogitsProcessor: "a SynthID watermark",
-}
 # Options whose processors count the columns of the prompt, padding included.
 _COUNT_COLUMNS = (
     "min_length",
@@ -95,7 +87,7 @@ def as_custom_generate(
             mask = torch.ones_like(input_ids)
         refused = [
             *_refused_options(generation_config, padded=not bool(mask.all())),
-            *(_UNFIT[type(item)] for item in logits_processor if type(item) in _UNFIT),
+            *unfit_processors(logits_processor),
             *_refused_inputs(prepared, mask),
         ]
         if refused:

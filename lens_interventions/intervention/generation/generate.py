@@ -90,7 +90,8 @@ def generate(
         see prompts without padding, those of one length at a time. A `DoLa` or `SLED` is applied
         first, before the temperature, wherever it stands in the list.
     - `stopping_criteria`: criteria of transformers; a row ends when any of them says so.
-    - `stop_at_eos`: end a row at the end-of-text tokens of the model's generation config.
+    - `stop_at_eos`: end a row at the end-of-text tokens of the model's generation config, or else
+        of its tokenizer.
     - `seed`: prompt i is sampled with `seed + i`, or with the i-th of several seeds, under every
         patch alike. A draw depends only on the seed and the token's position.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
@@ -112,9 +113,10 @@ def generate(
     mode, its logits are not numbers, options contradict each other, or a `trajectory` is asked for
     while a hook is on the final norm or the unembedding; `TypeError` if `logits_processor` or
     `stopping_criteria` is not a list, or an argument is of another type; what `logit_lens` raises
-    for the options of a `trajectory`, before anything is decoded; `NotImplementedError` if the
-    model has recurrent layers or is not a causal decoder; `CacheError` if transformers does not
-    fill the cache.
+    for the options of a `trajectory`, before anything is decoded, except for `positions` that no
+    row reaches; `NotImplementedError` if the model has recurrent layers or is not a causal decoder,
+    or a processor needs the model or all rows of a batch at once; `CacheError` if transformers does
+    not fill the cache.
     """
     batch = token_batch(
         bridge,
@@ -188,6 +190,7 @@ def generate(
         patch_index=torch.arange(len(patches)).repeat_interleave(n_prompts),
         prompt_index=prompt_index.cpu(),
         seeds=sampler.seeds.cpu(),
+        text_seeds=text.seed.cpu(),
         trajectory=None
         if trajectory is False
         else read_steps(bridge, text, tokens, taken, streams, trajectory),
@@ -234,8 +237,9 @@ def _check(
     chunk_size: int | None,
     callback: object,
 ) -> None:
-    if not isinstance(max_new_tokens, SupportsIndex):
-        raise TypeError(f"max_new_tokens must be a whole number, got {max_new_tokens!r:.60}")
+    for name, value in {"max_new_tokens": max_new_tokens, "chunk_size": chunk_size or 1}.items():
+        if not isinstance(value, SupportsIndex):
+            raise TypeError(f"{name} must be a whole number, got {value!r:.60}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a GenerationStep, got {callback!r:.60}")
     if not patches:

@@ -38,14 +38,19 @@ class PatchedRows:
         """Whether some patch reads the model's run without it."""
         return any(bound.patch.reads_unpatched for bound in self.patches if bound)
 
-    @property
-    def reach(self) -> int:
-        """How many positions before the predicting one change with each new token.
+    def reach(self, length: int | None = None) -> int:
+        """How many positions before the predicting one a new token changes, at most.
 
         The last one becomes known and is patched. With a window of w, the one that leaves the
-        window is cleaned, and those in between attend to it.
+        window is cleaned, and those in between attend to it. From texts that have, with the new
+        token, at most `length` tokens, none leaves a window that spans them.
         """
-        reaches = [1 + (bound.patch.window or 0) for bound in self.patches if bound]
+        windows = [
+            bound.patch.window if length is None else bound.patch.window_in(length)
+            for bound in self.patches
+            if bound
+        ]
+        reaches = [1 + (window or 0) for window in windows]
         return max(reaches, default=0)
 
     def __call__(

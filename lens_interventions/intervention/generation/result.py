@@ -59,6 +59,7 @@ class Generation:
         patch_index: `[batch]`, the number of each row's patch.
         prompt_index: `[batch]`, the number of the prompt that each row continues.
         seeds: `[batch]`, the seed with which each row was sampled.
+        text_seeds: `[batch]`, the seed of each row's random sources beside the patch's own.
         trajectory: the lens's reading of each predicting position, or None if it was not asked for:
             column j is the position that predicted new token j, and `next_tokens` holds that token.
     """
@@ -74,6 +75,7 @@ class Generation:
     patch_index: Int[Tensor, " batch"]
     prompt_index: Int[Tensor, " batch"]
     seeds: Int[Tensor, " batch"]
+    text_seeds: Int[Tensor, " batch"]
     trajectory: Trajectory | None = None
 
     def __repr__(self) -> str:
@@ -87,8 +89,9 @@ class Generation:
     def whole(self) -> TokenBatch:
         """Prompts and continuations as one batch, padded on the right, to be scored or continued.
 
-        With `prompt_length=prompt_lengths` and `seed=seeds`, `generate` continues `whole.tokens`
-        with the mask `whole.mask` as if it had not stopped.
+        With `prompt_length=prompt_lengths`, `seed=seeds` and `text_seeds=text_seeds`, `generate`
+        continues `whole.tokens`, with the mask `whole.mask` and the same patch, as if it had not
+        stopped. Of several patches, take one with `of_patch` first.
         """
         rows = [
             torch.cat([prompt[prompt >= 0], new[new >= 0]])

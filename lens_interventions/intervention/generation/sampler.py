@@ -18,9 +18,12 @@ from transformers import (
     EosTokenCriteria,
     LogitsProcessor,
     LogitsProcessorList,
+    PrefixConstrainedLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
+    SynthIDTextWatermarkLogitsProcessor,
     TemperatureLogitsWarper,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
 from ..._counter_random import random_uniform
@@ -31,6 +34,13 @@ from .layer_contrast import BoundContrast, LayerContrast
 
 # Keeps the draws of sampling apart from those of the patches' random sources.
 _STREAM = 0x5A3B_11E6
+
+# Processors that run the model themselves, or depend on a row's number in its batch.
+_UNFIT: dict[type[LogitsProcessor], str] = {
+    UnbatchedClassifierFreeGuidanceLogitsProcessor: "guidance_scale",
+    PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn",
+    SynthIDTextWatermarkLogitsProcessor: "a SynthID watermark",
+}
 
 _NOTHING_LEFT = (
     "the logits processors leave a text without any token to choose: every score is -inf, or one "
@@ -116,7 +126,8 @@ def make_sampler(
     """A sampler; a layer contrast comes first, and the temperature before the other processors.
 
     Raises `ValueError` if the temperature is not above 0, or is set without sampling, or there are
-    several contrasts, and `TypeError` for one processor instead of a list.
+    several contrasts; `TypeError` for one processor instead of a list; `NotImplementedError` for a
+    processor that cannot be applied to each text alone.
     """
     _require_list("logits_processor", processors, LogitsProcessor)
     if temperature <= 0:
@@ -127,6 +138,10 @@ def make_sampler(
         raise ValueError(f"temperature={temperature} changes nothing unless do_sample=True")
     warm = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
     given = list(processors or [])
+    if unfit := unfit_processors(given):
+        raise NotImplementedError(
+            f"{unfit[0]} needs all rows of a batch at once, or the model: leave it out"
+        )
     contrasts = [item for item in given if isinstance(item, LayerContrast)]
     if len(contrasts) > 1:
         raise ValueError(
@@ -139,6 +154,13 @@ def make_sampler(
         do_sample,
         seeds,
     )
+
+
+def unfit_processors(processors: Iterable[LogitsProcessor]) -> list[str]:
+    """The options of transformers whose processors cannot be applied to each text alone."""
+    return [
+        option for item in processors for kind, option in _UNFIT.items() if isinstance(item, kind)
+    ]
 
 
 def prompt_seeds(

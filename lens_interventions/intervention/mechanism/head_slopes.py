@@ -17,7 +17,7 @@ from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
-from ..pieces import piece_length
+from ..pieces import piece_length, refuse_prompt_patches
 from ..slopes.clean_run import clean_run
 from ..slopes.controls import function_names
 from ..slopes.directions import directions
@@ -57,14 +57,14 @@ def head_slopes(
 
     - `texts`: any iterable, read once. Intervals resample these texts.
     - `patch`: gives the layers, the mode and all other fields except the strength and the source.
-        It must not have a window.
+        It must not have a window, nor `positions="generated"`.
     - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`.
     - `scopes`, `max_length`, `prepend_bos`, `out`, `progress`: which predictions the loss is summed
         over, how many tokens are read at a time (by default 512, or the model's context if that is
         shorter), whether texts begin with a BOS token, a file for the sums of finished texts, and a
         progress bar, all as in `slope_map`.
 
-    Raises `ValueError` for an unknown source or scope, a patch with a window, if no text has a
+    Raises `ValueError` for an unknown source or scope, a patch that is refused, if no text has a
     token to predict, if a hook is on a block, if the file holds something else, or inside
     `torch.inference_mode`; `TypeError` for one text where many are expected; `NotImplementedError`
     if the two streams do not fit the model, or its keys, values or attention patterns have no
@@ -74,6 +74,7 @@ def head_slopes(
     length = piece_length(bridge, max_length)
     if patch.window is not None:
         raise ValueError(f"the patch has a window of {patch.window}; give one without")
+    refuse_prompt_patches([patch])
     names = function_names("sources", sources, source_names())
     scope_names = function_names("scopes", scopes, list(SCOPES))
     refuse_late_hooks(bridge, 0)

@@ -17,7 +17,7 @@ from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
-from ..pieces import piece_length
+from ..pieces import piece_length, refuse_prompt_patches
 from ..slopes.controls import function_names
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..sources import SourceFunction, source_names
@@ -71,7 +71,7 @@ def rescue(
 
     - `texts`: any iterable, read once. Intervals resample these texts.
     - `patch`: gives the layer, the strength, the mode and all other fields except the source. It
-        must not have a window.
+        must not have a window, nor `positions="generated"`.
     - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`.
     - `layers`: layers to patch one at a time, instead of the patch's own. The continuations are
         hidden from the same layer up.
@@ -85,14 +85,15 @@ def rescue(
     - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` for an unknown source, scope, layer or entry of `through`, a patch with a
-    window, if no text has a token to predict, if a hook is on a block, or if the file holds
+    Raises `ValueError` for an unknown source, scope, layer or entry of `through`, a patch that is
+    refused, if no text has a token to predict, if a hook is on a block, or if the file holds
     something else; `TypeError` for one text where many are expected; `NotImplementedError` if the
     model does not run copies of a text side by side, or its keys and values cannot be set.
     """
     length = piece_length(bridge, max_length)
     if patch.window is not None:
         raise ValueError(f"the patch has a window of {patch.window}; give one without")
+    refuse_prompt_patches([patch])
     names = function_names("sources", sources, source_names())
     ways = function_names("through", through, THROUGH)
     scope_names = function_names("scopes", scopes, list(SCOPES))

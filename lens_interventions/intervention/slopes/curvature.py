@@ -12,8 +12,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
-from ..patch import NextTokenPatch
-from ..pieces import piece_length
+from ..patch import NextTokenPatch, listed
+from ..pieces import piece_length, refuse_prompt_patches
 from ..text_sums import Reading, text_sums
 from .controls import function_names
 from .curvature_result import Curvature
@@ -25,7 +25,7 @@ from .scopes import SCOPES, Scope
 def curvature(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],
-    patches: Sequence[NextTokenPatch],
+    patches: NextTokenPatch | Sequence[NextTokenPatch],
     *,
     step: float = 0.01,
     scopes: Sequence[str | Scope] = ("all",),
@@ -46,42 +46,44 @@ def curvature(
 
     - `texts`, `max_length`, `prepend_bos`, `out`, `progress`: as in `slope_map`. To combine the
         two, pass the same texts and length.
-    - `patches`: the patches to vary; their strengths are ignored. `SlopeMap.patch` makes those of a
-        map.
+    - `patches`: one or more patches to vary; their strengths are ignored. `SlopeMap.patch` makes
+        those of a map.
     - `step`: in units of strength. If `errors` are too large, try half of it, or twice.
     - `scopes`: which predictions the loss is summed over, as in `slope_map`.
 
-    Raises `ValueError` if there are no patches, if the step is not above 0, or for texts, scopes
-    and models that `slope_map` or `teacher_forced_log_probs` refuses; `TypeError` for one text
-    where many are expected.
+    Raises `ValueError` if there are no patches or one has `positions="generated"`, if the step is
+    not above 0, or for texts, scopes and models that `slope_map` or `teacher_forced_log_probs`
+    refuses; `TypeError` for one text where many are expected.
     """
     length = piece_length(bridge, max_length)
-    if not patches:
-        raise ValueError("the list of patches is empty")
+    varied = [patch for patch in listed(patches) if patch is not None]
+    if not varied or len(varied) < len(listed(patches)):
+        raise ValueError(f"give one or more patches to vary, and none that is None; got {patches}")
+    refuse_prompt_patches(varied)
     if not step > 0:
         raise ValueError(f"step must be above 0, got {step}")
     names = function_names("scopes", scopes, list(SCOPES))
     measuring = _Measuring(
         bridge,
-        tuple(patches),
+        tuple(varied),
         step,
         tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
     )
-    settings = {"patches": patches, "step": step, "scopes": scopes, "max_length": length}
+    settings = {"patches": varied, "step": step, "scopes": scopes, "max_length": length}
     sums = text_sums(
         bridge,
         texts,
         measuring,
-        len(scopes) * (1 + 3 * len(patches)),
+        len(scopes) * (1 + 3 * len(varied)),
         Reading(length, prepend_bos, progress, None if out is None else Path(out), settings),
-    ).reshape(-1, len(scopes), 1 + 3 * len(patches))
-    measured = sums[..., 1:].reshape(*sums.shape[:2], 3, len(patches))
+    ).reshape(-1, len(scopes), 1 + 3 * len(varied))
+    measured = sums[..., 1:].reshape(*sums.shape[:2], 3, len(varied))
     return Curvature(
         curvatures=measured[:, :, 0],
         slopes=measured[:, :, 1],
         errors=measured[:, :, 2],
         counts=sums[..., 0],
-        patches=tuple(patches),
+        patches=tuple(varied),
         scopes=names,
     )
 

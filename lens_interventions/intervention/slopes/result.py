@@ -218,12 +218,16 @@ class SlopeMap:
                     yield {"source": "true", "minus": control, **place}, of["true"] - totals
 
     def _only(self, shown: dict[str, str]) -> "SlopeMap":
-        """The same map for one mode, embedding and scope, with all its patches."""
+        """The map of one mode, embedding and scope."""
         s = [self.scopes.index(shown["scope"])]
         e = [self.embeddings.index(shown["embedding"])]
         m = [self.modes.index(shown["mode"])]
+        of_cells = np.arange(len(self.patches)).reshape(
+            len(self.embeddings), len(self.modes), len(self.sources)
+        )
         return replace(
             self,
+            patches=tuple(self.patches[i] for i in of_cells[e[0], m[0]]),
             totals=self.totals[:, s][:, :, e][:, :, :, m],
             counts=self.counts[:, s],
             nats=self.nats[:, s],

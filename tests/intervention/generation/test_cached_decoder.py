@@ -143,3 +143,18 @@ def test_a_cache_that_cannot_be_shortened_is_named():
         pytest.raises(cached_decoder.CacheError, match="holds 7 positions where it should hold 6"),
     ):
         li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+
+
+def test_a_window_that_spans_the_text_costs_what_no_window_costs():
+    bridge = shared_bridge("llama")
+
+    def rows_above(window):
+        seen = []
+        count = [("blocks.2.hook_resid_pre", lambda resid, hook: seen.append(resid.shape[1]))]
+        with bridge.hooks(fwd_hooks=count):
+            li.generate(bridge, PROMPTS[:1], replace(PATCH, window=window), **OPTIONS)
+        return seen
+
+    assert rows_above(50) == rows_above(None)
+    # Until a position leaves the window, and from there on all of it.
+    assert rows_above(8) == [7, 2, 2, 10, 10]

@@ -166,11 +166,12 @@ def test_prompts_in_chunks(chunk_size, window):
 @pytest.mark.parametrize("window", [None, 2])
 def test_resumed_is_uninterrupted(do_sample, window):
     bridge = shared_bridge("llama")
-    patch = replace(PATCH, positions="generated", window=window)
+    patch = replace(PATCH, positions="generated", window=window, source="random")
     options = {"do_sample": do_sample, "seed": 3, "stop_at_eos": False}
+    drawn = {"text_seeds": torch.tensor([4, 5, 6])}
     with float64_softmax():
-        whole = li.generate(bridge, PROMPTS, patch, max_new_tokens=9, **options)
-        begun = li.generate(bridge, PROMPTS, patch, max_new_tokens=4, **options)
+        whole = li.generate(bridge, PROMPTS, patch, max_new_tokens=9, **drawn, **options)
+        begun = li.generate(bridge, PROMPTS, patch, max_new_tokens=4, **drawn, **options)
         resumed = li.generate(
             bridge,
             begun.whole.tokens,
@@ -178,6 +179,7 @@ def test_resumed_is_uninterrupted(do_sample, window):
             attention_mask=begun.whole.mask,
             prompt_length=begun.prompt_lengths,
             max_new_tokens=5,
+            text_seeds=begun.text_seeds,
             **options | {"seed": begun.seeds},
         )
     assert torch.equal(torch.cat([begun.tokens, resumed.tokens], dim=1), whole.tokens)

@@ -2,7 +2,11 @@
 
 import pytest
 import torch
-from transformers import LogitsProcessor, TemperatureLogitsWarper
+from transformers import (
+    LogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    TemperatureLogitsWarper,
+)
 
 import lens_interventions as li
 from tests.support.architectures import N_CTX
@@ -23,6 +27,17 @@ class Failing(LogitsProcessor):
         if self.calls == self.at:
             raise self.error
         return scores
+
+
+class Prefixed(PrefixConstrainedLogitsProcessor):
+    """As transformers' own, which counts the rows of a batch."""
+
+
+def test_a_processor_that_needs_the_whole_batch_is_refused():
+    for kind in (PrefixConstrainedLogitsProcessor, Prefixed):
+        unfit = [kind(lambda row, _ids: [5 + row], num_beams=1)]
+        with pytest.raises(NotImplementedError, match="prefix_allowed_tokens_fn needs all rows"):
+            li.generate(shared_bridge("llama"), PROMPTS, logits_processor=unfit, **OPTIONS)
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), MemoryError()])

@@ -167,11 +167,17 @@ def test_a_curvature_is_of_the_patch_that_it_was_measured_for(llama):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patches": []}, "the list of patches is empty"),
+        ({"patches": []}, "give one or more patches to vary"),
+        ({"patches": [li.NextTokenPatch(layer=1, strength=1.0), None]}, "none that is None"),
+        (
+            {"patches": li.NextTokenPatch(layer=1, strength=1.0, positions="generated")},
+            "depends on where a prompt ends, and these texts have none",
+        ),
         ({"step": 0.0}, "step must be above 0"),
         ({"max_length": 500}, "max_length must be from 2 to the model's 128"),
     ],
 )
+@pytest.mark.usefixtures("as_users_run")
 def test_mistakes(llama, arguments, message):
     given = {"patches": [li.NextTokenPatch(layer=1, strength=1.0)], "progress": False}
     with pytest.raises(ValueError, match=message):
