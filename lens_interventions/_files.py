@@ -82,7 +82,7 @@ def write_text(path: str | Path, text: str) -> None:
     Half of a surrogate pair, which UTF-8 cannot hold, is written as an escape such as `\\ud800`.
     """
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def save_tensors(

@@ -37,6 +37,10 @@ _NOT_FINITE = "a number of this view is infinite, or none: read it with the libr
 _MOST_BYTES = 12 * MOST_CHARACTERS  # of a request: every character may be an escape of six letters
 
 
+class TooMuchError(Exception):
+    """A request is longer than the explorer takes."""
+
+
 def make_server(subject: Subject, token: str) -> Guard:
     """The explorer of a model, as an ASGI application under `/<token>/`."""
     worker, files = Worker(), static_files()
@@ -59,7 +63,7 @@ def make_server(subject: Subject, token: str) -> Guard:
             if not isinstance(asked, dict):
                 raise ValueError("a request is an object with a state and a tab")
             state = parse_state(asked.get("state", {}))
-        except OverflowError as error:
+        except TooMuchError as error:
             return _refusal(str(error), 413)
         except (ValueError, RecursionError) as error:
             return _refusal(str(error), 400)
@@ -86,15 +90,15 @@ def make_server(subject: Subject, token: str) -> Guard:
 
 
 async def _body(request: Request) -> bytes:
-    """What was sent, unless it is too much.
+    """What was sent.
 
-    Raises `OverflowError` if it is.
+    Raises `TooMuchError` if it is too long.
     """
     body = b""
     async for piece in request.stream():
         body += piece
         if len(body) > _MOST_BYTES:
-            raise OverflowError(
+            raise TooMuchError(
                 f"that is too much for the explorer, which takes {MOST_CHARACTERS:,} characters"
             )
     return body

@@ -123,7 +123,10 @@ def _parsed(name: str, value: object, kind: Any) -> Any:
             raise ValueError(f"{name} must be a list of up to {_MOST_ITEMS:,}, got {_shown(value)}")
         return tuple(_parsed(name, item, get_args(kind)[0]) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise ValueError(f"{name} must be {_KINDS[kind]}, got {_shown(value)}") from error
     if type(value) is not kind:
         raise ValueError(f"{name} must be {_KINDS[kind]}, got {_shown(value)}")
     if isinstance(value, str) and len(value) > MOST_CHARACTERS:

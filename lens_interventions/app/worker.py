@@ -1,4 +1,4 @@
-"""One thread for one model: requests queue, and a newer one of a tab replaces its older one."""
+"""One thread for one model: requests queue, and a newer one replaces an older one of its slot."""
 
 import asyncio
 import threading

@@ -60,7 +60,9 @@ def score(
             "256, or the model's context if that is shorter.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of random sources and of the bootstrap.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of random sources and of the bootstrap.")
+    ] = 0,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -149,7 +151,6 @@ def _losses(
 def _print(
     patch: "NextTokenPatch", losses: "np.ndarray", counts: "np.ndarray", unit: str, seed: int
 ) -> None:
-    import math
 
     import numpy as np
     from rich.console import Console
@@ -162,9 +163,9 @@ def _print(
     table = Table("", "nats a token", "95% interval", "perplexity")
     for name, totals in (("no patch", without), (describe(patch), patched)):
         interval = mean_interval(totals, counts, rng=np.random.default_rng(seed))
-        table.add_row(name, *_cells(interval), f"{math.exp(interval.estimate):.4g}")
+        table.add_row(name, *_cells(interval), f"{np.exp(interval.estimate):.4g}")
     difference = mean_interval(patched - without, counts, rng=np.random.default_rng(seed))
-    table.add_row("difference", *_cells(difference), f"×{math.exp(difference.estimate):.4g}")
+    table.add_row("difference", *_cells(difference), f"×{np.exp(difference.estimate):.4g}")
     console = Console()
     console.print(table)
     n, tokens = len(counts), int(counts.sum())

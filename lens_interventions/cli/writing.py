@@ -17,7 +17,7 @@ def write_table_or_figure(
 
     suffix = out.suffix.lower()
     if suffix == ".csv":
-        write_text(out, table().to_csv(index=False))
+        write_text(out, table().to_csv(index=False, lineterminator="\n"))
     elif suffix == ".json":
         write_text(out, table().to_json(orient="records", force_ascii=False))
     else:

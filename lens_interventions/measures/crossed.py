@@ -22,6 +22,9 @@ from scipy import optimize, stats
 
 from .intervals import Interval, checked_sums
 
+# A standard error below this share of the mean is what rounding leaves of equal cells.
+_ROUNDING = 1e-12
+
 
 def crossed_mean_test(
     totals: Real[np.ndarray, "row ..."],
@@ -89,7 +92,9 @@ def crossed_p_value(
     """Two-sided p-value of `sum(totals) / sum(counts)` against 0, with rows and columns as samples.
 
     It is one minus the level at which `crossed_mean_interval`, with the same generator, just
-    reaches 0, and 1 if there is no interval. `rng` draws the `n_resamples` resamples.
+    reaches 0, and 1 if there is no interval. Where nothing varies, the interval has no width, and
+    the p-value is the smallest that a sign-flip test of n has, 2/2^n. `rng` draws the `n_resamples`
+    resamples.
 
     Raises `ValueError` in the cases of `crossed_mean_interval`.
     """
@@ -123,8 +128,11 @@ def _p_value(
 ) -> float:
     """The chance of missing at which the interval just reaches 0."""
     error = math.sqrt(variances.sum())
-    if estimate == 0 or error == 0:
-        return float(estimate == 0)
+    if estimate == 0:
+        return 1.0
+    if error <= _ROUNDING * abs(estimate):
+        # Nothing varies, so there is no t. As many equal signs have this chance.
+        return float(2 * 0.5 ** (freedoms.min() + 1))
     away = abs(estimate) / error
     # The weighted mean lies between the t of most and that of fewest degrees of freedom.
     ends = np.asarray(2 * stats.t.sf(away, freedoms))

@@ -64,6 +64,11 @@ def test_its_own_page_is_let_in(client):
         (b'{"state": []}', 400, "must be an object"),
         (b'{"state": {"colour": 1}}', 400, "has no field 'colour'"),
         (b'{"state": {"strength": "much"}}', 400, "strength must be a number, got 'much'"),
+        (
+            b'{"state": {"strength": 1' + b"0" * 400 + b"}}",
+            400,
+            "strength must be a number, got 10",
+        ),
         (b'{"state": {"strength": true}}', 400, "strength must be a number, got True"),
         (b'{"state": {"layer": 1.5}}', 400, "layer must be a whole number, got 1.5"),
         (b'{"state": {"watch": "abc"}}', 400, "watch must be a list"),

@@ -104,7 +104,7 @@ class Result:
             write_text(directory / "figures" / f"{name}.json", figure.to_json())
         verdicts = [_without_nan(asdict(finding)) for finding in self.verdicts]
         files = {
-            str(file.relative_to(directory)): _sha256(file)
+            file.relative_to(directory).as_posix(): _sha256(file)
             for file in (
                 *(directory / "tables" / f"{name}.parquet" for name in self.tables),
                 *(directory / "figures" / f"{name}.json" for name in figures),

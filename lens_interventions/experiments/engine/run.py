@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -103,29 +104,30 @@ def run(
         path = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
         directory = stack.enter_context(held_directory(path, header, presets))
         rows: dict[str, list[pd.DataFrame]] = {}
-        planned = 0
+        planned: list[Unit] = []
         try:
             for name, stage in experiment.stages.items():
                 with StageProgress(f"{experiment.name}, {name}" if progress else None) as shown:
                     units = stage(bridge, experiment.settings, _tables(rows))
-                    _require_distinct(units)
-                    planned += len(units)
+                    planned += units
+                    _require_distinct(planned)
                     weights = of_model["weights_sha256"]
                     finished = _complete(units, source, directory, executor, weights, inputs, shown)
                 for unit, measured_rows in finished:
                     rows.setdefault(unit.table, []).append(measured_rows)
+            with StageProgress(f"{experiment.name}, analysis" if progress else None):
+                found = experiment.analyse(experiment.settings, _tables(rows))
+                result = Result(header, found.tables, found.verdicts, found.draw)
+                if out is not None:
+                    result.save(path)
         except KeyboardInterrupt as stop:
             if out is not None:
                 kept = len(files_of_rows(path))
                 stop.add_note(
-                    f"{kept} of {max(planned, kept)} units kept in {path}; the same command "
+                    f"{kept} of {max(len(planned), kept)} units kept in {path}; the same command "
                     "continues"
                 )
             raise
-        found = experiment.analyse(experiment.settings, _tables(rows))
-        result = Result(header, found.tables, found.verdicts, found.draw)
-        if out is not None:
-            result.save(path)
     return result
 
 
@@ -166,7 +168,7 @@ def _tables(rows: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, pd.DataFram
 
 
 def _require_distinct(units: Sequence[Unit]) -> None:
-    keys = [unit.key for unit in units]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+    times = Counter(unit.key for unit in units)
+    twice = sorted(key for key, n in times.items() if n > 1)
     if twice:
         raise ValueError(f"units need different names; these occur twice: {', '.join(twice[:5])}")

@@ -27,6 +27,7 @@ from .row_files import DamagedFileError, read_rows, write_rows
 from .work_units import Unit
 
 FORMAT = "lens_interventions.run/1"
+_HEADER = ("experiment", "settings", "model", "versions")
 SETTINGS = "settings.json"
 _LISTED = 8  # settings that a message names
 _LOCK, _HOLDER = ".lock", ".holder.json"
@@ -182,6 +183,8 @@ def read_header(path: Path) -> dict[str, Any]:
         raise RunDirectoryError(f"{file} is damaged ({error}): choose a new directory") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise RunDirectoryError(f"{file} does not say {FORMAT!r}: it is not from this library")
+    if missing := [name for name in _HEADER if name not in header]:
+        raise RunDirectoryError(f"{file} is damaged: it lacks {', '.join(missing)}")
     return header
 
 

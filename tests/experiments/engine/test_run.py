@@ -248,6 +248,21 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path, expecte
 def test_two_units_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="occur twice: first/unit-3"):
         run(example(Settings(starts=(3, 3))), small_bridge)
+    again = replace(example(), stages={**example().stages, "again": example().stages["first"]})
+    with pytest.raises(ValueError, match="occur twice: first/unit-3"):
+        run(again, small_bridge)
+
+
+def test_whoever_stops_the_analysis_is_told_what_is_kept(tmp_path: Path) -> None:
+    def stopped(_settings: object, _tables: object) -> Analysis:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stop:
+        run(replace(example(), analyse=stopped), small_bridge, out=tmp_path)
+    kept = len(list(tmp_path.glob("rows/*/*.parquet")))
+    assert stop.value.__notes__ == [
+        f"{kept} of {kept} units kept in {tmp_path}; the same command continues"
+    ]
 
 
 def test_progress_counts_what_was_finished_before(

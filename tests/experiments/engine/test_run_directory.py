@@ -78,7 +78,8 @@ def test_another_kind_of_run_is_called_by_its_name(tmp_path: Path) -> None:
 def test_of_many_settings_that_differ_some_are_named(tmp_path: Path) -> None:
     def header(value: int) -> dict[str, object]:
         settings = {f"s{number:02}": value for number in range(11)}
-        return {"format": FORMAT, "experiment": "example", "settings": settings}
+        named = {"format": FORMAT, "experiment": "example", "model": {}, "versions": {}}
+        return {**named, "settings": settings}
 
     with held_directory(tmp_path, header(0), {}):
         pass
@@ -96,7 +97,7 @@ def test_a_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("text", ["{", '{"format": "other/1"}', "[]"])
+@pytest.mark.parametrize("text", ["{", '{"format": "other/1"}', f'{{"format": "{FORMAT}"}}', "[]"])
 def test_a_settings_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "settings.json").write_text(text)
     with pytest.raises(RunDirectoryError, match=r"settings\.json"):

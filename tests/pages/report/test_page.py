@@ -106,7 +106,7 @@ def test_an_unfinished_run_is_named_beside_finished_ones(tmp_path: Path) -> None
     save_run(tmp_path / "runs" / "b", "loops", {"helps": INTERVALS["helps"]})
     (tmp_path / "runs" / "b" / "result.json").unlink()
     text = visible(report(tmp_path / "runs", out=tmp_path / "r.html")).text
-    assert re.search(r"Not finished: \S+/b is not finished", text)
+    assert re.search(r"Not shown: \S+/b is not finished", text)
 
 
 @pytest.mark.parametrize("width", [1200, 390])
