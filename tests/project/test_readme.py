@@ -91,6 +91,7 @@ INTERVAL = re.compile(r"([-+.\de]+) \[([-+.\de]+), ([-+.\de]+)\]")
         ("findings", "smollm2-135m-instruct/loops", "on loops"),
         ("second-model", "gemma-3-270m/copying", "question"),
         ("second-model", "gemma-3-270m/loops", "on loops"),
+        ("second-model", "gemma-3-270m/learned", "of learned writes"),
     ],
 )
 def test_the_verdicts_on_the_patch_are_the_committed_results(page, run, head):
