@@ -10,15 +10,15 @@ from ..experiments.engine.run_directory import SETTINGS
 
 @dataclass(frozen=True)
 class Runs:
-    """Finished and unfinished runs.
+    """Finished runs, and those that cannot be read, such as unfinished ones.
 
     Attributes:
         results: the results of finished runs, by directory.
-        unfinished: why a run cannot be read, by directory.
+        unreadable: why a run cannot be read, by directory.
     """
 
     results: dict[Path, Result]
-    unfinished: dict[Path, str]
+    unreadable: dict[Path, str]
 
 
 def run_title(directory: Path, result: Result) -> str:
@@ -34,7 +34,7 @@ def find_runs(directories: Iterable[str | Path]) -> Runs:
     a finished run.
     """
     results: dict[Path, Result] = {}
-    unfinished: dict[Path, str] = {}
+    unreadable: dict[Path, str] = {}
     asked = [Path(directory) for directory in directories]
     for directory in asked:
         if not directory.is_dir():
@@ -43,11 +43,11 @@ def find_runs(directories: Iterable[str | Path]) -> Runs:
             try:
                 results[settings.parent] = load_result(settings.parent)
             except RunDirectoryError as error:
-                unfinished[settings.parent] = str(error)
+                unreadable[settings.parent] = str(error)
     if not results:
-        found = "".join(f"\n  {reason}" for reason in unfinished.values())
+        found = "".join(f"\n  {reason}" for reason in unreadable.values())
         raise ValueError(
             f"no finished run in {', '.join(map(str, asked))}: first run an experiment with "
             f"out= (or --out) there{found}"
         )
-    return Runs(results, unfinished)
+    return Runs(results, unreadable)

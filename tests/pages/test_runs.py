@@ -14,7 +14,7 @@ def test_runs_are_found_at_any_depth_in_alphabetical_order(tmp_path: Path) -> No
         save_run(tmp_path / place, "copying")
     found = find_runs([tmp_path])
     assert list(found.results) == [tmp_path / place for place in ("a/deep/loops", "b/copying", "c")]
-    assert found.unfinished == {}
+    assert found.unreadable == {}
 
 
 def test_a_run_without_a_result_is_unfinished(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_run_without_a_result_is_unfinished(tmp_path: Path) -> None:
     (tmp_path / "b" / "result.json").unlink()
     found = find_runs([tmp_path])
     assert list(found.results) == [tmp_path / "a"]
-    assert "is not finished" in found.unfinished[tmp_path / "b"]
+    assert "is not finished" in found.unreadable[tmp_path / "b"]
 
 
 def test_directories_without_a_finished_run_are_refused(tmp_path: Path) -> None:

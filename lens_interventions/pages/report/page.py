@@ -47,7 +47,7 @@ def report(
         "report/page.html",
         title=title,
         models=dict.fromkeys(run.model for run in shown),
-        unfinished=found.unfinished.values(),
+        unreadable=found.unreadable.values(),
         runs=shown,
         figures={
             run.figure_id(name): figure for run in shown for name, figure in run.figures.items()
