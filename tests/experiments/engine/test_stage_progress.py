@@ -31,9 +31,10 @@ def test_without_a_terminal_there_is_a_line_at_each_end_of_a_stage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run(replace(example(), stages={"first": stage}), small_bridge, progress=True)
-    begun, ended = capsys.readouterr().err.splitlines()
+    begun, ended, analysed = capsys.readouterr().err.splitlines()
     assert begun == "example, first: 2 units, of which 0 are kept"
     assert re.fullmatch(r"example, first: done in \d+ s", ended)
+    assert re.fullmatch(r"example, analysis: done in \d+ s", analysed)
 
 
 def test_the_bar_moves_inside_a_unit(
