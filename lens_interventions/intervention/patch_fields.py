@@ -76,11 +76,9 @@ class PatchFields:
         if isinstance(self.positions, str):
             _require_choice("positions", self.positions, ("all", "generated"))
         else:
-            given = (
-                tuple(self.positions) if isinstance(self.positions, Iterable) else self.positions
-            )
-            wrong = [i for i in given if not _is_count(i)] if isinstance(given, tuple) else given
-            if wrong or not isinstance(given, tuple):
+            given = tuple(self.positions) if isinstance(self.positions, Iterable) else None
+            wrong = self.positions if given is None else [i for i in given if not _is_count(i)]
+            if given is None or wrong:
                 raise ValueError(
                     "positions must be 'all', 'generated' or a list of numbers from the text's "
                     f"first token, 0 up; got {wrong!r:.60}"

@@ -56,8 +56,9 @@ def curvature(
     refuses; `TypeError` for one text where many are expected.
     """
     length = piece_length(bridge, max_length)
-    varied = [patch for patch in listed(patches) if patch is not None]
-    if not varied or len(varied) < len(listed(patches)):
+    given = listed(patches)
+    varied = [patch for patch in given if patch is not None]
+    if not varied or len(varied) < len(given):
         raise ValueError(f"give one or more patches to vary, and none that is None; got {patches}")
     refuse_prompt_patches(varied)
     if not step > 0:

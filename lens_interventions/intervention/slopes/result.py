@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..._summary import summary
 from ...measures.interval_table import interval_rows
@@ -134,15 +134,10 @@ class SlopeMap:
             _chosen("mode", mode, self.modes),
             _chosen("source", source, self.sources),
         )
-        index = np.ravel_multi_index(
-            tuple(
-                names.index(name)
-                for names, name in zip(
-                    (self.embeddings, self.modes, self.sources), named, strict=True
-                )
-            ),
-            (len(self.embeddings), len(self.modes), len(self.sources)),
-        )
+        axes = (self.embeddings, self.modes, self.sources)
+        index = self._patch_numbers[
+            tuple(names.index(name) for names, name in zip(axes, named, strict=True))
+        ]
         _chosen("layer", layer, self.layers)
         if self.patches[int(index)].source is final_guess:
             raise ValueError(
@@ -217,17 +212,20 @@ class SlopeMap:
                 if "true" in of and control != "true":
                     yield {"source": "true", "minus": control, **place}, of["true"] - totals
 
+    @property
+    def _patch_numbers(self) -> Int[np.ndarray, "embedding mode source"]:
+        """The place among `patches` of each of them."""
+        axes = (self.embeddings, self.modes, self.sources)
+        return np.arange(len(self.patches)).reshape([len(names) for names in axes])
+
     def _only(self, shown: dict[str, str]) -> "SlopeMap":
         """The map of one mode, embedding and scope."""
         s = [self.scopes.index(shown["scope"])]
         e = [self.embeddings.index(shown["embedding"])]
         m = [self.modes.index(shown["mode"])]
-        of_cells = np.arange(len(self.patches)).reshape(
-            len(self.embeddings), len(self.modes), len(self.sources)
-        )
         return replace(
             self,
-            patches=tuple(self.patches[i] for i in of_cells[e[0], m[0]]),
+            patches=tuple(self.patches[i] for i in self._patch_numbers[e[0], m[0]]),
             totals=self.totals[:, s][:, :, e][:, :, :, m],
             counts=self.counts[:, s],
             nats=self.nats[:, s],
