@@ -56,7 +56,8 @@ class WriteTraining:
         self._corpus, self._held_out = corpus, held_out
         self._options, self._settings = options, settings
         self._steps: int = settings["steps"]
-        self._forwards: Forwards = []
+        self._late: Forwards = []
+        self._frozen: Forwards = []
         leaves = parameters.leaves | ({} if reader is None else reader.leaves)
         optimizer = torch.optim.AdamW(leaves.values(), weight_decay=options.weight_decay)
         self.state = TrainingState(leaves, optimizer)
@@ -92,16 +93,19 @@ class WriteTraining:
             state.save(checkpoint, self._settings)
 
     def _prepare(self) -> None:
-        """Copy the weights of the unembedding and of the blocks above, if that is faster here."""
+        """Copy the weights of the unembedding and of the blocks, if that is faster here."""
         bridge, bound, state = self._bridge, self._bound, self.state
         if state.packed is None:
             state.packed = is_faster_packed(bound.readout.weight, BLOCK_ROWS)
         if not state.packed:
             return
         self._bound = replace(bound, readout=bound.readout.for_training())
-        if self._reader is None:  # which has other weights in the blocks at every step
-            above = bridge.blocks[bound.patch.layers[0] :]
-            self._forwards = packed_forwards(above, BLOCK_ROWS, gradients=True, known_faster=True)
+        others = bridge.blocks
+        if self._reader is None:  # which has other weights in the late blocks at every step
+            late, others = others[bound.patch.layers[0] :], others[: bound.patch.layers[0]]
+            self._late = packed_forwards(late, BLOCK_ROWS, gradients=True, known_faster=True)
+        # The copies of the late blocks' weights serve where no gradient is wanted, too.
+        self._frozen = [*self._late, *packed_forwards(others, BLOCK_ROWS, known_faster=True)]
 
     def best_write(self) -> LearnedWrite:
         """The write with the lowest held-out loss, and its reader."""
@@ -153,12 +157,13 @@ class WriteTraining:
         remaining = iter(seeds)
         for group in corpus.groups(indices, _STREAM_ROWS // 2):
             group_seeds = torch.stack([next(remaining) for _ in group])
-            batch = corpus.batch(group, group_seeds, self._bound.readout)
+            with replaced_forwards(self._frozen):
+                batch = corpus.batch(group, group_seeds, self._bound.readout)
             write = with_tensors(self._bound, self._parameters.tensors(leaves))
             bound = replace(self._bound, patch=write.patch())
             # The reader is off while the batch is made: the residual that enters the layer, and the
             # loss without a patch, are those of the model as it is.
-            with self._adapted(leaves), replaced_forwards(self._forwards):
+            with self._adapted(leaves), replaced_forwards(self._late):
                 nats = patched_nats(self._bridge, bound, batch.resid, batch.text, backward=backward)
             patched += float(nats.sum())
             clean += float(batch.clean_nats.sum())
