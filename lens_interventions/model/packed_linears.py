@@ -7,8 +7,7 @@ from itertools import repeat
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from .kinds import ReadableModel
 from .partial_run import BLOCK_ROWS, replaced_forwards
@@ -43,7 +42,7 @@ def packed_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[No
 def packed_linears(model: nn.Module, rows: int) -> Iterator[None]:
     """Inside, the linear modules of a model have `packed_forwards`.
 
-    Inside, edits of the weights have no effect.
+    Inside, edits of weights and biases have no effect.
     """
     with replaced_forwards(packed_forwards(model, rows)):
         yield
@@ -76,13 +75,10 @@ def packed_forwards(
     turned = (linear.weight.T.contiguous() for linear in linears)
     backs = packed_copies(turned, rows, known_faster=known_faster) if gradients else repeat(None)
     return [
-        (linear, partial(_forward, linear, packed, back))
+        (
+            linear,
+            partial(product, weight=linear.weight, packed=packed, back=back, bias=linear.bias),
+        )
         for linear, packed, back in zip(linears, copies, backs, strict=gradients)
         if packed is not None
     ]
-
-
-def _forward(
-    module: nn.Linear, packed: Tensor, back: Tensor | None, x: Float[Tensor, "*row d_in"]
-) -> Float[Tensor, "*row d_out"]:
-    return product(x, module.weight, packed, back=back, bias=module.bias)
