@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _DASHES = ("solid", "7px,3px", "2px,2px", "9px,3px,2px,3px")
 _SYMBOLS = 8  # of plotly's: circle, square, diamond, cross, x and triangles
 _MOST_MARKED = 60  # points, beyond which markers hide the line
-_DECIMALS = 5
 _RANK_TICKS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 _NOMINAL_WIDTH = 760  # pixels that titles are wrapped for; the figure itself fits its place
 _LEFT, _RIGHT = 70, 24
@@ -206,7 +205,7 @@ def _traces(curve: Curve, x_name: str) -> "list[go.Scatter]":
 def _heights(values: Float[np.ndarray, " point"], unit: str) -> list[float | None]:
     """The places of values on the axis; None for a missing value."""
     heights = place(values, unit).tolist()
-    return [round(height, _DECIMALS) if math.isfinite(height) else None for height in heights]
+    return [float(f"{height:.6g}") if math.isfinite(height) else None for height in heights]
 
 
 def _hover(curve: Curve, x_name: str) -> list[str]:

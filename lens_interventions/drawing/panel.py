@@ -229,7 +229,7 @@ def _draw_outlines(
 
 
 def _numbers(values: Float[np.ndarray, " value"]) -> list[float | None]:
-    return [None if math.isnan(value) else round(value, 4) for value in values.tolist()]
+    return [None if math.isnan(value) else float(f"{value:.6g}") for value in values.tolist()]
 
 
 def _draw_texts(

@@ -104,6 +104,9 @@ def corpus_moments(
             f"skip_first at least 0; got {holdout} and {skip_first}"
         )
     window, skip_first, holdout = map(operator.index, (window, skip_first, holdout))
+    longest = min(window, int(bridge.cfg.n_ctx))
+    if skip_first >= longest:
+        raise ValueError(f"skip_first={skip_first} leaves nothing of windows of {longest} tokens")
     require_readable(bridge)
     d_model, device = int(bridge.cfg.d_model), bridge.W_U.device
     labels = select_points(int(bridge.cfg.n_layers))

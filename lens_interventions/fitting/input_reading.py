@@ -26,7 +26,7 @@ from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.residuals import residuals
 from ..model.text_pieces import as_batch, first_pieces
-from ..model.tokens import TextOrTokens, require_texts
+from ..model.tokens import TextOrTokens
 from .embedding_basis import EmbeddingBasis
 from .input_probe import InputProbe, unit_size
 
@@ -175,13 +175,14 @@ def input_reading(
         a tensor, every row is one. They are held as tokens and read twice.
     - `basis`: a result of `embedding_basis`.
     - `skip_first`: leave out this many tokens at the start of each text: the first is an outlier.
+        A text whose other tokens are all equal is left out too, since its stream may not vary.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if the probe belongs to other weights, if the basis has another width, or if
-    fewer than two texts have two tokens after `skip_first`; `TypeError` if `texts` is one text.
+    fewer than two texts have two different tokens after `skip_first`; `TypeError` if `texts` is one
+    text.
     """
-    require_texts(texts)
     probe.require_fits(bridge)
     d_model = int(bridge.cfg.d_model)
     if basis.directions.shape[1] != d_model:
@@ -195,12 +196,12 @@ def input_reading(
         for piece in first_pieces(
             bridge, texts, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
         )
-        if len(piece) >= skip_first + 2
+        if len(piece[skip_first:].unique()) > 1
     ]
     if len(pieces) < 2:
         raise ValueError(
-            f"texts are compared with each other, but {len(pieces)} of them have two tokens after "
-            f"the first {skip_first}: give two or more"
+            f"texts are compared with each other, but {len(pieces)} of them have two different "
+            f"tokens after the first {skip_first}: give two or more"
         )
 
     weights = probe.weight.to(directions)

@@ -117,7 +117,7 @@ def input_recovery(
     name, if `max_tokens` is below 2 or `skip_first` below 0, or if no text has more than
     `skip_first` tokens; `TypeError` if `texts` is one text.
     """
-    require_texts(texts)
+    require_texts(bridge, texts)
     if not maps or not set(maps) <= set(MAPS):
         raise ValueError(f"maps must be one or more of {', '.join(MAPS)}; got {tuple(maps)}")
     probe.require_fits(bridge)
@@ -150,7 +150,9 @@ def input_recovery(
                 for name in maps
             ]
         )
-        measures = torch.stack([found == 0, found < 10, (1 + found).log10()]).double()
+        measures = torch.stack(
+            [(found == 0).double(), (found < 10).double(), (1 + found).double().log10()]
+        )
         inside = torch.nn.functional.one_hot(bins[tokens], len(RARITY_EDGES)).double()
         inside = torch.cat([inside, torch.ones_like(inside[:, :1])], dim=-1)
         totals.append((measures @ inside).cpu().numpy())

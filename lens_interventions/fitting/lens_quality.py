@@ -150,7 +150,7 @@ def lens_quality(
     `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError` if `texts`
     is one text, or a lens cannot be called.
     """
-    require_texts(texts)
+    require_texts(bridge, texts)
     lenses = lens if isinstance(lens, Mapping) else {"fitted": lens}
     if not lenses or RAW in lenses:
         raise ValueError(f"name one or more lenses, and none of them {RAW!r}; got {list(lenses)}")

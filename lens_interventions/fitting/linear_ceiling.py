@@ -26,7 +26,7 @@ from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.gradients import require_gradients
 from ..model.partial_run import refuse_late_hooks
-from ..model.tokens import TextOrTokens, require_texts
+from ..model.tokens import TextOrTokens
 from .linear_write import LinearCeiling, LinearWrite, features
 
 # Ridges as shares of the mean square of a feature; a quarter of the texts chooses the best.
@@ -71,7 +71,6 @@ def linear_ceiling(
     if not layers or layers[0] < 0 or layers[-1] >= n_layers:
         raise ValueError(f"the model has blocks 0 to {n_layers - 1}, but layers are {list(layers)}")
     length = piece_length(bridge, max_length)
-    require_texts(texts)
     refuse_late_hooks(bridge, 0)
     table = embedding(bridge)
     unit = float(table.weight.norm(dim=-1).median()) * table.scale
@@ -148,7 +147,11 @@ def _fit_moments(
     d_model = int(reader.bridge.cfg.d_model)
     size = 3 * d_model + 1
     moments = {
-        layer: _Moments(torch.zeros(2, size, size), torch.zeros(2, size, d_model), [0, 0])
+        layer: _Moments(
+            torch.zeros(2, size, size, dtype=torch.float32),
+            torch.zeros(2, size, d_model, dtype=torch.float32),
+            [0, 0],
+        )
         for layer in reader.layers
     }
     n_texts = 0

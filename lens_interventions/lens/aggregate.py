@@ -39,8 +39,9 @@ class LensAggregate:
             plus the zero-based rank. `agrees_...` is 1 if the point's top guess is that token, so
             its mean is a share. The rest are in nats.
         totals: `[statistic, point, text]`, sums over the positions of a text.
-        counts: `[statistic, text]`, the number of positions in each sum (the last position has no
-            next token). Where it is 0, the text counts in no mean and no interval.
+        counts: `[statistic, text]`, the number of positions in each sum. The last position has no
+            next token, and a token that the head excludes has no log-probability. Where it is 0,
+            the text counts in no mean and no interval.
     """
 
     points: tuple[str, ...]
@@ -141,7 +142,7 @@ def lens_over(
     (the message names it by its number); `NotImplementedError` if the model is recurrent or not a
     causal decoder; `TypeError` if `texts` is one text, or one is neither text nor ids.
     """
-    require_texts(texts)
+    require_texts(bridge, texts)
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
     if max_tokens is not None:
@@ -203,6 +204,8 @@ def _sums(
         if statistic.unit == "rank":
             value = (1 + value.where(value >= 0, torch.nan)).log10()
         there = has_next if statistic.target == "next" else trajectory.mask
+        # A token that the head excludes has no log-probability and no rank.
+        there = there & value.isfinite().all(0)
         totals.append(value[:, there].sum(-1).numpy())
         counts.append(int(there.sum()))
     return np.stack(totals), np.array(counts)

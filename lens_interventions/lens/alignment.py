@@ -65,9 +65,11 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
     columns = tuple(map(list, zip(*pairs, strict=True)))
     tokens = first.tokens[:, columns[0]].clone()
     made_up: dict[int, str] = {}
+    # Trajectories that were aligned before have such ids already.
+    lowest = min(-1, *first.vocab, *second.vocab)
     for place, (left, right) in enumerate(pairs):
         if ids[0][left] != ids[1][right]:
-            token = -2 - len(made_up)
+            token = lowest - 1 - len(made_up)
             made_up[token] = f"{first.vocab[ids[0][left]]}/{second.vocab[ids[1][right]]}"
             tokens[0, place] = token
     sides = [

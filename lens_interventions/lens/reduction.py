@@ -43,22 +43,17 @@ def default_chunk_size(unembedding: Float[Tensor, "d_vocab d_model"]) -> int:
 class _Distribution:
     """One point's next-token distributions in one chunk: logits, and what a first pass gives.
 
-    `weights` are the unnormalized probabilities `exp(logits - maximum)`, in a buffer that the next
-    distribution overwrites, as it does `logits` unless they have a buffer of their own.
+    `probabilities` are in a buffer that the next distribution overwrites; so are `logits`, unless
+    they have one of their own.
     """
 
     normalized: Float[Tensor, "row d_model"]
     logits: Float[Tensor, "row d_vocab"]
-    weights: Float[Tensor, "row d_vocab"]
+    probabilities: Float[Tensor, "row d_vocab"]
     top_ids: Int[Tensor, "row k"]
     top_logits: Float[Tensor, "row k"]
     log_normalizer: Float[Tensor, " row"]
     entropy: Float[Tensor, " row"]
-
-    @property
-    def total(self) -> Float[Tensor, "row 1"]:
-        """What `weights` sum to."""
-        return (self.log_normalizer - self.top_logits[:, 0]).exp()[:, None]
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,9 @@ class ChunkReducer:
         alone: dict[str, dict[str, Tensor]] = {}
         for label in labels:
             normalized = self.readout.normalize(residuals[label])
-            point = self._read(normalized, self._logits(normalized, self._room(label, kept)))
+            # A product in a buffer of its own would live as long as the reference.
+            room = self._room(label, kept)[: len(normalized)]
+            point = self._read(normalized, room.copy_(self._logits(normalized, room)))
             references[label] = self._reference(point)
             names = [name for name, of in self.references.items() if of == label]
             targets = {**dict.fromkeys(names, point.top_ids[:, :1]), **targets}
@@ -156,7 +153,7 @@ class ChunkReducer:
                 point = references[label].distribution
                 yield label, self._divergences(point, by_name) | alone[label]
                 continue
-            if label in references:  # its logits were kept, its weights overwritten
+            if label in references:  # its logits were kept, its probabilities overwritten
                 point = references[label].distribution
                 normalized, logits = point.normalized, point.logits
             else:
@@ -230,28 +227,28 @@ class ChunkReducer:
         self, normalized: Float[Tensor, "row d_model"], logits: Float[Tensor, "row d_vocab"]
     ) -> _Distribution:
         top_ids, top_logits = top_k(logits, self.k)
-        weights = self._scratch[: len(logits)]
-        log_normalizer, entropy = normalizer_and_entropy(logits, top_logits[:, 0], weights)
+        probabilities = self._scratch[: len(logits)]
+        log_normalizer, entropy = normalizer_and_entropy(logits, top_logits[:, 0], probabilities)
         return _Distribution(
-            normalized, logits, weights, top_ids, top_logits, log_normalizer, entropy
+            normalized, logits, probabilities, top_ids, top_logits, log_normalizer, entropy
         )
 
     def _reference(self, distribution: _Distribution) -> _Reference:
         bias = self.readout.bias
-        weights, total = distribution.weights, distribution.total
+        probabilities = distribution.probabilities
         if not self._linear:
-            return _Reference(distribution, None, None, weights / total)
-        mean_row = weights @ self.readout.weight / total
+            return _Reference(distribution, None, None, probabilities.clone())
+        mean_row = probabilities @ self.readout.weight
         mean_bias = None
         if bias is not None:
-            # Tokens that a bias of minus infinity excludes have no weight in any distribution.
-            mean_bias = weights @ bias.masked_fill(bias == -torch.inf, 0) / total[:, 0]
+            # Tokens that a bias of minus infinity excludes have no part in any distribution.
+            mean_bias = probabilities @ bias.masked_fill(bias == -torch.inf, 0)
         return _Reference(distribution, mean_row, mean_bias, None)
 
     def _alone(
         self, point: _Distribution, targets: Mapping[str, Int[Tensor, "row target"]]
     ) -> dict[str, Tensor]:
-        """All but the divergences. The ranks overwrite the buffer that holds the weights."""
+        """All but the divergences. The ranks overwrite the probabilities."""
         values = {
             "top_ids": point.top_ids,
             "top_logits": point.top_logits,
@@ -260,7 +257,7 @@ class ChunkReducer:
         }
         ids = torch.cat(list(targets.values()), dim=-1)
         widths = [target.shape[-1] for target in targets.values()]
-        target_ranks = ranks(point.logits, ids, point.weights).split(widths, dim=-1)
+        target_ranks = ranks(point.logits, ids, point.probabilities).split(widths, dim=-1)
         log_probs = point.logits.gather(-1, ids) - point.log_normalizer[:, None]
         for name, rank, log_prob in zip(
             targets, target_ranks, log_probs.split(widths, dim=-1), strict=True
@@ -272,7 +269,7 @@ class ChunkReducer:
     def _divergences(
         self, point: _Distribution, references: Mapping[str, _Reference]
     ) -> dict[str, Tensor]:
-        """Divergences from each reference. They need the point's weights."""
+        """Divergences from each reference. They need the point's probabilities."""
         values = {}
         for name, reference in references.items():
             for kind, value in self._divergences_from(reference, point).items():
@@ -288,7 +285,7 @@ class ChunkReducer:
             kl = point.log_normalizer - self._mean_logit(reference, point) - other.entropy
             values["kl"] = kl.clamp(min=0)
         if "kl_reverse" in self.divergences:
-            mean = expectation(point.weights, other.logits) / point.total[:, 0]
+            mean = expectation(point.probabilities, other.logits)
             kl = other.log_normalizer - mean - point.entropy
             values["kl_reverse"] = kl.clamp(min=0)
         if "js" in self.divergences:

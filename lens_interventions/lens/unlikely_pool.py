@@ -87,7 +87,9 @@ class Matching:
         order = torch.randperm(len(self.tokens), generator=generator)[:size]
         ids = self.tokens[order.to(self.tokens.device)]
         rows = self.read.weight[ids]
-        noise = torch.randn(len(rows), len(self.mean), generator=generator).to(self.mean)
+        # The process's default dtype would draw other numbers.
+        shape = (len(rows), len(self.mean))
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32).to(self.mean)
         drawn = self.mean + noise @ self.spread
         scale = _lengths(self.read, rows) / _lengths(self.read, self.centre + drawn)
         bias = None if self.read.bias is None else self.read.bias[ids]

@@ -151,17 +151,18 @@ def unlikely_components(
     - `below`: the probability at the output under which a token is unlikely.
     - `directions`: how many tokens are drawn for each text, and how many random directions.
     - `likely`: how many of the likeliest tokens of each position stand for likely ones.
-    - `skip_first`: leave out this many tokens of each text: the first is an outlier.
+    - `skip_first`: leave out this many tokens of each text: the first is an outlier. A text whose
+        other tokens are all equal is left out too, since its residuals may not vary.
     - `seed`: the seed of the draws; text i draws with `seed + i`.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if `below` is not between 0 and 1 or a number is too small, if no text has
-    two tokens after `skip_first`, if a hook is on the final norm or the unembedding, or if the
-    model's logits are not the final norm and the unembedding of its last residual; `TypeError` if
-    `texts` is one text.
+    two different tokens after `skip_first`, if a hook is on the final norm or the unembedding, or
+    if the model's logits are not the final norm and the unembedding of its last residual;
+    `TypeError` if `texts` is one text.
     """
-    require_texts(texts)
+    require_texts(bridge, texts)
     if not 0 < below < 1:
         raise ValueError(f"below must be a probability between 0 and 1, got {below}")
     if directions < 1 or likely < 1:
@@ -175,7 +176,7 @@ def unlikely_components(
         bridge, bar, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
     )
     for number, piece in enumerate(pieces):
-        if len(piece) < skip_first + 2:
+        if len(piece[skip_first:].unique()) < 2:
             continue
         streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), points)]
         pools = matching.draw(directions, seed + number)
@@ -183,7 +184,7 @@ def unlikely_components(
         values.append(found)
         shares.append(unlikely)
     if not values:
-        raise ValueError(f"there is no text of two tokens after the first {skip_first}")
+        raise ValueError(f"no text has two different tokens after the first {skip_first}")
     return UnlikelyComponents(points, below, np.stack(values, -1), np.stack(shares, -1))
 
 

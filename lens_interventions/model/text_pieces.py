@@ -106,7 +106,7 @@ def bos_id(bridge: ReadableModel) -> int | None:
 def _rows_of_each(
     bridge: ReadableModel, texts: Iterable[TextOrTokens], prepend_bos: bool | None
 ) -> Iterator[list[Int[Tensor, " _"]]]:
-    require_texts(texts)
+    require_texts(bridge, texts)
     for number, text in enumerate(texts):
         with about_text(number):
             batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)

@@ -139,10 +139,21 @@ def about_text(number: int) -> Iterator[None]:
         raise kind(f"text {number}: {error}") from error
 
 
-def require_texts(texts: Iterable[TextOrTokens]) -> None:
-    """Raise `TypeError` for one text instead of many, whose letters would count as texts."""
+def require_texts(bridge: ReadableModel, texts: Iterable[TextOrTokens]) -> None:
+    """Raise `TypeError` for what is no iterable of texts, though Python iterates over it.
+
+    The letters of one text, or the names in a mapping or a table, would count as texts. Of a tensor
+    every row is a text, so it may seem to be padded, which gives a warning.
+    """
     if isinstance(texts, str):
         raise TypeError("expected an iterable of texts, got one text: put it in a list")
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        raise TypeError(
+            f"expected an iterable of texts, got a {type(texts).__name__}, of which only the names "
+            "would be read: pass its texts, such as those of one column, or its token ids"
+        )
+    if isinstance(texts, Tensor) and texts.ndim == 2:
+        warn_of_padding(bridge, texts)
 
 
 def require_unicode(text: str) -> None:
@@ -160,14 +171,15 @@ def require_unicode(text: str) -> None:
 def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
     """Ids of tokens given as ids, in a tensor or array too, or as strings that are one token each.
 
-    Raises `ValueError` if a string is not one token or an id is outside the vocabulary, and
-    `TypeError` for an id that is not an integer.
+    Raises `ValueError` if a string is not one token, the bridge has no tokenizer for it or an id is
+    outside the vocabulary, and `TypeError` for an id that is not an integer.
     """
     tokens = python_numbers(tokens)
     named = [tokens] if isinstance(tokens, (str, SupportsIndex)) else list(tokens)
     ids = []
     for token in named:
         if isinstance(token, str):
+            _require_tokenizer(bridge)
             require_unicode(token)
             pieces = bridge.to_tokens(token, prepend_bos=False, move_to_device=False)[0].tolist()
             # Tokenizers of SentencePiece put a space before a text, also before one that has it.
@@ -225,8 +237,7 @@ def _text(tokenizer: Any, token: int) -> str:
 
 
 def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Tensor:
-    if bridge.tokenizer is None:
-        raise ValueError("this bridge has no tokenizer: pass token ids instead of text")
+    _require_tokenizer(bridge)
     require_unicode(text)
     # The tokenizer would silently cut a long text; the length is checked with the ids instead.
     tokens = bridge.to_tokens(text, prepend_bos=prepend_bos, truncate=False, move_to_device=False)
@@ -234,6 +245,11 @@ def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Ten
         what = f"the text {text!r} has no tokens" if text else "the text is empty"
         raise ValueError(f"{what}: give at least one token to read, or prepend_bos=True")
     return tokens[0]
+
+
+def _require_tokenizer(bridge: ReadableModel) -> None:
+    if bridge.tokenizer is None:
+        raise ValueError("this bridge has no tokenizer: pass token ids instead of text")
 
 
 def _each(items: Sequence[Item], convert: Callable[[Item], Made]) -> list[Made]:

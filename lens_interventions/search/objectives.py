@@ -72,7 +72,7 @@ class GivenObjective:
     ) -> Float[Tensor, " batch"]:
         """The user's number for each text.
 
-        Raises `ValueError` if the function returns another shape.
+        Raises `ValueError` if the function returns another shape, or what is not a number.
         """
         values = self.function(logits, weights)
         if not isinstance(values, Tensor) or values.shape != (len(logits),):
@@ -81,6 +81,8 @@ class GivenObjective:
                 f"the objective returned {got}; it should turn logits {tuple(logits.shape)} and "
                 f"tokens {tuple(weights.shape)} into one number for each of {len(logits)} texts"
             )
+        if values.isnan().any():
+            raise ValueError(f"the objective returned NaN for {int(values.isnan().sum())} texts")
         return values
 
     def of_tokens(

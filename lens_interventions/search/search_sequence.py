@@ -98,7 +98,7 @@ def search_sequence(
     the budget does not pay for one evaluation of each restart, an argument makes no sense, a hook
     is on the final norm or the unembedding, or the call is inside `torch.inference_mode`;
     `NotImplementedError` if the model does more to an embedding than multiply it;
-    `TypeError` if `start` or `n_tokens` is not of integers.
+    `TypeError` if `start`, `n_tokens` or `budget` is not of integers.
     """
     require_gradients("search_sequence")
     options, n_tokens = options or SearchOptions(), operator.index(n_tokens)
@@ -113,7 +113,7 @@ def search_sequence(
     allowed = _allowed(bridge, model, exclude)
     begin = None if start is None else _start(start, n_tokens, allowed)
     restarts = options.restarts if begin is None else len(begin)
-    budget = _BUDGET_PER_TOKEN * n_tokens if budget is None else budget
+    budget = _BUDGET_PER_TOKEN * n_tokens if budget is None else operator.index(budget)
     scores = first_scores(
         begin, (restarts, n_tokens, model.d_vocab), options, seed, given.device
     ).masked_fill(~allowed, -torch.inf)

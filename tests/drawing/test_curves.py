@@ -27,6 +27,11 @@ def drawn(*some, **options):
     return draw_curves(some, **{"x_title": "point", "title": "T", **options})
 
 
+def test_small_values_keep_their_digits():
+    (line,) = drawn(curve(values=np.array([1.23456e-9, 2e-9, 0.0]))).data
+    assert list(line.y) == [1.23456e-9, 2e-9, 0.0]
+
+
 def test_a_band_leaves_out_points_without_an_interval():
     low, high = np.array([0.5, np.nan, -1.0]), np.array([1.5, 3.0, 1.0])
     band, line = drawn(curve(low=low, high=high)).data

@@ -24,6 +24,15 @@ def test_a_difference_is_written_in_the_themes_text(trajectory):
     assert all(trace.textfont.color is None for trace in texts)
 
 
+def test_small_values_keep_their_digits(trajectory):
+    small = replace(trajectory, entropy=trajectory.entropy * 1e-7)
+    (cells,) = (t for t in small.plot("entropy").data if isinstance(t, go.Heatmap))
+    drawn = torch.tensor([list(row) for row in cells.z], dtype=torch.float64)
+    expected = small.entropy[1:, 0].double()  # the input is not drawn
+    # Six digits of each.
+    torch.testing.assert_close(drawn, expected, rtol=1e-5, atol=0)
+
+
 def test_outlines_of_empty_cells_are_no_line_of_a_curve(ended):
     figure = replace(ended, next_rank=torch.full_like(ended.next_rank, -1)).plot("next_rank")
     lines = [trace.line.color for trace in figure.data if trace.name == "outline"]

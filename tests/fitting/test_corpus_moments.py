@@ -41,6 +41,13 @@ def test_numbers_of_numpy_are_numbers():
     assert ours.settings == expected.settings
 
 
+def test_windows_of_which_nothing_is_left_are_refused():
+    with pytest.raises(ValueError, match="skip_first=4 leaves nothing of windows of 4 tokens"):
+        fit_affine_lens(
+            shared_bridge("llama"), random_texts(4), window=4, skip_first=4, progress=False
+        )
+
+
 class StopError(Exception):
     """What ends a fit in the middle."""
 

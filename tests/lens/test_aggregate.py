@@ -3,9 +3,12 @@
 import copy
 
 import numpy as np
+import pandas
 import pytest
+import torch
 
 from lens_interventions import plots
+from lens_interventions.intervention.slopes.slope_map import slope_map
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
@@ -130,6 +133,40 @@ def test_tokens_longer_than_expected_are_read_too():
     assert cut.counts[0].tolist() == [8]
     expected = logit_lens(bridge, whole[:, :8]).kl_input.mean((1, 2))
     np.testing.assert_allclose(cut.means("kl_input"), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize(
+    "texts",
+    [
+        BRIDGE.tokenizer(TEXTS, return_tensors="pt", padding=True),
+        {"a text": TEXTS[0]},
+        pandas.DataFrame({"text": TEXTS}),
+    ],
+    ids=["tokenizer's output", "mapping", "table"],
+)
+def test_names_are_not_read_as_texts(texts):
+    with pytest.raises(TypeError, match="of which only the names would be read"):
+        lens_over(BRIDGE, texts, progress=False)
+    with pytest.raises(TypeError, match="of which only the names would be read"):
+        slope_map(BRIDGE, texts, progress=False)
+
+
+def test_a_token_that_the_head_excludes_counts_in_no_mean_of_log_probs():
+    bridge = tiny_bridge("gptj")
+    with torch.no_grad():
+        bridge.b_U[7] = -torch.inf
+    texts = [[5, 7, 6, 8], [9, 10, 11]]
+    aggregate = lens_over(bridge, texts, progress=False)
+    alone = logit_lens(bridge, texts[0]).input_log_prob[:, 0]
+    known = [0, 2, 3]
+    assert alone[:, 1].isneginf().all()
+    place = aggregate.statistics.index("input_log_prob")
+    assert aggregate.counts[place].tolist() == [3, 3]
+    np.testing.assert_allclose(
+        aggregate.totals[place, :, 0], alone[:, known].double().sum(-1), rtol=0, atol=1e-9
+    )
+    assert np.isfinite(aggregate.to_dataframe()["mean"]).all()
 
 
 @pytest.mark.usefixtures("as_users_run")

@@ -31,6 +31,15 @@ def test_replaced_tokens_match_in_place_and_the_rest_as_in_a_diff():
     assert pair.left_out == ([], [visible(second.vocab[B])])
 
 
+def test_an_aligned_side_can_be_aligned_again():
+    first, second = read(A, B, C), read(A, D, C)
+    texts = [first.vocab[B], second.vocab[D]]
+    again = align(align(first, second).first, read(A, E, D)).first
+    named = [again.vocab[token] for token in again.tokens[0].tolist()]
+    third = read(A, E, D).vocab
+    assert named[1:] == ["/".join([*texts, third[E]]), f"{first.vocab[C]}/{third[D]}"]
+
+
 def test_the_numbers_stay_with_their_columns():
     first, second = read(A, B, C), read(D, A, B, E)
     pair = align(first, second)

@@ -47,6 +47,23 @@ def test_padding_without_a_mask_is_told_once(read, side):
     read(bridge, tokens, attention_mask=mask)
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        li.lens_over,
+        lambda bridge, tokens, **quiet: li.fit_affine_lens(bridge, tokens, holdout=2, **quiet),
+        li.slope_map,
+    ],
+    ids=["lens", "fit", "slopes"],
+)
+def test_a_padded_tensor_of_many_texts_is_told_once(read):
+    bridge = shared_bridge("llama")
+    tokens, _ = padded(bridge, "right")
+    with pytest.warns(UserWarning, match="1 of 2 rows.* row 0") as caught:
+        read(bridge, tokens, progress=False)
+    assert len(caught) == 1
+
+
 @SIDES
 @pytest.mark.parametrize("pad", ["bos", "eos", "both"])
 def test_a_pad_token_that_also_marks_up_texts(side, pad):

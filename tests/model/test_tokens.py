@@ -9,7 +9,7 @@ from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.model.tokens import token_batch, token_ids, token_strings
 from tests.support.architectures import N_CTX
-from tests.support.tiny import D_VOCAB, shared_bridge, spaced_tokenizer, tiny_model
+from tests.support.tiny import D_VOCAB, shared_bridge, spaced_tokenizer, tiny_bridge, tiny_model
 
 BRIDGE = shared_bridge("llama")
 
@@ -113,6 +113,10 @@ def test_single_tokens_by_name_and_id():
         token_ids(BRIDGE, "quixotic")
     with pytest.raises(ValueError, match="token id 4000 is not in"):
         token_ids(BRIDGE, 4000)
+    nameless = tiny_bridge("llama")
+    nameless.tokenizer = None
+    with pytest.raises(ValueError, match="no tokenizer: pass token ids"):
+        token_ids(nameless, " say")
 
 
 def test_a_tokenizer_that_drops_the_first_space_has_names_with_their_spaces():

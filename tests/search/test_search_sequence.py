@@ -225,6 +225,7 @@ def test_the_plot_shows_the_best_so_far(llama):
         ({"n_tokens": 0}, "at least 1"),
         ({"prompt": ["say", "mean"]}, "one text, got 2"),
         ({"objective": lambda logits, _tokens: logits.mean()}, "one number for each"),
+        ({"objective": lambda logits, _tokens: logits.sum((1, 2)) * torch.nan}, "returned NaN"),
     ],
 )
 def test_wrong_input_is_answered(llama, as_users_run, arguments, said):
