@@ -31,8 +31,7 @@ def fit_lens(
         int | None,
         typer.Option(
             min=10,
-            help="How many texts of 128 tokens the model writes.",
-            show_default=str(_SAMPLES),
+            help=f"How many texts of 128 tokens the model writes, by default {_SAMPLES}.",
         ),
     ] = None,
     test_file: Annotated[

@@ -5,17 +5,20 @@ from typing import Annotated
 
 import typer
 
+from .checks import require_output
+
 
 def report(
     runs: Annotated[
         list[Path], typer.Argument(help="Directories of runs, or directories that contain runs.")
     ],
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="The file to write, .html.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="The title of the page.")] = (
         "Does seeing the true next token help?"
     ),
 ) -> None:
     """Write one self-contained HTML page about finished experiments."""
+    require_output(out, [".html"])
     from ..pages.report import report as write_report
 
     typer.echo(f"wrote {write_report(runs, out=out, title=title)}")

@@ -1,7 +1,7 @@
 """Curves, with bands for intervals, in panels beside each other or in views that take turns."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,25 +93,37 @@ def draw_curves(
         figure.update_yaxes(**_y_axis(unit), row=row + 1, col=column + 1)
     lines = headline(title, subtitle, _NOMINAL_WIDTH)
     top = LINE * len(lines) + 30
-    entry = max(_ENTRY_WIDTH, 45 + _LETTER * max(len(curve.label) for curve in curves))
-    legend_rows = math.ceil(len(curves) / max(1, (_NOMINAL_WIDTH - _LEFT - _RIGHT) // entry))
-    bottom = 64 + 22 * legend_rows
+    legend, bottom = _legend([curves])
     height = top + rows * _PANEL_HEIGHT + bottom
     figure.update_layout(
         height=height,
         margin={"l": _LEFT, "r": _RIGHT, "t": top, "b": bottom},
         title=title_block(lines, height),
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "yref": "container",
-            "y": 0.01,
-            "yanchor": "bottom",
-            "entrywidth": entry,
-        },
+        legend=legend,
         dragmode=False,
     )
     return figure
+
+
+def _legend(views: Iterable[Sequence[Curve]]) -> tuple[dict[str, Any], int]:
+    """A legend below the panels, and the pixels that it takes with the axis above it.
+
+    Of several views the one with most curves counts.
+    """
+    views = [curves for curves in views if curves]
+    longest = max((len(curve.label) for curves in views for curve in curves), default=0)
+    entry = max(_ENTRY_WIDTH, 45 + _LETTER * longest)
+    most = max(map(len, views), default=0)
+    rows = math.ceil(most / max(1, (_NOMINAL_WIDTH - _LEFT - _RIGHT) // entry))
+    legend = {
+        "orientation": "h",
+        "x": 0,
+        "yref": "container",
+        "y": 0.01,
+        "yanchor": "bottom",
+        "entrywidth": entry,
+    }
+    return legend, 64 + 22 * rows
 
 
 def draw_views(
@@ -140,12 +152,14 @@ def draw_views(
         trace.visible = view == owner[0]
     figure = go.Figure(traces)
     every = [curve for curves in views.values() for curve in curves]
+    legend, bottom = _legend(views.values())
+    top = 84 if len(views) > 1 else 48
     figure.update_layout(
         template=template(theme),
         title=heading(title),
-        height=440,
-        margin={"l": 60, "r": 16, "t": 84 if len(views) > 1 else 48, "b": 110},
-        legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},
+        height=top + _PANEL_HEIGHT + bottom,
+        margin={"l": 60, "r": 16, "t": top, "b": bottom},
+        legend=legend,
         hovermode="closest",
         xaxis={"title": {"text": x_title}},
         yaxis={**(_y_axis(every[0].unit) if every else {}), **(y_layout or {})},

@@ -1,12 +1,12 @@
 """Numbers by layer and column, with a panel for each group of columns."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .clipped import clipped_scale
 from .labels import markup
 from .theme import ThemeName, template
 from .titles import heading
@@ -81,8 +81,8 @@ def layer_heatmaps(
 ) -> "go.Figure":
     """Heat maps side by side on one colour axis, the highest layer at the top.
 
-    One number in twenty may lie beyond the colours, because extreme numbers would leave the rest
-    white.
+    Some numbers may lie beyond the colours, because extreme numbers would leave the rest white. The
+    title says how many.
 
     Raises `ValueError` for an unknown theme.
     """
@@ -118,13 +118,13 @@ def layer_heatmaps(
     figure.update_xaxes(type="category", tickangle=-45, showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_yaxes(title={"text": "layer"}, col=1)
-    sizes = [abs(value) for panel in panels for row in panel.values for value in row]
-    known = [size for size in sizes if not math.isnan(size)]
-    end = float(np.quantile(known, 0.95)) if known else 1.0
+    values = np.array([value for panel in panels for row in panel.values for value in row])
+    scale, _, beyond = clipped_scale(values[None])
+    end = scale.limit
     n_columns = sum(len(panel.columns) for panel in panels)
     n_layers = max(len(panel.layers) for panel in panels)
     return figure.update_layout(
-        title=heading(markup(title)),
+        title=heading("<br>".join([markup(title), *([f"<sub>{beyond}</sub>"] * bool(beyond))])),
         coloraxis={"cmin": -end, "cmax": end, "colorbar": {"title": unit, "thickness": 12}},
         template=template(theme),
         width=max(640, 220 + 52 * n_columns),

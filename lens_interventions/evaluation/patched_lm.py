@@ -41,6 +41,10 @@ class PatchedLM(TemplateLM):
         seed: int,
     ) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if patch is not None:
+            patch.bind(bridge)  # checks that it fits the model
         self.bridge, self.patch, self.seed = bridge, patch, seed
         self.tokenizer: Any = bridge.tokenizer
         self.batch_size, self.max_gen_toks = batch_size, max_gen_toks

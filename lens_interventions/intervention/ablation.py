@@ -61,8 +61,8 @@ def projected(
     vectors: Float[Tensor, "*row d_model"], directions: Float[Tensor, "*own direction d_model"]
 ) -> Float[Tensor, "*row d_model"]:
     """The projection of each vector onto the span of all directions, or of its own."""
-    # A CPU has no pseudo-inverse in half precision.
-    wide = torch.promote_types(vectors.dtype, torch.float32)
+    # In float32, hundreds of directions or nearly parallel ones lose some of their span.
+    wide = torch.float32 if vectors.device.type == "mps" else torch.float64
     vectors, directions = vectors.to(wide), directions.to(vectors.device, wide)
     # The Gram matrix squares ratios of lengths, and the pseudo-inverse drops what is then tiny.
     # Divided by the largest entry first, a length neither overflows nor underflows.

@@ -39,6 +39,11 @@ def refuse_prompt_patches(patches: Iterable[NextTokenPatch]) -> None:
         )
 
 
+def names_positions(patches: Iterable[NextTokenPatch]) -> bool:
+    """Whether a patch acts at numbered positions, which each piece of a text would count anew."""
+    return any(not isinstance(patch.positions, str) for patch in patches)
+
+
 @dataclass(frozen=True)
 class TextTokens:
     """The tokens of one text.
@@ -86,10 +91,14 @@ class PieceBatch:
     finished: tuple[int, ...]
 
 
-def piece_batches(texts: Iterable[tuple[int, TextTokens]], max_length: int) -> Iterator[PieceBatch]:
+def piece_batches(
+    texts: Iterable[tuple[int, TextTokens]], max_length: int, *, whole: bool = False
+) -> Iterator[PieceBatch]:
     """All pieces of numbered texts, in order.
 
     A text without any prediction is finished with the batch after it; the last batch may be empty.
+
+    Raises `ValueError` for a text longer than `max_length` if each is to be `whole`.
     """
     held: list[Tensor] = []
     owners: list[int] = []
@@ -102,6 +111,12 @@ def piece_batches(texts: Iterable[tuple[int, TextTokens]], max_length: int) -> I
         return batch
 
     for number, text in texts:
+        if whole and len(text.tokens) > max_length:
+            raise ValueError(
+                f"text {number} has {len(text.tokens)} tokens and would be read in pieces of "
+                f"{max_length}, but the patch's positions count from the start of a text: give "
+                "shorter texts, or a greater max_length"
+            )
         for piece in text.pieces(max_length):
             longest = max(len(each) for each in (*held, piece))
             if held and (len(held) + 1) * longest > _BATCH_TOKENS:

@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import require_writable, write_text
 from ..model.fingerprint import fingerprint
+from ..model.hooks import has_user_hooks
 from ..model.tokens import TextOrTokens
 from .known_text import KnownText
 from .pieces import TextTokens, piece_batches, text_tokens
@@ -33,6 +34,7 @@ class Reading:
         progress: show a progress bar over texts.
         out: a file for the sums of finished texts, from which a later call goes on.
         settings: what is measured, by name: the file is for these values and no others.
+        whole: whether a text of several pieces is refused.
     """
 
     max_length: int
@@ -40,6 +42,7 @@ class Reading:
     progress: bool
     out: Path | None
     settings: Mapping[str, Any]
+    whole: bool = False
 
 
 def text_sums(
@@ -51,10 +54,15 @@ def text_sums(
 ) -> Float[np.ndarray, "text value"]:
     """The values of `measure`, summed over the pieces of each text, in float64.
 
-    Raises `ValueError` if no text has a token to predict, if the file holds other sums, or if it
-    could not know the settings again, as with a lambda; `TypeError` for one text where many are
-    expected.
+    Raises `ValueError` if no text has a token to predict, if the file is damaged or holds other
+    sums, or if it could not know the settings again, as with a lambda, or the hooks on the bridge;
+    `TypeError` for one text where many are expected.
     """
+    if reading.out is not None and has_user_hooks(bridge):
+        raise ValueError(
+            f"there are hooks on the bridge, which {reading.out} could not record: take them off, "
+            "or leave out the file"
+        )
     kept = _Kept(reading.out, {"model": fingerprint(bridge), **reading.settings}, n_values)
     keys: list[str] = []
     sums: list[np.ndarray] = []
@@ -67,7 +75,7 @@ def text_sums(
             if text.key not in kept.rows:
                 yield number, text
 
-    for batch in piece_batches(unread(), reading.max_length):
+    for batch in piece_batches(unread(), reading.max_length, whole=reading.whole):
         values = measure(batch.text).double().cpu().numpy()
         for owner, row in zip(batch.owners, values, strict=True):
             sums[owner] = sums[owner] + row
@@ -91,11 +99,13 @@ class _Kept:
         if not path.exists():
             write_text(path, json.dumps(asked) + "\n")
             return
-        first, *lines = path.read_text().split("\n")
+        first, *lines = path.read_text(errors="replace").split("\n")
         try:
             found = json.loads(first)
         except json.JSONDecodeError:
             found = None
+        if not lines:
+            raise _damaged(path, 1)
         if found != asked:
             found = found if isinstance(found, dict) else {}
             different = [key for key in asked if found.get(key) != asked[key]]
@@ -105,9 +115,12 @@ class _Kept:
             )
         # Whoever stopped a run may have stopped it within a line.
         whole = lines[:-1]
-        for line in whole:
-            row = json.loads(line)
-            self.rows[row["text"]] = np.array(row["sums"]).reshape(n_values)
+        for number, line in enumerate(whole, 2):
+            try:
+                row = json.loads(line)
+                self.rows[row["text"]] = np.array(row["sums"], dtype=float).reshape(n_values)
+            except (ValueError, TypeError, KeyError) as error:
+                raise _damaged(path, number) from error
         if lines[-1]:
             write_text(path, "\n".join([first, *whole, ""]))
 
@@ -115,3 +128,7 @@ class _Kept:
         if self._path is not None:
             with self._path.open("a") as file:
                 file.write(json.dumps({"text": key, "sums": sums.tolist()}) + "\n")
+
+
+def _damaged(path: Path, line: int) -> ValueError:
+    return ValueError(f"{path} is damaged in line {line}: remove it, or name another file")

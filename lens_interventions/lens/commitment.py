@@ -126,7 +126,9 @@ class Commitment:
             for position, token, guess, name in cells:
                 prompt = [str(batch)] if several else []
                 table.add_row(*prompt, str(position), Text(token), Text(guess), name or "never")
-        table.caption = f"The first layer from which the final guess stays {self.criterion}."
+        table.caption = (
+            f"The first of the layers read from which the final guess stays {self.criterion}."
+        )
         return table
 
     def _texts(self, ids: Int[Tensor, " pos"]) -> list[str]:

@@ -90,10 +90,9 @@ def _entry(path: Path, number: int, line: str, field: str) -> str:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
     if not isinstance(entry, dict) or not isinstance(entry.get(field), str):
-        keys = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+        got = f"the keys {list(entry)}" if isinstance(entry, dict) else type(entry).__name__
         raise ValueError(
-            f"{path}, line {number}: expected an object with a string under {field!r}, got {keys}; "
-            "name another field"
+            f"{path}, line {number}: expected an object with a string under {field!r}, got {got}"
         )
     return entry[field]
 

@@ -166,13 +166,16 @@ def share_difference_interval(
     no pair differs, and its centre is the adjusted difference, a little nearer to 0 than the
     estimate.
 
-    Raises `ValueError` if the numbers differ, or if there are none.
+    Raises `ValueError` if the numbers differ, if there are none, or if `level` is not between 0 and
+    1.
     """
     if successes.shape != reference.shape or len(successes) == 0:
         raise ValueError(
             f"expected equally many successes and reference values, at least one; got "
             f"{successes.shape} and {reference.shape}"
         )
+    if not 0 < level < 1:
+        raise ValueError(f"expected 0 < level < 1, got {level}")
     n = len(successes)
     gained, lost = int((successes & ~reference).sum()), int((~successes & reference).sum())
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)

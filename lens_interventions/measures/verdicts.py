@@ -216,7 +216,11 @@ def smallest_visible(standard_error: float, *, level: float = 0.95, power: float
 
     It uses the normal approximation; at the defaults it is 2.8 times the `standard_error` of the
     estimate.
+
+    Raises `ValueError` if `level` or `power` is not between 0 and 1.
     """
+    if not (0 < level < 1 and 0 < power < 1):
+        raise ValueError(f"level and power must be between 0 and 1, got {level} and {power}")
     return float(stats.norm.isf((1 - level) / 2) + stats.norm.ppf(power)) * standard_error
 
 

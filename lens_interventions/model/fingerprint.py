@@ -11,8 +11,9 @@ from .exclusive import exclusive
 from .kinds import ReadableModel, inner_model
 from .other_weights import name_of_weights
 
-# A parameter is summed in this many stretches, so that exchanged parts are seen too.
-_STRETCHES = 64
+# A parameter is summed in this many stretches of neighbours, and of every so many numbers, a prime:
+# parts that are exchanged within a stretch change their places among those.
+_STRETCHES, _EVERY = 64, 8191
 
 
 @exclusive
@@ -40,10 +41,21 @@ def _sums(tensor: Tensor) -> bytes:
     # Eight bytes at a time, which must begin where an integer may; what is left over is short.
     if bits.storage_offset() % 8:
         bits = bits.clone()
-    each = len(bits) // (8 * _STRETCHES)
-    whole = 8 * _STRETCHES * each
-    sums = bits[:whole].view(torch.int64).view(_STRETCHES, each).sum(1)
-    return sums.cpu().numpy().tobytes() + bits[whole:].cpu().numpy().tobytes()
+    numbers = bits[: len(bits) // 8 * 8].view(torch.int64)
+    if len(numbers) < _EVERY:
+        return bits.cpu().numpy().tobytes()
+    if tensor.element_size() == 8:
+        # Two changed signs, the highest bits, would cancel in a sum.
+        numbers = numbers ^ (numbers >> 31)
+    each = len(numbers) // _STRETCHES
+    rows = len(numbers) // _EVERY
+    parts = (
+        numbers[: each * _STRETCHES].view(_STRETCHES, each).sum(1),
+        numbers[: rows * _EVERY].view(rows, _EVERY).sum(0),
+        numbers[each * _STRETCHES :],
+        bits[8 * len(numbers) :],
+    )
+    return b"".join(part.cpu().numpy().tobytes() for part in parts)
 
 
 def unembedding_hash(bridge: ReadableModel) -> str:

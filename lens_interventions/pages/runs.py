@@ -1,6 +1,7 @@
 """The runs that a page shows."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,23 @@ class Runs:
     unreadable: dict[Path, str]
 
 
-def run_title(directory: Path, result: Result) -> str:
-    """The name of the experiment, and of the directory if it has another name."""
-    name = "" if directory.name == result.experiment else f" ({directory.name})"
-    return result.experiment.replace("_", " ").capitalize() + name
+def run_titles(results: Mapping[Path, Result]) -> dict[Path, str]:
+    """A title for each run: its experiment, and its directory and model if they are needed.
+
+    The directory is named if it is not called as the experiment, and the model if several runs
+    would have one title.
+    """
+    titles = {}
+    for directory, result in results.items():
+        name = "" if directory.name == result.experiment else f" ({directory.name})"
+        titles[directory] = result.experiment.replace("_", " ").capitalize() + name
+    times = Counter(titles.values())
+    return {
+        directory: title
+        if times[title] == 1
+        else f"{title}, {results[directory].header['model']['name']}"
+        for directory, title in titles.items()
+    }
 
 
 def find_runs(directories: Iterable[str | Path]) -> Runs:

@@ -1,6 +1,7 @@
 """Requests of lm-evaluation-harness, answered as the definition of the patch has it."""
 
 import json
+import math
 import sys
 
 import pytest
@@ -222,6 +223,14 @@ def test_a_continuation_beyond_the_context_is_refused(llama):
     model = li.as_harness_model(llama, PATCH, max_length=4)
     with pytest.raises(ValueError, match=r"of \d+ tokens cannot be scored.*from 1 to max_length=4"):
         loglikelihood(model, [("No.", LONG)])
+
+
+def test_values_that_are_no_numbers_are_refused(llama):
+    patch = li.NextTokenPatch(layer=1, strength=1.0, mode=lambda site, *_: site.resid * math.nan)
+    with pytest.raises(ValueError, match="logits are not a number in text 0"):
+        loglikelihood(li.as_harness_model(llama, patch), [("The people", " say")])
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got -1"):
+        li.as_harness_model(llama, PATCH, batch_size=-1)
 
 
 def test_a_length_that_the_model_does_not_have_is_refused():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lens_interventions.intervention.ablation import ablate_directions
+from lens_interventions.intervention.ablation import ablate_directions, projected
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge
 
@@ -38,6 +38,18 @@ def test_the_span_is_set_to_the_mean_s(shape):
             along = torch.linalg.lstsq(own.T, moved[:, None]).solution[:, 0] @ own
             torch.testing.assert_close(after[row, column], before[row, column] - along)
             torch.testing.assert_close(own @ after[row, column], own @ mean)
+
+
+def test_many_directions_and_nearly_parallel_ones_are_all_taken_out():
+    many = torch.randn(400, 576)
+    alike = torch.randn(576) + 0.2 * torch.randn(100, 576)
+    pair = torch.randn(1, 576) + torch.tensor([[0.0], [1e-4]]) * torch.randn(2, 576)
+    vectors = torch.randn(3, 576)
+    for directions in (many, alike, pair):
+        basis = torch.linalg.qr(directions.double().T).Q
+        expected = vectors.double() @ basis @ basis.T
+        found = projected(vectors, directions).double()
+        assert (found - expected).norm() < 1e-6 * vectors.norm()
 
 
 def test_directions_may_depend_on_each_other_and_rows_of_zeros_take_nothing_out():

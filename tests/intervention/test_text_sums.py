@@ -6,7 +6,7 @@ import pytest
 import lens_interventions as li
 from lens_interventions.intervention import pieces
 from tests.support.exact import no_rounding
-from tests.support.tiny import random_tokens
+from tests.support.tiny import random_tokens, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -70,3 +70,28 @@ def test_it_goes_on_where_it_was_stopped(llama, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.totals, whole.totals[::-1])
     with pytest.raises(ValueError, match=r"another measurement.* differs in seed"):
         li.slope_map(llama, texts, **options, seed=1)
+
+
+def test_hooks_that_the_file_could_not_record_are_refused(tmp_path):
+    bridge = tiny_bridge("llama")
+    patch = li.NextTokenPatch(layer=1, strength=1.0)
+    with bridge.hooks(fwd_hooks=[("blocks.0.hook_mlp_out", lambda out, hook: out / 2)]):
+        li.curvature(bridge, [random_tokens(8)], patch, progress=False)
+        with pytest.raises(ValueError, match=r"hooks on the bridge, which .* could not record"):
+            li.curvature(bridge, [random_tokens(8)], patch, out=tmp_path / "f", progress=False)
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "{", '{"text": "a"}', '{"text": "a", "sums": [1.0]}', "\x00\ufffd"]
+)
+def test_a_damaged_file_is_named_with_its_line(llama, tmp_path, line):
+    path = tmp_path / "sums"
+    options = {"layers": [0], "progress": False}
+    li.slope_map(llama, [random_tokens(8)], out=path, **options)
+    head = path.read_text().split("\n")[0]
+    path.write_text(f"{head}\n{line}\n")
+    with pytest.raises(ValueError, match=r"sums is damaged in line 2: remove it"):
+        li.slope_map(llama, [random_tokens(8)], out=path, **options)
+    path.write_text(head)
+    with pytest.raises(ValueError, match=r"sums is damaged in line 1: remove it"):
+        li.slope_map(llama, [random_tokens(8)], out=path, **options)

@@ -15,6 +15,7 @@ from lens_interventions.measures.intervals import (
     share_interval,
     sign_flip_p_values,
 )
+from lens_interventions.measures.verdicts import smallest_visible
 from tests.support import reference_measures as naive
 
 
@@ -143,6 +144,14 @@ def test_share_interval_is_wilsons():
     assert interval.high == pytest.approx(z**2 / (64 + z**2), abs=1e-12)
     with pytest.raises(ValueError, match="65 of 64"):
         share_interval(65, 64)
+
+
+def test_levels_are_shares():
+    some = np.array([True, False])
+    with pytest.raises(ValueError, match="0 < level < 1, got 95"):
+        share_difference_interval(some, some, level=95)
+    with pytest.raises(ValueError, match="between 0 and 1, got 95"):
+        smallest_visible(1.0, level=95)
 
 
 def test_share_difference_by_hand():

@@ -21,12 +21,21 @@ def test_every_value_of_every_parameter_counts(dtype):
     assert fingerprint(bridge) == before
 
 
-def test_exchanged_rows_count():
-    bridge = tiny_bridge("llama")
-    before = fingerprint(bridge)
-    rows = bridge.original_model.get_input_embeddings().weight.data
-    rows[[3, len(rows) - 3]] = rows[[len(rows) - 3, 3]]
+@pytest.mark.parametrize("shape", [(112, 32), (4096, 64)], ids=["small", "summed"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_exchanged_rows_and_signs_count(shape, dtype):
+    bridge = tiny_bridge("llama", dtype=dtype)
+    layer = bridge.original_model.get_input_embeddings()
+    layer.weight = torch.nn.Parameter(torch.randn(shape, dtype=dtype), requires_grad=False)
+    rows, before = layer.weight.data, fingerprint(bridge)
+    for pair in ([3, 4], [3, 5], [3, len(rows) - 3]):
+        rows[pair] = rows[pair[::-1]]
+        assert fingerprint(bridge) != before
+        rows[pair] = rows[pair[::-1]]
+    rows.neg_()
     assert fingerprint(bridge) != before
+    rows.neg_()
+    assert fingerprint(bridge) == before
 
 
 def test_where_a_parameter_lies_in_memory_does_not_count():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lens_interventions.experiments import load_result
-from lens_interventions.pages.runs import find_runs, run_title
+from lens_interventions.pages.runs import find_runs, run_titles
 from tests.support.made_up_runs import save_run
 
 
@@ -38,5 +38,14 @@ def test_directories_without_a_finished_run_are_refused(tmp_path: Path) -> None:
 def test_a_run_is_called_by_its_experiment_and_a_directory_of_another_name(tmp_path: Path) -> None:
     for name in ("copying", "again"):
         save_run(tmp_path / name, "copying")
-    titles = [run_title(tmp_path / n, load_result(tmp_path / n)) for n in ("copying", "again")]
-    assert titles == ["Copying", "Copying (again)"]
+    titles = run_titles({tmp_path / n: load_result(tmp_path / n) for n in ("copying", "again")})
+    assert list(titles.values()) == ["Copying", "Copying (again)"]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_models(tmp_path: Path) -> None:
+    for place in ("a/copying", "b/copying", "b/loops"):
+        save_run(tmp_path / place, place.split("/")[1])
+    results = find_runs([tmp_path]).results
+    model = results[tmp_path / "a/copying"].header["model"]["name"]
+    titles = [run_titles(results)[tmp_path / place] for place in ("a/copying", "b/loops")]
+    assert titles == [f"Copying, {model}", "Loops"]

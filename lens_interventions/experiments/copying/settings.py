@@ -6,6 +6,7 @@ from ...intervention.slopes.scopes import SURPRISING
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.forms import FORMS, PLAIN
 from ..design.material import CopyingMaterial
+from ..design.setting_checks import require_different
 from ..engine.presets import Preset, require_preset
 
 
@@ -63,6 +64,9 @@ class CopyingSettings(CopyingMaterial):
                 "mapped and shortlist must be at least 1, and temperatures must not include 1, "
                 f"which changes nothing; got {self.mapped}, {self.shortlist}, {self.temperatures}"
             )
+        if not self.temperatures or min(self.temperatures) <= 0:
+            raise ValueError(f"give one temperature or more, each above 0; got {self.temperatures}")
+        require_different(self, "strengths", "modes", "forms", "form_strengths", "temperatures")
         if self.surprising != SURPRISING:
             raise ValueError(
                 f"surprising must be {SURPRISING:g} in the copying experiment, since its forms and "

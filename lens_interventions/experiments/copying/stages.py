@@ -29,6 +29,7 @@ from ..design.sequences import (
     batches,
     require_both_halves,
 )
+from ..design.setting_checks import require_layers
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -51,8 +52,12 @@ _MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
 
 
 def map_slopes(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tables) -> list[Unit]:
-    """Slopes at every layer on the selection half, unless the settings name layers."""
+    """Slopes at every layer on the selection half, unless the settings name layers.
+
+    Raises `ValueError` if they name one that the model does not have.
+    """
     if settings.layers is not None:
+        require_layers(settings.layers, int(bridge.cfg.n_layers))
         return []
     units = []
     for table in TABLES:

@@ -164,7 +164,7 @@ class PatchSettings:
     def _patch(
         self, bridge: TransformerBridge, arm: Arm, fitted: AffineLens | None
     ) -> NextTokenPatch | None:
-        if arm.layer == NO_PATCH.layer:
+        if arm.source in (NO_PATCH.source, TEMPERATURE, LONGER):
             return None
         form, n_layers = FORMS[arm.form], int(bridge.cfg.n_layers)
         fields = {

@@ -45,6 +45,15 @@ class Rule:
             raise ValueError(
                 f"unknown layer contrast {self.layer_contrast!r}; there are {', '.join(CONTRASTS)}"
             )
+        if min(self.temperature, self.repetition_penalty) <= 0:
+            raise ValueError(
+                "temperatures and penalties must be above 0, got "
+                f"{self.temperature} and {self.repetition_penalty}"
+            )
+        if not (0 < self.top_p <= 1 and 0 <= self.min_p <= 1):
+            raise ValueError(
+                f"top_p and min_p are shares from 0 to 1, got {self.top_p} and {self.min_p}"
+            )
 
     def __str__(self) -> str:
         said = [self.layer_contrast] * bool(self.layer_contrast)

@@ -9,6 +9,7 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.kept_writes import encoded_write
+from ..design.setting_checks import require_layers
 from ..design.trained_patches.losses import UNTRAINED, measure_untrained
 from ..design.trained_patches.splits import (
     CHOOSING,
@@ -51,7 +52,7 @@ def try_rates(
 
     Raises `ValueError` for a layer that the model does not have, or too little text.
     """
-    settings.require_layer(int(bridge.cfg.n_layers))
+    require_layers([settings.layer], int(bridge.cfg.n_layers))
     texts = _to_train(windows_by_part(bridge, settings))
     return [
         Unit(

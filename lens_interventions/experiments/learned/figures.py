@@ -51,7 +51,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
         vertical_spacing=0.3 / n_rows,
     )
     for place, part in enumerate(by_question):
-        # A log-probability that rises is a loss that falls.
+        # Where more is better, the sign is turned, so that below 0 is better in every panel.
         rows = _as_losses(part)
         figure.add_trace(
             contrast_points(
@@ -121,8 +121,10 @@ def _sweep(rows: pd.DataFrame, x: str) -> "go.Figure":
 
 
 def _heading(rows: pd.DataFrame) -> str:
-    units = rows["units"].iloc[0]
-    return rows["question"].iloc[0] if units == "nats" else f"{rows['question'].iloc[0]} ({units})"
+    question, units = rows["question"].iloc[0], rows["units"].iloc[0]
+    if not rows["lower_is_better"].iloc[0]:
+        return f"{question} ({units}, the sign turned)"
+    return question if units == "nats" else f"{question} ({units})"
 
 
 def _as_losses(rows: pd.DataFrame) -> pd.DataFrame:

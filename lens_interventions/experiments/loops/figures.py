@@ -76,8 +76,10 @@ def _shares(conditions: pd.DataFrame) -> "go.Figure":
 def _survival(table: pd.DataFrame) -> "go.Figure":
     greedy = table["condition"].str.endswith("greedy")
     penalised = table["family"] == "repetition penalty"
+    # The view says that all of it is greedy.
+    names = table["condition"].str.removesuffix(", greedy")
     views = {
-        "greedy": table[greedy],
+        "greedy": table[greedy].assign(condition=names[greedy]),
         "sampled, and other rules": table[~greedy & ~penalised],
         "repetition penalty": table[penalised | (table["family"] == "no patch")],
     }
@@ -87,7 +89,7 @@ def _survival(table: pd.DataFrame) -> "go.Figure":
             "token",
             "estimate",
             "condition",
-            "token",
+            "new tokens",
             "share without a loop",
             {"tickformat": ".0%", "range": [0, 1.02]},
         ),

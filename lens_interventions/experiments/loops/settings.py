@@ -6,7 +6,7 @@ from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.contrasts import Resampling
 from ..design.rules import GREEDY, Rule
-from ..design.setting_checks import require_at_least
+from ..design.setting_checks import require_at_least, require_different
 from ..engine.presets import Preset, require_preset
 
 
@@ -80,6 +80,7 @@ class LoopsSettings:
             raise ValueError("give at least one layer, strength and mode")
         require_at_least(self, 2, "prompts", "passages", "documents", "rounds", "document_tokens")
         require_at_least(self, 1, "search_prompts", "search_tokens", "new_tokens", "batch", "shown")
+        require_different(self, "layers", "strengths", "modes")
         # Rows are distinguished by the names of their rules.
         rules = [*map(str, (GREEDY, *self.sampled(), *self.rules()))]
         twice = sorted({name for name in rules if rules.count(name) > 1})

@@ -14,6 +14,7 @@ from ..design.prompts import drawn, halves, prompt_items
 from ..design.rules import GREEDY, Rule
 from ..design.samples import measure_samples
 from ..design.sequences import REPORT, SELECTION, beginning, token_list
+from ..design.setting_checks import require_layers
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -29,7 +30,11 @@ _ARMS = 12
 
 
 def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) -> Sequence[Unit]:
-    """The loss, the loops and the rounds of every cell of the grid, on the selection half."""
+    """The loss, the loops and the rounds of every cell of the grid, on the selection half.
+
+    Raises `ValueError` for a layer that the model does not have.
+    """
+    require_layers(settings.layers, int(bridge.cfg.n_layers))
     prompts = halves(prompt_items(bridge, settings.prompts, settings.seed))[SELECTION]
     prompts = prompts[: settings.search_prompts]
     documents = halves(document_items(bridge, settings))[SELECTION]

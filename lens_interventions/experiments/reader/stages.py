@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..design.setting_checks import require_layers
 from ..design.trained_patches.losses import measure_untrained
 from ..design.trained_patches.splits import (
     CHOOSING,
@@ -29,7 +30,7 @@ def training_stage(
 
     Raises `ValueError` for a layer that the model does not have, or too little text.
     """
-    settings.require_layer(int(bridge.cfg.n_layers))
+    require_layers([settings.layer], int(bridge.cfg.n_layers))
     windows = windows_by_part(bridge, settings)
     material = {
         "windows": windows[MEASURED],

@@ -91,7 +91,8 @@ class Generation:
 
         With `prompt_length=prompt_lengths`, `seed=seeds` and `text_seeds=text_seeds`, `generate`
         continues `whole.tokens`, with the mask `whole.mask` and the same patch, as if it had not
-        stopped. Of several patches, take one with `of_patch` first.
+        stopped. Of several patches, take one with `of_patch` first, and leave out `finished` rows,
+        which would go on after their end.
         """
         rows = [
             torch.cat([prompt[prompt >= 0], new[new >= 0]])

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
     EosTokenCriteria,
     LogitsProcessor,
     LogitsProcessorList,
@@ -39,6 +41,8 @@ _STREAM = 0x5A3B_11E6
 _UNFIT: dict[type[LogitsProcessor], str] = {
     UnbatchedClassifierFreeGuidanceLogitsProcessor: "guidance_scale",
     PrefixConstrainedLogitsProcessor: "prefix_allowed_tokens_fn",
+    EncoderNoRepeatNGramLogitsProcessor: "encoder_no_repeat_ngram_size",
+    EncoderRepetitionPenaltyLogitsProcessor: "encoder_repetition_penalty",
     SynthIDTextWatermarkLogitsProcessor: "a SynthID watermark",
 }
 

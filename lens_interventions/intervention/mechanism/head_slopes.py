@@ -17,7 +17,7 @@ from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
-from ..pieces import piece_length, refuse_prompt_patches
+from ..pieces import names_positions, piece_length, refuse_prompt_patches
 from ..slopes.clean_run import clean_run
 from ..slopes.controls import function_names
 from ..slopes.directions import directions
@@ -57,7 +57,8 @@ def head_slopes(
 
     - `texts`: any iterable, read once. Intervals resample these texts.
     - `patch`: gives the layers, the mode and all other fields except the strength and the source.
-        It must not have a window, nor `positions="generated"`.
+        It must not have a window, nor `positions="generated"`. If its positions are numbers, each
+        text must fit `max_length`.
     - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`.
     - `scopes`, `max_length`, `prepend_bos`, `out`, `progress`: which predictions the loss is summed
         over, how many tokens are read at a time (by default 512, or the model's context if that is
@@ -98,7 +99,14 @@ def head_slopes(
         texts,
         measuring,
         len(scopes) * (1 + int(np.prod(shape))),
-        Reading(length, prepend_bos, progress, None if out is None else Path(out), settings),
+        Reading(
+            length,
+            prepend_bos,
+            progress,
+            None if out is None else Path(out),
+            settings,
+            whole=names_positions([patch]),
+        ),
     ).reshape(-1, len(scopes), 1 + int(np.prod(shape)))
     return HeadSlopes(
         totals=sums[..., 1:].reshape(-1, len(scopes), *shape),

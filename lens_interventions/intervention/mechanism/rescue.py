@@ -11,13 +11,13 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
 from ...model.partial_run import refuse_late_hooks
-from ...model.points import FINAL
+from ...model.points import FINAL, require_blocks
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
-from ..pieces import piece_length, refuse_prompt_patches
+from ..pieces import names_positions, piece_length, refuse_prompt_patches
 from ..slopes.controls import function_names
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..sources import SourceFunction, source_names
@@ -71,7 +71,8 @@ def rescue(
 
     - `texts`: any iterable, read once. Intervals resample these texts.
     - `patch`: gives the layer, the strength, the mode and all other fields except the source. It
-        must not have a window, nor `positions="generated"`.
+        must not have a window, nor `positions="generated"`. If its positions are numbers, each text
+        must fit `max_length`.
     - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`.
     - `layers`: layers to patch one at a time, instead of the patch's own. The continuations are
         hidden from the same layer up.
@@ -97,7 +98,10 @@ def rescue(
     names = function_names("sources", sources, source_names())
     ways = function_names("through", through, THROUGH)
     scope_names = function_names("scopes", scopes, list(SCOPES))
+    if layers is not None and (not layers or len(set(layers)) < len(layers)):
+        raise ValueError(f"layers must be one or more different numbers, got {list(layers)}")
     acting = [patch.layers] if layers is None else [(layer,) for layer in layers]
+    require_blocks([layer for each in acting for layer in each], int(bridge.cfg.n_layers))
     refuse_late_hooks(bridge, min(min(each) for each in acting))
     patches = tuple(
         tuple(replace(patch, layer=each, source=source) for source in sources) for each in acting
@@ -116,7 +120,14 @@ def rescue(
         texts,
         measuring,
         len(scopes) * n_values,
-        Reading(length, prepend_bos, progress, None if out is None else Path(out), settings),
+        Reading(
+            length,
+            prepend_bos,
+            progress,
+            None if out is None else Path(out),
+            settings,
+            whole=names_positions([patch]),
+        ),
     ).reshape(-1, len(scopes), n_values)
     hidden_end = 2 + len(acting)
     return Rescue(

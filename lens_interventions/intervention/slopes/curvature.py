@@ -13,7 +13,7 @@ from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..patch import NextTokenPatch, listed
-from ..pieces import piece_length, refuse_prompt_patches
+from ..pieces import names_positions, piece_length, refuse_prompt_patches
 from ..text_sums import Reading, text_sums
 from .controls import function_names
 from .curvature_result import Curvature
@@ -47,7 +47,7 @@ def curvature(
     - `texts`, `max_length`, `prepend_bos`, `out`, `progress`: as in `slope_map`. To combine the
         two, pass the same texts and length.
     - `patches`: one or more patches to vary; their strengths are ignored. `SlopeMap.patch` makes
-        those of a map.
+        those of a map. If positions of one are numbers, each text must fit `max_length`.
     - `step`: in units of strength. If `errors` are too large, try half of it, or twice.
     - `scopes`: which predictions the loss is summed over, as in `slope_map`.
 
@@ -76,7 +76,14 @@ def curvature(
         texts,
         measuring,
         len(scopes) * (1 + 3 * len(varied)),
-        Reading(length, prepend_bos, progress, None if out is None else Path(out), settings),
+        Reading(
+            length,
+            prepend_bos,
+            progress,
+            None if out is None else Path(out),
+            settings,
+            whole=names_positions(varied),
+        ),
     ).reshape(-1, len(scopes), 1 + 3 * len(varied))
     measured = sums[..., 1:].reshape(*sums.shape[:2], 3, len(varied))
     return Curvature(

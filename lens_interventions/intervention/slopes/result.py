@@ -182,6 +182,12 @@ class SlopeMap:
             "mode": _index_of("mode", patch.mode, self.modes),
             "source": _index_of("source", patch.source, self.sources),
         }
+        measured = self.patches[int(self._patch_numbers[tuple(place.values())])]
+        if others := differing(measured, patch, ("mode", "source")):
+            raise ValueError(
+                f"the map's {others[0]} of this name is another function: give the one that "
+                "slope_map got"
+            )
         layers = [_index_of("layer", layer, self.layers) for layer in patch.layers]
         totals = self.totals[:, self.scopes.index(named)][
             :, place["embedding"], place["mode"], place["source"]

@@ -34,6 +34,8 @@ def continuation_log_probs(
     - `continued`: ids of a context and of its continuation, neither of them empty. All tokens of a
         text except the last must fit the model's context.
     - `text_seeds`: an integer for each text, for random sources.
+
+    Raises `ValueError` if logits are not a number.
     """
     # The last token is predicted and not read.
     read = [[*context, *continuation][:-1] for context, continuation in continued]
@@ -50,4 +52,9 @@ def continuation_log_probs(
     continuing = batch.mask & (batch.positions >= starts[:, None] - 1)
     passes = TextPasses.plan(bridge, [patch], batch, prompt_length=starts, text_seeds=text_seeds)
     log_probs, greedy = passes.read(reduce, following, continuing)[0].unbind(-1)
+    if missing := (log_probs.isnan() & continuing).any(-1).nonzero()[:, 0].tolist():
+        raise ValueError(
+            f"the model's logits are not a number in text {missing[0]}: look for a patch that "
+            "writes such values, or a half-precision overflow"
+        )
     return log_probs.where(continuing, 0).sum(-1), ((greedy == 1) | ~continuing).all(-1)

@@ -1,5 +1,6 @@
 """The loop that trains a write and its reader: steps, evaluations, checkpoints."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -139,6 +140,12 @@ class WriteTraining:
         # The same draws at every evaluation.
         nats = self._nats(corpus, indices, torch.tensor(indices), state.values())
         losses = _per_token(*nats, sum(map(len, corpus.pieces)) - len(indices))
+        if not math.isfinite(losses["loss"]):
+            raise ValueError(
+                f"the held-out loss is {losses['loss']} after {state.step} steps: look for a hook "
+                "or a strength that makes such values, lower the learning rate, or load the model "
+                "in float32"
+            )
         state.held_out.append({"step": state.step, **losses})
         if losses["loss"] < state.best_loss:
             state.best_loss, state.best_step = losses["loss"], state.step

@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen, require_gradients
-from ...model.hooks import has_temporary_hooks
+from ...model.hooks import has_user_hooks
 from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
 from ...model.residuals import residuals
@@ -106,21 +106,21 @@ def train_patch(
     - `progress`: show a progress bar over steps.
 
     Raises `ValueError` if options make no sense, the base belongs to another model or does not fit
-    them, there is too little text, a hook is on a block that is trained through (or, with a
-    `store`, on any), the checkpoint belongs to another training, the model is in training mode or
-    has a reader on already, or the call is inside `torch.inference_mode`; `TypeError` if one text
-    is given where several are expected; `NotImplementedError` if the two streams do not fit the
-    model, or its attention has no matrices that can be adapted.
+    them, there is too little text, a hook is on a block that is trained through (or, with a `store`
+    or a `checkpoint`, on any), a held-out loss is not finite, the checkpoint belongs to another
+    training, the model is in training mode or has a reader on already, or the call is inside
+    `torch.inference_mode`; `TypeError` if one text is given where several are expected;
+    `NotImplementedError` if the two streams do not fit the model, or its attention has no matrices
+    that can be adapted.
     """
     require_gradients("train_patch")
     options = TrainingOptions() if options is None else options
-    if store is None:
-        store = ResidualStore()
-    elif any(map(has_temporary_hooks, bridge.hook_points())):
+    if not (store is None and checkpoint is None) and has_user_hooks(bridge):
         raise ValueError(
-            "there are hooks on the bridge, and their effect would go into the store that other "
-            "trainings read: take them off, or train without a store"
+            "there are hooks on the bridge, and their effect would go into the store or checkpoint "
+            "that other trainings read: take them off, or train without a store and a checkpoint"
         )
+    store = ResidualStore() if store is None else store
     plain = NextTokenPatch(layer=python_numbers(layer), strength=1.0, embedding=options.embedding)
     layers = plain.layers
     _check_reader(bridge, strength, adapt, adapter_rank)

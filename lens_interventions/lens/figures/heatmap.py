@@ -66,8 +66,9 @@ def grid_panel(grid: Grid, *, colours: ColourScale | None = None, header: str = 
 def reading(size: CellSize) -> str:
     """How to read a figure whose cells have this size."""
     tokens = (
-        f"Below the input tokens, above those that followed, {CORRECT} where the model was right."
+        f"The input tokens are below, and those that followed are above, with {CORRECT} where the "
+        "model was right."
     )
     if size.font is None:
-        return f"{tokens} {HIDDEN} Outlined where the layer's top guess is also the final one."
-    return f"{tokens} In each cell the layer's top guess, outlined where it is also the final one."
+        return f"{tokens} {HIDDEN} A cell is outlined where that is also the final guess."
+    return f"{tokens} A cell shows the layer's top guess, outlined where it is also the final one."

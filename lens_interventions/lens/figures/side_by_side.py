@@ -139,10 +139,12 @@ def _require_same_cells(first: Grid, second: Grid) -> None:
 
 
 def _reading(names: tuple[str, str], size: CellSize) -> str:
-    text = f"{names[0]} and {names[1]} share a colour scale; the third is their difference."
+    text = (
+        f"The panels {names[0]} and {names[1]} share a colour scale; the third is their difference."
+    )
     if size.font is None:
         return f"{text} {HIDDEN}"
-    return f"{text} In it a cell shows the top guess of {names[1]} where that is another one."
+    return f"{text} Its cells name the top guess of {names[1]} where it differs from {names[0]}."
 
 
 def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:

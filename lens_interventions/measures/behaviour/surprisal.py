@@ -27,7 +27,7 @@ class Bins:
     __repr__ = summary
 
 
-def bin_by(values: Float[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
+def bin_by(values: Real[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
     """Sort values into `len(edges) + 1` bins, divided at the edges.
 
     `values` are `[batch, pos]`. Bin b holds `edges[b - 1] <= value < edges[b]`. The outer bins are
@@ -37,6 +37,8 @@ def bin_by(values: Float[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
     """
     if not edges or not all(map(math.isfinite, edges)) or sorted(set(edges)) != list(edges):
         raise ValueError(f"bin edges must be finite numbers in increasing order, got {edges}")
+    if not values.is_floating_point():
+        values = values.double()
     boundaries = torch.tensor(edges, dtype=values.dtype, device=values.device)
     index = torch.bucketize(values, boundaries, right=True)
     between = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]

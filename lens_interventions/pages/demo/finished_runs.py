@@ -26,7 +26,7 @@ from ...experiments import (
 from ...experiments.engine.json_values import to_values
 from ...model._embedded import NAME
 from ...model.fingerprint import weights_sha256
-from ..runs import find_runs, run_title
+from ..runs import find_runs, run_titles
 from ..verdict_card import VerdictCard, verdict_card
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ def finished_runs(directory: Path, bridge: TransformerBridge) -> list[FinishedRu
                 f"with weights {here[:12]}: give the model of the runs (in their dtype, and as "
                 "their transformer_lens names its weights), or leave the runs out"
             )
+    titles = run_titles(results)
     return [
         FinishedRun(
-            title=run_title(path, result),
+            title=titles[path],
             command=_command(result),
             cards=tuple(map(verdict_card, result.verdicts)),
             figure=_first_figure(result),

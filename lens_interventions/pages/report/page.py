@@ -9,7 +9,7 @@ from typing import Any
 from ..._files import write_text
 from ...experiments import Result
 from ..rendering import plain_figure, render
-from ..runs import find_runs, run_title
+from ..runs import find_runs, run_titles
 from ..verdict_card import verdict_card
 from .shown_tables import ShownSamples, ShownTable, flat, shown_tables
 
@@ -39,8 +39,9 @@ def report(
     Raises `FileNotFoundError` if a directory does not exist; `ValueError` if no run is finished.
     """
     found = find_runs([runs] if isinstance(runs, (str, Path)) else runs)
+    titles = run_titles(found.results)
     shown = [
-        _ShownRun(f"run-{number}", path, result)
+        _ShownRun(f"run-{number}", titles[path], result)
         for number, (path, result) in enumerate(found.results.items())
     ]
     text = render(
@@ -62,8 +63,8 @@ def report(
 class _ShownRun:
     """One run on the page."""
 
-    def __init__(self, anchor: str, path: Path, result: Result) -> None:
-        self.anchor, self._path, self._result = anchor, path, result
+    def __init__(self, anchor: str, title: str, result: Result) -> None:
+        self.anchor, self.title, self._result = anchor, title, result
         self.findings = [(finding.figure, verdict_card(finding)) for finding in result.verdicts]
         self.figures = {name: plain_figure(figure) for name, figure in result.figures().items()}
         # A title wraps on the page, and does not inside a figure.
@@ -73,13 +74,13 @@ class _ShownRun:
         self.names = list(dict.fromkeys([*(name for name, _ in self.findings), *self.figures]))
 
     @property
-    def title(self) -> str:
-        return run_title(self._path, self._result)
-
-    @property
     def model(self) -> str:
         model = self._result.header["model"]
         layers = f"{model['n_layers']} layer{'' if model['n_layers'] == 1 else 's'}"
+        # Networks that a run trains itself may have other depths than the one in its header.
+        if networks := self._result.header["settings"].get("networks"):
+            depths = sorted({int(network[0]) for network in networks})
+            layers = f"networks of {' and '.join(map(str, depths))} blocks"
         return (
             f"{model['name']}: {layers} of width {model['d_model']}, vocabulary "
             f"{model['d_vocab']}, {model['dtype']} on {model['device']}"

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from lens_interventions.experiments import CopyingSettings
+from lens_interventions.experiments.copying.stages import map_slopes
 from lens_interventions.experiments.engine.json_values import from_values, to_values
 from tests.support.small_copying import SETTINGS
+from tests.support.tiny import shared_bridge
 
 
 @pytest.mark.parametrize("preset", ["quick", "full"])
@@ -22,10 +24,20 @@ def test_presets_survive_json_and_fit_the_model(preset: str, n_layers: int) -> N
     )
 
 
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_layers_that_the_model_does_not_have_are_refused(layer: int) -> None:
+    """A negative one would not be patched, and look like a patch without effect."""
+    with pytest.raises(ValueError, match=f"no layer {layer}: the model has 3"):
+        map_slopes(shared_bridge("llama"), replace(SETTINGS, layers=(layer,)), {})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"layers": ()}, "at least one layer"),
+        ({"temperatures": ()}, "one temperature or more, each above 0"),
+        ({"temperatures": (-1.0,)}, "one temperature or more, each above 0"),
+        ({"strengths": (0.3, 0.3)}, "strengths must be different values"),
         ({"forms": ("sideways",)}, "forms must be some of"),
         ({"temperatures": (0.9, 1.0)}, "temperatures must not include 1"),
         ({"documents": (0, 3)}, "documents must be two numbers"),

@@ -30,6 +30,14 @@ def test_hooks_on_the_bridge_are_refused() -> None:
         run(example(), bridge)
 
 
+def test_lasting_hooks_are_refused_where_a_directory_could_not_record_them(tmp_path) -> None:
+    bridge = small_bridge()
+    bridge.add_perma_hook("blocks.1.hook_resid_pre", lambda x, hook: x)
+    with pytest.raises(ValueError, match="leave out the directory"):
+        run(example(), bridge, out=tmp_path / "run")
+    run(example(), bridge)
+
+
 @pytest.mark.parametrize("loaded", [True, False])
 def test_weights_may_be_edited_between_two_runs(loaded: bool) -> None:
     bridge = small_bridge()

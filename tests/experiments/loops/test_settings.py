@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from lens_interventions.experiments.loops import LoopsSettings
+from lens_interventions.experiments.loops.stages import search
 from tests.support.small_loops import SETTINGS
+from tests.support.tiny import shared_bridge
 
 
 def test_presets_fit_any_depth() -> None:
@@ -22,6 +24,13 @@ def test_only_full_contrasts_layers_with_and_without_a_penalty() -> None:
     found = [str(rule) for rule in full if rule.layer_contrast]
     lower = "DoLa against lower layers"
     assert found == [lower, f"{lower}, repetition penalty 1.2"]
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_layers_that_the_model_does_not_have_are_refused(layer: int) -> None:
+    """A negative one would not be patched, and look like a patch without effect."""
+    with pytest.raises(ValueError, match=f"no layer {layer}: the model has 3"):
+        search(shared_bridge("llama"), replace(SETTINGS, layers=(layer,)), {})
 
 
 @pytest.mark.parametrize(
@@ -42,6 +51,10 @@ def test_only_full_contrasts_layers_with_and_without_a_penalty() -> None:
         ({"temperatures": (0.7, 0.7)}, "the same, temperature 0.7"),
         ({"layer_contrasts": ("SLED", "SLED"), "contrast_penalties": (1.0,)}, "the same, SLED"),
         ({"layer_contrasts": ("none",)}, "unknown layer contrast 'none'"),
+        ({"strengths": (0.3, 0.3)}, "strengths must be different values"),
+        ({"temperatures": (0.0,)}, "must be above 0, got 0.0 and 1.0"),
+        ({"penalties": (0.0,)}, "must be above 0, got 1.0 and 0.0"),
+        ({"min_p": (2.0,)}, "shares from 0 to 1, got 1.0 and 2.0"),
     ],
 )
 def test_settings_that_cannot_be_run_are_refused(change: dict, message: str) -> None:

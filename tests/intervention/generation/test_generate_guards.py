@@ -3,6 +3,8 @@
 import pytest
 import torch
 from transformers import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
     LogitsProcessor,
     PrefixConstrainedLogitsProcessor,
     TemperatureLogitsWarper,
@@ -37,6 +39,11 @@ def test_a_processor_that_needs_the_whole_batch_is_refused():
     for kind in (PrefixConstrainedLogitsProcessor, Prefixed):
         unfit = [kind(lambda row, _ids: [5 + row], num_beams=1)]
         with pytest.raises(NotImplementedError, match="prefix_allowed_tokens_fn needs all rows"):
+            li.generate(shared_bridge("llama"), PROMPTS, logits_processor=unfit, **OPTIONS)
+    for kind in (EncoderNoRepeatNGramLogitsProcessor, EncoderRepetitionPenaltyLogitsProcessor):
+        size = 2 if kind is EncoderNoRepeatNGramLogitsProcessor else 1.2
+        unfit = [kind(size, torch.tensor([[5, 6], [7, 8]]))]
+        with pytest.raises(NotImplementedError, match=r"encoder_\w+ needs all rows"):
             li.generate(shared_bridge("llama"), PROMPTS, logits_processor=unfit, **OPTIONS)
 
 

@@ -143,6 +143,34 @@ def test_a_map_predicts_only_what_it_has(llama, changes, message):
         slopes.predict(dataclasses.replace(slopes.patch(0, strength=0.1), **changes))
 
 
+def test_a_function_of_the_same_name_is_another_source(llama):
+    def made(shift):
+        def own(site):
+            return site.text.at(site.position + shift)
+
+        return own
+
+    slopes = li.slope_map(
+        llama, [random_tokens(8)], sources=[made(1)], layers=[0], max_length=8, progress=False
+    )
+    patch = slopes.patch(0, strength=0.1, source="own")
+    slopes.predict(patch)
+    with pytest.raises(ValueError, match="source of this name is another function"):
+        slopes.predict(dataclasses.replace(patch, source=made(0)))
+
+
+def test_numbered_positions_are_not_counted_in_each_piece(llama):
+    patch = li.NextTokenPatch(layer=1, strength=1.0, positions=[3])
+    for measure in (
+        lambda **options: li.curvature(llama, [random_tokens(20)], patch, **options),
+        lambda **options: li.rescue(llama, [random_tokens(20)], patch, **options),
+        lambda **options: li.head_slopes(llama, [random_tokens(20)], patch, **options),
+    ):
+        with pytest.raises(ValueError, match=r"text 0 has 20 tokens .* in pieces of 10"):
+            measure(max_length=10, scopes=["all"], progress=False)
+    assert li.curvature(llama, [random_tokens(20)], patch, progress=False).counts.sum() == 19
+
+
 def test_a_gate_on_the_output_is_another_gate(llama):
     options = {"gate": 2.0, "layers": [0], "progress": False}
     slopes = li.slope_map(llama, [random_tokens(8)], **options)

@@ -3,6 +3,7 @@
 import pytest
 
 import lens_interventions as li
+from lens_interventions.model.partial_run import replaced_forwards
 from tests.support.small_training import (
     assert_same_bits,
     random_texts,
@@ -16,11 +17,16 @@ pytestmark = pytest.mark.usefixtures("exact")
 def runs_below(bridge, texts, **options):
     """How often block 1 ran in a training of block 2, and what was trained."""
     runs = []
-    handle = bridge.blocks[1].attn.register_forward_hook(lambda *_: runs.append(1))
-    try:
+    attention = bridge.blocks[1].attn
+    forward = attention.forward
+
+    def counted(*args, **kwargs):
+        runs.append(1)
+        return forward(*args, **kwargs)
+
+    # Hooks are refused with a store.
+    with replaced_forwards([(attention, counted)]):
         result = train(bridge, texts, layer=2, **options)
-    finally:
-        handle.remove()
     return len(runs), result
 
 

@@ -197,6 +197,20 @@ class TestRefusals:
         result = train(bridge, options=dataclasses.replace(SMALL, embedding="W_U"))
         assert result.held_out["change"].abs().max() > 0
 
+    @pytest.mark.parametrize("strength", [float("nan"), float("inf")])
+    def test_a_loss_that_is_no_number(self, strength):
+        with pytest.raises(ValueError, match="the held-out loss is nan after 0 steps"):
+            train(shared_bridge("llama"), strength=strength, adapt="attention")
+
+    @pytest.mark.parametrize("lasting", [True, False])
+    def test_hooks_that_a_checkpoint_or_a_store_could_not_record(self, lasting, tmp_path):
+        bridge = tiny_bridge("llama")
+        bridge.add_hook("blocks.0.hook_mlp_out", lambda out, hook: out / 2, is_permanent=lasting)
+        for kept in ({"checkpoint": tmp_path / "partial"}, {"store": li.ResidualStore()}):
+            with pytest.raises(ValueError, match="would go into the store or checkpoint"):
+                train(bridge, **kept)
+        train(bridge)
+
     def test_one_text_is_not_texts(self):
         with pytest.raises(TypeError, match="put it in a list"):
             train(shared_bridge("llama"), "the people say")

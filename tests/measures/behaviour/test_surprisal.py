@@ -11,6 +11,8 @@ from lens_interventions.measures import behaviour
 def test_bins_close_on_the_left_and_are_open_outside():
     values = torch.tensor([[-5.0, 0.99, 1.0, 1.5], [2.0, 4.0, math.inf, math.nan]])
     bins = behaviour.bin_by(values, [1.0, 2.0, 4.0])
+    whole = behaviour.bin_by(torch.tensor([[0, 1, 2, 3]]), [0.5, 1.5])
+    assert whole.index.tolist() == [[0, 1, 2, 2]]
     assert bins.index.tolist() == [[0, 0, 1, 1], [2, 3, 3, -1]]
     assert bins.labels == ("below 1", "1 to 2", "2 to 4", "4 and more")
 

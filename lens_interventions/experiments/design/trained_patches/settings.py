@@ -69,10 +69,3 @@ class TrainedPatchSettings:
     def sources(self) -> tuple[str, ...]:
         """The true source, then the controls."""
         return ("true", *self.controls)
-
-    def require_layer(self, n_layers: int) -> None:
-        """Raise `ValueError` for a layer that a model of `n_layers` layers does not have."""
-        if not 0 <= self.layer < n_layers:
-            raise ValueError(
-                f"there is no layer {self.layer}: the model has {n_layers}, counted from 0"
-            )
