@@ -26,6 +26,7 @@ _NOMINAL_WIDTH = 760  # pixels that titles are wrapped for; the figure itself fi
 _LEFT, _RIGHT = 70, 24
 _PANEL_HEIGHT = 320
 _ENTRY_WIDTH, _LETTER = 210, 7  # pixels: of a legend's entry at least, and of a letter in it
+_LEGEND_ROW = 29
 _MOST_LABELS = 11  # of names below a panel
 
 
@@ -123,7 +124,7 @@ def _legend(views: Iterable[Sequence[Curve]]) -> tuple[dict[str, Any], int]:
         "yanchor": "bottom",
         "entrywidth": entry,
     }
-    return legend, 64 + 22 * rows
+    return legend, 60 + _LEGEND_ROW * rows
 
 
 def draw_views(

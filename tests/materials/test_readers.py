@@ -34,7 +34,7 @@ def test_read_texts_reads_a_field_of_jsonl(tmp_path):
         ("empty.txt", b" \n\n", "holds no text"),
         ("latin.txt", "größer".encode("latin-1"), "not UTF-8"),
         ("broken.jsonl", b'{"text": "a"}\n{"text', "line 2 is not JSON"),
-        ("other.jsonl", b'{"body": "a"}', "line 1: expected .* 'text', got body"),
+        ("other.jsonl", b'{"body": "a"}', "line 1: expected .* 'text', got the keys .'body'."),
         ("number.jsonl", b'{"text": 3}', "expected an object with a string"),
         ("list.jsonl", b"[1]", "got list"),
     ],
