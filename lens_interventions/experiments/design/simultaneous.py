@@ -42,7 +42,8 @@ def simultaneous_band(
 
     The largest distance of any cell's mean from its estimate, in the cell's standard errors, is
     below z in a share `level` of the resamples (Romano and Wolf 2005, "Exact and Approximate
-    Stepdown Methods for Multiple Hypothesis Testing"). The standard errors are themselves estimated
+    Stepdown Methods for Multiple Hypothesis Testing"). Resamples of n sequences vary by a factor
+    n / (n - 1) too little, for which z is corrected. The standard errors are themselves estimated
     from n sequences. So each end is as many standard errors away as gives Student's t with n - 1
     degrees of freedom the tail that a normal variable has beyond z. The ends of cells that do not
     vary are their estimates. No p-value is below `1 / (n_resamples + 1)`, as less cannot be told
@@ -64,7 +65,7 @@ def simultaneous_band(
     if varies.any():
         times = resampling.rng().multinomial(n, np.full(n, 1 / n), size=resampling.n_resamples).T
         moved = np.abs(distances[varies] @ times) / (counts @ times)
-        largest = (moved / errors[varies, None]).max(0)
+        largest = (moved / errors[varies, None]).max(0) * np.sqrt(n / (n - 1))
         z = np.quantile(largest, resampling.level)
         reach[varies] = stats.t.isf(stats.norm.sf(z), n - 1) * errors[varies]
         reached = stats.norm.isf(stats.t.sf(np.abs(estimates[varies]) / errors[varies], n - 1))
