@@ -16,7 +16,7 @@ from torch import Tensor
 _STRIDES = 64
 
 # Numbers that a CPU multiplies at a time before it adds them up.
-_CACHED = 2**19
+_CACHED = 2**20
 
 
 def top_k(
@@ -71,17 +71,18 @@ def ranks(
 
 def normalizer_and_entropy(
     logits: Float[Tensor, "*row d_vocab"],
-    maximum: Float[Tensor, "*row"],
+    likeliest: Int[Tensor, "*row"],
     scratch: Float[Tensor, "*row d_vocab"] | None = None,
 ) -> tuple[Float[Tensor, "*row"], Float[Tensor, "*row"]]:
     """`log sum exp` of logits and the entropy of their softmax, in nats.
 
     A token's log-probability is its logit minus the first; a logit of minus infinity has none.
-    `maximum` is the largest logit of each row. Afterwards `scratch` holds the softmax.
+    `likeliest` is the id of each row's largest logit. Afterwards `scratch` holds the softmax.
     """
     # On a CPU, torch's softmax takes half the time of exponentials and their sum.
     probabilities = torch.softmax(logits, dim=-1, out=scratch)
-    log_normalizer = maximum - probabilities.amax(-1).log()
+    maximum, most = (each.gather(-1, likeliest[..., None]) for each in (logits, probabilities))
+    log_normalizer = (maximum - most.log())[..., 0]
     return log_normalizer, log_normalizer - expectation(probabilities, logits)
 
 

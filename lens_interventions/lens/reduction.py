@@ -137,9 +137,7 @@ class ChunkReducer:
         alone: dict[str, dict[str, Tensor]] = {}
         for label in labels:
             normalized = self.readout.normalize(residuals[label])
-            # A product in a buffer of its own would live as long as the reference.
-            room = self._room(label, kept)[: len(normalized)]
-            point = self._read(normalized, room.copy_(self._logits(normalized, room)))
+            point = self._read(normalized, self._logits(normalized, self._room(label, kept)))
             references[label] = self._reference(point)
             names = [name for name, of in self.references.items() if of == label]
             targets = {**dict.fromkeys(names, point.top_ids[:, :1]), **targets}
@@ -228,7 +226,7 @@ class ChunkReducer:
     ) -> _Distribution:
         top_ids, top_logits = top_k(logits, self.k)
         probabilities = self._scratch[: len(logits)]
-        log_normalizer, entropy = normalizer_and_entropy(logits, top_logits[:, 0], probabilities)
+        log_normalizer, entropy = normalizer_and_entropy(logits, top_ids[:, 0], probabilities)
         return _Distribution(
             normalized, logits, probabilities, top_ids, top_logits, log_normalizer, entropy
         )

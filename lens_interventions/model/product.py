@@ -84,12 +84,15 @@ def product(
     - `back`: the `packed_copy` of the transposed weight, for the gradient of `x`. It says that
         weight and bias want none.
     - `bias`: added to each row.
-    - `out`: a buffer that the product of a matrix of rows may use if there is no gradient.
+    - `out`: a buffer for the product of a matrix of rows, used if there is no gradient.
     """
     graph = x.requires_grad and torch.is_grad_enabled()
     if packed is not None and x.dtype == weight.dtype:
         if not graph:
-            return _multiply(x, packed, bias)
+            fast = _multiply(x, packed, bias)
+            # Kept in one buffer, large products do not make the allocator return pages and fault
+            # them in again.
+            return fast if out is None else out.copy_(fast)
         if back is not None:
             return _ProductWithGradient.apply(x, packed, back, bias)
     if out is None:

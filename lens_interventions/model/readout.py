@@ -155,7 +155,7 @@ class Readout:
     ) -> Float[Tensor, "*row d_vocab"]:
         """Logits of normalized residuals; at the last residual point these are the model's own.
 
-        The product may use `out` (rows flattened, no gradient), so that chunks share a buffer.
+        `out` (rows flattened, no gradient) receives the product, so that chunks share a buffer.
         """
         rows = normalized.reshape(-1, normalized.shape[-1])
         logits = product(rows, self.weight, self.packed, back=self.back, bias=self.bias, out=out)

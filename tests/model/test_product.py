@@ -51,7 +51,7 @@ def test_it_is_the_product_to_float32_rounding(factors):
         for given in (None, out):
             found = product(x, weight, copy, bias=bias, out=given)
             torch.testing.assert_close(found.double(), expected + bias, rtol=0, atol=2e-5)
-    assert product(x, weight, out=out) is out
+    assert product(x, weight, packed(weight), out=out) is out
 
 
 @pytest.mark.usefixtures("always_faster")
