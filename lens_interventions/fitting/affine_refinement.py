@@ -23,7 +23,7 @@ from ..lens.reduction import default_chunk_size
 from ..model.exclusive import exclusive
 from ..model.gradients import require_gradients
 from ..model.points import select_points
-from ..model.product import product
+from ..model.product import product, weighted_rows
 from ..model.readout import Readout, readout
 from ..model.residuals import residuals
 from ..model.text_pieces import as_batch, token_pieces
@@ -239,7 +239,7 @@ def _kl_and_gradient(
     difference = logits.sub_(log_normalizer[:, None]).exp_().sub_(target)
     if raw is not None:
         (difference,) = torch.autograd.grad(capped, raw, difference)
-    return kl, difference @ head.weight
+    return kl, weighted_rows(difference, head.weight, fast=head.packed is not None)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.product import product_dtype
+from ..model.product import product_dtype, weighted_rows
 from ..model.readout import Readout
 from .distributions import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
 from .statistics import Divergence, related
@@ -236,7 +236,9 @@ class ChunkReducer:
         probabilities = distribution.probabilities
         if not self._linear:
             return _Reference(distribution, None, None, probabilities.clone())
-        mean_row = probabilities @ self.readout.weight
+        mean_row = weighted_rows(
+            probabilities, self.readout.weight, fast=self.readout.packed is not None
+        )
         mean_bias = None
         if bias is not None:
             # Tokens that a bias of minus infinity excludes have no part in any distribution.

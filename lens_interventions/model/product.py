@@ -105,6 +105,18 @@ def product(
     return torch.addmm(bias, x, weight.T, out=out)
 
 
+def weighted_rows(
+    x: Float[Tensor, "row d_out"], weight: Float[Tensor, "d_out d_in"], *, fast: bool
+) -> Float[Tensor, "row d_in"]:
+    """`x @ weight`.
+
+    If `fast`, as it is where the weight has a packed copy, this is the faster product too. It takes
+    the matrix as it is, since a copy of the transposed one would not pay.
+    """
+    turned = weight.T
+    return product(x, turned, turned if fast else None)
+
+
 def product_dtype(weight: Float[Tensor, "_ _"]) -> torch.dtype:
     """The dtype of products with a weight: its own, unless `torch.autocast` chooses another."""
     device = weight.device.type

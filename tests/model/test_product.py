@@ -5,7 +5,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.model import product as product_module
-from lens_interventions.model.product import packed_copy, product
+from lens_interventions.model.product import packed_copy, product, weighted_rows
 from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
 from tests.support.tiny import tiny_bridge
@@ -52,6 +52,13 @@ def test_it_is_the_product_to_float32_rounding(factors):
             found = product(x, weight, copy, bias=bias, out=given)
             torch.testing.assert_close(found.double(), expected + bias, rtol=0, atol=2e-5)
     assert product(x, weight, packed(weight), out=out) is out
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_weighted_rows_are_the_product_to_float32_rounding(factors, fast):
+    x, weight = factors
+    found = weighted_rows(x, weight.T.contiguous(), fast=fast).double()
+    torch.testing.assert_close(found, x.double() @ weight.double().T, rtol=0, atol=2e-5)
 
 
 @pytest.mark.usefixtures("always_faster")
