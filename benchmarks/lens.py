@@ -15,7 +15,7 @@ import lens_interventions as li
 from benchmarks.command import run
 from benchmarks.common import in_turns, memory_on_text, ratio, reference_tokens
 from benchmarks.results import Row
-from lens_interventions.model.product import packed_copy, product
+from lens_interventions.model.product import is_faster, product
 
 _ROWS = 128  # of logits at a time in the bare product: the fastest of 62, 124, 155 and 248
 
@@ -36,12 +36,12 @@ def floor(bridge: TransformerBridge, tokens: Tensor) -> None:
         tokens, names_filter=names, stop_at_layer=n_layers, return_type=None
     )
     weight = bridge.W_U.T
-    packed = packed_copy(weight, _ROWS)
+    fast = is_faster(weight)
     out = torch.empty(_ROWS, len(weight))
     for start in range(0, tokens.shape[1], _ROWS):
         for name in names:  # the cache holds each stream under two names
             rows = cache[name][0, start : start + _ROWS]
-            product(rows, weight, packed, out=out[: len(rows)])
+            product(rows, weight, fast=fast, out=out[: len(rows)])
 
 
 @torch.no_grad()

@@ -229,7 +229,7 @@ def _kl_and_gradient(
     if head.scale == 1:
         logits, raw = head.logits(normalized, out=out), None
     else:  # a soft cap, or a factor
-        raw = product(normalized, head.weight, head.packed)
+        raw = product(normalized, head.weight, fast=head.fast)
         raw = (raw if head.bias is None else raw + head.bias).requires_grad_()
         with torch.enable_grad():
             capped = head.transform(raw)
@@ -239,7 +239,7 @@ def _kl_and_gradient(
     difference = logits.sub_(log_normalizer[:, None]).exp_().sub_(target)
     if raw is not None:
         (difference,) = torch.autograd.grad(capped, raw, difference)
-    return kl, weighted_rows(difference, head.weight, fast=head.packed is not None)
+    return kl, weighted_rows(difference, head.weight, fast=head.fast)
 
 
 @torch.no_grad()

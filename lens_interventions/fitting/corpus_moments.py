@@ -22,9 +22,9 @@ from tqdm.auto import tqdm
 from .._files import load_tensors, require_writable, save_tensors
 from ..drawing.labels import counted
 from ..model.exclusive import exclusive
+from ..model.fast_linears import fast_blocks
 from ..model.fingerprint import fingerprint
 from ..model.kinds import ReadableModel, weight_dtype
-from ..model.packed_linears import packed_blocks
 from ..model.points import select_points
 from ..model.readout import require_readable
 from ..model.residuals import residuals
@@ -125,7 +125,7 @@ def corpus_moments(
     )
     bar = tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n)
     # Of a corpus nothing is known but that it has this many windows.
-    with bar, packed_blocks(bridge, holdout * window):
+    with bar, fast_blocks(bridge, holdout * window):
         for piece in kept.remaining(windows):
             tokens = piece[skip_first:]
             streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), labels)]

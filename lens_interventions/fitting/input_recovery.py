@@ -20,7 +20,7 @@ from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name
-from ..model.product import packed_copy, product
+from ..model.product import is_faster, product
 from ..model.readout import LOGIT_ROWS
 from ..model.residuals import residuals
 from ..model.text_pieces import as_batch, first_pieces
@@ -122,7 +122,7 @@ def input_recovery(
         raise ValueError(f"maps must be one or more of {', '.join(MAPS)}; got {tuple(maps)}")
     probe.require_fits(bridge)
     table = torch.nn.functional.normalize(input_embeddings(bridge), dim=-1)
-    packed = packed_copy(table, LOGIT_ROWS)
+    fast = is_faster(table)
     edges = torch.tensor(RARITY_EDGES, device=table.device)
     bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1
     totals, counts = [], []
@@ -142,7 +142,7 @@ def input_recovery(
                             probe(stream[0, skip_first:], point, shared=name == "shared"),
                             tokens,
                             table,
-                            packed,
+                            fast,
                         )
                         for point, stream in zip(probe.points, streams, strict=True)
                     ]
@@ -175,11 +175,11 @@ def _ranks(
     vectors: Float[Tensor, "row d_model"],
     tokens: Int[Tensor, " row"],
     table: Float[Tensor, "d_vocab d_model"],
-    packed: Tensor | None,
+    fast: bool,
 ) -> Int[Tensor, " row"]:
     parts = zip(vectors.to(table).split(LOGIT_ROWS), tokens.split(LOGIT_ROWS), strict=True)
     return torch.cat(
-        [ranks(product(rows, table, packed), ids[:, None])[:, 0] for rows, ids in parts]
+        [ranks(product(rows, table, fast=fast), ids[:, None])[:, 0] for rows, ids in parts]
     )
 
 

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from .._progress import steps
 from ..model.attention_cache import shorten
 from ..model.exclusive import exclusive
-from ..model.packed_linears import packed_blocks
+from ..model.fast_linears import fast_blocks
 from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
 from ..model.points import FINAL
 from ..model.readout import LOGIT_ROWS, Readout, readout
@@ -108,7 +108,7 @@ def effect_map(
     rows = []
     cells = tqdm(total=len(layers) * len(positions), disable=not progress, unit="cell")
     # On average a row goes through half of the blocks.
-    with packed_blocks(bridge, len(batch.tokens) * n_later // 2):
+    with fast_blocks(bridge, len(batch.tokens) * n_later // 2):
         for layer, resid in steps(list(zip(layers, streams, strict=True))):
             at_layer = dataclasses.replace(patch, layer=layer, positions="all", first_position=0)
             patched = at_layer.bind(bridge)(

@@ -236,9 +236,7 @@ class ChunkReducer:
         probabilities = distribution.probabilities
         if not self._linear:
             return _Reference(distribution, None, None, probabilities.clone())
-        mean_row = weighted_rows(
-            probabilities, self.readout.weight, fast=self.readout.packed is not None
-        )
+        mean_row = weighted_rows(probabilities, self.readout.weight, fast=self.readout.fast)
         mean_bias = None
         if bias is not None:
             # Tokens that a bias of minus infinity excludes have no part in any distribution.

@@ -31,7 +31,7 @@ class Pool:
         cls, read: Readout, weight: Float[Tensor, "token d_model"], bias: Tensor | None
     ) -> "Pool":
         """The pool of `weight`, rows of `read` or rows like them."""
-        rows = replace(read, weight=weight, bias=bias, packed=None, back=None)
+        rows = replace(read, weight=weight, bias=bias, fast=False)
         return cls(rows, read.unit_directions(weight))
 
     def log_probs(

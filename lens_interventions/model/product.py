@@ -1,12 +1,11 @@
 """Products of many rows with one float32 matrix, by the faster of two ways.
 
-On a CPU, torch multiplies with MKL. On AMD's processors this has about two thirds of the speed of
-oneDNN, if the matrix was first copied into the order in which it is read. The copy costs as much as
-the product of some 150 rows, so it is made for one call of the library and dropped with it. So no
-copy can be out of date when the weights of a model are edited.
+On a CPU, torch multiplies with MKL. On AMD's processors this has about half of the speed of oneDNN,
+for one row as for many.
 
-The operators are private ones of torch, which `torch.compile` emits on a CPU. They are used only if
-they run, and if a test finds them as exact as the plain product and clearly faster.
+The operator is a private one of torch, which `torch.compile` emits on a CPU. It is used only if it
+runs, and if a test finds it as exact as the plain product and clearly faster. It takes the matrix
+as it is, a transposed one too: a copy in the order in which it is read would save 10% at most.
 """
 
 import functools
@@ -20,57 +19,48 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+# Of a trial of which product is the faster one.
+_TRIAL_ROWS = 64
 
-def packed_copy(
-    weight: Float[Tensor, "d_out d_in"], rows: int, *, known_faster: bool = False
-) -> Tensor | None:
-    """A copy of a weight for the faster product; None if the plain product is as good.
 
-    **Arguments:**
-
-    - `weight`: copied if it is a contiguous float32 matrix on a CPU, outside `torch.autocast`.
-    - `rows`: how many rows will be multiplied with it at a time.
-    - `known_faster`: whether the faster product is taken without a trial, which where the two are
-        close may end in another way on another day.
-    """
-    (copy,) = packed_copies([weight], rows, known_faster=known_faster)
-    return copy
+def is_faster(weight: Float[Tensor, "d_out d_in"], *, known_faster: bool = False) -> bool:
+    """Whether products with a weight are better done by oneDNN; see `are_faster`."""
+    (answer,) = are_faster([weight], known_faster=known_faster)
+    return answer
 
 
 @torch.no_grad()
-def packed_copies(
-    weights: Iterable[Float[Tensor, "_ _"]], rows: int, *, known_faster: bool = False
-) -> Iterator[Tensor | None]:
-    """`packed_copy` of each of several weights."""
+def are_faster(
+    weights: Iterable[Float[Tensor, "_ _"]], *, known_faster: bool = False
+) -> Iterator[bool]:
+    """Of each of several weights, whether products with it are better done by oneDNN.
+
+    They are only for a contiguous float32 matrix on a CPU, outside `torch.autocast`.
+
+    **Arguments:**
+
+    - `weights`: the weights.
+    - `known_faster`: whether oneDNN is taken without a trial of speed, which where the two are
+        close may end in another way on another day.
+    """
     better: dict[int, bool] = {}
     for weight in weights:
-        if not _is_suited(weight):
-            yield None
-            continue
         d_in = weight.shape[1]
-        try:
-            if d_in not in better:
-                better[d_in] = _is_exact(d_in) and (known_faster or _is_faster(d_in, rows))
-            yield _pack(weight, rows) if better[d_in] else None
-        except (AttributeError, NotImplementedError, RuntimeError):  # no such operators here
-            yield None
-
-
-def is_faster_packed(weight: Float[Tensor, "d_out d_in"], rows: int) -> bool:
-    """Whether products of this many rows with a weight are better done with its packed copy."""
-    d_in = weight.shape[1]
-    try:
-        return _is_suited(weight) and _is_exact(d_in) and _is_faster(d_in, rows)
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return False
+        suited = _is_suited(weight)
+        if suited and d_in not in better:
+            try:
+                better[d_in] = _is_exact(d_in) and (known_faster or _is_faster(d_in))
+            except (AttributeError, NotImplementedError, RuntimeError):  # no such operator here
+                better[d_in] = False
+        yield suited and better[d_in]
 
 
 def product(
     x: Float[Tensor, "*row d_in"],
     weight: Float[Tensor, "d_out d_in"],
-    packed: Tensor | None = None,
     *,
-    back: Tensor | None = None,
+    fast: bool = False,
+    constant: bool = False,
     bias: Float[Tensor, " d_out"] | None = None,
     out: Float[Tensor, "row d_out"] | None = None,
 ) -> Float[Tensor, "*row d_out"]:
@@ -79,22 +69,21 @@ def product(
     **Arguments:**
 
     - `x`, `weight`: the factors.
-    - `packed`: the weight's `packed_copy`. If a gradient is wanted, the product is the plain one
-        unless there is `back`.
-    - `back`: the `packed_copy` of the transposed weight, for the gradient of `x`. It says that
-        weight and bias want none.
+    - `fast`: whether to multiply by oneDNN, if `is_faster` says so. If a gradient is wanted, the
+        product is the plain one unless the weight is `constant`.
+    - `constant`: that weight and bias want no gradient, so that of `x` may be a fast product too.
     - `bias`: added to each row.
     - `out`: a buffer for the product of a matrix of rows, used if there is no gradient.
     """
     graph = x.requires_grad and torch.is_grad_enabled()
-    if packed is not None and x.dtype == weight.dtype:
+    if fast and x.dtype == weight.dtype:
         if not graph:
-            fast = _multiply(x, packed, bias)
+            found = _multiply(x, weight, bias)
             # Kept in one buffer, large products do not make the allocator return pages and fault
             # them in again.
-            return fast if out is None else out.copy_(fast)
-        if back is not None:
-            return _ProductWithGradient.apply(x, packed, back, bias)
+            return found if out is None else out.copy_(found)
+        if constant:
+            return _ProductWithGradient.apply(x, weight, bias)
     if out is None:
         return functional.linear(x, weight, bias)
     if product_dtype(weight) != weight.dtype:
@@ -108,13 +97,8 @@ def product(
 def weighted_rows(
     x: Float[Tensor, "row d_out"], weight: Float[Tensor, "d_out d_in"], *, fast: bool
 ) -> Float[Tensor, "row d_in"]:
-    """`x @ weight`.
-
-    If `fast`, as it is where the weight has a packed copy, this is the faster product too. It takes
-    the matrix as it is, since a copy of the transposed one would not pay.
-    """
-    turned = weight.T
-    return product(x, turned, turned if fast else None)
+    """`x @ weight`, with `fast` as in `product`."""
+    return product(x, weight.T, fast=fast)
 
 
 def product_dtype(weight: Float[Tensor, "_ _"]) -> torch.dtype:
@@ -127,31 +111,27 @@ def product_dtype(weight: Float[Tensor, "_ _"]) -> torch.dtype:
 
 
 def _is_suited(weight: Tensor) -> bool:
-    # Under autocast the model's own products are in half precision, which the copy's are not.
+    # Under autocast the model's own products are in half precision, which oneDNN's are not.
     plain = weight.dtype == torch.float32 == product_dtype(weight)
     return plain and weight.device.type == "cpu" and weight.is_contiguous()
 
 
-def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
 
 
 class _ProductWithGradient(torch.autograd.Function):
     """The faster product with a constant weight, whose gradient is a faster product too."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packed: Tensor, back: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.back = back
-        return _multiply(x, packed, bias)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return _multiply(x, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _multiply(gradient, ctx.back), None, None, None
-
-
-def _pack(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _multiply(gradient, ctx.weight.T), None, None
 
 
 def _factors(
@@ -169,23 +149,23 @@ def _is_exact(d_in: int) -> bool:
     """
     x, weight = _factors(16, d_in, 256)
     exact = x.double() @ weight.double().T
-    plain, fast = product(x, weight) - exact, product(x, weight, _pack(weight, len(x))) - exact
+    plain, fast = (product(x, weight, fast=fast) - exact for fast in (False, True))
     return float(fast.norm()) < 4 * float(plain.norm())
 
 
 @functools.cache
-def _is_faster(d_in: int, rows: int) -> bool:
+def _is_faster(d_in: int) -> bool:
     """Whether the faster product takes at most 0.9 of the plain one's processor time.
 
-    This is tested once in a process, in some 50 milliseconds, so that equal calls have equal
-    results.
+    This is tested once in a process, in some 20 milliseconds, so that equal calls have equal
+    results. The processor decides it, and not how many rows there are. With few, what threads wait
+    for each other on a busy machine would hide the difference.
     """
-    x, weight = _factors(rows, d_in, 2048)
-    packed = _pack(weight, rows)
-    trials = [lambda: product(x, weight), lambda: product(x, weight, packed)]
+    x, weight = _factors(_TRIAL_ROWS, d_in, 2048)
+    trials = [lambda: product(x, weight), lambda: product(x, weight, fast=True)]
     # The ways take turns, and the least time of each counts, since other work only adds to a time.
-    # By the clock on the wall, on a busy machine, six trials in a row may all be interrupted.
-    plain, fast = map(min, zip(*(map(_seconds, trials) for _ in range(6)), strict=True))
+    # By the clock on the wall, on a busy machine, all trials may be interrupted.
+    plain, fast = map(min, zip(*(map(_seconds, trials) for _ in range(10)), strict=True))
     return fast < 0.9 * plain
 
 

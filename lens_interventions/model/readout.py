@@ -16,7 +16,7 @@ from .exclusive import exclusive
 from .hooks import has_temporary_hooks, keep, require_hooks, temporary_hooks, without_hooks
 from .kinds import ReadableModel, architecture, output_transform
 from .points import FINAL, hook_name
-from .product import packed_copy, product
+from .product import is_faster, product
 
 Norm = Literal["full", "pre_affine"]
 
@@ -44,8 +44,8 @@ class Readout:
         transform: the function that the model applies to its logits (Gemma's soft cap, Cohere's
             scale).
         scale: the factor by which `transform` multiplies; None if it is not linear.
-        packed: a copy of `weight` for a faster product, see `for_rows`.
-        back: one for the gradient of that product, see `for_training`.
+        fast: whether to multiply by the faster product, see `for_rows`.
+        constant: whether the weight wants no gradient, see `for_training`.
     """
 
     norm: nn.Module | None
@@ -54,28 +54,19 @@ class Readout:
     bias: Float[Tensor, " d_vocab"] | None
     transform: Callable[[Tensor], Tensor]
     scale: float | None
-    packed: Tensor | None = None
-    back: Tensor | None = None
+    fast: bool = False
+    constant: bool = False
 
     def for_rows(self, rows: int) -> "Readout":
-        """The same readout, prepared to read about this many rows in all.
-
-        It may hold a copy of the weight, so drop it when the call that reads the rows ends.
-        """
+        """The same readout, prepared to read about this many rows in all."""
         if rows < _MANY_ROWS:
             return self
-        return replace(self, packed=packed_copy(self.weight, LOGIT_ROWS))
+        return replace(self, fast=is_faster(self.weight))
 
     def for_training(self) -> "Readout":
-        """The same readout, prepared for many rows and their gradients.
-
-        It may hold two copies of the weight, which it takes to be faster; see `is_faster_packed`.
-        """
-        packed, back = (
-            packed_copy(weight, LOGIT_ROWS, known_faster=True)
-            for weight in (self.weight, self.weight.T.contiguous())
-        )
-        return replace(self, packed=packed, back=back)
+        """The same readout, prepared for many rows and their gradients, and known to be faster."""
+        fast = is_faster(self.weight, known_faster=True)
+        return replace(self, fast=fast, constant=True)
 
     def normalize(self, residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
         """The residual as it enters the unembedding."""
@@ -158,7 +149,9 @@ class Readout:
         `out` (rows flattened, no gradient) receives the product, so that chunks share a buffer.
         """
         rows = normalized.reshape(-1, normalized.shape[-1])
-        logits = product(rows, self.weight, self.packed, back=self.back, bias=self.bias, out=out)
+        logits = product(
+            rows, self.weight, fast=self.fast, constant=self.constant, bias=self.bias, out=out
+        )
         logits = logits.view(*normalized.shape[:-1], len(self.weight))
         return logits if self.scale == 1 else self.transform(logits)
 

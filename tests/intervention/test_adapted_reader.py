@@ -69,7 +69,7 @@ def test_with_a_reader_on_every_run_is_that_of_an_edited_model(arch):
 
 
 @torch.no_grad()
-def test_faster_products_are_packed_anew():
+def test_faster_products_are_of_the_weights_that_are_on():
     bridge = tiny_bridge("llama", dtype=torch.float32)
     reader, prompts = random_reader(bridge), random_tokens(9, 4)
 

@@ -5,12 +5,12 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.model import product as product_module
-from lens_interventions.model.product import packed_copy, product, weighted_rows
+from lens_interventions.model.product import is_faster, product, weighted_rows
 from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
 from tests.support.tiny import tiny_bridge
 
-ROWS, MANY = 16, 512
+MANY = 512
 TEXT = torch.arange(64)[None].repeat(8, 1)
 
 
@@ -19,7 +19,7 @@ def always_faster(monkeypatch):
     """Processors differ in what is faster; what is taken must be right on all of them."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _rows: True)
+    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in: True)
 
 
 @pytest.fixture
@@ -28,30 +28,25 @@ def factors():
     return [torch.randn(n, 40, generator=generator) for n in (7, 301)]
 
 
-def packed(weight):
-    copy = packed_copy(weight, ROWS)
-    assert copy is not None
-    return copy
-
-
 @pytest.mark.usefixtures("always_faster")
 def test_it_is_the_product_to_float32_rounding(factors):
     x, weight = factors
     expected = x.double() @ weight.double().T
     out = torch.empty(expected.shape)
     for found in (
-        product(x, weight, packed(weight)),
-        product(x, weight, packed(weight), out=out),
-        product(x.T.contiguous().T, weight, packed(weight)),
+        product(x, weight, fast=True),
+        product(x, weight, fast=True, out=out),
+        product(x.T.contiguous().T, weight, fast=True),
+        product(x, weight.T.contiguous().T, fast=True),
     ):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
     bias = weight[:, 0].contiguous()
-    for copy in (None, packed(weight)):
+    for fast in (False, True):
         for given in (None, out):
-            found = product(x, weight, copy, bias=bias, out=given)
+            found = product(x, weight, fast=fast, bias=bias, out=given)
             torch.testing.assert_close(found.double(), expected + bias, rtol=0, atol=2e-5)
-    assert product(x, weight, packed(weight), out=out) is out
+    assert product(x, weight, fast=True, out=out) is out
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -65,28 +60,25 @@ def test_weighted_rows_are_the_product_to_float32_rounding(factors, fast):
 def test_gradients_are_those_of_the_plain_product(factors):
     x, weight = factors
     x.requires_grad_()
-    (found,) = torch.autograd.grad(product(x, weight, packed(weight)).square().sum(), x)
+    (found,) = torch.autograd.grad(product(x, weight, fast=True).square().sum(), x)
     (expected,) = torch.autograd.grad((x @ weight.T).square().sum(), x)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("always_faster")
-def test_only_a_float32_matrix_in_order_has_a_copy(factors):
+def test_only_a_float32_matrix_in_order_is_faster(factors):
     _, weight = factors
-    assert packed_copy(weight, ROWS) is not None
-    assert packed_copy(weight.double(), ROWS) is None
-    assert packed_copy(weight.bfloat16(), ROWS) is None
-    assert packed_copy(weight.T, ROWS) is None
+    assert is_faster(weight)
+    assert not any(is_faster(w) for w in (weight.double(), weight.bfloat16(), weight.T))
 
 
-@pytest.mark.parametrize("name", ["_reorder_linear_weight", "_linear_pointwise"])
 @pytest.mark.usefixtures("always_faster")
-def test_a_torch_whose_operators_fail_multiplies_plainly(monkeypatch, factors, name):
+def test_a_torch_whose_operator_fails_multiplies_plainly(monkeypatch, factors):
     def fails(*_args):
         raise RuntimeError("could not create a primitive")
 
-    monkeypatch.setattr(torch.ops.mkldnn, name, fails)
-    assert packed_copy(factors[1], ROWS) is None
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", fails)
+    assert not is_faster(factors[1])
 
 
 @pytest.mark.usefixtures("always_faster")
@@ -97,15 +89,14 @@ def test_a_product_of_lower_precision_is_not_taken(monkeypatch, factors):
         return plain(x.bfloat16().float(), *rest)
 
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", rounded)
-    assert packed_copy(factors[1], ROWS) is None
+    assert not is_faster(factors[1])
 
 
 def test_a_process_asks_once_which_is_faster(monkeypatch, factors):
     """So that equal calls take equal products, and have results that are equal to the bit."""
-    first = packed_copy(factors[1], ROWS)
+    first = is_faster(factors[1])
     monkeypatch.setattr(product_module, "_seconds", lambda _function: 1 / 0)
-    again = packed_copy(factors[1], ROWS)
-    assert (first is None) == (again is None)
+    assert is_faster(factors[1]) == first
 
 
 @pytest.mark.usefixtures("always_faster")
@@ -113,8 +104,8 @@ def test_a_readout_for_many_rows_reads_the_same_logits():
     bridge = tiny_bridge("cohere", dtype=torch.float32)
     plain = readout(bridge)
     fast = plain.for_rows(MANY)
-    assert fast.packed is not None
-    assert plain.for_rows(MANY - 1).packed is None
+    assert fast.fast
+    assert not plain.for_rows(MANY - 1).fast
     residual = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(fast(residual), plain(residual), rtol=0, atol=1e-5)
 
@@ -142,9 +133,7 @@ def test_a_call_after_the_weights_were_edited_reads_the_new_ones(monkeypatch, ca
     """Also an edit through `.data`, which torch counts nowhere."""
     results = {}
     for faster in (True, False):
-        monkeypatch.setattr(
-            product_module, "_is_faster", lambda _d_in, _rows, answer=faster: answer
-        )
+        monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, answer=faster: answer)
         bridge = tiny_bridge("llama", dtype=torch.float32)
         with left_as_found(bridge):
             before = call(bridge)
@@ -155,12 +144,11 @@ def test_a_call_after_the_weights_were_edited_reads_the_new_ones(monkeypatch, ca
 
 
 @pytest.mark.usefixtures("always_faster")
-def test_with_the_transposed_weight_it_has_the_gradient_of_the_plain_product(factors):
+def test_with_a_constant_weight_it_has_the_gradient_of_the_plain_product(factors):
     x, weight = factors
     bias = weight[:, 0].contiguous()
-    back = packed(weight.T.contiguous())
     x.requires_grad_()
-    found = product(x, weight, packed(weight), back=back, bias=bias)
+    found = product(x, weight, fast=True, constant=True, bias=bias)
     wide = x.detach().double().requires_grad_()
     expected = wide @ weight.double().T + bias.double()
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)

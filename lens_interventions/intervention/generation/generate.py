@@ -16,7 +16,7 @@ from ...lens.distributions import log_probs_of
 from ...model.argument_names import instead_of
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
-from ...model.packed_linears import packed_linears
+from ...model.fast_linears import fast_linears
 from ...model.points import point_labels
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
@@ -31,7 +31,7 @@ from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criter
 
 # Tokens of prompts that go through the model at a time.
 _CHUNK_TOKENS = 4096
-# From this many steps on, faster products are worth copies of the weights, for one row as for many.
+# From this many steps on, a trial of which product is the faster one is worth its time.
 _MANY_STEPS = 16
 
 
@@ -161,7 +161,7 @@ def generate(
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
-    with packed_linears(bridge.original_model, n_rows) if many else nullcontext():
+    with fast_linears(bridge.original_model) if many else nullcontext():
         for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
             taken.append(step)
             ends.append(ended)

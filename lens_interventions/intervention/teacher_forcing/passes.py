@@ -16,8 +16,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
 from ..._progress import steps
+from ...model.fast_linears import fast_blocks
 from ...model.hooks import Hook, has_user_hooks
-from ...model.packed_linears import packed_blocks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.residuals import residual_chunks
@@ -107,7 +107,7 @@ class TextPasses:
         # A bridge looks its names up even where there is no hook to put on.
         with (
             self.bridge.hooks(fwd_hooks=hooks) if hooks else nullcontext(),
-            packed_blocks(self.bridge, n_rows),
+            fast_blocks(self.bridge, n_rows),
         ):
             for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):
                 first = column - skip

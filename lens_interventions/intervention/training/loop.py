@@ -14,10 +14,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..._files import require_writable
 from ..._progress import steps
+from ...model.fast_linears import Forwards, fast_forwards
 from ...model.other_weights import other_weights
-from ...model.packed_linears import Forwards, packed_forwards
-from ...model.partial_run import BLOCK_ROWS, replaced_forwards
-from ...model.product import is_faster_packed
+from ...model.partial_run import replaced_forwards
+from ...model.product import is_faster
 from ..adapted_reader import adapted_weights
 from ..bound_patch import BoundPatch
 from ..learned_write import LearnedWrite
@@ -94,19 +94,18 @@ class WriteTraining:
             state.save(checkpoint, self._settings)
 
     def _prepare(self) -> None:
-        """Copy the weights of the unembedding and of the blocks, if that is faster here."""
+        """Take the faster products for the unembedding and the blocks, if they are so here."""
         bridge, bound, state = self._bridge, self._bound, self.state
-        if state.packed is None:
-            state.packed = is_faster_packed(bound.readout.weight, BLOCK_ROWS)
-        if not state.packed:
+        if state.fast is None:
+            state.fast = is_faster(bound.readout.weight)
+        if not state.fast:
             return
         self._bound = replace(bound, readout=bound.readout.for_training())
         others = bridge.blocks
         if self._reader is None:  # which has other weights in the late blocks at every step
             late, others = others[bound.patch.layers[0] :], others[: bound.patch.layers[0]]
-            self._late = packed_forwards(late, BLOCK_ROWS, gradients=True, known_faster=True)
-        # The copies of the late blocks' weights serve where no gradient is wanted, too.
-        self._frozen = [*self._late, *packed_forwards(others, BLOCK_ROWS, known_faster=True)]
+            self._late = fast_forwards(late, constant=True, known_faster=True)
+        self._frozen = [*self._late, *fast_forwards(others, known_faster=True)]
 
     def best_write(self) -> LearnedWrite:
         """The write with the lowest held-out loss, and its reader."""

@@ -47,10 +47,10 @@ class ResidualStore:
 
         - `bridge`, `weights`: the model and its fingerprint.
         - `layer`, `tokens`: the layer and the piece.
-        - `read`: the model's readout. What a packed one read is kept apart, so that the numbers of
+        - `read`: the model's readout. What a fast one read is kept apart, so that the numbers of
             a training do not depend on what others read before it.
         """
-        key = (weights, layer, read.packed is not None, tokens.cpu().numpy().tobytes())
+        key = (weights, layer, read.fast, tokens.cpu().numpy().tobytes())
         if key in self._kept:
             return self._kept[key]
         piece = as_batch(tokens)

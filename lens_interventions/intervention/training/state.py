@@ -24,9 +24,8 @@ class TrainingState:
         step: how many steps have been made.
         curve: a record for each step.
         held_out: a record for each evaluation.
-        packed: whether products are done with packed copies of the weights; None before that was
-            tried. A training that is continued goes on as it began, so that it ends in the same
-            bits.
+        fast: whether products are the faster ones; None before that was tried. A training that is
+            continued goes on as it began, so that it ends in the same bits.
     """
 
     leaves: dict[str, Tensor]
@@ -37,7 +36,7 @@ class TrainingState:
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     held_out: list[dict[str, float]] = field(default_factory=list)
-    packed: bool | None = None
+    fast: bool | None = None
 
     def values(self) -> dict[str, Tensor]:
         """A copy of the leaves' values."""
@@ -57,7 +56,7 @@ class TrainingState:
             "best_loss": self.best_loss,
             "curve": self.curve,
             "held_out": self.held_out,
-            "packed": self.packed,
+            "fast": self.fast,
         }
         save_tensors(path, tensors, kind="training", rest=kept)
 
@@ -99,5 +98,5 @@ class TrainingState:
         self.best = {
             name: tensors[f"best.{name}"].to(leaf.device) for name, leaf in self.leaves.items()
         }
-        for name in ("step", "best_step", "best_loss", "curve", "held_out", "packed"):
+        for name in ("step", "best_step", "best_loss", "curve", "held_out", "fast"):
             setattr(self, name, kept[name])

@@ -1,4 +1,4 @@
-"""A model whose linear modules multiply with packed weights computes the same, and comes back."""
+"""A model whose linear modules have the faster product computes the same, and comes back."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ from torch import nn
 
 import lens_interventions as li
 from lens_interventions.intervention.generation import cached_decoder
-from lens_interventions.model import packed_linears as packed_linears_module
+from lens_interventions.model import fast_linears as fast_linears_module
 from lens_interventions.model import product as product_module
-from lens_interventions.model.packed_linears import packed_linears
+from lens_interventions.model.fast_linears import fast_linears
 from lens_interventions.model.partial_run import replaced_forwards
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def always_faster(monkeypatch):
-    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _rows: True)
+    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in: True)
 
 
-def n_packed(model):
+def n_fast(model):
     return sum("forward" in vars(module) for module in model.modules() if type(module) is nn.Linear)
 
 
@@ -35,19 +35,10 @@ def test_logits_are_the_same(arch):
     bridge = shared_bridge(arch, torch.float32)
     expected = bridge(TOKENS)
     with left_as_found(bridge):
-        with packed_linears(bridge.original_model, 4):
-            assert n_packed(bridge.original_model) > 0
+        with fast_linears(bridge.original_model):
+            assert n_fast(bridge.original_model) > 0
             found = bridge(TOKENS)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-
-
-def test_copies_keep_to_their_room_and_begin_with_the_unembedding(monkeypatch):
-    model = shared_bridge("llama", torch.float32).original_model
-    head = model.lm_head.weight
-    monkeypatch.setattr(packed_linears_module, "_COPY_BYTES", 4 * head.numel() + 1)
-    with packed_linears(model, 4):
-        assert n_packed(model) == 1
-    assert n_packed(model) == 0
 
 
 @pytest.mark.parametrize("n_prompts", [1, 4])
@@ -57,7 +48,7 @@ def test_generation_of_many_tokens_begins_as_that_of_few(n_prompts, monkeypatch)
     before = cached_decoder.CachedDecoder.logits
 
     def watched(decoder, text):
-        seen.append(n_packed(bridge.original_model))
+        seen.append(n_fast(bridge.original_model))
         return before(decoder, text)
 
     monkeypatch.setattr(cached_decoder.CachedDecoder, "logits", watched)
@@ -93,19 +84,19 @@ def test_blocks_that_many_rows_go_through_compute_the_same(call, monkeypatch):
     before = bridge.blocks[0].forward
 
     def watched(*args, **kwargs):
-        seen.append(n_packed(bridge.original_model))
+        seen.append(n_fast(bridge.original_model))
         return before(*args, **kwargs)
 
     plain = CALLS[call](bridge)
     with replaced_forwards([(bridge.blocks[0], watched)]):
         CALLS[call](bridge)
         assert set(seen) == {0}
-        monkeypatch.setattr(packed_linears_module, "_MANY_ROWS", 1)
-        packed = CALLS[call](bridge)
+        monkeypatch.setattr(fast_linears_module, "_MANY_ROWS", 1)
+        fast = CALLS[call](bridge)
         assert max(seen) > 0
         with torch.enable_grad():
             seen.clear()
             li.teacher_forced_log_probs(bridge, TOKENS, PATCH, enable_grad=True)
             assert set(seen) == {0}
-    assert n_packed(bridge.original_model) == 0
-    torch.testing.assert_close(packed, plain, rtol=0, atol=1e-4, equal_nan=True)
+    assert n_fast(bridge.original_model) == 0
+    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-4, equal_nan=True)

@@ -1,4 +1,4 @@
-"""A training that multiplies with packed copies of the weights learns the same, and goes on so."""
+"""A training that multiplies by the faster product learns the same, and goes on so."""
 
 import pytest
 import torch
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.skipif(
 
 def decided(monkeypatch, faster):
     """Processors differ in what is faster."""
-    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _rows: faster)
+    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in: faster)
 
 
 @pytest.mark.parametrize("adapt", [None, "attention"])
 @pytest.mark.parametrize("arch", ["llama", "gemma2"])
 def test_it_learns_what_plain_products_teach(monkeypatch, arch, adapt):
-    bridge, packed = shared_bridge(arch, torch.float32), set()
+    bridge, taken = shared_bridge(arch, torch.float32), set()
     options = {"steps": 3, "texts": random_texts(), "adapt": adapt}
     decided(monkeypatch, faster=False)
     plain = train(bridge, **options)
@@ -33,14 +33,14 @@ def test_it_learns_what_plain_products_teach(monkeypatch, arch, adapt):
     def watched(bridge, bound, *args, **kwargs):
         linears = (m for m in bridge.original_model.modules() if type(m) is nn.Linear)
         blocks = any("forward" in vars(module) for module in linears)
-        packed.add((blocks, bound.readout.packed is not None, bound.readout.back is not None))
+        taken.add((blocks, bound.readout.fast, bound.readout.constant))
         return patched_nats(bridge, bound, *args, **kwargs)
 
     monkeypatch.setattr(loop, "patched_nats", watched)
     decided(monkeypatch, faster=True)
     with left_as_found(bridge):
         found = train(bridge, **options)
-    assert packed == {(adapt is None, True, True)}
+    assert taken == {(adapt is None, True, True)}
     # Products of float32 round in another order.
     for column in ("loss", "gradient_norm"):
         assert found.curve[column].tolist() == pytest.approx(plain.curve[column].tolist(), rel=1e-3)

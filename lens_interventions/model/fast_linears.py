@@ -1,0 +1,80 @@
+"""Faster products for a model's linear modules, for the duration of one call."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from .kinds import ReadableModel
+from .partial_run import replaced_forwards
+from .product import are_faster, product
+
+Forwards = list[tuple[nn.Module, Callable[..., Any]]]
+
+# Fewer rows are over sooner than a trial of which product is the faster one.
+_MANY_ROWS = 512
+
+
+def fast_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[None]:
+    """Inside, the blocks multiply by the faster product, as in `fast_linears`.
+
+    This applies if many rows go through them in all, and no graph is kept: weights may want a
+    gradient, which that product does not have.
+
+    **Arguments:**
+
+    - `bridge`: the model.
+    - `rows`: about how many rows go through all blocks.
+    """
+    if rows < _MANY_ROWS or torch.is_grad_enabled():
+        return nullcontext()
+    return fast_linears(bridge.blocks)
+
+
+@contextmanager
+def fast_linears(model: nn.Module) -> Iterator[None]:
+    """Inside, the linear modules of a model have `fast_forwards`.
+
+    Inside, it has no effect to give a module another weight or bias.
+    """
+    with replaced_forwards(fast_forwards(model)):
+        yield
+
+
+def fast_forwards(
+    model: nn.Module, *, constant: bool = False, known_faster: bool = False
+) -> Forwards:
+    """The linear modules of a model for which the faster product is to be had, with its forward.
+
+    They are those of a float32 model on a CPU, if it is faster there.
+
+    **Arguments:**
+
+    - `model`: a model whose modules have their own weights.
+    - `constant`: as in `product`, for the gradients of what goes through them.
+    - `known_faster`: as in `are_faster`.
+    """
+    linears = [
+        module
+        for module in model.modules()
+        # A subclass, or a module that was given another forward, may do more.
+        if type(module) is nn.Linear and "forward" not in vars(module)
+    ]
+    faster = are_faster([linear.weight for linear in linears], known_faster=known_faster)
+    return [
+        (
+            linear,
+            partial(
+                product,
+                weight=linear.weight.detach(),
+                bias=None if linear.bias is None else linear.bias.detach(),
+                fast=True,
+                constant=constant,
+            ),
+        )
+        for linear, fast in zip(linears, faster, strict=True)
+        if fast
+    ]
