@@ -164,7 +164,10 @@ def test_the_gains_of_networks_from_scratch_are_the_committed_results(run, verdi
 
 
 def test_the_gains_at_depth_are_the_committed_results():
-    runs = {name: _gains(name) for name in ("scratch-depth", "scratch-six-blocks", "scratch-depth-entry")}
+    runs = {
+        name: _gains(name)
+        for name in ("scratch-depth", "scratch-six-blocks", "scratch-depth-entry")
+    }
     tables = {f"results/{name}/README.md": rows for name, rows in runs.items()}
     tables["docs/findings.md"] = [row for rows in runs.values() for row in rows]
     for page, rows in tables.items():
