@@ -10,9 +10,9 @@ from torch import nn
 
 from .kinds import ReadableModel
 from .partial_run import replaced_forwards
-from .product import are_faster, product
+from .product import are_faster, packed, product
 
-Forwards = list[tuple[nn.Module, Callable[..., Any]]]
+Forwards = list[tuple[nn.Linear, Callable[..., Any]]]
 
 # Fewer rows are over sooner than a trial of which product is the faster one.
 _MANY_ROWS = 512
@@ -35,12 +35,24 @@ def fast_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[None
 
 
 @contextmanager
-def fast_linears(model: nn.Module) -> Iterator[None]:
+def fast_linears(model: nn.Module, *, packed_for: int | None = None) -> Iterator[None]:
     """Inside, the linear modules of a model have `fast_forwards`.
 
     Inside, it has no effect to give a module another weight or bias.
+
+    **Arguments:**
+
+    - `model`: a model whose modules have their own weights.
+    - `packed_for`: a number of rows for whose products weights are copied, if there will be many
+        such products; then edits of the weights have no effect either.
     """
-    with replaced_forwards(fast_forwards(model)):
+    forwards = fast_forwards(model)
+    if packed_for is not None:
+        forwards = [
+            (linear, partial(forward, weight=packed(linear.weight, packed_for)))
+            for linear, forward in forwards
+        ]
+    with replaced_forwards(forwards):
         yield
 
 

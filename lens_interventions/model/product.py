@@ -5,7 +5,8 @@ for one row as for many.
 
 The operator is a private one of torch, which `torch.compile` emits on a CPU. It is used only if it
 runs, and if a test finds it as exact as the plain product and clearly faster. It takes the matrix
-as it is, a transposed one too: a copy in the order in which it is read would save 10% at most.
+as it is, a transposed one too. A copy in the order in which it is read saves some 20% of the time
+of 2 to 100 rows, and 10% or less of one row and of more.
 """
 
 import functools
@@ -53,6 +54,15 @@ def are_faster(
             except (AttributeError, NotImplementedError, RuntimeError):  # no such operator here
                 better[d_in] = False
         yield suited and better[d_in]
+
+
+@torch.no_grad()
+def packed(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor:
+    """A copy of a weight in the order in which oneDNN reads it, for `product` with `fast`.
+
+    It is for many products of this many `rows` that want no gradient.
+    """
+    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
 def product(

@@ -35,10 +35,11 @@ def test_logits_are_the_same(arch):
     bridge = shared_bridge(arch, torch.float32)
     expected = bridge(TOKENS)
     with left_as_found(bridge):
-        with fast_linears(bridge.original_model):
-            assert n_fast(bridge.original_model) > 0
-            found = bridge(TOKENS)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        for packed_for in (None, 4):
+            with fast_linears(bridge.original_model, packed_for=packed_for):
+                assert n_fast(bridge.original_model) > 0
+                found = bridge(TOKENS)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_prompts", [1, 4])
