@@ -39,11 +39,6 @@ def refuse_prompt_patches(patches: Iterable[NextTokenPatch]) -> None:
         )
 
 
-def names_positions(patches: Iterable[NextTokenPatch]) -> bool:
-    """Whether a patch acts at numbered positions, which each piece of a text would count anew."""
-    return any(not isinstance(patch.positions, str) for patch in patches)
-
-
 @dataclass(frozen=True)
 class TextTokens:
     """The tokens of one text.

@@ -1,7 +1,7 @@
 """Sums over the predictions of each text, kept in a file as they are made."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ..model.fingerprint import fingerprint
 from ..model.hooks import has_user_hooks
 from ..model.tokens import TextOrTokens
 from .known_text import KnownText
+from .patch import NextTokenPatch
 from .pieces import TextTokens, piece_batches, text_tokens
 from .settings_key import settings_key
 
@@ -34,15 +35,16 @@ class Reading:
         progress: show a progress bar over texts.
         out: a file for the sums of finished texts, from which a later call goes on.
         settings: what is measured, by name: the file is for these values and no others.
-        whole: whether a text of several pieces is refused.
+        patches: those that act on the texts. If one acts at numbered positions, which each piece
+            would count anew, a text of several pieces is refused.
     """
 
     max_length: int
     prepend_bos: bool | None
     progress: bool
-    out: Path | None
+    out: str | Path | None
     settings: Mapping[str, Any]
-    whole: bool = False
+    patches: Sequence[NextTokenPatch] = ()
 
 
 def text_sums(
@@ -63,7 +65,8 @@ def text_sums(
             f"there are hooks on the bridge, which {reading.out} could not record: take them off, "
             "or leave out the file"
         )
-    kept = _Kept(reading.out, {"model": fingerprint(bridge), **reading.settings}, n_values)
+    path = None if reading.out is None else Path(reading.out)
+    kept = _Kept(path, {"model": fingerprint(bridge), **reading.settings}, n_values)
     keys: list[str] = []
     sums: list[np.ndarray] = []
 
@@ -75,7 +78,8 @@ def text_sums(
             if text.key not in kept.rows:
                 yield number, text
 
-    for batch in piece_batches(unread(), reading.max_length, whole=reading.whole):
+    whole = any(not isinstance(patch.positions, str) for patch in reading.patches)
+    for batch in piece_batches(unread(), reading.max_length, whole=whole):
         values = measure(batch.text).double().cpu().numpy()
         for owner, row in zip(batch.owners, values, strict=True):
             sums[owner] = sums[owner] + row

@@ -59,9 +59,9 @@ def fast_linears(model: nn.Module, *, packed_for: int | None = None) -> Iterator
 def fast_forwards(
     model: nn.Module, *, constant: bool = False, known_faster: bool = False
 ) -> Forwards:
-    """The linear modules of a model for which the faster product is to be had, with its forward.
+    """The linear modules that have a faster product, each with a forward by it.
 
-    They are those of a float32 model on a CPU, if it is faster there.
+    They are those of a float32 model on a CPU, if oneDNN is faster there.
 
     **Arguments:**
 

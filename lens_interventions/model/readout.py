@@ -64,7 +64,7 @@ class Readout:
         return replace(self, fast=is_faster(self.weight))
 
     def for_training(self) -> "Readout":
-        """The same readout, prepared for many rows and their gradients, and known to be faster."""
+        """The same readout, prepared for many rows and gradients, without a trial of speed."""
         fast = is_faster(self.weight, known_faster=True)
         return replace(self, fast=fast, constant=True)
 

@@ -17,7 +17,7 @@ from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
-from ..pieces import names_positions, piece_length, refuse_prompt_patches
+from ..pieces import piece_length, refuse_prompt_patches
 from ..slopes.clean_run import clean_run
 from ..slopes.controls import function_names
 from ..slopes.directions import directions
@@ -99,14 +99,7 @@ def head_slopes(
         texts,
         measuring,
         len(scopes) * (1 + int(np.prod(shape))),
-        Reading(
-            length,
-            prepend_bos,
-            progress,
-            None if out is None else Path(out),
-            settings,
-            whole=names_positions([patch]),
-        ),
+        Reading(length, prepend_bos, progress, out, settings, [patch]),
     ).reshape(-1, len(scopes), 1 + int(np.prod(shape)))
     return HeadSlopes(
         totals=sums[..., 1:].reshape(-1, len(scopes), *shape),

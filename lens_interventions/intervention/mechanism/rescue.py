@@ -17,7 +17,7 @@ from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
-from ..pieces import names_positions, piece_length, refuse_prompt_patches
+from ..pieces import piece_length, refuse_prompt_patches
 from ..slopes.controls import function_names
 from ..slopes.scopes import SCOPES, Scope, chosen_predictions
 from ..sources import SourceFunction, source_names
@@ -120,14 +120,7 @@ def rescue(
         texts,
         measuring,
         len(scopes) * n_values,
-        Reading(
-            length,
-            prepend_bos,
-            progress,
-            None if out is None else Path(out),
-            settings,
-            whole=names_positions([patch]),
-        ),
+        Reading(length, prepend_bos, progress, out, settings, [patch]),
     ).reshape(-1, len(scopes), n_values)
     hidden_end = 2 + len(acting)
     return Rescue(

@@ -13,7 +13,7 @@ from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..patch import NextTokenPatch, listed
-from ..pieces import names_positions, piece_length, refuse_prompt_patches
+from ..pieces import piece_length, refuse_prompt_patches
 from ..text_sums import Reading, text_sums
 from .controls import function_names
 from .curvature_result import Curvature
@@ -76,14 +76,7 @@ def curvature(
         texts,
         measuring,
         len(scopes) * (1 + 3 * len(varied)),
-        Reading(
-            length,
-            prepend_bos,
-            progress,
-            None if out is None else Path(out),
-            settings,
-            whole=names_positions(varied),
-        ),
+        Reading(length, prepend_bos, progress, out, settings, varied),
     ).reshape(-1, len(scopes), 1 + 3 * len(varied))
     measured = sums[..., 1:].reshape(*sums.shape[:2], 3, len(varied))
     return Curvature(

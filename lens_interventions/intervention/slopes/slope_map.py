@@ -157,7 +157,7 @@ def slope_map(
         texts,
         measuring,
         n_scopes * (2 + n_cells),
-        Reading(length, prepend_bos, progress, None if out is None else Path(out), settings),
+        Reading(length, prepend_bos, progress, out, settings),
     ).reshape(-1, n_scopes, 2 + n_cells)
     shape = (len(embeddings), len(modes), len(sources), len(layers))
     return SlopeMap(

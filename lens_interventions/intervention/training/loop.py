@@ -94,7 +94,7 @@ class WriteTraining:
             state.save(checkpoint, self._settings)
 
     def _prepare(self) -> None:
-        """Take the faster products for the unembedding and the blocks, if they are so here."""
+        """Multiply with the unembedding and in the blocks by oneDNN, if that is faster here."""
         bridge, bound, state = self._bridge, self._bound, self.state
         if state.fast is None:
             state.fast = is_faster(bound.readout.weight)
