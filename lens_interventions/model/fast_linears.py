@@ -10,7 +10,7 @@ from torch import nn
 
 from .kinds import ReadableModel
 from .partial_run import replaced_forwards
-from .product import are_faster, packed, product
+from .product import are_faster, in_order, product
 
 Forwards = list[tuple[nn.Linear, Callable[..., Any]]]
 
@@ -35,7 +35,7 @@ def fast_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[None
 
 
 @contextmanager
-def fast_linears(model: nn.Module, *, packed_for: int | None = None) -> Iterator[None]:
+def fast_linears(model: nn.Module, *, decoding: int | None = None) -> Iterator[None]:
     """Inside, the linear modules of a model have `fast_forwards`.
 
     Inside, it has no effect to give a module another weight or bias.
@@ -43,13 +43,13 @@ def fast_linears(model: nn.Module, *, packed_for: int | None = None) -> Iterator
     **Arguments:**
 
     - `model`: a model whose modules have their own weights.
-    - `packed_for`: a number of rows for whose products weights are copied, if there will be many
-        such products; then edits of the weights have no effect either.
+    - `decoding`: how many texts are decoded, if there will be many products of so many rows. Then
+        weights may be copied, and edits of them have no effect either.
     """
-    forwards = fast_forwards(model)
-    if packed_for is not None:
+    forwards = fast_forwards(model, rows=decoding)
+    if decoding is not None:
         forwards = [
-            (linear, partial(forward, weight=packed(linear.weight, packed_for)))
+            (linear, partial(forward, weight=in_order(linear.weight, decoding)))
             for linear, forward in forwards
         ]
     with replaced_forwards(forwards):
@@ -57,7 +57,11 @@ def fast_linears(model: nn.Module, *, packed_for: int | None = None) -> Iterator
 
 
 def fast_forwards(
-    model: nn.Module, *, constant: bool = False, known_faster: bool = False
+    model: nn.Module,
+    *,
+    rows: int | None = None,
+    constant: bool = False,
+    known_faster: bool = False,
 ) -> Forwards:
     """The linear modules that have a faster product, each with a forward by it.
 
@@ -66,6 +70,7 @@ def fast_forwards(
     **Arguments:**
 
     - `model`: a model whose modules have their own weights.
+    - `rows`: as in `are_faster`.
     - `constant`: as in `product`, for the gradients of what goes through them.
     - `known_faster`: as in `are_faster`.
     """
@@ -75,7 +80,8 @@ def fast_forwards(
         # A subclass, or a module that was given another forward, may do more.
         if type(module) is nn.Linear and "forward" not in vars(module)
     ]
-    faster = are_faster([linear.weight for linear in linears], known_faster=known_faster)
+    weights = [linear.weight for linear in linears]
+    faster = are_faster(weights, rows=rows, known_faster=known_faster)
     return [
         (
             linear,

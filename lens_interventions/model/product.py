@@ -1,12 +1,13 @@
 """Products of many rows with one float32 matrix, by the faster of two ways.
 
-On a CPU, torch multiplies with MKL. On AMD's processors this has about half of the speed of oneDNN,
-for one row as for many.
+On a CPU, torch multiplies with MKL. On AMD's processors with AVX-512 this has about half of the
+speed of oneDNN, for one row as for many. On one with AVX2 alone, both multiply many rows alike, and
+MKL takes up to twice as long with a few, as in decoding.
 
 The operator is a private one of torch, which `torch.compile` emits on a CPU. It is used only if it
 runs, and if a test finds it as exact as the plain product and clearly faster. It takes the matrix
-as it is, a transposed one too. A copy in the order in which it is read saves some 20% of the time
-of 2 to 100 rows, and 10% or less of one row and of more.
+as it is, a transposed one too. A copy in the order in which it is read saves 20 to 50% of the time
+of 2 to 100 rows, and 10% or less of more.
 """
 
 import functools
@@ -20,19 +21,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-# Of a trial of which product is the faster one.
-_TRIAL_ROWS = 64
+# With more rows, a copy of the weight in order saves little.
+_FEW_ROWS = 100
+# Rows and columns of trials. With one row, what threads wait for each other on a busy machine would
+# hide the difference.
+_TRIAL_OF_MANY = (256, 512)
+_TRIAL_OF_FEW = (8, 2048)
 
 
 def is_faster(weight: Float[Tensor, "d_out d_in"], *, known_faster: bool = False) -> bool:
-    """Whether products with a weight are better done by oneDNN; see `are_faster`."""
+    """Whether products of many rows with a weight are better done by oneDNN; see `are_faster`."""
     (answer,) = are_faster([weight], known_faster=known_faster)
     return answer
 
 
 @torch.no_grad()
 def are_faster(
-    weights: Iterable[Float[Tensor, "_ _"]], *, known_faster: bool = False
+    weights: Iterable[Float[Tensor, "_ _"]], *, rows: int | None = None, known_faster: bool = False
 ) -> Iterator[bool]:
     """Of each of several weights, whether products with it are better done by oneDNN.
 
@@ -41,28 +46,34 @@ def are_faster(
     **Arguments:**
 
     - `weights`: the weights.
+    - `rows`: how many rows a product has; None if many.
     - `known_faster`: whether oneDNN is taken without a trial of speed, which where the two are
         close may end in another way on another day.
     """
+    few = rows is not None and rows <= _FEW_ROWS
     better: dict[int, bool] = {}
     for weight in weights:
         d_in = weight.shape[1]
         suited = _is_suited(weight)
         if suited and d_in not in better:
             try:
-                better[d_in] = _is_exact(d_in) and (known_faster or _is_faster(d_in))
+                better[d_in] = _is_exact(d_in) and (known_faster or _is_faster(d_in, few))
             except (AttributeError, NotImplementedError, RuntimeError):  # no such operator here
                 better[d_in] = False
         yield suited and better[d_in]
 
 
 @torch.no_grad()
-def packed(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor:
-    """A copy of a weight in the order in which oneDNN reads it, for `product` with `fast`.
+def in_order(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor:
+    """A weight for many fast products of so few rows that want no gradient.
 
-    It is for many products of this many `rows` that want no gradient.
+    It is a copy in the order in which oneDNN reads it, if that saves a good part of the time, and
+    the weight itself otherwise.
     """
-    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    if rows > _FEW_ROWS or (rows == 1 and not _order_pays(weight.shape[1])):
+        return weight
+    # In the order for one row, oneDNN reads two rows, as under a patch, no faster than without it.
+    return _in_order(weight, max(rows, 2))
 
 
 def product(
@@ -126,6 +137,10 @@ def _is_suited(weight: Tensor) -> bool:
     return plain and weight.device.type == "cpu" and weight.is_contiguous()
 
 
+def _in_order(weight: Tensor, rows: int) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+
+
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
 
@@ -164,19 +179,41 @@ def _is_exact(d_in: int) -> bool:
 
 
 @functools.cache
-def _is_faster(d_in: int) -> bool:
+def _is_faster(d_in: int, few: bool) -> bool:
     """Whether the faster product takes at most 0.9 of the plain one's processor time.
 
     This is tested once in a process, in some 20 milliseconds, so that equal calls have equal
-    results. The processor decides it, and not how many rows there are. With few, what threads wait
-    for each other on a busy machine would hide the difference.
+    results. The processor decides it, and whether there are many rows or few, for which the weight
+    is in order.
     """
-    x, weight = _factors(_TRIAL_ROWS, d_in, 2048)
-    trials = [lambda: product(x, weight), lambda: product(x, weight, fast=True)]
-    # The ways take turns, and the least time of each counts, since other work only adds to a time.
-    # By the clock on the wall, on a busy machine, all trials may be interrupted.
-    plain, fast = map(min, zip(*(map(_seconds, trials) for _ in range(10)), strict=True))
+    rows, d_out = _TRIAL_OF_FEW if few else _TRIAL_OF_MANY
+    x, weight = _factors(rows, d_in, d_out)
+    read = _in_order(weight, rows) if few else weight
+    plain, fast = _least_seconds(lambda: product(x, weight), lambda: product(x, read, fast=True))
     return fast < 0.9 * plain
+
+
+@functools.cache
+def _order_pays(d_in: int) -> bool:
+    """Whether weights in order save a quarter of the time of two rows.
+
+    Decoding one text has as many where a patch writes. It reads each weight once a token, so that
+    for less it is not worth a copy of all.
+    """
+    x, weight = _factors(2, d_in, _TRIAL_OF_FEW[1])
+    ordered = _in_order(weight, 2)
+    as_it_is, in_order = _least_seconds(lambda: _multiply(x, weight), lambda: _multiply(x, ordered))
+    return in_order < 0.75 * as_it_is
+
+
+def _least_seconds(*trials: Callable[[], object]) -> list[float]:
+    """Of each of several ways, the least processor time of ten in turns.
+
+    Other work only adds to a time. By the clock on the wall, on a busy machine, all trials may be
+    interrupted.
+    """
+    rounds = ([_seconds(trial) for trial in trials] for _ in range(10))
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def _seconds(function: Callable[[], object]) -> float:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def always_faster(monkeypatch):
-    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in: True)
+    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _few: True)
 
 
 def n_fast(model):
@@ -35,8 +35,8 @@ def test_logits_are_the_same(arch):
     bridge = shared_bridge(arch, torch.float32)
     expected = bridge(TOKENS)
     with left_as_found(bridge):
-        for packed_for in (None, 4):
-            with fast_linears(bridge.original_model, packed_for=packed_for):
+        for decoding in (None, 4):
+            with fast_linears(bridge.original_model, decoding=decoding):
                 assert n_fast(bridge.original_model) > 0
                 found = bridge(TOKENS)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)

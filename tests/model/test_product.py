@@ -5,7 +5,13 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.model import product as product_module
-from lens_interventions.model.product import is_faster, product, weighted_rows
+from lens_interventions.model.product import (
+    are_faster,
+    in_order,
+    is_faster,
+    product,
+    weighted_rows,
+)
 from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
 from tests.support.tiny import tiny_bridge
@@ -19,7 +25,7 @@ def always_faster(monkeypatch):
     """Processors differ in what is faster; what is taken must be right on all of them."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in: True)
+    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _few: True)
 
 
 @pytest.fixture
@@ -94,9 +100,36 @@ def test_a_product_of_lower_precision_is_not_taken(monkeypatch, factors):
 
 def test_a_process_asks_once_which_is_faster(monkeypatch, factors):
     """So that equal calls take equal products, and have results that are equal to the bit."""
-    first = is_faster(factors[1])
+
+    def answers():
+        (few,) = are_faster([factors[1]], rows=4)
+        one = in_order(factors[1], 1).is_mkldnn
+        return is_faster(factors[1]), few, one
+
+    first = answers()
     monkeypatch.setattr(product_module, "_seconds", lambda _function: 1 / 0)
-    assert is_faster(factors[1]) == first
+    assert answers() == first
+
+
+def test_few_rows_and_many_are_asked_about_apart(monkeypatch, factors):
+    """Processors are seen on which only the one or only the other is faster."""
+    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, few: few)
+    answers = [*are_faster([factors[1]], rows=4), *are_faster([factors[1]], rows=400)]
+    assert answers == [True, False]
+    assert not is_faster(factors[1])
+
+
+@pytest.mark.usefixtures("always_faster")
+@pytest.mark.parametrize("pays", [True, False])
+def test_a_weight_in_order_has_the_same_products(monkeypatch, factors, pays):
+    monkeypatch.setattr(product_module, "_order_pays", lambda _d_in: pays)
+    x, weight = factors
+    expected = x.double() @ weight.double().T
+    for rows, copied in ((1, pays), (2, True), (100, True), (101, False)):
+        found = in_order(weight, rows)
+        assert (found is weight) == (not copied)
+        values = product(x, found, fast=True).double()
+        torch.testing.assert_close(values, expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.usefixtures("always_faster")
@@ -133,7 +166,7 @@ def test_a_call_after_the_weights_were_edited_reads_the_new_ones(monkeypatch, ca
     """Also an edit through `.data`, which torch counts nowhere."""
     results = {}
     for faster in (True, False):
-        monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, answer=faster: answer)
+        monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _few, answer=faster: answer)
         bridge = tiny_bridge("llama", dtype=torch.float32)
         with left_as_found(bridge):
             before = call(bridge)

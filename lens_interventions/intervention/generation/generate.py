@@ -161,9 +161,7 @@ def generate(
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
-    # One row reads a weight as fast as it is.
-    packed_for = n_rows if n_rows > 1 else None
-    with fast_linears(bridge.original_model, packed_for=packed_for) if many else nullcontext():
+    with fast_linears(bridge.original_model, decoding=n_rows) if many else nullcontext():
         for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
             taken.append(step)
             ends.append(ended)

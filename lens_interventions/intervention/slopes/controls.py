@@ -56,8 +56,10 @@ def name_of(given: object) -> str:
 def function_names(kind: str, given: Sequence[object], known: Sequence[str]) -> tuple[str, ...]:
     """The names of sources, modes or scopes given by name or as functions.
 
-    Raises `ValueError` for an unknown name, a name given twice, or an empty list.
+    Raises `ValueError` for an unknown name, a name given twice, an empty list, or a string.
     """
+    if isinstance(given, str):
+        raise ValueError(f"{kind} must be a list, such as [{given!r}]; got {given!r}")
     names = []
     for each in given:
         if not (callable(each) or each in known):

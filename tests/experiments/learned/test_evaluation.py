@@ -41,10 +41,11 @@ class TestEvaluation:
             ]
         losses = rows[rows["measure"] == "loss"]
         assert losses["seed"].tolist() == [NO_SEED, 4, 9]
-        np.testing.assert_allclose(losses["total"], expected, rtol=0, atol=1e-9)
+        # On some processors a product of other rows rounds otherwise, in float32.
+        np.testing.assert_allclose(losses["total"], expected, rtol=1e-6)
         assert expected[1] != pytest.approx(expected[2], abs=1e-3)
         means = over_seeds(losses)
         assert means["source"].tolist() == ["none", "random"]
-        assert means["total"].iloc[1] == pytest.approx(np.mean(expected[1:]), abs=1e-9)
+        assert means["total"].iloc[1] == pytest.approx(np.mean(expected[1:]), rel=1e-6)
         assert means["count"].tolist() == [2, 2]
         assert NO_PATCH.mode in means["mode"].tolist()

@@ -190,6 +190,7 @@ def test_the_bridge_comes_back_as_it_was(bridge):
     [
         ({"sources": ["next"]}, r"sources must be some of 'true'.*or functions; got 'next'"),
         ({"sources": []}, "sources must be one or more"),
+        ({"scopes": "all"}, r"scopes must be a list, such as \['all'\]; got 'all'"),
         ({"modes": ["add", "add"]}, "with different names"),
         ({"scopes": ["rare"]}, "scopes must be some of 'all'"),
         ({"embeddings": ["lens"]}, "needs lens= to be an AffineLens"),
