@@ -1,7 +1,7 @@
 """`lens-interventions train-patch`: learn a write, or continue its training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -64,9 +64,11 @@ def train_patch(
         ),
     ] = None,
     adapt: Annotated[
-        bool,
-        typer.Option("--adapt", help="Let the attention above learn to read the write."),
-    ] = False,
+        str | None,
+        typer.Option(
+            help="What of the blocks above learns to read the write: attention, or attention+mlp."
+        ),
+    ] = None,
     adapter_rank: Annotated[
         int, typer.Option(min=1, help="Rank of the updates that --adapt trains.")
     ] = 8,
@@ -90,7 +92,7 @@ def train_patch(
 ) -> None:
     """Train what a patch writes into a layer for each known next token, with the model frozen.
 
-    With --adapt, low-rank updates of the attention above are trained and saved too.
+    With --adapt, low-rank updates of the blocks above are trained and saved too.
 
     If you stop it, the same command continues from OUT.partial, and ends with the same numbers.
     """
@@ -102,12 +104,15 @@ def train_patch(
     documents = read_texts(file, whole=True)
     require_blocks(model, layer)
 
+    from ..intervention.adapted_reader import Adapt, require_known
     from ..intervention.training.options import TrainingOptions
     from ..intervention.training.train_patch import train_patch as train
 
     with usage():
-        if strength is not None and not adapt:
+        if strength is not None and adapt is None:
             raise ValueError(f"--strength {strength} leaves nothing to train: give --adapt too")
+        if adapt is not None:
+            require_known(adapt)
         options = TrainingOptions(
             window=window,
             batch_size=batch_size,
@@ -128,7 +133,7 @@ def train_patch(
             steps=steps,
             seed=seed,
             strength=strength,
-            adapt="attention" if adapt else None,
+            adapt=cast(Adapt | None, adapt),
             adapter_rank=adapter_rank,
             options=options,
             checkpoint=partial,

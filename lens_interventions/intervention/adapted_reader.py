@@ -1,33 +1,37 @@
-"""A reader that adapted: attention that learned to read what a patch writes."""
+"""A reader that adapted: blocks that learned to read what a patch writes."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.exclusive import exclusive_use
 from ..model.fingerprint import fingerprint
-from ..model.other_weights import attention_inputs, other_weights
+from ..model.other_weights import Linear, attention_inputs, matrix, mlp_matrices, other_weights
+
+Adapt = Literal["attention", "attention+mlp"]
+"""What a reader changes in each block."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AdaptedReader:
-    """Low-rank updates of a model's attention, learned together with a write or for a fixed one.
+    """Low-rank updates of a model's blocks, learned together with a write or for a fixed one.
 
-    `W <- W + up down` in the matrices that make queries, keys and values, in every block from the
-    lowest patched layer up (LoRA, Hu et al. 2021). The updates act on every position, patched or
-    not: with the reader on, the bridge is another model, and patches work on it as on any. To
-    measure how much a write helps a reader, compare the two with a reader that was trained for as
-    long without a write.
+    `W <- W + up down` in the matrices that make queries, keys and values, and possibly in those of
+    the MLP, in every block from the lowest patched layer up (LoRA, Hu et al. 2021). The updates act
+    on every position, patched or not: with the reader on, the bridge is another model, and patches
+    work on it as on any. To measure how much a write helps a reader, compare the two with a reader
+    that was trained for as long without a write.
 
     Attributes:
-        down: `[rank, d_in]`, by block and matrix: "22.q", "22.k", "22.v" and so on.
+        down: `[rank, d_in]`, by block and matrix: "22.q", "22.k", "22.v", and for the MLP
+            "22.in", "22.out" and, if it has one, "22.gate".
         up: `[d_out, rank]`, by the same names.
         fingerprint: hash of the weights of the model that it was trained on.
     """
@@ -102,28 +106,36 @@ class AdaptedReader:
         return cls(down=down, up=up, fingerprint=fingerprint)
 
 
-def adapted_modules(
-    bridge: TransformerBridge, adapt: Literal["attention"], layer: int
-) -> dict[str, nn.Linear]:
+def adapted_modules(bridge: TransformerBridge, adapt: Adapt, layer: int) -> dict[str, Linear]:
     """The modules that a reader changes in blocks from `layer` up, by names such as "22.q".
 
-    Raises `NotImplementedError` for a model whose attention has no such modules, and `ValueError`
-    if `adapt` is unknown.
+    Raises `NotImplementedError` for a model whose blocks have no such modules, and `ValueError` if
+    `adapt` is unknown.
     """
-    if adapt != "attention":
-        raise ValueError(f"adapt must be 'attention' or None; got {adapt!r}")
+    require_known(adapt)
+    mlp = adapt == "attention+mlp"
     return {
         f"{block}.{name}": linear
         for block in range(layer, int(bridge.cfg.n_layers))
-        for name, linear in attention_inputs(bridge, block).items()
+        for name, linear in {
+            **attention_inputs(bridge, block),
+            **(mlp_matrices(bridge, block) if mlp else {}),
+        }.items()
     }
+
+
+def require_known(adapt: str) -> None:
+    """Raise `ValueError` if `adapt` is none of the parts that a reader may change."""
+    known = get_args(Adapt)
+    if adapt not in known:
+        raise ValueError(f"adapt must be {' or '.join(map(repr, known))}; got {adapt!r}")
 
 
 def adapted_weights(
     bridge: TransformerBridge,
     down: Mapping[str, Float[Tensor, "rank d_in"]],
     up: Mapping[str, Float[Tensor, "d_out rank"]],
-) -> dict[nn.Linear, Float[Tensor, "d_out d_in"]]:
+) -> dict[Linear, Float[Tensor, "d_out d_in"]]:
     """`W + up down` of every module that these are for, in the model's precision.
 
     It is a differentiable function of both factors.
@@ -133,11 +145,12 @@ def adapted_weights(
     weights = {}
     for key, low in down.items():
         block, _, name = key.partition(".")
-        linear = attention_inputs(bridge, int(block)).get(name)
+        matrices = attention_inputs if name in ("q", "k", "v") else mlp_matrices
+        linear = matrices(bridge, int(block)).get(name)
         shape = (up[key].shape[0], low.shape[1])
-        if linear is None or linear.weight.shape != shape:
+        if linear is None or matrix(linear).shape != shape:
             raise ValueError(f"the model has no {key} of shape {shape}, which this reader changes")
-        own = linear.weight
+        own = matrix(linear)
         change = up[key].to(own.device) @ low.to(own.device)
         wide = torch.promote_types(own.dtype, change.dtype)
         weights[linear] = (own.to(wide) + change).to(own.dtype)

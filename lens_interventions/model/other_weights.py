@@ -1,44 +1,53 @@
 """Other weights for some linear modules of a bridge, for as long as a `with` lasts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
+from transformers.pytorch_utils import Conv1D
 
 from .exclusive import exclusive_use
 from .kinds import ReadableModel, inner_model
+
+Linear = nn.Linear | Conv1D
+"""A module that multiplies with a matrix; GPT-2's stores it transposed."""
 
 # The names of the other weights, by the model inside the bridge that has them.
 _names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-def attention_inputs(bridge: TransformerBridge, layer: int) -> dict[str, nn.Linear]:
+def attention_inputs(bridge: TransformerBridge, layer: int) -> dict[str, Linear]:
     """The modules of a block that make queries, keys and values: "q", "k" and "v".
 
     TransformerLens splits a joint matrix, and then runs the parts that are returned here.
 
     Raises `NotImplementedError` for a block without such modules.
     """
-    attention = bridge.blocks[layer]._modules.get("attn")
-    found = {}
-    for name in ("q", "k", "v"):
-        part = attention._modules.get(name) if attention is not None else None
-        linear = part._modules.get("_original_component") if part is not None else None
-        if not isinstance(linear, nn.Linear):
-            raise NotImplementedError(
-                f"block {layer} of {bridge.cfg.architecture} has no linear module attn.{name}"
-            )
-        found[name] = linear
-    return found
+    return _linears(bridge, layer, "attn", ("q", "k", "v"))
+
+
+def mlp_matrices(bridge: TransformerBridge, layer: int) -> dict[str, Linear]:
+    """The modules of a block's MLP: "in", "out", and "gate" if it has one.
+
+    Raises `NotImplementedError` for a block without such modules, as one of experts is.
+    """
+    mlp = bridge.blocks[layer]._modules.get("mlp")
+    gated = mlp is not None and "gate" in mlp._modules
+    return _linears(bridge, layer, "mlp", ("gate", "in", "out") if gated else ("in", "out"))
+
+
+def matrix(module: Linear) -> Float[Tensor, "d_out d_in"]:
+    """The matrix that a module multiplies with."""
+    return module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
 @contextmanager
 def other_weights(
     bridge: TransformerBridge,
-    weights: Mapping[nn.Linear, Float[Tensor, "_ _"]],
+    weights: Mapping[Linear, Float[Tensor, "d_out d_in"]],
     name: str,
 ) -> Iterator[None]:
     """Inside, modules of the bridge have other weights, through which gradients flow.
@@ -64,12 +73,29 @@ def other_weights(
             _names[model] = name
             for module, weight in weights.items():
                 # Assigning the attribute would ask for a parameter, which is a leaf.
-                module._parameters["weight"] = weight  # type: ignore[assignment]
+                stored = weight.T if isinstance(module, Conv1D) else weight
+                module._parameters["weight"] = stored  # type: ignore[assignment]
             yield
         finally:
             for module, parameter in before.items():
                 module._parameters["weight"] = parameter
             _names.pop(model, None)
+
+
+def _linears(
+    bridge: TransformerBridge, layer: int, part: str, names: Sequence[str]
+) -> dict[str, Linear]:
+    modules = bridge.blocks[layer]._modules.get(part)
+    found: dict[str, Linear] = {}
+    for name in names:
+        wrapper = modules._modules.get(name) if modules is not None else None
+        linear = wrapper._modules.get("_original_component") if wrapper is not None else None
+        if not isinstance(linear, Linear):
+            raise NotImplementedError(
+                f"block {layer} of {bridge.cfg.architecture} has no linear module {part}.{name}"
+            )
+        found[name] = linear
+    return found
 
 
 def name_of_weights(bridge: ReadableModel) -> str | None:

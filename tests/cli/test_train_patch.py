@@ -96,6 +96,7 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
         (("--layer", 7), 1, "the model has blocks 0 to 2"),
         (("--window", 1), 2, "at least 2 tokens"),
         (("--strength", 0.3), 2, "--strength 0.3 leaves nothing to train: give --adapt"),
+        (("--adapt", "mlp"), 2, "adapt must be 'attention' or 'attention+mlp'; got 'mlp'"),
         (("--figure", "curve.doc"), 2, "cannot write 'curve.doc'"),
         (("--out", "nowhere/patch"), 1, "nowhere is not a directory to write in"),
     ],
@@ -130,7 +131,7 @@ def test_a_full_matrix_a_gate_and_two_layers(run, corpus, tmp_path):
 
 def test_a_reader_of_a_fixed_write(run, corpus, tmp_path):
     out = tmp_path / "patch"
-    more = ("--strength", 0.3, "--adapt", "--adapter-rank", 2, "--window", 16)
+    more = ("--strength", 0.3, "--adapt", "attention", "--adapter-rank", 2, "--window", 16)
     status, _, err = run(*arguments(corpus, out, *more))
     assert status == 0, err
     write, bridge = li.LearnedWrite.load(out), shared_bridge("llama")

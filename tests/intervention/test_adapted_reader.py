@@ -8,6 +8,7 @@ import torch
 import lens_interventions as li
 from lens_interventions.intervention.adapted_reader import adapted_modules
 from lens_interventions.model.fingerprint import fingerprint
+from lens_interventions.model.other_weights import matrix
 from tests.support.clean import left_as_found
 from tests.support.exact import tolerance
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
@@ -17,33 +18,40 @@ pytestmark = pytest.mark.usefixtures("exact")
 PATCH = li.NextTokenPatch(layer=1, strength=0.3, mode="add", scale="norm")
 # Joint and split matrices, grouped heads, windows, norms of queries, and TransformerLens's own run.
 ARCHITECTURES = ["gpt2", "gpt_neox", "llama", "qwen3", "gemma2", "falcon"]
+MLP = "attention+mlp"
+# Transposed matrices, without a gate and with one, joint with it, and a block as its own MLP.
+WITH_MLP = ["gpt2", "gpt_neox", "llama", "phi3", "opt"]
 
 
-def random_reader(bridge, layer=1, rank=3):
+def random_reader(bridge, layer=1, rank=3, adapt="attention"):
     """A reader that changes every matrix from a layer up by about a third."""
-    modules = adapted_modules(bridge, "attention", layer)
+    matrices = {key: matrix(m) for key, m in adapted_modules(bridge, adapt, layer).items()}
     return li.AdaptedReader(
-        down={key: 0.2 * torch.randn(rank, m.weight.shape[1]) for key, m in modules.items()},
-        up={key: 0.5 * torch.randn(m.weight.shape[0], rank) for key, m in modules.items()},
+        down={key: 0.2 * torch.randn(rank, m.shape[1]) for key, m in matrices.items()},
+        up={key: 0.5 * torch.randn(m.shape[0], rank) for key, m in matrices.items()},
         fingerprint=fingerprint(bridge),
     )
 
 
-def edited(arch, reader, **options):
+def edited(arch, reader, adapt="attention", **options):
     """A model of its own whose weights were edited by hand as the reader says."""
     bridge = tiny_bridge(arch, **options)
     with torch.no_grad():
-        for key, linear in adapted_modules(bridge, "attention", 1).items():
-            linear.weight += (reader.up[key] @ reader.down[key]).to(linear.weight.dtype)
+        for key, linear in adapted_modules(bridge, adapt, 1).items():
+            change = (reader.up[key] @ reader.down[key]).to(linear.weight.dtype)
+            linear.weight += change if change.shape == linear.weight.shape else change.T
     return bridge
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("arch", "adapt"),
+    [*((arch, "attention") for arch in ARCHITECTURES), *((arch, MLP) for arch in WITH_MLP)],
+)
 @torch.no_grad()
-def test_with_a_reader_on_every_run_is_that_of_an_edited_model(arch):
+def test_with_a_reader_on_every_run_is_that_of_an_edited_model(arch, adapt):
     bridge = shared_bridge(arch)
-    reader, tokens = random_reader(bridge), random_tokens(2, 9)
-    other = edited(arch, reader)
+    reader, tokens = random_reader(bridge, adapt=adapt), random_tokens(2, 9)
+    other = edited(arch, reader, adapt)
     plain = bridge(tokens)
     with left_as_found(bridge), reader.on(bridge):
         found = li.teacher_forced_logits(bridge, tokens, [PATCH, None])
@@ -66,6 +74,20 @@ def test_with_a_reader_on_every_run_is_that_of_an_edited_model(arch):
     torch.testing.assert_close(lens, li.logit_lens(other, tokens).entropy)
     assert (found[1] - plain).abs().max() > 0.1
     torch.testing.assert_close(bridge(tokens), plain, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("arch", WITH_MLP)
+@torch.no_grad()
+def test_each_matrix_of_an_mlp_counts(arch):
+    """Where TransformerLens splits a joint matrix, it must also run the parts."""
+    bridge, tokens = shared_bridge(arch), random_tokens(2, 9)
+    reader, plain = random_reader(bridge, layer=2, adapt=MLP), bridge(tokens)
+    keys = [key for key in reader.up if key not in ("2.q", "2.k", "2.v")]
+    assert {"2.in", "2.out"} <= set(keys) <= {"2.in", "2.out", "2.gate"}
+    for key in keys:
+        parts = {"down": {key: reader.down[key]}, "up": {key: reader.up[key]}}
+        with dataclasses.replace(reader, **parts).on(bridge):
+            assert (bridge(tokens) - plain).abs().max() > 0.01
 
 
 @torch.no_grad()
@@ -134,6 +156,10 @@ class TestRefusals:
             dataclasses.replace(reader, up=wide).on(bridge),
         ):
             pass
+
+    def test_experts(self):
+        with pytest.raises(NotImplementedError, match=r"has no linear module mlp\.gate"):
+            adapted_modules(shared_bridge("mixtral"), MLP, 1)
 
 
 def test_its_name_is_that_of_the_saved_one():

@@ -33,15 +33,16 @@ def reader(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Result:
-    """Train the attention above a write to read it, with the true token and with controls.
+    """Train the blocks above a write to read it, with the true token and with controls.
 
-    The write into one layer is a plain patch, or is learned too. The attention from there up is
-    adapted by low-rank updates, as `train_patch(adapt="attention")` does: with the true next token,
-    with controls, and without any write. All trainings make as many steps on the same text in the
-    same order, with several seeds. Readers are measured on documents that share no passage with the
-    training text, on copyable tokens (those that complete a pair from earlier in the window) and on
-    other tokens, and on random tokens that are repeated once. A verdict compares the true token
-    with the reader alone and every control, paired; documents and seeds are both resampled.
+    The write into one layer is a plain patch, or is learned too. The attention from there up, and
+    the MLPs if the settings say so, are adapted by low-rank updates, as `train_patch(adapt=...)`
+    does: with the true next token, with controls, and without any write. All trainings make as many
+    steps on the same text in the same order, with several seeds. Readers are measured on documents
+    that share no passage with the training text, on copyable tokens (those that complete a pair
+    from earlier in the window) and on other tokens, and on random tokens that are repeated once. A
+    verdict compares the true token with the reader alone and every control, paired; documents and
+    seeds are both resampled.
 
     **Arguments:**
 
@@ -59,7 +60,7 @@ def reader(
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset, a layer that the model does not have, or too little text;
-    `NotImplementedError` for a model that the two streams do not fit, or whose attention has no
+    `NotImplementedError` for a model that the two streams do not fit, or whose blocks have no
     matrices that can be adapted.
     """
     try:

@@ -37,7 +37,6 @@ def measure_reader(
         bridge,
         [list(window["tokens"]) for window in texts["training"]],
         **training,
-        adapt="attention",
         options=from_values(TrainingOptions, options),
         held_out=[list(window["tokens"]) for window in texts["choosing"]],
         checkpoint=file,

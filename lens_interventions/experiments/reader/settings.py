@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from ...intervention.adapted_reader import Adapt, require_known
 from ...intervention.training.options import TrainingOptions
 from ..design.trained_patches.settings import TrainedPatchSettings
 from ..engine.presets import Preset, require_preset
@@ -14,15 +15,17 @@ ALONE = "zero"
 class ReaderSettings(TrainedPatchSettings):
     """Settings of the reader experiment; `ReaderSettings.preset` makes them.
 
-    The attention from `layer` up is adapted. Among the controls is "zero", which writes nothing (a
+    The blocks from `layer` up are adapted. Among the controls is "zero", which writes nothing (a
     learned write is then a bias).
 
     Attributes:
         strength: the strength of the write, in lengths of the residual; None to learn the write
             too.
+        adapt: what is adapted: "attention", or "attention+mlp".
         rank: the rank of the updates.
 
-    Raises `ValueError` in the cases of `TrainedPatchSettings`, and without the control "zero".
+    Raises `ValueError` in the cases of `TrainedPatchSettings`, without the control "zero", and for
+    an unknown `adapt`.
     """
 
     controls: tuple[str, ...] = (ALONE, "current", "shuffled")
@@ -40,10 +43,12 @@ class ReaderSettings(TrainedPatchSettings):
         )
     )
     strength: float | None = 0.2
+    adapt: Adapt = "attention"
     rank: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_known(self.adapt)
         if ALONE not in self.controls:
             raise ValueError(f"{ALONE} must be among the controls, got {self.controls}")
 

@@ -46,6 +46,7 @@ def training_stage(
         "layer": settings.layer,
         "strength": settings.strength,
         "rank": settings.rank,
+        "adapt": settings.adapt,
         "adapter_rank": settings.rank,
         "steps": settings.steps,
     }

@@ -1,7 +1,6 @@
 """Trainable parameters of a reader that adapts, rescaled to order one."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +8,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_normal
 from ...model.fingerprint import fingerprint
-from ..adapted_reader import AdaptedReader, adapted_modules
+from ...model.other_weights import matrix
+from ..adapted_reader import Adapt, AdaptedReader, adapted_modules
 
 # Keeps these draws apart from those for the write's own start.
 _SEED = 2
@@ -28,7 +28,7 @@ class ReaderParameters:
     def __init__(
         self,
         bridge: TransformerBridge,
-        adapt: Literal["attention"],
+        adapt: Adapt,
         layer: int,
         *,
         rank: int,
@@ -47,7 +47,7 @@ class ReaderParameters:
         self._sizes: dict[str, Tensor] = {}
         self.leaves: dict[str, Tensor] = {}
         for number, (key, linear) in enumerate(adapted_modules(bridge, adapt, layer).items()):
-            weight = linear.weight.detach()
+            weight = matrix(linear).detach()
             wide = torch.promote_types(weight.dtype, torch.float32)
             d_out, d_in = weight.shape
             drawn = random_normal(d_in, seed + _SEED, torch.tensor([number]), torch.arange(rank))

@@ -8,7 +8,7 @@ low-rank updates of the attention above.
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -22,6 +22,7 @@ from ...model.partial_run import refuse_late_hooks
 from ...model.residuals import residuals
 from ...model.text_pieces import as_batch
 from ...model.tokens import TextOrTokens, python_numbers
+from ..adapted_reader import Adapt
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
@@ -46,7 +47,7 @@ def train_patch(
     steps: int = 500,
     seed: int = 0,
     strength: float | None = None,
-    adapt: Literal["attention"] | None = None,
+    adapt: Adapt | None = None,
     adapter_rank: int = 8,
     base: LearnedWrite | None = None,
     options: TrainingOptions | None = None,
@@ -65,10 +66,10 @@ def train_patch(
     `teacher_forced_log_probs`. At the start M and b are zero. The pieces of text, their order and
     the start of M depend only on texts, options and seed, so they are the same for all sources.
 
-    With `adapt`, the attention of all blocks from the lowest layer up learns to read the write, by
-    low-rank updates of its matrices. The result has these as its `reader`, and the bridge keeps its
-    own weights. A reader gains something even without a write: its control is a training with
-    `source="zero"`, as many steps and the same rank.
+    With `adapt`, all blocks from the lowest layer up learn to read the write, by low-rank updates
+    of their matrices. The result has these as its `reader`, and the bridge keeps its own weights. A
+    reader gains something even without a write: its control is a training with `source="zero"`, as
+    many steps and the same rank.
 
     With a `base`, an earlier write B is added too and stays fixed: `r[layer][i] + B + e M + b`. The
     training then learns the increment, from zero. A base of the current token shows what the next
@@ -91,8 +92,8 @@ def train_patch(
     - `strength`: if given, the write is not learned. `M` is this number times the identity, without
         a bias, as in a plain patch with mode `"add"`, and the source `"zero"` writes nothing. Only
         the reader is trained, and `rank` is ignored.
-    - `adapt`: `"attention"` to train updates of the matrices that make queries, keys and values;
-        None for no reader.
+    - `adapt`: `"attention"` to train updates of the matrices that make queries, keys and values,
+        `"attention+mlp"` for those of the MLP too; None for no reader.
     - `adapter_rank`: the rank of each update.
     - `base`: a write that was learned at the same layers, with the same embedding, scale and
         `first_position`.
@@ -110,7 +111,7 @@ def train_patch(
     or a `checkpoint`, on any), a held-out loss is not finite, the checkpoint belongs to another
     training, the model is in training mode or has a reader on already, or the call is inside
     `torch.inference_mode`; `TypeError` if one text is given where several are expected;
-    `NotImplementedError` if the two streams do not fit the model, or its attention has no matrices
+    `NotImplementedError` if the two streams do not fit the model, or its blocks have no matrices
     that can be adapted.
     """
     require_gradients("train_patch")

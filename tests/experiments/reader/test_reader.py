@@ -66,7 +66,7 @@ def test_what_is_measured_is_the_loss_of_the_adapted_model(finished):
         layer=1,
         source="current",
         strength=SMALL.strength,
-        adapt="attention",
+        adapt=SMALL.adapt,
         adapter_rank=2,
         steps=4,
         seed=1,

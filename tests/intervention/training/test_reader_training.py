@@ -25,11 +25,12 @@ READER = {"adapt": "attention", "adapter_rank": 2}
 
 
 # Layer norms stay in float64, RMS norms round to float32: too coarse for differences of 1e-5.
+@pytest.mark.parametrize("adapt", ["attention", "attention+mlp"])
 @pytest.mark.parametrize("arch", ["gpt2", "gpt_neox"])
-def test_its_gradient_is_that_of_finite_differences(arch):
+def test_its_gradient_is_that_of_finite_differences(arch, adapt):
     bridge = shared_bridge(arch)
     patch = li.NextTokenPatch(layer=1, strength=0.5, mode="add").bind(bridge)
-    parameters = ReaderParameters(bridge, "attention", 1, rank=2, seed=0)
+    parameters = ReaderParameters(bridge, adapt, 1, rank=2, seed=0)
     with torch.no_grad():
         for leaf in parameters.leaves.values():
             leaf.copy_(0.3 * torch.randn_like(leaf))
@@ -124,9 +125,10 @@ def test_a_control_without_a_write_begins_as_the_model_itself():
     torch.testing.assert_close(patched, none, rtol=0, atol=0)
 
 
-def test_interrupted_training_ends_in_the_same_bits(monkeypatch, tmp_path):
+@pytest.mark.parametrize("adapt", ["attention", "attention+mlp"])
+def test_interrupted_training_ends_in_the_same_bits(monkeypatch, tmp_path, adapt):
     bridge, path = shared_bridge("gpt2"), tmp_path / "training"
-    options = {"steps": 7, **READER}
+    options = {"steps": 7, **READER, "adapt": adapt}
     whole = train(bridge, **options)
     nats, calls = loop.patched_nats, iter(range(100))
 
@@ -176,6 +178,7 @@ class TestRefusals:
         ("options", "message"),
         [
             ({"strength": 0.3}, "leaves nothing to train"),
+            ({"adapt": "mlp"}, "adapt must be 'attention' or 'attention\\+mlp'; got 'mlp'"),
             ({"adapt": "attention", "adapter_rank": 0}, "adapter_rank must be from 1 to"),
         ],
     )
