@@ -6,6 +6,7 @@ from lens_interventions.experiments.design.contrasts import Resampling
 
 SMALL = ReaderSettings(
     layer=1,
+    adapt="attention+mlp",
     rank=2,
     controls=("zero", "current"),
     seeds=(0, 1),

@@ -67,13 +67,16 @@ def _findings(
     else:
         write, alone = f"at strength {settings.strength:g}", "without a write"
     seeds = len(settings.seeds)
+    changed = "queries, keys and values"
+    if settings.adapt == "attention+mlp":
+        changed = "queries, keys, values and MLPs"
     return findings_on_texts(
         settings,
         losses,
         compared,
         question="Does a reader that adapts gain from the true token on {text}?",
         method=f"The true token is written at layer {settings.layer} {write}; updates of rank "
-        f"{settings.rank} of the queries, keys and values above it are trained for "
+        f"{settings.rank} of the {changed} above it are trained for "
         f"{settings.steps} steps of {settings.options.batch_size} windows of "
         f"{settings.options.window} tokens, with {seeds} seed{'s' if seeds > 1 else ''}. "
         f"{{n}} {{clusters}}. No patch is a reader that was trained {alone}. {{said}} {{what}} and "
