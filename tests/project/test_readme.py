@@ -198,13 +198,17 @@ def _gain(of) -> str:
 
 
 @pytest.mark.parametrize(
-    "run", ["increment", "last_word", "likeliest", "reader", "recall", "unlikely"]
+    "run",
+    [
+        *(f"…/{name}" for name in ("increment", "last_word", "likeliest", "reader")),
+        *("…/recall", "…/unlikely", "reader-mlp"),
+    ],
 )
 def test_the_answers_to_questions_are_the_committed_results(run):
     """The interval of each verdict stands in the row that links the run."""
     page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
-    (row,) = (line for line in page.splitlines() if f"`results/…/{run}`" in line)
-    result = load_result(ROOT / "results/smollm2-135m-instruct" / run)
+    (row,) = (line for line in page.splitlines() if f"`results/{run}`" in line)
+    result = load_result(ROOT / "results" / run.replace("…", "smollm2-135m-instruct"))
     intervals = [finding.verdict.interval for finding in result.verdicts]
     expected = [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
     assert INTERVAL.findall(row) == expected
@@ -264,12 +268,14 @@ SHOWN = [
 
 SMOLLM2, GEMMA = "smollm2-135m-instruct/", "gemma-3-270m/"
 READER, INCREMENT = "## A reader that adapts", "## An increment on a base"
+MLP_READER = "## A reader whose MLPs adapt too"
 
 
 @pytest.mark.parametrize(
     ("run", "page", "heading", "condition", "alone"),
     [
         (SMOLLM2 + "reader", "findings", READER, ("condition", "as trained"), "zero"),
+        ("reader-mlp", "findings", MLP_READER, ("condition", "as trained"), "zero"),
         (SMOLLM2 + "increment", "findings", INCREMENT, ("source", "true"), "base"),
         (GEMMA + "increment", "second-model", INCREMENT, ("source", "true"), "base"),
     ],
