@@ -3,7 +3,8 @@
 The embedded default model, greedy, 32-token prompts, patches with given strengths and a learned
 write, against `generate` of transformers on the same weights, which reads the weights once a token,
 with attention fused (sdpa); and against TransformerLens's own. The goals are those for AMD's
-processors; on Intel's, where MKL's product is as fast as oneDNN's, they are 0.9 and 0.8.
+processors with AVX-512; where MKL's product of many rows is as fast as oneDNN's, as on Intel's,
+they are 0.9 and 0.8.
 """
 
 from collections.abc import Callable, Mapping, Sequence
