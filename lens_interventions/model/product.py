@@ -6,8 +6,8 @@ MKL takes up to twice as long with a few, as in decoding.
 
 The operator is a private one of torch, which `torch.compile` emits on a CPU. It is used only if it
 runs, and if a test finds it as exact as the plain product and clearly faster. It takes the matrix
-as it is, a transposed one too. A copy in the order in which it is read saves 20 to 50% of the time
-of 2 to 100 rows, and 10% or less of more.
+as it is, a transposed one too. A copy in the order in which it is read saves up to half of the time
+of a few rows, and 10% or less of that of more than 100.
 """
 
 import functools
