@@ -182,6 +182,7 @@ class TestRefusals:
             ({"adapt": "attention", "adapter_rank": 0}, "adapter_rank must be from 1 to"),
         ],
     )
+    @pytest.mark.usefixtures("as_users_run")
     def test_what_makes_no_sense(self, options, message):
         with pytest.raises(ValueError, match=message):
             train(shared_bridge("llama"), **options)
