@@ -113,14 +113,12 @@ def adapted_modules(bridge: TransformerBridge, adapt: Adapt, layer: int) -> dict
     `adapt` is unknown.
     """
     require_known(adapt)
-    mlp = adapt == "attention+mlp"
+    parts = [attention_inputs, mlp_matrices] if adapt == "attention+mlp" else [attention_inputs]
     return {
         f"{block}.{name}": linear
         for block in range(layer, int(bridge.cfg.n_layers))
-        for name, linear in {
-            **attention_inputs(bridge, block),
-            **(mlp_matrices(bridge, block) if mlp else {}),
-        }.items()
+        for matrices in parts
+        for name, linear in matrices(bridge, block).items()
     }
 
 

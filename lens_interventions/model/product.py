@@ -1,4 +1,4 @@
-"""Products of many rows with one float32 matrix, by the faster of two ways.
+"""Products with one float32 matrix, by the faster of two ways.
 
 On a CPU, torch multiplies with MKL. On AMD's processors with AVX-512 this has about half of the
 speed of oneDNN, for one row as for many. On one with AVX2 alone, both multiply many rows alike, and
@@ -197,13 +197,13 @@ def _is_faster(d_in: int, few: bool) -> bool:
 def _order_pays(d_in: int) -> bool:
     """Whether weights in order save a quarter of the time of two rows.
 
-    Decoding one text has as many where a patch writes. It reads each weight once a token, so that
-    for less it is not worth a copy of all.
+    Decoding one text multiplies two rows from the patch up. For a smaller gain it is not worth a
+    copy of all weights.
     """
     x, weight = _factors(2, d_in, _TRIAL_OF_FEW[1])
-    ordered = _in_order(weight, 2)
-    as_it_is, in_order = _least_seconds(lambda: _multiply(x, weight), lambda: _multiply(x, ordered))
-    return in_order < 0.75 * as_it_is
+    copy = _in_order(weight, 2)
+    as_it_is, ordered = _least_seconds(lambda: _multiply(x, weight), lambda: _multiply(x, copy))
+    return ordered < 0.75 * as_it_is
 
 
 def _least_seconds(*trials: Callable[[], object]) -> list[float]:
