@@ -100,7 +100,8 @@ class AdaptedReader:
         blocks = [key.partition(".")[0] for key in down]
         known = not kinds and fits and all(map(str.isdecimal, blocks))
         real = all(tensor.is_floating_point() for tensor in tensors.values())
-        if not (known and real and len({low.shape[-1] for low in down.values()}) == 1):
+        # All read the residual stream, but for an MLP's output matrix, which writes to it.
+        if not (known and real and len({_width(key, down, up) for key in down}) == 1):
             shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
             raise ValueError(f"these are not the tensors of a reader: {shapes}")
         return cls(down=down, up=up, fingerprint=fingerprint)
@@ -120,6 +121,10 @@ def adapted_modules(bridge: TransformerBridge, adapt: Adapt, layer: int) -> dict
         for matrices in parts
         for name, linear in matrices(bridge, block).items()
     }
+
+
+def _width(key: str, down: Mapping[str, Tensor], up: Mapping[str, Tensor]) -> int:
+    return up[key].shape[0] if key.endswith(".out") else down[key].shape[1]
 
 
 def require_known(adapt: str) -> None:

@@ -131,7 +131,7 @@ def test_a_full_matrix_a_gate_and_two_layers(run, corpus, tmp_path):
 
 def test_a_reader_of_a_fixed_write(run, corpus, tmp_path):
     out = tmp_path / "patch"
-    more = ("--strength", 0.3, "--adapt", "attention", "--adapter-rank", 2, "--window", 16)
+    more = ("--strength", 0.3, "--adapt", "attention+mlp", "--adapter-rank", 2, "--window", 16)
     status, _, err = run(*arguments(corpus, out, *more))
     assert status == 0, err
     write, bridge = li.LearnedWrite.load(out), shared_bridge("llama")

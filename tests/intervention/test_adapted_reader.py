@@ -162,8 +162,9 @@ class TestRefusals:
             adapted_modules(shared_bridge("mixtral"), MLP, 1)
 
 
-def test_its_name_is_that_of_the_saved_one():
-    reader = random_reader(shared_bridge("llama"))
+@pytest.mark.parametrize("adapt", ["attention", MLP])
+def test_its_name_is_that_of_the_saved_one(adapt):
+    reader = random_reader(shared_bridge("llama"), adapt=adapt)
     tensors = {name: tensor.double() for name, tensor in reader.tensors().items()}
     again = li.AdaptedReader.from_tensors(tensors, reader.fingerprint)
     assert again.name == reader.name

@@ -150,9 +150,10 @@ def test_interrupted_training_ends_in_the_same_bits(monkeypatch, tmp_path, adapt
         train(bridge, checkpoint=path, **{**options, "adapter_rank": 3})
 
 
-def test_it_is_saved_with_the_write(tmp_path):
+@pytest.mark.parametrize("adapt", ["attention", "attention+mlp"])
+def test_it_is_saved_with_the_write(tmp_path, adapt):
     bridge = tiny_bridge("llama", dtype=torch.float32)
-    result = train(bridge, steps=3, **READER)
+    result = train(bridge, steps=3, **{**READER, "adapt": adapt})
     result.write.save(tmp_path / "write")
     loaded = li.LearnedWrite.load(tmp_path / "write")
     tokens = torch.tensor([random_texts()[9]])
