@@ -143,4 +143,5 @@ def test_a_reader_of_a_fixed_write(run, corpus, tmp_path):
     tokens = bridge.to_tokens("the people say")
     with write.reader.on(bridge), torch.no_grad():
         found, expected = li.teacher_forced_logits(bridge, tokens, [write.patch(), plain])
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    # A saved write is in float32.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
