@@ -1,7 +1,7 @@
 """The loss of patched texts and its gradient, a few rows of logits at a time."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -50,14 +50,38 @@ def next_token_nats(
     owner = predicts.nonzero()[:, 0]
     targets = text.tokens.roll(-1, dims=1)[predicts]
     rows = late[predicts]
-    nats, gradients = [], []
+    nats, gradients, buffer = [], [], None
     for part, ids in zip(rows.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True):
-        leaf = part.detach().requires_grad_(backward is not None)
-        lost = -log_probs_of(read(leaf), ids)
-        if backward is not None:
-            gradients += torch.autograd.grad(backward * lost.sum(), leaf)
-        nats.append(lost.detach())
+        if backward is None:
+            nats.append(-log_probs_of(read(part), ids))
+            continue
+        leaf = part.detach().requires_grad_()
+        logits = read(leaf)
+        wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+        if buffer is None:
+            buffer = torch.empty_like(wide)
+        lost, gradient = _nats_and_gradient(wide, ids, buffer[: len(wide)])
+        nats.append(lost)
+        gradients += torch.autograd.grad(logits, leaf, gradient.to(logits.dtype))
     if backward is not None:
-        rows.backward(torch.cat(gradients))
+        rows.backward(backward * torch.cat(gradients))
     lost = torch.cat(nats)
     return lost.new_zeros(len(late)).index_add(0, owner, lost)
+
+
+def _nats_and_gradient(
+    logits: Float[Tensor, "row d_vocab"],
+    ids: Int[Tensor, " row"],
+    out: Float[Tensor, "row d_vocab"],
+) -> tuple[Float[Tensor, " row"], Float[Tensor, "row d_vocab"]]:
+    """Nats of one token a row, and their gradient in the logits, which is written to `out`.
+
+    The gradient is the softmax, less one at the token. A graph of the logarithm would go through
+    the vocabulary eight times more, which with many tokens takes as long as the products.
+    """
+    probabilities = torch.softmax(logits, dim=-1, out=out)
+    # The softmax of the largest logit is the largest one.
+    log_normalizer = logits.amax(-1) - probabilities.amax(-1).log()
+    lost = log_normalizer - logits.gather(-1, ids[:, None])[:, 0]
+    minus_one = out.new_tensor(-1).expand(len(ids), 1)
+    return lost, probabilities.scatter_add_(-1, ids[:, None], minus_one)
