@@ -5,7 +5,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.distributions import log_probs_of
 from ...model.readout import LOGIT_ROWS, Readout
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
@@ -52,17 +51,15 @@ def next_token_nats(
     rows = late[predicts]
     nats, gradients, buffer = [], [], None
     for part, ids in zip(rows.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True):
-        if backward is None:
-            nats.append(-log_probs_of(read(part), ids))
-            continue
-        leaf = part.detach().requires_grad_()
+        leaf = part.detach().requires_grad_(backward is not None)
         logits = read(leaf)
         wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
         if buffer is None:
             buffer = torch.empty_like(wide)
         lost, gradient = _nats_and_gradient(wide, ids, buffer[: len(wide)])
         nats.append(lost)
-        gradients += torch.autograd.grad(logits, leaf, gradient.to(logits.dtype))
+        if backward is not None:
+            gradients += torch.autograd.grad(logits, leaf, gradient.to(logits.dtype))
     if backward is not None:
         rows.backward(backward * torch.cat(gradients))
     lost = torch.cat(nats)

@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 import lens_interventions as li
 from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.training import loss
-from lens_interventions.intervention.training.loss import patched_nats
+from lens_interventions.intervention.training.loss import next_token_nats, patched_nats
 from lens_interventions.model.gradients import frozen
-from lens_interventions.model.readout import Readout
+from lens_interventions.model.readout import Readout, readout
 from lens_interventions.model.tokens import token_batch
 from tests.intervention.test_learned_write import random_write
 from tests.support.small_training import (
@@ -19,7 +20,7 @@ from tests.support.small_training import (
     tensors,
     train,
 )
-from tests.support.tiny import random_tokens, shared_bridge
+from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -71,6 +72,36 @@ def test_its_gradient_is_that_of_finite_differences(monkeypatch, arch, full):
             # Differences of a loss of 100 nats are good to 1e-8 of it.
             expected = (leaf.grad * direction).sum()
             torch.testing.assert_close(expected, change, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "model_dtype", [torch.float64, torch.float32, torch.bfloat16], ids=["64", "32", "16"]
+)
+def test_nats_and_gradients_are_those_of_torch(model_dtype):
+    """Also of a token that is so unlikely that its probability is 0, and of one that is ruled out.
+
+    Gradients are within the rounding of the model's dtype, nats within that of float32 at least.
+    """
+    bridge = tiny_bridge("llama", dtype=model_dtype)
+    d_vocab = int(bridge.cfg.d_vocab)
+    bias = torch.zeros(d_vocab, dtype=model_dtype)
+    bias[5], bias[6] = -300, -torch.inf
+    read = dataclasses.replace(readout(bridge), bias=bias)
+    batch = token_batch(bridge, [[1, 5, 2, 7, 3], [4, 8, 9, 5]])
+    late = torch.randn(2, 5, bridge.cfg.d_model).to(model_dtype).requires_grad_()
+    found = next_token_nats(read, late, KnownText.from_batch(batch), backward=0.5)
+    gradient, late.grad = late.grad, None
+    wide = torch.promote_types(model_dtype, torch.float32)
+    predicting = torch.cat([late[0, :4], late[1, :3]])
+    following = torch.tensor([5, 2, 7, 3, 8, 9, 5])
+    lost = nn.functional.cross_entropy(read(predicting).to(wide), following, reduction="none")
+    expected = torch.stack([lost[:4].sum(), lost[4:].sum()])
+    assert found.dtype == wide
+    assert (expected > 300).all()
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-6, atol=0)
+    (0.5 * lost.sum()).backward()
+    tolerance = 4 * torch.finfo(model_dtype).eps * float(late.grad.abs().max())
+    torch.testing.assert_close(gradient, late.grad, rtol=0, atol=tolerance)
 
 
 def test_no_more_than_a_few_rows_of_logits_are_held(monkeypatch):
