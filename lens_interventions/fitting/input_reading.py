@@ -22,6 +22,7 @@ from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
+from ..measures.pairwise import pairwise_values
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.residuals import residuals
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects as go
 
-MEASURES = ("input", "estimate", "stream")
+INPUT = "input"
+MEASURES = (INPUT, "estimate", "stream")
 
 LABELS = {
     "input": "the input, where it lies",
@@ -77,7 +79,8 @@ class InputReading:
         """Components in equal parts by importance: one row per (measure, point, part).
 
         The columns are `mean` over texts, `low`, `high`, `n` texts and `importance` of the part;
-        part 0 is the most important.
+        part 0 is the most important. The intervals of `input` know that each text was compared with
+        all others (`pairwise_values`).
 
         Raises `ValueError` if `parts` is not between 1 and the number of components.
         """
@@ -91,7 +94,10 @@ class InputReading:
                 for measure in MEASURES
                 for point in self.points
             ]
-            cells = self.part(first, last).reshape(len(places), -1)
+            shares = self.part(first, last).copy()
+            own = MEASURES.index(INPUT)
+            shares[own] = pairwise_values(shares[own])
+            cells = shares.reshape(len(places), -1)
             importance = float(self.basis.importance[first:last].sum())
             rows += [
                 {**row, "importance": importance}
@@ -111,7 +117,14 @@ class InputReading:
 
         `level` and `seed` are confidence and resampling seed of the intervals over texts, `title`
         replaces the figure's own title, and `theme` is `"light"` or `"dark"`.
+
+        Raises `ValueError` if the basis has a single component.
         """
+        if len(self.basis.directions) < 2:
+            raise ValueError(
+                "the figure compares halves of a basis, which needs two components or more; this "
+                "one has 1: make it with a larger n_components"
+            )
         table = self.to_dataframe(level=level, seed=seed)
         half = table[table["part"] == 1]
         curves = [

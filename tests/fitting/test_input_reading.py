@@ -7,7 +7,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions.fitting.embedding_basis import EmbeddingBasis, embedding_basis
 from lens_interventions.fitting.input_probe import fit_input_probe
-from lens_interventions.fitting.input_reading import MEASURES, input_reading
+from lens_interventions.fitting.input_reading import MEASURES, InputReading, input_reading
+from lens_interventions.measures.intervals import mean_interval
+from lens_interventions.measures.pairwise import pairwise_values
 from tests.support.clean import left_as_found
 from tests.support.corpora import random_texts, residual_rows
 from tests.support.tiny import shared_bridge, tiny_bridge, tiny_model, tiny_tokenizer
@@ -56,6 +58,13 @@ def test_the_shares_are_those_of_loops_over_tokens(kind, probe):
     half = len(basis.directions) // 2
     row = frame[(frame.measure == MEASURES[1]) & (frame.point == "2_pre") & (frame.part == 1)]
     assert row["mean"].item() == pytest.approx(expected[1, 2, half:].sum(0).mean())
+    own = frame[(frame.measure == MEASURES[0]) & (frame.point == "2_pre") & (frame.part == 1)]
+    interval = mean_interval(
+        pairwise_values(expected[0, 2, half:].sum(0)), rng=np.random.default_rng(0)
+    )
+    assert own[["mean", "low", "high"]].to_numpy()[0] == pytest.approx(
+        [interval.estimate, interval.low, interval.high], abs=1e-6
+    )
     lines = [trace for trace in reading.plot().data if trace.name]
     assert [len(line.y) for line in lines] == [4, 4, 4]
     assert lines[1].y[2] == pytest.approx(row["mean"].item(), abs=5e-6)
@@ -97,3 +106,6 @@ def test_what_cannot_be_read_is_refused(probe):
     reading = input_reading(bridge, probe, texts, basis, progress=False)
     with pytest.raises(ValueError, match="between 1 and the 32 components, got 40"):
         reading.to_dataframe(parts=40)
+    one = EmbeddingBasis("pca", torch.eye(32)[:1], torch.ones(1), (("a",),))
+    with pytest.raises(ValueError, match="needs two components or more; this one has 1"):
+        InputReading(one, ("0_pre",), np.ones((3, 1, 1, 4))).plot()

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ...fitting.input_reading import MEASURES
+from ...fitting.input_reading import INPUT, MEASURES
+from ...measures.pairwise import pairwise_values
 from ..design.contrasts import mean_contrast
 from ..design.documents import middle
 from ..design.findings import Asked, judged
@@ -39,10 +40,11 @@ def _means(rows: pd.DataFrame, settings: RecallSettings) -> pd.DataFrame:
     found = []
     for key, here in rows.groupby(["measure", "basis", "part", "point"], sort=False):
         if here["count"].sum() > 0:
-            interval = settings.resampling.interval(
-                here["total"].to_numpy(dtype=np.float64), here["count"].to_numpy(dtype=np.float64)
-            )
             names = dict(zip(("measure", "basis", "part", "point"), key, strict=True))
+            totals, counts = (here[name].to_numpy(dtype=np.float64) for name in ("total", "count"))
+            if names["measure"] == INPUT:
+                totals = pairwise_values(totals)
+            interval = settings.resampling.interval(totals, counts)
             found.append({**names, **interval.columns()})
     return pd.DataFrame(found)
 
@@ -116,8 +118,8 @@ _PLACE = (
     "The share of the less important half of the components ({basis}), which hold {importance:.0%} "
     "of the table, in the squared covariance of the stream with the probe's estimate of the "
     "input, minus its share of the stream's variance, which random directions of the stream's "
-    "covariance have. {n} documents, which are resampled; points {first} to {last}, the middle "
-    "third. {shares}."
+    "covariance have. {n} documents, which are resampled; each is compared with all others, which "
+    "the interval knows. Points {first} to {last}, the middle third. {shares}."
 )
 _SHARES = (
     "{basis}: {input:.1%} of the input, {estimate:.1%} of what is read, {stream:.1%} of the stream"
@@ -132,7 +134,7 @@ def _asked_of_place(rows: pd.DataFrame, settings: RecallSettings) -> Asked:
     for basis in settings.bases:
         means = {name: values.mean() for name, values in _middle_shares(rows, basis)[0].items()}
         told.append(_SHARES.format(basis=basis, **means))
-    more = mean_contrast(shares["input"] - shares["stream"], settings.resampling)
+    more = mean_contrast(pairwise_values(shares[INPUT]) - shares["stream"], settings.resampling)
     method = _PLACE.format(
         basis=kind,
         importance=importance.loc[importance["basis"] == kind, "total"].item(),
