@@ -13,6 +13,7 @@ from ..drawing.colours import DARK_INK, LIGHT_INK, prefers_dark_ink
 from ..drawing.labels import rounded
 from ..drawing.units import place, unit_title
 from ..lens.figures.grid import Grid
+from ..model.points import FINAL
 
 _CELL = 9  # characters of a column, one of which separates it from its neighbour
 _CORRECT = "*"
@@ -46,7 +47,9 @@ class GridTable:
         yield self._labels("next", [self._output(column) for column in columns], margin)
         yield from self._rows(texts, columns, margin)
         yield self._labels("token", [grid.inputs[column] for column in columns], margin)
-        reading = f"{_CORRECT} the model's guess was right; underlined: already the final guess"
+        reading = "underlined: already the final guess"
+        if FINAL in grid.points:
+            reading = f"{_CORRECT} the model's guess was right; {reading}"
         if len(columns) < total:
             reading = f"the last {len(columns)} of {total} tokens (--out shows all). {reading}"
         yield Text(reading, style="dim")

@@ -132,6 +132,7 @@ def draw_views(
     *,
     x_title: str,
     title: str,
+    subtitle: str = "",
     y_layout: Mapping[str, Any] | None = None,
     theme: ThemeName = "light",
 ) -> "go.Figure":
@@ -154,10 +155,10 @@ def draw_views(
     figure = go.Figure(traces)
     every = [curve for curves in views.values() for curve in curves]
     legend, bottom = _legend(views.values())
-    top = 84 if len(views) > 1 else 48
+    top = (84 if len(views) > 1 else 48) + LINE * bool(subtitle)
     figure.update_layout(
         template=template(theme),
-        title=heading(title),
+        title=heading(title, subtitle),
         height=top + _PANEL_HEIGHT + bottom,
         margin={"l": 60, "r": 16, "t": top, "b": bottom},
         legend=legend,

@@ -72,7 +72,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
     panel_height = 60 + 34 * table["layer"].nunique()
     figure.update_layout(
         template=template("light"),
-        title=heading(title) | {"subtitle": {"text": star, "font": {"size": 12}}},
+        title=heading(title, star),
         height=panel_height + _ABOVE + _BELOW,
         margin={"l": 60, "r": 16, "t": _ABOVE, "b": _BELOW},
     )

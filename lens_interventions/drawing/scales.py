@@ -4,6 +4,7 @@ In every figure, bright means close to the output, likely, or certain.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,12 +52,23 @@ class Scale:
         else:
             places = round_steps(colours.low, colours.high)
             texts = [f"{step:g}".replace("-", "−") for step in places]
-        shown = place(values[np.isfinite(values)], self.unit)
-        if shown.size and shown.max() > colours.high and math.isclose(places[-1], colours.high):
-            texts[-1] = f"≥ {texts[-1]}"
-        if shown.size and shown.min() < colours.low and math.isclose(places[0], colours.low):
-            texts[0] = f"≤ {texts[0]}"
-        return places, texts
+        return places, cut_off(places, texts, place(values, self.unit), colours.low, colours.high)
+
+
+def cut_off(
+    places: Sequence[float],
+    texts: Sequence[str],
+    values: Float[np.ndarray, "*cell"],
+    low: float,
+    high: float,
+) -> list[str]:
+    """The texts of ticks at `places`, with a mark at an end of the scale that values lie beyond."""
+    shown, marked = values[np.isfinite(values)], list(texts)
+    if shown.size and shown.max() > high and math.isclose(places[-1], high):
+        marked[-1] = f"≥ {marked[-1]}"
+    if shown.size and shown.min() < low and math.isclose(places[0], low):
+        marked[0] = f"≤ {marked[0]}"
+    return marked
 
 
 def round_steps(low: float, high: float) -> list[float]:

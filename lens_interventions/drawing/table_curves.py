@@ -38,7 +38,12 @@ class Axes:
 
 
 def curves(
-    views: Mapping[str, pd.DataFrame], axes: Axes, *, title: str = "", theme: ThemeName = "light"
+    views: Mapping[str, pd.DataFrame],
+    axes: Axes,
+    *,
+    title: str = "",
+    subtitle: str = "",
+    theme: ThemeName = "light",
 ) -> "go.Figure":
     """One curve per group; several tables take turns, and are chosen from a menu of their names.
 
@@ -56,7 +61,14 @@ def curves(
             _curve(name, part, axes, order[name], banded=len(groups) <= _BANDS or number < 2)
             for number, (name, part) in enumerate(groups)
         ]
-    return draw_views(drawn, x_title=axes.x_title, title=title, y_layout=axes.y_layout, theme=theme)
+    return draw_views(
+        drawn,
+        x_title=axes.x_title,
+        title=title,
+        subtitle=subtitle,
+        y_layout=axes.y_layout,
+        theme=theme,
+    )
 
 
 def _curve(name: Any, rows: pd.DataFrame, axes: Axes, place: int, *, banded: bool) -> Curve:

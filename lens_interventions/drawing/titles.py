@@ -32,10 +32,11 @@ def title_block(lines: list[str], height: float) -> dict[str, Any]:
     }
 
 
-def heading(text: str) -> dict[str, Any]:
+def heading(text: str, subtitle: str = "") -> dict[str, Any]:
     """A heading at the very top and the plot's left edge, so that a menu has room below it."""
     return {
         "text": text,
+        **({"subtitle": {"text": subtitle, "font": {"size": 12}}} if subtitle else {}),
         "font": {"size": 15},
         "x": 0,
         "xref": "paper",

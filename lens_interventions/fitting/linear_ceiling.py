@@ -57,7 +57,8 @@ def linear_ceiling(
 
     - `texts`: to fit on; every fourth chooses the ridge.
     - `held_out`: other texts, to measure on.
-    - `layers`: the layers to write to, by default all. Each takes `4 (3 d_model)²` bytes.
+    - `layers`: the layers to write to, by default all. Each takes about `60 d_model²` bytes of the
+        CPU's memory.
     - `first_position`, `max_length`, `prepend_bos`, `progress`: as in `slope_map`.
 
     Raises `ValueError` for fewer than four texts, layers or a `max_length` that do not fit the
@@ -76,7 +77,8 @@ def linear_ceiling(
     unit = float(table.weight.norm(dim=-1).median()) * table.scale
     reader = _Reader(bridge, table, unit, layers, first_position)
     moments = _fit_moments(reader, texts, length, prepend_bos)
-    fitted = {layer: [_solve(moments[layer], news) for news in (False, True)] for layer in layers}
+    # What is solved is let go, since the writes take almost as much memory.
+    fitted = {layer: _solve_both(moments.pop(layer)) for layer in layers}
     matrices = ({layer: fitted[layer][news][0] for layer in layers} for news in (0, 1))
     weights = fingerprint(bridge)
     writes = tuple(LinearWrite(each, unit, first_position, weights) for each in matrices)
@@ -98,9 +100,12 @@ def linear_ceiling(
 
 @dataclass
 class _Moments:
-    """Sums over rows: products of features, products of features and targets, and counts."""
+    """Sums over rows: products of features, products of features and targets, and counts.
 
-    products: Float[Tensor, "part feature feature"]
+    Those of features are of the part to fit on alone: the other part only chooses.
+    """
+
+    products: Float[Tensor, "feature feature"]
     wanted: Float[Tensor, "part feature d_model"]
     rows: list[int]
 
@@ -148,7 +153,7 @@ def _fit_moments(
     size = 3 * d_model + 1
     moments = {
         layer: _Moments(
-            torch.zeros(2, size, size, dtype=torch.float32),
+            torch.zeros(size, size, dtype=torch.float32),
             torch.zeros(2, size, d_model, dtype=torch.float32),
             [0, 0],
         )
@@ -161,7 +166,8 @@ def _fit_moments(
         for batch in piece_batches([(number, text)], length):
             for layer, written, phi, pull in reader.rows(batch.text):
                 rows, wanted = phi[written].float().cpu(), -pull[written].float().cpu()
-                moments[layer].products[part] += rows.T @ rows
+                if part == 0:
+                    moments[layer].products += rows.T @ rows
                 moments[layer].wanted[part] += rows.T @ wanted
                 moments[layer].rows[part] += len(rows)
     if n_texts < _CHOOSING or not all(min(m.rows) for m in moments.values()):
@@ -171,11 +177,16 @@ def _fit_moments(
     return moments
 
 
+def _solve_both(moments: _Moments) -> list[tuple[Float[Tensor, "feature d_model"], float]]:
+    """The write without news, the write with them, and their ridges."""
+    return [_solve(moments, news) for news in (False, True)]
+
+
 def _solve(moments: _Moments, news: bool) -> tuple[Float[Tensor, "feature d_model"], float]:
     """The write, of unit length, and its ridge; without news, the next token's rows are 0."""
     products, wanted = moments.products.double(), moments.wanted.double()
     first = 0 if news else wanted.shape[-1]
-    fitting, n_rows = products[0, first:, first:], moments.rows[0]
+    fitting, n_rows = products[first:, first:], moments.rows[0]
     best, best_gain, chosen = torch.zeros_like(wanted[0]), -torch.inf, 0.0
     for ridge in _RIDGES:
         shift = ridge * fitting.diagonal().mean() * torch.eye(len(fitting), dtype=torch.float64)

@@ -51,9 +51,10 @@ def cached_residuals(
     A cache with only `hook_resid_post` lacks the input point, which is then computed from the
     tokens.
 
-    Raises `ValueError` if the cache does not hold a point, or holds it for other tokens.
+    Raises `ValueError` if the cache does not hold a point, or holds it for other tokens or a model
+    of another width.
     """
-    n_layers = int(bridge.cfg.n_layers)
+    n_layers, d_model = int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
     streams, missing = {}, []
     for label in labels:
         found = [name for name in _names(label, n_layers) if name in cache.cache_dict]
@@ -80,6 +81,11 @@ def cached_residuals(
             raise ValueError(
                 f"the cache's {label} has shape {tuple(stream.shape)}, which does not fit tokens "
                 f"of shape {tuple(batch.tokens.shape)}: pass the tokens the cache was made from"
+            )
+        if stream.shape[2:] != (d_model,):
+            raise ValueError(
+                f"the cache's {label} has shape {tuple(stream.shape)}, but the model's residual "
+                f"stream has {d_model} dimensions: pass the model that the cache was made with"
             )
     return streams
 

@@ -135,13 +135,19 @@ def lens_over(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
         `positions=(1, None)` leaves it out.
     - `options`: options of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all
-        except `top_k`, as top tokens are not kept. A text without any of the `positions`, because
-        it is shorter, has counts of 0.
+        except `top_k`, as top tokens are not kept, and `attention_mask`, as a text has no padding.
+        A text without any of the `positions`, because it is shorter, has counts of 0.
 
-    Raises `ValueError` if there is no text, if none has the `positions`, or if one cannot be read
-    (the message names it by its number); `NotImplementedError` if the model is recurrent or not a
-    causal decoder; `TypeError` if `texts` is one text, or one is neither text nor ids.
+    Raises `ValueError` if there is no text, if none has the `positions`, if one cannot be read (the
+    message names it by its number), or for an `attention_mask`; `NotImplementedError` if the model
+    is recurrent or not a causal decoder; `TypeError` if `texts` is one text, or one is neither text
+    nor ids.
     """
+    if "attention_mask" in options:
+        raise ValueError(
+            "lens_over reads each text alone: give the ids of each text without padding, and no "
+            "attention_mask"
+        )
     require_texts(bridge, texts)
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")

@@ -77,8 +77,10 @@ def logit_lens(
     - `bridge`: any decoder that TransformerLens boots, or a `HookedTransformer` of its version 3.9.
     - `text_or_tokens`: a text, a list of texts of any lengths, token ids, or an `ActivationCache`
         of `run_with_cache`, which holds `hook_resid_pre` or `hook_resid_post` of the blocks at all
-        positions. An input point that it lacks is computed from the tokens, without hooks.
-        `generate` passes the `RecordedStreams` of its steps.
+        positions. An input point that it lacks is computed from the tokens, without hooks. After a
+        run with hooks on `hook_resid_pre`, such as those of a patch, it must hold `hook_resid_pre`:
+        the `hook_resid_post` below is the stream before these hooks. `generate` passes the
+        `RecordedStreams` of its steps.
     - `messages`: instead of a text, a conversation, `[{"role": "user", "content": "Hello"}]`, or
         several, laid out by the tokenizer's chat template. The template begins the answer, unless
         the last message is the assistant's.

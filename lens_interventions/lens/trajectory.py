@@ -227,8 +227,8 @@ class Trajectory(TrajectoryFields):
         - `statistic`: `"top1"`, the logit of the top guess, or any statistic with one value per
             cell or per watched token.
         - `batch`: which prompt.
-        - `every`: keep every n-th layer, and always the last one; by default n is such that at most
-            32 layers are kept.
+        - `every`: keep every n-th layer with all its points, and always the last one; by default n
+            is such that about 32 rows are kept.
         - `include_input`: whether to include the input's row; the default depends on the statistic,
             and is yes for divergences and for those of the input token.
         - `token`: which watched token, as id or text; the first by default.
@@ -274,8 +274,8 @@ class Trajectory(TrajectoryFields):
         - `statistic`: `"top1"` (coloured by the guess's logit) or the name of a statistic of
             `Trajectory` such as `"final_rank"`, `"kl_input"`, `"entropy"`, `"watched_rank"`.
         - `batch`: which prompt.
-        - `every`: keep every n-th layer, and always the last one; by default n is such that at most
-            32 layers are kept.
+        - `every`: keep every n-th layer with all its points, and always the last one; by default n
+            is such that about 32 rows are kept.
         - `include_input`: show the input's row; by default for divergences and for statistics of
             the input token.
         - `token`: which watched token, as id or text; the first by default.

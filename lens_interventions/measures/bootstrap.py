@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-# Elements of the largest temporary array for a block of cells.
+# Elements of the largest temporary array for a block of cells or of draws.
 _BLOCK = 2_000_000
 
 
@@ -25,19 +25,28 @@ def ratio_ends(
     The same `n_resamples` draws of sequences, made with `rng`, serve all cells. There must be at
     least two sequences, and no count may be 0.
     """
-    n = totals.shape[1]
-    draws = rng.integers(0, n, (n_resamples, n))
-    # How often each sequence was drawn. Sums over a resample are products with these counts.
-    rows = np.arange(n_resamples)[:, None] * n
-    times = np.bincount((rows + draws).ravel(), minlength=n_resamples * n)
-    times = times.reshape(n_resamples, n).T.astype(np.float64)
+    n_cells, n = totals.shape
+    distribution = np.empty((n_cells, n_resamples))
+    block = max(1, _BLOCK // max(n, n_cells))
+    for first in range(0, n_resamples, block):
+        draws = slice(first, min(first + block, n_resamples))
+        times = _times_drawn(rng, draws.stop - first, n)
+        distribution[:, draws] = (totals @ times) / (counts @ times)
     block = max(1, _BLOCK // max(n_resamples, n * n))
     ends = []
-    for first in range(0, len(totals), block):
+    for first in range(0, n_cells, block):
         cells = slice(first, first + block)
-        distribution = (totals[cells] @ times) / (counts[cells] @ times)
-        ends += _ends(totals[cells], counts[cells], distribution, level)
+        ends += _ends(totals[cells], counts[cells], distribution[cells], level)
     return ends
+
+
+def _times_drawn(
+    rng: np.random.Generator, n_resamples: int, n: int
+) -> Float[np.ndarray, "seq resample"]:
+    """How often each sequence was drawn. Sums over a resample are products with these counts."""
+    draws = rng.integers(0, n, (n_resamples, n)) + np.arange(n_resamples)[:, None] * n
+    times = np.bincount(draws.ravel(), minlength=n_resamples * n)
+    return times.reshape(n_resamples, n).T.astype(np.float64)
 
 
 def _ends(
@@ -76,6 +85,7 @@ def bootstrap_ends(
     - `level`: of the intervals.
     - `undefined`: cells to which BCa does not apply, in addition to those where it gives nan.
     """
+    n_cells, n = data[0].shape
 
     def interval(method: str) -> tuple[np.ndarray, np.ndarray]:
         # If BCa is undefined, scipy warns and returns nan; the returned method says so.
@@ -88,6 +98,8 @@ def bootstrap_ends(
                 vectorized=True,
                 axis=-1,
                 n_resamples=0,
+                # BCa leaves out each sequence in turn, so many at a time.
+                batch=max(1, _BLOCK // (n_cells * n)),
                 confidence_level=level,
                 method=method,
                 # scipy reads only this attribute, and resumes from a given distribution.

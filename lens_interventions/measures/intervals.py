@@ -63,9 +63,18 @@ def mean_interval(
     level: float = 0.95,
     n_resamples: int = 9999,
 ) -> Interval:
-    """Bootstrap interval of `sum(totals) / sum(counts)`; one cell of `mean_intervals`."""
+    """Bootstrap interval of `sum(totals) / sum(counts)`; one cell of `mean_intervals`.
+
+    Raises what that raises.
+    """
+    totals = np.asarray(totals)
+    if totals.ndim != 1:
+        raise ValueError(
+            f"expected one total per sequence, [seq], got shape {totals.shape}: for several cells "
+            "use mean_intervals"
+        )
     (interval,) = mean_intervals(
-        np.asarray(totals)[None],
+        totals[None],
         None if counts is None else np.asarray(counts)[None],
         rng=rng,
         level=level,
@@ -100,9 +109,14 @@ def mean_intervals(
     - With few sequences the bootstrap covers too little: at n = 10, a 95% interval of normal data
         covers about 90%.
 
-    Raises `ValueError` for values that are not finite, negative counts or shapes that differ.
+    Raises `ValueError` for values that are not finite, negative counts, or shapes that differ or
+    are not `[cell, seq]`.
     """
     totals, counts = checked_sums(totals, counts)
+    if totals.ndim != 2:
+        raise ValueError(
+            f"expected totals [cell, seq], got shape {totals.shape}: for one cell use mean_interval"
+        )
     if not 0 < level < 1 or n_resamples < 1:
         raise ValueError(f"expected 0 < level < 1 and n_resamples >= 1, got {level}, {n_resamples}")
     cells_with = defaultdict(list)
@@ -204,13 +218,14 @@ def sign_flip_p_values(
     `rng` draws the flips. The smallest possible p-value is `2 / 2^n`, or `2 / (n_resamples + 1)`;
     choose `n_resamples` so that this survives the correction for the size of the grid.
 
-    Raises `ValueError` for fewer than two sequences or values that are not finite.
+    Raises `ValueError` unless the differences are `[cell, seq]`, finite, and of at least two
+    sequences.
     """
     differences = np.asarray(differences, dtype=np.float64)
-    if differences.shape[1] < 2 or not np.isfinite(differences).all():
+    if differences.ndim != 2 or differences.shape[1] < 2 or not np.isfinite(differences).all():
         raise ValueError(
-            "a sign-flip test needs finite differences of at least two sequences, got shape "
-            f"{differences.shape}"
+            "a sign-flip test needs finite differences [cell, seq] of at least two sequences, got "
+            f"shape {differences.shape}"
         )
     # scipy flips the signs of ones; one product turns them into the sums of all cells.
     result = stats.permutation_test(

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from lens_interventions.intervention.patch import NextTokenPatch
 from lens_interventions.lens.logit_lens import logit_lens
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 
@@ -65,3 +66,21 @@ def test_a_cache_that_is_padded_on_the_left_needs_no_input_point():
         torch.testing.assert_close(
             ours.input_log_prob[:, row, :n], alone.input_log_prob[:, 0], rtol=0, atol=1e-9
         )
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_cache_of_a_model_of_another_width_is_refused():
+    _, cache = tiny_bridge("llama", hidden_size=64).run_with_cache(TOKENS)
+    with pytest.raises(ValueError, match=r"shape \(2, 12, 64\), but .* has 32 dimensions"):
+        logit_lens(shared_bridge("llama"), cache)
+
+
+def test_a_cache_of_a_patched_run_is_read_as_patched_if_it_holds_resid_pre():
+    bridge = shared_bridge("llama")
+    patch = NextTokenPatch(layer=1, strength=0.5)
+    with bridge.hooks(fwd_hooks=patch.fwd_hooks(bridge, TOKENS)):
+        expected = logit_lens(bridge, TOKENS)
+        _, cache = bridge.run_with_cache(TOKENS, names_filter=lambda name: "hook_resid" in name)
+    ours = logit_lens(bridge, cache, tokens=TOKENS)
+    torch.testing.assert_close(ours.kl_final, expected.kl_final, rtol=0, atol=1e-9)
+    assert float((expected.kl_final - logit_lens(bridge, TOKENS).kl_final)[1].abs().max()) > 0.01

@@ -175,3 +175,10 @@ def test_what_is_no_text_is_named_where_texts_are_cut_too():
         lens_over(BRIDGE, ["fox", {"text": "fox"}], max_tokens=8, progress=False)
     several = lens_over(BRIDGE, [["the quick brown fox", "No."]], max_tokens=3, progress=False)
     assert several.counts[0].tolist() == [6]
+
+
+@pytest.mark.parametrize("max_tokens", [2, None])
+def test_a_mask_of_padding_is_refused(max_tokens):
+    mask = torch.tensor([[1, 1, 0]])
+    with pytest.raises(ValueError, match="each text without padding, and no attention_mask"):
+        lens_over(BRIDGE, [[5, 6, 0]], max_tokens=max_tokens, attention_mask=mask, progress=False)

@@ -1,6 +1,7 @@
 """Intervals and tests, against scipy and naive versions."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -25,8 +26,9 @@ def ragged(rng, cells, n):
     return rng.gamma(2.0, size=(cells, n)) * counts, counts
 
 
-def test_equals_scipy_with_the_same_draws():
-    totals, counts = ragged(np.random.default_rng(0), 3, 25)
+@pytest.mark.parametrize("n", [25, 4001])  # 4,001 sequences are drawn and left out in blocks
+def test_equals_scipy_with_the_same_draws(n):
+    totals, counts = ragged(np.random.default_rng(0), 3, n)
     found = mean_intervals(totals, counts, rng=np.random.default_rng(7), n_resamples=500)
     for cell, interval in enumerate(found):
         expected = stats.bootstrap(
@@ -35,10 +37,11 @@ def test_equals_scipy_with_the_same_draws():
             paired=True,
             vectorized=True,
             n_resamples=500,
+            batch=500,
             rng=np.random.default_rng(7),
         ).confidence_interval
         assert interval.method == "BCa"
-        assert interval.n == 25
+        assert interval.n == n
         # sums by a matrix product differ in the last digits only
         assert (interval.low, interval.high) == pytest.approx(tuple(expected), rel=1e-9)
         assert interval.estimate == pytest.approx(totals[cell].sum() / counts[cell].sum())
@@ -64,6 +67,16 @@ def test_blocks_and_single_cells_agree():
         alone = mean_interval(totals[cell], counts[cell], rng=rng, n_resamples=200)
         assert alone.low == pytest.approx(together[cell].low, rel=1e-12)
         assert alone.high == pytest.approx(together[cell].high, rel=1e-12)
+
+
+def test_memory_does_not_grow_with_the_square_of_the_texts():
+    totals, counts = ragged(np.random.default_rng(2), 2, 3000)
+    tracemalloc.start()
+    mean_intervals(totals, counts, rng=np.random.default_rng(3), n_resamples=1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A block has 2 million numbers; a text left out in turn from 3,000 would be 9 million.
+    assert peak < 1.5e8
 
 
 def test_the_seed_decides():
@@ -205,6 +218,20 @@ def test_sign_flip_has_its_size_under_the_null():
 def test_sign_flip_refuses_what_it_cannot_flip():
     with pytest.raises(ValueError, match="at least two"):
         sign_flip_p_values(np.ones((2, 1)), rng=np.random.default_rng(0))
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize(
+    ("call", "shape", "message"),
+    [
+        (mean_interval, (2, 5), r"\[seq\], got shape \(2, 5\): for several cells"),
+        (mean_intervals, (5,), r"\[cell, seq\], got shape \(5,\): for one cell"),
+        (sign_flip_p_values, (5,), r"\[cell, seq\] of at least two sequences, got shape \(5,\)"),
+    ],
+)
+def test_other_shapes_are_refused(call, shape, message):
+    with pytest.raises(ValueError, match=message):
+        call(np.ones(shape), rng=np.random.default_rng(0))
 
 
 def test_holm_by_hand():

@@ -11,6 +11,7 @@ from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
+from ...measures.behaviour.loops import MIN_ROUNDS
 from ...model.points import point_name
 from ..design.sequences import REPORT
 from ..engine.results import Figures, Tables
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
+
+_LATE = (
+    f"A loop counts if it goes round {MIN_ROUNDS} times, so late loops of long rounds are missed."
+)
 
 
 def draw(tables: Tables) -> Figures:
@@ -94,6 +99,7 @@ def _survival(table: pd.DataFrame) -> "go.Figure":
             {"tickformat": ".0%", "range": [0, 1.02]},
         ),
         title="Samples that have not entered a loop",
+        subtitle=_LATE,
     )
 
 

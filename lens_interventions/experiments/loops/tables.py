@@ -61,7 +61,8 @@ def condition_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
 def survival_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
     """Share of samples that have not entered a loop, over time, on the report half.
 
-    A sample that ended by itself counts as never looping.
+    A sample that ended by itself counts as never looping. Near the end the share is overestimated
+    where rounds are long, as `loop_free_survival` says.
     """
     found = []
     for arm, rule, part in _conditions(rows["samples"]):

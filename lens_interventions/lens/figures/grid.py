@@ -44,7 +44,8 @@ class Grid:
         tokens: the id of the token at each column.
         inputs: the text of that token.
         outputs: the text of the token that followed; empty if there is none.
-        correct: whether the token that followed was the model's own top guess, or tied with it.
+        correct: whether the token that followed was the model's own top guess, or tied with it;
+            False if the final point was not read.
     """
 
     statistic: Statistic
@@ -98,8 +99,8 @@ def make_grid(
     - `tensors`: the prompt's tokens, `[1, pos]`, and all statistics, `[point, 1, pos]` and
         `[point, 1, pos, ...]`, by the names of `Trajectory`. No padding.
     - `points`, `vocab`, `watched`, `compare_with`: those of the trajectory.
-    - `every`: keep every n-th layer, and always the last one; None for the n that keeps at most 32
-        layers.
+    - `every`: keep every n-th layer with all its points, and always the last one; None for the n
+        that keeps about 32 rows.
     - `include_input`: whether to show the input's row; None for the statistic's default.
     - `token`: which watched token, as id or text; None for the first.
 
@@ -169,9 +170,12 @@ def _select_rows(points: tuple[str, ...], every: int | None, include_input: bool
     rows = [i for i, point in enumerate(points) if point != INPUT]
     # The input is not a layer: the same layers are shown with it and without it.
     every = every or max(1, math.ceil(len(rows) / _MAX_ROWS))
-    shown = {*rows[::every], *rows[-1:]}
+    layer_of = {row: points[row].split("_")[0] for row in rows}
+    layers = list(dict.fromkeys(layer_of.values()))
+    kept = {*layers[::every], *layers[-1:]}
+    shown = [row for row in rows if layer_of[row] in kept]
     if INPUT in points and (include_input or not rows):
-        shown.add(points.index(INPUT))
+        shown.append(points.index(INPUT))
     return sorted(shown)
 
 

@@ -1,5 +1,6 @@
 """The post's figures: layers by tokens, a colour for the statistic, the top guess in each cell."""
 
+import functools
 from typing import TYPE_CHECKING
 
 from ...drawing.cell_size import CellSize
@@ -8,6 +9,7 @@ from ...drawing.panel import Panel
 from ...drawing.theme import ThemeName
 from ...drawing.units import place, unit_title
 from ...drawing.wrapped import draw_wrapped
+from ...model.points import FINAL
 from .grid import Grid
 from .hover import hover_data, hover_template
 from .over_layers import AXIS
@@ -36,7 +38,7 @@ def draw_heatmap(
     return draw_wrapped(
         grid_panel(grid),
         title=title or grid.title,
-        reading=reading,
+        reading=functools.partial(_reading, marked=FINAL in grid.points),
         axis=AXIS,
         theme=theme,
         cell_width=cell_width,
@@ -63,12 +65,10 @@ def grid_panel(grid: Grid, *, colours: ColourScale | None = None, header: str = 
     )
 
 
-def reading(size: CellSize) -> str:
-    """How to read a figure whose cells have this size."""
-    tokens = (
-        f"The input tokens are below, and those that followed are above, with {CORRECT} where the "
-        "model was right."
-    )
+def _reading(size: CellSize, *, marked: bool) -> str:
+    """How to read a figure whose cells have this size, with or without marks of right guesses."""
+    tokens = "The input tokens are below, and those that followed are above"
+    tokens += f", with {CORRECT} where the model was right." if marked else "."
     if size.font is None:
         return f"{tokens} {HIDDEN} A cell is outlined where that is also the final guess."
     return f"{tokens} A cell shows the layer's top guess, outlined where it is also the final one."

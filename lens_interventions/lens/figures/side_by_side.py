@@ -8,7 +8,7 @@ import numpy as np
 from ...drawing.cell_size import CellSize, cell_size, label_extent
 from ...drawing.labels import markup, rounded, shorten
 from ...drawing.panel import DifferenceScale, Panel, draw
-from ...drawing.scales import Scale, round_steps
+from ...drawing.scales import Scale, cut_off, round_steps
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
 from ...drawing.units import RANK, place
@@ -151,6 +151,7 @@ def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
     scale = first.statistic.scale
     places = place(second.values, scale.unit) - place(first.values, scale.unit)
     limit = _limit(scale, places)
+    steps, labels = _ticks(scale, limit)
     changed = tuple(
         tuple(after if after != before else "" for before, after in zip(*pair, strict=True))
         for pair in zip(first.guesses, second.guesses, strict=True)
@@ -163,7 +164,7 @@ def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
     return Panel(
         places=places,
         scale=DifferenceScale(limit),
-        ticks=_ticks(scale, limit),
+        ticks=(steps, cut_off(steps, labels, places, -limit, limit)),
         bar_title=_change(scale, names),
         texts=changed,
         outlined=np.zeros(places.shape, bool),

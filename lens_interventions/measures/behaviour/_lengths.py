@@ -9,8 +9,13 @@ def row_lengths(
 ) -> list[int]:
     """`lengths` as a list, or the full width of every row.
 
-    Raises `ValueError` if the lengths do not fit the rows.
+    Raises `ValueError` if the tokens have no rows or the lengths do not fit them.
     """
+    if tokens.ndim != 2:
+        raise ValueError(
+            f"expected tokens [batch, pos], got shape {tuple(tokens.shape)}: pass one text as a "
+            "batch of one, tokens[None]"
+        )
     batch, width = tokens.shape
     if lengths is None:
         return [width] * batch

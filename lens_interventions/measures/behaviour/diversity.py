@@ -22,7 +22,7 @@ def rep_n(
     than `n` tokens has no n-gram and gets nan, because 0 would count it among the texts that did
     not repeat themselves.
 
-    Raises `ValueError` unless `n >= 1` and the lengths fit.
+    Raises `ValueError` unless `n >= 1`, the tokens are `[batch, pos]` and the lengths fit.
     """
     values = [
         1 - len(torch.unique(grams, dim=0)) / len(grams) if len(grams) else math.nan
@@ -45,7 +45,7 @@ def distinct_n(
     from one text into the next. The tokens of texts with fewer than `n` tokens count too; nan if no
     text has `n` tokens.
 
-    Raises `ValueError` unless `n >= 1` and the lengths fit.
+    Raises `ValueError` unless `n >= 1`, the tokens are `[batch, pos]` and the lengths fit.
     """
     rows = _n_grams(tokens, n, lengths)
     grams = torch.cat(rows) if rows else tokens.new_empty(0, n)

@@ -64,7 +64,7 @@ def find_loops(
     One vectorised comparison per period: O(pos * periods) time, O(pos) memory.
 
     Raises `ValueError` unless `min_rounds >= 2` (any text is a loop of one round),
-    `min_length >= 1` and `max_period >= 1`.
+    `min_length >= 1` and `max_period >= 1`, and for several texts.
     """
     if min_rounds < 2 or min_length < 1 or (max_period is not None and max_period < 1):
         raise ValueError(
@@ -72,6 +72,11 @@ def find_loops(
             f"{min_rounds=}, {min_length=}, {max_period=}"
         )
     ids = torch.as_tensor(tokens).cpu().numpy()
+    if ids.ndim != 1:
+        raise ValueError(
+            f"expected the [pos] ids of one text, got shape {ids.shape}: pass one row, or use "
+            "ending_loops"
+        )
     longest = len(ids) // min_rounds
     runs = [
         Loop(start, end, period)
@@ -103,7 +108,8 @@ def ending_loop(
     p that began less than `min_rounds * p` or `min_length` tokens before the end cannot be
     distinguished from ordinary text yet: long loops late in a sample are missed.
 
-    Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`.
+    Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`, and for
+    several texts.
     """
     loops = find_loops(tokens, min_rounds=min_rounds, min_length=min_length, max_period=max_period)
     # Two loops that both reached the end would lie one within the other: at most one is left.
@@ -125,7 +131,7 @@ def ending_loops(
     `max_period` if that is given.
 
     Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`, and if
-    the lengths do not fit.
+    the tokens are not `[batch, pos]` or the lengths do not fit them.
     """
     tokens = torch.as_tensor(tokens)
     return [

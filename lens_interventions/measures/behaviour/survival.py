@@ -46,6 +46,11 @@ def loop_free_survival(
     The event is the loop's `start`. A text that does not end in a loop is censored, because its
     continuation is unknown. It is censored `min_length` tokens before its end, because a loop that
     began later would not have been recognised; pass the `min_length` that `ending_loops` was given.
+
+    A loop of period p is recognised only `min_rounds * p` tokens after it began. Where that is more
+    than `min_length`, loops are missed that began in the last `min_rounds * p` tokens, and the
+    share is overestimated there.
+
     `lengths` are the numbers of tokens of the texts. A text that stopped by itself is treated like
     one that was cut off; to count it as free of loops, give it the full budget of tokens as its
     length.

@@ -54,6 +54,8 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
     assert survival["estimate"].between(0, 1).all()
     begun = survival[survival["token"] == 0]
     assert sorted(begun["condition"]) == sorted(survival["condition"].unique())
+    figure = result.figures()["survival"]
+    assert "late loops of long rounds are missed" in figure.layout.title.subtitle.text
     grid = result.tables["grid"]
     assert grid.groupby("measure").size().unique().tolist() == [4]
     samples = result.tables["samples"]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.model.points import point_name, select_points
 from tests.support.figures import deep_trajectory, heat, numbers, position
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 
 def test_the_input_has_a_row_in_its_own_figures_only(trajectory):
@@ -37,6 +38,17 @@ def test_mid_block_points_have_rows():
     read = logit_lens(shared_bridge("llama"), "the fox", incl_mid=True)
     rows = read.plot("kl_final").layout.yaxis.ticktext
     assert list(rows) == ["input", "0 mid", "1", "1 mid", "2", "2 mid", "final"]
+
+
+def test_thinned_layers_keep_all_their_points():
+    text = "the quick brown fox"
+    deep = logit_lens(tiny_bridge("llama", num_hidden_layers=18), text, incl_mid=True)
+    thinned = select_points(18, every=2, incl_mid=True)
+    expected = ["input", *map(point_name, thinned[1:])]
+    assert expected[:4] == ["input", "0 mid", "2", "2 mid"]
+    # 36 rows without the input's are more than fit, so every second layer is left out by default.
+    for every in (2, None):
+        assert list(deep.plot("kl_final", every=every).layout.yaxis.ticktext) == expected
 
 
 def test_watched_tokens_are_chosen_by_id_or_text(trajectory):

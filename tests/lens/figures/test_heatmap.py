@@ -111,6 +111,12 @@ def test_a_figure_without_guesses_says_so(long):
     assert "too narrow" not in long.plot("kl_final").layout.title.text
 
 
+@pytest.mark.parametrize(("points", "marked"), [([1, 2], False), ([1, -1], True)])
+def test_marks_of_right_guesses_are_explained_where_there_are_any(points, marked):
+    read = logit_lens(shared_bridge("llama"), "the quick brown fox", points=points)
+    assert ("(*)" in read.plot("kl_final").layout.title.text) == marked
+
+
 @pytest.mark.parametrize(("columns", "lengths"), [(48, [48]), (49, [24, 25]), (400, [400])])
 def test_stretches_are_about_equally_long_and_not_without_end(columns, lengths):
     parts = stretches(columns)

@@ -45,6 +45,23 @@ def test_a_difference_of_ranks_is_a_factor(trajectory):
     assert ticks == {-1: "÷10", 0: "same", 1: "×10"}
 
 
+@pytest.mark.parametrize(
+    ("change", "ends"),
+    [
+        ({"final_rank": 10**5}, ("÷1,000", "≥ ×1,000")),
+        ({"kl_final": 40.0}, ("−30", "≥ 30")),
+        ({"kl_final": -40.0}, ("≤ −30", "30")),
+        ({"kl_final": 30.0}, ("−30", "30")),
+    ],
+)
+def test_the_scale_of_a_difference_says_where_it_is_cut(trajectory, change, ends):
+    ((name, more),) = change.items()
+    changed = replace(trajectory, **{name: getattr(trajectory, name) + more})
+    figure = plots.plot_side_by_side(trajectory, changed, name)
+    texts = figure.layout.coloraxis.colorbar.ticktext
+    assert tuple(text.replace("+", "") for text in (texts[0], texts[-1])) == ends
+
+
 def test_a_trajectory_does_not_differ_from_itself(trajectory):
     figure = plots.plot_side_by_side(trajectory, trajectory, "top1")
     difference = [t for t in figure.data if isinstance(t, go.Heatmap)][-1]

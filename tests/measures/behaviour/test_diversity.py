@@ -61,3 +61,10 @@ def test_diversity_refuses_what_it_cannot_count():
         behaviour.distinct_n(tokens, 1, lengths=torch.tensor([4]))
     with pytest.raises((TypeError, ValueError)):  # the type check may come first
         behaviour.rep_n(tokens, 1, lengths=torch.tensor([3, 3]))
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("count", [behaviour.rep_n, behaviour.distinct_n])
+def test_one_text_is_a_batch_of_one(count):
+    with pytest.raises(ValueError, match=r"got shape \(3,\): .*tokens\[None\]"):
+        count(ids("abc"), 2)

@@ -93,3 +93,10 @@ def test_loops_equal_the_naive_version(text, min_rounds, min_length):
 def test_a_definition_under_which_everything_loops_is_refused(options):
     with pytest.raises(ValueError, match="a loop needs"):
         behaviour.find_loops(ids("abc"), **options)
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("search", [behaviour.find_loops, behaviour.ending_loop])
+def test_one_text_at_a_time_is_searched(search):
+    with pytest.raises(ValueError, match=r"got shape \(2, 20\): pass one row, or use ending_loops"):
+        search(torch.zeros(2, 20, dtype=torch.long))
