@@ -14,6 +14,7 @@ pytestmark = pytest.mark.usefixtures("as_users_run")
 BRIDGE = shared_bridge("llama")
 TOKENS = [[5, 17, 4, 44]]
 SPARSE = li.NextTokenPatch(layer=1, strength=0.5, mode=lambda *_: None)
+PATCH = li.NextTokenPatch(layer=1, strength=0.5)
 EMPTY = li.NextTokenPatch(layer=1, strength=0.5, source=lambda _: None)
 
 
@@ -36,6 +37,26 @@ def teacher_forced(patch=None, **options):
             TypeError,
             "stopping_criteria is one MaxLengthCriteria: put it in a list",
         ),
+        (
+            lambda: generate(stopping_criteria=len),
+            TypeError,
+            "stopping_criteria must be a list of StoppingCriteria objects, got <built-in function",
+        ),
+        (lambda: generate(logits_processor=len), TypeError, "must be a list of LogitsProcessor"),
+        (lambda: generate(temperature="1"), TypeError, "temperature must be a number, got '1'"),
+        (
+            lambda: li.as_custom_generate(BRIDGE, [None, PATCH]),
+            TypeError,
+            r"patch must be one NextTokenPatch or None, got list .*: call it once for each patch",
+        ),
+        (lambda: teacher_forced(max_length=4.0), TypeError, "max_length must be a whole number"),
+        (lambda: teacher_forced(overlap=1.5), TypeError, "overlap must be a whole number, got 1.5"),
+        (
+            lambda: teacher_forced(fwd_hooks=("blocks.1.hook_mlp_out", lambda out, hook: out)),
+            TypeError,
+            r"must be a list of pairs .*, but 'blocks.1.hook_mlp_out' is not a pair",
+        ),
+        (lambda: li.SearchOptions(restarts=2.5), TypeError, "restarts must be a whole number"),
         (lambda: generate(callback=3), TypeError, "callback must be a function of a Generation"),
         (lambda: teacher_forced(3), TypeError, "patch must be a NextTokenPatch"),
         (lambda: teacher_forced(where=[[True] * 3]), TypeError, r"where must be .* got list"),

@@ -52,7 +52,8 @@ def as_harness_model(
     **Returns:** an `lm_eval.api.model.LM`.
 
     Raises `ImportError` if lm_eval is not installed; `ValueError` for a bridge without a tokenizer
-    that names BOS or EOS, or for a length beyond the model's context.
+    that names BOS or EOS, or for a length beyond the model's context; `TypeError` for a list of
+    patches, or a `batch_size` such as `"auto"`.
     """
     try:
         from .patched_lm import PatchedLM

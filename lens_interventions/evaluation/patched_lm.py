@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..intervention.generation.generate import generate
-from ..intervention.patch import NextTokenPatch
+from ..intervention.patch import NextTokenPatch, require_one_patch
 from ..intervention.teacher_forcing.continuations import continuation_log_probs
+from ..model.argument_types import require_whole_numbers
 from ..model.fingerprint import fingerprint
 from ..model.kinds import weight_dtype
 from .decoding import Decoding, Until
@@ -41,16 +42,21 @@ class PatchedLM(TemplateLM):
         seed: int,
     ) -> None:
         super().__init__()
+        context = int(bridge.cfg.n_ctx)
+        max_length = context if max_length is None else max_length
+        require_whole_numbers(
+            batch_size=batch_size, max_length=max_length, max_gen_toks=max_gen_toks
+        )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        require_one_patch(patch)
         if patch is not None:
             patch.bind(bridge)  # checks that it fits the model
         self.bridge, self.patch, self.seed = bridge, patch, seed
         self.tokenizer: Any = bridge.tokenizer
         self.batch_size, self.max_gen_toks = batch_size, max_gen_toks
-        context = int(bridge.cfg.n_ctx)
-        self.max_length = context if max_length is None else max_length
-        if not 1 < self.max_length <= context:
+        self.max_length = max_length
+        if not 1 < max_length <= context:
             raise ValueError(
                 f"max_length must be from 2 to the model's context {context}, got {max_length}"
             )

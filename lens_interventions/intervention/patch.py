@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from ..model.exclusive import exclusive
 from ..model.hooks import Hook, change_layers, require_tokens
 from ..model.kinds import ReadableModel
 from ..model.points import require_blocks
-from ..model.readout import readout
+from ..model.readout import readout, refuse_readout_hooks
 from ..model.tokens import TextOrTokens, token_batch
 from .bound_patch import BoundPatch
 from .known_text import KnownText
@@ -79,25 +80,19 @@ class NextTokenPatch(PatchFields):
         """The patch on one model, ready to be applied to its residuals.
 
         Raises `ValueError` if the model does not have one of the layers, the lens or a learned
-        write belongs to other weights, the model's logits are not read off its last residual, or
-        `scale` is `"deviation"` and the bridge has no tokenizer; `NotImplementedError` if the model
-        is recurrent or not a causal decoder, or if it transforms its embeddings before the first
-        block and `embedding` is `"W_E"`.
+        write belongs to other weights, the model's logits are not read off its last residual,
+        `scale` is `"deviation"` and the bridge has no tokenizer, or a hook is on the final norm or
+        the unembedding, through which the patch reads the lens or the model's output;
+        `NotImplementedError` if the model is recurrent or not a causal decoder, or if it transforms
+        its embeddings before the first block and `embedding` is `"W_E"`.
         """
         return self._bind(bridge, functools.partial(embedding, bridge))
 
     def _bind(self, bridge: ReadableModel, token_embedding: Callable[[], Embedding]) -> BoundPatch:
-        n_layers = int(bridge.cfg.n_layers)
-        require_blocks(self.layers, n_layers)
-        if isinstance(self.source, BackPatch) and not 0 <= self.source.layer <= n_layers:
-            raise ValueError(
-                f"the model has residuals r[0] to r[{n_layers}], but the patch writes that of "
-                f"{self.source}"
-            )
-        require_fits = getattr(self.mode, "require_fits", None)
-        if require_fits is not None:
-            require_fits(bridge, self)
+        require_patch_fits(bridge, self)
         head = readout(bridge)
+        if self.reads_lens or self.gate_on == "output":
+            refuse_readout_hooks(bridge)
         table = token_embedding() if self.embedding == "W_E" else Embedding(head.weight, 1.0)
         lens = bound_lens(bridge, self.lens)
         tables = dict.fromkeys(self.layers, table)
@@ -157,7 +152,8 @@ class NextTokenPatch(PatchFields):
                 "run on, and its attention_mask"
             )
         text = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
-        text = with_unpatched(bridge, text, [self])
+        with torch.no_grad():
+            text = with_unpatched(bridge, text, [self])
         bound, positions = self.bind(bridge), text.column_positions()
 
         def patched(
@@ -221,6 +217,29 @@ def listed(
             f"{type(wrong[0]).__name__} {wrong[0]!r:.60}"
         )
     return tuple(given)
+
+
+def require_one_patch(patch: object) -> None:
+    """Raise `TypeError` for anything but one patch or None."""
+    if not isinstance(patch, NextTokenPatch | None):
+        raise TypeError(
+            f"patch must be one NextTokenPatch or None, got {type(patch).__name__} {patch!r:.60}: "
+            "call it once for each patch"
+        )
+
+
+def require_patch_fits(bridge: ReadableModel, patch: NextTokenPatch) -> None:
+    """Raise `ValueError` unless the model has the patch's layers and its mode fits the model."""
+    n_layers = int(bridge.cfg.n_layers)
+    require_blocks(patch.layers, n_layers)
+    if isinstance(patch.source, BackPatch) and not 0 <= patch.source.layer <= n_layers:
+        raise ValueError(
+            f"the model has residuals r[0] to r[{n_layers}], but the patch writes that of "
+            f"{patch.source}"
+        )
+    require_fits = getattr(patch.mode, "require_fits", None)
+    if require_fits is not None:
+        require_fits(bridge, patch)
 
 
 @exclusive

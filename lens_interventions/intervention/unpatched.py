@@ -40,14 +40,13 @@ def source_layers(patches: Iterable[PatchFields]) -> tuple[int, ...]:
     return tuple(sorted({source.layer for source in sources if isinstance(source, BackPatch)}))
 
 
-@torch.no_grad()
 def with_unpatched(
     bridge: ReadableModel, text: KnownText, patches: Iterable[PatchFields]
 ) -> KnownText:
     """The texts with the values of an unpatched run that the patches read.
 
-    The bridge runs once, unless no patch reads such values. Raises `ValueError` if it runs while
-    there are hooks on it and padding on the left.
+    The bridge runs once, unless no patch reads such values. Where gradients are on, they go through
+    this run. Raises `ValueError` if it runs while there are hooks on it and padding on the left.
     """
     patches = list(patches)
     if not any(patch.reads_unpatched for patch in patches):

@@ -64,8 +64,25 @@ def lasting_hooks(bridge: ReadableModel) -> tuple[int, ...]:
     They are given by torch's numbers, which are never used twice. The hooks by which libraries
     adapt architectures and listen to modules do not count.
     """
+    return _lasting(_modules(bridge))
+
+
+def hooked_modules(bridge: ReadableModel, part: str) -> list[str]:
+    """Names of the modules in a part of the model that have a hook of the user, of any kind.
+
+    `part` is an attribute of the model such as `unembed`; without it there are none.
+    """
+    within = bridge._modules.get(part)
+    return [
+        name
+        for name, module in (() if within is None else within.named_modules(prefix=part))
+        if (isinstance(module, HookPoint) and has_temporary_hooks(module)) or _lasting([module])
+    ]
+
+
+def _lasting(modules: Iterable[nn.Module]) -> tuple[int, ...]:
     found: list[int] = []
-    for module in _modules(bridge):
+    for module in modules:
         if not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
             continue
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):

@@ -18,6 +18,7 @@ from .attention_masks import additive_masks
 from .capabilities import blocks_return_tuples
 from .hooks import Hook, has_temporary_hooks, stop
 from .points import FINAL, hook_name
+from .readout import refuse_readout_hooks
 
 # Rows that go through a block at a time.
 BLOCK_ROWS = 512
@@ -84,7 +85,9 @@ def run_late_rows(
 def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
     """Raise `ValueError` if a user's hook would see rows other than the text's, or none.
 
-    Hooks below `layer` are allowed, because those blocks run once, on the text as it is.
+    Hooks below `layer` are allowed, because those blocks run once, on the text as it is. So are
+    lasting ones from there up, except on the final norm and the unembedding, because the model is
+    tried with them.
     """
     for name, point in bridge.hook_dict.items():
         family, _, rest = name.partition(".")
@@ -96,6 +99,7 @@ def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
                 "does not expect. Remove it, or use it with patch.fwd_hooks in your own run; "
                 "teacher forcing takes hooks that change each position independently as fwd_hooks="
             )
+    refuse_readout_hooks(bridge)
 
 
 def _run(

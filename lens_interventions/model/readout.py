@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .capabilities import few_tokens, recall
 from .exclusive import exclusive
-from .hooks import has_temporary_hooks, keep, require_hooks, temporary_hooks, without_hooks
+from .hooks import hooked_modules, keep, require_hooks, temporary_hooks, without_hooks
 from .kinds import ReadableModel, architecture, output_transform
 from .points import FINAL, hook_name
 from .product import is_faster, product
@@ -194,10 +194,11 @@ def _readout(bridge: ReadableModel, norm: Norm) -> Readout:
 def refuse_readout_hooks(bridge: ReadableModel) -> None:
     """Raise `ValueError` if there is a hook on the final norm or the unembedding.
 
-    A `Readout` applies them without hooks, also to residuals that are not the last.
+    A `Readout` applies them without hooks, also to residuals that are not the last. Permanent hooks
+    and hooks of torch count too.
     """
-    for name, point in bridge.hook_dict.items():
-        if name.partition(".")[0] in ("ln_final", "unembed") and has_temporary_hooks(point):
+    for part in ("ln_final", "unembed"):
+        for name in hooked_modules(bridge, part):
             raise ValueError(
                 f"there is a hook on {name}, which would not act: residuals are read through the "
                 "final norm and the unembedding without hooks. Take it off for this call; hooks "

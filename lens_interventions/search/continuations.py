@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from ..model.attention_cache import as_argument
 from ..model.capabilities import fills_cache, frequencies_change_after
 from ..model.embedding import Embedding, embedding
-from ..model.hooks import has_user_hooks, temporary_hooks
+from ..model.hooks import has_user_hooks, hooked_modules, temporary_hooks
 from ..model.points import FINAL
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
@@ -109,11 +109,18 @@ def continuations(
     If there is a hook on the bridge, the whole text runs each time, because the hook may be made
     for it.
 
-    Raises `ValueError` if a hook is on the final norm or the unembedding; `ValueError` and
-    `NotImplementedError` in the cases of `readout` and `embedding`.
+    Raises `ValueError` if a hook is on the embedding, the final norm or the unembedding;
+    `ValueError` and `NotImplementedError` in the cases of `readout` and `embedding`.
     """
-    read, embed = readout(bridge), embedding(bridge)
+    read = readout(bridge)
     refuse_readout_hooks(bridge)
+    for name in hooked_modules(bridge, "embed"):
+        raise ValueError(
+            f"there is a hook on {name}, which would not act on distributions over tokens: their "
+            "expected embeddings replace what it returns. Take it off for this call, or hook "
+            "blocks.0.hook_resid_pre"
+        )
+    embed = embedding(bridge)
     before, lead = prompt[None, :-1], prompt[-1:]
     length = len(prompt) + n + len(ending)
     cache = None

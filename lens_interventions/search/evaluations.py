@@ -73,7 +73,10 @@ class Evaluations:
     def differentiate(
         self, weights: Float[Tensor, "restart new d_vocab"]
     ) -> tuple[Float[Tensor, " restart"], Float[Tensor, "restart new d_vocab"]]:
-        """The objective of distributions, and its gradient with respect to them."""
+        """The objective of distributions, and its gradient with respect to them.
+
+        Raises `ValueError` if the objective does not depend on them differentiably.
+        """
         self._use(len(weights) * self.gradient_cost)
         values, gradients = [], []
         ending = one_hot(self.model.ending, self.model.d_vocab, weights.dtype)
@@ -83,7 +86,15 @@ class Evaluations:
                 logits = self.model.of_weights(leaf, self.objective.rows)
                 text = torch.cat([leaf, ending.expand(len(leaf), -1, -1)], dim=1)
                 value = self.objective.of_weights(logits, text)
-                (gradient,) = torch.autograd.grad(value.sum(), leaf)
+                gradient = None
+                if value.requires_grad:
+                    (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+            if gradient is None:
+                raise ValueError(
+                    "the objective has no gradient: a search climbs on it, so it must be "
+                    "differentiable in the logits or the tokens that it gets. Leave out argmax, "
+                    "comparisons, detach and .item()"
+                )
             values.append(value.detach())
             gradients.append(gradient)
         return torch.cat(values), torch.cat(gradients)

@@ -70,11 +70,11 @@ class GivenObjective:
         logits: Float[Tensor, "batch row d_vocab"],
         weights: Float[Tensor, "batch pos d_vocab"],
     ) -> Float[Tensor, " batch"]:
-        """The user's number for each text.
+        """The user's number for each text; the function gets the weights in the logits' dtype.
 
         Raises `ValueError` if the function returns another shape, or what is not a number.
         """
-        values = self.function(logits, weights)
+        values = self.function(logits, weights.to(logits.dtype))
         if not isinstance(values, Tensor) or values.shape != (len(logits),):
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(

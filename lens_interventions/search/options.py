@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..model.argument_types import require_whole_numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
@@ -32,6 +34,7 @@ class SearchOptions:
     candidates: int = 16
 
     def __post_init__(self) -> None:
+        require_whole_numbers(restarts=self.restarts, candidates=self.candidates)
         for name in ("restarts", "candidates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -68,9 +68,11 @@ def ascend(
 ) -> None:
     """Climb from `scores` for `forward_tokens`, and keep the best real tokens along the way."""
     n_restarts = len(scores)
-    looks = 0 if relaxation.hard else 1 / _LOOK
-    step_cost = n_restarts * (evaluations.gradient_cost + looks * evaluations.cost)
-    n_steps = int(forward_tokens / step_cost)
+    step_cost = n_restarts * evaluations.gradient_cost
+    look_cost = 0 if relaxation.hard else n_restarts * evaluations.cost
+    # The last step always looks, also after fewer than `_LOOK` steps.
+    rounds, rest = divmod(forward_tokens, _LOOK * step_cost + look_cost)
+    n_steps = _LOOK * rounds + max(0, rest - look_cost) // step_cost
     scores = scores.clone().requires_grad_()
     rate = options.learning_rate or relaxation.learning_rate
     adam = torch.optim.Adam([scores], lr=rate, maximize=True)
@@ -81,9 +83,8 @@ def ascend(
         with torch.enable_grad():
             drawn = scores
             if relaxation.noisy:
-                gumbel = -(-_uniform(scores, seed, step).log()).log()
                 cooled = options.temperature * max(left, _LAST_TEMPERATURE)
-                drawn = (scores + gumbel) / cooled
+                drawn = (scores + _gumbel(scores, seed, step)) / cooled
             log_weights = drawn.masked_fill(~allowed, _NEVER).log_softmax(-1)
             weights = log_weights.exp()
         tokens = weights.argmax(-1)
@@ -124,9 +125,13 @@ def first_scores(
     return scores
 
 
-def _uniform(scores: Float[Tensor, "restart new d_vocab"], seed: int, step: int) -> Tensor:
+def _gumbel(
+    scores: Float[Tensor, "restart new d_vocab"], seed: int, step: int
+) -> Float[Tensor, "restart new d_vocab"]:
+    """A draw from Gumbel's distribution for each score."""
     restarts, positions, d_vocab = map(torch.arange, scores.shape)
     drawn = random_uniform(
         seed + 1, torch.tensor(step), restarts[:, None, None], positions[:, None], d_vocab
     )
-    return drawn.to(scores.device, scores.dtype)
+    # In float32 a uniform number just below 1 would be 1, and its draw infinite.
+    return -(-drawn.log()).log().float().to(scores.device)

@@ -95,10 +95,10 @@ def search_sequence(
     **Returns:** a `SequenceSearch`.
 
     Raises `ValueError` if there is more than one prompt, the text does not fit the model's context,
-    the budget does not pay for one evaluation of each restart, an argument makes no sense, a hook
-    is on the final norm or the unembedding, or the call is inside `torch.inference_mode`;
-    `NotImplementedError` if the model does more to an embedding than multiply it;
-    `TypeError` if `start`, `n_tokens` or `budget` is not of integers.
+    the budget does not pay for one evaluation of each restart, an argument makes no sense, the
+    objective has no gradient, a hook is on the embedding, the final norm or the unembedding, or the
+    call is inside `torch.inference_mode`; `NotImplementedError` if the model does more to an
+    embedding than multiply it; `TypeError` if `start`, `n_tokens` or `budget` is not of integers.
     """
     require_gradients("search_sequence")
     options, n_tokens = options or SearchOptions(), operator.index(n_tokens)
@@ -117,15 +117,15 @@ def search_sequence(
     scores = first_scores(
         begin, (restarts, n_tokens, model.d_vocab), options, seed, given.device
     ).masked_fill(~allowed, -torch.inf)
+    # MPS has no float64.
+    wide = torch.float32 if given.device.type == "mps" else torch.float64
     with frozen(bridge), tqdm(total=budget, disable=not progress, unit="token") as bar:
         evaluations = Evaluations(
             model,
             wanted,
             budget,
             best_tokens=scores.argmax(-1) if begin is None else begin,
-            best_values=torch.full(
-                (restarts,), -torch.inf, dtype=torch.float64, device=given.device
-            ),
+            best_values=torch.full((restarts,), -torch.inf, dtype=wide, device=given.device),
             bar=bar,
         )
         _search(evaluations, method, options, scores, allowed, seed)

@@ -233,6 +233,20 @@ def test_values_that_are_no_numbers_are_refused(llama):
         li.as_harness_model(llama, PATCH, batch_size=-1)
 
 
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize(
+    ("patch", "options", "said"),
+    [
+        ([None], {}, r"one NextTokenPatch or None, got list \[None\]: call it once for each patch"),
+        (PATCH, {"batch_size": "auto"}, "batch_size must be a whole number, got 'auto'"),
+        (PATCH, {"max_gen_toks": 2.5}, "max_gen_toks must be a whole number, got 2.5"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(llama, patch, options, said):
+    with pytest.raises(TypeError, match=said):
+        li.as_harness_model(llama, patch, **options)
+
+
 def test_a_length_that_the_model_does_not_have_is_refused():
     with pytest.raises(ValueError, match="from 2 to the model's context 128, got 129"):
         li.as_harness_model(shared_bridge("llama"), PATCH, max_length=129)

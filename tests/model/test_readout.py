@@ -1,12 +1,16 @@
 """The readout is the model's own."""
 
+import re
+from functools import partial
+
 import pytest
 import torch
 
-from lens_interventions.model.readout import readout
+import lens_interventions as li
+from lens_interventions.model.readout import readout, refuse_readout_hooks
 from lens_interventions.model.residuals import residuals
 from lens_interventions.model.tokens import token_batch
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 TOKENS = torch.tensor([[5, 9, 33, 71, 20]])
 
@@ -14,6 +18,58 @@ TOKENS = torch.tensor([[5, 9, 33, 71, 20]])
 def test_readout_of_the_last_point_is_the_model(bridge):
     (last,) = residuals(bridge, token_batch(bridge, TOKENS), ["final_post"])
     torch.testing.assert_close(readout(bridge)(last), bridge(TOKENS), rtol=0, atol=1e-9)
+
+
+def permanent(bridge, name):
+    bridge.hook_dict[name].add_perma_hook(lambda tensor, hook: 1.1 * tensor)
+    return partial(bridge.hook_dict[name].remove_hooks, including_permanent=True)
+
+
+def on_module(bridge, name):
+    module = bridge.get_submodule(name)
+    return module.register_forward_hook(lambda _module, _args, out: 1.1 * out).remove
+
+
+@pytest.mark.parametrize(
+    ("put_on", "name"),
+    [
+        (permanent, "unembed.hook_out"),
+        (permanent, "ln_final.hook_normalized"),
+        (on_module, "unembed"),
+        (on_module, "ln_final"),
+    ],
+)
+@pytest.mark.parametrize(
+    "read",
+    [
+        li.logit_lens,
+        lambda bridge, tokens: li.teacher_forced_log_probs(bridge, tokens, None),
+        lambda bridge, tokens: li.teacher_forced_log_probs(
+            bridge, tokens, li.NextTokenPatch(layer=1, strength=0.5)
+        ),
+    ],
+)
+def test_a_hook_that_lasts_is_refused_where_a_readout_would_pass_it_by(llama, put_on, name, read):
+    readout(llama)
+    take_off = put_on(llama, name)
+    try:
+        with pytest.raises(ValueError, match=rf"a hook on {re.escape(name)}, which would not act"):
+            read(llama, TOKENS)
+    finally:
+        take_off()
+
+
+def test_hooks_by_which_libraries_adapt_a_model_are_not_refused(bridge):
+    bridge.run_with_cache(TOKENS)
+    bridge.original_model(TOKENS, output_hidden_states=True)
+    refuse_readout_hooks(bridge)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+def test_nor_is_compatibility_mode(arch):
+    bridge = tiny_bridge(arch)
+    bridge.enable_compatibility_mode()
+    refuse_readout_hooks(bridge)
 
 
 def test_a_soft_cap_is_not_linear():

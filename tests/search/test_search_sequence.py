@@ -9,7 +9,7 @@ import torch
 import lens_interventions as li
 from lens_interventions.search.continuations import continuations
 from lens_interventions.search.objectives import one_hot
-from tests.support.tiny import tiny_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 from tests.support.user_hooks import LASTING, push_first
 
 pytestmark = pytest.mark.usefixtures("exact")
@@ -21,6 +21,7 @@ ALL = torch.tensor(list(itertools.product(range(D_VOCAB), repeat=LENGTH)))
 METHODS = ("exponentiated", "softmax", "straight_through", "gumbel", "swaps")
 BUDGET = 40_000
 FEW = li.SearchOptions(restarts=2)
+PROBE = torch.ones(1, requires_grad=True)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,53 @@ def test_any_function_can_be_maximised(small, method):
     place = (found.tokens[0] == ALL).all(1).nonzero()[0, 0]
     torch.testing.assert_close(found.values[0], exact[place])
     assert (exact > found.values[0]).double().mean() < 0.01
+
+
+def test_a_draw_next_to_one_proposes_no_excluded_token(small):
+    """At its first step, this seed draws 1 - 2**-26 for a token of the last position."""
+    found = li.search_sequence(
+        small,
+        PROMPT,
+        LENGTH,
+        objective=lambda _logits, tokens: tokens[..., 0].sum(-1),
+        method="gumbel",
+        exclude=[0],
+        budget=200,
+        options=li.SearchOptions(restarts=1, relaxed_share=1.0),
+        seed=416882,
+    )
+    assert (found.tokens != 0).all()
+
+
+@pytest.mark.parametrize("method", ["exponentiated", "softmax", "gumbel"])
+def test_an_ascent_takes_no_more_than_the_whole_budget(small, method):
+    options = li.SearchOptions(restarts=1, relaxed_share=1.0)
+    for budget in range(LENGTH, 33 * LENGTH):
+        found = li.search_sequence(
+            small, PROMPT, LENGTH, method=method, budget=budget, options=options
+        )
+        assert found.evaluations <= budget
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_an_objective_gets_tokens_in_the_dtype_of_the_logits(dtype):
+    seen = set()
+
+    def objective(logits, tokens):
+        seen.add((logits.dtype, tokens.dtype))
+        return logits[:, -1, 5] + tokens[..., 8].sum(-1)
+
+    for method in METHODS:
+        li.search_sequence(
+            shared_bridge("llama", dtype),
+            [5, 6],
+            3,
+            objective=objective,
+            method=method,
+            budget=100,
+            options=FEW,
+        )
+    assert seen == {(dtype, dtype)}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -203,6 +251,26 @@ def test_hooks_of_the_user_act_on_the_search(llama):
     assert last == pytest.approx(float(found.values[0]))
 
 
+def test_hooks_that_distributions_would_pass_by_are_refused(llama):
+    def twice(tensor, hook=None):
+        return 2 * tensor
+
+    def refused():
+        return pytest.raises(ValueError, match=r"a hook on embed\S*, which would not act on distri")
+
+    point = llama.hook_dict["embed.hook_out"]
+    with llama.hooks(fwd_hooks=[("hook_embed", twice)]), refused():
+        li.search_sequence(llama, [5, 6], 3, budget=60, options=FEW)
+    point.add_perma_hook(twice)
+    with refused():
+        li.search_sequence(llama, [5, 6], 3, budget=60, options=FEW)
+    point.remove_hooks(including_permanent=True)
+    handle = llama.embed.register_forward_hook(lambda _module, _args, out: 2 * out)
+    with refused():
+        li.search_sequence(llama, [5, 6], 3, budget=60, options=FEW)
+    handle.remove()
+
+
 def test_the_plot_shows_the_best_so_far(llama):
     figure = li.search_sequence(llama, [5, 6], 3, budget=100, options=FEW).plot()
     names = [trace.name for trace in figure.data if trace.showlegend is not False]
@@ -226,6 +294,14 @@ def test_the_plot_shows_the_best_so_far(llama):
         ({"prompt": ["say", "mean"]}, "one text, got 2"),
         ({"objective": lambda logits, _tokens: logits.mean()}, "one number for each"),
         ({"objective": lambda logits, _tokens: logits.sum((1, 2)) * torch.nan}, "returned NaN"),
+        (
+            {"objective": lambda logits, _tokens: logits.argmax(-1).sum(-1)},
+            "must be differentiable",
+        ),
+        (
+            {"objective": lambda logits, _: PROBE * logits.detach().sum((1, 2))},
+            "must be differentiable",
+        ),
     ],
 )
 def test_wrong_input_is_answered(llama, as_users_run, arguments, said):

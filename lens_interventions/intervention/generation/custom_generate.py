@@ -22,7 +22,7 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from ...model.exclusive import exclusive
-from ..patch import NextTokenPatch
+from ..patch import NextTokenPatch, require_one_patch
 from .generate import generate
 from .sampler import unfit_processors
 
@@ -63,10 +63,11 @@ def as_custom_generate(
     `[batch, whole]`, as transformers does; with `return_dict_in_generate=True` these are in a
     `GenerateDecoderOnlyOutput`.
 
-    Raises, when the function is called, `NotImplementedError` for options that it does not support,
-    such as beams, scores, a filled cache or embeddings instead of ids; `ValueError` under another
-    model than the bridge's; and the errors of `li.generate`.
+    Raises `TypeError` if `patch` is a list. The function raises `NotImplementedError` for options
+    that it does not support, such as beams, scores, a filled cache or embeddings instead of ids;
+    `ValueError` under another model than the bridge's; and the errors of `li.generate`.
     """
+    require_one_patch(patch)
 
     def patched(
         model: Any,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, SupportsIndex
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,9 +14,11 @@ from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 from ..._progress import steps
 from ...lens.distributions import log_probs_of
 from ...model.argument_names import instead_of
+from ...model.argument_types import require_whole_numbers
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
 from ...model.fast_linears import fast_linears
+from ...model.hooks import has_user_hooks
 from ...model.points import point_labels
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
@@ -73,6 +75,10 @@ def generate(
     does not depend on the rest of its batch, up to rounding in the model's own products. On a CPU
     it may multiply with copies of the weights, so a callback's edits of these may have no effect.
 
+    Hooks on the bridge act. With a cache they get the prompts whole, padded on the left, and then
+    only the last columns. So a hook that goes by column finds a prompt's tokens further right if
+    there is a longer prompt in the batch.
+
     **Arguments:**
 
     - `prompts`: a text, a list of texts of any lengths, token ids, or an id tensor.
@@ -93,7 +99,7 @@ def generate(
     - `stop_at_eos`: end a row at the end-of-text tokens of the model's generation config, or else
         of its tokenizer.
     - `seed`: prompt i is sampled with `seed + i`, or with the i-th of several seeds, under every
-        patch alike. A draw depends only on the seed and the token's position.
+        patch alike. A draw depends only on the seed, modulo 2**64, and the token's position.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded on
         either side.
@@ -105,18 +111,19 @@ def generate(
         options. Until the end this keeps `[batch, new, d_model]` of every residual point.
     - `callback`: a function that gets a `GenerationStep` after every token.
     - `chunk_size`: how many positions of the prompts go through the model at a time, to bound
-        memory; by default as many as make 4096 tokens in the batch.
+        memory; by default as many as make 4096 tokens in the batch, or all while hooks are on the
+        bridge.
 
     **Returns:** a `Generation`.
 
     Raises `ValueError` if prompts leave no room in the model's context, the model is in training
-    mode, its logits are not numbers, options contradict each other, or a `trajectory` is asked for
-    while a hook is on the final norm or the unembedding; `TypeError` if `logits_processor` or
-    `stopping_criteria` is not a list, or an argument is of another type; what `logit_lens` raises
-    for the options of a `trajectory`, before anything is decoded, except for `positions` that no
-    row reaches; `NotImplementedError` if the model has recurrent layers or is not a causal decoder,
-    or a processor needs the model or all rows of a batch at once; `CacheError` if transformers does
-    not fill the cache.
+    mode, its logits are not numbers, options contradict each other, or a hook is on the final norm
+    or the unembedding while a `trajectory`, a layer contrast or a patch reads earlier residuals
+    through them; `TypeError` if `logits_processor` or `stopping_criteria` is not a list, or an
+    argument is of another type; what `logit_lens` raises for the options of a `trajectory`, before
+    anything is decoded, except for `positions` that no row reaches; `NotImplementedError` if the
+    model has recurrent layers or is not a causal decoder, or a processor needs the model or all
+    rows of a batch at once; `CacheError` if transformers does not fill the cache.
     """
     batch = token_batch(
         bridge,
@@ -138,7 +145,10 @@ def generate(
     n_prompts, device = len(batch.tokens), batch.tokens.device
     prompt_index = torch.arange(n_prompts, device=device).repeat(len(patches))
     text = select_rows(text, prompt_index)
-    n_rows = len(prompt_index)
+    n_rows, width = len(prompt_index), batch.tokens.shape[1]
+    if chunk_size is None:
+        # A user's hook may be made for whole prompts.
+        chunk_size = width if has_user_hooks(bridge) else max(1, _CHUNK_TOKENS // n_rows)
     sampler = make_sampler(
         bridge,
         do_sample=do_sample,
@@ -149,10 +159,10 @@ def generate(
     running = decoder(
         bridge,
         PatchedRows.of_prompts(
-            _bind_for(bridge, patches, n_rows * (batch.tokens.shape[1] + max_new_tokens)), n_prompts
+            _bind_for(bridge, patches, n_rows * (width + max_new_tokens)), n_prompts
         ),
-        length=batch.tokens.shape[1] + max_new_tokens,
-        chunk_size=chunk_size or max(1, _CHUNK_TOKENS // n_rows),
+        length=width + max_new_tokens,
+        chunk_size=chunk_size,
         record=sampler.reads if trajectory is False else point_labels(int(bridge.cfg.n_layers)),
     )
     criteria = stop_criteria(bridge, stopping_criteria, stop_at_eos=stop_at_eos)
@@ -237,9 +247,7 @@ def _check(
     chunk_size: int | None,
     callback: object,
 ) -> None:
-    for name, value in {"max_new_tokens": max_new_tokens, "chunk_size": chunk_size or 1}.items():
-        if not isinstance(value, SupportsIndex):
-            raise TypeError(f"{name} must be a whole number, got {value!r:.60}")
+    require_whole_numbers(max_new_tokens=max_new_tokens, chunk_size=chunk_size or 1)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a GenerationStep, got {callback!r:.60}")
     if not patches:

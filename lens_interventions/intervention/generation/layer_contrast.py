@@ -13,7 +13,7 @@ from transformers import LogitsProcessor
 
 from ...lens.layer_contrast import dola, sled
 from ...model.embedding import embeddings_are_tied
-from ...model.readout import Readout, readout
+from ...model.readout import Readout, readout, refuse_readout_hooks
 
 EarlyLayers = str | Sequence[int]
 """Candidate layers: "low", "high", "all" or a list; see `DoLa`."""
@@ -47,9 +47,10 @@ class LayerContrast(LogitsProcessor, ABC):
     def bind(self, bridge: TransformerBridge) -> "BoundContrast":
         """The rule on a model.
 
-        Raises `ValueError` for layers that the model does not have, or if its logits are not read
-        off its last residual.
+        Raises `ValueError` for layers that the model does not have, if its logits are not read off
+        its last residual, or if a hook is on the final norm or the unembedding.
         """
+        refuse_readout_hooks(bridge)
         n_layers = int(bridge.cfg.n_layers)
         layers = early_layers(self.layers, n_layers, tied=embeddings_are_tied(bridge))
         return BoundContrast(self, readout(bridge), tuple(f"{layer}_pre" for layer in layers))

@@ -8,7 +8,7 @@ of equal length, so a text is treated as if it were alone.
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -130,10 +130,12 @@ def make_sampler(
     """A sampler; a layer contrast comes first, and the temperature before the other processors.
 
     Raises `ValueError` if the temperature is not above 0, or is set without sampling, or there are
-    several contrasts; `TypeError` for one processor instead of a list; `NotImplementedError` for a
-    processor that cannot be applied to each text alone.
+    several contrasts; `TypeError` for a temperature that is not a number, or anything but a list of
+    processors; `NotImplementedError` for a processor that cannot be applied to each text alone.
     """
     _require_list("logits_processor", processors, LogitsProcessor)
+    if not isinstance(temperature, SupportsFloat):
+        raise TypeError(f"temperature must be a number, got {temperature!r:.60}")
     if temperature <= 0:
         raise ValueError(
             f"temperature must be above 0, got {temperature}; greedy is do_sample=False"
@@ -172,18 +174,22 @@ def prompt_seeds(
 ) -> Int[Tensor, " prompt"]:
     """`seed + i` for prompt i, or the given seeds, one for each prompt.
 
-    Raises `ValueError` if the number of seeds is not that of the prompts, and `TypeError` if they
-    are not integers.
+    Seeds of any size count modulo 2**64. Raises `ValueError` if the number of seeds is not that of
+    the prompts, and `TypeError` if they are not integers.
     """
     seed = python_numbers(seed)
     if isinstance(seed, SupportsIndex):
-        return torch.arange(n_prompts) + operator.index(seed)
+        return torch.arange(n_prompts) + _in_int64(seed)
     if len(seed) != n_prompts:
         raise ValueError(
             f"{counted(len(seed), 'seed')} for {counted(n_prompts, 'prompt')}: give one int, or "
             "one each"
         )
-    return torch.tensor([operator.index(each) for each in seed])
+    return torch.tensor([_in_int64(each) for each in seed])
+
+
+def _in_int64(number: SupportsIndex) -> int:
+    return (operator.index(number) + 2**63) % 2**64 - 2**63
 
 
 def stop_criteria(
@@ -191,7 +197,7 @@ def stop_criteria(
 ) -> StoppingCriteriaList:
     """The given criteria, and a stop at the end-of-text tokens that model or tokenizer name.
 
-    Raises `TypeError` for one criterion instead of a list.
+    Raises `TypeError` for anything but a list of criteria.
     """
     _require_list("stopping_criteria", criteria, StoppingCriteria)
     config = getattr(bridge.original_model, "generation_config", None)
@@ -205,6 +211,8 @@ def stop_criteria(
 def _require_list(name: str, given: object, kind: type) -> None:
     if isinstance(given, kind):
         raise TypeError(f"{name} is one {type(given).__name__}: put it in a list")
+    if not (given is None or isinstance(given, Iterable)):
+        raise TypeError(f"{name} must be a list of {kind.__name__} objects, got {given!r:.60}")
 
 
 def has_ended(

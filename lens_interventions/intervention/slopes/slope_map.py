@@ -20,7 +20,7 @@ from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..modes import MODES, Mode
-from ..patch import NextTokenPatch
+from ..patch import NextTokenPatch, require_patch_fits
 from ..pieces import piece_length
 from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
@@ -174,7 +174,8 @@ def _bound(bridge: TransformerBridge, patches: Iterable[NextTokenPatch]) -> Iter
     """The patches on the model, whose tables are made once for each embedding."""
     known: dict[str, BoundPatch] = {}
     for patch in patches:
-        if patch.embedding not in known or hasattr(patch.mode, "require_fits"):
+        require_patch_fits(bridge, patch)
+        if patch.embedding not in known:
             known[patch.embedding] = patch.bind(bridge)
         yield replace(known[patch.embedding], patch=patch)
 

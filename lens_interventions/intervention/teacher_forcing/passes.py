@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
 from ..._progress import steps
+from ...model.argument_types import require_whole_numbers
 from ...model.fast_linears import fast_blocks
 from ...model.hooks import Hook, has_user_hooks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
@@ -211,6 +212,7 @@ def _pieces(
 ) -> tuple[range, int, int]:
     """The starts of pieces, their length, and by how much they overlap."""
     size = context if max_length is None else max_length
+    require_whole_numbers(max_length=size, overlap=overlap or 0)
     if not 1 <= size <= context:
         raise ValueError(f"max_length must be from 1 to the model's context {context}, got {size}")
     shared = size // 2 if overlap is None else overlap

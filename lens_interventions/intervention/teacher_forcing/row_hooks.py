@@ -47,9 +47,15 @@ def hooks_by_row(
         found.
 
     Raises `ValueError` for a name that the model does not have, or a point at which rows are not
-    the second axis.
+    the second axis; `TypeError` for anything but a list of pairs.
     """
     hooks = []
+    for pair in fwd_hooks:
+        if not (isinstance(pair, Sequence) and len(pair) == 2 and callable(pair[1])):
+            raise TypeError(
+                "fwd_hooks must be a list of pairs of a name and a function, [(name, fn)], but "
+                f"{pair!r:.60} is not a pair"
+            )
     for given, fn in fwd_hooks:
         names = [given] if isinstance(given, str) else [*filter(given, bridge.hook_dict)]
         for name in names:

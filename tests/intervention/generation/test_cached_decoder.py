@@ -51,6 +51,22 @@ def test_hooks_of_the_user_act_as_without_a_cache(name, dtype):
     assert not torch.allclose(out.log_probs, plain.log_probs, atol=1e-2)
 
 
+@pytest.mark.parametrize("patch", [None, PATCH])
+def test_a_hook_gets_whole_prompts_however_many_there_are(patch):
+    bridge, n_prompts = shared_bridge("llama"), 4096 // (len(PROMPTS[0]) - 1)
+
+    def push_the_last_two(resid, hook):
+        if resid.shape[1] > 2:
+            return torch.cat([resid[:, :5], resid[:, 5:] + 5], dim=1)
+        return resid
+
+    with bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_post", push_the_last_two)]):
+        alone, many = (
+            li.generate(bridge, PROMPTS[:1] * n, patch, max_new_tokens=1) for n in (1, n_prompts)
+        )
+    torch.testing.assert_close(many.log_probs, alone.log_probs.expand(n_prompts, -1))
+
+
 @pytest.mark.filterwarnings("error:decoding with a cache")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

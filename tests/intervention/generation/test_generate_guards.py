@@ -1,5 +1,8 @@
 """Generation leaves the bridge as it was and names what it cannot do."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import (
@@ -190,6 +193,28 @@ def test_one_processor_is_to_be_put_in_a_list():
             logits_processor=TemperatureLogitsWarper(2.0),
             **OPTIONS,
         )
+
+
+@pytest.mark.parametrize("name", ["ln_final.hook_normalized", "unembed.hook_out"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"patch": replace(PATCH, mode="correct")},
+        {"patch": [None, replace(PATCH, gate=2.0)]},
+        {"patch": replace(PATCH, gate=2.0, gate_on="output")},
+        {"logits_processor": [li.DoLa()]},
+        {"logits_processor": [li.SLED()]},
+        {"trajectory": True},
+    ],
+)
+def test_a_hook_that_a_reading_of_earlier_layers_would_pass_by_is_refused(name, options):
+    bridge = shared_bridge("llama")
+    with (
+        left_as_found(bridge),
+        bridge.hooks(fwd_hooks=[(name, lambda tensor, hook: 2 * tensor)]),
+        pytest.raises(ValueError, match=rf"a hook on {re.escape(name)}, which would not act"),
+    ):
+        li.generate(bridge, PROMPTS, **options, **OPTIONS)
 
 
 def test_values_that_are_not_numbers_are_named():

@@ -95,6 +95,9 @@ def test_seeds_come_in_a_list_a_tensor_or_an_array():
     for seed in (torch.tensor(6), np.int64(6)):
         out = li.generate(shared_bridge("llama"), PROMPTS, seed=seed, **options)
         assert out.seeds.tolist() == [6, 7, 8]
+    for seed in (2**64 + 6, 6 - 2**70, [2**64 + 6, 7 - 2**64, 8]):
+        out = li.generate(shared_bridge("llama"), PROMPTS, seed=seed, **options)
+        assert out.seeds.tolist() == [6, 7, 8]
     with pytest.raises(ValueError, match="2 seeds for 3 prompts"):
         li.generate(shared_bridge("llama"), PROMPTS, seed=torch.tensor([6, 4]), **options)
 

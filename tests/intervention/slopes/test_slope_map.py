@@ -195,6 +195,10 @@ def test_the_bridge_comes_back_as_it_was(bridge):
         ({"scopes": ["rare"]}, "scopes must be some of 'all'"),
         ({"embeddings": ["lens"]}, "needs lens= to be an AffineLens"),
         ({"layers": [3]}, "the model has blocks 0 to 2"),
+        (
+            {"sources": ["true", BackPatch(99)]},
+            r"residuals r\[0\] to r\[3\], but the patch writes that of BackPatch\(layer=99\)",
+        ),
         ({"max_length": 1}, "max_length must be from 2 to the model's 128"),
         ({"first_position": -1}, "first_position must be 0 or more"),
         ({"texts": [[4]]}, "no text with a token to predict"),

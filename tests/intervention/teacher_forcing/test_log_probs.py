@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lens_interventions.intervention.effect_map import effect_map
+from lens_interventions.intervention.generation.generate import generate
 from lens_interventions.intervention.modes import MODES
 from lens_interventions.intervention.patch import NextTokenPatch
-from lens_interventions.intervention.sources import source_names
+from lens_interventions.intervention.sources import BackPatch, source_names
 from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
@@ -320,6 +322,42 @@ class TestGradients:
                 change = (up - loss()) / 2e-5
                 weight += 1e-5 * direction
             torch.testing.assert_close(change, (gradient * direction).sum(), rtol=1e-6, atol=1e-9)
+
+    @pytest.mark.parametrize("options", [{}, {"gate": 4.0, "gate_on": "output"}])
+    def test_through_the_run_that_a_back_patch_reads(self, options):
+        """By a vector that a hook adds below, against finite differences."""
+        bridge, tokens = shared_bridge("gpt2"), random_tokens(2, 8)
+        patch = NextTokenPatch(layer=1, strength=0.5, source=BackPatch(2), **options)
+
+        def loss(vector):
+            hooks = [("blocks.0.hook_resid_post", lambda resid, hook: resid + vector)]
+            return -teacher_forced_log_probs(
+                bridge, tokens, patch, fwd_hooks=hooks, enable_grad=True
+            ).mean()
+
+        vector = torch.zeros(32).double().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(vector), vector)
+        for direction in torch.randn(3, 32).double():
+            step = 1e-5 * direction
+            with torch.no_grad():
+                change = (loss(step) - loss(-step)) / 2e-5
+            torch.testing.assert_close(change, (gradient * direction).sum(), rtol=1e-6, atol=1e-8)
+
+    def test_no_other_run_without_the_patch_keeps_a_graph(self):
+        bridge, tokens = shared_bridge("gpt2"), random_tokens(1, 6)
+        patch = NextTokenPatch(layer=1, strength=0.5, source=BackPatch(2))
+        seen = []
+
+        def look(resid, hook):
+            seen.append(resid.requires_grad)
+
+        with bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_post", look)]):
+            patch.fwd_hooks(bridge, tokens)
+            generate(bridge, tokens, patch, max_new_tokens=2)
+            effect_map(bridge, tokens, lambda logits: logits[0, -1, 5], patch=patch)
+            teacher_forced_logits(bridge, tokens, patch)
+        assert seen
+        assert not any(seen)
 
     def test_none_unless_asked(self, llama):
         assert not teacher_forced_logits(llama, random_tokens(1, 4), PATCH).requires_grad
