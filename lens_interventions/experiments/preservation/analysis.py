@@ -36,12 +36,17 @@ def analyse(settings: PreservationSettings, rows: Tables) -> Analysis:
 
 
 def correlations(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFrame:
-    """Rank correlation of preservation with rarity and surprise, at every point."""
+    """Rank correlation of preservation with rarity and surprise, at every point.
+
+    Only documents are resampled: for each of these many cells a crossed test would take a second.
+    """
     found = []
     for kind, kept in tokens.kept.items():
         for name, (x, given) in _PREDICTORS.items():
             for point, label in enumerate(tokens.labels):
-                correlation = token_correlation(tokens, kept[point], x, given, settings.resampling)
+                correlation = token_correlation(
+                    tokens, kept[point], x, given, settings.resampling, crossed=False
+                )
                 found.append(
                     {
                         "preservation": kind,
@@ -86,13 +91,18 @@ def by_quantile(tokens: TokenRows, settings: PreservationSettings) -> pd.DataFra
 
 
 def copying_correlations(items: pd.DataFrame, settings: PreservationSettings) -> pd.DataFrame:
-    """Rank correlation, over templates, of preservation where a word stands first with copying."""
+    """Rank correlation, over templates, of preservation where a word stands first with copying.
+
+    Only words are resampled.
+    """
     found = []
     for comparison in (ACROSS, WITHIN):
         for label in items["label"].drop_duplicates():
             here = items[items["label"] == label]
             kept = -here["log_rank"].to_numpy(dtype=np.float64)
-            correlation = copy_correlation(here, kept, comparison, settings.resampling)
+            correlation = copy_correlation(
+                here, kept, comparison, settings.resampling, crossed=False
+            )
             found.append(
                 {
                     "templates": comparison,
@@ -104,9 +114,10 @@ def copying_correlations(items: pd.DataFrame, settings: PreservationSettings) ->
 
 
 _TOKENS = (
-    "{n:,} tokens of {documents} documents. The {kept} of the input token, averaged over the "
-    "points {first} to {last} (the upper half without the output), against its {x}: Spearman's "
-    "correlation, partial, with its {given} held fixed. Documents are resampled. "
+    "{n:,} tokens of {kinds:,} kinds in {documents} documents. The {kept} of the input token, "
+    "averaged over the points {first} to {last} (the upper half without the output), against its "
+    "{x}: Spearman's correlation, partial, with its {given} held fixed. Documents and kinds of "
+    "token are both resampled, since a few common kinds fill much of the text. "
 )
 _NET = (
     "The log-probability counts relative to the one that the same points give the same token at a "
@@ -125,11 +136,11 @@ _QUESTIONS = (
     ),
 )
 _TEMPLATE = (
-    "{n} templates of {words} words. The rank of the word's tokens at its first occurrence (as "
-    "above) against the log-probability of the whole word where it is due again. Spearman's "
-    "correlation after the means of each word and of each sentence are taken out, since some words "
-    "and sentences are easier in both respects. Words are resampled. Positive: better preserved, "
-    "better copied."
+    "{n} templates of {words} words in {sentences} sentences. The rank of the word's tokens at its "
+    "first occurrence (as above) against the log-probability of the whole word where it is due "
+    "again. Spearman's correlation after the means of each word and of each sentence are taken "
+    "out, since some words and sentences are easier in both respects. Words and sentences are "
+    "resampled. Positive: better preserved, better copied."
 )
 
 
@@ -142,11 +153,13 @@ def _asked_of_tokens(
         _QUESTIONS, ((RARITY, SURPRISE), (RARITY, SURPRISE), (SURPRISE, RARITY)), strict=True
     ):
         kept = rows["log_prob" if kind == NET else "rank"].to_numpy()
-        correlation = token_correlation(tokens, kept, x, given, settings.resampling)
+        correlation = token_correlation(tokens, kept, x, given, settings.resampling, crossed=True)
+        usable = np.isfinite(kept)
         method = (_TOKENS + (_NET if kind == NET else "") + _POSITIVE).format(
             kept=_KEPT[kind],
-            n=int(np.isfinite(kept).sum()),
-            documents=correlation.interval.n,
+            n=int(usable.sum()),
+            kinds=len(np.unique(tokens.token[usable])),
+            documents=len(np.unique(tokens.document[usable])),
             first=tokens.labels[points[0]],
             last=tokens.labels[points[-1]],
             x=_X[x],
@@ -166,9 +179,15 @@ def _asked_of_tokens(
 
 
 def _asked_of_templates(rows: pd.DataFrame, settings: PreservationSettings) -> Asked:
-    correlation = copy_correlation(rows, rows["rank"].to_numpy(), WITHIN, settings.resampling)
+    correlation = copy_correlation(
+        rows, rows["rank"].to_numpy(), WITHIN, settings.resampling, crossed=True
+    )
     question = "Does better preservation where a word stands first help to copy it later?"
-    method = _TEMPLATE.format(n=len(rows), words=correlation.interval.n)
+    method = _TEMPLATE.format(
+        n=len(rows),
+        words=rows["said"].nunique(),
+        sentences=(rows["group"] + " " + rows["frame"]).nunique(),
+    )
     return Asked(
         question,
         correlation,

@@ -1,4 +1,4 @@
-"""Rank correlations of tokens and templates, with intervals over documents or words."""
+"""Rank correlations of tokens and templates, with intervals over one set of clusters or two."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from scipy import stats
 
 from ...measures.bootstrap import bootstrap_ends, bootstrap_p_value
 from ...measures.intervals import Interval
-from ..design.contrasts import Contrast, Resampling
+from ..design.contrasts import Contrast, Resampling, crossed_contrast
 from .token_rows import RARITY, SURPRISE, WITHIN, TokenRows
 
 # Resamples worked on at once.
@@ -76,23 +76,61 @@ def spearman(
     return Contrast(Interval(estimate, low, high, level, method, n), p_value)
 
 
+def crossed_spearman(
+    y: Float[np.ndarray, " token"],
+    x: Float[np.ndarray, " token"],
+    rows: np.ndarray,
+    columns: np.ndarray,
+    resampling: Resampling,
+    *,
+    given: Float[np.ndarray, " token"] | None = None,
+) -> Contrast:
+    """The correlation of `spearman`, where two crossed sets of clusters are both samples.
+
+    The same kind of token stands in many documents, and so does a word in several sentences. To
+    first order, the correlation r is the mean over tokens of `r + e_y e_x - r (e_y^2 + e_x^2) / 2`,
+    where e are the ranks of y and x without what those of `given` predict, at variance 1. Sums of
+    these go into a crossed test.
+    """
+    ranks = [_standard_ranks(v) for v in (y, x)]
+    if given is not None:
+        third = _standard_ranks(given)
+        ranks = [v - (v * third).mean() * third for v in ranks]
+    e_y, e_x = (v / max(float(v.std()), 1e-300) for v in ranks)
+    r = float((e_y * e_x).mean())
+    values = r + e_y * e_x - r * (e_y**2 + e_x**2) / 2
+    (names, of_row), (others, of_column) = (
+        np.unique(clusters, return_inverse=True) for clusters in (rows, columns)
+    )
+    cell, shape = of_row * len(others) + of_column, (len(names), len(others))
+    totals, counts = (
+        np.bincount(cell, weights, minlength=shape[0] * shape[1]).reshape(shape)
+        for weights in (values, np.ones(len(values)))
+    )
+    return crossed_contrast(totals, counts, resampling)
+
+
 def token_correlation(
     tokens: TokenRows,
     kept: Float[np.ndarray, " token"],
     x: str,
     given: str | None,
     resampling: Resampling,
+    *,
+    crossed: bool,
 ) -> Contrast:
-    """Correlation of preservation with rarity or surprise, without tokens that have no value."""
+    """Correlation of preservation with rarity or surprise, without tokens that have no value.
+
+    With `crossed`, kinds of token are resampled as well as documents.
+    """
     usable = np.isfinite(kept)
     values = {RARITY: tokens.rarity[usable], SURPRISE: tokens.surprise[usable]}
-    return spearman(
-        kept[usable],
-        values[x],
-        tokens.document[usable],
-        resampling,
-        given=None if given is None else values[given],
-    )
+    y, document = kept[usable], tokens.document[usable]
+    third = None if given is None else values[given]
+    if crossed:
+        kinds = tokens.token[usable]
+        return crossed_spearman(y, values[x], document, kinds, resampling, given=third)
+    return spearman(y, values[x], document, resampling, given=third)
 
 
 def copy_correlation(
@@ -100,15 +138,25 @@ def copy_correlation(
     kept: Float[np.ndarray, " item"],
     comparison: str,
     resampling: Resampling,
+    *,
+    crossed: bool,
 ) -> Contrast:
-    """Correlation of preservation at the first occurrence with copying at the second, by word."""
+    """Correlation of preservation at the first occurrence with copying at the second, by word.
+
+    With `crossed`, sentences are resampled as well as words; the near and the far version of a
+    sentence are one.
+    """
     copied = items["copy_log_prob"].to_numpy(dtype=np.float64)
+    frames = items["group"] + " " + items["frame"]
     if comparison == WITHIN:
         # Near and far are different sentences.
         words = (items["group"] + " " + items["said"]).to_numpy()
-        sentences = (items["group"] + " " + items["frame"] + " " + items["distance"]).to_numpy()
+        sentences = (frames + " " + items["distance"]).to_numpy()
         kept, copied = (doubly_centred(values, words, sentences) for values in (kept, copied))
-    return spearman(copied, kept, items["said"].to_numpy(), resampling)
+    said = items["said"].to_numpy()
+    if crossed:
+        return crossed_spearman(copied, kept, said, frames.to_numpy(), resampling)
+    return spearman(copied, kept, said, resampling)
 
 
 def doubly_centred(

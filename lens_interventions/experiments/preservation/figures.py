@@ -12,6 +12,8 @@ from .token_rows import NET, RAW
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+_DOCUMENTS = "Bands resample documents. They do not know that kinds of token are a sample too."
+
 
 def draw(tables: Tables) -> Figures:
     """Correlation by point, mean rank by rarity and surprise, and copying."""
@@ -25,6 +27,7 @@ def draw(tables: Tables) -> Figures:
             },
             Axes("point", "estimate", "correlated_with", "residual point", "rank correlation"),
             title="Preservation of the input token against its rarity and its surprise",
+            subtitle=_DOCUMENTS,
         ),
         "rank_by_rarity": _by_quantile(tables["by_quantile"], "rarity"),
         "rank_by_surprise": _by_quantile(tables["by_quantile"], "surprise"),
@@ -32,6 +35,7 @@ def draw(tables: Tables) -> Figures:
             {"": tables["copying"]},
             Axes("point", "estimate", "templates", "residual point", "rank correlation"),
             title="Preserved at the first occurrence, copied at the second?",
+            subtitle="Bands resample words. They do not know that sentences are a sample too.",
         ),
     }
 
@@ -60,4 +64,5 @@ def _by_quantile(table: pd.DataFrame, by: str) -> "go.Figure":
         views,
         Axes("point", "estimate", "tokens", "residual point", "mean"),
         title=f"The input token by layer, tokens sorted by {by}",
+        subtitle=_DOCUMENTS,
     )

@@ -7,7 +7,7 @@ from .token_rows import NET, RARITY, RAW, SURPRISE, TokenRows, later
 
 
 def kept_tokens(tokens: TokenRows) -> pd.DataFrame:
-    """A row per token: document, rarity and surprise in nats, and how well it is preserved.
+    """A row per token: document, id, rarity and surprise in nats, and how well it is preserved.
 
     `rank` and `log_prob` are `TokenRows.kept` of the kinds raw and net, averaged over the points in
     the upper half, as the verdicts read them.
@@ -16,6 +16,7 @@ def kept_tokens(tokens: TokenRows) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "document": tokens.document,
+            "token": tokens.token,
             RARITY: tokens.rarity,
             SURPRISE: tokens.surprise,
             "rank": tokens.kept[RAW][upper].mean(axis=0),

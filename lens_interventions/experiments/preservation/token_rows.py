@@ -29,6 +29,7 @@ class TokenRows:
 
     Attributes:
         document: `[token]`.
+        token: `[token]`, ids.
         rarity: `[token]`, unigram surprisal by the other documents, nats.
         surprise: `[token]`, surprisal in context, nats.
         labels: of the points.
@@ -39,6 +40,7 @@ class TokenRows:
     """
 
     document: np.ndarray
+    token: Int[np.ndarray, " token"]
     rarity: Float[np.ndarray, " token"]
     surprise: Float[np.ndarray, " token"]
     labels: tuple[str, ...]
@@ -69,6 +71,7 @@ def token_rows(rows: pd.DataFrame, counts: pd.DataFrame) -> TokenRows:
     net = net.reshape(shape)
     return TokenRows(
         first["document"].to_numpy(),
+        first["token"].to_numpy(),
         _rarity(first, counts),
         first["surprisal"].to_numpy(dtype=np.float64),
         tuple(ordered["label"].drop_duplicates()),
