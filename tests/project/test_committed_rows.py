@@ -248,3 +248,23 @@ def test_the_verdicts_on_slopes_are_those_of_the_rows(model: str) -> None:
         expected.append(weak * lowest_lead(of_writes[material], "with", ["without"]))
     told = [each["verdict"]["interval"]["estimate"] for each in findings]
     assert sorted(told) == pytest.approx(sorted(expected), abs=1e-9)
+
+
+def test_the_lead_over_the_last_residual_may_be_chance_by_package() -> None:
+    """Repeats of surprising tokens, where the packages of the docstrings are resampled."""
+    rows = pd.read_parquet(RESULTS / "smollm2-135m-instruct/copying/tables/rows.parquet")
+    rows = rows[(rows["table"] == "repeats") & (rows["half"] == "report")]
+    is_repeat = rows["category"].str.startswith("docstrings repeat ")
+    rows = rows[is_repeat & (rows["form"] == "surprised output") & (rows["measure"] == "loss")]
+    package = rows["cluster"].str.extract(r"docstrings: (\w+)", expand=False)
+    sums = {
+        source: rows[rows["source"] == source].groupby(package)[["total", "count"]].sum()
+        for source in ("true", "back_patch")
+    }
+    difference = sums["true"]["total"] - sums["back_patch"]["total"]
+    estimate, low, high, p_value = judged_by(
+        difference.to_numpy(), sums["true"]["count"].to_numpy()
+    )
+    page = (RESULTS.parent / "docs/findings.md").read_text().replace("−", "-")
+    said = f"chance ({estimate:.3f} [{low:.3f}, {high:+.3f}], p = {p_value:.2f})"
+    assert said in " ".join(page.split())
