@@ -33,7 +33,7 @@ def chosen_patch(subject: Subject, state: State) -> NextTokenPatch:
         layer=chosen_layer(subject, state),
         positions=cast(Any, _positions(state)),
         # Models park attention in the first token: a patch of it tests their plumbing.
-        first_position=0 if state.only_position else 1,
+        first_position=0 if _only_position(state) else 1,
         **fields,
     )
 
@@ -68,9 +68,14 @@ def patch_code(subject: Subject, state: State) -> str:
     return f"patch = li.NextTokenPatch({', '.join(said)})"
 
 
+def _only_position(state: State) -> bool:
+    # The page shows this choice in the panel Patch alone, and the next one in Write alone.
+    return state.only_position and state.panel == "patch"
+
+
 def _positions(state: State) -> str | tuple[int, ...]:
-    if state.only_position:
+    if _only_position(state):
         if state.position is None:
             raise ValueError("choose a position first: click a cell, or a token of the prompt")
         return (state.position,)
-    return "generated" if state.only_generated else "all"
+    return "generated" if state.only_generated and state.panel == "write" else "all"

@@ -22,8 +22,8 @@ def command(subject: Subject, state: State) -> str | None:
     by_itself = {"read": _lens, "write": _generate}.get(state.panel)
     words = None if by_itself is None else by_itself(subject, state)
     if words is None:
-        words = ["app", *subject.origin.lens_options, "--view", fragment(state), *model]
-        return shlex.join([_PROGRAM, *words])
+        of_app = (*subject.origin.lens_options, *subject.origin.other_options)
+        return shlex.join([_PROGRAM, "app", *of_app, "--view", fragment(state), *model])
     name, text, *options = words
     # The text comes last, so one that begins with a dash is not read as an option.
     return shlex.join([_PROGRAM, name, *options, *model, "--", text])
@@ -61,7 +61,7 @@ def _lens(subject: Subject, state: State) -> list[str] | None:
 
 def _generate(subject: Subject, state: State) -> list[str] | None:
     """Name, text and options of `generate`; None if it does not make the view."""
-    if state.chat or state.prefix or state.top_k or state.only_position or state.lens == "fitted":
+    if state.chat or state.prefix or state.top_k or state.lens == "fitted":
         return None
     patch = chosen_patch(subject, state)
     numbers = {

@@ -72,7 +72,7 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
         return  # the last token predicts no known token
     patch = chosen_patch(subject, state)
     log_probs = teacher_forced_log_probs(subject.bridge, [tokens], [None, patch])
-    clean, patched = log_probs[:, 0].double().tolist()
+    clean, patched = log_probs[:, 0].tolist()
     emit(
         "exact",
         {

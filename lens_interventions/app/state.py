@@ -38,8 +38,8 @@ class State:
         position: the chosen position.
         layer, strength, mode, source, scale, embedding, gate, gate_on, window: those of
             `NextTokenPatch`.
-        only_position: patch only the chosen position.
-        only_generated: patch only positions after the prompt.
+        only_position: patch only the chosen position, in the panel `"patch"`.
+        only_generated: patch only positions after the prompt, in the panel `"write"`.
         prefix: a branch: ids that follow the prompt before new text.
         arm: the text that a branch is taken from, `"clean"` or `"patched"`.
         max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed: options of sampling;

@@ -13,6 +13,8 @@ from ..intervention.slopes.result import SlopeMap
 from ..lens.protocol import Lens
 from ..model.chat import chat_tokens
 from ..model.exclusive import exclusive_use
+from ..model.fingerprint import fingerprint
+from ..model.hooks import lasting_hooks
 from ..model.kinds import require_kind
 from ..model.readout import readout
 from .state import State
@@ -31,12 +33,14 @@ class Origin:
         lens: the line that makes `lens`; None if there is no lens, or if it was passed in Python.
         options: the options of the command line that load the model; None if they cannot.
         lens_options: the options that load the lens.
+        other_options: the options of `app` that load the second model.
     """
 
     bridge: str | None = None
     lens: str | None = None
     options: tuple[str, ...] | None = None
     lens_options: tuple[str, ...] = ()
+    other_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,7 @@ def _condition(bridge: TransformerBridge | None) -> Hashable:
             for handle in (*point.fwd_hooks, *point.bwd_hooks)
             if not handle.is_permanent
         )
-        # In-place changes increase a parameter's version.
-        versions = sum(p._version for p in bridge.original_model.parameters())
-    return hooks, versions
+        return hooks, lasting_hooks(bridge), fingerprint(bridge)
 
 
 def _bytes(values: Any) -> int:

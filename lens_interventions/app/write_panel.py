@@ -43,10 +43,8 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
     loops: list[Any] = [(), ()]
 
     def told(step: GenerationStep) -> None:
-        rows = zip(
-            step.rows.tolist(), step.tokens.tolist(), step.log_probs.double().tolist(), strict=True
-        )
-        for row, token, log_prob in rows:
+        columns = (step.rows, step.tokens, step.log_probs)
+        for row, token, log_prob in zip(*(each.tolist() for each in columns), strict=True):
             written[row].append(token)
             found = find_loops(torch.tensor(written[row]))
             emit(

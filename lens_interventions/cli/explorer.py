@@ -43,13 +43,13 @@ def explorer(
         "--revision": revision,
         "--device": device,
         "--dtype": None if dtype == "float32" else dtype,
-        "--compare-with": compare_with,
     }
     origin = Origin(
         bridge=_bridge_line(model, options),
         lens=lens_line,
         options=tuple(word for name, value in options.items() if value for word in (name, value)),
         lens_options=() if lens is None else ("--lens", lens),
+        other_options=() if compare_with is None else ("--compare-with", compare_with),
     )
     subject = Subject(bridge, origin, given, other)
     explorer = Explorer(subject, port=port)

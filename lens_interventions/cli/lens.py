@@ -1,5 +1,6 @@
 """`lens-interventions lens`: what each layer would predict, as a table, a figure or numbers."""
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,7 +125,7 @@ def _text(text: str | None, file: Path | None) -> str:
         )
     else:
         # Editors end a file with a newline, which is not part of the text.
-        read = _content(file).removesuffix("\n").removesuffix("\r")
+        read = _content(file).removesuffix("\n")
     if not read:
         raise typer.BadParameter("the text is empty")
     return read
@@ -133,7 +134,8 @@ def _text(text: str | None, file: Path | None) -> str:
 def _content(file: Path) -> str:
     content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     try:
-        return content.decode("utf-8-sig")
+        # Line ends become those of Python, as they do where other commands read a file.
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text ({error}): convert it first") from error
 

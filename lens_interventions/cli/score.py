@@ -143,7 +143,7 @@ def _losses(
             [None, patch],
             text_seeds=torch.arange(first, first + len(some)),
         )
-        sums.append(-log_probs.double().nansum(-1).cpu())
+        sums.append(-log_probs.cpu().double().nansum(-1))
         counts.append((~log_probs[0].isnan()).sum(-1).cpu())
     return torch.cat(sums, dim=1).numpy(), torch.cat(counts).numpy()
 

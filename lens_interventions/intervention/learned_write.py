@@ -32,7 +32,8 @@ class LearnedWrite:
     `g` is 1, or with an input gate `sigmoid(r w / rms(r) + c)`. What a `base` writes is added,
     times a, also where the write's own source has no token. `patch` makes the patch that it was
     trained in. Binding a patch with this mode raises `ValueError` if the model's weights, the
-    source, the embedding or the scale are not those of the training.
+    source, the embedding or the scale are not those of the training. Making one raises `ValueError`
+    for another embedding or scale than those below.
 
     Attributes:
         layers: the layers that it was trained to write to, lowest first.
@@ -72,6 +73,9 @@ class LearnedWrite:
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     reader: AdaptedReader | None = None
     base: "LearnedWrite | None" = None
+
+    def __post_init__(self) -> None:
+        require_learnable(self.embedding, self.scale)
 
     @property
     def reads_lens(self) -> bool:
@@ -255,6 +259,18 @@ class LearnedWrite:
         if unknown := {write.source, write.trained_with} - set(SOURCES):
             raise ValueError(f"{path} is damaged: there is no source {unknown.pop()!r}")
         return write
+
+
+def require_learnable(embedding: str, scale: str) -> None:
+    """Raise `ValueError` for an embedding or a scale that a patch has and a learned write has not.
+
+    Both would need a lens or the mean residuals, which are not in its file.
+    """
+    if embedding not in ("W_E", "W_U") or scale not in ("raw", "norm"):
+        raise ValueError(
+            "a learned write reads embedding 'W_E' or 'W_U' with scale 'raw' or 'norm', got "
+            f"{embedding!r} with {scale!r}"
+        )
 
 
 def _where_something(found: Tensor, written: Rows) -> Rows:

@@ -45,6 +45,6 @@ def _measured(bridge: ReadableModel) -> Float[Tensor, "layer d_model"]:
             tokens = bridge.to_tokens(document.text)[:, : min(_LONGEST, int(bridge.cfg.n_ctx))]
             batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
             streams = residuals(bridge, batch, labels)
-            total += torch.stack([stream[0, 1:].double().sum(0).cpu() for stream in streams])
+            total += torch.stack([stream[0, 1:].cpu().double().sum(0) for stream in streams])
             count += tokens.shape[1] - 1
     return total / count

@@ -80,7 +80,7 @@ def text_sums(
 
     whole = any(not isinstance(patch.positions, str) for patch in reading.patches)
     for batch in piece_batches(unread(), reading.max_length, whole=whole):
-        values = measure(batch.text).double().cpu().numpy()
+        values = measure(batch.text).cpu().double().numpy()
         for owner, row in zip(batch.owners, values, strict=True):
             sums[owner] = sums[owner] + row
         for number in batch.finished:

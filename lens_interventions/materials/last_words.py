@@ -13,6 +13,7 @@ class LastWord:
         topic: what the sentence should be about.
         word: the word with which it should end.
         other: another word, for comparison.
+        phrasing: the wording of the request, with "{topic}" and "{word}" where these stand.
         asked: the request, with the word.
         asked_other: the same with the other word.
         plain: the same without a word.
@@ -22,6 +23,7 @@ class LastWord:
     topic: str
     word: str
     other: str
+    phrasing: str
     asked: str
     asked_other: str
     plain: str
@@ -31,7 +33,7 @@ class LastWord:
 def last_words() -> tuple[LastWord, ...]:
     """60 requests: each of 10 common words with each of 6 topics, in 3 phrasings.
 
-    Items share words and topics, so they are not independent: resample words or topics.
+    Items share words, topics and phrasings, so they are not independent: resample all three.
     """
     file = resources.files(__package__) / "last_words.json"
     data = json.loads(file.read_text(encoding="utf-8"))
@@ -41,6 +43,7 @@ def last_words() -> tuple[LastWord, ...]:
             topic["name"],
             word,
             other := words[(place + 1) % len(words)],
+            frame["asked"],
             frame["asked"].format(topic=topic["name"], word=word),
             frame["asked"].format(topic=topic["name"], word=other),
             frame["plain"].format(topic=topic["name"]),

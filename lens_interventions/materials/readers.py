@@ -40,10 +40,10 @@ def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) ->
     """
     path = Path(path)
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")  # some editors begin a file with its mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}): convert it first") from error
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         # Not splitlines(): JSON may contain other line separators unescaped.
         lines = enumerate(content.split("\n"), start=1)
         texts = [_entry(path, number, line, field) for number, line in lines if line.strip()]

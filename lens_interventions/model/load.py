@@ -2,6 +2,8 @@
 
 import inspect
 import os
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants as hub
@@ -48,7 +50,8 @@ def load_model(
     - `load_model("gpt2")`: any name on the Hugging Face hub that TransformerLens boots. If the hub
         cannot be reached or `HF_HUB_OFFLINE` is set, only the local cache is used.
     - `load_model(hf_model=model, tokenizer=tokenizer)`: a transformers model in memory, such as one
-        that was fine-tuned or merged with an adapter.
+        that was fine-tuned or merged with an adapter. Without a tokenizer, that of the model's
+        `name_or_path` is loaded.
 
     **Arguments:**
 
@@ -63,11 +66,11 @@ def load_model(
 
     Raises `TypeError` if `name` is a model instead of its name, or `boot` has an argument that
     `boot_transformers` does not take; `ValueError` if the device is not available, the dtype is not
-    floating point, a GGUF file cannot be converted, adapters are not merged, or a revision is asked
-    for that a local or the embedded model does not have; `FileNotFoundError` if a path has no
-    model; `ConnectionError` if a hub name is not cached and the hub cannot be reached;
-    `RuntimeError` if the default model cannot be fetched; `OSError` if the cache directory cannot
-    be written or lacks space.
+    floating point, a GGUF file cannot be converted, adapters are not merged, a model in memory has
+    no tokenizer, or a revision is asked for that a local or the embedded model does not have;
+    `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name is not cached and
+    the hub cannot be reached; `RuntimeError` if the default model cannot be fetched; `OSError` if
+    the cache directory cannot be written or lacks space.
     """
     if isinstance(name, nn.Module):
         raise TypeError(
@@ -93,9 +96,7 @@ def load_model(
     if hf_model is not None:
         _require_merged(hf_model)
         _convert(hf_model, dtype)  # TransformerLens would only write the dtype down
-        label = os.fspath(name or hf_model.config.name_or_path or type(hf_model).__name__)
-        with hub_offline():
-            return TransformerBridge.boot_transformers(label, **options).eval()
+        return _boot_in_memory(name or hf_model.config.name_or_path, **options).eval()
     gguf = None if name is None else gguf_file(name)
     directory = None if name is None or gguf else local_directory(name)
     if name is None or gguf or directory:
@@ -106,6 +107,9 @@ def load_model(
             bridge = TransformerBridge.boot_transformers(str(converted), **options)
         bridge.cfg.model_name = gguf.stem if gguf else NAME  # rather than where the cache is
     elif directory:
+        # Where peft is not installed, transformers leaves its adapters out without a word.
+        if (directory / "adapter_config.json").is_file():
+            raise _unmerged()
         with hub_offline():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
         # The name goes into runs and pages, and to other machines, so it must not depend on how the
@@ -120,10 +124,14 @@ def load_model(
 def _require_merged(model: nn.Module) -> None:
     """Refuse low-rank adapters that are not merged: TransformerLens copies only the weights."""
     if any(type(module).__module__.startswith("peft.") for module in model.modules()):
-        raise ValueError(
-            "the model has adapters of peft that are not merged, which TransformerLens would leave "
-            "out of some layers: pass hf_model=model.merge_and_unload()"
-        )
+        raise _unmerged()
+
+
+def _unmerged() -> ValueError:
+    return ValueError(
+        "the model has adapters of peft that are not merged, which TransformerLens would leave "
+        "out of some layers: pass hf_model=model.merge_and_unload()"
+    )
 
 
 def _convert(model: nn.Module, dtype: torch.dtype) -> None:
@@ -151,6 +159,23 @@ def _check_device(device: str | torch.device) -> None:
             found.append("mps")
         raise ValueError(
             f"device {str(device)!r} is not available; available here: {', '.join(['cpu', *found])}"
+        ) from error
+
+
+def _boot_in_memory(name: str | os.PathLike[str], **options: Any) -> TransformerBridge:
+    """A bridge of `hf_model`; a tokenizer that is not given is the one that goes with `name`."""
+    label = os.fspath(name) or type(options["hf_model"]).__name__
+    if options.get("tokenizer") is not None:
+        with hub_offline():
+            return TransformerBridge.boot_transformers(label, **options)
+    asks_hub = name and not Path(name).is_dir() and hub_answers()
+    try:
+        with nullcontext() if asks_hub else hub_offline():
+            return TransformerBridge.boot_transformers(label, **options)
+    except OSError as error:
+        raise ValueError(
+            f"no tokenizer was given with the model, and none called {label!r} can be loaded: "
+            "pass tokenizer="
         ) from error
 
 

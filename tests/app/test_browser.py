@@ -136,6 +136,40 @@ def test_writing_streams_stops_and_branches(page, explorer, default_bridge):
     page.wait("!location.hash.includes('prefix')")
 
 
+def test_alternatives_and_branches_are_of_the_text_that_is_shown(page, explorer, default_bridge):
+    page.open(address(explorer, panel="write", text=TEXT, max_new_tokens=3, layer=20))
+    texts = page.texts("#text-clean .written")
+    for name, value in (("text", "One two three four"), ("max_new_tokens", "5")):
+        page.js(
+            f"""(() => {{
+              const control = document.getElementById({name!r});
+              control.value = {value!r};
+              control.dispatchEvent(new Event("input", {{ bubbles: true }}));
+            }})()"""
+        )
+    page.js("document.querySelectorAll('#text-clean .written')[1].click()")
+    page.wait("document.querySelectorAll('#alternatives .guess').length === 10")
+    guesses = page.texts("#alternatives .guess button")
+    assert guesses[0] == visible(texts[1])  # the likeliest was written
+
+    page.js("document.querySelectorAll('#alternatives .guess button')[1].click()")
+    page.wait("document.querySelector('#text-clean .forced').textContent")
+    page.wait_idle()
+    assert page.js("document.getElementById('text').value") == TEXT
+    assert len(page.texts("#text-clean .written")) == 3
+    assert visible(page.texts("#text-clean .forced")[0]) == visible(texts[0]) + guesses[1]
+
+
+def test_a_view_that_failed_leaves_nothing_to_copy(page, explorer):
+    page.open(address(explorer, text=TEXT))
+    page.js("location.hash = 'statistic=nonsense'")
+    page.wait(ERROR)
+    for kind in ("python", "command"):
+        page.js("document.getElementById('status').textContent = ''")
+        page.js(f"document.getElementById('copy-{kind}').click()")
+        assert page.texts("#status") == ["Nothing to copy yet."]
+
+
 @pytest.mark.parametrize(
     ("state", "sentence"),
     [

@@ -40,6 +40,31 @@ def test_tokens_come_before_the_numbers(client, read):
     assert names == ["tokens", "view"]
 
 
+def zeroed(resid, hook):
+    return 0 * resid
+
+
+@pytest.mark.parametrize("change", ["permanent hook", "hook of torch", "weights"])
+def test_a_changed_model_is_read_again(change):
+    bridge = tiny_bridge("llama")
+    with client_of(Subject(bridge, Origin())) as client:
+
+        def shown():
+            view = answer(client, "read", text=TEXT, statistic="entropy")["view"]
+            return heat_maps(view["figure"])[0]
+
+        before = shown()
+        if change == "permanent hook":
+            bridge.add_perma_hook("blocks.1.hook_resid_pre", zeroed)
+        elif change == "hook of torch":
+            bridge.blocks[1].mlp.register_forward_hook(lambda _module, _given, out: 0 * out)
+        else:
+            for parameter in bridge.original_model.parameters():
+                parameter.data.mul_(2)
+        assert shown() != before
+        assert close(shown(), li.logit_lens(bridge, TEXT).entropy[1:, 0])
+
+
 @pytest.mark.parametrize(
     ("name", "options"), [("top3", {"top": 3}), ("half", {"probability": 0.5})]
 )
@@ -110,6 +135,17 @@ def test_the_chosen_position_alone_is_patched(client, read):
     assert "choose a position first" in refusal(
         client, "patch", panel="patch", only_position=True, **PATCH
     )
+
+
+def test_a_choice_that_the_panel_does_not_show_has_no_effect(client):
+    plain, hidden = (
+        answer(client, "patch", panel="patch", text=TEXT, **PATCH, **more)["exact"]["patched"]
+        for more in ({}, {"only_generated": True})
+    )
+    assert hidden == plain
+    options = {"panel": "write", "text": TEXT, "max_new_tokens": 6, **PATCH}
+    for more in ({"only_position": True}, {"only_position": True, "position": 3}):
+        assert events(client, "write", **options, **more) == events(client, "write", **options)
 
 
 def written(found, arm):

@@ -30,7 +30,7 @@ PATCH = [
 WRITE = [
     {"layer": 1, "temperature": 0.8, "top_p": 0.9, "top_k": 30, "repetition_penalty": 1.2},
     {"layer": 1, "prefix": [20, 21], "only_generated": True, "max_new_tokens": 5},
-    {"strength": -0.5, "mode": "add", "max_new_tokens": 4, "seed": 5},
+    {"strength": -0.5, "mode": "add", "max_new_tokens": 4, "seed": 5, "only_position": True},
 ]
 
 

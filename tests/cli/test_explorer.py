@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import socket
 import urllib.request
 
@@ -72,6 +73,31 @@ def test_a_jacobian_lens_is_offered_beside_the_raw_one(command, opened, monkeypa
     (shown,) = heat_maps(views[0]["figure"])
     expected = names["trajectory"].top_logits[1:, 0, :, 0]
     torch.testing.assert_close(torch.tensor(shown).double(), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.usefixtures("opened")
+def test_the_second_model_is_named_only_where_the_explorer_opens_again(command, monkeypatch):
+    commands = {}
+
+    def ask(explorer):
+        for panel, task in (("read", "view"), ("compare", "view"), ("write", "start")):
+            state = {"panel": panel, "text": "say", "other_text": "", "max_new_tokens": 1}
+            asked = urllib.request.Request(
+                f"{explorer.url}run/{panel}", data=json.dumps({"state": state}).encode()
+            )
+            with urllib.request.urlopen(asked) as answered:
+                event = answered.read().decode().split(f"event: {task}\ndata: ")[1]
+            commands[panel] = json.loads(event.partition("\n")[0])["recipe"]["command"]
+
+    monkeypatch.setattr(Explorer, "wait", ask)
+    status, _, err = command("app", "--model", "one", "--compare-with", "two", "--no-browser")
+    assert status == 0, err
+    words = {panel: shlex.split(said)[1:] for panel, said in commands.items()}
+    assert words["read"] == ["lens", "--model", "one", "--", "say"]
+    assert words["write"][0] == "generate"
+    assert "--compare-with" not in words["write"]
+    assert words["compare"][:3] == ["app", "--compare-with", "two"]
+    assert words["compare"][-2:] == ["--model", "one"]
 
 
 def test_a_port_that_is_taken(command, opened):

@@ -103,18 +103,21 @@ def tiny(monkeypatch):
 @pytest.mark.usefixtures("tiny")
 def test_a_file_or_standard_input_gives_what_the_text_gives(tmp_path):
     file, windows = tmp_path / "text.txt", tmp_path / "windows.txt"
-    file.write_text("the people say\n")  # the newline is the editor's
-    windows.write_bytes(b"\xef\xbb\xbfthe people say\r\n")  # as is the mark of its encoding
+    text = "the people\nsay plasma"
+    file.write_text(f"{text}\n")  # the newline is the editor's
+    # As is the mark of its encoding, and how it ends a line.
+    windows.write_bytes(b"\xef\xbb\xbfthe people\r\nsay plasma\r\n")
     results = [
         CliRunner().invoke(cli.app, ["lens", *arguments], input=given)
         for arguments, given in (
-            (["the people say"], None),
+            ([text], None),
             (["--file", str(file)], None),
             (["--file", str(windows)], None),
-            (["--file", "-"], "the people say\n"),
+            (["--file", "-"], f"{text}\n"),
+            (["--file", "-"], windows.read_bytes()),
         )
     ]
-    assert [result.exit_code for result in results] == [0, 0, 0, 0]
+    assert [result.exit_code for result in results] == [0] * 5
     assert len({result.stdout for result in results}) == 1
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jaxtyping
 import pytest
 import torch
 
@@ -308,6 +309,13 @@ class TestRefusals:
             random_write(bridge).patch(source="zero").bind(bridge)
         with pytest.raises(ValueError, match="lambda"):
             random_write(bridge).patch(source=lambda site: site.next_tokens).bind(bridge)
+
+    @pytest.mark.parametrize("fields", [{"scale": "deviation"}, {"embedding": "lens"}])
+    def test_what_only_a_patch_can_read(self, fields, monkeypatch):
+        # Users run without the type checks of the test session, which would speak first.
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        with pytest.raises(ValueError, match="a learned write reads embedding 'W_E' or 'W_U'"):
+            random_write(shared_bridge("llama"), **fields)
 
     def test_other_weights(self):
         patch = random_write(shared_bridge("llama")).patch()

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -27,6 +28,13 @@ def every_second(tokens, nats):
     return torch.arange(len(nats)) % 2 == 0
 
 
+LEAST = {"nats": torch.tensor(1.0)}
+
+
+def above_least(tokens, nats, *, also=0.0):
+    return torch.stack([row[..., :] > LEAST["nats"] + also for row in nats])
+
+
 def described():
     """One of each kind of value that a measurement may be asked for."""
     patch = li.NextTokenPatch(layer=1, strength=0.5, source="random", seed=3)
@@ -34,8 +42,8 @@ def described():
     lens = li.AffineLens(weight=weight, bias=weight[0], settings={"texts": 2}, fingerprint="f")
     return {
         "patch": replace(patch, lens=lens, positions=(1, 2)),
-        "scopes": ("all", every_second),
-        "others": [None, 0.1, np.int64(3), np.arange(3), {"b", "a"}, json.loads],
+        "scopes": ("all", every_second, above_least),
+        "others": [None, 0.1, np.int64(3), np.arange(3), {"b", "a"}, math.floor, torch.float16],
     }
 
 
@@ -62,6 +70,58 @@ def test_another_process_has_the_same():
 def test_other_values_are_told_apart(one, other):
     assert settings_key(one) == settings_key(one)
     assert settings_key(one) != settings_key(other)
+
+
+def typed(body, **values):
+    """A function as it is typed at a prompt, where inspect finds no source."""
+    exec(f"def scope(tokens, nats, least=1):\n    return {body}", values)
+    return values["scope"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("nats > 1", "nats > 2"),
+        ("nats > 1", "nats > 1.0"),
+        ("nats > 1", "nats < 1"),
+        ("nats.mean()", "nats.sum()"),
+        ("[n > 1 for n in nats]", "[n > 2 for n in nats]"),
+    ],
+)
+def test_functions_of_one_name_are_told_apart_by_what_they_do(one, other):
+    assert settings_key(typed(one)) == settings_key(typed(one))
+    assert settings_key(typed(one)) != settings_key(typed(other))
+
+
+def test_a_function_is_known_by_its_defaults():
+    one, other = typed("nats > least"), typed("nats > least")
+    other.__defaults__ = (2,)
+    assert settings_key(one) != settings_key(other)
+
+
+@pytest.mark.parametrize("body", ["nats > bound", "(lambda: nats > bound)()"])
+def test_a_function_is_known_by_the_values_that_it_reads_of_its_module(body, monkeypatch):
+    assert settings_key(typed(body, bound=1)) == settings_key(typed(body, bound=1, other=2))
+    assert settings_key(typed(body, bound=1)) != settings_key(typed(body, bound=2))
+    before = settings_key(above_least)
+    monkeypatch.setitem(LEAST, "nats", torch.tensor(2.0))
+    assert settings_key(above_least) != before
+
+
+def test_a_function_that_reads_what_does_not_show_its_contents_is_refused():
+    around = {}
+    around["itself"] = around
+    for bound in (object(), around):
+        with pytest.raises(ValueError, match="could not know"):
+            settings_key(typed("nats > bound", bound=bound))
+
+
+def test_sums_of_another_function_of_the_same_name_are_not_taken_for_those_asked_for(tmp_path):
+    bridge, texts = shared_bridge("llama"), random_texts(2)
+    options = {"out": tmp_path / "sums", "progress": False}
+    li.slope_map(bridge, texts, scopes=[typed("nats > 1")], **options)
+    with pytest.raises(ValueError, match="differs in scopes"):
+        li.slope_map(bridge, texts, scopes=[typed("nats > 2")], **options)
 
 
 def test_what_has_no_name_is_refused(tmp_path):

@@ -20,6 +20,15 @@ def test_read_texts_splits_at_blank_lines(tmp_path):
     assert materials.read_texts(str(path), whole=True) == [path.read_text(encoding="utf-8")]
 
 
+def test_read_texts_reads_what_windows_writes(tmp_path):
+    lines = tmp_path / "TEXTS.JSONL"
+    lines.write_bytes(b'\xef\xbb\xbf{"text": "one"}\r\n{"text": "two"}\r\n')
+    assert materials.read_texts(lines) == ["one", "two"]
+    plain = tmp_path / "texts.txt"
+    plain.write_bytes(b"\xef\xbb\xbfone\r\nline\r\n\r\ntwo")
+    assert materials.read_texts(plain) == ["one\nline", "two"]
+
+
 def test_read_texts_reads_a_field_of_jsonl(tmp_path):
     path = tmp_path / "texts.jsonl"
     # a text may hold a line separator that is no line end of the file

@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers.dynamic_module_utils
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from lens_interventions import load_model
 from lens_interventions.model import hub as the_hub
@@ -106,6 +107,66 @@ def test_adapters_are_read_once_they_are_merged(arch, targets):
     # TransformerLens's attention takes the softmax in float32.
     torch.testing.assert_close(bridge(TOKENS), expected, rtol=0, atol=1e-4)
     assert (tiny_bridge(arch)(TOKENS) - expected).abs().max() > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
+@pytest.mark.parametrize(
+    ("arch", "targets"),
+    [("llama", ["q_proj"]), ("gpt2", ["c_attn"]), ("gpt_neox", ["query_key_value"])],
+)
+def test_adapters_beside_a_model_in_a_directory_are_refused(tmp_path, arch, targets):
+    tiny_model(arch).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    lora(arch, targets).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"not merged, .* pass hf_model=model\.merge_and_unload"):
+        load_model(tmp_path)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_model_in_memory_without_a_tokenizer_takes_that_of_its_directory(directory):
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    bridge = load_model(hf_model=model, device="cpu")
+    assert bridge.to_str_tokens("plasma") == ["<s>", "plasma"]
+
+
+def test_a_model_in_memory_without_a_tokenizer_fetches_that_of_its_name(directory, tmp_path):
+    class Hub(http.server.SimpleHTTPRequestHandler):
+        def translate_path(self, path):
+            return str(directory / path.rpartition("/")[2])
+
+        def end_headers(self):
+            self.send_header("ETag", f'"{self.path}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            super().end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    script = textwrap.dedent(
+        """
+        from lens_interventions import load_model
+        from tests.support.tiny import tiny_model
+        bridge = load_model("owner/model", hf_model=tiny_model("llama"), device="cpu")
+        print(bridge.to_str_tokens("plasma"))
+        """
+    )
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        shown = subprocess.check_output(
+            [sys.executable, "-c", script],
+            env={"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": endpoint},
+            text=True,
+        )
+        server.shutdown()
+    assert shown == "['<s>', 'plasma']\n"
+
+
+@pytest.mark.parametrize("name", [None, "owner/model"])
+def test_a_model_in_memory_without_any_tokenizer_is_refused(name):
+    with pytest.raises(ValueError, match=r"no tokenizer was given .*: pass tokenizer="):
+        load_model(name, hf_model=tiny_model("llama"))
 
 
 @pytest.mark.parametrize("option", ["revision", "checkpoint_value"])

@@ -44,8 +44,8 @@ const panels = {
     },
   },
   write: {
-    start(start) {
-      showStart(start);
+    start(start, from) {
+      showStart(start, from);
       say("Writing.");
     },
     token: showToken,
@@ -77,7 +77,9 @@ function showPromptOf({ strip, watched }) {
 async function run() {
   clearTimeout(waiting);
   asked += 1;
-  const { panel } = state;
+  recipe = null;
+  const from = structuredClone(state);
+  const { panel } = from;
   const mine = asked;
   Object.keys(panels).forEach(stop);
   stop("cell");
@@ -89,7 +91,7 @@ async function run() {
   let shown = Promise.resolve(); // an answer's events are shown one after the other
   const inTurn = (handler) => (data) => {
     recipe = data.recipe ?? recipe;
-    shown = shown.then(() => handler(data));
+    shown = shown.then(() => handler(data, from));
   };
   const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler)]);
   await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed },
@@ -199,7 +201,10 @@ byId("stop").onclick = () => {
   busy(false);
   say("Stopped.");
 };
-onBranch((prefix) => change({ prefix }, { push: true }));
+onBranch((from) => {
+  change(structuredClone(from), { push: true });
+  showMessages(typed, change);
+});
 
 // --- Take it away -----------------------------------------------------------------------------
 
@@ -214,8 +219,9 @@ async function copy(text) {
 }
 
 byId("copy-link").onclick = () => copy(location.href);
-byId("copy-python").onclick = () => recipe && copy(recipe.python);
-byId("copy-command").onclick = () => recipe && copy(recipe.command
+const copyRecipe = (textOf) => (recipe ? copy(textOf(recipe)) : say("Nothing to copy yet."));
+byId("copy-python").onclick = () => copyRecipe(({ python }) => python);
+byId("copy-command").onclick = () => copyRecipe(({ command }) => command
   ?? "# The command line cannot load this model, which was handed over in Python.");
 const download = (task) => ask(task, {
   file: ({ name, type, content }) => save(name, type, content), error: fail,

@@ -5,9 +5,9 @@ export const state = structuredClone(settings.defaults);
 
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-export function changed() {
+export function changed(values = state) {
   return Object.fromEntries(
-    Object.entries(state).filter(([name, value]) => !same(value, settings.defaults[name])));
+    Object.entries(values).filter(([name, value]) => !same(value, settings.defaults[name])));
 }
 
 export function readAddress() {

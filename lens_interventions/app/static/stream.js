@@ -1,6 +1,6 @@
 // Asking the server: a request holds the whole state, the answer is a stream of events.
 
-import { changed } from "./state.js";
+import { changed, state } from "./state.js";
 
 const tab = crypto.randomUUID();
 const running = new Map();
@@ -13,8 +13,9 @@ export function stop(task) {
 }
 
 // Calls `on[event](data)` for each event. A newer request for the same task ends the older one.
+// The request is for the state of the page, or another one, with the fields in `change`.
 // Resolves to whether the answer came to its end.
-export async function ask(task, on, change = {}) {
+export async function ask(task, on, change = {}, from = state) {
   stop(task);
   const control = new AbortController();
   running.set(task, control);
@@ -28,7 +29,7 @@ export async function ask(task, on, change = {}) {
     const response = await fetch(`run/${task}`, {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ tab, state: { ...changed(), ...change } }),
+      body: JSON.stringify({ tab, state: { ...changed(from), ...change } }),
       signal: control.signal,
     });
     if (response.ok) await eachEvent(response.body, handle);

@@ -2,13 +2,14 @@
 
 import { byId, element, guesses, percent, rove, save } from "./elements.js";
 import { ask } from "./stream.js";
-import { state } from "./state.js";
 
 const ARMS = { clean: "Without the patch", patched: "With the patch" };
 let written = {};
+let shown = null; // the state that was written for, as settings may have changed since
 
-export function showStart({ prefix }) {
+export function showStart({ prefix }, state) {
   written = { clean: [], patched: [] };
+  shown = state;
   const views = byId("views");
   views.dataset.panel = "write";
   const prompt = state.chat ? `… ${state.messages.at(-1)}\n\n` : state.text;
@@ -51,7 +52,7 @@ export function showToken({ arm, id, text, log_prob, loops }) {
 function markLoops(arm, loops) {
   written[arm].loops = loops;
   // Loops count from the first token after the prompt, the branch included.
-  const before = state.prefix.length;
+  const before = shown.prefix.length;
   written[arm].forEach(({ button }, i) => {
     const place = i + before;
     const loop = loops.find(([start, end]) => start <= place && place < end);
@@ -69,15 +70,16 @@ async function showAlternatives(arm, index) {
   document.querySelectorAll(".written").forEach((each) => each.setAttribute("aria-pressed", "false"));
   const chosen = written[arm][index];
   chosen.button.setAttribute("aria-pressed", "true");
-  const prefix = [...state.prefix, ...written[arm].slice(0, index).map(({ id }) => id)];
+  const of = shown;
+  const prefix = [...of.prefix, ...written[arm].slice(0, index).map(({ id }) => id)];
   box.hidden = false;
   box.replaceChildren(element("p", {}, "…"));
   await ask("alternatives", {
     alternatives: ({ likeliest }) => box.replaceChildren(
       element("h3", {}, `What could have come here, ${ARMS[arm].toLowerCase()}`),
-      guesses(likeliest, ({ id }) => branch([...prefix, id]), "Go on from here with this token")),
+      guesses(likeliest, ({ id }) => branch({ ...of, prefix: [...prefix, id] }), "Go on from here with this token")),
     error: ({ message }) => box.replaceChildren(element("p", {}, message)),
-  }, { arm, prefix });
+  }, { arm, prefix }, of);
   box.scrollIntoView({ block: "nearest" });
 }
 

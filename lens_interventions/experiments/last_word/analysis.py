@@ -18,6 +18,10 @@ from .settings import LastWordSettings
 WHOLE = "whole sentence"
 MIDDLE, OUTPUT = "middle third of the residual points", "output"
 
+# Requests share these, so each of the three is a sample of its own.
+_SHARED = ["word", "topic", "phrasing"]
+_RESAMPLED = "Words, topics and phrasings of the request are resampled."
+
 _ALONG = "Does asking for a last word help the word all along the sentence before it, at the {}?"
 _LAST = "Does asking for a last word help the sentence to end in it?"
 
@@ -29,8 +33,8 @@ def analyse(settings: LastWordSettings, rows: Tables) -> Analysis:
         "influence": influence_table(along, settings),
         "ends": ends_table(along, settings),
         "sources": source_table(rows["sources"], settings),
-        "sentences": along.drop_duplicates(["word", "topic", "request"])[
-            ["word", "topic", "request", "said", "ends"]
+        "sentences": along.drop_duplicates([*_SHARED, "request"])[
+            [*_SHARED, "request", "said", "ends"]
         ],
         "along_rows": along,
         "sources_rows": rows["sources"],
@@ -80,7 +84,7 @@ def source_table(sources: pd.DataFrame, settings: LastWordSettings) -> pd.DataFr
     found = []
     groups: Any = sources.groupby(["where", "layer"], sort=False)
     for (where, layer), part in groups:
-        lost = part.set_index(["word", "topic"])["lost"]
+        lost = part.set_index(_SHARED)["lost"]
         interval = _contrast(lost, settings.resampling).interval
         whole = float(part["whole"].mean())
         found.append({"where": where, "layer": layer, **interval.columns(), "whole": whole})
@@ -107,7 +111,7 @@ def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding,
         method = (
             "Log-probability of the word by the raw lens, mean over all tokens of the sentence "
             f"before the word, {name}, when it is asked for minus when it is not. {each}. The "
-            "verdict is on the first. Words and topics are resampled."
+            f"verdict is on the first. {_RESAMPLED}"
         )
         question = _ALONG.format(name)
         influence = contrasts[OWN, OTHER]
@@ -118,7 +122,7 @@ def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding,
     more_ends = _more_ends(asked, plain, resampling)
     method = (
         f"Greedy sentences that end in the word: {_share(asked, resampling)} when it is asked for, "
-        f"{plain.mean():.2f} on the same requests without a word. Words and topics are resampled."
+        f"{plain.mean():.2f} on the same requests without a word. {_RESAMPLED}"
     )
     asked_of.append(
         Asked(_LAST, more_ends, method, "ends", settings.smallest_share, units="of sentences")
@@ -127,11 +131,11 @@ def _findings(along: pd.DataFrame, settings: LastWordSettings) -> tuple[Finding,
 
 
 def _difference(along: pd.DataFrame, sentence: str, minus: str, column: str) -> pd.DataFrame:
-    """The request with the word minus another: a row per word and topic, columns point and part."""
+    """The request with the word minus another: a row for each item, columns point and part."""
     here = along[along["sentence"] == sentence]
     asked, other = (
         here[here["request"] == request].pivot_table(
-            index=["word", "topic"], columns=["point", "part"], values=column
+            index=_SHARED, columns=["point", "part"], values=column
         )
         for request in (ASKED, minus)
     )
@@ -139,20 +143,26 @@ def _difference(along: pd.DataFrame, sentence: str, minus: str, column: str) -> 
 
 
 def _contrast(values: pd.Series, resampling: Resampling) -> Contrast:
-    """The mean over words and topics, which are both resampled."""
-    table = values.unstack("topic")
-    counts = table.notna().to_numpy(np.float64)
-    return crossed_contrast(table.fillna(0).to_numpy(np.float64), counts, resampling)
+    """The mean over words, topics and phrasings, which are all resampled."""
+    index: Any = values.index
+    cells = values.reindex(pd.MultiIndex.from_product(index.levels)).to_numpy(np.float64)
+    # Each word and topic meet in one phrasing alone, so most cells are empty.
+    cells = cells.reshape(index.levshape)
+    counts = np.isfinite(cells).astype(np.float64)
+    return crossed_contrast(np.nan_to_num(cells), counts, resampling)
 
 
 def _share(ends: pd.Series, resampling: Resampling) -> Interval:
     """The share of sentences that end in the word.
 
-    Words and topics are resampled. The interval of sentences that are independent is taken where
-    that is wider, as where all end alike.
+    Words, topics and phrasings are resampled. The interval of sentences that are independent is
+    taken where that is wider, as where all end alike. No interval leaves 0 to 1, which that of t
+    may do with three phrasings.
     """
     alone = share_interval(int(ends.sum()), len(ends), level=resampling.level)
-    return _wider(_contrast(ends.astype(float), resampling).interval, alone)
+    found = _wider(_contrast(ends.astype(float), resampling).interval, alone)
+    low, high = np.clip([found.low, found.high], 0, 1).tolist()
+    return replace(found, low=low, high=high)
 
 
 def _more_ends(asked: pd.Series, plain: pd.Series, resampling: Resampling) -> Contrast:
@@ -179,5 +189,5 @@ def _labels(along: pd.DataFrame) -> list[str]:
 
 
 def _ends(along: pd.DataFrame, request: str) -> pd.Series:
-    here = along[along["request"] == request].drop_duplicates(["word", "topic"])
-    return here.set_index(["word", "topic"])["ends"].sort_index()
+    here = along[along["request"] == request].drop_duplicates(_SHARED)
+    return here.set_index(_SHARED)["ends"].sort_index()

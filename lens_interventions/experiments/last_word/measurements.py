@@ -75,6 +75,7 @@ def measure_request(
                 {
                     "word": item["word"],
                     "topic": item["topic"],
+                    "phrasing": item["phrasing"],
                     "sentence": name,
                     "request": request,
                     "point": point,
@@ -108,7 +109,8 @@ def measure_sources(
     ids, other = ([*prompts[request], *sentence] for request in (ASKED, OTHER))
     differ = [place for place, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b]
     if len(ids) != len(other):
-        return pd.DataFrame(columns=["word", "topic", "layer", "where", "lost", "whole"])
+        columns = ["word", "topic", "phrasing", "layer", "where", "lost", "whole"]
+        return pd.DataFrame(columns=columns)
     start, end = differ[0], differ[-1] + 1
     begin = len(prompts[ASKED])
     places = {WORD: slice(start, end), REST: slice(end, begin), SENTENCE: slice(begin, None)}
@@ -144,6 +146,7 @@ def measure_sources(
                 {
                     "word": item["word"],
                     "topic": item["topic"],
+                    "phrasing": item["phrasing"],
                     "layer": layer,
                     "where": where,
                     "lost": asked - heard(final),

@@ -47,7 +47,7 @@ STAGES: dict[str, Stage] = {"words along sentences": plan}
 
 
 def _diagonals(items: Sequence[LastWord]) -> list[LastWord]:
-    """The requests in an order whose beginnings have words and topics about equally often."""
+    """An order whose beginnings have words, topics and phrasings about equally often."""
     words, topics = (
         list(dict.fromkeys(getattr(item, name) for item in items)) for name in ("word", "topic")
     )

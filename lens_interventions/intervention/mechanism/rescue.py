@@ -164,8 +164,9 @@ class _Measuring:
                 counts, surprisal_of(read, late[counts], tokens.roll(-1, dims=1)[counts])
             )
 
-        lost = torch.stack([clean, *map(nats, self._late(text, entering))]).double()
-        sums = torch.einsum("sbt,rbt->bsr", chosen.double(), lost)
+        lost = torch.stack([clean, *map(nats, self._late(text, entering))]).cpu().double()
+        chosen = chosen.cpu().double()
+        sums = torch.einsum("sbt,rbt->bsr", chosen, lost)
         return torch.cat([chosen.sum(-1).T[..., None], sums], dim=2).flatten(1)
 
     def _late(

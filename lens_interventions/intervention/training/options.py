@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ..learned_write import require_learnable
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -61,6 +63,7 @@ class TrainingOptions:
                 "learning_rate and max_gradient_norm must be above 0, weight_decay at least 0; got "
                 f"{self.learning_rate}, {self.max_gradient_norm} and {self.weight_decay}"
             )
+        require_learnable(self.embedding, self.scale)
         if not 0 <= self.warmup < 1:
             raise ValueError(
                 f"warmup is a share of the steps, from 0 to below 1; got {self.warmup}"

@@ -37,6 +37,7 @@ ITEM = {
     "topic": "time",
     "word": "fox",
     "other": "dog",
+    "phrasing": "say {word} then",
     "asked": "say fox then",
     "asked_other": "say dog then",
     "plain": "say",
@@ -123,11 +124,17 @@ def test_a_sentence_is_cut_off_before_the_word(chatty) -> None:
     assert _before_word(chatty, ids, "garden") == ids
 
 
-def planted(effect: float) -> dict[str, pd.DataFrame]:
-    """Rows of 10 words and 6 topics; asking adds `effect` nats to the output and nothing below."""
+def planted(*effects: float) -> dict[str, pd.DataFrame]:
+    """Rows of 10 words and 6 topics; asking adds nats to the output and nothing below.
+
+    There is one effect for all three phrasings of the request, or one for each.
+    """
     rng = np.random.default_rng(1)
     rows = []
-    for item in li.materials.last_words():
+    items = li.materials.last_words()
+    phrasings = list(dict.fromkeys(item.phrasing for item in items))
+    for item in items:
+        effect = effects[phrasings.index(item.phrasing) % len(effects)]
         level = rng.normal(-10, 1)
         for sentence in (OWN, FIXED):
             for request in (ASKED, OTHER, PLAIN):
@@ -138,6 +145,7 @@ def planted(effect: float) -> dict[str, pd.DataFrame]:
                             {
                                 "word": item.word,
                                 "topic": item.topic,
+                                "phrasing": item.phrasing,
                                 "sentence": sentence,
                                 "request": request,
                                 "point": point,
@@ -149,7 +157,8 @@ def planted(effect: float) -> dict[str, pd.DataFrame]:
                                 "said": "",
                             }
                         )
-    sources = pd.DataFrame(columns=["word", "topic", "layer", "where", "lost", "whole"])
+    columns = ["word", "topic", "phrasing", "layer", "where", "lost", "whole"]
+    sources = pd.DataFrame(columns=columns)
     return {"along": pd.DataFrame(rows), "sources": sources}
 
 
@@ -166,6 +175,18 @@ def test_verdicts_on_planted_data(effect: float, outcomes: list[str]) -> None:
     assert interval.low < effect < interval.high
 
 
+def test_what_one_phrasing_of_three_does_is_not_certain_of_requests() -> None:
+    """Every word and topic has the same mean, so words and topics alone would leave no doubt."""
+    analysis = analyse(SETTINGS, planted(0.0, 3.0, 0.0))
+    _, at_output, ends = (finding.verdict for finding in analysis.verdicts)
+    for verdict, estimate in ((at_output, 1.0), (ends, 1 / 3)):
+        assert verdict.outcome == "undecided"
+        assert verdict.interval.low < 0 < verdict.interval.high
+        assert verdict.interval.estimate == pytest.approx(estimate, abs=0.1)
+    shares = analysis.tables["ends"].set_index("request")
+    assert shares.loc[ASKED, ["low", "high"]].tolist() == [0, 1]
+
+
 def test_a_model_without_a_chat_template_is_refused() -> None:
     with pytest.raises(ValueError, match="has no chat template"):
         last_word(tiny_bridge("llama"), settings=SETTINGS)
@@ -175,7 +196,9 @@ def test_requests_hold_their_word_and_no_other() -> None:
     items = [asdict(item) for item in li.materials.last_words()]
     assert len({(item["word"], item["topic"]) for item in items}) == 60
     words = {item["word"] for item in items}
+    assert len({item["phrasing"] for item in items}) == 3
     for item in items:
+        assert item["phrasing"].format(**item) == item["asked"]
         assert item["word"] != item["other"]
         assert item["asked"].replace(item["word"], item["other"]) == item["asked_other"]
         assert not words & set(item["plain"].strip(".").split())
