@@ -20,7 +20,7 @@ class Band:
         estimates: `[cell]`, `sum(totals) / sum(counts)`.
         low, high: `[cell]`; nan with fewer than two sequences.
         p_values: `[cell]`, two-sided, for all cells at once: the smallest error `1 - level` at
-            which the ends leave out 0; 1 with fewer than two sequences.
+            which the ends leave out 0, but not below `2 / 2^n`; 1 with fewer than two sequences.
         level: the probability that every cell's mean lies between its ends.
         n: how many sequences were resampled.
     """
@@ -47,7 +47,8 @@ def simultaneous_band(
     from n sequences. So each end is as many standard errors away as gives Student's t with n - 1
     degrees of freedom the tail that a normal variable has beyond z. The ends of cells that do not
     vary are their estimates. No p-value is below `1 / (n_resamples + 1)`, as less cannot be told
-    from so many resamples.
+    from so many resamples, or below `2 / 2^n`, the smallest of a test that flips the signs of n
+    sequences: beyond that, a p-value would rest on the shape of a distribution alone.
     """
     present = counts > 0
     totals, counts = totals[:, present], counts[present].astype(np.float64)
@@ -61,7 +62,8 @@ def simultaneous_band(
     # Mere rounding does not count as variation.
     varies = errors > 1e-12 * np.abs(totals).max(1, initial=1e-300) / counts.mean()
     reach = np.zeros(len(totals))
-    p_values = np.where(estimates == 0, 1.0, 1 / (resampling.n_resamples + 1))
+    least = max(1 / (resampling.n_resamples + 1), 2 * 0.5**n)
+    p_values = np.where(estimates == 0, 1.0, least)
     if varies.any():
         times = resampling.rng().multinomial(n, np.full(n, 1 / n), size=resampling.n_resamples).T
         moved = np.abs(distances[varies] @ times) / (counts @ times)
@@ -70,5 +72,5 @@ def simultaneous_band(
         reach[varies] = stats.t.isf(stats.norm.sf(z), n - 1) * errors[varies]
         reached = stats.norm.isf(stats.t.sf(np.abs(estimates[varies]) / errors[varies], n - 1))
         beyond = (largest >= reached[:, None]).sum(1)
-        p_values[varies] = (1 + beyond) / (1 + resampling.n_resamples)
+        p_values[varies] = np.maximum((1 + beyond) / (1 + resampling.n_resamples), least)
     return Band(estimates, estimates - reach, estimates + reach, p_values, resampling.level, n)

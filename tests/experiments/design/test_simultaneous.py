@@ -58,6 +58,16 @@ def test_a_p_value_is_the_smallest_error_at_which_the_band_leaves_out_zero() -> 
     assert found.p_values.min() >= 1 / (n_resamples + 1)
 
 
+def test_a_p_value_is_no_finer_than_that_of_flipped_signs() -> None:
+    """Of six sequences that all agree in sign, a cell that varies and one that does not."""
+    totals = np.array([np.linspace(10, 11, 6), np.full(6, 10.0)])
+    found = simultaneous_band(totals, np.ones(6), Resampling(n_resamples=999))
+    flipped = stats.permutation_test(
+        (totals[0],), np.sum, permutation_type="samples", n_resamples=np.inf
+    )
+    np.testing.assert_allclose(found.p_values, flipped.pvalue)
+
+
 def test_cells_at_zero_are_seldom_told_from_it_with_any_of_them() -> None:
     rng = np.random.default_rng(4)
     resampling = Resampling(n_resamples=199)
