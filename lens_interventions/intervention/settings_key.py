@@ -1,10 +1,13 @@
 """What a measurement was asked for, as JSON values by which a later process knows it again."""
 
 import dataclasses
+import dis
 import functools
 import hashlib
 import inspect
 import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import CodeType, EllipsisType
@@ -13,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+_READS_GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME"}
 
 
 def settings_key(value: object) -> Any:
@@ -32,8 +37,12 @@ def settings_key(value: object) -> Any:
             return value.item()
         case Path() | torch.dtype() | torch.device() | complex() | slice() | EllipsisType():
             return str(value)
+        case re.Pattern():
+            return [str(value.pattern), value.flags]
         case type():
             return f"{value.__module__}.{value.__qualname__}"
+        case np.ndarray() if value.dtype.kind in "OSU":
+            return settings_key(value.tolist())
         case np.ndarray() | Tensor():
             return _contents(torch.as_tensor(value))
         case functools.partial():
@@ -74,9 +83,13 @@ def _function(function: Any) -> list[Any]:
     parts = [name, source, None if inspect.ismodule(held) else settings_key(held)]
     inner = inspect.unwrap(function)
     if hasattr(inner, "__code__"):  # what is built in is known by its name
-        # Hashed, because 1, 1.0 and True are equal as JSON values.
-        said = [_code(inner.__code__), settings_key([inner.__defaults__, inner.__kwdefaults__])]
-        parts += [hashlib.sha256(json.dumps(said).encode()).hexdigest(), _globals(name, inner)]
+        said = [
+            _code(inner.__code__),
+            settings_key([inner.__defaults__, inner.__kwdefaults__]),
+            _globals(name, inner),
+        ]
+        # Hashed, because 1, 1.0 and True are equal as JSON values, and nan is not equal to itself.
+        parts.append(hashlib.sha256(json.dumps(said).encode()).hexdigest())
     return parts
 
 
@@ -89,24 +102,30 @@ def _code(code: CodeType) -> list[Any]:
 
 def _globals(name: str, function: Any) -> list[Any]:
     """Names and keys of the values that a function reads of its module."""
-    read = {
-        each: function.__globals__[each]
-        for each in sorted(_names(function.__code__) & set(function.__globals__))
-    }
-    try:
-        return [
-            [each, settings_key(value)]
-            for each, value in read.items()
-            if not (inspect.ismodule(value) or inspect.isclass(value) or inspect.isroutine(value))
-        ]
-    except RecursionError as error:
-        raise _unknown(name) from error
+    found = []
+    for each in sorted(_names(function.__code__) & set(function.__globals__)):
+        value = function.__globals__[each]
+        # A logger changes no number.
+        if inspect.ismodule(value) or inspect.isclass(value) or isinstance(value, logging.Logger):
+            continue
+        if inspect.isroutine(value):
+            continue
+        try:
+            found.append([each, settings_key(value)])
+        except (AttributeError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"a file of sums could not know {name} again, because it reads {each}, a "
+                f"{type(value).__name__} whose contents cannot be recorded: let it read numbers, "
+                "texts, arrays or tensors, or measure without out"
+            ) from error
+    return found
 
 
 def _names(code: CodeType) -> set[str]:
-    """The names of globals and attributes in a code, including the functions within it."""
+    """The names of the globals that a code reads, including the functions within it."""
     nested = [_names(each) for each in code.co_consts if isinstance(each, CodeType)]
-    return set(code.co_names).union(*nested)
+    own = {each.argval for each in dis.get_instructions(code) if each.opname in _READS_GLOBALS}
+    return own.union(*nested)
 
 
 def _unknown(name: str) -> ValueError:

@@ -25,19 +25,29 @@ def ratio_ends(
     The same `n_resamples` draws of sequences, made with `rng`, serve all cells. There must be at
     least two sequences, and no count may be 0.
     """
-    n_cells, n = totals.shape
-    distribution = np.empty((n_cells, n_resamples))
-    block = max(1, _BLOCK // max(n, n_cells))
-    for first in range(0, n_resamples, block):
-        draws = slice(first, min(first + block, n_resamples))
-        times = _times_drawn(rng, draws.stop - first, n)
-        distribution[:, draws] = (totals @ times) / (counts @ times)
-    block = max(1, _BLOCK // max(n_resamples, n * n))
+    start = rng.bit_generator.state
     ends = []
-    for first in range(0, n_cells, block):
+    for first in range(0, len(totals), block := max(1, _BLOCK // n_resamples)):
         cells = slice(first, first + block)
-        ends += _ends(totals[cells], counts[cells], distribution[cells], level)
+        rng.bit_generator.state = start
+        distribution = _distribution(totals[cells], counts[cells], rng, n_resamples)
+        ends += _ends(totals[cells], counts[cells], distribution, level)
     return ends
+
+
+def _distribution(
+    totals: Float[np.ndarray, "cell seq"],
+    counts: Float[np.ndarray, "cell seq"],
+    rng: np.random.Generator,
+    n_resamples: int,
+) -> Float[np.ndarray, "cell resample"]:
+    """The ratio in each resample, a block of draws at a time."""
+    n = totals.shape[1]
+    found = []
+    for first in range(0, n_resamples, block := max(1, _BLOCK // n)):
+        times = _times_drawn(rng, min(block, n_resamples - first), n)
+        found.append((totals @ times) / (counts @ times))
+    return np.concatenate(found, axis=1)
 
 
 def _times_drawn(

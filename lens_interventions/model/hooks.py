@@ -67,16 +67,18 @@ def lasting_hooks(bridge: ReadableModel) -> tuple[int, ...]:
     return _lasting(_modules(bridge))
 
 
-def hooked_modules(bridge: ReadableModel, part: str) -> list[str]:
-    """Names of the modules in a part of the model that have a hook of the user, of any kind.
+def hooked_modules(bridge: ReadableModel, part: str, *, lasting: bool = True) -> list[str]:
+    """Names of the modules in a part of the model that have a hook of the user.
 
-    `part` is an attribute of the model such as `unembed`; without it there are none.
+    `part` is an attribute of the model such as `unembed`; without it there are none. Unless they
+    are to count, `lasting_hooks` do not.
     """
     within = bridge._modules.get(part)
     return [
         name
         for name, module in (() if within is None else within.named_modules(prefix=part))
-        if (isinstance(module, HookPoint) and has_temporary_hooks(module)) or _lasting([module])
+        if (isinstance(module, HookPoint) and has_temporary_hooks(module))
+        or (lasting and _lasting([module]))
     ]
 
 

@@ -86,8 +86,7 @@ def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
     """Raise `ValueError` if a user's hook would see rows other than the text's, or none.
 
     Hooks below `layer` are allowed, because those blocks run once, on the text as it is. So are
-    lasting ones from there up, except on the final norm and the unembedding, because the model is
-    tried with them.
+    lasting ones from there up, except on the unembedding, because the model is tried with them.
     """
     for name, point in bridge.hook_dict.items():
         family, _, rest = name.partition(".")

@@ -195,15 +195,16 @@ def refuse_readout_hooks(bridge: ReadableModel) -> None:
     """Raise `ValueError` if there is a hook on the final norm or the unembedding.
 
     A `Readout` applies them without hooks, also to residuals that are not the last. Permanent hooks
-    and hooks of torch count too.
+    and hooks of torch act on the final norm, but not on the unembedding, of which only the matrix
+    is read.
     """
-    for part in ("ln_final", "unembed"):
-        for name in hooked_modules(bridge, part):
-            raise ValueError(
-                f"there is a hook on {name}, which would not act: residuals are read through the "
-                "final norm and the unembedding without hooks. Take it off for this call; hooks "
-                "in the blocks act"
-            )
+    norm = hooked_modules(bridge, "ln_final", lasting=False)
+    for name in (*norm, *hooked_modules(bridge, "unembed")):
+        raise ValueError(
+            f"there is a hook on {name}, which would not act: residuals are read through the final "
+            "norm and the unembedding without hooks. Take it off for this call; hooks in the "
+            "blocks act"
+        )
 
 
 def require_readable(bridge: ReadableModel) -> None:

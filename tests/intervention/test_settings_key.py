@@ -2,7 +2,9 @@
 
 import functools
 import json
+import logging
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -112,8 +114,23 @@ def test_a_function_that_reads_what_does_not_show_its_contents_is_refused():
     around = {}
     around["itself"] = around
     for bound in (object(), around):
-        with pytest.raises(ValueError, match="could not know"):
+        with pytest.raises(ValueError, match=r"could not know .*because it reads bound, a "):
             settings_key(typed("nats > bound", bound=bound))
+
+
+def test_a_function_may_read_what_numbers_texts_and_patterns_a_module_has():
+    for one, other in (
+        (re.compile("a"), re.compile("b")),
+        (np.array(["a"]), np.array(["b"])),
+        (1, True),
+    ):
+        of_one, of_other = (settings_key(typed("f(bound)", bound=each)) for each in (one, other))
+        assert of_one != of_other
+    nan = settings_key(typed("nats > bound", bound=math.nan))
+    assert json.loads(json.dumps(nan)) == nan
+    # `nats.log` is no global of the module.
+    assert settings_key(typed("nats.log()", log=1)) == settings_key(typed("nats.log()", log=2))
+    settings_key(typed("log.info(nats) or nats > 1", log=logging.getLogger("tests")))
 
 
 def test_sums_of_another_function_of_the_same_name_are_not_taken_for_those_asked_for(tmp_path):

@@ -34,9 +34,7 @@ def on_module(bridge, name):
     ("put_on", "name"),
     [
         (permanent, "unembed.hook_out"),
-        (permanent, "ln_final.hook_normalized"),
         (on_module, "unembed"),
-        (on_module, "ln_final"),
     ],
 )
 @pytest.mark.parametrize(
@@ -55,6 +53,22 @@ def test_a_hook_that_lasts_is_refused_where_a_readout_would_pass_it_by(llama, pu
     try:
         with pytest.raises(ValueError, match=rf"a hook on {re.escape(name)}, which would not act"):
             read(llama, TOKENS)
+    finally:
+        take_off()
+
+
+@pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")
+@pytest.mark.parametrize(
+    ("put_on", "name"), [(permanent, "ln_final.hook_normalized"), (on_module, "ln_final")]
+)
+def test_a_hook_that_lasts_on_the_final_norm_acts(llama, put_on, name):
+    take_off = put_on(llama, name)
+    try:
+        own = llama(TOKENS).log_softmax(-1)[0, :-1].gather(-1, TOKENS[0, 1:, None])[:, 0]
+        found = li.teacher_forced_log_probs(llama, TOKENS, None)
+        torch.testing.assert_close(found[0], own, rtol=0, atol=1e-9)
+        read = li.logit_lens(llama, TOKENS)
+        torch.testing.assert_close(read.next_log_prob[-1, 0, :-1], own, rtol=0, atol=1e-6)
     finally:
         take_off()
 

@@ -96,7 +96,11 @@ def crossed_spearman(
     if given is not None:
         third = _standard_ranks(given)
         ranks = [v - (v * third).mean() * third for v in ranks]
-    e_y, e_x = (v / max(float(v.std()), 1e-300) for v in ranks)
+    deviations = [float(v.std()) for v in ranks]
+    # Ranks have variance 1, so less than this is what rounding leaves of none.
+    if min(deviations) < 1e-9:
+        return spearman(y, x, rows, resampling, given=given)
+    e_y, e_x = (v / deviation for v, deviation in zip(ranks, deviations, strict=True))
     r = float((e_y * e_x).mean())
     values = r + e_y * e_x - r * (e_y**2 + e_x**2) / 2
     (names, of_row), (others, of_column) = (

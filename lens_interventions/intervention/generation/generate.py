@@ -111,8 +111,8 @@ def generate(
         options. Until the end this keeps `[batch, new, d_model]` of every residual point.
     - `callback`: a function that gets a `GenerationStep` after every token.
     - `chunk_size`: how many positions of the prompts go through the model at a time, to bound
-        memory; by default as many as make 4096 tokens in the batch, or all while hooks are on the
-        bridge.
+        memory; by default as many as make 4096 tokens in the batch. While hooks are on the bridge
+        it is all of them, and memory grows with the square of the longest prompt.
 
     **Returns:** a `Generation`.
 

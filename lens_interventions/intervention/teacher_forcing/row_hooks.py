@@ -56,7 +56,7 @@ def hooks_by_row(
                 "fwd_hooks must be a list of pairs of a name and a function, [(name, fn)], but "
                 f"{pair!r:.60} is not a pair"
             )
-    for given, fn in fwd_hooks:
+        given, fn = pair
         names = [given] if isinstance(given, str) else [*filter(given, bridge.hook_dict)]
         for name in names:
             if name not in bridge.hook_dict:

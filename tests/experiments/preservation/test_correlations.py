@@ -57,9 +57,14 @@ def test_copies_of_a_text_do_not_narrow_the_interval() -> None:
 
 
 def test_a_constant_has_no_correlation() -> None:
-    found = spearman(np.ones(20), np.arange(20.0), np.arange(20) // 2, FEW).interval
-    assert found.method == "none"
-    assert np.isnan(found.estimate)
+    documents, x = np.arange(20) // 2, np.arange(20.0)
+    found = [
+        spearman(np.ones(20), x, documents, FEW),
+        crossed_spearman(np.ones(20), x, documents, np.arange(20) % 4, FEW),
+        crossed_spearman(x[::-1], x, documents, np.arange(20) % 4, FEW, given=x),
+    ]
+    assert [(each.interval.method, each.p_value) for each in found] == [("none", 1.0)] * 3
+    assert all(np.isnan(each.interval.estimate) for each in found)
 
 
 def test_double_centring_is_the_residual_of_both_means() -> None:

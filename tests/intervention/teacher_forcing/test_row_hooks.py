@@ -55,6 +55,15 @@ def test_they_act_as_in_a_samplers_runs(bridge, patch):
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("as_users_run")
+def test_pairs_that_are_made_one_by_one_act_too(llama):
+    tokens = random_tokens(9)
+    expected = teacher_forced_logits(llama, tokens, PATCH, fwd_hooks=OWN)
+    found = teacher_forced_logits(llama, tokens, PATCH, fwd_hooks=iter(OWN))
+    close(found, expected)
+
+
+@torch.no_grad()
 @pytest.mark.filterwarnings("ignore:.*does not run two copies of a text")
 @pytest.mark.parametrize("bridge", ["gpt_neo"], indirect=True)
 def test_they_act_where_each_position_is_a_run_of_its_own(bridge):
