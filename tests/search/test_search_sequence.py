@@ -115,7 +115,7 @@ def test_a_draw_next_to_one_proposes_no_excluded_token(small):
 @pytest.mark.parametrize("method", ["exponentiated", "softmax", "gumbel"])
 def test_an_ascent_takes_no_more_than_the_whole_budget(small, method):
     options = li.SearchOptions(restarts=1, relaxed_share=1.0)
-    for budget in range(LENGTH, 33 * LENGTH):
+    for budget in range(LENGTH, 33 * LENGTH, 7):
         found = li.search_sequence(
             small, PROMPT, LENGTH, method=method, budget=budget, options=options
         )
