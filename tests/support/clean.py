@@ -1,9 +1,11 @@
 """Whether a bridge was left as it was found."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -24,6 +26,17 @@ def left_as_found(bridge: Any) -> Iterator[Any]:
     finally:
         assert _state(bridge) == state
         torch.testing.assert_close(_logits(bridge), logits, rtol=0, atol=0)
+
+
+@contextmanager
+def hook_refused(bridge: Any, name: str) -> Iterator[None]:
+    """Assert that what runs inside refuses a hook by its name, and changes nothing in the model."""
+    with (
+        left_as_found(bridge),
+        bridge.hooks(fwd_hooks=[(name, lambda tensor, hook: 2 * tensor)]),
+        pytest.raises(ValueError, match=rf"a hook on {re.escape(name)}, which would not act"),
+    ):
+        yield
 
 
 def _state(bridge: Any) -> dict[str, object]:

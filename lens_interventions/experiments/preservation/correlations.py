@@ -90,23 +90,24 @@ def crossed_spearman(
     The same kind of token stands in many documents, and so does a word in several sentences. To
     first order, the correlation r is the mean over tokens of `r + e_y e_x - r (e_y^2 + e_x^2) / 2`,
     where e are the ranks of y and x without what those of `given` predict, at variance 1. Sums of
-    these go into a crossed test.
+    these go into a crossed test. If no variance is left, there is no correlation and no interval.
     """
     ranks = [_standard_ranks(v) for v in (y, x)]
     if given is not None:
         third = _standard_ranks(given)
         ranks = [v - (v * third).mean() * third for v in ranks]
-    deviations = [float(v.std()) for v in ranks]
-    # Ranks have variance 1, so less than this is what rounding leaves of none.
-    if min(deviations) < 1e-9:
-        return spearman(y, x, rows, resampling, given=given)
-    e_y, e_x = (v / deviation for v, deviation in zip(ranks, deviations, strict=True))
-    r = float((e_y * e_x).mean())
-    values = r + e_y * e_x - r * (e_y**2 + e_x**2) / 2
     (names, of_row), (others, of_column) = (
         np.unique(clusters, return_inverse=True) for clusters in (rows, columns)
     )
     cell, shape = of_row * len(others) + of_column, (len(names), len(others))
+    deviations = [float(v.std()) for v in ranks]
+    # Ranks have variance 1, so less than this is what rounding leaves of none.
+    if min(deviations) < 1e-9:
+        nan = float("nan")
+        return Contrast(Interval(nan, nan, nan, resampling.level, "none", min(shape)), 1.0)
+    e_y, e_x = (v / deviation for v, deviation in zip(ranks, deviations, strict=True))
+    r = float((e_y * e_x).mean())
+    values = r + e_y * e_x - r * (e_y**2 + e_x**2) / 2
     totals, counts = (
         np.bincount(cell, weights, minlength=shape[0] * shape[1]).reshape(shape)
         for weights in (values, np.ones(len(values)))
