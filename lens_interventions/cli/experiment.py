@@ -59,7 +59,7 @@ def experiment(
     out: Annotated[
         Path,
         typer.Option(
-            help="The directory of the run. If it holds an unfinished run, this continues."
+            help="The directory of the run. If it holds an unfinished run, that run continues."
         ),
     ],
     preset: Annotated[

@@ -65,7 +65,8 @@ FirstPosition = Annotated[
     typer.Option(
         "--first-position",
         min=0,
-        help="Leave positions below it as they are. Models park attention in the first token.",
+        help="Leave positions before this one as they are. Models park attention in the first "
+        "token.",
     ),
 ]
 Window = Annotated[
