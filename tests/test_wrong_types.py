@@ -22,6 +22,10 @@ def generate(**options):
     return li.generate(BRIDGE, TOKENS, **{"max_new_tokens": 2} | options)
 
 
+def effect_map(**options):
+    return li.effect_map(BRIDGE, TOKENS, lambda logits: logits.mean(), **{"patch": PATCH} | options)
+
+
 def teacher_forced(patch=None, **options):
     return li.teacher_forced_log_probs(BRIDGE, TOKENS, patch, **options)
 
@@ -43,6 +47,28 @@ def teacher_forced(patch=None, **options):
             "stopping_criteria must be a list of StoppingCriteria objects, got <built-in function",
         ),
         (lambda: generate(logits_processor=len), TypeError, "must be a list of LogitsProcessor"),
+        (lambda: generate(seed=None), TypeError, "seed must be one integer, .* got None"),
+        (lambda: generate(seed=1.5), TypeError, "seed must be one integer, .* got 1.5"),
+        (
+            lambda: effect_map(patch=[PATCH]),
+            TypeError,
+            "patch must be one NextTokenPatch, got list",
+        ),
+        (lambda: effect_map(patch=None), TypeError, "patch must be one NextTokenPatch, got None"),
+        (
+            lambda: effect_map(positions=-1),
+            TypeError,
+            "positions must be a list of numbers, got -1",
+        ),
+        (lambda: effect_map(layers=1), TypeError, "layers must be a list of numbers, got 1"),
+        (lambda: li.logit_lens(BRIDGE, ["when", 3]), TypeError, "texts or ids, got both"),
+        (lambda: li.logit_lens(BRIDGE, np.array(TOKENS)), TypeError, "make it a tensor by torch"),
+        (lambda: li.logit_lens(BRIDGE, TOKENS, top_k=2.5), TypeError, "top_k must be a whole"),
+        (
+            lambda: li.lens_over(BRIDGE, TOKENS, top_k=2, progress=False),
+            ValueError,
+            "^lens_over keeps no top tokens, so it takes no top_k",
+        ),
         (lambda: generate(temperature="1"), TypeError, "temperature must be a number, got '1'"),
         (
             lambda: li.as_custom_generate(BRIDGE, [None, PATCH]),

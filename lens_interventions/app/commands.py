@@ -5,7 +5,7 @@ import shlex
 from dataclasses import replace
 from urllib.parse import quote, urlencode
 
-from ..model.tokens import token_ids, token_strings
+from ..model.vocabulary import token_ids, token_strings
 from .chosen_patch import chosen_patch
 from .reading import watched
 from .state import State, changed

@@ -7,7 +7,7 @@ import numpy as np
 from ..drawing.labels import visible
 from ..intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ..model.points import point_name
-from ..model.tokens import token_strings
+from ..model.vocabulary import token_strings
 from ..plots import plot_position
 from .chosen_patch import chosen_patch
 from .heatmaps import HeatMap, heat_map

@@ -11,12 +11,13 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..intervention.patch import NextTokenPatch
 from ..lens.logit_lens import logit_lens
 from ..lens.recorded_streams import RecordedStreams
-from ..lens.statistics import STATISTICS, Divergence, Statistic, drawn
+from ..lens.statistics import STATISTICS, Statistic, drawn
 from ..lens.trajectory import Trajectory
 from ..model.exclusive import exclusive_use
 from ..model.points import point_labels
 from ..model.residuals import residual_chunks
-from ..model.tokens import token_batch, token_ids
+from ..model.tokens import token_batch
+from ..model.vocabulary import token_ids
 from .chosen_patch import patch_key
 from .state import State
 from .subject import Subject
@@ -65,9 +66,8 @@ def options_of(subject: Subject, state: State) -> dict[str, Any]:
     options: dict[str, Any] = {"top_k": min(TOP_K, int(subject.bridge.cfg.d_vocab))}
     if watch:
         options["watch"] = watch
-    if statistic.kind in ("kl_reverse", "js"):
-        kinds: list[Divergence] = ["kl", statistic.kind]
-        options["divergences"] = kinds
+    if len(statistic.divergences) > 1:
+        options["divergences"] = [*statistic.divergences]
     if state.last is not None:
         if state.last < 1:
             raise ValueError(f"last must be at least 1 position, got {state.last}")

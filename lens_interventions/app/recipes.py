@@ -26,12 +26,7 @@ def recipe(subject: Subject, state: State) -> dict[str, str | None]:
 def _prompt(state: State) -> str:
     if not state.chat:
         return f"prompt = {state.text!r}"
-    begun = state.messages[-2] != "assistant"
-    return (
-        "prompt = bridge.tokenizer.apply_chat_template(\n"
-        f"    {chat(state.messages)!r},\n"
-        f"    add_generation_prompt={begun}, return_dict=False,\n)"
-    )
+    return f"prompt = li.chat_tokens(bridge, {chat(state.messages)!r})"
 
 
 def _lens(subject: Subject, state: State) -> list[str]:

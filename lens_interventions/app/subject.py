@@ -17,6 +17,7 @@ from ..model.fingerprint import fingerprint
 from ..model.hooks import lasting_hooks
 from ..model.kinds import require_kind
 from ..model.readout import readout
+from ..model.tokens import token_batch
 from .state import State
 
 MOST_TOKENS = 512
@@ -123,8 +124,6 @@ class Subject:
         if text is None and state.chat:
             ids = chat_tokens(self.bridge, chat(state.messages))
         else:
-            from ..model.tokens import token_batch
-
             said = state.text if text is None else text
             if not said:  # a BOS alone is not what the user means
                 raise ValueError("the text is empty: write a prompt")

@@ -1,6 +1,5 @@
 """Parts that views share: figures and tokens as JSON values."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from ..drawing.colours import ColourScale, prefers_dark_ink
 from ..drawing.labels import rounded, visible
 from ..lens.commitment import CRITERIA, Commitment
 from ..lens.trajectory import Trajectory
+from ..pages.rendering import plain_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def figure_values(figure: "go.Figure") -> dict[str, Any]:
     """A figure as JSON values, without its template: the page chooses light or dark."""
-    values = json.loads(figure.to_json())
+    values = plain_figure(figure)
     del values["layout"]["template"]
     return values
 

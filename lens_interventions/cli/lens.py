@@ -34,7 +34,7 @@ def lens(
     text: Annotated[str | None, typer.Argument(help="The text to read.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="Read the text from a file, but not from .jsonl; - is standard input."),
+        typer.Option(help="Read the text from a plain-text file, not .jsonl; - is standard input."),
     ] = None,
     model: Model = None,
     device: Device = None,
@@ -150,15 +150,12 @@ def _lens_options(
     statistic = drawn()[stat]
     if statistic.target == "watched" and not watch:
         raise ValueError(f"{stat} needs --watch, such as --watch ' plasma'")
-    divergences = ["kl"]
-    if statistic.kind in ("kl_reverse", "js"):
-        divergences.append(statistic.kind)
     return {
         "points": parse_layers(layers) if layers else None,
         "positions": parse_positions(positions) if positions else None,
         "watch": watch,
         "compare_with": int(compare_with) if compare_with.isdecimal() else compare_with,
-        "divergences": divergences,
+        "divergences": statistic.divergences,
     }
 
 

@@ -66,7 +66,8 @@ def train_patch(
     adapt: Annotated[
         str | None,
         typer.Option(
-            help="What of the blocks above learns to read the write: attention, or attention+mlp."
+            help="The parts of the blocks above that learn to read the write: attention, or "
+            "attention+mlp."
         ),
     ] = None,
     adapter_rank: Annotated[
@@ -104,7 +105,7 @@ def train_patch(
     documents = read_texts(file, whole=True)
     require_blocks(model, layer)
 
-    from ..intervention.adapted_reader import Adapt, require_known
+    from ..intervention.adapted_reader import Adapt, require_adapt
     from ..intervention.training.options import TrainingOptions
     from ..intervention.training.train_patch import train_patch as train
 
@@ -112,7 +113,7 @@ def train_patch(
         if strength is not None and adapt is None:
             raise ValueError(f"--strength {strength} leaves nothing to train: give --adapt too")
         if adapt is not None:
-            require_known(adapt)
+            require_adapt(adapt)
         options = TrainingOptions(
             window=window,
             batch_size=batch_size,

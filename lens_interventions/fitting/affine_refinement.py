@@ -22,12 +22,13 @@ from ..lens.distributions import expectation
 from ..lens.reduction import default_chunk_size
 from ..model.exclusive import exclusive
 from ..model.gradients import require_gradients
+from ..model.kinds import is_half
 from ..model.points import select_points
 from ..model.product import product, weighted_rows
 from ..model.readout import Readout, readout
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, token_pieces
-from ..model.tokens import TextOrTokens
+from ..model.text_pieces import token_pieces
+from ..model.tokens import TextOrTokens, TokenBatch
 
 _WARM_UP = 0.1
 Streams = list[Float[Tensor, "row d_model"]]
@@ -87,7 +88,7 @@ def refine_affine_lens(
             raise ValueError(f"{name} must be at least 1, got {value}")
     lens.require_fits(bridge)
     head = readout(bridge).for_rows(steps * batch)
-    if head.weight.dtype not in (torch.float32, torch.float64):
+    if is_half(head.weight.dtype):
         raise ValueError(f"refine in float32 or float64: the bridge is in {head.weight.dtype}")
     windows = list(token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos))
     windows = [piece for piece in windows if len(piece) > 1]
@@ -246,7 +247,7 @@ def _kl_and_gradient(
 def _streams(bridge: TransformerBridge, windows: Sequence[Int[Tensor, " _"]]) -> Streams:
     """`r[l]` of every point for all rows but each window's first."""
     labels = select_points(int(bridge.cfg.n_layers))
-    parts = [residuals(bridge, as_batch(window), labels) for window in windows]
+    parts = [residuals(bridge, TokenBatch.unpadded(window[None]), labels) for window in windows]
     return [torch.cat([r[0, 1:] for r in point]) for point in zip(*parts, strict=True)]
 
 

@@ -28,8 +28,8 @@ from ..model.kinds import ReadableModel, weight_dtype
 from ..model.points import select_points
 from ..model.readout import require_readable
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, token_pieces
-from ..model.tokens import TextOrTokens
+from ..model.text_pieces import token_pieces
+from ..model.tokens import TextOrTokens, TokenBatch
 from .ridge import RidgeMoments, RidgeSolution
 
 AddWindow = Callable[
@@ -128,7 +128,8 @@ def corpus_moments(
     with bar, fast_blocks(bridge, holdout * window):
         for piece in kept.remaining(windows):
             tokens = piece[skip_first:]
-            streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), labels)]
+            batch = TokenBatch.unpadded(piece[None])
+            streams = [r[0, skip_first:] for r in residuals(bridge, batch, labels)]
             if not all(bool(stream.isfinite().all()) for stream in streams):
                 raise ValueError(
                     f"the residual stream is not finite (NaN or infinite) in window {kept.done}: "

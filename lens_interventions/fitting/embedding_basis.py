@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._summary import summary
 from ..model.exclusive import exclusive
 from ..model.readout import readout
-from ..model.tokens import token_strings
+from ..model.vocabulary import token_strings
 from .input_probe import input_embeddings
 
 BasisKind = Literal["pca", "nmf", "unembedding"]

@@ -26,8 +26,8 @@ from ..measures.pairwise import pairwise_values
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, first_pieces
-from ..model.tokens import TextOrTokens
+from ..model.text_pieces import first_pieces
+from ..model.tokens import TextOrTokens, TokenBatch
 from .embedding_basis import EmbeddingBasis
 from .input_probe import InputProbe, unit_size
 
@@ -222,7 +222,7 @@ def input_reading(
 
     def parts() -> Iterator[list[_Part]]:
         for piece in tqdm(pieces, disable=not progress, unit="text", desc="reading"):
-            streams = residuals(bridge, as_batch(piece), probe.points)
+            streams = residuals(bridge, TokenBatch.unpadded(piece[None]), probe.points)
             yield [
                 _Part.of(stream[0, skip_first:], weight, directions, through)
                 for stream, weight, through in zip(streams, weights, read_through, strict=True)

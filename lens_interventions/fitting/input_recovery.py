@@ -23,8 +23,8 @@ from ..model.points import point_name
 from ..model.product import is_faster, product
 from ..model.readout import LOGIT_ROWS
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, first_pieces
-from ..model.tokens import TextOrTokens, require_texts
+from ..model.text_pieces import first_pieces
+from ..model.tokens import TextOrTokens, TokenBatch, require_texts
 from .input_probe import InputProbe, input_embeddings
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def input_recovery(
         tokens = piece[skip_first:]
         if len(tokens) == 0:
             continue
-        streams = residuals(bridge, as_batch(piece), probe.points)
+        streams = residuals(bridge, TokenBatch.unpadded(piece[None]), probe.points)
         found = torch.stack(
             [
                 torch.stack(

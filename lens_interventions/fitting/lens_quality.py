@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
 
-STATISTICS = ("kl_final", "agrees_final", "next_log_prob")
+SHOWN = ("kl_final", "agrees_final", "next_log_prob")
 
 
 RAW = "raw"
@@ -64,7 +64,7 @@ class LensQuality:
         import pandas
 
         rows = []
-        for statistic in STATISTICS:
+        for statistic in SHOWN:
             counts = self._counts(statistic)
             for lens, totals in self._totals(statistic, against).items():
                 places = [
@@ -90,7 +90,7 @@ class LensQuality:
                 )
                 for lens, totals in self._totals(statistic, against).items()
             }
-            for statistic in STATISTICS
+            for statistic in SHOWN
         }
 
     def plot(self, **options: Any) -> "plotly.graph_objects.Figure":
@@ -101,7 +101,7 @@ class LensQuality:
         """
         names = " and ".join(self.readings) if len(self.readings) == 2 else ", ".join(self.readings)
         options = {"title": f"The logit lens, {names}"} | options
-        return plot_aggregate(self.readings, STATISTICS, **options)
+        return plot_aggregate(self.readings, SHOWN, **options)
 
     def _totals(self, statistic: str, against: str) -> dict[str, np.ndarray]:
         """Sums `[point, text]` of each reading, and their differences from one of them."""

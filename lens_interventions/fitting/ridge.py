@@ -18,20 +18,17 @@ RIDGES = tuple(10.0**exponent for exponent in range(-8, 2))
 
 @dataclass(frozen=True)
 class RidgeSolution:
-    """`y = x @ weight + bias`, with its ridge and its error on held-out data.
+    """`y = x @ weight + bias`, with its ridge.
 
     Attributes:
         weight: `[d_in, d_out]`.
         bias: `[d_out]`.
         ridge: relative to each coordinate's mean square.
-        error: weighted sum of squared errors on the held-out moments, divided by that of predicting
-            0.
     """
 
     weight: Float[Tensor, "d_in d_out"]
     bias: Float[Tensor, " d_out"]
     ridge: float
-    error: float
 
 
 class RidgeMoments:
@@ -65,7 +62,7 @@ class RidgeMoments:
         self._xy[index].addmm_(x.T, y)
         self._yy[index] += y.square().sum()
 
-    def pooled(self, indices: slice = slice(None)) -> "RidgeMoments":
+    def pooled(self, indices: slice) -> "RidgeMoments":
         """One regression on the rows of several, in which each of these has the same weight."""
         maps = range(self.n_maps)[indices]
         _, d_in, d_out = self._xy.shape
@@ -108,5 +105,5 @@ class RidgeMoments:
             # Squared error from the moments: yy - 2 s·xy + s·xx·s.
             error = yy - 2 * (solution * xy).sum() + (solution * (xx @ solution)).sum()
             candidates.append((float(error / yy.where(yy > 0, 1)), ridge, solution))
-        error, ridge, best = min(candidates, key=lambda candidate: candidate[0])
-        return RidgeSolution(best[:-1], best[-1], ridge, error)
+        _, ridge, best = min(candidates, key=lambda candidate: candidate[0])
+        return RidgeSolution(best[:-1], best[-1], ridge)

@@ -113,7 +113,7 @@ def adapted_modules(bridge: TransformerBridge, adapt: Adapt, layer: int) -> dict
     Raises `NotImplementedError` for a model whose blocks have no such modules, and `ValueError` if
     `adapt` is unknown.
     """
-    require_known(adapt)
+    require_adapt(adapt)
     parts = [attention_inputs, mlp_matrices] if adapt == "attention+mlp" else [attention_inputs]
     return {
         f"{block}.{name}": linear
@@ -127,7 +127,7 @@ def _width(key: str, down: Mapping[str, Tensor], up: Mapping[str, Tensor]) -> in
     return up[key].shape[0] if key.endswith(".out") else down[key].shape[1]
 
 
-def require_known(adapt: str) -> None:
+def require_adapt(adapt: str) -> None:
     """Raise `ValueError` if `adapt` is none of the parts that a reader may change."""
     known = get_args(Adapt)
     if adapt not in known:

@@ -13,6 +13,7 @@ from ..model.embedding import Embedding
 from ..model.readout import Readout
 from .known_text import KnownText
 from .modes import MODES, Mode, Rows, Scales, correct
+from .names import name_of
 from .patch_fields import PatchFields
 from .site import PatchSite, length_factor
 from .sources import SOURCES
@@ -143,6 +144,8 @@ class BoundPatch:
             require_shape("source", source, vectors, site.resid.shape)
         else:
             require_shape("source", source, vectors, site.resid.shape[:2])
+            if callable(self.patch.source):
+                _require_ids(source, vectors, len(self.readout.weight))
             if not self.writes_everywhere:
                 active = active & (vectors >= 0)
             vectors = site.embedding(vectors.clamp(min=0))
@@ -221,7 +224,7 @@ def require_tensor(role: str, function: object, value: object) -> None:
     """Raise `TypeError` if what a source or mode returned is not a tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"the {role} {getattr(function, '__name__', function)!r} returned a "
+            f"the {role} {name_of(function)!r} returned a "
             f"{type(value).__name__}; expected a tensor: let it return its result"
         )
 
@@ -230,6 +233,16 @@ def require_shape(role: str, function: object, value: Tensor, shape: torch.Size)
     """Raise `ValueError` if what a source or mode returned has another shape than `shape`."""
     if value.shape != shape:
         raise ValueError(
-            f"the {role} {getattr(function, '__name__', function)!r} returned shape "
+            f"the {role} {name_of(function)!r} returned shape "
             f"{tuple(value.shape)}; expected {tuple(shape)}"
+        )
+
+
+def _require_ids(source: object, ids: Int[Tensor, "batch pos"], d_vocab: int) -> None:
+    """Raise `ValueError` for ids outside the vocabulary, except -1, which stands for none."""
+    wrong = ids[(ids < -1) | (ids >= d_vocab)]
+    if wrong.numel():
+        raise ValueError(
+            f"the source {name_of(source)!r} returned the id {int(wrong[0])}; expected ids in "
+            f"[0, {d_vocab}), or -1 where it has no token"
         )

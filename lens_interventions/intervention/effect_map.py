@@ -21,7 +21,8 @@ from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, 
 from ..model.points import FINAL
 from ..model.readout import LOGIT_ROWS, Readout, readout
 from ..model.residuals import residuals
-from ..model.tokens import TextOrTokens, token_batch, token_strings
+from ..model.tokens import TextOrTokens, token_batch
+from ..model.vocabulary import token_strings
 from .effect_map_result import EffectMap
 from .known_text import KnownText
 from .patch import NextTokenPatch
@@ -70,9 +71,15 @@ def effect_map(
 
     Raises `ValueError` if texts have different lengths, the patch has a window or positions that
     depend on a prompt, a layer or position does not exist, the metric does not return one number or
-    is not finite without a patch, or a hook is on a block that runs again; `NotImplementedError` if
-    the model is recurrent or not a causal decoder.
+    is not finite without a patch, or a hook is on a block that runs again; `TypeError` for anything
+    but one patch, or layers or positions that are no list; `NotImplementedError` if the model is
+    recurrent or not a causal decoder.
     """
+    if not isinstance(patch, NextTokenPatch):
+        raise TypeError(
+            f"patch must be one NextTokenPatch, got {type(patch).__name__} {patch!r:.60}: make a "
+            "map for each patch"
+        )
     batch = token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos)
     n_layers, length = int(bridge.cfg.n_layers), batch.tokens.shape[1]
     if batch.padded:
@@ -225,7 +232,10 @@ def _logits(
 
 
 def _value(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> float:
-    value = torch.as_tensor(metric(logits))
+    value = metric(logits)
+    if value is None:
+        raise ValueError("the metric returned None: let it return a number")
+    value = torch.as_tensor(value)
     if value.numel() != 1:
         raise ValueError(
             f"the metric returned shape {tuple(value.shape)}; it should turn logits "
@@ -235,6 +245,8 @@ def _value(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> float:
 
 
 def _chosen(name: str, chosen: Iterable[int] | None, n: int) -> tuple[int, ...]:
+    if not isinstance(chosen, Iterable | None):
+        raise TypeError(f"{name} must be a list of numbers, got {chosen!r}")
     numbers = tuple(range(n)) if chosen is None else tuple(sorted(set(chosen)))
     if not numbers or numbers[0] < 0 or numbers[-1] >= n:
         raise ValueError(

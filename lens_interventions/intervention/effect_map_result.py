@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from .._summary import summary
-from ..drawing.effect_map import draw_effect_map
+from ..drawing.cell_size import short_labels
+from ..drawing.clipped import clipped_scale
+from ..drawing.labels import visible
+from ..drawing.panel import Panel
 from ..drawing.theme import ThemeName
+from ..drawing.wrapped import draw_wrapped
 from .patch import NextTokenPatch
 
 if TYPE_CHECKING:
@@ -59,16 +64,44 @@ class EffectMap:
     def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
         """A heat map, the highest layer at the top: red where it raises the metric, blue below.
 
+        Colours stop at the size that 98% of the effects do not exceed, because one cell, such as
+        the first position, may dwarf all others. A cell that is NaN is a gap.
+
         `theme` is `"light"` or `"dark"`.
 
         Raises `ValueError` if the theme is unknown.
         """
-        return draw_effect_map(
-            self.effect.numpy(),
-            baseline=self.baseline,
-            layers=self.layers,
-            positions=self.positions,
-            tokens=self.tokens,
-            next_tokens=self.next_tokens,
+        effect = self.effect.numpy()
+        scale, ticks, beyond = clipped_scale(effect)
+        inputs, outputs = (tuple(map(visible, texts)) for texts in (self.tokens, self.next_tokens))
+        here, following = map(short_labels, (inputs, outputs))
+        columns = list(zip(self.positions, here, following, strict=True))
+        panel = Panel(
+            places=effect,
+            scale=scale,
+            ticks=ticks,
+            bar_title="change of the metric",
+            texts=(("",) * len(columns),) * len(self.layers),
+            outlined=np.zeros(effect.shape, bool),
+            rows=tuple(map(str, self.layers)),
+            inputs=inputs,
+            outputs=outputs,
+            hover_template=(
+                "layer %{customdata[0]}, position %{customdata[1]}<br>"
+                "at %{customdata[2]}, next %{customdata[3]}<br>effect %{z:.4g}<extra></extra>"
+            ),
+            hover_data=[[[layer, *column] for column in columns] for layer in self.layers],
+        )
+        reading = (
+            "A cell is one position at one layer, patched with the token that comes next: it "
+            f"stands above, the position's own token below. {beyond}"
+        )
+        if np.isnan(effect).any():
+            reading += " In a gap the metric is not a number."
+        return draw_wrapped(
+            panel,
+            title=f"Change of the metric, {self.baseline:.4g} without a patch".replace("-", "−"),
+            reading=lambda _size: reading,
+            axis="patched layer",
             theme=theme,
         )

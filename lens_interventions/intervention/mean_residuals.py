@@ -43,7 +43,7 @@ def _measured(bridge: ReadableModel) -> Float[Tensor, "layer d_model"]:
     with without_hooks(bridge.hook_points()):
         for document in prose()[::_EVERY]:
             tokens = bridge.to_tokens(document.text)[:, : min(_LONGEST, int(bridge.cfg.n_ctx))]
-            batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+            batch = TokenBatch.unpadded(tokens)
             streams = residuals(bridge, batch, labels)
             total += torch.stack([stream[0, 1:].cpu().double().sum(0) for stream in streams])
             count += tokens.shape[1] - 1

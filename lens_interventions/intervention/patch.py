@@ -2,6 +2,7 @@
 
 import functools
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 
@@ -151,6 +152,7 @@ class NextTokenPatch(PatchFields):
                 "texts of different length: pass the padded token tensor that the bridge will be "
                 "run on, and its attention_mask"
             )
+        warn_if_out_of_reach(self, batch.lengths, stacklevel=3)
         text = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
         with torch.no_grad():
             text = with_unpatched(bridge, text, [self])
@@ -225,6 +227,22 @@ def require_one_patch(patch: object) -> None:
         raise TypeError(
             f"patch must be one NextTokenPatch or None, got {type(patch).__name__} {patch!r:.60}: "
             "call it once for each patch"
+        )
+
+
+def warn_if_out_of_reach(
+    patch: NextTokenPatch, lengths: Int[Tensor, " batch"], *, stacklevel: int
+) -> None:
+    """Warn if texts with so many tokens have none of the positions that the patch names.
+
+    `stacklevel` is that of the user's call, as seen by the caller.
+    """
+    last = int(lengths.max()) - 2  # the last token has no next one
+    if not isinstance(patch.positions, str) and all(n > last for n in patch.positions):
+        warnings.warn(
+            f"the patch at positions {list(patch.positions)} changes nothing: the last position "
+            f"with a next token is {last}",
+            stacklevel=stacklevel + 1,
         )
 
 

@@ -10,7 +10,7 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.affine import AffineLens
 from ..lens.protocol import Lens
-from ..model.tokens import python_numbers
+from ..model.vocabulary import python_numbers
 from .modes import MODES, Mode
 from .sources import SOURCES, BackPatch, SourceFunction
 

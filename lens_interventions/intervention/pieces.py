@@ -9,8 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..model.text_pieces import bos_id, cut, padded, token_rows
-from ..model.tokens import TextOrTokens
+from ..model.text_pieces import bos_id, cut, token_rows
+from ..model.tokens import TextOrTokens, TokenBatch
 from .known_text import KnownText
 from .patch import NextTokenPatch
 
@@ -28,6 +28,12 @@ def piece_length(bridge: TransformerBridge, max_length: int | None) -> int:
     if not 2 <= length <= context:
         raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
     return length
+
+
+def refuse_windows(patch: NextTokenPatch) -> None:
+    """Raise `ValueError` for a patch that writes to the newest positions alone."""
+    if patch.window is not None:
+        raise ValueError(f"the patch has a window of {patch.window}; give one without")
 
 
 def refuse_prompt_patches(patches: Iterable[NextTokenPatch]) -> None:
@@ -126,7 +132,7 @@ def piece_batches(
 def _known(pieces: list[Tensor]) -> KnownText:
     # KnownText holds signed 64-bit seeds.
     seeds = [int(_hash(piece), 16) % 2**62 for piece in pieces]
-    return KnownText.from_batch(padded(pieces), text_seeds=torch.tensor(seeds))
+    return KnownText.from_batch(TokenBatch.of_rows(pieces), text_seeds=torch.tensor(seeds))
 
 
 def _hash(tokens: Tensor) -> str:

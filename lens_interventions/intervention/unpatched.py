@@ -10,7 +10,7 @@ from torch import Tensor
 from ..lens.distributions import log_probs_of
 from ..model.hooks import moved_right
 from ..model.kinds import ReadableModel
-from ..model.points import FINAL
+from ..model.points import FINAL, layer_label
 from ..model.readout import LOGIT_ROWS, Readout, readout
 from ..model.residuals import residual_chunks
 from ..model.tokens import TokenBatch
@@ -27,11 +27,6 @@ def surprisal_of(
         final.flatten(0, -2).split(LOGIT_ROWS), following.flatten().split(LOGIT_ROWS), strict=True
     )
     return -torch.cat([log_probs_of(read(resid), ids) for resid, ids in rows]).view_as(following)
-
-
-def residual_label(bridge: ReadableModel, layer: int) -> str:
-    """The label of `r[layer]` among the residual points."""
-    return FINAL if layer == int(bridge.cfg.n_layers) else f"{layer}_pre"
 
 
 def source_layers(patches: Iterable[PatchFields]) -> tuple[int, ...]:
@@ -54,7 +49,8 @@ def with_unpatched(
     read, position = readout(bridge).for_rows(text.tokens.numel()), text.column_positions()
     batch = moved_right(bridge, TokenBatch(text.tokens, position >= 0))
     following = batch.tokens.roll(-1, dims=1)
-    labels = {layer: residual_label(bridge, layer) for layer in source_layers(patches)}
+    n_layers = int(bridge.cfg.n_layers)
+    labels = {layer: layer_label(layer, n_layers) for layer in source_layers(patches)}
     parts, chunks = [], []
     for start, streams in residual_chunks(bridge, batch, sorted({FINAL, *labels.values()})):
         final = streams[FINAL]

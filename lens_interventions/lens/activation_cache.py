@@ -80,7 +80,8 @@ def cached_residuals(
         if stream.shape[:2] != batch.tokens.shape:
             raise ValueError(
                 f"the cache's {label} has shape {tuple(stream.shape)}, which does not fit tokens "
-                f"of shape {tuple(batch.tokens.shape)}: pass the tokens the cache was made from"
+                f"of shape {tuple(batch.tokens.shape)}: pass the tokens the cache was made from; "
+                "a cache must hold all their positions, so make it without pos_slice"
             )
         if stream.shape[2:] != (d_model,):
             raise ValueError(

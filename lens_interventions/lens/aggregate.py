@@ -139,15 +139,17 @@ def lens_over(
         A text without any of the `positions`, because it is shorter, has counts of 0.
 
     Raises `ValueError` if there is no text, if none has the `positions`, if one cannot be read (the
-    message names it by its number), or for an `attention_mask`; `NotImplementedError` if the model
-    is recurrent or not a causal decoder; `TypeError` if `texts` is one text, or one is neither text
-    nor ids.
+    message names it by its number), or for an `attention_mask` or `top_k`; `NotImplementedError` if
+    the model is recurrent or not a causal decoder; `TypeError` if `texts` is one text, or one is
+    neither text nor ids.
     """
     if "attention_mask" in options:
         raise ValueError(
             "lens_over reads each text alone: give the ids of each text without padding, and no "
             "attention_mask"
         )
+    if "top_k" in options:
+        raise ValueError("lens_over keeps no top tokens, so it takes no top_k")
     require_texts(bridge, texts)
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")

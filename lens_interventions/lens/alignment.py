@@ -61,7 +61,10 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
         for pair in zip(range(start, end), range(other_start, other_end), strict=True)
     ]
     if not pairs:
-        raise ValueError("the two prompts have no matching tokens")
+        raise ValueError(
+            "the two prompts have no matching tokens: align readings of texts that share some, or "
+            "of as many tokens"
+        )
     columns = tuple(map(list, zip(*pairs, strict=True)))
     tokens = first.tokens[:, columns[0]].clone()
     made_up: dict[int, str] = {}

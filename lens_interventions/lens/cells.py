@@ -14,7 +14,8 @@ from ..drawing.labels import counted
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, point_layer
 from ..model.readout import Readout
-from ..model.tokens import NamedTokens, TokenBatch, token_ids
+from ..model.tokens import TokenBatch
+from ..model.vocabulary import NamedTokens, token_ids
 from .protocol import Lens
 from .reduction import ChunkReducer
 from .statistics import STATISTICS, Statistic, of_target
@@ -48,7 +49,8 @@ def select_cells(batch: TokenBatch, positions: Any) -> Cells:
 
     Raises `PositionError` if a text has none of them.
     """
-    selection = Slice.unwrap(positions)
+    # A tuple is a slice to TransformerLens, and a range is nothing.
+    selection = Slice.unwrap(list(positions) if isinstance(positions, range) else positions)
     cells = []
     for row, mask in enumerate(batch.mask.cpu()):
         columns = mask.nonzero()[:, 0]
@@ -59,7 +61,9 @@ def select_cells(batch: TokenBatch, positions: Any) -> Cells:
                 f"positions {positions!r} do not exist in prompt {row} of {len(columns)} tokens"
             ) from error
         if chosen.numel() == 0:
-            raise PositionError(f"positions {positions!r} leave nothing of prompt {row}")
+            raise PositionError(
+                f"positions {positions!r} leave nothing of prompt {row} of {len(columns)} tokens"
+            )
         cells.append(torch.stack([torch.full_like(chosen, row), chosen, torch.arange(len(chosen))]))
     return Cells(*torch.cat(cells, dim=-1).to(batch.tokens.device))
 
@@ -188,8 +192,8 @@ def _require_finite(streams: Mapping[str, Tensor], cells: Cells, first: int) -> 
         point, row, pos = broken.nonzero()[0].tolist()
         raise ValueError(
             f"the residual stream is not finite (NaN or infinite) first at {list(streams)[point]}, "
-            f"prompt {row}, column {first + pos}: look for a hook that writes such values, or a "
-            "half-precision overflow"
+            f"prompt {row}, column {first + pos}: look for a hook that writes such values, a "
+            "half-precision overflow, or padding on the left in the run that made a cache"
         )
 
 

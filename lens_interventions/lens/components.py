@@ -17,9 +17,11 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.exclusive import exclusive
 from ..model.hooks import moved_right
+from ..model.kinds import is_half
 from ..model.points import FINAL, hook_name
 from ..model.readout import Readout, readout, refuse_readout_hooks
-from ..model.tokens import NamedTokens, TextOrTokens, token_batch, token_ids, token_strings
+from ..model.tokens import TextOrTokens, token_batch
+from ..model.vocabulary import NamedTokens, token_ids, token_strings
 from .component_result import ComponentLogits
 
 # Largest relative error of the sum of components, by whether weights are in half precision.
@@ -158,7 +160,7 @@ def _require_sum(
     bridge: TransformerBridge, found: Tensor, expected: Tensor, parts: str, whole: str
 ) -> None:
     error, size = (found - expected).norm(dim=-1), expected.norm(dim=-1)
-    half = expected.dtype not in (torch.float32, torch.float64)
+    half = is_half(expected.dtype)
     # An ablated layer writes nothing but what rounding leaves.
     rounding = 10 * torch.finfo(expected.dtype).eps * size.max()
     if not bool((error <= _TOLERANCE[half] * size + rounding).all()):

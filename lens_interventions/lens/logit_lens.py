@@ -16,6 +16,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..model.argument_names import instead_of
+from ..model.argument_types import require_whole_numbers
 from ..model.chat import Message, text_or_messages
 from ..model.exclusive import exclusive
 from ..model.hooks import moved_right
@@ -23,14 +24,8 @@ from ..model.kinds import ReadableModel
 from ..model.points import FINAL, INPUT, PointSelection, select_points
 from ..model.readout import Norm, readout, refuse_readout_hooks
 from ..model.residuals import residual_chunks
-from ..model.tokens import (
-    NamedTokens,
-    TextOrTokens,
-    TokenBatch,
-    token_batch,
-    token_ids,
-    token_strings,
-)
+from ..model.tokens import TextOrTokens, TokenBatch, token_batch
+from ..model.vocabulary import NamedTokens, token_ids, token_strings
 from .activation_cache import cached_batch, cached_residuals
 from .cells import Cells, Progress, following_tokens, read_cells, select_cells
 from .protocol import Lens, bound_lens
@@ -208,6 +203,7 @@ def _check_options(
             f"divergences must be a list with 'kl', and 'kl_reverse' and 'js' if wanted; got "
             f"{divergences!r}"
         )
+    require_whole_numbers(top_k=top_k)
     if not 1 <= top_k <= d_vocab:
         raise ValueError(f"top_k must be between 1 and the vocabulary size {d_vocab}, got {top_k}")
     if chunk_size is not None and chunk_size < 1:

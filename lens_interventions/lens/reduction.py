@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..model.kinds import is_half
 from ..model.product import product_dtype, weighted_rows
 from ..model.readout import Readout
 from .distributions import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
@@ -108,7 +109,7 @@ class ChunkReducer:
         self.readout, self.rows, self.k = readout, rows, k
         self.divergences, self.references = divergences, references
         precision = product_dtype(readout.weight)
-        half = precision not in (torch.float32, torch.float64)
+        half = is_half(precision)
         # Logits in half precision are rounded, so they are not linear in the residual.
         self._linear = readout.scale is not None and not half
         # Logits are the model's own, in its precision; their statistics are computed in float32.

@@ -88,9 +88,14 @@ class Statistic:
         return f"log10_{self.name}" if self.unit == "rank" else self.name
 
     @property
+    def divergences(self) -> tuple[Divergence, ...]:
+        """The `divergences` of `logit_lens` that compute it, if it is one."""
+        return ("kl", self.kind) if self.kind in ("kl_reverse", "js") else ("kl",)
+
+    @property
     def how_to_ask(self) -> str:
         """The message for a trajectory without it; some statistics are computed only on request."""
-        option = "watch=" if self.target == "watched" else f"divergences=('kl', '{self.kind}')"
+        option = "watch=" if self.target == "watched" else f"divergences={self.divergences}"
         return f"{self.name} was not computed: ask for it with {option} of logit_lens"
 
 

@@ -140,7 +140,9 @@ class Trajectory(TrajectoryFields):
         """One row per (point, prompt, position) with every statistic, padding left out.
 
         The columns `token`, `next_token` and `top_token` hold text. The frame has only the first of
-        the top-k lists, and a pair of columns for each watched token.
+        the top-k lists, and a pair of columns for each watched token. Where a text ends there is no
+        next token, so `next_rank` (`Int64`) and `agrees_next` (`boolean`) are missing there, and
+        means leave them out.
         """
         import pandas
 
@@ -168,7 +170,11 @@ class Trajectory(TrajectoryFields):
         for name, statistic in STATISTICS.items():
             if statistic.kind == "agrees":
                 columns[name] = self.statistic(name)[cell].numpy()
-        return pandas.DataFrame(columns)
+        frame = pandas.DataFrame(columns)
+        ended = frame["next_rank"] < 0
+        frame["next_rank"] = frame["next_rank"].astype("Int64").mask(ended)
+        frame["agrees_next"] = frame["agrees_next"].astype("boolean").mask(ended)
+        return frame
 
     def _watched_names(self) -> list[str]:
         texts = [self.vocab[token] for token in self.watched]

@@ -27,8 +27,8 @@ from ..model.exclusive import exclusive
 from ..model.points import point_name, select_points
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
-from ..model.text_pieces import as_batch, first_pieces
-from ..model.tokens import TextOrTokens, require_texts
+from ..model.text_pieces import first_pieces
+from ..model.tokens import TextOrTokens, TokenBatch, require_texts
 from .figures.over_layers import draw_over_layers
 from .unlikely_pool import Matching, Pool, likeliest
 
@@ -43,7 +43,7 @@ GROUPS = (
     "possible random directions",
     "likeliest tokens",
 )
-STATISTICS = ("size", "left at the output")
+MEASURES = ("size", "left at the output")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class UnlikelyComponents:
         known = np.isfinite(cells)
         places = [
             {"statistic": statistic, "group": group, "point": point}
-            for statistic, group, point in itertools.product(STATISTICS, GROUPS, self.points)
+            for statistic, group, point in itertools.product(MEASURES, GROUPS, self.points)
         ]
         totals, counts = np.where(known, cells, 0.0), known.astype(np.float64)
         rows = interval_rows(places, totals, counts, level=level, seed=seed, mean="mean")
@@ -108,7 +108,7 @@ class UnlikelyComponents:
                 colour=GROUPS.index(group),
                 dash=GROUPS.index(group) % 2,
             )
-            for statistic in STATISTICS
+            for statistic in MEASURES
             for group in GROUPS
             for rows in [table[(table["statistic"] == statistic) & (table["group"] == group)]]
         ]
@@ -178,7 +178,8 @@ def unlikely_components(
     for number, piece in enumerate(pieces):
         if len(piece[skip_first:].unique()) < 2:
             continue
-        streams = [r[0, skip_first:] for r in residuals(bridge, as_batch(piece), points)]
+        batch = TokenBatch.unpadded(piece[None])
+        streams = [r[0, skip_first:] for r in residuals(bridge, batch, points)]
         pools = matching.draw(directions, seed + number)
         found, unlikely = _measure(read, streams, pools, likely=likely, below=below)
         values.append(found)

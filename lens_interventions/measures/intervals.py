@@ -142,7 +142,9 @@ def checked_sums(
     totals = np.asarray(totals, dtype=np.float64)
     counts = np.ones_like(totals) if counts is None else np.asarray(counts, dtype=np.float64)
     if totals.shape != counts.shape:
-        raise ValueError(f"totals have shape {totals.shape}, counts {counts.shape}")
+        raise ValueError(
+            f"totals have shape {totals.shape}, counts {counts.shape}: give each total its count"
+        )
     if not np.isfinite(totals).all() or not np.isfinite(counts).all() or (counts < 0).any():
         raise ValueError(
             "totals and counts must be finite and counts not negative: leave a cell out by a count "

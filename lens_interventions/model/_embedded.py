@@ -81,8 +81,8 @@ def _pip_download(requirements: Path, wheels: Path) -> None:
         "download", "--no-deps", "--only-binary=:all:", "--require-hashes",
         "--requirement", str(requirements), "--dest", str(wheels),
     ]
-    # fmt: on pip gives up within a minute if the index does not answer, unless the user set
-    # otherwise.
+    # fmt: on
+    # pip gives up within a minute if the index does not answer, unless the user set otherwise.
     patience = {"PIP_DEFAULT_TIMEOUT": "15", "PIP_RETRIES": "1"}
     environment = patience | os.environ | {"TMPDIR": str(unfinished)}
     with (

@@ -22,7 +22,7 @@ from transformers import DynamicCache
 from .attention_cache import as_argument
 from .exclusive import exclusive
 from .hooks import capture, lasting_hooks, without_hooks
-from .kinds import ReadableModel, architecture
+from .kinds import ReadableModel, architecture, is_half
 from .points import FINAL, INPUT, hook_name
 
 Answer = TypeVar("Answer")
@@ -177,7 +177,7 @@ def embedding_factor(bridge: ReadableModel) -> float:
         fed, entering = capture(bridge, tokens, points)
     rows = weight[tokens]
     # A half-precision model rounds its factor and its products.
-    tolerance = 1e-5 if weight.dtype in (torch.float32, torch.float64) else 2e-2
+    tolerance = 2e-2 if is_half(weight.dtype) else 1e-5
     # Without position embeddings, the embedding is what enters the first block. In TransformerLens
     # 3.9 no earlier hook sees the factor of Granite.
     for embedded in (entering, fed):

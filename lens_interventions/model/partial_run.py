@@ -174,7 +174,7 @@ def only_blocks_from(
     """Inside, the blocks below `layer` do nothing, and block `layer` gets `resid`.
 
     The block below hands over `resid`, so `layer` must then be above 0. Without `resid`, block
-    `layer` gets the residual that the bridge injects when it is called with `start_at_layer`.
+    `layer` gets what the caller hands it.
     """
     as_tuple = layer > 0 and blocks_return_tuples(bridge)
 

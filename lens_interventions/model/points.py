@@ -6,6 +6,7 @@ output of the last block. `3_mid` lies inside block 3, after attention. The labe
 TransformerLens's (`ActivationCache.accumulated_resid`).
 """
 
+import re
 from collections.abc import Sequence
 
 INPUT = "0_pre"
@@ -22,6 +23,11 @@ def point_labels(n_layers: int, *, incl_mid: bool = False) -> list[str]:
         if incl_mid:
             labels.append(f"{layer}_mid")
     return [*labels, FINAL]
+
+
+def layer_label(layer: int, n_layers: int) -> str:
+    """The label of `r[layer]`: where block `layer` begins, or the last point for `n_layers`."""
+    return FINAL if layer == n_layers else f"{layer}_pre"
 
 
 def hook_name(label: str, n_layers: int) -> str:
@@ -104,6 +110,12 @@ def _label(point: int | str, between: list[str], order: list[str]) -> str:
     if isinstance(point, str):
         if point in order:
             return point
+        after = re.fullmatch(r"(\d+)_post", point)
+        if after and int(after[1]) + 1 < len(between):
+            raise ValueError(
+                f"unknown residual point {point!r}: what leaves block {after[1]} is "
+                f"{between[int(after[1]) + 1]!r}"
+            )
         raise ValueError(
             f"unknown residual point {point!r}; points are {between}, and those inside a block, "
             f"such as {order[-2]!r}"

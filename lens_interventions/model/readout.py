@@ -34,7 +34,7 @@ _TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Readout:
-    """The way from a residual to logits: `transform(scale * (weight @ normalize(r) + bias))`.
+    """The way from a residual to logits: `transform(weight @ normalize(r) + bias)`.
 
     Attributes:
         norm: the model's final norm, or None.

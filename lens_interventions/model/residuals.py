@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -68,7 +67,7 @@ def residual_chunks(
     for start in range(0, width, step):
         # Padding on the right is run like any token, and never read.
         tokens = batch.tokens[:, start : start + step]
-        part = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        part = TokenBatch.unpadded(tokens)
         streams = residuals(bridge, part, labels, use_cache=True, **as_argument(bridge, cache))
         yield start, dict(zip(labels, streams, strict=True))
 

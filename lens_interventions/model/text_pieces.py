@@ -1,6 +1,6 @@
 """Texts of any length, cut into pieces that fit a model."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .kinds import ReadableModel
-from .tokens import TextOrTokens, TokenBatch, about_text, require_texts, token_batch
+from .tokens import TextOrTokens, about_text, require_texts, token_batch
 
 
 def token_rows(
@@ -111,17 +111,3 @@ def _rows_of_each(
         with about_text(number):
             batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
         yield [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)]
-
-
-def as_batch(piece: Int[Tensor, " pos"]) -> TokenBatch:
-    """One piece as a batch of one text."""
-    return TokenBatch(piece[None], torch.ones_like(piece[None], dtype=torch.bool))
-
-
-def padded(pieces: Sequence[Int[Tensor, " _"]]) -> TokenBatch:
-    """Several pieces as a batch, padded on the right with 0."""
-    lengths = torch.tensor([len(piece) for piece in pieces], device=pieces[0].device)
-    column = torch.arange(int(lengths.max()), device=lengths.device)
-    return TokenBatch(
-        torch.nn.utils.rnn.pad_sequence(list(pieces), batch_first=True), column < lengths[:, None]
-    )

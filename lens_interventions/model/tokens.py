@@ -1,11 +1,10 @@
 """Texts and token ids as one padded batch."""
 
-import operator
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -16,7 +15,6 @@ from .kinds import ReadableModel
 from .padding import warn_of_padding
 
 TextOrTokens = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
-NamedTokens = str | SupportsIndex | Sequence[str | SupportsIndex]
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -35,6 +33,19 @@ class TokenBatch:
     mask: Bool[Tensor, "batch pos"]
 
     __repr__ = summary
+
+    @classmethod
+    def unpadded(cls, tokens: Int[Tensor, "batch pos"]) -> "TokenBatch":
+        """Rows of the same length, all of real tokens."""
+        return cls(tokens, torch.ones_like(tokens, dtype=torch.bool))
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Int[Tensor, " _"]]) -> "TokenBatch":
+        """Rows of any lengths, padded on the right with 0."""
+        lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
+        column = torch.arange(int(lengths.max()), device=lengths.device)
+        tokens = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        return cls(tokens, column < lengths[:, None])
 
     @property
     def lengths(self) -> Int[Tensor, " batch"]:
@@ -104,13 +115,17 @@ def token_batch(
         raise ValueError("attention_mask goes with a tensor of token ids; texts are padded here")
     if is_text:
         texts = [text_or_tokens] if isinstance(text_or_tokens, str) else list(text_or_tokens)
-        batch = _right_padded(_each(texts, lambda text: _tokenize(bridge, text, prepend_bos)))
+        batch = TokenBatch.of_rows(_each(texts, lambda text: _tokenize(bridge, text, prepend_bos)))
     elif isinstance(text_or_tokens, Tensor):
         batch = _from_tensor(text_or_tokens, attention_mask)
         if attention_mask is None:
             warn_of_padding(bridge, batch.tokens)
+    elif isinstance(text_or_tokens, Sequence) and any(isinstance(i, str) for i in text_or_tokens):
+        raise TypeError(
+            f"expected texts or ids, got both in one list: {reprlib.repr(text_or_tokens):.80}"
+        )
     elif isinstance(text_or_tokens, Sequence) and len(text_or_tokens) > 0:
-        batch = _right_padded(_each(_as_rows(text_or_tokens), _id_row))
+        batch = TokenBatch.of_rows(_each(_as_rows(text_or_tokens), _id_row))
     elif isinstance(text_or_tokens, Mapping) and "input_ids" in text_or_tokens:
         raise TypeError(
             f"expected a text or ids, got a {type(text_or_tokens).__name__} of a tokenizer: for "
@@ -120,6 +135,7 @@ def token_batch(
         raise TypeError(
             f"expected a text, a non-empty list of texts, token ids or an id tensor; got "
             f"{type(text_or_tokens).__name__} {reprlib.repr(text_or_tokens):.80}"
+            + (": make it a tensor by torch.as_tensor" if hasattr(text_or_tokens, "tolist") else "")
         )
     _each(
         [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)],
@@ -168,76 +184,8 @@ def require_unicode(text: str) -> None:
         ) from error
 
 
-def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
-    """Ids of tokens given as ids, in a tensor or array too, or as strings that are one token each.
-
-    Raises `ValueError` if a string is not one token, the bridge has no tokenizer for it or an id is
-    outside the vocabulary, and `TypeError` for an id that is not an integer.
-    """
-    tokens = python_numbers(tokens)
-    named = [tokens] if isinstance(tokens, (str, SupportsIndex)) else list(tokens)
-    ids = []
-    for token in named:
-        if isinstance(token, str):
-            _require_tokenizer(bridge)
-            require_unicode(token)
-            pieces = bridge.to_tokens(token, prepend_bos=False, move_to_device=False)[0].tolist()
-            # Tokenizers of SentencePiece put a space before a text, also before one that has it.
-            if len(pieces) == 2 and token[:1] == " " and not bridge.tokenizer.decode(pieces[:1]):
-                del pieces[0]
-            if len(pieces) != 1:
-                strings = [bridge.tokenizer.decode([piece]) for piece in pieces]
-                hint = "" if token[:1] == " " else "; most tokenizers want a space before a word"
-                raise ValueError(
-                    f"{token!r} is not one token of this model but {len(pieces)}: {strings}{hint}"
-                )
-            token = pieces[0]
-        token = operator.index(token)
-        if not 0 <= token < int(bridge.cfg.d_vocab):
-            raise ValueError(f"token id {token} is not in [0, {int(bridge.cfg.d_vocab)})")
-        ids.append(token)
-    return ids
-
-
-def python_numbers(value: Any) -> Any:
-    """The numbers of a tensor or array, in lists; all else as it is.
-
-    Both have an `__index__` whatever their shape, so they pass for one integer.
-    """
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def special_ids(bridge: ReadableModel) -> list[int]:
-    """The ids that mark up a text, such as its end; none if the bridge has no tokenizer."""
-    if bridge.tokenizer is None:
-        return []
-    added = bridge.tokenizer.added_tokens_decoder
-    marks = {token for token, said in added.items() if said.special}
-    return sorted(marks | set(bridge.tokenizer.all_special_ids))
-
-
-def token_strings(bridge: ReadableModel, ids: Iterable[int]) -> dict[int, str]:
-    """The text of each id, or its number if the bridge has no tokenizer.
-
-    Half of a surrogate pair, which no table can hold, becomes an escape such as `\\ud800`.
-    """
-    if bridge.tokenizer is None:
-        return {token: str(token) for token in ids}
-    decoded = {token: _text(bridge.tokenizer, token) for token in sorted(ids)}
-    return {
-        token: text.encode(errors="backslashreplace").decode() for token, text in decoded.items()
-    }
-
-
-def _text(tokenizer: Any, token: int) -> str:
-    """The text of a token within others: some tokenizers drop the first space that they decode."""
-    alone = tokenizer.decode([token])
-    spaced = f" {alone}"
-    return spaced if tokenizer.decode([token, token]) == alone + spaced else alone
-
-
 def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Tensor:
-    _require_tokenizer(bridge)
+    require_tokenizer(bridge)
     require_unicode(text)
     # The tokenizer would silently cut a long text; the length is checked with the ids instead.
     tokens = bridge.to_tokens(text, prepend_bos=prepend_bos, truncate=False, move_to_device=False)
@@ -247,7 +195,8 @@ def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Ten
     return tokens[0]
 
 
-def _require_tokenizer(bridge: ReadableModel) -> None:
+def require_tokenizer(bridge: ReadableModel) -> None:
+    """Raise `ValueError` if the bridge has no tokenizer."""
     if bridge.tokenizer is None:
         raise ValueError("this bridge has no tokenizer: pass token ids instead of text")
 
@@ -272,14 +221,6 @@ def _id_row(row: Sequence[int] | Tensor) -> Tensor:
     return ids.long()
 
 
-def _right_padded(rows: list[Tensor]) -> TokenBatch:
-    # Any id serves as padding; a row's own last token is in the vocabulary of every model.
-    width = max(len(row) for row in rows)
-    tokens = torch.stack([torch.cat([row, row[-1:].expand(width - len(row))]) for row in rows])
-    lengths = torch.tensor([len(row) for row in rows])
-    return TokenBatch(tokens, torch.arange(width) < lengths[:, None])
-
-
 def _from_tensor(tokens: Tensor, attention_mask: Tensor | None) -> TokenBatch:
     if tokens.is_floating_point() or tokens.dtype == torch.bool or tokens.ndim not in (1, 2):
         raise TypeError(
@@ -290,8 +231,8 @@ def _from_tensor(tokens: Tensor, attention_mask: Tensor | None) -> TokenBatch:
     if tokens.numel() == 0:
         raise ValueError(f"there are no tokens to read: shape {tuple(tokens.shape)}")
     if attention_mask is None:
-        return TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
-    mask = torch.atleast_2d(attention_mask).to(tokens.device) != 0
+        return TokenBatch.unpadded(tokens)
+    mask = torch.atleast_2d(torch.as_tensor(attention_mask)).to(tokens.device) != 0
     if mask.shape != tokens.shape:
         raise ValueError(
             f"attention_mask has shape {tuple(mask.shape)}, but the tokens {tuple(tokens.shape)}"
@@ -309,8 +250,8 @@ def _check(bridge: ReadableModel, ids: Int[Tensor, " pos"], any_length: bool) ->
     context = int(bridge.cfg.n_ctx)
     if len(ids) > context and not any_length:
         raise ValueError(
-            f"{len(ids)} tokens do not fit the model's context of {context}: shorten the text or "
-            "read it in pieces"
+            f"{len(ids)} tokens do not fit the model's context of {context}: give at most so many, "
+            "such as with max_tokens= in lens_over"
         )
     d_vocab = int(bridge.cfg.d_vocab)
     low, high = int(ids.min()), int(ids.max())

@@ -93,7 +93,7 @@ class Continuations:
             forward = {"use_cache": True, **as_argument(self.bridge, cache)}
         hooks = [(self.bridge.hook_dict[_EMBEDDED], feed)]
         with nullcontext() if embedded is None else temporary_hooks(hooks):
-            whole = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
+            whole = TokenBatch.unpadded(ids)
             (final,) = residuals(self.bridge, whole, [FINAL], **forward)
         return self.read(final[:, begin - 1 :])
 
@@ -132,7 +132,7 @@ def continuations(
         lead = prompt
     elif before.numel():
         cache = DynamicCache()
-        batch = TokenBatch(before, torch.ones_like(before, dtype=torch.bool))
+        batch = TokenBatch.unpadded(before)
         with torch.no_grad():
             residuals(bridge, batch, [FINAL], use_cache=True, **as_argument(bridge, cache))
     return Continuations(bridge, lead, ending, cache, embed, read)

@@ -16,14 +16,8 @@ from ..model.exclusive import exclusive
 from ..model.gradients import frozen, require_gradients
 from ..model.points import FINAL
 from ..model.residuals import residuals
-from ..model.tokens import (
-    NamedTokens,
-    TextOrTokens,
-    TokenBatch,
-    special_ids,
-    token_batch,
-    token_ids,
-)
+from ..model.tokens import TextOrTokens, TokenBatch, token_batch
+from ..model.vocabulary import NamedTokens, special_ids, token_ids
 from .continuations import Continuations, continuations
 from .evaluations import Evaluations
 from .objectives import Objective, ObjectiveName, maximised
@@ -236,7 +230,7 @@ def _result(
     found = evaluations.best_tokens
     text = evaluations.model.with_ending(found)
     ids = torch.cat([given.expand(len(text), -1), text], dim=1)
-    whole = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
+    whole = TokenBatch.unpadded(ids)
     (final,) = residuals(bridge, whole, [FINAL])
     scored: list[tuple[Tensor, Tensor]] = []
     for row, after in zip(text.split(1), final[:, len(given) - 1 :].split(1), strict=True):

@@ -234,6 +234,15 @@ class TestFunctions:
         with pytest.raises(ValueError, match=f"the {field} '<lambda>' returned shape"):
             li.teacher_forced_logits(llama, tokens, patch)
 
+    @pytest.mark.parametrize("wrong", [-100, 112])
+    def test_an_id_outside_the_vocabulary_is_named(self, llama, tokens, wrong):
+        patch = NextTokenPatch(
+            layer=1, strength=1.0, source=lambda site: torch.full_like(site.next_tokens, wrong)
+        )
+        message = rf"'<lambda>' returned the id {wrong}; expected ids in \[0, 112\), or -1"
+        with pytest.raises(ValueError, match=message):
+            li.teacher_forced_logits(llama, tokens, patch)
+
     @torch.no_grad()
     def test_a_fitted_lens_is_what_gate_guess_and_correction_read(self, llama, tokens):
         def doubled(resid, layer):

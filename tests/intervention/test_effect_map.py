@@ -178,6 +178,7 @@ def test_progress_counts_cells(llama, capsys):
         ({"positions": []}, "positions must be some of"),
         ({"patch": dataclasses.replace(PATCH, first_position=9)}, "positions must be some of"),
         ({"metric": lambda logits: logits[0, -1]}, r"returned shape \(112,\)"),
+        ({"metric": lambda _logits: None}, "the metric returned None"),
     ],
 )
 def test_what_makes_no_sense_is_refused(llama, arguments, message):

@@ -169,6 +169,15 @@ class TestHooks:
         with pytest.raises(ValueError, match=r"for other tokens: in column 4 text 1 has id"):
             llama.run_with_hooks(other, fwd_hooks=hooks)
 
+    def test_positions_that_no_text_has_are_warned_of(self, llama, tokens):
+        last = tokens.shape[1] - 1
+        patch = NextTokenPatch(layer=1, strength=0.5, positions=[last])
+        message = rf"positions \[{last}\] changes nothing: .* next token is {last - 1}"
+        with pytest.warns(UserWarning, match=message):
+            patch.fwd_hooks(llama, tokens)
+        with pytest.warns(UserWarning, match=message):
+            li.teacher_forced_log_probs(llama, tokens, [None, patch])
+
     def test_texts_of_different_length_are_to_be_padded_by_the_caller(self, llama):
         with pytest.raises(ValueError, match="its attention_mask"):
             NextTokenPatch(layer=1, strength=1.0).fwd_hooks(llama, ["the time", "the other time"])

@@ -15,7 +15,7 @@ TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
     [
         (lambda name: "mlp.hook_out" in name, TOKENS, r"no residual stream at \['1_pre'"),
         (lambda name: "resid" in name, None, "pass them as tokens="),
-        (lambda name: "resid" in name, TOKENS[:, :5], "does not fit tokens"),
+        (lambda name: "resid" in name, TOKENS[:, :5], "does not fit tokens .* without pos_slice"),
         (lambda name: "0.hook_resid" in name, TOKENS, "without stop_at_layer, .* final_post"),
         (lambda name: "2.hook_resid" in name, TOKENS, "or choose other points"),
         (None, TOKENS[:, :5], "made from other tokens"),

@@ -231,7 +231,13 @@ def test_left_padding_is_no_part_of_the_text(arch):
 
 @pytest.mark.parametrize(
     ("positions", "columns"),
-    [(-1, [11]), ((2, 5), [2, 3, 4]), ([0, 7], [0, 7]), ((-2, None), [10, 11])],
+    [
+        (-1, [11]),
+        ((2, 5), [2, 3, 4]),
+        (range(1, 8, 3), [1, 4, 7]),
+        ([0, 7], [0, 7]),
+        ((-2, None), [10, 11]),
+    ],
 )
 def test_positions_are_a_cut_of_the_whole(positions, columns):
     bridge = shared_bridge("llama")

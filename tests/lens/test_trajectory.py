@@ -96,6 +96,19 @@ def test_the_dataframe_has_a_row_for_every_cell(trajectory):
     assert row["watched_rank[ say]"] == trajectory.watched_rank[point, 0, 3, 0]
 
 
+def test_means_over_the_frame_leave_out_what_does_not_exist(trajectory):
+    frame = trajectory.to_dataframe()
+    known = trajectory.next_tokens >= 0
+    assert (
+        0
+        < frame.next_rank.isna().sum()
+        == len(trajectory.points) * int((trajectory.mask & ~known).sum())
+    )
+    for name in ("next_rank", "agrees_next", "next_log_prob"):
+        expected = trajectory.statistic(name)[:, known].double().mean()
+        assert frame[name].mean() == pytest.approx(float(expected))
+
+
 def test_any_index_takes_a_column(trajectory):
     for index in (np.int64(3), torch.tensor(3), trajectory.entropy[0, 0].argmax() * 0 + 3):
         assert torch.equal(trajectory[index].tokens, trajectory.tokens[:, 3:4])

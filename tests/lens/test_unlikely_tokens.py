@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lens_interventions.lens.unlikely_pool import Matching
-from lens_interventions.lens.unlikely_tokens import GROUPS, STATISTICS, unlikely_components
+from lens_interventions.lens.unlikely_tokens import GROUPS, MEASURES, unlikely_components
 from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
 from tests.support.corpora import random_texts
@@ -62,8 +62,8 @@ def test_the_statistics_are_those_of_loops_over_positions_and_directions(arch):
                 # Pools are drawn in float64 but their covariance is summed in float32.
                 np.testing.assert_allclose(values, expected, rtol=1e-6)
     frame = found.to_dataframe()
-    assert len(frame) == len(STATISTICS) * len(GROUPS) * 4
-    assert frame[(frame.statistic == STATISTICS[1]) & (frame.point == "final_post")][
+    assert len(frame) == len(MEASURES) * len(GROUPS) * 4
+    assert frame[(frame.statistic == MEASURES[1]) & (frame.point == "final_post")][
         "mean"
     ].to_numpy() == pytest.approx(1)
     lines = [trace for trace in found.plot().data if trace.name]

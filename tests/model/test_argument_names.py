@@ -18,6 +18,10 @@ TOKENS = torch.arange(4, 9)[None]
         (lambda b: li.logit_lens(b, TOKENS, layers=[1]), "no argument 'layers': write points="),
         (lambda b: li.generate(b, TOKENS, max_new_tokens=2, top_p=0.9), "TopPLogitsWarper"),
         (lambda b: li.generate(b, TOKENS, max_length=9), "write max_new_tokens="),
+        (
+            lambda b: li.generate(b, TOKENS, max_new_tokens=2, num_return_sequences=3),
+            r"prompts=\[prompt\] \* n",
+        ),
         (lambda b: li.generate(b, TOKENS, max_new_tokens=2, nonsense=1), "nonsense"),
     ],
 )

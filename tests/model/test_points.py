@@ -39,6 +39,9 @@ def test_selection(options, expected):
     [
         ({"points": [7]}, "residual point 7 does not exist"),
         ({"points": ["6_pre"]}, "unknown residual point '6_pre'"),
+        ({"points": ["1_post"]}, "what leaves block 1 is '2_pre'"),
+        ({"points": ["5_post"]}, "what leaves block 5 is 'final_post'"),
+        ({"points": ["6_post"]}, "points are"),
         ({"points": [0], "include_input": False}, "no residual point is left"),
         ({"every": 0}, "every must be at least 1"),
     ],

@@ -252,13 +252,13 @@ def _method(
     said = (
         f"{question.material[0].upper()}{question.material[1:]}; "
         f"{int(totals.counts.sum())} predictions in {int((totals.counts > 0).sum())} "
-        f"clusters of the report half, which are resampled. Cell chosen{selected} on the other "
-        f"half: {choice.cell}. {said_of(compared, 'nats')}"
+        f"clusters of the part that reports, which are resampled. Cell chosen{selected} on the "
+        f"part that selects: {choice.cell}. {said_of(compared, 'nats')}"
     )
     if math.isfinite(limit["bound"]):
         said += (
             f" No cell of the grid gains more than {limit['bound']:.2g} nats over no patch (all "
-            f"{limit['cells']} cells at once, on the other half)."
+            f"{limit['cells']} cells at once, on the part that selects)."
         )
     return said
 

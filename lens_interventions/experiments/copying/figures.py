@@ -74,7 +74,7 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     shown = contrasts[contrasts["measure"] == first]
     labels = [f"{row['source']} − {subtracted(row)}" for row in shown.to_dict("records")]
     return _by_question(
-        shown.assign(label=labels), title="Sources at the chosen cell, report half", height=560
+        shown.assign(label=labels), title="Sources at the chosen cell, reporting part", height=560
     )
 
 
@@ -83,7 +83,7 @@ def _forms(forms: pd.DataFrame) -> "go.Figure":
     labels = [f"{row['form']}, layer {row['layer']}" for row in forms.to_dict("records")]
     return _by_question(
         forms.assign(label=labels, source="true", minus="none"),
-        title="True source − no patch, best cell of each form, report half",
+        title="True source − no patch, best cell of each form, reporting part",
         height=380,
     )
 

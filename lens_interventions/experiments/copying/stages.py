@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.points import require_blocks
 from ..design.conditions import NO_PATCH, Arm, Cell, control_arms, grid, source_arms
 from ..design.copy_rows import (
     measure_induction,
@@ -29,7 +30,6 @@ from ..design.sequences import (
     batches,
     require_both_halves,
 )
-from ..design.setting_checks import require_layers
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -57,7 +57,7 @@ def map_slopes(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tabl
     Raises `ValueError` if they name one that the model does not have.
     """
     if settings.layers is not None:
-        require_layers(settings.layers, int(bridge.cfg.n_layers))
+        require_blocks(settings.layers, int(bridge.cfg.n_layers))
         return []
     units = []
     for table in TABLES:

@@ -13,13 +13,6 @@ def require_at_least(settings: Any, least: int, *names: str) -> None:
             raise ValueError(f"{name} must be at least {least}, got {getattr(settings, name)}")
 
 
-def require_layers(layers: Sequence[int], n_layers: int) -> None:
-    """Raise `ValueError` for a layer that a model of `n_layers` layers does not have."""
-    for layer in layers:
-        if not 0 <= layer < n_layers:
-            raise ValueError(f"there is no layer {layer}: the model has {n_layers}, counted from 0")
-
-
 def require_different(settings: Any, *names: str) -> None:
     """Raise `ValueError` if one of these fields names a value twice."""
     for name in names:

@@ -82,10 +82,10 @@ def run(
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for two units with the same name or hooks on the bridge (permanent ones only with
-    `out`); `FileNotFoundError` for a
-    file that units read and that is not there, and `RuntimeError` if it is overwritten during the
-    run. Errors of loading the model and of measuring are passed on; those of measuring have the
-    unit's name as a note, and `KeyboardInterrupt` has a note that says what is kept in `out`.
+    `out`); `FileNotFoundError` for a file that units read and that is not there, and `RuntimeError`
+    if it is overwritten during the run. Errors of loading the model and of measuring are passed on;
+    those of measuring have the unit's name as a note, and `KeyboardInterrupt` has a note that says
+    what is kept in `out`.
     """
     source = ModelSource(model)
     bridge = source.bridge()

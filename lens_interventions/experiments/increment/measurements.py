@@ -1,20 +1,17 @@
 """Trainings of the base and of increments, and their losses on held-out text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...intervention.training.options import TrainingOptions
 from ...intervention.training.result import TrainedPatch
-from ...intervention.training.train_patch import train_patch
 from ..design.kept_writes import decoded_write, write_bytes
-from ..design.shared_residuals import shared_residuals
 from ..design.text_scopes import AS_TRAINED
 from ..design.trained_patches.losses import Windows, curve_rows, measured_losses
-from ..engine.json_values import from_values
+from ..design.trained_patches.trainings import trained
 from ..engine.work_units import unit_kind
 
 BASE = "base"
@@ -39,7 +36,7 @@ def measure_trial(
     windows that choose.
     """
     below = {} if base is None else {"base": decoded_write(base)}
-    return _curve(_trained(bridge, {**below, **training}, options, texts, file), options)
+    return _curve(trained(bridge, {**below, **training}, options, texts, file), options)
 
 
 @unit_kind("a base")
@@ -51,7 +48,7 @@ def measure_base(
     file: Path,
 ) -> pd.DataFrame:
     """Rows as in `measure_trial`, with the bytes of the best step's write as `write`."""
-    result = _trained(bridge, training, options, texts, file)
+    result = trained(bridge, training, options, texts, file)
     return _curve(result, options).assign(write=write_bytes(result.write))
 
 
@@ -71,7 +68,7 @@ def measure_increment(
     of `measured_losses`, and `file` is a checkpoint. Rows with the scope `CURVE` have the loss on
     the windows that choose the best step.
     """
-    result = _trained(bridge, {"base": decoded_write(base), **training}, options, texts, file)
+    result = trained(bridge, {"base": decoded_write(base), **training}, options, texts, file)
     conditions = {AS_TRAINED: result.write.patch(seed=training["seed"])}
     measured = measured_losses(bridge, conditions, step=training["steps"], **material)
     rows = pd.DataFrame([*curve_rows(result.held_out.to_dict("records")), *measured])
@@ -90,27 +87,3 @@ def measure_alone(
 
 def _curve(result: TrainedPatch, options: Mapping[str, Any]) -> pd.DataFrame:
     return result.held_out[["step", "loss"]].assign(rate=options["learning_rate"])
-
-
-def _trained(
-    bridge: TransformerBridge,
-    training: Mapping[str, Any],
-    options: Mapping[str, Any],
-    texts: Mapping[str, Windows],
-    file: Path,
-) -> TrainedPatch:
-    return train_patch(
-        bridge,
-        _tokens(texts["training"]),
-        **training,
-        options=from_values(TrainingOptions, options),
-        held_out=_tokens(texts["choosing"]),
-        checkpoint=file,
-        save_every=options["evaluate_every"],
-        store=shared_residuals(bridge, training["layer"]),
-        progress=False,
-    )
-
-
-def _tokens(windows: Windows) -> list[Sequence[int]]:
-    return [list(window["tokens"]) for window in windows]

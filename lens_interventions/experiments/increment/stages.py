@@ -8,16 +8,10 @@ import numpy as np
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.points import require_blocks
 from ..design.kept_writes import encoded_write
-from ..design.setting_checks import require_layers
 from ..design.trained_patches.losses import UNTRAINED, measure_untrained
-from ..design.trained_patches.splits import (
-    CHOOSING,
-    MEASURED,
-    TRAINING,
-    second_copies,
-    windows_by_part,
-)
+from ..design.trained_patches.splits import to_measure, to_train, windows_by_part
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -52,8 +46,8 @@ def try_rates(
 
     Raises `ValueError` for a layer that the model does not have, or too little text.
     """
-    require_layers([settings.layer], int(bridge.cfg.n_layers))
-    texts = _to_train(windows_by_part(bridge, settings))
+    require_blocks([settings.layer], int(bridge.cfg.n_layers))
+    texts = to_train(windows_by_part(bridge, settings))
     return [
         Unit(
             PILOT,
@@ -71,7 +65,7 @@ def train_base(
 ) -> Sequence[Unit]:
     """The training of the base, at the best rate."""
     rate = best_rate(rows[PILOT])
-    texts = _to_train(windows_by_part(bridge, settings))
+    texts = to_train(windows_by_part(bridge, settings))
     parameters = _base_training(settings, rate, settings.base_steps, texts)
     return [Unit(FIRST, BASE, measure_base, parameters, keeps_file=True)]
 
@@ -83,7 +77,7 @@ def try_increments(
 
     All increments are then trained at the rate that is best for the true token.
     """
-    texts = _to_train(windows_by_part(bridge, settings))
+    texts = to_train(windows_by_part(bridge, settings))
     same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.pilot_steps}
     return [
         Unit(
@@ -107,16 +101,12 @@ def train_increments(
 ) -> Sequence[Unit]:
     """The model as it is, with the base, and with every increment; seed by seed."""
     windows = windows_by_part(bridge, settings)
-    material = {
-        "windows": windows[MEASURED],
-        "copies": second_copies(bridge, settings),
-        "batch": settings.batch,
-    }
+    material = to_measure(bridge, settings, windows)
     base = _base(rows)
     common = {
         "base": base,
         "options": asdict(settings.options_at(best_rate(rows[TRIAL]))),
-        "texts": _to_train(windows),
+        "texts": to_train(windows),
         "material": material,
     }
     same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.steps}
@@ -147,10 +137,6 @@ STAGES: Mapping[str, Stage] = {
 
 def _base(rows: Tables) -> str:
     return encoded_write(bytes(rows[FIRST]["write"].iloc[0]))
-
-
-def _to_train(windows: Mapping[str, Any]) -> dict[str, Any]:
-    return {part: windows[part] for part in (TRAINING, CHOOSING)}
 
 
 def _base_training(

@@ -181,4 +181,4 @@ def _before_word(bridge: TransformerBridge, ids: list[int], word: str) -> list[i
 
 def _batch(bridge: TransformerBridge, ids: list[int]) -> TokenBatch:
     tokens: Int[Tensor, "1 pos"] = torch.tensor([ids], device=bridge.cfg.device)
-    return TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    return TokenBatch.unpadded(tokens)

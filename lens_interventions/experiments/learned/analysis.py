@@ -290,9 +290,10 @@ def _method(
     )
     return (
         f"{question.material[0].upper()}{question.material[1:]}; {int(totals.counts.sum())} "
-        f"{question.items} in {clusters} cluster{'s' if clusters != 1 else ''} of the report half. "
-        f"The write, {rank} at layer {settings.layer}, was trained for {settings.steps} steps on "
-        f"{settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}, and so was every control; "
+        f"{question.items} in {clusters} cluster{'s' if clusters != 1 else ''} of the part that "
+        f"reports. The write, {rank} at layer {settings.layer}, was trained for {settings.steps} "
+        f"steps on {settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}, and so was every "
+        "control; "
         f"{resampled}. {said_of(comparison, question.units)} True source minus no "
         f"patch by seed: {each}."
     )

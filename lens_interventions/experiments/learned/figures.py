@@ -69,7 +69,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     figure.update_xaxes(title={"text": BELOW_IS_BETTER}, row=n_rows, col=1)
     figure.update_layout(
         template=template("light"),
-        title=heading("Change by source and material, report half"),
+        title=heading("Change by source and material, reporting part"),
         height=110 + 300 * n_rows,
         margin={"l": 220, "r": 16, "t": 84, "b": 50},
     )
@@ -103,7 +103,7 @@ def _categories(rows: pd.DataFrame) -> "go.Figure":
     named = _as_losses(rows).assign(name=[_label(row) for row in rows.to_dict("records")])
     axes = Axes(x="category", y="estimate", group="name", x_title="", y_title=BELOW_IS_BETTER)
     views = {str(name): part for name, part in named.groupby("division", sort=False)}
-    return curves(views, axes, title="Change of loss by kind of token, report half")
+    return curves(views, axes, title="Change of loss by kind of token, reporting part")
 
 
 def _sweep(rows: pd.DataFrame, x: str) -> "go.Figure":

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, replace
 
 from ...intervention.sources import SOURCES, Draws, source_names
 from ...intervention.training.options import TrainingOptions
+from ...model.points import require_blocks
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
-from ..design.setting_checks import require_at_least, require_comparable, require_layers
+from ..design.setting_checks import require_at_least, require_comparable
 from ..engine.presets import Preset, require_preset
 
 _DRAWS: tuple[Draws, ...] = ("nothing", "a position", "a token")
@@ -112,7 +113,7 @@ class LearnedSettings:
 
     def require_fit(self, n_layers: int, d_model: int) -> None:
         """Raise `ValueError` for a layer or rank beyond a model of this depth and width."""
-        require_layers([self.layer, *self.sweep_layers], n_layers)
+        require_blocks([self.layer, *self.sweep_layers], n_layers)
         ranks = [r for r in (self.rank, *self.sweep_ranks) if r is not None]
         beyond = [rank for rank in ranks if not 1 <= rank <= d_model]
         if beyond:

@@ -11,7 +11,7 @@ from transformers import DynamicCache, GenerationConfig, SuppressTokensLogitsPro
 
 from ...intervention.generation.generate import generate
 from ...model.attention_cache import as_argument
-from ...model.tokens import special_ids
+from ...model.vocabulary import special_ids
 from ...search.options import SearchOptions
 from ...search.search_sequence import search_sequence
 

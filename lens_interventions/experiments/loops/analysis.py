@@ -108,7 +108,7 @@ class _Asked:
 
 
 _CHOSEN = (
-    " The cell of the patch ({cell}) was chosen on the other half of the {material}, among those "
+    " The cell of the patch ({cell}) was chosen on another part of the {material}, among those "
     "that raise the loss on held-out prose by at most {budget:g} nats (or, where none does, as "
     "that with the lowest loss); the controls that count are those within the same budget. Loss "
     "here: {losses}."

@@ -9,12 +9,12 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
+from ...model.points import require_blocks
 from ..design.conditions import NO_PATCH, Arm, control_arms, grid
 from ..design.prompts import drawn, halves, prompt_items
 from ..design.rules import GREEDY, Rule
 from ..design.samples import measure_samples
 from ..design.sequences import REPORT, SELECTION, beginning, token_list
-from ..design.setting_checks import require_layers
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -34,7 +34,7 @@ def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) ->
 
     Raises `ValueError` for a layer that the model does not have.
     """
-    require_layers(settings.layers, int(bridge.cfg.n_layers))
+    require_blocks(settings.layers, int(bridge.cfg.n_layers))
     prompts = halves(prompt_items(bridge, settings.prompts, settings.seed))[SELECTION]
     prompts = prompts[: settings.search_prompts]
     documents = halves(document_items(bridge, settings))[SELECTION]

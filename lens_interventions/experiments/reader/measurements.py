@@ -8,12 +8,9 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.patch import NextTokenPatch
-from ...intervention.training.options import TrainingOptions
-from ...intervention.training.train_patch import train_patch
-from ..design.shared_residuals import shared_residuals
 from ..design.text_scopes import AS_TRAINED, TAKEN_AWAY
 from ..design.trained_patches.losses import Windows, curve_rows, measured_losses
-from ..engine.json_values import from_values
+from ..design.trained_patches.trainings import trained
 from ..engine.work_units import unit_kind
 
 
@@ -33,17 +30,7 @@ def measure_reader(
     training. The reader of the step that is best on the windows that choose is measured. Rows with
     the scope `CURVE` have the loss on these windows, in nats per token.
     """
-    result = train_patch(
-        bridge,
-        [list(window["tokens"]) for window in texts["training"]],
-        **training,
-        options=from_values(TrainingOptions, options),
-        held_out=[list(window["tokens"]) for window in texts["choosing"]],
-        checkpoint=file,
-        save_every=options["evaluate_every"],
-        store=shared_residuals(bridge, training["layer"]),
-        progress=False,
-    )
+    result = trained(bridge, training, options, texts, file)
     curve = curve_rows(result.held_out.to_dict("records"))
     assert result.reader is not None
     conditions: dict[str, NextTokenPatch | None]

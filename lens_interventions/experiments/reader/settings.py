@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ...intervention.adapted_reader import Adapt, require_known
+from ...intervention.adapted_reader import Adapt, require_adapt
 from ...intervention.training.options import TrainingOptions
 from ..design.trained_patches.settings import TrainedPatchSettings
 from ..engine.presets import Preset, require_preset
@@ -48,7 +48,7 @@ class ReaderSettings(TrainedPatchSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_known(self.adapt)
+        require_adapt(self.adapt)
         if ALONE not in self.controls:
             raise ValueError(f"{ALONE} must be among the controls, got {self.controls}")
 

@@ -5,15 +5,9 @@ from dataclasses import asdict
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..design.setting_checks import require_layers
+from ...model.points import require_blocks
 from ..design.trained_patches.losses import measure_untrained
-from ..design.trained_patches.splits import (
-    CHOOSING,
-    MEASURED,
-    TRAINING,
-    second_copies,
-    windows_by_part,
-)
+from ..design.trained_patches.splits import to_measure, to_train, windows_by_part
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -30,16 +24,12 @@ def training_stage(
 
     Raises `ValueError` for a layer that the model does not have, or too little text.
     """
-    require_layers([settings.layer], int(bridge.cfg.n_layers))
+    require_blocks([settings.layer], int(bridge.cfg.n_layers))
     windows = windows_by_part(bridge, settings)
-    material = {
-        "windows": windows[MEASURED],
-        "copies": second_copies(bridge, settings),
-        "batch": settings.batch,
-    }
+    material = to_measure(bridge, settings, windows)
     common = {
         "options": asdict(settings.options),
-        "texts": {part: windows[part] for part in (TRAINING, CHOOSING)},
+        "texts": to_train(windows),
         "material": material,
     }
     same = {

@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
-from ..._files import load_tensors
 from ...intervention.learned_write import LearnedWrite
 from ...intervention.patch import NextTokenPatch
 from ...intervention.sources import SOURCES
 from ...model.fingerprint import fingerprint
 from ..design.small_networks.bridges import bridge_of
 from ..design.small_networks.corpus import corpus_of
-from ..design.small_networks.training import KIND
+from ..design.small_networks.training import load_network
 from ..engine.json_values import from_values
 from ..engine.run_directory import RunDirectoryError, read_header, unit_file
 from .arms import UNWRITTEN, ScratchTraining
@@ -102,11 +100,8 @@ class TrainedModels(Mapping[ScratchTraining, TrainedModel]):
         }
 
     def __getitem__(self, training: ScratchTraining) -> TrainedModel:
-        tensors, _ = load_tensors(self._files[training], kind=KIND)
         network = Network(self._settings.shape_of(training.blocks), training.entry, training.seed)
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                parameter.copy_(tensors[f"network.{name}"])
+        load_network(network, self._files[training])
         return trained_model(network, training, corpus_of(self._settings.corpus).tokenizer)
 
     def __iter__(self) -> Any:

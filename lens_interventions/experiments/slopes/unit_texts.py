@@ -7,7 +7,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.patch import NextTokenPatch
-from ...intervention.slopes.controls import source_of
+from ...intervention.slopes.final_guess import source_of
 
 Sequences = Sequence[Mapping[str, Any]]
 

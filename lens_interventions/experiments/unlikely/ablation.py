@@ -18,7 +18,7 @@ from ...model.partial_run import run_late_blocks
 from ...model.points import FINAL
 from ...model.readout import LOGIT_ROWS, Readout, readout
 from ...model.residuals import residuals
-from ...model.text_pieces import as_batch
+from ...model.tokens import TokenBatch
 from ..engine.work_units import unit_kind
 
 NOTHING, TOKENS, RANDOM, LIKELY = (
@@ -56,7 +56,8 @@ def measure_ablation(
     for number, document in enumerate(documents):
         tokens = torch.tensor(document["tokens"], device=bridge.cfg.device)
         labels = [*(f"{layer}_pre" for layer in layers), FINAL]
-        *streams, last = (stream[0] for stream in residuals(bridge, as_batch(tokens), labels))
+        batch = TokenBatch.unpadded(tokens[None])
+        *streams, last = (stream[0] for stream in residuals(bridge, batch, labels))
         normalized = read.normalize(last)
         ids, log_normalizer = likeliest(read, normalized, ablated)
         pools = matching.draw(directions, seed + number)

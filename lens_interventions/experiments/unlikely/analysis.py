@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ...lens.unlikely_tokens import GROUPS, STATISTICS
+from ...lens.unlikely_tokens import GROUPS, MEASURES
 from ...measures.intervals import Interval
 from ..design.contrasts import Contrast, mean_contrast, row_interval
 from ..design.documents import middle
@@ -130,7 +130,7 @@ def _asked_of_components(rows: pd.DataFrame, settings: UnlikelySettings) -> list
     )
     asked = []
     for statistic, (question, method, smallest, lower_is_better, figure) in zip(
-        STATISTICS, questions, strict=True
+        MEASURES, questions, strict=True
     ):
         tokens, random, likely = (means[statistic, group] for group in (*GROUPS[:2], GROUPS[-1]))
         numbers = method.format(
@@ -145,7 +145,7 @@ def _asked_of_components(rows: pd.DataFrame, settings: UnlikelySettings) -> list
                 figure,
                 smallest,
                 lower_is_better,
-                units="" if statistic == STATISTICS[1] else "times the average",
+                units="" if statistic == MEASURES[1] else "times the average",
             )
         )
     return asked

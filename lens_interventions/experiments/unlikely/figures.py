@@ -2,7 +2,7 @@
 
 from ...drawing.table_curves import Axes, curves
 from ...lens.figures.over_layers import AXIS
-from ...lens.unlikely_tokens import STATISTICS
+from ...lens.unlikely_tokens import MEASURES
 from ...model.points import INPUT, point_name
 from ..engine.results import Figures, Tables
 from .ablation import NOTHING
@@ -13,7 +13,7 @@ def draw(tables: Tables) -> Figures:
     table = tables["components"].assign(place=tables["components"]["point"].map(point_name))
     # At the input, along tokens like it, sizes are ten times those of all other points.
     table = table[table["point"] != INPUT]
-    size, left = (table[table["statistic"] == statistic] for statistic in STATISTICS)
+    size, left = (table[table["statistic"] == statistic] for statistic in MEASURES)
     ablation = tables["ablation"]
     against = ablation[(ablation["minus"] == NOTHING) & ablation["layer"].str.isdigit()]
     return {

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.unlikely_tokens import GROUPS, STATISTICS, unlikely_components
+from ...lens.unlikely_tokens import GROUPS, MEASURES, unlikely_components
 from ...materials.corpora import read_documents
 from ..design.documents import document_beginnings
 from ..engine.results import Tables
@@ -89,7 +89,7 @@ def measure_components(
         progress=False,
     )
     names = pd.MultiIndex.from_product(
-        [STATISTICS, GROUPS, found.points, [document["cluster"] for document in documents]],
+        [MEASURES, GROUPS, found.points, [document["cluster"] for document in documents]],
         names=["statistic", "group", "point", "document"],
     )
     shares = np.broadcast_to(found.unlikely[0], found.values.shape)

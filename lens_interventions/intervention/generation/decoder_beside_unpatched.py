@@ -10,10 +10,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.hooks import keep, temporary_hooks
-from ...model.points import FINAL, hook_name
+from ...model.points import FINAL, hook_name, layer_label
 from ...model.readout import readout
 from ..known_text import KnownText
-from ..unpatched import residual_label, source_layers, surprisal_of
+from ..unpatched import source_layers, surprisal_of
 from .cached_decoder import CachedDecoder
 from .patch_batch import PatchedRows
 
@@ -39,15 +39,16 @@ class DecoderBesideUnpatched:
         rows: PatchedRows,
         *,
         chunk_size: int,
-        record: Sequence[str] = (),
+        record: Sequence[str],
     ) -> None:
         without = PatchedRows((None,), (sum(rows.counts),))
         self._patched = CachedDecoder(bridge, rows, chunk_size=chunk_size, record=record)
         self._unpatched = CachedDecoder(bridge, without, chunk_size=chunk_size)
+        n_layers = int(bridge.cfg.n_layers)
         layers = source_layers(bound.patch for bound in rows.patches if bound)
-        self._labels = {layer: residual_label(bridge, layer) for layer in layers}
+        self._labels = {layer: layer_label(layer, n_layers) for layer in layers}
         self._points = {
-            label: bridge.hook_dict[hook_name(label, int(bridge.cfg.n_layers))]
+            label: bridge.hook_dict[hook_name(label, n_layers)]
             for label in {FINAL, *self._labels.values()}
         }
         self._readout = readout(bridge)

@@ -43,6 +43,9 @@ _MANY_STEPS = 16
     min_p="logits_processor=[transformers.MinPLogitsWarper(...)]",
     repetition_penalty="logits_processor=[transformers.RepetitionPenaltyLogitsProcessor(...)]",
     max_length="max_new_tokens=, which does not count the prompt",
+    num_return_sequences="prompts=[prompt] * n, with do_sample=True; each has a seed of its own",
+    freq_penalty="logits_processor=, with a processor of transformers or your own",
+    eos_token_id="stopping_criteria=[transformers.EosTokenCriteria(...)]",
 )
 @exclusive
 @torch.no_grad()

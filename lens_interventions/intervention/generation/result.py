@@ -98,9 +98,7 @@ class Generation:
             torch.cat([prompt[prompt >= 0], new[new >= 0]])
             for prompt, new in zip(self.prompts, self.tokens, strict=True)
         ]
-        lengths = torch.tensor([len(row) for row in rows])
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return TokenBatch(tokens, torch.arange(tokens.shape[1]) < lengths[:, None])
+        return TokenBatch.of_rows(rows)
 
     def of_patch(self, index: int) -> "Generation":
         """The rows of one patch, in the order of the prompts."""
@@ -119,12 +117,13 @@ class Generation:
         )
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """One row for each new token: patch, prompt, step, token id, log-probability."""
+        """One row for each new token: patch and its index, prompt, step, token id, log-prob."""
         import pandas as pd
 
         row, step = (self.tokens >= 0).nonzero(as_tuple=True)
         return pd.DataFrame(
             {
+                "patch_index": self.patch_index[row].numpy(),
                 "patch": [str(self.patches[i]) for i in self.patch_index[row].tolist()],
                 "prompt": self.prompt_index[row].numpy(),
                 "step": step.numpy(),

@@ -30,7 +30,7 @@ from transformers import (
 
 from ..._counter_random import random_uniform
 from ...drawing.labels import counted
-from ...model.tokens import python_numbers
+from ...model.vocabulary import python_numbers
 from ..known_text import KnownText
 from .layer_contrast import BoundContrast, LayerContrast
 
@@ -180,6 +180,8 @@ def prompt_seeds(
     seed = python_numbers(seed)
     if isinstance(seed, SupportsIndex):
         return torch.arange(n_prompts) + _in_int64(seed)
+    if not isinstance(seed, Sequence):
+        raise TypeError(f"seed must be one integer, or one for each prompt; got {seed!r:.60}")
     if len(seed) != n_prompts:
         raise ValueError(
             f"{counted(len(seed), 'seed')} for {counted(n_prompts, 'prompt')}: give one int, or "

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from ..._counter_random import random_integers
 from ...model.hooks import capture, keep, missing_hooks
 from ...model.partial_run import run_late_rows
-from ...model.points import hook_name, point_labels
+from ...model.points import hook_name, layer_label
 from ...model.readout import readout
 
 ByHead = Float[Tensor, "layer head"]
@@ -73,8 +73,7 @@ def _copying(bridge: TransformerBridge) -> ByHead:
     """
     mixed, written = _points(bridge, "attn.hook_z"), _points(bridge, "hook_attn_out")
     tokens = _random_tokens(bridge, _ATTENDED).unique()
-    points = point_labels(len(mixed))
-    (alone,) = capture(bridge, tokens[:, None], [hook_name(points[1], len(mixed))])
+    (alone,) = capture(bridge, tokens[:, None], [hook_name(layer_label(1, len(mixed)), len(mixed))])
     read, n_heads = readout(bridge), int(bridge.cfg.n_heads)
     one_each = torch.eye(n_heads, dtype=torch.bool, device=alone.device).repeat(len(tokens), 1)
 
@@ -95,7 +94,7 @@ def _copying(bridge: TransformerBridge) -> ByHead:
             visible=torch.ones(1, 1, dtype=torch.bool, device=alone.device),
             cache=DynamicCache(),
             fwd_hooks=[(z, one_head), (out, keep(kept, "out"))],
-            until=points[layer + 1],
+            until=layer_label(layer + 1, len(mixed)),
         )
         by_head = kept["out"].view(len(tokens), n_heads, -1).transpose(0, 1)
         scores.append(_own_logit(read.normalize(by_head) @ read.weight[tokens].T))

@@ -16,12 +16,12 @@ from ...model.partial_run import refuse_late_hooks
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
+from ..names import function_names
 from ..patch import NextTokenPatch
-from ..pieces import piece_length, refuse_prompt_patches
+from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
 from ..slopes.clean_run import clean_run
-from ..slopes.controls import function_names
 from ..slopes.directions import directions
-from ..slopes.scopes import SCOPES, Scope, chosen_predictions
+from ..slopes.scopes import Scope, chosen_predictions, scopes_by_name
 from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
 from .head_gradients import head_gradients
@@ -73,11 +73,10 @@ def head_slopes(
     """
     require_gradients("head_slopes")
     length = piece_length(bridge, max_length)
-    if patch.window is not None:
-        raise ValueError(f"the patch has a window of {patch.window}; give one without")
+    refuse_windows(patch)
     refuse_prompt_patches([patch])
     names = function_names("sources", sources, source_names())
-    scope_names = function_names("scopes", scopes, list(SCOPES))
+    by_scope = scopes_by_name(scopes)
     refuse_late_hooks(bridge, 0)
     key_value_points(bridge, patch.layers)
     scores = {
@@ -90,7 +89,7 @@ def head_slopes(
     measuring = _Measuring(
         bridge,
         bounds=tuple(each.bind(bridge) for each in patches),
-        scopes=tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
+        scopes=tuple(by_scope.values()),
         shape=shape,
     )
     settings = {"patches": patches, "scopes": scopes, "max_length": length, "by": "head"}
@@ -106,7 +105,7 @@ def head_slopes(
         counts=sums[..., 0],
         **scores,
         sources=names,
-        scopes=scope_names,
+        scopes=tuple(by_scope),
         layers=patch.layers,
     )
 

@@ -16,10 +16,10 @@ from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
+from ..names import function_names
 from ..patch import NextTokenPatch
-from ..pieces import piece_length, refuse_prompt_patches
-from ..slopes.controls import function_names
-from ..slopes.scopes import SCOPES, Scope, chosen_predictions
+from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
+from ..slopes.scopes import Scope, chosen_predictions, scopes_by_name
 from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
 from ..unpatched import surprisal_of, with_unpatched
@@ -80,8 +80,8 @@ def rescue(
     - `scopes`: which predictions the loss is summed over, as in `slope_map`. Predictions for which
         nothing is hidden are as under the patch alone.
     - `max_length`: how many tokens are read at a time, by default 512 or the model's context if
-        that is shorter. Longer texts are read in pieces, each as a separate text
-        that begins with the BOS if the whole does.
+        that is shorter. Longer texts are read in pieces, each as a separate text that begins with
+        the BOS if the whole does.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
     - `progress`: show a progress bar over texts.
@@ -92,12 +92,11 @@ def rescue(
     model does not run copies of a text side by side, or its keys and values cannot be set.
     """
     length = piece_length(bridge, max_length)
-    if patch.window is not None:
-        raise ValueError(f"the patch has a window of {patch.window}; give one without")
+    refuse_windows(patch)
     refuse_prompt_patches([patch])
     names = function_names("sources", sources, source_names())
     ways = function_names("through", through, THROUGH)
-    scope_names = function_names("scopes", scopes, list(SCOPES))
+    by_scope = scopes_by_name(scopes)
     if layers is not None and (not layers or len(set(layers)) < len(layers)):
         raise ValueError(f"layers must be one or more different numbers, got {list(layers)}")
     acting = [patch.layers] if layers is None else [(layer,) for layer in layers]
@@ -110,7 +109,7 @@ def rescue(
         bridge,
         patches=patches,
         through=tuple(through),
-        scopes=tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
+        scopes=tuple(by_scope.values()),
     )
     shape = (len(acting), len(through), len(sources))
     n_values = 2 + len(acting) * (1 + len(through) * len(sources))
@@ -131,7 +130,7 @@ def rescue(
         patches=patches,
         sources=names,
         through=ways,
-        scopes=scope_names,
+        scopes=tuple(by_scope),
     )
 
 
@@ -147,7 +146,7 @@ class _Measuring:
     @torch.no_grad()
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         bridge, tokens = self.bridge, text.tokens
-        batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        batch = TokenBatch.unpadded(tokens)
         lowest = sorted({row[0].layers[0] for row in self.patches})
         *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in lowest), FINAL])
         entering = dict(zip(lowest, streams, strict=True))

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from ...model.hooks import Hook
 from ...model.partial_run import run_late_rows
-from ...model.points import point_labels
+from ...model.points import layer_label
 from ..teacher_forcing.self_check import require_two_streams
 from ..teacher_forcing.two_streams import Layout, layout, visible
 from .clean_run import CleanRun
@@ -72,6 +72,6 @@ def block_graph(
             visible=visible(rows, 0, window),
             cache=DynamicCache(),
             fwd_hooks=fwd_hooks,
-            until=point_labels(int(bridge.cfg.n_layers))[layer + 1],
+            until=layer_label(layer + 1, int(bridge.cfg.n_layers)),
         )
     return entering, leaving

@@ -44,7 +44,7 @@ def clean_run(bridge: TransformerBridge, text: KnownText) -> CleanRun:
     """
     tokens = text.tokens
     with torch.no_grad():
-        batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        batch = TokenBatch.unpadded(tokens)
         streams = residuals(bridge, batch, point_labels(int(bridge.cfg.n_layers)))
     read, final = readout(bridge), streams[-1]
     predicts = torch.arange(tokens.shape[1], device=tokens.device) + 1 < text.length[:, None]

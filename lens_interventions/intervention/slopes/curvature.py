@@ -15,10 +15,9 @@ from ..known_text import KnownText
 from ..patch import NextTokenPatch, listed
 from ..pieces import piece_length, refuse_prompt_patches
 from ..text_sums import Reading, text_sums
-from .controls import function_names
 from .curvature_result import Curvature
 from .loss_sums import loss_sums
-from .scopes import SCOPES, Scope
+from .scopes import Scope, scopes_by_name
 
 
 @exclusive
@@ -63,12 +62,12 @@ def curvature(
     refuse_prompt_patches(varied)
     if not step > 0:
         raise ValueError(f"step must be above 0, got {step}")
-    names = function_names("scopes", scopes, list(SCOPES))
+    by_scope = scopes_by_name(scopes)
     measuring = _Measuring(
         bridge,
         tuple(varied),
         step,
-        tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
+        tuple(by_scope.values()),
     )
     settings = {"patches": varied, "step": step, "scopes": scopes, "max_length": length}
     sums = text_sums(
@@ -85,7 +84,7 @@ def curvature(
         errors=measured[:, :, 2],
         counts=sums[..., 0],
         patches=tuple(varied),
-        scopes=names,
+        scopes=tuple(by_scope),
     )
 
 

@@ -9,9 +9,9 @@ from jaxtyping import Float
 
 from ..._summary import summary
 from ...measures.intervals import Interval, mean_interval
+from ..names import name_of
 from ..patch import NextTokenPatch
 from ..patch_fields import differing
-from .controls import name_of
 
 if TYPE_CHECKING:
     import pandas as pd

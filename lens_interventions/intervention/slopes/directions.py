@@ -10,7 +10,7 @@ from ..bound_patch import LENS_ROWS, BoundPatch, require_shape
 from ..known_text import KnownText
 from ..modes import Mode, Rows, Scales, add, correct, interpolate
 from ..site import PatchSite
-from .controls import reads_lens
+from .final_guess import reads_lens
 
 
 def directions(

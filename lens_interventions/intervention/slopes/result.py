@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from ..._summary import summary
 from ...measures.interval_table import interval_rows
 from ...measures.intervals import mean_interval
+from ..names import name_of
 from ..patch import NextTokenPatch
 from ..patch_fields import differing
-from .controls import final_guess, name_of
 from .curvature_result import Curvature
+from .final_guess import final_guess
 from .prediction import SlopePrediction
 
 if TYPE_CHECKING:

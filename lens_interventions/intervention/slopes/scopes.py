@@ -5,7 +5,7 @@ without a patch, `[pos - 1]`. It returns `[pos - 1]`, True at the predictions th
 about `x[i+1]`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...measures.behaviour.copying import copyable as pair_before
 from ...measures.behaviour.repeats import surprise_distance
+from ..names import function_names, name_of
 
 Tokens = Int[Tensor, " pos"]
 Nats = Float[Tensor, " next"]
@@ -57,6 +58,16 @@ SCOPES: dict[str, Scope] = {
 }
 
 
+def scopes_by_name(scopes: Sequence[str | Scope]) -> dict[str, Scope]:
+    """Scopes given by name or as functions, by their names.
+
+    Raises `ValueError` for an unknown name, a name given twice, an empty list, or a string.
+    """
+    names = function_names("scopes", scopes, list(SCOPES))
+    functions = (SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes)
+    return dict(zip(names, functions, strict=True))
+
+
 def chosen_predictions(
     scope: Scope,
     tokens: Int[Tensor, "batch pos"],
@@ -72,7 +83,7 @@ def chosen_predictions(
         said = scope(tokens[row, :length], nats[row, : length - 1])
         if said.shape != (length - 1,) or said.dtype != torch.bool:
             raise ValueError(
-                f"the scope {getattr(scope, '__name__', scope)!r} returned {said.dtype} of shape "
+                f"the scope {name_of(scope)!r} returned {said.dtype} of shape "
                 f"{tuple(said.shape)}; expected one bool for each prediction, ({length - 1},)"
             )
         chosen[row, : length - 1] = said

@@ -20,16 +20,17 @@ from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..modes import MODES, Mode
+from ..names import function_names
 from ..patch import NextTokenPatch, require_patch_fits
 from ..pieces import piece_length
 from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
 from .clean_run import clean_run
-from .controls import KnownGuesses, final_guess, function_names, reads_lens, source_of
 from .directions import directions
+from .final_guess import KnownGuesses, final_guess, reads_lens, source_of
 from .residual_gradients import residual_gradients
 from .result import SlopeMap
-from .scopes import SCOPES, Scope, chosen_predictions
+from .scopes import Scope, chosen_predictions, scopes_by_name
 
 Embeddings = Sequence[Literal["W_E", "W_U", "lens"]]
 
@@ -110,8 +111,8 @@ def slope_map(
         "sources": function_names("sources", sources, (*source_names(), "final_guess")),
         "modes": function_names("modes", modes, list(MODES)),
         "embeddings": function_names("embeddings", embeddings, ["W_E", "W_U", "lens"]),
-        "scopes": function_names("scopes", scopes, list(SCOPES)),
     }
+    by_scope = scopes_by_name(scopes)
     layers = (
         tuple(range(int(bridge.cfg.n_layers))) if layers is None else tuple(sorted(set(layers)))
     )
@@ -139,7 +140,7 @@ def slope_map(
     measuring = _Measuring(
         bridge,
         bounds=tuple(_bound(bridge, patches)),
-        scopes=tuple(SCOPES[scope] if isinstance(scope, str) else scope for scope in scopes),
+        scopes=tuple(by_scope.values()),
         layers=layers,
     )
     n_scopes, n_cells = len(scopes), len(patches) * len(layers)
@@ -165,6 +166,7 @@ def slope_map(
         counts=sums[..., 0],
         nats=sums[..., 1],
         **names,
+        scopes=tuple(by_scope),
         layers=layers,
         patches=patches,
     )

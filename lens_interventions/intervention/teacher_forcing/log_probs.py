@@ -28,7 +28,7 @@ Patches = NextTokenPatch | None | Sequence[NextTokenPatch | None]
 def teacher_forced_log_probs(
     bridge: TransformerBridge,
     text_or_tokens: TextOrTokens,
-    patch: Patches,
+    patch: Patches = None,
     *,
     attention_mask: Tensor | None = None,
     prepend_bos: bool | None = None,
@@ -119,7 +119,7 @@ def teacher_forced_log_probs(
 def teacher_forced_logits(
     bridge: TransformerBridge,
     text_or_tokens: TextOrTokens,
-    patch: Patches,
+    patch: Patches = None,
     *,
     attention_mask: Tensor | None = None,
     prepend_bos: bool | None = None,

@@ -20,13 +20,14 @@ from ...model.argument_types import require_whole_numbers
 from ...model.fast_linears import fast_blocks
 from ...model.hooks import Hook, has_user_hooks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
+from ...model.points import layer_label
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..patch import NextTokenPatch, bind_all
-from ..unpatched import residual_label, with_unpatched
+from ..patch import NextTokenPatch, bind_all, warn_if_out_of_reach
+from ..unpatched import with_unpatched
 from .logit_rows import LogitRows, Reduce
 from .row_hooks import GivenHook, hooks_by_row
 from .self_check import two_streams_hold, what_was_raised
@@ -66,7 +67,11 @@ class TextPasses:
         fwd_hooks: Sequence[GivenHook] = (),
     ) -> "TextPasses":
         if not patches:
-            raise ValueError("the list of patches is empty")
+            raise ValueError(
+                "the list of patches is empty: pass None for the model without a patch"
+            )
+        for patch in filter(None, patches):
+            warn_if_out_of_reach(patch, batch.lengths, stacklevel=4)
         length = batch.tokens.shape[1]
         starts, size, skip = _pieces(length, int(bridge.cfg.n_ctx), max_length, overlap)
         counted = prompt_length is not None or any(p and p.positions != "all" for p in patches)
@@ -132,8 +137,8 @@ class TextPasses:
         text = with_unpatched(self.bridge, text, [bound.patch for bound in self.patches if bound])
         groups = self._groups(text.tokens.shape[1])
         layers = sorted({layer for layer, _ in groups})
-        batch = TokenBatch(text.tokens, torch.ones_like(text.tokens, dtype=torch.bool))
-        labels = [residual_label(self.bridge, layer) for layer in layers]
+        batch = TokenBatch.unpadded(text.tokens)
+        labels = [layer_label(layer, int(self.bridge.cfg.n_layers)) for layer in layers]
         chunks = [chunk for _start, chunk in residual_chunks(self.bridge, batch, labels)]
         streams = {
             layer: torch.cat([chunk[label] for chunk in chunks], dim=1)

@@ -15,6 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.hooks import Hook, HookFunction
+from ...model.kinds import is_half
 
 # Points that have one row for each position. The text enters the run of two copies as a block's
 # incoming residual, so a hook there would act twice: it belongs on the block before.
@@ -102,7 +103,7 @@ def _require_by_row(
         )
     expected = whole.flatten(0, 1)
     behind = torch.arange(n + len(rows), device=rows.device) % len(rows)
-    half = tensor.dtype not in (torch.float32, torch.float64)
+    half = is_half(tensor.dtype)
     atol = _TOLERANCE[half] * float(expected.abs().amax())
     first_alone, last_alone = behind[:1], behind[len(rows) - 1 : len(rows)]
     for picked in (behind, first_alone, last_alone):

@@ -17,6 +17,7 @@ from ..._counter_random import random_integers
 from ...model.capabilities import capabilities, recall, record, slow_check
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
+from ...model.kinds import is_half
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
@@ -188,5 +189,5 @@ def _close(actual: Tensor, expected: Tensor, effect: Tensor) -> bool:
     error, length, largest = (
         rows.float().norm(dim=-1).max() for rows in (actual - expected, expected, effect)
     )
-    half = actual.dtype not in (torch.float32, torch.float64)
+    half = is_half(actual.dtype)
     return bool(error <= torch.maximum(_TOLERANCE[half] * largest, _ROUNDING[half] * length))

@@ -18,8 +18,8 @@ from ...drawing.labels import counted
 from ...model.fingerprint import fingerprint
 from ...model.readout import Readout
 from ...model.residuals import residuals
-from ...model.text_pieces import as_batch, padded, pieces_of_each
-from ...model.tokens import TextOrTokens
+from ...model.text_pieces import pieces_of_each
+from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
 from .residual_store import ResidualStore
 
@@ -73,7 +73,7 @@ class TrainingCorpus:
         ]
         return CorpusBatch(
             torch.nn.utils.rnn.pad_sequence([resid for resid, _ in read], batch_first=True),
-            KnownText.from_batch(padded(tokens), text_seeds=seeds),
+            KnownText.from_batch(TokenBatch.of_rows(tokens), text_seeds=seeds),
             torch.stack([nats for _, nats in read]),
         )
 
@@ -94,7 +94,7 @@ class TrainingCorpus:
         sizes: list[list[Tensor]] = [[] for _ in layers]
         with torch.no_grad():
             for piece in self.pieces[:4]:
-                streams = residuals(self._bridge, as_batch(piece), labels)
+                streams = residuals(self._bridge, TokenBatch.unpadded(piece[None]), labels)
                 for rows, stream in zip(sizes, streams, strict=True):
                     late = stream[0, min(first_position, len(piece) - 1) :]
                     wide = late.to(torch.promote_types(late.dtype, torch.float32))

@@ -86,14 +86,11 @@ class WriteParameters:
             name: value.to(device, dtype).requires_grad_() for name, value in start.items()
         }
 
-    def tensors(self, leaves: Mapping[str, Tensor] | None = None) -> dict[str, Tensor | None]:
-        """The tensors of a `LearnedWrite`, a differentiable function of the leaves.
-
-        `leaves` gives values to use instead of the own ones.
-        """
+    def tensors(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+        """The tensors of a `LearnedWrite`, a differentiable function of the values of `leaves`."""
         values: dict[str, Tensor | None] = dict.fromkeys(("down", "up", "bias"))
         for name in self.leaves:
-            leaf = (self.leaves if leaves is None else leaves)[name]
+            leaf = leaves[name]
             size = self._sizes.get(name)
             values[name] = leaf if size is None else leaf * size.to(leaf)
         return {**values, **self._fixed}

@@ -57,14 +57,10 @@ class ReaderParameters:
                 self.leaves[f"reader.{kind}.{key}"] = leaf
             self._sizes[key] = weight.to(wide).square().mean().sqrt()
 
-    def reader(self, leaves: Mapping[str, Tensor] | None = None) -> AdaptedReader:
-        """The reader, whose tensors are a differentiable function of the leaves.
-
-        `leaves` gives values to use instead of the own ones.
-        """
-        values = self.leaves if leaves is None else leaves
+    def reader(self, leaves: Mapping[str, Tensor]) -> AdaptedReader:
+        """The reader, whose tensors are a differentiable function of the values of `leaves`."""
         return AdaptedReader(
-            down={key: values[f"reader.down.{key}"] for key in self._sizes},
-            up={key: values[f"reader.up.{key}"] * size for key, size in self._sizes.items()},
+            down={key: leaves[f"reader.down.{key}"] for key in self._sizes},
+            up={key: leaves[f"reader.up.{key}"] * size for key, size in self._sizes.items()},
             fingerprint=self._fingerprint,
         )

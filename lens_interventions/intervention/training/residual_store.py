@@ -9,7 +9,7 @@ from ...model.exclusive import exclusive
 from ...model.partial_run import run_late_blocks
 from ...model.readout import Readout
 from ...model.residuals import residuals
-from ...model.text_pieces import as_batch
+from ...model.tokens import TokenBatch
 from ..known_text import KnownText
 from .loss import next_token_nats
 
@@ -53,7 +53,7 @@ class ResidualStore:
         key = (weights, layer, read.fast, tokens.cpu().numpy().tobytes())
         if key in self._kept:
             return self._kept[key]
-        piece = as_batch(tokens)
+        piece = TokenBatch.unpadded(tokens[None])
         (resid,) = residuals(bridge, piece, [f"{layer}_pre"])
         late = run_late_blocks(bridge, layer, resid)
         (nats,) = next_token_nats(read, late, KnownText.from_batch(piece))

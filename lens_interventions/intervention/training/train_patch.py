@@ -20,8 +20,8 @@ from ...model.hooks import has_user_hooks
 from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
 from ...model.residuals import residuals
-from ...model.text_pieces import as_batch
-from ...model.tokens import TextOrTokens, python_numbers
+from ...model.tokens import TextOrTokens, TokenBatch
+from ...model.vocabulary import python_numbers
 from ..adapted_reader import Adapt
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
@@ -199,7 +199,8 @@ def _result(run: WriteTraining, settings: dict[str, Any]) -> TrainedPatch:
 
 def _require_two_streams(bridge: TransformerBridge, layer: int, corpus: TrainingCorpus) -> None:
     with torch.no_grad():
-        (resid,) = residuals(bridge, as_batch(max(corpus.pieces, key=len)), [f"{layer}_pre"])
+        longest = TokenBatch.unpadded(max(corpus.pieces, key=len)[None])
+        (resid,) = residuals(bridge, longest, [f"{layer}_pre"])
     require_two_streams(bridge, layer, resid, "and training needs that")
 
 

@@ -76,7 +76,7 @@ def draw_side_by_side(
         boxes = [_Box(0, 2 * step), _Box(0, step), _Box(0, 0)]
     area = boxes[2].left + across, boxes[0].bottom + down
     width = LEFT + area[0] + RIGHT
-    lines = headline(title or first.title, _reading(names, size), width)
+    lines = headline(title or first.title, _reading(first, names, size), width)
     top = LINE * len(lines) + above + 18
     height = top + area[1] + below
     figure = go.Figure(layout={"template": template(theme)})
@@ -138,10 +138,12 @@ def _require_same_cells(first: Grid, second: Grid) -> None:
         )
 
 
-def _reading(names: tuple[str, str], size: CellSize) -> str:
+def _reading(grid: Grid, names: tuple[str, str], size: CellSize) -> str:
     text = (
         f"The panels {names[0]} and {names[1]} share a colour scale; the third is their difference."
     )
+    if grid.statistic.target == "final":
+        text += " Each is held against its own output, so they differ in every layer."
     if size.font is None:
         return f"{text} {HIDDEN}"
     return f"{text} Its cells name the top guess of {names[1]} where it differs from {names[0]}."

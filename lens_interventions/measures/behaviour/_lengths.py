@@ -9,7 +9,8 @@ def row_lengths(
 ) -> list[int]:
     """`lengths` as a list, or the full width of every row.
 
-    Raises `ValueError` if the tokens have no rows or the lengths do not fit them.
+    Raises `ValueError` if the tokens have no rows, the lengths do not fit them, or negative ids,
+    which pad the rows of a `Generation`, count as tokens.
     """
     if tokens.ndim != 2:
         raise ValueError(
@@ -17,11 +18,14 @@ def row_lengths(
             "batch of one, tokens[None]"
         )
     batch, width = tokens.shape
-    if lengths is None:
-        return [width] * batch
-    as_list: list[int] = lengths.tolist()
+    as_list: list[int] = [width] * batch if lengths is None else lengths.tolist()
     if len(as_list) != batch:
         raise ValueError(f"{len(as_list)} lengths for {batch} rows: give one per row")
     if any(not 0 <= length <= width for length in as_list):
         raise ValueError(f"lengths must be between 0 and the width {width}, got {as_list}")
+    for row, length in zip(tokens, as_list, strict=True):
+        if bool((row[:length] < 0).any()):
+            raise ValueError(
+                "ids below 0 are padding, not tokens: pass lengths=, such as those of a Generation"
+            )
     return as_list

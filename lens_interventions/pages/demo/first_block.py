@@ -99,7 +99,7 @@ def distances(
     usual.
     """
     points = point_labels(int(bridge.cfg.n_layers))
-    whole = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    whole = TokenBatch.unpadded(tokens)
     first, second, last = residuals(bridge, whole, [points[0], points[1], points[-1]])
     position = torch.arange(tokens.shape[1], device=tokens.device)
     alone = run_late_rows(

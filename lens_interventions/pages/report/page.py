@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._files import write_text
+from ...drawing.labels import counted
 from ...experiments import Result
 from ..rendering import plain_figure, render
 from ..runs import find_runs, run_titles
@@ -76,7 +77,7 @@ class _ShownRun:
     @property
     def model(self) -> str:
         model = self._result.header["model"]
-        layers = f"{model['n_layers']} layer{'' if model['n_layers'] == 1 else 's'}"
+        layers = counted(model["n_layers"], "layer")
         # Networks that a run trains itself may have other depths than the one in its header.
         if networks := self._result.header["settings"].get("networks"):
             depths = sorted({int(network[0]) for network in networks})

@@ -36,7 +36,7 @@ def test_presets_have_ranks_that_fit_the_width(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer": 3}, "no layer 3: the model has 3, counted from 0"),
+        ({"layer": 3}, "blocks 0 to 2, the patch asks for 3"),
         ({"sweep_layers": (0, -1)}, "no layer -1"),
         ({"rank": 33}, "no map of rank 33: ranks go from 1 to the model's width, 32"),
         ({"sweep_ranks": (4, 256)}, "no map of rank 256"),

@@ -186,5 +186,5 @@ def test_settings_that_make_no_sense(fields, message):
 
 
 def test_a_layer_that_the_model_does_not_have():
-    with pytest.raises(ValueError, match="there is no layer 3: the model has 3"):
+    with pytest.raises(ValueError, match="the model has blocks 0 to 2, the patch asks for 3"):
         training_stage(small_bridge(), replace(SMALL, layer=3), {})

@@ -22,7 +22,7 @@ from lens_interventions.experiments.unlikely.ablation import (
 from lens_interventions.experiments.unlikely.analysis import analyse
 from lens_interventions.intervention.mean_residuals import mean_residuals
 from lens_interventions.lens.unlikely_pool import Matching
-from lens_interventions.lens.unlikely_tokens import GROUPS, STATISTICS
+from lens_interventions.lens.unlikely_tokens import GROUPS, MEASURES
 from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge, tiny_bridge
@@ -55,7 +55,7 @@ def planted(effect: float) -> dict[str, pd.DataFrame]:
             "value": 1 + sign * effect * (group == GROUPS[0]) + 0.01 * rng.normal(),
             "unlikely": 0.9,
         }
-        for statistic, sign in zip(STATISTICS, (1, -1), strict=True)
+        for statistic, sign in zip(MEASURES, (1, -1), strict=True)
         for group in GROUPS
         for point in POINTS
         for document in range(30)

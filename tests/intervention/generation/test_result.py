@@ -98,6 +98,7 @@ def test_texts_and_frame():
     frame = out.to_dataframe()
     assert len(frame) == int(out.lengths.sum())
     assert list(frame[frame.patch == str(PATCH)].prompt.unique()) == [0, 1]
+    assert (frame.patch == [str(out.patches[i]) for i in frame.patch_index]).all()
     without = li.generate(bridge, prompts, max_new_tokens=1, prepend_bos=False)
     assert (without.prompt_lengths == out.prompt_lengths[:2] - 1).all()
 

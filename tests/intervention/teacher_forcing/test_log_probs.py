@@ -205,6 +205,7 @@ PATCHES = st.fixed_dictionaries(
 ).map(lambda fields: fields | ({} if fields["gate"] is not None else {"gate_on": "lens"}))
 
 
+@pytest.mark.filterwarnings("ignore:the patch at positions")
 @torch.no_grad()
 @settings(max_examples=20)
 @given(

@@ -70,6 +70,12 @@ def test_a_trajectory_does_not_differ_from_itself(trajectory):
     assert difference.yaxis not in shown
 
 
+def test_what_refers_to_the_output_is_said_to_differ_everywhere(trajectory):
+    for name, own in (("kl_final", True), ("final_rank", True), ("next_rank", False)):
+        figure = plots.plot_side_by_side(trajectory, trajectory, name)
+        assert ("against its own output" in figure.layout.title.text) is own, name
+
+
 def test_side_by_side_needs_the_same_cells(trajectory, ended):
     with pytest.raises(ValueError, match="different points"):
         plots.plot_side_by_side(

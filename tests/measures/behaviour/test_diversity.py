@@ -31,6 +31,18 @@ def test_rep_n_looks_at_nothing_past_the_length():
     assert values.tolist() == [0, 0]
 
 
+def test_padding_is_not_counted_as_tokens():
+    padded = torch.cat([ids("abcd")[None], torch.full((1, 20), -1)], dim=1)
+    for measure in (
+        lambda tokens, **given: behaviour.rep_n(tokens, 1, **given).tolist(),
+        lambda tokens, **given: behaviour.distinct_n(tokens, 1, **given),
+        behaviour.ending_loops,
+    ):
+        with pytest.raises(ValueError, match="padding, not tokens: pass lengths="):
+            measure(padded)
+        assert measure(padded, lengths=torch.tensor([4])) == measure(padded[:, :4])
+
+
 def test_distinct_n_counts_over_all_texts_and_divides_by_tokens():
     # "ab" and "abc": bigrams ab, ab, bc; two distinct, five tokens
     tokens = torch.stack([ids("ab?"), ids("abc")])

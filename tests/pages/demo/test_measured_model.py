@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lens_interventions.fitting.lens_quality import STATISTICS, lens_quality
+from lens_interventions.fitting.lens_quality import SHOWN, lens_quality
 from lens_interventions.lens.affine import UNKNOWN, AffineLens
 from lens_interventions.materials import prose
 from lens_interventions.pages.demo.measured_model import PROSE_TEXTS, PROSE_TOKENS, MeasuredModel
@@ -22,5 +22,5 @@ def test_prose_is_what_lens_quality_reads_raw_and_through_a_lens():
         (model.prose, quality.readings["raw"]),
         (model.prose_through(lens), quality.readings["fitted"]),
     ):
-        for statistic in STATISTICS:
+        for statistic in SHOWN:
             np.testing.assert_array_equal(read.means(statistic), of_quality.means(statistic))

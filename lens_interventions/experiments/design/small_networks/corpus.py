@@ -157,7 +157,10 @@ def corpus_of_parameter(parameter: Mapping[str, Any]) -> tuple[CorpusSettings, C
     settings = CorpusSettings(**values | {"sources": tuple(values["sources"])})
     corpus = corpus_of(settings)
     if corpus.digest() != tokens:
-        raise ValueError("the texts here differ from those where the run was started")
+        raise ValueError(
+            "the texts here differ from those where the run was started: put the same files here, "
+            "or start another run in a new directory"
+        )
     return settings, corpus
 
 

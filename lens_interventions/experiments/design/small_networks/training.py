@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ...._counter_random import random_integers
 from ...._files import load_tensors, require_writable, save_tensors
 from ...._progress import steps
+from ...engine.json_values import differences
 
-KIND = "scratch"
+_KIND = "scratch"
 
 Batches = Callable[[int], tuple[Int[Tensor, "text pos"], Int[Tensor, " text"]]]
 """The texts of a step, and a seed for each that no other text has."""
@@ -136,16 +137,17 @@ class TrainingRun(Generic[N]):
                 for key, value in self._optimizer.state.get(parameter, {}).items():
                     tensors[f"adam.{name}.{key}"] = value
         rest = {"settings": settings, "step": self.step, "records": self.records}
-        save_tensors(file, tensors, kind=KIND, rest=rest)
+        save_tensors(file, tensors, kind=_KIND, rest=rest)
 
     @torch.no_grad()
     def _load(self, file: Path, settings: Mapping[str, Any]) -> None:
-        tensors, rest = load_tensors(file, kind=KIND)
+        tensors, rest = load_tensors(file, kind=_KIND)
         if rest.get("settings") != settings:
-            raise ValueError(f"{file} is of another training: remove it")
+            other = "; ".join(differences(settings, rest.get("settings")))
+            raise ValueError(f"{file} is of another training: remove it ({other})")
         try:
+            _copy_weights(self.network, tensors)
             for name, parameter in self.network.named_parameters():
-                parameter.copy_(tensors[f"network.{name}"])
                 prefix = f"adam.{name}."
                 kept = {
                     key.removeprefix(prefix): value
@@ -174,3 +176,14 @@ def stream_batches(training: Int[Tensor, " token"], length: int, size: int, seed
         return training[start[:, None] + offset], number
 
     return batch
+
+
+@torch.no_grad()
+def load_network(network: nn.Module, file: Path) -> None:
+    """Give a network the weights of a training's file, also of one that is not finished."""
+    _copy_weights(network, load_tensors(file, kind=_KIND)[0])
+
+
+def _copy_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    for name, parameter in network.named_parameters():
+        parameter.copy_(tensors[f"network.{name}"])

@@ -1,6 +1,6 @@
 """The windows of text to train on, to choose the best step by, and to measure on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,24 @@ def windows_by_part(
         if not found[part]:
             raise ValueError(f"no text is left for the {part} windows: give more, or shorter ones")
     return found
+
+
+def to_train(windows: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The windows that a training needs: to train on, and to choose the best step by."""
+    return {part: windows[part] for part in (TRAINING, CHOOSING)}
+
+
+def to_measure(
+    bridge: TransformerBridge,
+    settings: TrainedPatchSettings,
+    windows: Mapping[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """The arguments of `measured_losses` that all trainings of an experiment share."""
+    return {
+        "windows": windows[MEASURED],
+        "copies": second_copies(bridge, settings),
+        "batch": settings.batch,
+    }
 
 
 def second_copies(bridge: TransformerBridge, settings: TrainedPatchSettings) -> list[list[int]]:
