@@ -276,6 +276,7 @@ MLP_READER = "## A reader whose MLPs adapt too"
     [
         (SMOLLM2 + "reader", "findings", READER, ("condition", "as trained"), "zero"),
         ("reader-mlp", "findings", MLP_READER, ("condition", "as trained"), "zero"),
+        (GEMMA + "reader", "second-model", READER, ("condition", "as trained"), "zero"),
         (SMOLLM2 + "increment", "findings", INCREMENT, ("source", "true"), "base"),
         (GEMMA + "increment", "second-model", INCREMENT, ("source", "true"), "base"),
     ],
