@@ -13,7 +13,7 @@ from benchmarks.results import Row
 from lens_interventions.fitting.ridge import RidgeMoments
 from lens_interventions.model.points import select_points
 from lens_interventions.model.residuals import residuals
-from lens_interventions.model.text_pieces import as_batch
+from lens_interventions.model.tokens import TokenBatch
 
 
 def measure(quick: bool) -> list[Row]:
@@ -32,7 +32,7 @@ def measure(quick: bool) -> list[Row]:
     @torch.no_grad()
     def points() -> None:
         for piece in pieces:
-            residuals(bridge, as_batch(piece), labels)
+            residuals(bridge, TokenBatch.unpadded(piece[None]), labels)
 
     def fit() -> None:
         li.fit_affine_lens(bridge, pieces, window=window, holdout=windows, progress=False)

@@ -142,7 +142,7 @@ class NextTokenPatch(PatchFields):
         `prompt_length` exceeds a text, the patch does not fit the bridge, or making the hooks runs
         the bridge while it has hooks and there is padding on the left. The hooks raise it in
         a run on other tokens. A run that begins above the embedding (`start_at_layer`) does not
-        know its tokens and is not checked.
+        know its tokens and is not checked. Warns if no text has one of the patch's positions.
         """
         batch = token_batch(
             bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask
@@ -237,11 +237,11 @@ def warn_if_out_of_reach(
 
     `stacklevel` is that of the user's call, as seen by the caller.
     """
-    last = int(lengths.max()) - 2  # the last token has no next one
-    if not isinstance(patch.positions, str) and all(n > last for n in patch.positions):
+    known = int(lengths.max()) - 1  # the last token has no next one
+    if not isinstance(patch.positions, str) and all(n >= known for n in patch.positions):
         warnings.warn(
-            f"the patch at positions {list(patch.positions)} changes nothing: the last position "
-            f"with a next token is {last}",
+            f"the patch at positions {list(patch.positions)} changes nothing: {known} positions "
+            "have a next token, counted from 0",
             stacklevel=stacklevel + 1,
         )
 

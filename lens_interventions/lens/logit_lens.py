@@ -113,7 +113,8 @@ def logit_lens(
     training mode, if a hook is on the final norm or the unembedding, or anywhere while there is
     padding on the left, if the lens belongs to other weights, if an option or the text does not fit
     the model, or if an activation is not finite or its logits are not numbers; `TypeError` if the
-    input is neither text nor ids, a lens cannot be called, or the model is of another kind.
+    input is neither text nor ids, `top_k` is not a whole number, a lens cannot be called, or the
+    model is of another kind.
     """
     read = readout(bridge, norm=norm)
     refuse_readout_hooks(bridge)

@@ -250,8 +250,8 @@ def _check(bridge: ReadableModel, ids: Int[Tensor, " pos"], any_length: bool) ->
     context = int(bridge.cfg.n_ctx)
     if len(ids) > context and not any_length:
         raise ValueError(
-            f"{len(ids)} tokens do not fit the model's context of {context}: give at most so many, "
-            "such as with max_tokens= in lens_over"
+            f"{len(ids)} tokens do not fit the model's context of {context}: shorten the text, or "
+            "give lens_over max_tokens="
         )
     d_vocab = int(bridge.cfg.d_vocab)
     low, high = int(ids.min()), int(ids.max())

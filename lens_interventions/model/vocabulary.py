@@ -49,7 +49,8 @@ def python_numbers(value: Any) -> Any:
     """
     if not hasattr(value, "tolist"):
         return value
-    return (value.reshape(-1) if value.ndim else value).tolist()
+    several = getattr(value, "ndim", 1) > 1
+    return (value.reshape(-1) if several else value).tolist()
 
 
 def special_ids(bridge: ReadableModel) -> list[int]:

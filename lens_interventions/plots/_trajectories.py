@@ -85,8 +85,8 @@ def plot_side_by_side(
     other. Ranks are compared on their logarithmic scale: a change of `×10` means that 1 + rank is
     ten times larger. In the difference, a cell shows the second trajectory's top guess if it
     differs from that of the first. Statistics about the final guess or the output, such as
-    `kl_final`, hold each trajectory against its own output: they differ in every layer, also below
-    a patch. To see where two runs part, choose another, such as `next_log_prob`.
+    `kl_final`, hold each trajectory against its own output: they may differ in any layer, also
+    below a patch. To see where two runs part, choose another, such as `next_log_prob`.
 
     **Arguments:**
 

@@ -172,7 +172,7 @@ class TestHooks:
     def test_positions_that_no_text_has_are_warned_of(self, llama, tokens):
         last = tokens.shape[1] - 1
         patch = NextTokenPatch(layer=1, strength=0.5, positions=[last])
-        message = rf"positions \[{last}\] changes nothing: .* next token is {last - 1}"
+        message = rf"positions \[{last}\] changes nothing: {last} positions have a next token"
         with pytest.warns(UserWarning, match=message):
             patch.fwd_hooks(llama, tokens)
         with pytest.warns(UserWarning, match=message):

@@ -1,6 +1,7 @@
 """Single tokens by name and id, and the names of ids."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ def test_single_tokens_by_name_and_id():
     assert token_ids(BRIDGE, torch.tensor(7)) == [7]
     assert token_ids(BRIDGE, torch.tensor([5, 6])) == token_ids(BRIDGE, np.array([5, 6])) == [5, 6]
     assert token_ids(BRIDGE, [torch.tensor(5), np.int64(6)]) == [5, 6]
+    assert token_ids(BRIDGE, pd.Series([5, 6])) == [5, 6]
     assert token_ids(BRIDGE, BRIDGE.to_tokens(" say", prepend_bos=False)) == [say]
     with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
         token_ids(BRIDGE, torch.tensor([5.0]))

@@ -75,9 +75,10 @@ def teacher_forced_log_probs(
     Raises `ValueError` if another hook is on a patched block or one above it, or anywhere while
     there is padding on the left, one of `fwd_hooks` does not act by position, `positions` would
     have to be counted across pieces, `prompt_length` exceeds a text, `where` has another shape,
-    logits are not a number, the input is neither text nor valid ids, or `enable_grad` is set inside
-    `torch.inference_mode`; `NotImplementedError` if the model's logits are not read off one
-    residual stream.
+    logits are not a number, the input is neither text nor valid ids, a source returns an id outside
+    the vocabulary, or `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if
+    the model's logits are not read off one residual stream. Warns if no text has one of the
+    positions that a patch names.
     """
     if enable_grad:
         require_gradients("enable_grad=True")
@@ -164,8 +165,10 @@ def teacher_forced_logits(
     Raises `ValueError` if another hook is on a patched block or one above it, or anywhere while
     there is padding on the left, one of `fwd_hooks` does not act by position, `positions` would
     have to be counted across pieces, `prompt_length` exceeds a text, logits are not a number, the
-    input is neither text nor valid ids, or `enable_grad` is set inside `torch.inference_mode`;
-    `NotImplementedError` if the model's logits are not read off one residual stream.
+    input is neither text nor valid ids, a source returns an id outside the vocabulary, or
+    `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if the model's logits
+    are not read off one residual stream. Warns if no text has one of the positions that a patch
+    names.
     """
     if enable_grad:
         require_gradients("enable_grad=True")

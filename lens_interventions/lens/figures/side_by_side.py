@@ -143,7 +143,7 @@ def _reading(grid: Grid, names: tuple[str, str], size: CellSize) -> str:
         f"The panels {names[0]} and {names[1]} share a colour scale; the third is their difference."
     )
     if grid.statistic.target == "final":
-        text += " Each is held against its own output, so they differ in every layer."
+        text += " Each is held against its own output, so they may differ in any layer below it."
     if size.font is None:
         return f"{text} {HIDDEN}"
     return f"{text} Its cells name the top guess of {names[1]} where it differs from {names[0]}."

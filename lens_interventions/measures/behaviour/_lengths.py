@@ -9,8 +9,8 @@ def row_lengths(
 ) -> list[int]:
     """`lengths` as a list, or the full width of every row.
 
-    Raises `ValueError` if the tokens have no rows, the lengths do not fit them, or negative ids,
-    which pad the rows of a `Generation`, count as tokens.
+    Raises `ValueError` if the tokens have no rows, the lengths do not fit them, or ids below 0,
+    which pad a `Generation`, are among the tokens.
     """
     if tokens.ndim != 2:
         raise ValueError(

@@ -12,7 +12,7 @@ from ._lengths import row_lengths
 def rep_n(
     tokens: Int[Tensor, "batch pos"], n: int, *, lengths: Int[Tensor, " batch"] | None = None
 ) -> Float[Tensor, " batch"]:
-    """Share of each text's n-grams that repeat another: `1 - |unique n-grams| / |n-grams|`.
+    """Share of each text's n-grams that repeat an earlier one: `1 - |unique n-grams| / |n-grams|`.
 
     This is seq-rep-n of Welleck et al. (2019), "Neural Text Generation with Unlikelihood Training".
     It is 0 if no n-gram occurs twice, and approaches 1 in a loop. It grows with length, because
@@ -22,7 +22,8 @@ def rep_n(
     than `n` tokens has no n-gram and gets nan, because 0 would count it among the texts that did
     not repeat themselves.
 
-    Raises `ValueError` unless `n >= 1`, the tokens are `[batch, pos]` and the lengths fit.
+    Raises `ValueError` unless `n >= 1`, the tokens are `[batch, pos]` and the lengths fit, or if
+    ids below 0, which pad a `Generation`, are among the tokens.
     """
     values = [
         1 - len(torch.unique(grams, dim=0)) / len(grams) if len(grams) else math.nan
@@ -45,7 +46,8 @@ def distinct_n(
     from one text into the next. The tokens of texts with fewer than `n` tokens count too; nan if no
     text has `n` tokens.
 
-    Raises `ValueError` unless `n >= 1`, the tokens are `[batch, pos]` and the lengths fit.
+    Raises `ValueError` unless `n >= 1`, the tokens are `[batch, pos]` and the lengths fit, or if
+    ids below 0, which pad a `Generation`, are among the tokens.
     """
     rows = _n_grams(tokens, n, lengths)
     grams = torch.cat(rows) if rows else tokens.new_empty(0, n)

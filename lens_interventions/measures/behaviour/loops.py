@@ -131,7 +131,8 @@ def ending_loops(
     `max_period` if that is given.
 
     Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`, and if
-    the tokens are not `[batch, pos]` or the lengths do not fit them.
+    the tokens are not `[batch, pos]`, the lengths do not fit them, or ids below 0, which pad a
+    `Generation`, are among the tokens.
     """
     tokens = torch.as_tensor(tokens)
     return [

@@ -70,7 +70,7 @@ def test_a_trajectory_does_not_differ_from_itself(trajectory):
     assert difference.yaxis not in shown
 
 
-def test_what_refers_to_the_output_is_said_to_differ_everywhere(trajectory):
+def test_it_is_said_which_statistics_refer_to_each_ones_own_output(trajectory):
     for name, own in (("kl_final", True), ("final_rank", True), ("next_rank", False)):
         figure = plots.plot_side_by_side(trajectory, trajectory, name)
         assert ("against its own output" in figure.layout.title.text) is own, name
