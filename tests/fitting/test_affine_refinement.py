@@ -1,5 +1,8 @@
 """Refinement against autograd, and against the lens's own reading of held-out text."""
 
+import dataclasses
+import math
+
 import pytest
 import torch
 
@@ -8,7 +11,7 @@ from lens_interventions.fitting.affine_refinement import _kl_and_gradient, refin
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
-from tests.support.corpora import random_texts
+from tests.support.corpora import random_texts, residual_rows
 from tests.support.tiny import D_VOCAB, shared_bridge
 
 
@@ -56,6 +59,79 @@ def test_the_gradient_of_refinement_is_that_of_autograd():
         kl, gradient = _kl_and_gradient(head, normalized, target, torch.empty_like(target))
         torch.testing.assert_close(kl, expected.detach(), rtol=0, atol=1e-12)
         torch.testing.assert_close(gradient, leaf.grad, rtol=0, atol=1e-12)
+
+
+def test_refinement_is_adamw_on_texts_after_the_held_out_with_each_map_clipped_alone():
+    """A loop with autograd, for three steps that each take both texts that are trained on."""
+    bridge, texts = shared_bridge("llama"), random_texts(3)
+    lens = fit_affine_lens(bridge, random_texts(20, seed=2), progress=False)
+    # One map starts far off: its gradient is many times those of the others.
+    noise = torch.randn(lens.weight[1].shape, generator=torch.Generator().manual_seed(0))
+    weight = lens.weight.clone()
+    weight[1] += noise
+    lens = dataclasses.replace(lens, weight=weight)
+    steps, rate = 3, 0.02
+    refined = refine_affine_lens(
+        bridge,
+        lens,
+        texts,
+        steps=steps,
+        learning_rate=rate,
+        held_out=24,
+        batch=48,
+        evaluate_every=1,
+        progress=False,
+    )
+
+    other, rows = (
+        [torch.from_numpy(each) for each in residual_rows(bridge, part)]
+        for part in (texts[:1], texts[1:])
+    )
+    size = other[-1].square().mean().sqrt()
+
+    def log_probs(r):
+        return bridge.unembed(bridge.ln_final(r[None]))[0].log_softmax(-1)
+
+    def weights_of(layer):
+        """In coordinates of unit variance, around the mean of the held-out text."""
+        matrix = change[layer] * size / other[layer].std(0)[:, None]
+        bias = shift[layer] * size - other[layer].mean(0) @ matrix
+        return lens.weight[layer] + matrix, lens.bias[layer] + bias
+
+    def kl(layer, streams):
+        matrix, bias = weights_of(layer)
+        r = streams[layer]
+        final = log_probs(streams[-1]).detach()
+        return (final.exp() * (final - log_probs(r + r @ matrix + bias))).sum(-1).mean()
+
+    layers = range(len(lens.weight))
+    change = [torch.zeros(32, 32, dtype=torch.float64, requires_grad=True) for _ in layers]
+    shift = [torch.zeros(32, dtype=torch.float64, requires_grad=True) for _ in layers]
+    optimizer = torch.optim.AdamW([*change, *shift])
+    best, history, norms = [], [], []
+    for step in range(steps + 1):
+        for layer in layers:
+            now = float(kl(layer, other).detach()), *(each.detach() for each in weights_of(layer))
+            if step == 0:
+                best.append(now)
+            elif now[0] < best[layer][0]:
+                best[layer] = now
+        history.append(sum(each[0] for each in best) / len(best))
+        optimizer.zero_grad()
+        for layer in layers:
+            maps = [change[layer], shift[layer]]
+            kl(layer, rows).backward(inputs=maps)
+            norms.append(float(torch.nn.utils.clip_grad_norm_(maps, 1.0)))
+        # A warm-up of a tenth of the steps, which is none of three, and then a cosine.
+        optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * max(0, step - 1) / 2))
+        optimizer.step()
+    print(norms, history)
+    # Clipping divides by the norm plus 1e-6 here; llama's norm rounds to float32.
+    assert refined.settings["refined"]["held_out_kl"] == pytest.approx(history, rel=1e-4)
+    for layer in layers:
+        print(layer, (refined.weight[layer] - best[layer][1]).abs().max(), (refined.weight[layer]-lens.weight[layer]).abs().max())
+        torch.testing.assert_close(refined.weight[layer], best[layer][1], rtol=0, atol=1e-4)
+        torch.testing.assert_close(refined.bias[layer], best[layer][2], rtol=0, atol=1e-4)
 
 
 def test_refinement_refuses_too_little_text():

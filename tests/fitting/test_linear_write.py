@@ -54,6 +54,60 @@ def test_the_write_is_the_ridge_regression_of_the_gradients(llama):
     assert with_news[:32].abs().max() > 0
 
 
+def rows_by_autograd(bridge, texts, layer):
+    """Features and `-|r| g` of every position from 1 on, one loss of a plain run at a time."""
+    table = bridge.W_E.detach()
+    unit = table.norm(dim=-1).median()
+    rows = []
+    for tokens in texts:
+        kept = []
+        name = f"blocks.{layer}.hook_resid_pre"
+        with (
+            torch.enable_grad(),
+            bridge.hooks(fwd_hooks=[(name, lambda resid, hook, kept=kept: kept.append(resid))]),
+        ):
+            log_probs = bridge(tokens[None])[0].log_softmax(-1)
+        pull = torch.zeros(len(tokens), table.shape[1], dtype=table.dtype)
+        for position in range(1, len(tokens) - 1):
+            loss = -log_probs[position, tokens[position + 1]]
+            (gradient,) = torch.autograd.grad(loss, kept[0], retain_graph=True)
+            # What is written at a position does not change the prediction there.
+            pull[:position] += gradient[0, :position]
+        resid = kept[0][0].detach()
+        length = resid.norm(dim=-1, keepdim=True)
+        phi = [table[tokens.roll(-1)] / unit, table[tokens] / unit, resid / length]
+        phi = torch.cat([*phi, torch.ones_like(length)], dim=1)
+        rows.append((phi[1:-1], (-length * pull)[1:-1]))
+    return [torch.cat(each) for each in zip(*rows, strict=True)]
+
+
+def test_the_ridge_is_the_best_on_every_fourth_text_and_the_fit_is_to_the_others(llama):
+    texts = list(torch.randint(4, 112, (12, 14), generator=torch.Generator().manual_seed(0)))
+    found = li.linear_ceiling(llama, texts, texts[:1], layers=[1], progress=False)
+    fitted = [text for number, text in enumerate(texts, 1) if number % 4]
+    phi, wanted = rows_by_autograd(llama, fitted, 1)
+    other_phi, other_wanted = rows_by_autograd(llama, texts[3::4], 1)
+    for number, first in enumerate((32, 0)):  # without the 32 coordinates of the next token, with
+        x, other = phi[:, first:], other_phi[:, first:]
+        penalty = x.square().sum(0).mean().sqrt() * torch.eye(x.shape[1], dtype=x.dtype)
+        tried = {}
+        for ridge in (1e-3, 1e-2, 1e-1, 1.0, 10.0):
+            # Ridge as least squares with one more row per feature.
+            rows = torch.cat([x, ridge**0.5 * penalty])
+            targets = torch.cat([wanted, torch.zeros(len(penalty), 32, dtype=x.dtype)])
+            write = torch.linalg.lstsq(rows, targets).solution
+            write = write / (x @ write).square().sum(-1).mean().sqrt()
+            tried[ridge] = float(((other @ write) * other_wanted).sum()), write
+        best = max(tried, key=lambda ridge: tried[ridge][0])
+        assert found.ridges[number, 0] == best
+        # Moments are in float32.
+        matrix = found.writes[number].matrices[1][first:]
+        scale = float(matrix.abs().max())
+        torch.testing.assert_close(
+            matrix, tried[best][1].to(matrix), rtol=0, atol=1e-4 * scale
+        )
+
+
 class TestThePlantedModel:
     """Adding the next token's embedding at block 1 restores copying: a linear write."""
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import lens_interventions as li
 from lens_interventions.intervention import pieces
@@ -95,3 +96,28 @@ def test_a_damaged_file_is_named_with_its_line(llama, tmp_path, line):
     path.write_text(head)
     with pytest.raises(ValueError, match=r"sums is damaged in line 1: remove it"):
         li.slope_map(llama, [random_tokens(8)], out=path, **options)
+
+
+def test_each_text_draws_random_tokens_of_its_own(llama):
+    """The loss of equal beginnings, in texts of one length that differ in their last token."""
+
+    def beginning(tokens, nats):
+        return torch.arange(len(nats)) < len(tokens) - 2
+
+    tokens = random_tokens(10)
+    other = torch.cat([tokens[:-1], tokens[-1:] - 1 if tokens[-1] > 4 else tokens[-1:] + 1])
+    found = li.slope_map(
+        llama,
+        [tokens, other, tokens],
+        sources=["true", "random"],
+        modes=["add"],
+        scopes=[beginning],
+        max_length=10,
+        progress=False,
+    )
+    assert found.counts[:, 0].tolist() == [8, 8, 8]
+    true, random = found.totals[:, 0, 0, 0].transpose(1, 0, 2)
+    # What the model itself sees there is the same, to rounding of sums in another order.
+    np.testing.assert_allclose(true[0], true[1], rtol=1e-9)
+    np.testing.assert_allclose(random[0], random[2], rtol=1e-9)
+    assert (abs(random[0] - random[1]) > 1e-3 * abs(random[0])).all()

@@ -97,6 +97,37 @@ def test_random_directions_vary_as_those_of_tokens():
     torch.testing.assert_close(along[1], along[0], rtol=0.2, atol=0.005)
 
 
+def test_random_directions_scatter_around_the_mean_of_those_of_tokens():
+    """Most rows lie close together and a few far off, so the mean direction is not 0."""
+    bridge = tiny_bridge("llama")
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(112, 32, generator=generator) * torch.linspace(0.2, 1, 32)
+    rows[:100, :4] += 1.0
+    rows[100:, :4] -= 8.0
+    bridge.original_model.lm_head.weight.copy_(rows)
+    gain = bridge.original_model.model.norm.weight.detach().double().numpy()
+    raw = rows.double().numpy() - rows.double().numpy().mean(0)
+    divided = raw / np.linalg.norm(raw * gain, axis=1, keepdims=True)
+    directions = divided * gain
+    mean = directions.mean(0)
+    assert np.linalg.norm(mean) > 0.3
+
+    matching = Matching.of(readout(bridge))
+    spread = matching.spread.numpy() * gain
+    # Products are summed in float32.
+    np.testing.assert_allclose(spread.T @ spread, np.cov(directions.T, bias=True), atol=1e-6)
+    random = torch.cat([matching.draw(112, seed)[1].directions for seed in range(40)]).numpy()
+    # The same draws in numpy, made to the length of a direction.
+    rng = np.random.default_rng(0)
+    expected = rng.multivariate_normal(mean, np.cov(directions.T, bias=True), 4480, method="eigh")
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    print(np.abs(expected.mean(0)).max(), np.abs(random.mean(0)-expected.mean(0)).max())
+    # Five standard errors of a difference of two means of 4,480 coordinates.
+    error = np.sqrt((random.var(0) + expected.var(0)) / 4480).max()
+    np.testing.assert_allclose(random.mean(0), expected.mean(0), atol=5 * error)
+    np.testing.assert_allclose(np.cov(random.T), np.cov(expected.T), atol=0.01)
+
+
 def test_what_a_middle_point_writes_along_unlikely_tokens_is_seen():
     bridge = tiny_bridge("llama")
     for name, parameter in bridge.original_model.named_parameters():

@@ -1,6 +1,7 @@
 """The recall experiment: verdicts on planted data, and a run of a tiny model."""
 
 import importlib.util
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,42 @@ def test_planted_curves_are_judged(curve, stored, expected, rises):
     assert estimates[1] == pytest.approx(rises[1], abs=0.01)
     assert estimates[2] == pytest.approx(stored, abs=0.01)
     assert [finding.verdict.outcome for finding in found.verdicts] == expected
+
+
+def test_one_half_of_the_documents_chooses_and_the_other_reports() -> None:
+    tables = planted([0.0] * len(POINTS), 0.0)
+    rows = tables["recall"]
+    # By the half that chooses 2_pre is least and rises most. By all documents 1_pre would be.
+    choosing = dict(zip(POINTS, (1, 0.6, 0.2, 0.3, 0.5, 0.9), strict=True))
+    reporting = dict(zip(POINTS, (1, 0.1, 0.6, 0.6, 0.6, 0.65), strict=True))
+    recovered = rows["measure"] == "recovered"
+    even = rows["document"].str[1:].astype(float) % 2 == 0
+    share = rows["point"].map(choosing).where(even, rows["point"].map(reporting))
+    rows.loc[recovered, "total"] += 100 * share[recovered]
+    for finding in analyse(SMALL, tables).verdicts[:2]:
+        assert finding.verdict.interval.estimate == pytest.approx(0.05, abs=0.01)
+        assert finding.verdict.interval.n == 20
+        assert "2_pre" in finding.method
+
+
+def test_intervals_know_that_each_document_is_compared_with_all_others() -> None:
+    tables = planted([1, 0.6, 0.2, 0.2, 0.5, 0.9], 0.2)
+    found = analyse(SMALL, tables)
+    read = found.tables["read"]
+    width = (read["high"] - read["low"]).groupby(read["measure"]).mean()
+    # Noise is alike in all three. Its interval is twice as wide where each document counts twice.
+    assert width["input"] / width["stream"] == pytest.approx(2, rel=0.15)
+    assert width["estimate"] / width["stream"] == pytest.approx(1, rel=0.15)
+    rows = tables["recall"]
+    middle = rows[(rows["basis"] == SMALL.bases[0]) & rows["point"].isin(POINTS[2:4])]
+    values = middle[middle["part"] == PARTS[1]].pivot_table(
+        index="document", columns="measure", values="total"
+    )
+    input_, stream = values["input"], values["stream"]
+    spread = (2 * (input_ - input_.mean()) - stream).std() / math.sqrt(len(values))
+    interval = found.verdicts[2].verdict.interval
+    # A bootstrap of 199 resamples is within a tenth or so of the normal interval.
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * spread, rel=0.2)
 
 
 def test_a_run_from_start_to_end(tmp_path: Path) -> None:

@@ -91,6 +91,22 @@ def test_planted_effects_are_found_and_planted_nulls_are_not(effect, expected):
     assert estimates == pytest.approx([effect, -effect, effect], abs=0.01)
 
 
+def test_components_are_judged_in_the_middle_third_and_losses_over_all_layers() -> None:
+    tables = planted(0.3)
+    components, ablation = tables["components"], tables["ablation"]
+    outside = ~components["point"].isin(POINTS[1:2])
+    components.loc[outside & (components["group"] == GROUPS[0]), "value"] += 5
+    second = (ablation["layer"] == 2) & (ablation["taken_out"] == TOKENS)
+    ablation.loc[second, "total"] += 10 * 0.2
+    found = analyse(SMALL, tables)
+    estimates = [finding.verdict.interval.estimate for finding in found.verdicts]
+    assert estimates == pytest.approx([0.3, -0.3, (0.3 + 0.5) / 2], abs=0.01)
+    losses = found.tables["ablation"].set_index(["layer", "taken_out", "minus"])["estimate"]
+    assert losses["1", TOKENS, RANDOM] == pytest.approx(0.3, abs=0.01)
+    assert losses["2", TOKENS, RANDOM] == pytest.approx(0.5, abs=0.01)
+    assert losses["mean", TOKENS, RANDOM] == pytest.approx(0.4, abs=0.01)
+
+
 def test_the_loss_is_that_of_each_position_s_strongest_directions_taken_out():
     """Against loops, with a projection by least squares."""
     bridge = shared_bridge("llama")

@@ -210,3 +210,39 @@ def test_mistakes(llama, arguments, message):
     given = {"patches": [li.NextTokenPatch(layer=1, strength=1.0)], "progress": False}
     with pytest.raises(ValueError, match=message):
         li.curvature(llama, [random_tokens(8)], **given | arguments)
+
+
+def test_the_error_is_what_the_larger_step_adds_to_central_differences(llama):
+    tokens, h = random_tokens(9), 0.1
+    patch = li.NextTokenPatch(layer=1, strength=1.0, scale="norm", mode="add")
+    found = li.curvature(llama, [tokens], patch, step=h, progress=False)
+    strengths = [-2 * h, -h, 0.0, h, 2 * h]
+    moved = [dataclasses.replace(patch, strength=a) for a in strengths]
+    low2, low, clean, up, up2 = -li.teacher_forced_log_probs(llama, tokens, moved).sum((-1, -2))
+    small = float(low - 2 * clean + up) / h**2
+    large = float(low2 - 2 * clean + up2) / (2 * h) ** 2
+    (curvature,), (error,) = found.curvatures.ravel(), found.errors.ravel()
+    # Rounding of 1e-13 nats is divided by 0.01.
+    assert abs(small - large) > 1e-6
+    assert error == pytest.approx((small - large) / 3, abs=1e-9)
+    # What is left without it is the difference with the smaller step alone.
+    assert curvature - error == pytest.approx(small, abs=1e-9)
+
+
+def test_the_table_has_the_lowest_point_of_the_parabola_per_token():
+    patch = li.NextTokenPatch(layer=1, strength=1.0)
+    found = li.Curvature(
+        curvatures=np.array([[[6.0]], [[2.0]]]),
+        slopes=np.array([[[-5.0]], [[1.0]]]),
+        errors=np.array([[[0.5]], [[-0.1]]]),
+        counts=np.array([[3.0], [5.0]]),
+        patches=(patch,),
+        scopes=("all",),
+    )
+    (row,) = found.to_dataframe().to_dict("records")
+    # Of all 8 predictions, along strengths that are 0.001 apart.
+    strengths = np.linspace(-2, 2, 4001)
+    changes = (-4.0 * strengths + 8.0 * strengths**2 / 2) / 8
+    assert row["best_strength"] == pytest.approx(strengths[changes.argmin()], abs=1e-6)
+    assert row["gain"] == pytest.approx(-changes.min(), abs=1e-6)
+    assert row["error"] == pytest.approx(0.4 / 8)

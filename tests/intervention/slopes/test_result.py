@@ -34,3 +34,17 @@ def test_cells_name_their_patches(bridge):
         )
     with pytest.raises(ValueError, match="known only after its run"):
         found.patch(1, strength=0.3, source="final_guess")
+
+
+def test_a_prediction_has_the_level_that_was_asked_for(llama):
+    texts = [random_tokens(8) for _ in range(12)]
+    slopes = li.slope_map(llama, texts, layers=[1], max_length=8, progress=False)
+    patch = slopes.patch(1, strength=0.1)
+    curvature = li.curvature(llama, texts, patch, progress=False)
+    wide, narrow = (
+        slopes.predict(patch, curvature=curvature, level=level) for level in (0.95, 0.5)
+    )
+    for outer, inner in ((wide.slope, narrow.slope), (wide.curvature, narrow.curvature)):
+        assert (outer.level, inner.level) == (0.95, 0.5)
+        assert outer.estimate == inner.estimate
+        assert outer.low < inner.low < inner.high < outer.high

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.sources import BackPatch
 from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
@@ -33,6 +34,41 @@ def test_texts_longer_than_a_chunk(bridge, window, monkeypatch):
     monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 5)
     tokens, patch = random_tokens(18), dataclasses.replace(PATCH, window=window)
     close(teacher_forced_logits(bridge, tokens, patch)[0], patched_logits(bridge, tokens, patch))
+
+
+@torch.no_grad()
+def test_log_probs_of_texts_longer_than_a_chunk(llama, monkeypatch):
+    """Each chunk reads the next tokens of its own positions."""
+    monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 5)
+    tokens = random_tokens(2, 18)
+    logits = torch.stack([patched_logits(llama, text, PATCH) for text in tokens])
+    expected = (
+        logits.view(2, 18, -1)[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    )
+    close(teacher_forced_log_probs(llama, tokens, PATCH), expected)
+    wanted = torch.arange(17).expand(2, -1) % 4 == 1
+    found = teacher_forced_log_probs(llama, tokens, PATCH, where=wanted)
+    close(found[wanted], expected[wanted])
+    assert found[~wanted].isnan().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "patch",
+    [
+        PATCH,
+        dataclasses.replace(PATCH, source=BackPatch(2)),
+        dataclasses.replace(PATCH, gate=4.5, gate_on="output"),
+    ],
+)
+def test_texts_that_run_in_chunks_below_the_patch(llama, patch, monkeypatch):
+    """What the clean run keeps of each chunk is put together in order."""
+    tokens = random_tokens(2, 24)
+    whole = teacher_forced_log_probs(llama, tokens, [patch, None])
+    assert (whole[0] - whole[1]).abs().max() > 1e-3
+    monkeypatch.setattr("lens_interventions.model.residuals._WHOLE", 8)
+    monkeypatch.setattr("lens_interventions.model.residuals._CHUNK_ROWS", 14)
+    close(teacher_forced_log_probs(llama, tokens, [patch, None]), whole)
 
 
 class TestLongTexts:

@@ -19,6 +19,18 @@ from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
+LONGEST_GRADIENT = 0.138
+
+
+@torch.no_grad()
+def median_size(bridge, texts, *, layer, first_position):
+    """Median root mean square of the residual before a layer."""
+    sizes = []
+    for text in texts:
+        resid = bridge(torch.tensor([text]), stop_at_layer=layer)[0, first_position:]
+        sizes += [float((row**2).mean() ** 0.5) for row in resid]
+    return torch.tensor(sizes, dtype=torch.float64).median()
+
 
 class TestStart:
     @pytest.mark.parametrize("rank", [4, None])
@@ -112,3 +124,95 @@ def test_half_precision_models_train_in_float32():
     result = train(tiny_bridge("llama", dtype=torch.bfloat16), steps=2)
     assert result.write.up.dtype == torch.float32
     assert result.curve["loss"].notna().all()
+
+
+def test_steps_are_those_of_adamw_on_the_mean_loss_per_predicted_token():
+    bridge, texts = shared_bridge("gpt2"), random_texts(3)
+    options = dataclasses.replace(
+        SMALL,
+        batch_size=3,  # every text at every step
+        learning_rate=0.3,
+        warmup=0.0,
+        weight_decay=0.5,
+        max_gradient_norm=LONGEST_GRADIENT,
+        evaluate_every=1,
+        patience=None,
+    )
+    result = train(bridge, texts, held_out=texts, source="zero", steps=3, options=options)
+    size = median_size(bridge, texts, layer=1, first_position=1)
+    leaf = torch.zeros(bridge.cfg.d_model, dtype=torch.float64, requires_grad=True)
+    patch = li.NextTokenPatch(
+        layer=1,
+        strength=1.0,
+        source="current",
+        mode=lambda site, e, s, a: site.resid + size * leaf,  # noqa: ARG005 - as modes are called
+        first_position=1,
+    )
+    optimizer = torch.optim.AdamW([leaf], weight_decay=0.5)
+    losses, norms = [], []
+    for rate in (0.3, 0.225, 0.075):  # half a wave of a cosine
+        log_probs = li.teacher_forced_log_probs(bridge, texts, patch, enable_grad=True)
+        loss = -log_probs.nansum() / sum(len(text) - 1 for text in texts)
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(float(loss.detach()))
+        norms.append(float(leaf.grad.norm()))
+        leaf.grad *= min(1.0, LONGEST_GRADIENT / norms[-1])
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    # Some gradients are cut and some are not.
+    assert min(norms) < LONGEST_GRADIENT < max(norms)
+    # Both sums are of some 30 numbers in float64; steps and gradients are of order 0.1 and more.
+    np.testing.assert_allclose(result.curve["loss"], losses, rtol=1e-9)
+    np.testing.assert_allclose(result.curve["gradient_norm"], norms, rtol=1e-6)
+    assert result.settings["best_step"] == 3
+    torch.testing.assert_close(result.write.bias[0], size * leaf.detach(), rtol=1e-6, atol=1e-8)
+
+
+def test_held_out_losses_are_measured_with_the_same_draws_at_every_step():
+    options = dataclasses.replace(NO_STEPS, evaluate_every=1, patience=None)
+    # A fixed write and a reader that learns nothing: only other draws could change the loss.
+    result = train(
+        shared_bridge("gpt2"),
+        source="random",
+        strength=2.0,
+        adapt="attention",
+        steps=3,
+        options=options,
+    )
+    assert result.held_out["step"].tolist() == [0, 1, 2, 3]
+    assert abs(result.held_out["change"][0]) > 1e-3
+    # The reader's updates are about 1e-300: nothing in float64.
+    assert (result.held_out["loss"] == result.held_out["loss"][0]).all()
+
+
+def test_the_first_step_is_the_learning_rate_in_typical_residuals_of_patched_positions():
+    bridge, texts = shared_bridge("gpt2"), random_texts(3)
+    options = dataclasses.replace(
+        SMALL, batch_size=3, learning_rate=0.01, warmup=0.0, first_position=3
+    )
+    result = train(bridge, texts, held_out=texts, source="zero", steps=1, options=options)
+    assert result.settings["best_step"] == 1
+    size = median_size(bridge, texts, layer=1, first_position=3)
+    assert abs(median_size(bridge, texts, layer=1, first_position=0) / size - 1) > 1e-3
+    # AdamW's first step moves every number by the rate, but for 1e-8 beside a gradient of 1e-3.
+    moved = result.write.bias[0].abs().median()
+    assert float(moved) == pytest.approx(0.01 * float(size), rel=1e-5)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_the_length_of_embeddings_changes_no_training(rank):
+    """Longer rows of the unembedding, after a final norm that is as much smaller."""
+    options = dataclasses.replace(SMALL, embedding="W_U")
+    longer = tiny_bridge("llama")
+    with torch.no_grad():
+        longer.original_model.lm_head.weight.mul_(8)
+        longer.original_model.model.norm.weight.div_(8)
+    one, other = (
+        train(bridge, rank=rank, steps=3, options=options)
+        for bridge in (shared_bridge("llama"), longer)
+    )
+    assert one.curve["change"].abs().max() > 1e-4
+    # Powers of two round nothing; AdamW's 1e-8 stands beside the same gradients.
+    np.testing.assert_allclose(other.curve["loss"], one.curve["loss"], rtol=1e-9)
+    np.testing.assert_allclose(other.curve["gradient_norm"], one.curve["gradient_norm"], rtol=1e-6)

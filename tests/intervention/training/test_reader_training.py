@@ -193,3 +193,18 @@ class TestRefusals:
         reader = train(bridge, steps=1, **READER).reader
         with reader.on(bridge), pytest.raises(ValueError, match="a reader is on the bridge"):
             train(bridge, **READER)
+
+
+def test_every_matrix_starts_from_draws_of_its_own():
+    options = dataclasses.replace(SMALL, learning_rate=1e-300)
+    reader = train(
+        shared_bridge("llama"), steps=1, options=options, adapt="attention+mlp", adapter_rank=4
+    ).write.reader
+    rows = [row for down in reader.down.values() for row in down if len(row) == 32]
+    assert len(reader.down) == 12
+    assert len(rows) == 4 * 10  # all but the two matrices that write to the stream
+    cosines = torch.nn.functional.cosine_similarity(
+        torch.stack(rows)[:, None], torch.stack(rows)[None], dim=-1
+    )
+    # Of 32 normal numbers: 5 standard deviations of 1 / sqrt(32).
+    assert cosines.fill_diagonal_(0).abs().max() < 0.88

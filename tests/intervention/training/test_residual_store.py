@@ -9,7 +9,7 @@ from tests.support.small_training import (
     random_texts,
     train,
 )
-from tests.support.tiny import tiny_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -60,3 +60,12 @@ def test_a_store_is_shared_between_trainings():
         pytest.raises(ValueError, match="there are hooks on the bridge"),
     ):
         train(bridge, texts, layer=2, store=store)
+
+
+def test_a_store_keeps_the_layers_apart():
+    bridge, store, texts = shared_bridge("llama"), li.ResidualStore(), random_texts(12)
+    for layer in (2, 1):
+        shared = train(bridge, texts, layer=layer, steps=2, store=store)
+        alone = train(bridge, texts, layer=layer, steps=2)
+        assert_same_bits(shared.write, alone.write)
+        assert shared.held_out.equals(alone.held_out)
