@@ -238,9 +238,10 @@ def warn_if_out_of_reach(
     `stacklevel` is that of the user's call, as seen by the caller.
     """
     known = int(lengths.max()) - 1  # the last token has no next one
-    if not isinstance(patch.positions, str) and all(n >= known for n in patch.positions):
+    named = () if isinstance(patch.positions, str) else patch.positions
+    if named and min(named) >= known:
         warnings.warn(
-            f"the patch at positions {list(patch.positions)} changes nothing: {known} positions "
+            f"the patch at positions {list(named)} changes nothing: {known} positions "
             "have a next token, counted from 0",
             stacklevel=stacklevel + 1,
         )

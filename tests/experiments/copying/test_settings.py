@@ -27,7 +27,7 @@ def test_presets_survive_json_and_fit_the_model(preset: str, n_layers: int) -> N
 @pytest.mark.parametrize("layer", [-1, 3])
 def test_layers_that_the_model_does_not_have_are_refused(layer: int) -> None:
     """A negative one would not be patched, and look like a patch without effect."""
-    with pytest.raises(ValueError, match=f"no layer {layer}: the model has 3"):
+    with pytest.raises(ValueError, match=f"blocks 0 to 2, the patch asks for {layer}"):
         map_slopes(shared_bridge("llama"), replace(SETTINGS, layers=(layer,)), {})
 
 

@@ -37,7 +37,7 @@ def test_presets_have_ranks_that_fit_the_width(
     ("change", "message"),
     [
         ({"layer": 3}, "blocks 0 to 2, the patch asks for 3"),
-        ({"sweep_layers": (0, -1)}, "no layer -1"),
+        ({"sweep_layers": (0, -1)}, "the patch asks for -1"),
         ({"rank": 33}, "no map of rank 33: ranks go from 1 to the model's width, 32"),
         ({"sweep_ranks": (4, 256)}, "no map of rank 256"),
         ({"rank": 0}, "no map of rank 0"),

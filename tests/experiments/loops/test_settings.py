@@ -29,7 +29,7 @@ def test_only_full_contrasts_layers_with_and_without_a_penalty() -> None:
 @pytest.mark.parametrize("layer", [-1, 3])
 def test_layers_that_the_model_does_not_have_are_refused(layer: int) -> None:
     """A negative one would not be patched, and look like a patch without effect."""
-    with pytest.raises(ValueError, match=f"no layer {layer}: the model has 3"):
+    with pytest.raises(ValueError, match=f"blocks 0 to 2, the patch asks for {layer}"):
         search(shared_bridge("llama"), replace(SETTINGS, layers=(layer,)), {})
 
 
