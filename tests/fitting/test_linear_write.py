@@ -103,9 +103,7 @@ def test_the_ridge_is_the_best_on_every_fourth_text_and_the_fit_is_to_the_others
         # Moments are in float32.
         matrix = found.writes[number].matrices[1][first:]
         scale = float(matrix.abs().max())
-        torch.testing.assert_close(
-            matrix, tried[best][1].to(matrix), rtol=0, atol=1e-4 * scale
-        )
+        torch.testing.assert_close(matrix, tried[best][1].to(matrix), rtol=0, atol=1e-4 * scale)
 
 
 class TestThePlantedModel:

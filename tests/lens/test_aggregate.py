@@ -6,12 +6,14 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from scipy import stats
 
 from lens_interventions import plots
 from lens_interventions.intervention.slopes.slope_map import slope_map
 from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
+from tests.support.corpora import random_texts
 from tests.support.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
 BRIDGE = shared_bridge("llama")
@@ -41,6 +43,26 @@ def test_intervals_resample_texts():
     assert (final[["mean", "low", "high"]] == 1).all(axis=None)
     entropies = frame[(frame.point == "2_pre") & (frame.statistic == "entropy")].iloc[0]
     assert entropies.low < entropies["mean"] < entropies.high
+
+
+def test_the_seed_draws_the_texts_of_an_interval():
+    """With the same draws as scipy's bootstrap of each text's sums and counts."""
+    texts = [text[: 3 + number % 4] for number, text in enumerate(random_texts(15))]
+    aggregate = lens_over(BRIDGE, texts, points=[1], progress=False)
+    (interval,) = aggregate.intervals("entropy", level=0.9, seed=5, n_resamples=999)
+    values = [logit_lens(BRIDGE, text, points=[1]).entropy[0, 0].numpy() for text in texts]
+    totals, counts = (np.array([f(each) for each in values]) for f in (np.sum, len))
+    expected = stats.bootstrap(
+        (totals, counts),
+        lambda t, c, axis: t.sum(axis) / c.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=999,
+        confidence_level=0.9,
+        rng=np.random.default_rng(5),
+    ).confidence_interval
+    # Sums in another order differ in the last digits only.
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected), rel=1e-9)
 
 
 def test_texts_are_cut_where_asked():

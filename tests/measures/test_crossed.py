@@ -93,6 +93,27 @@ def test_rows_that_agree_leave_an_interval_over_columns():
     assert (found.low, found.high) == pytest.approx(tuple(expected), rel=0.05)
 
 
+@pytest.mark.parametrize("shape", [(2, 12), (12, 2)])
+def test_where_only_single_cells_differ_the_smaller_set_gives_the_degrees_of_freedom(shape):
+    """All rows have the same mean, and all columns: two seeds are two, however many texts."""
+    n_rows, n_columns = shape
+    values = 0.4 + (-1.0) ** np.add.outer(np.arange(n_rows), np.arange(n_columns))
+    found, p = crossed_mean_test(values, rng=np.random.default_rng(5), n_resamples=300)
+    rng = np.random.default_rng(5)
+    rows = rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), 300)
+    columns = rng.multinomial(n_columns, np.full(n_columns, 1 / n_columns), 300)
+    means = [
+        sum(row[i] * column[j] * values[i, j] for i in range(n_rows) for j in range(n_columns))
+        / (n_rows * n_columns)
+        for row, column in zip(rows, columns, strict=True)
+    ]
+    error = np.std(means)
+    half = error * stats.t(1).ppf(0.975)
+    # Sums in another order differ by rounding.
+    assert (found.low, found.high) == pytest.approx((0.4 - half, 0.4 + half), rel=1e-9)
+    assert p == pytest.approx(2 * stats.t(1).sf(0.4 / error), rel=1e-9)
+
+
 def test_rows_and_columns_without_counts_are_left_out():
     totals = crossed(np.random.default_rng(6), 3, 5, 1.0, 1.0, 1.0)
     wide, counts = np.zeros((4, 7)), np.zeros((4, 7))

@@ -69,6 +69,20 @@ def test_blocks_and_single_cells_agree():
         assert alone.high == pytest.approx(together[cell].high, rel=1e-12)
 
 
+def test_an_interval_does_not_depend_on_the_cells_that_are_computed_with_it():
+    # 200,000 resamples make blocks of 10 cells: three blocks here, all with the draws of one cell.
+    totals, counts = ragged(np.random.default_rng(2), 21, 20)
+    options = {"n_resamples": 200_000, "level": 0.9}
+    together = mean_intervals(totals, counts, rng=np.random.default_rng(3), **options)
+    for cell in (0, 20):
+        rng = np.random.default_rng(3)
+        alone = mean_interval(totals[cell], counts[cell], rng=rng, **options)
+        # The order of a matrix product's sums depends on how many cells there are.
+        assert (together[cell].low, together[cell].high) == pytest.approx(
+            (alone.low, alone.high), rel=1e-12
+        )
+
+
 @pytest.mark.parametrize(("cells", "texts"), [(2, 3000), (30_000, 4)])
 def test_memory_grows_neither_with_the_square_of_the_texts_nor_with_cells(cells, texts):
     totals, counts = ragged(np.random.default_rng(2), cells, texts)

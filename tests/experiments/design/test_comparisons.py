@@ -1,5 +1,7 @@
 """The true source against all references: what is joined, and what corrects what."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,7 +50,8 @@ def test_a_lead_is_that_over_the_best_reference() -> None:
     assert found.joint.estimate == closest.interval.estimate
     assert found.joint.high == max(c.interval.high for c in found.contrasts.values())
     # The far end is Bonferroni's over three references, so it is further out.
-    assert found.joint.low < closest.interval.low
+    wide = against(totals, TRUE)(REFERENCES, replace(RESAMPLING, level=1 - 0.05 / 3))
+    assert found.joint.low == max(c.interval.low for c in wide) < closest.interval.low
     assert found.p_value == max(c.p_value for c in found.contrasts.values())
     assert found.not_ahead_of == ()
     assert [row["minus"] for row in found.rows()] == [JOINT, "none", "random", "current"]
@@ -80,6 +83,13 @@ def test_questions_are_corrected_together() -> None:
     assert many[0].p_value == pytest.approx(20 / 64)
 
 
+def test_harm_is_corrected_over_questions_too() -> None:
+    harmful = compared(losses(n=7, true=4.0))
+    assert verdicts_on([harmful], [(0.2, "nats")])[0].outcome == "hurts"
+    many = verdicts_on([harmful] * 20, [(0.2, "nats")] * 20)
+    assert {verdict.outcome for verdict in many} == {"undecided"}
+
+
 def test_joint_rows_are_corrected_over_questions_and_measures_apart() -> None:
     rows = pd.DataFrame(
         [
@@ -99,6 +109,11 @@ def test_the_other_half_says_what_can_be_seen() -> None:
     expected = 2.8016 * 0.2 * 2**0.5 / 10
     found = visible_beforehand(selection, TRUE, REFERENCES, 100, 0.95)
     assert found == pytest.approx(expected, rel=0.05)
+    # With few texts, and by the reference from which the difference varies most.
+    few = losses(n=6)
+    spread = max((few.of(TRUE) - few.of(reference)).std(ddof=1) / 10 for reference in REFERENCES)
+    found = visible_beforehand(few, TRUE, REFERENCES, 100, 0.95)
+    assert found == pytest.approx(2.8016 * spread / 10, rel=1e-3)
     assert visible_beforehand(losses(n=1), TRUE, REFERENCES, 100, 0.95) is None
     same = Totals((NO_PATCH, TRUE), np.ones((2, 5, 1)), np.ones((5, 1)))
     assert visible_beforehand(same, TRUE, [NO_PATCH], 100, 0.95) is None

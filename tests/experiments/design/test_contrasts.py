@@ -10,6 +10,7 @@ import pytest
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, Cell, control_arms
 from lens_interventions.experiments.design.contrasts import Resampling, contrast
 from lens_interventions.experiments.design.grid_cells import (
+    best_control,
     effect_over_grid,
     most_specific,
     shortlist,
@@ -126,3 +127,10 @@ def test_the_shortlist_has_one_cell_of_each_layer_and_the_most_specific_wins() -
     assert short == [cells[1, 0.1], cells[2, 0.3]]
     assert most_specific(totals, short, lower_is_better=True) == cells[2, 0.3]
     assert shortlist(totals, 1, lower_is_better=False) == [cells[3, 0.1]]
+    first = control_arms(cells[1, 0.1])[0]
+    assert best_control(totals, cells[1, 0.1], lower_is_better=True) == first
+    # The same where more is better.
+    mirrored = {arm: [(a, 8 - v, n) for a, v, n in items] for arm, items in values.items()}
+    totals = totals_of(rows_of(mirrored), Measure("loss"), "report")
+    assert most_specific(totals, short, lower_is_better=False) == cells[2, 0.3]
+    assert best_control(totals, cells[1, 0.1], lower_is_better=False) == first

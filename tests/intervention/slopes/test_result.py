@@ -1,4 +1,4 @@
-"""What a slope map knows of its cells."""
+"""What a slope map knows of its cells, and the level of what it predicts."""
 
 import itertools
 

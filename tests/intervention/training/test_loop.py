@@ -1,4 +1,4 @@
-"""The loop: where it starts, that runs are repeatable, what it keeps and when it ends."""
+"""The loop: where it starts, its steps, that runs are repeatable, what it keeps, when it ends."""
 
 import dataclasses
 import math
