@@ -117,7 +117,7 @@ def test_random_directions_scatter_around_the_mean_of_those_of_tokens():
     # Products are summed in float32.
     np.testing.assert_allclose(spread.T @ spread, np.cov(directions.T, bias=True), atol=1e-6)
     random = torch.cat([matching.draw(112, seed)[1].directions for seed in range(40)]).numpy()
-    # The same draws in numpy, made to the length of a direction.
+    # Other draws of the same distribution in numpy, made to the length of a direction.
     rng = np.random.default_rng(0)
     expected = rng.multivariate_normal(mean, np.cov(directions.T, bias=True), 4480, method="eigh")
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)

@@ -58,17 +58,6 @@ def test_resamples_sequences_like_the_naive_version():
     assert interval.high == pytest.approx(means[3900], abs=0.2 * width)
 
 
-def test_blocks_and_single_cells_agree():
-    # 300 sequences make a block of 22 cells: three blocks here
-    totals, counts = ragged(np.random.default_rng(2), 50, 300)
-    together = mean_intervals(totals, counts, rng=np.random.default_rng(3), n_resamples=200)
-    for cell in (0, 30, 49):
-        rng = np.random.default_rng(3)
-        alone = mean_interval(totals[cell], counts[cell], rng=rng, n_resamples=200)
-        assert alone.low == pytest.approx(together[cell].low, rel=1e-12)
-        assert alone.high == pytest.approx(together[cell].high, rel=1e-12)
-
-
 def test_an_interval_does_not_depend_on_the_cells_that_are_computed_with_it():
     # 200,000 resamples make blocks of 10 cells: three blocks here, all with the draws of one cell.
     totals, counts = ragged(np.random.default_rng(2), 21, 20)
