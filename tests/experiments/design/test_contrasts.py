@@ -15,7 +15,7 @@ from lens_interventions.experiments.design.grid_cells import (
     most_specific,
     shortlist,
 )
-from lens_interventions.experiments.design.totals import Measure, totals_of
+from lens_interventions.experiments.design.totals import Measure, Totals, totals_of
 from lens_interventions.measures.crossed import crossed_mean_interval
 
 
@@ -98,6 +98,25 @@ def test_words_and_the_frames_around_them_are_both_resampled() -> None:
     assert asdict(crossed.interval) == pytest.approx(asdict(expected), abs=1e-12)
     grid = effect_over_grid(totals, resampling).loc[0]
     assert (grid["low"], grid["p_value"]) == (crossed.interval.low, crossed.p_value)
+
+
+@pytest.mark.parametrize("seeds", [0, 1, 3])
+def test_all_frames_of_a_word_count_and_those_that_it_lacks_do_not(seeds: int) -> None:
+    rng = np.random.default_rng(8)
+    counts = np.array([[2, 1, 0, 3], [1, 1, 4, 0], [0, 2, 2, 1], [0, 0, 0, 0], [5, 1, 1, 1.0]])
+    # Without seeds there is no such axis; a single one is no sample.
+    shape = (5, 4, seeds) if seeds else (5, 4)
+    crossed = np.broadcast_to(counts[..., None], shape) if seeds else counts
+    sums = (5 + rng.standard_normal((2, *shape))) * crossed
+    totals = Totals((TRUE, NO_PATCH), sums, crossed)
+    found = contrast(totals, TRUE, NO_PATCH, Resampling(n_resamples=99)).interval
+    # Sums of 60 numbers in float64.
+    mean = (sums[0] - sums[1]).sum() / crossed.sum()
+    assert found.estimate == pytest.approx(mean, abs=1e-12)
+    assert totals.mean(TRUE) - totals.mean(NO_PATCH) == pytest.approx(mean, abs=1e-12)
+    # One word has no frames.
+    assert found.n == min(4, seeds if seeds > 1 else 4)
+    assert found.method == "crossed t"
 
 
 def test_arms_measured_on_different_tokens_are_refused() -> None:

@@ -29,6 +29,23 @@ def test_a_difference_of_trainings_is_that_of_their_means():
     assert found.high - found.low > 1
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_texts_without_a_token_that_counts_are_not_there(seeds):
+    resampling = Resampling(n_resamples=99)
+    # Ten more texts, in which nothing was counted.
+    empty = pd.DataFrame(
+        [(seed, text, 0, 0.0) for seed in seeds for text in range(4, 14)],
+        columns=["seed", "cluster", "count", "total"],
+    )
+    one = rows(seeds).assign(total=lambda table: table["total"] + table["cluster"] + table["seed"])
+    found = seed_contrast(pd.concat([one, empty]), pd.concat([rows(seeds), empty]), resampling)
+    mean = (one["total"].sum() - rows(seeds)["total"].sum()) / one["count"].sum()
+    # Sums of a few hundreds in float64.
+    assert found.interval.estimate == pytest.approx(mean, abs=1e-12)
+    assert found.interval.n == (4 if len(seeds) == 1 else 3)
+    assert found == seed_contrast(one, rows(seeds), resampling)
+
+
 def test_what_was_measured_once_is_the_same_for_all_seeds():
     resampling = Resampling(n_resamples=99)
     once = rows((0,))

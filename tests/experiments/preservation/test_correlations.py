@@ -104,3 +104,27 @@ def test_crossed_intervals_of_documents_alone_are_as_wide() -> None:
     assert_allclose(both.estimate, alone.estimate, atol=1e-12)
     # Single tokens count up to twice more, and 199 resamples are few.
     assert 0.8 < (both.high - both.low) / (alone.high - alone.low) < 2
+
+
+def test_a_close_correlation_is_as_certain_as_a_bootstrap_of_documents_says() -> None:
+    """The closer two rankings are, the less a resample moves their correlation."""
+    rng = np.random.default_rng(5)
+    documents = np.repeat(np.arange(60), 5)
+    z = rng.normal(size=300) + rng.normal(size=60)[documents]
+    x, y = (z + 0.2 * rng.normal(size=300) for _ in range(2))
+    ranks = np.stack([stats.rankdata(values) for values in (y, x)]).reshape(2, 60, 5)
+    resampled = [
+        np.corrcoef(ranks[:, rng.integers(0, 60, 60)].reshape(2, -1))[0, 1] for _ in range(999)
+    ]
+    both = crossed_spearman(y, x, documents, np.arange(300), FEW).interval
+    assert_allclose(both.estimate, stats.spearmanr(y, x).statistic, atol=1e-12)
+    # Single tokens count up to twice more, and 199 resamples are few.
+    assert 0.8 < (both.high - both.low) / (4 * np.std(resampled)) < 2
+
+
+def test_two_rankings_that_are_the_same_are_certain_to_be() -> None:
+    values = np.random.default_rng(6).normal(size=120)
+    documents, kinds = np.arange(120) // 6, np.arange(120) % 15
+    found = crossed_spearman(np.exp(values), values, documents, kinds, FEW).interval
+    # Sums of 120 products in float64.
+    assert_allclose([found.estimate, found.low, found.high], 1, atol=1e-12)

@@ -71,6 +71,24 @@ def test_elsewhere_is_a_position_of_another_document(llama: TransformerBridge) -
         assert np.abs(np.array(candidates) - row["elsewhere_log_prob"]).min() < 1e-9
 
 
+def test_elsewhere_is_nowhere_where_the_other_position_is_of_the_same_document(
+    llama: TransformerBridge,
+) -> None:
+    texts = [
+        {"cluster": "long", "tokens": [1, *range(20, 39)]},
+        {"cluster": "short", "tokens": [1, *range(50, 55)]},
+    ]
+    # All 24 tokens differ; half the way round is 12 further.
+    flat = [text["cluster"] for text in texts for _ in text["tokens"][1:]]
+    same = [flat[i] == flat[(i - 12) % 24] for i in range(24)]
+    assert 0 < sum(same) < 24
+    rows = measure_tokens(llama, texts, 1)
+    for _, here in rows.groupby("point"):
+        assert here["document"].tolist() == flat
+        assert here["elsewhere_rank"].isna().tolist() == same
+        assert here["elsewhere_log_prob"].isna().tolist() == same
+
+
 def test_templates_are_read_at_their_word_and_scored_at_its_copy() -> None:
     bridge = long_bridge()
     items = template_items(bridge, SMALL)

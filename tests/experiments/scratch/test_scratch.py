@@ -12,9 +12,9 @@ import lens_interventions as li
 from lens_interventions.experiments.design.small_networks import training as training_module
 from lens_interventions.experiments.design.small_networks.corpus import corpus_of
 from lens_interventions.experiments.design.text_scopes import SECOND
-from lens_interventions.experiments.scratch.analysis import analyse
+from lens_interventions.experiments.scratch.analysis import analyse, best_heads
 from lens_interventions.experiments.scratch.arms import ScratchTraining
-from lens_interventions.experiments.scratch.contrasts import difference
+from lens_interventions.experiments.scratch.contrasts import difference, with_in_context
 from lens_interventions.experiments.scratch.evaluation import (
     PREFIX_MATCHING,
     SAME_TOKEN,
@@ -140,6 +140,42 @@ def test_steps_to_the_loss_of_the_others_are_interpolated():
     np.testing.assert_allclose(steps, 3.0, atol=1e-6)
     others = table.query("scope == 'all' and arm == 'current'")["steps"]
     np.testing.assert_allclose(others, 6.0, atol=1e-6)
+
+
+def test_the_score_in_context_is_the_loss_late_in_a_window_minus_that_early():
+    rows = planted(0.2)
+    late, early = rows["scope"] == "late", rows["scope"] == "early"
+    rows.loc[late, "total"] -= 3.0 + rows.loc[late, "row"]
+    both = with_in_context(rows)
+    found = both[both["scope"] == "in context"]
+    keys = ["arm", "seed", "step", "condition", "row"]
+    expected = rows[late].set_index(keys)["total"] - rows[early].set_index(keys)["total"]
+    assert len(found) == len(expected)
+    # The text before helps, so the score is below 0. Sums of a few tens in float64.
+    np.testing.assert_allclose(
+        found.set_index(keys)["total"],
+        expected.loc[[*found[keys].itertuples(index=False, name=None)]],
+        atol=1e-12,
+    )
+    np.testing.assert_allclose(found["total"], -3.0 - found["row"], atol=1e-12)
+    assert both[both["scope"] != "in context"].equals(rows)
+
+
+def test_the_score_of_a_point_is_that_of_its_best_head_in_each_seed():
+    scores = {0: (0.1, 0.9, 0.2), 1: (0.5, 0.1, 0.0)}
+    heads = pd.DataFrame(
+        [
+            (1, 0, arm, PREFIX_MATCHING, 6, seed, head, score * share)
+            for arm, share in (("true", 1.0), ("none", 0.5))
+            for seed, of_seed in scores.items()
+            for head, score in enumerate(of_seed)
+        ],
+        columns=["blocks", "entry", "arm", "scope", "step", "seed", "row", "total"],
+    )
+    found = best_heads(heads).set_index("arm")
+    assert set(found["score"]) == {PREFIX_MATCHING}
+    # The best are 0.9 and 0.5, of different heads.
+    assert found["best"].to_dict() == pytest.approx({"true": 0.7, "none": 0.35}, rel=1e-12)
 
 
 def test_the_interval_widens_with_what_seeds_disagree_about():

@@ -1,0 +1,27 @@
+"""Which texts the stages of the slopes experiment measure."""
+
+from collections.abc import Callable
+
+import pytest
+
+from lens_interventions.experiments.design.material import induction_sequences, text_sequences
+from lens_interventions.experiments.slopes.settings import COPIES, NATURAL
+from lens_interventions.experiments.slopes.stages import head_stage, rescue_stage
+from tests.support.small_slopes import SMALL
+from tests.support.tiny import tiny_bridge
+
+
+@pytest.mark.parametrize("stage", [head_stage, rescue_stage])
+def test_mechanisms_are_measured_on_texts_of_the_half_that_reports(stage: Callable) -> None:
+    bridge = tiny_bridge("gpt2")
+    of = {
+        NATURAL: text_sequences(bridge, SMALL.long_material),
+        COPIES: induction_sequences(bridge, SMALL.material),
+    }
+    units = stage(bridge, SMALL, {})
+    assert {unit.parameters["material"] for unit in units} == {NATURAL, COPIES}
+    for unit in units:
+        texts = of[unit.parameters["material"]]
+        expected = [text.values() for text in texts if text.half == "report"]
+        assert unit.parameters["sequences"] == expected[: SMALL.mechanism_texts]
+        assert unit.parameters["sequences"]
