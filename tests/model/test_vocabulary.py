@@ -19,7 +19,6 @@ def test_single_tokens_by_name_and_id():
     assert token_ids(BRIDGE, torch.tensor(7)) == [7]
     assert token_ids(BRIDGE, torch.tensor([5, 6])) == token_ids(BRIDGE, np.array([5, 6])) == [5, 6]
     assert token_ids(BRIDGE, [torch.tensor(5), np.int64(6)]) == [5, 6]
-    assert token_ids(BRIDGE, pd.Series([5, 6])) == [5, 6]
     assert token_ids(BRIDGE, BRIDGE.to_tokens(" say", prepend_bos=False)) == [say]
     with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
         token_ids(BRIDGE, torch.tensor([5.0]))
@@ -31,6 +30,11 @@ def test_single_tokens_by_name_and_id():
     nameless.tokenizer = None
     with pytest.raises(ValueError, match="no tokenizer: pass token ids"):
         token_ids(nameless, " say")
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_column_of_a_table_names_tokens():
+    assert token_ids(BRIDGE, pd.Series([5, 6])) == [5, 6]
 
 
 def test_a_tokenizer_that_drops_the_first_space_has_names_with_their_spaces():
