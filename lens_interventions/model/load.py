@@ -12,6 +12,8 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers.utils import logging as transformers_logging
 
+# Whoever loads a model here may next call its own `generate`, whose cache this import mends.
+from . import attention_cache as attention_cache
 from ._embedded import NAME, embedded_model
 from ._gguf import gguf_model
 from ._names import gguf_file, local_directory

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from lens_interventions import load_model
 from lens_interventions.model import hub as the_hub
 from lens_interventions.model.kinds import weight_dtype
+from tests.support.pages import ROOT
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
 TOKENS = torch.arange(4, 12)[None]
@@ -338,3 +339,21 @@ def test_code_runs_when_trusted(directory_with_code):
     with pytest.raises(ValueError, match="own"):  # no TransformerLens adapter for it
         load_model(directory_with_code, trust_remote_code=True)
     assert (directory_with_code / "ran").exists()
+
+
+def test_a_model_that_was_just_loaded_generates_with_its_cache_as_without():
+    """In a new process, where nothing else of the library was imported."""
+    code = """
+import torch
+from tests.support.tiny import tiny_model, tiny_tokenizer
+import lens_interventions as li
+
+bridge = li.load_model(hf_model=tiny_model("llama"), tokenizer=tiny_tokenizer(), device="cpu")
+tokens, options = torch.arange(4, 12)[None], {"max_new_tokens": 12, "do_sample": False}
+cached, whole = (
+    bridge.original_model.generate(tokens, use_cache=use, **options) for use in (True, False)
+)
+assert cached.tolist() == whole.tolist(), (cached, whole)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

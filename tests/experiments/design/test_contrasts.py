@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, Cell, control_arms
-from lens_interventions.experiments.design.contrasts import Resampling, contrast
+from lens_interventions.experiments.design.contrasts import Resampling, contrast, with_holm
 from lens_interventions.experiments.design.grid_cells import (
     best_control,
     effect_over_grid,
@@ -153,3 +153,8 @@ def test_the_shortlist_has_one_cell_of_each_layer_and_the_most_specific_wins() -
     totals = totals_of(rows_of(mirrored), Measure("loss"), "report")
     assert most_specific(totals, short, lower_is_better=False) == cells[2, 0.3]
     assert best_control(totals, cells[1, 0.1], lower_is_better=False) == first
+
+
+def test_cells_of_a_table_are_corrected_together() -> None:
+    rows = with_holm([{"p_value": p} for p in (0.01, 0.04, 0.03, 0.005)])
+    assert [row["p_holm"] for row in rows] == pytest.approx([0.03, 0.06, 0.06, 0.02])

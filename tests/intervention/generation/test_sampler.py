@@ -14,6 +14,9 @@ from transformers import (
 )
 
 import lens_interventions as li
+
+# Bridges are booted here without `load_model`, which mends TransformerLens's cache.
+from lens_interventions.model import attention_cache as attention_cache
 from tests.support.tiny import D_VOCAB, shared_bridge
 
 EOS = 1
