@@ -151,6 +151,19 @@ class TestRows:
         torch.testing.assert_close(patched[0, 2], 0.5 * resid[0, 2])
         assert patched.isfinite().all()
 
+    @torch.no_grad()
+    def test_a_gate_opens_for_a_token_just_as_surprising_as_it(self, llama, tokens):
+        surprisal = torch.tensor([[1.5, 2.0, 2.5] * 3] * 2)
+        text = dataclasses.replace(
+            KnownText.from_batch(TokenBatch(tokens, tokens >= 0)), surprisal=surprisal
+        )
+        bound = NextTokenPatch(layer=1, strength=0.5, gate=2.0, gate_on="output").bind(llama)
+        resid, position = torch.randn(2, LENGTH, 32).double(), text.column_positions()
+        changed = (bound(resid, layer=1, position=position, text=text) != resid).any(-1)
+        expected = surprisal >= 2
+        expected[:, 0] = expected[:, -1] = False  # the BOS, and the token that predicts
+        assert torch.equal(changed, expected)
+
     def test_a_gate_on_the_output_needs_a_run_of_the_model(self, llama, tokens):
         text = KnownText.from_batch(TokenBatch(tokens, tokens >= 0))
         bound = NextTokenPatch(layer=1, strength=0.5, gate=4.0, gate_on="output").bind(llama)

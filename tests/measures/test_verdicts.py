@@ -70,6 +70,12 @@ def test_the_rules(low, high, p_value, expected):
     assert mirrored.outcome == expected
 
 
+def test_an_estimate_of_just_the_margin_is_as_large_as_counts():
+    # Sixteenths, which are exact.
+    assert outcome(1 / 16, 3 / 16, margin=1 / 8) == "helps"
+    assert outcome(-3 / 16, -1 / 16, margin=1 / 8) == "hurts"
+
+
 def test_a_small_effect_that_is_certain_is_not_called_none():
     # Loss on copyable tokens, margin 0.02: "helps", and "no effect" with four times the data.
     for low, high in ((-0.0242, -0.0062), (-0.0190, -0.0100)):
@@ -130,6 +136,7 @@ def judged_jointly(contrasts, **options):
         # Better than no patch, and as good as a control.
         ([(0.1, 0.3), (-0.03, 0.03)], "no effect", JOINT),
         ([(0.1, 0.3), (-0.03, 0.06)], "undecided", JOINT),
+        ([(0.1, 0.3), (-0.03, 0.05)], "undecided", JOINT),  # reaches the margin
         # A control does better; that is no harm.
         ([(0.1, 0.3), (-0.4, -0.2)], "no effect", JOINT),
         ([(-0.01, 0.01), (-0.4, -0.2)], "no effect", JOINT),

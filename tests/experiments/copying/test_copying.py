@@ -5,11 +5,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
 from lens_interventions.experiments import Result, copying
+from lens_interventions.experiments.copying.bounds import bounds
 from lens_interventions.intervention.site import PatchSite
 from lens_interventions.intervention.sources import SOURCES
 from lens_interventions.measures.intervals import holm
@@ -146,6 +148,22 @@ def test_no_cell_of_the_grid_gains_more_than_the_bound(planted: Result) -> None:
     assert "gains more than" in planted.verdicts[0].method
 
 
+def test_the_bound_of_a_log_probability_is_of_how_much_it_rises(planted: Result) -> None:
+    kept = planted.tables["rows"]
+    # A second word, which does as the first, so that there is something to resample.
+    other = kept[kept["table"] == "templates"].assign(cluster=lambda rows: rows["cluster"] + "s")
+    rows = dict(iter(pd.concat([kept, other]).groupby("table")))
+    found = bounds(SETTINGS, rows).set_index("question").loc["rare words"]
+    words = rows["templates"].query("half == 'selection' and measure == 'log_prob'")
+    words = words[words["category"].str.split().map(lambda tags: "rare" in tags)]
+    columns = ["source", "layer", "strength", "mode", "form"]
+    sums = words.groupby(columns)[["total", "count"]].sum()
+    means = sums["total"] / sums["count"]
+    rises = means["true"] - means["none"].item()
+    assert found["gain"] == pytest.approx(rises.max(), abs=1e-9)
+    assert rises.max() != pytest.approx(-rises.min(), abs=0.1)
+
+
 def test_a_question_says_what_it_could_have_seen(planted: Result) -> None:
     verdict = planted.verdicts[0].verdict
     assert 0 < verdict.smallest_visible < 2
@@ -216,6 +234,8 @@ def test_rows_that_are_kept_give_the_same_numbers(planted: Result) -> None:
 
 def test_the_lens_finds_the_word_no_earlier_than_it_is_copied(planted: Result) -> None:
     first = planted.tables["lens_first"]
+    assert set(first["source"]) == {"true"}
+    assert set(first["minus"]) - {"none"} <= CONTROLS
     everything = first[(first["words"] == "all") & (first["minus"] == "none")].iloc[0]
     # Points 0 and 1 hold the current token and the belief; copies are made in block 1.
     assert 2 <= everything["mean"] <= everything["unpatched"] <= 3

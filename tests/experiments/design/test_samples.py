@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 
+import pandas as pd
 import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
 from lens_interventions.experiments.design.conditions import NO_PATCH
-from lens_interventions.experiments.design.samples import measure_samples
+from lens_interventions.experiments.design.samples import measure_samples, sample_totals
 from lens_interventions.experiments.loops import Rule
 from lens_interventions.measures.behaviour import ending_loop
 from tests.support.arms import ARMS, PATCH
@@ -75,3 +76,16 @@ def test_a_prompt_s_sample_does_not_depend_on_its_batch(llama: TransformerBridge
     assert list(together["tokens"][1]) == list(alone["tokens"][0])
     other = measure_samples(llama, prompts[1:], *arguments[:-1], 4)
     assert list(other["tokens"][0]) != list(alone["tokens"][0])
+
+
+def test_a_text_too_short_to_repeat_itself_adds_nothing() -> None:
+    of_texts = {"prompt": [1, 2], "looped": [True, False], "rep_4": [0.5, float("nan")]}
+    samples = pd.DataFrame({**NO_PATCH.columns(), "half": "report", "rule": "greedy", **of_texts})
+    totals = sample_totals(samples).set_index(["measure", "sequence"])
+    assert totals["total"].to_dict() == {
+        ("looped", 1): 1.0,
+        ("looped", 2): 0.0,
+        ("rep-4", 1): 0.5,
+        ("rep-4", 2): 0.0,
+    }
+    assert (totals["count"] == 1).all()

@@ -124,8 +124,8 @@ def test_a_sentence_is_cut_off_before_the_word(chatty) -> None:
     assert _before_word(chatty, ids, "garden") == ids
 
 
-def planted(*effects: float) -> dict[str, pd.DataFrame]:
-    """Rows of 10 words and 6 topics; asking adds nats to the output and nothing below.
+def planted(*effects: float, at: str = "final_post") -> dict[str, pd.DataFrame]:
+    """Rows of 10 words and 6 topics; asking adds nats at one point and nothing elsewhere.
 
     There is one effect for all three phrasings of the request, or one for each.
     """
@@ -140,7 +140,7 @@ def planted(*effects: float) -> dict[str, pd.DataFrame]:
             for request in (ASKED, OTHER, PLAIN):
                 for point, label in enumerate(("0_pre", "1_pre", "2_pre", "final_post")):
                     for part in range(SETTINGS.parts):
-                        added = effect * (request == ASKED and label == "final_post")
+                        added = effect * (request == ASKED and label == at)
                         rows.append(
                             {
                                 "word": item.word,
@@ -173,6 +173,13 @@ def test_verdicts_on_planted_data(effect: float, outcomes: list[str]) -> None:
     assert OUTPUT in at_output.question
     interval = at_output.verdict.interval
     assert interval.low < effect < interval.high
+
+
+def test_the_first_question_is_about_the_middle_third_of_the_points() -> None:
+    """Of four points that is the second."""
+    for point, outcome in (("0_pre", "no effect"), ("1_pre", "helps"), ("2_pre", "no effect")):
+        in_the_middle = analyse(SETTINGS, planted(1.0, at=point)).verdicts[0]
+        assert in_the_middle.verdict.outcome == outcome
 
 
 def test_what_one_phrasing_of_three_does_is_not_certain_of_requests() -> None:

@@ -108,6 +108,34 @@ def test_a_text_too_short_to_repeat_itself_counts_with_no_repetition(finished: P
     assert_allclose(report[["rep_2", "rep_4"]], 5 / 6, rtol=1e-12)
 
 
+def test_a_condition_tells_of_the_samples_that_looped_and_of_those_that_ended(
+    finished: Path,
+) -> None:
+    rows = read_tables(finished)
+    samples = rows["samples"]
+    place = samples.groupby(["source", "layer", "strength", "rule", "half"]).cumcount()
+    samples = samples.assign(
+        looped=place < 2,
+        onset=place.map({0: 0, 1: 2}).fillna(-1).astype(int),
+        period=5,
+        loop_length=16,
+        n_tokens=samples["new_tokens"].where(place != 3, 5),
+    )
+    conditions = analyse(SETTINGS, {**rows, "samples": samples}).tables["conditions"]
+    report = conditions[conditions["prompts"] == "report"]
+    assert (report["n"] == 6).all()
+    assert (report["onset"] == 1).all()
+    assert_allclose(report["ended"], 1 / 6, rtol=1e-12)
+
+
+def test_what_a_condition_costs_is_its_loss_minus_that_of_no_patch(finished: Path) -> None:
+    conditions = load_result(finished).to_dataframe()
+    report = conditions[conditions["prompts"] == "report"]
+    (plain,) = report[report["condition"] == "no patch, greedy"]["loss"]
+    assert_allclose(report["loss_change"], report["loss"] - plain, atol=1e-12)
+    assert (report["loss_change"].abs() > 1e-3).sum() > 3
+
+
 def test_survival_falls_when_samples_enter_loops_and_never_rises(finished: Path) -> None:
     samples = read_tables(finished)["samples"]
     prompts = sorted(samples[samples["half"] == "report"]["prompt"].unique())

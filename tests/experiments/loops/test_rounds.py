@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -15,8 +16,10 @@ from lens_interventions.experiments.design.conditions import (
     source_arms,
 )
 from lens_interventions.experiments.loops.rounds import measure_noticing, measure_rounds
+from lens_interventions.experiments.loops.tables import noticing_table
 from tests.support.arms import ARMS, PATCH, next_logits
 from tests.support.exact import float64_softmax
+from tests.support.small_loops import SETTINGS
 from tests.support.tiny import D_VOCAB
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
@@ -82,3 +85,11 @@ def test_noticing_ranks_the_continuation_of_each_round(llama: TransformerBridge)
             assert row["count"] == 3
             assert_allclose(row["log_rank"], np.log1p(ranks).sum(), atol=1e-9)
             assert row["top"] == ranks.count(0)
+
+
+def test_the_share_at_the_top_is_one_of_tokens_and_not_of_passages() -> None:
+    of_passages = {"count": [2, 6], "log_rank": [0.0, 12.0], "top": [2, 0]}
+    rows = pd.DataFrame({"round": 1, "point": 0, "label": "0_pre", **of_passages})
+    (row,) = noticing_table(rows, SETTINGS).to_dict("records")
+    assert row["top_share"] == 2 / 8
+    assert row["estimate"] == pytest.approx(12 / 8, rel=1e-12)

@@ -6,7 +6,7 @@ import pytest
 
 from lens_interventions.experiments.design.material import induction_sequences, text_sequences
 from lens_interventions.experiments.slopes.settings import COPIES, NATURAL
-from lens_interventions.experiments.slopes.stages import head_stage, rescue_stage
+from lens_interventions.experiments.slopes.stages import ceiling_stage, head_stage, rescue_stage
 from tests.support.small_slopes import SMALL
 from tests.support.tiny import tiny_bridge
 
@@ -25,3 +25,12 @@ def test_mechanisms_are_measured_on_texts_of_the_half_that_reports(stage: Callab
         expected = [text.values() for text in texts if text.half == "report"]
         assert unit.parameters["sequences"] == expected[: SMALL.mechanism_texts]
         assert unit.parameters["sequences"]
+
+
+def test_linear_writes_are_fitted_to_texts_that_none_of_their_slopes_are_measured_on() -> None:
+    bridge = tiny_bridge("gpt2")
+    (unit,) = ceiling_stage(bridge, SMALL, {})
+    fitted, held_out = unit.parameters["texts"], unit.parameters["held_out"]
+    assert {text["half"] for text in fitted} == {"selection"}
+    assert {text["half"] for text in held_out} == {"report"}
+    assert not {text["cluster"] for text in fitted} & {text["cluster"] for text in held_out}

@@ -128,10 +128,13 @@ def test_every_restriction(options):
             assert_naive(bridge, out, patch, row=row)
 
 
-def test_a_gate_on_the_output_opens_where_the_unpatched_model_was_surprised():
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_gate_on_the_output_opens_where_the_unpatched_model_was_surprised(window):
     """Also beside other patches, with padding, and when some rows have ended."""
     bridge = shared_bridge("gemma3_text")
-    patches = [GATED, replace(GATED, gate=0.0), replace(GATED, gate=99.0), BACK]
+    # Low enough that some of the likeliest tokens open it.
+    gated = replace(GATED, gate=2.0, window=window)
+    patches = [gated, replace(gated, gate=0.0), replace(gated, gate=99.0), BACK]
     options = {
         "max_new_tokens": 8,
         "stopping_criteria": [MaxLengthCriteria(max_length=12)],
@@ -142,7 +145,8 @@ def test_a_gate_on_the_output_opens_where_the_unpatched_model_was_surprised():
         assert len(set(out.lengths.tolist())) > 1
         for row, number in enumerate(out.patch_index.tolist()):
             assert_naive(bridge, out, patches[number], row=row)
-        others = li.generate(bridge, PROMPTS, [replace(PATCH, strength=1.0), None], **options)
+        ungated = replace(PATCH, strength=1.0, window=window)
+        others = li.generate(bridge, PROMPTS, [ungated, None], **options)
     n = len(PROMPTS)
     for part, expected in ((slice(n, 2 * n), slice(0, n)), (slice(2 * n, 3 * n), slice(n, 2 * n))):
         width = min(out.tokens.shape[1], others.tokens.shape[1])
