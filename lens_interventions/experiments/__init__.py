@@ -5,8 +5,8 @@ their rows. `run` carries it out on a model, in this process or on any executor,
 finished unit in the directory of the run.
 
 `engine/` runs units, `design/` holds what experiments share, and each experiment is a package that
-imports no other. They import the packages below: search, fitting, the intervention, the lens, the
-model, measures, materials and the drawing kit.
+imports no other; `plans` lists those that run on any model. They import the packages below: search,
+fitting, the intervention, the lens, the model, measures, materials and the drawing kit.
 """
 
 from .copying import CopyingSettings as CopyingSettings

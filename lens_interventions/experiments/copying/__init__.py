@@ -16,9 +16,9 @@ from .analysis import analyse
 from .settings import CopyingSettings as CopyingSettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "copying",
-    lambda preset, bridge: CopyingSettings.preset(preset, int(bridge.cfg.n_layers)),
+    lambda preset, size: CopyingSettings.preset(preset, size.n_layers),
     lambda _settings, _bridge: STAGES,
     analyse,
     lambda settings, bridge: settings.patch.other_files(bridge, settings.forms),
@@ -64,4 +64,4 @@ def copying(
     `ValueError` for an unknown preset, or settings that leave a half of the material without
     sequences.
     """
-    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

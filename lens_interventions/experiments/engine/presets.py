@@ -18,12 +18,20 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
+class ModelSize:
+    """What a preset may depend on."""
+
+    n_layers: int
+    d_model: int
+
+
+@dataclass(frozen=True)
 class Plan(Generic[S]):
     """An experiment before it has settings.
 
     Attributes:
         name: its name, such as "copying".
-        preset: makes the settings of a preset for a model.
+        preset: makes the settings of a preset for a model of this size.
         stages: makes the stages for settings and a model, by name, in order. It raises `ValueError`
             for settings that do not fit the model.
         analyse: makes tables and verdicts from the settings and all rows.
@@ -31,7 +39,7 @@ class Plan(Generic[S]):
     """
 
     name: str
-    preset: Callable[[Preset, TransformerBridge], S]
+    preset: Callable[[Preset, ModelSize], S]
     stages: Callable[[S, TransformerBridge], Mapping[str, Stage]]
     analyse: Callable[[S, Tables], Analysis]
     files: Callable[[S, TransformerBridge], Mapping[str, str]] = lambda _settings, _bridge: {}
@@ -48,8 +56,9 @@ class Plan(Generic[S]):
     ) -> Result:
         """Run the experiment with `settings`, or with those of the preset if there are none."""
         bridge = ModelSource(model).bridge()
-        chosen = self.preset(preset, bridge) if settings is None else settings
-        presets = {name: self.preset(name, bridge) for name in get_args(Preset)}
+        size = ModelSize(int(bridge.cfg.n_layers), int(bridge.cfg.d_model))
+        chosen = self.preset(preset, size) if settings is None else settings
+        presets = {name: self.preset(name, size) for name in get_args(Preset)}
         experiment = Experiment(
             self.name,
             chosen,

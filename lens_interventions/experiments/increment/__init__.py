@@ -16,11 +16,9 @@ from .analysis import analyse
 from .settings import IncrementSettings as IncrementSettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "increment",
-    lambda preset, bridge: IncrementSettings.preset(
-        preset, int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
-    ),
+    lambda preset, size: IncrementSettings.preset(preset, size.n_layers, size.d_model),
     lambda _settings, _bridge: STAGES,
     analyse,
 )
@@ -64,6 +62,6 @@ def increment(
     `NotImplementedError` for a model that the two streams do not fit.
     """
     try:
-        return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+        return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
     finally:
         forget_residuals()

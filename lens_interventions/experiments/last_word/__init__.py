@@ -15,9 +15,9 @@ from .analysis import analyse
 from .settings import LastWordSettings as LastWordSettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "last_word",
-    lambda preset, _bridge: LastWordSettings.preset(preset),
+    lambda preset, _size: LastWordSettings.preset(preset),
     lambda _settings, _bridge: STAGES,
     analyse,
 )
@@ -57,4 +57,4 @@ def last_word(
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset and for a tokenizer without a chat template.
     """
-    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -19,11 +19,9 @@ from .stages import stages_of
 from .writes import Training as Training
 from .writes import trained_writes as trained_writes
 
-_PLAN = Plan(
+PLAN = Plan(
     "learned",
-    lambda preset, bridge: LearnedSettings.preset(
-        preset, int(bridge.cfg.n_layers), int(bridge.cfg.d_model)
-    ),
+    lambda preset, size: LearnedSettings.preset(preset, size.n_layers, size.d_model),
     stages_of,
     analyse,
 )
@@ -71,6 +69,6 @@ def learned(
     two streams do not fit.
     """
     try:
-        return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+        return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
     finally:
         forget_residuals()

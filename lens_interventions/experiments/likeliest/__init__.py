@@ -15,9 +15,9 @@ from .analysis import analyse
 from .settings import LikeliestSettings as LikeliestSettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "likeliest",
-    lambda preset, _bridge: LikeliestSettings.preset(preset),
+    lambda preset, _size: LikeliestSettings.preset(preset),
     lambda _settings, _bridge: STAGES,
     analyse,
 )
@@ -58,4 +58,4 @@ def likeliest(
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset.
     """
-    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -17,9 +17,9 @@ from .analysis import analyse
 from .settings import LoopsSettings as LoopsSettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "loops",
-    lambda preset, bridge: LoopsSettings.preset(preset, int(bridge.cfg.n_layers)),
+    lambda preset, size: LoopsSettings.preset(preset, size.n_layers),
     lambda _settings, _bridge: STAGES,
     analyse,
 )
@@ -59,4 +59,4 @@ def loops(
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset.
     """
-    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -16,9 +16,9 @@ from .analysis import analyse
 from .settings import PreservationSettings as PreservationSettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "preservation",
-    lambda preset, _bridge: PreservationSettings.preset(preset),
+    lambda preset, _size: PreservationSettings.preset(preset),
     lambda _settings, _bridge: STAGES,
     analyse,
 )
@@ -58,4 +58,4 @@ def preservation(
     `ValueError` for an unknown preset, or a tokenizer that spells no word of the templates alike in
     both places.
     """
-    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -16,9 +16,9 @@ from .analysis import analyse
 from .settings import ReaderSettings as ReaderSettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "reader",
-    lambda preset, bridge: ReaderSettings.preset(preset, int(bridge.cfg.n_layers)),
+    lambda preset, size: ReaderSettings.preset(preset, size.n_layers),
     lambda _settings, _bridge: STAGES,
     analyse,
 )
@@ -64,6 +64,6 @@ def reader(
     matrices that can be adapted.
     """
     try:
-        return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+        return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
     finally:
         forget_residuals()

@@ -15,9 +15,9 @@ from .analysis import analyse
 from .settings import RecallSettings as RecallSettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "recall",
-    lambda preset, _bridge: RecallSettings.preset(preset),
+    lambda preset, _size: RecallSettings.preset(preset),
     lambda _settings, _bridge: STAGES,
     analyse,
 )
@@ -60,4 +60,4 @@ def recall(
     `ValueError` for an unknown preset, and `RuntimeError` if a basis needs a package that is not
     installed.
     """
-    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

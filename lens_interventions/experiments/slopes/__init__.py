@@ -18,9 +18,9 @@ from .analysis import analyse
 from .settings import SlopesSettings as SlopesSettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "slopes",
-    lambda preset, _bridge: SlopesSettings.preset(preset),
+    lambda preset, _size: SlopesSettings.preset(preset),
     lambda _settings, _bridge: STAGES,
     analyse,
 )
@@ -66,4 +66,4 @@ def slopes(
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset, or texts that the model cannot read at once.
     """
-    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -16,9 +16,9 @@ from .analysis import analyse
 from .settings import UnlikelySettings as UnlikelySettings
 from .stages import STAGES
 
-_PLAN = Plan(
+PLAN = Plan(
     "unlikely",
-    lambda preset, _bridge: UnlikelySettings.preset(preset),
+    lambda preset, _size: UnlikelySettings.preset(preset),
     lambda _settings, _bridge: STAGES,
     analyse,
 )
@@ -57,4 +57,4 @@ def unlikely(
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for an unknown preset or a model without a tokenizer.
     """
-    return _PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -2,28 +2,17 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...experiments import (
-    CopyingSettings,
-    IncrementSettings,
-    LastWordSettings,
-    LearnedSettings,
-    LikeliestSettings,
-    LoopsSettings,
-    PreservationSettings,
-    ReaderSettings,
-    RecallSettings,
-    Result,
-    SlopesSettings,
-    UnlikelySettings,
-)
+from ...experiments import Result
 from ...experiments.engine.json_values import to_values
+from ...experiments.engine.presets import ModelSize, Preset
+from ...experiments.plans import PLANS
 from ...model._embedded import NAME
 from ...model.fingerprint import weights_sha256
 from ..runs import find_runs, run_titles
@@ -31,20 +20,6 @@ from ..verdict_card import VerdictCard, verdict_card
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-_PRESETS: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
-    "copying": lambda name, of: CopyingSettings.preset(name, of["n_layers"]),
-    "increment": lambda name, of: IncrementSettings.preset(name, of["n_layers"], of["d_model"]),
-    "last_word": lambda name, _: LastWordSettings.preset(name),
-    "learned": lambda name, of: LearnedSettings.preset(name, of["n_layers"], of["d_model"]),
-    "likeliest": lambda name, _: LikeliestSettings.preset(name),
-    "loops": lambda name, of: LoopsSettings.preset(name, of["n_layers"]),
-    "preservation": lambda name, _: PreservationSettings.preset(name),
-    "reader": lambda name, of: ReaderSettings.preset(name, of["n_layers"]),
-    "recall": lambda name, _: RecallSettings.preset(name),
-    "slopes": lambda name, _: SlopesSettings.preset(name),
-    "unlikely": lambda name, _: UnlikelySettings.preset(name),
-}
 
 
 @dataclass(frozen=True)
@@ -106,9 +81,12 @@ def _first_figure(result: Result) -> "go.Figure | None":
 
 def _command(result: Result) -> str | None:
     name, model = result.experiment, result.header["model"]
-    of_model = _model_options(model)
-    for preset in ("quick", "full") if name in _PRESETS and of_model is not None else ():
-        if _agree(to_values(_PRESETS[name](preset, model)), result.settings):
+    of_model, plan = _model_options(model), PLANS.get(name)
+    if of_model is None or plan is None:
+        return None
+    size = ModelSize(model["n_layers"], model["d_model"])
+    for preset in get_args(Preset):
+        if _agree(to_values(plan.preset(preset, size)), result.settings):
             options = f"--preset {preset} {of_model}--out runs/{name}"
             return f"lens-interventions experiment {name} {options}"
     return None

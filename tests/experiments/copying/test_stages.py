@@ -63,11 +63,11 @@ def test_a_run_is_not_continued_with_another_default_lens(
     experiment = importlib.import_module("lens_interventions.experiments.copying")
     # Nothing has to be measured to compare what two runs read.
     plan = replace(
-        experiment._PLAN,
+        experiment.PLAN,
         stages=lambda *_: {},
         analyse=lambda *_: Analysis({"none": pd.DataFrame({"n": [0]})}, (), lambda _: {}),
     )
-    monkeypatch.setattr(experiment, "_PLAN", plan)
+    monkeypatch.setattr(experiment, "PLAN", plan)
     settings = replace(SETTINGS, forms=("fitted lens",))
     for _ in range(2):
         experiment.copying(roomy_bridge(), settings=settings, out=tmp_path / "run")
