@@ -79,6 +79,19 @@ def test_order_and_batches_change_nothing(llama):
     assert [log_prob for log_prob, _ in together] == pytest.approx([lp for lp, _ in alone])
 
 
+def test_order_and_batches_change_nothing_of_what_is_written(llama):
+    patch = li.NextTokenPatch(layer=1, strength=0.9, source="random", scale="norm")
+    asked = [(text, {"max_gen_toks": 8, "until": []}) for text in ("No.", LONG, "the people say")]
+
+    def written(batch_size, arguments):
+        model = li.as_harness_model(llama, patch, batch_size=batch_size)
+        return model.generate_until(requests("generate_until", arguments), disable_tqdm=True)
+
+    alone = written(1, asked)
+    assert written(8, asked) == alone
+    assert written(2, asked[::-1])[::-1] == alone
+
+
 @pytest.fixture(scope="module")
 def hugging_face():
     """The harness's own model, of the weights of the tiny Llama."""

@@ -47,6 +47,42 @@ def test_a_run_gives_tables_verdicts_and_figures(finished):
     assert "Does a reader that adapts" in li.report(out, out=out.parent / "report.html").read_text()
 
 
+def trained_alone(bridge, source, *, seed):
+    """What a unit of the run trains, by the library."""
+    name = f"{source}-seed{seed}"
+    (unit,) = [unit for unit in training_stage(bridge, SMALL, {}) if unit.name == name]
+    return li.train_patch(
+        bridge,
+        [window["tokens"] for window in unit.parameters["texts"]["training"]],
+        layer=1,
+        source=source,
+        strength=SMALL.strength,
+        adapt=SMALL.adapt,
+        adapter_rank=2,
+        steps=4,
+        seed=seed,
+        options=SMALL.options,
+        held_out=[window["tokens"] for window in unit.parameters["texts"]["choosing"]],
+        progress=False,
+    )
+
+
+def test_a_write_that_is_taken_away_leaves_the_adapted_model(finished):
+    bridge = small_bridge()
+    tokens = torch.tensor([w["tokens"] for w in windows_by_part(bridge, SMALL)["measured"]])
+    trained = trained_alone(bridge, "true", seed=0)
+    with trained.reader.on(bridge):
+        alone = -li.teacher_forced_log_probs(bridge, tokens, None)
+        written = -li.teacher_forced_log_probs(bridge, tokens, trained.patch)
+    rows = li.experiments.read_tables(finished[1])["training"]
+    here = rows.query("source == 'true' and seed == 0 and scope == 'all'")
+    for condition, nats in ((AS_TRAINED, written), (TAKEN_AWAY, alone)):
+        found = here[here["condition"] == condition]["total"]
+        np.testing.assert_allclose(found, nats.sum(1), rtol=1e-5)
+    # The two are told apart by that.
+    assert not np.allclose(alone.sum(1), written.sum(1), rtol=1e-4)
+
+
 def test_what_is_measured_is_the_loss_of_the_adapted_model(finished):
     """Of the model as it is too; the windows of the curve are others."""
     _, out = finished
@@ -58,22 +94,7 @@ def test_what_is_measured_is_the_loss_of_the_adapted_model(finished):
     nats = -li.teacher_forced_log_probs(bridge, tokens, None)
     np.testing.assert_allclose(plain["total"], nats.sum(1), rtol=1e-5)
 
-    (unit,) = [u for u in training_stage(bridge, SMALL, {}) if u.name == "current-seed1"]
-    options = SMALL.options
-    trained = li.train_patch(
-        bridge,
-        [window["tokens"] for window in unit.parameters["texts"]["training"]],
-        layer=1,
-        source="current",
-        strength=SMALL.strength,
-        adapt=SMALL.adapt,
-        adapter_rank=2,
-        steps=4,
-        seed=1,
-        options=options,
-        held_out=[window["tokens"] for window in unit.parameters["texts"]["choosing"]],
-        progress=False,
-    )
+    trained = trained_alone(bridge, "current", seed=1)
     copies = torch.tensor(second_copies(bridge, SMALL))
     with trained.reader.on(bridge):
         adapted = -li.teacher_forced_log_probs(bridge, tokens, trained.patch)

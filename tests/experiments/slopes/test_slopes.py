@@ -219,6 +219,18 @@ def test_the_lowest_lead_is_as_sure_as_the_surest_cell_that_leads_them_all() -> 
     assert lowest(sided(both), both, SMALL).p_value == 0.03
 
 
+def test_the_question_about_heads_is_about_a_weak_write(finished: tuple[Result, Path]) -> None:
+    """The slope of the kind that leads the best control by most, times the weak strength."""
+    kinds = finished[0].tables["kinds"].query("material == 'copies'")
+    lead = kinds.groupby(["kind", "part"])["estimate"].max().min()
+    (found,) = [
+        finding.verdict.interval.estimate
+        for finding in finished[0].verdicts
+        if "any kind of head" in finding.question and "copies" in finding.question
+    ]
+    assert found == pytest.approx(SMALL.weak * lead, rel=1e-12)
+
+
 def test_verdicts_are_corrected_over_all_questions(finished: tuple[Result, Path]) -> None:
     findings = finished[0].verdicts
     for found in findings:

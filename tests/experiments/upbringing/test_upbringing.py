@@ -51,6 +51,13 @@ def test_decay_acts_in_the_arms_that_have_it(finished):
     assert sizes["strong decay"] < sizes["plain"] < sizes["no decay"]
 
 
+def test_the_size_of_the_weights_is_of_the_matrices_of_the_blocks(finished):
+    """Those that decay: queries, keys and values, their output, and two of the MLP."""
+    rows = li.experiments.read_tables(finished[1])["training"]
+    counts = rows[rows["measure"] == WEIGHTS]["count"]
+    assert set(counts) == {SMALL.blocks * (3 + 1 + 4 + 4) * SMALL.width**2}
+
+
 def test_a_stopped_run_ends_in_the_same_numbers(finished, tmp_path, monkeypatch):
     result, _ = finished
     made = TrainingRun._make_step
@@ -115,6 +122,13 @@ def test_planted_differences_are_found():
     recall = analysis.tables["recall"]
     np.testing.assert_allclose(recall["estimate"], 0.1, atol=1e-9)
     np.testing.assert_allclose(analysis.tables["weights"]["size"], 0.2, atol=1e-12)
+
+
+def test_curves_are_of_the_same_windows_at_every_step():
+    curves = analyse(SMALL, {"training": planted()}).tables["curves"]
+    loss = curves.query("arm == 'plain' and measure == 'loss' and scope == 'all'")
+    # The mean of rows 0 to 5 of 12 and of seeds 0 and 1, at the last of three points.
+    np.testing.assert_allclose(loss["mean"], 1.0 + 0.1 * 2.5 + 0.01 * 0.5 + 0.1 * 2, rtol=1e-12)
 
 
 def test_the_interval_widens_with_what_seeds_disagree_about():
