@@ -1,14 +1,18 @@
 """Rank correlations and their intervals."""
 
 import numpy as np
+import pandas as pd
+import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
 from lens_interventions.experiments.preservation.correlations import (
+    copy_correlation,
     crossed_spearman,
     doubly_centred,
     spearman,
 )
+from lens_interventions.experiments.preservation.token_rows import WITHIN
 from tests.support.small_preservation import FEW
 
 
@@ -74,6 +78,31 @@ def test_double_centring_is_the_residual_of_both_means() -> None:
     dummies = np.concatenate([np.eye(5)[rows], np.eye(4)[columns]], axis=1)
     fitted = dummies @ np.linalg.lstsq(dummies, values, rcond=None)[0]
     assert_allclose(doubly_centred(values, rows, columns), values - fitted, atol=1e-9)
+
+
+def test_the_far_version_of_a_sentence_is_another_sentence() -> None:
+    """What distance does to both variables is no correlation within words and sentences."""
+    rng = np.random.default_rng(6)
+    items = pd.MultiIndex.from_product(
+        [range(8), range(4), ("near", "far")], names=["said", "frame", "distance"]
+    ).to_frame(index=False)
+    far = 9.0 * (items["distance"] == "far")
+    items = items.assign(
+        group="g",
+        said=items["said"].astype(str),
+        frame=items["frame"].astype(str),
+        copy_log_prob=rng.normal(size=len(items)) + far,
+    )
+    kept = rng.normal(size=len(items)) + far.to_numpy()
+    dummies = pd.concat(
+        [pd.get_dummies(items["said"]), pd.get_dummies(items["frame"] + items["distance"])], axis=1
+    ).to_numpy(dtype=float)
+    residuals = [
+        values - dummies @ np.linalg.lstsq(dummies, values, rcond=None)[0]
+        for values in (kept, items["copy_log_prob"].to_numpy())
+    ]
+    found = copy_correlation(items, kept, WITHIN, FEW, crossed=False).interval.estimate
+    assert found == pytest.approx(stats.spearmanr(*residuals).statistic, abs=1e-9)
 
 
 def test_a_correlation_that_rests_on_a_few_kinds_of_token_is_not_certain() -> None:
