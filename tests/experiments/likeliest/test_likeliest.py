@@ -17,6 +17,8 @@ from lens_interventions.experiments.likeliest.sequences import (
     ascent_name,
     beam,
     beam_name,
+    best_name,
+    drawn,
     swaps_name,
 )
 from lens_interventions.experiments.likeliest.stages import choose, compare
@@ -63,6 +65,20 @@ def test_no_two_prompts_share_a_draw() -> None:
     assert len(seeds) == SETTINGS.choosing + SETTINGS.prompts
     drawn = [seed + sample for seed in seeds.values() for sample in range(SETTINGS.width)]
     assert len(set(drawn)) == len(drawn)
+
+
+def test_the_best_of_samples_is_the_likeliest_of_them() -> None:
+    bridge, prompt, width = roomy_bridge(), [0, 40, 41, 42], 6
+    samples = [drawn(bridge, prompt, 5, 1, seed)[SAMPLE] for seed in range(9, 9 + width)]
+
+    def log_likelihood(tokens: torch.Tensor) -> float:
+        text = torch.tensor([[*prompt, *tokens.tolist()]])
+        log_probs = bridge(text)[0, len(prompt) - 1 : -1].log_softmax(-1)
+        return float(log_probs.gather(-1, tokens[:, None]).sum())
+
+    found = drawn(bridge, prompt, 5, width, 9)
+    assert torch.equal(found[SAMPLE], samples[0])
+    assert torch.equal(found[best_name(width)], max(samples, key=log_likelihood))
 
 
 def test_beam_search_with_as_many_beams_as_tokens_is_exact_on_two_tokens() -> None:
