@@ -110,7 +110,8 @@ def blocks_return_tuples(bridge: TransformerBridge) -> bool:
 
         handle = bridge.blocks[0].register_forward_hook(look)
         try:
-            with torch.no_grad():
+            # It may be asked while a text runs, whose hooks expect no other.
+            with torch.no_grad(), without_hooks(bridge.hook_points()):
                 bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
         finally:
             handle.remove()
@@ -129,7 +130,7 @@ def fills_cache(bridge: TransformerBridge) -> bool:
     def find() -> bool:
         tokens, cache = few_tokens(bridge), DynamicCache()
         final = hook_name(FINAL, int(bridge.cfg.n_layers))
-        with torch.no_grad():
+        with torch.no_grad(), without_hooks(bridge.hook_points()):
             for piece in tokens.split(2, dim=-1):
                 capture(bridge, piece, [final], use_cache=True, **as_argument(bridge, cache))
         return cache.get_seq_length() == tokens.shape[1]
@@ -180,6 +181,9 @@ def embedding_factor(bridge: ReadableModel) -> float:
     tolerance = 2e-2 if is_half(weight.dtype) else 1e-5
     # Without position embeddings, the embedding is what enters the first block. In TransformerLens
     # 3.9 no earlier hook sees the factor of Granite.
+    rows, entering, fed = (
+        part.to(torch.promote_types(part.dtype, torch.float32)) for part in (rows, entering, fed)
+    )
     for embedded in (entering, fed):
         factor = float((embedded * rows).sum() / (rows * rows).sum())
         atol = tolerance * float(embedded.std())

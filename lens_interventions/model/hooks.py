@@ -64,7 +64,7 @@ def lasting_hooks(bridge: ReadableModel) -> tuple[int, ...]:
     They are given by torch's numbers, which are never used twice. The hooks by which libraries
     adapt architectures and listen to modules do not count.
     """
-    return _lasting(_modules(bridge))
+    return lasting_hooks_on(_modules(bridge))
 
 
 def hooked_modules(bridge: ReadableModel, part: str, *, lasting: bool = True) -> list[str]:
@@ -78,11 +78,12 @@ def hooked_modules(bridge: ReadableModel, part: str, *, lasting: bool = True) ->
         name
         for name, module in (() if within is None else within.named_modules(prefix=part))
         if (isinstance(module, HookPoint) and has_temporary_hooks(module))
-        or (lasting and _lasting([module]))
+        or (lasting and lasting_hooks_on([module]))
     ]
 
 
-def _lasting(modules: Iterable[nn.Module]) -> tuple[int, ...]:
+def lasting_hooks_on(modules: Iterable[nn.Module]) -> tuple[int, ...]:
+    """The same of some modules, without those inside them."""
     found: list[int] = []
     for module in modules:
         if not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
@@ -106,16 +107,20 @@ def has_user_hooks(bridge: ReadableModel) -> bool:
 def moved_right(bridge: ReadableModel, batch: TokenBatch) -> TokenBatch:
     """The batch with all padding on the right, where a causal model ignores it.
 
+    Columns of padding alone are cut off, unless there are hooks of the user, which may be made for
+    them.
+
     Raises `ValueError` if that moves a text while the user has hooks on the model, which would find
     its tokens in other columns than in the user's own runs.
     """
-    if batch.left_padded and has_user_hooks(bridge):
+    hooked = has_user_hooks(bridge)
+    if hooked and batch.left_padded:
         raise ValueError(
             "there are hooks on the bridge and padding on the left, which would be moved to the "
             "right, away from the columns that the hooks expect: pad on the right, or take the "
             "hooks off for this call (logit_lens also reads the ActivationCache of a hooked run)"
         )
-    return batch.padded_on("right")
+    return batch if hooked else batch.padded_on("right")
 
 
 def _modules(bridge: ReadableModel) -> Iterator[nn.Module]:

@@ -42,6 +42,19 @@ def runs_of(bridge, function):
     return len(runs)
 
 
+@pytest.mark.parametrize("check", [blocks_return_tuples, fills_cache, embedding_factor])
+def test_no_hook_of_the_user_sees_a_check(check):
+    """It may be made while their text runs."""
+    bridge, seen = tiny_bridge("llama"), []
+
+    def look(_tensor, hook):
+        seen.append(hook.name)
+
+    with bridge.hooks(fwd_hooks=[("hook_embed", look), ("blocks.0.hook_resid_pre", look)]):
+        check(bridge)
+    assert not seen
+
+
 @pytest.mark.parametrize("check", [require_readable, blocks_return_tuples, fills_cache])
 def test_a_check_runs_the_model_once(check):
     bridge = tiny_bridge("gpt2")

@@ -112,3 +112,18 @@ def test_texts_and_lists_of_ids_are_padded_without_a_warning():
     li.component_logits(bridge, TEXTS)
     gated = dataclasses.replace(PATCH, gate=2.0, gate_on="output")
     li.teacher_forced_log_probs(bridge, TEXTS, gated)
+
+
+def test_hooks_made_for_columns_of_padding_find_them():
+    bridge = shared_bridge("llama")
+    tokens, mask = padded(bridge, "right")
+    more = torch.zeros(len(tokens), 2, dtype=torch.long)
+    wide, wide_mask = torch.cat([tokens, more], dim=1), torch.cat([mask, more], dim=1)
+    read = []
+    for text, real in ((tokens, mask), (wide, wide_mask)):
+        with bridge.hooks(fwd_hooks=PATCH.fwd_hooks(bridge, text, attention_mask=real)):
+            read.append(li.logit_lens(bridge, text, attention_mask=real).entropy)
+    narrow, found = read
+    torch.testing.assert_close(
+        found[..., : tokens.shape[1]], narrow, rtol=0, atol=1e-9, equal_nan=True
+    )

@@ -25,13 +25,29 @@ from transformers import Cache
 from ...model.attention_cache import as_argument, shorten
 from ...model.attention_masks import additive_masks
 from ...model.bypass import Unwrapping
-from ...model.hooks import HookFunction, change_layers, keep, temporary_hooks
+from ...model.hooks import (
+    HookFunction,
+    change_layers,
+    keep,
+    lasting_hooks_on,
+    temporary_hooks,
+)
 from ...model.kinds import weight_dtype
 from ...model.partial_run import only_blocks_below, only_blocks_from
 from ...model.points import hook_name
 from ...model.roomy_cache import roomy_cache
 from ..known_text import KnownText
 from .patch_batch import PatchedRows
+
+
+def first_of_two_parts(bridge: TransformerBridge, rows: PatchedRows) -> int:
+    """The block from which on patched rows run by themselves; 0 if all blocks run together.
+
+    A user's torch hook on a whole block would act twice, in the part below and in the one above, on
+    a block up to the patched one.
+    """
+    layer = rows.layers[0] if rows.layers else 0
+    return 0 if lasting_hooks_on(list(bridge.blocks)[: layer + 1]) else layer
 
 
 class CacheError(RuntimeError):
@@ -69,7 +85,7 @@ class CachedDecoder:
         self._recorded_at = {label: hook_name(label, n_layers) for label in record}
         # Looking up a hook by its name takes longer than running a block.
         self._points = bridge.hook_dict
-        self._split = rows.layers[0] if rows.layers else 0
+        self._split = first_of_two_parts(bridge, rows)
         # A cache made with the model's config drops what leaves a sliding window, and then cannot
         # be shortened.
         self._below, self._above = roomy_cache(), roomy_cache()

@@ -19,7 +19,7 @@ from ...model.kinds import weight_dtype
 from ...model.readout import readout, require_causal_stack, require_readable
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
-from .cached_decoder import CachedDecoder, CacheError
+from .cached_decoder import CachedDecoder, CacheError, first_of_two_parts
 from .decoder_beside_unpatched import DecoderBesideUnpatched
 from .patch_batch import PatchedRows
 from .recomputing_decoder import RecomputingDecoder
@@ -61,7 +61,7 @@ def decoder(
     # Before the model runs: some versions of transformers fail on a hybrid without a cache.
     _refuse_recurrent_layers(bridge)
     require_readable(bridge)
-    in_parts = bool(rows.layers) and rows.layers[0] > 0
+    in_parts = first_of_two_parts(bridge, rows) > 0
     longest = frequencies_change_after(bridge)
     problem = _cached_decoding_problem(bridge, in_parts=in_parts)
     if length > longest:

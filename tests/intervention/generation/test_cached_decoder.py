@@ -13,7 +13,7 @@ import lens_interventions as li
 from lens_interventions.intervention.generation import cached_decoder
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax
-from tests.support.reference_generation import naive_tokens
+from tests.support.reference_generation import generate_naively, naive_tokens
 from tests.support.tiny import (
     shared_bridge,
     tiny_bridge,
@@ -48,6 +48,38 @@ def test_hooks_of_the_user_act_as_without_a_cache(name, dtype):
     ):
         out = li.generate(bridge, PROMPTS, patch, **OPTIONS)
         assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, patch, 5)
+    assert not torch.allclose(out.log_probs, plain.log_probs, atol=1e-2)
+
+
+@pytest.mark.parametrize("layer", [1, 2, (1, 2)])
+@pytest.mark.parametrize("block", [0, 1, 2])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_torch_hook_on_a_block_acts_once(layer, block, before):
+    bridge, patch = shared_bridge("llama"), replace(PATCH, layer=layer, embedding="W_U")
+    plain = li.generate(bridge, PROMPTS, patch, **OPTIONS)
+
+    def push_before(_block, args, kwargs):
+        return tuple(1.5 * arg + 0.2 for arg in args[:1]) + args[1:], kwargs
+
+    def push_after(_block, _args, out):
+        return 1.5 * out + 0.2
+
+    module = bridge.original_model.model.layers[block]
+    handle = (
+        module.register_forward_pre_hook(push_before, with_kwargs=True)
+        if before
+        else module.register_forward_hook(push_after)
+    )
+    try:
+        with float64_softmax():
+            out = li.generate(bridge, PROMPTS, patch, **OPTIONS)
+            naive = [generate_naively(bridge, prompt, patch, 5) for prompt in PROMPTS]
+    finally:
+        handle.remove()
+    for row, (tokens, logits) in enumerate(naive):
+        assert out.tokens[row].tolist() == tokens
+        expected = logits.log_softmax(-1).gather(-1, out.tokens[row, :, None])[:, 0]
+        torch.testing.assert_close(out.log_probs[row], expected, rtol=0, atol=1e-9)
     assert not torch.allclose(out.log_probs, plain.log_probs, atol=1e-2)
 
 
