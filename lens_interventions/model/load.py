@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ _progress_bars = SharedSetting(
 )
 
 
+# Options that name one of several versions of a model on the hub.
+_VERSIONS = ("revision", "checkpoint_index", "checkpoint_value")
+
+
 def load_model(
     name: str | os.PathLike[str] | None = None,
     *,
@@ -59,8 +64,8 @@ def load_model(
 
     - `device`: such as `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`. The default is TransformerLens's
         choice: CUDA if it is available, otherwise the CPU.
-    - `dtype`: the dtype of the weights, and so of the residual stream. By default float32, or that
-        of `hf_model`, which is otherwise converted in place.
+    - `dtype`: the dtype of the weights, and so of the residual stream. By default float32, and
+        whatever `hf_model` has, which is otherwise converted in place.
     - `trust_remote_code`: whether code that comes with the model may run. Without it, a model that
         needs such code is refused.
     - `boot`: other arguments of the installed `TransformerBridge.boot_transformers`, such as
@@ -69,17 +74,17 @@ def load_model(
     Raises `TypeError` if `name` is a model instead of its name, or `boot` has an argument that
     `boot_transformers` does not take; `ValueError` if the device is not available, the dtype is not
     floating point, a GGUF file cannot be converted, adapters are not merged, a model in memory has
-    no tokenizer, or a revision is asked for that a local or the embedded model does not have;
-    `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name is not cached and
-    the hub cannot be reached; `RuntimeError` if the default model cannot be fetched; `OSError` if
-    the cache directory cannot be written or lacks space.
+    no tokenizer, or is quantized and a dtype is given, or a revision is asked for that a local or
+    the embedded model does not have; `FileNotFoundError` if a path has no model; `ConnectionError`
+    if a hub name is not cached and the hub cannot be reached; `RuntimeError` if the default model
+    cannot be fetched; `OSError` if the cache directory cannot be written or lacks space.
     """
     if isinstance(name, nn.Module):
         raise TypeError(
             f"the name of a model is text, got a {type(name).__name__}: for a model in memory call "
             "load_model(hf_model=model, tokenizer=tokenizer)"
         )
-    hf_model = boot.get("hf_model")
+    hf_model, to = boot.get("hf_model"), dtype
     if dtype is None:
         dtype = torch.float32 if hf_model is None else hf_model.dtype
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -97,8 +102,8 @@ def load_model(
     options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, **boot}
     if hf_model is not None:
         _require_merged(hf_model)
-        _convert(hf_model, dtype)  # TransformerLens would only write the dtype down
-        return _boot_in_memory(name or hf_model.config.name_or_path, **options).eval()
+        with _converted(hf_model, to):  # TransformerLens would only write the dtype down
+            return _boot_in_memory(name or hf_model.config.name_or_path, **options).eval()
     gguf = None if name is None else gguf_file(name)
     directory = None if name is None or gguf else local_directory(name)
     if name is None or gguf or directory:
@@ -107,7 +112,8 @@ def load_model(
         with hub_offline(), _progress_bars.changed():
             converted = gguf_model(gguf) if gguf else embedded_model()
             bridge = TransformerBridge.boot_transformers(str(converted), **options)
-        bridge.cfg.model_name = gguf.stem if gguf else NAME  # rather than where the cache is
+        # Rather than where the cache is.
+        bridge.cfg.model_name = _unlike_embedded(gguf.stem) if gguf else NAME
     elif directory:
         # Where peft is not installed, transformers leaves its adapters out without a word.
         if (directory / "adapter_config.json").is_file():
@@ -116,10 +122,12 @@ def load_model(
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
         # The name goes into runs and pages, and to other machines, so it must not depend on how the
         # path is written.
-        bridge.cfg.model_name = directory.resolve().name
+        bridge.cfg.model_name = _unlike_embedded(directory.resolve().name)
     else:
         bridge = _boot_from_hub(os.fspath(name), **options)
         _require_merged(bridge.original_model)
+        if asked := [str(boot[option]) for option in _VERSIONS if boot.get(option) is not None]:
+            bridge.cfg.model_name += f"@{'-'.join(asked)}"
     return bridge.eval()
 
 
@@ -136,16 +144,41 @@ def _unmerged() -> ValueError:
     )
 
 
-def _convert(model: nn.Module, dtype: torch.dtype) -> None:
-    """Convert what `from_pretrained` would: not the buffers of rotary frequencies, say."""
-    for tensor in model.state_dict(keep_vars=True).values():
-        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+@contextmanager
+def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """Convert what `from_pretrained` would: not the buffers of rotary frequencies, say.
+
+    After an error the model is as it was. Without a dtype nothing is converted.
+    """
+    tensors = [
+        tensor
+        for tensor in model.state_dict(keep_vars=True).values()
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
+    ]
+    quantized = getattr(model, "is_quantized", False) or any(t.itemsize < 2 for t in tensors)
+    if dtype is not None and quantized:
+        raise ValueError(
+            "the model's weights are quantized, and their scales would be lost in a conversion: "
+            "leave dtype out"
+        )
+    before = [tensor.data for tensor in tensors]
+    try:
+        for tensor in tensors if dtype is not None else ():
             tensor.data = tensor.data.to(dtype)
+        yield
+    except BaseException:
+        for tensor, data in zip(tensors, before, strict=True):
+            tensor.data = data
+        raise
+
+
+def _unlike_embedded(name: str) -> str:
+    """The name of a user's model, which runs and pages must not take for the embedded one."""
+    return f"{name} (local)" if name == NAME else name
 
 
 def _require_no_revision(name: str | os.PathLike[str] | None, boot: dict[str, Any]) -> None:
-    asked = ("revision", "checkpoint_index", "checkpoint_value")
-    if given := [option for option in asked if boot.get(option) is not None]:
+    if given := [option for option in _VERSIONS if boot.get(option) is not None]:
         raise ValueError(
             f"{given[0]} goes with a name on the hub, and {name or 'the embedded model'} has one "
             "version only: give the directory of the checkpoint that you want"

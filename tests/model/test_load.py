@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from lens_interventions import load_model
 from lens_interventions.model import hub as the_hub
+from lens_interventions.model._embedded import NAME
 from lens_interventions.model.kinds import weight_dtype
 from tests.support.pages import ROOT
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
@@ -83,6 +84,41 @@ def test_a_model_in_memory_has_the_dtype_asked_for_or_its_own(own, asked):
     assert {parameter.dtype for parameter in bridge.parameters()} == {expected}
     # Rounded to half precision, they would turn far positions by other angles.
     assert torch.equal(model.model.rotary_emb.inv_freq, frequencies)
+
+
+def test_a_model_in_memory_that_cannot_be_loaded_comes_back_as_it_was():
+    model = tiny_model("llama").float()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="tokenizer="):
+        load_model(hf_model=model, dtype=torch.float16, device="cpu")
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+def test_weights_of_a_model_in_memory_that_differ_in_dtype_stay_so_unless_one_is_asked_for():
+    model = tiny_model("llama").bfloat16()
+    model.model.norm.float()
+    load_model(hf_model=model, tokenizer=tiny_tokenizer(), device="cpu")
+    assert model.model.norm.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("how", ["as transformers says", "by its weights"])
+def test_quantized_weights_are_not_converted(how):
+    """They would lose their scales, without an error."""
+    model = tiny_model("llama").bfloat16()
+    if how == "by its weights":
+        weight = model.model.layers[0].mlp.up_proj.weight
+        weight.data = weight.data.to(torch.float8_e4m3fn)
+    else:
+        model.is_quantized = True
+    with pytest.raises(ValueError, match="weights are quantized"):
+        load_model(hf_model=model, tokenizer=tiny_tokenizer(), dtype=torch.float32)
+
+
+def test_a_directory_is_not_taken_for_the_embedded_model(directory):
+    assert load_model(directory).cfg.model_name == "llama"
+    renamed = directory.rename(directory.with_name(NAME))
+    assert load_model(renamed).cfg.model_name != NAME
 
 
 def lora(arch, targets):
