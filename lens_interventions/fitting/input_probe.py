@@ -97,10 +97,12 @@ class InputProbe:
         import pandas
 
         self.require_fits(bridge)
+        if not 1 <= k <= bridge.W_E.shape[1]:
+            raise ValueError(f"k must be between 1 and d_model = {bridge.W_E.shape[1]}, got {k}")
         table = bridge.W_E.detach().double()
-        _, _, principal = torch.linalg.svd(table - table.mean(0), full_matrices=False)
-        if not 1 <= k <= table.shape[1]:
-            raise ValueError(f"k must be between 1 and d_model = {table.shape[1]}, got {k}")
+        centred = table - table.mean(0)
+        # Eigenvalues come in ascending order.
+        principal = torch.linalg.eigh(centred.T @ centred).eigenvectors.T.flip(0)
         rows = []
         for point, weight in zip(
             [*self.points, "all"], [*self.weight, self.shared_weight], strict=True

@@ -93,6 +93,8 @@ def component_logits(
     if "against" in named:
         direction = direction - read.weight[named["against"]]
     linear, shift = _frozen(read, final)
+    # Half precision loses too much in a sum.
+    direction = direction.to(torch.promote_types(direction.dtype, torch.float32))
     values = [(linear(part) * direction).sum(-1) for part in parts]
     constant = (shift * direction).sum(-1)
     if read.bias is not None:

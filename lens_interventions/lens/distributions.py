@@ -7,6 +7,8 @@ logits, so rank 0 is the top guess. Entropies and divergences are in nats.
 buffer for all of them: on a CPU a large temporary costs page faults on every call.
 """
 
+import math
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -130,7 +132,8 @@ def js_divergence(
     """
     log_p, log_q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
     p, q = log_p.exp(), log_q.exp()
-    log_mean = ((p + q) / 2).log()
+    # The mean of the smallest numbers would round to 0.
+    log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
     # Tokens that both exclude would give 0 * (-inf - -inf).
     p_part = torch.where(p == 0, 0.0, p * (log_p - log_mean))
     q_part = torch.where(q == 0, 0.0, q * (log_q - log_mean))

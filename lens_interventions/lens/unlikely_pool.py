@@ -40,7 +40,7 @@ class Pool:
         log_normalizer: Float[Tensor, " row"],
     ) -> Float[Tensor, "row token"]:
         """Log-probabilities with the normalizer of the whole vocabulary, which is given."""
-        return self.read.logits(normalized) - log_normalizer[:, None]
+        return self.read.logits(normalized).to(log_normalizer) - log_normalizer[:, None]
 
 
 @dataclass(frozen=True)
@@ -109,5 +109,7 @@ def likeliest(
     for rows in normalized.split(LOGIT_ROWS):
         logits = read.logits(rows)
         ids.append(logits.topk(min(k, logits.shape[-1])).indices)
-        normalizers.append(logits.logsumexp(-1))
+        # Half precision loses too much in the sum over the vocabulary.
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        normalizers.append(wide.logsumexp(-1))
     return torch.cat(ids), torch.cat(normalizers)

@@ -100,6 +100,8 @@ def _entry(path: Path, number: int, line: str, field: str) -> str:
 def _cell(name: str, row: dict[str, Any], column: str) -> str:
     if column not in row:
         raise ValueError(f"{name} has no column {column!r}; it has {', '.join(row)}")
+    if row[column] is None:
+        return ""
     if not isinstance(row[column], str):
         raise TypeError(
             f"column {column!r} of {name} holds {type(row[column]).__name__}, expected text"

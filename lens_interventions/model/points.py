@@ -100,6 +100,7 @@ def select_points(
         chosen = [label for label in chosen if label != INPUT]
     if not chosen:
         raise ValueError(f"no residual point is left of {points!r}; there are {between}")
+    chosen = [label for label in order if label in chosen]
     kept = {*chosen[::every], chosen[-1]}
     if incl_mid:
         kept |= {label.replace("_pre", "_mid") for label in kept if label.endswith("_pre")}

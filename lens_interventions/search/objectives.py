@@ -42,7 +42,10 @@ class PartLikelihood:
         weights: Float[Tensor, "batch pos d_vocab"],
     ) -> Float[Tensor, " batch"]:
         """Expected log-likelihood."""
-        log_probs = logits[:, self.start : self.rows].log_softmax(-1).clamp(min=_LEAST_LOG_PROB)
+        # As in `log_probs_of`, which half precision would not agree with.
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        log_probs = logits[:, self.start : self.rows].log_softmax(-1, dtype=wide)
+        log_probs = log_probs.clamp(min=_LEAST_LOG_PROB)
         return (weights[:, self.start : self.rows] * log_probs).sum((-2, -1))
 
     def of_tokens(

@@ -101,11 +101,13 @@ def ascend(
         if relaxation.exponentiated:
             with torch.no_grad():
                 scores += rate * gradient
+                # Distributions do not depend on where the scores lie, but `_NEVER` does.
+                scores -= scores.where(allowed, -torch.inf).amax(-1, keepdim=True)
         else:
             (scores.grad,) = torch.autograd.grad(weights, scores, gradient)
             adam.step()
         if not relaxation.hard and ((step + 1) % _LOOK == 0 or step + 1 == n_steps):
-            tokens = scores.masked_fill(~allowed, _NEVER).argmax(-1)
+            tokens = scores.where(allowed, -torch.inf).argmax(-1)
             evaluations.keep(restarts, tokens, evaluations.score(tokens), PHASE)
 
 

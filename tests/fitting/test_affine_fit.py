@@ -63,3 +63,15 @@ def test_it_beats_the_raw_lens_on_other_text():
     fitted = lens_over(bridge, other, lens=lens, **options).means("kl_final")
     assert (fitted[:-1] < raw[:-1]).all()
     assert fitted[-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_checkpoint_is_not_for_a_model_with_hooks(llama, tmp_path):
+    """It could not know them again."""
+    texts = random_texts(12, 20)
+    options = {"checkpoint": tmp_path / "sums", "progress": False}
+    fit_affine_lens(llama, texts, **options)
+    with (
+        llama.hooks(fwd_hooks=[("blocks.0.hook_resid_post", lambda tensor, hook: 2 * tensor)]),
+        pytest.raises(ValueError, match="there are hooks on the bridge"),
+    ):
+        fit_affine_lens(llama, texts, **options)

@@ -54,6 +54,8 @@ def test_biases_of_attention_count_in_half_precision(dtype):
         total = found.logits.float().sum(0)
         # Several hundred sums are rounded to 11 or 8 bits.
         torch.testing.assert_close(total, expected, rtol=0, atol=20 * torch.finfo(dtype).eps)
+        assert found.logits.dtype == torch.float32
+        np.testing.assert_array_equal(found.to_dataframe()["logits"], found.logits.flatten())
 
 
 @torch.no_grad()

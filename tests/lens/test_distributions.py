@@ -80,6 +80,15 @@ def test_js_divergence(logits):
     assert (ours <= np.log(2) + 1e-12).all()
 
 
+def test_js_divergence_of_the_smallest_probabilities_is_finite():
+    """Where the mean of two of them rounds to 0."""
+    logits = 30 * torch.randn(2, 4, 2000, generator=torch.Generator().manual_seed(0))
+    logits[0, 0, 0] = logits[0, 0].max() - 103.28
+    p, q = logits
+    expected = reference.js(p.double().numpy(), q.double().numpy())
+    np.testing.assert_allclose(js_divergence(p, q).numpy(), expected, rtol=1e-4)
+
+
 def test_a_vocabulary_of_one_token_has_nothing_to_say():
     z = torch.tensor([[3.0]], dtype=torch.float64)
     assert js_divergence(z, z).item() == 0

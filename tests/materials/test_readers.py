@@ -58,7 +58,8 @@ def test_files_without_usable_texts_are_refused(tmp_path, name, content, reason)
 @pytest.fixture
 def dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    rows = [{"body": f"text {i}" if i else "", "id": i} for i in range(5)]
+    rows = [{"body": f"text {i}", "id": i} for i in range(1, 5)]
+    rows += [{"body": nothing, "id": 0} for nothing in ("", None)]
     folder = tmp_path / "data"
     folder.mkdir()
     lines = "\n".join(json.dumps(row) for row in rows)

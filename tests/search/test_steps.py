@@ -139,3 +139,19 @@ def test_an_ascent_takes_no_more_than_the_whole_budget(small, method):
             small, PROMPT, LENGTH, method=method, budget=budget, options=options
         )
         assert found.evaluations <= budget
+
+
+def test_scores_that_drift_do_not_let_excluded_tokens_in(small):
+    """An objective that falls for all tokens alike pushes all scores down."""
+    found = li.search_sequence(
+        small,
+        PROMPT,
+        LENGTH,
+        objective=lambda _logits, tokens: -2e4 * tokens.sum((1, 2)) + tokens[..., 5].sum(-1),
+        method="exponentiated",
+        exclude=[0],
+        budget=4000,
+        options=li.SearchOptions(restarts=1, relaxed_share=1.0),
+    )
+    assert (found.tokens != 0).all()
+    assert (found.tokens == 5).all()

@@ -163,7 +163,12 @@ class _Measuring:
                 counts, surprisal_of(read, late[counts], tokens.roll(-1, dims=1)[counts])
             )
 
-        lost = torch.stack([clean, *map(nats, self._late(text, entering))]).cpu().double()
+        # What follows no prediction may cost infinitely much.
+        lost = (
+            torch.stack([clean.where(counts, 0), *map(nats, self._late(text, entering))])
+            .cpu()
+            .double()
+        )
         chosen = chosen.cpu().double()
         sums = torch.einsum("sbt,rbt->bsr", chosen, lost)
         return torch.cat([chosen.sum(-1).T[..., None], sums], dim=2).flatten(1)

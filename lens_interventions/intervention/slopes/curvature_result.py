@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 _PLACES = {"positions", "first_position"}
 
 # A curvature is that of a patch at any strength.
-_COMPARED = [field.name for field in fields(NextTokenPatch) if field.name != "strength"]
+_COMPARED = [
+    # One layer is the same as a list of one.
+    {"layer": "layers"}.get(field.name, field.name)
+    for field in fields(NextTokenPatch)
+    if field.name != "strength"
+]
 
 
 @dataclass(frozen=True, eq=False)

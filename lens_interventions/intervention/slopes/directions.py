@@ -1,11 +1,13 @@
 """The directions in which patches move rows of the residual stream, per unit of strength."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...model.kinds import is_half
 from ..bound_patch import LENS_ROWS, BoundPatch, require_shape
 from ..known_text import KnownText
 from ..modes import Mode, Rows, Scales, add, correct, interpolate
@@ -74,7 +76,8 @@ def _at_rows(
         )
         key = (
             patch.embedding,
-            patch.source,
+            # A function may not be hashable.
+            patch.source if isinstance(patch.source, str) else id(patch.source),
             bound.moves_as_the_truth,
             bound.writes_everywhere,
         )
@@ -99,6 +102,10 @@ def derivative(mode: Mode, site: PatchSite, e: Rows, s: Scales) -> Rows:
         return s * e - site.resid
     if mode is correct:
         return s * (e - site.expected_embedding)
+    if is_half(site.resid.dtype):
+        # So small a step of a half-precision row would be lost in rounding.
+        site = _widened(site)
+        e, s = e.float(), s.float()
     double = site.resid.dtype == torch.float64
     step = 2.0**-9 if double else 2.0**-5
 
@@ -108,3 +115,9 @@ def derivative(mode: Mode, site: PatchSite, e: Rows, s: Scales) -> Rows:
         return (up - down) / (2 * h)
 
     return (4 * difference(step) - difference(2 * step)) / 3
+
+
+def _widened(site: PatchSite) -> PatchSite:
+    """The site with its rows in float32; the lens reads them in their own dtype."""
+    own = site.resid.dtype
+    return replace(site, resid=site.resid.float(), lens=lambda rows: site.lens(rows.to(own)))

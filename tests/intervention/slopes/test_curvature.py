@@ -192,6 +192,14 @@ def test_a_curvature_is_of_the_patch_that_it_was_measured_for(llama):
         slopes.predict(everywhere, curvature=other)
 
 
+def test_one_layer_is_a_list_of_one(llama):
+    patch = li.NextTokenPatch(layer=[1], strength=0.1)
+    found = li.curvature(llama, [random_tokens(8)], patch, progress=False)
+    (row,) = found.to_dataframe().query("scope == 'all'").to_dict("records")
+    one = found.of(dataclasses.replace(patch, layer=1, strength=0.5), scope="all")
+    assert one.estimate == row["curvature"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

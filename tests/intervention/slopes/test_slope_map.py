@@ -119,6 +119,39 @@ def test_other_embeddings_scales_gates_and_functions(llama):
     assert_equal_to_differences(llama, texts, found, cells, **options)
 
 
+@dataclasses.dataclass
+class Shifted:
+    """A source that is not hashable."""
+
+    by: int
+
+    def __call__(self, site):
+        return site.text.at(site.position + self.by)
+
+
+def test_a_source_need_not_be_hashable(llama):
+    tokens, options = random_tokens(9), {"layers": [1], "progress": False}
+    own, named = (
+        li.slope_map(llama, [tokens], sources=[source], **options)
+        for source in (Shifted(1), "true")
+    )
+    np.testing.assert_allclose(own.totals, named.totals, rtol=1e-12)
+
+
+def test_the_slope_of_a_mode_of_ones_own_is_not_lost_in_half_precision():
+    def own_add(site, e, s, a):
+        return site.resid + a * s * e
+
+    bridge = shared_bridge("llama", torch.bfloat16)
+    options = {"layers": [1], "sources": ["true"], "scale": "raw", "progress": False}
+    tokens = random_tokens(30)
+    own, add = (
+        li.slope_map(bridge, [tokens], modes=[mode], **options).totals for mode in (own_add, "add")
+    )
+    # The directions are rounded to 8 bits.
+    np.testing.assert_allclose(own, add, rtol=0.02)
+
+
 def test_a_gate_on_the_output(llama):
     texts, options = [random_tokens(9), random_tokens(12)], {"gate": 4.0, "gate_on": "output"}
     found = li.slope_map(llama, texts, sources=["true"], progress=False, **options)
