@@ -94,9 +94,9 @@ def fit_lens(
             checkpoint=partial,
             progress=progress,
         )
-    if refine:
-        lens = refine_affine_lens(bridge, lens, texts, steps=refine, progress=progress)
-    lens.save(out)
+        if refine:
+            lens = refine_affine_lens(bridge, lens, texts, steps=refine, progress=progress)
+        lens.save(out)
     partial.unlink(missing_ok=True)
     typer.echo(f"wrote {out}, fitted to {lens.settings['tokens']:,} tokens", err=True)
     judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=progress)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
 
 _RANK = 64
+_ADAPTER_RANK = 8
 _CONTROLS = (
     *source_names("control", "bare"),
     *(f"{name} (the bias alone)" for name in source_names("no news")),
@@ -71,8 +72,13 @@ def train_patch(
         ),
     ] = None,
     adapter_rank: Annotated[
-        int, typer.Option(min=1, help="Rank of the updates that --adapt trains.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=1,
+            show_default=str(_ADAPTER_RANK),
+            help="Rank of the updates that --adapt trains.",
+        ),
+    ] = None,
     window: Annotated[int, typer.Option(help="Tokens in a window of text.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Windows in a step.")] = 8,
     learning_rate: Annotated[
@@ -112,30 +118,40 @@ def train_patch(
     with usage():
         if strength is not None and adapt is None:
             raise ValueError(f"--strength {strength} leaves nothing to train: give --adapt too")
+        if strength is not None and (full or rank or input_gate or not bias):
+            raise ValueError(
+                "with --strength the write is the embedding itself: leave out --rank, --full, "
+                "--no-bias and --input-gate"
+            )
+        if full and rank is not None:
+            raise ValueError(f"a --full matrix has no rank: leave out --rank {rank} or --full")
+        if adapter_rank is not None and adapt is None:
+            raise ValueError("--adapter-rank is the rank of what --adapt trains: give --adapt too")
         if adapt is not None:
             require_adapt(adapt)
         options = TrainingOptions(
             window=window,
             batch_size=batch_size,
             learning_rate=learning_rate,
-            bias=bias,
+            bias=bias and strength is None,
             input_gate=input_gate,
             scale="raw" if strength is None else "norm",
         )
     bridge = load(model, device, dtype, revision)
     partial = out.with_name(out.name + ".partial")
+    has_rank = strength is None and not full
     with kept_in(partial):
         result = train(
             bridge,
             documents,
             layer=layer[0] if len(layer) == 1 else tuple(layer),
-            rank=None if full else rank or min(_RANK, int(bridge.cfg.d_model)),
+            rank=(rank or min(_RANK, int(bridge.cfg.d_model))) if has_rank else None,
             source=source,
             steps=steps,
             seed=seed,
             strength=strength,
             adapt=cast(Adapt | None, adapt),
-            adapter_rank=adapter_rank,
+            adapter_rank=adapter_rank or _ADAPTER_RANK,
             options=options,
             checkpoint=partial,
             progress=shows_progress(),

@@ -97,7 +97,7 @@ def piece_batches(
 ) -> Iterator[PieceBatch]:
     """All pieces of numbered texts, in order.
 
-    A text without any prediction is finished with the batch after it; the last batch may be empty.
+    A text without any prediction is finished with the batch after it, or with none if it is last.
 
     Raises `ValueError` for a text longer than `max_length` if each is to be `whole`.
     """

@@ -32,8 +32,8 @@ def run(monkeypatch, command):
     return functools.partial(command, "train-patch")
 
 
-def arguments(corpus, out, *more):
-    return ("--file", corpus, "--out", out, "--layer", 1, "--rank", 4, "--steps", 12, *more)
+def arguments(corpus, out, *more, rank=("--rank", 4)):
+    return ("--file", corpus, "--out", out, "--layer", 1, *rank, "--steps", 12, *more)
 
 
 def expected(**options):
@@ -96,6 +96,9 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
         (("--layer", 7), 1, "the model has blocks 0 to 2"),
         (("--window", 1), 2, "at least 2 tokens"),
         (("--strength", 0.3), 2, "--strength 0.3 leaves nothing to train: give --adapt"),
+        (("--strength", 0.3, "--adapt", "attention"), 2, "leave out --rank, --full"),
+        (("--full",), 2, "leave out --rank 4 or --full"),
+        (("--adapter-rank", 2), 2, "give --adapt too"),
         (("--adapt", "mlp"), 2, "adapt must be 'attention' or 'attention+mlp'; got 'mlp'"),
         (("--figure", "curve.doc"), 2, "cannot write 'curve.doc'"),
         (("--out", "nowhere/patch"), 1, "nowhere is not a directory to write in"),
@@ -120,7 +123,7 @@ def test_the_rank_fits_a_narrow_model(run, corpus, tmp_path):
 def test_a_full_matrix_a_gate_and_two_layers(run, corpus, tmp_path):
     out = tmp_path / "patch"
     more = ("--layer", 2, "--full", "--input-gate", "--source", "current", "--window", 16)
-    status, printed, err = run(*arguments(corpus, out, *more))
+    status, printed, err = run(*arguments(corpus, out, *more, rank=()))
     assert status == 0, err
     write = li.LearnedWrite.load(out)
     assert (write.layers, write.down, write.source) == ((1, 2), None, "current")
@@ -132,10 +135,12 @@ def test_a_full_matrix_a_gate_and_two_layers(run, corpus, tmp_path):
 def test_a_reader_of_a_fixed_write(run, corpus, tmp_path):
     out = tmp_path / "patch"
     more = ("--strength", 0.3, "--adapt", "attention+mlp", "--adapter-rank", 2, "--window", 16)
-    status, _, err = run(*arguments(corpus, out, *more))
+    status, _, err = run(*arguments(corpus, out, *more, rank=()))
     assert status == 0, err
     write, bridge = li.LearnedWrite.load(out), shared_bridge("llama")
     assert {up.shape[1] for up in write.reader.up.values()} == {2}
+    # It has no parameters of its own.
+    assert (write.settings["rank"], write.settings["bias"]) == (None, False)
     # The first position is spared.
     plain = li.NextTokenPatch(
         layer=1, strength=0.3, mode="add", scale="norm", positions=range(1, 9)

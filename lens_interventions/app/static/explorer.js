@@ -1,7 +1,7 @@
 // The page: what runs when something changes, and what can be taken away.
 
 import { byId, save } from "./elements.js";
-import { bindPrompt, markToken, showMessages, showPrompt, showStrip, showWatched } from "./prompt.js";
+import { bindPrompt, markToken, nothingChosen, showMessages, showPrompt, showStrip, showWatched } from "./prompt.js";
 import { bindControls, readAddress, settings, showState, state, writeAddress } from "./state.js";
 import { ask, stop } from "./stream.js";
 import {
@@ -94,11 +94,13 @@ async function run() {
     shown = shown.then(() => handler(data, from));
   };
   const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler)]);
-  await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed },
+  const whole = await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed },
     { width: Math.floor(byId("stage").clientWidth) });
   await shown;
   if (mine !== asked) return;
   busy(false);
+  // What is still there belongs to the state before.
+  if (!whole && panel !== "write") byId("views").classList.add("stale");
   document.body.dataset.answers = mine;
 }
 
@@ -169,7 +171,7 @@ function showAll() {
 
 function typed(control) {
   const ofPrompt = control === undefined || control.id === "text";
-  if (ofPrompt) Object.assign(state, { position: null, prefix: [] });
+  if (ofPrompt) Object.assign(state, nothingChosen);
   writeAddress();
   clearTimeout(waiting);
   // A text is written when that is asked for; everything else is shown as it changes.

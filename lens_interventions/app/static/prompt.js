@@ -5,6 +5,9 @@ import { state } from "./state.js";
 
 const ROLES = ["system", "user", "assistant"];
 
+// Of another prompt. A position would mean another token, and a branch would continue another text.
+export const nothingChosen = { position: null, prefix: [] };
+
 export function showPrompt() {
   byId("text").hidden = state.chat;
   byId("chat").hidden = !state.chat;
@@ -16,11 +19,11 @@ export function showPrompt() {
 
 export function bindPrompt({ onType, onChange }) {
   for (const button of document.querySelectorAll("[data-chat]")) {
-    button.onclick = () => onChange({ chat: button.dataset.chat === "true", position: null });
+    button.onclick = () => onChange({ chat: button.dataset.chat === "true", ...nothingChosen });
   }
   byId("add-message").onclick = () => {
     const last = state.messages.at(-2);
-    onChange({ messages: [...state.messages, last === "user" ? "assistant" : "user", ""] });
+    onChange({ messages: [...state.messages, last === "user" ? "assistant" : "user", ""], ...nothingChosen });
     showMessages(onType, onChange);
   };
   rove(byId("strip"));
@@ -40,7 +43,7 @@ export function showMessages(onType, onChange) {
       element("button", {
         type: "button", "aria-label": `Remove message ${i / 2 + 1}`,
         onclick: () => {
-          onChange({ messages: state.messages.toSpliced(i, 2) });
+          onChange({ messages: state.messages.toSpliced(i, 2), ...nothingChosen });
           showMessages(onType, onChange);
         },
       }, "✕")));

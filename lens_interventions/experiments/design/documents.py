@@ -35,6 +35,15 @@ def document_beginnings(
     return found
 
 
+def has_components(tokens: Sequence[int]) -> bool:
+    """Whether components along directions can be read off a document, and a token predicted.
+
+    They are those of deviations from the document's mean, without the first token, whose residual
+    is an outlier. So two tokens after it must differ.
+    """
+    return len(tokens) > 3 and len(set(tokens[1:])) > 1
+
+
 def middle(points: Sequence[str]) -> Int[np.ndarray, " middle"]:
     """Indices of the middle third of the residual points, at least one."""
     first = len(points) // 3

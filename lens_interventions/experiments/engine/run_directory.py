@@ -281,9 +281,12 @@ def _free_name(file: Path) -> Path:
 
 
 def _remove_unfinished(path: Path) -> None:
-    # The lock is held, so no process is writing the files that a killed process left unfinished.
+    # The lock is held, so no process is writing the files that a killed process left unfinished. A
+    # directory inside may be another run, with a lock of its own.
     for leftover in path.rglob(UNFINISHED):
-        leftover.unlink()
+        inside = leftover.relative_to(path).parents[:-1]
+        if not any((path / directory / _LOCK).exists() for directory in inside):
+            leftover.unlink()
 
 
 def _write_holder(path: Path) -> None:

@@ -8,6 +8,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import materials
 from ...materials import LastWord
 from ...model.chat import chat_tokens
+from ..design.sequences import token_list
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -18,11 +19,18 @@ from .settings import LastWordSettings
 def plan(bridge: TransformerBridge, settings: LastWordSettings, _rows: Tables) -> Sequence[Unit]:
     """All units of the experiment.
 
-    Raises `ValueError` for a tokenizer without a chat template, or if there are too few requests.
+    Raises `ValueError` for a tokenizer without a chat template, or if there are too few requests
+    or too short sentences.
     """
     items = [asdict(item) for item in _diagonals(materials.last_words())]
     if settings.requests > len(items):
         raise ValueError(f"there are {len(items)} requests, but {settings.requests} were asked for")
+    fewest = min(len(token_list(bridge, item["sentence"])) for item in items)
+    if settings.parts > fewest:
+        raise ValueError(
+            f"parts must be at most {fewest}, the tokens of the shortest sentence, got "
+            f"{settings.parts}"
+        )
     chat_tokens(bridge, [{"role": "user", "content": items[0]["asked"]}])
     traced = min(settings.traced, settings.requests)
     reading = {

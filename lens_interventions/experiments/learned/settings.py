@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from ... import materials
 from ...intervention.sources import SOURCES, Draws, source_names
 from ...intervention.training.options import TrainingOptions
 from ...model.points import require_blocks
@@ -94,6 +95,12 @@ class LearnedSettings:
     def __post_init__(self) -> None:
         require_comparable(self.seeds, self.options)
         require_at_least(self, 2, "sampled_prompts")
+        written = len(materials.prompts())
+        if self.sampled_prompts > written:
+            raise ValueError(
+                f"sampled_prompts must be at most {written}, got {self.sampled_prompts}: further "
+                "ones would be beginnings of documents, and writes may be trained on those"
+            )
         require_at_least(
             self, 1, "sampled_copies", "sampled_tokens", "read_sequences", "directions"
         )

@@ -13,7 +13,7 @@ from ..engine.presets import Plan, Preset
 from ..engine.results import Result
 from .analysis import analyse
 from .settings import RecallSettings as RecallSettings
-from .stages import STAGES
+from .stages import STAGES, forget_probe
 
 PLAN = Plan(
     "recall",
@@ -60,4 +60,7 @@ def recall(
     `ValueError` for an unknown preset, and `RuntimeError` if a basis needs a package that is not
     installed.
     """
-    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    try:
+        return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
+    finally:
+        forget_probe()

@@ -12,9 +12,8 @@ from ...fitting.input_probe import InputProbe, fit_input_probe
 from ...fitting.input_reading import MEASURES, input_reading
 from ...fitting.input_recovery import input_recovery
 from ...materials.corpora import read_documents
-from ...model.capabilities import recall
 from ...model.fingerprint import fingerprint
-from ..design.documents import document_beginnings
+from ..design.documents import document_beginnings, has_components
 from ..engine.json_values import digest
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -48,7 +47,7 @@ def plan(bridge: TransformerBridge, settings: RecallSettings, _rows: Tables) -> 
         tokens=settings.document_tokens,
         seed=settings.seed,
     )
-    read = [document for document in read if len(document["tokens"]) > 3]
+    read = [document for document in read if has_components(document["tokens"])]
     probe = {
         "fitted": _fitted(bridge, settings, {document["cluster"] for document in read}),
         "window": settings.window,
@@ -95,6 +94,15 @@ def _fitted(bridge: TransformerBridge, settings: RecallSettings, read: set[str])
                 found.append(document["tokens"])
                 left -= len(document["tokens"])
     return found
+
+
+# One at most, by the weights and the texts.
+_probes: dict[tuple[str, str], InputProbe] = {}
+
+
+def forget_probe() -> None:
+    """Free the probe that the units share."""
+    _probes.clear()
 
 
 @unit_kind("recovery of the input")
@@ -156,8 +164,8 @@ def measure_reading(
 
 def _probe(bridge: TransformerBridge, fitted: Sequence[Sequence[int]], window: int) -> InputProbe:
     """The probe, which the units of a process share, because it is too large for rows."""
-    return recall(
-        bridge,
-        f"input probe of weights {fingerprint(bridge)} and texts {digest([fitted, window])}",
-        lambda: fit_input_probe(bridge, list(fitted), window=window, progress=False),
-    )
+    settings = (fingerprint(bridge), digest([fitted, window]))
+    if settings not in _probes:
+        _probes.clear()
+        _probes[settings] = fit_input_probe(bridge, list(fitted), window=window, progress=False)
+    return _probes[settings]

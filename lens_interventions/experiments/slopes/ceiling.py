@@ -122,10 +122,11 @@ _METHOD = (
     "and of its own, of the residual and of a constant, minus that of the best write without the "
     "next token, both as long as the residual, at the layer where that is lowest. At the best "
     "strength up to {strongest:g}, slope and curvature promise {seeing} with the next token and "
-    "{unseeing} without it (layer {at}). As a ceiling only: a write that is free at every "
-    "position, and so encodes what comes later, has a slope of {free} at layer {top}. The interval "
-    "holds for all layers and writes of this text at once, by the max-t bootstrap over texts. If "
-    "it helps, a linear write of the next token is worth training there."
+    "{unseeing} without it (layer {at}; strength and layer were chosen on these texts). As a "
+    "ceiling only: a write that is free at every position, and so encodes what comes later, has a "
+    "slope of {free} at layer {top}. The interval holds for all layers and writes of this text at "
+    "once, by the max-t bootstrap over texts. If it helps, a linear write of the next token is "
+    "worth training there."
 )
 
 

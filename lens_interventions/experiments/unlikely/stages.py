@@ -9,7 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.unlikely_tokens import GROUPS, MEASURES, unlikely_components
 from ...materials.corpora import read_documents
-from ..design.documents import document_beginnings
+from ..design.documents import document_beginnings, has_components
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
@@ -53,9 +53,7 @@ def _batches(
         tokens=settings.document_tokens,
         seed=settings.seed,
     )
-    # A document needs two tokens after the first, whose residual is an outlier, and one more to
-    # predict.
-    documents = [document for document in documents if len(document["tokens"]) > 3]
+    documents = [document for document in documents if has_components(document["tokens"])]
     return [
         (
             f"{start:03d}",

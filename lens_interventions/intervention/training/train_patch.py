@@ -143,7 +143,7 @@ def train_patch(
         corpus, kept_corpus = (
             TrainingCorpus(bridge, some, layer=layers[0], store=store) for some in (training, kept)
         )
-        _require_two_streams(bridge, layers[0], corpus)
+        _require_two_streams(bridge, layers[0], (corpus, kept_corpus))
         reader = None
         if adapt is not None:
             reader = ReaderParameters(bridge, adapt, layers[0], rank=adapter_rank, seed=seed)
@@ -197,9 +197,12 @@ def _result(run: WriteTraining, settings: dict[str, Any]) -> TrainedPatch:
     return TrainedPatch(write, pd.DataFrame(state.curve), pd.DataFrame(state.held_out), settings)
 
 
-def _require_two_streams(bridge: TransformerBridge, layer: int, corpus: TrainingCorpus) -> None:
+def _require_two_streams(
+    bridge: TransformerBridge, layer: int, corpora: Sequence[TrainingCorpus]
+) -> None:
     with torch.no_grad():
-        longest = TokenBatch.unpadded(max(corpus.pieces, key=len)[None])
+        pieces = (piece for corpus in corpora for piece in corpus.pieces)
+        longest = TokenBatch.unpadded(max(pieces, key=len)[None])
         (resid,) = residuals(bridge, longest, [f"{layer}_pre"])
     require_two_streams(bridge, layer, resid, "and training needs that")
 

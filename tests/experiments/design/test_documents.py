@@ -1,8 +1,8 @@
-"""Which points are the middle of a model."""
+"""Which points are the middle of a model, and which documents are read."""
 
 import pytest
 
-from lens_interventions.experiments.design.documents import middle
+from lens_interventions.experiments.design.documents import has_components, middle
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,11 @@ from lens_interventions.experiments.design.documents import middle
 )
 def test_the_middle_is_a_third_of_the_points_and_never_empty(n_points, expected):
     assert middle([str(point) for point in range(n_points)]).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [([1, 5, 5, 6], True), ([1, 5, 6], False), ([1, 5, 5, 5, 5], False), ([5, 5, 5, 1], True)],
+)
+def test_a_document_needs_two_different_tokens_after_the_first(tokens, expected):
+    assert has_components(tokens) == expected

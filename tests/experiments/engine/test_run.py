@@ -162,6 +162,10 @@ def test_a_run_that_was_stopped_goes_on(
     finished = {file: file.stat().st_mtime_ns for file in out.glob("rows/*/*.parquet")}
     assert {file.stem for file in finished} == {"unit-3", "unit-4"}
     (out / "rows" / "first" / ".unit-6.parquet.unfinished").write_bytes(b"PAR1 half")
+    inside = out / "another"  # a run with a lock of its own
+    inside.mkdir()
+    (inside / ".lock").touch()
+    (inside / ".unit-1.parquet.unfinished").touch()
     with pytest.raises(RunDirectoryError, match="is not finished"):
         load_result(out)
 
@@ -170,7 +174,7 @@ def test_a_run_that_was_stopped_goes_on(
     result = run(example(settings), small_bridge, out=out)
     assert_same(result, run(example(replace(settings)), small_bridge))
     assert all(file.stat().st_mtime_ns == when for file, when in finished.items())
-    assert not list(out.rglob("*.unfinished"))
+    assert [file.parent for file in out.rglob("*.unfinished")] == [inside]
 
 
 def test_a_second_process_is_refused_and_told_who_is_first(

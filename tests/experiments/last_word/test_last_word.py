@@ -215,6 +215,8 @@ def test_requests_hold_their_word_and_no_other() -> None:
 def test_settings_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="parts must be at least 2"):
         replace(SETTINGS, parts=1)
+    with pytest.raises(ValueError, match=r"parts must be at most \d+, the tokens of the shortest"):
+        last_word(chatty_bridge, settings=replace(SETTINGS, parts=200))
     with pytest.raises(ValueError, match="61 were asked for"):
         last_word(chatty_bridge, settings=replace(SETTINGS, requests=61))
     assert LastWordSettings.preset("full").requests == 60
