@@ -86,12 +86,16 @@ class PatchSite:
     def output_surprisal(self) -> Float[Tensor, "batch pos"]:
         """`-log p(x[i+1])` under the output of the model without a patch, nats.
 
+        The run that tells is made for patches with `gate_on="output"`.
+
         Raises `ValueError` where no run of the model has told.
         """
         return self.text.surprisal_at(self.position)
 
     def unpatched_residual(self, layer: int) -> Float[Tensor, "batch pos d_model"]:
         """`r[layer]` at these positions in the model without a patch.
+
+        The run that tells is made for patches whose source is a `BackPatch` of this layer.
 
         Raises `ValueError` where no run of the model has told.
         """

@@ -160,10 +160,22 @@ def test_alternatives_and_branches_are_of_the_text_that_is_shown(page, explorer,
     assert visible(page.texts("#text-clean .forced")[0]) == visible(texts[0]) + guesses[1]
 
 
-def test_a_view_that_failed_leaves_nothing_to_copy(page, explorer):
+def test_another_prompt_has_neither_the_branch_nor_the_position_of_this_one(page, explorer):
+    for click in ("[data-chat=true]", "#add-message", ".message button"):
+        page.open(address(explorer, text=TEXT, chat=str("chat" not in click).lower(), position=2))
+        assert "position=2" in page.js("location.hash")
+        page.js(f"document.querySelector('{click}').click()")
+        page.wait_idle()
+        assert "position" not in page.js("location.hash"), click
+
+
+def test_a_view_that_failed_is_dimmed_and_leaves_nothing_to_copy(page, explorer):
+    is_stale = "document.getElementById('views').classList.contains('stale')"
     page.open(address(explorer, text=TEXT))
+    assert not page.js(is_stale)
     page.js("location.hash = 'statistic=nonsense'")
     page.wait(ERROR)
+    page.wait(is_stale)
     for kind in ("python", "command"):
         page.js("document.getElementById('status').textContent = ''")
         page.js(f"document.getElementById('copy-{kind}').click()")

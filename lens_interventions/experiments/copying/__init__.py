@@ -21,7 +21,9 @@ PLAN = Plan(
     lambda preset, size: CopyingSettings.preset(preset, size.n_layers),
     lambda _settings, _bridge: STAGES,
     analyse,
-    lambda settings, bridge: settings.patch.other_files(bridge, settings.forms),
+    lambda settings, bridge, progress: settings.patch.other_files(
+        bridge, settings.forms, progress=progress
+    ),
 )
 
 

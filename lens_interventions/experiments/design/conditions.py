@@ -128,11 +128,13 @@ class PatchSettings:
         """The lens in the file `lens`, if there is one."""
         return None if self.lens is None else _loaded(self.lens, file_version(self.lens))
 
-    def other_files(self, bridge: TransformerBridge, forms: Sequence[str]) -> dict[str, str]:
+    def other_files(
+        self, bridge: TransformerBridge, forms: Sequence[str], *, progress: bool
+    ) -> dict[str, str]:
         """The files that patches of these forms read and no setting names, for a run's header.
 
         That is the file of the model's default lens, if a form needs a lens and there is no `lens`.
-        It is fitted if it is not there.
+        It is fitted if it is not there, with a bar if there is to be `progress`.
 
         Raises `ValueError` if permanent hooks or hooks of torch are on the bridge: a lens of those
         is not kept.
@@ -145,7 +147,7 @@ class PatchSettings:
                 "for weights alone: take them off, or save a lens that was fitted under them and "
                 "give its file as the setting lens"
             )
-        default_affine_lens(bridge, progress=False)
+        default_affine_lens(bridge, progress=progress)
         return {"default lens": str(default_lens_file(bridge))}
 
     def patches(

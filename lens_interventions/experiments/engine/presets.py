@@ -35,14 +35,15 @@ class Plan(Generic[S]):
         stages: makes the stages for settings and a model, by name, in order. It raises `ValueError`
             for settings that do not fit the model.
         analyse: makes tables and verdicts from the settings and all rows.
-        files: names the files that units read and no setting names, as in `Experiment`.
+        files: names the files that units read and no setting names, as in `Experiment`; the last
+            argument says whether to show progress in making them.
     """
 
     name: str
     preset: Callable[[Preset, ModelSize], S]
     stages: Callable[[S, TransformerBridge], Mapping[str, Stage]]
     analyse: Callable[[S, Tables], Analysis]
-    files: Callable[[S, TransformerBridge], Mapping[str, str]] = lambda _settings, _bridge: {}
+    files: Callable[[S, TransformerBridge, bool], Mapping[str, str]] = lambda *_: {}
 
     def run(
         self,
@@ -65,7 +66,7 @@ class Plan(Generic[S]):
             self.stages(chosen, bridge),
             self.analyse,
             presets,
-            self.files(chosen, bridge),
+            self.files(chosen, bridge, progress),
         )
         return run(experiment, model, out=out, executor=executor, progress=progress)
 

@@ -69,10 +69,10 @@ def test_the_default_lens_is_a_file_of_the_run_where_a_form_reads_it(
     monkeypatch.setattr(default_lens, "_TEXTS", 16)
     monkeypatch.setattr(default_lens, "_LENGTH", 12)
     bridge, forms = shared_bridge("llama"), ("recent tokens", "surprised lens")
-    assert PatchSettings().other_files(bridge, forms[:1]) == {}
-    assert PatchSettings(lens="mine").other_files(bridge, forms) == {}
+    assert PatchSettings().other_files(bridge, forms[:1], progress=False) == {}
+    assert PatchSettings(lens="mine").other_files(bridge, forms, progress=False) == {}
     assert not list(tmp_path.iterdir())
-    files = PatchSettings().other_files(bridge, forms)
+    files = PatchSettings().other_files(bridge, forms, progress=False)
     assert files == {"default lens": str(*tmp_path.iterdir())}
     (patch,) = PatchSettings().patches(bridge, [Arm("true", 1, 0.1, "add", forms[1])])
     assert patch is not None
@@ -84,8 +84,10 @@ def test_a_run_with_hooks_that_last_needs_a_lens_of_its_own() -> None:
     bridge = tiny_bridge("llama")
     with bridge.original_model.register_forward_hook(lambda *_: None):
         with pytest.raises(ValueError, match="as the setting lens"):
-            PatchSettings().other_files(bridge, ["surprised lens"])
-        assert PatchSettings(lens="mine").other_files(bridge, ["surprised lens"]) == {}
+            PatchSettings().other_files(bridge, ["surprised lens"], progress=False)
+        assert (
+            PatchSettings(lens="mine").other_files(bridge, ["surprised lens"], progress=False) == {}
+        )
 
 
 def test_a_gate_on_the_output_needs_a_gate() -> None:
