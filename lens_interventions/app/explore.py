@@ -86,7 +86,7 @@ def explore(
     **Arguments:**
 
     - `lens`: a lens that can be chosen besides the raw one and the one that is fitted on demand.
-    - `other`: a second model with the same tokenizer, to compare with.
+    - `other`: a second model with the same tokenizer and as many layers, to compare with.
     - `slopes`: a result of `slope_map`, shown beside the choice of the patch.
     - `port`: the port to listen on; 0 for any free port.
     - `open_browser`: open the page in a browser of this machine.

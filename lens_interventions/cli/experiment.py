@@ -77,7 +77,8 @@ def experiment(
         list[str] | None,
         typer.Option(
             help="For copying only: a text file, or dataset:NAME:COLUMN, to read instead of the "
-            "Python reference and the prose. May be given several times."
+            "preset's natural text. May be given several times. Later repeats of surprising tokens "
+            "are those of docstrings all the same."
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="How many processes share the work.")] = 1,

@@ -17,7 +17,8 @@ def explorer(
     compare_with: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="A second model with the same tokenizer, to compare with."
+            metavar="NAME",
+            help="A second model with the same tokenizer and as many layers, to compare with.",
         ),
     ] = None,
     port: Annotated[

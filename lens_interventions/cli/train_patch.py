@@ -52,7 +52,14 @@ def train_patch(
             f"{', '.join(_CONTROLS)}.",
         ),
     ] = "true",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimizer.")] = 500,
+    steps: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="The most steps of the optimizer. Training stops after five evaluations without "
+            "a lower held-out loss.",
+        ),
+    ] = 500,
     seed: Annotated[
         int, typer.Option(help="The seed of the start, the order of the text, and random sources.")
     ] = 0,

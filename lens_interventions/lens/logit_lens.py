@@ -100,8 +100,8 @@ def logit_lens(
         point-wise part, as the post does.
     - `lens`: a fitted lens, TransformerLens's `JacobianLens`, or any
         `f(residual, layer) -> residual`, applied below the last point.
-    - `chunk_size`: how many rows of logits are held at a time; by default chosen from the available
-        memory.
+    - `chunk_size`: how many rows of logits are held at a time; by default as many as fit into 24
+        MiB, or on CUDA into a part of the free memory.
     - `progress`: whether to show a progress bar over chunks; or a function of the share that is
         done, from 0 to 1, which is called after each point of each chunk. An error that it raises
         ends the reading.

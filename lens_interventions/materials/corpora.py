@@ -40,7 +40,8 @@ def standard_library() -> tuple[Document, ...]:
     """Source code of Python's standard library: every module whole, including those of packages.
 
     These are some 8 megabytes, for training. Tests, tables of character sets and `pydoc_data`,
-    which is the Python reference, are left out. The text differs between Python versions.
+    which is the Python reference, are left out. Modules that repeat others are not. The text
+    differs between Python versions.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     files = ((file.relative_to(folder), file) for file in folder.rglob("*.py"))
@@ -78,8 +79,8 @@ def read_documents(source: str) -> Sequence[Document]:
 
     The names are "python_reference", "prose", "docstrings" (`docstring_prose`), "python_code" and
     "standard_library". A data set is "dataset:NAME:COLUMN" or "dataset:NAME:COLUMN:SPLIT", of which
-    the first `DOCUMENTS` documents are read. Anything else is a path for `read_texts`. Documents
-    that repeat longer ones are left out.
+    the first `DOCUMENTS` documents are read. Anything else is a path for `read_texts`. Except
+    in "standard_library", documents that repeat longer ones are left out.
 
     Raises `FileNotFoundError` if a file does not exist; `ValueError` or `TypeError` for a data set
     or a file without such text.
