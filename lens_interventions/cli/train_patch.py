@@ -130,6 +130,8 @@ def train_patch(
                 "with --strength the write is the embedding itself: leave out --rank, --full, "
                 "--no-bias and --input-gate"
             )
+        if source in source_names("no news") and (full or rank):
+            raise ValueError(f"--source {source} trains a bias alone: leave out --rank and --full")
         if full and rank is not None:
             raise ValueError(f"a --full matrix has no rank: leave out --rank {rank} or --full")
         if adapter_rank is not None and adapt is None:
@@ -146,7 +148,7 @@ def train_patch(
         )
     bridge = load(model, device, dtype, revision)
     partial = out.with_name(out.name + ".partial")
-    has_rank = strength is None and not full
+    has_rank = strength is None and not full and source not in source_names("no news")
     with kept_in(partial):
         result = train(
             bridge,

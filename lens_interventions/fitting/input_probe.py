@@ -174,9 +174,10 @@ def fit_input_probe(
     - `progress`: show a progress bar over tokens.
 
     Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
-    another fit or other texts, if a residual is not finite, or if the model's logits are not the
-    final norm and the unembedding of its last residual; `NotImplementedError` if the model is
-    recurrent or not a causal decoder; `TypeError` if `texts` is one text.
+    another fit or other texts, or could not record the hooks on the bridge, if a residual is not
+    finite, or if the model's logits are not the final norm and the unembedding of its last
+    residual; `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError`
+    if `texts` is one text.
     """
     table, n_points = input_embeddings(bridge), int(bridge.cfg.n_layers) + 1
 

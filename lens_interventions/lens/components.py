@@ -89,12 +89,12 @@ def component_logits(
     labels, parts = _parts(bridge, cache, final, heads)
     guesses = logits.argmax(-1)
     targets = torch.full_like(guesses, named["token"]) if "token" in named else guesses
-    direction = read.weight[targets]
+    # Half precision loses too much in a sum.
+    wide = torch.promote_types(read.weight.dtype, torch.float32)
+    direction = read.weight[targets].to(wide)
     if "against" in named:
         direction = direction - read.weight[named["against"]]
     linear, shift = _frozen(read, final)
-    # Half precision loses too much in a sum.
-    direction = direction.to(torch.promote_types(direction.dtype, torch.float32))
     values = [(linear(part) * direction).sum(-1) for part in parts]
     constant = (shift * direction).sum(-1)
     if read.bias is not None:

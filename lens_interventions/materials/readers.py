@@ -89,6 +89,8 @@ def _entry(path: Path, number: int, line: str, field: str) -> str:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+    if isinstance(entry, dict) and entry.get(field, "") is None:
+        return ""
     if not isinstance(entry, dict) or not isinstance(entry.get(field), str):
         got = f"the keys {list(entry)}" if isinstance(entry, dict) else type(entry).__name__
         raise ValueError(

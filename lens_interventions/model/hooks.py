@@ -108,7 +108,7 @@ def moved_right(bridge: ReadableModel, batch: TokenBatch) -> TokenBatch:
     """The batch with all padding on the right, where a causal model ignores it.
 
     Columns of padding alone are cut off, unless there are hooks of the user, which may be made for
-    them.
+    them, and the model can read as many.
 
     Raises `ValueError` if that moves a text while the user has hooks on the model, which would find
     its tokens in other columns than in the user's own runs.
@@ -120,7 +120,8 @@ def moved_right(bridge: ReadableModel, batch: TokenBatch) -> TokenBatch:
             "right, away from the columns that the hooks expect: pad on the right, or take the "
             "hooks off for this call (logit_lens also reads the ActivationCache of a hooked run)"
         )
-    return batch if hooked else batch.padded_on("right")
+    fits = batch.tokens.shape[1] <= int(bridge.cfg.n_ctx)
+    return batch if hooked and fits else batch.padded_on("right")
 
 
 def _modules(bridge: ReadableModel) -> Iterator[nn.Module]:

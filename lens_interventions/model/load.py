@@ -63,21 +63,23 @@ def load_model(
     **Arguments:**
 
     - `device`: such as `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`. The default is TransformerLens's
-        choice: CUDA if it is available, otherwise the CPU.
+        choice: CUDA if it is available, otherwise the CPU. `hf_model` stays where it is by default,
+        and is otherwise moved in place.
     - `dtype`: the dtype of the weights, and so of the residual stream. By default float32, and
         whatever `hf_model` has, which is otherwise converted in place.
     - `trust_remote_code`: whether code that comes with the model may run. Without it, a model that
         needs such code is refused.
     - `boot`: other arguments of the installed `TransformerBridge.boot_transformers`, such as
-      `revision`, `checkpoint_index`, `hf_model`, `tokenizer`, `n_ctx` or `device_map`.
+      `revision`, `checkpoint_index`, `hf_model`, `tokenizer` or `n_ctx`.
 
     Raises `TypeError` if `name` is a model instead of its name, or `boot` has an argument that
     `boot_transformers` does not take; `ValueError` if the device is not available, the dtype is not
     floating point, a GGUF file cannot be converted, adapters are not merged, a model in memory has
-    no tokenizer, or is quantized and a dtype is given, or a revision is asked for that a local or
-    the embedded model does not have; `FileNotFoundError` if a path has no model; `ConnectionError`
-    if a hub name is not cached and the hub cannot be reached; `RuntimeError` if the default model
-    cannot be fetched; `OSError` if the cache directory cannot be written or lacks space.
+    no tokenizer or two dtypes, or is quantized and a dtype is given, or a revision is asked for
+    that a local or the embedded model does not have; `FileNotFoundError` if a path has no model;
+    `ConnectionError` if a hub name is not cached and the hub cannot be reached; `RuntimeError` if
+    the default model cannot be fetched; `OSError` if the cache directory cannot be written or lacks
+    space.
     """
     if isinstance(name, nn.Module):
         raise TypeError(
@@ -102,8 +104,18 @@ def load_model(
     options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, **boot}
     if hf_model is not None:
         _require_merged(hf_model)
-        with _converted(hf_model, to):  # TransformerLens would only write the dtype down
-            return _boot_in_memory(name or hf_model.config.name_or_path, **options).eval()
+        label = os.fspath(name or hf_model.config.name_or_path)
+        options["device"] = device or next(hf_model.parameters()).device
+        # TransformerLens would only write dtype and device down.
+        with _converted(hf_model, to):
+            if device is not None:
+                hf_model.to(device)
+            bridge = _boot_in_memory(label, **options)
+            _require_one_dtype(bridge)
+        # It may be another than the one that it was made from, which the name would load.
+        if label:
+            bridge.cfg.model_name = f"{label} (in memory)"
+        return bridge.eval()
     gguf = None if name is None else gguf_file(name)
     directory = None if name is None or gguf else local_directory(name)
     if name is None or gguf or directory:
@@ -148,7 +160,7 @@ def _unmerged() -> ValueError:
 def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     """Convert what `from_pretrained` would: not the buffers of rotary frequencies, say.
 
-    After an error the model is as it was. Without a dtype nothing is converted.
+    After an error the weights are as they were. Without a dtype nothing is converted.
     """
     tensors = [
         tensor
@@ -161,15 +173,29 @@ def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
             "the model's weights are quantized, and their scales would be lost in a conversion: "
             "leave dtype out"
         )
-    before = [tensor.data for tensor in tensors]
+    own = [(tensor.device, tensor.dtype) for tensor in tensors]
+    # What a conversion widens can be converted back, and need not be kept as well.
+    kept = {
+        place: tensor.data
+        for place, tensor in enumerate(tensors)
+        if dtype is not None and torch.promote_types(tensor.dtype, dtype) != dtype
+    }
     try:
         for tensor in tensors if dtype is not None else ():
             tensor.data = tensor.data.to(dtype)
         yield
     except BaseException:
-        for tensor, data in zip(tensors, before, strict=True):
-            tensor.data = data
+        for place, tensor in enumerate(tensors):
+            tensor.data = kept.get(place, tensor.data).to(*own[place])
         raise
+
+
+def _require_one_dtype(bridge: TransformerBridge) -> None:
+    if bridge.W_E.dtype != bridge.W_U.dtype:
+        raise ValueError(
+            f"the model's embedding is {bridge.W_E.dtype} and its unembedding {bridge.W_U.dtype}, "
+            "which torch does not multiply: give dtype= to convert both"
+        )
 
 
 def _unlike_embedded(name: str) -> str:

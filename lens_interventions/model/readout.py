@@ -230,9 +230,14 @@ def require_causal_stack(bridge: ReadableModel) -> None:
     """Refuse a model that is not one causal stack of blocks under an unembedding, without a run.
 
     Raises `NotImplementedError` if the model has an encoder, a recurrent state or attention to
-    later tokens.
+    later tokens, or is on several devices.
     """
     name = architecture(bridge)
+    if getattr(bridge.cfg, "n_devices", 1) > 1:
+        raise NotImplementedError(
+            f"{name} is spread over {bridge.cfg.n_devices} devices, and residuals and logits are "
+            "read on one: load it without device_map"
+        )
     if getattr(bridge.cfg, "is_stateful", False):
         raise NotImplementedError(
             f"{name} carries a recurrent state between positions; lenses and next-token "

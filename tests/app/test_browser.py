@@ -1,5 +1,6 @@
 """The explorer as a person uses it: in a browser, on the default model."""
 
+import re
 from urllib.parse import quote
 
 import pytest
@@ -162,11 +163,12 @@ def test_alternatives_and_branches_are_of_the_text_that_is_shown(page, explorer,
 
 def test_another_prompt_has_neither_the_branch_nor_the_position_of_this_one(page, explorer):
     for click in ("[data-chat=true]", "#add-message", ".message button"):
-        page.open(address(explorer, text=TEXT, chat=str("chat" not in click).lower(), position=2))
-        assert "position=2" in page.js("location.hash")
+        chat = str("chat" not in click).lower()
+        page.open(address(explorer, text=TEXT, chat=chat, position=2, prefix=[500]))
+        assert {"position=", "prefix="} <= set(re.findall(r"\w+=", page.js("location.hash")))
         page.js(f"document.querySelector('{click}').click()")
         page.wait_idle()
-        assert "position" not in page.js("location.hash"), click
+        assert not re.search("position|prefix", page.js("location.hash")), click
 
 
 def test_a_view_that_failed_is_dimmed_and_leaves_nothing_to_copy(page, explorer):

@@ -98,6 +98,7 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
         (("--strength", 0.3), 2, "--strength 0.3 leaves nothing to train: give --adapt"),
         (("--strength", 0.3, "--adapt", "attention"), 2, "leave out --rank, --full"),
         (("--full",), 2, "leave out --rank 4 or --full"),
+        (("--source", "zero"), 2, "--source zero trains a bias alone"),
         (("--adapter-rank", 2), 2, "give --adapt too"),
         (("--adapt", "mlp"), 2, "adapt must be 'attention' or 'attention+mlp'; got 'mlp'"),
         (("--figure", "curve.doc"), 2, "cannot write 'curve.doc'"),

@@ -79,3 +79,9 @@ def test_dataset_column_says_what_is_wrong(dataset):
         materials.dataset_column(dataset, "id")
     with pytest.raises(ValueError, match="limit"):
         materials.dataset_column(dataset, "body", limit=0)
+
+
+def test_entries_without_text_are_left_out_of_lines_as_of_columns(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "a"}\n{"text": null}\n{"text": " "}\n{"text": "b"}')
+    assert materials.read_texts(path) == ["a", "b"]

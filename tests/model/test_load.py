@@ -86,11 +86,12 @@ def test_a_model_in_memory_has_the_dtype_asked_for_or_its_own(own, asked):
     assert torch.equal(model.model.rotary_emb.inv_freq, frequencies)
 
 
-def test_a_model_in_memory_that_cannot_be_loaded_comes_back_as_it_was():
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_the_weights_of_a_model_in_memory_that_cannot_be_loaded_come_back(dtype):
     model = tiny_model("llama").float()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(ValueError, match="tokenizer="):
-        load_model(hf_model=model, dtype=torch.float16, device="cpu")
+        load_model(hf_model=model, dtype=dtype, device="cpu")
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
@@ -98,8 +99,22 @@ def test_a_model_in_memory_that_cannot_be_loaded_comes_back_as_it_was():
 def test_weights_of_a_model_in_memory_that_differ_in_dtype_stay_so_unless_one_is_asked_for():
     model = tiny_model("llama").bfloat16()
     model.model.norm.float()
-    load_model(hf_model=model, tokenizer=tiny_tokenizer(), device="cpu")
+    bridge = load_model(hf_model=model, tokenizer=tiny_tokenizer(), device="cpu")
     assert model.model.norm.weight.dtype == torch.float32
+    assert bridge(TOKENS).isfinite().all()
+    model = tiny_model("llama").bfloat16()
+    model.lm_head.float()
+    with pytest.raises(ValueError, match=r"give dtype= to convert both"):
+        load_model(hf_model=model, tokenizer=tiny_tokenizer(), device="cpu")
+
+
+def test_a_model_in_memory_is_moved_to_the_device_asked_for(monkeypatch):
+    model, moved = tiny_model("llama"), []
+    monkeypatch.setattr(model, "to", lambda device: moved.append(device))
+    for device in (None, "cpu"):
+        bridge = load_model(hf_model=model, tokenizer=tiny_tokenizer(), device=device)
+        assert torch.device(bridge.cfg.device) == model.device
+    assert moved == ["cpu"]
 
 
 @pytest.mark.parametrize("how", ["as transformers says", "by its weights"])
@@ -119,6 +134,8 @@ def test_a_directory_is_not_taken_for_the_embedded_model(directory):
     assert load_model(directory).cfg.model_name == "llama"
     renamed = directory.rename(directory.with_name(NAME))
     assert load_model(renamed).cfg.model_name != NAME
+    model = AutoModelForCausalLM.from_pretrained(renamed)
+    assert load_model(hf_model=model, device="cpu").cfg.model_name not in (NAME, str(renamed))
 
 
 def lora(arch, targets):

@@ -127,3 +127,13 @@ def test_hooks_made_for_columns_of_padding_find_them():
     torch.testing.assert_close(
         found[..., : tokens.shape[1]], narrow, rtol=0, atol=1e-9, equal_nan=True
     )
+
+
+def test_padding_beyond_the_context_is_cut_off_under_hooks_too():
+    bridge = shared_bridge("gpt2")
+    n_ctx = int(bridge.cfg.n_ctx)
+    tokens = torch.zeros(1, n_ctx + 3, dtype=torch.long)
+    tokens[0, :5] = random_tokens(5)
+    mask = (torch.arange(n_ctx + 3) < 5)[None].long()
+    with bridge.hooks(fwd_hooks=[("hook_embed", lambda tensor, hook: tensor)]):
+        assert li.logit_lens(bridge, tokens, attention_mask=mask).tokens.shape == (1, 5)

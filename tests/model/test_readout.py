@@ -114,3 +114,10 @@ def test_directions_of_tokens_are_gradients_of_their_logits(arch):
         # The norm keeps an epsilon for residuals of no size.
         scale = centred.norm() / 32**0.5
         torch.testing.assert_close(across[0] * scale, across[1], rtol=0, atol=1e-4)
+
+
+def test_a_model_on_several_devices_is_refused_and_told_why():
+    bridge = tiny_bridge("llama")
+    bridge.cfg.n_devices = 2
+    with pytest.raises(NotImplementedError, match="spread over 2 devices"):
+        li.logit_lens(bridge, [5, 6, 7])

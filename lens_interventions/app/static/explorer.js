@@ -89,18 +89,20 @@ async function run() {
     ? "Reading. The lens is fitted on its first use, which takes about a minute." : "Reading.");
   busy(true);
   let shown = Promise.resolve(); // an answer's events are shown one after the other
-  const inTurn = (handler) => (data) => {
+  let viewed = false;
+  const inTurn = (handler, name) => (data) => {
+    viewed ||= name === "view";
     recipe = data.recipe ?? recipe;
     shown = shown.then(() => handler(data, from));
   };
-  const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler)]);
+  const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler, name)]);
   const whole = await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed },
     { width: Math.floor(byId("stage").clientWidth) });
   await shown;
   if (mine !== asked) return;
   busy(false);
-  // What is still there belongs to the state before.
-  if (!whole && panel !== "write") byId("views").classList.add("stale");
+  // What is still there belongs to the state before, unless this answer got as far as its view.
+  if (!whole && !viewed && panel !== "write") byId("views").classList.add("stale");
   document.body.dataset.answers = mine;
 }
 

@@ -42,12 +42,12 @@ def copying(
     before, and natural text: copyable tokens, other tokens, tokens after a surprise, and later
     repeats of tokens that were surprising at their first occurrence, for which the patch is at all
     surprising tokens and nowhere else. All of it is teacher-forced and exact. One half of the
-    material chooses a cell for each question. Slopes of weak patches choose layers, unless the settings name them. At these
-    layers, only the true source is used to shortlist the best cells (layer, strength, mode and form
-    of the patch). Of these, the chosen one is the cell at which it beats its best control by most.
-    The other half gives the reported numbers. A verdict compares the true source with no patch and
-    every control, paired; one of the controls is the unpatched model at a temperature fitted on the
-    first half.
+    material chooses a cell for each question. Slopes of weak patches choose layers, unless the
+    settings name them. At these layers, only the true source is used to shortlist the best cells
+    (layer, strength, mode and form of the patch). Of these, the chosen one is the cell at which it
+    beats its best control by most. The other half gives the reported numbers. A verdict compares
+    the true source with no patch and every control, paired; one of the controls is the unpatched
+    model at a temperature fitted on the first half.
 
     **Arguments:**
 

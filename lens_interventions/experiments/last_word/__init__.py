@@ -55,6 +55,7 @@ def last_word(
     - `progress`: show a bar with the time left, stage by stage.
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
-    `ValueError` for an unknown preset and for a tokenizer without a chat template.
+    `ValueError` for an unknown preset, for a tokenizer without a chat template, and for more parts
+    than a sentence has tokens.
     """
     return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

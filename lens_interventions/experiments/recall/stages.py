@@ -165,7 +165,9 @@ def measure_reading(
 def _probe(bridge: TransformerBridge, fitted: Sequence[Sequence[int]], window: int) -> InputProbe:
     """The probe, which the units of a process share, because it is too large for rows."""
     settings = (fingerprint(bridge), digest([fitted, window]))
-    if settings not in _probes:
+    probe = _probes.get(settings)
+    if probe is None:
+        probe = fit_input_probe(bridge, list(fitted), window=window, progress=False)
         _probes.clear()
-        _probes[settings] = fit_input_probe(bridge, list(fitted), window=window, progress=False)
-    return _probes[settings]
+        _probes[settings] = probe
+    return probe

@@ -61,14 +61,14 @@ def decoder(
     # Before the model runs: some versions of transformers fail on a hybrid without a cache.
     _refuse_recurrent_layers(bridge)
     require_readable(bridge)
-    in_parts = first_of_two_parts(bridge, rows) > 0
+    split = first_of_two_parts(bridge, rows)
     longest = frequencies_change_after(bridge)
-    problem = _cached_decoding_problem(bridge, in_parts=in_parts)
+    problem = _cached_decoding_problem(bridge, split)
     if length > longest:
         problem = problem or f"its rotary frequencies change after {longest:.0f} tokens"
-    if in_parts and rows.reads_unpatched:
+    if split and rows.reads_unpatched:
         # The stream without a patch runs all blocks together, and needs a trial of its own.
-        problem = problem or _cached_decoding_problem(bridge, in_parts=False)
+        problem = problem or _cached_decoding_problem(bridge, 0)
     if not problem:
         kind = DecoderBesideUnpatched if rows.reads_unpatched else CachedDecoder
         return kind(bridge, rows, chunk_size=chunk_size, record=record)
@@ -80,10 +80,10 @@ def decoder(
     return RecomputingDecoder(bridge, rows, record=record)
 
 
-def _cached_decoding_problem(bridge: TransformerBridge, *, in_parts: bool) -> str:
+def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
     """What is wrong with the cached decoder on a bridge, tried once; empty if it is exact.
 
-    `in_parts` says whether the blocks run in two parts, below the patch and from it up.
+    `split` is the block from which on the blocks run by themselves; 0 if all run together.
     """
 
     def find() -> str:
@@ -94,17 +94,17 @@ def _cached_decoding_problem(bridge: TransformerBridge, *, in_parts: bool) -> st
         if is_kept(bridge, question):
             return ""
         with slow_check("whether decoding with a cache is exact"):
-            problem = _probe(bridge, in_parts=in_parts)
+            problem = _probe(bridge, split)
         if not problem:
             keep_right(bridge, question)
         return problem
 
-    blocks = "its blocks in two parts" if in_parts else "all its blocks together"
+    blocks = "its blocks in two parts" if split else "all its blocks together"
     question = f"problem of decoding with a cache, {blocks}"
     return recall(bridge, question, find)
 
 
-def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:
+def _probe(bridge: TransformerBridge, split: int) -> str:
     """Decode a few random tokens both ways, and say how they differ; empty if they agree.
 
     Two prompts, one of them padded, read in chunks, clean and under a patch.
@@ -113,7 +113,8 @@ def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:
     tokens = torch.randint(int(bridge.cfg.d_vocab), (2, 9), generator=generator).to(device)
     first = torch.tensor([0, 2], device=device)
     twice = torch.tensor([0, 1, 0, 1], device=device)
-    layer = int(bridge.cfg.n_layers) // 2 if in_parts else 0
+    # In the middle; but above `split`, a user's hook on a block may forbid two parts.
+    layer = min(int(bridge.cfg.n_layers) // 2, split)
     patch = NextTokenPatch(layer=layer, strength=0.5, scale="norm", embedding="W_U")
     possible, worst = readout(bridge).possible(), 0.0
     with torch.no_grad(), without_hooks(bridge.hook_points()):
@@ -126,7 +127,7 @@ def _probe(bridge: TransformerBridge, *, in_parts: bool) -> str:
             text = select_rows(text, twice)
             try:
                 found = cached.logits(text)
-            except CacheError:
+            except (CacheError, torch.OutOfMemoryError):
                 raise
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
                 # Errors of models that do not take a mask of this form.

@@ -105,7 +105,6 @@ def derivative(mode: Mode, site: PatchSite, e: Rows, s: Scales) -> Rows:
     if is_half(site.resid.dtype):
         # So small a step of a half-precision row would be lost in rounding.
         site = _widened(site)
-        e, s = e.float(), s.float()
     double = site.resid.dtype == torch.float64
     step = 2.0**-9 if double else 2.0**-5
 

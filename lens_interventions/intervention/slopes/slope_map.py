@@ -78,7 +78,8 @@ def slope_map(
     - `texts`: any iterable, read once. Intervals resample these texts.
     - `sources`: sources that `NextTokenPatch` takes, by name or as functions, and `"final_guess"`,
         the model's own top guess at the position.
-    - `modes`, `embeddings`: those that `NextTokenPatch` takes; a mode may be a function.
+    - `modes`, `embeddings`: those that `NextTokenPatch` takes; a mode may be a function. In half
+        precision, `site.resid` is in float32 for such a function.
     - `scopes`: which predictions the loss is summed over: `"all"`; `"copyable"`, those that
         complete an earlier pair, and `"other"`; `"after_surprise"`, after a token of at least 6
         nats; `"repeated_surprise"`, of a token that was as surprising where it first stood; or a

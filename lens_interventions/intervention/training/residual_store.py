@@ -50,7 +50,7 @@ class ResidualStore:
         - `read`: the model's readout. What a fast one read is kept apart, so that the numbers of
             a training do not depend on what others read before it.
         """
-        key = (weights, layer, read.fast, tokens.cpu().numpy().tobytes())
+        key = (weights, str(tokens.device), layer, read.fast, tokens.cpu().numpy().tobytes())
         if key in self._kept:
             return self._kept[key]
         piece = TokenBatch.unpadded(tokens[None])

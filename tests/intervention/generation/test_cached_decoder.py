@@ -83,6 +83,24 @@ def test_a_torch_hook_on_a_block_acts_once(layer, block, before):
     assert not torch.allclose(out.log_probs, plain.log_probs, atol=1e-2)
 
 
+def test_the_trial_is_of_two_parts_where_decoding_is(monkeypatch):
+    """A torch hook on a block above the patch does not forbid them."""
+    bridge, splits = tiny_bridge("llama", num_hidden_layers=8), []
+    first = cached_decoder.first_of_two_parts
+
+    def noted(*arguments):
+        splits.append(first(*arguments))
+        return splits[-1]
+
+    monkeypatch.setattr(cached_decoder, "first_of_two_parts", noted)
+    handle = bridge.blocks[3].register_forward_hook(lambda _block, _args, out: out + 0.1)
+    try:
+        li.generate(bridge, PROMPTS, replace(PATCH, layer=1), **OPTIONS)
+    finally:
+        handle.remove()
+    assert set(splits) == {1}
+
+
 @pytest.mark.parametrize("patch", [None, PATCH])
 def test_a_hook_gets_whole_prompts_however_many_there_are(patch):
     bridge, n_prompts = shared_bridge("llama"), 4096 // (len(PROMPTS[0]) - 1)
