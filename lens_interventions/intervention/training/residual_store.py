@@ -27,7 +27,7 @@ class ResidualStore:
     def __init__(self, *, gib: float = 4.0) -> None:
         """A store of at most `gib` GiB; residuals that do not fit are computed at every visit."""
         self._room = gib * _GIB
-        self._kept: dict[tuple[str, int, bool, bytes], tuple[Tensor, Tensor]] = {}
+        self._kept: dict[tuple[str, str, int, bool, bytes], tuple[Tensor, Tensor]] = {}
 
     @exclusive
     @torch.no_grad()
