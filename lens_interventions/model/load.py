@@ -2,9 +2,6 @@
 
 import inspect
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants as hub
@@ -17,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from . import attention_cache as attention_cache
 from ._embedded import NAME, embedded_model
 from ._gguf import gguf_model
+from ._in_memory import boot_in_memory, require_merged, unmerged
 from ._names import gguf_file, local_directory
 from .hub import hub_answers, hub_offline
 from .shared_settings import SharedSetting
@@ -86,7 +84,7 @@ def load_model(
             f"the name of a model is text, got a {type(name).__name__}: for a model in memory call "
             "load_model(hf_model=model, tokenizer=tokenizer)"
         )
-    hf_model, to = boot.get("hf_model"), dtype
+    hf_model, asked = boot.get("hf_model"), dtype
     if dtype is None:
         dtype = torch.float32 if hf_model is None else hf_model.dtype
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -103,19 +101,7 @@ def load_model(
         )
     options = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, **boot}
     if hf_model is not None:
-        _require_merged(hf_model)
-        label = os.fspath(name or hf_model.config.name_or_path)
-        options["device"] = device or next(hf_model.parameters()).device
-        # TransformerLens would only write dtype and device down.
-        with _converted(hf_model, to):
-            if device is not None:
-                hf_model.to(device)
-            bridge = _boot_in_memory(label, **options)
-            _require_one_dtype(bridge)
-        # It may be another than the one that it was made from, which the name would load.
-        if label:
-            bridge.cfg.model_name = f"{label} (in memory)"
-        return bridge.eval()
+        return boot_in_memory(name, asked, **options).eval()
     gguf = None if name is None else gguf_file(name)
     directory = None if name is None or gguf else local_directory(name)
     if name is None or gguf or directory:
@@ -129,7 +115,7 @@ def load_model(
     elif directory:
         # Where peft is not installed, transformers leaves its adapters out without a word.
         if (directory / "adapter_config.json").is_file():
-            raise _unmerged()
+            raise unmerged()
         with hub_offline():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
         # The name goes into runs and pages, and to other machines, so it must not depend on how the
@@ -137,65 +123,10 @@ def load_model(
         bridge.cfg.model_name = _unlike_embedded(directory.resolve().name)
     else:
         bridge = _boot_from_hub(os.fspath(name), **options)
-        _require_merged(bridge.original_model)
-        if asked := [str(boot[option]) for option in _VERSIONS if boot.get(option) is not None]:
-            bridge.cfg.model_name += f"@{'-'.join(asked)}"
+        require_merged(bridge.original_model)
+        if version := [str(boot[option]) for option in _VERSIONS if boot.get(option) is not None]:
+            bridge.cfg.model_name += f"@{'-'.join(version)}"
     return bridge.eval()
-
-
-def _require_merged(model: nn.Module) -> None:
-    """Refuse low-rank adapters that are not merged: TransformerLens copies only the weights."""
-    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
-        raise _unmerged()
-
-
-def _unmerged() -> ValueError:
-    return ValueError(
-        "the model has adapters of peft that are not merged, which TransformerLens would leave "
-        "out of some layers: pass hf_model=model.merge_and_unload()"
-    )
-
-
-@contextmanager
-def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Convert what `from_pretrained` would: not the buffers of rotary frequencies, say.
-
-    After an error the weights are as they were. Without a dtype nothing is converted.
-    """
-    tensors = [
-        tensor
-        for tensor in model.state_dict(keep_vars=True).values()
-        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
-    ]
-    quantized = getattr(model, "is_quantized", False) or any(t.itemsize < 2 for t in tensors)
-    if dtype is not None and quantized:
-        raise ValueError(
-            "the model's weights are quantized, and their scales would be lost in a conversion: "
-            "leave dtype out"
-        )
-    own = [(tensor.device, tensor.dtype) for tensor in tensors]
-    # What a conversion widens can be converted back, and need not be kept as well.
-    kept = {
-        place: tensor.data
-        for place, tensor in enumerate(tensors)
-        if dtype is not None and torch.promote_types(tensor.dtype, dtype) != dtype
-    }
-    try:
-        for tensor in tensors if dtype is not None else ():
-            tensor.data = tensor.data.to(dtype)
-        yield
-    except BaseException:
-        for place, tensor in enumerate(tensors):
-            tensor.data = kept.get(place, tensor.data).to(*own[place])
-        raise
-
-
-def _require_one_dtype(bridge: TransformerBridge) -> None:
-    if bridge.W_E.dtype != bridge.W_U.dtype:
-        raise ValueError(
-            f"the model's embedding is {bridge.W_E.dtype} and its unembedding {bridge.W_U.dtype}, "
-            "which torch does not multiply: give dtype= to convert both"
-        )
 
 
 def _unlike_embedded(name: str) -> str:
@@ -220,23 +151,6 @@ def _check_device(device: str | torch.device) -> None:
             found.append("mps")
         raise ValueError(
             f"device {str(device)!r} is not available; available here: {', '.join(['cpu', *found])}"
-        ) from error
-
-
-def _boot_in_memory(name: str | os.PathLike[str], **options: Any) -> TransformerBridge:
-    """A bridge of `hf_model`; a tokenizer that is not given is the one that goes with `name`."""
-    label = os.fspath(name) or type(options["hf_model"]).__name__
-    if options.get("tokenizer") is not None:
-        with hub_offline():
-            return TransformerBridge.boot_transformers(label, **options)
-    asks_hub = name and not Path(name).is_dir() and hub_answers()
-    try:
-        with nullcontext() if asks_hub else hub_offline():
-            return TransformerBridge.boot_transformers(label, **options)
-    except OSError as error:
-        raise ValueError(
-            f"no tokenizer was given with the model, and none called {label!r} can be loaded: "
-            "pass tokenizer="
         ) from error
 
 

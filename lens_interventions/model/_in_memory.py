@@ -1,0 +1,117 @@
+"""Bridges of transformers models that are in memory already."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+
+from .hub import hub_answers, hub_offline
+
+
+def boot_in_memory(
+    name: str | os.PathLike[str] | None,
+    to: torch.dtype | None,
+    *,
+    hf_model: nn.Module,
+    device: str | torch.device | None,
+    **options: Any,
+) -> TransformerBridge:
+    """A bridge of `hf_model`, which is moved to `device` and converted `to` a dtype if given.
+
+    `options` are those of `TransformerBridge.boot_transformers`, and `name` is that of the
+    tokenizer if there is none among them.
+
+    Raises `ValueError` as `load_model` does.
+    """
+    require_merged(hf_model)
+    config: Any = hf_model.config
+    label = os.fspath(name or config.name_or_path)
+    options["device"] = device or next(hf_model.parameters()).device
+    # TransformerLens would only write dtype and device down.
+    with _converted(hf_model, to):
+        if device is not None:
+            hf_model.to(device)
+        bridge = _boot(label, hf_model=hf_model, **options)
+        _require_one_dtype(bridge)
+    # It may be another than the one that it was made from, which the name would load.
+    if label:
+        bridge.cfg.model_name = f"{label} (in memory)"
+    return bridge
+
+
+def require_merged(model: nn.Module) -> None:
+    """Refuse low-rank adapters that are not merged: TransformerLens copies only the weights."""
+    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
+        raise unmerged()
+
+
+def unmerged() -> ValueError:
+    """What is said of adapters that are not merged."""
+    return ValueError(
+        "the model has adapters of peft that are not merged, which TransformerLens would leave "
+        "out of some layers: pass hf_model=model.merge_and_unload()"
+    )
+
+
+@contextmanager
+def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """Convert what `from_pretrained` would: not the buffers of rotary frequencies, say.
+
+    After an error the weights are as they were. Without a dtype nothing is converted.
+    """
+    tensors = [
+        tensor
+        for tensor in model.state_dict(keep_vars=True).values()
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
+    ]
+    quantized = getattr(model, "is_quantized", False) or any(t.itemsize < 2 for t in tensors)
+    if dtype is not None and quantized:
+        raise ValueError(
+            "the model's weights are quantized, and their scales would be lost in a conversion: "
+            "leave dtype out"
+        )
+    own = [(tensor.device, tensor.dtype) for tensor in tensors]
+    # What a conversion widens can be converted back, and need not be kept as well.
+    kept = {
+        place: tensor.data
+        for place, tensor in enumerate(tensors)
+        if dtype is not None and torch.promote_types(tensor.dtype, dtype) != dtype
+    }
+    try:
+        for tensor in tensors if dtype is not None else ():
+            tensor.data = tensor.data.to(dtype)
+        yield
+    except BaseException:
+        for place, tensor in enumerate(tensors):
+            tensor.data = kept.get(place, tensor.data).to(*own[place])
+        raise
+
+
+def _require_one_dtype(bridge: TransformerBridge) -> None:
+    if bridge.W_E.dtype != bridge.W_U.dtype:
+        raise ValueError(
+            f"the model's embedding is {bridge.W_E.dtype} and its unembedding {bridge.W_U.dtype}, "
+            "which torch does not multiply: give dtype= to convert both"
+        )
+
+
+def _boot(name: str, **options: Any) -> TransformerBridge:
+    """A bridge of `hf_model`; a tokenizer that is not given is the one that goes with `name`."""
+    label = name or type(options["hf_model"]).__name__
+    if options.get("tokenizer") is not None:
+        with hub_offline():
+            return TransformerBridge.boot_transformers(label, **options)
+    asks_hub = name and not Path(name).is_dir() and hub_answers()
+    try:
+        with nullcontext() if asks_hub else hub_offline():
+            return TransformerBridge.boot_transformers(label, **options)
+    except OSError as error:
+        raise ValueError(
+            f"no tokenizer was given with the model, and none called {label!r} can be loaded: "
+            "pass tokenizer="
+        ) from error
