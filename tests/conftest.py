@@ -102,6 +102,18 @@ def exact() -> Iterator[None]:
 
 
 @pytest.fixture
+def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors differ in which product is faster; what is taken must be right on all of them."""
+    import torch
+
+    from lens_interventions.model import product
+
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(product, "_is_faster", lambda _d_in, _few: True)
+
+
+@pytest.fixture
 def without_gradients() -> Iterator[None]:
     """For a module's `pytestmark`: units of experiments are measured so."""
     import torch

@@ -41,10 +41,14 @@ class Explorer:
         )
         self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
-        while not server.started and self._thread.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if not server.started:
-            raise RuntimeError(f"the explorer did not start within {_START_SECONDS} seconds")
+        try:
+            while not server.started and self._thread.is_alive() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if not server.started:
+                raise RuntimeError(f"the explorer did not start within {_START_SECONDS} seconds")
+        except BaseException:
+            server.should_exit = True
+            raise
 
     def __repr__(self) -> str:
         return f"Explorer({self.url!r})"
@@ -126,7 +130,12 @@ def _bound(subject: Subject, token: str, port: int) -> "tuple[uvicorn.Server, so
             f"the explorer cannot listen on port {port} ({error}): choose another, or 0 for one "
             "that is free"
         ) from error
+    # Its own configuration of logging would close the user's handlers.
     config = uvicorn.Config(
-        make_server(subject, token), log_level="warning", timeout_graceful_shutdown=1
+        make_server(subject, token),
+        log_config=None,
+        log_level=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
     )
     return uvicorn.Server(config), listening

@@ -36,8 +36,8 @@ def boot_in_memory(
     with _converted(hf_model, to):
         if device is not None:
             hf_model.to(device)
+        _require_one_dtype(hf_model)
         bridge = _boot(label, hf_model=hf_model, **options)
-        _require_one_dtype(bridge)
     # It may be another than the one that it was made from, which the name would load.
     if label:
         bridge.cfg.model_name = f"{label} (in memory)"
@@ -92,11 +92,15 @@ def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
         raise
 
 
-def _require_one_dtype(bridge: TransformerBridge) -> None:
-    if bridge.W_E.dtype != bridge.W_U.dtype:
+def _require_one_dtype(model: Any) -> None:
+    # Before the boot, which puts other modules into the model.
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    weights = [end.weight for end in ends if end is not None]
+    dtypes = [weight.dtype for weight in weights if weight.is_floating_point()]
+    if len(set(dtypes)) > 1:
         raise ValueError(
-            f"the model's embedding is {bridge.W_E.dtype} and its unembedding {bridge.W_U.dtype}, "
-            "which torch does not multiply: give dtype= to convert both"
+            f"the model's embedding is {dtypes[0]} and its unembedding {dtypes[1]}, which torch "
+            "does not multiply: give dtype= to convert both"
         )
 
 

@@ -1,7 +1,7 @@
-"""Faster products for a model's linear modules, for the duration of one call."""
+"""Faster products for a model's linear modules."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ _MANY_ROWS = 512
 
 
 def fast_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[None]:
-    """Inside, the blocks multiply by the faster product, as in `fast_linears`.
+    """Inside, the blocks multiply by the faster product, by `fast_forwards`.
 
     This applies if many rows go through them in all, and no graph is kept: weights may want a
     gradient, which that product does not have.
@@ -31,29 +31,18 @@ def fast_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[None
     """
     if rows < _MANY_ROWS or torch.is_grad_enabled():
         return nullcontext()
-    return fast_linears(bridge.blocks)
+    return replaced_forwards(fast_forwards(bridge.blocks))
 
 
-@contextmanager
-def fast_linears(model: nn.Module, *, decoding: int | None = None) -> Iterator[None]:
-    """Inside, the linear modules of a model have `fast_forwards`.
+def decoding_forwards(model: nn.Module, rows: int) -> Forwards:
+    """The `fast_forwards` of a model that decodes `rows` texts, for many products.
 
-    Inside, it has no effect to give a module another weight or bias.
-
-    **Arguments:**
-
-    - `model`: a model whose modules have their own weights.
-    - `decoding`: how many texts are decoded, if there will be many products of so many rows. Then
-        weights may be copied, and edits of them have no effect either.
+    Weights may be copied, and edits of them have no effect while these forwards are in place.
     """
-    forwards = fast_forwards(model, rows=decoding)
-    if decoding is not None:
-        forwards = [
-            (linear, partial(forward, weight=in_order(linear.weight, decoding)))
-            for linear, forward in forwards
-        ]
-    with replaced_forwards(forwards):
-        yield
+    return [
+        (linear, partial(forward, weight=in_order(linear.weight, rows)))
+        for linear, forward in fast_forwards(model, rows=rows)
+    ]
 
 
 def fast_forwards(

@@ -153,7 +153,8 @@ def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) 
         yield
     finally:
         for attributes, replaced in before:
-            del attributes["forward"]
+            # An interrupt may have come before it was put there.
+            attributes.pop("forward", None)
             if replaced is not None:
                 attributes["forward"] = replaced
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import threading
 import urllib.request
 
@@ -39,6 +40,21 @@ def test_stopping_ends_what_is_being_written():
             assert answered.readline() == b"event: start\n"
             explorer.stop()
     assert not [thread for thread in threading.enumerate() if "explorer" in thread.name]
+
+
+def test_the_logging_of_the_process_goes_on(tmp_path):
+    log = logging.getLogger("of the user")
+    handler = logging.FileHandler(tmp_path / "run.log", mode="w")
+    log.addHandler(handler)
+    levels = {name: logging.getLogger(name).level for name in ("uvicorn", "uvicorn.access")}
+    try:
+        li.explore(shared_bridge("llama")).stop()
+        log.warning("said afterwards")
+        assert "said afterwards" in (tmp_path / "run.log").read_text()
+        assert levels == {name: logging.getLogger(name).level for name in levels}
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 def test_what_is_missing_is_named(monkeypatch):

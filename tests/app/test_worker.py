@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 from lens_interventions.app.worker import MOST_WAITING, Worker
 
@@ -28,6 +29,7 @@ def test_requests_take_turns():
     def work(emit):
         running.append(1)
         most.append(len(running))
+        time.sleep(0.01)  # as long as others need to come in
         emit("done", {})
         running.pop()
 

@@ -91,6 +91,7 @@ def test_each_matrix_of_an_mlp_counts(arch):
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("always_faster")
 def test_faster_products_are_of_the_weights_that_are_on():
     bridge = tiny_bridge("llama", dtype=torch.float32)
     reader, prompts = random_reader(bridge), random_tokens(9, 4)

@@ -106,8 +106,9 @@ def test_the_last_point_is_the_model(bridge):
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("always_faster")
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "gemma2"])
-@pytest.mark.parametrize("n_texts", [2, 200])  # with many rows, products may be faster ones
+@pytest.mark.parametrize("n_texts", [2, 200])  # with many rows, products would be faster ones
 def test_under_autocast_the_lens_is_the_model_in_that_precision(arch, n_texts):
     bridge, tokens = shared_bridge(arch, torch.float32), TOKENS.repeat(n_texts // 2, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -8,7 +8,7 @@ import lens_interventions as li
 from lens_interventions.intervention.generation import cached_decoder
 from lens_interventions.model import fast_linears as fast_linears_module
 from lens_interventions.model import product as product_module
-from lens_interventions.model.fast_linears import fast_linears
+from lens_interventions.model.fast_linears import decoding_forwards, fast_forwards
 from lens_interventions.model.partial_run import replaced_forwards
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge
@@ -35,8 +35,11 @@ def test_logits_are_the_same(arch):
     bridge = shared_bridge(arch, torch.float32)
     expected = bridge(TOKENS)
     with left_as_found(bridge):
-        for decoding in (None, 4):
-            with fast_linears(bridge.original_model, decoding=decoding):
+        for forwards in (
+            fast_forwards(bridge.original_model),
+            decoding_forwards(bridge.original_model, 4),
+        ):
+            with replaced_forwards(forwards):
                 assert n_fast(bridge.original_model) > 0
                 found = bridge(TOKENS)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)

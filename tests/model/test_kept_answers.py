@@ -1,5 +1,6 @@
 """Answers that one process keeps for the next."""
 
+import importlib.metadata
 import types
 
 import pytest
@@ -48,6 +49,10 @@ def other_forward(bridge):
     attention.forward = types.MethodType(upside_down, attention)
 
 
+def other_config(bridge):
+    bridge.original_model.config.rms_norm_eps *= 2
+
+
 def hook_that_stays(bridge):
     bridge.blocks[1].hook_out.add_perma_hook(lambda tensor, hook: -tensor)
 
@@ -64,6 +69,7 @@ def hook_of_torch(bridge):
         other_precision,
         other_attention,
         other_forward,
+        other_config,
         hook_that_stays,
         hook_of_torch,
     ],
@@ -85,7 +91,17 @@ def test_nothing_is_kept_of_a_model_with_hooks(any_size, put_on):
     assert not is_kept(bridge, QUESTION)
 
 
-def test_other_versions_are_not(any_size, monkeypatch):
+@pytest.mark.parametrize("package", ["torch", "transformers", "transformer_lens"])
+def test_an_answer_of_other_versions_of_what_runs_the_model_is_not(any_size, monkeypatch, package):
+    keep_right(tiny_bridge("llama"), QUESTION)
+    installed = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0" if name == package else installed(name)
+    )
+    assert not is_kept(tiny_bridge("llama"), QUESTION)
+
+
+def test_an_answer_of_another_version_of_the_library_is_not(any_size, monkeypatch):
     keep_right(tiny_bridge("llama"), QUESTION)
     monkeypatch.setattr(kept_answers, "_own_code", lambda: "of another release")
     assert not is_kept(tiny_bridge("llama"), QUESTION)

@@ -21,14 +21,6 @@ TEXT = torch.arange(64)[None].repeat(8, 1)
 
 
 @pytest.fixture
-def always_faster(monkeypatch):
-    """Processors differ in what is faster; what is taken must be right on all of them."""
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _few: True)
-
-
-@pytest.fixture
 def factors():
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(n, 40, generator=generator) for n in (7, 301)]

@@ -6,6 +6,7 @@ from transformers import DynamicCache
 
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.model import capabilities, residuals
+from lens_interventions.model.partial_run import replaced_forwards
 from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
 from tests.support.tiny import long_rope_bridge, shared_bridge, tiny_bridge
@@ -43,6 +44,30 @@ def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
                 torch.testing.assert_close(
                     chunked.tensors()[name], value, rtol=0, atol=SHAPE_ATOL, equal_nan=True
                 )
+
+
+def test_long_texts_alone_run_in_chunks(monkeypatch):
+    """Two texts of 36 tokens, 14 rows at a time; hooks of the user see them whole."""
+    bridge, texts = shared_bridge("llama"), TOKENS.repeat(1, 3)
+    block, runs = bridge.blocks[0], []
+
+    def counted(*args, **kwargs):
+        runs.append(1)
+        return type(block).forward(block, *args, **kwargs)
+
+    def runs_of(tokens):
+        runs.clear()
+        with replaced_forwards([(block, counted)]):
+            list(residuals.residual_chunks(bridge, token_batch(bridge, tokens), ["final_post"]))
+        return len(runs)
+
+    monkeypatch.setattr(residuals, "_WHOLE", 16)
+    monkeypatch.setattr(residuals, "_CHUNK_ROWS", 14)
+    runs_of(texts)  # checks of the model run it too, once
+    assert runs_of(texts) == 6
+    assert runs_of(texts[:, :16]) == 1
+    with bridge.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda tensor, hook: tensor)]):
+        assert runs_of(texts) == 1
 
 
 @pytest.mark.parametrize("put_on", LASTING)

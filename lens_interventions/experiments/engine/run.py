@@ -23,7 +23,7 @@ from .model_source import Model, ModelSource, model_header
 from .results import Analysis, Result, Tables
 from .run_directory import FORMAT, RunDirectory, files_of_rows, held_directory
 from .stage_progress import StageProgress
-from .work_units import Unit, measured
+from .work_units import Unit, forget_model, measured
 
 Stage = Callable[[TransformerBridge, Any, Tables], Sequence[Unit]]
 
@@ -108,6 +108,7 @@ def run(
         header["files"] = dict(inputs.hashes)
     presets = {name: to_values(values) for name, values in experiment.presets.items()}
     with ExitStack() as stack:
+        stack.callback(forget_model)
         path = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
         directory = stack.enter_context(held_directory(path, header, presets))
         rows: dict[str, list[pd.DataFrame]] = {}

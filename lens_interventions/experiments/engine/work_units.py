@@ -168,3 +168,8 @@ def _require_weights(source: ModelSource, weights: str) -> None:
             f"{bridge.cfg.model_name} has other weights here than where the run was started: give "
             "every worker the same model, and edit no weights during a run"
         )
+
+
+def forget_model() -> None:
+    """Let go of the model of the last run, which would stay in memory."""
+    _require_weights.cache_clear()

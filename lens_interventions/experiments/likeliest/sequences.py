@@ -84,9 +84,9 @@ def beam(
         pad_token_id=0,
     )
     own = model.generation_config
-    # What a config leaves open, transformers fills in from the model's own.
-    model.generation_config = GenerationConfig()
     try:
+        # What a config leaves open, transformers fills in from the model's own.
+        model.generation_config = GenerationConfig()
         found = model.generate(
             tokens, generation_config=wanted, attention_mask=torch.ones_like(tokens), **known
         )

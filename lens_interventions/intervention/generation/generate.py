@@ -1,7 +1,6 @@
 """Sampling text under a patch, one token after the other."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +16,9 @@ from ...model.argument_names import instead_of
 from ...model.argument_types import require_whole_numbers
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
-from ...model.fast_linears import fast_linears
+from ...model.fast_linears import Forwards, decoding_forwards
 from ...model.hooks import has_user_hooks
+from ...model.partial_run import replaced_forwards
 from ...model.points import point_labels
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
@@ -170,18 +170,19 @@ def generate(
     )
     criteria = stop_criteria(bridge, stopping_criteria, stop_at_eos=stop_at_eos)
 
-    many = max_new_tokens >= _MANY_STEPS
+    forwards: Forwards = []
+    if max_new_tokens >= _MANY_STEPS:
+        forwards = decoding_forwards(bridge.original_model, n_rows)
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
-    with fast_linears(bridge.original_model, decoding=n_rows) if many else nullcontext():
-        for step, ended in _decode(running, text, sampler, criteria, max_new_tokens):
-            taken.append(step)
-            ends.append(ended)
-            if trajectory is not False:
-                streams.append(dict(running.recorded))
-            if callback is not None:
-                callback(step)
+    for step, ended in _decode(running, forwards, text, sampler, criteria, max_new_tokens):
+        taken.append(step)
+        ends.append(ended)
+        if trajectory is not False:
+            streams.append(dict(running.recorded))
+        if callback is not None:
+            callback(step)
 
     tokens = torch.full((n_rows, len(taken)), -1)
     log_probs = torch.full(tokens.shape, torch.nan, dtype=taken[0].log_probs.dtype)
@@ -212,6 +213,7 @@ def generate(
 
 def _decode(
     decoder: Decoder,
+    forwards: Forwards,
     text: KnownText,
     sampler: Sampler,
     criteria: StoppingCriteriaList,
@@ -220,14 +222,17 @@ def _decode(
     """New tokens, and whether they end their rows; rows that have ended are dropped."""
     rows = torch.arange(len(text.tokens), device=text.tokens.device)
     for step in steps(range(max_new_tokens)):
-        logits = decoder.logits(text)
+        # Not around the loop: a callback may edit weights, or differentiate.
+        with replaced_forwards(forwards):
+            logits = decoder.logits(text)
         scores = sampler.scores(text, logits, decoder.recorded)
         new = sampler.choose(text, scores, rows)
         log_probs = log_probs_of(logits, new)
-        if log_probs.isnan().any():
+        if (lost := log_probs.isnan()).any():
             raise ValueError(
-                "the model's logits are not a number: look for a hook or patch that writes such "
-                "values, or a half-precision overflow"
+                f"the model's logits for new token {step} of row {int(rows[lost][0])} are not a "
+                "number: look for a hook or patch that writes such values, or a half-precision "
+                "overflow"
             )
         text = replace(
             text, tokens=torch.cat([text.tokens, new[:, None]], dim=1), length=text.length + 1

@@ -1,8 +1,10 @@
 """Runs: their stages, who measures, stopping and going on."""
 
+import gc
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -114,10 +116,20 @@ def test_an_executor_gives_the_same(tmp_path: Path, expected: Result, pool: str)
         executor = ThreadPoolExecutor(4)
         model = small_bridge()  # one bridge for all threads
     else:
-        executor = ProcessPoolExecutor(1, mp_context=PROCESSES)
+        executor = ProcessPoolExecutor(2, mp_context=PROCESSES)
         model = small_bridge
     with executor:
         assert_same(run(example(), model, out=tmp_path, executor=executor), expected)
+
+
+def test_a_run_lets_go_of_its_model() -> None:
+    bridge = small_bridge()
+    known = weakref.ref(bridge)
+    with ThreadPoolExecutor(2) as executor:
+        run(example(), bridge, executor=executor)
+    del bridge
+    gc.collect()
+    assert known() is None
 
 
 def test_a_dask_cluster_gives_the_same(expected: Result) -> None:

@@ -86,6 +86,7 @@ def test_every_mode_and_source(bridge, mode, source):
         assert_naive(bridge, out, patch, text_seed=11)
 
 
+@pytest.mark.usefixtures("always_faster")
 def test_a_lens_that_reads_many_rows_reads_the_same():
     """From 512 rows on, processors on which it is faster read a copy of the unembedding."""
     bridge = shared_bridge("llama", torch.float32)

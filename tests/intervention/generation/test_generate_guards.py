@@ -78,6 +78,28 @@ def test_bridge_is_as_it_was_after_an_exception(error, dtype):
     assert torch.equal(torch.stack(tokens, dim=1), whole.tokens[:, :4])
 
 
+@pytest.mark.usefixtures("always_faster")
+def test_a_callback_of_a_long_text_may_differentiate_and_sees_edited_weights():
+    """Decoding multiplies by copies of the weights, which take no gradient, and not there."""
+    bridge, seen = tiny_bridge("llama", dtype=torch.float32), []
+    tokens = torch.tensor([[5, 6, 7, 8]])
+
+    def use(step):
+        with torch.enable_grad():
+            embedded = torch.zeros(1, 4, bridge.cfg.d_model, requires_grad=True)
+            hooks = [("blocks.0.hook_resid_pre", lambda resid, hook: resid + embedded)]
+            with bridge.hooks(fwd_hooks=hooks):
+                (gradient,) = torch.autograd.grad(bridge(tokens).square().sum(), embedded)
+        seen.append(bool(gradient.abs().sum() > 0))
+        if step.step == 0:
+            with torch.no_grad():
+                bridge.blocks[0].mlp.out.weight.zero_()
+        assert (bridge.blocks[0].mlp(torch.ones(1, 1, bridge.cfg.d_model)) == 0).all()
+
+    li.generate(bridge, PROMPTS, max_new_tokens=16, stop_at_eos=False, callback=use)
+    assert seen == [True] * 16
+
+
 def test_bridge_can_be_used_within_a_callback():
     bridge = shared_bridge("mistral", torch.float32)
     tokens = torch.tensor(PROMPTS[:1])
@@ -215,7 +237,8 @@ def test_a_hook_that_a_reading_of_earlier_layers_would_pass_by_is_refused(name, 
 def test_values_that_are_not_numbers_are_named():
     bridge = shared_bridge("llama")
     patch = li.NextTokenPatch(layer=1, strength=1.0, source=lambda site: site.resid * torch.nan)
-    with pytest.raises(ValueError, match="not a number"):
+    message = "logits for new token 0 of row 0 are not a number: look for a hook or patch"
+    with pytest.raises(ValueError, match=message):
         li.generate(bridge, PROMPTS, patch, **OPTIONS)
 
 
