@@ -76,7 +76,8 @@ def generate(
     positions before the last are patched, the last is not. Decoding uses a cache of keys and
     values; without a patch it is plain greedy decoding or sampling. The continuation of a prompt
     does not depend on the rest of its batch, up to rounding in the model's own products. On a CPU
-    it may multiply with copies of the weights, so a callback's edits of these may have no effect.
+    it may multiply with copies of the weights, so a callback's edits of these may have no effect on
+    the rest of the text.
 
     Hooks on the bridge act. With a cache they get the prompts whole, padded on the left, and then
     only the last columns. So a hook that goes by column finds a prompt's tokens further right if
