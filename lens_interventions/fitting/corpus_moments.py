@@ -96,7 +96,7 @@ def corpus_moments(
     - `progress`: show a progress bar over tokens.
 
     Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
-    another fit or other texts, if there is one and the bridge has hooks of the user, or if the
+    another fit or other texts or could not record the hooks on the bridge, or if the
     residual stream is not finite; `ValueError` or `NotImplementedError` if the model's readout is
     not its final norm and its unembedding.
     """

@@ -110,7 +110,7 @@ def blocks_return_tuples(bridge: TransformerBridge) -> bool:
 
         handle = bridge.blocks[0].register_forward_hook(look)
         try:
-            # It may be asked while a text runs, whose hooks expect no other.
+            # This may be asked while a text runs, and its hooks expect no other text.
             with torch.no_grad(), without_hooks(bridge.hook_points()):
                 bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
         finally:

@@ -83,7 +83,7 @@ def hooked_modules(bridge: ReadableModel, part: str, *, lasting: bool = True) ->
 
 
 def lasting_hooks_on(modules: Iterable[nn.Module]) -> tuple[int, ...]:
-    """The same of some modules, without those inside them."""
+    """The user's lasting hooks on some modules themselves, and not on those inside them."""
     found: list[int] = []
     for module in modules:
         if not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):

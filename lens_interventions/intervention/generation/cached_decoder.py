@@ -43,8 +43,8 @@ from .patch_batch import PatchedRows
 def first_of_two_parts(bridge: TransformerBridge, rows: PatchedRows) -> int:
     """The block from which on patched rows run by themselves; 0 if all blocks run together.
 
-    A user's torch hook on a whole block would act twice, in the part below and in the one above, on
-    a block up to the patched one.
+    Blocks up to the patched one are called in both parts, so a user's torch hook on one of them
+    would act twice. With such a hook, all blocks run together.
     """
     layer = rows.layers[0] if rows.layers else 0
     return 0 if lasting_hooks_on(list(bridge.blocks)[: layer + 1]) else layer
