@@ -161,6 +161,7 @@ def test_the_bound_of_a_log_probability_is_of_how_much_it_rises(planted: Result)
     means = sums["total"] / sums["count"]
     rises = means["true"] - means["none"].item()
     assert found["gain"] == pytest.approx(rises.max(), abs=1e-9)
+    # With the other sign it would be another number.
     assert rises.max() != pytest.approx(-rises.min(), abs=0.1)
 
 

@@ -78,7 +78,7 @@ def test_a_write_that_is_taken_away_leaves_the_adapted_model(finished):
     here = rows.query("source == 'true' and seed == 0 and scope == 'all'")
     for condition, nats in ((AS_TRAINED, written), (TAKEN_AWAY, alone)):
         found = here[here["condition"] == condition]["total"]
-        np.testing.assert_allclose(found, nats.sum(1), rtol=1e-5)
+        np.testing.assert_allclose(found, nats.sum(1), rtol=1e-5)  # float32
     # The two are told apart by that.
     assert not np.allclose(alone.sum(1), written.sum(1), rtol=1e-4)
 
