@@ -10,6 +10,7 @@ from torch import Tensor
 from ..lens.affine import AffineLens
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
+from ..model.precision import at_least_float32
 from ..model.readout import readout
 from ..model.tokens import TextOrTokens
 from .corpus_moments import corpus_moments
@@ -93,7 +94,7 @@ def fit_affine_lens(
         direction = unread_direction(head)
         for layer, solution in enumerate(solutions):
             biases[layer] = full_length_bias(moments.held_out, layer, solution, direction)
-    dtype = torch.promote_types(bridge.W_U.dtype, torch.float32)
+    dtype = at_least_float32(bridge.W_U.dtype)
     return AffineLens(
         torch.stack([solution.weight for solution in solutions]).to("cpu", dtype),
         torch.stack(biases).to("cpu", dtype),

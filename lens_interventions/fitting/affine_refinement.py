@@ -22,8 +22,8 @@ from ..lens.distributions import expectation
 from ..lens.reduction import default_chunk_size
 from ..model.exclusive import exclusive
 from ..model.gradients import require_gradients
-from ..model.kinds import is_half
 from ..model.points import select_points
+from ..model.precision import is_half
 from ..model.product import product, weighted_rows
 from ..model.readout import Readout, readout
 from ..model.residuals import residuals

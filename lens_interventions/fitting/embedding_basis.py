@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._summary import summary
 from ..model.exclusive import exclusive
+from ..model.precision import at_least_float32
 from ..model.readout import readout
 from ..model.vocabulary import token_strings
 from .input_probe import input_embeddings
@@ -103,7 +104,7 @@ def embedding_basis(
         directions = vectors.T.flip(0)[:size]
         importance = (values.clamp(min=0) / values.sum()).flip(0)[:size]
         amounts = table @ directions.T
-    dtype = torch.promote_types(bridge.W_E.dtype, torch.float32)
+    dtype = at_least_float32(bridge.W_E.dtype)
     return EmbeddingBasis(
         kind,
         directions.to(dtype),

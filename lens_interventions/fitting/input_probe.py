@@ -20,6 +20,7 @@ from ..model.embedding import embedding
 from ..model.exclusive import exclusive
 from ..model.own_weights import other_weights_found
 from ..model.points import select_points
+from ..model.precision import at_least_float32
 from ..model.tokens import TextOrTokens
 from .corpus_moments import corpus_moments
 from .ridge import RidgeMoments
@@ -206,7 +207,7 @@ def fit_input_probe(
     )
     solutions, above = moments.solve(), slice(1, None)
     shared = moments.fitted.pooled(above).solve(0, moments.held_out.pooled(above))
-    dtype = torch.promote_types(table.dtype, torch.float32)
+    dtype = at_least_float32(table.dtype)
     return InputProbe(
         select_points(int(bridge.cfg.n_layers)),
         torch.stack([solution.weight for solution in solutions]).to("cpu", dtype),
@@ -234,6 +235,6 @@ def input_embeddings(bridge: TransformerBridge) -> Float[Tensor, "d_vocab d_mode
 def unit_size(residual: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
     """Residuals scaled to unit root mean square, as a probe reads them."""
     # In float16 the square of an entry above 255 is infinite.
-    wide = residual.to(torch.promote_types(residual.dtype, torch.float32))
+    wide = residual.to(at_least_float32(residual.dtype))
     size = wide.square().mean(-1, keepdim=True).sqrt()
     return (wide / size.where(size > 0, 1)).to(residual.dtype)

@@ -15,6 +15,7 @@ from .._files import load_tensors, restored, save_tensors
 from ..model.fingerprint import fingerprint
 from ..model.kinds import ReadableModel
 from ..model.own_weights import other_weights_found
+from ..model.precision import at_least_float32
 from .adapted_reader import AdaptedReader
 from .modes import Rows, Scales
 from .patch import NextTokenPatch
@@ -108,7 +109,7 @@ class LearnedWrite:
         """`g (s e M + b)`, in float32 at least."""
         index, resid = self.layers.index(site.layer), site.resid
         # In half precision the sum is rounded, and not the numbers that it is computed from.
-        wide = resid.to(torch.promote_types(resid.dtype, torch.float32))
+        wide = resid.to(at_least_float32(resid.dtype))
 
         def of_layer(stack: Tensor) -> Tensor:
             return stack[index].to(wide.device, wide.dtype)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .._counter_random import random_integers, random_normal
 from .._summary import summary
 from ..model.embedding import Embedding
+from ..model.precision import at_least_float32
 from .known_text import KnownText
 
 
@@ -74,7 +74,7 @@ class PatchSite:
         """Log-probabilities of the lens at this layer, nats."""
         logits = self.lens(self.resid)
         # Half-precision logits lose too much in the sum over the vocabulary.
-        wide = torch.promote_types(logits.dtype, torch.float32)
+        wide = at_least_float32(logits.dtype)
         return logits.log_softmax(-1, dtype=wide)
 
     @cached_property

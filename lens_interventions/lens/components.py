@@ -17,8 +17,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.exclusive import exclusive
 from ..model.hooks import moved_right
-from ..model.kinds import is_half
 from ..model.points import FINAL, hook_name
+from ..model.precision import at_least_float32, is_half
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.tokens import TextOrTokens, token_batch
 from ..model.vocabulary import NamedTokens, token_ids, token_strings
@@ -90,7 +90,7 @@ def component_logits(
     guesses = logits.argmax(-1)
     targets = torch.full_like(guesses, named["token"]) if "token" in named else guesses
     # Half precision loses too much in a sum.
-    wide = torch.promote_types(read.weight.dtype, torch.float32)
+    wide = at_least_float32(read.weight.dtype)
     direction = read.weight[targets].to(wide)
     if "against" in named:
         direction = direction - read.weight[named["against"]]

@@ -14,6 +14,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..model.precision import at_least_float32
+
 # `top_k` first ranks the maxima of this many strided parts of the vocabulary.
 _STRIDES = 64
 
@@ -119,7 +121,7 @@ def log_probs_of(
 
     Half precision loses too much in the sum over the vocabulary.
     """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wide = logits.to(at_least_float32(logits.dtype))
     return wide.gather(-1, ids[..., None])[..., 0] - wide.logsumexp(-1)
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.kinds import is_half
+from ..model.precision import is_half
 from ..model.product import product_dtype, weighted_rows
 from ..model.readout import Readout
 from .distributions import expectation, js_divergence, normalizer_and_entropy, ranks, top_k

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..model.precision import at_least_float32
 from ..model.readout import LOGIT_ROWS, Readout
 
 
@@ -110,6 +111,6 @@ def likeliest(
         logits = read.logits(rows)
         ids.append(logits.topk(min(k, logits.shape[-1])).indices)
         # Half precision loses too much in the sum over the vocabulary.
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        wide = logits.to(at_least_float32(logits.dtype))
         normalizers.append(wide.logsumexp(-1))
     return torch.cat(ids), torch.cat(normalizers)

@@ -22,8 +22,9 @@ from transformers import DynamicCache
 from .attention_cache import as_argument
 from .exclusive import exclusive
 from .hooks import capture, lasting_hooks, without_hooks
-from .kinds import ReadableModel, architecture, is_half
+from .kinds import ReadableModel, architecture
 from .points import FINAL, INPUT, hook_name
+from .precision import at_least_float32, is_half
 
 Answer = TypeVar("Answer")
 
@@ -181,9 +182,7 @@ def embedding_factor(bridge: ReadableModel) -> float:
     tolerance = 2e-2 if is_half(weight.dtype) else 1e-5
     # Without position embeddings, the embedding is what enters the first block. In TransformerLens
     # 3.9 no earlier hook sees the factor of Granite.
-    rows, entering, fed = (
-        part.to(torch.promote_types(part.dtype, torch.float32)) for part in (rows, entering, fed)
-    )
+    rows, entering, fed = (part.to(at_least_float32(part.dtype)) for part in (rows, entering, fed))
     for embedded in (entering, fed):
         factor = float((embedded * rows).sum() / (rows * rows).sum())
         atol = tolerance * float(embedded.std())

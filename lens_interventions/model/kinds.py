@@ -56,11 +56,6 @@ def weight_dtype(model: ReadableModel) -> torch.dtype:
     return model.W_E.dtype
 
 
-def is_half(dtype: torch.dtype) -> bool:
-    """Whether a dtype has fewer digits than float32."""
-    return dtype not in (torch.float32, torch.float64)
-
-
 def output_transform(model: ReadableModel) -> Callable[[Tensor], Tensor]:
     """The function that the model applies to its logits, `[..., d_vocab]`."""
     if isinstance(model, TransformerBridge):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..lens.distributions import log_probs_of
+from ..model.precision import at_least_float32
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """From logits `[batch, row, d_vocab]` and tokens `[batch, pos, d_vocab]` to `[batch]`."""
@@ -43,7 +44,7 @@ class PartLikelihood:
     ) -> Float[Tensor, " batch"]:
         """Expected log-likelihood."""
         # As in `log_probs_of`, which half precision would not agree with.
-        wide = torch.promote_types(logits.dtype, torch.float32)
+        wide = at_least_float32(logits.dtype)
         log_probs = logits[:, self.start : self.rows].log_softmax(-1, dtype=wide)
         log_probs = log_probs.clamp(min=_LEAST_LOG_PROB)
         return (weights[:, self.start : self.rows] * log_probs).sum((-2, -1))

@@ -15,6 +15,7 @@ from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ...intervention.teacher_forcing.passes import TextPasses
 from ...lens.distributions import ranks
 from ...model.exclusive import exclusive
+from ...model.precision import at_least_float32
 from ...model.tokens import token_batch
 from .conditions import TEMPERATURE, Arm, PatchSettings
 
@@ -34,7 +35,7 @@ class Scores:
 
 def score(logits: Float[Tensor, "*row d_vocab"], targets: Int[Tensor, "*row target"]) -> Scores:
     """Scores of some tokens in each row of logits, `[*row, target]`, in at least float32."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits.to(at_least_float32(logits.dtype))
     log_prob = logits.gather(-1, targets) - logits.logsumexp(-1, keepdim=True)
     return Scores(log_prob, ranks(logits, targets))
 

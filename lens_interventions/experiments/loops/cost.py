@@ -15,6 +15,7 @@ from ...intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
+from ...model.precision import at_least_float32
 from ...model.residuals import residuals
 from ...model.tokens import token_batch
 from ..design.conditions import NO_PATCH, Arm, PatchSettings
@@ -110,7 +111,7 @@ def contrasted_logits(
     bound = contrast.bind(bridge)
     streams = residuals(bridge, token_batch(bridge, tokens), bound.labels)
     early = {label: resid[0, :-1] for label, resid in zip(bound.labels, streams, strict=True)}
-    return bound(logits.to(torch.promote_types(logits.dtype, torch.float32)), early)
+    return bound(logits.to(at_least_float32(logits.dtype)), early)
 
 
 def processed_log_probs(

@@ -30,6 +30,7 @@ from transformers import (
 
 from ..._counter_random import random_uniform
 from ...drawing.labels import counted
+from ...model.precision import at_least_float32
 from ...model.vocabulary import python_numbers
 from ..known_text import KnownText
 from .layer_contrast import BoundContrast, LayerContrast
@@ -84,7 +85,7 @@ class Sampler:
 
         `residuals` has those at the points that it `reads`, at the positions of the logits.
         """
-        scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        scores = logits.to(at_least_float32(logits.dtype))
         if self.contrast is not None:
             scores = self.contrast(scores, residuals)
         if not self.processors:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...model.kinds import is_half
+from ...model.precision import is_half
 from ..bound_patch import LENS_ROWS, BoundPatch, require_shape
 from ..known_text import KnownText
 from ..modes import Mode, Rows, Scales, add, correct, interpolate

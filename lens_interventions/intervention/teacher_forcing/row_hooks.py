@@ -15,7 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.hooks import Hook, HookFunction
-from ...model.kinds import is_half
+from ...model.precision import is_half
 
 # Points that have one row for each position. The text enters the run of two copies as a block's
 # incoming residual, so a hook there would act twice: it belongs on the block before.

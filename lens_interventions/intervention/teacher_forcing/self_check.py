@@ -17,7 +17,7 @@ from ..._counter_random import random_integers
 from ...model.capabilities import capabilities, recall, record, slow_check
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
-from ...model.kinds import is_half
+from ...model.precision import is_half
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch

@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..._counter_random import random_bits
 from ...drawing.labels import counted
 from ...model.fingerprint import fingerprint
+from ...model.precision import at_least_float32
 from ...model.readout import Readout
 from ...model.residuals import residuals
 from ...model.text_pieces import pieces_of_each
@@ -97,7 +98,7 @@ class TrainingCorpus:
                 streams = residuals(self._bridge, TokenBatch.unpadded(piece[None]), labels)
                 for rows, stream in zip(sizes, streams, strict=True):
                     late = stream[0, min(first_position, len(piece) - 1) :]
-                    wide = late.to(torch.promote_types(late.dtype, torch.float32))
+                    wide = late.to(at_least_float32(late.dtype))
                     rows.append(wide.square().mean(-1).sqrt())
         return torch.stack([torch.cat(rows).median() for rows in sizes])
 

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.precision import at_least_float32
 from ...model.readout import LOGIT_ROWS, Readout
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
@@ -53,7 +54,7 @@ def next_token_nats(
     for part, ids in zip(rows.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True):
         leaf = part.detach().requires_grad_(backward is not None)
         logits = read(leaf)
-        wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+        wide = logits.detach().to(at_least_float32(logits.dtype))
         if buffer is None:
             buffer = torch.empty_like(wide)
         lost, gradient = _nats_and_gradient(wide, ids, buffer[: len(wide)])

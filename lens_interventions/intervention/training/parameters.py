@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..._counter_random import random_normal
+from ...model.precision import at_least_float32
 from ..bound_patch import BoundPatch
 from ..learned_write import LearnedWrite
 from ..sources import SOURCES
@@ -110,7 +111,7 @@ def initial_parameters(
     assert isinstance(patch.mode, LearnedWrite)
     sizes = corpus.typical_sizes(patch.layers, options.first_position)
     d_model = table.weight.shape[-1]
-    dtype = torch.promote_types(table.weight.dtype, torch.float32)
+    dtype = at_least_float32(table.weight.dtype)
     if options.scale == "norm":
         lengths = sizes * d_model**0.5
     else:

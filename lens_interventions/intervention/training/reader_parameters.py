@@ -9,6 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..._counter_random import random_normal
 from ...model.fingerprint import fingerprint
 from ...model.other_weights import matrix
+from ...model.precision import at_least_float32
 from ..adapted_reader import Adapt, AdaptedReader, adapted_modules
 
 # Keeps these draws apart from those for the write's own start.
@@ -48,7 +49,7 @@ class ReaderParameters:
         self.leaves: dict[str, Tensor] = {}
         for number, (key, linear) in enumerate(adapted_modules(bridge, adapt, layer).items()):
             weight = matrix(linear).detach()
-            wide = torch.promote_types(weight.dtype, torch.float32)
+            wide = at_least_float32(weight.dtype)
             d_out, d_in = weight.shape
             drawn = random_normal(d_in, seed + _SEED, torch.tensor([number]), torch.arange(rank))
             start = {"down": drawn / rank**0.5, "up": torch.zeros(d_out, rank)}
