@@ -62,7 +62,8 @@ def unmerged() -> ValueError:
 def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     """Convert what `from_pretrained` would: not the buffers of rotary frequencies, say.
 
-    After an error the weights are as they were. Without a dtype nothing is converted.
+    After an error the weights are as they were, and the model attends as it did. Without a dtype
+    nothing is converted.
     """
     tensors = [
         tensor
@@ -82,11 +83,15 @@ def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
         for place, tensor in enumerate(tensors)
         if dtype is not None and torch.promote_types(tensor.dtype, dtype) != dtype
     }
+    # TransformerLens sets another one before it asks for the tokenizer.
+    config: Any = model.config
+    attention = config._attn_implementation
     try:
         for tensor in tensors if dtype is not None else ():
             tensor.data = tensor.data.to(dtype)
         yield
     except BaseException:
+        config._attn_implementation = attention
         for place, tensor in enumerate(tensors):
             tensor.data = kept.get(place, tensor.data).to(*own[place])
         raise

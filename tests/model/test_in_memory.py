@@ -43,13 +43,16 @@ def test_a_model_in_memory_has_the_dtype_asked_for_or_its_own(own, asked):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_the_weights_of_a_model_in_memory_that_cannot_be_loaded_come_back(dtype):
+def test_a_model_in_memory_that_cannot_be_loaded_is_as_it_was(dtype):
     model = tiny_model("llama").float()
+    attention = model.config._attn_implementation
+    assert attention != "eager"
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(ValueError, match="tokenizer="):
         load_model(hf_model=model, dtype=dtype, device="cpu")
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert model.config._attn_implementation == attention
 
 
 def test_weights_of_a_model_in_memory_that_differ_in_dtype_stay_so_unless_one_is_asked_for():
