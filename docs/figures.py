@@ -48,10 +48,10 @@ def main() -> None:
 
 
 def gain_over_depth() -> go.Figure:
-    """The gain of networks from scratch, from both runs of it."""
+    """The gain of networks from scratch, from the runs at different depths."""
     runs = [
         li.experiments.load_result(RESULTS / name)
-        for name in ("scratch-depth", "scratch-six-blocks")
+        for name in ("scratch-depth", "scratch-six-blocks", "scratch-eight-blocks")
     ]
     gains = pd.concat([run.tables["gains"] for run in runs])
     return draw({**runs[0].tables, "gains": gains})["gain"]

@@ -56,7 +56,7 @@ class Guard:
             return "The explorer answers on this machine only, under 127.0.0.1 or localhost."
         if headers.get("origin", f"http://{host}") != f"http://{host}":
             return "The explorer answers its own page only."
-        token = scope["path"].split("/")[1]
+        token = scope["path"].lstrip("/").partition("/")[0]
         if not secrets.compare_digest(token.encode(), self._token.encode()):
             return _STALE
         return None

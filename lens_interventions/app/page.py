@@ -9,11 +9,10 @@ from ..drawing.export import CONFIG
 from ..drawing.theme import THEMES, template
 from ..intervention.modes import MODES
 from ..intervention.sources import SOURCES
-from ..model.points import point_labels
 from ..pages.rendering import environment
 from .chosen_patch import chosen_layer
 from .reading import statistics
-from .state import MOST_CHARACTERS, State, defaults
+from .state import State, defaults
 from .subject import Subject
 from .views import figure_values
 
@@ -52,7 +51,6 @@ def _settings(subject: Subject) -> dict[str, Any]:
     return {
         "model": str(cfg.model_name),
         "n_layers": int(cfg.n_layers),
-        "points": point_labels(int(cfg.n_layers)),
         "other": None if subject.other is None else str(subject.other.cfg.model_name),
         "has_chat": getattr(bridge.tokenizer, "chat_template", None) is not None,
         "lenses": subject.lenses(),
@@ -63,7 +61,6 @@ def _settings(subject: Subject) -> dict[str, Any]:
         "sources": {name: source.words for name, source in SOURCES.items()},
         "slopes": None if subject.slopes is None else figure_values(subject.slopes.plot()),
         "defaults": defaults() | {"layer": chosen_layer(subject, State())},
-        "most_characters": MOST_CHARACTERS,
         "templates": {name: template(name).to_plotly_json() for name in THEMES},  # type: ignore[arg-type]
         "config": CONFIG,
     }

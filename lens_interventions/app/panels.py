@@ -63,6 +63,12 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
     """First clean and patched side by side; then the effect of the patch on each prediction."""
     tokens = subject.tokens(state)
     emit("tokens", {"texts": _texts(subject, tokens)})
+    patch = chosen_patch(subject, state)
+    if isinstance(patch.positions, tuple) and min(patch.positions) >= len(tokens) - 1:
+        raise ValueError(
+            "nothing is written at the last token, since its next token is not known: choose an "
+            "earlier position"
+        )
     shown = heat_map(subject, state, emit)
     guesses = {
         name: likeliest(trajectory, -1, -1)[:5] for name, trajectory in shown.trajectories.items()
@@ -70,7 +76,6 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
     emit("view", _view(subject, state, shown, emit) | {"guesses": guesses})
     if len(tokens) < 2:
         return  # the last token predicts no known token
-    patch = chosen_patch(subject, state)
     log_probs = teacher_forced_log_probs(subject.bridge, [tokens], [None, patch])
     clean, patched = log_probs[:, 0].tolist()
     emit(

@@ -14,7 +14,7 @@ from ..lens.protocol import Lens
 from ..model.chat import chat_tokens
 from ..model.exclusive import exclusive_use
 from ..model.fingerprint import fingerprint
-from ..model.hooks import lasting_hooks
+from ..model.hooks import has_user_hooks, lasting_hooks
 from ..model.kinds import require_kind
 from ..model.readout import readout
 from ..model.tokens import token_batch
@@ -62,6 +62,7 @@ class Subject:
     other: TransformerBridge | None = None
     slopes: SlopeMap | None = None
     _kept: "OrderedDict[Hashable, Any]" = field(default_factory=OrderedDict, repr=False)
+    _lenses: dict[bool, tuple[Hashable, Lens]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         # A model that cannot be read or write is refused before anything is served.
@@ -103,9 +104,12 @@ class Subject:
             from ..fitting.default_lens import default_affine_lens
 
             bridge = self.model(second=second)
-            return self.kept(
-                ("lens", second), lambda: default_affine_lens(bridge, progress=report or False)
-            )
+            with exclusive_use(bridge):
+                fitted_to = lasting_hooks(bridge), fingerprint(bridge)
+            if self._lenses.get(second, (None,))[0] != fitted_to:
+                lens = default_affine_lens(bridge, progress=report or False)
+                self._lenses[second] = fitted_to, lens
+            return self._lenses[second][1]
         if state.lens == "given" and self.lens is not None:
             return self.lens
         raise ValueError(f"lens must be {', '.join(self.lenses())}; got {state.lens!r}")
@@ -140,13 +144,18 @@ class Subject:
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The result under this key, made by `make` the first time; the oldest results are dropped.
 
-        Every key includes the hooks on the bridge and the state of its weights.
+        Every key includes the state of the weights. Nothing is kept while there are hooks of the
+        user, which may act differently each time, nor if the model was changed in the meantime.
         """
-        full_key = (key, *map(_condition, (self.bridge, self.other)))
-        if full_key in self._kept:
+        models = [model for model in (self.bridge, self.other) if model is not None]
+        condition = tuple(map(_condition, models))
+        full_key = (key, condition)
+        if None not in condition and full_key in self._kept:
             self._kept.move_to_end(full_key)
             return self._kept[full_key]
         made = make()
+        if None in condition or tuple(map(_condition, models)) != condition:
+            return made
         self._kept[full_key] = made
         while len(self._kept) > _KEPT or _bytes(self._kept.values()) > _KEPT_BYTES:
             self._kept.popitem(last=False)
@@ -164,18 +173,10 @@ def chat(messages: tuple[str, ...]) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in pairs]
 
 
-def _condition(bridge: TransformerBridge | None) -> Hashable:
-    """What readings of a bridge depend on besides the request: its hooks and its weights."""
-    if bridge is None:
-        return None
+def _condition(bridge: TransformerBridge) -> Hashable:
+    """What readings of a bridge depend on besides the request: its weights; None under hooks."""
     with exclusive_use(bridge):  # another thread's run puts its own hooks on it
-        hooks = tuple(
-            handle.hook.id  # torch counts these up, and never uses one twice
-            for point in bridge.hook_points()
-            for handle in (*point.fwd_hooks, *point.bwd_hooks)
-            if not handle.is_permanent
-        )
-        return hooks, lasting_hooks(bridge), fingerprint(bridge)
+        return None if has_user_hooks(bridge) else fingerprint(bridge)
 
 
 def _bytes(values: Any) -> int:

@@ -89,14 +89,14 @@ class Worker:
         job = _Job(work, send)
         self._jobs.add(job)
         self._newest[slot] = job
-        self._thread.submit(job.run).add_done_callback(
-            lambda _: loop.call_soon_threadsafe(self._jobs.discard, job)
-        )
+        future = self._thread.submit(job.run)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._jobs.discard, job))
         try:
             while (event := await queue.get()) is not None:
                 yield event
         finally:
             job.cancel()
+            future.cancel()  # one that waits gives up its place
             if self._newest.get(slot) is job:
                 del self._newest[slot]
 

@@ -54,7 +54,8 @@ def explorer(
     )
     subject = Subject(bridge, origin, given, other)
     explorer = Explorer(subject, port=port)
-    address = explorer.url + (f"#{view}" if view else "")
+    # What comes before a "#" is of another run.
+    address = explorer.url + (f"#{view.rpartition('#')[2]}" if view else "")
     typer.echo(f"The explorer is at {address}\nStop it with Ctrl-C.")
     if browser:
         webbrowser.open(address)

@@ -197,6 +197,31 @@ def test_a_mistake_gets_a_sentence_on_the_page(page, explorer, state, sentence):
     assert sentence in page.wait(ERROR)
 
 
+@pytest.mark.parametrize("link", ["panel=foo", "messages=null", "every=%22"])
+def test_a_broken_link_opens_what_can_be_read_of_it(page, explorer, link):
+    page.open(f"{explorer.url}#{link}&text=when")
+    assert page.texts("#strip .piece")[1] == "when"
+    assert not page.js(ERROR)
+
+
+def test_back_shows_the_prompt_that_is_read(page, explorer):
+    page.open(address(explorer, text="The", panel="read"))
+    page.js("document.getElementById('tab-patch').click()")
+    page.wait_idle()
+    page.type("#text", TEXT)
+    page.js("history.back()")
+    page.wait("document.getElementById('tab-read').getAttribute('aria-selected') === 'true'")
+    page.wait_idle()
+    assert page.js("document.getElementById('text').value") == "The"
+    assert page.texts("#strip .piece")[1:] == ["The"]
+
+
+def test_a_position_that_is_no_longer_read_is_let_go(page, explorer):
+    page.open(address(explorer, text=TEXT, position=1, last=3))
+    page.wait("document.querySelector('#more h2')?.textContent.startsWith('Position 5')")
+    assert not page.js(ERROR)
+
+
 def test_markup_is_text(page, explorer):
     text = "<img src=x onerror=document.title='hurt'><b>\x07"
     page.open(address(explorer, text=text))
@@ -220,7 +245,24 @@ def test_keys_reach_a_cell_and_a_phone_needs_no_sideways_scrolling(page, explore
         page.press(key)
     page.wait("document.getElementById('point')?.value === '29_pre'")
     assert "position=4" in page.js("location.hash")
+    assert not page.js("document.getElementById('controls').open")
+    wide = {"width": 1200, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.send("Emulation.setDeviceMetricsOverride", **wide)
+    page.wait("document.getElementById('controls').open")
     page.send("Emulation.clearDeviceMetricsOverride")
+
+
+def test_keys_and_marks_go_on_in_the_second_part_of_a_long_prompt(page, explorer):
+    page.open(address(explorer, text="say " * 60, position=50, point="10_pre"))
+    axis = f"{HEAT_MAP}.layout.shapes[0]?.xref"
+    assert page.wait(axis) != "x"
+    columns = page.js(f"{HEAT_MAP}.data.filter((t) => t.type === 'heatmap')[0].z[0].length")
+    page.js(f"{HEAT_MAP}.focus()")
+    for _ in range(50 - columns + 1):
+        page.press("ArrowLeft")
+    assert page.js(axis) == "x"
+    page.press("Enter")
+    page.wait(f"/position={columns - 1}(&|$)/.test(location.hash)")
 
 
 def test_a_server_that_is_gone_is_said_on_the_page(page):

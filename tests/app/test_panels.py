@@ -7,6 +7,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.app.page import page
+from lens_interventions.app.state import parse_state
 from lens_interventions.app.subject import Origin, Subject
 from lens_interventions.measures.behaviour import find_loops
 from tests.app.conftest import TEXT
@@ -63,6 +64,37 @@ def test_a_changed_model_is_read_again(change):
                 parameter.data.mul_(2)
         assert shown() != before
         assert close(shown(), li.logit_lens(bridge, TEXT).entropy[1:, 0])
+
+
+def test_a_hook_that_acts_differently_is_read_again():
+    bridge, factor = tiny_bridge("llama"), 2.0
+    bridge.add_hook("blocks.1.hook_resid_pre", lambda resid, hook: factor * resid)
+    with client_of(Subject(bridge, Origin())) as client:
+        for factor in (2.0, -1.0):  # noqa: B007 - the hook sees it
+            view = answer(client, "read", text=TEXT, statistic="entropy")["view"]
+            expected = li.logit_lens(bridge, TEXT).entropy[1:, 0]
+            assert close(heat_maps(view["figure"])[0], expected)
+
+
+def test_what_was_read_while_the_model_was_changed_is_not_kept():
+    bridge = tiny_bridge("llama")
+    subject = Subject(bridge, Origin())
+
+    def meanwhile_hooked():
+        bridge.add_hook("blocks.1.hook_resid_pre", zeroed)
+        return "hooked"
+
+    assert subject.kept("reading", meanwhile_hooked) == "hooked"
+    bridge.reset_hooks()
+    assert subject.kept("reading", lambda: "clean") == "clean"
+
+
+def test_a_patch_of_the_last_token_alone_is_refused(client, subject):
+    last = len(subject.tokens(parse_state({"text": TEXT}))) - 1
+    for position in (last, last + 3):
+        chosen = {"text": TEXT, "panel": "patch", "only_position": True, "position": position}
+        assert "its next token is not known" in refusal(client, "patch", **chosen, **PATCH)
+    answer(client, "patch", **(chosen | PATCH | {"position": last - 1}))
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,27 @@ def test_requests_take_turns():
     assert max(most) == 1
 
 
+def test_a_waiting_request_that_nobody_wants_gives_up_its_place():
+    done = threading.Event()
+
+    async def scenario(worker):
+        first = asyncio.create_task(heard(worker, "first", lambda _: done.wait(30)))
+        waiting = [
+            asyncio.create_task(heard(worker, str(i), lambda _: None)) for i in range(MOST_WAITING)
+        ]
+        await asyncio.sleep(0)
+        assert worker.full
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        await asyncio.sleep(0.05)  # the event loop hears of it in its next rounds
+        assert not worker.full
+        done.set()
+        await first
+
+    run(scenario)
+
+
 def test_a_newer_request_of_a_tab_ends_the_older():
     begun, newer = threading.Event(), threading.Event()
 

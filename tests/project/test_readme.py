@@ -166,7 +166,12 @@ def test_the_gains_of_networks_from_scratch_are_the_committed_results(run, verdi
 def test_the_gains_at_depth_are_the_committed_results():
     runs = {
         name: _gains(name)
-        for name in ("scratch-depth", "scratch-six-blocks", "scratch-depth-entry")
+        for name in (
+            "scratch-depth",
+            "scratch-six-blocks",
+            "scratch-eight-blocks",
+            "scratch-depth-entry",
+        )
     }
     tables = {f"results/{name}/README.md": rows for name, rows in runs.items()}
     tables["docs/findings.md"] = [row for rows in runs.values() for row in rows]
@@ -174,11 +179,11 @@ def test_the_gains_at_depth_are_the_committed_results():
         text = (ROOT / page).read_text().replace("−", "-")
         table = re.findall(r"^\| (\d / \d) \| (.*) \|$", text, re.MULTILINE)
         assert [cells.split(" | ") for _, cells in table] == rows, page
-    _, two, four, six, first = tables["docs/findings.md"]
+    _, two, four, six, eight, first = tables["docs/findings.md"]
     assert first[-2] in (ROOT / "docs/questions.md").read_text().replace("−", "-")
     for page in ("README.md", "docs/questions.md"):
         text = (ROOT / page).read_text().replace("−", "-")
-        assert all(row[-2] in text for row in (two, four, six)), page
+        assert all(row[-2] in text for row in (two, four, six, eight)), page
 
 
 def _gains(run) -> list[list[str]]:

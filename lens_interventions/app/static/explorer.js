@@ -1,6 +1,7 @@
 // The page: what runs when something changes, and what can be taken away.
 
 import { byId, save } from "./elements.js";
+import { empty } from "./figures.js";
 import { bindPrompt, markToken, nothingChosen, showMessages, showPrompt, showStrip, showWatched } from "./prompt.js";
 import { bindControls, readAddress, settings, showState, state, writeAddress } from "./state.js";
 import { ask, stop } from "./stream.js";
@@ -13,6 +14,7 @@ const PAUSE = 450; // milliseconds without a key, after which what was typed is 
 let recipe = null; // the view as Python and as a command
 let asked = 0;
 let waiting = null;
+let viewed = false; // whether the view on show is that of the last request
 
 // --- Panels: what each event of an answer shows -----------------------------------------------
 
@@ -23,7 +25,8 @@ const panels = {
       showPromptOf(view);
       await showHeatMap("read", view, (point, position) => lookAt({ point, position }));
       say(`Read ${view.strip.length} tokens.`);
-      lookAt({});
+      // A position that is no longer among those read would be an error.
+      lookAt(view.strip.some(({ position }) => position === state.position) ? {} : { position: null });
     },
   },
   patch: {
@@ -36,7 +39,7 @@ const panels = {
         position,
         only_position: true,
       }));
-      say("Read; now the exact effect on each token.");
+      say(view.strip.length > 1 ? "Read; now the exact effect on each token." : "");
     },
     exact(effect) {
       showExact(effect);
@@ -89,9 +92,9 @@ async function run() {
     ? "Reading. The lens is fitted on its first use, which takes about a minute." : "Reading.");
   busy(true);
   let shown = Promise.resolve(); // an answer's events are shown one after the other
-  let viewed = false;
+  viewed = false;
   const inTurn = (handler, name) => (data) => {
-    viewed ||= name === "view";
+    if (mine === asked) viewed ||= name === "view";
     recipe = data.recipe ?? recipe;
     shown = shown.then(() => handler(data, from));
   };
@@ -117,6 +120,7 @@ function change(values, options = {}) {
 async function lookAt(cell) {
   Object.assign(state, cell);
   writeAddress();
+  byId("error").hidden = true;
   markToken();
   markCell();
   const watch = ({ id }) => {
@@ -132,7 +136,7 @@ async function lookAt(cell) {
 
 function choosePosition(position) {
   if (state.panel === "read") lookAt({ position });
-  else change({ position });
+  else if (state.panel === "patch") change({ position });
 }
 
 // --- What is said meanwhile -------------------------------------------------------------------
@@ -155,8 +159,8 @@ function busy(on) {
 
 // --- Controls ---------------------------------------------------------------------------------
 
-function showAll() {
-  showState();
+function showAll(options) {
+  showState(options);
   showPrompt();
   for (const button of document.querySelectorAll("[data-panel][role=tab]")) {
     const chosen = button.dataset.panel === state.panel;
@@ -176,12 +180,12 @@ function typed(control) {
   if (ofPrompt) Object.assign(state, nothingChosen);
   writeAddress();
   clearTimeout(waiting);
-  // A text is written when that is asked for; everything else is shown as it changes.
+  // What is typed is written when that is asked for; everything else is shown as it changes.
   if (state.panel !== "write") waiting = setTimeout(run, PAUSE);
 }
 
 function choosePanel(panel) {
-  byId("views").replaceChildren();
+  empty(byId("views"));
   delete byId("views").dataset.panel;
   change({ panel }, { push: true });
 }
@@ -200,9 +204,11 @@ for (const tab of tabs) {
 
 byId("write").onclick = () => change({ prefix: [] });
 byId("stop").onclick = () => {
+  clearTimeout(waiting);
   Object.keys(panels).forEach(stop);
   asked += 1;
   busy(false);
+  byId("views").classList.toggle("stale", !viewed && state.panel !== "write");
   say("Stopped.");
 };
 onBranch((from) => {
@@ -227,14 +233,15 @@ const copyRecipe = (textOf) => (recipe ? copy(textOf(recipe)) : say("Nothing to 
 byId("copy-python").onclick = () => copyRecipe(({ python }) => python);
 byId("copy-command").onclick = () => copyRecipe(({ command }) => command
   ?? "# The command line cannot load this model, which was handed over in Python.");
-const download = (task) => ask(task, {
-  file: ({ name, type, content }) => save(name, type, content), error: fail,
-});
+const download = (task) => {
+  byId("error").hidden = true;
+  return ask(task, { file: ({ name, type, content }) => save(name, type, content), error: fail });
+};
 byId("save-html").onclick = () => download("html");
 byId("save-csv").onclick = () => (state.panel === "write" ? saveWritten() : download("csv"));
 byId("save-png").onclick = () => {
   const figure = byId("heat-map");
-  if (!figure?.layout) return;
+  if (!figure?.layout) return say("There is no figure to save.");
   const { width, height } = figure.layout;
   Plotly.downloadImage(figure, { format: "png", filename: state.panel, width, height, scale: 2 });
 };
@@ -243,12 +250,16 @@ byId("save-png").onclick = () => {
 
 function begin() {
   readAddress();
-  showAll();
+  showAll({ focused: true });
   showMessages(typed, change);
   run();
 }
 
-if (window.matchMedia("(max-width: 52rem)").matches) byId("controls").open = false;
+// In a narrow window the controls fold; in a wide one nothing could open them again.
+const narrow = window.matchMedia("(max-width: 52rem)");
+const fold = () => { byId("controls").open = !narrow.matches; };
+narrow.addEventListener("change", fold);
+fold();
 bindControls(typed);
 bindPrompt({ onType: typed, onChange: change });
 showSlopes((layer) => change({ layer }));

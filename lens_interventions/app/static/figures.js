@@ -14,13 +14,20 @@ export async function draw(place, figure) {
 }
 
 dark.addEventListener("change", () => {
-  for (const place of drawn) {
-    if (place.isConnected) Plotly.relayout(place, { template: template() });
-    else drawn.delete(place);
-  }
+  for (const place of drawn) Plotly.relayout(place, { template: template() });
 });
 
+// Empties an element. A figure that plotly is not told of would stay in memory.
+export function empty(container, ...children) {
+  for (const place of [...drawn].filter((each) => container.contains(each))) {
+    Plotly.purge(place);
+    drawn.delete(place);
+  }
+  container.replaceChildren(...children);
+}
+
 const heatMaps = (place) => place.data.filter((trace) => trace.type === "heatmap");
+const columnOf = (trace, position) => trace.customdata[0].findIndex((items) => items[0] === position);
 
 // Position in the text of a column: the first of the numbers that appear over a cell. Over a
 // difference there is none, but its columns are those of the first heat map.
@@ -50,10 +57,18 @@ export function choosable(place, choose) {
     const [rows, columns] = [trace.z.length, trace.z[0].length];
     if (step) {
       cell ??= { row: rows - 1, column: columns - 1 };
-      cell = {
-        row: Math.min(rows - 1, Math.max(0, cell.row + step[0])),
-        column: Math.min(columns - 1, Math.max(0, cell.column + step[1])),
-      };
+      const column = cell.column + step[1];
+      // A long prompt goes on in the next heat map.
+      const all = heatMaps(place);
+      const next = column in trace.z[0] ? trace : all[all.indexOf(trace) + step[1]];
+      if (next) {
+        const goesOn = next !== trace;
+        trace = next;
+        cell = {
+          row: Math.min(rows - 1, Math.max(0, cell.row + step[0])),
+          column: !goesOn ? column : step[1] > 0 ? 0 : next.z[0].length - 1,
+        };
+      }
       mark(place, trace, cell);
     } else if (event.key === "Enter" && cell) pick();
     else return;
@@ -61,7 +76,10 @@ export function choosable(place, choose) {
   };
   return {
     show(row, position) {
-      const column = trace.customdata[0].findIndex((items) => items[0] === position);
+      // The one that was clicked, if it has the position; over a difference no position stands.
+      const all = [trace, ...heatMaps(place)].filter((each) => !each.coloraxis);
+      trace = all.find((each) => columnOf(each, position) >= 0) ?? trace;
+      const column = trace.coloraxis ? -1 : columnOf(trace, position);
       cell = row < 0 || column < 0 ? null : { row, column };
       mark(place, trace, cell);
     },

@@ -63,6 +63,7 @@ export function showStrip(tokens, choose) {
       : `; the final guess ${token.guess} stays from layer ${token.name}`;
     return element("button", {
       type: "button", className: "token", tabIndex: -1, title: `position ${token.position}${told}`,
+      "data-position": token.position,
       onclick: () => choose(token.position),
     }, settles, element("span", { className: "piece" }, token.text));
   }));
@@ -73,10 +74,9 @@ export function showStrip(tokens, choose) {
 }
 
 export function markToken() {
-  [...byId("strip").children].forEach((button, place) => {
-    const position = Number(button.title.match(/\d+/)[0] ?? place);
-    button.setAttribute("aria-pressed", position === state.position);
-  });
+  for (const button of byId("strip").children) {
+    button.setAttribute("aria-pressed", Number(button.dataset.position) === state.position);
+  }
 }
 
 export function showWatched(tokens, forget) {

@@ -14,33 +14,47 @@ export function readAddress() {
   Object.assign(state, structuredClone(settings.defaults));
   for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
     if (!(name in settings.defaults)) continue;
+    const before = settings.defaults[name];
     try {
-      state[name] = typeof settings.defaults[name] === "string" ? text : JSON.parse(text);
+      const value = typeof before === "string" ? text : JSON.parse(text);
+      // The server says what is wrong with other values; without a list, the page could not ask.
+      if (Array.isArray(value) || !Array.isArray(before)) state[name] = value;
     } catch {
       // Half of a link: the default stays.
     }
   }
+  // Without a tab or buttons for them, nothing on the page could leave these.
+  if (!document.getElementById(`tab-${state.panel}`)) state.panel = settings.defaults.panel;
+  state.chat &&= settings.has_chat;
 }
 
 export function writeAddress({ push = false } = {}) {
   const values = Object.entries(changed()).map(([name, value]) =>
     [name, typeof value === "string" ? value : JSON.stringify(value)]);
-  const pairs = values.map((pair) => pair.map(encodeURIComponent).join("="));
-  const address = `#${pairs.join("&")}`;
-  if (address === (location.hash || "#")) return;
-  history[push ? "pushState" : "replaceState"](null, "", address);
+  try {
+    const pairs = values.map((pair) => pair.map(encodeURIComponent).join("="));
+    const address = `#${pairs.join("&")}`;
+    if (address === (location.hash || "#")) return;
+    history[push ? "pushState" : "replaceState"](null, "", address);
+  } catch (error) {
+    // Half a character cannot be in an address, and browsers refuse too many changes in a row.
+    if (!(error instanceof URIError || error.name === "SecurityError")) throw error;
+  }
 }
 
 // Controls show a field of the state, and write it.
 
 const controls = () => document.querySelectorAll("[data-state]");
 
-export function showState() {
+// The control that has the focus is being typed into, unless the whole state is another one.
+export function showState({ focused = false } = {}) {
   for (const control of controls()) {
     const value = state[control.dataset.state];
-    if (control === document.activeElement && control.type !== "checkbox") continue;
-    if (control.type === "checkbox") control.checked = Boolean(value);
-    else control.value = value ?? "";
+    if (!focused && control === document.activeElement && control.type !== "checkbox") continue;
+    if (control.type === "checkbox") {
+      control.checked = Boolean(value);
+      control.indeterminate = value === null;
+    } else control.value = value ?? "";
   }
 }
 

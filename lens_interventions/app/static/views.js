@@ -1,7 +1,7 @@
 // What the panels Read, Patch and Compare show of an answer.
 
 import { byId, element, guesses, percent } from "./elements.js";
-import { choosable, draw } from "./figures.js";
+import { choosable, draw, empty } from "./figures.js";
 import { settings, state } from "./state.js";
 
 const views = byId("views");
@@ -14,7 +14,7 @@ function places(panel) {
     const parts = ["figure", "more"].map((name) =>
       element("div", { className: name === "figure" ? "scroll" : "view", id: name }));
     // Three heat maps stand below what they come to.
-    views.replaceChildren(...(panel === "patch" ? parts.reverse() : parts));
+    empty(views, ...(panel === "patch" ? parts.reverse() : parts));
     byId("figure").append(element("div", { id: "heat-map" }));
     heatMap = null;
   }
@@ -38,6 +38,7 @@ export function markCell() {
 
 export function showCell(cell, { watch, choosePoint }) {
   const { more } = places("read");
+  const choosing = document.activeElement?.id === "point";
   const points = element("select", { id: "point", onchange: (event) => choosePoint(event.target.value) },
     ...cell.points.map((point) => element("option", { value: point, selected: point === cell.point },
       { "0_pre": "input", final_post: "final" }[point] ?? point.replace("_pre", ""))));
@@ -61,6 +62,7 @@ export function showCell(cell, { watch, choosePoint }) {
             element("th", { scope: "col", className: i ? "number" : "" }, name)))),
         element("tbody", {}, ...rows)))),
     curves);
+  if (choosing) points.focus();
 }
 
 export async function showCurves(figures) {

@@ -1,6 +1,7 @@
 // The panel Write: two texts that grow, and what else could have come at any of their tokens.
 
 import { byId, element, guesses, percent, rove, save } from "./elements.js";
+import { empty } from "./figures.js";
 import { ask } from "./stream.js";
 
 const ARMS = { clean: "Without the patch", patched: "With the patch" };
@@ -13,7 +14,7 @@ export function showStart({ prefix }, state) {
   const views = byId("views");
   views.dataset.panel = "write";
   const prompt = state.chat ? `… ${state.messages.at(-1)}\n\n` : state.text;
-  views.replaceChildren(element("div", { className: "columns" },
+  empty(views, element("div", { className: "columns" },
     ...Object.entries(ARMS).map(([arm, title]) => {
       const text = element("div", { className: "text", id: `text-${arm}`, role: "toolbar", "aria-label": title },
         element("span", { className: "begun" }, prompt),
@@ -36,7 +37,11 @@ export function showToken({ arm, id, text, log_prob, loops }) {
     role: "button", className: "written", tabIndex: tokens.length ? -1 : 0,
     title: `${(-log_prob).toFixed(2)} nats, ${percent(Math.exp(log_prob))}`,
     onclick: choose,
-    onkeydown: ({ key }) => key === "Enter" && choose(),
+    onkeydown: (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault(); // the page would scroll
+      choose();
+    },
   }, text);
   button.style.setProperty("--nats", Math.min(-log_prob, 10));
   const token = { id, text, log_prob, button };
