@@ -16,9 +16,10 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.exclusive import exclusive
-from ..model.hooks import moved_right
+from ..model.hooks import has_user_hooks, missing_hooks, moved_right
 from ..model.points import FINAL, hook_name
 from ..model.precision import at_least_float32, is_half
+from ..model.product import product_dtype
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.tokens import TextOrTokens, token_batch
 from ..model.vocabulary import NamedTokens, token_ids, token_strings
@@ -49,7 +50,7 @@ def component_logits(
 
     **Arguments:**
 
-    - `bridge`: any decoder that TransformerLens boots. Hooks in its blocks act.
+    - `bridge`: any decoder that TransformerLens boots. Hooks on what its components write act.
     - `text_or_tokens`: a text, a list of texts of any lengths, or token ids. The outputs of all
         components are held in memory, `[component, batch, pos, d_model]`.
     - `token`: one token, as text or id; by default the model's own top guess at each position.
@@ -64,7 +65,8 @@ def component_logits(
     model, if a hook is on the final norm or the unembedding, or anywhere while there is padding on
     the left, or if the model's logits are not the final norm and the unembedding of its last
     residual; `NotImplementedError` if the outputs of the components do not add up to the final
-    residual stream, or those of the heads to the outputs of their layers.
+    residual stream, as when a hook writes to it, or those of the heads to the outputs of their
+    layers.
     """
     read = readout(bridge)
     refuse_readout_hooks(bridge)
@@ -86,7 +88,7 @@ def component_logits(
     # A causal model ignores padding on the right.
     logits, cache = bridge.run_with_cache(batch.tokens, names_filter=is_wanted)
     final = cache[final_hook]
-    labels, parts = _parts(bridge, cache, final, heads)
+    labels, parts = _parts(bridge, read, cache, final, heads)
     guesses = logits.argmax(-1)
     targets = torch.full_like(guesses, named["token"]) if "token" in named else guesses
     # Half precision loses too much in a sum.
@@ -123,16 +125,26 @@ def _one_token(bridge: TransformerBridge, name: str, given: NamedTokens) -> int:
 
 def _parts(
     bridge: TransformerBridge,
+    read: Readout,
     cache: ActivationCache,
     final: Float[Tensor, "batch pos d_model"],
     heads: bool,
 ) -> tuple[list[str], list[Float[Tensor, "batch pos d_model"]]]:
     """The output of each component with its label, in stream order."""
     stack, labels = cache.decompose_resid(return_labels=True)
-    _require_sum(bridge, stack.sum(0), final, "components write", "the stream that is read out")
+    precision = product_dtype(read.weight)
+    _require_sum(
+        bridge, precision, stack.sum(0), final, "components write", "the stream that is read out"
+    )
     parts = dict(zip(labels, stack, strict=True))
     if not heads:
         return list(parts), list(parts.values())
+    missing = missing_hooks(bridge, [f"blocks.{i}.attn.hook_z" for i in range(len(bridge.blocks))])
+    if missing:
+        raise NotImplementedError(
+            f"{bridge.cfg.architecture} has no {missing[0]}, so its attention cannot be split into "
+            "heads"
+        )
     of_heads, names = cache.stack_head_results(return_labels=True)
     by_layer: dict[str, dict[str, Tensor]] = {}
     for name, head in zip(names, of_heads, strict=True):
@@ -148,8 +160,9 @@ def _parts(
         # A bias is the same everywhere; any other difference means that the heads' outputs were
         # changed.
         same = rest[:1, :1].expand_as(rest)
-        _require_sum(bridge, rest - same + part, part, "heads write", f"what layer {layer} does")
-        rounding = 1e3 * torch.finfo(part.dtype).eps * part.abs().max()
+        of_layer = f"what layer {layer} does"
+        _require_sum(bridge, precision, rest - same + part, part, "heads write", of_layer)
+        rounding = 1e3 * torch.finfo(precision).eps * part.abs().max()
         bias = getattr(bridge.blocks[int(layer)].attn, "b_O", None)
         split |= written
         # In half precision, a bias may be smaller than what rounding may come to.
@@ -159,16 +172,22 @@ def _parts(
 
 
 def _require_sum(
-    bridge: TransformerBridge, found: Tensor, expected: Tensor, parts: str, whole: str
+    bridge: TransformerBridge,
+    precision: torch.dtype,
+    found: Tensor,
+    expected: Tensor,
+    parts: str,
+    whole: str,
 ) -> None:
     error, size = (found - expected).norm(dim=-1), expected.norm(dim=-1)
-    half = is_half(expected.dtype)
     # An ablated layer writes nothing but what rounding leaves.
-    rounding = 10 * torch.finfo(expected.dtype).eps * size.max()
-    if not bool((error <= _TOLERANCE[half] * size + rounding).all()):
+    rounding = 10 * torch.finfo(precision).eps * size.max()
+    if not bool((error <= _TOLERANCE[is_half(precision)] * size + rounding).all()):
+        hooked = has_user_hooks(bridge)
         raise NotImplementedError(
             f"what the {parts} does not add up to {whole} in {bridge.cfg.architecture} (a relative "
             f"error of {float((error / size).max()):.2g}), so it cannot be attributed"
+            + (": a hook on the bridge writes to the stream besides them" if hooked else "")
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers import Cache
@@ -16,7 +17,7 @@ from transformers import Cache
 from .attention_cache import as_argument
 from .attention_masks import additive_masks
 from .capabilities import blocks_return_tuples
-from .hooks import Hook, has_temporary_hooks, stop
+from .hooks import Hook, has_temporary_hooks, stop, without_hooks
 from .points import FINAL, hook_name
 from .readout import refuse_readout_hooks
 
@@ -68,18 +69,25 @@ def run_late_rows(
     - `until`: the residual point at which the run stops.
     """
     distance = position[:, None] - key_position
+    seen = visible if visible.ndim == 3 else visible[None]
+    masks = additive_masks(bridge, seen, distance, resid.dtype)
     return _run(
         bridge,
         layer,
         resid,
         fwd_hooks,
         until,
-        attention_mask=additive_masks(
-            bridge, visible if visible.ndim == 3 else visible[None], distance, resid.dtype
-        ),
+        attention_mask=_for_texts(masks, len(resid)),
         position_ids=position.expand(len(resid), -1),
         **as_argument(bridge, cache),
     )
+
+
+def _for_texts(masks: Tensor | dict[str, Tensor], n_texts: int) -> Any:
+    """Masks with a row for each text, without copies: XGLM takes no shared one."""
+    if isinstance(masks, dict):
+        return {kind: mask.expand(n_texts, -1, -1, -1) for kind, mask in masks.items()}
+    return masks.expand(n_texts, -1, -1, -1)
 
 
 def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
@@ -113,11 +121,20 @@ def _run(
 ) -> Float[Tensor, "batch row d_model"]:
     last = hook_name(until, int(bridge.cfg.n_layers))
     with (
+        without_hooks(_of_embeddings(bridge)),
         only_blocks_from(bridge, layer),
         _entering(bridge.blocks[layer], resid),
         bridge.hooks(fwd_hooks=[*fwd_hooks, (last, stop)]),
     ):
         return bridge(resid, **inputs)
+
+
+def _of_embeddings(bridge: TransformerBridge) -> Iterator[HookPoint]:
+    """The points of embeddings, which run in vain when blocks get another residual."""
+    for name in ("embed", "pos_embed"):
+        part = bridge._modules.get(name)
+        if part is not None:
+            yield from (each for each in part.modules() if isinstance(each, HookPoint))
 
 
 @contextmanager
@@ -176,8 +193,8 @@ def only_blocks_from(
 ) -> Iterator[None]:
     """Inside, the blocks below `layer` do nothing, and block `layer` gets `resid`.
 
-    The block below hands over `resid`, so `layer` must then be above 0. Without `resid`, block
-    `layer` gets what the caller hands it.
+    The block below hands over `resid`, so `layer` must then be above 0, and hooks on embeddings
+    do not act. Without `resid`, block `layer` gets what the caller hands it.
     """
     as_tuple = layer > 0 and blocks_return_tuples(bridge)
 
@@ -191,7 +208,9 @@ def only_blocks_from(
     stand_ins = [hand_through] * layer
     if resid is not None:
         stand_ins[-1] = hand_over
-    with replaced_forwards(list(zip(list(bridge.blocks)[:layer], stand_ins, strict=True))):
+    unused = () if resid is None else _of_embeddings(bridge)
+    replaced = list(zip(list(bridge.blocks)[:layer], stand_ins, strict=True))
+    with without_hooks(unused), replaced_forwards(replaced):
         yield
 
 

@@ -6,8 +6,9 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.drawing.labels import visible
+from tests.support.architectures import ARCHITECTURES
 from tests.support.clean import left_as_found
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 
@@ -112,6 +113,39 @@ def test_table_and_figure_show_the_numbers_without_padding(llama):
     assert list(figure.layout.yaxis.ticktext) == [found.components[i] for i in largest]
     with pytest.raises(ValueError, match="one of 2 prompts and rows 1 or more; got 2 and 32"):
         found.plot(batch=2)
+
+
+def test_a_hook_that_writes_to_the_stream_is_named(llama):
+    steering = [("blocks.1.hook_resid_post", lambda resid, hook: resid + 1)]
+    with (
+        llama.hooks(fwd_hooks=steering),
+        pytest.raises(NotImplementedError, match="a hook on the bridge writes to the stream"),
+    ):
+        li.component_logits(llama, TOKENS)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+def test_heads_add_up_under_autocast(arch):
+    bridge = tiny_bridge(arch).float()
+    with torch.autocast("cpu"):
+        found = li.component_logits(bridge, TOKENS, token=7, heads=True)
+    plain = li.component_logits(bridge, TOKENS, token=7, heads=True)
+    # Products of bfloat16 have three digits, and these logits go up to 3.
+    torch.testing.assert_close(found.logits, plain.logits, rtol=0, atol=0.1)
+
+
+def test_heads_that_cannot_be_seen_are_refused(monkeypatch):
+    config = {
+        **{name: ARCHITECTURES["llama"][name] for name in ("hidden_size", "num_hidden_layers")},
+        "num_key_value_heads": 2,
+        "kv_channels": 8,
+        "num_local_experts": 4,
+        "experts_implementation": "eager",
+    }
+    monkeypatch.setitem(ARCHITECTURES, "jetmoe", config)
+    bridge = tiny_bridge("jetmoe")
+    with pytest.raises(NotImplementedError, match=r"has no blocks\.0\.attn\.hook_z"):
+        li.component_logits(bridge, TOKENS, heads=True)
 
 
 def test_more_than_one_token_is_refused_and_the_bridge_stays_as_it_was():

@@ -1,9 +1,11 @@
 """The decoder of a bridge: with a cache if that is exact, otherwise by recomputing."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import nn
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
@@ -13,7 +15,7 @@ from ...model.capabilities import (
     recall,
     slow_check,
 )
-from ...model.hooks import without_hooks
+from ...model.hooks import has_temporary_hooks, without_hooks
 from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import weight_dtype
 from ...model.readout import readout, require_causal_stack, require_readable
@@ -69,6 +71,9 @@ def decoder(
     if split and rows.reads_unpatched:
         # The stream without a patch runs all blocks together, and needs a trial of its own.
         problem = problem or _cached_decoding_problem(bridge, 0)
+    if not problem and rows.layers and _is_hooked_from(bridge, rows.layers[0]):
+        found = _probe(bridge, split, hooks=True)
+        problem = f"under the hooks on it {found}" if found else ""
     if not problem:
         kind = DecoderBesideUnpatched if rows.reads_unpatched else CachedDecoder
         return kind(bridge, rows, chunk_size=chunk_size, record=record)
@@ -104,28 +109,43 @@ def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
     return recall(bridge, question, find)
 
 
-def _probe(bridge: TransformerBridge, split: int) -> str:
+def _is_hooked_from(bridge: TransformerBridge, layer: int) -> bool:
+    """Whether a temporary hook is on what gets two columns a step: the blocks from `layer` up."""
+    return any(map(has_temporary_hooks, _points(list(bridge.blocks)[layer:])))
+
+
+def _points(blocks: Sequence[nn.Module]) -> Iterator[HookPoint]:
+    for block in blocks:
+        yield from (each for each in block.modules() if isinstance(each, HookPoint))
+
+
+def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str:
     """Decode a few random tokens both ways, and say how they differ; empty if they agree.
 
-    Two prompts, one of them padded, read in chunks, clean and under a patch.
+    Two prompts, one of them padded, read in chunks, clean and under a patch; and under the user's
+    temporary `hooks`, or without them. Under hooks, the clean rows must also be what they are in a
+    call without a patch.
     """
     generator, device = torch.Generator().manual_seed(0), bridge.cfg.device
     tokens = torch.randint(int(bridge.cfg.d_vocab), (2, 9), generator=generator).to(device)
     first = torch.tensor([0, 2], device=device)
     twice = torch.tensor([0, 1, 0, 1], device=device)
     # In the middle; but above `split`, a user's hook on a block may forbid two parts.
-    layer = min(int(bridge.cfg.n_layers) // 2, split)
+    layer = split if hooks else min(int(bridge.cfg.n_layers) // 2, split)
     patch = NextTokenPatch(layer=layer, strength=0.5, scale="norm", embedding="W_U")
     possible, worst = readout(bridge).possible(), 0.0
-    with torch.no_grad(), without_hooks(bridge.hook_points()):
+    set_aside = () if hooks else bridge.hook_points()
+    with torch.no_grad(), without_hooks(set_aside):
         rows = PatchedRows.of_prompts([None, patch.bind(bridge)], 2)
         cached = CachedDecoder(bridge, rows, chunk_size=4)
         recomputed = RecomputingDecoder(bridge, rows)
+        alone = CachedDecoder(bridge, PatchedRows.of_prompts([None], 2), chunk_size=9)
         for length in range(7, 10):
             known = tokens[:, :length]
             text = KnownText(known, first, length - first, None, torch.zeros_like(first))
-            text = select_rows(text, twice)
             try:
+                clean = alone.logits(text) if hooks else None
+                text = select_rows(text, twice)
                 found = cached.logits(text)
             except (CacheError, torch.OutOfMemoryError):
                 raise
@@ -133,6 +153,8 @@ def _probe(bridge: TransformerBridge, split: int) -> str:
                 # Errors of models that do not take a mask of this form.
                 return f"it fails with {type(error).__name__}: {error}"
             expected = recomputed.logits(text)
+            if clean is not None:
+                found, expected = torch.cat([found, found[:2]]), torch.cat([expected, clean])
             found, expected = found[:, possible], expected[:, possible]
             worst = max(worst, float((found - expected).abs().max() / expected.std()))
     tolerance = _TOLERANCE.get(weight_dtype(bridge), _HALF_TOLERANCE)

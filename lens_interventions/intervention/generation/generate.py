@@ -81,7 +81,10 @@ def generate(
 
     Hooks on the bridge act. With a cache they get the prompts whole, padded on the left, and then
     only the last columns. So a hook that goes by column finds a prompt's tokens further right if
-    there is a longer prompt in the batch.
+    there is a longer prompt in the batch. From the lowest patched block up, each step has one
+    column more than without a patch, whatever the patch of a row. So hooks there are tried on a few
+    random tokens first; if they do not treat all positions alike, every text is recomputed from its
+    start for each token, with a warning, and they get whole texts.
 
     **Arguments:**
 

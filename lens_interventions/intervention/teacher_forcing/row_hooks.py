@@ -17,8 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.hooks import Hook, HookFunction
 from ...model.precision import is_half
 
-# Points that have one row for each position. The text enters the run of two copies as a block's
-# incoming residual, so a hook there would act twice: it belongs on the block before.
+# Points that have one row for each position.
 _BY_ROW = (
     "hook_resid_mid",
     "hook_resid_post",
@@ -58,18 +57,34 @@ def hooks_by_row(
                 f"{pair!r:.60} is not a pair"
             )
         given, fn = pair
-        names = [given] if isinstance(given, str) else [*filter(given, bridge.hook_dict)]
-        for name in names:
-            if name not in bridge.hook_dict:
+        points = bridge.hook_dict
+        if isinstance(given, str):
+            names = [given]
+        else:
+            # Two names may be one point, at which a filter's function acts once in TransformerLens.
+            names = [*{id(points[name]): name for name in points if given(name)}.values()]
+        for name in map(_leaving, names):
+            if name not in points:
                 raise ValueError(f"the model has no hook called {name!r}: see bridge.hook_dict")
             if not name.startswith("blocks.") or not name.endswith(_BY_ROW):
                 raise ValueError(
-                    f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block, which have one row for "
-                    f"each position; got {name} (for hook_resid_pre take hook_resid_post of the "
-                    "block before)"
+                    f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block, or on hook_resid_pre of "
+                    f"any but the first, which have one row for each position; got {name}"
                 )
             hooks.append((name, _tried_first(name, fn, length)))
     return hooks
+
+
+def _leaving(name: str) -> str:
+    """`hook_resid_post` of the block before for a `hook_resid_pre`.
+
+    It is the same residual. The text enters the run of two copies as a block's incoming residual,
+    where a hook would act twice.
+    """
+    block, _, point = name.removeprefix("blocks.").partition(".")
+    if name.startswith("blocks.") and point == "hook_resid_pre" and int(block) > 0:
+        return f"blocks.{int(block) - 1}.hook_resid_post"
+    return name
 
 
 def _tried_first(name: str, fn: HookFunction, length: int) -> HookFunction:

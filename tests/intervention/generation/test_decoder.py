@@ -78,6 +78,55 @@ def test_the_probe_runs_once_and_without_the_users_hooks():
         li.generate(bridge, PROMPTS[:1], PATCH, max_new_tokens=1)
 
 
+def prompt_only(resid, hook):
+    if resid.shape[1] == 1:
+        return resid
+    return torch.cat([resid[:, :2] + 1, resid[:, 2:]], dim=1)
+
+
+def new_only(resid, hook):
+    return resid if resid.shape[1] > 1 else resid + 1
+
+
+def summed(resid, hook):
+    return resid.cumsum(1)
+
+
+def steer(resid, hook):
+    return resid + torch.linspace(-1, 1, resid.shape[-1], dtype=resid.dtype)
+
+
+@pytest.mark.parametrize("fn", [prompt_only, new_only, summed])
+def test_a_hook_that_goes_by_column_above_the_patch_gets_whole_texts(fn):
+    bridge, prompts = tiny_bridge("llama"), [PROMPTS[0]]
+    hooks = [("blocks.2.hook_resid_pre", fn)]
+    with bridge.hooks(fwd_hooks=hooks), float64_softmax():
+        expected = naive_tokens(bridge, prompts, PATCH, 5)
+        with pytest.warns(UserWarning, match="under the hooks on it logits differ.*recomputed"):
+            out = li.generate(bridge, prompts, PATCH, **OPTIONS)
+    assert out.tokens.tolist() == expected
+
+
+def test_a_hook_that_treats_positions_alike_is_no_reason_to_recompute():
+    bridge = tiny_bridge("llama")
+    with warnings.catch_warnings(), float64_softmax():
+        warnings.simplefilter("error")
+        with bridge.hooks(fwd_hooks=[("blocks.2.hook_resid_post", steer)]):
+            out = li.generate(bridge, PROMPTS[:1], PATCH, **OPTIONS)
+            assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS[:1], PATCH, 5)
+        # Below the patch each step has one column, as without one, and any hook will do.
+        with bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", new_only)]):
+            li.generate(bridge, PROMPTS[:1], PATCH, **OPTIONS)
+
+
+def test_hooks_on_embeddings_act_once_in_a_step():
+    bridge, seen = tiny_bridge("gpt2"), []
+    hooks = [("hook_pos_embed", lambda tensor, hook: seen.append(tensor.shape[1]))]
+    with bridge.hooks(fwd_hooks=hooks):
+        li.generate(bridge, PROMPTS[:1], PATCH, max_new_tokens=2, stop_at_eos=False)
+    assert seen == [len(PROMPTS[0]), 1]
+
+
 OTHERS = {
     "jamba": {
         **ARCHITECTURES["llama"],

@@ -12,7 +12,7 @@ from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
-from tests.support.architectures import N_CTX
+from tests.support.architectures import ARCHITECTURES, N_CTX
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
@@ -25,6 +25,32 @@ PATCH = NextTokenPatch(layer=1, strength=0.5, scale="norm")
 
 # Grouped queries, sliding windows, soft caps, scaled embeddings, learned positions, no biases.
 SOME = ["gpt2", "llama", "gemma2"]
+
+
+@torch.no_grad()
+def test_a_model_that_takes_a_mask_for_each_text_alone(monkeypatch):
+    config = {
+        "d_model": 32,
+        "ffn_dim": 48,
+        "num_layers": 3,
+        "attention_heads": 4,
+        "max_position_embeddings": N_CTX,
+    }
+    monkeypatch.setitem(ARCHITECTURES, "xglm", config)
+    # Its masks have no float64.
+    bridge, tokens = tiny_bridge("xglm", dtype=torch.float32), random_tokens(2, 8)
+    found = teacher_forced_logits(bridge, tokens, PATCH)
+    expected = torch.stack([patched_logits(bridge, text, PATCH) for text in tokens])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_hooks_on_embeddings_act_once():
+    gpt2, seen = tiny_bridge("gpt2"), []
+    listening = [("hook_pos_embed", lambda tensor, hook: seen.append(tensor.shape[1]))]
+    with gpt2.hooks(fwd_hooks=listening):
+        teacher_forced_logits(gpt2, random_tokens(8), PATCH)
+    assert seen == [8]
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lens_interventions.intervention.ablation import ablate_directions
 from lens_interventions.intervention.patch import NextTokenPatch
 from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
@@ -11,7 +12,7 @@ from lens_interventions.intervention.teacher_forcing.log_probs import (
 from tests.support.clean import left_as_found
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import random_tokens
+from tests.support.tiny import random_tokens, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -101,6 +102,28 @@ def test_a_filter_of_names_stands_for_all_that_it_picks(llama):
     close(filtered, named)
 
 
+def test_a_filter_acts_once_where_two_names_are_one_point():
+    bridge = tiny_bridge("mixtral")
+    names = ("blocks.1.hook_mlp_out", "blocks.1.mlp.hook_post")
+    assert bridge.hook_dict[names[0]] is bridge.hook_dict[names[1]]
+    given = [(lambda name: name in names, steer)]
+    tokens = random_tokens(6)
+    found = teacher_forced_log_probs(bridge, tokens, PATCH, fwd_hooks=given)
+    close(found, teacher_forced_log_probs(bridge, tokens, PATCH, fwd_hooks=[(names[0], steer)]))
+
+
+def test_what_enters_a_block_can_be_hooked_as_what_leaves_the_one_before(llama):
+    tokens = random_tokens(6)
+    direction = torch.linspace(-1, 1, 32, dtype=torch.float64)
+    ablated = ablate_directions(PATCH.layers[0] + 1, direction[None])
+    found = teacher_forced_log_probs(llama, tokens, PATCH, fwd_hooks=ablated)
+    ((name, fn),) = ablated
+    assert name.endswith("hook_resid_pre")
+    left = [(f"blocks.{PATCH.layers[0]}.hook_resid_post", fn)]
+    close(found, teacher_forced_log_probs(llama, tokens, PATCH, fwd_hooks=left))
+    assert not torch.allclose(found, teacher_forced_log_probs(llama, tokens, PATCH), atol=1e-3)
+
+
 def later_only(tensor, hook):
     return torch.cat([tensor[:, :4], tensor[:, 4:] + 1], dim=1)
 
@@ -151,7 +174,7 @@ def test_a_result_of_another_shape_is_refused(llama):
     [
         ("blocks.9.hook_resid_post", "has no hook called 'blocks.9.hook_resid_post'"),
         ("blocks.2.attn.hook_pattern", "one row for each position; got blocks.2.attn.hook_pattern"),
-        ("blocks.2.hook_resid_pre", "take hook_resid_post of the block before"),
+        ("blocks.0.hook_resid_pre", "of any but the first"),
         ("ln_final.hook_normalized", "one row for each position; got ln_final"),
     ],
 )
