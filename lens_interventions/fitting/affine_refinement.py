@@ -114,7 +114,7 @@ def refine_affine_lens(
                 torch.where(better[:, None, None], weight, chosen[0]),
                 torch.where(better[:, None], bias, chosen[1]),
             )
-            best = torch.minimum(now, best)
+            best = torch.fmin(now, best)  # a layer that diverged keeps its best
             history.append(float(best.mean()))
             stale = 0 if history[-1] < history[-2] * (1 - 1e-3) else stale + 1
             bar.set_postfix(kl=history[-1])

@@ -1,5 +1,8 @@
 """What small networks are trained on."""
 
+import json
+from dataclasses import replace
+
 from lens_interventions.experiments.design.small_networks.corpus import corpus_of
 from tests.support.small_scratch import SMALL
 
@@ -10,4 +13,24 @@ def test_held_out_windows_share_no_run_with_the_training_text():
     for window in corpus.windows:
         assert runs.isdisjoint(tuple(run) for run in window.unfold(0, 24, 1).tolist())
     assert corpus.training[0] == 0
+    assert corpus.left_out == 0
     assert "".join(corpus.tokenizer.decode(corpus.windows[0])) != ""
+
+
+def test_windows_with_a_passage_of_the_training_text_are_left_out(tmp_path):
+    """Every document says the same few words between its own: too few for a repeated passage."""
+    shared = "quick zebras jump over lazy foxes"
+    file = tmp_path / "texts.jsonl"
+    texts = (
+        " ".join(f"w{n}x{i}" for i in range(40))
+        + f" {shared} "
+        + " ".join(f"v{i}y{n}" for i in range(40))
+        for n in range(20)
+    )
+    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    corpus = corpus_of(replace(SMALL, texts=(str(file),)).corpus)
+    assert corpus.left_out > 0
+    kept = "".join(corpus.tokenizer.batch_decode(corpus.windows))
+    assert "w" in kept
+    assert shared in corpus.tokenizer.decode(corpus.training)
+    assert shared not in kept

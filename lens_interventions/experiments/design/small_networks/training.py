@@ -30,8 +30,9 @@ class Optimization:
 
     Attributes:
         steps: the number of steps of the optimizer, AdamW.
-        learning_rate: the learning rate after warm-up; a cosine takes it to zero.
-        warm_up: steps over which it rises from zero.
+        learning_rate: the learning rate, times a cosine that falls from one at the first step to
+            zero after the last.
+        warm_up: steps over which it rises from zero, under the same cosine.
         weight_decay: the weight decay of AdamW, on every parameter.
         evaluate_every: steps between evaluations; a stopped training continues from the last one.
     """
@@ -102,13 +103,13 @@ class TrainingRun(Generic[N]):
             if file.is_file():
                 self._load(file, known)
         made = steps(range(self.step, self._options.steps))
-        while not self.records or self.step < self._options.steps:
+        while self.step < self._options.steps:
             due = self.step % self._options.evaluate_every == 0
             if due and (not self.records or self.records[-1]["step"] < self.step):
                 self._evaluate(evaluate)
                 if file is not None:
                     self._save(file, known)
-            next(made, None)
+            next(made)
             self._make_step()
             if self.step == self._options.steps:
                 self._evaluate(evaluate)
