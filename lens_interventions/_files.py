@@ -1,5 +1,6 @@
 """Files, written whole or not at all; most hold named tensors and JSON values."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -20,6 +21,12 @@ Saved = TypeVar("Saved")
 
 UNFINISHED = ".*.unfinished"
 """Pattern of what a killed process may leave beside a file that it was writing."""
+
+
+def sha256(path: str | Path) -> str:
+    """The hash of a file."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_writable(path: str | Path) -> Path:

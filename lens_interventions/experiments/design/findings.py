@@ -34,8 +34,8 @@ class Asked:
 def judged(asked: Sequence[Asked]) -> tuple[Finding, ...]:
     """A finding on each question, with Holm's correction over them, which the method then names.
 
-    The width of an interval tells which effect it could have seen, but for one that holds for a
-    whole grid: it is wider than one of its cells alone would have.
+    The smallest visible effect follows from the width of an interval. It is left out for intervals
+    that hold for a whole grid, which are wider than that of a single cell.
     """
     over = f"corrected by Holm's method over {len(asked)} questions"
     p_values = holm(np.array([each.contrast.p_value for each in asked], dtype=np.float64))

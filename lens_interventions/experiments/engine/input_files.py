@@ -1,11 +1,12 @@
 """Files that the units of a run read, which must be the same from its start to its end."""
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from ..._files import sha256
 
 _NAMES_FILE = "names a file that units read"
 
@@ -75,5 +76,4 @@ def _paths(settings: Any) -> list[str]:
 
 @functools.lru_cache(maxsize=8)  # it is asked for after every unit
 def _sha256(path: str, _version: Version) -> str:
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256(path)

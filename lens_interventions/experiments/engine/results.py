@@ -1,6 +1,5 @@
 """The results of an experiment: tables, verdicts and figures, kept as small files."""
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..._files import atomic_file, write_text
+from ..._files import atomic_file, sha256, write_text
 from ...measures.intervals import Interval
 from ...measures.verdicts import Verdict
 from .run_directory import RunDirectoryError, read_header, verify_rows, write_json
@@ -104,7 +103,7 @@ class Result:
             write_text(directory / "figures" / f"{name}.json", figure.to_json())
         verdicts = [_without_nan(asdict(finding)) for finding in self.verdicts]
         files = {
-            file.relative_to(directory).as_posix(): _sha256(file)
+            file.relative_to(directory).as_posix(): sha256(file)
             for file in (
                 *(directory / "tables" / f"{name}.parquet" for name in self.tables),
                 *(directory / "figures" / f"{name}.json" for name in figures),
@@ -139,7 +138,7 @@ def load_result(directory: str | Path) -> Result:
     try:
         summary = json.loads(summary_file.read_text(encoding="utf-8"))
         for name, expected in summary.get("sha256", {}).items():
-            if _sha256(directory / name) != expected:
+            if sha256(directory / name) != expected:
                 raise ValueError(f"the checksum of {name} does not match")
         tables = {
             name: pd.read_parquet(directory / "tables" / f"{name}.parquet")
@@ -164,10 +163,6 @@ def load_result(directory: str | Path) -> Result:
         }
 
     return Result(header, tables, findings, read_figures)
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _finding(values: Mapping[str, Any]) -> Finding:

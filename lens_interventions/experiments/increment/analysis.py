@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ...drawing.labels import counted
 from ..design.comparisons import Comparison
 from ..design.conditions import NO_PATCH
 from ..design.trained_patches.contrasts import against_all, curve_table, difference, mean_losses
@@ -89,8 +90,8 @@ def _findings(
         method=f"At layer {settings.layer} a write of the current token, {rank}, was trained for "
         f"{settings.base_steps} steps of {settings.options.batch_size} windows of "
         f"{settings.options.window} tokens, and frozen. On top of it a write of the next token, of "
-        f"the same rank, was trained for {settings.steps} steps from zero, with {seeds} "
-        f"seed{'s' if seeds > 1 else ''}, and so was every control; learning rate {rate:g}. "
+        f"the same rank, was trained for {settings.steps} steps from zero, with "
+        f"{counted(seeds, 'seed')}, and so was every control; learning rate {rate:g}. "
         "{n} {clusters}. No patch is the frozen write alone. {said} {what} and seeds are "
         "resampled; few seeds say little of how others turn out.",
     )

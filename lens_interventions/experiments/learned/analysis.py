@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ...drawing.labels import capital, counted
 from ...measures.behaviour import bin_by
 from ..design.comparisons import (
     Comparison,
@@ -289,10 +290,10 @@ def _method(
         else "clusters are resampled; how another seed would have turned out is not known"
     )
     return (
-        f"{question.material[0].upper()}{question.material[1:]}; {int(totals.counts.sum())} "
-        f"{question.items} in {clusters} cluster{'s' if clusters != 1 else ''} of the part that "
+        f"{capital(question.material)}; {int(totals.counts.sum())} "
+        f"{question.items} in {counted(clusters, 'cluster')} of the part that "
         f"reports. The write, {rank} at layer {settings.layer}, was trained for {settings.steps} "
-        f"steps on {settings.corpus} with {seeds} seed{'s' if seeds > 1 else ''}, and so was every "
+        f"steps on {settings.corpus} with {counted(seeds, 'seed')}, and so was every "
         "control; "
         f"{resampled}. {said_of(comparison, question.units)} True source minus no "
         f"patch by seed: {each}."

@@ -29,7 +29,7 @@ def loops_cell(rows: Tables, settings: LoopsSettings) -> Cell:
 def round_cell(rows: Tables, settings: LoopsSettings) -> Cell:
     """The cell within the loss budget where the true source makes another round least likely.
 
-    By the mean log-odds.
+    The mean log-odds of another round decide.
     """
     odds, losses = log_odds_totals(rows, SELECTION), loss_totals(rows, SELECTION)
     arms = affordable([a for a in odds.arms if a.source == "true"], losses, settings.loss_budget)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ...drawing.labels import counted
 from ..design.comparisons import Comparison
 from ..design.conditions import NO_PATCH
 from ..design.text_scopes import AS_TRAINED, TAKEN_AWAY
@@ -78,7 +79,7 @@ def _findings(
         method=f"The true token is written at layer {settings.layer} {write}; updates of rank "
         f"{settings.rank} of the {changed} above it are trained for "
         f"{settings.steps} steps of {settings.options.batch_size} windows of "
-        f"{settings.options.window} tokens, with {seeds} seed{'s' if seeds > 1 else ''}. "
+        f"{settings.options.window} tokens, with {counted(seeds, 'seed')}. "
         f"{{n}} {{clusters}}. No patch is a reader that was trained {alone}. {{said}} {{what}} and "
         "seeds are resampled; few seeds say little of how others turn out.",
     )

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..._counter_random import random_integers
+from ...drawing.labels import counted
 from ..design.conditions import LONGER
 from .network import NO_TOKEN, NOTHING
 
@@ -55,7 +56,7 @@ class ScratchTraining:
 
 def name_of(blocks: int, entry: int) -> str:
     """A network in words."""
-    return f"{blocks} block{'s' if blocks > 1 else ''}, written to at block {entry}"
+    return f"{counted(blocks, 'block')}, written to at block {entry}"
 
 
 def written_tokens(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from ...drawing.labels import capital, counted
 from ..design.comparisons import (
     Comparison,
     compare,
@@ -22,7 +23,7 @@ from .settings import ScratchSettings
 _JUDGED = (COPYABLE, ALL)
 
 _METHOD = (
-    "{network}; {seeds} seed{plural}; {n} documents. Loss on {scope} tokens of held-out text after "
+    "{network}; {seeds}; {n} documents. Loss on {scope} tokens of held-out text after "
     "the last step, of the network that grew up with the true token minus each other. {said} Texts "
     "and seeds are resampled; few seeds say little of how others turn out."
 )
@@ -88,9 +89,8 @@ def _said(
         steps = last_step(rows, LONGER)
         said += f" The longer training makes {steps} steps: as many operations as with a write."
     return _METHOD.format(
-        network=name[0].upper() + name[1:],
-        seeds=seeds,
-        plural="s" if seeds > 1 else "",
+        network=capital(name),
+        seeds=counted(seeds, "seed"),
         n=rows.loc[rows["scope"] == ALL, "cluster"].nunique(),
         scope=scope,
         said=said,

@@ -4,14 +4,14 @@ from typing import Any
 
 import pandas as pd
 
-from ...drawing.labels import signed
+from ...drawing.labels import capital, signed
 from ..design.contrasts import Contrast, mean_contrast, row_interval
 from ..design.findings import Asked, judged
 from ..engine.results import Analysis, Tables
 from .bounds import ENDS, band_table, lowest, sided, sums_by, worst
 from .ceiling import asked_of_ceiling, ceiling_table
 from .figures import draw
-from .findings import asked, capital, words
+from .findings import asked, words
 from .heads import asked_of_heads, head_table, kind_table
 from .kept_rows import kept_rows
 from .prediction import CELL, chosen_cells, predicted

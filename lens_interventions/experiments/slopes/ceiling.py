@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...drawing.labels import signed
+from ...drawing.labels import capital, signed
 from ...drawing.table_curves import Axes, curves
 from ...fitting.linear_ceiling import linear_ceiling
 from ...fitting.linear_write import WRITES, LinearCeiling
@@ -16,7 +16,7 @@ from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ..design.findings import Asked
 from ..engine.work_units import unit_kind
 from .bounds import band_table, lowest, sided, sums_by
-from .findings import asked, capital, said, words
+from .findings import asked, said, words
 from .settings import SlopesSettings
 from .unit_texts import Sequences, longest, tokens_of
 

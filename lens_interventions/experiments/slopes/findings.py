@@ -17,11 +17,6 @@ def words(material: str) -> str:
     return material.replace("python_reference", "the Python reference").replace("_", " ")
 
 
-def capital(text: str) -> str:
-    """The text as a sentence begins."""
-    return text[0].upper() + text[1:]
-
-
 def said(row: Mapping[Any, Any], factor: float = 1.0) -> str:
     """An estimate with its interval, times a factor."""
     estimate, low, high = (signed(factor * row[end], 2) for end in ENDS)

@@ -8,6 +8,7 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...drawing.colours import LINES
+from ...drawing.labels import capital
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ...intervention.mechanism.head_result import PARTS
@@ -15,7 +16,7 @@ from ...intervention.mechanism.head_slopes import head_slopes
 from ..design.findings import Asked
 from ..engine.work_units import unit_kind
 from .bounds import band_table, lowest, sums_by, worst
-from .findings import asked, capital, said, words
+from .findings import asked, said, words
 from .settings import SlopesSettings
 from .unit_texts import Sequences, longest, named, patch_of, tokens_of
 
@@ -47,7 +48,7 @@ def measure_heads(
 ) -> pd.DataFrame:
     """A row for each text, head, part and source: the slope of the sum of its losses.
 
-    With the head's scores, which are the same in each text.
+    Each row repeats the head's scores, which do not depend on the text.
     """
     found = head_slopes(
         bridge,

@@ -12,6 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...drawing.colours import LINES
 from ...drawing.error_bars import error_bars
+from ...drawing.labels import capital
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ...intervention.mechanism.hidden_continuations import Through
@@ -19,7 +20,7 @@ from ...intervention.mechanism.rescue import rescue
 from ..design.findings import Asked
 from ..engine.work_units import unit_kind
 from .bounds import band_table, lowest, sums_by, worst
-from .findings import asked, capital, said, words
+from .findings import asked, said, words
 from .settings import SlopesSettings
 from .unit_texts import Sequences, longest, named, patch_of, tokens_of
 
@@ -83,8 +84,8 @@ def rescue_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
     """Each condition minus "hidden", and the true source minus controls.
 
     Columns: material, layer, strength, through, condition, minus, estimate, low, high, p_value, n.
-    Ends and p-values hold for all rows of a material at once. Of "clean" minus "hidden" strength
-    and `through` are 0 and empty.
+    Ends and p-values hold for all rows of a material at once. In rows of "clean" minus
+    "hidden", strength is 0 and `through` is empty.
     """
     found = []
     for material, here in rows.groupby("material", sort=False):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ...drawing.labels import counted
 from ...model.points import FINAL, point_name, select_points
 from ..design.contrasts import Contrast, seed_contrast
 from ..design.findings import Asked, judged
@@ -105,7 +106,7 @@ _MEASURED = {
 _METHOD = (
     "{measured} at {point}, {arm} minus {minus}: {of_arm:.3f} against {of_minus:.3f}. Networks of "
     "{blocks} blocks of width {width} after {steps} steps of {batch} texts of {context} tokens; "
-    "{seeds} seed{plural}, {n} held-out documents. Texts and seeds are resampled; few seeds say "
+    "{seeds}, {n} held-out documents. Texts and seeds are resampled; few seeds say "
     "little of how others turn out."
 )
 
@@ -157,7 +158,6 @@ def _said(settings: UpbringingSettings, final: pd.DataFrame, question: Question)
         steps=settings.steps,
         batch=settings.batch,
         context=settings.context,
-        seeds=len(settings.seeds),
-        plural="s" if len(settings.seeds) > 1 else "",
+        seeds=counted(len(settings.seeds), "seed"),
         n=one["cluster"].nunique(),
     )

@@ -66,7 +66,7 @@ def try_options(bridge: TransformerBridge, options: Options) -> None:
     # Not zeros, which a lens might divide by.
     resid = random_normal(int(bridge.cfg.d_model), 0, one).to(one.device, weight_dtype(bridge))
     streams = dict.fromkeys(point_labels(int(bridge.cfg.n_layers)), resid)
-    _read(bridge, RecordedStreams(TokenBatch(one, one == 0), streams), one[0], given)
+    _read(bridge, RecordedStreams(TokenBatch.unpadded(one), streams), one[0], given)
 
 
 def _read(

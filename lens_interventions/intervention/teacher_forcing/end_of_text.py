@@ -4,8 +4,9 @@ Three things may depend on the length of a text. None needs the rest of the text
 
 - What goes by place in the sequence (local windows, attention within chunks, ALiBi). Without a
   patch, a clean copy differs from a plain row in its distance by place to the cached keys, which is
-  too long by one chunk. No chunk reaches as far back as the last. What the keys and values hold is
-  of no account, as long as both runs find the same, so those of the first chunk are repeated.
+  too long by one chunk. No chunk reaches as far back as the last. The contents of
+  keys and values do not matter if both runs use the same ones, so those of the first chunk are
+  repeated.
 - What goes by position (rotary angles, sliding windows). The last chunk has the highest.
 - What goes by the highest position of a run (rotary frequencies that change once a text is long).
   It differs most between the first chunk and the last, so these are run in one piece too.
@@ -43,7 +44,7 @@ def end_of_text(
     rows = layout(start, length, None, device)
     head, tail = torch.arange(min(start, MAX_CHUNK), device=device), rows.position[: rows.n_stream]
     tokens = torch.zeros(1, length, dtype=torch.long, device=device)
-    text = KnownText.from_batch(TokenBatch(tokens, tokens == 0))
+    text = KnownText.from_batch(TokenBatch.unpadded(tokens))
 
     def at(position: Int[Tensor, " row"]) -> Float[Tensor, "1 row d_model"]:
         return resid[:, position % resid.shape[1]]

@@ -139,7 +139,7 @@ def _tried_against_steps(bridge: TransformerBridge, layer: int) -> TwoStreams:
     length = min(_LENGTH, int(bridge.cfg.n_ctx))
     counter = torch.arange(length, device=bridge.cfg.device)[None]
     tokens = random_integers(int(bridge.cfg.d_vocab), 0, counter)
-    batch = TokenBatch(tokens, counter >= 0)
+    batch = TokenBatch.unpadded(tokens)
     text = KnownText.from_batch(batch)
     # Replaces whole residuals by noise of their own size, so that missing the patch shows.
     patch = NextTokenPatch(

@@ -21,7 +21,7 @@ def against_all(
 ) -> Comparison:
     """The training with the true token minus each of the others, and minus the best of them.
 
-    Of the `references` the one named `alone` stands for no patch.
+    `alone` names the one of the `references` that stands for no patch.
     """
     source_of = {NO_PATCH if name == alone else _arm(name): name for name in references}
     found = compare(
