@@ -1,5 +1,6 @@
 """Starting and stopping the explorer for a model in this process."""
 
+import asyncio
 import html
 import importlib.util
 import os
@@ -16,6 +17,7 @@ from transformer_lens.tools.analysis import JacobianLens
 from ..intervention.slopes.result import SlopeMap
 from ..lens.protocol import Lens
 from .subject import Origin, Subject
+from .worker import Worker
 
 if TYPE_CHECKING:
     import uvicorn
@@ -32,12 +34,12 @@ class Explorer:
 
     def __init__(self, subject: Subject, *, port: int = 0) -> None:
         """Start the explorer; call `explore` instead."""
-        token = secrets.token_urlsafe(16)
-        server, listening = _bound(subject, token, port)
+        token, self._worker = secrets.token_urlsafe(16), Worker()
+        server, listening = _bound(subject, token, port, self._worker)
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/{token}/"
         self._server = server
         self._thread = threading.Thread(
-            target=server.run, kwargs={"sockets": [listening]}, name="explorer", daemon=True
+            target=_serve, args=(server, listening), name="explorer", daemon=True
         )
         self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
@@ -67,7 +69,11 @@ class Explorer:
             self._thread.join(1)
 
     def stop(self) -> None:
-        """Stop the explorer; a running computation ends at its next step."""
+        """Stop the explorer; a running computation ends at its next step.
+
+        It waits for that, so do not call it while holding the model (`exclusive_use`).
+        """
+        self._worker.cancel()  # so that answers end by themselves
         self._server.should_exit = True
         self._thread.join()
 
@@ -107,7 +113,18 @@ def explore(
     return explorer
 
 
-def _bound(subject: Subject, token: str, port: int) -> "tuple[uvicorn.Server, socket.socket]":
+def _serve(server: "uvicorn.Server", listening: socket.socket) -> None:
+    # Debuggers and `nest_asyncio` put a function of their own in place of `asyncio.run`.
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(server.serve(sockets=[listening]))
+    finally:
+        loop.close()
+
+
+def _bound(
+    subject: Subject, token: str, port: int, worker: Worker
+) -> "tuple[uvicorn.Server, socket.socket]":
     """A server that has not started, and the socket that it will listen on."""
     missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
     if missing:
@@ -132,7 +149,7 @@ def _bound(subject: Subject, token: str, port: int) -> "tuple[uvicorn.Server, so
         ) from error
     # Its own configuration of logging would close the user's handlers.
     config = uvicorn.Config(
-        make_server(subject, token),
+        make_server(subject, token, worker),
         log_config=None,
         log_level=None,
         access_log=False,

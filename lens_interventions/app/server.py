@@ -41,9 +41,9 @@ class TooMuchError(Exception):
     """A request is longer than the explorer takes."""
 
 
-def make_server(subject: Subject, token: str) -> Guard:
-    """The explorer of a model, as an ASGI application under `/<token>/`."""
-    worker, files = Worker(), static_files()
+def make_server(subject: Subject, token: str, worker: Worker) -> Guard:
+    """The explorer of a model, as an ASGI application under `/<token>/`, which closes `worker`."""
+    files = static_files()
 
     async def show(_request: Request) -> Response:
         return HTMLResponse(page(subject))

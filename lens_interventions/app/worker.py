@@ -100,8 +100,12 @@ class Worker:
             if self._newest.get(slot) is job:
                 del self._newest[slot]
 
-    def close(self) -> None:
-        """Cancel running and waiting work, and wait for the thread."""
-        for job in self._jobs:
+    def cancel(self) -> None:
+        """Make running and waiting work end at its next event."""
+        for job in list(self._jobs):
             job.cancel()
+
+    def close(self) -> None:
+        """Cancel all work, and wait for the thread."""
+        self.cancel()
         self._thread.shutdown(wait=True)

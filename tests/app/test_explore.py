@@ -29,7 +29,7 @@ def test_it_runs_beside_a_notebook_and_stops():
     assert not [thread for thread in threading.enumerate() if "explorer" in thread.name]
 
 
-def test_stopping_ends_what_is_being_written():
+def test_stopping_ends_what_is_being_written(capfd):
     with left_as_found(shared_bridge("llama")) as bridge:
         explorer = li.explore(bridge)
         state = {"panel": "write", "text": "say", "layer": 1, "max_new_tokens": 100}
@@ -39,6 +39,8 @@ def test_stopping_ends_what_is_being_written():
         with urllib.request.urlopen(asked) as answered:
             assert answered.readline() == b"event: start\n"
             explorer.stop()
+            assert b"event: cancelled" in answered.read()
+    assert not capfd.readouterr().err
     assert not [thread for thread in threading.enumerate() if "explorer" in thread.name]
 
 

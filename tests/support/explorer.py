@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 from lens_interventions.app.server import make_server
 from lens_interventions.app.subject import Subject
+from lens_interventions.app.worker import Worker
 
 TOKEN = "secret"
 HOST = "http://127.0.0.1:8000"
@@ -14,7 +15,7 @@ HOST = "http://127.0.0.1:8000"
 
 def client_of(subject: Subject) -> TestClient:
     """A client that knows the token; enter it, so that the server also ends."""
-    return TestClient(make_server(subject, TOKEN), base_url=f"{HOST}/{TOKEN}/")
+    return TestClient(make_server(subject, TOKEN, Worker()), base_url=f"{HOST}/{TOKEN}/")
 
 
 def events(client: TestClient, task: str, tab: str = "tab", **state: Any) -> list[tuple[str, Any]]:

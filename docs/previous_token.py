@@ -1,0 +1,99 @@
+"""Compare networks that grow up with the true token with ones that grow up with the previous token.
+
+`python docs/previous_token.py train OUT` trains the networks with the previous token, with the
+settings of results/scratch and results/scratch-depth. The other networks have been trained there,
+on the same text in the same order. `python docs/previous_token.py` compares them, from the losses
+of single windows in results.
+"""
+
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import lens_interventions as li
+from lens_interventions.experiments.design.contrasts import seed_contrast
+from lens_interventions.experiments.design.rows_of_sums import rows_where
+from lens_interventions.experiments.design.text_scopes import AS_TRAINED
+from lens_interventions.experiments.engine.json_values import from_values
+from lens_interventions.experiments.engine.results import Tables
+from lens_interventions.experiments.engine.work_units import Unit
+from lens_interventions.experiments.scratch.analysis import best_heads, kept_rows, loss_curves
+from lens_interventions.experiments.scratch.contrasts import with_in_context
+from lens_interventions.experiments.scratch.evaluation import PREFIX_MATCHING, SAME_TOKEN
+from lens_interventions.experiments.scratch.models import StartingModel
+from lens_interventions.experiments.scratch.stages import COST, TABLE, training_stage
+
+RESULTS = Path(__file__).parents[1] / "results"
+RUNS = {"scratch": "scratch-previous", "scratch-depth": "scratch-depth-previous"}
+SCOPES = ("copyable", "all", "second copies")
+
+
+def settings_of(run: str) -> li.experiments.ScratchSettings:
+    """The settings of a stored run, with the previous token as its control."""
+    stored = from_values(
+        li.experiments.ScratchSettings, li.experiments.load_result(RESULTS / run).settings
+    )
+    return replace(stored, arms=("none", "true", "previous"), equal="steps")
+
+
+def trainings(bridge: Any, settings: Any, rows: Tables) -> Sequence[Unit]:
+    """The trainings with the previous token alone."""
+    units = training_stage(bridge, settings, rows)
+    return [unit for unit in units if unit.parameters["training"]["arm"] == "previous"]
+
+
+def analyse(settings: Any, rows: Tables) -> li.experiments.Analysis:
+    """The losses of single windows at the end, the curves, and the best heads; no verdicts."""
+    measured = rows[TABLE]
+    scores = measured["scope"].isin([PREFIX_MATCHING, SAME_TOKEN])
+    losses = with_in_context(measured[~scores & (measured["scope"] != COST)])
+    tables = {
+        "rows": kept_rows(losses),
+        "curves": loss_curves(settings, losses),
+        "heads": best_heads(measured[scores]),
+    }
+    return li.experiments.Analysis(tables, (), lambda _: {})
+
+
+def train(out: Path) -> None:
+    """Train the networks, two at a time, into directories of `out`."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for run, name in RUNS.items():
+            settings = settings_of(run)
+            experiment = li.experiments.Experiment(
+                "scratch_previous", settings, {"training": trainings}, analyse
+            )
+            model = StartingModel(settings)
+            li.experiments.run(experiment, model, out=out / name, executor=pool, progress=True)
+
+
+def contrasts() -> pd.DataFrame:
+    """Differences of losses at the end, nats a token, with intervals over seeds and documents."""
+    found = []
+    for run, name in RUNS.items():
+        rows = pd.concat(
+            li.experiments.load_result(RESULTS / each).tables["rows"] for each in (run, name)
+        )
+        rows = rows[rows["condition"] == AS_TRAINED]
+        resampling = settings_of(run).resampling
+        for (blocks, entry), here in rows.groupby(["blocks", "entry"]):
+            for scope in SCOPES:
+                for arm, minus in (("true", "previous"), ("previous", "none")):
+                    one, other = (rows_where(here, arm=each, scope=scope) for each in (arm, minus))
+                    place = {"run": run, "blocks": blocks, "entry": entry, "scope": scope}
+                    contrast = seed_contrast(one, other, resampling)
+                    found.append({**place, "arm": arm, "minus": minus, **contrast.columns()})
+    return pd.DataFrame(found)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["train"]:
+        train(Path(sys.argv[2]))
+    else:
+        print(contrasts().to_string(index=False))
