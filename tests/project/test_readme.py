@@ -1,5 +1,6 @@
 """The README runs and its commands exist; the tables of the pages are what was measured."""
 
+import importlib.util
 import json
 import re
 
@@ -87,6 +88,7 @@ INTERVAL = re.compile(r"([-+.\de]+) \[([-+.\de]+), ([-+.\de]+)\]")
     ("page", "run", "head"),
     [
         ("findings", "smollm2-135m-instruct/copying", "question"),
+        ("findings", "copying-late", "at late layers"),
         ("findings", "smollm2-135m-instruct/learned", "of learned writes"),
         ("findings", "smollm2-135m-instruct/loops", "on loops"),
         ("second-model", "gemma-3-270m/copying", "question"),
@@ -184,6 +186,33 @@ def test_the_gains_at_depth_are_the_committed_results():
     for page in ("README.md", "docs/questions.md"):
         text = (ROOT / page).read_text().replace("−", "-")
         assert all(row[-2] in text for row in (two, four, six, eight)), page
+
+
+def test_the_comparisons_with_the_previous_token_are_the_committed_results():
+    """A row for each network in the run's own page, and those that the other pages quote."""
+    spec = importlib.util.spec_from_file_location("compared", ROOT / "docs/previous_token.py")
+    compared = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compared)
+    found = compared.contrasts().set_index(["run", "blocks", "scope", "arm"])
+    columns = [("copyable", "true"), ("all", "true"), ("copyable", "previous")]
+    for run, name in compared.RUNS.items():
+        page = (ROOT / f"results/{name}/README.md").read_text().replace("−", "-")
+        rows = re.findall(r"^\| (\d) / \d \| (.*) \|$", page, re.MULTILINE)
+        assert [int(number) for number, _ in rows] == list(found.loc[run].index.unique("blocks"))
+        for number, cells in rows:
+            of_network = [found.loc[(run, int(number), *column)] for column in columns]
+            assert cells.split(" | ") == [
+                f"{each.estimate:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in of_network
+            ]
+    one, two = (found.loc["scratch", number, "copyable", "true"] for number in (1, 2))
+    behind = f"{one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]"
+    for page in ("README.md", "docs/findings.md", "docs/questions.md"):
+        assert {behind, _gain(two)} <= {
+            found[0] for found in PLAIN_GAIN.finditer((ROOT / page).read_text())
+        }
+
+
+PLAIN_GAIN = re.compile(r"[\d.]+ \[[\d.]+, [\d.]+\]")
 
 
 def _gains(run) -> list[list[str]]:
