@@ -67,7 +67,7 @@ def train(out: Path) -> None:
         for run, name in RUNS.items():
             settings = settings_of(run)
             experiment = li.experiments.Experiment(
-                "scratch_previous", settings, {"training": trainings}, analyse
+                "scratch", settings, {"training": trainings}, analyse
             )
             model = StartingModel(settings)
             li.experiments.run(experiment, model, out=out / name, executor=pool, progress=True)

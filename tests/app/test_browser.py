@@ -246,6 +246,7 @@ def test_keys_reach_a_cell_and_a_phone_needs_no_sideways_scrolling(page, explore
     page.wait("document.getElementById('point')?.value === '29_pre'")
     assert "position=4" in page.js("location.hash")
     assert not page.js("document.getElementById('controls').open")
+    page.send("Page.bringToFront")  # a tab behind others draws nothing, and hears of no change
     wide = {"width": 1200, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     page.send("Emulation.setDeviceMetricsOverride", **wide)
     page.wait("document.getElementById('controls').open")
