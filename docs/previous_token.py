@@ -30,7 +30,7 @@ from lens_interventions.experiments.scratch.models import StartingModel
 from lens_interventions.experiments.scratch.stages import COST, TABLE, training_stage
 
 RESULTS = Path(__file__).parents[1] / "results"
-RUNS = {"scratch": "scratch-previous"}
+RUNS = {"scratch": "scratch-previous", "scratch-depth": "scratch-depth-previous"}
 SCOPES = ("copyable", "all", "second copies")
 
 
