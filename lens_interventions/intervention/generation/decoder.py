@@ -1,11 +1,9 @@
 """The decoder of a bridge: with a cache if that is exact, otherwise by recomputing."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import nn
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
@@ -15,7 +13,7 @@ from ...model.capabilities import (
     recall,
     slow_check,
 )
-from ...model.hooks import has_temporary_hooks, without_hooks
+from ...model.hooks import hooked_modules, without_hooks
 from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import weight_dtype
 from ...model.readout import readout, require_causal_stack, require_readable
@@ -111,12 +109,8 @@ def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
 
 def _is_hooked_from(bridge: TransformerBridge, layer: int) -> bool:
     """Whether a temporary hook is on what gets two columns a step: the blocks from `layer` up."""
-    return any(map(has_temporary_hooks, _points(list(bridge.blocks)[layer:])))
-
-
-def _points(blocks: Sequence[nn.Module]) -> Iterator[HookPoint]:
-    for block in blocks:
-        yield from (each for each in block.modules() if isinstance(each, HookPoint))
+    hooked = hooked_modules(bridge, "blocks", lasting=False)
+    return any(int(name.split(".")[1]) >= layer for name in hooked)
 
 
 def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str:
