@@ -110,7 +110,7 @@ def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
 
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(product, "_is_faster", lambda _d_in, _few: True)
+    monkeypatch.setattr(product, "_is_faster", lambda _shape, _rows: True)
 
 
 @pytest.fixture

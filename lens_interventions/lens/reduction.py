@@ -7,7 +7,6 @@ The product that makes logits wants many rows; the passes over them want few, wh
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -16,15 +15,16 @@ from torch import Tensor
 from ..model.precision import is_half
 from ..model.product import product_dtype, weighted_rows
 from ..model.readout import Readout
-from .distributions import expectation, js_divergence, normalizer_and_entropy, ranks, top_k
+from .distributions import normalizer_and_entropy, ranks, top_k
+from .reference import Distribution, Reference
 from .statistics import Divergence, related
 
 # On a CPU, a buffer beyond glibc's largest mmap threshold (32 MiB) returns to the system and faults
 # its pages in again on every use; a chunk's buffer of logits stays below that.
 _CPU_BUFFER_BYTES = 24 * 2**20
-# Logits that a CPU reduces at a time: with what is computed from them, they stay in a cache of a
-# few MiB. The passes then take about as long as one fused pass by `torch.compile`.
-_CPU_TILE_BYTES = 3 * 2**20
+# Logits that a CPU reduces at a time: with what is computed from them, they stay in the second
+# cache of each of its cores.
+_CPU_TILE_BYTES = 3 * 2**19
 # On a GPU a chunk may take this share of the free memory, in about six buffers.
 _GPU_SHARE = 0.25
 _MAX_ROWS = 8192
@@ -40,49 +40,12 @@ def default_chunk_size(unembedding: Float[Tensor, "d_vocab d_model"]) -> int:
     return max(1, min(_MAX_ROWS, budget // row_bytes))
 
 
-@dataclass(frozen=True)
-class _Distribution:
-    """One point's next-token distributions in one chunk: logits, and what a first pass gives.
-
-    `probabilities` are in a buffer that the next distribution overwrites; so are `logits`, unless
-    they have one of their own.
-    """
-
-    normalized: Float[Tensor, "row d_model"]
-    logits: Float[Tensor, "row d_vocab"]
-    probabilities: Float[Tensor, "row d_vocab"]
-    top_ids: Int[Tensor, "row k"]
-    top_logits: Float[Tensor, "row k"]
-    log_normalizer: Float[Tensor, " row"]
-    entropy: Float[Tensor, " row"]
+# Some of a chunk's rows, with the references and the tokens to rank of these rows.
+_Tile = tuple[slice, Mapping[str, Reference], Int[Tensor, "_ _"]]
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """A distribution that all points are compared with.
-
-    KL(reference ‖ point) = log_normalizer(z) - E[z] - entropy(reference), z the point's logits and
-    E the reference's expectation, is linear in z. With `z = scale * (W h + b)`, `E[z]` is a dot
-    product of the normalized residual h with the reference's mean unembedding row: no further pass
-    over the vocabulary, and a smaller rounding error where the divergence is large. Where the
-    output transform is not linear, the probabilities themselves are kept.
-    """
-
-    distribution: _Distribution
-    mean_row: Float[Tensor, "row d_model"] | None
-    mean_bias: Float[Tensor, " row"] | None
-    probabilities: Float[Tensor, "row d_vocab"] | None
-
-    def of_rows(self, rows: slice) -> "_Reference":
-        """The same for some of the rows."""
-        whole = self.distribution
-        distribution = _Distribution(*(getattr(whole, f.name)[rows] for f in fields(whole)))
-        means = (self.mean_row, self.mean_bias, self.probabilities)
-        return _Reference(distribution, *(None if x is None else x[rows] for x in means))
-
-
-# Some of a chunk's rows, with the references and the targets of these rows.
-_Tile = tuple[slice, Mapping[str, _Reference], Mapping[str, Tensor]]
+# What the tiles of a point find beside divergences.
+_KEPT = ("log_normalizer", "entropy", "counts")
 
 
 class ChunkReducer:
@@ -103,15 +66,18 @@ class ChunkReducer:
         rows: int,
         *,
         k: int,
-        divergences: Collection[str],
+        divergences: Collection[Divergence],
         references: Mapping[str, str],
     ) -> None:
         self.readout, self.rows, self.k = readout, rows, k
-        self.divergences, self.references = divergences, references
+        self.references = references
         precision = product_dtype(readout.weight)
         half = is_half(precision)
         # Logits in half precision are rounded, so they are not linear in the residual.
         self._linear = readout.scale is not None and not half
+        # The divergences that are dot products, and those that take a pass over the vocabulary.
+        self._dots = [kind for kind in divergences if kind == "kl" and self._linear]
+        self._passes = [kind for kind in divergences if kind not in self._dots]
         # Logits are the model's own, in its precision; their statistics are computed in float32.
         self._dtype = torch.float32 if half else readout.weight.dtype
         self._product = self._buffer(precision) if half else None
@@ -131,62 +97,75 @@ class ChunkReducer:
         """
         labels = list(dict.fromkeys(self.references.values()))
         later = {label for name, label in self.references.items() if name not in targets}
-        # Whether a reference's logits are needed once the next one is read: for divergences that
-        # are no dot products, or to rank what a later one likes best.
-        kept = not (self._linear and set(self.divergences) <= {"kl"} and later <= {labels[0]})
-        references: dict[str, _Reference] = {}
+        # Whether a reference's logits are needed once the next one is read: for passes over the
+        # vocabulary, or to rank what a later one likes best.
+        kept = not (self._linear and not self._passes and later <= {labels[0]})
+        references: dict[str, Reference] = {}
         alone: dict[str, dict[str, Tensor]] = {}
         for label in labels:
             normalized = self.readout.normalize(residuals[label])
-            point = self._read(normalized, self._logits(normalized, self._room(label, kept)))
-            references[label] = self._reference(point)
+            logits = self._logits(normalized, self._room(label, kept))
+            point, probabilities = self._read(normalized, logits, top_k(logits, self.k))
+            references[label] = self._reference(point, probabilities)
             names = [name for name, of in self.references.items() if of == label]
             targets = {**dict.fromkeys(names, point.top_ids[:, :1]), **targets}
             if not kept:
-                alone[label] = self._alone(point, targets)
+                ids = torch.cat(list(targets.values()), dim=-1)
+                alone[label] = _alone(point, targets, ranks(logits, ids, probabilities))
         by_name = {name: references[label] for name, label in self.references.items()}
         tiles = list(self._tiles(by_name, targets))
         others = self._in_turn([r for label, r in residuals.items() if label not in references])
         for label in residuals:
             if label in alone:
                 point = references[label].distribution
-                yield label, self._divergences(point, by_name) | alone[label]
+                of_rows = _divergences(self._dots, by_name, point, self._scratch)
+                yield label, of_rows | alone[label]
                 continue
             if label in references:  # its logits were kept, its probabilities overwritten
                 point = references[label].distribution
                 normalized, logits = point.normalized, point.logits
             else:
                 normalized, logits = next(others)
-            yield label, self._reduced(normalized, logits, tiles)
+            yield label, self._reduced(normalized, logits, by_name, targets, tiles)
 
     def _reduced(
         self,
         normalized: Float[Tensor, "row d_model"],
         logits: Float[Tensor, "row d_vocab"],
+        references: Mapping[str, Reference],
+        targets: Mapping[str, Int[Tensor, "row target"]],
         tiles: Sequence[_Tile],
     ) -> dict[str, Tensor]:
-        """All statistics of a point, a tile at a time."""
+        """All statistics of a point. Its probabilities are made a tile at a time."""
+        top_ids, top_logits = top_k(logits, self.k)
         parts = []
-        for rows, references, targets in tiles:
-            point = self._read(normalized[rows], logits[rows])
-            parts.append(self._divergences(point, references) | self._alone(point, targets))
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        for rows, references_there, ids in tiles:
+            top = top_ids[rows], top_logits[rows]
+            part, probabilities = self._read(normalized[rows], logits[rows], top)
+            found = _divergences(self._passes, references_there, part, probabilities)
+            counts = ranks(part.logits, ids, probabilities)  # which they overwrite
+            kept = zip(_KEPT, (part.log_normalizer, part.entropy, counts), strict=True)
+            parts.append(found | dict(kept))
+        found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        log_normalizer, entropy, counts = (found.pop(name) for name in _KEPT)
+        point = Distribution(normalized, logits, top_ids, top_logits, log_normalizer, entropy)
+        of_rows = _divergences(self._dots, references, point, self._scratch)
+        return found | of_rows | _alone(point, targets, counts)
 
     def _tiles(
-        self, references: Mapping[str, _Reference], targets: Mapping[str, Int[Tensor, "row target"]]
+        self, references: Mapping[str, Reference], targets: Mapping[str, Int[Tensor, "row target"]]
     ) -> Iterator[_Tile]:
-        """A chunk's rows, a few at a time, with their references and targets."""
-        n_rows = len(next(iter(targets.values())))
-        size = n_rows
+        """A chunk's rows, a few at a time, with their references and the tokens to rank."""
+        ids = torch.cat(list(targets.values()), dim=-1)
+        size = len(ids)
         if self._scratch.device.type == "cpu":
-            size = max(1, _CPU_TILE_BYTES // (self._scratch[0].numel() * self._scratch.itemsize))
-        for start in range(0, n_rows, size):
+            size = _CPU_TILE_BYTES // (self._scratch[0].numel() * self._scratch.itemsize)
+            # Each thread of torch takes some of the rows.
+            threads = torch.get_num_threads()
+            size = max(size // threads, 1) * threads
+        for start in range(0, len(ids), size):
             rows = slice(start, start + size)
-            yield (
-                rows,
-                {name: each.of_rows(rows) for name, each in references.items()},
-                {name: ids[rows] for name, ids in targets.items()},
-            )
+            yield rows, {name: each.of_rows(rows) for name, each in references.items()}, ids[rows]
 
     def _in_turn(
         self, residuals: list[Float[Tensor, "row d_model"]]
@@ -223,81 +202,64 @@ class ChunkReducer:
         return out[:rows].copy_(self.readout.logits(normalized, out=self._product[:rows]))
 
     def _read(
-        self, normalized: Float[Tensor, "row d_model"], logits: Float[Tensor, "row d_vocab"]
-    ) -> _Distribution:
-        top_ids, top_logits = top_k(logits, self.k)
+        self,
+        normalized: Float[Tensor, "row d_model"],
+        logits: Float[Tensor, "row d_vocab"],
+        top: tuple[Int[Tensor, "row k"], Float[Tensor, "row k"]],
+    ) -> tuple[Distribution, Float[Tensor, "row d_vocab"]]:
+        """The distributions, and their probabilities in a buffer that the next ones overwrite."""
         probabilities = self._scratch[: len(logits)]
-        log_normalizer, entropy = normalizer_and_entropy(logits, top_ids[:, 0], probabilities)
-        return _Distribution(
-            normalized, logits, probabilities, top_ids, top_logits, log_normalizer, entropy
-        )
+        log_normalizer, entropy = normalizer_and_entropy(logits, top[0][:, 0], probabilities)
+        return Distribution(normalized, logits, *top, log_normalizer, entropy), probabilities
 
-    def _reference(self, distribution: _Distribution) -> _Reference:
-        bias = self.readout.bias
-        probabilities = distribution.probabilities
+    def _reference(
+        self, distribution: Distribution, probabilities: Float[Tensor, "row d_vocab"]
+    ) -> Reference:
+        bias, scale = self.readout.bias, self.readout.scale
         if not self._linear:
-            return _Reference(distribution, None, None, probabilities.clone())
-        mean_row = weighted_rows(probabilities, self.readout.weight, fast=self.readout.fast)
+            return Reference(distribution, None, None, probabilities.clone())
+        assert scale is not None
+        mean = weighted_rows(probabilities, self.readout.weight, fast=self.readout.fast)
         mean_bias = None
         if bias is not None:
             # Tokens that a bias of minus infinity excludes have no part in any distribution.
-            mean_bias = probabilities @ bias.masked_fill(bias == -torch.inf, 0)
-        return _Reference(distribution, mean_row, mean_bias, None)
+            mean_bias = scale * (probabilities @ bias.masked_fill(bias == -torch.inf, 0))
+        return Reference(distribution, scale * mean, mean_bias, None)
 
-    def _alone(
-        self, point: _Distribution, targets: Mapping[str, Int[Tensor, "row target"]]
-    ) -> dict[str, Tensor]:
-        """All but the divergences. The ranks overwrite the probabilities."""
-        values = {
-            "top_ids": point.top_ids,
-            "top_logits": point.top_logits,
-            "log_normalizer": point.log_normalizer,
-            "entropy": point.entropy,
-        }
-        ids = torch.cat(list(targets.values()), dim=-1)
-        widths = [target.shape[-1] for target in targets.values()]
-        target_ranks = ranks(point.logits, ids, point.probabilities).split(widths, dim=-1)
-        log_probs = point.logits.gather(-1, ids) - point.log_normalizer[:, None]
-        for name, rank, log_prob in zip(
-            targets, target_ranks, log_probs.split(widths, dim=-1), strict=True
-        ):
-            values[related("rank", name).name] = rank
-            values[related("log_prob", name).name] = log_prob
-        return values
 
-    def _divergences(
-        self, point: _Distribution, references: Mapping[str, _Reference]
-    ) -> dict[str, Tensor]:
-        """Divergences from each reference. They need the point's probabilities."""
-        values = {}
+def _divergences(
+    kinds: Collection[Divergence],
+    references: Mapping[str, Reference],
+    point: Distribution,
+    probabilities: Float[Tensor, "row d_vocab"],
+) -> dict[str, Tensor]:
+    """Divergences of these kinds from each reference; only the reverse reads the probabilities."""
+    values = {}
+    for kind in kinds:
         for name, reference in references.items():
-            for kind, value in self._divergences_from(reference, point).items():
-                values[related(kind, name).name] = value
-        return values
+            if kind == "kl_reverse":
+                value = reference.kl_reverse(point, probabilities)
+            else:
+                value = reference.kl(point) if kind == "kl" else reference.js(point)
+            values[related(kind, name).name] = value
+    return values
 
-    def _divergences_from(
-        self, reference: _Reference, point: _Distribution
-    ) -> dict[Divergence, Tensor]:
-        other = reference.distribution
-        values: dict[Divergence, Tensor] = {}
-        if "kl" in self.divergences:
-            kl = point.log_normalizer - self._mean_logit(reference, point) - other.entropy
-            values["kl"] = kl.clamp(min=0)
-        if "kl_reverse" in self.divergences:
-            mean = expectation(point.probabilities, other.logits)
-            kl = other.log_normalizer - mean - point.entropy
-            values["kl_reverse"] = kl.clamp(min=0)
-        if "js" in self.divergences:
-            values["js"] = js_divergence(other.logits, point.logits)
-        return values
 
-    def _mean_logit(self, reference: _Reference, point: _Distribution) -> Float[Tensor, " row"]:
-        """The reference's expectation of the point's logits."""
-        if reference.probabilities is not None:
-            return expectation(reference.probabilities, point.logits)
-        assert reference.mean_row is not None
-        assert self.readout.scale is not None
-        mean = (point.normalized.to(reference.mean_row.dtype) * reference.mean_row).sum(-1)
-        if reference.mean_bias is not None:
-            mean = mean + reference.mean_bias
-        return self.readout.scale * mean
+def _alone(
+    point: Distribution,
+    targets: Mapping[str, Int[Tensor, "row target"]],
+    counts: Int[Tensor, "row all_targets"],
+) -> dict[str, Tensor]:
+    """All statistics but the divergences; `counts` are the ranks of all targets side by side."""
+    values = {
+        "top_ids": point.top_ids,
+        "top_logits": point.top_logits,
+        "log_normalizer": point.log_normalizer,
+        "entropy": point.entropy,
+    }
+    widths = [ids.shape[-1] for ids in targets.values()]
+    for (name, ids), rank in zip(targets.items(), counts.split(widths, dim=-1), strict=True):
+        values[related("rank", name).name] = rank
+        log_probs = point.logits.gather(-1, ids) - point.log_normalizer[:, None]
+        values[related("log_prob", name).name] = log_probs
+    return values

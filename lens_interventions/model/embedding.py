@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .capabilities import embedding_factor
 from .kinds import ReadableModel
+from .product import weighted_rows
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Embedding:
 
     def mean(self, probabilities: Float[Tensor, "*row d_vocab"]) -> Float[Tensor, "*row d_model"]:
         """The expected embedding of a token drawn with these probabilities."""
-        return self._carried(probabilities.to(self.weight.dtype) @ self.weight)
+        rows = probabilities.to(self.weight.dtype)
+        return self._carried(weighted_rows(rows, self.weight, fast=False))
 
     @cached_property
     def average(self) -> Float[Tensor, " d_model"]:

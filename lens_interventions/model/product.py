@@ -2,7 +2,8 @@
 
 On a CPU, torch multiplies with MKL. On AMD's processors with AVX-512 this has about half of the
 speed of oneDNN, for one row as for many. On one with AVX2 alone, both multiply many rows alike, and
-MKL takes up to twice as long with a few, as in decoding.
+MKL takes up to twice as long with a few, as in decoding. On Intel's, both multiply many rows alike,
+and with one or two oneDNN takes up to twice as long.
 
 The operator is a private one of torch, which `torch.compile` emits on a CPU. It is used only if it
 runs, and if a test finds it as exact as the plain product and clearly faster. It takes the matrix
@@ -23,10 +24,10 @@ from torch.nn import functional
 
 # With more rows, a copy of the weight in order saves little.
 _FEW_ROWS = 100
-# Rows and columns of trials. With one row, what threads wait for each other on a busy machine would
-# hide the difference.
-_TRIAL_OF_MANY = (256, 512)
-_TRIAL_OF_FEW = (8, 2048)
+# The rows of a trial that stands for many, and the most columns of trials with many and with few.
+_MANY_ROWS, _COLUMNS_FOR_MANY, _COLUMNS_FOR_FEW = 256, 512, 2048
+# Smaller shares of an average count as none.
+_NEGLIGIBLE = 1e-30
 
 
 def is_faster(weight: Float[Tensor, "d_out d_in"], *, known_faster: bool = False) -> bool:
@@ -51,16 +52,20 @@ def are_faster(
         close may end in another way on another day.
     """
     few = rows is not None and rows <= _FEW_ROWS
-    better: dict[int, bool] = {}
+    better: dict[tuple[int, int], bool] = {}
     for weight in weights:
-        d_in = weight.shape[1]
+        d_out, d_in = weight.shape
+        # Of many rows, the number of columns says little.
+        shape = min(d_out, _COLUMNS_FOR_FEW) if few else _COLUMNS_FOR_MANY, d_in
         suited = _is_suited(weight)
-        if suited and d_in not in better:
+        if suited and shape not in better:
             try:
-                better[d_in] = _is_exact(d_in) and (known_faster or _is_faster(d_in, few))
+                better[shape] = _is_exact(d_in) and (
+                    known_faster or _is_faster(shape, rows if few else _MANY_ROWS)
+                )
             except (AttributeError, NotImplementedError, RuntimeError):  # no such operator here
-                better[d_in] = False
-        yield suited and better[d_in]
+                better[shape] = False
+        yield suited and better[shape]
 
 
 @torch.no_grad()
@@ -116,9 +121,15 @@ def product(
 
 
 def weighted_rows(
-    x: Float[Tensor, "row d_out"], weight: Float[Tensor, "d_out d_in"], *, fast: bool
-) -> Float[Tensor, "row d_in"]:
-    """`x @ weight`, with `fast` as in `product`."""
+    x: Float[Tensor, "*row d_out"], weight: Float[Tensor, "d_out d_in"], *, fast: bool
+) -> Float[Tensor, "*row d_in"]:
+    """`x @ weight`, with `fast` as in `product`, for `x` of probabilities or their differences.
+
+    Numbers below 1e-30 count as 0. An average of rows is the same without them, and with denormal
+    ones (below 1e-38) a product takes sixty times as long on Intel's processors.
+    """
+    if x.device.type == "cpu":
+        x = torch.hardshrink(x, _NEGLIGIBLE)
     return product(x, weight.T, fast=fast)
 
 
@@ -179,16 +190,17 @@ def _is_exact(d_in: int) -> bool:
 
 
 @functools.cache
-def _is_faster(d_in: int, few: bool) -> bool:
+def _is_faster(shape: tuple[int, int], rows: int) -> bool:
     """Whether the faster product takes at most 0.9 of the plain one's processor time.
 
-    This is tested once in a process, in some 20 milliseconds, so that equal calls have equal
-    results. The processor decides it, and whether there are many rows or few, for which the weight
-    is in order.
+    This is tested once in a process, in some milliseconds, so that equal calls have equal results.
+    The processor decides it, the shape of the weight and the number of rows. For a few rows, the
+    weight is as `in_order` gives it.
     """
-    rows, d_out = _TRIAL_OF_FEW if few else _TRIAL_OF_MANY
-    x, weight = _factors(rows, d_in, d_out)
-    read = _in_order(weight, rows) if few else weight
+    d_out, d_in = shape
+    # Decoding one text multiplies two rows from the patch up.
+    x, weight = _factors(max(rows, 2), d_in, d_out)
+    read = in_order(weight, rows)
     plain, fast = _least_seconds(lambda: product(x, weight), lambda: product(x, read, fast=True))
     return fast < 0.9 * plain
 
@@ -200,7 +212,7 @@ def _order_pays(d_in: int) -> bool:
     Decoding one text multiplies two rows from the patch up. For a smaller gain it is not worth a
     copy of all weights.
     """
-    x, weight = _factors(2, d_in, _TRIAL_OF_FEW[1])
+    x, weight = _factors(2, d_in, _COLUMNS_FOR_FEW)
     copy = _in_order(weight, 2)
     as_it_is, ordered = _least_seconds(lambda: _multiply(x, weight), lambda: _multiply(x, copy))
     return ordered < 0.75 * as_it_is

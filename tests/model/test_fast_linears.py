@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def always_faster(monkeypatch):
-    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _few: True)
+    monkeypatch.setattr(product_module, "_is_faster", lambda _shape, _rows: True)
 
 
 def n_fast(model):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 def decided(monkeypatch, faster):
     """Processors differ in what is faster."""
-    monkeypatch.setattr(product_module, "_is_faster", lambda _d_in, _few: faster)
+    monkeypatch.setattr(product_module, "_is_faster", lambda _shape, _rows: faster)
 
 
 @pytest.mark.parametrize("adapt", [None, "attention"])

@@ -51,7 +51,7 @@ def test_a_difference_of_ranks_is_a_factor(trajectory):
         ({"final_rank": 10**5}, ("÷1,000", "≥ ×1,000")),
         ({"kl_final": 40.0}, ("−30", "≥ 30")),
         ({"kl_final": -40.0}, ("≤ −30", "30")),
-        ({"kl_final": 30.0}, ("−30", "30")),
+        ({"kl_final": 29.0}, ("−30", "30")),
     ],
 )
 def test_the_scale_of_a_difference_says_where_it_is_cut(trajectory, change, ends):
