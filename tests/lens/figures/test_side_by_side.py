@@ -51,13 +51,16 @@ def test_a_difference_of_ranks_is_a_factor(trajectory):
         ({"final_rank": 10**5}, ("÷1,000", "≥ ×1,000")),
         ({"kl_final": 40.0}, ("−30", "≥ 30")),
         ({"kl_final": -40.0}, ("≤ −30", "30")),
-        ({"kl_final": 29.0}, ("−30", "30")),
+        ({"kl_final": 30.0}, ("−30", "30")),
     ],
 )
 def test_the_scale_of_a_difference_says_where_it_is_cut(trajectory, change, ends):
     ((name, more),) = change.items()
-    changed = replace(trajectory, **{name: getattr(trajectory, name) + more})
-    figure = plots.plot_side_by_side(trajectory, changed, name)
+    # Eighths, whose differences do not round.
+    found = getattr(trajectory, name)
+    value = ((found * 8).round() / 8).to(found.dtype)
+    sides = [replace(trajectory, **{name: each}) for each in (value, value + more)]
+    figure = plots.plot_side_by_side(*sides, name)
     texts = figure.layout.coloraxis.colorbar.ticktext
     assert tuple(text.replace("+", "") for text in (texts[0], texts[-1])) == ends
 
