@@ -1,9 +1,9 @@
 """Compare networks that grow up with the true token with ones that grow up with the previous token.
 
 `python docs/previous_token.py train OUT` trains the networks with the previous token, with the
-settings of results/scratch and results/scratch-depth. The other networks have been trained there,
-on the same text in the same order. `python docs/previous_token.py` compares them, from the losses
-of single windows in results.
+settings of stored runs. The other networks have been trained there, on the same text in the same
+order. `python docs/previous_token.py train OUT RUN` makes one run alone. Without arguments the
+script compares all of them, from the losses of single windows in results.
 """
 
 import multiprocessing
@@ -30,16 +30,30 @@ from lens_interventions.experiments.scratch.models import StartingModel
 from lens_interventions.experiments.scratch.stages import COST, TABLE, training_stage
 
 RESULTS = Path(__file__).parents[1] / "results"
-RUNS = {"scratch": "scratch-previous", "scratch-depth": "scratch-depth-previous"}
+# The runs with the previous token, and the stored runs of the networks that they are compared with,
+# which differ in their networks alone.
+RUNS = {
+    "scratch-previous": ("scratch",),
+    "scratch-depth-previous": ("scratch-depth",),
+    "scratch-deeper-previous": (
+        "scratch-depth-entry",
+        "scratch-six-blocks",
+        "scratch-eight-blocks",
+    ),
+}
 SCOPES = ("copyable", "all", "second copies")
 
 
-def settings_of(run: str) -> li.experiments.ScratchSettings:
-    """The settings of a stored run, with the previous token as its control."""
-    stored = from_values(
-        li.experiments.ScratchSettings, li.experiments.load_result(RESULTS / run).settings
-    )
-    return replace(stored, arms=("none", "true", "previous"), equal="steps")
+def settings_of(name: str) -> li.experiments.ScratchSettings:
+    """The settings of the runs that `name` is compared with, with the previous token instead."""
+    stored = [
+        from_values(
+            li.experiments.ScratchSettings, li.experiments.load_result(RESULTS / run).settings
+        )
+        for run in RUNS[name]
+    ]
+    networks = tuple(network for settings in stored for network in settings.networks)
+    return replace(stored[0], networks=networks, arms=("none", "true", "previous"), equal="steps")
 
 
 def trainings(bridge: Any, settings: Any, rows: Tables) -> Sequence[Unit]:
@@ -61,11 +75,11 @@ def analyse(settings: Any, rows: Tables) -> li.experiments.Analysis:
     return li.experiments.Analysis(tables, (), lambda _: {})
 
 
-def train(out: Path) -> None:
+def train(out: Path, names: Sequence[str]) -> None:
     """Train the networks, two at a time, into directories of `out`."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for run, name in RUNS.items():
-            settings = settings_of(run)
+        for name in names:
+            settings = settings_of(name)
             experiment = li.experiments.Experiment(
                 "scratch", settings, {"training": trainings}, analyse
             )
@@ -76,17 +90,17 @@ def train(out: Path) -> None:
 def contrasts() -> pd.DataFrame:
     """Differences of losses at the end, nats a token, with intervals over seeds and documents."""
     found = []
-    for run, name in RUNS.items():
+    for name, compared in RUNS.items():
         rows = pd.concat(
-            li.experiments.load_result(RESULTS / each).tables["rows"] for each in (run, name)
+            li.experiments.load_result(RESULTS / run).tables["rows"] for run in (name, *compared)
         )
         rows = rows[rows["condition"] == AS_TRAINED]
-        resampling = settings_of(run).resampling
+        resampling = settings_of(name).resampling
         for (blocks, entry), here in rows.groupby(["blocks", "entry"]):
             for scope in SCOPES:
                 for arm, minus in (("true", "previous"), ("previous", "none")):
                     one, other = (rows_where(here, arm=each, scope=scope) for each in (arm, minus))
-                    place = {"run": run, "blocks": blocks, "entry": entry, "scope": scope}
+                    place = {"run": name, "blocks": blocks, "entry": entry, "scope": scope}
                     contrast = seed_contrast(one, other, resampling)
                     found.append({**place, "arm": arm, "minus": minus, **contrast.columns()})
     return pd.DataFrame(found)
@@ -94,6 +108,6 @@ def contrasts() -> pd.DataFrame:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
-        train(Path(sys.argv[2]))
+        train(Path(sys.argv[2]), sys.argv[3:] or list(RUNS))
     else:
         print(contrasts().to_string(index=False))

@@ -70,6 +70,8 @@ def draw_curves(
 ) -> "go.Figure":
     """A panel for each unit, up to two of them beside each other.
 
+    Curves of the same label are one entry of the legend.
+
     `x_name` is the name of a point's place in its hover, by default `x_title`. If the places have
     names, all curves must have the same names.
 
@@ -84,10 +86,13 @@ def draw_curves(
     rows = math.ceil(len(units) / columns)
     figure = make_subplots(rows, columns, horizontal_spacing=0.12, vertical_spacing=0.28 / rows)
     figure.update_layout(template=template(theme))
+    listed: set[str] = set()
     for curve in curves:
         row, column = divmod(units.index(curve.unit), columns)
-        for trace in _traces(curve, x_name or x_title):
-            figure.add_trace(trace, row=row + 1, col=column + 1)
+        *band, line = _traces(curve, x_name or x_title)
+        line.showlegend = curve.label not in listed
+        listed.add(curve.label)
+        figure.add_traces([*band, line], rows=row + 1, cols=column + 1)
     figure.update_xaxes(title={"text": x_title, "standoff": 8}, **_names_axis(curves[0].x))
     for index, unit in enumerate(units):
         row, column = divmod(index, columns)
@@ -114,7 +119,7 @@ def _legend(views: Iterable[Sequence[Curve]]) -> tuple[dict[str, Any], int]:
     views = [curves for curves in views if curves]
     longest = max((len(curve.label) for curves in views for curve in curves), default=0)
     entry = max(_ENTRY_WIDTH, 45 + _LETTER * longest)
-    most = max(map(len, views), default=0)
+    most = max((len({curve.label for curve in curves}) for curves in views), default=0)
     rows = math.ceil(most / max(1, (_NOMINAL_WIDTH - _LEFT - _RIGHT) // entry))
     legend = {
         "orientation": "h",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._files import atomic_file, write_text
+from .menu import without_menu
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -87,7 +88,7 @@ def _image(figure: "go.Figure", image_format: str) -> bytes:
     width = figure.layout.width or _WIDTH
     scale = 2 if width <= _SHARP_WIDTH else 1
     try:
-        return figure.to_image(format=image_format, width=width, scale=scale)
+        return without_menu(figure).to_image(format=image_format, width=width, scale=scale)
     except (RuntimeError, BrowserFailedError, BrowserClosedError) as error:
         raise RuntimeError(
             f"saving .{image_format} needs Chrome, Chromium or Edge, and none started: install one "

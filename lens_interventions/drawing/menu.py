@@ -1,5 +1,6 @@
 """A menu above the plot, which switches between views of one figure."""
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,3 +33,25 @@ def add_menu(
             }
         ]
     )
+
+
+def without_menu(figure: "go.Figure") -> "go.Figure":
+    """The figure as a picture shows it: the name of its view, where others have been to choose."""
+    if not figure.layout.updatemenus:
+        return figure
+    (menu,) = figure.layout.updatemenus
+    shown = copy.deepcopy(figure)
+    shown.layout.updatemenus = ()
+    shown.add_annotation(
+        text=menu.buttons[menu.active or 0].label,
+        showarrow=False,
+        align="left",
+        **{
+            name: value
+            for name, value in menu.to_plotly_json().items()
+            if name in ("x", "xanchor", "y", "yanchor")
+        },
+        xref="paper",
+        yref="paper",
+    )
+    return shown

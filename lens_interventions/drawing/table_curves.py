@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .colours import LINES
 from .curves import Curve, draw_views
 from .theme import ThemeName
 
@@ -81,6 +80,6 @@ def _curve(name: Any, rows: pd.DataFrame, axes: Axes, place: int, *, banded: boo
         low=rows["low"].to_numpy(float) if has_band else None,
         high=rows["high"].to_numpy(float) if has_band else None,
         colour=place,
-        dash=place // len(LINES),
+        dash=place,
         banded=banded,
     )

@@ -219,7 +219,7 @@ def plot_recovery(
             part = groups[(*key, measure)].set_index("point").loc[list(recovery.points)]
             curves.append(
                 Curve(
-                    label=f"{label}, {unit.removeprefix('share ')}",
+                    label=label,
                     unit=unit,
                     x=[point_name(point) for point in recovery.points],
                     values=part["mean"].to_numpy(),

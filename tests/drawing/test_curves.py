@@ -76,6 +76,15 @@ def test_each_unit_has_a_panel():
         drawn()
 
 
+def test_a_name_in_two_panels_is_one_entry_of_the_legend():
+    figure = drawn(curve(), curve(unit="share"), curve(label="other"))
+    assert [trace.showlegend for trace in figure.data] == [True, False, True]
+    first, second, _ = figure.data
+    assert first.legendgroup == second.legendgroup  # which the entry hides and shows
+    once = drawn(curve(), curve(label="other"))
+    assert figure.layout.margin.b == once.layout.margin.b
+
+
 def test_of_many_names_some_are_shown_and_the_last_always():
     names = [str(i) for i in range(40)] + ["final"]
     figure = drawn(curve(x=names, values=np.arange(41.0)))

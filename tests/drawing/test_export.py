@@ -4,10 +4,12 @@ import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
+import pandas as pd
 import plotly.io
 import pytest
 
 from lens_interventions import plots
+from lens_interventions.drawing.table_curves import Axes, curves
 from tests.support.processes import PROCESSES, modules_after
 
 
@@ -35,6 +37,16 @@ def test_images(trajectory, tmp_path, suffix, begins):
     path = tmp_path / f"figure.{suffix}"
     plots.save(plots.plot_position(trajectory, 0), path)
     assert path.read_bytes().startswith(begins)
+
+
+def test_an_image_names_its_view_and_offers_no_other(tmp_path):
+    rows = pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.0], "arm": ["true", "true"]})
+    figure = curves({"first view": rows, "second": rows}, Axes("step", "loss", "arm", "s", "l"))
+    plots.save(figure, tmp_path / "figure.svg")
+    picture = (tmp_path / "figure.svg").read_text()
+    assert "first view" in picture
+    assert "updatemenu" not in picture
+    assert [b.label for b in figure.layout.updatemenus[0].buttons] == ["first view", "second"]
 
 
 def test_images_without_a_browser_say_what_to_install(trajectory, tmp_path, monkeypatch):

@@ -1,0 +1,57 @@
+"""A model that was changed, or whose hooks act differently, is read again."""
+
+import pytest
+
+import lens_interventions as li
+from lens_interventions.app.subject import Origin, Subject
+from tests.app.conftest import TEXT
+from tests.support.explorer import answer, client_of, heat_maps
+from tests.support.tiny import tiny_bridge
+
+
+def zeroed(resid, hook):
+    return 0 * resid
+
+
+@pytest.mark.parametrize("change", ["permanent hook", "hook of torch", "weights"])
+def test_a_changed_model_is_read_again(change):
+    bridge = tiny_bridge("llama")
+    with client_of(Subject(bridge, Origin())) as client:
+
+        def shown():
+            view = answer(client, "read", text=TEXT, statistic="entropy")["view"]
+            return heat_maps(view["figure"])[0]
+
+        before = shown()
+        if change == "permanent hook":
+            bridge.add_perma_hook("blocks.1.hook_resid_pre", zeroed)
+        elif change == "hook of torch":
+            bridge.blocks[1].mlp.register_forward_hook(lambda _module, _given, out: 0 * out)
+        else:
+            for parameter in bridge.original_model.parameters():
+                parameter.data.mul_(2)
+        assert shown() != before
+        assert close(shown(), li.logit_lens(bridge, TEXT).entropy[1:, 0])
+
+
+def test_a_hook_that_acts_differently_is_read_again():
+    bridge, factor = tiny_bridge("llama"), 2.0
+    bridge.add_hook("blocks.1.hook_resid_pre", lambda resid, hook: factor * resid)
+    with client_of(Subject(bridge, Origin())) as client:
+        for factor in (2.0, -1.0):  # noqa: B007 - the hook sees it
+            view = answer(client, "read", text=TEXT, statistic="entropy")["view"]
+            expected = li.logit_lens(bridge, TEXT).entropy[1:, 0]
+            assert close(heat_maps(view["figure"])[0], expected)
+
+
+def test_what_was_read_while_the_model_was_changed_is_not_kept():
+    bridge = tiny_bridge("llama")
+    subject = Subject(bridge, Origin())
+
+    def meanwhile_hooked():
+        bridge.add_hook("blocks.1.hook_resid_pre", zeroed)
+        return "hooked"
+
+    assert subject.kept("reading", meanwhile_hooked) == "hooked"
+    bridge.reset_hooks()
+    assert subject.kept("reading", lambda: "clean") == "clean"

@@ -1,0 +1,212 @@
+"""The tables of the pages are what was measured on the pretrained models."""
+
+import json
+
+import pytest
+
+from lens_interventions.experiments import load_result
+from lens_interventions.measures.verdicts import JOINT
+from tests.support.pages import ROOT
+from tests.support.told import INTERVAL, in_short
+
+MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
+
+
+@pytest.mark.parametrize(
+    ("page", "run", "head"),
+    [
+        ("findings", "smollm2-135m-instruct/copying", "question"),
+        ("findings", "copying-late", "at late layers"),
+        ("findings", "smollm2-135m-instruct/learned", "of learned writes"),
+        ("findings", "smollm2-135m-instruct/loops", "on loops"),
+        ("second-model", "gemma-3-270m/copying", "question"),
+        ("second-model", "gemma-3-270m/loops", "on loops"),
+        ("second-model", "gemma-3-270m/learned", "of learned writes"),
+    ],
+)
+def test_the_verdicts_on_the_patch_are_the_committed_results(page, run, head):
+    """Each question against no patch, against all references, the bound if any, the verdict."""
+    result = load_result(ROOT / "results" / run)
+    contrasts, bounds = result.tables["contrasts"], result.tables.get("bounds")
+    true = contrasts[contrasts["source"] == "true"]
+    expected = []
+    for finding, (question, rows) in zip(
+        result.verdicts, true.groupby("question", sort=False), strict=True
+    ):
+        if "measure" in rows:
+            rows = rows[rows["measure"] == rows["measure"].iloc[0]]
+        of_measure = rows.set_index("minus")
+        intervals = of_measure.loc[["none", JOINT], ["estimate", "low", "high"]].to_numpy()
+        expected.append(
+            (
+                *[tuple(f"{value:+.3f}" for value in interval) for interval in intervals],
+                *(
+                    ()
+                    if bounds is None
+                    else [f"{bounds.set_index('question').bound[question]:.2f}"]
+                ),
+                in_short(finding.verdict),
+            )
+        )
+    pattern = rf"^\| {head} \| true − no .*\n\|[-|]+\n((?:\|.*\n)+)"
+    (table,) = re.findall(pattern, (ROOT / f"docs/{page}.md").read_text(), re.MULTILINE)
+    found = []
+    for row in table.replace("−", "-").splitlines():
+        *bound, verdict = (cell.strip() for cell in row.strip("|").split("|")[3:])
+        found.append((*INTERVAL.findall(row), *bound, verdict))
+    assert found == expected
+
+
+def test_the_correlations_are_the_committed_results():
+    """Of the second model's page, a row for each verdict; of the findings, the first two."""
+
+    def rounded(model):
+        path = ROOT / f"results/{model}/preservation/result.json"
+        found = [v["verdict"]["interval"] for v in json.loads(path.read_text())["verdicts"]]
+        return [tuple(f"{i[name]:+.2f}" for name in ("estimate", "low", "high")) for i in found]
+
+    default, second = rounded("smollm2-135m-instruct"), rounded("gemma-3-270m")
+    page = (ROOT / "docs/second-model.md").read_text().replace("−", "-")
+    table = re.findall(r"^\| question \| SmolLM2.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+    rows = [INTERVAL.findall(row) for row in table[0].splitlines()]
+    assert rows == [list(pair) for pair in zip(default, second, strict=True)]
+    findings = (ROOT / "docs/findings.md").read_text()
+    sentences = findings.partition("Unlike in the post")[2].replace("−", "-")
+    assert INTERVAL.findall(sentences)[:2] == default[:2]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        *(f"…/{name}" for name in ("increment", "last_word", "likeliest", "reader")),
+        *("…/recall", "…/unlikely", "reader-mlp"),
+    ],
+)
+def test_the_answers_to_questions_are_the_committed_results(run):
+    """The interval of each verdict stands in the row that links the run."""
+    page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
+    (row,) = (line for line in page.splitlines() if f"`results/{run}`" in line)
+    result = load_result(ROOT / "results" / run.replace("…", "smollm2-135m-instruct"))
+    intervals = [finding.verdict.interval for finding in result.verdicts]
+    expected = [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
+    assert INTERVAL.findall(row) == expected
+
+
+@pytest.mark.parametrize(
+    ("heading", "run"),
+    [
+        ("## Unlikely tokens", "unlikely"),
+        ("## The input, recalled", "recall"),
+        ("## The likeliest continuation", "likeliest"),
+    ],
+)
+def test_the_answers_on_both_models_are_the_committed_results(heading, run):
+    """A row for each verdict, with the interval of each model."""
+    page = (ROOT / "docs/second-model.md").read_text().replace("−", "-")
+    section = page.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    rows = [INTERVAL.findall(line) for line in section.splitlines() if line.startswith("| ")][1:]
+    results = [load_result(ROOT / "results" / model / run).verdicts for model in MODELS]
+    intervals = [
+        [finding.verdict.interval for finding in pair] for pair in zip(*results, strict=True)
+    ]
+    assert rows == [
+        [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in pair]
+        for pair in intervals
+    ]
+
+
+def test_the_answers_on_upbringings_are_the_committed_result():
+    """The intervals of all verdicts stand in the rows that link the run, the means in a table."""
+    result = load_result(ROOT / "results/upbringing")
+    page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
+    rows = "".join(line for line in page.splitlines() if "`results/upbringing`" in line)
+    intervals = [finding.verdict.interval for finding in result.verdicts]
+    expected = [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
+    assert INTERVAL.findall(rows) == expected
+    layers = result.tables["layers"]
+    means = layers.set_index(["arm", "measure", "scope", "point"])["mean"]
+    findings = (ROOT / "docs/findings.md").read_text()
+    section = findings.partition("## How a network is brought up")[2].partition("\n## ")[0]
+    table = [row for row in section.splitlines() if row[:2] == "| "][1:]
+    assert table == [
+        f"| {arm} | " + " | ".join(f"{means[(arm, *place)]:.3f}" for place in SHOWN) + " |"
+        for arm in dict.fromkeys(layers["arm"])
+    ]
+
+
+SHOWN = [
+    ("loss", "all", "final_post"),
+    ("loss", "copyable", "final_post"),
+    ("loss", "all", "2_pre"),
+    ("kl", "all", "2_pre"),
+    ("recovered", "all", "2_pre"),
+    ("recovered", "all", "final_post"),
+]
+
+
+SMOLLM2, GEMMA = "smollm2-135m-instruct/", "gemma-3-270m/"
+READER, INCREMENT = "## A reader that adapts", "## An increment on a base"
+MLP_READER = "## A reader whose MLPs adapt too"
+
+
+@pytest.mark.parametrize(
+    ("run", "page", "heading", "condition", "alone"),
+    [
+        (SMOLLM2 + "reader", "findings", READER, ("condition", "as trained"), "zero"),
+        ("reader-mlp", "findings", MLP_READER, ("condition", "as trained"), "zero"),
+        (GEMMA + "reader", "second-model", READER, ("condition", "as trained"), "zero"),
+        (SMOLLM2 + "increment", "findings", INCREMENT, ("source", "true"), "base"),
+        (GEMMA + "increment", "second-model", INCREMENT, ("source", "true"), "base"),
+    ],
+)
+def test_the_findings_on_trainings_are_the_committed_results(run, page, heading, condition, alone):
+    """A row for each kind of text: against all the others, and without the write or increment."""
+    table = load_result(ROOT / "results" / run).tables["contrasts"]
+    column, value = condition
+    chosen = table[table[column] == value].set_index(["scope", "minus"])
+    expected = [
+        [tuple(f"{end:+.3f}" for end in chosen.loc[(scope, minus), ENDS]) for minus in pair]
+        for scope in ("copyable", "other", "all", "second copies")
+        for pair in [(JOINT, alone)]
+    ]
+    findings = (ROOT / f"docs/{page}.md").read_text().replace("−", "-")
+    rows = findings.partition(heading)[2].partition("\n## ")[0].splitlines()
+    assert [
+        found for row in rows if row[:1] == "|" and (found := INTERVAL.findall(row))
+    ] == expected
+
+
+ENDS = ["estimate", "low", "high"]
+SIGNED, PLAIN = "{:.3f} [{:+.3f}, {:+.3f}]", "{:.3f} [{:.3f}, {:.3f}]"
+
+
+@pytest.mark.parametrize(
+    ("page", "model"),
+    [("findings", "smollm2-135m-instruct"), ("second-model", "gemma-3-270m")],
+)
+@pytest.mark.parametrize(
+    ("question", "materials", "sign", "form"),
+    [
+        ("a write of the true token of strength 0.03", ("reference", "prose"), 1, SIGNED),
+        ("that promises most", ("reference", "prose"), 1, PLAIN),
+        ("one position early", ("natural text", "copies"), 1, SIGNED),
+        ("any kind of head", ("natural text",), 1, SIGNED),
+        ("any kind of head", ("copies",), -1, PLAIN),
+        ("a linear write of the true token", ("reference", "prose"), -1, PLAIN),
+    ],
+)
+def test_the_findings_to_first_order_are_the_committed_results(
+    page, model, question, materials, sign, form
+):
+    result = load_result(ROOT / "results" / model / "slopes")
+    section = (ROOT / f"docs/{page}.md").read_text().partition("## To first order")[2]
+    section = " ".join(section.partition("\n## ")[0].replace("−", "-").split())
+    for material in materials:
+        (interval,) = (
+            found.verdict.interval
+            for found in result.verdicts
+            if question in found.question and material in found.question
+        )
+        ends = sorted((sign * interval.low, sign * interval.high))
+        told = form.format(sign * interval.estimate, *ends)
+        assert told in section.replace(" nats [", " ["), (question, material)

@@ -1,0 +1,93 @@
+"""The gains that the pages tell are what was measured on networks from scratch."""
+
+import importlib.util
+import re
+
+import pytest
+
+from lens_interventions.experiments import load_result
+from tests.support.pages import ROOT
+
+
+@pytest.mark.parametrize(
+    ("run", "verdict", "pages"),
+    [
+        ("scratch", 0, ("README.md", "docs/findings.md", "docs/questions.md")),
+        ("scratch", 1, ("docs/findings.md",)),
+        ("scratch", 2, ("docs/findings.md", "docs/questions.md")),
+        ("scratch", 3, ("docs/findings.md",)),
+        ("scratch-entry", 0, ("docs/findings.md", "docs/questions.md")),
+        ("scratch-entry", 1, ("docs/findings.md",)),
+        ("scratch-longer", 0, ("docs/findings.md", "docs/questions.md")),
+    ],
+)
+def test_the_gains_of_networks_from_scratch_are_the_committed_results(run, verdict, pages):
+    gain = _gain(load_result(ROOT / "results" / run).verdicts[verdict].verdict.interval)
+    for page in pages:
+        assert gain in (ROOT / page).read_text(), page
+
+
+def test_the_gains_at_depth_are_the_committed_results():
+    runs = {
+        name: _gains(name)
+        for name in (
+            "scratch-depth",
+            "scratch-six-blocks",
+            "scratch-eight-blocks",
+            "scratch-depth-entry",
+        )
+    }
+    tables = {f"results/{name}/README.md": rows for name, rows in runs.items()}
+    tables["docs/findings.md"] = [row for rows in runs.values() for row in rows]
+    for page, rows in tables.items():
+        text = (ROOT / page).read_text().replace("−", "-")
+        table = re.findall(r"^\| (\d / \d) \| (.*) \|$", text, re.MULTILINE)
+        assert [cells.split(" | ") for _, cells in table] == rows, page
+    _, two, four, six, eight, first = tables["docs/findings.md"]
+    assert first[-2] in (ROOT / "docs/questions.md").read_text().replace("−", "-")
+    for page in ("README.md", "docs/questions.md"):
+        text = (ROOT / page).read_text().replace("−", "-")
+        assert all(row[-2] in text for row in (two, four, six, eight)), page
+
+
+def test_the_comparisons_with_the_previous_token_are_the_committed_results():
+    """A row for each network in the run's own page, and those that the other pages quote."""
+    spec = importlib.util.spec_from_file_location("compared", ROOT / "docs/previous_token.py")
+    compared = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compared)
+    found = compared.contrasts().set_index(["run", "blocks", "scope", "arm"])
+    columns = [("copyable", "true"), ("all", "true"), ("copyable", "previous")]
+    for run in compared.RUNS:
+        page = (ROOT / f"results/{run}/README.md").read_text().replace("−", "-")
+        rows = re.findall(r"^\| (\d) / \d \| (.*) \|$", page, re.MULTILINE)
+        assert [int(number) for number, _ in rows] == list(found.loc[run].index.unique("blocks"))
+        for number, cells in rows:
+            of_network = [found.loc[(run, int(number), *column)] for column in columns]
+            assert cells.split(" | ") == [
+                f"{each.estimate:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in of_network
+            ]
+    one, two = (found.loc["scratch-previous", number, "copyable", "true"] for number in (1, 2))
+    behind = f"{one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]"
+    for page in ("README.md", "docs/findings.md", "docs/questions.md"):
+        assert {behind, _gain(two)} <= {
+            found[0] for found in PLAIN_GAIN.finditer((ROOT / page).read_text())
+        }
+
+
+PLAIN_GAIN = re.compile(r"[\d.]+ \[[\d.]+, [\d.]+\]")
+
+
+def _gains(run) -> list[list[str]]:
+    """For each network the gains on copyable tokens on the way, and both of its verdicts."""
+    result = load_result(ROOT / "results" / run)
+    on_the_way = result.tables["gains"].query("scope == 'copyable'").groupby("blocks")
+    judged = [_gain(found.verdict.interval) for found in result.verdicts]
+    return [
+        [*map(_gain, of_network.itertuples()), *judged[2 * number : 2 * number + 2]]
+        for number, (_, of_network) in enumerate(on_the_way)
+    ]
+
+
+def _gain(of) -> str:
+    """A change of the loss that is below 0 as a gain, with its interval."""
+    return f"{-of.estimate:.2f} [{-of.high:.2f}, {-of.low:.2f}]"
