@@ -5,7 +5,7 @@ import pytest
 import lens_interventions as li
 from lens_interventions.app.subject import Origin, Subject
 from tests.app.conftest import TEXT
-from tests.support.explorer import answer, client_of, heat_maps
+from tests.support.explorer import answer, client_of, close, heat_maps
 from tests.support.tiny import tiny_bridge
 
 

@@ -3,22 +3,16 @@
 import json
 
 import pytest
-import torch
 
 import lens_interventions as li
 from lens_interventions.app.page import page
 from lens_interventions.app.state import parse_state
 from lens_interventions.app.subject import Origin, Subject
 from tests.app.conftest import TEXT
-from tests.support.explorer import answer, client_of, events, heat_maps, refusal
+from tests.support.explorer import answer, client_of, close, events, heat_maps, refusal
 from tests.support.tiny import tiny_bridge
 
 PATCH = {"layer": 1, "strength": 0.4, "mode": "add"}
-
-
-def close(shown, expected):
-    """Whether numbers of a figure, which has four decimals, are these."""
-    return torch.allclose(torch.tensor(shown, dtype=torch.float64), expected, rtol=0, atol=6e-5)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The tables of the pages are what was measured on the pretrained models."""
 
 import json
+import re
 
 import pytest
 

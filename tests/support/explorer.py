@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import torch
 from starlette.testclient import TestClient
 
 from lens_interventions.app.server import make_server
@@ -47,3 +48,8 @@ def refusal(client: TestClient, task: str, **state: Any) -> str:
 def heat_maps(figure: dict[str, Any]) -> list[list[list[float | None]]]:
     """The numbers of the heat maps of a figure, `[map][row][column]`."""
     return [trace["z"] for trace in figure["data"] if trace["type"] == "heatmap"]
+
+
+def close(shown, expected):
+    """Whether numbers of a figure, which has four decimals, are these."""
+    return torch.allclose(torch.tensor(shown, dtype=torch.float64), expected, rtol=0, atol=6e-5)
