@@ -38,7 +38,7 @@ def main() -> None:
             title="How each layer ranks the next token, raw and through a fitted lens",
         ),
         "lens_quality": li.lens_quality(bridge, lens, prose, max_tokens=128).plot(),
-        "scratch": li.experiments.load_result(RESULTS / "scratch").figures()["curves"],
+        "scratch": draw(li.experiments.load_result(RESULTS / "scratch").tables)["curves"],
         "depth": gain_over_depth(),
         "recovery": li.input_recovery(bridge, probe, prose, max_tokens=128).plot(by_rarity=True),
     }
