@@ -76,21 +76,38 @@ def test_the_correlations_are_the_committed_results():
     assert INTERVAL.findall(sentences)[:2] == default[:2]
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        *(f"…/{name}" for name in ("increment", "last_word", "likeliest", "reader")),
-        *("…/recall", "…/unlikely", "reader-mlp"),
-    ],
-)
+def intervals_of(run):
+    """The intervals of all verdicts of a run, as pages tell them."""
+    intervals = [
+        finding.verdict.interval for finding in load_result(ROOT / "results" / run).verdicts
+    ]
+    return [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
+
+
+@pytest.mark.parametrize("run", ["…/increment", "…/reader", "reader-mlp"])
 def test_the_answers_to_questions_are_the_committed_results(run):
     """The interval of each verdict stands in the row that links the run."""
     page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
     (row,) = (line for line in page.splitlines() if f"`results/{run}`" in line)
-    result = load_result(ROOT / "results" / run.replace("…", "smollm2-135m-instruct"))
-    intervals = [finding.verdict.interval for finding in result.verdicts]
-    expected = [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
-    assert INTERVAL.findall(row) == expected
+    assert INTERVAL.findall(row) == intervals_of(run.replace("…", "smollm2-135m-instruct"))
+
+
+@pytest.mark.parametrize("run", ["last_word", "likeliest", "recall", "unlikely"])
+def test_the_answers_to_comments_are_the_committed_results(run):
+    """The interval of each verdict stands in its section; the short answers quote some of them."""
+    pages = {name: (ROOT / f"docs/{name}.md").read_text().replace("−", "-") for name in PAGES}
+    sections = pages["comments"].split("\n## ")
+    (section,) = (each for each in sections if f"`results/…/{run}`" in each)
+    expected = intervals_of(f"smollm2-135m-instruct/{run}")
+    assert INTERVAL.findall(" ".join(section.split())) == expected
+    anchor = section.partition("\n")[0].lower().replace(",", "").replace(" ", "-")
+    (row,) = (line for line in pages["questions"].splitlines() if f"comments.md#{anchor}" in line)
+    quoted = INTERVAL.findall(row)
+    assert quoted
+    assert set(quoted) <= set(expected)
+
+
+PAGES = ("comments", "questions")
 
 
 @pytest.mark.parametrize(
@@ -121,9 +138,7 @@ def test_the_answers_on_upbringings_are_the_committed_result():
     result = load_result(ROOT / "results/upbringing")
     page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
     rows = "".join(line for line in page.splitlines() if "`results/upbringing`" in line)
-    intervals = [finding.verdict.interval for finding in result.verdicts]
-    expected = [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
-    assert INTERVAL.findall(rows) == expected
+    assert INTERVAL.findall(rows) == intervals_of("upbringing")
     layers = result.tables["layers"]
     means = layers.set_index(["arm", "measure", "scope", "point"])["mean"]
     findings = (ROOT / "docs/findings.md").read_text()
