@@ -2,8 +2,8 @@
 
 `python docs/previous_token.py train OUT` trains the networks with the previous token, with the
 settings of stored runs. The other networks have been trained there, on the same text in the same
-order. `python docs/previous_token.py train OUT RUN` makes one run alone. Without arguments the
-script compares all of them, from the losses of single windows in results.
+order. `python docs/previous_token.py train OUT RUN ...` makes some of the runs. Without arguments
+the script compares all of them, from the losses of single windows in results.
 """
 
 import multiprocessing
@@ -52,6 +52,8 @@ def settings_of(name: str) -> li.experiments.ScratchSettings:
         )
         for run in RUNS[name]
     ]
+    alike = [replace(settings, networks=stored[0].networks) for settings in stored]
+    assert alike == stored[:1] * len(stored)
     networks = tuple(network for settings in stored for network in settings.networks)
     return replace(stored[0], networks=networks, arms=("none", "true", "previous"), equal="steps")
 
@@ -108,6 +110,9 @@ def contrasts() -> pd.DataFrame:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
-        train(Path(sys.argv[2]), sys.argv[3:] or list(RUNS))
+        chosen = sys.argv[3:] or list(RUNS)
+        if unknown := set(chosen) - set(RUNS):
+            sys.exit(f"no run is called {', '.join(sorted(unknown))}; there are {', '.join(RUNS)}")
+        train(Path(sys.argv[2]), chosen)
     else:
         print(contrasts().to_string(index=False))

@@ -90,7 +90,8 @@ def draw_curves(
     for curve in curves:
         row, column = divmod(units.index(curve.unit), columns)
         *band, line = _traces(curve, x_name or x_title)
-        line.showlegend = curve.label not in listed
+        if curve.label in listed:
+            line.showlegend = False
         listed.add(curve.label)
         figure.add_traces([*band, line], rows=row + 1, cols=column + 1)
     figure.update_xaxes(title={"text": x_title, "standoff": 8}, **_names_axis(curves[0].x))
@@ -114,7 +115,7 @@ def draw_curves(
 def _legend(views: Iterable[Sequence[Curve]]) -> tuple[dict[str, Any], int]:
     """A legend below the panels, and the pixels that it takes with the axis above it.
 
-    Its size fits the view with the most curves.
+    Its size fits the view with the most names.
     """
     views = [curves for curves in views if curves]
     longest = max((len(curve.label) for curves in views for curve in curves), default=0)

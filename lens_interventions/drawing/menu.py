@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+_VIEWS = "views"
+
+
 def add_menu(
     figure: "go.Figure", entries: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]
 ) -> None:
@@ -17,6 +20,7 @@ def add_menu(
     figure.update_layout(
         updatemenus=[
             {
+                "name": _VIEWS,
                 "type": "dropdown",
                 "x": 0,
                 "xanchor": "left",
@@ -36,8 +40,11 @@ def add_menu(
 
 
 def without_menu(figure: "go.Figure") -> "go.Figure":
-    """The figure as a picture shows it: the name of its view, where others have been to choose."""
-    if not figure.layout.updatemenus:
+    """The figure for an image: the name of the view that it shows stands in place of the menu.
+
+    Only a menu made by `add_menu` is replaced.
+    """
+    if [menu.name for menu in figure.layout.updatemenus] != [_VIEWS]:
         return figure
     (menu,) = figure.layout.updatemenus
     shown = copy.deepcopy(figure)

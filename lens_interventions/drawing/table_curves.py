@@ -80,6 +80,7 @@ def _curve(name: Any, rows: pd.DataFrame, axes: Axes, place: int, *, banded: boo
         low=rows["low"].to_numpy(float) if has_band else None,
         high=rows["high"].to_numpy(float) if has_band else None,
         colour=place,
-        dash=place,
+        # So that 24 curves differ, of six colours and four dashes.
+        dash=place + place // 12,
         banded=banded,
     )

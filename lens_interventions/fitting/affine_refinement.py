@@ -224,8 +224,8 @@ def _kl_and_gradient(
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, "row d_model"]]:
     """KL(target ‖ lens) plus the target's entropy, and its gradient with respect to `normalized`.
 
-    The gradient with respect to the logits is `lens - target`; computing it by hand takes one
-    buffer of logits.
+    The gradient with respect to the logits is `lens - target`; it is computed by hand, in the
+    buffer `out` of the logits.
     """
     if head.scale == 1:
         logits, raw = head.logits(normalized, out=out), None

@@ -22,9 +22,9 @@ from .statistics import Divergence, related
 # On a CPU, a buffer beyond glibc's largest mmap threshold (32 MiB) returns to the system and faults
 # its pages in again on every use; a chunk's buffer of logits stays below that.
 _CPU_BUFFER_BYTES = 24 * 2**20
-# Logits that a CPU reduces at a time: with what is computed from them, they stay in the second
-# cache of each of its cores.
-_CPU_TILE_BYTES = 3 * 2**19
+# Logits that each thread on a CPU reduces at a time: with what is computed from them, they stay in
+# the second cache of its core.
+_THREAD_TILE_BYTES = 3 * 2**18
 # On a GPU a chunk may take this share of the free memory, in about six buffers.
 _GPU_SHARE = 0.25
 _MAX_ROWS = 8192
@@ -159,10 +159,8 @@ class ChunkReducer:
         ids = torch.cat(list(targets.values()), dim=-1)
         size = len(ids)
         if self._scratch.device.type == "cpu":
-            size = _CPU_TILE_BYTES // (self._scratch[0].numel() * self._scratch.itemsize)
-            # Each thread of torch takes some of the rows.
-            threads = torch.get_num_threads()
-            size = max(size // threads, 1) * threads
+            row_bytes = self._scratch.shape[1] * self._scratch.itemsize
+            size = max(1, _THREAD_TILE_BYTES // row_bytes) * torch.get_num_threads()
         for start in range(0, len(ids), size):
             rows = slice(start, start + size)
             yield rows, {name: each.of_rows(rows) for name, each in references.items()}, ids[rows]

@@ -30,13 +30,14 @@ class Reference:
     KL(reference ‖ point) = log_normalizer(z) - E[z] - entropy(reference), z the point's logits and
     E the reference's expectation, is linear in z. With `z = scale * (W h + b)`, `E[z]` is a dot
     product of the normalized residual h with the reference's mean unembedding row: no further pass
-    over the vocabulary, and a smaller rounding error where the divergence is large. Where the
-    output transform is not linear, the probabilities themselves are kept.
+    over the vocabulary, and a smaller rounding error where the divergence is large. Where logits
+    are not linear in the residual, under a soft cap or in half precision, the probabilities
+    themselves are kept.
 
     Attributes:
-        distribution: the distribution, with logits of its own if a divergence reads them.
+        distribution: the distribution, whose logits last if a divergence or a rank reads them.
         mean_row, mean_bias: `scale * E[W]` and `scale * E[b]`.
-        probabilities: what is kept where these two say too little.
+        probabilities: the probabilities, where there is no `mean_row`.
     """
 
     distribution: Distribution

@@ -99,7 +99,7 @@ class UnlikelyComponents:
         units = {"size": "size (1: any direction)", "left at the output": "left at the output"}
         curves = [
             Curve(
-                label=f"{group}, {statistic}",
+                label=group,
                 unit=units[statistic],
                 x=[point_name(point) for point in self.points],
                 values=rows["mean"].to_numpy(),

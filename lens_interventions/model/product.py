@@ -26,6 +26,8 @@ from torch.nn import functional
 _FEW_ROWS = 100
 # The rows of a trial that stands for many, and the most columns of trials with many and with few.
 _MANY_ROWS, _COLUMNS_FOR_MANY, _COLUMNS_FOR_FEW = 256, 512, 2048
+# The rows of trials with few. Decoding one text multiplies two from the patch up.
+_TRIED = (2, 8, 32, _FEW_ROWS)
 # Smaller shares of an average count as none.
 _NEGLIGIBLE = 1e-30
 
@@ -52,20 +54,21 @@ def are_faster(
         close may end in another way on another day.
     """
     few = rows is not None and rows <= _FEW_ROWS
-    better: dict[tuple[int, int], bool] = {}
+    tried = min((n for n in _TRIED if rows is not None and n >= rows), default=_MANY_ROWS)
+    exact: dict[int, bool] = {}
     for weight in weights:
         d_out, d_in = weight.shape
         # Of many rows, the number of columns says little.
         shape = min(d_out, _COLUMNS_FOR_FEW) if few else _COLUMNS_FOR_MANY, d_in
-        suited = _is_suited(weight)
-        if suited and shape not in better:
+        better = _is_suited(weight)
+        if better:
             try:
-                better[shape] = _is_exact(d_in) and (
-                    known_faster or _is_faster(shape, rows if few else _MANY_ROWS)
-                )
+                if d_in not in exact:
+                    exact[d_in] = _is_exact(d_in)
+                better = exact[d_in] and (known_faster or _is_faster(shape, tried))
             except (AttributeError, NotImplementedError, RuntimeError):  # no such operator here
-                better[shape] = False
-        yield suited and better[shape]
+                better = exact[d_in] = False
+        yield better
 
 
 @torch.no_grad()
@@ -125,8 +128,9 @@ def weighted_rows(
 ) -> Float[Tensor, "*row d_in"]:
     """`x @ weight`, with `fast` as in `product`, for `x` of probabilities or their differences.
 
-    Numbers below 1e-30 count as 0. An average of rows is the same without them, and with denormal
-    ones (below 1e-38) a product takes sixty times as long on Intel's processors.
+    Numbers below 1e-30 count as 0, and get no gradient. An average of rows is the same without
+    them, and with denormal ones (below 1e-38) a product takes up to sixty times as long on Intel's
+    processors.
     """
     if x.device.type == "cpu":
         x = torch.hardshrink(x, _NEGLIGIBLE)
@@ -193,13 +197,12 @@ def _is_exact(d_in: int) -> bool:
 def _is_faster(shape: tuple[int, int], rows: int) -> bool:
     """Whether the faster product takes at most 0.9 of the plain one's processor time.
 
-    This is tested once in a process, in some milliseconds, so that equal calls have equal results.
     The processor decides it, the shape of the weight and the number of rows. For a few rows, the
-    weight is as `in_order` gives it.
+    weight is as `in_order` gives it. Each is tested once in a process, so that equal calls have
+    equal results; all shapes of a small model take up to a tenth of a second.
     """
     d_out, d_in = shape
-    # Decoding one text multiplies two rows from the patch up.
-    x, weight = _factors(max(rows, 2), d_in, d_out)
+    x, weight = _factors(rows, d_in, d_out)
     read = in_order(weight, rows)
     plain, fast = _least_seconds(lambda: product(x, weight), lambda: product(x, read, fast=True))
     return fast < 0.9 * plain

@@ -78,7 +78,7 @@ def test_each_unit_has_a_panel():
 
 def test_a_name_in_two_panels_is_one_entry_of_the_legend():
     figure = drawn(curve(), curve(unit="share"), curve(label="other"))
-    assert [trace.showlegend for trace in figure.data] == [True, False, True]
+    assert [trace.showlegend for trace in figure.data] == [None, False, None]
     first, second, _ = figure.data
     assert first.legendgroup == second.legendgroup  # which the entry hides and shows
     once = drawn(curve(), curve(label="other"))

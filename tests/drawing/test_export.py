@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import pandas as pd
+import plotly.graph_objects as go
 import plotly.io
 import pytest
 
@@ -47,6 +48,13 @@ def test_an_image_names_its_view_and_offers_no_other(tmp_path):
     assert "first view" in picture
     assert "updatemenu" not in picture
     assert [b.label for b in figure.layout.updatemenus[0].buttons] == ["first view", "second"]
+
+
+def test_an_image_leaves_menus_of_other_figures_alone(tmp_path):
+    button = {"label": "Play", "method": "animate", "args": [None]}
+    figure = go.Figure(layout={"updatemenus": [{"type": "buttons", "buttons": [button]}] * 2})
+    plots.save(figure, tmp_path / "figure.svg")
+    assert "updatemenu" in (tmp_path / "figure.svg").read_text()
 
 
 def test_images_without_a_browser_say_what_to_install(trajectory, tmp_path, monkeypatch):

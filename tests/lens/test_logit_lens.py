@@ -68,9 +68,11 @@ def assert_statistics(trajectory, logits, tokens, *, compare, watched=(), atol=1
     assert trajectory.next_log_prob[..., ~torch.tensor(has_next)].isnan().all()
 
 
-def test_every_statistic_is_the_naive_one(bridge, monkeypatch):
-    # Chunks of five rows are reduced two rows at a time.
-    monkeypatch.setattr(reduction, "_CPU_TILE_BYTES", 2 * D_VOCAB * bridge.cfg.dtype.itemsize)
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_every_statistic_is_the_naive_one(bridge, monkeypatch, threads):
+    # Chunks of five rows are reduced one, two, or all five rows at a time.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(reduction, "_THREAD_TILE_BYTES", D_VOCAB * bridge.cfg.dtype.itemsize)
     logits = reference.point_logits(bridge, TOKENS)
     trajectory = logit_lens(
         bridge, TOKENS, divergences=ALL, compare_with=2, watch=[9, 50], chunk_size=5
@@ -164,13 +166,18 @@ def test_bfloat16(arch):
     # Products of other shapes round differently: one unit of bfloat16's 8 bits of a logit.
     top = np.sort(logits, -1)[..., -1]
     np.testing.assert_allclose(trajectory.top_logits[..., 0].numpy(), top, rtol=2**-7)
-    scale = np.abs(logits).max()
-    np.testing.assert_allclose(
-        trajectory.kl_final.numpy(), reference.kl(logits[-1:], logits), atol=2**-6 * scale
-    )
-    np.testing.assert_allclose(
-        trajectory.entropy.numpy(), reference.entropies(logits), atol=2**-6 * scale
-    )
+    final, first = logits[-1:], logits[:1]
+    broad = np.broadcast_to(final, logits.shape)
+    expected = {
+        "kl_final": reference.kl(final, logits),
+        "kl_input": reference.kl(first, logits),
+        "kl_final_reverse": reference.kl(logits, final),
+        "js_final": reference.js(broad, logits),
+        "entropy": reference.entropies(logits),
+    }
+    for name, values in expected.items():
+        found = getattr(trajectory, name).numpy()
+        np.testing.assert_allclose(found, values, atol=2**-6 * np.abs(logits).max(), err_msg=name)
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "gemma2"])

@@ -109,9 +109,30 @@ def test_a_process_asks_once_which_is_faster(monkeypatch, factors):
     assert answers() == first
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_an_average_in_other_precisions_is_the_plain_product(factors, dtype):
+    x, weight = factors[0].softmax(-1).to(dtype), factors[1][:40].to(dtype)
+    torch.testing.assert_close(weighted_rows(x, weight, fast=False), x @ weight, rtol=0, atol=0)
+
+
+def test_an_average_has_the_gradient_of_the_plain_product(factors):
+    x, weight = factors[0].softmax(-1).requires_grad_(), factors[1][:40]
+    (found,) = torch.autograd.grad(weighted_rows(x, weight, fast=False).square().sum(), x)
+    (expected,) = torch.autograd.grad((x @ weight).square().sum(), x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("rows", "tried"), [(1, 2), (3, 8), (32, 32), (33, 100), (101, 256)])
+def test_some_numbers_of_rows_are_tried_for_all(monkeypatch, factors, rows, tried):
+    asked = []
+    monkeypatch.setattr(product_module, "_is_faster", lambda _shape, rows: asked.append(rows))
+    list(are_faster([factors[1]], rows=rows))
+    assert asked == [tried]
+
+
 def test_few_rows_and_many_are_asked_about_apart(monkeypatch, factors):
     """Processors are seen on which only the one or only the other is faster."""
-    monkeypatch.setattr(product_module, "_is_faster", lambda _shape, rows: rows == 4)
+    monkeypatch.setattr(product_module, "_is_faster", lambda _shape, rows: rows == 8)
     answers = [*are_faster([factors[1]], rows=4), *are_faster([factors[1]], rows=400)]
     assert answers == [True, False]
     assert not is_faster(factors[1])
