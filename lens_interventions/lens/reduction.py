@@ -44,10 +44,6 @@ def default_chunk_size(unembedding: Float[Tensor, "d_vocab d_model"]) -> int:
 _Tile = tuple[slice, Mapping[str, Reference], Int[Tensor, "_ _"]]
 
 
-# What the tiles of a point find beside divergences.
-_KEPT = ("log_normalizer", "entropy", "counts")
-
-
 class ChunkReducer:
     """Reduces the residuals of chunks of positions to statistics, in buffers that chunks share.
 
@@ -142,12 +138,17 @@ class ChunkReducer:
         for rows, references_there, ids in tiles:
             top = top_ids[rows], top_logits[rows]
             part, probabilities = self._read(normalized[rows], logits[rows], top)
-            found = _divergences(self._passes, references_there, part, probabilities)
-            counts = ranks(part.logits, ids, probabilities)  # which they overwrite
-            kept = zip(_KEPT, (part.log_normalizer, part.entropy, counts), strict=True)
-            parts.append(found | dict(kept))
+            parts.append(
+                {
+                    **_divergences(self._passes, references_there, part, probabilities),
+                    "log_normalizer": part.log_normalizer,
+                    "entropy": part.entropy,
+                    # Last, because they overwrite the probabilities.
+                    "counts": ranks(part.logits, ids, probabilities),
+                }
+            )
         found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        log_normalizer, entropy, counts = (found.pop(name) for name in _KEPT)
+        log_normalizer, entropy, counts = map(found.pop, ("log_normalizer", "entropy", "counts"))
         point = Distribution(normalized, logits, top_ids, top_logits, log_normalizer, entropy)
         of_rows = _divergences(self._dots, references, point, self._scratch)
         return found | of_rows | _alone(point, targets, counts)
