@@ -10,7 +10,7 @@ from torch import Tensor
 from ..lens.affine import AffineLens
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
-from ..model.precision import at_least_float32
+from ..model.precision import as_double, at_least_float32
 from ..model.readout import readout
 from ..model.tokens import TextOrTokens
 from .corpus_moments import corpus_moments
@@ -68,11 +68,12 @@ def fit_affine_lens(
         _tokens: Int[Tensor, " pos"],
         streams: Sequence[Float[Tensor, "pos d_model"]],
     ) -> None:
-        last = streams[-1].double()
+        last = as_double(streams[-1])
         length = last.norm(dim=-1, keepdim=True)
         scale = 1 / length.where(length > 0, 1)
         for layer, stream in enumerate(streams[:-1]):
-            moments.add(layer, stream, last - stream, scale)
+            rows = as_double(stream)
+            moments.add(layer, rows, last - rows, scale)
 
     moments = corpus_moments(
         bridge,

@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._summary import summary
 from ..model.exclusive import exclusive
-from ..model.precision import at_least_float32
+from ..model.precision import as_double, at_least_float32
 from ..model.readout import readout
 from ..model.vocabulary import token_strings
 from .input_probe import input_embeddings
@@ -99,7 +99,7 @@ def embedding_basis(
         ids, table = ids[drawn], table[drawn]
         directions, importance, amounts = _factorized(table, size, seed)
     else:
-        table = table.double()
+        table = as_double(table)
         values, vectors = torch.linalg.eigh(table.T @ table)
         directions = vectors.T.flip(0)[:size]
         importance = (values.clamp(min=0) / values.sum()).flip(0)[:size]

@@ -20,7 +20,7 @@ from ..model.embedding import embedding
 from ..model.exclusive import exclusive
 from ..model.own_weights import other_weights_found
 from ..model.points import select_points
-from ..model.precision import at_least_float32
+from ..model.precision import as_double, at_least_float32
 from ..model.tokens import TextOrTokens
 from .corpus_moments import corpus_moments
 from .ridge import RidgeMoments
@@ -100,7 +100,7 @@ class InputProbe:
         self.require_fits(bridge)
         if not 1 <= k <= bridge.W_E.shape[1]:
             raise ValueError(f"k must be between 1 and d_model = {bridge.W_E.shape[1]}, got {k}")
-        table = bridge.W_E.detach().double()
+        table = as_double(bridge.W_E.detach())
         centred = table - table.mean(0)
         # Eigenvalues come in ascending order.
         principal = torch.linalg.eigh(centred.T @ centred).eigenvectors.T.flip(0)
@@ -187,7 +187,7 @@ def fit_input_probe(
         tokens: Int[Tensor, " pos"],
         streams: Sequence[Float[Tensor, "pos d_model"]],
     ) -> None:
-        targets = table[tokens].double()
+        targets = as_double(table[tokens])
         scale = torch.ones_like(targets[:, :1])
         for index, stream in enumerate(streams):
             moments.add(index, unit_size(stream), targets, scale)

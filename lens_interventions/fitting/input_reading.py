@@ -25,6 +25,7 @@ from ..measures.interval_table import interval_rows
 from ..measures.pairwise import pairwise_values
 from ..model.exclusive import exclusive
 from ..model.points import point_name
+from ..model.precision import as_double
 from ..model.residuals import residuals
 from ..model.text_pieces import first_pieces
 from ..model.tokens import TextOrTokens, TokenBatch
@@ -203,7 +204,7 @@ def input_reading(
             f"the basis has directions of width {basis.directions.shape[1]}, the model has "
             f"{d_model}: make it with embedding_basis on this bridge"
         )
-    directions = basis.directions.double()
+    directions = as_double(basis.directions)
     pieces = [
         piece
         for piece in first_pieces(
@@ -217,7 +218,7 @@ def input_reading(
             f"tokens after the first {skip_first}: give two or more"
         )
 
-    weights = probe.weight.to(directions)
+    weights = as_double(probe.weight).to(directions.device)
     read_through = directions @ weights
 
     def parts() -> Iterator[list[_Part]]:
@@ -263,7 +264,7 @@ class _Part:
         through: Float[Tensor, "component d_model"],
     ) -> "_Part":
         """The sums of one text; `through` is the map's output for each direction."""
-        x = unit_size(stream).to(directions)
+        x = as_double(unit_size(stream))
         x = x - x.mean(0)
         y, components = x @ weight, x @ directions.T
         along = components.T @ y

@@ -20,6 +20,7 @@ from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name
+from ..model.precision import as_double
 from ..model.product import is_faster, product
 from ..model.readout import LOGIT_ROWS
 from ..model.residuals import residuals
@@ -150,10 +151,9 @@ def input_recovery(
                 for name in maps
             ]
         )
-        measures = torch.stack(
-            [(found == 0).double(), (found < 10).double(), (1 + found).double().log10()]
-        )
-        inside = torch.nn.functional.one_hot(bins[tokens], len(RARITY_EDGES)).double()
+        ranks = as_double(found)
+        measures = torch.stack([(ranks == 0).double(), (ranks < 10).double(), (1 + ranks).log10()])
+        inside = as_double(torch.nn.functional.one_hot(bins[tokens], len(RARITY_EDGES)))
         inside = torch.cat([inside, torch.ones_like(inside[:, :1])], dim=-1)
         totals.append((measures @ inside).cpu().numpy())
         counts.append(inside.sum(0).long().cpu().numpy())

@@ -26,6 +26,7 @@ from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.gradients import require_gradients
 from ..model.partial_run import refuse_late_hooks
+from ..model.precision import as_double
 from ..model.tokens import TextOrTokens
 from .linear_write import LinearCeiling, LinearWrite, features
 
@@ -140,9 +141,9 @@ class _Reader:
         for layer, written, phi, pull in self.rows(text):
             moved = [phi @ write.matrices[layer].to(phi) for write in writes]
             slopes = [*(torch.linalg.vecdot(each, pull) for each in moved), -pull.norm(dim=-1)]
-            change = (torch.stack(slopes, dim=1) * written[:, None]).double().sum(-1)
+            change = as_double(torch.stack(slopes, dim=1) * written[:, None]).sum(-1)
             found[:, :, self.layers.index(layer)] = change.cpu()
-        return torch.cat([(text.length - 1)[:, None].double().cpu(), found.flatten(1)], dim=1)
+        return torch.cat([(text.length - 1)[:, None].cpu().double(), found.flatten(1)], dim=1)
 
 
 def _fit_moments(

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..model.precision import as_double, widest
+
 # The ridges to try, relative to a coordinate's own mean square.
 RIDGES = tuple(10.0**exponent for exponent in range(-8, 2))
 
@@ -40,7 +42,9 @@ class RidgeMoments:
     """
 
     def __init__(self, n_maps: int, d_in: int, d_out: int, device: torch.device | None = None):
-        """All moments zero."""
+        """All moments zero, on a device; on the CPU if that has no float64."""
+        if device is not None and widest(device) != torch.float64:
+            device = torch.device("cpu")
         options: dict[str, Any] = {"dtype": torch.float64, "device": device}
         self.n_maps, self.n = n_maps, 0
         # One more coordinate, constantly 1, carries the bias.
@@ -56,8 +60,8 @@ class RidgeMoments:
         scale: Float[Tensor, "row 1"],
     ) -> None:
         """Add rows to one regression; the square of `scale` is a row's weight."""
-        y = y.double() * scale
-        x = torch.cat([x.double(), torch.ones_like(scale)], dim=-1) * scale
+        y = as_double(y) * scale
+        x = torch.cat([as_double(x), torch.ones_like(scale)], dim=-1) * scale
         self._xx[index].addmm_(x.T, x)
         self._xy[index].addmm_(x.T, y)
         self._yy[index] += y.square().sum()

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..model.precision import as_double, widest
 from ..model.readout import Readout
 from .ridge import RidgeMoments, RidgeSolution
 
@@ -31,11 +32,11 @@ def unread_direction(head: Readout) -> Float[Tensor, " d_model"]:
     d_model = head.weight.shape[-1]
     basis = torch.eye(d_model, dtype=head.weight.dtype, device=head.weight.device)
     # Odd in its argument but for the norm's bias, which is even; all of `basis` has one length.
-    image = (head.normalize(basis) - head.normalize(-basis)).double() / 2
-    mean = head.weight.mean(0, dtype=torch.float64)
+    image = as_double(head.normalize(basis) - head.normalize(-basis)) / 2
+    mean = as_double(head.weight.mean(0, dtype=widest(head.weight.device)))
     covariance = torch.zeros_like(image)
     for rows in head.weight.split(_ROWS):
-        centred = rows.double() - mean
+        centred = as_double(rows) - mean
         covariance.addmm_(centred.T, centred)
     seen = image @ covariance @ image.T
     if head.removes_mean():

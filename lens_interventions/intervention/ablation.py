@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..model.hooks import Hook, change_layers
+from ..model.precision import widest
 
 
 def ablate_directions(
@@ -62,7 +63,7 @@ def projected(
 ) -> Float[Tensor, "*row d_model"]:
     """The projection of each vector onto the span of all directions, or of its own."""
     # In float32, hundreds of directions or nearly parallel ones lose some of their span.
-    wide = torch.float32 if vectors.device.type == "mps" else torch.float64
+    wide = widest(vectors.device)
     vectors, directions = vectors.to(wide), directions.to(vectors.device, wide)
     # The Gram matrix squares ratios of lengths, and the pseudo-inverse drops what is then tiny.
     # Divided by the largest entry first, a length neither overflows nor underflows.

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.precision import at_least_float32
+from ..model.precision import as_double, at_least_float32
 from ..model.readout import LOGIT_ROWS, Readout
 
 
@@ -69,13 +69,13 @@ class Matching:
         """Mean and covariance of a readout's rows."""
         tokens = read.possible().nonzero()[:, 0]
         centre = read.mean_row
-        total = torch.zeros(len(centre), dtype=torch.float64, device=centre.device)
+        total = as_double(torch.zeros_like(centre))
         products = torch.zeros(len(centre), len(centre), dtype=total.dtype, device=total.device)
         for ids in tokens.split(2**14):
             rows = read.weight[ids]
             divided = ((rows - centre) / _lengths(read, rows)).float()
-            total += divided.double().sum(0)
-            products += (divided.T @ divided).double()
+            total += as_double(divided).sum(0)
+            products += as_double(divided.T @ divided)
         mean = total / len(tokens)
         covariance = products / len(tokens) - mean[:, None] * mean
         values, vectors = torch.linalg.eigh(covariance)

@@ -25,6 +25,7 @@ from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
 from ..model.exclusive import exclusive
 from ..model.points import point_name, select_points
+from ..model.precision import as_double
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
 from ..model.text_pieces import first_pieces
@@ -219,7 +220,7 @@ def _measure(
         ]
         for stream in streams
     ]
-    shares = [float(mask.double().mean()) for mask in unlikely]
+    shares = [float(as_double(mask).mean()) for mask in unlikely]
     return np.array(found).transpose(2, 1, 0), np.array(shares)
 
 
@@ -229,9 +230,9 @@ def _statistics(
     there: Float[Tensor, "pos direction"],
     mask: Bool[Tensor, "pos direction"],
 ) -> tuple[float, float]:
-    rows = (stream - stream.mean(0)).double()
+    rows = as_double(stream - stream.mean(0))
     length = rows.square().sum(-1, keepdim=True)
-    here, there = here.double() * mask, there.double() * mask
+    here, there = as_double(here * mask), as_double(there * mask)
     square = here.square()
-    size = (square / length).sum() / mask.sum() * stream.shape[-1]
+    size = (square / length).sum() / int(mask.sum()) * stream.shape[-1]
     return float(size), float((here * there).sum() / square.sum())

@@ -1,6 +1,7 @@
 """How precise a floating-point dtype is."""
 
 import torch
+from torch import Tensor
 
 
 def is_half(dtype: torch.dtype) -> bool:
@@ -11,3 +12,13 @@ def is_half(dtype: torch.dtype) -> bool:
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The dtype to compute in: float32 for half precision, which loses too much in long sums."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The widest dtype of a device: float64, which MPS does not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def as_double(values: Tensor) -> Tensor:
+    """The numbers in float64, on the CPU if their device has none."""
+    return (values if widest(values.device) == torch.float64 else values.cpu()).double()

@@ -15,6 +15,7 @@ from ..lens.distributions import log_probs_of
 from ..model.exclusive import exclusive
 from ..model.gradients import frozen, require_gradients
 from ..model.points import FINAL
+from ..model.precision import widest
 from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..model.vocabulary import NamedTokens, special_ids, token_ids
@@ -111,15 +112,15 @@ def search_sequence(
     scores = first_scores(
         begin, (restarts, n_tokens, model.d_vocab), options, seed, given.device
     ).masked_fill(~allowed, -torch.inf)
-    # MPS has no float64.
-    wide = torch.float32 if given.device.type == "mps" else torch.float64
     with frozen(bridge), tqdm(total=budget, disable=not progress, unit="token") as bar:
         evaluations = Evaluations(
             model,
             wanted,
             budget,
             best_tokens=scores.argmax(-1) if begin is None else begin,
-            best_values=torch.full((restarts,), -torch.inf, dtype=wide, device=given.device),
+            best_values=torch.full(
+                (restarts,), -torch.inf, dtype=widest(given.device), device=given.device
+            ),
             bar=bar,
         )
         _search(evaluations, method, options, scores, allowed, seed)

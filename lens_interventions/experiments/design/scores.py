@@ -66,7 +66,7 @@ def read_log_probs(
             text_seeds=torch.tensor(seeds),
             where=where,
         )
-        found = dict(zip(patched, values.double().cpu(), strict=True))
+        found = dict(zip(patched, values.cpu().double(), strict=True))
     if tempered:
         read = _read_tempered(bridge, rows, tempered, where).log_prob
         found |= dict(zip(tempered, read, strict=True))
@@ -145,7 +145,7 @@ def _read(
     passes = TextPasses.plan(bridge, patches, batch, text_seeds=torch.tensor(seeds))
     # The last position of the longest text predicts nothing.
     all_rows = pad(where, (0, 1)).to(batch.tokens.device)
-    values = passes.read(reduce, batch.tokens.roll(-1, dims=1), all_rows)[:, :, :-1].double().cpu()
+    values = passes.read(reduce, batch.tokens.roll(-1, dims=1), all_rows)[:, :, :-1].cpu().double()
     log_prob, rank = rearrange(
         values, "patch sequence next value score -> score value patch sequence next"
     )

@@ -16,6 +16,7 @@ from ...lens.distributions import log_probs_of
 from ...lens.logit_lens import logit_lens
 from ...model.chat import chat_tokens
 from ...model.points import FINAL
+from ...model.precision import as_double
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
@@ -121,7 +122,7 @@ def measure_sources(
     def heard(final: Float[Tensor, "1 pos d_model"]) -> float:
         logits = readout(bridge)(final[0, begin - 1 :])
         watched = torch.full((len(logits),), word, device=logits.device)
-        return float(log_probs_of(logits, watched).double().mean())
+        return float(as_double(log_probs_of(logits, watched)).mean())
 
     (clean,) = residuals(bridge, _batch(bridge, ids), [FINAL])
     asked = heard(clean)

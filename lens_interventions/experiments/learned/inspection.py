@@ -164,7 +164,7 @@ def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values)
     log_probs = teacher_forced_log_probs(
         bridge, tokens, [None, *patches], text_seeds=torch.tensor([text.number])
     )
-    losses = -log_probs[:, 0, 1 - text.copied :].double().sum(-1)
+    losses = -log_probs[:, 0, 1 - text.copied :].cpu().double().sum(-1)
     return pd.DataFrame(
         [
             {

@@ -159,6 +159,7 @@ def _row(
     ids: Int[Tensor, " new"],
     evaluations: int,
 ) -> dict[str, Any]:
+    ids = ids.cpu()
     text = torch.cat([torch.tensor(prompt["tokens"]), ids])[None]
     nats = teacher_forced_log_probs(bridge, text, None)[0, -len(ids) :]
     (loop,) = ending_loops(ids[None])
@@ -169,7 +170,7 @@ def _row(
         "way": way,
         "length": len(ids),
         "evaluations": evaluations,
-        "log_likelihood": float(nats.double().sum()),
+        "log_likelihood": float(nats.cpu().double().sum()),
         "looped": loop is not None,
         "period": -1 if loop is None else loop.period,
         **{f"rep_{n}": float(rep_n(ids[None], n)[0]) for n in (2, 4)},

@@ -15,7 +15,7 @@ from ...intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
-from ...model.precision import at_least_float32
+from ...model.precision import as_double, at_least_float32
 from ...model.residuals import residuals
 from ...model.tokens import token_batch
 from ..design.conditions import NO_PATCH, Arm, PatchSettings
@@ -38,7 +38,7 @@ def smoothed_loss(log_probs: Float[Tensor, " pos"], d_vocab: int) -> Float[Tenso
     any other token costs at most 0.01 more. With another constant this is the epsilon-perplexity of
     Martins, Marinho & Martins (2020), "Sparse Text Generation".
     """
-    return -((1 - SPREAD) * log_probs.double().exp() + SPREAD / d_vocab).log()
+    return -((1 - SPREAD) * as_double(log_probs).exp() + SPREAD / d_vocab).log()
 
 
 @unit_kind("losses of arms")

@@ -35,7 +35,7 @@ def score_streams(
     ]
     rank = torch.stack([torch.cat([part.rank for part in parts]) for parts in found])
     log_prob = torch.stack([torch.cat([part.log_prob for part in parts]) for parts in found])
-    return rank.cpu().numpy(), log_prob.double().cpu().numpy()
+    return rank.cpu().numpy(), log_prob.cpu().double().numpy()
 
 
 def point_streams(

@@ -83,9 +83,10 @@ def _curvatures(
         for layer in found.layers
         for strength in (step, -step)
     ]
-    clean, *moved = -teacher_forced_log_probs(bridge, tokens, [None, *patches]).double().sum((1, 2))
+    log_probs = teacher_forced_log_probs(bridge, tokens, [None, *patches])
+    clean, *moved = -log_probs.cpu().double().sum((1, 2))
     up, down = torch.stack(moved).view(len(WRITES), len(found.layers), 2).unbind(-1)
-    return ((up - 2 * clean + down) / step**2).cpu().numpy()
+    return ((up - 2 * clean + down) / step**2).numpy()
 
 
 def ceiling_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:

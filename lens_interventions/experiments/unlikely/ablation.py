@@ -16,6 +16,7 @@ from ...lens.distributions import log_probs_of
 from ...lens.unlikely_pool import Matching, Pool, likeliest
 from ...model.partial_run import run_late_blocks
 from ...model.points import FINAL
+from ...model.precision import as_double
 from ...model.readout import LOGIT_ROWS, Readout, readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
@@ -114,4 +115,4 @@ def _loss(
 ) -> float:
     """The sum of `-log p(x[i+1])`, nats."""
     parts = zip(stream[:-1].split(LOGIT_ROWS), tokens[1:].split(LOGIT_ROWS), strict=True)
-    return -sum(float(log_probs_of(read(rows), ids).double().sum()) for rows, ids in parts)
+    return -sum(float(as_double(log_probs_of(read(rows), ids)).sum()) for rows, ids in parts)

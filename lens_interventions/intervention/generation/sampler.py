@@ -30,7 +30,7 @@ from transformers import (
 
 from ..._counter_random import random_uniform
 from ...drawing.labels import counted
-from ...model.precision import at_least_float32
+from ...model.precision import as_double, at_least_float32
 from ...model.vocabulary import python_numbers
 from ..known_text import KnownText
 from .layer_contrast import BoundContrast, LayerContrast
@@ -108,9 +108,7 @@ class Sampler:
             if changed and not (scores.gather(-1, likeliest[:, None]) > -torch.inf).all():
                 raise ValueError(_NOTHING_LEFT)
             return likeliest
-        # Float64, which MPS does not have.
-        wide = scores.cpu() if scores.device.type == "mps" else scores
-        cumulative = wide.double().softmax(-1).cumsum(-1)
+        cumulative = as_double(scores).softmax(-1).cumsum(-1)
         total = cumulative[:, -1:]
         if not total.isfinite().all():
             raise ValueError(_NOTHING_LEFT)

@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.exclusive import exclusive
 from ...model.gradients import require_gradients
 from ...model.partial_run import refuse_late_hooks
+from ...model.precision import as_double
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
@@ -80,7 +81,7 @@ def head_slopes(
     refuse_late_hooks(bridge, 0)
     key_value_points(bridge, patch.layers)
     scores = {
-        name: of_heads[list(patch.layers)].double().cpu().numpy()
+        name: of_heads[list(patch.layers)].cpu().double().numpy()
         for name, of_heads in vars(head_scores(bridge)).items()
     }
     n_heads = int(getattr(bridge.cfg, "n_key_value_heads", None) or bridge.cfg.n_heads)
@@ -144,7 +145,7 @@ class _Measuring:
             for part in range(len(PARTS)):
                 for source, change in enumerate(block.changes(part, moved)):
                     for scope, gradients in enumerate(block.gradients):
-                        by_head = (gradients[part] * change).double().sum((1, 3)).cpu()
+                        by_head = as_double(gradients[part] * change).sum((1, 3)).cpu()
                         slopes[:, scope, source, place, part] = by_head
-        counts = torch.stack([where.sum(1) for where in chosen], dim=1).double().cpu()
+        counts = torch.stack([where.sum(1) for where in chosen], dim=1).cpu().double()
         return torch.cat([counts[..., None], slopes.flatten(2)], dim=2).flatten(1)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.precision import as_double
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
 from ..teacher_forcing.log_probs import teacher_forced_log_probs
@@ -36,13 +37,14 @@ def loss_sums(
     scopes: Sequence[Scope],
 ) -> list[LossSums]:
     """The sums of each scope, from one pass over the texts."""
-    losses = -teacher_forced_log_probs(
+    log_probs = teacher_forced_log_probs(
         bridge,
         text.tokens,
         [None, *patches],
         attention_mask=text.column_positions() >= 0,
         text_seeds=text.seed,
-    ).double()
+    )
+    losses = -as_double(log_probs)
     nats = losses[0].nan_to_num()
     padded = torch.cat([nats, torch.zeros_like(nats[:, :1])], dim=1)
     sums = []

@@ -16,6 +16,7 @@ from ...lens.protocol import Lens
 from ...model.exclusive import exclusive
 from ...model.gradients import require_gradients
 from ...model.partial_run import refuse_late_hooks
+from ...model.precision import as_double
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
@@ -230,12 +231,12 @@ class _Measuring:
                 for loss, gradient in enumerate(gradients):
                     rows = gradient[:, part]
                     for patch, direction in enumerate(moved):
-                        change = torch.linalg.vecdot(rows, direction).double().sum(1)
+                        change = as_double(torch.linalg.vecdot(rows, direction)).sum(1)
                         slopes[loss, :, patch, place] += change.cpu()
         of_scopes = torch.einsum("sl,lbpk->bspk", members, slopes)
         counts = torch.stack([where.sum(1) for where in chosen], dim=1)
-        nats = torch.stack([(clean.nats.double() * where).sum(1) for where in chosen], dim=1)
-        counted = torch.stack([counts.double(), nats], dim=2).cpu()
+        nats = torch.stack([as_double(clean.nats * where).sum(1) for where in chosen], dim=1)
+        counted = torch.stack([as_double(counts), nats], dim=2).cpu()
         return torch.cat([counted, of_scopes.flatten(2)], dim=2).flatten(1)
 
 
@@ -253,4 +254,4 @@ def _disjoint(
     if len(patterns) >= len(chosen):
         return list(chosen), torch.eye(len(chosen), dtype=torch.float64)
     parts = [(stacked == pattern[:, None, None]).all(0) for pattern in patterns]
-    return parts, patterns.T.double().cpu()
+    return parts, patterns.T.cpu().double()

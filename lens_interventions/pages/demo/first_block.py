@@ -12,6 +12,7 @@ from ...materials import prose
 from ...measures.intervals import Interval, mean_interval
 from ...model.partial_run import run_late_rows
 from ...model.points import point_labels
+from ...model.precision import as_double
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
@@ -117,7 +118,7 @@ def distances(
 
     def log_probs(residual: Tensor) -> Float[Tensor, "pos d_vocab"]:
         logits = read(residual[0, 1:])[:, possible]
-        return logits.double().log_softmax(-1)
+        return as_double(logits).log_softmax(-1)
 
     places = [log_probs(residual) for residual in (first, alone, second)]
     return np.array(
