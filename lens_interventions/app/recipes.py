@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..intervention.generation.processors import PROCESSORS, chosen
 from ..lens.statistics import STATISTICS
 from .chosen_patch import patch_code
 from .commands import command
@@ -62,13 +63,8 @@ def _write(subject: Subject, state: State) -> list[str]:
     rules = {"max_new_tokens": state.max_new_tokens, "seed": state.seed}
     said = [f"{name}={value!r}" for name, value in rules.items()]
     processors = [
-        f"{name}({value!r})"
-        for name, value, plain in (
-            ("RepetitionPenaltyLogitsProcessor", state.repetition_penalty, 1),
-            ("TopKLogitsWarper", state.top_k, 0),
-            ("TopPLogitsWarper", state.top_p, 1),
-        )
-        if value != plain
+        f"{PROCESSORS[name].__name__}({value!r})"
+        for name, value in chosen(state.processors).items()
     ]
     lines = []
     if processors:

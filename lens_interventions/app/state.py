@@ -84,6 +84,11 @@ class State:
     width: int | None = None
     other_text: str = DEFAULT_TEXT.replace("plasma", "coffee")
 
+    @property
+    def processors(self) -> dict[str, float]:
+        """The numbers of processors other than the temperature, by transformers' names."""
+        return {name: getattr(self, name) for name in ("repetition_penalty", "top_k", "top_p")}
+
 
 def parse_state(values: object) -> State:
     """The state that a request holds.

@@ -3,14 +3,9 @@
 from typing import Any
 
 import torch
-from transformers import (
-    LogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from ..intervention.generation.generate import generate
+from ..intervention.generation.processors import sampling
 from ..intervention.generation.result import GenerationStep
 from ..measures.behaviour.loops import find_loops
 from .chosen_patch import chosen_patch
@@ -70,7 +65,7 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
         prompt_length=len(prompt),
         seed=state.seed,
         callback=told,
-        **sampling(state),
+        **sampling(state.temperature, state.processors),
     )
     emit(
         "end",
@@ -97,27 +92,6 @@ def alternatives_panel(subject: Subject, state: State, emit: Emit) -> None:
     )
     assert out.trajectory is not None
     emit("alternatives", {"likeliest": likeliest(out.trajectory, 0, 0)})
-
-
-def sampling(state: State) -> dict[str, Any]:
-    """The options of `generate` for the sampling rules of a state.
-
-    Raises `ValueError` for rules of sampling at temperature 0, and for rules that transformers
-    refuses.
-    """
-    processors: list[LogitsProcessor] = []
-    if state.repetition_penalty != 1:
-        processors.append(RepetitionPenaltyLogitsProcessor(state.repetition_penalty))
-    if state.top_k:
-        processors.append(TopKLogitsWarper(state.top_k))
-    if state.top_p != 1:
-        processors.append(TopPLogitsWarper(state.top_p))
-    options: dict[str, Any] = {"logits_processor": processors} if processors else {}
-    if state.temperature:
-        return options | {"do_sample": True, "temperature": state.temperature}
-    if state.top_k or state.top_p != 1:
-        raise ValueError("top_k and top_p are for sampling: set a temperature above 0")
-    return options
 
 
 class _Text:

@@ -84,7 +84,12 @@ def generate(
 ) -> None:
     """Continue a prompt while each known next token is patched into a layer, and mark loops."""
     with usage():
-        rules = _sampling(temperature, top_p, repetition_penalty)
+        from ..intervention.generation.processors import sampling
+
+        if top_p != 1 and temperature == 0:
+            raise typer.BadParameter("--top-p needs --temperature above 0: it is for sampling")
+        numbers = {"top_p": top_p, "repetition_penalty": repetition_penalty}
+        rules = sampling(temperature, numbers)
     patch = patch_from(
         model=model,
         layer=layer,
@@ -119,20 +124,6 @@ def generate(
             **rules,
         )
     _print(prompt, out, [_marked(bridge.tokenizer, row) for row in out.tokens])
-
-
-def _sampling(temperature: float, top_p: float, repetition_penalty: float) -> dict[str, Any]:
-    from transformers import RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
-
-    processors: list[Any] = []
-    if repetition_penalty != 1:
-        processors.append(RepetitionPenaltyLogitsProcessor(repetition_penalty))
-    if top_p != 1:
-        if temperature == 0:
-            raise typer.BadParameter("--top-p needs --temperature above 0: it is for sampling")
-        processors.append(TopPLogitsWarper(top_p))
-    sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
-    return {"logits_processor": processors, **sampling}
 
 
 def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":

@@ -7,24 +7,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformers import (
-    LogitsProcessor,
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    StoppingCriteria,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import StoppingCriteria
 
+from ..intervention.generation.processors import GREEDY_TOO, PROCESSORS, sampling
 from ..intervention.generation.result import GenerationStep
-
-_PROCESSORS: dict[str, type[LogitsProcessor]] = {
-    "repetition_penalty": RepetitionPenaltyLogitsProcessor,
-    "top_k": TopKLogitsWarper,
-    "top_p": TopPLogitsWarper,
-    "min_p": MinPLogitsWarper,
-}
-_GREEDY_TOO = {"repetition_penalty"}
 
 
 @dataclass(frozen=True)
@@ -34,16 +20,14 @@ class Decoding:
     Attributes:
         until: texts that end a continuation and are not part of it.
         max_new_tokens: how many tokens a continuation has at most.
-        do_sample: draw instead of taking the likeliest token.
-        temperature: the temperature of sampling.
-        rules: names of processors and their values, in the order of transformers.
+        temperature: the temperature of sampling, 0 to take the likeliest token.
+        numbers: those of other processors by name.
     """
 
     until: tuple[str, ...]
     max_new_tokens: int
-    do_sample: bool
     temperature: float
-    rules: tuple[tuple[str, float], ...]
+    numbers: tuple[tuple[str, float], ...]
 
     @classmethod
     def from_request(cls, options: Mapping[str, Any]) -> "Decoding":
@@ -51,31 +35,25 @@ class Decoding:
 
         Raises `NotImplementedError` for an option that `generate` does not know.
         """
-        known = {"until", "max_gen_toks", "do_sample", "temperature", *_PROCESSORS}
+        known = {"until", "max_gen_toks", "do_sample", *PROCESSORS}
         if unknown := sorted(set(options) - known):
             raise NotImplementedError(
                 f"a task asks for {', '.join(unknown)} in its generation_kwargs; a patched model "
                 f"knows {', '.join(sorted(known))}"
             )
         do_sample = bool(options["do_sample"])
-        rules = (
-            (name, options[name])
-            for name in _PROCESSORS
-            # Zero leaves a rule out, as in transformers.
-            if options.get(name) and (do_sample or name in _GREEDY_TOO)
-        )
+        names = set(PROCESSORS) - {"temperature"} if do_sample else GREEDY_TOO
         return cls(
             until=tuple(text for text in options["until"] if text),
             max_new_tokens=options["max_gen_toks"],
-            do_sample=do_sample,
-            temperature=float(options.get("temperature", 1.0)) if do_sample else 1.0,
-            rules=tuple(rules),
+            temperature=float(options.get("temperature", 1.0)) if do_sample else 0.0,
+            # Zero leaves a processor out, as in transformers.
+            numbers=tuple((name, options[name]) for name in sorted(names) if options.get(name)),
         )
 
-    def processors(self) -> list[LogitsProcessor]:
-        """The rules as processors of transformers."""
-        kinds: dict[str, Any] = _PROCESSORS
-        return [kinds[name](number) for name, number in self.rules]
+    def sampling(self) -> dict[str, Any]:
+        """The options of `generate`."""
+        return sampling(self.temperature, dict(self.numbers))
 
 
 class Until(StoppingCriteria):

@@ -4,15 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessorList
 
 from ...intervention.generation.layer_contrast import SLED, DoLa, LayerContrast
+from ...intervention.generation.processors import PLAIN, processors
 
 CONTRASTS: Mapping[str, LayerContrast] = {
     "DoLa against lower layers": DoLa("low"),
@@ -90,16 +85,7 @@ class Rule:
 
     def processors(self) -> LogitsProcessorList:
         """The processors after the contrast, in the order of transformers' `generate`."""
-        found = LogitsProcessorList()
-        if self.repetition_penalty != 1:
-            found.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
-        if self.temperature != 1:
-            found.append(TemperatureLogitsWarper(self.temperature))
-        if self.top_p < 1:
-            found.append(TopPLogitsWarper(self.top_p))
-        if self.min_p > 0:
-            found.append(MinPLogitsWarper(self.min_p))
-        return found
+        return LogitsProcessorList(processors({n: v for n, v in vars(self).items() if n in PLAIN}))
 
 
 GREEDY = Rule()
