@@ -34,7 +34,8 @@ def analyse(settings: IncrementSettings, rows: Tables) -> Analysis:
         "base": of_base(rows),
         "rows": measured,
     }
-    return Analysis(tables, _findings(settings, losses, best_rate(rows[TRIAL]), compared), draw)
+    rates = said_rate(rows[PILOT]), said_rate(rows[TRIAL])
+    return Analysis(tables, _findings(settings, losses, rates, compared), draw)
 
 
 def contrasts(
@@ -70,15 +71,25 @@ def of_base(rows: Tables) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[["training", "rate", "step", "loss"]]
 
 
+def said_rate(tried: pd.DataFrame) -> str:
+    """The best rate of some trials, and whether it lies at the edge of those that were tried."""
+    rate, rates = best_rate(tried), sorted(tried["rate"].unique())
+    if len(rates) == 1:
+        return f"{rate:g}"
+    place = {rates[0]: "lowest", rates[-1]: "highest"}.get(rate, "best")
+    return f"{rate:g}, the {place} of {len(rates)} that were tried"
+
+
 def _findings(
     settings: IncrementSettings,
     losses: pd.DataFrame,
-    rate: float,
+    rates: tuple[str, str],
     compared: Mapping[str, Comparison],
 ) -> tuple[Finding, ...]:
     """A verdict on each kind of text.
 
-    `rate` is the increments' learning rate, `compared` has the comparison of each kind.
+    `rates` are the learning rates of the base and of the increments in words, `compared` has the
+    comparison of each kind.
     """
     rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
     seeds = len(settings.seeds)
@@ -89,9 +100,10 @@ def _findings(
         question="Does the next token add to a learned write of the current one, on {text}?",
         method=f"At layer {settings.layer} a write of the current token, {rank}, was trained for "
         f"{settings.base_steps} steps of {settings.options.batch_size} windows of "
-        f"{settings.options.window} tokens, and frozen. On top of it a write of the next token, of "
+        f"{settings.options.window} tokens (learning rate {rates[0]}), and frozen. "
+        "On top of it a write of the next token, of "
         f"the same rank, was trained for {settings.steps} steps from zero, with "
-        f"{counted(seeds, 'seed')}, and so was every control; learning rate {rate:g}. "
+        f"{counted(seeds, 'seed')}, and so was every control; learning rate {rates[1]}. "
         "{n} {clusters}. No patch is the frozen write alone. {said} {what} and seeds are "
         "resampled; few seeds say little of how others turn out.",
     )

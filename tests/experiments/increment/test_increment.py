@@ -17,7 +17,7 @@ from lens_interventions.experiments.design.trained_patches.losses import (
     UNTRAINED,
 )
 from lens_interventions.experiments.design.trained_patches.splits import windows_by_part
-from lens_interventions.experiments.increment.analysis import analyse
+from lens_interventions.experiments.increment.analysis import analyse, said_rate
 from lens_interventions.experiments.increment.measurements import BASE
 from lens_interventions.experiments.increment.stages import best_rate, try_rates
 from lens_interventions.intervention.training import loop
@@ -67,6 +67,20 @@ def test_a_training_that_diverged_is_not_the_best():
         best_rate(diverged)
 
 
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ((1e-3, 1e-2, 0.1), "0.01, the best of 3 that were tried"),
+        ((1e-2, 0.1), "0.01, the lowest of 2 that were tried"),
+        ((1e-3, 1e-2), "0.01, the highest of 2 that were tried"),
+        ((1e-2,), "0.01"),
+    ],
+)
+def test_a_rate_at_the_edge_of_those_tried_is_said_to_be(rates, said):
+    losses = [abs(np.log10(rate) + 2) for rate in rates]
+    assert said_rate(pd.DataFrame({"rate": rates, "step": 2, "loss": losses})) == said
+
+
 def best_of(tried):
     assert set(tried["rate"]) == set(SMALL.learning_rates)
     ends = tried[tried["step"] == SMALL.pilot_steps]
@@ -105,7 +119,9 @@ def test_what_is_measured_is_the_loss_under_base_and_increment(finished):
         found = found[found["seed"] == (1 if source == "shuffled" else 0)]
         # In float32, and in batches of another size.
         np.testing.assert_allclose(found["total"], nats, rtol=1e-5)
-    assert all(f"learning rate {rate:g}." in found.method for found in result.verdicts)
+    assert all(
+        f"every control; learning rate {rate:g}, the " in found.method for found in result.verdicts
+    )
     curve = rows[(rows["source"] == "shuffled") & (rows["seed"] == 1) & (rows["scope"] == CURVE)]
     np.testing.assert_allclose(curve["total"], trained.held_out["loss"], rtol=1e-5)
 
@@ -158,7 +174,8 @@ class TestAnalysis:
     def test_a_planted_gain_is_found_and_no_other(self, gain, outcome):
         found = analyse(SMALL, self.rows(gain))
         assert [finding.verdict.outcome for finding in found.verdicts] == [outcome] * 4
-        assert all("learning rate 0.03." in finding.method for finding in found.verdicts)
+        said = "learning rate 0.03, the highest of 2 that were tried"
+        assert all(finding.method.count(said) == 2 for finding in found.verdicts)
         table = found.tables["contrasts"].set_index(["source", "minus"])["estimate"]
         for minus, expected in ((BASE, -gain), ("shuffled", -gain), (UNTRAINED, -0.3 - gain)):
             np.testing.assert_allclose(table.loc[("true", minus)], expected, atol=0.02)
