@@ -69,7 +69,9 @@ def fitted_lens(bridge, tmp_path):
     refined = li.refine_affine_lens(
         bridge, fitted, TEXTS, steps=2, held_out=64, batch=16, progress=False
     )
-    read = li.logit_lens(bridge, TEXT, lens=fitted)
+    moved = fitted.to(bridge.W_U.device)
+    assert moved(bridge.W_U[:, :1].T, 0).device == moved.weight.device == bridge.W_U.device
+    read = li.logit_lens(bridge, TEXT, lens=moved)
     return fitted, refined, read, li.lens_quality(bridge, fitted, TEXTS)
 
 

@@ -6,7 +6,7 @@ Conclusions").
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,10 @@ class AffineLens:
         """`T_l(r[l])`."""
         weight = self.weight[layer].to(residual.device, residual.dtype)
         return residual + residual @ weight + self.bias[layer].to(residual.device, residual.dtype)
+
+    def to(self, device: str | torch.device) -> "AffineLens":
+        """The lens with its maps on a device, where a model need not copy them for every text."""
+        return replace(self, weight=self.weight.to(device), bias=self.bias.to(device))
 
     def require_fits(self, bridge: ReadableModel) -> None:
         """Raise `ValueError` if the lens was not fitted for this bridge's weights."""
