@@ -1,4 +1,4 @@
-"""Everything on a pretended CUDA or MPS device gives what it gives on the CPU.
+"""What a pretended CUDA or MPS device gives is what the CPU gives.
 
 The device only refuses what those refuse (`tests.support.other_device`), such as float64 on MPS.
 """
@@ -24,7 +24,6 @@ from tests.support import (
     small_preservation,
     small_slopes,
 )
-from tests.support.explorer import heat_maps
 from tests.support.other_device import other_device
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
@@ -78,6 +77,9 @@ def fitted_lens(bridge, tmp_path):
 def input_probe(bridge, tmp_path):
     probe = li.fit_input_probe(bridge, TEXTS, window=10, progress=False)
     basis = li.embedding_basis(bridge)
+    assert basis.directions.device == bridge.W_U.device
+    elsewhere = dataclasses.replace(basis, directions=basis.directions.cpu())
+    li.input_reading(bridge, probe, TEXTS, elsewhere, progress=False)
     recovered = li.input_recovery(bridge, probe, TEXTS, progress=False)
     reading = li.input_reading(bridge, probe, TEXTS, basis, progress=False)
     return probe, basis.importance, recovered, reading.to_dataframe()
@@ -143,7 +145,7 @@ def training(bridge, tmp_path):
 
 
 def slopes(bridge, tmp_path):
-    options = {"scopes": ("all", "copyable"), "progress": False}
+    options = {"scopes": ("all", "copyable", "repeated_surprise"), "progress": False}
     return (
         li.slope_map(bridge, TEXTS, **options).to_dataframe(),
         li.curvature(bridge, TEXTS, ADDED, **options).to_dataframe(),
@@ -151,6 +153,14 @@ def slopes(bridge, tmp_path):
         li.rescue(bridge, TEXTS, ADDED, **options).to_dataframe(),
         li.linear_ceiling(bridge, TEXTS, TEXTS[:2], progress=False).to_dataframe(),
     )
+
+
+def behaviour(bridge, tmp_path):
+    tokens = bridge.to_tokens(TEXT)
+    nats = -li.teacher_forced_log_probs(bridge, tokens)
+    bins = li.behaviour.bin_by(nats, (1.0, 4.5))
+    ranks = li.behaviour.bin_by(tokens, (3.5, 50))
+    return bins.index, ranks.index, li.behaviour.bin_totals(nats, bins.index, 3)
 
 
 def effects(bridge, tmp_path):
@@ -170,7 +180,7 @@ def explorer(bridge, tmp_path):
     for task, run in TASKS.items():
         run(subject, State(**chosen), lambda name, data: shown.append((name, data)))
         assert shown, task
-    return [heat_maps(data["figure"]) for _, data in shown if "figure" in data]
+    return [data for _, data in shown]
 
 
 FEATURES = (
@@ -184,6 +194,7 @@ FEATURES = (
     generation,
     training,
     slopes,
+    behaviour,
     effects,
     search,
     explorer,
@@ -198,8 +209,10 @@ def numbers(found: object, depth: int = 0) -> Iterator[np.ndarray]:
         yield found.astype(np.float64)
     elif isinstance(found, pd.DataFrame):
         yield found.select_dtypes("number").to_numpy(np.float64)
-    elif isinstance(found, float):
-        yield np.array(found)
+    elif isinstance(found, int | float):
+        yield np.array(found, np.float64)
+    elif isinstance(found, dict):
+        yield from itertools.chain.from_iterable(numbers(x, depth) for x in found.values())
     elif isinstance(found, list | tuple):
         yield from itertools.chain.from_iterable(numbers(x, depth) for x in found)
     elif dataclasses.is_dataclass(found) and depth < 3:
@@ -252,9 +265,16 @@ REFUSED = {
     "an index on the device": lambda there: torch.ones(3)[there.long()],
     "rows chosen by the CPU": lambda there: there.index_select(0, torch.tensor([0])),
     "a value from the CPU": lambda there: there.index_put_((torch.tensor([0]),), torch.ones(1)),
+    "a number from the CPU beside it": lambda there: torch.stack([there[0], torch.tensor(1.0)]),
+    "a generator of the CPU": lambda there: torch.rand(
+        3, device=there.device, generator=torch.Generator()
+    ),
     "numpy": lambda there: there.numpy(),
     "a weight on the CPU": lambda there: torch.nn.Linear(3, 3)(there),
     "float64": lambda there: there.double(),
+    "float64 from the start": lambda there: there.new_zeros(3, dtype=torch.float64),
+    "float64 made there": lambda there: torch.zeros(3, dtype=torch.float64, device=there.device),
+    "float64 moved there": lambda there: torch.zeros(3, dtype=torch.float64).to(there.device),
     "float64 on the way": lambda there: there.to("cpu", torch.float64),
 }
 

@@ -63,7 +63,7 @@ def _write(subject: Subject, state: State) -> list[str]:
     rules = {"max_new_tokens": state.max_new_tokens, "seed": state.seed}
     said = [f"{name}={value!r}" for name, value in rules.items()]
     processors = [
-        f"{PROCESSORS[name].__name__}({value!r})"
+        f"{PROCESSORS[name][0].__name__}({value!r})"
         for name, value in chosen(state.processors).items()
     ]
     lines = []

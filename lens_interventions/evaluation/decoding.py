@@ -33,7 +33,8 @@ class Decoding:
     def from_request(cls, options: Mapping[str, Any]) -> "Decoding":
         """Decoding for options that lm_eval's `normalize_gen_kwargs` has returned.
 
-        Raises `NotImplementedError` for an option that `generate` does not know.
+        Raises `NotImplementedError` for an option that `generate` does not know, `ValueError` for
+        sampling at temperature 0.
         """
         known = {"until", "max_gen_toks", "do_sample", *PROCESSORS}
         if unknown := sorted(set(options) - known):
@@ -41,12 +42,17 @@ class Decoding:
                 f"a task asks for {', '.join(unknown)} in its generation_kwargs; a patched model "
                 f"knows {', '.join(sorted(known))}"
             )
-        do_sample = bool(options["do_sample"])
+        do_sample, temperature = bool(options["do_sample"]), float(options.get("temperature", 1.0))
+        if do_sample and temperature <= 0:
+            raise ValueError(
+                f"a task asks to sample at a temperature of {temperature}: temperatures are above "
+                "0, and greedy decoding is do_sample=False"
+            )
         names = set(PROCESSORS) - {"temperature"} if do_sample else GREEDY_TOO
         return cls(
             until=tuple(text for text in options["until"] if text),
             max_new_tokens=options["max_gen_toks"],
-            temperature=float(options.get("temperature", 1.0)) if do_sample else 0.0,
+            temperature=temperature if do_sample else 0.0,
             # Zero leaves a processor out, as in transformers.
             numbers=tuple((name, options[name]) for name in sorted(names) if options.get(name)),
         )

@@ -85,7 +85,7 @@ def embedding_basis(
     else:
         table = input_embeddings(bridge)
         ids = torch.arange(len(table), device=table.device)
-    d_model = table.shape[1]
+    device, d_model = table.device, table.shape[1]
     size = n_components
     if size is None:
         size = min(_COMPONENTS, d_model) if kind == "nmf" else d_model
@@ -107,8 +107,8 @@ def embedding_basis(
     dtype = at_least_float32(bridge.W_E.dtype)
     return EmbeddingBasis(
         kind,
-        directions.to(dtype),
-        importance.to(dtype),
+        directions.to(dtype).to(device),
+        importance.to(dtype).to(device),
         _named(bridge, ids, amounts),
     )
 

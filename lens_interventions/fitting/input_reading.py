@@ -264,7 +264,7 @@ class _Part:
         through: Float[Tensor, "component d_model"],
     ) -> "_Part":
         """The sums of one text; `through` is the map's output for each direction."""
-        x = as_double(unit_size(stream))
+        x = as_double(unit_size(stream)).to(directions.device)
         x = x - x.mean(0)
         y, components = x @ weight, x @ directions.T
         along = components.T @ y

@@ -42,7 +42,7 @@ class RidgeMoments:
     """
 
     def __init__(self, n_maps: int, d_in: int, d_out: int, device: torch.device | None = None):
-        """All moments zero, on a device; on the CPU if that has no float64."""
+        """All moments zero, on a device, or on the CPU if the device has no float64."""
         if device is not None and widest(device) != torch.float64:
             device = torch.device("cpu")
         options: dict[str, Any] = {"dtype": torch.float64, "device": device}

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..model.hooks import Hook, change_layers
-from ..model.precision import widest
+from ..model.precision import as_double, widest
 
 
 def ablate_directions(
@@ -63,8 +63,8 @@ def projected(
 ) -> Float[Tensor, "*row d_model"]:
     """The projection of each vector onto the span of all directions, or of its own."""
     # In float32, hundreds of directions or nearly parallel ones lose some of their span.
-    wide = widest(vectors.device)
-    vectors, directions = vectors.to(wide), directions.to(vectors.device, wide)
+    device = vectors.device
+    vectors, directions = as_double(vectors), as_double(directions.to(device))
     # The Gram matrix squares ratios of lengths, and the pseudo-inverse drops what is then tiny.
     # Divided by the largest entry first, a length neither overflows nor underflows.
     for order in (torch.inf, 2):
@@ -73,4 +73,5 @@ def projected(
     # The Gram matrix is small, so its pseudo-inverse takes a fraction of the time.
     inverse = torch.linalg.pinv(directions @ directions.mT, hermitian=True)
     # A row axis lets one span serve all vectors, or each vector have its own.
-    return (vectors[..., None, :] @ directions.mT @ inverse @ directions)[..., 0, :]
+    found = (vectors[..., None, :] @ directions.mT @ inverse @ directions)[..., 0, :]
+    return found.to(widest(device)).to(device)

@@ -1,4 +1,4 @@
-"""How precise a floating-point dtype is."""
+"""How precise dtypes are, and which a device has."""
 
 import torch
 from torch import Tensor

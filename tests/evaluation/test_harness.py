@@ -11,6 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 import lens_interventions as li
+from lens_interventions.evaluation.decoding import Decoding
 from tests.support.reference_generation import next_logits
 from tests.support.tiny import shared_bridge, tiny_model, tiny_tokenizer
 
@@ -176,6 +177,26 @@ def test_a_request_that_is_repeated_is_sampled_anew(llama):
     assert again.generate_until(wanted, disable_tqdm=True) == first
     other = li.as_harness_model(llama, PATCH, seed=2).generate_until(wanted, disable_tqdm=True)
     assert other != first
+
+
+def test_a_request_is_decoded_by_its_numbers():
+    """What is for sampling counts only in sampling; a penalty counts in greedy decoding too."""
+    numbers = {"top_k": 4, "top_p": 0.5, "repetition_penalty": 1.3, "min_p": 0}
+    asked = {"until": [], "max_gen_toks": 3, "temperature": 0.8, **numbers}
+    drawn = Decoding.from_request({**asked, "do_sample": True}).sampling()
+    assert (drawn["do_sample"], drawn["temperature"]) == (True, 0.8)
+    assert [type(each).__name__ for each in drawn["logits_processor"]] == [
+        "RepetitionPenaltyLogitsProcessor",
+        "TopKLogitsWarper",
+        "TopPLogitsWarper",
+    ]
+    greedy = Decoding.from_request({**asked, "do_sample": False}).sampling()
+    (penalty,) = greedy.pop("logits_processor")
+    assert (penalty.penalty, greedy) == (1.3, {})
+    with pytest.raises(
+        ValueError, match=r"0\.0.+greedy decoding is do_sample=False"
+    ):
+        Decoding.from_request({**asked, "do_sample": True, "temperature": 0.0})
 
 
 def test_a_local_task_is_evaluated(llama, tmp_path):

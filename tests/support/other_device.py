@@ -1,7 +1,8 @@
 """A pretended accelerator: tensors in the memory of the CPU that obey the rules of another device.
 
 Nothing here shows what CUDA or MPS compute, or how fast. It shows what they refuse: tensors of two
-devices in one operation, numpy arrays of their tensors, kernels of oneDNN and, on MPS, float64.
+devices in one operation, numpy arrays of their tensors, kernels of oneDNN and, on MPS, float64. It
+does not show which operations a device lacks.
 What is "on" the device is a mark on a tensor's storage, so views share it.
 """
 
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 _BETWEEN_DEVICES = {"copy_", "_foreach_copy_"}
+_WITHOUT_NUMBERS = {"cat", "stack"}
 _INDEXED = {"index", "_unsafe_index"}
 _INDEXED_PUT = {"index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put"}
 _GIB = 2**30
@@ -43,32 +45,6 @@ def _tensors(tree: object) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _put_there(tree: object) -> None:
-    for tensor in _tensors(tree):
-        tensor.untyped_storage().on_other_device = True
-
-
-def _copied(tensor: Tensor, there: bool) -> Tensor:
-    with _disable_current_modes():
-        copy = tensor.detach().clone()
-    if there:
-        _put_there(copy)
-    return copy
-
-
-class _Move(torch.autograd.Function):
-    """A copy on the other side, whose gradient comes back."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, there: bool) -> Tensor:
-        ctx.there = _is_there(tensor)
-        return _copied(tensor, there)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _copied(gradient, ctx.there), None
-
-
 class _Rules(TorchDispatchMode):
     """What the device refuses, operation by operation.
 
@@ -89,8 +65,9 @@ class _Rules(TorchDispatchMode):
         kwargs = kwargs or {}
         name, given = func.overloadpacket.__name__, _tensors((args, kwargs))
         there = [tensor for tensor in given if _is_there(tensor)]
-        # A number on the CPU may go with any tensor.
-        here = [tensor for tensor in given if tensor.dim() and not _is_there(tensor)]
+        # A number on the CPU may go with any tensor, in most operations.
+        numbers = name not in _WITHOUT_NUMBERS
+        here = [x for x in given if not (_is_there(x) or (numbers and not x.dim()))]
         if there and name.startswith("mkldnn"):
             raise NotImplementedError(f"{func} does not run on {self.device}")
         if there and here and not self._may_mix(name, args):
@@ -98,10 +75,15 @@ class _Rules(TorchDispatchMode):
             raise RuntimeError(f"{func} got tensors of two devices: {shapes}")
         made = func(*args, **kwargs)
         if name not in _BETWEEN_DEVICES and (there or (self.within and not given)):
-            _put_there(made)
-            if self.device.type == "mps" and any(x.dtype == torch.float64 for x in _tensors(made)):
-                raise TypeError(f"MPS has no float64, and {func} makes some")
+            self.put_there(made)
         return made
+
+    def put_there(self, tree: object) -> None:
+        """Mark all tensors in a tree as on the device."""
+        for tensor in _tensors(tree):
+            if self.device.type == "mps" and tensor.dtype == torch.float64:
+                raise TypeError("MPS has no float64")
+            tensor.untyped_storage().on_other_device = True
 
     def _may_mix(self, name: str, args: tuple[Any, ...]) -> bool:
         if name in _BETWEEN_DEVICES:
@@ -110,6 +92,27 @@ class _Rules(TorchDispatchMode):
         values = {**dict.fromkeys(_INDEXED, args[:1]), **dict.fromkeys(_INDEXED_PUT, args[::2])}
         named = _tensors(values[name]) if name in values else []
         return bool(named) and all(_is_there(x) or not x.dim() for x in named)
+
+
+class _Move(torch.autograd.Function):
+    """A copy on the other side, whose gradient comes back."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, rules: _Rules, there: bool) -> Tensor:
+        ctx.rules, ctx.there = rules, _is_there(tensor)
+        return _copied(tensor, rules, there)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _copied(gradient, ctx.rules, ctx.there), None, None
+
+
+def _copied(tensor: Tensor, rules: _Rules, there: bool) -> Tensor:
+    with _disable_current_modes():
+        copy = tensor.detach().clone()
+    if there:
+        rules.put_there(copy)
+    return copy
 
 
 class _Placement(TorchFunctionMode):
@@ -142,10 +145,13 @@ class _Placement(TorchFunctionMode):
             if func is torch.Tensor.new_tensor and there and kwargs.get("device") is None:
                 return self._moved(func(*args, **kwargs), True)
         if self._names(kwargs.get("device")):
+            generator = kwargs.get("generator")
+            if generator is not None:
+                raise RuntimeError(f"{func} got two devices: {self._device} and a generator's")
             made = func(*args, **{**kwargs, "device": "cpu"})
             if func in (torch.as_tensor, torch.asarray):  # which may be the tensor that was given
                 return self._moved(made, True)
-            _put_there(made)
+            self._rules.put_there(made)
             return made
         given = _tensors((args, kwargs))
         before = self._rules.within
@@ -178,4 +184,4 @@ class _Placement(TorchFunctionMode):
         return self._moved(changed, there)
 
     def _moved(self, tensor: Tensor, there: bool) -> Tensor:
-        return tensor if _is_there(tensor) == there else _Move.apply(tensor, there)
+        return tensor if _is_there(tensor) == there else _Move.apply(tensor, self._rules, there)

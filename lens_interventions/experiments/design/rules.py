@@ -7,7 +7,7 @@ from typing import Any
 from transformers import LogitsProcessorList
 
 from ...intervention.generation.layer_contrast import SLED, DoLa, LayerContrast
-from ...intervention.generation.processors import PLAIN, processors
+from ...intervention.generation.processors import PROCESSORS, processors
 
 CONTRASTS: Mapping[str, LayerContrast] = {
     "DoLa against lower layers": DoLa("low"),
@@ -85,7 +85,8 @@ class Rule:
 
     def processors(self) -> LogitsProcessorList:
         """The processors after the contrast, in the order of transformers' `generate`."""
-        return LogitsProcessorList(processors({n: v for n, v in vars(self).items() if n in PLAIN}))
+        numbers = {name: number for name, number in vars(self).items() if name in PROCESSORS}
+        return LogitsProcessorList(processors(numbers))
 
 
 GREEDY = Rule()

@@ -76,8 +76,8 @@ def said_rate(tried: pd.DataFrame) -> str:
     rate, rates = best_rate(tried), sorted(tried["rate"].unique())
     if len(rates) == 1:
         return f"{rate:g}"
-    place = {rates[0]: "lowest", rates[-1]: "highest"}.get(rate, "best")
-    return f"{rate:g}, the {place} of {len(rates)} that were tried"
+    edge = {rates[0]: " and the lowest", rates[-1]: " and the highest"}.get(rate, "")
+    return f"{rate:g}, the best{edge} of {len(rates)} that were tried"
 
 
 def _findings(

@@ -1,6 +1,6 @@
 """transformers' processors of scores, by the names that its `generate` gives their numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import (
@@ -12,41 +12,31 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-PROCESSORS: Mapping[str, type[LogitsProcessor]] = {
-    "repetition_penalty": RepetitionPenaltyLogitsProcessor,
-    "temperature": TemperatureLogitsWarper,
-    "top_k": TopKLogitsWarper,
-    "top_p": TopPLogitsWarper,
-    "min_p": MinPLogitsWarper,
+PROCESSORS: Mapping[str, tuple[Callable[..., LogitsProcessor], float]] = {
+    "repetition_penalty": (RepetitionPenaltyLogitsProcessor, 1),
+    "temperature": (TemperatureLogitsWarper, 1),
+    "top_k": (TopKLogitsWarper, 0),
+    "top_p": (TopPLogitsWarper, 1),
+    "min_p": (MinPLogitsWarper, 0),
 }
-"""The processors in the order in which transformers' `generate` applies them."""
-
-PLAIN: Mapping[str, float] = {
-    "repetition_penalty": 1,
-    "temperature": 1,
-    "top_k": 0,
-    "top_p": 1,
-    "min_p": 0,
-}
-"""The numbers at which a processor does nothing."""
+"""Each processor and the number at which it does nothing, in the order of `generate`."""
 
 GREEDY_TOO = frozenset({"repetition_penalty"})
 """The processors that change which token is the likeliest."""
 
 
 def chosen(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Those of the numbers, which have names of `PROCESSORS`, that do something, in its order."""
+    """Those of the numbers, by name, that do something, in the order of `PROCESSORS`."""
     return {
         name: numbers[name]
-        for name, plain in PLAIN.items()
+        for name, (_, plain) in PROCESSORS.items()
         if name in numbers and numbers[name] != plain
     }
 
 
 def processors(numbers: Mapping[str, float]) -> list[LogitsProcessor]:
     """The processors for numbers by name; transformers raises `ValueError` for one out of range."""
-    kinds: Mapping[str, Any] = PROCESSORS
-    return [kinds[name](number) for name, number in chosen(numbers).items()]
+    return [PROCESSORS[name][0](number) for name, number in chosen(numbers).items()]
 
 
 def sampling(temperature: float, numbers: Mapping[str, float]) -> dict[str, Any]:

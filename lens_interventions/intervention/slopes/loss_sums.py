@@ -44,12 +44,12 @@ def loss_sums(
         attention_mask=text.column_positions() >= 0,
         text_seeds=text.seed,
     )
-    losses = -as_double(log_probs)
+    losses = -log_probs
     nats = losses[0].nan_to_num()
     padded = torch.cat([nats, torch.zeros_like(nats[:, :1])], dim=1)
     sums = []
     for scope in scopes:
         where = chosen_predictions(scope, text.tokens, padded, text.length)[:, :-1]
-        totals = losses.where(where, 0).sum(-1)
-        sums.append(LossSums(where.sum(-1), totals[0], totals[1:]))
+        totals = as_double(losses.where(where, 0)).sum(-1)
+        sums.append(LossSums(where.sum(-1).to(totals.device), totals[0], totals[1:]))
     return sums

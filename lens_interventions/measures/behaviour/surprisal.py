@@ -37,9 +37,13 @@ def bin_by(values: Real[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
     """
     if not edges or not all(map(math.isfinite, edges)) or sorted(set(edges)) != list(edges):
         raise ValueError(f"bin edges must be finite numbers in increasing order, got {edges}")
+    # A whole number reaches an edge if it reaches the next whole number.
     if not values.is_floating_point():
-        values = values.double()
-    boundaries = torch.tensor(edges, dtype=values.dtype, device=values.device)
+        values, most = values.long(), 2**63 - 1
+        edges_here: Sequence[float] = [max(-most, min(math.ceil(edge), most)) for edge in edges]
+    else:
+        edges_here = edges
+    boundaries = torch.tensor(edges_here, dtype=values.dtype, device=values.device)
     index = torch.bucketize(values, boundaries, right=True)
     between = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     labels = (f"below {edges[0]:g}", *between, f"{edges[-1]:g} and more")
@@ -49,7 +53,7 @@ def bin_by(values: Real[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
 def bin_totals(
     values: Float[Tensor, "batch pos"], bins: Int[Tensor, "batch pos"], n_bins: int
 ) -> tuple[Float[Tensor, "batch bin"], Int[Tensor, "batch bin"]]:
-    """Sum and number of the values of each sequence in each bin.
+    """Sum and number of the values of each sequence in each bin, on the CPU.
 
     Their quotient is the sequence's mean; they are returned separately because
     `intervals.mean_interval` resamples both. `values` are `[batch, pos]`, and `bins` numbers from 0
@@ -62,10 +66,11 @@ def bin_totals(
         raise ValueError(
             f"bins must be between -1 and {n_bins - 1}, got {int(bins.min())} to {int(bins.max())}"
         )
+    values, bins = values.cpu().double(), bins.cpu()
     used = (bins >= 0) & ~values.isnan()
     where = bins.clamp(min=0)
-    totals = values.new_zeros(values.shape[0], n_bins, dtype=torch.float64)
-    totals.scatter_add_(1, where, torch.where(used, values, 0).double())
+    totals = values.new_zeros(values.shape[0], n_bins)
+    totals.scatter_add_(1, where, values.where(used, 0))
     counts = where.new_zeros(values.shape[0], n_bins)
     counts.scatter_add_(1, where, used.to(where.dtype))
     return totals, counts

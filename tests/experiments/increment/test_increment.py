@@ -71,8 +71,8 @@ def test_a_training_that_diverged_is_not_the_best():
     ("rates", "said"),
     [
         ((1e-3, 1e-2, 0.1), "0.01, the best of 3 that were tried"),
-        ((1e-2, 0.1), "0.01, the lowest of 2 that were tried"),
-        ((1e-3, 1e-2), "0.01, the highest of 2 that were tried"),
+        ((1e-2, 0.1), "0.01, the best and the lowest of 2 that were tried"),
+        ((1e-3, 1e-2), "0.01, the best and the highest of 2 that were tried"),
         ((1e-2,), "0.01"),
     ],
 )
@@ -174,7 +174,7 @@ class TestAnalysis:
     def test_a_planted_gain_is_found_and_no_other(self, gain, outcome):
         found = analyse(SMALL, self.rows(gain))
         assert [finding.verdict.outcome for finding in found.verdicts] == [outcome] * 4
-        said = "learning rate 0.03, the highest of 2 that were tried"
+        said = "learning rate 0.03, the best and the highest of 2 that were tried"
         assert all(finding.method.count(said) == 2 for finding in found.verdicts)
         table = found.tables["contrasts"].set_index(["source", "minus"])["estimate"]
         for minus, expected in ((BASE, -gain), ("shuffled", -gain), (UNTRAINED, -0.3 - gain)):
