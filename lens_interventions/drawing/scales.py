@@ -15,6 +15,8 @@ from .units import RANK, place
 
 _RANK_TICKS = (0, 1, 3, 10, 30, 100, 300, 1000)
 _BRIGHT_IS_HIGH = ("logit", "log-prob")
+# So many interquartile ranges beyond a quartile, a value is far out (Tukey 1977).
+_FAR_OUT = 3
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Scale:
         unit: the unit of the values. Ranks are placed by their logarithm.
         palette: the palette of the colours.
         low, high: the values at which the colours stop; None for the smallest or largest value
-            shown.
+            shown that is not far out.
     """
 
     unit: str
@@ -36,8 +38,9 @@ class Scale:
     def colours(self, values: Float[np.ndarray, "*cell"]) -> ColourScale:
         """The colours for the places of `values`, which they span if the scale is open."""
         shown = values[np.isfinite(values)]
-        low = self.low if self.low is not None else float(shown.min()) if shown.size else 0.0
-        high = self.high if self.high is not None else float(shown.max()) if shown.size else 1.0
+        smallest, largest = _ends(shown) if shown.size else (0.0, 1.0)
+        low = smallest if self.low is None else self.low
+        high = largest if self.high is None else self.high
         low, high = place(np.array([low, max(high, low)]), self.unit).tolist()
         return ColourScale(self.palette, low, high, reverse=self.unit not in _BRIGHT_IS_HIGH)
 
@@ -53,6 +56,25 @@ class Scale:
             places = round_steps(colours.low, colours.high)
             texts = [f"{step:g}".replace("-", "−") for step in places]
         return places, cut_off(places, texts, place(values, self.unit), colours.low, colours.high)
+
+
+def _ends(shown: Float[np.ndarray, " cell"]) -> tuple[float, float]:
+    """The smallest and the largest of some values, or a round number before those far out.
+
+    Otherwise one layer with logits ten times as large leaves all others a single colour.
+    """
+    low, high = float(shown.min()), float(shown.max())
+    first, third = np.quantile(shown, (0.25, 0.75)).tolist()
+    reach = _FAR_OUT * (third - first)
+    cut_low, cut_high = reach > 0 and low < first - reach, reach > 0 and high > third + reach
+    low, high = first - reach if cut_low else low, third + reach if cut_high else high
+    while cut_low or cut_high:  # until both ends have a tick, which says that values lie beyond
+        steps = round_steps(low, high)
+        ends = steps[0] if cut_low else low, steps[-1] if cut_high else high
+        if ends == (low, high):
+            break
+        low, high = ends
+    return low, high
 
 
 def cut_off(

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tests.support.figures import heat
 
@@ -23,6 +24,31 @@ def test_the_colour_bar_says_where_it_is_cut(trajectory):
     assert heat(far.plot("kl_final")).colorbar.ticktext[-1] == "≥ 30"
     near = replace(trajectory, kl_final=trajectory.kl_final.clamp(max=1))
     assert heat(near.plot("kl_final")).colorbar.ticktext[-1] == "30"
+
+
+@pytest.mark.parametrize(("far", "end", "mark"), [(300.0, -1, "≥"), (-300.0, 0, "≤")])
+@pytest.mark.parametrize("spread", [1.0, 7.3, 0.013])
+def test_a_few_cells_far_out_do_not_leave_the_others_one_colour(trajectory, far, end, mark, spread):
+    """The others keep most of the colours, and the bar says that values lie beyond."""
+    logits = torch.randn(trajectory.top_logits.shape, generator=torch.Generator().manual_seed(1))
+    logits = logits.sort(descending=True).values * spread
+    middle = logits[1:, 0, :, 0]
+    logits[1, 0, ::3] = far * spread
+    trace = heat(replace(trajectory, top_logits=logits).plot("top1"))
+    width = float(middle.max() - middle.min())
+    assert trace.zmax - trace.zmin < 5 * width
+    text = trace.colorbar.ticktext[end]
+    assert text.startswith(f"{mark} ")
+    assert trace.colorbar.tickvals[end] == pytest.approx((trace.zmin, trace.zmax)[end])
+    assert float(text[2:].replace("−", "-")) == pytest.approx(trace.colorbar.tickvals[end])
+    assert len(trace.colorbar.tickvals) > 2
+
+
+def test_values_that_are_mostly_alike_are_not_cut(trajectory):
+    logits = torch.zeros_like(trajectory.top_logits)
+    logits[-1] = 7
+    trace = heat(replace(trajectory, top_logits=logits).plot("top1"))
+    assert (trace.zmin, trace.zmax) == (0, 7)
 
 
 def test_the_inputs_row_does_not_stretch_an_open_scale(trajectory):

@@ -193,9 +193,7 @@ def test_a_request_is_decoded_by_its_numbers():
     greedy = Decoding.from_request({**asked, "do_sample": False}).sampling()
     (penalty,) = greedy.pop("logits_processor")
     assert (penalty.penalty, greedy) == (1.3, {})
-    with pytest.raises(
-        ValueError, match=r"0\.0.+greedy decoding is do_sample=False"
-    ):
+    with pytest.raises(ValueError, match=r"0\.0.+greedy decoding is do_sample=False"):
         Decoding.from_request({**asked, "do_sample": True, "temperature": 0.0})
 
 
