@@ -50,7 +50,7 @@ class Statistic:
             in nats.
         palette: its colours; None if it has no figure over layers and tokens.
         low, high: the values at which the colours stop; None for the smallest or largest value
-            shown.
+            shown that is not far out.
         show_input: whether its figure has the input's row unless told otherwise.
         averaged: whether its mean over positions and texts is meaningful.
         held: whether a trajectory holds it, or derives it from other statistics.
