@@ -27,6 +27,8 @@ from tests.support import (
 from tests.support.other_device import other_device
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.long
+
 KINDS = ("cuda", "mps")
 TEXT = "the cat sat on the mat and the cat ran"
 TEXTS = [TEXT, "a dog ran home to the cat", "mat mat mat the dog"] * 3
@@ -228,15 +230,14 @@ def assert_same(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.__name__)
-def test_a_feature_works_on_another_device(kind, feature, tmp_path):
-    (tmp_path / "here").mkdir()
-    (tmp_path / "there").mkdir()
-    expected = feature(bridge_on("cpu"), tmp_path / "here")
-    with other_device(kind) as device:
-        found = feature(bridge_on(device), tmp_path / "there")
-        assert_same(found, expected)
+def test_a_feature_works_on_another_device(feature, tmp_path):
+    for kind in ("cpu", *KINDS):
+        (tmp_path / kind).mkdir()
+    expected = feature(bridge_on("cpu"), tmp_path / "cpu")
+    for kind in KINDS:
+        with other_device(kind) as device:
+            assert_same(feature(bridge_on(device), tmp_path / kind), expected)
 
 
 # One table each, which all other tables are made of.
