@@ -84,7 +84,7 @@ def intervals_of(run):
     return [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
 
 
-@pytest.mark.parametrize("run", ["…/increment", "…/reader", "reader-mlp"])
+@pytest.mark.parametrize("run", ["…/increment", "increment-longer", "…/reader", "reader-mlp"])
 def test_the_answers_to_questions_are_the_committed_results(run):
     """The interval of each verdict stands in the row that links the run."""
     page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
@@ -162,6 +162,7 @@ SHOWN = [
 
 SMOLLM2, GEMMA = "smollm2-135m-instruct/", "gemma-3-270m/"
 READER, INCREMENT = "## A reader that adapts", "## An increment on a base"
+LONGER_INCREMENT = "## An increment trained for longer"
 MLP_READER = "## A reader whose MLPs adapt too"
 
 
@@ -172,6 +173,7 @@ MLP_READER = "## A reader whose MLPs adapt too"
         ("reader-mlp", "findings", MLP_READER, ("condition", "as trained"), "zero"),
         (GEMMA + "reader", "second-model", READER, ("condition", "as trained"), "zero"),
         (SMOLLM2 + "increment", "findings", INCREMENT, ("source", "true"), "base"),
+        ("increment-longer", "findings", LONGER_INCREMENT, ("source", "true"), "base"),
         (GEMMA + "increment", "second-model", INCREMENT, ("source", "true"), "base"),
     ],
 )
