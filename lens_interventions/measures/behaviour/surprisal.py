@@ -37,13 +37,12 @@ def bin_by(values: Real[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
     """
     if not edges or not all(map(math.isfinite, edges)) or sorted(set(edges)) != list(edges):
         raise ValueError(f"bin edges must be finite numbers in increasing order, got {edges}")
-    # A whole number reaches an edge if it reaches the next whole number.
+    starts: Sequence[float] = edges
     if not values.is_floating_point():
+        # A whole number reaches an edge if it reaches the next whole number.
         values, most = values.long(), 2**63 - 1
-        edges_here: Sequence[float] = [max(-most, min(math.ceil(edge), most)) for edge in edges]
-    else:
-        edges_here = edges
-    boundaries = torch.tensor(edges_here, dtype=values.dtype, device=values.device)
+        starts = [max(-most, min(math.ceil(edge), most)) for edge in edges]
+    boundaries = torch.tensor(starts, dtype=values.dtype, device=values.device)
     index = torch.bucketize(values, boundaries, right=True)
     between = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     labels = (f"below {edges[0]:g}", *between, f"{edges[-1]:g} and more")
