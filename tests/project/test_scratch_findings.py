@@ -52,7 +52,7 @@ def test_the_gains_at_depth_are_the_committed_results():
 
 def test_the_comparisons_with_the_previous_token_are_the_committed_results():
     """A row for each network in the run's own page, and those that the other pages quote."""
-    spec = importlib.util.spec_from_file_location("compared", ROOT / "docs/previous_token.py")
+    spec = importlib.util.spec_from_file_location("compared", ROOT / "docs/scratch_controls.py")
     compared = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(compared)
     found = compared.contrasts().set_index(["run", "blocks", "scope", "arm"])

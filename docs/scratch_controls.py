@@ -1,9 +1,10 @@
-"""Compare networks that grow up with the true token with ones that grow up with the previous token.
+"""Compare networks that grow up with the true token with ones that grow up with other writes.
 
-`python docs/previous_token.py train OUT` trains the networks with the previous token, with the
-settings of stored runs. The other networks have been trained there, on the same text in the same
-order. `python docs/previous_token.py train OUT RUN ...` makes some of the runs. Without arguments
-the script compares all of them, from the losses of single windows in results.
+`python docs/scratch_controls.py train OUT` trains the networks of the controls that stored runs of
+`scratch` lack, with the settings of these runs. Their other networks have been trained there, on
+the same text in the same order. `python docs/scratch_controls.py train OUT RUN ...` makes some of
+the runs. Without arguments the script compares all of them, from the losses of single windows in
+results.
 """
 
 import multiprocessing
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -30,38 +31,49 @@ from lens_interventions.experiments.scratch.models import StartingModel
 from lens_interventions.experiments.scratch.stages import COST, TABLE, training_stage
 
 RESULTS = Path(__file__).parents[1] / "results"
-# The runs with the previous token, and the stored runs of the networks that they are compared with,
-# which differ in their networks alone.
+
+
+class Controls(NamedTuple):
+    """The arms of a run, and the stored runs of the networks that they are compared with.
+
+    The stored runs differ in their networks alone.
+    """
+
+    arms: tuple[str, ...]
+    compared: tuple[str, ...]
+
+
 RUNS = {
-    "scratch-previous": ("scratch",),
-    "scratch-depth-previous": ("scratch-depth",),
-    "scratch-deeper-previous": (
-        "scratch-depth-entry",
-        "scratch-six-blocks",
-        "scratch-eight-blocks",
+    "scratch-previous": Controls(("previous",), ("scratch",)),
+    "scratch-depth-previous": Controls(("previous",), ("scratch-depth",)),
+    "scratch-deeper-previous": Controls(
+        ("previous",), ("scratch-depth-entry", "scratch-six-blocks", "scratch-eight-blocks")
     ),
+    "scratch-depth-controls": Controls(("shuffled", "zero"), ("scratch-depth",)),
 }
 SCOPES = ("copyable", "all", "second copies")
 
 
 def settings_of(name: str) -> li.experiments.ScratchSettings:
-    """The settings of the runs that `name` is compared with, with the previous token instead."""
+    """The settings of the runs that `name` is compared with, with its own controls instead."""
     stored = [
         from_values(
             li.experiments.ScratchSettings, li.experiments.load_result(RESULTS / run).settings
         )
-        for run in RUNS[name]
+        for run in RUNS[name].compared
     ]
     alike = [replace(settings, networks=stored[0].networks) for settings in stored]
     assert alike == stored[:1] * len(stored)
     networks = tuple(network for settings in stored for network in settings.networks)
-    return replace(stored[0], networks=networks, arms=("none", "true", "previous"), equal="steps")
+    return replace(
+        stored[0], networks=networks, arms=("none", "true", *RUNS[name].arms), equal="steps"
+    )
 
 
 def trainings(bridge: Any, settings: Any, rows: Tables) -> Sequence[Unit]:
-    """The trainings with the previous token alone."""
+    """The trainings of the controls alone."""
     units = training_stage(bridge, settings, rows)
-    return [unit for unit in units if unit.parameters["training"]["arm"] == "previous"]
+    return [unit for unit in units if unit.parameters["training"]["arm"] not in ("none", "true")]
 
 
 def analyse(settings: Any, rows: Tables) -> li.experiments.Analysis:
@@ -92,7 +104,7 @@ def train(out: Path, names: Sequence[str]) -> None:
 def contrasts() -> pd.DataFrame:
     """Differences of losses at the end, nats a token, with intervals over seeds and documents."""
     found = []
-    for name, compared in RUNS.items():
+    for name, (arms, compared) in RUNS.items():
         rows = pd.concat(
             li.experiments.load_result(RESULTS / run).tables["rows"] for run in (name, *compared)
         )
@@ -100,7 +112,8 @@ def contrasts() -> pd.DataFrame:
         resampling = settings_of(name).resampling
         for (blocks, entry), here in rows.groupby(["blocks", "entry"]):
             for scope in SCOPES:
-                for arm, minus in (("true", "previous"), ("previous", "none")):
+                pairs = [pair for each in arms for pair in (("true", each), (each, "none"))]
+                for arm, minus in pairs:
                     one, other = (rows_where(here, arm=each, scope=scope) for each in (arm, minus))
                     place = {"run": name, "blocks": blocks, "entry": entry, "scope": scope}
                     contrast = seed_contrast(one, other, resampling)
