@@ -7,9 +7,10 @@ and a 2-core CPU, a token takes 52 ms with the components and 35 ms without, for
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,13 +20,19 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge, component_setup
 from transformer_lens.model_bridge.generalized_components import base, block
 
-from .capabilities import weights_processed
+from .capabilities import few_tokens, recall, weights_processed
 from .grouped_attention import GROUPED
+from .hooks import without_hooks
 from .kinds import weight_dtype
+from .llama_block import LlamaBlock, has_parts, same_update
 
 # TransformerLens listens to its own components in these modules, for hooks elsewhere in the same
-# block.
-_LISTENING = (component_setup.__name__, block.__name__)
+# block; and transformers to its modules, for callers that ask for more than logits.
+_LISTENING = (component_setup.__name__, block.__name__, "transformers.utils.output_capturing")
+
+
+# Where a module stands in the model, and the module to put there.
+_Place = tuple[dict[str, nn.Module | None], str, nn.Module]
 
 
 @dataclass(frozen=True)
@@ -33,47 +40,52 @@ class _Unit:
     """A component that no other component wraps (a block, an embedding), with all that it wraps.
 
     Attributes:
+        attributes: the component's own. By the time that decoding asks for the next token, the
+            weights have driven the module out of the processor's cache, and these are read faster.
         listeners: the modules whose hooks only fire while they are in place.
-        attributes: their own attributes. By the time that decoding asks for the next token, the
-            weights have driven the modules out of the processor's cache, and these are read faster.
         places: where each component stands in the model, and the module that it stands for.
         attentions: the attributes of the modules that ask their configuration how to attend.
     """
 
+    attributes: dict[str, Any]
     listeners: tuple[nn.Module, ...]
-    attributes: tuple[dict[str, Any], ...]
-    places: tuple[tuple[dict[str, nn.Module | None], str, nn.Module], ...]
+    places: tuple[_Place, ...]
     attentions: tuple[dict[str, Any], ...]
 
     @property
-    def hooked(self) -> bool:
-        """Whether anybody has put a hook on a listener."""
-        return any(map(_is_hooked, self.listeners))
+    def quiet(self) -> bool:
+        """Whether no listener has a hook of anybody's, or another forward than its class."""
+        return not any(map(_is_listened_to, self.listeners))
 
     @property
     def replaced(self) -> bool:
-        """Whether a listener has another forward than its class."""
-        return any("forward" in attributes for attributes in self.attributes)
+        """Whether the component itself has another forward than its class."""
+        return "forward" in self.attributes
 
 
 class Unwrapping:
     """Takes quiet components out of one bridge's model, for as long as a `with` lasts.
 
     A block stays as it is while any hook, backward hook or replaced forward is on one of its
-    components, so a user's hooks fire as always. Components with weights of their own stay too
+    components, so a user's hooks fire as always. A forward that replaces another one must be there
+    by the first `with`, or be the block's own. Components with weights of their own stay too
     (TransformerLens splits joint query-key-value matrices). All components stay if the weights were
     processed, and in float64, which the modules of transformers round to float32 in norms and
     attention.
 
-    The modules attend by `grouped_attention` if that computes the same as their own attention.
+    The modules attend by `grouped_attention` if that computes the same as their own attention. In
+    float32, a `LlamaBlock` stands for a module that computes the same and has no hook.
     """
 
     def __init__(self, bridge: TransformerBridge) -> None:
         self._bridge = bridge
         self._units = tuple(_units(bridge.original_model))
-        self._hookless: tuple[_Unit, ...] = ()
-        self._hooks_made = -1
-        self._float64 = weight_dtype(bridge) == torch.float64
+        self._quiet: tuple[_Unit, ...] = ()
+        self._state: tuple[int, bool] | None = None
+        self._device_type = bridge.W_U.device.type
+        dtype = weight_dtype(bridge)
+        self._float64 = dtype == torch.float64
+        self._short = _short_units(bridge, self._units) if dtype == torch.float32 else {}
         attentions = (each for unit in self._units for each in unit.attentions)
         configs = {id(each["config"]): each["config"] for each in attentions}
         self._grouped = {key: _grouping(config) for key, config in configs.items()}
@@ -101,10 +113,23 @@ class Unwrapping:
             return []
         # Looking through all hooks takes longer than running a block. While torch has made no new
         # one, no module without a hook has got one.
-        if self._hooks_made != RemovableHandle.next_id:
-            self._hookless = tuple(unit for unit in self._units if not unit.hooked)
-            self._hooks_made = RemovableHandle.next_id
-        return [unit for unit in self._hookless if not unit.replaced]
+        autocast = torch.is_autocast_enabled(self._device_type)
+        if self._state != (state := (RemovableHandle.next_id, autocast)):
+            # A `LlamaBlock` leaves no precision to autocast.
+            short = {} if autocast else self._short
+            self._quiet = tuple(_shortest(unit, short) for unit in self._units if unit.quiet)
+            self._state = state
+        return [unit for unit in self._quiet if not unit.replaced]
+
+
+def _shortest(unit: _Unit, others: Mapping[int, _Unit]) -> _Unit:
+    other = others.get(id(unit.listeners[0]))
+    return unit if other is None or not other.quiet else other
+
+
+def _is_listened_to(module: nn.Module) -> bool:
+    # A forward that was put in the place of a product is called by a `LlamaBlock` too.
+    return _is_hooked(module) or ("forward" in vars(module) and type(module) is not nn.Linear)
 
 
 def _is_hooked(module: nn.Module) -> bool:
@@ -127,8 +152,8 @@ def _units(module: nn.Module) -> Iterator[_Unit]:
             places = tuple(_places(module, name))
             listeners = [m for m in child.modules() if isinstance(m, HookPoint) or _wraps(m)]
             yield _Unit(
+                vars(child),
                 tuple(listeners),
-                tuple(map(vars, listeners)),
                 places,
                 tuple(vars(original) for *_, original in places if _asks_how_to_attend(original)),
             )
@@ -136,9 +161,52 @@ def _units(module: nn.Module) -> Iterator[_Unit]:
             yield from _units(child)
 
 
-def _places(
-    module: nn.Module, name: str
-) -> Iterator[tuple[dict[str, nn.Module | None], str, nn.Module]]:
+def _short_units(bridge: TransformerBridge, units: Sequence[_Unit]) -> dict[int, _Unit]:
+    """The units of blocks that a `LlamaBlock` can stand for, with it, by the component's id."""
+    alike = recall(bridge, "blocks that compute what Llama's do", partial(_llama_blocks, bridge))
+    blocks = {id(block) for number, block in enumerate(bridge.blocks) if number in alike}
+    found = {}
+    for unit in units:
+        component = unit.listeners[0]
+        if id(component) not in blocks:
+            continue
+        modules, name, original = unit.places[0]
+        # Parts may have been replaced since the blocks were tried, as by parametrizations.
+        if has_parts(original):
+            found[id(component)] = replace(
+                unit,
+                listeners=tuple(component.modules()),
+                places=((modules, name, LlamaBlock(original)),),
+                attentions=(),
+            )
+    return found
+
+
+def _llama_blocks(bridge: TransformerBridge) -> frozenset[int]:
+    """The blocks that compute what a `LlamaBlock` does, tried on a few tokens."""
+    found = set()
+
+    def compare(number: int, original: nn.Module, _component: Any, *call: Any) -> None:
+        if same_update(LlamaBlock(original), *call):
+            found.add(number)
+
+    handles = []
+    try:
+        for number, block in enumerate(bridge.blocks):
+            original: Any = block._modules["_original_component"]
+            if has_parts(original):
+                look = partial(compare, number, original)
+                handles.append(block.register_forward_hook(look, with_kwargs=True))
+        if handles:
+            with torch.no_grad(), without_hooks(bridge.hook_points()):
+                bridge(few_tokens(bridge), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return frozenset(found)
+
+
+def _places(module: nn.Module, name: str) -> Iterator[_Place]:
     child = module._modules[name]
     assert child is not None
     if _wraps(child):

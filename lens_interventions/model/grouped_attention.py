@@ -39,7 +39,7 @@ def grouped_attention(
         query.reshape(batch, key.shape[1], group * n_rows, -1),
         key,
         value,
-        attn_mask=torch.cat([mask] * group, dim=2),
+        attn_mask=mask if n_rows == 1 else torch.cat([mask] * group, dim=2),
         scale=scaling,
     )
     return attended.reshape(batch, n_heads, n_rows, -1).transpose(1, 2).contiguous()

@@ -70,7 +70,7 @@ def n_grouped(watched, bridge):
     return watched.call_count - before
 
 
-@pytest.mark.parametrize(("arch", "expected"), [("llama", 3), ("gemma3_text", 3), ("gemma2", 0)])
+@pytest.mark.parametrize(("arch", "expected"), [("qwen3", 3), ("gemma3_text", 3), ("gemma2", 0)])
 def test_it_is_used_where_it_is_the_same(watched, arch, expected):
     bridge = shared_bridge(arch, torch.float32)
     bridge(TOKENS)
@@ -79,7 +79,7 @@ def test_it_is_used_where_it_is_the_same(watched, arch, expected):
 
 
 def test_a_block_with_a_hook_attends_as_ever(watched):
-    bridge = shared_bridge("llama", torch.float32)
+    bridge = shared_bridge("qwen3", torch.float32)
     seen = []
     hook = ("blocks.1.attn.hook_pattern", lambda pattern, hook: seen.append(pattern))
     with bridge.hooks(fwd_hooks=[hook]):

@@ -50,23 +50,36 @@ def test_the_gains_at_depth_are_the_committed_results():
         assert all(row[-2] in text for row in (two, four, six, eight)), page
 
 
-def test_the_comparisons_with_the_previous_token_are_the_committed_results():
-    """A row for each network in the run's own page, and those that the other pages quote."""
+def test_the_comparisons_with_other_controls_are_the_committed_results():
+    """A row for each network and control in the run's own page, and those that others quote."""
     spec = importlib.util.spec_from_file_location("compared", ROOT / "docs/scratch_controls.py")
     compared = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(compared)
-    found = compared.contrasts().set_index(["run", "blocks", "scope", "arm"])
-    columns = [("copyable", "true"), ("all", "true"), ("copyable", "previous")]
-    for run in compared.RUNS:
+    found = compared.contrasts().set_index(["run", "blocks", "scope", "arm", "minus"])
+    for run, (controls, _) in compared.RUNS.items():
         page = (ROOT / f"results/{run}/README.md").read_text().replace("−", "-")
         rows = re.findall(r"^\| (\d) / \d \| (.*) \|$", page, re.MULTILINE)
-        assert [int(number) for number, _ in rows] == list(found.loc[run].index.unique("blocks"))
-        for number, cells in rows:
-            of_network = [found.loc[(run, int(number), *column)] for column in columns]
-            assert cells.split(" | ") == [
-                f"{each.estimate:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in of_network
-            ]
-    one, two = (found.loc["scratch-previous", number, "copyable", "true"] for number in (1, 2))
+        expected = []
+        for number in found.loc[run].index.unique("blocks"):
+            for control in controls:
+                of_network = [
+                    found.loc[(run, number, *column)]
+                    for column in (
+                        ("copyable", "true", control),
+                        ("all", "true", control),
+                        ("copyable", control, "none"),
+                    )
+                ]
+                named = [control] if len(controls) > 1 else []
+                cells = [
+                    f"{each.estimate:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
+                    for each in of_network
+                ]
+                expected.append((str(number), " | ".join([*named, *cells])))
+        assert rows == expected, run
+    one, two = (
+        found.loc["scratch-previous", number, "copyable", "true", "previous"] for number in (1, 2)
+    )
     behind = f"{one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]"
     for page in ("README.md", "docs/findings.md", "docs/questions.md"):
         assert {behind, _gain(two)} <= {
