@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.hooks import RemovableHandle
+from transformer_lens import hook_points
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge, component_setup
 from transformer_lens.model_bridge.generalized_components import base, block
@@ -30,7 +32,6 @@ from .llama_block import LlamaBlock, has_parts, same_update
 # block; and transformers to its modules, for callers that ask for more than logits.
 _LISTENING = (component_setup.__name__, block.__name__, "transformers.utils.output_capturing")
 
-
 # Where a module stands in the model, and the module to put there.
 _Place = tuple[dict[str, nn.Module | None], str, nn.Module]
 
@@ -40,41 +41,42 @@ class _Unit:
     """A component that no other component wraps (a block, an embedding), with all that it wraps.
 
     Attributes:
-        attributes: the component's own. By the time that decoding asks for the next token, the
-            weights have driven the module out of the processor's cache, and these are read faster.
+        attributes: those of all its components. By the time that decoding asks for the next token,
+            the weights have driven the modules out of the processor's cache, and these are read
+            faster.
         listeners: the modules whose hooks only fire while they are in place.
         places: where each component stands in the model, and the module that it stands for.
         attentions: the attributes of the modules that ask their configuration how to attend.
     """
 
-    attributes: dict[str, Any]
+    attributes: tuple[dict[str, Any], ...]
     listeners: tuple[nn.Module, ...]
     places: tuple[_Place, ...]
     attentions: tuple[dict[str, Any], ...]
 
     @property
     def quiet(self) -> bool:
-        """Whether no listener has a hook of anybody's, or another forward than its class."""
+        """Whether no listener has a user's hook or, unless it is a Linear, another forward."""
         return not any(map(_is_listened_to, self.listeners))
 
     @property
     def replaced(self) -> bool:
-        """Whether the component itself has another forward than its class."""
-        return "forward" in self.attributes
+        """Whether a component has another forward than its class."""
+        return any("forward" in attributes for attributes in self.attributes)
 
 
 class Unwrapping:
     """Takes quiet components out of one bridge's model, for as long as a `with` lasts.
 
     A block stays as it is while any hook, backward hook or replaced forward is on one of its
-    components, so a user's hooks fire as always. A forward that replaces another one must be there
-    by the first `with`, or be the block's own. Components with weights of their own stay too
+    components, so a user's hooks fire as always. Components with weights of their own stay too
     (TransformerLens splits joint query-key-value matrices). All components stay if the weights were
     processed, and in float64, which the modules of transformers round to float32 in norms and
     attention.
 
     The modules attend by `grouped_attention` if that computes the same as their own attention. In
-    float32, a `LlamaBlock` stands for a module that computes the same and has no hook.
+    float32 without autocast, a `LlamaBlock` stands for a module that computes the same and has no
+    hook.
     """
 
     def __init__(self, bridge: TransformerBridge) -> None:
@@ -85,7 +87,9 @@ class Unwrapping:
         self._device_type = bridge.W_U.device.type
         dtype = weight_dtype(bridge)
         self._float64 = dtype == torch.float64
-        self._short = _short_units(bridge, self._units) if dtype == torch.float32 else {}
+        self._short: dict[int, _Unit] = {}
+        if dtype == torch.float32 and not torch.is_autocast_enabled(self._device_type):
+            self._short = _short_units(bridge, self._units)
         attentions = (each for unit in self._units for each in unit.attentions)
         configs = {id(each["config"]): each["config"] for each in attentions}
         self._grouped = {key: _grouping(config) for key, config in configs.items()}
@@ -111,12 +115,12 @@ class Unwrapping:
         bridge = self._bridge
         if weights_processed(bridge) or self._float64:
             return []
+        autocast = torch.is_autocast_enabled(self._device_type)
         # Looking through all hooks takes longer than running a block. While torch has made no new
         # one, no module without a hook has got one.
-        autocast = torch.is_autocast_enabled(self._device_type)
         if self._state != (state := (RemovableHandle.next_id, autocast)):
-            # A `LlamaBlock` leaves no precision to autocast.
-            short = {} if autocast else self._short
+            # A `LlamaBlock` leaves no precision to autocast, and no module to hooks on all modules.
+            short = {} if autocast or _has_any_global_hook() else self._short
             self._quiet = tuple(_shortest(unit, short) for unit in self._units if unit.quiet)
             self._state = state
         return [unit for unit in self._quiet if not unit.replaced]
@@ -137,10 +141,12 @@ def _is_hooked(module: nn.Module) -> bool:
         return True
     if not (module._forward_hooks or module._forward_pre_hooks):
         return False
+    hooks: list[Any] = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
     if isinstance(module, HookPoint):
-        hooks = [handle.user_hook for handle in (*module.fwd_hooks, *module.bwd_hooks)]
-    else:
-        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        handles = (*module.fwd_hooks, *module.bwd_hooks)
+        own = hook_points.__name__
+        hooks = [hook for hook in hooks if getattr(hook, "__module__", None) != own]
+        hooks += [handle.user_hook for handle in handles]
     return any(getattr(hook, "__module__", None) not in _LISTENING for hook in hooks)
 
 
@@ -152,7 +158,7 @@ def _units(module: nn.Module) -> Iterator[_Unit]:
             places = tuple(_places(module, name))
             listeners = [m for m in child.modules() if isinstance(m, HookPoint) or _wraps(m)]
             yield _Unit(
-                vars(child),
+                tuple(vars(each) for each in listeners if _wraps(each)),
                 tuple(listeners),
                 places,
                 tuple(vars(original) for *_, original in places if _asks_how_to_attend(original)),
@@ -199,7 +205,10 @@ def _llama_blocks(bridge: TransformerBridge) -> frozenset[int]:
                 handles.append(block.register_forward_hook(look, with_kwargs=True))
         if handles:
             with torch.no_grad(), without_hooks(bridge.hook_points()):
-                bridge(few_tokens(bridge), use_cache=False)
+                tokens, end = few_tokens(bridge), int(bridge.cfg.n_ctx)
+                # Far from the start, where a scale that grows with the position is not 1.
+                position = torch.arange(end - tokens.shape[1], end, device=tokens.device)
+                bridge(tokens, position_ids=position[None], use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -22,10 +22,12 @@ PAGE = ROOT / "docs" / "how-to" / "versions.md"
 
 CORE = (
     "tests/model/test_attention_cache.py",
+    "tests/model/test_bypass.py",
     "tests/model/test_capabilities.py",
     "tests/model/test_hooked_transformer.py",
     "tests/model/test_hooked_transformer_guards.py",
     "tests/model/test_kinds.py",
+    "tests/model/test_llama_block.py",
     "tests/model/test_readout.py",
     "tests/model/test_residuals.py",
     "tests/model/test_sae_lens.py",

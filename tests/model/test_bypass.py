@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from lens_interventions.model.bypass import Unwrapping
 from tests.support.architectures import LENS_ARCHITECTURES
@@ -72,15 +73,38 @@ def test_forwards_that_were_replaced_are_called():
 
 
 @torch.no_grad()
-def test_a_block_whose_forward_is_replaced_later_is_called():
-    bridge, unwrapped = shared_bridge("llama", torch.float32), Unwrapping(shared_bridge("llama"))
-    tokens, block = torch.tensor([[5, 17, 4]]), bridge.blocks[1]
+@pytest.mark.parametrize("part", ["block", "mlp"])
+def test_forwards_that_are_replaced_later_are_called(part):
+    bridge, tokens = shared_bridge("llama", torch.float32), torch.tensor([[5, 17, 4]])
+    unwrapped, block = Unwrapping(bridge), bridge.blocks[1]
     with unwrapped():
+        assert bridge.blocks[1] is not block
         usual = bridge(tokens)
-    vars(block)["forward"] = lambda resid, **_: torch.zeros_like(resid)
+    attributes = vars(block if part == "block" else block.mlp)
+    attributes["forward"] = lambda resid, **_: torch.zeros_like(resid)
     try:
         with unwrapped():
+            assert bridge.blocks[1] is block
             replaced = bridge(tokens)
+        expected = bridge(tokens)
     finally:
-        del vars(block)["forward"]
+        del attributes["forward"]
+    # The modules of transformers do the same in another order, in float32.
+    torch.testing.assert_close(replaced, expected, rtol=0, atol=1e-4)
     assert not torch.allclose(usual, replaced, atol=1e-2)
+
+
+@torch.no_grad()
+def test_hooks_of_torch_on_hook_points_and_on_all_modules_are_called():
+    bridge, tokens, calls = shared_bridge("llama", torch.float32), torch.tensor([[5, 17, 4]]), []
+    unwrapped = Unwrapping(bridge)
+    handle = bridge.blocks[1].hook_mlp_out.register_forward_hook(lambda *_: calls.append("point"))
+    with unwrapped():
+        bridge(tokens)
+    handle.remove()
+    assert calls == ["point"]
+    handle = register_module_forward_hook(lambda module, *_: calls.append(type(module).__name__))
+    with unwrapped():
+        bridge(tokens)
+    handle.remove()
+    assert calls.count("LlamaAttention") == 3

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from torch.nn.utils import parametrize
-from transformers import DynamicCache
+from torch.nn.utils import parametrize, prune
+from transformers import DynamicCache, Ministral3Config, MistralConfig
+from transformers.models.ministral3.modeling_ministral3 import Ministral3DecoderLayer
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 
 import lens_interventions as li
 from lens_interventions.model.bypass import Unwrapping
+from lens_interventions.model.capabilities import few_tokens
 from lens_interventions.model.llama_block import LlamaBlock, has_parts
 from tests.support.architectures import LENS_ARCHITECTURES
 from tests.support.clean import left_as_found
@@ -38,10 +41,35 @@ def test_it_stands_in_for_no_block_in_another_precision(dtype):
 
 @torch.no_grad()
 def test_it_stands_in_for_no_block_under_autocast():
-    bridge = shared_bridge("llama", torch.float32)
+    bridge = tiny_bridge("llama", dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert stood_in_for(bridge) == set()
-    assert stood_in_for(bridge) == {0, 1, 2}
+    unwrapped = Unwrapping(bridge)
+    with unwrapped():
+        assert isinstance(bridge.blocks[0], LlamaBlock)
+    with torch.autocast("cpu", dtype=torch.bfloat16), unwrapped():
+        assert not isinstance(bridge.blocks[0], LlamaBlock)
+
+
+@torch.no_grad()
+def test_a_large_update_at_one_position_hides_no_difference():
+    """The block without rotary positions computes the same at the first position alone."""
+    bridge = tiny_bridge("smollm3", dtype=torch.float32)
+    mlp = bridge.blocks[1]._modules["_original_component"].mlp._modules["_original_component"]
+    _, cache = bridge.run_with_cache(few_tokens(bridge), names_filter="blocks.1.mlp.hook_in")
+    only_first = torch.tensor([30.0, -30.0, -30.0, -30.0])
+    direction = torch.linalg.pinv(cache["blocks.1.mlp.hook_in"][0]) @ only_first
+    for name in ("gate_proj", "up_proj"):
+        mlp._modules[name]._modules["_original_component"].weight[0] = direction
+    mlp._modules["down_proj"]._modules["_original_component"].weight[:, 0] *= 100
+    assert stood_in_for(bridge) == {0, 2}
+
+
+def test_attention_that_is_told_its_positions_is_told_apart():
+    """Ministral 3 scales queries from some position on, at which few trials arrive."""
+    sizes = LENS_ARCHITECTURES["llama"] | {"vocab_size": 50}
+    assert has_parts(MistralDecoderLayer(MistralConfig(**sizes), 0))
+    assert not has_parts(Ministral3DecoderLayer(Ministral3Config(**sizes), 0))
 
 
 @torch.no_grad()
@@ -130,10 +158,23 @@ def test_weights_that_change_between_tokens_are_read():
 @torch.no_grad()
 def test_a_product_that_becomes_another_module_is_run():
     bridge = tiny_bridge("llama", dtype=torch.float32)
-    assert stood_in_for(bridge) == {0, 1, 2}
+    unwrapped = Unwrapping(bridge)
+    with unwrapped():
+        assert isinstance(bridge.blocks[1], LlamaBlock)
     mlp = bridge.blocks[1]._modules["_original_component"].mlp._modules["_original_component"]
     down = mlp._modules["down_proj"]._modules["_original_component"]
     parametrize.register_parametrization(down, "weight", torch.nn.Tanh())
+    with unwrapped():
+        found = bridge(TOKENS)
+    # The components do the same in another order, in float32.
+    torch.testing.assert_close(found, bridge(TOKENS), rtol=0, atol=1e-4)
+    assert stood_in_for(bridge) == {0, 2}
+
+
+def test_a_pruned_product_is_run():
+    bridge = tiny_bridge("llama", dtype=torch.float32)
+    mlp = bridge.blocks[1]._modules["_original_component"].mlp._modules["_original_component"]
+    prune.l1_unstructured(mlp._modules["down_proj"]._modules["_original_component"], "weight", 0.5)
     assert stood_in_for(bridge) == {0, 2}
 
 
