@@ -22,6 +22,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge, component_setup
 from transformer_lens.model_bridge.generalized_components import base, block
 
+from .attention_masks import additive_masks
 from .capabilities import few_tokens, recall, weights_processed
 from .grouped_attention import GROUPED
 from .hooks import without_hooks
@@ -204,15 +205,24 @@ def _llama_blocks(bridge: TransformerBridge) -> frozenset[int]:
                 look = partial(compare, number, original)
                 handles.append(block.register_forward_hook(look, with_kwargs=True))
         if handles:
-            with torch.no_grad(), without_hooks(bridge.hook_points()):
-                tokens, end = few_tokens(bridge), int(bridge.cfg.n_ctx)
-                # Far from the start, where a scale that grows with the position is not 1.
-                position = torch.arange(end - tokens.shape[1], end, device=tokens.device)
-                bridge(tokens, position_ids=position[None], use_cache=False)
+            _run_at_the_end(bridge)
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return frozenset()  # no mask of this form, or hooks of torch that are made for other texts
     finally:
         for handle in handles:
             handle.remove()
     return frozenset(found)
+
+
+@torch.no_grad()
+def _run_at_the_end(bridge: TransformerBridge) -> None:
+    """Run a few tokens at the last positions, where a scale that grows with them is not 1."""
+    tokens, end = few_tokens(bridge), int(bridge.cfg.n_ctx)
+    position = torch.arange(end - tokens.shape[1], end, device=tokens.device)
+    distance = position[:, None] - position
+    masks = additive_masks(bridge, distance[None] >= 0, distance, weight_dtype(bridge))
+    with without_hooks(bridge.hook_points()):
+        bridge(tokens, attention_mask=masks, position_ids=position[None], use_cache=False)
 
 
 def _places(module: nn.Module, name: str) -> Iterator[_Place]:

@@ -11,10 +11,9 @@ import inspect
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Cache
 
 from .grouped_attention import grouped_attention
 
@@ -56,12 +55,13 @@ class LlamaBlock(nn.Module):
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
+        # In containers, modules are not registered as parts.
+        self._module = (block,)
         parts = _parts(block)
         attention, mlp = parts["self_attn"], parts["mlp"]
         products = {**_parts(attention), **_parts(mlp)}
         act: Any = products.pop(_ACT)
         self._activation = act.forward
-        # In containers, modules are not registered as parts.
         self._products = {name: (part, vars(part)) for name, part in products.items()}
         norms: list[Any] = [parts["input_layernorm"], parts["post_attention_layernorm"]]
         self._norms = [(norm, vars(norm), float(norm.variance_epsilon)) for norm in norms]
@@ -73,25 +73,30 @@ class LlamaBlock(nn.Module):
     def forward(
         self,
         hidden_states: Float[Tensor, "batch row d_model"],
-        attention_mask: Float[Tensor, "batch 1 row key"],
-        position_embeddings: tuple[Float[Tensor, "_ row d_head"], Float[Tensor, "_ row d_head"]],
-        cache: Cache | None = None,
-        past_key_values: Cache | None = None,
-        **_unused: Any,
+        attention_mask: Shaped[Tensor, "batch 1 row key"] | None = None,
+        **arguments: Any,
     ) -> Float[Tensor, "batch row d_model"]:
         """The residual stream after the block; keys and values go into the cache, if any.
 
-        From 5.24 on, transformers names `past_key_values` `cache`.
+        **Arguments:**
+
+        - `hidden_states`: the residual stream before it.
+        - `attention_mask`: added to the scores. Without one, or with one of another kind, the
+            module itself runs.
+        - `arguments`: what transformers gives a block besides. Of these, `position_embeddings` are
+            used, and the cache, which is called `cache` from 5.24 on, and `past_key_values` before.
         """
+        if attention_mask is None or not attention_mask.is_floating_point():
+            return self._module[0](hidden_states, attention_mask=attention_mask, **arguments)
         n_rows = hidden_states.shape[1]
         normed = self._normed(hidden_states, 0)
         query, key, value = (self._product(name, normed) for name in ("q_proj", "k_proj", "v_proj"))
         n_kv_heads = key.shape[-1] // self._d_head
         both = torch.cat([query, key], dim=-1).view(len(query), n_rows, -1, self._d_head)
-        heads = _rotated(both, *position_embeddings).transpose(1, 2)
+        heads = _rotated(both, *arguments["position_embeddings"]).transpose(1, 2)
         query, key = heads[:, :-n_kv_heads], heads[:, -n_kv_heads:]
         value = value.view(len(query), n_rows, n_kv_heads, self._d_head).transpose(1, 2)
-        known = past_key_values if cache is None else cache
+        known = arguments.get("cache", arguments.get("past_key_values"))
         if known is not None:
             key, value = known.update(key, value, self._layer)
         attended = grouped_attention(query, key, value, attention_mask, self._scaling)

@@ -22,7 +22,6 @@ PAGE = ROOT / "docs" / "how-to" / "versions.md"
 
 CORE = (
     "tests/model/test_attention_cache.py",
-    "tests/model/test_bypass.py",
     "tests/model/test_capabilities.py",
     "tests/model/test_hooked_transformer.py",
     "tests/model/test_hooked_transformer_guards.py",
