@@ -48,12 +48,16 @@ def main() -> None:
 
 
 def gain_over_depth() -> go.Figure:
-    """The gain of networks from scratch, from the runs at different depths."""
+    """The gain of networks from scratch, from the runs at different depths, at equal steps.
+
+    Of the longer run its end alone is comparable: on the way, its learning rate is another one.
+    """
     runs = [
         li.experiments.load_result(RESULTS / name)
         for name in ("scratch-depth", "scratch-six-blocks", "scratch-eight-blocks")
     ]
-    gains = pd.concat([run.tables["gains"] for run in runs])
+    longer = li.experiments.load_result(RESULTS / "scratch-depth-longer").tables["gains"]
+    gains = pd.concat([*(run.tables["gains"] for run in runs), longer[longer["part"] == 1]])
     return draw({**runs[0].tables, "gains": gains})["gain"]
 
 

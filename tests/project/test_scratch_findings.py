@@ -19,6 +19,8 @@ from tests.support.pages import ROOT
         ("scratch-entry", 0, ("docs/findings.md", "docs/questions.md")),
         ("scratch-entry", 1, ("docs/findings.md",)),
         ("scratch-longer", 0, ("docs/findings.md", "docs/questions.md")),
+        ("scratch-depth-longer", 0, ("README.md", "docs/findings.md", "docs/questions.md")),
+        ("scratch-depth-longer", 1, ("README.md", "docs/findings.md", "docs/questions.md")),
     ],
 )
 def test_the_gains_of_networks_from_scratch_are_the_committed_results(run, verdict, pages):
