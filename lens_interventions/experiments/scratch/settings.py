@@ -19,8 +19,8 @@ class ScratchSettings(SmallNetworkSettings):
 
     Attributes:
         networks: pairs of the number of blocks of a network and the block that is written to.
-        arms: "none", "true" and at least one control of "current", "previous", "shuffled" and
-            "zero", which writes only a bias.
+        arms: "none", "true" and controls of "current", "previous", "shuffled" and "zero", which
+            writes only a bias; at least one control unless `equal` is "flops".
         equal: "steps", or "flops" to train one more arm, "none-longer", without a write for as many
             more steps as the second stream costs, with a cosine of that length.
         copies: how many texts of random tokens, which are repeated once.
@@ -40,10 +40,15 @@ class ScratchSettings(SmallNetworkSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         unknown = set(self.arms) - set(ARMS)
-        if unknown or not {NONE, "true"} < set(self.arms) or len(set(self.arms)) < len(self.arms):
+        others = set(self.trained_arms) - {NONE, "true"}
+        if unknown or not {NONE, "true"} <= set(self.arms) or len(set(self.arms)) < len(self.arms):
             raise ValueError(
                 f"arms must be none, true and controls of {', '.join(ARMS[2:])}, each once; got "
                 f"{self.arms}"
+            )
+        if not others:
+            raise ValueError(
+                'with the arms none and true alone, equal must be "flops"; otherwise give a control'
             )
         if self.copies < 1 or not self.networks:
             raise ValueError(

@@ -194,7 +194,8 @@ def test_the_interval_widens_with_what_seeds_disagree_about():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"arms": ("none", "true")}, "controls of"),
+        ({"arms": ("none", "true")}, 'equal must be "flops"'),
+        ({"arms": ("none", "current")}, "arms must be none, true and"),
         ({"arms": ("none", "true", "guess")}, "controls of"),
         ({"networks": ((2, 2),)}, "got \\(2, 2\\)"),
         ({"windows": (5, 4)}, "no fewer at the end"),
@@ -208,16 +209,17 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 
 
 def test_at_equal_operations_a_network_without_a_write_is_trained_for_longer(tmp_path):
-    granted = replace(SMALL, equal="flops", networks=((2, 0),), seeds=(0,))
+    arms = ("none", "true")
+    granted = replace(SMALL, arms=arms, equal="flops", networks=((2, 0),), seeds=(0,))
     longer = li.experiments.scratch(settings=granted, out=tmp_path)
     cost = longer.tables["cost"].set_index("arm")
     operations = cost["steps"] * cost["operations_of_a_step"]
     a_step = cost.loc["none-longer", "operations_of_a_step"]
     assert a_step == cost.loc["none", "operations_of_a_step"]
     assert abs(operations["none-longer"] - operations["true"]) <= a_step / 2
-    assert cost["steps"].to_dict() == {"none": 6, "true": 6, "current": 6, "none-longer": 8}
+    assert cost["steps"].to_dict() == {"none": 6, "true": 6, "none-longer": 8}
     contrasts = longer.tables["contrasts"].query("arm == 'true' and condition == 'as trained'")
-    assert set(contrasts["minus"]) == {"none", "current", "none-longer"}
+    assert set(contrasts["minus"]) == {"none", "none-longer"}
     (method, _) = (finding.method for finding in longer.verdicts)
     assert "trained for longer" in method
     assert "makes 8 steps" in method
