@@ -160,7 +160,8 @@ class BoundPatch:
             scale = length_factor(moved, vectors - site.expected_embedding)
         return vectors, scale, active
 
-    def _patch_rows(self, site: PatchSite, active: Bool[Tensor, "batch pos"]) -> Rows:
+    def patch_rows(self, site: PatchSite, active: Bool[Tensor, "batch pos"]) -> Rows:
+        """The rows of a site, patched where they are `active` and there is something to write."""
         resid = site.resid
         vectors, scale, active = self.written(site, active)
         patched = self.mode(site, vectors, scale, self.patch.strength)
@@ -215,7 +216,7 @@ def patch_copies(
                     seed=bound.patch.seed,
                     text=text,
                 )
-            patched = bound._patch_rows(sites[key], active[i][:, part])
+            patched = bound.patch_rows(sites[key], active[i][:, part])
             copies[i] = copies[i].index_copy(1, part, patched)
     return copies
 

@@ -47,7 +47,7 @@ def try_rates(
     Raises `ValueError` for a layer that the model does not have, or too little text.
     """
     require_blocks([settings.layer], int(bridge.cfg.n_layers))
-    texts = to_train(windows_by_part(bridge, settings))
+    texts = to_train(bridge, settings, windows_by_part(bridge, settings))
     return [
         Unit(
             PILOT,
@@ -65,7 +65,7 @@ def train_base(
 ) -> Sequence[Unit]:
     """The training of the base, at the best rate."""
     rate = best_rate(rows[PILOT])
-    texts = to_train(windows_by_part(bridge, settings))
+    texts = to_train(bridge, settings, windows_by_part(bridge, settings))
     parameters = _base_training(settings, rate, settings.base_steps, texts)
     return [Unit(FIRST, BASE, measure_base, parameters, keeps_file=True)]
 
@@ -77,7 +77,7 @@ def try_increments(
 
     All increments are then trained at the rate that is best for the true token.
     """
-    texts = to_train(windows_by_part(bridge, settings))
+    texts = to_train(bridge, settings, windows_by_part(bridge, settings))
     same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.pilot_steps}
     return [
         Unit(
@@ -106,7 +106,7 @@ def train_increments(
     common = {
         "base": base,
         "options": asdict(settings.options_at(best_rate(rows[TRIAL]))),
-        "texts": to_train(windows),
+        "texts": to_train(bridge, settings, windows),
         "material": material,
     }
     same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.steps}

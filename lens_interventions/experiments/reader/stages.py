@@ -29,7 +29,7 @@ def training_stage(
     material = to_measure(bridge, settings, windows)
     common = {
         "options": asdict(settings.options),
-        "texts": to_train(windows),
+        "texts": to_train(bridge, settings, windows),
         "material": material,
     }
     same = {

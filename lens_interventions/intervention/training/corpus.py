@@ -110,6 +110,34 @@ class TrainingCorpus:
         return hashed.hexdigest()
 
 
+@dataclass(frozen=True)
+class Corpora:
+    """Pieces to train on and others to choose the best step by."""
+
+    training: TrainingCorpus
+    held_out: TrainingCorpus
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Some pieces of a corpus, with a seed for each."""
+
+    corpus: TrainingCorpus
+    indices: Sequence[int]
+    seeds: Int[Tensor, " piece"]
+
+    @classmethod
+    def of_all(cls, corpus: TrainingCorpus) -> "Visit":
+        """All pieces, with the same draws at every visit."""
+        indices = range(len(corpus.pieces))
+        return cls(corpus, indices, torch.tensor(indices))
+
+    @property
+    def n_predicted(self) -> int:
+        """The number of predicted tokens."""
+        return sum(len(self.corpus.pieces[i]) - 1 for i in self.indices)
+
+
 def split_corpus(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],

@@ -1,8 +1,8 @@
 """The loop that trains a write and its reader: steps, evaluations, checkpoints."""
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from ..._files import require_writable
 from ..._progress import steps
 from ...model.fast_linears import Forwards, fast_forwards
 from ...model.other_weights import other_weights
-from ...model.partial_run import replaced_forwards
+from ...model.partial_run import replaced_forwards, run_late_blocks
 from ...model.product import is_faster
 from ..adapted_reader import adapted_weights
 from ..bound_patch import BoundPatch
 from ..learned_write import LearnedWrite
-from .corpus import TrainingCorpus, visited
-from .loss import patched_nats
+from .corpus import Corpora, CorpusBatch, TrainingCorpus, Visit, visited
+from .loss import changed_nats, patched_losses, patched_stream
 from .options import TrainingOptions
 from .parameters import WriteParameters
 from .reader_parameters import ReaderParameters
@@ -46,15 +46,15 @@ class WriteTraining:
         bound: BoundPatch,
         parameters: WriteParameters,
         reader: ReaderParameters | None,
-        corpus: TrainingCorpus,
-        held_out: TrainingCorpus,
+        corpora: Corpora,
+        preserved: Corpora | None,
         options: TrainingOptions,
         settings: dict[str, Any],
     ) -> None:
         """`settings` identify the training; a checkpoint must have the same."""
         self._bridge, self._bound = bridge, bound
         self._parameters, self._reader = parameters, reader
-        self._corpus, self._held_out = corpus, held_out
+        self._corpora, self._preserved = corpora, preserved
         self._options, self._settings = options, settings
         self._steps: int = settings["steps"]
         self._late: Forwards = []
@@ -118,27 +118,26 @@ class WriteTraining:
     @torch.enable_grad()
     def _step(self) -> None:
         state, options = self.state, self._options
-        indices, seeds = visited(
-            len(self._corpus.pieces), options.batch_size, state.step, self._settings["seed"]
-        )
-        n_predicted = sum(len(self._corpus.pieces[i]) - 1 for i in indices)
-        nats = self._nats(self._corpus, indices, seeds, state.leaves, backward=1 / n_predicted)
+        losses = self._losses(self._visited(self._corpora.training), state.leaves, backward=True)
+        if self._preserved is not None:
+            visit = self._visited(self._preserved.training)
+            losses["kl"] = self._kl(visit, state.leaves, backward=True)
         length = torch.nn.utils.clip_grad_norm_(state.leaves.values(), options.max_gradient_norm)
         rate = options.learning_rate_at(state.step, self._steps)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.optimizer.step()
         state.optimizer.zero_grad()
-        record = {"step": state.step, **_per_token(*nats, n_predicted)}
-        state.curve.append({**record, "learning_rate": rate, "gradient_norm": float(length)})
+        record = {"step": state.step, **losses, "learning_rate": rate}
+        state.curve.append({**record, "gradient_norm": float(length)})
         state.step += 1
 
     def _evaluate(self) -> None:
-        state, corpus = self.state, self._held_out
-        indices = range(len(corpus.pieces))
-        # The same draws at every evaluation.
-        nats = self._nats(corpus, indices, torch.tensor(indices), state.values())
-        losses = _per_token(*nats, sum(map(len, corpus.pieces)) - len(indices))
+        state, options = self.state, self._options
+        values = state.values()
+        losses = self._losses(Visit.of_all(self._corpora.held_out), values)
+        if self._preserved is not None:
+            losses["kl"] = self._kl(Visit.of_all(self._preserved.held_out), values)
         if not math.isfinite(losses["loss"]):
             raise ValueError(
                 f"the held-out loss is {losses['loss']} after {state.step} steps: look for a hook "
@@ -146,34 +145,77 @@ class WriteTraining:
                 "in float32"
             )
         state.held_out.append({"step": state.step, **losses})
-        if losses["loss"] < state.best_loss:
-            state.best_loss, state.best_step = losses["loss"], state.step
-            state.best = state.values()
+        penalties = options.write_penalty * losses["write"]
+        penalties += options.change_penalty * losses.get("kl", 0.0)
+        if losses["loss"] + penalties < state.best_loss:
+            state.best_loss, state.best_step = losses["loss"] + penalties, state.step
+            state.best = values
 
-    def _nats(
-        self,
-        corpus: TrainingCorpus,
-        indices: Sequence[int],
-        seeds: Tensor,
-        leaves: Mapping[str, Tensor],
-        backward: float | None = None,
-    ) -> tuple[float, float]:
-        """Nats of some pieces with the patch and without; gradients are added to the leaves."""
-        patched = clean = 0.0
-        remaining = iter(seeds)
-        for group in corpus.groups(indices, _STREAM_ROWS // 2):
-            group_seeds = torch.stack([next(remaining) for _ in group])
-            with replaced_forwards(self._frozen):
-                batch = corpus.batch(group, group_seeds, self._bound.readout)
-            write = with_tensors(self._bound, self._parameters.tensors(leaves))
-            bound = replace(self._bound, patch=write.patch())
-            # The reader is off while the batch is made: the residual that enters the layer, and the
-            # loss without a patch, are those of the model as it is.
-            with self._adapted(leaves), replaced_forwards(self._late):
-                nats = patched_nats(self._bridge, bound, batch.resid, batch.text, backward=backward)
+    def _visited(self, corpus: TrainingCorpus) -> Visit:
+        """The pieces that the next step trains on."""
+        size, seed = self._options.batch_size, self._settings["seed"]
+        return Visit(corpus, *visited(len(corpus.pieces), size, self.state.step, seed))
+
+    def _losses(
+        self, visit: Visit, leaves: Mapping[str, Tensor], *, backward: bool = False
+    ) -> dict[str, float]:
+        """Means over predicted tokens; the gradients of the loss are added to the leaves."""
+        patched = clean = written = 0.0
+        for bound, batch in self._batches(visit, leaves):
+            with self._training_weights(leaves):
+                nats, shares = patched_losses(
+                    self._bridge,
+                    bound,
+                    batch.resid,
+                    batch.text,
+                    backward=1 / visit.n_predicted if backward else None,
+                    write_penalty=self._options.write_penalty,
+                )
             patched += float(nats.sum())
             clean += float(batch.clean_nats.sum())
-        return patched, clean
+            written += float(shares.sum())
+        loss, clean_loss = patched / visit.n_predicted, clean / visit.n_predicted
+        return {
+            "loss": loss,
+            "clean_loss": clean_loss,
+            "change": loss - clean_loss,
+            "write": written / visit.n_predicted,
+        }
+
+    def _kl(self, visit: Visit, leaves: Mapping[str, Tensor], *, backward: bool = False) -> float:
+        """KL(clean ‖ patched) a token; the gradients of its penalty are added to the leaves."""
+        total = 0.0
+        cost = self._options.change_penalty / visit.n_predicted if backward else None
+        for bound, batch in self._batches(visit, leaves):
+            with torch.no_grad(), replaced_forwards(self._frozen):
+                clean = run_late_blocks(self._bridge, bound.patch.layers[0], batch.resid)
+            with self._training_weights(leaves), torch.set_grad_enabled(backward):
+                late = patched_stream(self._bridge, bound, batch.resid, batch.text)
+            nats = changed_nats(bound.readout, late, clean, batch.text, backward=cost)
+            total += float(nats.sum())
+        return total / visit.n_predicted
+
+    def _batches(
+        self, visit: Visit, leaves: Mapping[str, Tensor]
+    ) -> Iterator[tuple[BoundPatch, CorpusBatch]]:
+        """The pieces of a visit, a few at a time, each time with the patch for these leaves.
+
+        The reader is off while a batch is made: the residual that enters the layer, and the loss
+        without a patch, are those of the model as it is.
+        """
+        remaining = iter(visit.seeds)
+        for group in visit.corpus.groups(visit.indices, _STREAM_ROWS // 2):
+            seeds = torch.stack([next(remaining) for _ in group])
+            with replaced_forwards(self._frozen):
+                batch = visit.corpus.batch(group, seeds, self._bound.readout)
+            write = with_tensors(self._bound, self._parameters.tensors(leaves))
+            yield replace(self._bound, patch=write.patch()), batch
+
+    @contextmanager
+    def _training_weights(self, leaves: Mapping[str, Tensor]) -> Iterator[None]:
+        """The late blocks as they are trained through."""
+        with self._adapted(leaves), replaced_forwards(self._late):
+            yield
 
     def _adapted(self, leaves: Mapping[str, Tensor]) -> AbstractContextManager[object]:
         if self._reader is None:
@@ -192,8 +234,3 @@ def with_tensors(bound: BoundPatch, tensors: Mapping[str, Tensor | None]) -> Lea
     """The write of a patch with these tensors."""
     assert isinstance(bound.patch.mode, LearnedWrite)
     return replace(bound.patch.mode, **tensors)  # type: ignore[arg-type]
-
-
-def _per_token(patched: float, clean: float, n_predicted: int) -> dict[str, float]:
-    loss, clean_loss = patched / n_predicted, clean / n_predicted
-    return {"loss": loss, "clean_loss": clean_loss, "change": loss - clean_loss}

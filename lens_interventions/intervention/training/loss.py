@@ -1,7 +1,9 @@
 """The loss of patched texts and its gradient, a few rows of logits at a time."""
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -10,26 +12,58 @@ from ...model.readout import LOGIT_ROWS, Readout
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..teacher_forcing.two_streams import two_streams
+from .measured_patch import MeasuredPatch
+
+# From which rows (a slice), their logits and room for a gradient: what they lose, and the gradient.
+_Score = Callable[[slice, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def patched_nats(
+def patched_losses(
     bridge: TransformerBridge,
     bound: BoundPatch,
     resid: Float[Tensor, "batch pos d_model"],
     text: KnownText,
     *,
     backward: float | None = None,
-) -> Float[Tensor, " batch"]:
-    """Nats of all the next tokens of each text, every position before the predicting one patched.
+    write_penalty: float = 0.0,
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Nats of all the next tokens of each text, and the summed lengths of its writes.
 
-    `resid` is `r` at the patch's lowest layer; there is no padding on the left. With `backward`,
-    the gradient of that number times their sum is added to whatever leaves the patch depends on.
+    Every position before the predicting one is patched. Lengths are shares of the length of the
+    residual that a write enters.
+
+    **Arguments:**
+
+    - `resid`: `r` at the patch's lowest layer; there is no padding on the left.
+    - `backward`: if given, the gradient of this number times the sum of all nats is added to
+        whatever leaves the patch depends on.
+    - `write_penalty`: with `backward`, this times the sum of all lengths counts like nats.
     """
+    measured = MeasuredPatch(**vars(bound))
     with torch.set_grad_enabled(backward is not None):
-        (late,) = two_streams(
-            bridge, [bound], resid, text, layer=bound.patch.layers[0], chunk_size=resid.shape[1]
-        )
-        return next_token_nats(bound.readout, late[0], text, backward=backward)
+        late = patched_stream(bridge, measured, resid, text)
+        none = resid.new_zeros(len(resid), dtype=at_least_float32(resid.dtype))
+        shares = torch.stack([none, *measured.shares]).sum(0)
+        if backward is not None and write_penalty and shares.requires_grad:
+            # The writes are part of the graph of `late`, which is still needed.
+            (backward * write_penalty * shares.sum()).backward(retain_graph=True)
+    return next_token_nats(bound.readout, late, text, backward=backward), shares.detach()
+
+
+def patched_stream(
+    bridge: TransformerBridge,
+    bound: BoundPatch,
+    resid: Float[Tensor, "batch pos d_model"],
+    text: KnownText,
+) -> Float[Tensor, "batch pos d_model"]:
+    """`r[L]` of each text, every position before the predicting one patched, differentiably.
+
+    `resid` is `r` at the patch's lowest layer; there is no padding on the left.
+    """
+    (late,) = two_streams(
+        bridge, [bound], resid, text, layer=bound.patch.layers[0], chunk_size=resid.shape[1]
+    )
+    return late[0]
 
 
 def next_token_nats(
@@ -41,29 +75,81 @@ def next_token_nats(
 ) -> Float[Tensor, " batch"]:
     """Nats of all the next tokens of each text, from `r[L]` as `late`.
 
-    With `backward`, the gradient of that number times their sum goes into the graph of `late`. A
-    chunk's logits and their gradient are dropped before the next chunk's are made; a graph through
-    all of them would keep them.
+    With `backward`, the gradient of that number times their sum goes into the graph of `late`.
     """
+    targets = text.tokens.roll(-1, dims=1)[_predicts(late, text)]
+
+    def score(rows: slice, logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        return _nats_and_gradient(logits, targets[rows], out)
+
+    return _of_predicting_rows(read, late, text, score, backward)
+
+
+def changed_nats(
+    read: Readout,
+    late: Float[Tensor, "batch pos d_model"],
+    clean: Float[Tensor, "batch pos d_model"],
+    text: KnownText,
+    *,
+    backward: float | None = None,
+) -> Float[Tensor, " batch"]:
+    """KL(clean ‖ late) of the next token, in nats, summed over the positions of each text.
+
+    Both are `r[L]`. With `backward`, the gradient of that number times the sum goes into the graph
+    of `late`.
+    """
+    expected = clean[_predicts(late, text)]
+
+    def score(rows: slice, logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = read(expected[rows]).to(logits.dtype).log_softmax(-1)
+        found = logits.log_softmax(-1)
+        torch.sub(found.exp(), wanted.exp(), out=out)
+        return (wanted.exp() * (wanted - found)).sum(-1), out
+
+    return _of_predicting_rows(read, late, text, score, backward)
+
+
+def _predicts(
+    late: Float[Tensor, "batch pos d_model"], text: KnownText
+) -> Bool[Tensor, "batch pos"]:
+    """The positions whose next token the text has."""
     position = torch.arange(late.shape[1], device=late.device)
-    predicts = text.has_next(position.expand(len(late), -1))
+    return text.has_next(position.expand(len(late), -1))
+
+
+def _of_predicting_rows(
+    read: Readout,
+    late: Float[Tensor, "batch pos d_model"],
+    text: KnownText,
+    score: _Score,
+    backward: float | None,
+) -> Float[Tensor, " batch"]:
+    """The scores of the rows that predict a token of their text, summed for each text.
+
+    A chunk's logits and their gradient are dropped before the next chunk's are made; a graph
+    through all of them would keep them.
+    """
+    predicts = _predicts(late, text)
     owner = predicts.nonzero()[:, 0]
-    targets = text.tokens.roll(-1, dims=1)[predicts]
     rows = late[predicts]
-    nats, gradients, buffer = [], [], None
-    for part, ids in zip(rows.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True):
+    scores, gradients, buffer, start = [], [], None, 0
+    for part in rows.split(LOGIT_ROWS):
         leaf = part.detach().requires_grad_(backward is not None)
-        logits = read(leaf)
+        with torch.set_grad_enabled(backward is not None):
+            logits = read(leaf)
         wide = logits.detach().to(at_least_float32(logits.dtype))
         if buffer is None:
             buffer = torch.empty_like(wide)
-        lost, gradient = _nats_and_gradient(wide, ids, buffer[: len(wide)])
-        nats.append(lost)
+        with torch.no_grad():
+            here = slice(start, start + len(part))
+            lost, gradient = score(here, wide, buffer[: len(wide)])
+        start += len(part)
+        scores.append(lost)
         if backward is not None:
             gradients += torch.autograd.grad(logits, leaf, gradient.to(logits.dtype))
     if backward is not None:
         rows.backward(backward * torch.cat(gradients))
-    lost = torch.cat(nats)
+    lost = torch.cat(scores)
     return lost.new_zeros(len(late)).index_add(0, owner, lost)
 
 

@@ -25,12 +25,16 @@ class TrainingOptions:
             embeddings.
         warmup: share of the steps in which the learning rate rises to its peak; then it falls as a
             cosine.
+        final_rate: the learning rate at the end of that cosine, as a share of the peak.
         weight_decay: the weight decay of AdamW.
         max_gradient_norm: longer gradients are cut to this length.
         evaluate_every: steps between evaluations on held-out pieces.
         patience: stop after this many evaluations without a lower held-out loss; None makes all
             steps, as it should for trainings that are compared.
         held_out_windows: the most pieces that are held out, spread evenly over the held-out text.
+        write_penalty: what a write costs that is as long as the residual it enters, in nats. The
+            lengths, as shares of the residual's, are averaged over the predicted tokens.
+        change_penalty: what a nat of KL(clean ‖ patched) costs on the texts to `preserve`.
     """
 
     bias: bool = True
@@ -42,11 +46,14 @@ class TrainingOptions:
     batch_size: int = 8
     learning_rate: float = 1e-2
     warmup: float = 0.05
+    final_rate: float = 0.0
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
     evaluate_every: int = 25
     patience: int | None = 5
     held_out_windows: int = 32
+    write_penalty: float = 0.0
+    change_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "evaluate_every", "held_out_windows")
@@ -68,6 +75,15 @@ class TrainingOptions:
             raise ValueError(
                 f"warmup is a share of the steps, from 0 to below 1; got {self.warmup}"
             )
+        if not 0 <= self.final_rate <= 1:
+            raise ValueError(
+                f"final_rate is a share of the learning rate, from 0 to 1; got {self.final_rate}"
+            )
+        if not (0 <= self.write_penalty < math.inf and 0 <= self.change_penalty < math.inf):
+            raise ValueError(
+                "write_penalty and change_penalty must be finite and at least 0, got "
+                f"{self.write_penalty} and {self.change_penalty}"
+            )
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of the step after `step` others, of `steps` in all."""
@@ -75,4 +91,5 @@ class TrainingOptions:
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
         progress = (step - warmup) / (steps - warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        falling = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.learning_rate * (self.final_rate + (1 - self.final_rate) * falling)

@@ -27,7 +27,7 @@ from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
 from ..teacher_forcing.self_check import require_two_streams
-from .corpus import TrainingCorpus, split_corpus
+from .corpus import Corpora, TrainingCorpus, split_corpus
 from .loop import WriteTraining
 from .options import TrainingOptions
 from .parameters import initial_parameters
@@ -52,6 +52,7 @@ def train_patch(
     base: LearnedWrite | None = None,
     options: TrainingOptions | None = None,
     held_out: Iterable[TextOrTokens] | None = None,
+    preserve: Iterable[TextOrTokens] | None = None,
     prepend_bos: bool | None = None,
     checkpoint: str | Path | None = None,
     save_every: int = 10,
@@ -99,7 +100,11 @@ def train_patch(
         `first_position`.
     - `options`: options of the write, the optimizer and the evaluations.
     - `held_out`: texts for the held-out loss; by default every tenth of `texts`, or every tenth
-        piece if there are few texts. The write with the lowest held-out loss is kept.
+        piece if there are few texts. The write with the lowest held-out loss is kept, penalties
+        included.
+    - `preserve`: with a `change_penalty`, texts on which predictions should stay as they are, such
+        as the model's own from `sample_texts`. A step visits as many of their pieces as of `texts`;
+        every tenth is held out.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `checkpoint`: a file to write every `save_every` steps. If it exists, training continues from
         it and gives bit for bit the same result.
@@ -129,21 +134,30 @@ def train_patch(
     _check(bridge, plain, None if strength is not None else rank, source, steps, save_every)
     if base is not None:
         _check_base(bridge, base, layers, adapt, options)
+    if (preserve is None) != (options.change_penalty == 0):
+        raise ValueError(
+            "a change_penalty needs texts to preserve, and these a penalty above 0; got "
+            f"{options.change_penalty} and {'none' if preserve is None else 'some'}"
+        )
     if SOURCES[source].role == "no news" and adapt is None and not options.bias:
         raise ValueError(f"the source {source!r} trains only the bias, but bias is False")
-    training, kept = split_corpus(
-        bridge,
-        texts,
-        held_out,
-        length=options.window,
-        n_held_out=options.held_out_windows,
-        prepend_bos=prepend_bos,
-    )
-    with frozen(bridge):
-        corpus, kept_corpus = (
-            TrainingCorpus(bridge, some, layer=layers[0], store=store) for some in (training, kept)
+
+    def corpora(texts: Iterable[TextOrTokens], held_out: Iterable[TextOrTokens] | None) -> Corpora:
+        parts = split_corpus(
+            bridge,
+            texts,
+            held_out,
+            length=options.window,
+            n_held_out=options.held_out_windows,
+            prepend_bos=prepend_bos,
         )
-        _require_two_streams(bridge, layers[0], (corpus, kept_corpus))
+        corpora = Corpora(*(TrainingCorpus(bridge, p, layer=layers[0], store=store) for p in parts))
+        _require_two_streams(bridge, layers[0], corpora)
+        return corpora
+
+    with frozen(bridge):
+        ours = corpora(texts, held_out)
+        preserved = None if preserve is None else corpora(preserve, None)
         reader = None
         if adapt is not None:
             reader = ReaderParameters(bridge, adapt, layers[0], rank=adapter_rank, seed=seed)
@@ -169,9 +183,11 @@ def train_patch(
             **asdict(options),
             "model": str(bridge.cfg.model_name),
             "fingerprint": write.fingerprint,
-            "texts": corpus.digest(),
-            "held_out_texts": kept_corpus.digest(),
+            "texts": ours.training.digest(),
+            "held_out_texts": ours.held_out.digest(),
         }
+        if preserved is not None:
+            settings["preserved_texts"] = preserved.training.digest()
         if adapt is not None:
             settings |= {"strength": strength, "adapt": adapt, "adapter_rank": adapter_rank}
         if base is not None:
@@ -179,12 +195,10 @@ def train_patch(
         # A file of JSON does not hold numpy's numbers.
         settings = {name: python_numbers(value) for name, value in settings.items()}
         bound = write.patch().bind(bridge)
-        parameters = initial_parameters(bound, corpus, rank, options, seed, strength)
-        run = WriteTraining(
-            bridge, bound, parameters, reader, corpus, kept_corpus, options, settings
-        )
+        parameters = initial_parameters(bound, ours.training, rank, options, seed, strength)
+        run = WriteTraining(bridge, bound, parameters, reader, ours, preserved, options, settings)
         run.to_the_end(None if checkpoint is None else Path(checkpoint), save_every, progress)
-    n_tokens = sum(map(len, training))
+    n_tokens = sum(map(len, ours.training.pieces))
     return _result(run, {**settings, "tokens": n_tokens})
 
 
@@ -197,11 +211,9 @@ def _result(run: WriteTraining, settings: dict[str, Any]) -> TrainedPatch:
     return TrainedPatch(write, pd.DataFrame(state.curve), pd.DataFrame(state.held_out), settings)
 
 
-def _require_two_streams(
-    bridge: TransformerBridge, layer: int, corpora: Sequence[TrainingCorpus]
-) -> None:
+def _require_two_streams(bridge: TransformerBridge, layer: int, corpora: Corpora) -> None:
     with torch.no_grad():
-        pieces = (piece for corpus in corpora for piece in corpus.pieces)
+        pieces = (*corpora.training.pieces, *corpora.held_out.pieces)
         longest = TokenBatch.unpadded(max(pieces, key=len)[None])
         (resid,) = residuals(bridge, longest, [f"{layer}_pre"])
     require_two_streams(bridge, layer, resid, "and training needs that")

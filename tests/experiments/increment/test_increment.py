@@ -208,3 +208,15 @@ def test_presets():
 def test_a_layer_that_the_model_does_not_have():
     with pytest.raises(ValueError, match="the model has blocks 0 to 2, the patch asks for 3"):
         try_rates(small_bridge(), replace(SMALL, layer=3), {})
+
+
+def test_penalties_reach_the_trainings_and_the_verdicts(tmp_path):
+    options = replace(SMALL.options, write_penalty=5.0, change_penalty=2.0, final_rate=0.1)
+    settings = replace(SMALL, seeds=(0,), samples=12, options=options)
+    result = li.experiments.increment(small_bridge, settings=settings, out=tmp_path)
+    kept = li.experiments.read_tables(str(tmp_path))["base"]["write"].iloc[0]
+    trained = read_write(kept).settings
+    assert (trained["write_penalty"], trained["change_penalty"]) == (5.0, 2.0)
+    assert "preserved_texts" in trained
+    assert "as long as the residual cost 5 nats" in result.verdicts[0].method
+    assert "on 12 texts that the model wrote cost 2." in result.verdicts[0].method

@@ -28,15 +28,15 @@ def test_it_learns_what_plain_products_teach(monkeypatch, arch, adapt):
     options = {"steps": 3, "texts": random_texts(), "adapt": adapt}
     decided(monkeypatch, faster=False)
     plain = train(bridge, **options)
-    patched_nats = loss.patched_nats
+    patched_losses = loss.patched_losses
 
     def watched(bridge, bound, *args, **kwargs):
         linears = (m for m in bridge.original_model.modules() if type(m) is nn.Linear)
         blocks = any("forward" in vars(module) for module in linears)
         taken.add((blocks, bound.readout.fast, bound.readout.constant))
-        return patched_nats(bridge, bound, *args, **kwargs)
+        return patched_losses(bridge, bound, *args, **kwargs)
 
-    monkeypatch.setattr(loop, "patched_nats", watched)
+    monkeypatch.setattr(loop, "patched_losses", watched)
     decided(monkeypatch, faster=True)
     with left_as_found(bridge):
         found = train(bridge, **options)

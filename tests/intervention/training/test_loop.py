@@ -118,6 +118,9 @@ def test_the_curve_says_how_it_was_trained():
     slow = dataclasses.replace(SMALL, warmup=0.25)
     rates = [slow.learning_rate_at(k, 20) for k in range(6)]
     np.testing.assert_allclose(rates, [0.002, 0.004, 0.006, 0.008, 0.01, 0.01])
+    kept = dataclasses.replace(SMALL, warmup=0.0, final_rate=0.1)
+    rates = [kept.learning_rate_at(k, 20) for k in (0, 10, 20)]
+    np.testing.assert_allclose(rates, [0.01, 0.0055, 0.001])
 
 
 def test_half_precision_models_train_in_float32():

@@ -9,7 +9,7 @@ from torch import nn
 import lens_interventions as li
 from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.training import loss
-from lens_interventions.intervention.training.loss import next_token_nats, patched_nats
+from lens_interventions.intervention.training.loss import next_token_nats, patched_losses
 from lens_interventions.model.gradients import frozen
 from lens_interventions.model.readout import Readout, readout
 from lens_interventions.model.tokens import token_batch
@@ -34,7 +34,7 @@ def test_it_is_that_of_teacher_forcing(arch):
     batch = token_batch(bridge, texts)
     text = KnownText.from_batch(batch, text_seeds=seeds)
     resid = bridge(batch.tokens, stop_at_layer=0)
-    found = patched_nats(bridge, patch.bind(bridge), resid, text)
+    found, _ = patched_losses(bridge, patch.bind(bridge), resid, text)
     log_probs = li.teacher_forced_log_probs(bridge, texts, patch, text_seeds=seeds)
     torch.testing.assert_close(found, -log_probs.nansum(-1), rtol=0, atol=1e-9)
 
@@ -55,7 +55,7 @@ def test_its_gradient_is_that_of_finite_differences(monkeypatch, arch, full):
 
     def nats(values, backward=None):
         patch = dataclasses.replace(write, **values).patch()
-        return patched_nats(bridge, patch.bind(bridge), resid, text, backward=backward)
+        return patched_losses(bridge, patch.bind(bridge), resid, text, backward=backward)[0]
 
     for leaf in leaves.values():
         leaf.requires_grad_()

@@ -14,6 +14,9 @@ import lens_interventions as li
         ({"window": 1}, "at least 2 tokens"),
         ({"learning_rate": 0.0}, "must be above 0"),
         ({"warmup": 1.0}, "share of the steps"),
+        ({"final_rate": 1.1}, "final_rate is a share .* got 1.1"),
+        ({"write_penalty": -1.0}, "write_penalty and change_penalty must be finite and at least 0"),
+        ({"change_penalty": float("inf")}, "got 0.0 and inf"),
         # A patch has these, a learned write has not.
         ({"scale": "deviation"}, "scale 'raw' or 'norm', got 'W_E' with 'deviation'"),
         ({"embedding": "lens"}, "embedding 'W_E' or 'W_U' .* got 'lens' with 'raw'"),

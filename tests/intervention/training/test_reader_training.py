@@ -9,7 +9,7 @@ import lens_interventions as li
 from lens_interventions.intervention.adapted_reader import adapted_weights
 from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.training import loop
-from lens_interventions.intervention.training.loss import patched_nats
+from lens_interventions.intervention.training.loss import patched_losses
 from lens_interventions.intervention.training.reader_parameters import ReaderParameters
 from lens_interventions.model.gradients import frozen
 from lens_interventions.model.other_weights import other_weights
@@ -43,7 +43,7 @@ def test_its_gradient_is_that_of_finite_differences(arch, adapt):
         reader = parameters.reader(leaves)
         weights = adapted_weights(bridge, reader.down, reader.up)
         with other_weights(bridge, weights, "tried"):
-            return patched_nats(bridge, patch, resid, text, backward=backward)
+            return patched_losses(bridge, patch, resid, text, backward=backward)[0]
 
     with frozen(bridge), left_as_found(bridge):
         nats(parameters.leaves, backward=0.25)
@@ -130,17 +130,17 @@ def test_interrupted_training_ends_in_the_same_bits(monkeypatch, tmp_path, adapt
     bridge, path = shared_bridge("gpt2"), tmp_path / "training"
     options = {"steps": 7, **READER, "adapt": adapt}
     whole = train(bridge, **options)
-    nats, calls = loop.patched_nats, iter(range(100))
+    nats, calls = loop.patched_losses, iter(range(100))
 
     def stops(*args, **kwargs):
         if next(calls) == 6:
             raise KeyboardInterrupt  # while the model is adapted
         return nats(*args, **kwargs)
 
-    monkeypatch.setattr(loop, "patched_nats", stops)
+    monkeypatch.setattr(loop, "patched_losses", stops)
     with pytest.raises(KeyboardInterrupt), left_as_found(bridge):
         train(bridge, checkpoint=path, save_every=2, **options)
-    monkeypatch.setattr(loop, "patched_nats", nats)
+    monkeypatch.setattr(loop, "patched_losses", nats)
     assert path.exists()
     finished = train(bridge, checkpoint=path, save_every=2, **options)
     assert finished.curve.equals(whole.curve)

@@ -17,6 +17,8 @@ QUESTIONS = {
 }
 """The kinds of text, and what a question calls them."""
 
+_DOCUMENTS = "documents (those that share a passage count as one)"
+
 
 def findings_on_texts(
     settings: TrainedPatchSettings,
@@ -48,11 +50,27 @@ def findings_on_texts(
             verdict,
             method.format(
                 n=losses.loc[losses["scope"] == scope, "cluster"].nunique(),
-                clusters="sequences" if scope == SECOND else "documents",
+                clusters="sequences" if scope == SECOND else _DOCUMENTS,
                 what="Sequences" if scope == SECOND else "Documents",
                 said=said_of(comparison, "nats"),
-            ),
+            )
+            + _said_penalties(settings),
             "gain",
         )
         for (scope, comparison), verdict in zip(compared.items(), judged, strict=True)
     )
+
+
+def _said_penalties(settings: TrainedPatchSettings) -> str:
+    options, said = settings.options, ""
+    if options.write_penalty:
+        said += (
+            f" In training a write as long as the residual cost {options.write_penalty:g} nats a "
+            "token."
+        )
+    if options.change_penalty:
+        said += (
+            f" In training a nat of KL(clean ‖ patched) on {settings.samples} texts that the model "
+            f"wrote cost {options.change_penalty:g}."
+        )
+    return said

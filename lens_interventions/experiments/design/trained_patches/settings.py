@@ -25,6 +25,9 @@ class TrainedPatchSettings:
             are trained on.
         windows: how many windows of `options.window` tokens are trained on, and how many are
             measured at the end. `options.held_out_windows` others decide which step was best.
+        samples: how many texts of `options.window` tokens the model writes itself, to preserve its
+            predictions on them. A tenth is held out, so ten at least; 0 exactly if
+            `options.change_penalty` is.
         per_document: the most windows of a document that are measured.
         copies: how many sequences of random tokens, which are repeated once.
         copy_length: how many tokens are repeated.
@@ -34,7 +37,8 @@ class TrainedPatchSettings:
         resampling: how intervals are resampled.
         seed: the seed of the split and of the random tokens.
 
-    Raises `ValueError` for an unknown control, or sizes that leave nothing to train or to measure.
+    Raises `ValueError` for an unknown control, sizes that leave nothing to train or to measure, or
+    a penalty without samples.
     """
 
     layer: int
@@ -44,6 +48,7 @@ class TrainedPatchSettings:
     options: TrainingOptions
     texts: tuple[str, ...] = ("python_reference", "python_code")
     windows: tuple[int, int] = (480, 64)
+    samples: int = 0
     per_document: int = 2
     copies: int = 16
     copy_length: int = 40
@@ -62,6 +67,11 @@ class TrainedPatchSettings:
         require_comparable(self.seeds, self.options)
         require_at_least(self, 1, "per_document", "copies", "batch", "steps")
         require_at_least(self, 2, "copy_length")
+        if self.samples < 0 or (self.samples > 0) != (self.options.change_penalty > 0):
+            raise ValueError(
+                "samples and options.change_penalty must both be above 0, or neither; got "
+                f"{self.samples} and {self.options.change_penalty}"
+            )
         if min(self.windows) < 1:
             raise ValueError(f"windows must be two numbers of at least 1, got {self.windows}")
 

@@ -8,13 +8,14 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...._counter_random import random_bits
+from ....intervention.generation.sample_texts import sample_texts
 from ....materials.corpora import read_documents
 from ....materials.shingles import groups
 from ..material import CopyingMaterial, induction_sequences
 from ..sequences import REPORT, beginning, token_list
 from .settings import TrainedPatchSettings
 
-TRAINING, CHOOSING, MEASURED = "training", "choosing", "measured"
+TRAINING, CHOOSING, MEASURED, PRESERVED = "training", "choosing", "measured", "preserved"
 
 # Of ten groups of documents, six are trained on and three are measured.
 _PARTS = (TRAINING,) * 6 + (CHOOSING,) + (MEASURED,) * 3
@@ -26,7 +27,8 @@ def windows_by_part(
     """Windows of equal length, each a BOS and a piece of one document, with its `cluster`.
 
     The first windows of all documents come before the second ones, so even a few windows come from
-    many documents. No two parts share a passage of 13 words.
+    many documents. Documents that share a passage of 13 words are one cluster, named after the
+    first of them, and in one part.
 
     Raises `ValueError` if a part has no window.
     """
@@ -35,6 +37,7 @@ def windows_by_part(
     ]
     group_of = groups([document for _, document in documents])
     part_of = random_bits(settings.seed, torch.tensor(group_of)).numpy() % len(_PARTS)
+    cluster_of = [f"{documents[i][0]}: {documents[i][1].title}" for i in group_of]
     wanted = {
         TRAINING: (settings.windows[0], None),
         CHOOSING: (settings.options.held_out_windows, None),
@@ -43,8 +46,8 @@ def windows_by_part(
     found = {}
     for part, (count, most) in wanted.items():
         of_part = [
-            document
-            for document, number in zip(documents, part_of, strict=True)
+            (document.text, cluster)
+            for (_, document), cluster, number in zip(documents, cluster_of, part_of, strict=True)
             if _PARTS[number] == part
         ]
         found[part] = _windows(bridge, settings, of_part, count, most)
@@ -53,9 +56,21 @@ def windows_by_part(
     return found
 
 
-def to_train(windows: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """The windows that a training needs: to train on, and to choose the best step by."""
-    return {part: windows[part] for part in (TRAINING, CHOOSING)}
+def to_train(
+    bridge: TransformerBridge,
+    settings: TrainedPatchSettings,
+    windows: Mapping[str, list[dict[str, Any]]],
+) -> dict[str, list[dict[str, Any]]]:
+    """The windows that a training needs: to train on, and to choose the best step by.
+
+    If the settings ask for samples, the model writes the windows to preserve.
+    """
+    found = {part: windows[part] for part in (TRAINING, CHOOSING)}
+    if settings.samples:
+        length, seed = settings.options.window, settings.seed
+        texts = sample_texts(bridge, settings.samples, length=length, seed=seed, progress=False)
+        found[PRESERVED] = [{"tokens": text.tolist()} for text in texts]
+    return found
 
 
 def to_measure(
@@ -85,7 +100,7 @@ def second_copies(bridge: TransformerBridge, settings: TrainedPatchSettings) -> 
 def _windows(
     bridge: TransformerBridge,
     settings: TrainedPatchSettings,
-    documents: Sequence[tuple[str, Any]],
+    documents: Sequence[tuple[str, str]],
     count: int,
     most: int | None,
 ) -> list[dict[str, Any]]:
@@ -94,11 +109,10 @@ def _windows(
     rng = np.random.default_rng([settings.seed, 4])
     ranked = []
     for place in rng.permutation(len(documents)):
-        source, document = documents[place]
-        tokens = token_list(bridge, document.text)
+        text, cluster = documents[place]
+        tokens = token_list(bridge, text)
         for turn, start in enumerate(range(0, len(tokens) - size + 1, size)[:most]):
             window = [*bos, *tokens[start : start + size]]
-            cluster = f"{source}: {document.title}"
             ranked.append((turn, {"cluster": cluster, "tokens": window}))
     ranked.sort(key=lambda item: item[0])
     return [window for _, window in ranked[:count]]

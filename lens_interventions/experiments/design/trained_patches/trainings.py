@@ -12,7 +12,7 @@ from ....intervention.training.train_patch import train_patch
 from ...engine.json_values import from_values
 from ..shared_residuals import shared_residuals
 from .losses import Windows
-from .splits import CHOOSING, TRAINING
+from .splits import CHOOSING, PRESERVED, TRAINING
 
 
 def trained(
@@ -33,6 +33,7 @@ def trained(
         **training,
         options=from_values(TrainingOptions, options),
         held_out=_tokens(texts[CHOOSING]),
+        preserve=_tokens(texts[PRESERVED]) if PRESERVED in texts else None,
         checkpoint=file,
         save_every=options["evaluate_every"],
         store=shared_residuals(bridge, training["layer"]),

@@ -1,32 +1,101 @@
 """The windows to train on, to choose by and to measure share no passage."""
 
+from collections import Counter
 from dataclasses import replace
 
-import pandas as pd
+import networkx
+import pytest
 import torch
 
-from lens_interventions.experiments.design.trained_patches.splits import windows_by_part
+from lens_interventions.experiments.design.sequences import beginning, token_list
+from lens_interventions.experiments.design.trained_patches.splits import to_train, windows_by_part
 from lens_interventions.materials.corpora import read_documents
 from lens_interventions.materials.shingles import shingles
 from tests.support.small_reader import SMALL
 from tests.support.tiny import tiny_bridge
 
+# Windows of 120 bytes, so that two documents have one in common only if they share a passage.
+SETTINGS = replace(
+    SMALL,
+    texts=("python_reference",),
+    windows=(400, 60),
+    options=replace(SMALL.options, window=120),
+)
 
-def test_no_two_parts_share_a_passage():
-    settings = replace(SMALL, texts=("python_reference",), windows=(400, 60))
-    parts = windows_by_part(tiny_bridge("llama", dtype=torch.float32), settings)
-    titles = {
-        part: {window["cluster"].partition(": ")[2] for window in windows}
-        for part, windows in parts.items()
+
+@pytest.fixture(scope="module")
+def bridge():
+    return tiny_bridge("llama", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return list(read_documents("python_reference"))
+
+
+@pytest.fixture(scope="module")
+def parts(bridge, documents):
+    """The windows of each part, as their cluster and the titles of documents with those tokens."""
+    bos, size = beginning(bridge), SETTINGS.options.window
+    titles = {}
+    for document in documents:
+        tokens = token_list(bridge, document.text)
+        for start in range(0, len(tokens), size - len(bos)):
+            window = (*bos, *tokens[start : start + size - len(bos)])
+            titles.setdefault(window, set()).add(document.title)
+    found = windows_by_part(bridge, SETTINGS)
+    assert {len(window["tokens"]) for windows in found.values() for window in windows} == {size}
+    return {
+        part: [(window["cluster"], titles[tuple(window["tokens"])]) for window in windows]
+        for part, windows in found.items()
     }
-    texts = {document.title: document.text for document in read_documents("python_reference")}
+
+
+def test_no_two_parts_share_a_passage(documents, parts):
+    texts = {document.title: document.text for document in documents}
     known = {
-        part: set().union(*(shingles(texts[title]) for title in of_part))
-        for part, of_part in titles.items()
+        part: set().union(*(shingles(texts[title]) for _, titles in of_part for title in titles))
+        for part, of_part in parts.items()
     }
     assert not known["training"] & known["measured"]
     assert not known["training"] & known["choosing"]
     assert not known["choosing"] & known["measured"]
-    by_document = pd.Series([window["cluster"] for window in parts["measured"]]).value_counts()
-    assert by_document.max() <= settings.per_document
-    assert {len(window["tokens"]) for windows in parts.values() for window in windows} == {24}
+    measured = [title for _, titles in parts["measured"] if len(titles) == 1 for title in titles]
+    assert max(Counter(measured).values()) <= SETTINGS.per_document
+
+
+def test_documents_that_share_a_passage_are_one_cluster(documents, parts):
+    graph = networkx.Graph()
+    graph.add_nodes_from(document.title for document in documents)
+    first = {}
+    for document in documents:
+        others = {first.setdefault(run, document.title) for run in shingles(document.text)}
+        graph.add_edges_from((document.title, other) for other in others)
+    component = {
+        title: number
+        for number, titles in enumerate(networkx.connected_components(graph))
+        for title in titles
+    }
+    windows = [window for of_part in parts.values() for window in of_part]
+    pairs = {(cluster, component[title]) for cluster, titles in windows for title in titles}
+    clusters, components = zip(*pairs, strict=True)
+    assert len(set(clusters)) == len(set(components)) == len(pairs)
+    n_titles = len(set().union(*(titles for _, titles in windows)))
+    assert len(pairs) < n_titles
+
+
+def test_the_model_writes_what_is_preserved(bridge):
+    options = replace(SETTINGS.options, change_penalty=1.0)
+    settings = replace(SETTINGS, windows=(4, 4), samples=3, options=options)
+    windows = to_train(bridge, settings, windows_by_part(bridge, settings))
+    own = [window["tokens"] for window in windows["preserved"]]
+    assert [len(tokens) for tokens in own] == [120] * 3
+    assert len(set(map(tuple, own))) == 3
+    assert "preserved" not in to_train(bridge, SETTINGS, windows)
+
+
+@pytest.mark.parametrize(("samples", "penalty"), [(3, 0.0), (0, 1.0), (-1, 1.0)])
+def test_samples_and_their_penalty_go_together(samples, penalty):
+    options = replace(SETTINGS.options, change_penalty=penalty)
+    with pytest.raises(ValueError, match="must both be above 0, or neither"):
+        replace(SETTINGS, samples=samples, options=options)

@@ -1,0 +1,191 @@
+"""What a training pays for besides the loss: long writes, and changed predictions."""
+
+import dataclasses
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Categorical, kl_divergence
+
+import lens_interventions as li
+from lens_interventions.intervention.known_text import KnownText
+from lens_interventions.intervention.training import loop, loss
+from lens_interventions.intervention.training.loss import changed_nats, patched_losses
+from lens_interventions.model.gradients import frozen
+from lens_interventions.model.readout import readout
+from lens_interventions.model.tokens import token_batch
+from tests.intervention.test_learned_write import random_write
+from tests.support.clean import left_as_found
+from tests.support.small_training import SMALL, assert_same_bits, random_texts, tensors, train
+from tests.support.tiny import shared_bridge, tiny_bridge
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+# Learning by heart, fast: what a penalty holds back has grown by then.
+EAGER = dataclasses.replace(SMALL, learning_rate=0.05, patience=None)
+
+
+def own_texts(bridge, n=12):
+    return list(li.sample_texts(bridge, n, length=12, seed=3, progress=False))
+
+
+@torch.no_grad()
+def lengths_in_a_plain_run(bridge, patch, tokens):
+    """The lengths of the writes to layers 1 and 2 as shares of the residual, by hooks alone."""
+    total = 0.0
+    for name, write in patch.fwd_hooks(bridge, tokens):
+
+        def measured(resid, hook, write=write):
+            nonlocal total
+            old = resid.clone()
+            new = write(resid, hook=hook)
+            if new is None:  # the hook that checks the tokens
+                return None
+            total += float(((new - old).norm(dim=-1) / old.norm(dim=-1)).sum())
+            return new
+
+        bridge.add_hook(name, measured)
+    try:
+        bridge(tokens)
+    finally:
+        bridge.reset_hooks()
+    return total
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+def test_lengths_are_those_that_hooks_see(arch):
+    """Texts of several lengths, one without any position to patch; two layers in a row."""
+    bridge = tiny_bridge(arch)
+    patch = random_write(bridge, layers=(1, 2), gate=True).patch(first_position=1)
+    texts = [*random_texts(4), [5, 6]]
+    batch = token_batch(bridge, texts)
+    resid = bridge(batch.tokens, stop_at_layer=1)
+    _, found = patched_losses(bridge, patch.bind(bridge), resid, KnownText.from_batch(batch))
+    expected = [lengths_in_a_plain_run(bridge, patch, torch.tensor([text])) for text in texts]
+    assert min(expected[:4]) > 0.1
+    assert expected[4] == 0
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0
+    )
+
+
+# Layer norms stay in float64, RMS norms round to float32: too coarse for differences of 1e-5.
+@pytest.mark.parametrize("arch", ["gpt2", "gpt_neox"])
+def test_the_gradient_of_long_writes_is_that_of_finite_differences(arch):
+    bridge = shared_bridge(arch)
+    write = random_write(bridge, layers=(1, 2), gate=True)
+    leaves = {name: leaf for name, leaf in tensors(write).items() if leaf is not None}
+    batch = token_batch(bridge, random_texts(3))
+    text = KnownText.from_batch(batch)
+    with torch.no_grad():
+        resid = bridge(batch.tokens, stop_at_layer=1)
+
+    def cost(values, **options):
+        patch = dataclasses.replace(write, **values).patch().bind(bridge)
+        nats, shares = patched_losses(bridge, patch, resid, text, **options)
+        return nats.sum() + 30 * shares.sum()
+
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    with frozen(bridge):
+        cost(leaves, backward=0.25, write_penalty=30.0)
+    for name, leaf in leaves.items():
+        step = 1e-5 * torch.randn_like(leaf)
+        up, down = (cost({**leaves, name: leaf.detach() + sign * step}) for sign in (1, -1))
+        expected = (leaf.grad * step).sum() / 1e-5
+        # Differences of a cost of some 500 nats are good to 1e-8 of it.
+        torch.testing.assert_close(expected, 0.25 * (up - down) / 2e-5, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_changes_and_their_gradient_are_those_of_torch(monkeypatch, dtype):
+    """Over texts of several lengths and chunks of logits, within the rounding of the dtype."""
+    monkeypatch.setattr(loss, "LOGIT_ROWS", 3)
+    bridge = tiny_bridge("llama", dtype=dtype)
+    read = readout(bridge)
+    batch = token_batch(bridge, [[1, 5, 2, 7, 3], [4, 8, 9, 5]])
+    clean, late = (torch.randn(2, 5, bridge.cfg.d_model).to(dtype) for _ in range(2))
+    late.requires_grad_()
+    found = changed_nats(read, late, clean, KnownText.from_batch(batch), backward=0.5)
+    gradient, late.grad = late.grad, None
+    wide = torch.promote_types(dtype, torch.float32)
+    expected, patched = (Categorical(logits=read(some).to(wide)) for some in (clean, late))
+    nats = kl_divergence(expected, patched)
+    sums = torch.stack([nats[0, :4].sum(), nats[1, :3].sum()])
+    assert (sums > 0.1).all()
+    torch.testing.assert_close(found, sums.detach(), rtol=1e-5, atol=0)
+    (0.5 * sums.sum()).backward()
+    tolerance = 8 * torch.finfo(dtype).eps * float(late.grad.abs().max())
+    torch.testing.assert_close(gradient, late.grad, rtol=0, atol=tolerance)
+
+
+def test_a_penalty_on_long_writes_makes_them_shorter():
+    bridge, texts = shared_bridge("llama"), random_texts(4)
+    free, paid = (
+        train(bridge, texts, held_out=texts, steps=12, options=options)
+        for options in (EAGER, dataclasses.replace(EAGER, write_penalty=20.0))
+    )
+    assert free.curve["write"][0] == paid.curve["write"][0] == 0
+    assert paid.held_out["write"].iloc[-1] < 0.5 * free.held_out["write"].iloc[-1]
+    # The loss is told without the penalty, and the best step with it.
+    cost = paid.held_out["loss"] + 20 * paid.held_out["write"]
+    assert paid.settings["best_step"] == paid.held_out["step"][cost.idxmin()]
+    assert paid.held_out["loss"].idxmin() != cost.idxmin()
+    np.testing.assert_allclose(
+        paid.held_out["change"], paid.held_out["loss"] - paid.held_out["clean_loss"]
+    )
+
+
+@pytest.mark.parametrize("adapt", [None, "attention"])
+def test_a_penalty_on_changes_keeps_predictions(adapt):
+    bridge, texts = shared_bridge("llama"), random_texts(4)
+    own = own_texts(bridge)
+    results = [
+        train(bridge, texts, held_out=texts, preserve=own, adapt=adapt, steps=12, options=options)
+        for options in (dataclasses.replace(EAGER, change_penalty=cost) for cost in (1e-9, 30.0))
+    ]
+    free, paid = results
+    assert free.curve["kl"][0] == pytest.approx(0, abs=1e-12)
+    assert 0 < paid.held_out["kl"].iloc[-1] < 0.5 * free.held_out["kl"].iloc[-1]
+    # Of twelve texts the tenth is held out.
+    with nullcontext() if free.reader is None else free.reader.on(bridge), torch.no_grad():
+        (patched,) = li.teacher_forced_logits(bridge, own[9][None], [free.patch])
+    with torch.no_grad():
+        clean = bridge(own[9][None])
+    nats = kl_divergence(*(Categorical(logits=logits[0, :-1]) for logits in (clean, patched)))
+    best = free.held_out.set_index("step").loc[free.settings["best_step"]]
+    assert float(nats.mean()) == pytest.approx(best["kl"], rel=1e-6)
+
+
+def test_interrupted_training_with_penalties_ends_in_the_same_bits(monkeypatch, tmp_path):
+    bridge, path = shared_bridge("gpt2"), tmp_path / "training"
+    options = dataclasses.replace(SMALL, write_penalty=0.5, change_penalty=2.0)
+    common = {"steps": 7, "options": options, "preserve": own_texts(bridge)}
+    whole = train(bridge, **common)
+    assert whole.curve["kl"].iloc[-1] > 0
+    nats, calls = loop.changed_nats, iter(range(100))
+
+    def stops(*args, **kwargs):
+        if next(calls) == 6:
+            raise KeyboardInterrupt
+        return nats(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "changed_nats", stops)
+    with pytest.raises(KeyboardInterrupt), left_as_found(bridge):
+        train(bridge, checkpoint=path, save_every=2, **common)
+    monkeypatch.setattr(loop, "changed_nats", nats)
+    assert path.exists()
+    finished = train(bridge, checkpoint=path, save_every=2, **common)
+    assert finished.curve.equals(whole.curve)
+    assert_same_bits(finished.write, whole.write)
+    with pytest.raises(ValueError, match="differs in preserved_texts"):
+        train(bridge, checkpoint=path, **{**common, "preserve": random_texts()})
+
+
+@pytest.mark.parametrize(("penalty", "preserve"), [(1.0, None), (0.0, [[5, 6, 7]])])
+def test_a_penalty_on_changes_and_its_texts_go_together(penalty, preserve):
+    options = dataclasses.replace(SMALL, change_penalty=penalty)
+    with pytest.raises(ValueError, match="a change_penalty needs texts to preserve"):
+        train(shared_bridge("llama"), options=options, preserve=preserve)
