@@ -17,7 +17,7 @@ class IncrementSettings(TrainedPatchSettings):
         base_steps: how many steps train the base, whose seed is the first of `seeds`.
         learning_rates: peak learning rates to try, first for the base and then for the true token's
             increment. The base is trained at its best rate, and all increments at the best rate of
-            the true token's.
+            the true token's. The best rate has the lowest loss at the end; penalties do not count.
         pilot_steps: how many steps each trial makes.
 
     Raises `ValueError` in the cases of `TrainedPatchSettings`, and without a control or a rate.

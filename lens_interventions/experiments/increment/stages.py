@@ -11,6 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.points import require_blocks
 from ..design.kept_writes import encoded_write
 from ..design.trained_patches.losses import UNTRAINED, measure_untrained
+from ..design.trained_patches.own_texts import writing_stage
 from ..design.trained_patches.splits import to_measure, to_train, windows_by_part
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -40,14 +41,14 @@ def best_rate(tried: pd.DataFrame) -> float:
 
 
 def try_rates(
-    bridge: TransformerBridge, settings: IncrementSettings, _rows: Tables
+    bridge: TransformerBridge, settings: IncrementSettings, rows: Tables
 ) -> Sequence[Unit]:
     """A short training of the base for each learning rate.
 
     Raises `ValueError` for a layer that the model does not have, or too little text.
     """
     require_blocks([settings.layer], int(bridge.cfg.n_layers))
-    texts = to_train(bridge, settings, windows_by_part(bridge, settings))
+    texts = to_train(windows_by_part(bridge, settings), rows)
     return [
         Unit(
             PILOT,
@@ -65,7 +66,7 @@ def train_base(
 ) -> Sequence[Unit]:
     """The training of the base, at the best rate."""
     rate = best_rate(rows[PILOT])
-    texts = to_train(bridge, settings, windows_by_part(bridge, settings))
+    texts = to_train(windows_by_part(bridge, settings), rows)
     parameters = _base_training(settings, rate, settings.base_steps, texts)
     return [Unit(FIRST, BASE, measure_base, parameters, keeps_file=True)]
 
@@ -77,7 +78,7 @@ def try_increments(
 
     All increments are then trained at the rate that is best for the true token.
     """
-    texts = to_train(bridge, settings, windows_by_part(bridge, settings))
+    texts = to_train(windows_by_part(bridge, settings), rows)
     same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.pilot_steps}
     return [
         Unit(
@@ -106,7 +107,7 @@ def train_increments(
     common = {
         "base": base,
         "options": asdict(settings.options_at(best_rate(rows[TRIAL]))),
-        "texts": to_train(bridge, settings, windows),
+        "texts": to_train(windows, rows),
         "material": material,
     }
     same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.steps}
@@ -128,6 +129,7 @@ def train_increments(
 
 
 STAGES: Mapping[str, Stage] = {
+    "own texts": writing_stage,
     "learning rates": try_rates,
     "base": train_base,
     "learning rates of increments": try_increments,

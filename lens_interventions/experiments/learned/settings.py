@@ -94,6 +94,13 @@ class LearnedSettings:
 
     def __post_init__(self) -> None:
         require_comparable(self.seeds, self.options)
+        if self.options.write_penalty or self.options.change_penalty:
+            raise ValueError(
+                "these trainings have no penalties, got "
+                f"write_penalty={self.options.write_penalty} and "
+                f"change_penalty={self.options.change_penalty}: set both to 0, or use the "
+                "increment experiment"
+            )
         require_at_least(self, 2, "sampled_prompts")
         written = len(materials.prompts())
         if self.sampled_prompts > written:

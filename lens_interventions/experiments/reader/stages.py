@@ -7,6 +7,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.points import require_blocks
 from ..design.trained_patches.losses import measure_untrained
+from ..design.trained_patches.own_texts import writing_stage
 from ..design.trained_patches.splits import to_measure, to_train, windows_by_part
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -18,7 +19,7 @@ TABLE = "training"
 
 
 def training_stage(
-    bridge: TransformerBridge, settings: ReaderSettings, _rows: Tables
+    bridge: TransformerBridge, settings: ReaderSettings, rows: Tables
 ) -> Sequence[Unit]:
     """All trainings, seed by seed, so that a run that is stopped has complete seeds.
 
@@ -29,7 +30,7 @@ def training_stage(
     material = to_measure(bridge, settings, windows)
     common = {
         "options": asdict(settings.options),
-        "texts": to_train(bridge, settings, windows),
+        "texts": to_train(windows, rows),
         "material": material,
     }
     same = {
@@ -56,4 +57,4 @@ def training_stage(
     ]
 
 
-STAGES: Mapping[str, Stage] = {"training": training_stage}
+STAGES: Mapping[str, Stage] = {"own texts": writing_stage, "training": training_stage}

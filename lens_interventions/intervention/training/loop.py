@@ -108,7 +108,7 @@ class WriteTraining:
         self._frozen = [*self._late, *fast_forwards(others, known_faster=True)]
 
     def best_write(self) -> LearnedWrite:
-        """The write with the lowest held-out loss, and its reader."""
+        """The write of the best step, and its reader."""
         write = with_tensors(self._bound, self._parameters.tensors(self.state.best))
         if self._reader is None:
             return write
@@ -138,18 +138,17 @@ class WriteTraining:
         losses = self._losses(Visit.of_all(self._corpora.held_out), values)
         if self._preserved is not None:
             losses["kl"] = self._kl(Visit.of_all(self._preserved.held_out), values)
-        if not math.isfinite(losses["loss"]):
+        if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
             raise ValueError(
-                f"the held-out loss is {losses['loss']} after {state.step} steps: look for a hook "
-                "or a strength that makes such values, lower the learning rate, or load the model "
-                "in float32"
+                f"the held-out {wrong[0]} is {losses[wrong[0]]} after {state.step} steps: look for "
+                "a hook or a strength that makes such values, lower the learning rate, or load the "
+                "model in float32"
             )
         state.held_out.append({"step": state.step, **losses})
-        penalties = options.write_penalty * losses["write"]
-        penalties += options.change_penalty * losses.get("kl", 0.0)
-        if losses["loss"] + penalties < state.best_loss:
-            state.best_loss, state.best_step = losses["loss"] + penalties, state.step
-            state.best = values
+        cost = losses["loss"] + options.write_penalty * losses["write_length"]
+        cost += options.change_penalty * losses.get("kl", 0.0)
+        if cost < state.best_cost:
+            state.best_cost, state.best_step, state.best = cost, state.step, values
 
     def _visited(self, corpus: TrainingCorpus) -> Visit:
         """The pieces that the next step trains on."""
@@ -179,7 +178,7 @@ class WriteTraining:
             "loss": loss,
             "clean_loss": clean_loss,
             "change": loss - clean_loss,
-            "write": written / visit.n_predicted,
+            "write_length": written / visit.n_predicted,
         }
 
     def _kl(self, visit: Visit, leaves: Mapping[str, Tensor], *, backward: bool = False) -> float:

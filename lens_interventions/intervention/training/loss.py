@@ -14,8 +14,9 @@ from ..known_text import KnownText
 from ..teacher_forcing.two_streams import two_streams
 from .measured_patch import MeasuredPatch
 
-# From which rows (a slice), their logits and room for a gradient: what they lose, and the gradient.
 _Score = Callable[[slice, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Takes a slice of rows, their logits and a buffer. Returns the score of each row, and its gradient
+in the logits, which is written to the buffer."""
 
 
 def patched_losses(
@@ -102,9 +103,10 @@ def changed_nats(
 
     def score(rows: slice, logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         wanted = read(expected[rows]).to(logits.dtype).log_softmax(-1)
-        found = logits.log_softmax(-1)
-        torch.sub(found.exp(), wanted.exp(), out=out)
-        return (wanted.exp() * (wanted - found)).sum(-1), out
+        found, share = logits.log_softmax(-1), wanted.exp()
+        torch.sub(found.exp(), share, out=out)
+        # Tokens that the head excludes have no part: there it is the difference of two infinities.
+        return (share * (wanted - found)).where(share > 0, 0).sum(-1), out
 
     return _of_predicting_rows(read, late, text, score, backward)
 
@@ -132,6 +134,8 @@ def _of_predicting_rows(
     predicts = _predicts(late, text)
     owner = predicts.nonzero()[:, 0]
     rows = late[predicts]
+    if not rows.requires_grad:  # there is no graph if no position was patched
+        backward = None
     scores, gradients, buffer, start = [], [], None, 0
     for part in rows.split(LOGIT_ROWS):
         leaf = part.detach().requires_grad_(backward is not None)

@@ -1,6 +1,6 @@
 """A patch that notes how long its writes are."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...model.precision import at_least_float32
 from ..bound_patch import BoundPatch
+from ..learned_write import LearnedWrite
 from ..modes import Rows
 from ..site import PatchSite
 
@@ -15,6 +16,8 @@ from ..site import PatchSite
 @dataclass(frozen=True, eq=False)
 class MeasuredPatch(BoundPatch):
     """A bound patch that notes, for each text, how long its writes are.
+
+    What a base writes does not count: only what is written on top of it does.
 
     Attributes:
         shares: for each call, the lengths of the writes as shares of the lengths of the residuals
@@ -28,8 +31,18 @@ class MeasuredPatch(BoundPatch):
         """The patched rows, whose writes are noted."""
         patched = super().patch_rows(site, active)
         wide = site.resid.to(at_least_float32(site.resid.dtype))
-        written = torch.linalg.vector_norm(patched.to(wide.dtype) - wide, dim=-1)
-        # Padding may be zero.
-        length = torch.linalg.vector_norm(wide, dim=-1).where(active, 1)
-        self.shares.append((written / length).sum(-1))
+        written = torch.linalg.vector_norm(
+            patched.to(wide.dtype) - self._unwritten(site, active).to(wide.dtype), dim=-1
+        )
+        # Padding may be zero, and so may the embedding of a token.
+        length = torch.linalg.vector_norm(wide, dim=-1)
+        self.shares.append((written / length.where(active & (length > 0), 1)).sum(-1))
         return patched
+
+    def _unwritten(self, site: PatchSite, active: Bool[Tensor, "batch pos"]) -> Rows:
+        """The rows that the write is added to: as they are, or with a base."""
+        mode = self.patch.mode
+        if not isinstance(mode, LearnedWrite) or mode.base is None:
+            return site.resid
+        plain = BoundPatch(self.patch, self.embeddings, self.readout, self.lens, self.centers)
+        return replace(plain, patch=mode.base.patch()).patch_rows(site, active)

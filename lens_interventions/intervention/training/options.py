@@ -29,12 +29,14 @@ class TrainingOptions:
         weight_decay: the weight decay of AdamW.
         max_gradient_norm: longer gradients are cut to this length.
         evaluate_every: steps between evaluations on held-out pieces.
-        patience: stop after this many evaluations without a lower held-out loss; None makes all
-            steps, as it should for trainings that are compared.
+        patience: stop after this many evaluations without a lower held-out loss, penalties
+            included; None makes all steps, as it should for trainings that are compared.
         held_out_windows: the most pieces that are held out, spread evenly over the held-out text.
         write_penalty: what a write costs that is as long as the residual it enters, in nats. The
-            lengths, as shares of the residual's, are averaged over the predicted tokens.
-        change_penalty: what a nat of KL(clean ‖ patched) costs on the texts to `preserve`.
+            lengths, as shares of the residual's, are averaged over the predicted tokens. What a
+            base writes costs nothing.
+        change_penalty: what a nat of KL(clean ‖ patched) costs on the texts to `preserve`. Both
+            penalties measure what is left after rounding to the model's dtype.
     """
 
     bias: bool = True

@@ -21,15 +21,16 @@ class TrainedPatch:
     """A learned write and how it was learned.
 
     Losses are in nats per predicted token. `clean_loss` is the loss of the model without the patch
-    on the same tokens, and `change` is `loss - clean_loss`. `write` is the length of the writes as
-    shares of the residual's, summed over the patched positions and divided by the number of
-    predicted tokens. With texts to preserve, `kl` is KL(clean ‖ patched) on these, in nats a token.
+    on the same tokens, and `change` is `loss - clean_loss`. `write_length` is the length of the
+    writes as shares of the residual's, summed over the patched positions and divided by the number
+    of predicted tokens; what a base writes does not count. With texts to preserve, `kl` is
+    KL(clean ‖ patched) on these, in nats a token.
 
     Attributes:
-        write: the write, with the values that had the lowest held-out loss.
+        write: the write, with the values of the step whose held-out loss and penalties were lowest.
         curve: a row for each step, measured before the step is made: step, loss, clean_loss,
-            change, write, learning_rate, gradient_norm, and kl.
-        held_out: a row for each evaluation: step, loss, clean_loss, change, write, and kl.
+            change, write_length, learning_rate, gradient_norm, and kl.
+        held_out: a row for each evaluation: step, loss, clean_loss, change, write_length, and kl.
         settings: the settings of the training, and its outcome.
     """
 

@@ -19,8 +19,8 @@ class TrainingState:
     Attributes:
         leaves: the trained tensors.
         optimizer: over those leaves, in their order.
-        best: values of the leaves with the lowest held-out loss so far.
-        best_step, best_loss: the step with that loss, and the loss in nats per token.
+        best: values of the leaves with the lowest held-out cost so far: the loss and the penalties.
+        best_step, best_cost: the step with that cost, and the cost in nats per token.
         step: how many steps have been made.
         curve: a record for each step.
         held_out: a record for each evaluation.
@@ -32,7 +32,7 @@ class TrainingState:
     optimizer: torch.optim.AdamW
     best: dict[str, Tensor] = field(default_factory=dict)
     best_step: int = 0
-    best_loss: float = float("inf")
+    best_cost: float = float("inf")
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     held_out: list[dict[str, float]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class TrainingState:
             "settings": settings,
             "step": self.step,
             "best_step": self.best_step,
-            "best_loss": self.best_loss,
+            "best_cost": self.best_cost,
             "curve": self.curve,
             "held_out": self.held_out,
             "fast": self.fast,
@@ -98,5 +98,5 @@ class TrainingState:
         self.best = {
             name: tensors[f"best.{name}"].to(leaf.device) for name, leaf in self.leaves.items()
         }
-        for name in ("step", "best_step", "best_loss", "curve", "held_out", "fast"):
+        for name in ("step", "best_step", "best_cost", "curve", "held_out", "fast"):
             setattr(self, name, kept[name])

@@ -129,7 +129,7 @@ def train_patch(
     store = ResidualStore() if store is None else store
     plain = NextTokenPatch(layer=python_numbers(layer), strength=1.0, embedding=options.embedding)
     layers = plain.layers
-    _check_reader(bridge, strength, adapt, adapter_rank)
+    _check_reader(bridge, strength, adapt, adapter_rank, options)
     # A fixed write has no map whose rank could be wrong.
     _check(bridge, plain, None if strength is not None else rank, source, steps, save_every)
     if base is not None:
@@ -157,7 +157,10 @@ def train_patch(
 
     with frozen(bridge):
         ours = corpora(texts, held_out)
-        preserved = None if preserve is None else corpora(preserve, None)
+        try:
+            preserved = None if preserve is None else corpora(preserve, None)
+        except ValueError as error:
+            raise ValueError(f"of the texts to preserve: {error}") from error
         reader = None
         if adapt is not None:
             reader = ReaderParameters(bridge, adapt, layers[0], rank=adapter_rank, seed=seed)
@@ -188,6 +191,7 @@ def train_patch(
         }
         if preserved is not None:
             settings["preserved_texts"] = preserved.training.digest()
+            settings["preserved_held_out_texts"] = preserved.held_out.digest()
         if adapt is not None:
             settings |= {"strength": strength, "adapt": adapt, "adapter_rank": adapter_rank}
         if base is not None:
@@ -242,11 +246,20 @@ def _check(
 
 
 def _check_reader(
-    bridge: TransformerBridge, strength: float | None, adapt: str | None, adapter_rank: int
+    bridge: TransformerBridge,
+    strength: float | None,
+    adapt: str | None,
+    adapter_rank: int,
+    options: TrainingOptions,
 ) -> None:
     if adapt is None and strength is not None:
         raise ValueError(
             f"a write of strength {strength} leaves nothing to train: give adapt='attention' too"
+        )
+    if strength is not None and options.write_penalty:
+        raise ValueError(
+            f"a write of strength {strength} is fixed: a write_penalty of {options.write_penalty} "
+            "cannot make it shorter; leave out one of them"
         )
     if adapt is not None and name_of_weights(bridge) is not None:
         raise ValueError("a reader is on the bridge: leave its `with` block to train another")

@@ -218,5 +218,8 @@ def test_penalties_reach_the_trainings_and_the_verdicts(tmp_path):
     trained = read_write(kept).settings
     assert (trained["write_penalty"], trained["change_penalty"]) == (5.0, 2.0)
     assert "preserved_texts" in trained
+    own = li.experiments.read_tables(str(tmp_path))["own_texts"]
+    assert own.groupby("text").size().tolist() == [SMALL.options.window] * 12
+    assert own.groupby("text")["token"].apply(tuple).nunique() == 12
     assert "as long as the residual cost 5 nats" in result.verdicts[0].method
     assert "on 12 texts that the model wrote cost 2." in result.verdicts[0].method

@@ -88,6 +88,10 @@ def test_the_default_model_is_patched_at_22() -> None:
         ({"seeds": ()}, "seeds must be one or more"),
         ({"seeds": (1, 1)}, "seeds must be one or more different"),
         ({"options": li.TrainingOptions()}, "must be None"),
+        (
+            {"options": li.TrainingOptions(patience=None, write_penalty=0.5)},
+            "no penalties, got write_penalty=0.5 and change_penalty=0.0",
+        ),
         ({"sweep_controls": ("true",)}, "sweep_controls must be some of"),
         ({"sweep_layers": ()}, "give those too"),
         ({"sweep_steps": 20}, "sweep_steps and steps are both 20"),

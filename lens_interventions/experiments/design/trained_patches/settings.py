@@ -67,7 +67,9 @@ class TrainedPatchSettings:
         require_comparable(self.seeds, self.options)
         require_at_least(self, 1, "per_document", "copies", "batch", "steps")
         require_at_least(self, 2, "copy_length")
-        if self.samples < 0 or (self.samples > 0) != (self.options.change_penalty > 0):
+        if self.samples and self.samples < 10:
+            raise ValueError(f"samples must be 0 or at least 10, got {self.samples}")
+        if (self.samples > 0) != (self.options.change_penalty > 0):
             raise ValueError(
                 "samples and options.change_penalty must both be above 0, or neither; got "
                 f"{self.samples} and {self.options.change_penalty}"

@@ -8,11 +8,12 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...._counter_random import random_bits
-from ....intervention.generation.sample_texts import sample_texts
 from ....materials.corpora import read_documents
 from ....materials.shingles import groups
+from ...engine.results import Tables
 from ..material import CopyingMaterial, induction_sequences
 from ..sequences import REPORT, beginning, token_list
+from .own_texts import own_windows
 from .settings import TrainedPatchSettings
 
 TRAINING, CHOOSING, MEASURED, PRESERVED = "training", "choosing", "measured", "preserved"
@@ -57,20 +58,12 @@ def windows_by_part(
 
 
 def to_train(
-    bridge: TransformerBridge,
-    settings: TrainedPatchSettings,
-    windows: Mapping[str, list[dict[str, Any]]],
+    windows: Mapping[str, list[dict[str, Any]]], rows: Tables
 ) -> dict[str, list[dict[str, Any]]]:
-    """The windows that a training needs: to train on, and to choose the best step by.
-
-    If the settings ask for samples, the model writes the windows to preserve.
-    """
+    """The windows that a training needs: to train on, to choose the best step by, to preserve."""
     found = {part: windows[part] for part in (TRAINING, CHOOSING)}
-    if settings.samples:
-        length, seed = settings.options.window, settings.seed
-        texts = sample_texts(bridge, settings.samples, length=length, seed=seed, progress=False)
-        found[PRESERVED] = [{"tokens": text.tolist()} for text in texts]
-    return found
+    own = own_windows(rows)
+    return {**found, PRESERVED: own} if own else found
 
 
 def to_measure(
