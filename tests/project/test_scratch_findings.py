@@ -37,6 +37,7 @@ def test_the_gains_at_depth_are_the_committed_results():
             "scratch-six-blocks",
             "scratch-eight-blocks",
             "scratch-depth-entry",
+            "scratch-first-block",
             "scratch-last-block",
         )
     }
