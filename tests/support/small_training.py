@@ -1,7 +1,9 @@
 """Trainings of patches on tiny models: texts, options of seconds, and how results are compared."""
 
 import dataclasses
+from contextlib import contextmanager
 
+import pytest
 import torch
 
 import lens_interventions as li
@@ -39,3 +41,30 @@ def assert_same_bits(one, other):
             assert getattr(other, name) is None
         else:
             torch.testing.assert_close(value, getattr(other, name), rtol=0, atol=0)
+
+
+def bias_patch(size, leaf):
+    """A patch that adds `size * leaf` at layer 1 to every position but the first."""
+    return li.NextTokenPatch(
+        layer=1,
+        strength=1.0,
+        source="current",
+        mode=lambda site, e, s, a: site.resid + size * leaf,  # noqa: ARG005 - as modes are called
+        first_position=1,
+    )
+
+
+@contextmanager
+def stopped(owner, name, *, call):
+    """Expects that what is done inside is stopped by Ctrl-C in this call of a function, from 0."""
+    function, numbers = getattr(owner, name), iter(range(1000))
+
+    def stops(*args, **kwargs):
+        if next(numbers) == call:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner, name, stops)
+        with pytest.raises(KeyboardInterrupt):
+            yield

@@ -1,6 +1,6 @@
 """A patch that notes how long its writes are."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -44,5 +44,5 @@ class MeasuredPatch(BoundPatch):
         mode = self.patch.mode
         if not isinstance(mode, LearnedWrite) or mode.base is None:
             return site.resid
-        plain = BoundPatch(self.patch, self.embeddings, self.readout, self.lens, self.centers)
-        return replace(plain, patch=mode.base.patch()).patch_rows(site, active)
+        tables = (self.embeddings, self.readout, self.lens, self.centers)
+        return BoundPatch(mode.base.patch(), *tables).patch_rows(site, active)

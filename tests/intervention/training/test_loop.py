@@ -12,6 +12,7 @@ from tests.support.small_training import (
     NO_STEPS,
     SMALL,
     assert_same_bits,
+    bias_patch,
     random_texts,
     train,
 )
@@ -144,13 +145,7 @@ def test_steps_are_those_of_adamw_on_the_mean_loss_per_predicted_token():
     result = train(bridge, texts, held_out=texts, source="zero", steps=3, options=options)
     size = median_size(bridge, texts, layer=1, first_position=1)
     leaf = torch.zeros(bridge.cfg.d_model, dtype=torch.float64, requires_grad=True)
-    patch = li.NextTokenPatch(
-        layer=1,
-        strength=1.0,
-        source="current",
-        mode=lambda site, e, s, a: site.resid + size * leaf,  # noqa: ARG005 - as modes are called
-        first_position=1,
-    )
+    patch = bias_patch(size, leaf)
     optimizer = torch.optim.AdamW([leaf], weight_decay=0.5)
     losses, norms = [], []
     for rate in (0.3, 0.225, 0.075):  # half a wave of a cosine

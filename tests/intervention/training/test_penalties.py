@@ -19,7 +19,15 @@ from lens_interventions.model.tokens import token_batch
 from tests.intervention.test_learned_write import random_write
 from tests.intervention.training.test_loop import median_size
 from tests.support.clean import left_as_found
-from tests.support.small_training import SMALL, assert_same_bits, random_texts, tensors, train
+from tests.support.small_training import (
+    SMALL,
+    assert_same_bits,
+    bias_patch,
+    random_texts,
+    stopped,
+    tensors,
+    train,
+)
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
@@ -168,23 +176,14 @@ def test_a_penalty_on_changes_keeps_predictions(adapt):
     assert float(nats.mean()) == pytest.approx(best["kl"], rel=1e-6)
 
 
-def test_interrupted_training_with_penalties_ends_in_the_same_bits(monkeypatch, tmp_path):
+def test_interrupted_training_with_penalties_ends_in_the_same_bits(tmp_path):
     bridge, path = shared_bridge("gpt2"), tmp_path / "training"
     options = dataclasses.replace(SMALL, write_penalty=0.5, change_penalty=2.0)
     common = {"steps": 7, "options": options, "preserve": own_texts(bridge)}
     whole = train(bridge, **common)
     assert whole.curve["kl"].iloc[-1] > 0
-    nats, calls = loop.changed_nats, iter(range(100))
-
-    def stops(*args, **kwargs):
-        if next(calls) == 6:
-            raise KeyboardInterrupt
-        return nats(*args, **kwargs)
-
-    monkeypatch.setattr(loop, "changed_nats", stops)
-    with pytest.raises(KeyboardInterrupt), left_as_found(bridge):
+    with stopped(loop, "changed_nats", call=6), left_as_found(bridge):
         train(bridge, checkpoint=path, save_every=2, **common)
-    monkeypatch.setattr(loop, "changed_nats", nats)
     assert path.exists()
     finished = train(bridge, checkpoint=path, save_every=2, **common)
     assert finished.curve.equals(whole.curve)
@@ -221,13 +220,7 @@ class TestSteps:
         size = median_size(bridge, texts, layer=1, first_position=1)
         resid = bridge(token_batch(bridge, texts).tokens, stop_at_layer=1).detach()
         leaf = torch.zeros(bridge.cfg.d_model, dtype=torch.float64, requires_grad=True)
-        patch = li.NextTokenPatch(
-            layer=1,
-            strength=1.0,
-            source="current",
-            mode=lambda site, e, s, a: site.resid + size * leaf,  # noqa: ARG005 - as modes are called
-            first_position=1,
-        )
+        patch = bias_patch(size, leaf)
         optimizer = torch.optim.AdamW([leaf], weight_decay=0.0)
         expected = []
         for step in range(3):

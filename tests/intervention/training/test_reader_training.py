@@ -16,7 +16,7 @@ from lens_interventions.model.other_weights import other_weights
 from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
 from tests.support.planted_copying import N_CTX, ablated_bridge, key_value_texts
-from tests.support.small_training import SMALL, assert_same_bits, random_texts, train
+from tests.support.small_training import SMALL, assert_same_bits, random_texts, stopped, train
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
@@ -126,21 +126,13 @@ def test_a_control_without_a_write_begins_as_the_model_itself():
 
 
 @pytest.mark.parametrize("adapt", ["attention", "attention+mlp"])
-def test_interrupted_training_ends_in_the_same_bits(monkeypatch, tmp_path, adapt):
+def test_interrupted_training_ends_in_the_same_bits(tmp_path, adapt):
     bridge, path = shared_bridge("gpt2"), tmp_path / "training"
     options = {"steps": 7, **READER, "adapt": adapt}
     whole = train(bridge, **options)
-    nats, calls = loop.patched_losses, iter(range(100))
-
-    def stops(*args, **kwargs):
-        if next(calls) == 6:
-            raise KeyboardInterrupt  # while the model is adapted
-        return nats(*args, **kwargs)
-
-    monkeypatch.setattr(loop, "patched_losses", stops)
-    with pytest.raises(KeyboardInterrupt), left_as_found(bridge):
+    # While the model is adapted.
+    with stopped(loop, "patched_losses", call=6), left_as_found(bridge):
         train(bridge, checkpoint=path, save_every=2, **options)
-    monkeypatch.setattr(loop, "patched_losses", nats)
     assert path.exists()
     finished = train(bridge, checkpoint=path, save_every=2, **options)
     assert finished.curve.equals(whole.curve)
