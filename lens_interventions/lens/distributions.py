@@ -90,6 +90,37 @@ def normalizer_and_entropy(
     return log_normalizer, log_normalizer - expectation(probabilities, logits)
 
 
+def normalizer_entropy_and_ranks(
+    logits: Float[Tensor, "row d_vocab"],
+    likeliest: Int[Tensor, " row"],
+    ids: Int[Tensor, "row target"],
+    scratch: Float[Tensor, "few d_vocab"],
+) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"], Int[Tensor, "row target"]]:
+    """`normalizer_and_entropy` and `ranks`, of as many rows at a time as `scratch` has.
+
+    The passes over a few rows stay in a cache. They are all that is done for a few rows at a time,
+    since there a call costs about as much as a pass.
+    """
+    largest, own = logits.gather(-1, likeliest[:, None]), logits.gather(-1, ids)
+    most, mean_logit = torch.empty_like(largest), torch.empty_like(largest[:, 0])
+    counts = torch.empty_like(own.T)
+    for start in range(0, len(logits), len(scratch)):
+        rows = slice(start, start + len(scratch))
+        few, room = logits[rows], scratch[: len(logits) - start]
+        torch.softmax(few, dim=-1, out=room)
+        torch.gather(room, -1, likeliest[rows, None], out=most[rows])
+        torch.sum(torch.mul(room, few, out=room), dim=-1, out=mean_logit[rows])
+        for target in range(len(counts)):
+            larger = torch.gt(few, own[rows, target, None], out=room)
+            torch.sum(larger, dim=-1, out=counts[target, rows])
+    log_normalizer = (largest - most.log())[:, 0]
+    # A probability of 0 times a logit of minus infinity.
+    lost = mean_logit.isnan()
+    if lost.any():
+        mean_logit[lost] = expectation(logits[lost].softmax(-1), logits[lost])
+    return log_normalizer, log_normalizer - mean_logit, counts.T.long()
+
+
 def expectation(
     weights: Float[Tensor, "*row d_vocab"], values: Float[Tensor, "*row d_vocab"]
 ) -> Float[Tensor, "*row"]:

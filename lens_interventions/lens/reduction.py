@@ -6,7 +6,7 @@ made in one reused buffer, reduced to a few numbers per row, and overwritten by 
 The product that makes logits wants many rows; the passes over them want few, which stay in a cache.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..model.precision import is_half
 from ..model.product import product_dtype, weighted_rows
 from ..model.readout import Readout
-from .distributions import normalizer_and_entropy, ranks, top_k
+from .distributions import normalizer_and_entropy, normalizer_entropy_and_ranks, ranks, top_k
 from .reference import Distribution, Reference
 from .statistics import Divergence, related
 
@@ -38,10 +38,6 @@ def default_chunk_size(unembedding: Float[Tensor, "d_vocab d_model"]) -> int:
     else:
         budget = _CPU_BUFFER_BYTES
     return max(1, min(_MAX_ROWS, budget // row_bytes))
-
-
-# Some of a chunk's rows, with the references and the tokens to rank of these rows.
-_Tile = tuple[slice, Mapping[str, Reference], Int[Tensor, "_ _"]]
 
 
 class ChunkReducer:
@@ -101,28 +97,28 @@ class ChunkReducer:
         for label in labels:
             normalized = self.readout.normalize(residuals[label])
             logits = self._logits(normalized, self._room(label, kept))
-            point, probabilities = self._read(normalized, logits, top_k(logits, self.k))
-            references[label] = self._reference(point, probabilities)
+            references[label] = self._reference(normalized, logits)
+            point = references[label].distribution
             names = [name for name, of in self.references.items() if of == label]
             targets = {**dict.fromkeys(names, point.top_ids[:, :1]), **targets}
             if not kept:
                 ids = torch.cat(list(targets.values()), dim=-1)
-                alone[label] = _alone(point, targets, ranks(logits, ids, probabilities))
+                scratch = self._scratch[: len(logits)]
+                alone[label] = _alone(point, targets, ranks(logits, ids, scratch))
         by_name = {name: references[label] for name, label in self.references.items()}
-        tiles = list(self._tiles(by_name, targets))
         others = self._in_turn([r for label, r in residuals.items() if label not in references])
         for label in residuals:
             if label in alone:
                 point = references[label].distribution
-                of_rows = _divergences(self._dots, by_name, point, self._scratch)
+                of_rows = _divergences(self._dots, by_name, point)
                 yield label, of_rows | alone[label]
                 continue
-            if label in references:  # its logits were kept, its probabilities overwritten
+            if label in references:  # its logits were kept
                 point = references[label].distribution
                 normalized, logits = point.normalized, point.logits
             else:
                 normalized, logits = next(others)
-            yield label, self._reduced(normalized, logits, by_name, targets, tiles)
+            yield label, self._reduced(normalized, logits, by_name, targets)
 
     def _reduced(
         self,
@@ -130,41 +126,32 @@ class ChunkReducer:
         logits: Float[Tensor, "row d_vocab"],
         references: Mapping[str, Reference],
         targets: Mapping[str, Int[Tensor, "row target"]],
-        tiles: Sequence[_Tile],
     ) -> dict[str, Tensor]:
-        """All statistics of a point. Its probabilities are made a tile at a time."""
+        """All statistics of a point. The passes over the vocabulary take a few rows at a time."""
+        few = self._few_rows()
         top_ids, top_logits = top_k(logits, self.k)
-        parts = []
-        for rows, references_there, ids in tiles:
-            top = top_ids[rows], top_logits[rows]
-            part, probabilities = self._read(normalized[rows], logits[rows], top)
-            parts.append(
-                {
-                    **_divergences(self._passes, references_there, part, probabilities),
-                    "log_normalizer": part.log_normalizer,
-                    "entropy": part.entropy,
-                    # Last, because they overwrite the probabilities.
-                    "counts": ranks(part.logits, ids, probabilities),
-                }
-            )
-        found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        log_normalizer, entropy, counts = map(found.pop, ("log_normalizer", "entropy", "counts"))
-        point = Distribution(normalized, logits, top_ids, top_logits, log_normalizer, entropy)
-        of_rows = _divergences(self._dots, references, point, self._scratch)
-        return found | of_rows | _alone(point, targets, counts)
-
-    def _tiles(
-        self, references: Mapping[str, Reference], targets: Mapping[str, Int[Tensor, "row target"]]
-    ) -> Iterator[_Tile]:
-        """A chunk's rows, a few at a time, with their references and the tokens to rank."""
         ids = torch.cat(list(targets.values()), dim=-1)
-        size = len(ids)
-        if self._scratch.device.type == "cpu":
-            row_bytes = self._scratch.shape[1] * self._scratch.itemsize
-            size = max(1, _THREAD_TILE_BYTES // row_bytes) * torch.get_num_threads()
-        for start in range(0, len(ids), size):
-            rows = slice(start, start + size)
-            yield rows, {name: each.of_rows(rows) for name, each in references.items()}, ids[rows]
+        log_normalizer, entropy, counts = normalizer_entropy_and_ranks(
+            logits, top_ids[:, 0], ids, self._scratch[:few]
+        )
+        point = Distribution(normalized, logits, top_ids, top_logits, log_normalizer, entropy)
+        found = _divergences(self._dots, references, point)
+        if self._passes:
+            parts = []
+            for start in range(0, len(logits), few):
+                rows = slice(start, start + few)
+                there = {name: each.of_rows(rows) for name, each in references.items()}
+                parts.append(_divergences(self._passes, there, point.of_rows(rows)))
+            found |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return found | _alone(point, targets, counts)
+
+    def _few_rows(self) -> int:
+        """How many rows of logits a pass takes at a time."""
+        if self._scratch.device.type != "cpu":
+            return self.rows
+        row_bytes = self._scratch.shape[1] * self._scratch.itemsize
+        rows = max(1, _THREAD_TILE_BYTES // row_bytes) * torch.get_num_threads()
+        return min(self.rows, rows)
 
     def _in_turn(
         self, residuals: list[Float[Tensor, "row d_model"]]
@@ -200,20 +187,13 @@ class ChunkReducer:
             return self.readout.logits(normalized, out=out[:rows])
         return out[:rows].copy_(self.readout.logits(normalized, out=self._product[:rows]))
 
-    def _read(
-        self,
-        normalized: Float[Tensor, "row d_model"],
-        logits: Float[Tensor, "row d_vocab"],
-        top: tuple[Int[Tensor, "row k"], Float[Tensor, "row k"]],
-    ) -> tuple[Distribution, Float[Tensor, "row d_vocab"]]:
-        """The distributions, and their probabilities in a buffer that the next ones overwrite."""
-        probabilities = self._scratch[: len(logits)]
-        log_normalizer, entropy = normalizer_and_entropy(logits, top[0][:, 0], probabilities)
-        return Distribution(normalized, logits, *top, log_normalizer, entropy), probabilities
-
     def _reference(
-        self, distribution: Distribution, probabilities: Float[Tensor, "row d_vocab"]
+        self, normalized: Float[Tensor, "row d_model"], logits: Float[Tensor, "row d_vocab"]
     ) -> Reference:
+        top_ids, top_logits = top_k(logits, self.k)
+        probabilities = self._scratch[: len(logits)]
+        sums = normalizer_and_entropy(logits, top_ids[:, 0], probabilities)
+        distribution = Distribution(normalized, logits, top_ids, top_logits, *sums)
         bias, scale = self.readout.bias, self.readout.scale
         if not self._linear:
             return Reference(distribution, None, None, probabilities.clone())
@@ -227,21 +207,14 @@ class ChunkReducer:
 
 
 def _divergences(
-    kinds: Collection[Divergence],
-    references: Mapping[str, Reference],
-    point: Distribution,
-    probabilities: Float[Tensor, "row d_vocab"],
+    kinds: Collection[Divergence], references: Mapping[str, Reference], point: Distribution
 ) -> dict[str, Tensor]:
-    """Divergences of these kinds from each reference; only the reverse reads the probabilities."""
-    values = {}
-    for kind in kinds:
-        for name, reference in references.items():
-            if kind == "kl_reverse":
-                value = reference.kl_reverse(point, probabilities)
-            else:
-                value = reference.kl(point) if kind == "kl" else reference.js(point)
-            values[related(kind, name).name] = value
-    return values
+    """Divergences of these kinds from each reference, by the names of their statistics."""
+    return {
+        related(kind, name).name: getattr(reference, kind)(point)
+        for kind in kinds
+        for name, reference in references.items()
+    }
 
 
 def _alone(

@@ -22,6 +22,10 @@ class Distribution:
     log_normalizer: Float[Tensor, " row"]
     entropy: Float[Tensor, " row"]
 
+    def of_rows(self, rows: slice) -> "Distribution":
+        """The same for some of the rows."""
+        return Distribution(*(getattr(self, field.name)[rows] for field in fields(self)))
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -47,22 +51,19 @@ class Reference:
 
     def of_rows(self, rows: slice) -> "Reference":
         """The same for some of the rows."""
-        whole = self.distribution
-        distribution = Distribution(*(getattr(whole, f.name)[rows] for f in fields(whole)))
         means = (self.mean_row, self.mean_bias, self.probabilities)
-        return Reference(distribution, *(None if x is None else x[rows] for x in means))
+        of_rows = (None if mean is None else mean[rows] for mean in means)
+        return Reference(self.distribution.of_rows(rows), *of_rows)
 
     def kl(self, point: Distribution) -> Float[Tensor, " row"]:
         """KL(reference ‖ point), nats."""
         kl = point.log_normalizer - self._mean_logit(point) - self.distribution.entropy
         return kl.clamp(min=0)
 
-    def kl_reverse(
-        self, point: Distribution, probabilities: Float[Tensor, "row d_vocab"]
-    ) -> Float[Tensor, " row"]:
-        """KL(point ‖ reference), nats, of a point with these probabilities."""
+    def kl_reverse(self, point: Distribution) -> Float[Tensor, " row"]:
+        """KL(point ‖ reference), nats."""
         own = self.distribution
-        mean_logit = expectation(probabilities, own.logits)
+        mean_logit = expectation(point.logits.softmax(-1), own.logits)
         return (own.log_normalizer - mean_logit - point.entropy).clamp(min=0)
 
     def js(self, point: Distribution) -> Float[Tensor, " row"]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from lens_interventions.lens.distributions import (
     expectation,
     js_divergence,
     normalizer_and_entropy,
+    normalizer_entropy_and_ranks,
     ranks,
     top_k,
 )
@@ -69,6 +71,23 @@ def test_normalizer_and_entropy_of_finite_logits(logits):
     np.testing.assert_allclose(log_normalizer, torch.logsumexp(tensor, -1), rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(nats, reference.entropies(z), atol=1e-12)
     np.testing.assert_allclose(scratch, scipy.special.softmax(z, axis=-1), rtol=1e-12)
+
+
+@given(_logits(), st.integers(1, 4), st.data())
+def test_a_few_rows_at_a_time_have_the_statistics_of_all(logits, few, data):
+    (z,) = logits
+    ids = data.draw(hnp.arrays(np.int64, (len(z), 2), elements=st.integers(0, z.shape[1] - 1)))
+    tensor = torch.tensor(z)
+    scratch = torch.empty(few, z.shape[1], dtype=torch.float64)
+    log_normalizer, nats, counts = normalizer_entropy_and_ranks(
+        tensor, tensor.argmax(-1), torch.tensor(ids), scratch
+    )
+    np.testing.assert_allclose(log_normalizer, torch.logsumexp(tensor, -1), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        nats, scipy.stats.entropy(scipy.special.softmax(z, -1), axis=-1), atol=1e-12
+    )
+    expected = np.stack([reference.ranks(z, ids[:, i]) for i in range(2)], -1)
+    np.testing.assert_array_equal(counts, expected)
 
 
 @given(_logits(n=2))
