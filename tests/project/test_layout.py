@@ -73,7 +73,7 @@ def experiment(module: str) -> str | None:
 
 
 def wrong_arrows(graph: networkx.DiGraph) -> list[str]:
-    """What breaks the order of the packages, or the independence of the experiments."""
+    """What breaks the order of the packages, or opens a private module or another experiment."""
     floor = {name: height for height, names in enumerate(floors()) for name in names}
     found = []
     for source, target in graph.edges:
@@ -84,6 +84,9 @@ def wrong_arrows(graph: networkx.DiGraph) -> list[str]:
             belongs = source not in (LIST, f"{NAME}.experiments")
             if belongs and experiment(source) != experiment(target):
                 found.append(f"{source} imports {target}, of another experiment")
+        package, _, name = target.rpartition(".")
+        if name.startswith("_") and not f"{source}.".startswith(f"{package}."):
+            found.append(f"{source} imports {target}, which is private to {package}")
     circles = [sorted(part) for part in networkx.strongly_connected_components(graph)]
     return found + [f"a circle: {', '.join(circle)}" for circle in circles if len(circle) > 1]
 
@@ -122,6 +125,7 @@ def test_imports_point_down():
         ("experiments/engine/presets.py", "def f():\n    from ..plans import PLANS"),
         ("model/points.py", "from .tokens import TokenBatch\nfrom . import residuals"),
         ("materials/readers.py", "import lens_interventions.cli"),
+        ("fitting/ridge.py", "from ..model._gguf import gguf_model"),
     ],
 )  # fmt: skip
 def test_a_planted_arrow_is_found(tmp_path, module, planted):

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from lens_interventions.experiments import load_result
+from tests.project.test_findings import half_width_by_todays_rule
 from tests.support.pages import ROOT
 
 
@@ -18,7 +19,6 @@ from tests.support.pages import ROOT
         ("scratch", 3, ("docs/findings.md",)),
         ("scratch-entry", 0, ("docs/findings.md", "docs/questions.md")),
         ("scratch-entry", 1, ("docs/findings.md",)),
-        ("scratch-longer", 0, ("docs/findings.md", "docs/questions.md")),
         ("scratch-depth-longer", 0, ("README.md", "docs/findings.md", "docs/questions.md")),
         ("scratch-depth-longer", 1, ("README.md", "docs/findings.md", "docs/questions.md")),
     ],
@@ -27,6 +27,32 @@ def test_the_gains_of_networks_from_scratch_are_the_committed_results(run, verdi
     gain = _gain(load_result(ROOT / "results" / run).verdicts[verdict].verdict.interval)
     for page in pages:
         assert gain in (ROOT / page).read_text().replace("−", "-"), page
+
+
+def test_the_gains_after_more_steps_are_the_committed_results_by_todays_rule():
+    """Over the best of two controls, by today's rule for few seeds; the stored ends stand beside.
+
+    As in a joint verdict, the lower end is the smallest of both, and the upper end the smallest
+    after each interval has been widened so that both hold at once.
+    """
+    result = load_result(ROOT / "results/scratch-longer")
+    contrasts = result.tables["contrasts"].query("arm == 'true' and condition == 'as trained'")
+    findings, questions, run = (
+        (ROOT / page).read_text().replace("−", "-")
+        for page in ("docs/findings.md", "docs/questions.md", "results/scratch-longer/README.md")
+    )
+    gains = []
+    for scope, finding in zip(("copyable", "all"), result.verdicts, strict=True):
+        rows = [row for row in contrasts.itertuples() if row.scope == scope]
+        assert [row.minus for row in rows] == ["none", "current"]
+        lead = min(-row.estimate for row in rows)
+        low = min(-row.estimate - half_width_by_todays_rule(row) for row in rows)
+        high = min(-row.estimate + half_width_by_todays_rule(row, 0.025) for row in rows)
+        gains.append(f"{lead:.2f} [{low:.2f}, {high:.2f}]")
+        stored = finding.verdict.interval
+        assert f"[{-stored.high:.2f}, {-stored.low:.2f}]" in findings
+    assert all(gain in page for gain in gains for page in (findings, run))
+    assert gains[0] in questions
 
 
 def test_the_gains_at_depth_are_the_committed_results():
