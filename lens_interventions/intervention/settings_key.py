@@ -18,14 +18,16 @@ import torch
 from torch import Tensor, nn
 
 _READS_GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME"}
+# What every module of torch has for its own use; parameters, buffers and parts count.
+_OF_TORCH = {*vars(nn.Module())} - {"_parameters", "_buffers", "_modules"}
 
 
 def settings_key(value: object) -> Any:
     """JSON values that are the same in another process, and others if the value is another.
 
     Tensors count by their contents, functions by their name, their code and the values of their
-    module that they read, other objects by their type and what they hold. Of a function that
-    another one calls only the name counts.
+    module that they read, other objects by their type, what they hold and, if they can be called,
+    the code of the call. Of a function that another one calls only the name counts.
 
     Raises `ValueError` for a function without a name of its own, such as a lambda, since what it
     does may depend on variables around it, and for objects that do not show what they hold.
@@ -55,14 +57,18 @@ def settings_key(value: object) -> Any:
     if inspect.isroutine(value):
         return _function(value)
     if isinstance(value, nn.Module):
-        held: Mapping[str, object] = value.state_dict()
+        held: Mapping[str, object] = {
+            name: each for name, each in vars(value).items() if name not in _OF_TORCH
+        }
     elif dataclasses.is_dataclass(value):
         held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     elif hasattr(value, "__dict__"):
         held = vars(value)
     else:
         raise _unknown(repr(value))
-    return [f"{type(value).__module__}.{type(value).__qualname__}", settings_key(held)]
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    called = "forward" if isinstance(value, nn.Module) else "__call__"
+    return [name, settings_key(held), *_body(name, getattr(type(value), called, None))]
 
 
 def _contents(tensor: Tensor) -> list[str]:
@@ -80,17 +86,21 @@ def _function(function: Any) -> list[Any]:
     except (OSError, TypeError):  # built in, or typed at a prompt
         source = ""
     held = getattr(function, "__self__", None)
-    parts = [name, source, None if inspect.ismodule(held) else settings_key(held)]
-    inner = inspect.unwrap(function)
-    if hasattr(inner, "__code__"):  # what is built in is known by its name
-        said = [
-            _code(inner.__code__),
-            settings_key([inner.__defaults__, inner.__kwdefaults__]),
-            _globals(name, inner),
-        ]
-        # Hashed, because 1, 1.0 and True are equal as JSON values, and nan is not equal to itself.
-        parts.append(hashlib.sha256(json.dumps(said).encode()).hexdigest())
-    return parts
+    own = None if inspect.ismodule(held) else settings_key(held)
+    return [name, source, own, *_body(name, function)]
+
+
+def _body(name: str, function: Any) -> list[str]:
+    """A hash of what a function does; none if it is built in, and known by its name."""
+    if function is None or not hasattr(inner := inspect.unwrap(function), "__code__"):
+        return []
+    said = [
+        _code(inner.__code__),
+        settings_key([inner.__defaults__, inner.__kwdefaults__]),
+        _globals(name, inner),
+    ]
+    # Hashed, because 1, 1.0 and True are equal as JSON values, and nan is not equal to itself.
+    return [hashlib.sha256(json.dumps(said).encode()).hexdigest()]
 
 
 def _code(code: CodeType) -> list[Any]:

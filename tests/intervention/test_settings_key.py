@@ -37,6 +37,39 @@ def above_least(tokens, nats, *, also=0.0):
     return torch.stack([row[..., :] > LEAST["nats"] + also for row in nats])
 
 
+class Scaled(torch.nn.Module):
+    """A module that holds a number and a buffer that its state does not have."""
+
+    def __init__(self, scale=1.0, shift=0.0):
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
+
+    def forward(self, x):
+        return self.scale * x + self.shift
+
+
+class Doubled(Scaled):
+    def forward(self, x):
+        return 2 * x
+
+
+class Called:
+    """An object whose class is defined again by `edited`."""
+
+    def __call__(self, x):
+        return x
+
+
+def edited():
+    """An object of a class with the name of `Called` that does something else."""
+
+    def call(_self, x):
+        return 2 * x
+
+    return type("Called", (), {"__call__": call, "__module__": __name__})()
+
+
 def described():
     """One of each kind of value that a measurement may be asked for."""
     patch = li.NextTokenPatch(layer=1, strength=0.5, source="random", seed=3)
@@ -64,6 +97,11 @@ def test_another_process_has_the_same():
         (torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)),
         (every_second, described),
         (functools.partial(every_second, nats=1), functools.partial(every_second, nats=2)),
+        (Scaled(1.0), Scaled(2.0)),
+        (Scaled(shift=1.0), Scaled(shift=2.0)),
+        (torch.nn.Sequential(Scaled(1.0)), torch.nn.Sequential(Scaled(2.0))),
+        (Scaled(), Doubled()),
+        (Called(), edited()),
         ({"a": 1}, {"a": 2}),
         ((1, 2), (2, 1)),
         (described()["patch"], replace(described()["patch"], seed=4)),

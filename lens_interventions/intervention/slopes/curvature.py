@@ -69,7 +69,9 @@ def curvature(
         step,
         tuple(by_scope.values()),
     )
-    settings = {"patches": varied, "step": step, "scopes": scopes, "max_length": length}
+    # Their strengths change nothing.
+    asked = [replace(patch, strength=1.0) for patch in varied]
+    settings = {"patches": asked, "step": step, "scopes": scopes, "max_length": length}
     sums = text_sums(
         bridge,
         texts,

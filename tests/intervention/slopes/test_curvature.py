@@ -254,3 +254,13 @@ def test_the_table_has_the_lowest_point_of_the_parabola_per_token():
     assert row["best_strength"] == pytest.approx(strengths[changes.argmin()], abs=1e-6)
     assert row["gain"] == pytest.approx(-changes.min(), abs=1e-6)
     assert row["error"] == pytest.approx(0.4 / 8)
+
+
+def test_a_file_of_sums_serves_all_strengths(llama, tmp_path):
+    """They change no curvature and no slope by head."""
+    texts, out = [random_tokens(9)], tmp_path / "sums"
+    for strength in (0.1, 0.2):
+        patch = li.NextTokenPatch(layer=1, strength=strength, scale="norm", mode="add")
+        options = {"scopes": ["all"], "progress": False}
+        li.curvature(llama, texts, [patch], out=out, **options)
+        li.head_slopes(llama, texts, patch, out=tmp_path / "heads", **options)
