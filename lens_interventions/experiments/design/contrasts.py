@@ -118,26 +118,21 @@ def seed_contrast(rows: pd.DataFrame, minus: pd.DataFrame, resampling: Resamplin
 
     Raises `ValueError` if one of them is empty, or if they differ in seeds, texts or counts.
     """
-    (one, counts), (other, counts_of_other) = (_by_seed(each) for each in (rows, minus))
-    if other.shape[1] == 1:
-        other, counts_of_other = (
-            np.broadcast_to(each, (len(each), one.shape[1])) for each in (other, counts_of_other)
-        )
-    if counts.shape != counts_of_other.shape or (counts != counts_of_other).any():
-        raise ValueError("the two were not measured with the same seeds on the same texts")
-    present = counts.sum(-1) > 0
-    (found,) = _contrasts(counts[present], [(one - other)[present]], resampling)
-    return found
-
-
-def _by_seed(
-    rows: pd.DataFrame,
-) -> tuple[Float[np.ndarray, "cluster seed"], Float[np.ndarray, "cluster seed"]]:
-    """Totals and counts of each text with each seed."""
-    if rows.empty:
+    if rows.empty or minus.empty:
         raise ValueError("there are no rows to compare")
-    sums = sums_table(rows, ["cluster"], "seed")
-    return sums["total"].to_numpy(dtype=np.float64), sums["count"].to_numpy(dtype=np.float64)
+    one, other = (sums_table(each, ["cluster"], "seed") for each in (rows, minus))
+    seeds = one["total"].columns
+    if other.shape[1] == 2:
+        values = np.repeat(other.to_numpy(), len(seeds), axis=1)
+        other = pd.DataFrame(values, other.index, one.columns)
+    alike = one.index.equals(other.index) and one.columns.equals(other.columns)
+    if not alike or (one["count"] != other["count"]).to_numpy().any():
+        raise ValueError("the two were not measured with the same seeds on the same texts")
+    counts = one["count"].to_numpy(dtype=np.float64)
+    difference = (one["total"] - other["total"]).to_numpy(dtype=np.float64)
+    present = counts.sum(-1) > 0
+    (found,) = _contrasts(counts[present], [difference[present]], resampling)
+    return found
 
 
 def _contrasts(

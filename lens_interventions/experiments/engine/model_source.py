@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ...model.fingerprint import weights_sha256
 from ...model.hooks import has_temporary_hooks
 from ...model.kinds import ReadableModel, require_kind, weight_dtype
 from ...model.load import load_model
+from .input_files import Version, file_version
 
 # Threads that start together load the model only once.
 _loading = threading.Lock()
@@ -36,7 +38,7 @@ class ModelSource:
     model: Model
 
     def bridge(self) -> TransformerBridge:
-        """The bridge, loaded once per process.
+        """The bridge, loaded once per process while its files are as they were.
 
         Raises `ValueError` for a bridge with hooks on it; `TypeError` for a model that is not a
         bridge. Errors of loading the model are passed on.
@@ -44,7 +46,7 @@ class ModelSource:
         # A model can be called too.
         model: Any = self.model
         with _loading:
-            found = model if isinstance(model, ReadableModel) else _loaded(model)
+            found = model if isinstance(model, ReadableModel) else _loaded(model, _files(model))
         require_kind(found, TransformerBridge, "an experiment")
         with exclusive_use(found):  # a run of another thread has hooks on meanwhile
             if any(map(has_temporary_hooks, found.hook_points())):
@@ -103,5 +105,15 @@ def model_header(bridge: TransformerBridge) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)
 def _loaded(
     model: str | os.PathLike[str] | Callable[[], TransformerBridge] | None,
+    _files: tuple[Version, ...],
 ) -> TransformerBridge:
     return model() if callable(model) else load_model(model)
+
+
+def _files(model: object) -> tuple[Version, ...]:
+    """The versions of a local model's files: it is loaded again once they have changed."""
+    if not isinstance(model, str | os.PathLike):
+        return ()
+    path = Path(model)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple(file_version(str(file)) for file in files if file.is_file())

@@ -171,5 +171,8 @@ def _require_weights(source: ModelSource, weights: str) -> None:
 
 
 def forget_model() -> None:
-    """Let go of the model of the last run, which would stay in memory."""
+    """Let go of a bridge that was given to the last run, which would stay in memory.
+
+    One that a run has loaded stays for the next run.
+    """
     _require_weights.cache_clear()

@@ -101,8 +101,15 @@ class TrainedModels(Mapping[ScratchTraining, TrainedModel]):
 
     def __getitem__(self, training: ScratchTraining) -> TrainedModel:
         network = Network(self._settings.shape_of(training.blocks), training.entry, training.seed)
-        load_network(network, self._files[training])
-        return trained_model(network, training, corpus_of(self._settings.corpus).tokenizer)
+        file = self._files[training]
+        corpus = corpus_of(self._settings.corpus)
+        if load_network(network, file)["tokens"] != corpus.digest():
+            raise RunDirectoryError(
+                f"{file} was trained on other tokens than {', '.join(self._settings.texts)} has "
+                "here: give the texts of the run (those of standard_library differ between "
+                "versions of Python)"
+            )
+        return trained_model(network, training, corpus.tokenizer)
 
     def __iter__(self) -> Any:
         return iter(self._files)
@@ -115,9 +122,10 @@ def trained_models(directory: str | Path) -> TrainedModels:
     """The networks of a run of `scratch`, by training: `models[training].bridge` and `.patch`.
 
     For an unfinished training, this is the network at its last evaluation. The tokenizer is made
-    from the texts again.
+    from the texts again, which must be those of the run.
 
-    Raises `RunDirectoryError` if the directory has no such networks.
+    Raises `RunDirectoryError` if the directory has no such networks, and for a network that is
+    asked for if the texts have changed.
     """
     path = Path(directory)
     header = read_header(path)

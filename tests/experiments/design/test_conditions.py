@@ -9,7 +9,7 @@ import torch
 from lens_interventions import AffineLens, NextTokenPatch
 from lens_interventions.experiments.design.conditions import Arm, PatchSettings
 from lens_interventions.fitting import default_lens
-from lens_interventions.model._user_cache import CACHE_VARIABLE
+from lens_interventions.model.user_cache import CACHE_VARIABLE
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 PLAIN = NextTokenPatch(layer=1, strength=0.1, mode="add", scale="norm", first_position=1)

@@ -62,6 +62,8 @@ def test_what_was_measured_once_is_the_same_for_all_seeds():
         (rows(), rows().assign(count=1), "same seeds on the same texts"),
         (rows(), rows((0,)).assign(count=1), "same seeds on the same texts"),
         (rows(), rows((0,)).iloc[1:], "same seeds on the same texts"),
+        (rows((0, 1)), rows((7, 9)), "same seeds on the same texts"),
+        (rows(), rows().assign(cluster=lambda t: t["cluster"] + 4), "same seeds on the same texts"),
         (rows(), rows(()), "no rows"),
     ],
 )

@@ -17,6 +17,21 @@ def test_held_out_windows_share_no_run_with_the_training_text():
     assert "".join(corpus.tokenizer.decode(corpus.windows[0])) != ""
 
 
+def text_file(file, word):
+    texts = (" ".join(f"{word}{n}x{i}" for i in range(100)) for n in range(20))
+    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+
+
+def test_text_that_was_written_anew_is_read_anew(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    settings = replace(SMALL, texts=(str(file),)).corpus
+    text_file(file, "w")
+    first = corpus_of(settings)
+    assert corpus_of(settings) is first
+    text_file(file, "longer")
+    assert corpus_of(settings).digest() != first.digest()
+
+
 def test_windows_with_a_passage_of_the_training_text_are_left_out(tmp_path):
     """Every document says the same few words between its own: too few for a repeated passage."""
     shared = "quick zebras jump over lazy foxes"

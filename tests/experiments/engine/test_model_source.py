@@ -11,6 +11,7 @@ from lens_interventions.experiments import run
 from lens_interventions.experiments.engine.model_source import ModelSource
 from lens_interventions.experiments.engine.work_units import Unit, measure_unit
 from tests.support.small_run import assert_same, example, mean_logits, small_bridge
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 
 def test_a_live_bridge_cannot_go_to_another_process() -> None:
@@ -58,3 +59,15 @@ def test_a_worker_with_other_weights_names_its_model() -> None:
     for _ in range(2):  # the refusal is not remembered as an agreement
         with pytest.raises(RuntimeError, match=r"^tiny has other weights here than"):
             measure_unit(ModelSource(bridge), unit, "0" * 64)
+
+
+def test_a_directory_that_was_saved_to_again_is_loaded_again(tmp_path) -> None:
+    source = ModelSource(str(tmp_path))
+    for scale in (1.0, 2.0):
+        model = tiny_model("llama")
+        with torch.no_grad():
+            model.get_input_embeddings().weight.fill_(scale)
+        model.save_pretrained(tmp_path)
+        tiny_tokenizer().save_pretrained(tmp_path)
+        assert source.bridge().W_E.max().item() == scale
+        assert source.bridge() is source.bridge()

@@ -1,6 +1,7 @@
 """The scratch experiment: runs, its tables and verdicts, and what it leaves to use."""
 
 import itertools
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -72,6 +73,16 @@ def test_the_trained_networks_read_as_they_were_measured(finished):
             " and condition == 'as trained'"
         )
         assert float(row["total"].iloc[0]) == pytest.approx(float(nats.sum()), abs=1e-3)
+
+
+def test_networks_of_other_texts_are_not_read(finished, tmp_path):
+    _, out = finished
+    shutil.copytree(out, tmp_path / "run")
+    header = tmp_path / "run" / "settings.json"
+    header.write_text(header.read_text().replace('"prose"', '"python_code"'))
+    with pytest.raises(li.experiments.RunDirectoryError, match="on other tokens than python_code"):
+        # A session that checks types reads a network as soon as there are any.
+        li.experiments.trained_models(tmp_path / "run")[ScratchTraining(1, 0, "true", 1)]
 
 
 def test_a_stopped_run_ends_in_the_same_numbers(finished, tmp_path, monkeypatch):

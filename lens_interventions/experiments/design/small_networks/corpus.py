@@ -4,6 +4,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from ...._counter_random import random_bits
 from ....materials.corpora import read_documents
 from ....materials.document import Document
+from ...engine.input_files import Version, file_version
 
 END = "<|end|>"
 """The token between documents, number 0."""
@@ -95,13 +97,20 @@ class Corpus:
 _SMOOTHING = 10.0
 
 
-@functools.lru_cache(maxsize=1)
 def corpus_of(settings: CorpusSettings) -> Corpus:
     """Read the documents, train the tokenizer, hold every tenth document out.
+
+    The last corpus is kept while its files are as they were.
 
     Raises `ValueError` if there is too little text for one window of either kind, and in the cases
     of `materials.corpora.read_documents`.
     """
+    files = (source for source in settings.sources if Path(source).is_file())
+    return _corpus(settings, tuple(map(file_version, files)))
+
+
+@functools.lru_cache(maxsize=1)
+def _corpus(settings: CorpusSettings, _files: tuple[Version, ...]) -> Corpus:
     read = (document for source in settings.sources for document in read_documents(source))
     documents = list({document.text: document for document in read}.values())
     order = random_bits(settings.seed, torch.arange(len(documents))).argsort(stable=True).tolist()

@@ -180,9 +180,14 @@ def stream_batches(training: Int[Tensor, " token"], length: int, size: int, seed
 
 
 @torch.no_grad()
-def load_network(network: nn.Module, file: Path) -> None:
-    """Give a network the weights of a training's file, also of one that is not finished."""
-    _copy_weights(network, load_tensors(file, kind=_KIND)[0])
+def load_network(network: nn.Module, file: Path) -> dict[str, Any]:
+    """Give a network the weights of a training's file, also of one that is not finished.
+
+    Returns what identifies the training, its options among it.
+    """
+    tensors, rest = load_tensors(file, kind=_KIND)
+    _copy_weights(network, tensors)
+    return dict(rest["settings"])
 
 
 def _copy_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
