@@ -10,7 +10,7 @@ import sys
 from benchmarks.command import run
 from benchmarks.common import in_turns, ratio
 from benchmarks.results import Row
-from lens_interventions.model._embedded import embedded_model
+from lens_interventions.model.embedded import embedded_model
 
 TEXT = "The capital of France is"
 COMMAND, SCRIPT, IMPORTS = "command", "script", "imports"

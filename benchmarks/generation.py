@@ -18,7 +18,7 @@ import lens_interventions as li
 from benchmarks.command import run
 from benchmarks.common import in_turns, ratio, reference_tokens
 from benchmarks.results import Row
-from lens_interventions.model._embedded import embedded_model
+from lens_interventions.model.embedded import embedded_model
 from lens_interventions.model.fingerprint import fingerprint
 
 PROMPT = 32

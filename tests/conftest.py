@@ -139,7 +139,7 @@ def default_bridge() -> "TransformerBridge":
 @pytest.fixture
 def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache directory for converted models, which does not exist yet."""
-    from lens_interventions.model._user_cache import CACHE_VARIABLE
+    from lens_interventions.model.user_cache import CACHE_VARIABLE
 
     directory = tmp_path / "cache"
     monkeypatch.setenv(CACHE_VARIABLE, str(directory))

@@ -26,6 +26,10 @@ def effect_map(**options):
     return li.effect_map(BRIDGE, TOKENS, lambda logits: logits.mean(), **{"patch": PATCH} | options)
 
 
+def contrasted(**options):
+    return generate(logits_processor=[li.DoLa(**options)])
+
+
 def teacher_forced(patch=None, **options):
     return li.teacher_forced_log_probs(BRIDGE, TOKENS, patch, **options)
 
@@ -35,6 +39,26 @@ def teacher_forced(patch=None, **options):
     [
         (lambda: generate(max_new_tokens=2.5), TypeError, "max_new_tokens must be a whole number"),
         (lambda: generate(patch=3), TypeError, "patch must be a NextTokenPatch, .* got int 3"),
+        (
+            lambda: li.rescue(BRIDGE, ["the fox"], [PATCH], progress=False),
+            TypeError,
+            "patch must be one NextTokenPatch, got list",
+        ),
+        (
+            lambda: li.head_slopes(BRIDGE, ["the fox"], None, progress=False),
+            TypeError,
+            "patch must be one NextTokenPatch, got NoneType",
+        ),
+        (
+            lambda: effect_map(positions=[0.5]),
+            TypeError,
+            r"positions must be whole numbers, got \[0.5\]",
+        ),
+        (
+            lambda: effect_map(positions="every"),
+            TypeError,
+            "positions must be a list of numbers or 'all', got 'every'",
+        ),
         (lambda: generate(patch=[None, "x"]), TypeError, "patch must be .* got str"),
         (
             lambda: generate(stopping_criteria=MaxLengthCriteria(12)),
@@ -58,12 +82,82 @@ def teacher_forced(patch=None, **options):
         (
             lambda: effect_map(positions=-1),
             TypeError,
-            "positions must be a list of numbers, got -1",
+            "positions must be a list of numbers or 'all', got -1",
         ),
-        (lambda: effect_map(layers=1), TypeError, "layers must be a list of numbers, got 1"),
+        *(
+            (call, TypeError, r"layers must be a list of whole numbers, such as \[0, 2\]; got 1")
+            for call in (
+                lambda: effect_map(layers=1),
+                lambda: li.slope_map(BRIDGE, TOKENS, layers=1, progress=False),
+                lambda: li.linear_ceiling(BRIDGE, TOKENS, TOKENS, layers=1, progress=False),
+                lambda: li.rescue(BRIDGE, TOKENS, PATCH, layers=1, progress=False),
+                lambda: contrasted(layers=1),
+            )
+        ),
+        (lambda: contrasted(layers=[0.5]), TypeError, "layers must be a list of whole numbers"),
         (lambda: li.logit_lens(BRIDGE, ["when", 3]), TypeError, "texts or ids, got both"),
         (lambda: li.logit_lens(BRIDGE, np.array(TOKENS)), TypeError, "make it a tensor by torch"),
         (lambda: li.logit_lens(BRIDGE, TOKENS, top_k=2.5), TypeError, "top_k must be a whole"),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS, chunk_size="a"),
+            TypeError,
+            "chunk_size must be a whole number, got 'a'",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS, compare_with=None),
+            TypeError,
+            "compare_with must be 'final', 'input', a label or an index of a point, got None",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS, divergences=3),
+            ValueError,
+            "divergences must be a list with 'kl', .* got 3",
+        ),
+        (
+            lambda: li.unlikely_components(BRIDGE, TOKENS, below="a"),
+            TypeError,
+            "below must be a number, got 'a'",
+        ),
+        (
+            lambda: li.unlikely_components(BRIDGE, TOKENS, directions=2.5),
+            TypeError,
+            "directions must be a whole number, got 2.5",
+        ),
+        (
+            lambda: li.embedding_basis(BRIDGE, n_components=2.5),
+            TypeError,
+            "n_components must be a whole number, got 2.5",
+        ),
+        (lambda: li.BackPatch("a"), TypeError, "layer must be a whole number, got 'a'"),
+        (lambda: li.SLED(scale=2.5), TypeError, "scale must be a whole number, got 2.5"),
+        (
+            lambda: li.sample_texts(BRIDGE, 2.5),
+            TypeError,
+            "n_texts must be a whole number, got 2.5",
+        ),
+        *(
+            (
+                lambda name=name: li.train_patch(BRIDGE, TOKENS, layer=1, **{name: 2.5}),
+                TypeError,
+                f"{name} must be a whole number, got 2.5",
+            )
+            for name in ("steps", "save_every", "rank")
+        ),
+        *(
+            (
+                lambda name=name: li.TrainingOptions(**{name: 2.5}),
+                TypeError,
+                f"{name} must be a whole number, got 2.5",
+            )
+            for name in (
+                "batch_size",
+                "evaluate_every",
+                "held_out_windows",
+                "patience",
+                "window",
+                "first_position",
+            )
+        ),
         (
             lambda: li.lens_over(BRIDGE, TOKENS, top_k=2, progress=False),
             ValueError,
@@ -88,6 +182,11 @@ def teacher_forced(patch=None, **options):
         (lambda: teacher_forced(where=[[True] * 3]), TypeError, r"where must be .* got list"),
         (lambda: teacher_forced(SPARSE), TypeError, "the mode '<lambda>' returned a NoneType"),
         (lambda: teacher_forced(EMPTY), TypeError, "the source '<lambda>' returned a NoneType"),
+        (
+            lambda: li.ablate_directions(1, [1, 2, 3]),
+            TypeError,
+            r"directions must be a tensor, got list \[1, 2, 3\]: make it one by torch.as_tensor",
+        ),
         (
             lambda: li.ablate_directions(1, torch.randn(32)),
             ValueError,

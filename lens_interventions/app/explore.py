@@ -91,7 +91,7 @@ def explore(
 
     The page computes on the bridge as it is, including the hooks on it, and leaves it unchanged. It
     is served only to this machine, under an address that holds a secret, and loads nothing from
-    elsewhere. It needs the extra `app`: `pip install "lens-interventions[app]"`.
+    elsewhere. It needs the extra `app`: from the checkout, `pip install ".[app]"`.
 
     **Arguments:**
 
@@ -129,7 +129,7 @@ def _bound(
     missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
     if missing:
         raise RuntimeError(
-            f"the explorer needs {' and '.join(missing)}: pip install 'lens-interventions[app]'"
+            f"the explorer needs {' and '.join(missing)}; from the checkout: pip install '.[app]'"
         )
     import uvicorn
 

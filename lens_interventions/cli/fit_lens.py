@@ -24,7 +24,8 @@ def fit_lens(
         Path | None,
         typer.Option(
             help="The text to fit to, or a .jsonl file with a document in the field 'text' of each "
-            "line. By default the model writes its own."
+            "line. By default the model writes its own; if it writes others on another day, a fit "
+            "that you stopped does not continue."
         ),
     ] = None,
     samples: Annotated[

@@ -35,7 +35,7 @@ def save(figure: "go.Figure", path: str | Path) -> None:
     """Write a figure to the file `path`, in the format of its suffix.
 
     `.html` is one page that opens offline, with plotly.js inside (5 MB); wide figures scroll.
-    `.png` and `.svg` need kaleido (`pip install "lens-interventions[figures]"`) and an installed
+    `.png` and `.svg` need kaleido (from the checkout, `pip install ".[figures]"`) and an installed
     Chrome, Chromium or Edge. `.json` is plotly's own format.
 
     Raises `ValueError` for another suffix; `TypeError` for what is not a figure;
@@ -76,8 +76,8 @@ def require_image_writer(suffix: str) -> None:
     """Raise `RuntimeError` if kaleido, which writes images, is not installed."""
     if importlib.util.find_spec("kaleido") is None:
         raise RuntimeError(
-            f"saving {suffix} needs kaleido: pip install 'lens-interventions[figures]', or save as "
-            ".html"
+            f"saving {suffix} needs kaleido; from the checkout: pip install '.[figures]', or save "
+            "as .html"
         )
 
 

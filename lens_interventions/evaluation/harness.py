@@ -24,9 +24,9 @@ def as_harness_model(
 ) -> "PatchedLM":
     """A model under a patch, for the `model` of `lm_eval.simple_evaluate`.
 
-    It needs the extra `eval`: `pip install "lens-interventions[eval]"`. Continuations are scored as
-    in `teacher_forced_log_probs`, and texts are continued as in `generate`: each token is written
-    once it is known, at all positions of the patch, including those of the context. With
+    It needs the extra `eval`: from the checkout, `pip install ".[eval]"`. Continuations are scored
+    as in `teacher_forced_log_probs`, and texts are continued as in `generate`: each token is
+    written once it is known, at all positions of the patch, including those of the context. With
     `positions="generated"` the prompt is the request's context. The answer to a request does not
     depend on other requests or their order, up to rounding and except for sampled requests that
     have the same context.
@@ -61,7 +61,7 @@ def as_harness_model(
         if not (error.name or "").startswith("lm_eval"):
             raise
         raise ImportError(
-            "the harness is not installed: pip install 'lens-interventions[eval]'"
+            "the harness is not installed; from the checkout: pip install '.[eval]'"
         ) from error
     return PatchedLM(
         bridge,

@@ -1,6 +1,5 @@
 """The requests of lm-evaluation-harness, answered by a patched model."""
 
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from ..intervention.teacher_forcing.continuations import continuation_log_probs
 from ..model.argument_types import require_whole_numbers
 from ..model.fingerprint import fingerprint
 from ..model.kinds import weight_dtype
+from ..model.user_warnings import warn_user
 from .decoding import Decoding, Until
 
 if TYPE_CHECKING:
@@ -233,9 +233,8 @@ def _cut(contexts: list[list[int]], rooms: Sequence[int]) -> list[list[int]]:
     """Contexts, cut at the beginning if they are too long, with a warning."""
     n_cut = sum(len(context) > room for context, room in zip(contexts, rooms, strict=True))
     if n_cut:
-        warnings.warn(
+        warn_user(
             f"{n_cut} of {len(contexts)} contexts are too long for the model: they lose their "
             "beginning, as the harness prescribes",
-            stacklevel=3,
         )
     return [context[-room:] for context, room in zip(contexts, rooms, strict=True)]

@@ -14,10 +14,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..intervention.generation.sample_texts import sample_texts
 from ..lens.affine import AffineLens
 from ..lens.cells import Progress
-from ..model._user_cache import cache_directory
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.hooks import lasting_hooks, without_hooks
+from ..model.user_cache import CACHE_VARIABLE, cache_directory
 from .affine_fit import fit_affine_lens
 
 # Some 12,000 tokens. Three times as much reads prose hardly better: benchmarks/lens_corpus.py.
@@ -61,8 +61,8 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
         lens.save(path)
     except OSError as error:
         raise OSError(
-            f"the fitted lens cannot be kept in {path.parent}: {error}. Set "
-            "LENS_INTERVENTIONS_CACHE to a directory that can be written"
+            f"the fitted lens cannot be kept in {path.parent}: {error}. Set {CACHE_VARIABLE} to a "
+            "directory that can be written"
         ) from error
     return AffineLens.load(path)
 

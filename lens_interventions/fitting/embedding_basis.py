@@ -15,6 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._summary import summary
+from ..model.argument_types import require_whole_numbers
 from ..model.exclusive import exclusive
 from ..model.precision import as_double, at_least_float32
 from ..model.readout import readout
@@ -75,7 +76,8 @@ def embedding_basis(
 
     Raises `ValueError` for an unknown kind, for a number of components that is not between 1 and
     d_model, or for a model whose logits are not the final norm and the unembedding of its last
-    residual; `RuntimeError` if scikit-learn is needed but not installed.
+    residual; `TypeError` if that number is not a whole one; `RuntimeError` if scikit-learn is
+    needed but not installed.
     """
     require_basis(kind)
     if kind == "unembedding":
@@ -89,6 +91,7 @@ def embedding_basis(
     size = n_components
     if size is None:
         size = min(_COMPONENTS, d_model) if kind == "nmf" else d_model
+    require_whole_numbers(n_components=size)
     if not 1 <= size <= d_model:
         raise ValueError(
             f"n_components must be between 1 and d_model = {d_model}, got {n_components}"
@@ -119,7 +122,7 @@ def require_basis(kind: str) -> None:
         raise ValueError(f"kind must be one of {', '.join(get_args(BasisKind))}; got {kind!r}")
     if kind == "nmf" and importlib.util.find_spec("sklearn") is None:
         raise RuntimeError(
-            "kind='nmf' needs scikit-learn: pip install 'lens-interventions[nmf]', or take 'pca'"
+            "kind='nmf' needs scikit-learn; from the checkout: pip install '.[nmf]', or take 'pca'"
         )
 
 

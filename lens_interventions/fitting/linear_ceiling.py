@@ -26,6 +26,7 @@ from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.gradients import require_gradients
 from ..model.partial_run import refuse_late_hooks
+from ..model.points import chosen_layers
 from ..model.precision import as_double
 from ..model.tokens import TextOrTokens
 from .linear_write import LinearCeiling, LinearWrite, features
@@ -64,14 +65,11 @@ def linear_ceiling(
 
     Raises `ValueError` for fewer than four texts, layers or a `max_length` that do not fit the
     model, a hook on a block, held-out texts without a token to predict, or inside
-    `torch.inference_mode`; `TypeError` for one text where many are expected; `NotImplementedError`
-    if the two streams do not fit the model.
+    `torch.inference_mode`; `TypeError` for one text where many are expected, or layers that are no
+    list of whole numbers; `NotImplementedError` if the two streams do not fit the model.
     """
     require_gradients("linear_ceiling")
-    n_layers = int(bridge.cfg.n_layers)
-    layers = tuple(range(n_layers)) if layers is None else tuple(sorted(set(layers)))
-    if not layers or layers[0] < 0 or layers[-1] >= n_layers:
-        raise ValueError(f"the model has blocks 0 to {n_layers - 1}, but layers are {list(layers)}")
+    layers = tuple(sorted(chosen_layers(layers, int(bridge.cfg.n_layers))))
     length = piece_length(bridge, max_length)
     refuse_late_hooks(bridge, 0)
     table = embedding(bridge)

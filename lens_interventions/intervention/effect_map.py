@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
 
 import torch
 from einops import rearrange, repeat
@@ -18,14 +20,14 @@ from ..model.attention_cache import shorten
 from ..model.exclusive import exclusive
 from ..model.fast_linears import fast_blocks
 from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
-from ..model.points import FINAL
+from ..model.points import FINAL, chosen_layers
 from ..model.readout import LOGIT_ROWS, Readout, readout
 from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens, token_batch
 from ..model.vocabulary import token_strings
 from .effect_map_result import EffectMap
 from .known_text import KnownText
-from .patch import NextTokenPatch
+from .patch import NextTokenPatch, require_patch
 from .teacher_forcing.self_check import two_streams_hold
 from .unpatched import with_unpatched
 
@@ -42,7 +44,7 @@ def effect_map(
     *,
     patch: NextTokenPatch,
     layers: Iterable[int] | None = None,
-    positions: Iterable[int] | None = None,
+    positions: Iterable[int] | Literal["all"] | None = None,
     prepend_bos: bool | None = None,
     text_seeds: Int[Tensor, " batch"] | None = None,
     progress: bool = False,
@@ -63,8 +65,8 @@ def effect_map(
     - `patch`: how to patch: mode, strength, source and so on. It is applied at one layer and one
         position at a time, so it has no window.
     - `layers`: the patch's own by default, such as `layer=range(0, 30, 6)`.
-    - `positions`: the patch's own by default; `"all"` stands for every position that has a next
-        token.
+    - `positions`: the patch's own by default, from its `first_position` on. `"all"` stands for
+        every position that has a next token. Those that are given are patched wherever they are.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `text_seeds`: an integer for each text, so that each text draws its own random tokens.
     - `progress`: show a bar over cells.
@@ -75,11 +77,7 @@ def effect_map(
     but one patch, or layers or positions that are no list; `NotImplementedError` if the model is
     recurrent or not a causal decoder.
     """
-    if not isinstance(patch, NextTokenPatch):
-        raise TypeError(
-            f"patch must be one NextTokenPatch, got {type(patch).__name__} {patch!r:.60}: make a "
-            "map for each patch"
-        )
+    require_patch(patch)
     batch = token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos)
     n_layers, length = int(bridge.cfg.n_layers), batch.tokens.shape[1]
     if batch.padded:
@@ -93,11 +91,14 @@ def effect_map(
             "each position is patched alone, so window and positions='generated' make no sense "
             f"here; got window={patch.window}, positions={patch.positions!r}"
         )
-    layers = _chosen("layers", patch.layers if layers is None else layers, n_layers)
+    layers = tuple(sorted(chosen_layers(patch.layers if layers is None else layers, n_layers)))
     if positions is None:
         own = range(length - 1) if isinstance(patch.positions, str) else patch.positions
         positions = [position for position in own if position >= patch.first_position]
-    positions = _chosen("positions", positions, length - 1)
+    positions = _chosen_positions(
+        range(length - 1) if isinstance(positions, str) and positions == "all" else positions,
+        length - 1,
+    )
     refuse_late_hooks(bridge, layers[0])
     n_later = len(layers) * sum(length - 1 - position for position in positions)
     read = readout(bridge).for_rows(len(batch.tokens) * n_later)
@@ -244,13 +245,15 @@ def _value(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> float:
     return float(value)
 
 
-def _chosen(name: str, chosen: Iterable[int] | None, n: int) -> tuple[int, ...]:
-    if not isinstance(chosen, Iterable | None):
-        raise TypeError(f"{name} must be a list of numbers, got {chosen!r}")
-    numbers = tuple(range(n)) if chosen is None else tuple(sorted(set(chosen)))
+def _chosen_positions(positions: Iterable[int] | str, n: int) -> tuple[int, ...]:
+    if isinstance(positions, str) or not isinstance(positions, Iterable):
+        raise TypeError(f"positions must be a list of numbers or 'all', got {positions!r}")
+    try:
+        numbers = tuple(sorted({operator.index(position) for position in positions}))
+    except TypeError as error:
+        raise TypeError(f"positions must be whole numbers, got {positions!r:.60}") from error
     if not numbers or numbers[0] < 0 or numbers[-1] >= n:
         raise ValueError(
-            f"{name} must be some of 0..{n - 1}, got {numbers}"
-            + (": a position needs a next token" if name == "positions" else "")
+            f"positions must be some of 0..{n - 1}, got {numbers}: a position needs a next token"
         )
     return numbers

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 
@@ -20,6 +19,7 @@ from ..model.kinds import ReadableModel
 from ..model.points import require_blocks
 from ..model.readout import readout, refuse_readout_hooks
 from ..model.tokens import TextOrTokens, token_batch
+from ..model.user_warnings import warn_user
 from .bound_patch import BoundPatch
 from .known_text import KnownText
 from .mean_residuals import mean_residuals
@@ -152,7 +152,7 @@ class NextTokenPatch(PatchFields):
                 "texts of different length: pass the padded token tensor that the bridge will be "
                 "run on, and its attention_mask"
             )
-        warn_if_out_of_reach(self, batch.lengths, stacklevel=3)
+        warn_if_out_of_reach(self, batch.lengths)
         text = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
         with torch.no_grad():
             text = with_unpatched(bridge, text, [self])
@@ -221,6 +221,15 @@ def listed(
     return tuple(given)
 
 
+def require_patch(patch: object) -> None:
+    """Raise `TypeError` for anything but one patch."""
+    if not isinstance(patch, NextTokenPatch):
+        raise TypeError(
+            f"patch must be one NextTokenPatch, got {type(patch).__name__} {patch!r:.60}: call it "
+            "once for each patch"
+        )
+
+
 def require_one_patch(patch: object) -> None:
     """Raise `TypeError` for anything but one patch or None."""
     if not isinstance(patch, NextTokenPatch | None):
@@ -230,20 +239,14 @@ def require_one_patch(patch: object) -> None:
         )
 
 
-def warn_if_out_of_reach(
-    patch: NextTokenPatch, lengths: Int[Tensor, " batch"], *, stacklevel: int
-) -> None:
-    """Warn if texts with so many tokens have none of the positions that the patch names.
-
-    `stacklevel` is that of the user's call, as seen by the caller.
-    """
+def warn_if_out_of_reach(patch: NextTokenPatch, lengths: Int[Tensor, " batch"]) -> None:
+    """Warn if texts with so many tokens have none of the positions that the patch names."""
     known = int(lengths.max()) - 1  # the last token has no next one
     named = () if isinstance(patch.positions, str) else patch.positions
     if named and min(named) >= known:
-        warnings.warn(
+        warn_user(
             f"the patch at positions {list(named)} changes nothing: {known} positions "
             "have a next token, counted from 0",
-            stacklevel=stacklevel + 1,
         )
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ..model.argument_types import require_whole_numbers
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -124,9 +126,14 @@ class BackPatch:
     Attributes:
         layer: the layer of the residual `r[layer]`; the number of blocks stands for the last
             residual, which is unembedded.
+
+    Raises `TypeError` if `layer` is not a whole number.
     """
 
     layer: int
+
+    def __post_init__(self) -> None:
+        require_whole_numbers(layer=self.layer)
 
     def __call__(self, site: "PatchSite") -> "Tensor":
         """`r[layer]` at the site's positions, `[batch, pos, d_model]`."""

@@ -135,12 +135,13 @@ def lens_over(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
         `positions=(1, None)` leaves it out.
     - `options`: options of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all
-        except `top_k`, as top tokens are not kept, and `attention_mask`, as a text has no padding.
-        A text without any of the `positions`, because it is shorter, has counts of 0.
+        except those that ask for what is not kept (`top_k`, `watch`, `compare_with` and further
+        `divergences`), and `attention_mask`, as a text has no padding. A text without any of the
+        `positions`, because it is shorter, has counts of 0.
 
     Raises `ValueError` if there is no text, if none has the `positions`, if one cannot be read (the
-    message names it by its number), or for an `attention_mask` or `top_k`; `NotImplementedError` if
-    the model is recurrent or not a causal decoder; `TypeError` if `texts` is one text, or one is
+    message names it by its number), or for an option that is excepted; `NotImplementedError` if the
+    model is recurrent or not a causal decoder; `TypeError` if `texts` is one text, or one is
     neither text nor ids.
     """
     if "attention_mask" in options:
@@ -148,8 +149,7 @@ def lens_over(
             "lens_over reads each text alone: give the ids of each text without padding, and no "
             "attention_mask"
         )
-    if "top_k" in options:
-        raise ValueError("lens_over keeps no top tokens, so it takes no top_k")
+    _refuse_what_is_not_kept(options)
     require_texts(bridge, texts)
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
@@ -177,6 +177,23 @@ def lens_over(
     for place, (text_totals, text_counts) in read.items():
         totals[..., place], counts[..., place] = text_totals, text_counts
     return LensAggregate(points, tuple(averaged()), totals, counts)
+
+
+def _refuse_what_is_not_kept(options: Mapping[str, Any]) -> None:
+    kept = averaged().values()
+    targets, kinds = ({getattr(row, of) for row in kept} for of in ("target", "kind"))
+    asked = options.get("divergences", ())
+    further = set() if isinstance(asked, str) else {each for each in asked if each != "kl"}
+    for name, what, lost in (
+        ("top_k", "top tokens", True),
+        ("watch", "watched tokens", "watched" not in targets),
+        ("compare_with", "comparison with another point", "compare" not in targets),
+        ("divergences", f"{sorted(further)}", bool(further - kinds)),
+    ):
+        if name in options and lost:
+            raise ValueError(
+                f"lens_over keeps no {what}, so it takes no {name}: read the texts by logit_lens"
+            )
 
 
 def _first(

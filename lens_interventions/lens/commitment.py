@@ -64,9 +64,18 @@ class Commitment:
         """Each token's point as figures name it, `input`, `12` or `final`; None if there is none.
 
         Padding of the prompt `batch` is left out.
+
+        Raises `ValueError` if there is no such prompt.
         """
-        first = self.first[batch][self.mask[batch]].tolist()
+        here = self._here(batch)
+        first = self.first[batch][here].tolist()
         return tuple(None if i < 0 else point_name(self.points[i]) for i in first)
+
+    def _here(self, batch: int) -> Bool[Tensor, " pos"]:
+        prompts = len(self.mask)
+        if not -prompts <= batch < prompts:
+            raise ValueError(f"prompt {batch} does not exist: there are {prompts} prompt(s)")
+        return self.mask[batch]
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row per (prompt, position): token, final guess, and the point.
@@ -96,8 +105,10 @@ class Commitment:
         """A bar for each token of a prompt, up to the point from which the final guess stays.
 
         `batch` is the number of the prompt. `theme` is `"light"` or `"dark"`.
+
+        Raises `ValueError` if there is no such prompt, or the theme is unknown.
         """
-        here = self.mask[batch]
+        here = self._here(batch)
         return draw_commitment(
             [point_name(point) for point in self.points],
             self.first[batch][here].tolist(),

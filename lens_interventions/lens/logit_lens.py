@@ -6,8 +6,8 @@
 """
 
 import operator
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, SupportsIndex, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -113,8 +113,8 @@ def logit_lens(
     training mode, if a hook is on the final norm or the unembedding, or anywhere while there is
     padding on the left, if the lens belongs to other weights, if an option or the text does not fit
     the model, or if an activation is not finite or its logits are not numbers; `TypeError` if the
-    input is neither text nor ids, `top_k` is not a whole number, a lens cannot be called, or the
-    model is of another kind.
+    input is neither text nor ids, `top_k`, `chunk_size` or `every` is not a whole number, a point
+    is neither a label nor a number, a lens cannot be called, or the model is of another kind.
     """
     read = readout(bridge, norm=norm)
     refuse_readout_hooks(bridge)
@@ -190,6 +190,11 @@ def logit_lens(
 
 
 def _reference_label(point: str | int, n_layers: int) -> str:
+    if not isinstance(point, str | SupportsIndex):
+        raise TypeError(
+            "compare_with must be 'final', 'input', a label or an index of a point, got "
+            f"{point!r:.60}"
+        )
     if isinstance(point, str):
         point = {"final": FINAL, "input": INPUT}.get(point, point)
     return select_points(n_layers, [point])[0]
@@ -198,13 +203,17 @@ def _reference_label(point: str | int, n_layers: int) -> str:
 def _check_options(
     divergences: Sequence[str], top_k: int, chunk_size: int | None, d_vocab: int
 ) -> None:
-    unknown = set(divergences) - set(get_args(Divergence))
-    if isinstance(divergences, str) or unknown or "kl" not in divergences:
+    if (
+        isinstance(divergences, str)
+        or not isinstance(divergences, Collection)
+        or not all(each in get_args(Divergence) for each in divergences)
+        or "kl" not in divergences
+    ):
         raise ValueError(
             f"divergences must be a list with 'kl', and 'kl_reverse' and 'js' if wanted; got "
             f"{divergences!r}"
         )
-    require_whole_numbers(top_k=top_k)
+    require_whole_numbers(top_k=top_k, chunk_size=1 if chunk_size is None else chunk_size)
     if not 1 <= top_k <= d_vocab:
         raise ValueError(f"top_k must be between 1 and the vocabulary size {d_vocab}, got {top_k}")
     if chunk_size is not None and chunk_size < 1:

@@ -1,12 +1,12 @@
 """Checkpoints of the tuned-lens library as affine lenses."""
 
 import json
-import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 
+from ..model.user_warnings import warn_user
 from .affine import UNEMBEDDING, UNKNOWN, AffineLens
 
 # The repository in which the tuned-lens library looks up names (its load_artifacts module).
@@ -15,7 +15,7 @@ _CONFIG, _PARAMETERS = "config.json", "params.pt"
 _KIND = "linear_tuned_lens"
 
 
-def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> AffineLens:
+def load_tuned_lens(path_or_name: str | Path, *, revision: str | None = None) -> AffineLens:
     """A checkpoint of the tuned-lens library (Belrose et al. 2023) as an `AffineLens`.
 
     A checkpoint is a folder with `config.json` and `params.pt`, which holds `l.weight`
@@ -27,10 +27,10 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
 
     - `path_or_name`: a local folder, or a name such as "gpt2" in the collection that the tuned-lens
         authors keep on the Hugging Face hub.
-    - `revision`: the revision of that collection.
+    - `revision`: the revision of that collection, by default its newest.
 
     Raises `FileNotFoundError` if there is no such folder or name, `ValueError` if the files are not
-    a checkpoint of an affine tuned lens.
+    a checkpoint of an affine tuned lens, or a revision of a local folder is asked for.
     """
     folder = _folder(path_or_name, revision)
     try:
@@ -68,10 +68,9 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
         )
     hashed = config.get("unembed_hash")
     if hashed is None:
-        warnings.warn(
+        warn_user(
             f"{folder} does not say which unembedding it was trained for: it will be applied to "
             "any model of its size",
-            stacklevel=2,
         )
     return AffineLens(
         weights,
@@ -85,9 +84,14 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str = "main") -> Affi
     )
 
 
-def _folder(path_or_name: str | Path, revision: str) -> Path:
+def _folder(path_or_name: str | Path, revision: str | None) -> Path:
     folder = Path(path_or_name)
     if folder.exists():
+        if revision is not None:
+            raise ValueError(
+                f"revision goes with a name on the hub, and {folder} has one version only: give "
+                "the folder of the checkpoint that you want"
+            )
         missing = [name for name in (_CONFIG, _PARAMETERS) if not (folder / name).is_file()]
         if missing:
             raise ValueError(f"{folder} is not a checkpoint of tuned-lens: no {missing[0]}")

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from .._summary import summary
 from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
+from ..model.argument_types import require_whole_numbers
 from ..model.exclusive import exclusive
 from ..model.points import point_name, select_points
 from ..model.precision import as_double
@@ -161,9 +162,14 @@ def unlikely_components(
     Raises `ValueError` if `below` is not between 0 and 1 or a number is too small, if no text has
     two different tokens after `skip_first`, if a hook is on the final norm or the unembedding, or
     if the model's logits are not the final norm and the unembedding of its last residual;
-    `TypeError` if `texts` is one text.
+    `TypeError` if `texts` is one text, or a number is of another type.
     """
     require_texts(bridge, texts)
+    if not isinstance(below, SupportsFloat):
+        raise TypeError(f"below must be a number, got {below!r:.60}")
+    require_whole_numbers(
+        directions=directions, likely=likely, max_tokens=max_tokens, skip_first=skip_first
+    )
     if not 0 < below < 1:
         raise ValueError(f"below must be a probability between 0 and 1, got {below}")
     if directions < 1 or likely < 1:

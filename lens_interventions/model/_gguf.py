@@ -15,7 +15,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
-from ._user_cache import CACHE_VARIABLE, cache_directory
+from .user_cache import CACHE_VARIABLE, cache_directory
 
 _SIZES = "sizes.json"
 LOCK = "converting.lock"

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from ._embedded import NAME
 from ._names import gguf_file, local_directory
-from ._user_cache import cache_directory
+from .embedded import NAME
+from .user_cache import cache_directory
 
 
 def known_blocks(name: str | os.PathLike[str] | None) -> int | None:

@@ -17,11 +17,11 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import write_text
-from ._user_cache import cache_directory
 from .capabilities import weights_processed
 from .fingerprint import fingerprint
 from .hooks import lasting_hooks
 from .kinds import weight_dtype
+from .user_cache import cache_directory
 
 # Trying a smaller model takes less time than reading its code.
 _LARGE = 2**24  # parameters

@@ -12,10 +12,10 @@ from transformers.utils import logging as transformers_logging
 
 # Whoever loads a model here may next call its own `generate`, whose cache this import mends.
 from . import attention_cache as attention_cache
-from ._embedded import NAME, embedded_model
 from ._gguf import gguf_model
 from ._in_memory import boot_in_memory, require_merged, unmerged
 from ._names import gguf_file, local_directory
+from .embedded import NAME, embedded_model
 from .hub import hub_answers, hub_offline
 from .shared_settings import SharedSetting
 

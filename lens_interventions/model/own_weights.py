@@ -1,6 +1,5 @@
 """Whether something fitted or trained belongs to the weights of a bridge, in whatever dtype."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 
 from .fingerprint import fingerprint
 from .kinds import ReadableModel, weight_dtype
+from .user_warnings import warn_user
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -39,11 +39,10 @@ def other_weights_found(
         _known[found, expected] = next(converted, None)
     dtype = _known[found, expected]
     if dtype is not None:
-        warnings.warn(
+        warn_user(
             f"this {what} was fitted for these weights in {_name(dtype)}, and the bridge has them "
             f"in {own}, where residuals are rounded differently: load the model in {_name(dtype)} "
             "to use it as it was fitted",
-            stacklevel=3,
         )
         return None
     fitted = settings.get("dtype")

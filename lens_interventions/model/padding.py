@@ -1,11 +1,10 @@
 """Padding that nobody told of: a run of the tokenizer's pad token at an end of some rows."""
 
-import warnings
-
 from jaxtyping import Int
 from torch import Tensor
 
 from .kinds import ReadableModel
+from .user_warnings import warn_user
 
 
 def warn_of_padding(bridge: ReadableModel, tokens: Int[Tensor, "batch pos"]) -> None:
@@ -27,10 +26,9 @@ def warn_of_padding(bridge: ReadableModel, tokens: Int[Tensor, "batch pos"]) -> 
         padded = (run > 1) & (run > run.min())
         if padded.any():
             rows = padded.nonzero()[:, 0].tolist()
-            warnings.warn(
+            warn_user(
                 f"{len(rows)} of {len(tokens)} rows, the first of them row {rows[0]}, {side} with "
                 f"the pad token, id {pad}, and it is read as part of the text: pass "
                 "attention_mask= with nonzero at real tokens, or texts, which are padded here",
-                stacklevel=3,
             )
             return

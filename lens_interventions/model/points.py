@@ -6,8 +6,12 @@ output of the last block. `3_mid` lies inside block 3, after attention. The labe
 TransformerLens's (`ActivationCache.accumulated_resid`).
 """
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import SupportsIndex
+
+from .argument_types import require_whole_numbers
 
 INPUT = "0_pre"
 FINAL = "final_post"
@@ -60,6 +64,26 @@ def require_blocks(layers: Sequence[int], n_layers: int) -> None:
             )
 
 
+def chosen_layers(layers: Iterable[int] | None, n_layers: int) -> tuple[int, ...]:
+    """The blocks that a user chose of `n_layers`, each once, in their order; all for None.
+
+    Raises `ValueError` if there are none, or the model does not have one; `TypeError` for anything
+    but a list of whole numbers.
+    """
+    try:
+        chosen = range(n_layers) if layers is None else [operator.index(each) for each in layers]
+    except TypeError as error:
+        raise TypeError(
+            f"layers must be a list of whole numbers, such as [0, 2]; got {layers!r:.60}"
+        ) from error
+    if not chosen or min(chosen) < 0 or max(chosen) >= n_layers:
+        raise ValueError(
+            f"the model has blocks 0 to {n_layers - 1}, but layers are {list(chosen)}: give one or "
+            "more of these"
+        )
+    return tuple(dict.fromkeys(chosen))
+
+
 def select_points(
     n_layers: int,
     points: PointSelection = None,
@@ -82,13 +106,14 @@ def select_points(
     **Returns:** labels such as `0_pre`, `1_pre` and `final_post`.
 
     Raises `ValueError` if a point is unknown or none is left, and `TypeError` if `points` is one
-    point instead of a list.
+    point instead of a list, or a point or `every` is of another type.
     """
+    require_whole_numbers(every=every)
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
     between = point_labels(n_layers)
     order = point_labels(n_layers, incl_mid=True)
-    if isinstance(points, (str, int)):
+    if isinstance(points, str) or not isinstance(points, Iterable | slice | None):
         raise TypeError(f"points must be a list of points or a slice; for one point: [{points!r}]")
     if points is None:
         chosen = list(between)
@@ -108,6 +133,11 @@ def select_points(
 
 
 def _label(point: int | str, between: list[str], order: list[str]) -> str:
+    if not isinstance(point, str | SupportsIndex):
+        raise TypeError(
+            f"a residual point is a label, such as {between[0]!r}, or a whole number; got "
+            f"{point!r:.60}"
+        )
     if isinstance(point, str):
         if point in order:
             return point

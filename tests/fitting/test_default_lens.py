@@ -5,7 +5,7 @@ import torch
 
 from lens_interventions.fitting import default_lens
 from lens_interventions.fitting.default_lens import default_affine_lens
-from lens_interventions.model._user_cache import CACHE_VARIABLE
+from lens_interventions.model.user_cache import CACHE_VARIABLE
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge, tiny_bridge
 from tests.support.user_hooks import LASTING

@@ -59,6 +59,20 @@ def test_every_cell_is_a_run_with_one_hook(bridge, rows, monkeypatch):
 
 
 @torch.no_grad()
+def test_all_positions_are_those_with_a_next_token(llama):
+    """Also those below the patch's first position."""
+    patch, tokens = dataclasses.replace(PATCH, first_position=2), random_tokens(6)
+    own, every, named = (
+        li.effect_map(llama, tokens, metric, patch=patch, positions=positions)
+        for positions in (None, "all", range(5))
+    )
+    assert own.positions == (2, 3, 4)
+    assert every.positions == named.positions == (0, 1, 2, 3, 4)
+    torch.testing.assert_close(every.effect, named.effect, rtol=0, atol=0)
+    assert every.effect[:, 0].abs().min() > 1e-6
+
+
+@torch.no_grad()
 def test_a_gate_on_the_output_leaves_out_what_was_no_surprise():
     tokens, bridge = random_tokens(1, 9), shared_bridge("llama")
     nats = -bridge(tokens)[0, :-1].log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
@@ -173,7 +187,7 @@ def test_progress_counts_cells(llama, capsys):
     [
         ({"patch": dataclasses.replace(PATCH, window=2)}, "makes? no sense here; got window=2"),
         ({"patch": dataclasses.replace(PATCH, positions="generated")}, "positions='generated'"),
-        ({"layers": [3]}, r"layers must be some of 0\.\.2, got \(3,\)"),
+        ({"layers": [3]}, r"the model has blocks 0 to 2, but layers are \[3\]"),
         ({"positions": [5]}, r"positions must be some of 0\.\.4, .* needs a next token"),
         ({"positions": []}, "positions must be some of"),
         ({"patch": dataclasses.replace(PATCH, first_position=9)}, "positions must be some of"),

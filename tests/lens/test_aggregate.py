@@ -199,6 +199,20 @@ def test_what_is_no_text_is_named_where_texts_are_cut_too():
     assert several.counts[0].tolist() == [6]
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"watch": [3]}, "no watched tokens, so it takes no watch"),
+        ({"compare_with": 1}, "no comparison with another point, so it takes no compare_with"),
+        ({"divergences": ("kl", "js")}, r"no \['js'\], so it takes no divergences"),
+    ],
+)
+def test_what_would_not_be_kept_is_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        lens_over(BRIDGE, TEXTS, progress=False, **option)
+    lens_over(BRIDGE, TEXTS[:1], progress=False, divergences=("kl",))
+
+
 @pytest.mark.parametrize("max_tokens", [2, None])
 def test_a_mask_of_padding_is_refused(max_tokens):
     mask = torch.tensor([[1, 1, 0]])

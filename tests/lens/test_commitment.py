@@ -100,6 +100,14 @@ def test_what_cannot_be_answered_is_refused(deep):
         deep.commitment(probability=1.5)
 
 
+@pytest.mark.parametrize("batch", [5, -6])
+def test_a_prompt_that_is_not_there_is_named(deep, batch):
+    found = deep.commitment()
+    for call in (found.names, lambda batch: found.plot(batch=batch)):
+        with pytest.raises(ValueError, match=f"prompt {batch} does not exist: there are"):
+            call(batch)
+
+
 def test_progress_calls_a_function_and_ends_when_it_raises():
     heard = []
     logit_lens(shared_bridge("llama"), TEXTS, progress=heard.append, chunk_size=4)

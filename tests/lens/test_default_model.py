@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lens_interventions import logit_lens
-from lens_interventions.model._embedded import embedded_model
+from lens_interventions.model.embedded import embedded_model
 from tests.support.clean import left_as_found
 
 # The example of the post "interpreting GPT: the logit lens" (nostalgebraist, 2020).

@@ -99,6 +99,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, monkeypatch):
     )
     with pytest.raises(ValueError, match=r"biases of \(31,\)"):
         load_tuned_lens(tmp_path / "narrow")
+    with pytest.raises(ValueError, match=r"revision goes with a name .* has one version only"):
+        load_tuned_lens(tmp_path / "deep", revision="main")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="the hub cannot be reached"):
         load_tuned_lens("no-such-model")

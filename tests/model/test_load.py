@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from lens_interventions import load_model
 from lens_interventions.model import hub as the_hub
-from lens_interventions.model._embedded import NAME
+from lens_interventions.model.embedded import NAME
 from tests.support.pages import ROOT
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 

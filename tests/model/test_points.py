@@ -1,8 +1,15 @@
 """Which residual points are read, and what they are called."""
 
 import pytest
+import torch
 
-from lens_interventions.model.points import hook_name, point_labels, point_layer, select_points
+from lens_interventions.model.points import (
+    chosen_layers,
+    hook_name,
+    point_labels,
+    point_layer,
+    select_points,
+)
 from tests.support.tiny import shared_bridge
 
 
@@ -50,6 +57,45 @@ def test_selection(options, expected):
 def test_unknown_points_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         select_points(6, **options)
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points": [1.0]}, "is a label, such as '0_pre', or a whole number; got 1.0"),
+        ({"points": [None]}, "is a label, .* got None"),
+        ({"points": 1.0}, r"for one point: \[1.0\]"),
+        ({"every": 1.5}, "every must be a whole number, got 1.5"),
+    ],
+)
+def test_points_of_another_type_are_named(options, message):
+    with pytest.raises(TypeError, match=message):
+        select_points(4, **options)
+
+
+@pytest.mark.parametrize("layers", [[2, 0, 2], iter([2, 0]), torch.tensor([2, 0])])
+@pytest.mark.usefixtures("as_users_run")
+def test_layers_are_kept_in_their_order_each_once(layers):
+    assert chosen_layers(layers, 3) == (2, 0)
+    assert chosen_layers(None, 3) == (0, 1, 2)
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize(
+    ("layers", "error", "message"),
+    [
+        (1, TypeError, r"layers must be a list of whole numbers, such as \[0, 2\]; got 1$"),
+        ([0.5], TypeError, r"layers must be a list .* got \[0.5\]"),
+        ("12", TypeError, "layers must be a list .* got '12'"),
+        ([], ValueError, r"the model has blocks 0 to 2, but layers are \[\]: give one or more"),
+        ([0, 3], ValueError, r"the model has blocks 0 to 2, but layers are \[0, 3\]"),
+        ([-1], ValueError, r"layers are \[-1\]"),
+    ],
+)
+def test_layers_that_no_model_has_are_named(layers, error, message):
+    with pytest.raises(error, match=message):
+        chosen_layers(layers, 3)
 
 
 def test_layer_of_a_point():

@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import socket
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from ..._files import UNFINISHED, require_writable, write_text
+from ...model.user_warnings import warn_user
 from .json_values import differences, digest
 from .row_files import DamagedFileError, read_rows, write_rows
 from .work_units import Unit
@@ -88,10 +88,9 @@ class RunDirectory:
             except DamagedFileError as error:
                 aside = _free_name(file)
                 file.rename(aside)
-                warnings.warn(
+                warn_user(
                     f"{error}: it is now {aside.name}, and {file.parent.name}/{file.stem} is "
                     "measured again",
-                    stacklevel=2,
                 )
                 continue
             if stamp["run"] != self.run:

@@ -4,7 +4,6 @@ The selection half chooses the best layer, the best rank, and the control whose 
 The reported numbers are those of the report half.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.user_warnings import warn_user
 from ..design.conditions import Arm
 from ..design.kept_writes import encoded_write
 from ..design.sequences import REPORT, SELECTION, batches
@@ -181,10 +181,9 @@ def inspect_writes(
     if shows_attention(bridge, settings.layer):
         on_texts["attention"] = measure_attention
     else:
-        warnings.warn(
+        warn_user(
             f"{bridge.cfg.architecture} does not show its attention: that part of the inspection "
             "is left out",
-            stacklevel=2,
         )
     units = []
     for training in main_trainings(settings):

@@ -1,6 +1,5 @@
 """The decoder of a bridge: with a cache if that is exact, otherwise by recomputing."""
 
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +16,7 @@ from ...model.hooks import hooked_modules, without_hooks
 from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import weight_dtype
 from ...model.readout import readout, require_causal_stack, require_readable
+from ...model.user_warnings import warn_user
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
 from .cached_decoder import CachedDecoder, CacheError, first_of_two_parts
@@ -57,10 +57,7 @@ def decoder(
     `ValueError` if its logits are not `unembed` of `ln_final` of the last residual; `CacheError` if
     transformers does not fill the cache.
     """
-    require_causal_stack(bridge)
-    # Before the model runs: some versions of transformers fail on a hybrid without a cache.
-    _refuse_recurrent_layers(bridge)
-    require_readable(bridge)
+    require_decodable(bridge)
     split = first_of_two_parts(bridge, rows)
     longest = frequencies_change_after(bridge)
     problem = _cached_decoding_problem(bridge, split)
@@ -75,10 +72,9 @@ def decoder(
     if not problem:
         kind = DecoderBesideUnpatched if rows.reads_unpatched else CachedDecoder
         return kind(bridge, rows, chunk_size=chunk_size, record=record)
-    warnings.warn(
+    warn_user(
         f"decoding with a cache is not exact on {bridge.cfg.architecture} ({problem}): every "
         "text is recomputed from its start for each new token, which is slow",
-        stacklevel=4,  # torch.no_grad around `generate` is a frame
     )
     return RecomputingDecoder(bridge, rows, record=record)
 
@@ -157,8 +153,15 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
     return "" if worst < tolerance else f"logits differ by {worst:.2g} standard deviations"
 
 
-def _refuse_recurrent_layers(bridge: TransformerBridge) -> None:
-    """Refuse hybrids: the state of a recurrent layer cannot be taken back by one step."""
+def require_decodable(bridge: TransformerBridge) -> None:
+    """Refuse a model that cannot continue texts.
+
+    Raises `NotImplementedError` if it has recurrent layers or is not a causal decoder; `ValueError`
+    if its logits are not `unembed` of `ln_final` of the last residual, or it is in training mode.
+    """
+    require_causal_stack(bridge)
+    # Before the model runs: some versions of transformers fail on a hybrid without a cache. The
+    # state of a recurrent layer cannot be taken back by one step.
     parts = {part for label in bridge.layer_types() for part in label.split("+")}
     recurrent = parts & (set(VARIANT_SUBMODULE_NAMES) - {"attn"})
     if recurrent:
@@ -166,3 +169,4 @@ def _refuse_recurrent_layers(bridge: TransformerBridge) -> None:
             f"{bridge.cfg.architecture} has recurrent layers ({', '.join(sorted(recurrent))}): "
             "next-token patches are defined only for models without them"
         )
+    require_readable(bridge)

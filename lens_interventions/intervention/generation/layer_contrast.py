@@ -1,5 +1,6 @@
 """DoLa and SLED: choose the next token by how the last layer differs from earlier ones."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor
 
 from ...lens.layer_contrast import dola, sled
+from ...model.argument_types import require_whole_numbers
 from ...model.embedding import embeddings_are_tied
+from ...model.points import chosen_layers
 from ...model.readout import Readout, readout, refuse_readout_hooks
 
 EarlyLayers = str | Sequence[int]
@@ -48,7 +51,8 @@ class LayerContrast(LogitsProcessor, ABC):
         """The rule on a model.
 
         Raises `ValueError` for layers that the model does not have, if its logits are not read off
-        its last residual, or if a hook is on the final norm or the unembedding.
+        its last residual, or if a hook is on the final norm or the unembedding; `TypeError` for
+        layers that are neither a word nor a list of whole numbers.
         """
         refuse_readout_hooks(bridge)
         n_layers = int(bridge.cfg.n_layers)
@@ -111,6 +115,9 @@ class SLED(LayerContrast):
         layers: the earlier layers, chosen as in `DoLa`.
         rate: the size of the step, which the authors call evolution rate.
         scale: how many tokens are kept, which the authors call evolution scale.
+
+    Raises `ValueError` if `rate` is not finite or `scale` below 1, and `TypeError` if `scale` is
+    not a whole number.
     """
 
     layers: EarlyLayers = "all"
@@ -118,8 +125,11 @@ class SLED(LayerContrast):
     scale: int = 10
 
     def __post_init__(self) -> None:
+        require_whole_numbers(scale=self.scale)
         if self.scale < 1:
             raise ValueError(f"scale must be at least 1 token, got {self.scale}")
+        if not math.isfinite(self.rate):
+            raise ValueError(f"rate must be finite, got {self.rate}")
 
     def contrast(
         self, last: Float[Tensor, "row d_vocab"], early: Float[Tensor, "layer row d_vocab"]
@@ -158,19 +168,11 @@ def early_layers(layers: EarlyLayers, n_layers: int, *, tied: bool) -> tuple[int
 
     `tied` says whether the embedding is the unembedding.
 
-    Raises `ValueError` for an unknown word, an empty list and layers that do not exist.
+    Raises `ValueError` for an unknown word, an empty list and layers that do not exist, and
+    `TypeError` for anything else but a list of whole numbers.
     """
     if not isinstance(layers, str):
-        chosen = tuple(layers)
-        if not chosen:
-            raise ValueError("the list of layers is empty: give at least one, or 'low' or 'high'")
-        for layer in chosen:
-            if not 0 <= layer < n_layers:
-                raise ValueError(
-                    f"the model has earlier residuals r[0] to r[{n_layers - 1}], "
-                    f"but the contrast asks for layer {layer}"
-                )
-        return chosen
+        return chosen_layers(layers, n_layers)
     first = min(2, n_layers - 1) if tied else 0
     deep = n_layers >= _DEEP
     found = {

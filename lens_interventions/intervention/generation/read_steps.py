@@ -19,6 +19,16 @@ from ...model.tokens import TokenBatch
 from ..known_text import KnownText
 from .result import GenerationStep
 
+# Options of `logit_lens` that say what is read.
+_DECODED = {
+    "text_or_tokens",
+    "messages",
+    "tokens",
+    "attention_mask",
+    "prepend_bos",
+    "next_token",
+}
+
 Options = bool | Mapping[str, Any]
 """The argument `trajectory` of `generate`: options of `logit_lens`, or True for none."""
 
@@ -60,7 +70,20 @@ def try_options(bridge: TransformerBridge, options: Options) -> None:
 
     It reads one made-up position. `positions` is left out, since it depends on how many tokens
     there will be.
+
+    Raises `TypeError` for anything but a bool or a mapping; `ValueError` for options that say what
+    is read, since that is what was decoded.
     """
+    if not isinstance(options, bool | Mapping):
+        raise TypeError(
+            "trajectory must be True, False or a mapping of options of logit_lens; got "
+            f"{options!r:.60}"
+        )
+    if not isinstance(options, bool) and (chosen := sorted(_DECODED & options.keys())):
+        raise ValueError(
+            f"trajectory has {', '.join(f'{name}=' for name in chosen)}, but reads what is "
+            "decoded: leave them out"
+        )
     given = {} if isinstance(options, bool) else {**options, "positions": None, "progress": False}
     one = torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device)
     # Not zeros, which a lens might divide by.

@@ -8,6 +8,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.argument_types import require_whole_numbers
+from ...model.exclusive import exclusive
+from .decoder import require_decodable
 from .generate import generate
 
 TEXTS_AT_ONCE = 64
@@ -15,6 +18,7 @@ TEXTS_AT_ONCE = 64
 from the allocator's pool, which costs a CPU a third of the time at 128."""
 
 
+@exclusive
 def sample_texts(
     bridge: TransformerBridge,
     n_texts: int,
@@ -38,13 +42,25 @@ def sample_texts(
     - `seed`: text i is drawn with `seed + i`, whatever `n_texts` is.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if `length` is below 2 or beyond the model's context, or the tokenizer names
-    neither BOS nor EOS, and `NotImplementedError` if the model has recurrent layers or is not a
-    causal decoder.
+    Raises `ValueError` if `n_texts` is below 1, `length` is below 2 or beyond the model's context,
+    the tokenizer names neither BOS nor EOS, or the model is in training mode or its logits are not
+    the unembedding of its last residual; `TypeError` if a number is not a whole one;
+    `NotImplementedError` if the model has recurrent layers or is not a causal decoder.
     """
-    if length < 2:
-        raise ValueError(f"length must be at least 2 tokens, got {length}")
+    require_whole_numbers(n_texts=n_texts, length=length, seed=seed)
+    if n_texts < 1:
+        raise ValueError(f"n_texts must be at least 1, got {n_texts}")
+    context = int(bridge.cfg.n_ctx)
+    if not 2 <= length <= context:
+        raise ValueError(f"length must be from 2 to the model's context {context}, got {length}")
+    require_decodable(bridge)
     start = _start(bridge)
+    return _sampled(bridge, start, n_texts, length, seed, progress)
+
+
+def _sampled(
+    bridge: TransformerBridge, start: int, n_texts: int, length: int, seed: int, progress: bool
+) -> Iterator[Int[Tensor, " pos"]]:
     with tqdm(total=n_texts, disable=not progress, unit="text", desc="sampling") as bar:
         for first in range(0, n_texts, TEXTS_AT_ONCE):
             prompts = torch.full((min(TEXTS_AT_ONCE, n_texts - first), 1), start)

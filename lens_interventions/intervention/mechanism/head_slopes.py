@@ -18,7 +18,7 @@ from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..names import function_names
-from ..patch import NextTokenPatch
+from ..patch import NextTokenPatch, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
 from ..slopes.clean_run import clean_run
 from ..slopes.directions import directions
@@ -68,12 +68,13 @@ def head_slopes(
 
     Raises `ValueError` for an unknown source or scope, a patch that is refused, if no text has a
     token to predict, if a hook is on a block, if the file holds something else, or inside
-    `torch.inference_mode`; `TypeError` for one text where many are expected; `NotImplementedError`
-    if the two streams do not fit the model, or its keys, values or attention patterns have no
-    hooks.
+    `torch.inference_mode`; `TypeError` for one text where many are expected, or anything but one
+    patch; `NotImplementedError` if the two streams do not fit the model, or its keys, values or
+    attention patterns have no hooks.
     """
     require_gradients("head_slopes")
     length = piece_length(bridge, max_length)
+    require_patch(patch)
     refuse_windows(patch)
     refuse_prompt_patches([patch])
     names = function_names("sources", sources, source_names())
@@ -86,7 +87,8 @@ def head_slopes(
     }
     n_heads = int(getattr(bridge.cfg, "n_key_value_heads", None) or bridge.cfg.n_heads)
     shape = (len(sources), len(patch.layers), len(PARTS), n_heads)
-    patches = tuple(replace(patch, source=source) for source in sources)
+    # The strength changes nothing.
+    patches = tuple(replace(patch, source=source, strength=1.0) for source in sources)
     measuring = _Measuring(
         bridge,
         bounds=tuple(each.bind(bridge) for each in patches),

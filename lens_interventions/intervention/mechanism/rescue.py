@@ -11,13 +11,13 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
 from ...model.partial_run import refuse_late_hooks
-from ...model.points import FINAL, require_blocks
+from ...model.points import FINAL, chosen_layers, require_blocks
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
 from ..names import function_names
-from ..patch import NextTokenPatch
+from ..patch import NextTokenPatch, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
 from ..slopes.scopes import Scope, chosen_predictions, scopes_by_name
 from ..sources import SourceFunction, source_names
@@ -88,19 +88,23 @@ def rescue(
 
     Raises `ValueError` for an unknown source, scope, layer or entry of `through`, a patch that is
     refused, if no text has a token to predict, if a hook is on a block, or if the file holds
-    something else; `TypeError` for one text where many are expected; `NotImplementedError` if the
-    model does not run copies of a text side by side, or its keys and values cannot be set.
+    something else; `TypeError` for one text where many are expected, anything but one patch, or
+    layers that are no list of whole numbers; `NotImplementedError` if the model does not run copies
+    of a text side by side, or its keys and values cannot be set.
     """
     length = piece_length(bridge, max_length)
+    require_patch(patch)
     refuse_windows(patch)
     refuse_prompt_patches([patch])
     names = function_names("sources", sources, source_names())
     ways = function_names("through", through, THROUGH)
     by_scope = scopes_by_name(scopes)
-    if layers is not None and (not layers or len(set(layers)) < len(layers)):
-        raise ValueError(f"layers must be one or more different numbers, got {list(layers)}")
-    acting = [patch.layers] if layers is None else [(layer,) for layer in layers]
-    require_blocks([layer for each in acting for layer in each], int(bridge.cfg.n_layers))
+    n_layers = int(bridge.cfg.n_layers)
+    if layers is None:
+        require_blocks(patch.layers, n_layers)
+        acting = [patch.layers]
+    else:
+        acting = [(layer,) for layer in chosen_layers(layers, n_layers)]
     refuse_late_hooks(bridge, min(min(each) for each in acting))
     patches = tuple(
         tuple(replace(patch, layer=each, source=source) for source in sources) for each in acting

@@ -16,6 +16,7 @@ from ...lens.protocol import Lens
 from ...model.exclusive import exclusive
 from ...model.gradients import require_gradients
 from ...model.partial_run import refuse_late_hooks
+from ...model.points import chosen_layers
 from ...model.precision import as_double
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
@@ -95,15 +96,17 @@ def slope_map(
         park attention in a residual that can be a hundred times longer than the others.
     - `max_length`: how many tokens are read at a time, by default 512 or the model's context if
         that is shorter. Longer texts are read in pieces, each as a separate text that begins with
-        the BOS if the whole does, so memory depends only on this length.
+        the BOS if the whole does, so memory depends only on this length; with a window that is
+        shorter, on the square of length times window.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` for an unknown source, mode, scope or layer, if no text has a token to
     predict, if a hook is on a block, if the file holds another map or could not know a function
-    again, or inside `torch.inference_mode`; `TypeError` for one text where many are expected;
-    `NotImplementedError` if the two streams do not fit the model.
+    again, or inside `torch.inference_mode`; `TypeError` for one text where many are expected, or
+    layers that are no list of whole numbers; `NotImplementedError` if the two streams do not fit
+    the model.
     """
     require_gradients("slope_map")
     length = piece_length(bridge, max_length)
@@ -115,9 +118,7 @@ def slope_map(
         "embeddings": function_names("embeddings", embeddings, ["W_E", "W_U", "lens"]),
     }
     by_scope = scopes_by_name(scopes)
-    layers = (
-        tuple(range(int(bridge.cfg.n_layers))) if layers is None else tuple(sorted(set(layers)))
-    )
+    layers = tuple(sorted(chosen_layers(layers, int(bridge.cfg.n_layers))))
     common: dict[str, Any] = {
         "scale": scale,
         "gate": gate,
@@ -220,7 +221,7 @@ class _Measuring:
             clean,
             losses,
             lowest=self.layers[0],
-            window=self.bounds[0].patch.window,
+            window=self.bounds[0].patch.window_in(text.tokens.shape[1]),
         ):
             if layer not in self.layers:
                 continue

@@ -4,7 +4,6 @@ Texts beyond the model's context are read in pieces. Patches with the same lowes
 go through the blocks above it together, and all share the blocks below.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from ...model.points import layer_label
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.residuals import residual_chunks
 from ...model.tokens import TokenBatch
+from ...model.user_warnings import warn_user
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..patch import NextTokenPatch, bind_all, warn_if_out_of_reach
@@ -71,7 +71,7 @@ class TextPasses:
                 "the list of patches is empty: pass None for the model without a patch"
             )
         for patch in filter(None, patches):
-            warn_if_out_of_reach(patch, batch.lengths, stacklevel=4)
+            warn_if_out_of_reach(patch, batch.lengths)
         length = batch.tokens.shape[1]
         starts, size, skip = _pieces(length, int(bridge.cfg.n_ctx), max_length, overlap)
         counted = prompt_length is not None or any(p and p.positions != "all" for p in patches)
@@ -202,11 +202,10 @@ class TextPasses:
         # The decoder would show a hook one column at a time.
         hooked = has_user_hooks(self.bridge)
         in_steps = recomputed_steps if torch.is_grad_enabled() or hooked else decoded_steps
-        warnings.warn(
+        warn_user(
             f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "
             f"block {layer} up as it runs one{what_was_raised(self.bridge, layer)}: every position "
             "is predicted in a step of its own, which is exact but slow",
-            stacklevel=5,
         )
         logits = in_steps(self.bridge, bounds, text)
         return rows.values(steps(logits, total=text.tokens.shape[1]), lambda found: found)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ...model.argument_types import require_whole_numbers
 from ..learned_write import require_learnable
 
 
@@ -37,6 +38,9 @@ class TrainingOptions:
             base writes costs nothing.
         change_penalty: what a nat of KL(clean ‖ patched) costs on the texts to `preserve`. Both
             penalties measure what is left after rounding to the model's dtype.
+
+    Raises `ValueError` if an option makes no sense, and `TypeError` if a count or position is not a
+    whole number.
     """
 
     bias: bool = True
@@ -58,19 +62,30 @@ class TrainingOptions:
     change_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "evaluate_every", "held_out_windows")
-        for name in (*counts, *(("patience",) if self.patience is not None else ())):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        counts = {
+            "batch_size": self.batch_size,
+            "evaluate_every": self.evaluate_every,
+            "held_out_windows": self.held_out_windows,
+            "patience": 1 if self.patience is None else self.patience,
+        }
+        require_whole_numbers(**counts, window=self.window, first_position=self.first_position)
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
         if self.window < 2 or self.first_position < 0:
             raise ValueError(
                 f"window must be at least 2 tokens and first_position at least 0, got "
                 f"{self.window} and {self.first_position}"
             )
-        if not (self.learning_rate > 0 and self.max_gradient_norm > 0 and self.weight_decay >= 0):
+        if not (
+            0 < self.learning_rate < math.inf
+            and self.max_gradient_norm > 0
+            and self.weight_decay >= 0
+        ):
             raise ValueError(
-                "learning_rate and max_gradient_norm must be above 0, weight_decay at least 0; got "
-                f"{self.learning_rate}, {self.max_gradient_norm} and {self.weight_decay}"
+                "learning_rate must be finite and above 0, max_gradient_norm above 0, weight_decay "
+                f"at least 0; got {self.learning_rate}, {self.max_gradient_norm} and "
+                f"{self.weight_decay}"
             )
         require_learnable(self.embedding, self.scale)
         if not 0 <= self.warmup < 1:

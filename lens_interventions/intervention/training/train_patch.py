@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.argument_types import require_whole_numbers
 from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen, require_gradients
@@ -115,9 +116,9 @@ def train_patch(
     them, there is too little text, a hook is on a block that is trained through (or, with a `store`
     or a `checkpoint`, on any), a held-out loss is not finite, the checkpoint belongs to another
     training, the model is in training mode or has a reader on already, or the call is inside
-    `torch.inference_mode`; `TypeError` if one text is given where several are expected;
-    `NotImplementedError` if the two streams do not fit the model, or its blocks have no matrices
-    that can be adapted.
+    `torch.inference_mode`; `TypeError` if one text is given where several are expected, or `rank`,
+    `adapter_rank`, `steps` or `save_every` is not a whole number; `NotImplementedError` if the two
+    streams do not fit the model, or its blocks have no matrices that can be adapted.
     """
     require_gradients("train_patch")
     options = TrainingOptions() if options is None else options
@@ -130,8 +131,9 @@ def train_patch(
     plain = NextTokenPatch(layer=python_numbers(layer), strength=1.0, embedding=options.embedding)
     layers = plain.layers
     _check_reader(bridge, strength, adapt, adapter_rank, options)
-    # A fixed write has no map whose rank could be wrong.
-    _check(bridge, plain, None if strength is not None else rank, source, steps, save_every)
+    if strength is not None:
+        rank = None  # a fixed write has no map whose rank could be wrong
+    _check(bridge, plain, rank, source, steps, save_every)
     if base is not None:
         _check_base(bridge, base, layers, adapt, options)
     if (preserve is None) != (options.change_penalty == 0):
@@ -184,6 +186,7 @@ def train_patch(
             "steps": steps,
             "seed": seed,
             **asdict(options),
+            "bias": options.bias and strength is None,
             "model": str(bridge.cfg.model_name),
             "fingerprint": write.fingerprint,
             "texts": ours.training.digest(),
@@ -231,6 +234,7 @@ def _check(
     steps: int,
     save_every: int,
 ) -> None:
+    require_whole_numbers(steps=steps, save_every=save_every, rank=1 if rank is None else rank)
     if source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
     if rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
@@ -261,8 +265,14 @@ def _check_reader(
             f"a write of strength {strength} is fixed: a write_penalty of {options.write_penalty} "
             "cannot make it shorter; leave out one of them"
         )
+    if strength is not None and options.input_gate:
+        raise ValueError(
+            f"a write of strength {strength} is the embedding itself, which no gate scales: leave "
+            "out input_gate, or the strength"
+        )
     if adapt is not None and name_of_weights(bridge) is not None:
         raise ValueError("a reader is on the bridge: leave its `with` block to train another")
+    require_whole_numbers(adapter_rank=adapter_rank)
     if not 1 <= adapter_rank <= int(bridge.cfg.d_model):
         raise ValueError(
             f"adapter_rank must be from 1 to the model's width {bridge.cfg.d_model}; got "

@@ -13,7 +13,7 @@ from ...experiments import Result
 from ...experiments.engine.json_values import to_values
 from ...experiments.engine.presets import ModelSize, Preset
 from ...experiments.plans import PLANS
-from ...model._embedded import NAME
+from ...model.embedded import NAME
 from ...model.fingerprint import weights_sha256
 from ..runs import find_runs, run_titles
 from ..verdict_card import VerdictCard, verdict_card

@@ -16,7 +16,7 @@ from lens_interventions.experiments.design.conditions import Arm
 from lens_interventions.experiments.design.sequences import SELECTION
 from lens_interventions.experiments.design.totals import ROW_COLUMNS
 from lens_interventions.fitting import default_lens
-from lens_interventions.model._user_cache import CACHE_VARIABLE
+from lens_interventions.model.user_cache import CACHE_VARIABLE
 from tests.support.small_copying import SETTINGS
 from tests.support.small_loops import roomy_bridge
 

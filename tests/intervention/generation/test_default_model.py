@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import lens_interventions as li
 from lens_interventions.materials import prompts
-from lens_interventions.model._embedded import embedded_model
+from lens_interventions.model.embedded import embedded_model
 from tests.support.clean import left_as_found
 
 NEW = 16

@@ -201,9 +201,9 @@ def test_tied_embeddings_are_one_matrix(arch):
 @pytest.mark.parametrize(
     ("contrasts", "message"),
     [
-        ([li.DoLa([3])], r"residuals r\[0\] to r\[2\], but the contrast asks for layer 3"),
-        ([li.DoLa([0, -1])], "asks for layer -1"),
-        ([li.DoLa([])], "the list of layers is empty"),
+        ([li.DoLa([3])], r"the model has blocks 0 to 2, but layers are \[3\]"),
+        ([li.DoLa([0, -1])], r"layers are \[0, -1\]"),
+        ([li.DoLa([])], r"layers are \[\]: give one or more"),
         ([li.SLED("middle")], "'low', 'high', 'all' or a list of ints, got 'middle'"),
         ([li.DoLa(), li.SLED()], "DoLa.* and SLED.* each replace .* give one"),
     ],
@@ -219,3 +219,6 @@ def test_settings_that_mean_nothing_are_refused():
             li.DoLa(alpha=alpha)
     with pytest.raises(ValueError, match="scale must be at least 1 token, got 0"):
         li.SLED(scale=0)
+    for rate in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"rate must be finite, got {rate}"):
+            li.SLED(rate=rate)

@@ -5,7 +5,7 @@ import torch
 
 import lens_interventions as li
 from tests.support.clean import left_as_found
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 
 def test_a_text_is_the_same_whatever_is_written_beside_it():
@@ -40,10 +40,24 @@ def test_a_lens_is_fitted_to_them():
     assert li.fit_affine_lens(bridge, texts, progress=False).settings["tokens"] == 18 * 23
 
 
-def test_what_cannot_be_sampled_is_refused(monkeypatch):
-    bridge = shared_bridge("llama")
-    with pytest.raises(ValueError, match="length must be at least 2 tokens, got 1"):
-        next(li.sample_texts(bridge, 1, length=1))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"length": 1}, "length must be from 2 to the model's context 128, got 1"),
+        ({"length": 129}, "length must be from 2 to the model's context 128, got 129"),
+        ({"n_texts": -3}, "n_texts must be at least 1, got -3"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_before_the_first_text(options, message):
+    with pytest.raises(ValueError, match=message):
+        li.sample_texts(shared_bridge("llama"), **{"n_texts": 1} | options)
+
+
+def test_a_model_that_cannot_write_is_refused_before_the_first_text(monkeypatch):
+    bridge = tiny_bridge("llama")
     monkeypatch.setattr(bridge, "tokenizer", None)
     with pytest.raises(ValueError, match="give texts of your own"):
-        next(li.sample_texts(bridge, 1))
+        li.sample_texts(bridge, 1)
+    bridge.original_model.train()
+    with pytest.raises(ValueError, match=r"call bridge\.eval\(\)"):
+        li.sample_texts(bridge, 1)

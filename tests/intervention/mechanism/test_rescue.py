@@ -114,9 +114,8 @@ def test_what_it_refuses():
     with pytest.raises(ValueError, match="has a window of 3"):
         li.rescue(bridge, ["a"], dataclasses.replace(patch, window=3), progress=False)
     for layers, said in (
-        ([1, 1], "one or more different numbers"),
-        ([], "one or more different numbers"),
-        ([99], "blocks 0 to 2, the patch asks for 99"),
+        ([], r"blocks 0 to 2, but layers are \[\]"),
+        ([99], r"blocks 0 to 2, but layers are \[99\]"),
     ):
         with pytest.raises(ValueError, match=said):
             li.rescue(bridge, [random_tokens(8)], patch, layers=layers, progress=False)

@@ -174,6 +174,15 @@ def test_a_window(llama, window):
     assert_equal_to_differences(llama, texts, found, cells, window=window, positions="all")
 
 
+def test_a_window_that_spans_the_text_is_none(llama):
+    texts = [random_tokens(11)]
+    plain, wide = (
+        li.slope_map(llama, texts, sources=["true"], window=window, progress=False)
+        for window in (None, 10)
+    )
+    np.testing.assert_array_equal(plain.totals, wide.totals)
+
+
 def test_the_final_guess_is_the_models(llama):
     tokens = random_tokens(10)
     guesses = llama(tokens[None])[0].argmax(-1)

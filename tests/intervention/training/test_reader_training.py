@@ -171,6 +171,14 @@ class TestRefusals:
         ("options", "message"),
         [
             ({"strength": 0.3}, "leaves nothing to train"),
+            (
+                {
+                    "strength": 0.3,
+                    "adapt": "attention",
+                    "options": li.TrainingOptions(input_gate=True),
+                },
+                "which no gate scales",
+            ),
             ({"adapt": "mlp"}, "adapt must be 'attention' or 'attention\\+mlp'; got 'mlp'"),
             ({"adapt": "attention", "adapter_rank": 0}, "adapter_rank must be from 1 to"),
         ],
