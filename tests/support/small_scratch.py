@@ -38,6 +38,7 @@ SMALL = ScratchSettings(
     evaluate_every=3,
     windows=(6, 12),
     copies=3,
+    decoded=2,
     surprising=3.0,
     resampling=Resampling(n_resamples=99),
 )

@@ -10,6 +10,7 @@ from ..design.text_scopes import ALL, AS_TRAINED, COPYABLE, OTHER, SECOND, TAKEN
 from ..engine.results import Analysis, Tables
 from .arms import NONE, name_of
 from .contrasts import IN_CONTEXT, difference, last_step, with_in_context
+from .decoding import DECODED
 from .evaluation import FALSIFIED, PREFIX_MATCHING, SAME_TOKEN
 from .figures import draw
 from .findings import findings
@@ -58,15 +59,18 @@ def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataF
     """The true arm minus every other at the end, and what its network does without the write.
 
     Columns: network, blocks, entry, scope, arm, condition, minus, estimate, low, high, level,
-    method, n, p_value. The estimate is the change of the loss, nats a token.
+    method, n, p_value. The estimate is the change of the loss, nats a token, or of a share of what
+    was decoded freely.
     """
     pairs = [("true", AS_TRAINED, other) for other in settings.trained_arms if other != "true"]
     pairs += [(arm, AS_TRAINED, NONE) for arm in settings.trained_arms if arm not in ("true", NONE)]
-    pairs += [("true", condition, NONE) for condition in (TAKEN_AWAY, FALSIFIED)]
+    changed = [("true", condition, NONE) for condition in (TAKEN_AWAY, FALSIFIED)]
     found = []
     for named, here in _networks(settings, losses):
-        for scope in SCOPES:
-            for arm, condition, minus in pairs:
+        asked = dict.fromkeys(SCOPES, pairs + changed)
+        asked |= {scope: pairs for scope in DECODED if scope in set(here["scope"])}
+        for scope, pairs_there in asked.items():
+            for arm, condition, minus in pairs_there:
                 found_here = difference(
                     here, settings.resampling, scope=scope, arms=(arm, minus), condition=condition
                 )
@@ -84,14 +88,15 @@ def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataF
 
 
 def kept_rows(losses: pd.DataFrame) -> pd.DataFrame:
-    """The losses of single windows at the end, so that a reader recomputes a contrast.
+    """The sums of single texts at the end, so that a reader recomputes a contrast.
 
     Columns: blocks, entry, arm, condition, scope, seed, row, cluster, total, count.
     """
     trained = ["blocks", "entry", "arm"]
     at_end = losses["step"] == losses.groupby(trained)["step"].transform("max")
     columns = [*trained, "condition", "scope", "seed", "row", "cluster", "total", "count"]
-    return losses.loc[at_end & losses["scope"].isin(SCOPES), columns].reset_index(drop=True)
+    shown = losses["scope"].isin([*SCOPES, *DECODED])
+    return losses.loc[at_end & shown, columns].reset_index(drop=True)
 
 
 def gains(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:

@@ -4,10 +4,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ...drawing.error_bars import contrast_points, interval_hover
 from ...drawing.table_curves import Axes, curves
+from ...drawing.theme import template
+from ...drawing.titles import heading
 from ..design.text_scopes import ALL, COPYABLE, SECOND
 from ..engine.results import Figures, Tables
 from .arms import name_of
+from .decoding import DECODED
 from .evaluation import PREFIX_MATCHING
 
 if TYPE_CHECKING:
@@ -17,11 +21,13 @@ _SHOWN = (COPYABLE, ALL, SECOND)
 
 
 def draw(tables: Tables) -> Figures:
-    """Gain against depth, losses during training, and when heads learn to match."""
+    """Gain against depth, losses during training, when heads learn to match, free decoding."""
+    shares = tables["contrasts"][tables["contrasts"]["scope"].isin(DECODED)]
     return {
         "gain": _gain(tables["gains"]),
         "curves": _curves(tables["curves"]),
         "heads": _heads(tables["heads"]),
+        **({} if shares.empty else {"decoding": _decoding(shares)}),
     }
 
 
@@ -79,3 +85,27 @@ def _heads(rows: pd.DataFrame) -> "go.Figure":
         Axes("step", "best", "curve", "steps", "attention of the best head"),
         title="When a head learns to match: attention from second copies to the first",
     )
+
+
+def _decoding(shares: pd.DataFrame) -> "go.Figure":
+    import plotly.graph_objects as go
+
+    network = shares["network"].str.replace(", written to at block ", " / ")
+    labels = shares["scope"] + ", " + network + ": " + shares["arm"] + " − " + shares["minus"]
+    hover = [
+        interval_hover(label, row)
+        for label, row in zip(labels, shares.to_dict("records"), strict=True)
+    ]
+    # None of them is a headline.
+    points = contrast_points(shares.assign(minus="none"), labels=labels.tolist(), hover=hover)
+    figure = go.Figure(points)
+    figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
+    figure.update_layout(
+        template=template("light"),
+        title=heading("Greedy continuations at the end of training, blocks / the one written to"),
+        height=130 + 26 * len(shares),
+        margin={"l": 420, "r": 16, "t": 60, "b": 50},
+        xaxis={"title": {"text": "difference of the shares"}},
+        yaxis={"autorange": "reversed", "type": "category"},
+    )
+    return figure

@@ -25,6 +25,7 @@ class ScratchSettings(SmallNetworkSettings):
             more steps as the second stream costs, with a cosine of that length.
         copies: how many texts of random tokens, which are repeated once.
         surprising: the nats from which a token counts as a surprise, by counts of pairs.
+        decoded: how many windows, and repeated random texts, are continued greedily at the end.
 
     Raises `ValueError` for an unknown arm, if there is no arm to compare, or for sizes that leave
     nothing to train.
@@ -36,6 +37,7 @@ class ScratchSettings(SmallNetworkSettings):
     equal: Literal["steps", "flops"] = "steps"
     copies: int = 16
     surprising: float = 6.0
+    decoded: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,10 +52,10 @@ class ScratchSettings(SmallNetworkSettings):
             raise ValueError(
                 'with the arms none and true alone, equal must be "flops"; otherwise give a control'
             )
-        if self.copies < 1 or not self.networks:
+        if self.copies < 1 or self.decoded < 0 or not self.networks:
             raise ValueError(
-                "copies must be at least 1, and there must be a network; got "
-                f"{self.copies} and {self.networks}"
+                "copies must be at least 1, decoded at least 0, and there must be a network; got "
+                f"{self.copies}, {self.decoded} and {self.networks}"
             )
         for blocks, entry in self.networks:
             if not 0 <= entry < blocks:
@@ -92,5 +94,5 @@ class ScratchSettings(SmallNetworkSettings):
         """
         require_preset(name)
         if name == "quick":
-            return cls(networks=((1, 0),), seeds=(0,), steps=400, windows=(32, 128))
-        return cls()
+            return cls(networks=((1, 0),), seeds=(0,), steps=400, windows=(32, 128), decoded=16)
+        return cls(decoded=128)

@@ -18,7 +18,8 @@ from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
 from .arms import UNWRITTEN, ScratchTraining
 from .cost import step_flops
-from .evaluation import Material, material_of, measure
+from .evaluation import measure
+from .material import Material, material_of
 from .network import Network
 from .settings import ScratchSettings
 from .training import scratch_run
@@ -48,6 +49,7 @@ def training_stage(
                 "curve_windows": settings.windows[0],
                 "copies": settings.copies,
                 "surprising": settings.surprising,
+                "decoded": settings.decoded,
             },
             keeps_file=True,
         )
@@ -69,6 +71,7 @@ def measure_training(
     curve_windows: int,
     copies: int,
     surprising: float,
+    decoded: int,
     file: Path,
 ) -> pd.DataFrame:
     """Train a network: rows as in `evaluation.measure` at each point, and the cost of a step.
@@ -89,8 +92,9 @@ def measure_training(
         "tokens": corpus["tokens"],
         "curve_windows": curve_windows,
         "copies": copies,
+        "decoded": decoded,
     }
-    run.to_the_end(_evaluation(made, options, material, curve_windows), file, known)
+    run.to_the_end(_evaluation(made, options, material, curve_windows, decoded), file, known)
     entry = None if made.arm in UNWRITTEN else made.entry
     named = {"step": options.steps, "condition": "", "scope": COST}
     cost = sum_rows(named, [0], [float(step_flops(size, entry, batch))], [1])
@@ -98,11 +102,15 @@ def measure_training(
 
 
 def _evaluation(
-    training: ScratchTraining, options: Optimization, material: Material, curve_windows: int
+    training: ScratchTraining,
+    options: Optimization,
+    material: Material,
+    curve_windows: int,
+    n_decoded: int,
 ) -> Any:
     def evaluate(run: TrainingRun[Network]) -> list[Record]:
         final = run.step == options.steps
         n_windows = len(material.windows) if final else curve_windows
-        return measure(run.network, training, material, n_windows, final=final)
+        return measure(run.network, training, material, n_windows, final=final, n_decoded=n_decoded)
 
     return evaluate

@@ -13,10 +13,9 @@ from lens_interventions.experiments.scratch.evaluation import (
     FALSIFIED,
     PREFIX_MATCHING,
     SAME_TOKEN,
-    Material,
-    material_of,
     measure,
 )
+from lens_interventions.experiments.scratch.material import Material, material_of
 from lens_interventions.intervention.learned_write import LearnedWrite
 from tests.support.small_scratch import SHAPE, SMALL, small_model, small_network
 

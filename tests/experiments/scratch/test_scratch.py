@@ -36,7 +36,7 @@ def test_a_run_gives_tables_verdicts_and_figures(finished):
         "contrasts", "gains", "curves", "heads", "efficiency", "cost", "rows"
     }  # fmt: skip
     assert len(result.verdicts) == 2
-    assert set(result.figures()) == {"gain", "curves", "heads"}
+    assert set(result.figures()) == {"gain", "curves", "heads", "decoding"}
     curve = result.tables["curves"].query("arm == 'true' and scope == 'all'")
     assert curve["step"].tolist() == [0, 3, 6]
     # Networks that were not trained guess.
