@@ -1,4 +1,7 @@
-"""The verdicts of the scratch experiment: two questions for each network."""
+"""The verdicts of the scratch experiment: two questions for each network, or three.
+
+The third is about loops, if texts were decoded freely.
+"""
 
 from collections.abc import Sequence
 
@@ -18,45 +21,69 @@ from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
 from .arms import NONE, name_of
 from .contrasts import arm_of, difference, last_step
+from .decoding import LOOPED
 from .settings import ScratchSettings
 
-_JUDGED = (COPYABLE, ALL)
+# Of each scope that is judged: the question, what is compared, and the figure that shows it.
+_GAIN = "gain on {scope} tokens at the end of {steps} steps"
+_LOSS = "Loss on {scope} tokens of held-out text after the last step"
+_JUDGED = {
+    COPYABLE: (_GAIN, _LOSS, "gain"),
+    ALL: (_GAIN, _LOSS, "curves"),
+    LOOPED: (
+        "end fewer greedy texts in a loop after {steps} steps",
+        "Share of greedy continuations of half a held-out window that end in a loop",
+        "decoding",
+    ),
+}
 
 _METHOD = (
-    "{network}; {seeds}; {n} documents. Loss on {scope} tokens of held-out text after "
-    "the last step, of the network that grew up with the true token minus each other. {said} Texts "
-    "and seeds are resampled; few seeds say little of how others turn out."
+    "{network}; {seeds}; {n} documents. {compared}, of the network that grew up with the true "
+    "token minus each other. {said} Texts and seeds are resampled; few seeds say little of how "
+    "others turn out."
 )
 
 
-def findings(settings: ScratchSettings, losses: pd.DataFrame) -> tuple[Finding, ...]:
-    """A verdict on copyable and on all tokens for each network, with Holm's correction over them.
+def findings(settings: ScratchSettings, rows: pd.DataFrame) -> tuple[Finding, ...]:
+    """Verdicts for each network, with Holm's correction over them.
 
-    `losses` are the rows of all networks.
+    They are on copyable and on all tokens, and on loops if there are any in the rows. `rows` are
+    those of all networks.
     """
-    asked = [(network, scope) for network in settings.networks for scope in _JUDGED]
-    compared = [_compare(settings, _of(losses, network), scope) for network, scope in asked]
-    margins = [
-        (settings.smallest_all if scope == ALL else settings.smallest_copyable, "nats")
-        for _, scope in asked
+    present = set(rows["scope"])
+    asked = [
+        (network, scope) for network in settings.networks for scope in _JUDGED if scope in present
     ]
-    return tuple(
-        Finding(
-            f"Does a model that grows up with the true token gain on {scope} tokens at the end of "
-            f"{last_step(_of(losses, network), 'true')} steps? ({name_of(*network)})",
-            judged,
-            _said(settings, _of(losses, network), comparison, network, scope),
-            "gain" if scope == COPYABLE else "curves",
+    compared = [_compare(settings, _of(rows, network), scope) for network, scope in asked]
+    margins = [_margin(settings, scope) for _, scope in asked]
+    found = []
+    for (network, scope), comparison, judged in zip(
+        asked, compared, verdicts_on(compared, margins), strict=True
+    ):
+        here = _of(rows, network)
+        question, _, figure = _JUDGED[scope]
+        gains = question.format(scope=scope, steps=last_step(here, "true"))
+        found.append(
+            Finding(
+                f"Does a model that grows up with the true token {gains}? ({name_of(*network)})",
+                judged,
+                _said(settings, here, comparison, network, scope),
+                figure,
+            )
         )
-        for (network, scope), comparison, judged in zip(
-            asked, compared, verdicts_on(compared, margins), strict=True
-        )
-    )
+    return tuple(found)
 
 
-def _of(losses: pd.DataFrame, network: tuple[int, int]) -> pd.DataFrame:
+def _margin(settings: ScratchSettings, scope: str) -> tuple[float, str]:
+    """The smallest effect worth talking about, and its unit."""
+    if scope == LOOPED:
+        return settings.smallest_share, ""
+    return settings.smallest_all if scope == ALL else settings.smallest_copyable, "nats"
+
+
+def _of(rows: pd.DataFrame, network: tuple[int, int]) -> pd.DataFrame:
     blocks, entry = network
-    return losses[(losses["blocks"] == blocks) & (losses["entry"] == entry)]
+    return rows[(rows["blocks"] == blocks) & (rows["entry"] == entry)]
 
 
 def _compare(settings: ScratchSettings, rows: pd.DataFrame, scope: str) -> Comparison:
@@ -84,14 +111,14 @@ def _said(
     scope: str,
 ) -> str:
     name, seeds = name_of(*network), len(settings.seeds)
-    said = said_of(compared, "nats")
+    said = said_of(compared, _margin(settings, scope)[1])
     if LONGER in settings.trained_arms:
         steps = last_step(rows, LONGER)
         said += f" The longer training makes {steps} steps: as many operations as with a write."
     return _METHOD.format(
         network=capital(name),
         seeds=counted(seeds, "seed"),
-        n=rows.loc[rows["scope"] == ALL, "cluster"].nunique(),
-        scope=scope,
+        n=rows.loc[rows["scope"] == scope, "cluster"].nunique(),
+        compared=_JUDGED[scope][1].format(scope=scope),
         said=said,
     )

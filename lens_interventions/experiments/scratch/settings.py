@@ -26,6 +26,7 @@ class ScratchSettings(SmallNetworkSettings):
         copies: how many texts of random tokens, which are repeated once.
         surprising: the nats from which a token counts as a surprise, by counts of pairs.
         decoded: how many windows, and repeated random texts, are continued greedily at the end.
+        smallest_share: the smallest difference of the share of loops worth talking about.
 
     Raises `ValueError` for an unknown arm, if there is no arm to compare, or for sizes that leave
     nothing to train.
@@ -38,6 +39,7 @@ class ScratchSettings(SmallNetworkSettings):
     copies: int = 16
     surprising: float = 6.0
     decoded: int = 0
+    smallest_share: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,7 @@ from lens_interventions.experiments.design.text_scopes import SECOND
 from lens_interventions.experiments.scratch.analysis import analyse, best_heads
 from lens_interventions.experiments.scratch.arms import ScratchTraining
 from lens_interventions.experiments.scratch.contrasts import difference, with_in_context
+from lens_interventions.experiments.scratch.decoding import LOOPED
 from lens_interventions.experiments.scratch.evaluation import (
     PREFIX_MATCHING,
     SAME_TOKEN,
@@ -35,7 +36,7 @@ def test_a_run_gives_tables_verdicts_and_figures(finished):
     assert set(result.tables) == {
         "contrasts", "gains", "curves", "heads", "efficiency", "cost", "rows"
     }  # fmt: skip
-    assert len(result.verdicts) == 2
+    assert len(result.verdicts) == 3
     assert set(result.figures()) == {"gain", "curves", "heads", "decoding"}
     curve = result.tables["curves"].query("arm == 'true' and scope == 'all'")
     assert curve["step"].tolist() == [0, 3, 6]
@@ -144,6 +145,23 @@ def test_a_planted_gain_is_found(gain, outcome):
     np.testing.assert_allclose(halfway["estimate"], -gain / 2, atol=1e-9)
 
 
+@pytest.mark.parametrize(("fewer", "outcome"), [(0.5, "helps"), (-0.5, "hurts")])
+def test_planted_loops_are_a_question_of_their_own(fewer, outcome):
+    columns = ["arm", "seed", "row"]
+    places = itertools.product(SMALL.arms, SMALL.seeds, range(12))
+    loops = pd.DataFrame(places, columns=columns).assign(
+        step=6, condition="as trained", scope=LOOPED, count=1, blocks=1, entry=0
+    )
+    loops["cluster"] = loops["row"] // 2
+    loops["total"] = 0.5 - fewer * (loops["arm"] == "true")
+    analysis = analyse(SMALL, {"training": pd.concat([planted(0.2), loops])})
+    found = analysis.verdicts[-1]
+    assert [len(analysis.verdicts), found.verdict.outcome] == [3, outcome]
+    assert "fewer greedy texts in a loop after 6 steps" in found.question
+    contrasts = analysis.tables["contrasts"].query("scope == @LOOPED and arm == 'true'")
+    np.testing.assert_allclose(contrasts["estimate"], -fewer, atol=1e-9)
+
+
 def test_steps_to_the_loss_of_the_others_are_interpolated():
     table = analyse(SMALL, {"training": planted(1.0)}).tables["efficiency"]
     # The true arm falls by 2 nats in 6 steps, the others by 1.
@@ -231,7 +249,7 @@ def test_at_equal_operations_a_network_without_a_write_is_trained_for_longer(tmp
     assert cost["steps"].to_dict() == {"none": 6, "true": 6, "none-longer": 8}
     contrasts = longer.tables["contrasts"].query("arm == 'true' and condition == 'as trained'")
     assert set(contrasts["minus"]) == {"none", "none-longer"}
-    (method, _) = (finding.method for finding in longer.verdicts)
+    method = longer.verdicts[0].method
     assert "trained for longer" in method
     assert "makes 8 steps" in method
     assert (
