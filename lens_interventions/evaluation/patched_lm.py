@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..intervention.generation.generate import generate
-from ..intervention.patch import NextTokenPatch, require_one_patch
+from ..intervention.patch import NextTokenPatch, require_patch_or_none
 from ..intervention.teacher_forcing.continuations import continuation_log_probs
 from ..model.argument_types import require_whole_numbers
 from ..model.fingerprint import fingerprint
@@ -49,7 +49,7 @@ class PatchedLM(TemplateLM):
         )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        require_one_patch(patch)
+        require_patch_or_none(patch)
         if patch is not None:
             patch.bind(bridge)  # checks that it fits the model
         self.bridge, self.patch, self.seed = bridge, patch, seed

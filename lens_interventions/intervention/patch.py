@@ -230,7 +230,7 @@ def require_patch(patch: object) -> None:
         )
 
 
-def require_one_patch(patch: object) -> None:
+def require_patch_or_none(patch: object) -> None:
     """Raise `TypeError` for anything but one patch or None."""
     if not isinstance(patch, NextTokenPatch | None):
         raise TypeError(

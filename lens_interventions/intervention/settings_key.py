@@ -16,21 +16,27 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+
+from ..model.fingerprint import fingerprint
 
 _READS_GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME"}
-# What every module of torch has for its own use; parameters, buffers and parts count.
-_OF_TORCH = {*vars(nn.Module())} - {"_parameters", "_buffers", "_modules"}
+# What every module of torch has for its own use.
+_OF_TORCH = {*vars(nn.Module())}
 
 
 def settings_key(value: object) -> Any:
     """JSON values that are the same in another process, and others if the value is another.
 
     Tensors count by their contents, functions by their name, their code and the values of their
-    module that they read, other objects by their type, what they hold and, if they can be called,
-    the code of the call. Of a function that another one calls only the name counts.
+    module that they read, a bridge by its fingerprint, other modules of torch by their tensors,
+    the numbers and texts that they hold, and the code of `forward`; other objects by their type,
+    what they hold and, if they can be called, the code of the call. Of a function or module that
+    another one calls only the name counts.
 
     Raises `ValueError` for a function without a name of its own, such as a lambda, since what it
-    does may depend on variables around it, and for objects that do not show what they hold.
+    does may depend on variables around it, for modules with hooks on them, and for objects that do
+    not show what they hold.
     """
     match value:
         case None | bool() | int() | float() | str():
@@ -56,10 +62,11 @@ def settings_key(value: object) -> Any:
             return sorted(parts, key=str) if isinstance(value, (set, frozenset)) else list(parts)
     if inspect.isroutine(value):
         return _function(value)
+    held: Mapping[str, object]
+    if isinstance(value, TransformerBridge):
+        return ["bridge", fingerprint(value)]
     if isinstance(value, nn.Module):
-        held: Mapping[str, object] = {
-            name: each for name, each in vars(value).items() if name not in _OF_TORCH
-        }
+        held = _module(value)
     elif dataclasses.is_dataclass(value):
         held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     elif hasattr(value, "__dict__"):
@@ -67,8 +74,41 @@ def settings_key(value: object) -> Any:
     else:
         raise _unknown(repr(value))
     name = f"{type(value).__module__}.{type(value).__qualname__}"
+    key = [name, settings_key(held)]
+    if not callable(value):
+        return key
     called = "forward" if isinstance(value, nn.Module) else "__call__"
-    return [name, settings_key(held), *_body(name, getattr(type(value), called, None))]
+    return [*key, *_body(name, getattr(type(value), called))]
+
+
+def _module(module: nn.Module) -> dict[str, object]:
+    """What a module of torch computes with, its parts included."""
+    parts = dict(module.named_modules())
+    if any(part._forward_hooks or part._forward_pre_hooks for part in parts.values()):
+        raise ValueError(
+            f"a file of sums could not know a {type(module).__name__} with hooks on it again: take "
+            "them off, or measure without out"
+        )
+    plain = {
+        name: {
+            attribute: each
+            for attribute, each in vars(part).items()
+            if attribute not in _OF_TORCH and _is_plain(each)
+        }
+        for name, part in parts.items()
+    }
+    types = [f"{type(part).__module__}.{type(part).__qualname__}" for part in parts.values()]
+    tensors = {**module.state_dict(), **dict(module.named_buffers())}
+    return {"tensors": tensors, "plain": plain, "parts": types, "training": module.training}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a number, a text or a tensor, or a container of such values."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, (*value, *value.values())))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_plain, value))
+    return isinstance(value, (bool, int, float, str, np.generic, np.ndarray, Tensor, type(None)))
 
 
 def _contents(tensor: Tensor) -> list[str]:
@@ -92,7 +132,8 @@ def _function(function: Any) -> list[Any]:
 
 def _body(name: str, function: Any) -> list[str]:
     """A hash of what a function does; none if it is built in, and known by its name."""
-    if function is None or not hasattr(inner := inspect.unwrap(function), "__code__"):
+    inner = inspect.unwrap(function)
+    if not hasattr(inner, "__code__"):
         return []
     said = [
         _code(inner.__code__),

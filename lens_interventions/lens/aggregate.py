@@ -182,15 +182,18 @@ def lens_over(
 def _refuse_what_is_not_kept(options: Mapping[str, Any]) -> None:
     kept = averaged().values()
     targets, kinds = ({getattr(row, of) for row in kept} for of in ("target", "kind"))
-    asked = options.get("divergences", ())
-    further = set() if isinstance(asked, str) else {each for each in asked if each != "kl"}
+    compared = options.get("compare_with", "final") != "final"
+    listed = options.get("divergences")
+    # Anything else is refused by `logit_lens`.
+    asked = set(listed) if isinstance(listed, (list, tuple, set, frozenset)) else set()
+    further = sorted(asked - kinds)
     for name, what, lost in (
-        ("top_k", "top tokens", True),
-        ("watch", "watched tokens", "watched" not in targets),
-        ("compare_with", "comparison with another point", "compare" not in targets),
-        ("divergences", f"{sorted(further)}", bool(further - kinds)),
+        ("top_k", "top tokens", "top_k" in options),
+        ("watch", "watched tokens", options.get("watch") and "watched" not in targets),
+        ("compare_with", "comparison with another point", compared and "compare" not in targets),
+        ("divergences", f"{further}", further),
     ):
-        if name in options and lost:
+        if lost:
             raise ValueError(
                 f"lens_over keeps no {what}, so it takes no {name}: read the texts by logit_lens"
             )

@@ -3,8 +3,9 @@
 Every function reduces a trailing `d_vocab` axis. Ranks are zero-based and count strictly larger
 logits, so rank 0 is the top guess. Entropies and divergences are in nats.
 
-`scratch` takes a buffer of the shape of the logits. Code that reduces many chunks passes the same
-buffer for all of them: on a CPU a large temporary costs page faults on every call.
+`scratch` takes a buffer of the shape of the logits, or of as many rows as are reduced at a time.
+Code that reduces many chunks passes the same buffer for all of them: on a CPU a large temporary
+costs page faults on every call.
 """
 
 import math

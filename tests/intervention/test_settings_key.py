@@ -1,5 +1,6 @@
 """A file of sums knows what it was measured for, in this process and in another."""
 
+import enum
 import functools
 import json
 import logging
@@ -101,6 +102,8 @@ def test_another_process_has_the_same():
         (Scaled(shift=1.0), Scaled(shift=2.0)),
         (torch.nn.Sequential(Scaled(1.0)), torch.nn.Sequential(Scaled(2.0))),
         (Scaled(), Doubled()),
+        (torch.nn.Dropout(), torch.nn.Dropout().eval()),
+        (shared_bridge("llama"), shared_bridge("gpt2")),
         (Called(), edited()),
         ({"a": 1}, {"a": 2}),
         ((1, 2), (2, 1)),
@@ -110,6 +113,29 @@ def test_another_process_has_the_same():
 def test_other_values_are_told_apart(one, other):
     assert settings_key(one) == settings_key(one)
     assert settings_key(one) != settings_key(other)
+
+
+class Kind(enum.Enum):
+    ONE = 1
+
+
+def test_what_cannot_be_called_has_no_call():
+    assert len(settings_key(Kind.ONE)) == 2
+
+
+def test_a_module_may_hold_what_computes_nothing():
+    """A generator, a function, itself: none of them is a number of the module."""
+    one, other = (Scaled() for _ in range(2))
+    other.generator, other.chosen, other.whole = torch.Generator(), lambda x: x, [other]
+    assert settings_key(one) == settings_key(other)
+    assert settings_key(torch.nn.LSTM(2, 2)) != settings_key(torch.nn.LSTM(2, 2))
+
+
+def test_a_module_with_a_hook_could_do_anything():
+    module = Scaled()
+    module.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="a Scaled with hooks on it"):
+        settings_key(module)
 
 
 def typed(body, **values):

@@ -210,7 +210,8 @@ def test_what_is_no_text_is_named_where_texts_are_cut_too():
 def test_what_would_not_be_kept_is_refused(option, message):
     with pytest.raises(ValueError, match=message):
         lens_over(BRIDGE, TEXTS, progress=False, **option)
-    lens_over(BRIDGE, TEXTS[:1], progress=False, divergences=("kl",))
+    defaults = {"watch": (), "compare_with": "final", "divergences": ("kl",)}
+    lens_over(BRIDGE, TEXTS[:1], progress=False, **defaults)
 
 
 @pytest.mark.parametrize("max_tokens", [2, None])

@@ -19,6 +19,7 @@ calls = [
     lambda: li.teacher_forced_log_probs(bridge, padded),
     lambda: li.teacher_forced_log_probs(bridge, [[5, 6, 7]], patch),
     lambda: patch.fwd_hooks(bridge, torch.tensor([[5, 6, 7]])),
+    lambda: li.slope_map(tiny_bridge("llama"), [padded], scopes=["all"]),
     lambda: li.generate(bridge, padded, max_new_tokens=1, do_sample=False),
 ]
 for call in calls:
@@ -33,4 +34,4 @@ for call in calls:
 def test_a_warning_names_the_line_that_called_the_library():
     shell = [sys.executable, "-c", CALLS]
     found = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-    assert found.splitlines() == ["{'<string>'}"] * 5
+    assert found.splitlines() == ["{'<string>'}"] * 6

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from lens_interventions.experiments import load_result
-from tests.project.test_findings import half_width_by_todays_rule
 from tests.support.pages import ROOT
+from tests.support.todays_rule import half_width_by_todays_rule
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,36 @@ def test_the_gains_at_depth_are_the_committed_results():
     for page in ("README.md", "docs/questions.md"):
         text = (ROOT / page).read_text().replace("−", "-")
         assert all(row[-2] in text for row in (two, four, six, eight)), page
+
+
+def test_the_loops_are_the_committed_results():
+    """A row for each network: shares of the arms, and the true token against the others."""
+    expected = []
+    for name in (
+        "scratch-depth-longer",
+        "scratch-four-blocks-longer",
+        "scratch-first-block",
+        "scratch-last-block",
+    ):
+        result = load_result(ROOT / "results" / name)
+        loops = result.tables["rows"].query("scope == @LOOPED")
+        sums = loops.groupby("arm")[["total", "count"]].sum()
+        shares = sums["total"] / sums["count"]
+        arms = [
+            f"{shares[arm]:.0%}" if arm in shares else "–"
+            for arm in ("none", "none-longer", "previous", "true")
+        ]
+        contrasts = result.tables["contrasts"].query("scope == @LOOPED and arm == 'true'")
+        (against_none,) = contrasts.query("minus == 'none'").itertuples()
+        joint = result.verdicts[-1].verdict.interval
+        differences = [
+            f"{each.estimate:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
+            for each in (against_none, joint)
+        ]
+        expected.append([*arms, *differences])
+    text = (ROOT / "docs/findings.md").read_text().replace("−", "-")
+    table = re.findall(r"^\| \d / \d, [\d,]+ steps \| (.*) \|$", text, re.MULTILINE)
+    assert [cells.split(" | ") for cells in table] == expected
 
 
 def test_the_comparisons_with_other_controls_are_the_committed_results():

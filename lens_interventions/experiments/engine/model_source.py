@@ -33,12 +33,19 @@ class ModelSource:
             a function without arguments, defined in a module, that returns a bridge. Calls are
             cached by equality of the function, so a new lambda or `functools.partial` loads the
             model again.
+        files: the versions of a local model's files; by default as they are now. A source that is
+            made after they have changed loads the model again.
     """
 
     model: Model
+    files: tuple[Version, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.files is None:
+            object.__setattr__(self, "files", _files(self.model))
 
     def bridge(self) -> TransformerBridge:
-        """The bridge, loaded once per process while its files are as they were.
+        """The bridge, loaded once per process.
 
         Raises `ValueError` for a bridge with hooks on it; `TypeError` for a model that is not a
         bridge. Errors of loading the model are passed on.
@@ -46,7 +53,7 @@ class ModelSource:
         # A model can be called too.
         model: Any = self.model
         with _loading:
-            found = model if isinstance(model, ReadableModel) else _loaded(model, _files(model))
+            found = model if isinstance(model, ReadableModel) else _loaded(model, self.files)
         require_kind(found, TransformerBridge, "an experiment")
         with exclusive_use(found):  # a run of another thread has hooks on meanwhile
             if any(map(has_temporary_hooks, found.hook_points())):
@@ -62,7 +69,7 @@ class ModelSource:
                 "a bridge cannot be sent to another process: give the experiment the model's "
                 "name or directory, or a function in a module that loads it"
             )
-        return ModelSource, (self.model,)
+        return ModelSource, (self.model, self.files)
 
 
 @dataclass(frozen=True)
@@ -105,13 +112,13 @@ def model_header(bridge: TransformerBridge) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)
 def _loaded(
     model: str | os.PathLike[str] | Callable[[], TransformerBridge] | None,
-    _files: tuple[Version, ...],
+    _files: tuple[Version, ...] | None,
 ) -> TransformerBridge:
     return model() if callable(model) else load_model(model)
 
 
 def _files(model: object) -> tuple[Version, ...]:
-    """The versions of a local model's files: it is loaded again once they have changed."""
+    """The versions of a local model's files."""
     if not isinstance(model, str | os.PathLike):
         return ()
     path = Path(model)

@@ -39,10 +39,10 @@ def scratch(
     previous token, the next token of an earlier position, only a bias, or nothing at all, with as
     many parameters and on the same text in the same order. Networks of several depths are measured
     during and after training: the loss on copyable and other tokens of held-out text and on second
-    copies of random tokens, and the change of the loss if the write is taken away or falsified. At
-    the end they also go on freely, taking the likeliest token: how many texts end in a loop, how
-    many 4-grams repeat an earlier one, and how many tokens of a copy are right. Intervals resample
-    documents and seeds.
+    copies of random tokens, and the change of the loss if the write is taken away or falsified. If
+    `decoded` is set, they also go on freely at the end, by the likeliest token: how many texts end
+    in a loop, how many 4-grams repeat an earlier one, and how many tokens of a copy are right.
+    Intervals resample documents and seeds.
 
     `trained_models(out)` returns the networks as bridges, with their patches.
 

@@ -24,7 +24,7 @@ _PARTS = (0.25, 0.5, 1.0)
 
 
 def analyse(settings: ScratchSettings, rows: Tables) -> Analysis:
-    """Tables, two verdicts for each network, and figures."""
+    """Tables, two or three verdicts for each network, and figures."""
     measured = rows[TABLE]
     heads = measured[measured["scope"].isin([PREFIX_MATCHING, SAME_TOKEN])]
     losses = with_in_context(measured[~measured["scope"].isin([*_NO_LOSS])])

@@ -13,8 +13,10 @@ from .material import Material
 from .network import Network
 
 LOOPED, REPEATED, COPIED = "greedy texts that end in a loop", "rep-4", "right tokens of a copy"
-"""Shares of greedy texts: those that end in a loop, of each its 4-grams that repeat an earlier one,
-and the tokens of a continued copy that are right."""
+"""Shares: of greedy texts, those that end in a loop; of the 4-grams of one, those that repeat an
+earlier one; of the tokens of a continued copy, those that are right."""
+
+_BATCH = 32
 
 DECODED = (LOOPED, REPEATED, COPIED)
 
@@ -24,18 +26,21 @@ def decoded(
     network: Network, training: ScratchTraining, prompts: Int[Tensor, "text pos"], n_new: int
 ) -> Int[Tensor, "text new"]:
     """Greedy continuations, in which each token is written once it is known, as in `generate`."""
-    tokens, number = prompts, torch.arange(len(prompts))
-    for _ in range(n_new):
-        written = written_tokens(training.arm, tokens, training.seed, number)
-        likeliest = network(tokens, written)[:, -1].argmax(-1, keepdim=True)
-        tokens = torch.cat([tokens, likeliest], dim=1)
-    return tokens[:, prompts.shape[1] :]
+    found = []
+    for number in torch.arange(len(prompts)).split(_BATCH):
+        tokens = prompts[number]
+        for _ in range(n_new):
+            written = written_tokens(training.arm, tokens, training.seed, number)
+            likeliest = network(tokens, written)[:, -1].argmax(-1, keepdim=True)
+            tokens = torch.cat([tokens, likeliest], dim=1)
+        found.append(tokens[:, prompts.shape[1] :])
+    return torch.cat(found)
 
 
 def decoded_rows(
     network: Network, training: ScratchTraining, material: Material, n_texts: int
 ) -> list[Record]:
-    """A row for each text and share of `DECODED`.
+    """A row for each text and share of `DECODED`: of `n_texts` windows and copies, or all.
 
     Windows are continued from their first half, and repeated random tokens from the first quarter
     of the second copy.

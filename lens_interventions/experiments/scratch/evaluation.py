@@ -28,7 +28,7 @@ def measure(
     final: bool,
     n_decoded: int = 0,
 ) -> list[Record]:
-    """Records of a network: sums of nats by window and scope, and scores of its heads.
+    """Records of a network: sums of nats by window and scope, scores of its heads, shares of texts.
 
     Each record has condition, scope, row, cluster, total and count. For a loss, the row is a
     window. For a head, the row is the block and the cluster is the head. Conditions other than

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ...measures.behaviour import MIN_LENGTH
 from ..design.conditions import LONGER
 from ..design.small_networks.settings import SmallNetworkSettings
 from ..design.small_networks.training import Optimization
@@ -25,7 +26,8 @@ class ScratchSettings(SmallNetworkSettings):
             more steps as the second stream costs, with a cosine of that length.
         copies: how many texts of random tokens, which are repeated once.
         surprising: the nats from which a token counts as a surprise, by counts of pairs.
-        decoded: how many windows, and repeated random texts, are continued greedily at the end.
+        decoded: how many windows, and texts of random tokens, are continued greedily at the end; no
+            more than there are.
         smallest_share: the smallest difference of the share of loops worth talking about.
 
     Raises `ValueError` for an unknown arm, if there is no arm to compare, or for sizes that leave
@@ -58,6 +60,11 @@ class ScratchSettings(SmallNetworkSettings):
             raise ValueError(
                 "copies must be at least 1, decoded at least 0, and there must be a network; got "
                 f"{self.copies}, {self.decoded} and {self.networks}"
+            )
+        if self.decoded and self.context - self.context // 2 < MIN_LENGTH:
+            raise ValueError(
+                f"the second half of {self.context} tokens is too short to see a loop of "
+                f"{MIN_LENGTH}: give a longer context, or decoded=0"
             )
         for blocks, entry in self.networks:
             if not 0 <= entry < blocks:

@@ -22,7 +22,7 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from ...model.exclusive import exclusive
-from ..patch import NextTokenPatch, require_one_patch
+from ..patch import NextTokenPatch, require_patch_or_none
 from .generate import generate
 from .sampler import unfit_processors
 
@@ -67,7 +67,7 @@ def as_custom_generate(
     that it does not support, such as beams, scores, a filled cache or embeddings instead of ids;
     `ValueError` under another model than the bridge's; and the errors of `li.generate`.
     """
-    require_one_patch(patch)
+    require_patch_or_none(patch)
 
     def patched(
         model: Any,

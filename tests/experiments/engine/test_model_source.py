@@ -1,6 +1,7 @@
 """The model of a run: where it may go, and what it may carry."""
 
 import multiprocessing
+import pickle
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 
@@ -62,12 +63,15 @@ def test_a_worker_with_other_weights_names_its_model() -> None:
 
 
 def test_a_directory_that_was_saved_to_again_is_loaded_again(tmp_path) -> None:
-    source = ModelSource(str(tmp_path))
+    """By the next run: one that has begun keeps its model."""
     for scale in (1.0, 2.0):
         model = tiny_model("llama")
         with torch.no_grad():
             model.get_input_embeddings().weight.fill_(scale)
         model.save_pretrained(tmp_path)
         tiny_tokenizer().save_pretrained(tmp_path)
+        source = ModelSource(str(tmp_path))
         assert source.bridge().W_E.max().item() == scale
-        assert source.bridge() is source.bridge()
+        (tmp_path / "notes.txt").write_text(f"scale {scale}")
+        # As in a run that has begun, here and in another process.
+        assert source.bridge() is pickle.loads(pickle.dumps(source)).bridge()
