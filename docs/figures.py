@@ -50,14 +50,17 @@ def main() -> None:
 def gain_over_depth() -> go.Figure:
     """The gain of networks from scratch, from the runs at different depths, at equal steps.
 
-    Of the longer run its end alone is comparable: on the way, its learning rate is another one.
+    Of the longer runs their ends alone are comparable: on the way, their learning rate is another.
     """
     runs = [
         li.experiments.load_result(RESULTS / name)
         for name in ("scratch-depth", "scratch-six-blocks", "scratch-eight-blocks")
     ]
-    longer = li.experiments.load_result(RESULTS / "scratch-depth-longer").tables["gains"]
-    gains = pd.concat([*(run.tables["gains"] for run in runs), longer[longer["part"] == 1]])
+    longer = [
+        li.experiments.load_result(RESULTS / name).tables["gains"].query("part == 1")
+        for name in ("scratch-depth-longer", "scratch-four-blocks-longer")
+    ]
+    gains = pd.concat([*(run.tables["gains"] for run in runs), *longer])
     return draw({**runs[0].tables, "gains": gains})["gain"]
 
 

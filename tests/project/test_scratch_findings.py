@@ -6,6 +6,7 @@ import re
 import pytest
 
 from lens_interventions.experiments import load_result
+from lens_interventions.experiments.scratch.decoding import LOOPED
 from tests.support.pages import ROOT
 from tests.support.todays_rule import half_width_by_todays_rule
 
@@ -21,6 +22,16 @@ from tests.support.todays_rule import half_width_by_todays_rule
         ("scratch-entry", 1, ("docs/findings.md",)),
         ("scratch-depth-longer", 0, ("README.md", "docs/findings.md", "docs/questions.md")),
         ("scratch-depth-longer", 1, ("README.md", "docs/findings.md", "docs/questions.md")),
+        (
+            "scratch-four-blocks-longer",
+            0,
+            ("README.md", "docs/findings.md", "docs/questions.md"),
+        ),
+        (
+            "scratch-four-blocks-longer",
+            1,
+            ("README.md", "docs/findings.md", "docs/questions.md"),
+        ),
     ],
 )
 def test_the_gains_of_networks_from_scratch_are_the_committed_results(run, verdict, pages):
@@ -91,15 +102,17 @@ def test_the_loops_are_the_committed_results():
         "scratch-last-block",
     ):
         result = load_result(ROOT / "results" / name)
-        loops = result.tables["rows"].query("scope == @LOOPED")
-        sums = loops.groupby("arm")[["total", "count"]].sum()
+        rows, contrasts = (
+            table[table["scope"] == LOOPED]
+            for table in (result.tables["rows"], result.tables["contrasts"])
+        )
+        sums = rows.groupby("arm")[["total", "count"]].sum()
         shares = sums["total"] / sums["count"]
         arms = [
             f"{shares[arm]:.0%}" if arm in shares else "–"
             for arm in ("none", "none-longer", "previous", "true")
         ]
-        contrasts = result.tables["contrasts"].query("scope == @LOOPED and arm == 'true'")
-        (against_none,) = contrasts.query("minus == 'none'").itertuples()
+        (against_none,) = contrasts.query("arm == 'true' and minus == 'none'").itertuples()
         joint = result.verdicts[-1].verdict.interval
         differences = [
             f"{each.estimate:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
