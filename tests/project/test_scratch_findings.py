@@ -96,6 +96,7 @@ def test_the_loops_are_the_committed_results():
     """A row for each network: shares of the arms, and the true token against the others."""
     expected = []
     for name in (
+        "scratch-loops",
         "scratch-depth-longer",
         "scratch-four-blocks-longer",
         "scratch-first-block",
@@ -119,9 +120,16 @@ def test_the_loops_are_the_committed_results():
             for each in (against_none, joint)
         ]
         expected.append([*arms, *differences])
-    text = (ROOT / "docs/findings.md").read_text().replace("−", "-")
-    table = re.findall(r"^\| \d / \d, [\d,]+ steps \| (.*) \|$", text, re.MULTILINE)
+    text, readme, questions = (
+        (ROOT / page).read_text().replace("−", "-")
+        for page in ("docs/findings.md", "README.md", "docs/questions.md")
+    )
+    table = re.findall(r"^\| \d / \d, [^|]* steps[^|]* \| (.*) \|$", text, re.MULTILINE)
     assert [cells.split(" | ") for cells in table] == expected
+    # Others have no plus sign, and the last one is the verdict's.
+    told = expected[0][-1].replace("+", "")
+    assert told in readme
+    assert told in questions
 
 
 def test_the_comparisons_with_other_controls_are_the_committed_results():
