@@ -179,5 +179,5 @@ def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match="fitted_tokens at least window"):
         replace(SMALL, fitted_tokens=50)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(RuntimeError, match=r"lens-interventions\[nmf\]"):
+    with pytest.raises(RuntimeError, match=r"pip install .\.\[nmf\]"):
         recall(shared_bridge("llama"), settings=replace(SMALL, bases=("nmf",)))
