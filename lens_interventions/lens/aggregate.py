@@ -1,6 +1,6 @@
 """A lens over many texts: sums for each text, means for each point, intervals over texts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -183,13 +183,16 @@ def _refuse_what_is_not_kept(options: Mapping[str, Any]) -> None:
     kept = averaged().values()
     targets, kinds = ({getattr(row, of) for row in kept} for of in ("target", "kind"))
     compared = options.get("compare_with", "final") != "final"
+    watch = options.get("watch")
+    # A tensor of several ids is neither true nor false.
+    watched = watch is not None and not (isinstance(watch, Sized) and len(watch) == 0)
     listed = options.get("divergences")
     # Anything else is refused by `logit_lens`.
     asked = set(listed) if isinstance(listed, (list, tuple, set, frozenset)) else set()
     further = sorted(asked - kinds)
     for name, what, lost in (
         ("top_k", "top tokens", "top_k" in options),
-        ("watch", "watched tokens", options.get("watch") and "watched" not in targets),
+        ("watch", "watched tokens", watched and "watched" not in targets),
         ("compare_with", "comparison with another point", compared and "compare" not in targets),
         ("divergences", f"{further}", further),
     ):

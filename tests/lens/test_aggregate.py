@@ -203,6 +203,7 @@ def test_what_is_no_text_is_named_where_texts_are_cut_too():
     ("option", "message"),
     [
         ({"watch": [3]}, "no watched tokens, so it takes no watch"),
+        ({"watch": torch.tensor([3, 5])}, "no watched tokens, so it takes no watch"),
         ({"compare_with": 1}, "no comparison with another point, so it takes no compare_with"),
         ({"divergences": ("kl", "js")}, r"no \['js'\], so it takes no divergences"),
     ],

@@ -9,14 +9,12 @@ from ..design.rows_of_sums import sum_rows
 from ..design.small_networks.training import Record
 from ..design.text_scopes import AS_TRAINED
 from .arms import ScratchTraining, written_tokens
-from .material import Material
+from .material import BATCH, Material
 from .network import Network
 
 LOOPED, REPEATED, COPIED = "greedy texts that end in a loop", "rep-4", "right tokens of a copy"
 """Shares: of greedy texts, those that end in a loop; of the 4-grams of one, those that repeat an
 earlier one; of the tokens of a continued copy, those that are right."""
-
-_BATCH = 32
 
 DECODED = (LOOPED, REPEATED, COPIED)
 
@@ -27,7 +25,7 @@ def decoded(
 ) -> Int[Tensor, "text new"]:
     """Greedy continuations, in which each token is written once it is known, as in `generate`."""
     found = []
-    for number in torch.arange(len(prompts)).split(_BATCH):
+    for number in torch.arange(len(prompts)).split(BATCH):
         tokens = prompts[number]
         for _ in range(n_new):
             written = written_tokens(training.arm, tokens, training.seed, number)

@@ -9,13 +9,11 @@ from ..design.small_networks.training import Record
 from ..design.text_scopes import AS_TRAINED, SECOND, TAKEN_AWAY, second_copy
 from .arms import NONE, UNWRITTEN, ScratchTraining, written_tokens
 from .decoding import decoded_rows
-from .material import Material
+from .material import BATCH, Material
 from .network import Network
 
 FALSIFIED = "falsified"
 """The condition in which a shuffled token is written."""
-
-_BATCH = 32
 
 
 @torch.no_grad()
@@ -57,7 +55,7 @@ def _nats(
     network: Network, arm: str, seed: int, tokens: Int[Tensor, "text pos"]
 ) -> Float[Tensor, "text next"]:
     found = []
-    for number in torch.arange(len(tokens)).split(_BATCH):
+    for number in torch.arange(len(tokens)).split(BATCH):
         some = tokens[number]
         logits = network(some, written_tokens(arm, some, seed, number))[:, :-1]
         found.append(nn.functional.cross_entropy(logits.mT, some[:, 1:], reduction="none"))

@@ -12,6 +12,9 @@ from ...measures.behaviour import surprise_distance
 from ..design.small_networks.corpus import Corpus
 from ..design.text_scopes import scopes_of
 
+BATCH = 32
+"""How many texts a network reads at a time when it is measured."""
+
 
 @dataclass(frozen=True, eq=False)
 class Material:
