@@ -265,6 +265,6 @@ def test_the_lead_over_the_last_residual_may_be_chance_by_package() -> None:
     estimate, low, high, p_value = judged_by(
         difference.to_numpy(), sums["true"]["count"].to_numpy()
     )
-    page = (RESULTS.parent / "docs/findings.md").read_text().replace("−", "-")
+    page = (RESULTS.parent / "docs/findings/pretrained.md").read_text().replace("−", "-")
     said = f"chance ({estimate:.3f} [{low:.3f}, {high:+.3f}], p = {p_value:.2f})"
     assert said in " ".join(page.split())

@@ -17,10 +17,10 @@ MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 @pytest.mark.parametrize(
     ("page", "run", "head"),
     [
-        ("findings", "smollm2-135m-instruct/copying", "question"),
-        ("findings", "copying-late", "at late layers"),
-        ("findings", "smollm2-135m-instruct/learned", "of learned writes"),
-        ("findings", "smollm2-135m-instruct/loops", "on loops"),
+        ("pretrained", "smollm2-135m-instruct/copying", "question"),
+        ("pretrained", "copying-late", "at late layers"),
+        ("trained", "smollm2-135m-instruct/learned", "of learned writes"),
+        ("pretrained", "smollm2-135m-instruct/loops", "on loops"),
         ("second-model", "gemma-3-270m/copying", "question"),
         ("second-model", "gemma-3-270m/loops", "on loops"),
         ("second-model", "gemma-3-270m/learned", "of learned writes"),
@@ -51,7 +51,7 @@ def test_the_verdicts_on_the_patch_are_the_committed_results(page, run, head):
             )
         )
     pattern = rf"^\| {head} \| true − no .*\n\|[-|]+\n((?:\|.*\n)+)"
-    (table,) = re.findall(pattern, (ROOT / f"docs/{page}.md").read_text(), re.MULTILINE)
+    (table,) = re.findall(pattern, (ROOT / f"docs/findings/{page}.md").read_text(), re.MULTILINE)
     found = []
     for row in table.replace("−", "-").splitlines():
         *bound, verdict = (cell.strip() for cell in row.strip("|").split("|")[3:])
@@ -68,11 +68,11 @@ def test_the_correlations_are_the_committed_results():
         return [tuple(f"{i[name]:+.2f}" for name in ("estimate", "low", "high")) for i in found]
 
     default, second = rounded("smollm2-135m-instruct"), rounded("gemma-3-270m")
-    page = (ROOT / "docs/second-model.md").read_text().replace("−", "-")
+    page = (ROOT / "docs/findings/second-model.md").read_text().replace("−", "-")
     table = re.findall(r"^\| question \| SmolLM2.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
     rows = [INTERVAL.findall(row) for row in table[0].splitlines()]
     assert rows == [list(pair) for pair in zip(default, second, strict=True)]
-    findings = (ROOT / "docs/findings.md").read_text()
+    findings = (ROOT / "docs/findings/pretrained.md").read_text()
     sentences = findings.partition("Unlike in the post")[2].replace("−", "-")
     assert INTERVAL.findall(sentences)[:2] == default[:2]
 
@@ -121,7 +121,7 @@ PAGES = ("comments", "questions")
 )
 def test_the_answers_on_both_models_are_the_committed_results(heading, run):
     """A row for each verdict, with the interval of each model."""
-    page = (ROOT / "docs/second-model.md").read_text().replace("−", "-")
+    page = (ROOT / "docs/findings/second-model.md").read_text().replace("−", "-")
     section = page.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
     rows = [INTERVAL.findall(line) for line in section.splitlines() if line.startswith("| ")][1:]
     results = [load_result(ROOT / "results" / model / run).verdicts for model in MODELS]
@@ -151,7 +151,7 @@ def test_the_answers_on_upbringings_are_the_committed_result():
     assert INTERVAL.findall(rows) == expected
     layers = result.tables["layers"]
     means = layers.set_index(["arm", "measure", "scope", "point"])["mean"]
-    findings = (ROOT / "docs/findings.md").read_text()
+    findings = (ROOT / "docs/findings/from-scratch.md").read_text()
     for ends in (expected[2][1:], stored[1:]):
         assert "[{}, {}]".format(*ends) in findings.replace("−", "-")
     section = findings.partition("## How a network is brought up")[2].partition("\n## ")[0]
@@ -181,11 +181,11 @@ MLP_READER = "## A reader whose MLPs adapt too"
 @pytest.mark.parametrize(
     ("run", "page", "heading", "condition", "alone"),
     [
-        (SMOLLM2 + "reader", "findings", READER, ("condition", "as trained"), "zero"),
-        ("reader-mlp", "findings", MLP_READER, ("condition", "as trained"), "zero"),
+        (SMOLLM2 + "reader", "trained", READER, ("condition", "as trained"), "zero"),
+        ("reader-mlp", "trained", MLP_READER, ("condition", "as trained"), "zero"),
         (GEMMA + "reader", "second-model", READER, ("condition", "as trained"), "zero"),
-        (SMOLLM2 + "increment", "findings", INCREMENT, ("source", "true"), "base"),
-        ("increment-longer", "findings", LONGER_INCREMENT, ("source", "true"), "base"),
+        (SMOLLM2 + "increment", "trained", INCREMENT, ("source", "true"), "base"),
+        ("increment-longer", "trained", LONGER_INCREMENT, ("source", "true"), "base"),
         (GEMMA + "increment", "second-model", INCREMENT, ("source", "true"), "base"),
     ],
 )
@@ -199,7 +199,7 @@ def test_the_findings_on_trainings_are_the_committed_results(run, page, heading,
         for scope in ("copyable", "other", "all", "second copies")
         for pair in [(JOINT, alone)]
     ]
-    findings = (ROOT / f"docs/{page}.md").read_text().replace("−", "-")
+    findings = (ROOT / f"docs/findings/{page}.md").read_text().replace("−", "-")
     rows = findings.partition(heading)[2].partition("\n## ")[0].splitlines()
     assert [
         found for row in rows if row[:1] == "|" and (found := INTERVAL.findall(row))
@@ -212,7 +212,7 @@ SIGNED, PLAIN = "{:.3f} [{:+.3f}, {:+.3f}]", "{:.3f} [{:.3f}, {:.3f}]"
 
 @pytest.mark.parametrize(
     ("page", "model"),
-    [("findings", "smollm2-135m-instruct"), ("second-model", "gemma-3-270m")],
+    [("pretrained", "smollm2-135m-instruct"), ("second-model", "gemma-3-270m")],
 )
 @pytest.mark.parametrize(
     ("question", "materials", "sign", "form"),
@@ -229,7 +229,7 @@ def test_the_findings_to_first_order_are_the_committed_results(
     page, model, question, materials, sign, form
 ):
     result = load_result(ROOT / "results" / model / "slopes")
-    section = (ROOT / f"docs/{page}.md").read_text().partition("## To first order")[2]
+    section = (ROOT / f"docs/findings/{page}.md").read_text().partition("## To first order")[2]
     section = " ".join(section.partition("\n## ")[0].replace("−", "-").split())
     for material in materials:
         (interval,) = (

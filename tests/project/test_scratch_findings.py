@@ -14,23 +14,31 @@ from tests.support.todays_rule import half_width_by_todays_rule
 @pytest.mark.parametrize(
     ("run", "verdict", "pages"),
     [
-        ("scratch", 0, ("README.md", "docs/findings.md", "docs/questions.md")),
-        ("scratch", 1, ("docs/findings.md",)),
-        ("scratch", 2, ("docs/findings.md", "docs/questions.md")),
-        ("scratch", 3, ("docs/findings.md",)),
-        ("scratch-entry", 0, ("docs/findings.md", "docs/questions.md")),
-        ("scratch-entry", 1, ("docs/findings.md",)),
-        ("scratch-depth-longer", 0, ("README.md", "docs/findings.md", "docs/questions.md")),
-        ("scratch-depth-longer", 1, ("README.md", "docs/findings.md", "docs/questions.md")),
+        ("scratch", 0, ("README.md", "docs/findings/from-scratch.md", "docs/questions.md")),
+        ("scratch", 1, ("docs/findings/from-scratch.md",)),
+        ("scratch", 2, ("docs/findings/from-scratch.md", "docs/questions.md")),
+        ("scratch", 3, ("docs/findings/from-scratch.md",)),
+        ("scratch-entry", 0, ("docs/findings/from-scratch.md", "docs/questions.md")),
+        ("scratch-entry", 1, ("docs/findings/from-scratch.md",)),
+        (
+            "scratch-depth-longer",
+            0,
+            ("README.md", "docs/findings/from-scratch.md", "docs/questions.md"),
+        ),
+        (
+            "scratch-depth-longer",
+            1,
+            ("README.md", "docs/findings/from-scratch.md", "docs/questions.md"),
+        ),
         (
             "scratch-four-blocks-longer",
             0,
-            ("README.md", "docs/findings.md", "docs/questions.md"),
+            ("README.md", "docs/findings/from-scratch.md", "docs/questions.md"),
         ),
         (
             "scratch-four-blocks-longer",
             1,
-            ("README.md", "docs/findings.md", "docs/questions.md"),
+            ("README.md", "docs/findings/from-scratch.md", "docs/questions.md"),
         ),
     ],
 )
@@ -50,7 +58,11 @@ def test_the_gains_after_more_steps_are_the_committed_results_by_todays_rule():
     contrasts = result.tables["contrasts"].query("arm == 'true' and condition == 'as trained'")
     findings, questions, run = (
         (ROOT / page).read_text().replace("−", "-")
-        for page in ("docs/findings.md", "docs/questions.md", "results/scratch-longer/README.md")
+        for page in (
+            "docs/findings/from-scratch.md",
+            "docs/questions.md",
+            "results/scratch-longer/README.md",
+        )
     )
     gains = []
     for scope, finding in zip(("copyable", "all"), result.verdicts, strict=True):
@@ -79,12 +91,12 @@ def test_the_gains_at_depth_are_the_committed_results():
         )
     }
     tables = {f"results/{name}/README.md": rows for name, rows in runs.items()}
-    tables["docs/findings.md"] = [row for rows in runs.values() for row in rows]
+    tables["docs/findings/from-scratch.md"] = [row for rows in runs.values() for row in rows]
     for page, rows in tables.items():
         text = (ROOT / page).read_text().replace("−", "-")
         table = re.findall(r"^\| (\d / \d) \| (.*) \|$", text, re.MULTILINE)
         assert [cells.split(" | ") for _, cells in table] == rows, page
-    _, two, four, six, eight, *places = tables["docs/findings.md"]
+    _, two, four, six, eight, *places = tables["docs/findings/from-scratch.md"]
     questions = (ROOT / "docs/questions.md").read_text().replace("−", "-")
     assert all(row[-2] in questions for row in places)
     for page in ("README.md", "docs/questions.md"):
@@ -122,7 +134,7 @@ def test_the_loops_are_the_committed_results():
         expected.append([*arms, *differences])
     text, readme, questions = (
         (ROOT / page).read_text().replace("−", "-")
-        for page in ("docs/findings.md", "README.md", "docs/questions.md")
+        for page in ("docs/findings/from-scratch.md", "README.md", "docs/questions.md")
     )
     table = re.findall(r"^\| \d / \d, [^|]* steps[^|]* \| (.*) \|$", text, re.MULTILINE)
     assert [cells.split(" | ") for cells in table] == expected
@@ -163,7 +175,7 @@ def test_the_comparisons_with_other_controls_are_the_committed_results():
         found.loc["scratch-previous", number, "copyable", "true", "previous"] for number in (1, 2)
     )
     behind = f"{one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]"
-    for page in ("README.md", "docs/findings.md", "docs/questions.md"):
+    for page in ("README.md", "docs/findings/from-scratch.md", "docs/questions.md"):
         assert {behind, _gain(two)} <= {
             found[0] for found in PLAIN_GAIN.finditer((ROOT / page).read_text())
         }
