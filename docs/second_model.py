@@ -1,4 +1,4 @@
-"""Make the picture and the tables of docs/findings/second-model.md: `python docs/second_model.py MODEL`.
+"""Make the picture and tables of docs/findings/second-model.md: `docs/second_model.py MODEL`.
 
 MODEL is whatever `lens_interventions.load_model` takes, such as the path of a GGUF file. The script
 measures it beside the embedded model, and takes some minutes on two cores.

@@ -198,9 +198,9 @@ def patch_copies(
     """
     active = [bound.in_scope(position, text, predicting) for bound in bounds]
     columns = torch.stack(active).any(0).any(0).nonzero()[:, 0]
-    copies = [resid] * len(bounds)
     if len(columns) == 0:
-        return copies
+        return [resid] * len(bounds)
+    patched: list[list[Rows]] = [[] for _ in bounds]
     reads_lens = any(bound.patch.reads_lens for bound in bounds)
     for part in columns.split(max(1, LENS_ROWS // len(resid)) if reads_lens else len(columns)):
         sites: dict[tuple[str, int, int], PatchSite] = {}
@@ -216,9 +216,8 @@ def patch_copies(
                     seed=bound.patch.seed,
                     text=text,
                 )
-            patched = bound.patch_rows(sites[key], active[i][:, part])
-            copies[i] = copies[i].index_copy(1, part, patched)
-    return copies
+            patched[i].append(bound.patch_rows(sites[key], active[i][:, part]))
+    return [resid.index_copy(1, columns, torch.cat(parts, dim=1)) for parts in patched]
 
 
 def require_tensor(role: str, function: object, value: object) -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,9 +18,10 @@ from ..model.own_weights import other_weights_found
 from ..model.precision import at_least_float32
 from .adapted_reader import AdaptedReader
 from .modes import Rows, Scales
+from .names import name_of
 from .patch import NextTokenPatch
 from .site import PatchSite, length_factor
-from .sources import SOURCES, SourceFunction
+from .sources import SOURCES
 
 _TENSORS = ("down", "up", "bias", "gate_weight", "gate_bias")
 _READER, _BASE = "reader.", "base."
@@ -166,7 +167,7 @@ class LearnedWrite:
                 f"this write was trained on {self.settings.get('model')} with weights "
                 f"{self.fingerprint}, the bridge is {bridge.cfg.model_name} with {other}"
             )
-        asked = _source_name(patch.source)
+        asked = name_of(patch.source)
         if asked != self.source:
             raise ValueError(
                 f"this write was trained with the source {self.trained_with!r} and is for "
@@ -286,11 +287,3 @@ def _without(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def _source_name(source: str | SourceFunction) -> str:
-    """The name of a source that is given by name or as a function of `sources`."""
-    if isinstance(source, str):
-        return source
-    names = [known.name for known in SOURCES.values() if known.function is source]
-    return names[0] if names else cast(str, getattr(source, "__qualname__", repr(source)))

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -15,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._files import require_writable, write_text
 from ..model.fingerprint import fingerprint
 from ..model.hooks import has_user_hooks
+from ..model.text_pieces import bos_id
 from ..model.tokens import TextOrTokens
 from .known_text import KnownText
 from .patch import NextTokenPatch
@@ -58,7 +61,8 @@ def text_sums(
 
     Raises `ValueError` if no text has a token to predict, if the file is damaged or holds other
     sums, or if it could not know the settings again, as with a lambda, or the hooks on the bridge;
-    `TypeError` for one text where many are expected.
+    `TypeError` for one text where many are expected; `OSError` if the file cannot be written, or
+    another process is writing it.
     """
     if reading.out is not None and has_user_hooks(bridge):
         raise ValueError(
@@ -66,7 +70,21 @@ def text_sums(
             "or leave out the file"
         )
     path = None if reading.out is None else Path(reading.out)
-    kept = _Kept(path, {"model": fingerprint(bridge), **reading.settings}, n_values)
+    # Every piece begins with the BOS token, if the text does.
+    model = {"model": fingerprint(bridge), "BOS token": bos_id(bridge)}
+    with _held(path):
+        kept = _Kept(path, {**model, **reading.settings}, n_values)
+        return _summed(bridge, texts, measure, n_values, reading, kept)
+
+
+def _summed(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    measure: Measure,
+    n_values: int,
+    reading: Reading,
+    kept: "_Kept",
+) -> Float[np.ndarray, "text value"]:
     keys: list[str] = []
     sums: list[np.ndarray] = []
 
@@ -90,6 +108,22 @@ def text_sums(
     return np.stack(sums)
 
 
+@contextmanager
+def _held(path: Path | None) -> Iterator[None]:
+    """Keep other processes from a file, by a lock beside it."""
+    if path is None:
+        yield
+        return
+    target = require_writable(path)
+    try:
+        with FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise OSError(
+            f"another process is writing {path}: wait for it, or name another file"
+        ) from error
+
+
 class _Kept:
     """A file of JSON lines: what was measured, then the sums of a text on each."""
 
@@ -98,7 +132,6 @@ class _Kept:
         self._path = path
         if path is None:
             return
-        require_writable(path)
         asked = {name: settings_key(value) for name, value in settings.items()}
         if not path.exists():
             write_text(path, json.dumps(asked) + "\n")

@@ -8,6 +8,7 @@ Transformer Circuits"). TransformerLens takes the stream apart (`decompose_resid
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,11 +17,11 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.exclusive import exclusive
-from ..model.hooks import has_user_hooks, missing_hooks, moved_right
+from ..model.hooks import has_user_hooks, last_logits_only, missing_hooks, moved_right
 from ..model.points import FINAL, hook_name
 from ..model.precision import at_least_float32, is_half
 from ..model.product import product_dtype
-from ..model.readout import Readout, readout, refuse_readout_hooks
+from ..model.readout import LOGIT_ROWS, Readout, readout, refuse_readout_hooks
 from ..model.tokens import TextOrTokens, token_batch
 from ..model.vocabulary import NamedTokens, token_ids, token_strings
 from .component_result import ComponentLogits
@@ -86,11 +87,15 @@ def component_logits(
         return name == final_hook or name.endswith(wanted if heads else wanted[:-1])
 
     # A causal model ignores padding on the right.
-    logits, cache = bridge.run_with_cache(batch.tokens, names_filter=is_wanted)
+    options: dict[str, Any] = last_logits_only(bridge)
+    _, cache = bridge.run_with_cache(batch.tokens, names_filter=is_wanted, **options)
     final = cache[final_hook]
     labels, parts = _parts(bridge, read, cache, final, heads)
-    guesses = logits.argmax(-1)
-    targets = torch.full_like(guesses, named["token"]) if "token" in named else guesses
+    if "token" in named:
+        targets = torch.full_like(batch.tokens, named["token"])
+    else:
+        guesses = [read(rows).argmax(-1) for rows in final.flatten(0, 1).split(LOGIT_ROWS)]
+        targets = torch.cat(guesses).reshape(batch.tokens.shape)
     # Half precision loses too much in a sum.
     wide = at_least_float32(read.weight.dtype)
     direction = read.weight[targets].to(wide)

@@ -212,7 +212,8 @@ class Trajectory(TrajectoryFields):
         read = restored(cls, path, rest | tensors, points=("points", "entropy"))
         if read.watched_rank is not None and read.watched_rank.shape[-1] != len(read.watched):
             raise ValueError(f"{path} is damaged: it has ranks of other tokens than it watches")
-        ids = {*read.watched, *read.top_ids.unique().tolist(), *read.tokens.unique().tolist()}
+        shown = (read.top_ids, read.tokens, read.next_tokens)
+        ids = set(read.watched).union(*(each.unique().tolist() for each in shown))
         if nameless := ids - {-1} - set(read.vocab):
             raise ValueError(f"{path} is damaged: token {min(nameless)} has no text")
         return read

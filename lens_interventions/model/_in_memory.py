@@ -77,6 +77,8 @@ def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
             "leave dtype out"
         )
     own = [(tensor.device, tensor.dtype) for tensor in tensors]
+    # A move to another device puts new ones into their place, and a state dict may lack some.
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
     # What a conversion widens can be converted back, and need not be kept as well.
     kept = {
         place: tensor.data
@@ -94,6 +96,8 @@ def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
         config._attn_implementation = attention
         for place, tensor in enumerate(tensors):
             tensor.data = kept.get(place, tensor.data).to(*own[place])
+        for module, of_module in buffers:
+            module._buffers.update(of_module)
         raise
 
 

@@ -21,8 +21,8 @@ from transformers import DynamicCache
 
 from .attention_cache import as_argument
 from .exclusive import exclusive
-from .hooks import capture, lasting_hooks, without_hooks
-from .kinds import ReadableModel, architecture
+from .hooks import capture, forwards_of_user, lasting_hooks, without_hooks
+from .kinds import ReadableModel, architecture, inner_model, weight_dtype
 from .points import FINAL, INPUT, hook_name
 from .precision import at_least_float32, is_half
 
@@ -30,19 +30,19 @@ Answer = TypeVar("Answer")
 
 _PATIENCE = 2.0  # seconds
 
-# Whether the bridge is in compatibility mode and its weights are processed, since these run
-# differently, and the hooks of the user that a check leaves on; None for what no hook changes.
-_State = tuple[bool, bool, tuple[int, ...] | None]
+# What decides how a bridge runs, and what the user has put on it: hooks that a check leaves on, and
+# replaced forwards. The latter is None for answers that neither changes.
+_State = tuple[tuple[Any, ...], tuple[Any, ...] | None]
 
 _found: WeakKeyDictionary[ReadableModel, dict[_State, dict[str, Any]]] = WeakKeyDictionary()
 
 
 def capabilities(bridge: ReadableModel) -> dict[str, Any]:
-    """All answers found so far for a bridge in its current mode and with its lasting hooks.
+    """All answers found so far for a bridge in its current mode, with its hooks and forwards.
 
     Empty for a bridge on which no check has run. The values are those that the checks return.
     """
-    return {**_answers(bridge, None), **_answers(bridge, lasting_hooks(bridge))}
+    return {**_answers(bridge, None), **_answers(bridge, _put_on(bridge))}
 
 
 @exclusive
@@ -51,10 +51,11 @@ def recall(
 ) -> Answer:
     """The answer to a question, found by calling `find` the first time.
 
-    It is found anew when the user's permanent hooks or hooks of torch are others, unless
-    `any_hooks` says that none changes the answer. To look for them takes a millisecond.
+    It is found anew when the user's permanent hooks, hooks of torch or replaced forwards are
+    others, unless `any_hooks` says that none changes the answer. To look for them takes some
+    milliseconds.
     """
-    answers = _answers(bridge, None if any_hooks else lasting_hooks(bridge))
+    answers = _answers(bridge, None if any_hooks else _put_on(bridge))
     if question not in answers:
         answers[question] = find()
     return answers[question]
@@ -79,15 +80,22 @@ def slow_check(what: str) -> Iterator[None]:
 
 def record(bridge: ReadableModel, question: str, answer: object) -> None:
     """Keep the answer to a question, instead of an earlier one."""
-    _answers(bridge, lasting_hooks(bridge))[question] = answer
+    _answers(bridge, _put_on(bridge))[question] = answer
 
 
-def _answers(bridge: ReadableModel, hooks: tuple[int, ...] | None) -> dict[str, Any]:
-    processed, compatible = (
+def _put_on(bridge: ReadableModel) -> tuple[Any, ...]:
+    return (*lasting_hooks(bridge), *forwards_of_user(bridge))
+
+
+def _answers(bridge: ReadableModel, put_on: tuple[Any, ...] | None) -> dict[str, Any]:
+    modes = (
         bool(getattr(bridge, name, False)) for name in ("_weights_processed", "compatibility_mode")
     )
-    states, state = _found.setdefault(bridge, {}), (compatible, processed, hooks)
-    if hooks and state not in states:
+    config = getattr(inner_model(bridge), "config", None)
+    attention = getattr(config, "_attn_implementation", None)
+    states = _found.setdefault(bridge, {})
+    state = ((*modes, weight_dtype(bridge), attention), put_on)
+    if put_on and state not in states:
         # Hooks that are put on again count as others, so answers would pile up in a loop.
         for other in [known for known in states if known[-1]]:
             del states[other]

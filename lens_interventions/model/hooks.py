@@ -4,14 +4,17 @@ Hooks that keep a tensor, change it or stop the run are made here, so no other m
 closure of its own. TransformerLens calls every hook as `hook(tensor, hook=point)`.
 """
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
+from weakref import ref
 
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
 from .exclusive import exclusive
@@ -67,6 +70,19 @@ def lasting_hooks(bridge: ReadableModel) -> tuple[int, ...]:
     return lasting_hooks_on(_modules(bridge))
 
 
+def forwards_of_user(bridge: ReadableModel) -> tuple[ref[Callable[..., Any]], ...]:
+    """The functions that a user has put in place of the `forward` of single modules.
+
+    They are given by weak references, which are equal only to those to the same living function.
+    """
+    found = (vars(module).get("forward") for module in _modules(bridge))
+    return tuple(
+        ref(forward)
+        for forward in found
+        if forward is not None and not _is_of(getattr(forward, "func", forward), _LIBRARIES)
+    )
+
+
 def hooked_modules(bridge: ReadableModel, part: str, *, lasting: bool = True) -> list[str]:
     """Names of the modules in a part of the model that have a hook of the user.
 
@@ -80,6 +96,17 @@ def hooked_modules(bridge: ReadableModel, part: str, *, lasting: bool = True) ->
         if (isinstance(module, HookPoint) and has_temporary_hooks(module))
         or (lasting and lasting_hooks_on([module]))
     ]
+
+
+def last_logits_only(bridge: TransformerBridge) -> dict[str, int]:
+    """Options of a forward that computes the logits of the last position alone.
+
+    None for a model that cannot, or if the user has a hook on the unembedding, which may be made
+    for all positions.
+    """
+    parameters = inspect.signature(type(bridge.original_model).forward).parameters
+    can = "logits_to_keep" in parameters and not hooked_modules(bridge, "unembed")
+    return {"logits_to_keep": 1} if can else {}
 
 
 def lasting_hooks_on(modules: Iterable[nn.Module]) -> tuple[int, ...]:

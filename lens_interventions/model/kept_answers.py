@@ -3,15 +3,16 @@
 A check that runs a model takes seconds each time a program starts. Its answer depends only on
 weights, versions and code, so it is kept in the user's cache directory under a hash of all three.
 Only a success is kept: a failure may be due to chance, so the check is made again. Nothing is kept
-under the user's own hooks, since the code of a hook does not say what it has at hand.
+under the user's own hooks and forwards of single modules, since their code does not say what they
+have at hand.
 """
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
@@ -19,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._files import write_text
 from .capabilities import weights_processed
 from .fingerprint import fingerprint
-from .hooks import lasting_hooks
+from .hooks import forwards_of_user, lasting_hooks
 from .kinds import weight_dtype
 from .user_cache import cache_directory
 
@@ -48,7 +49,7 @@ def keep_right(bridge: TransformerBridge, question: str) -> None:
 
 def _is_for_files(bridge: TransformerBridge) -> bool:
     size = sum(parameter.numel() for parameter in bridge.original_model.parameters())
-    return size >= _LARGE and not lasting_hooks(bridge)
+    return size >= _LARGE and not (lasting_hooks(bridge) or forwards_of_user(bridge))
 
 
 def _file(bridge: TransformerBridge, question: str) -> Path:
@@ -78,19 +79,36 @@ def _own_code() -> str:
 
 
 def _code_of(bridge: TransformerBridge) -> Iterator[str]:
-    """The forward of every module, which a user may have replaced."""
+    """The forward of every module's class, which a user may have replaced."""
     for name, module in bridge.original_model.named_modules():
-        yield f"{name} {type(module).__qualname__} {_described(module.forward)}"
+        yield f"{name} {type(module).__qualname__} {_described(type(module).forward)}"
 
 
-def _described(function: Any) -> str:
-    """The code of a function as text, which is the same in every process."""
-    code = function.__code__ if hasattr(function, "__code__") else function
-    if not isinstance(code, CodeType):
-        return repr(code)
+def _described(function: Callable[..., Any], around: tuple[object, ...] = ()) -> str:
+    """The code of a function as text, and what it has at hand, the same in every process.
+
+    `around` are the functions that have it at hand themselves.
+    """
+    if not isinstance(function, FunctionType) or function in around:
+        return repr(getattr(function, "__qualname__", type(function)))
+    around = (*around, function)
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    at_hand = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *held]
+    return f"{_code(function.__code__)} {[_value(each, around) for each in at_hand]}"
+
+
+def _value(value: object, around: tuple[object, ...]) -> str:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    return _described(value, around) if callable(value) else type(value).__qualname__
+
+
+def _code(code: CodeType) -> str:
     constants = [
+        _code(value)
+        if isinstance(value, CodeType)
         # Their order differs between processes.
-        str(sorted(map(repr, value))) if isinstance(value, frozenset) else _described(value)
+        else (str(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value))
         for value in code.co_consts
     ]
     return f"{code.co_code.hex()} {code.co_names} {constants}"

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -14,7 +15,9 @@ from .._summary import summary
 from .kinds import ReadableModel
 from .padding import warn_of_padding
 
-TextOrTokens = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
+TextOrTokens = (
+    str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Sequence[np.ndarray] | Tensor
+)
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -98,13 +101,15 @@ def token_batch(
     - `bridge`: gives the tokenizer, the device, the vocabulary and the context length.
     - `text_or_tokens`: the input to convert.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
+        Only for texts.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens; only for an id tensor, which may be
         padded on either side. Without it a tensor that seems to be padded is read with a warning.
     - `any_length`: allow more tokens than the model's context, for reading in pieces.
 
     Raises `ValueError` if a text has no tokens, such as an empty one without a BOS, or does not fit
-    the model's context, an id is outside the vocabulary or a mask has gaps, and `TypeError` if the
-    input is neither text nor ids. Of several texts the message names the one by its number.
+    the model's context, an id is outside the vocabulary, a mask has gaps, or a mask comes with a
+    text or `prepend_bos` with ids, and `TypeError` if the input is neither text nor ids. Of several
+    texts the message names the one by its number.
     """
     is_text = isinstance(text_or_tokens, str) or (
         isinstance(text_or_tokens, Sequence)
@@ -141,6 +146,11 @@ def token_batch(
         [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)],
         lambda ids: _check(bridge, ids, any_length),
     )
+    if prepend_bos is not None and not is_text:
+        raise ValueError(
+            f"prepend_bos={prepend_bos} goes with texts, and token ids are read as they are: leave "
+            "it out"
+        )
     device = bridge.cfg.device
     return TokenBatch(batch.tokens.to(device), batch.mask.to(device))
 
@@ -211,13 +221,18 @@ def _each(items: Sequence[Item], convert: Callable[[Item], Made]) -> list[Made]:
 
 
 def _as_rows(ids: Sequence) -> list:
-    return list(ids) if isinstance(ids[0], (Sequence, Tensor)) else [ids]
+    return list(ids) if isinstance(ids[0], (Sequence, Tensor, np.ndarray)) else [ids]
 
 
-def _id_row(row: Sequence[int] | Tensor) -> Tensor:
-    ids = torch.as_tensor(row)
+def _id_row(row: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+    try:
+        ids = torch.as_tensor(row)
+    except (TypeError, ValueError, RuntimeError):  # no numbers, or too large ones
+        ids = torch.empty(0)
     if ids.ndim != 1 or ids.numel() == 0 or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise TypeError(f"expected a non-empty list of integer token ids, got {row!r}")
+        raise TypeError(
+            f"expected a non-empty list of integer token ids, got {reprlib.repr(row):.80}"
+        )
     return ids.long()
 
 

@@ -5,6 +5,7 @@ import torch
 from transformer_lens.tools.analysis import JacobianLens
 
 import lens_interventions as li
+from lens_interventions.intervention import modes, sources
 from lens_interventions.intervention.patch import NextTokenPatch
 from lens_interventions.intervention.sources import BackPatch
 from tests.support.exact import tolerance
@@ -43,6 +44,15 @@ def tokens():
 )
 def test_json_brings_it_back(patch):
     assert NextTokenPatch.from_json(patch.to_json()) == patch
+
+
+def test_modes_and_sources_of_the_library_are_their_names(llama):
+    """So a control in mode correct moves as far as the truth, and the file of a patch has it."""
+    given = NextTokenPatch(layer=1, strength=0.5, mode=modes.correct, source=sources.shuffled)
+    named = NextTokenPatch(layer=1, strength=0.5, mode="correct", source="shuffled")
+    assert given == named
+    assert given.to_json() == named.to_json()
+    assert not NextTokenPatch(layer=1, strength=0.5, mode=modes.add).reads_lens
 
 
 @pytest.mark.parametrize("field", ["mode", "source", "lens", "jacobian"])

@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import math
+import os
 import re
 import subprocess
 import sys
@@ -84,9 +85,17 @@ def described():
 
 
 def test_another_process_has_the_same():
-    shell = [sys.executable, "-c", ASKED]
-    found = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-    assert json.loads(found) == settings_key(described())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ASKED],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        for seed in "12"
+    ]
+    one, other = (process.communicate()[0] for process in processes)
+    assert one == other
+    assert len(json.loads(one)) == len(described())
 
 
 @pytest.mark.parametrize(
@@ -136,6 +145,34 @@ def test_a_module_with_a_hook_could_do_anything():
     module.register_forward_hook(lambda *_: None)
     with pytest.raises(ValueError, match="a Scaled with hooks on it"):
         settings_key(module)
+
+
+def at_least(cut):
+    """A decorator that holds a value, as those of users do."""
+
+    def decorate(scope):
+        @functools.wraps(scope)
+        def wrapped(tokens, nats):
+            return (nats > cut) & scope(tokens, nats)
+
+        return wrapped
+
+    return decorate
+
+
+def decorated(cut):
+    """A function of one name and one code, whatever its decorator holds."""
+    wrapped = at_least(cut)(every_second)
+    wrapped.__module__ = every_second.__module__
+    return wrapped
+
+
+def test_a_function_is_known_by_what_its_decorators_hold():
+    assert settings_key(decorated(1.0)) == settings_key(decorated(1.0))
+    assert settings_key(decorated(1.0)) != settings_key(decorated(2.0))
+    assert settings_key(decorated(1.0)) != settings_key(every_second)
+    with pytest.raises(ValueError, match="reads cut, a object"):
+        settings_key(decorated(object()))
 
 
 def typed(body, **values):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import lens_interventions as li
 from lens_interventions.intervention import pieces
@@ -71,6 +72,28 @@ def test_it_goes_on_where_it_was_stopped(llama, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.totals, whole.totals[::-1])
     with pytest.raises(ValueError, match=r"another measurement.* differs in seed"):
         li.slope_map(llama, texts, **options, seed=1)
+
+
+def test_a_file_is_for_one_token_that_texts_begin_with(tmp_path):
+    """Pieces of a text begin with it, so other pieces would be other sums."""
+    bridge = tiny_bridge("llama")
+    text = torch.cat([torch.tensor([bridge.tokenizer.bos_token_id]), random_tokens(20)])
+    options = {"max_length": 8, "layers": [0], "out": tmp_path / "sums", "progress": False}
+    li.slope_map(bridge, [text], **options)
+    bridge.tokenizer = None
+    with pytest.raises(ValueError, match="differs in BOS token"):
+        li.slope_map(bridge, [text], **options)
+
+
+def test_one_process_at_a_time_writes_a_file(llama, tmp_path):
+    options = {"layers": [0], "out": tmp_path / "sums", "progress": False}
+    with (
+        FileLock(tmp_path / ".sums.lock"),
+        pytest.raises(OSError, match=r"another process is writing .*sums: wait for it"),
+    ):
+        li.slope_map(llama, [random_tokens(8)], **options)
+    assert not options["out"].exists()
+    li.slope_map(llama, [random_tokens(8)], **options)
 
 
 def test_hooks_that_the_file_could_not_record_are_refused(tmp_path):

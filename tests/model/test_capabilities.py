@@ -2,7 +2,9 @@
 
 import gc
 import math
+import warnings
 import weakref
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -24,22 +26,23 @@ from lens_interventions.model.readout import require_readable
 from tests.support.exact import float64_softmax
 from tests.support.reference_generation import naive_tokens
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import long_rope_bridge, shared_bridge, tiny_bridge
+from tests.support.tiny import long_rope_bridge, random_tokens, shared_bridge, tiny_bridge
 from tests.support.user_hooks import LASTING, permanent_hook, push_first
 
 
 def runs_of(bridge, function):
     """How often the first block runs in a call."""
     runs, block = [], bridge.blocks[0]
+    forward = type(block).forward
 
-    def counted(*args, **kwargs):
-        runs.append(1)
-        return type(block).forward(block, *args, **kwargs)
+    def counted(module, *args, **kwargs):
+        runs.append(module is block)
+        return forward(module, *args, **kwargs)
 
-    # Under a hook of torch, checks would be made anew.
-    with replaced_forwards([(block, counted)]):
+    # Under a hook of torch, or with another forward on the block alone, checks would be made anew.
+    with patch.object(type(block), "forward", counted):
         function(bridge)
-    return len(runs)
+    return sum(runs)
 
 
 @pytest.mark.parametrize("check", [blocks_return_tuples, fills_cache, embedding_factor])
@@ -97,6 +100,48 @@ def test_answers_under_hooks_do_not_pile_up():
             assert recall(bridge, "question", lambda number=number: number) == number
     assert capabilities(bridge) == {"question": "without"}
     assert len(_found[bridge]) == 3  # with the last hooks, without hooks, and for any hooks
+
+
+def test_a_model_with_other_forwards_or_numbers_is_asked_anew():
+    """While it has them; at the end it is what it was."""
+    bridge = tiny_bridge("llama")
+    mlp = bridge.original_model.model.layers[1].mlp
+    asked = []
+
+    def ask():
+        return recall(bridge, "question", lambda: asked.append(1) or len(asked))
+
+    assert [ask(), ask()] == [1, 1]
+    for answer in (2, 3):
+        with replaced_forwards([(mlp, lambda resid, answer=answer: resid * answer)]):
+            assert [ask(), ask()] == [answer, answer]
+    bridge.float()
+    assert ask() == 4
+    bridge.double()
+    bridge.original_model.config._attn_implementation = "sdpa"
+    assert ask() == 5
+    bridge.original_model.config._attn_implementation = "eager"
+    assert ask() == 1
+
+
+def test_a_forward_that_counts_positions_is_seen_after_a_patch_was_run():
+    """Two rows at one position would be at two: every position then takes a step of its own."""
+    bridge, tokens = tiny_bridge("llama"), random_tokens(1, 8)
+    patch = li.NextTokenPatch(layer=1, strength=0.5)
+    li.teacher_forced_logits(bridge, tokens, patch)
+    mlp = bridge.original_model.model.layers[1].mlp
+
+    def by_place(resid):
+        place = torch.arange(resid.shape[1], dtype=resid.dtype)
+        return type(mlp).forward(mlp, resid) * (1 + place[:, None] / 10)
+
+    with replaced_forwards([(mlp, by_place)]):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            found = li.teacher_forced_logits(bridge, tokens, patch)
+        naive = patched_logits(bridge, tokens[0], patch)
+    assert any("in a step of its own" in str(warning.message) for warning in warned)
+    torch.testing.assert_close(found[0, :-1], naive, rtol=0, atol=1e-9)
 
 
 def test_what_fails_is_tried_again():

@@ -43,15 +43,21 @@ def test_a_model_in_memory_has_the_dtype_asked_for_or_its_own(own, asked):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_a_model_in_memory_that_cannot_be_loaded_is_as_it_was(dtype):
+def test_a_model_in_memory_that_cannot_be_loaded_is_as_it_was(monkeypatch, dtype):
     model = tiny_model("llama").float()
     attention = model.config._attn_implementation
     assert attention != "eager"
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    buffers = dict(model.named_buffers())
+    assert "model.rotary_emb.inv_freq" in buffers  # and not in the state dict
+    # What a move does: it puts new tensors into the places of buffers.
+    monkeypatch.setattr(model, "to", lambda _device: model._apply(torch.clone))
     with pytest.raises(ValueError, match="tokenizer="):
         load_model(hf_model=model, dtype=dtype, device="cpu")
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert dict(model.named_buffers()).keys() == buffers.keys()
+    assert all(found is buffers[name] for name, found in model.named_buffers())
     assert model.config._attn_implementation == attention
 
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import types
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -80,6 +81,27 @@ def test_a_changed_model_is_not(any_size, change):
     bridge = tiny_bridge("llama")
     change(bridge)
     assert not is_kept(bridge, QUESTION)
+
+
+@pytest.mark.parametrize("how", ["closure", "default"])
+def test_what_the_forward_of_a_class_has_at_hand_counts(any_size, how):
+    kind = type(tiny_bridge("llama").original_model.model.layers[1].self_attn)
+    forward = kind.forward
+
+    def scaled(scale):
+        def by_closure(*args, **kwargs):
+            return scale * forward(*args, **kwargs)[0], None
+
+        def by_default(*args, scale=scale, **kwargs):
+            return scale * forward(*args, **kwargs)[0], None
+
+        return patch.object(kind, "forward", {"closure": by_closure, "default": by_default}[how])
+
+    with scaled(1.0):
+        keep_right(tiny_bridge("llama"), QUESTION)
+    for scale, kept in ((1.0, True), (-1.0, False)):
+        with scaled(scale):
+            assert is_kept(tiny_bridge("llama"), QUESTION) is kept
 
 
 @pytest.mark.parametrize("put_on", LASTING)

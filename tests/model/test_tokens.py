@@ -1,5 +1,6 @@
 """Texts and ids as padded batches."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,7 +63,14 @@ def test_padding_goes_to_one_end_and_none_is_left_over(side, tokens, mask):
 
 
 @pytest.mark.parametrize(
-    "ids", [[4, 5, 6], [[4, 5, 6]], torch.tensor([4, 5, 6]), torch.tensor([[4, 5, 6]])]
+    "ids",
+    [
+        [4, 5, 6],
+        [[4, 5, 6]],
+        [np.array([4, 5, 6])],
+        torch.tensor([4, 5, 6]),
+        torch.tensor([[4, 5, 6]]),
+    ],
 )
 def test_ids_in_any_form(ids):
     assert token_batch(BRIDGE, ids).tokens.tolist() == [[4, 5, 6]]
@@ -78,6 +86,8 @@ def test_ids_in_any_form(ids):
         (["fox", "the fox " * N_CTX], {}, ValueError, "^text 1: .* do not fit"),
         ([[4], [D_VOCAB]], {}, ValueError, "^text 1: token ids must be in"),
         ([], {}, TypeError, "non-empty list of texts"),
+        ([4, 5], {"prepend_bos": True}, ValueError, "prepend_bos=True goes with texts"),
+        ([4, 2**70], {}, TypeError, "expected a non-empty list of integer"),
         (torch.zeros(0, 3, dtype=torch.long), {}, ValueError, "no tokens to read"),
         (torch.zeros(1, 3), {}, TypeError, "integer token ids of shape"),
         (torch.tensor([[D_VOCAB]]), {}, ValueError, "another model's tokenizer"),
@@ -97,6 +107,12 @@ def test_ids_in_any_form(ids):
 def test_bad_input_is_named(argument, options, error, message):
     with pytest.raises(error, match=message):
         token_batch(BRIDGE, argument, **options)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_missing_id_is_named():
+    with pytest.raises(TypeError, match=r"^text 1: expected a non-empty list of integer .*None"):
+        token_batch(BRIDGE, [[4], [None]])
 
 
 def test_half_of_a_surrogate_pair_is_refused():

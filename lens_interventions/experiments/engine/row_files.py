@@ -40,10 +40,13 @@ def write_rows(target: Path, rows: pd.DataFrame, stamp: Mapping[str, str]) -> No
 def read_rows(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     """The rows and their stamp.
 
-    Raises `DamagedFileError` if any bit has changed, or if the file is of another kind.
+    Raises `DamagedFileError` if any bit has changed, or if the file is of another kind; `OSError`
+    if it cannot be read.
     """
+    if file.is_dir():
+        raise DamagedFileError(f"{file} is damaged or not from this library (it is a directory)")
+    data = file.read_bytes()
     try:
-        data = file.read_bytes()
         before, after = _around_seal(data)
         unsealed = before + _NOT_YET.encode() + after
         if hashlib.sha256(unsealed).hexdigest().encode() != data[len(before) : -len(after)]:

@@ -8,7 +8,6 @@ cache of their own.
 """
 
 import importlib.metadata
-import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -29,6 +28,7 @@ from ...model.hooks import (
     HookFunction,
     change_layers,
     keep,
+    last_logits_only,
     lasting_hooks_on,
     temporary_hooks,
 )
@@ -98,8 +98,7 @@ class CachedDecoder:
         self._copies = len(rows.patches)
         self._unwrapped = Unwrapping(bridge)
         self._dtype = weight_dtype(bridge)
-        parameters = inspect.signature(type(bridge.original_model).forward).parameters
-        self._options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        self._options = last_logits_only(bridge)
 
     @torch.no_grad()
     def logits(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.hooks import Hook, change_layers, keep
+from ...model.hooks import Hook, change_layers, keep, last_logits_only
 from ...model.points import hook_name
 from ..known_text import KnownText, select_rows
 from ..unpatched import with_unpatched
@@ -51,7 +51,8 @@ class RecomputingDecoder:
             captured: dict[str, Tensor] = {}
             hooks = self._hooks(alone, self._rows.keep(index), captured)
             with self._bridge.hooks(fwd_hooks=hooks):
-                logits.append(self._bridge(alone.tokens)[:, -1])
+                found = self._bridge(alone.tokens, **last_logits_only(self._bridge))
+            logits.append(found[:, -1])
             streams.append(captured)
         self.recorded = {
             label: torch.cat([captured[label] for captured in streams]) for label in streams[0]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.hooks import change_layers
+from ...model.hooks import change_layers, last_logits_only
 from ..bound_patch import BoundPatch
 from ..generation.decoder import decoder
 from ..generation.patch_batch import PatchedRows
@@ -46,8 +46,8 @@ def recomputed_steps(
     for known in _growing(text, len(patches)):
         patched = partial(rows, position=known.column_positions(), text=known)
         with bridge.hooks(fwd_hooks=change_layers(rows.layers, patched)):
-            logits = bridge(known.tokens)[:, -1]
-        yield _by_patch(logits, len(patches))
+            logits = bridge(known.tokens, **last_logits_only(bridge))
+        yield _by_patch(logits[:, -1], len(patches))
 
 
 def _by_patch(

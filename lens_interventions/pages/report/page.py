@@ -6,7 +6,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from ..._files import write_text
+from ..._files import require_writable, write_text
 from ...drawing.labels import counted
 from ...experiments import Result
 from ..rendering import plain_figure, render
@@ -39,6 +39,9 @@ def report(
 
     Raises `FileNotFoundError` if a directory does not exist; `ValueError` if no run is finished.
     """
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(target)
     found = find_runs([runs] if isinstance(runs, (str, Path)) else runs)
     titles = run_titles(found.results)
     shown = [
@@ -55,8 +58,6 @@ def report(
             run.figure_id(name): figure for run in shown for name, figure in run.figures.items()
         },
     )
-    target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, text)
     return target
 

@@ -1,5 +1,6 @@
 """Directories of runs: what is written there, and what is refused."""
 
+import errno
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -164,6 +165,21 @@ def test_a_directory_where_a_file_belongs_is_damage(tmp_path: Path, name: str) -
     (tmp_path / name).mkdir()
     with pytest.raises(RunDirectoryError, match="is damaged"):
         load_result(tmp_path)
+
+
+def test_what_cannot_be_read_is_not_damaged(tmp_path: Path, monkeypatch) -> None:
+    """Hours of measurements are not set aside because too many files are open."""
+    run(example(), small_bridge, out=tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+
+    def refuse(self: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", str(self))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            run(example(), small_bridge, out=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["rows", "rows/first"])
