@@ -75,7 +75,8 @@ class BoundPatch:
         fitted = self.lens
         if fitted is None:
             return self.readout
-        return lambda resid: self.readout(fitted(resid, layer))
+        # A function of the user may write into the rows that it gets.
+        return lambda resid: self.readout(fitted(resid.clone(), layer))
 
     def in_scope(
         self,
@@ -138,7 +139,7 @@ class BoundPatch:
         source = self.patch.source
         if not callable(source):
             source = SOURCES[source].function
-        vectors = source(site)
+        vectors = source(site.copy() if callable(self.patch.source) else site)
         require_tensor("source", source, vectors)
         if vectors.is_floating_point():
             require_shape("source", source, vectors, site.resid.shape)
@@ -164,7 +165,8 @@ class BoundPatch:
         """The rows of a site, patched where they are `active` and there is something to write."""
         resid = site.resid
         vectors, scale, active = self.written(site, active)
-        patched = self.mode(site, vectors, scale, self.patch.strength)
+        own = site.copy() if callable(self.patch.mode) else site
+        patched = self.mode(own, vectors, scale, self.patch.strength)
         require_tensor("mode", self.mode, patched)
         require_shape("mode", self.mode, patched, resid.shape)
         return torch.where(active[..., None], patched.to(resid.dtype), resid)

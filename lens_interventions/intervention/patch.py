@@ -164,7 +164,8 @@ class NextTokenPatch(PatchFields):
             if resid.shape[:2] != positions.shape:
                 raise ValueError(
                     f"the hooks were made for tokens of shape {tuple(positions.shape)}, but the "
-                    f"model runs on {tuple(resid.shape[:2])}: make hooks for those tokens"
+                    f"model runs on {tuple(resid.shape[:2])}: make hooks for those tokens, or, to "
+                    "write text, pass the patch to li.generate"
                 )
             return bound(resid, layer=layer, position=positions, text=text)
 

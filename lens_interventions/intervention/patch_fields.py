@@ -1,11 +1,13 @@
 """The fields of a patch, checked when it is made, before any model is known."""
 
 import math
+import reprlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal
 
+from torch import Tensor
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.affine import AffineLens
@@ -151,5 +153,6 @@ def _require_choice(
         return
     listed = ", ".join(repr(choice) for choice in choices)
     raise ValueError(
-        f"{name} must be one of {listed}{' or a function' if callable_too else ''}; got {value!r}"
+        f"{name} must be one of {listed}{' or a function' if callable_too else ''}; got "
+        f"{type(value).__name__ if isinstance(value, Tensor) else reprlib.repr(value)}"
     )

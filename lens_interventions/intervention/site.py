@@ -1,6 +1,7 @@
 """Where a patch acts: rows of the residual stream, and the tokens known so far."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +44,12 @@ class PatchSite:
     text: KnownText
 
     __repr__ = summary
+
+    def copy(self) -> "PatchSite":
+        """The same site with rows of its own, into which a function of the user may write."""
+        copied = copy(self)  # with what the lens has said already
+        object.__setattr__(copied, "resid", self.resid.clone())
+        return copied
 
     @property
     def known(self) -> Bool[Tensor, "batch pos"]:

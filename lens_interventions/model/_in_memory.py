@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components import base
 
 from .hub import hub_answers, hub_offline
 
@@ -29,6 +30,11 @@ def boot_in_memory(
     Raises `ValueError` as `load_model` does.
     """
     require_merged(hf_model)
+    if any(isinstance(module, base.GeneralizedComponent) for module in hf_model.modules()):
+        raise ValueError(
+            "the model is in a bridge already, whose hooks would act in another one too: use that "
+            "bridge, or pass hf_model=copy.deepcopy(model) before it is in one"
+        )
     config: Any = hf_model.config
     label = os.fspath(name or config.name_or_path)
     options["device"] = device or next(hf_model.parameters()).device

@@ -155,8 +155,7 @@ def _units(module: nn.Module) -> Iterator[_Unit]:
     for name, child in module._modules.items():
         if child is None:
             continue
-        if _wraps(child):
-            places = tuple(_places(module, name))
+        if _wraps(child) and (places := tuple(_places(module, name))):
             listeners = [m for m in child.modules() if isinstance(m, HookPoint) or _wraps(m)]
             yield _Unit(
                 tuple(vars(each) for each in listeners if _wraps(each)),
@@ -164,7 +163,7 @@ def _units(module: nn.Module) -> Iterator[_Unit]:
                 places,
                 tuple(vars(original) for *_, original in places if _asks_how_to_attend(original)),
             )
-        else:
+        elif not _wraps(child):
             yield from _units(child)
 
 
@@ -231,6 +230,8 @@ def _places(module: nn.Module, name: str) -> Iterator[_Place]:
     if _wraps(child):
         original = child._modules["_original_component"]
         assert original is not None
+        if _wraps(original):
+            return  # the model is in two bridges, and the components of one call those of the other
         reached = {id(parameter) for parameter in original.parameters()}
         if all(id(parameter) in reached for parameter in child.parameters()):
             yield module._modules, name, original

@@ -131,6 +131,20 @@ def has_user_hooks(bridge: ReadableModel) -> bool:
     return any(map(has_temporary_hooks, bridge.hook_points())) or bool(lasting_hooks(bridge))
 
 
+def refuse_own_hooks(bridge: ReadableModel) -> None:
+    """Raise `ValueError` if hooks of a patch are on the model, made by `fwd_hooks`.
+
+    They patch every position but the last with the very token that it predicts.
+    """
+    for point in bridge.hook_points():
+        handles = [handle for handle in point.fwd_hooks if not handle.is_permanent]
+        if any(_is_of(handle.user_hook, _LIBRARIES[-1:]) for handle in handles):
+            raise ValueError(
+                "hooks of a patch are on the bridge, under which only the last prediction of a "
+                "text is what a sampler computes: pass the patch itself, as patch="
+            )
+
+
 def moved_right(bridge: ReadableModel, batch: TokenBatch) -> TokenBatch:
     """The batch with all padding on the right, where a causal model ignores it.
 

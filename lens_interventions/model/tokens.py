@@ -265,8 +265,8 @@ def _check(bridge: ReadableModel, ids: Int[Tensor, " pos"], any_length: bool) ->
     context = int(bridge.cfg.n_ctx)
     if len(ids) > context and not any_length:
         raise ValueError(
-            f"{len(ids)} tokens do not fit the model's context of {context}: shorten the text, or "
-            "give lens_over max_tokens="
+            f"{len(ids)} tokens do not fit the model's context of {context}: shorten the text "
+            "(teacher forcing, and lens_over with max_tokens=, read longer ones)"
         )
     d_vocab = int(bridge.cfg.d_vocab)
     low, high = int(ids.min()), int(ids.max())

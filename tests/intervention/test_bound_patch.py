@@ -195,6 +195,43 @@ class TestFunctions:
         )
 
     @torch.no_grad()
+    @pytest.mark.parametrize(
+        ("field", "in_place", "plain"),
+        [
+            (
+                "mode",
+                lambda site, e, s, a: site.resid.mul_(1 - a).add_(a * s * e),
+                lambda site, e, s, a: (1 - a) * site.resid + a * s * e,
+            ),
+            (
+                "source",
+                lambda site: torch.where(site.position > 3, site.resid.abs_()[..., 0].long(), -1),
+                lambda site: torch.where(site.position > 3, site.resid.abs()[..., 0].long(), -1),
+            ),
+            (
+                "lens",
+                lambda resid, layer: resid.mul_(layer + 1).add_(1),
+                lambda resid, layer: resid * (layer + 1) + 1,
+            ),
+        ],
+        ids=["mode", "source", "lens"],
+    )
+    def test_functions_may_write_into_the_rows_that_they_get(
+        self, llama, tokens, field, in_place, plain
+    ):
+        """As hooks of TransformerLens may; other patches, and rows left alone, do not see it."""
+        built_in = NextTokenPatch(layer=1, strength=0.5, scale="norm", gate=4.5)
+        assert not torch.equal(*li.teacher_forced_logits(llama, tokens, [None, built_in]))
+        found, beside = (
+            li.teacher_forced_logits(
+                llama, tokens, [dataclasses.replace(built_in, **{field: function}), built_in]
+            )
+            for function in (in_place, plain)
+        )
+        assert torch.equal(found, beside)
+        assert torch.equal(found[1], li.teacher_forced_logits(llama, tokens, built_in))
+
+    @torch.no_grad()
     def test_a_source_and_a_mode_may_be_objects_that_cannot_be_hashed(self, llama, tokens):
         @dataclasses.dataclass
         class Mine:

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
+from transformer_lens.model_bridge import TransformerBridge
 
+import lens_interventions as li
 from lens_interventions.model.bypass import Unwrapping
 from tests.support.architectures import LENS_ARCHITECTURES
 from tests.support.clean import left_as_found
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize("arch", LENS_ARCHITECTURES)
@@ -20,6 +22,20 @@ def test_unwrapped_models_are_the_same(arch):
             unwrapped = bridge(tokens)
         # The modules of transformers do the same in another order, in float32.
         torch.testing.assert_close(unwrapped, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "gpt_neox", "llama"])
+def test_a_model_in_two_bridges_runs_in_both(arch):
+    """TransformerLens wraps the components of the first bridge into those of the second."""
+    model, tokenizer = tiny_model(arch, dtype=torch.float32), tiny_tokenizer()
+    options = {"hf_model": model, "tokenizer": tokenizer, "device": "cpu"}
+    first = TransformerBridge.boot_transformers(f"tiny-{arch}", **options)
+    tokens = torch.tensor([[5, 17, 4, 44]])
+    expected = li.generate(first, tokens, max_new_tokens=4, stop_at_eos=False).tokens
+    second = TransformerBridge.boot_transformers(f"tiny-{arch}", **options)
+    for bridge in (first, second):
+        found = li.generate(bridge, tokens, max_new_tokens=4, stop_at_eos=False).tokens
+        assert torch.equal(found, expected)
 
 
 def test_only_blocks_without_hooks_are_unwrapped():

@@ -61,6 +61,16 @@ def test_a_model_in_memory_that_cannot_be_loaded_is_as_it_was(monkeypatch, dtype
     assert model.config._attn_implementation == attention
 
 
+def test_a_model_that_is_in_a_bridge_is_refused():
+    """A cell that is run again would make a bridge in which hooks of the first one act."""
+    options = {"hf_model": tiny_model("gpt2"), "tokenizer": tiny_tokenizer(), "device": "cpu"}
+    bridge = load_model(**options)
+    before = bridge(TOKENS)
+    with pytest.raises(ValueError, match=r"is in a bridge already.* use that bridge"):
+        load_model(**options)
+    assert torch.equal(bridge(TOKENS), before)
+
+
 def test_weights_of_a_model_in_memory_that_differ_in_dtype_stay_so_unless_one_is_asked_for():
     model = tiny_model("llama").bfloat16()
     model.model.norm.float()
@@ -74,9 +84,10 @@ def test_weights_of_a_model_in_memory_that_differ_in_dtype_stay_so_unless_one_is
 
 
 def test_a_model_in_memory_is_moved_to_the_device_asked_for(monkeypatch):
-    model, moved = tiny_model("llama"), []
-    monkeypatch.setattr(model, "to", lambda device: moved.append(device))
+    moved = []
     for device in (None, "cpu"):
+        model = tiny_model("llama")
+        monkeypatch.setattr(model, "to", lambda device: moved.append(device))
         bridge = load_model(hf_model=model, tokenizer=tiny_tokenizer(), device=device)
         assert torch.device(bridge.cfg.device) == model.device
     assert moved == ["cpu"]

@@ -58,7 +58,8 @@ def teacher_forced_log_probs(
     - `text_seeds`: an integer for each text, so that each text draws its own random tokens; without
         them position i has the same draw in every text.
     - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
-        are read in pieces of that length, each as a separate text.
+        are read in pieces of that length, each as a separate text, which begins with the BOS token
+        if the text does.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
@@ -72,13 +73,14 @@ def teacher_forced_log_probs(
 
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
-    Raises `ValueError` if another hook is on a patched block or one above it, or anywhere while
-    there is padding on the left, one of `fwd_hooks` does not act by position, `positions` would
-    have to be counted across pieces, `prompt_length` exceeds a text, `where` has another shape,
-    logits are not a number, the input is neither text nor valid ids, a source returns an id outside
-    the vocabulary, or `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if
-    the model's logits are not read off one residual stream. Warns if no text has one of the
-    positions that a patch names.
+    Raises `ValueError` if another hook is on a patched block or one above it, if hooks of a patch
+    are on any, if there is any hook while there is padding on the left, if texts that are read in
+    pieces do not all begin with a BOS token or all without, one of `fwd_hooks` does not act by
+    position, `positions` would have to be counted across pieces, `prompt_length` exceeds a text,
+    `where` has another shape, logits are not a number, the input is neither text nor valid ids, a
+    source returns an id outside the vocabulary, or `enable_grad` is set inside
+    `torch.inference_mode`; `NotImplementedError` if the model's logits are not read off one
+    residual stream. Warns if no text has one of the positions that a patch names.
     """
     if enable_grad:
         require_gradients("enable_grad=True")
@@ -149,7 +151,8 @@ def teacher_forced_logits(
     - `text_seeds`: an integer for each text, so that each text draws its own random tokens; without
         them position i has the same draw in every text.
     - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
-        are read in pieces of that length, each as a separate text.
+        are read in pieces of that length, each as a separate text, which begins with the BOS token
+        if the text does.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
         it has seen more. Half of `max_length` by default.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
@@ -162,13 +165,14 @@ def teacher_forced_logits(
     **Returns:** `[batch, pos, d_vocab]`, or `[patch, batch, pos, d_vocab]` for a sequence of
     patches.
 
-    Raises `ValueError` if another hook is on a patched block or one above it, or anywhere while
-    there is padding on the left, one of `fwd_hooks` does not act by position, `positions` would
-    have to be counted across pieces, `prompt_length` exceeds a text, logits are not a number, the
-    input is neither text nor valid ids, a source returns an id outside the vocabulary, or
-    `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if the model's logits
-    are not read off one residual stream. Warns if no text has one of the positions that a patch
-    names.
+    Raises `ValueError` if another hook is on a patched block or one above it, if hooks of a patch
+    are on any, if there is any hook while there is padding on the left, if texts that are read in
+    pieces do not all begin with a BOS token or all without, one of `fwd_hooks` does not act by
+    position, `positions` would have to be counted across pieces, `prompt_length` exceeds a text,
+    logits are not a number, the input is neither text nor valid ids, a source returns an id outside
+    the vocabulary, or `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if
+    the model's logits are not read off one residual stream. Warns if no text has one of the
+    positions that a patch names.
     """
     if enable_grad:
         require_gradients("enable_grad=True")

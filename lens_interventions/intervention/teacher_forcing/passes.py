@@ -17,11 +17,12 @@ from ..._counter_random import random_bits
 from ..._progress import steps
 from ...model.argument_types import require_whole_numbers
 from ...model.fast_linears import fast_blocks
-from ...model.hooks import Hook, has_user_hooks
+from ...model.hooks import Hook, has_user_hooks, refuse_own_hooks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.points import layer_label
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.residuals import residual_chunks
+from ...model.text_pieces import bos_id
 from ...model.tokens import TokenBatch
 from ...model.user_warnings import warn_user
 from ..bound_patch import BoundPatch
@@ -43,7 +44,8 @@ class TextPasses:
         bridge: the model.
         patches: the patches, bound to the model; None is the model without a patch.
         texts: each piece of the texts, without padding on the left.
-        skip: how many positions each piece shares with the piece before it, which has read them.
+        skip: how many positions of each piece have been read: the BOS token that every piece
+            begins with, and those that it shares with the piece before it.
         fwd_hooks: the user's hooks that act on every row alone.
     """
 
@@ -73,7 +75,9 @@ class TextPasses:
         for patch in filter(None, patches):
             warn_if_out_of_reach(patch, batch.lengths)
         length = batch.tokens.shape[1]
-        starts, size, skip = _pieces(length, int(bridge.cfg.n_ctx), max_length, overlap)
+        context = int(bridge.cfg.n_ctx)
+        lead = _lead(batch.tokens, context if max_length is None else max_length, bos_id(bridge))
+        starts, size, skip = _pieces(length, context, max_length, overlap, lead)
         counted = prompt_length is not None or any(p and p.positions != "all" for p in patches)
         if len(starts) > 1 and counted:
             raise ValueError(
@@ -83,7 +87,8 @@ class TextPasses:
         whole = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
         texts = []
         for start in starts:
-            tokens = whole.tokens[:, start : start + size]
+            parts = [whole.tokens[:, :lead], whole.tokens[:, start + lead : start + size]]
+            tokens = torch.cat(parts, dim=1)
             known = (whole.length - start).clamp(1, tokens.shape[1])
             seed = random_bits(start, whole.seed) if start else whole.seed
             texts.append(KnownText(tokens, whole.first, known, whole.prompt_length, seed))
@@ -103,6 +108,7 @@ class TextPasses:
         With `where`, the unembedding reads only those rows, and the others are NaN.
         """
         pieces, column = [], 0
+        refuse_own_hooks(self.bridge)
         if any(self.patches):
             refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
         else:
@@ -211,15 +217,38 @@ class TextPasses:
         return rows.values(steps(logits, total=text.tokens.shape[1]), lambda found: found)
 
 
+def _lead(tokens: Int[Tensor, "batch pos"], size: int, bos: int | None) -> int:
+    """How many tokens every piece begins with: the BOS token if the texts do, else none.
+
+    Some models read a text without it far worse (`model.text_pieces.cut`).
+    """
+    begins = tokens[:, 0] == (-1 if bos is None else bos)
+    if tokens.shape[1] > size and bool(begins.any()) and not bool(begins.all()):
+        raise ValueError(
+            f"some texts begin with the BOS token and some do not, and texts of more than {size} "
+            "tokens are read in pieces, which begin as the texts do: score them in two calls"
+        )
+    return int(begins.all())
+
+
 def _pieces(
-    length: int, context: int, max_length: int | None, overlap: int | None
+    length: int, context: int, max_length: int | None, overlap: int | None, lead: int
 ) -> tuple[range, int, int]:
-    """The starts of pieces, their length, and by how much they overlap."""
+    """Where pieces start, their length, and how many tokens of a piece others have read.
+
+    Each piece begins with the first `lead` tokens of the text.
+    """
     size = context if max_length is None else max_length
     require_whole_numbers(max_length=size, overlap=overlap or 0)
     if not 1 <= size <= context:
         raise ValueError(f"max_length must be from 1 to the model's context {context}, got {size}")
-    shared = size // 2 if overlap is None else overlap
-    if not 0 <= shared < size:
-        raise ValueError(f"overlap must be from 0 to {size - 1}, below max_length; got {shared}")
-    return range(0, max(length - shared, 1), size - shared), size, shared
+    step = size - lead
+    if step < 1:
+        raise ValueError("max_length must be 2 or more: each piece begins with the BOS token")
+    shared = step // 2 if overlap is None else overlap
+    if not 0 <= shared < step:
+        raise ValueError(
+            f"overlap must be from 0 to {step - 1}, for max_length={size}"
+            f"{' with the BOS token that each piece begins with' if lead else ''}; got {shared}"
+        )
+    return range(0, max(length - lead - shared, 1), step - shared), size, lead + shared

@@ -116,6 +116,20 @@ class TestLongTexts:
         close(log_probs, expected)
 
     @torch.no_grad()
+    @pytest.mark.parametrize("overlap", [0, 3, None])
+    def test_every_piece_begins_with_the_bos_if_the_texts_do(self, llama, overlap):
+        bos = torch.full((2, 1), llama.tokenizer.bos_token_id)
+        tokens, size = torch.cat([bos, random_tokens(2, 54)], dim=1), 20
+        shared = 9 if overlap is None else overlap  # half of what a piece has beside the BOS
+        found = teacher_forced_logits(llama, tokens, PATCH, max_length=size, overlap=overlap)
+        for position in (0, 1, size - 1, size, 54):
+            piece = max(0, -(-(position - 19) // (19 - shared)))
+            start = 1 + piece * (19 - shared)
+            text = torch.cat([bos, tokens[:, start : start + 19]], dim=1)
+            expected = teacher_forced_logits(llama, text, PATCH)[:, position - start + 1]
+            close(found[:, position], expected)
+
+    @torch.no_grad()
     def test_pieces_are_as_long_as_the_context_by_default(self, llama):
         tokens = random_tokens(1, N_CTX + 30)
         log_probs = teacher_forced_log_probs(llama, tokens, PATCH)
@@ -157,8 +171,28 @@ class TestLongTexts:
         with pytest.raises(ValueError, match=message):
             teacher_forced_logits(llama, random_tokens(1, 20), PATCH, **arguments)
 
+    def test_texts_that_begin_otherwise_are_read_apart(self, llama):
+        """Pieces begin as the texts do, so a batch of both would read them in other places."""
+        tokens = random_tokens(2, 20)
+        tokens[0, 0] = llama.tokenizer.bos_token_id
+        assert teacher_forced_log_probs(llama, tokens, PATCH).shape == (2, 19)
+        with pytest.raises(ValueError, match="some texts begin with the BOS token and some do not"):
+            teacher_forced_log_probs(llama, tokens, PATCH, max_length=10)
+        with pytest.raises(ValueError, match="overlap must be from 0 to 8, for max_length=10 with"):
+            teacher_forced_log_probs(llama, tokens[:1], PATCH, max_length=10, overlap=9)
+        with pytest.raises(ValueError, match="max_length must be 2 or more"):
+            teacher_forced_log_probs(llama, tokens[:1], PATCH, max_length=1)
+
 
 class TestOtherHooks:
+    def test_hooks_of_a_patch_are_refused(self, llama):
+        """They write each next token where it is predicted."""
+        tokens = random_tokens(1, 8)
+        with llama.hooks(fwd_hooks=PATCH.fwd_hooks(llama, tokens)):
+            for patch in (None, dataclasses.replace(PATCH, layer=PATCH.layer + 1)):
+                with pytest.raises(ValueError, match=r"hooks of a patch are on the bridge.*patch="):
+                    teacher_forced_log_probs(llama, tokens, patch)
+
     @torch.no_grad()
     def test_hooks_below_the_patch_act(self, llama):
         tokens = random_tokens(1, 8)
