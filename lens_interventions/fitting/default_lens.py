@@ -5,6 +5,7 @@ maps of that model alone would add 20 MB in half precision to every copy of the 
 """
 
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 from jaxtyping import Int
@@ -17,6 +18,7 @@ from ..lens.cells import Progress
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.hooks import lasting_hooks, without_hooks
+from ..model.text_pieces import bos_id
 from ..model.user_cache import CACHE_VARIABLE, cache_directory
 from .affine_fit import fit_affine_lens
 
@@ -69,9 +71,9 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
 
 def default_lens_file(bridge: TransformerBridge) -> Path:
     """The file in which `default_affine_lens` keeps the lens of a model, if there is one yet."""
-    return (
-        cache_directory() / f"affine-{fingerprint(bridge)}-{_TEXTS}x{_length(bridge)}.safetensors"
-    )
+    # Another release may fit otherwise, and another token begin the texts.
+    fit = f"{_TEXTS}x{_length(bridge)}-{bos_id(bridge)}-{version('lens_interventions')}"
+    return cache_directory() / f"affine-{fingerprint(bridge)}-{fit}.safetensors"
 
 
 def _length(bridge: TransformerBridge) -> int:

@@ -13,6 +13,9 @@ from lens_interventions.model.partial_run import replaced_forwards
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge
 
+# Sums of float32 in another order: 2.4e-6 was the largest difference here.
+ROUNDING = 2e-5
+
 TOKENS = torch.arange(24).reshape(4, 6)
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
 pytestmark = pytest.mark.skipif(
@@ -42,7 +45,7 @@ def test_logits_are_the_same(arch):
             with replaced_forwards(forwards):
                 assert n_fast(bridge.original_model) > 0
                 found = bridge(TOKENS)
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+            torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("n_prompts", [1, 4])
@@ -62,7 +65,7 @@ def test_generation_of_many_tokens_begins_as_that_of_few(n_prompts, monkeypatch)
     with left_as_found(bridge):
         many = li.generate(bridge, prompts, PATCH, max_new_tokens=16, stop_at_eos=False)
     assert min(seen) > 0
-    torch.testing.assert_close(many.log_probs[:, :15], few.log_probs, rtol=0, atol=1e-4)
+    torch.testing.assert_close(many.log_probs[:, :15], few.log_probs, rtol=0, atol=ROUNDING)
 
 
 def fitted_weights(bridge):
@@ -103,4 +106,4 @@ def test_blocks_that_many_rows_go_through_compute_the_same(call, monkeypatch):
             li.teacher_forced_log_probs(bridge, TOKENS, PATCH, enable_grad=True)
             assert set(seen) == {0}
     assert n_fast(bridge.original_model) == 0
-    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-4, equal_nan=True)
+    torch.testing.assert_close(fast, plain, rtol=0, atol=ROUNDING, equal_nan=True)
