@@ -56,12 +56,12 @@ from .intervention.training.result import TrainedPatch as TrainedPatch
 from .intervention.training.train_patch import train_patch as train_patch
 from .lens.affine import AffineLens as AffineLens
 from .lens.aggregate import LensAggregate as LensAggregate
-from .lens.aggregate import lens_over as lens_over
 from .lens.alignment import Alignment as Alignment
 from .lens.alignment import align as align
 from .lens.commitment import Commitment as Commitment
 from .lens.component_result import ComponentLogits as ComponentLogits
 from .lens.components import component_logits as component_logits
+from .lens.lens_over import lens_over as lens_over
 from .lens.logit_lens import logit_lens as logit_lens
 from .lens.protocol import Lens as Lens
 from .lens.trajectory import Trajectory as Trajectory

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformer_lens.tools.analysis import JacobianLens
 
-from ..lens.aggregate import LensAggregate, lens_over, plot_aggregate
+from ..lens.aggregate import LensAggregate, plot_aggregate
+from ..lens.lens_over import lens_over
 from ..lens.protocol import Lens, provenance
 from ..measures.interval_table import interval_rows
 from ..measures.intervals import Interval, mean_interval

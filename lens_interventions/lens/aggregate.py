@@ -1,28 +1,19 @@
 """A lens over many texts: sums for each text, means for each point, intervals over texts."""
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from tqdm.auto import tqdm
 
 from .._summary import summary
 from ..drawing.curves import Curve
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
-from ..model.exclusive import exclusive
-from ..model.kinds import ReadableModel
 from ..model.points import point_name
-from ..model.tokens import TextOrTokens, TokenBatch, about_text, require_texts, token_batch
-from .cells import PositionError
 from .figures.over_layers import draw_over_layers
-from .logit_lens import logit_lens
 from .statistics import averaged
-from .trajectory import Trajectory
 
 if TYPE_CHECKING:
     import pandas
@@ -113,133 +104,6 @@ class LensAggregate:
         if statistic not in self.statistics:
             raise ValueError(f"{statistic!r} was not aggregated; there are {list(self.statistics)}")
         return self.statistics.index(statistic)
-
-
-@exclusive
-def lens_over(
-    bridge: ReadableModel,
-    texts: Iterable[TextOrTokens],
-    *,
-    max_tokens: int | None = None,
-    prepend_bos: bool | None = None,
-    progress: bool = True,
-    **options: Any,
-) -> LensAggregate:
-    """Read many texts, one after the other, keeping only sums over each text's positions.
-
-    **Arguments:**
-
-    - `texts`: any iterable, read once, such as a generator over a corpus. Each item is one text.
-    - `max_tokens`: read no more than this many tokens of each text, or than the model's context if
-        that is shorter. Without it a text must fit the context.
-    - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
-        `positions=(1, None)` leaves it out.
-    - `options`: options of `logit_lens`, such as `points`, `positions`, `norm` and `lens`; all
-        except those that ask for what is not kept (`top_k`, `watch`, `compare_with` and further
-        `divergences`), and `attention_mask`, as a text has no padding. A text without any of the
-        `positions`, because it is shorter, has counts of 0.
-
-    Raises `ValueError` if there is no text, if none has the `positions`, if one cannot be read (the
-    message names it by its number), or for an option that is excepted; `NotImplementedError` if the
-    model is recurrent or not a causal decoder; `TypeError` if `texts` is one text, or one is
-    neither text nor ids.
-    """
-    if "attention_mask" in options:
-        raise ValueError(
-            "lens_over reads each text alone: give the ids of each text without padding, and no "
-            "attention_mask"
-        )
-    _refuse_what_is_not_kept(options)
-    require_texts(bridge, texts)
-    if max_tokens is not None and max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
-    if max_tokens is not None:
-        max_tokens = min(max_tokens, int(bridge.cfg.n_ctx))
-    points: tuple[str, ...] = ()
-    read: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    number = -1
-    for number, text in enumerate(tqdm(texts, disable=not progress, unit="text", desc="lens")):
-        with about_text(number), suppress(PositionError):
-            given = {"text_or_tokens": text}
-            if max_tokens is not None:
-                given = _first(bridge, text, max_tokens, prepend_bos)
-            trajectory = logit_lens(bridge, **given, prepend_bos=prepend_bos, top_k=1, **options)
-            points, read[number] = trajectory.points, _sums(trajectory)
-    if number < 0:
-        raise ValueError("there are no texts to read")
-    if not read:
-        raise ValueError(
-            f"no text has the positions {options['positions']!r}: give longer texts, or other "
-            "positions"
-        )
-    totals = np.zeros((len(averaged()), len(points), number + 1))
-    counts = np.zeros((len(averaged()), number + 1), dtype=np.int64)
-    for place, (text_totals, text_counts) in read.items():
-        totals[..., place], counts[..., place] = text_totals, text_counts
-    return LensAggregate(points, tuple(averaged()), totals, counts)
-
-
-def _refuse_what_is_not_kept(options: Mapping[str, Any]) -> None:
-    kept = averaged().values()
-    targets, kinds = ({getattr(row, of) for row in kept} for of in ("target", "kind"))
-    compared = options.get("compare_with", "final") != "final"
-    watch = options.get("watch")
-    # A tensor of several ids is neither true nor false.
-    watched = watch is not None and not (isinstance(watch, Sized) and len(watch) == 0)
-    listed = options.get("divergences")
-    # Anything else is refused by `logit_lens`.
-    asked = set(listed) if isinstance(listed, (list, tuple, set, frozenset)) else set()
-    further = sorted(asked - kinds)
-    for name, what, lost in (
-        ("top_k", "top tokens", "top_k" in options),
-        ("watch", "watched tokens", watched and "watched" not in targets),
-        ("compare_with", "comparison with another point", compared and "compare" not in targets),
-        ("divergences", f"{further}", further),
-    ):
-        if lost:
-            raise ValueError(
-                f"lens_over keeps no {what}, so it takes no {name}: read the texts by logit_lens"
-            )
-
-
-def _first(
-    bridge: ReadableModel, text: TextOrTokens, max_tokens: int, prepend_bos: bool | None
-) -> dict[str, Any]:
-    """The first tokens of a text, as arguments of `logit_lens`."""
-
-    def first(length: int) -> TokenBatch:
-        part = text[:length] if isinstance(text, str) else text
-        batch = token_batch(bridge, part, prepend_bos=prepend_bos, any_length=True)
-        batch = batch.padded_on("right")
-        return TokenBatch(batch.tokens[:, :max_tokens], batch.mask[:, :max_tokens])
-
-    # Only the beginning of a long text is tokenized: enough that twice as much begins alike.
-    characters = 8 * max_tokens
-    found = first(characters)
-    while isinstance(text, str) and characters < len(text):
-        characters *= 2
-        found, before = first(characters), found
-        enough = found.tokens.shape[1] == max_tokens
-        if enough and torch.equal(found.tokens, before.tokens):
-            break
-    return {"text_or_tokens": found.tokens, "attention_mask": found.mask}
-
-
-def _sums(
-    trajectory: Trajectory,
-) -> tuple[Float[np.ndarray, "statistic point"], Int[np.ndarray, " statistic"]]:
-    has_next = trajectory.mask & (trajectory.next_tokens >= 0)
-    totals, counts = [], []
-    for statistic in averaged().values():
-        value = trajectory.statistic(statistic.name).double()
-        if statistic.unit == "rank":
-            value = (1 + value.where(value >= 0, torch.nan)).log10()
-        there = has_next if statistic.target == "next" else trajectory.mask
-        # A token that the head excludes has no log-probability and no rank.
-        there = there & value.isfinite().all(0)
-        totals.append(value[:, there].sum(-1).numpy())
-        counts.append(int(there.sum()))
-    return np.stack(totals), np.array(counts)
 
 
 def plot_aggregate(

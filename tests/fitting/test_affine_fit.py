@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lens_interventions.fitting.affine_fit import fit_affine_lens
-from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.lens_over import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
 from tests.support.corpora import random_texts, residual_rows

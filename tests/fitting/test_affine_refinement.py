@@ -8,7 +8,7 @@ import torch
 
 from lens_interventions.fitting.affine_fit import fit_affine_lens
 from lens_interventions.fitting.affine_refinement import _kl_and_gradient, refine_affine_lens
-from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.lens_over import lens_over
 from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
 from tests.support.corpora import random_texts, residual_rows

@@ -10,7 +10,7 @@ from scipy import stats
 
 from lens_interventions import plots
 from lens_interventions.intervention.slopes.slope_map import slope_map
-from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.lens_over import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
 from tests.support.corpora import random_texts

@@ -11,8 +11,8 @@ from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
-from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.components import component_logits
+from lens_interventions.lens.lens_over import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lens_interventions import plots
-from lens_interventions.lens.aggregate import lens_over
 from lens_interventions.lens.figures.hover import hover_template
+from lens_interventions.lens.lens_over import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.statistics import STATISTICS, Statistic, averaged, drawn
 from lens_interventions.lens.trajectory import Trajectory

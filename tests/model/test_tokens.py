@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lens_interventions.lens.aggregate import lens_over
+from lens_interventions.lens.lens_over import lens_over
 from lens_interventions.model.tokens import token_batch
 from lens_interventions.model.vocabulary import token_ids
 from tests.support.architectures import N_CTX

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...lens.aggregate import LensAggregate, lens_over
+from ...lens.aggregate import LensAggregate
+from ...lens.lens_over import lens_over
 from ...lens.logit_lens import logit_lens
 from ...lens.protocol import Lens
 from ...lens.trajectory import Trajectory
