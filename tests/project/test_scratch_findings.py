@@ -28,6 +28,12 @@ from tests.support.todays_rule import half_width_by_todays_rule
         (
             "scratch-depth-longer",
             1,
+            ("docs/findings/from-scratch.md", "docs/questions.md"),
+        ),
+        ("scratch-loops", 0, ("docs/findings/from-scratch.md",)),
+        (
+            "scratch-loops",
+            1,
             ("README.md", "docs/findings/from-scratch.md", "docs/questions.md"),
         ),
         (
