@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +27,8 @@ from .mean_residuals import mean_residuals
 from .patch_fields import PatchFields
 from .sources import BackPatch
 from .unpatched import with_unpatched
+
+_hooks_of_patches: WeakSet[Callable[..., object]] = WeakSet()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +172,9 @@ class NextTokenPatch(PatchFields):
                 )
             return bound(resid, layer=layer, position=positions, text=text)
 
-        return [require_tokens(bridge, batch), *change_layers(self.layers, patched)]
+        hooks = change_layers(self.layers, patched)
+        _hooks_of_patches.update(function for _, function in hooks)
+        return [require_tokens(bridge, batch), *hooks]
 
     def to_json(self) -> str:
         """The patch as a JSON object, in which an infinite gate is `Infinity`, as in Python.
@@ -238,6 +243,19 @@ def require_patch_or_none(patch: object) -> None:
             f"patch must be one NextTokenPatch or None, got {type(patch).__name__} {patch!r:.60}: "
             "call it once for each patch"
         )
+
+
+def refuse_hooks_of_patches(bridge: ReadableModel) -> None:
+    """Raise `ValueError` if hooks are on the model that `NextTokenPatch.fwd_hooks` made.
+
+    They patch every position but the last with the very token that it predicts.
+    """
+    for point in bridge.hook_points():
+        if any(made is each.user_hook for each in point.fwd_hooks for made in _hooks_of_patches):
+            raise ValueError(
+                "hooks of a patch are on the bridge, under which only the last prediction of a "
+                "text is what a sampler computes: pass the patch itself, as patch="
+            )
 
 
 def warn_if_out_of_reach(patch: NextTokenPatch, lengths: Int[Tensor, " batch"]) -> None:

@@ -21,7 +21,6 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..model.fingerprint import fingerprint
 
 _READS_GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME"}
-_CHECK_TYPES = {"jaxtyping", "beartype"}
 # What every module of torch has for its own use.
 _OF_TORCH = {*vars(nn.Module())}
 
@@ -30,10 +29,11 @@ def settings_key(value: object) -> Any:
     """JSON values that are the same in another process, and others if the value is another.
 
     Tensors count by their contents, functions by their name, their code, the values of their module
-    that they read and those that their decorators hold, a bridge by its fingerprint, other modules
-    of torch by their tensors, the numbers and texts that they hold, and the code of `forward`;
-    other objects by their type, what they hold and, if they can be called, the code of the call. Of
-    a function or module that another one calls only the name counts.
+    that they read, and the numbers, texts, tensors and functions that their decorators hold; a
+    bridge by its fingerprint, other modules of torch by their tensors, the numbers and texts that
+    they hold, and the code of `forward`; other objects by their type, what they hold and, if they
+    can be called, the code of the call. Of a function or module that another one calls only the
+    name counts.
 
     Raises `ValueError` for a function without a name of its own, such as a lambda, since what it
     does may depend on variables around it, for modules with hooks on them, and for objects that do
@@ -133,18 +133,15 @@ def _function(function: Any) -> list[Any]:
 
 def _body(name: str, function: Any) -> list[str]:
     """A hash of what a function does; none if it is built in, and known by its name."""
-    said = [
-        [
-            _code(each.__code__),
-            settings_key([each.__defaults__, each.__kwdefaults__]),
-            _read_of(name, _globals_of(each)),
-            _read_of(name, _closure_of(each)),
-        ]
-        for each in _wrapped(function)
-        if hasattr(each, "__code__")
-    ]
-    if not said:
+    inner, decorators = inspect.unwrap(function), list(_decorators(function))
+    if not hasattr(inner, "__code__"):
         return []
+    said = [
+        _code(inner.__code__),
+        settings_key([inner.__defaults__, inner.__kwdefaults__]),
+        _globals(name, inner),
+        [_held(each) for each in decorators],
+    ]
     # Hashed, because 1, 1.0 and True are equal as JSON values, and nan is not equal to itself.
     return [hashlib.sha256(json.dumps(said).encode()).hexdigest()]
 
@@ -156,31 +153,35 @@ def _code(code: CodeType) -> list[Any]:
     return [code.co_code.hex(), constants, *code.co_names]
 
 
-def _wrapped(function: Any) -> Iterator[Any]:
-    """A function, and one after another those that its decorators have wrapped."""
-    while True:
-        # Those that check types change no value.
-        if getattr(function, "__globals__", {}).get("__package__") not in _CHECK_TYPES:
+def _decorators(function: Any) -> Iterator[Any]:
+    """The functions that decorators have wrapped around another one, outermost first."""
+    while hasattr(function, "__wrapped__"):
+        if hasattr(function, "__code__"):
             yield function
-        if not hasattr(function, "__wrapped__"):
-            return
         function = function.__wrapped__
 
 
-def _globals_of(function: Any) -> dict[str, object]:
-    names = sorted(_names(function.__code__) & set(function.__globals__))
-    return {each: function.__globals__[each] for each in names}
+def _held(function: Any, around: tuple[object, ...] = ()) -> list[Any]:
+    """The code of a function, and the numbers, texts, tensors and functions that it holds.
+
+    What else a decorator holds, such as a lock or the memory of a cache, changes no number.
+    """
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    found: list[Any] = [_code(function.__code__)]
+    for value in held:
+        if _is_plain(value):
+            found.append(settings_key(value))
+        elif hasattr(value, "__code__") and value not in (*around, function):
+            found.append([value.__qualname__, *_held(value, (*around, function))])
+    return found
 
 
-def _closure_of(function: Any) -> dict[str, object]:
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    return {each: cell.cell_contents for each, cell in cells}
-
-
-def _read_of(name: str, values: Mapping[str, object]) -> list[Any]:
-    """Names and keys of the values that a function reads from outside of it."""
+def _globals(name: str, function: Any) -> list[Any]:
+    """Names and keys of the values that a function reads of its module."""
     found = []
-    for each, value in values.items():
+    for each in sorted(_names(function.__code__) & set(function.__globals__)):
+        value = function.__globals__[each]
         # A logger changes no number.
         if inspect.ismodule(value) or inspect.isclass(value) or isinstance(value, logging.Logger):
             continue

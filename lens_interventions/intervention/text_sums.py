@@ -110,17 +110,18 @@ def _summed(
 
 @contextmanager
 def _held(path: Path | None) -> Iterator[None]:
-    """Keep other processes from a file, by a lock beside it."""
+    """Keep other calls and processes from a file, by a lock beside it, which stays there."""
     if path is None:
         yield
         return
     target = require_writable(path)
     try:
-        with FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
+        # The name is cut, because a longer one may be too long for the disk.
+        with FileLock(target.with_name(f".{target.name[-50:]}.lock"), timeout=0):
             yield
     except Timeout as error:
         raise OSError(
-            f"another process is writing {path}: wait for it, or name another file"
+            f"another call or process is writing {path}: wait for it, or name another file"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sized
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from .cells import PositionError
 from .logit_lens import logit_lens
 from .statistics import averaged
 from .trajectory import Trajectory
-
-if TYPE_CHECKING:
-    pass
 
 
 @exclusive

@@ -21,10 +21,11 @@ from transformers import DynamicCache
 
 from .attention_cache import as_argument
 from .exclusive import exclusive
-from .hooks import capture, forwards_of_user, lasting_hooks, without_hooks
+from .hooks import capture, lasting_hooks, without_hooks
 from .kinds import ReadableModel, architecture, inner_model, weight_dtype
 from .points import FINAL, INPUT, hook_name
 from .precision import at_least_float32, is_half
+from .replaced_forwards import forwards_of_user
 
 Answer = TypeVar("Answer")
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from .kinds import ReadableModel
-from .partial_run import replaced_forwards
 from .product import are_faster, in_order, product
+from .replaced_forwards import replaced_forwards
 
 Forwards = list[tuple[nn.Linear, Callable[..., Any]]]
 

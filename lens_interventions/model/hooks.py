@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
-from weakref import ref
 
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
@@ -67,20 +66,7 @@ def lasting_hooks(bridge: ReadableModel) -> tuple[int, ...]:
     They are given by torch's numbers, which are never used twice. The hooks by which libraries
     adapt architectures and listen to modules do not count.
     """
-    return lasting_hooks_on(_modules(bridge))
-
-
-def forwards_of_user(bridge: ReadableModel) -> tuple[ref[Callable[..., Any]], ...]:
-    """The functions that a user has put in place of the `forward` of single modules.
-
-    They are given by weak references, which are equal only to those to the same living function.
-    """
-    found = (vars(module).get("forward") for module in _modules(bridge))
-    return tuple(
-        ref(forward)
-        for forward in found
-        if forward is not None and not _is_of(getattr(forward, "func", forward), _LIBRARIES)
-    )
+    return lasting_hooks_on(modules_of(bridge))
 
 
 def hooked_modules(bridge: ReadableModel, part: str, *, lasting: bool = True) -> list[str]:
@@ -131,20 +117,6 @@ def has_user_hooks(bridge: ReadableModel) -> bool:
     return any(map(has_temporary_hooks, bridge.hook_points())) or bool(lasting_hooks(bridge))
 
 
-def refuse_own_hooks(bridge: ReadableModel) -> None:
-    """Raise `ValueError` if hooks of a patch are on the model, made by `fwd_hooks`.
-
-    They patch every position but the last with the very token that it predicts.
-    """
-    for point in bridge.hook_points():
-        handles = [handle for handle in point.fwd_hooks if not handle.is_permanent]
-        if any(_is_of(handle.user_hook, _LIBRARIES[-1:]) for handle in handles):
-            raise ValueError(
-                "hooks of a patch are on the bridge, under which only the last prediction of a "
-                "text is what a sampler computes: pass the patch itself, as patch="
-            )
-
-
 def moved_right(bridge: ReadableModel, batch: TokenBatch) -> TokenBatch:
     """The batch with all padding on the right, where a causal model ignores it.
 
@@ -165,7 +137,7 @@ def moved_right(bridge: ReadableModel, batch: TokenBatch) -> TokenBatch:
     return batch if hooked and fits else batch.padded_on("right")
 
 
-def _modules(bridge: ReadableModel) -> Iterator[nn.Module]:
+def modules_of(bridge: ReadableModel) -> Iterator[nn.Module]:
     """All modules of a model, in a tenth of the time of `modules()`, which names each of them."""
     seen: set[int] = set()
     waiting: list[nn.Module | None] = [bridge, inner_model(bridge)]

@@ -9,7 +9,7 @@ have at hand.
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -20,8 +20,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._files import write_text
 from .capabilities import weights_processed
 from .fingerprint import fingerprint
-from .hooks import forwards_of_user, lasting_hooks
+from .hooks import lasting_hooks
 from .kinds import weight_dtype
+from .replaced_forwards import forwards_of_user
 from .user_cache import cache_directory
 
 # Trying a smaller model takes less time than reading its code.
@@ -100,6 +101,11 @@ def _described(function: Callable[..., Any], around: tuple[object, ...] = ()) ->
 def _value(value: object, around: tuple[object, ...]) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
+    if isinstance(value, Mapping):
+        value = tuple(value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        parts = [_value(each, around) for each in value]
+        return str(sorted(parts) if isinstance(value, (set, frozenset)) else parts)
     return _described(value, around) if callable(value) else type(value).__qualname__
 
 

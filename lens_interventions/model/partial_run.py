@@ -3,7 +3,7 @@
 The blocks below do nothing during the run.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from .capabilities import blocks_return_tuples
 from .hooks import Hook, has_temporary_hooks, stop, without_hooks
 from .points import FINAL, hook_name
 from .readout import refuse_readout_hooks
+from .replaced_forwards import replaced_forwards
 
 # Rows that go through a block at a time.
 BLOCK_ROWS = 512
@@ -154,26 +155,6 @@ def _entering(block: nn.Module, resid: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Inside, some modules have other forwards.
-
-    They go into the modules' own dictionaries: setattr on a component of a bridge reaches the
-    module that it wraps.
-    """
-    before = [(vars(module), vars(module).get("forward")) for module, _ in forwards]
-    try:
-        for module, forward in forwards:
-            vars(module)["forward"] = forward
-        yield
-    finally:
-        for attributes, replaced in before:
-            # An interrupt may have come before it was put there.
-            attributes.pop("forward", None)
-            if replaced is not None:
-                attributes["forward"] = replaced
 
 
 @contextmanager

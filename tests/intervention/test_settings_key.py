@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import beartype
 import numpy as np
 import pytest
 import torch
@@ -171,8 +172,21 @@ def test_a_function_is_known_by_what_its_decorators_hold():
     assert settings_key(decorated(1.0)) == settings_key(decorated(1.0))
     assert settings_key(decorated(1.0)) != settings_key(decorated(2.0))
     assert settings_key(decorated(1.0)) != settings_key(every_second)
-    with pytest.raises(ValueError, match="reads cut, a object"):
-        settings_key(decorated(object()))
+    # A lock, say, changes no number.
+    assert settings_key(decorated(object())) == settings_key(decorated(object()))
+
+
+def test_a_function_is_known_by_the_functions_that_its_decorators_hold():
+    def above(least):
+        return lambda nats: nats > least
+
+    assert settings_key(decorated(above(1.0))) == settings_key(decorated(above(1.0)))
+    assert settings_key(decorated(above(1.0))) != settings_key(decorated(above(2.0)))
+
+
+def test_a_function_whose_types_are_checked_is_known_again():
+    one, other = (settings_key(beartype.beartype(every_second)) for _ in range(2))
+    assert one == other
 
 
 def typed(body, **values):

@@ -89,7 +89,7 @@ def test_one_process_at_a_time_writes_a_file(llama, tmp_path):
     options = {"layers": [0], "out": tmp_path / "sums", "progress": False}
     with (
         FileLock(tmp_path / ".sums.lock"),
-        pytest.raises(OSError, match=r"another process is writing .*sums: wait for it"),
+        pytest.raises(OSError, match=r"another call or process is writing .*sums: wait for it"),
     ):
         li.slope_map(llama, [random_tokens(8)], **options)
     assert not options["out"].exists()

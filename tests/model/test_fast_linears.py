@@ -9,7 +9,7 @@ from lens_interventions.intervention.generation import cached_decoder
 from lens_interventions.model import fast_linears as fast_linears_module
 from lens_interventions.model import product as product_module
 from lens_interventions.model.fast_linears import decoding_forwards, fast_forwards
-from lens_interventions.model.partial_run import replaced_forwards
+from lens_interventions.model.replaced_forwards import replaced_forwards
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge
 

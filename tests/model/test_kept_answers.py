@@ -83,7 +83,7 @@ def test_a_changed_model_is_not(any_size, change):
     assert not is_kept(bridge, QUESTION)
 
 
-@pytest.mark.parametrize("how", ["closure", "default"])
+@pytest.mark.parametrize("how", ["closure", "default", "mapping"])
 def test_what_the_forward_of_a_class_has_at_hand_counts(any_size, how):
     kind = type(tiny_bridge("llama").original_model.model.layers[1].self_attn)
     forward = kind.forward
@@ -95,7 +95,11 @@ def test_what_the_forward_of_a_class_has_at_hand_counts(any_size, how):
         def by_default(*args, scale=scale, **kwargs):
             return scale * forward(*args, **kwargs)[0], None
 
-        return patch.object(kind, "forward", {"closure": by_closure, "default": by_default}[how])
+        def by_mapping(*args, scales={"all": [scale]}, **kwargs):  # noqa: B006
+            return scales["all"][0] * forward(*args, **kwargs)[0], None
+
+        ways = {"closure": by_closure, "default": by_default, "mapping": by_mapping}
+        return patch.object(kind, "forward", ways[how])
 
     with scaled(1.0):
         keep_right(tiny_bridge("llama"), QUESTION)

@@ -6,7 +6,7 @@ from transformers import DynamicCache
 
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.model import capabilities, residuals
-from lens_interventions.model.partial_run import replaced_forwards
+from lens_interventions.model.replaced_forwards import replaced_forwards
 from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
 from tests.support.tiny import long_rope_bridge, shared_bridge, tiny_bridge

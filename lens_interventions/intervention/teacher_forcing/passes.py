@@ -17,7 +17,7 @@ from ..._counter_random import random_bits
 from ..._progress import steps
 from ...model.argument_types import require_whole_numbers
 from ...model.fast_linears import fast_blocks
-from ...model.hooks import Hook, has_user_hooks, refuse_own_hooks
+from ...model.hooks import Hook, has_user_hooks
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.points import layer_label
 from ...model.readout import readout, refuse_readout_hooks
@@ -27,7 +27,12 @@ from ...model.tokens import TokenBatch
 from ...model.user_warnings import warn_user
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..patch import NextTokenPatch, bind_all, warn_if_out_of_reach
+from ..patch import (
+    NextTokenPatch,
+    bind_all,
+    refuse_hooks_of_patches,
+    warn_if_out_of_reach,
+)
 from ..unpatched import with_unpatched
 from .logit_rows import LogitRows, Reduce
 from .row_hooks import GivenHook, hooks_by_row
@@ -75,9 +80,10 @@ class TextPasses:
         for patch in filter(None, patches):
             warn_if_out_of_reach(patch, batch.lengths)
         length = batch.tokens.shape[1]
-        context = int(bridge.cfg.n_ctx)
-        lead = _lead(batch.tokens, context if max_length is None else max_length, bos_id(bridge))
-        starts, size, skip = _pieces(length, context, max_length, overlap, lead)
+        size = int(bridge.cfg.n_ctx) if max_length is None else max_length
+        require_whole_numbers(max_length=size, overlap=overlap or 0)
+        lead = _lead(batch.tokens, size, bos_id(bridge))
+        starts, skip = _pieces(length, int(bridge.cfg.n_ctx), size, overlap, lead)
         counted = prompt_length is not None or any(p and p.positions != "all" for p in patches)
         if len(starts) > 1 and counted:
             raise ValueError(
@@ -108,7 +114,7 @@ class TextPasses:
         With `where`, the unembedding reads only those rows, and the others are NaN.
         """
         pieces, column = [], 0
-        refuse_own_hooks(self.bridge)
+        refuse_hooks_of_patches(self.bridge)
         if any(self.patches):
             refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
         else:
@@ -232,23 +238,22 @@ def _lead(tokens: Int[Tensor, "batch pos"], size: int, bos: int | None) -> int:
 
 
 def _pieces(
-    length: int, context: int, max_length: int | None, overlap: int | None, lead: int
-) -> tuple[range, int, int]:
-    """Where pieces start, their length, and how many tokens of a piece others have read.
+    length: int, context: int, size: int, overlap: int | None, lead: int
+) -> tuple[range, int]:
+    """Where pieces of `size` tokens start, and how many tokens of a piece others have read.
 
     Each piece begins with the first `lead` tokens of the text.
     """
-    size = context if max_length is None else max_length
-    require_whole_numbers(max_length=size, overlap=overlap or 0)
-    if not 1 <= size <= context:
-        raise ValueError(f"max_length must be from 1 to the model's context {context}, got {size}")
+    if not 1 + lead <= size <= context:
+        raise ValueError(
+            f"max_length must be from {1 + lead} to the model's context {context}, got {size}"
+            f"{': each piece begins with the BOS token' if lead else ''}"
+        )
     step = size - lead
-    if step < 1:
-        raise ValueError("max_length must be 2 or more: each piece begins with the BOS token")
     shared = step // 2 if overlap is None else overlap
     if not 0 <= shared < step:
         raise ValueError(
-            f"overlap must be from 0 to {step - 1}, for max_length={size}"
-            f"{' with the BOS token that each piece begins with' if lead else ''}; got {shared}"
+            f"overlap must be from 0 to {step - 1}, below max_length={size}"
+            f"{' without the BOS token that each piece begins with' if lead else ''}; got {shared}"
         )
-    return range(0, max(length - lead - shared, 1), step - shared), size, lead + shared
+    return range(0, max(length - lead - shared, 1), step - shared), lead + shared

@@ -16,8 +16,9 @@ from ..._files import require_writable
 from ..._progress import steps
 from ...model.fast_linears import Forwards, fast_forwards
 from ...model.other_weights import other_weights
-from ...model.partial_run import replaced_forwards, run_late_blocks
+from ...model.partial_run import run_late_blocks
 from ...model.product import is_faster
+from ...model.replaced_forwards import replaced_forwards
 from ..adapted_reader import adapted_weights
 from ..bound_patch import BoundPatch
 from ..learned_write import LearnedWrite

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from lens_interventions.intervention.ablation import ablate_directions
 from lens_interventions.intervention.patch import NextTokenPatch
 from lens_interventions.intervention.sources import BackPatch
 from lens_interventions.intervention.teacher_forcing.log_probs import (
@@ -178,13 +179,30 @@ class TestLongTexts:
         assert teacher_forced_log_probs(llama, tokens, PATCH).shape == (2, 19)
         with pytest.raises(ValueError, match="some texts begin with the BOS token and some do not"):
             teacher_forced_log_probs(llama, tokens, PATCH, max_length=10)
-        with pytest.raises(ValueError, match="overlap must be from 0 to 8, for max_length=10 with"):
+        with pytest.raises(
+            ValueError, match="overlap must be from 0 to 8, below max_length=10 without"
+        ):
             teacher_forced_log_probs(llama, tokens[:1], PATCH, max_length=10, overlap=9)
-        with pytest.raises(ValueError, match="max_length must be 2 or more"):
+        with pytest.raises(
+            ValueError,
+            match=f"max_length must be from 2 to the model's context {N_CTX}, got 1: each",
+        ):
             teacher_forced_log_probs(llama, tokens[:1], PATCH, max_length=1)
 
 
 class TestOtherHooks:
+    @torch.no_grad()
+    def test_directions_that_are_ablated_below_the_patch_act(self, llama):
+        """These hooks are the library's too, and act on each position alone."""
+        tokens, patch = random_tokens(1, 8), dataclasses.replace(PATCH, layer=2)
+        ablated = ablate_directions(1, torch.eye(llama.cfg.d_model, dtype=torch.float64)[:2])
+        plain = teacher_forced_logits(llama, tokens, patch)
+        with llama.hooks(fwd_hooks=ablated):
+            found = teacher_forced_logits(llama, tokens, patch)
+        assert not torch.allclose(found, plain)
+        given = teacher_forced_logits(llama, tokens, patch, fwd_hooks=ablated)
+        close(found, given)
+
     def test_hooks_of_a_patch_are_refused(self, llama):
         """They write each next token where it is predicted."""
         tokens = random_tokens(1, 8)

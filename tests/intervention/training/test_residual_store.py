@@ -3,7 +3,7 @@
 import pytest
 
 import lens_interventions as li
-from lens_interventions.model.partial_run import replaced_forwards
+from lens_interventions.model.replaced_forwards import replaced_forwards
 from tests.support.small_training import (
     assert_same_bits,
     random_texts,
