@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
-from ..model.tokens import TextOrTokens, TokenBatch, about_text, require_texts, token_batch
+from ..model.tokens import TextOrTokens, TokenBatch, about_text, is_text, require_texts, token_batch
 from .aggregate import LensAggregate
 from .cells import PositionError
 from .logit_lens import logit_lens
@@ -64,9 +64,10 @@ def lens_over(
     number = -1
     for number, text in enumerate(tqdm(texts, disable=not progress, unit="text", desc="lens")):
         with about_text(number), suppress(PositionError):
-            given = {"text_or_tokens": text, "prepend_bos": prepend_bos}
+            bos = prepend_bos if is_text(text) else None
+            given = {"text_or_tokens": text, "prepend_bos": bos}
             if max_tokens is not None:
-                given = _first(bridge, text, max_tokens, prepend_bos)
+                given = _first(bridge, text, max_tokens, bos)
             trajectory = logit_lens(bridge, **given, top_k=1, **options)
             points, read[number] = trajectory.points, _sums(trajectory)
     if number < 0:

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .kinds import ReadableModel
-from .tokens import TextOrTokens, about_text, require_texts, token_batch
+from .tokens import TextOrTokens, about_text, is_text, require_texts, token_batch
 
 
 def token_rows(
@@ -109,5 +109,7 @@ def _rows_of_each(
     require_texts(bridge, texts)
     for number, text in enumerate(texts):
         with about_text(number):
-            batch = token_batch(bridge, text, prepend_bos=prepend_bos, any_length=True)
+            # Among texts there may be some that are ids, such as those that the model wrote.
+            bos = prepend_bos if is_text(text) else None
+            batch = token_batch(bridge, text, prepend_bos=bos, any_length=True)
         yield [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)]

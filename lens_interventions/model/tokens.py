@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -82,6 +82,15 @@ class TokenBatch:
         return not bool(self.mask[:, 0].all())
 
 
+def is_text(text_or_tokens: object) -> TypeGuard[str | Sequence[str]]:
+    """Whether it is a text or a list of texts, and not ids."""
+    return isinstance(text_or_tokens, str) or (
+        isinstance(text_or_tokens, Sequence)
+        and len(text_or_tokens) > 0
+        and all(isinstance(item, str) for item in text_or_tokens)
+    )
+
+
 def token_batch(
     bridge: ReadableModel,
     text_or_tokens: TextOrTokens,
@@ -111,14 +120,9 @@ def token_batch(
     text or `prepend_bos` with ids, and `TypeError` if the input is neither text nor ids. Of several
     texts the message names the one by its number.
     """
-    is_text = isinstance(text_or_tokens, str) or (
-        isinstance(text_or_tokens, Sequence)
-        and len(text_or_tokens) > 0
-        and all(isinstance(item, str) for item in text_or_tokens)
-    )
     if attention_mask is not None and not isinstance(text_or_tokens, Tensor):
         raise ValueError("attention_mask goes with a tensor of token ids; texts are padded here")
-    if is_text:
+    if is_text(text_or_tokens):
         texts = [text_or_tokens] if isinstance(text_or_tokens, str) else list(text_or_tokens)
         batch = TokenBatch.of_rows(_each(texts, lambda text: _tokenize(bridge, text, prepend_bos)))
     elif isinstance(text_or_tokens, Tensor):
@@ -146,7 +150,7 @@ def token_batch(
         [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)],
         lambda ids: _check(bridge, ids, any_length),
     )
-    if prepend_bos is not None and not is_text:
+    if prepend_bos is not None and not is_text(text_or_tokens):
         raise ValueError(
             f"prepend_bos={prepend_bos} goes with texts, and token ids are read as they are: leave "
             "it out"

@@ -17,7 +17,7 @@ from ..model.gradients import frozen, require_gradients
 from ..model.points import FINAL
 from ..model.precision import widest
 from ..model.residuals import residuals
-from ..model.tokens import TextOrTokens, TokenBatch, token_batch
+from ..model.tokens import TextOrTokens, TokenBatch, is_text, token_batch
 from ..model.vocabulary import NamedTokens, special_ids, token_ids
 from .continuations import Continuations, continuations
 from .evaluations import Evaluations
@@ -101,7 +101,8 @@ def search_sequence(
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}; got {method!r}")
     given = _one_text(bridge, prompt, "prompt", prepend_bos)
-    after = given[:0] if ending is None else _one_text(bridge, ending, "ending", False)
+    no_bos = False if is_text(ending) else None
+    after = given[:0] if ending is None else _one_text(bridge, ending, "ending", no_bos)
     _check_length(bridge, len(given), n_tokens, len(after))
     wanted = maximised(objective, n_tokens, len(after))
     model = continuations(bridge, given, after, n_tokens)
