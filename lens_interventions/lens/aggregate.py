@@ -68,7 +68,10 @@ class LensAggregate:
         )
 
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pandas.DataFrame":
-        """One row per (point, statistic): `mean`, `low`, `high`, the interval's `method`, `n`."""
+        """One row per (point, statistic): `mean`, `low`, `high`, the interval's `method`, `n`.
+
+        Points come in the order of the stream, which `groupby("point", sort=False)` keeps.
+        """
         import pandas
 
         rows = [

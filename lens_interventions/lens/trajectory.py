@@ -139,7 +139,8 @@ class Trajectory(TrajectoryFields):
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row per (point, prompt, position) with every statistic, padding left out.
 
-        The columns `token`, `next_token` and `top_token` hold text. The frame has only the first of
+        Points come in the order of the stream, which `groupby("point", sort=False)` keeps. The
+        columns `token`, `next_token` and `top_token` hold text. The frame has only the first of
         the top-k lists, and a pair of columns for each watched token. Where a text ends there is no
         next token, so `next_rank` (`Int64`) and `agrees_next` (`boolean`) are missing there, and
         means leave them out.
