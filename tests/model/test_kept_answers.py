@@ -38,7 +38,9 @@ def other_precision(bridge):
 
 
 def other_attention(bridge):
-    bridge.original_model.config._attn_implementation = "sdpa"
+    # TransformerLens 3.9 leaves it at sdpa, later versions at eager.
+    config = bridge.original_model.config
+    config._attn_implementation = "sdpa" if config._attn_implementation == "eager" else "eager"
 
 
 def other_forward(bridge):
