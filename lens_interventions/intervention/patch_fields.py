@@ -22,9 +22,8 @@ class PatchFields:
     """The fields of a `NextTokenPatch`, whose docstring has the formulas that they enter.
 
     Layers and positions are sorted, numpy's numbers become Python's, and modes and sources of the
-    library become their names. Raises `ValueError` if a
-    field makes no sense on any model, and `TypeError` if strength, gate or seed is not a Python or
-    numpy number, but for example a tensor.
+    library become their names. Raises `ValueError` if a field makes no sense on any model, and
+    `TypeError` if strength, gate or seed is not a Python or numpy number, but for example a tensor.
     """
 
     layer: int | Sequence[int]
@@ -64,10 +63,12 @@ class PatchFields:
         object.__setattr__(self, "seed", int(self.seed))
         if not math.isfinite(self.strength):
             raise ValueError(f"strength must be a finite number, got {self.strength}")
-        own_modes = [name for name, mode in MODES.items() if mode is self.mode]
-        own_sources = [name for name, each in SOURCES.items() if each.function is self.source]
-        object.__setattr__(self, "mode", (*own_modes, self.mode)[0])
-        object.__setattr__(self, "source", (*own_sources, self.source)[0])
+        for name, mode in MODES.items():
+            if self.mode is mode:
+                object.__setattr__(self, "mode", name)
+        for name, source in SOURCES.items():
+            if self.source is source.function:
+                object.__setattr__(self, "source", name)
         _require_choice("mode", self.mode, MODES, callable_too=True)
         _require_choice("source", self.source, SOURCES, callable_too=True)
         _require_choice("scale", self.scale, ("raw", "norm", "deviation"))

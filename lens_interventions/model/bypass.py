@@ -155,7 +155,9 @@ def _units(module: nn.Module) -> Iterator[_Unit]:
     for name, child in module._modules.items():
         if child is None:
             continue
-        if _wraps(child) and (places := tuple(_places(module, name))):
+        if not _wraps(child):
+            yield from _units(child)
+        elif places := tuple(_places(module, name)):
             listeners = [m for m in child.modules() if isinstance(m, HookPoint) or _wraps(m)]
             yield _Unit(
                 tuple(vars(each) for each in listeners if _wraps(each)),
@@ -163,8 +165,6 @@ def _units(module: nn.Module) -> Iterator[_Unit]:
                 places,
                 tuple(vars(original) for *_, original in places if _asks_how_to_attend(original)),
             )
-        elif not _wraps(child):
-            yield from _units(child)
 
 
 def _short_units(bridge: TransformerBridge, units: Sequence[_Unit]) -> dict[int, _Unit]:

@@ -86,9 +86,9 @@ def _code_of(bridge: TransformerBridge) -> Iterator[str]:
 
 
 def _described(function: Callable[..., Any], around: tuple[object, ...] = ()) -> str:
-    """The code of a function as text, and what it has at hand, the same in every process.
+    """The code of a function as text, with the plain values and functions that it has at hand.
 
-    `around` are the functions that have it at hand themselves.
+    It is the same in every process. `around` are the functions that have this one at hand.
     """
     if not isinstance(function, FunctionType) or function in around:
         return repr(getattr(function, "__qualname__", type(function)))

@@ -27,12 +27,7 @@ from ...model.tokens import TokenBatch
 from ...model.user_warnings import warn_user
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
-from ..patch import (
-    NextTokenPatch,
-    bind_all,
-    refuse_hooks_of_patches,
-    warn_if_out_of_reach,
-)
+from ..patch import NextTokenPatch, bind_all, refuse_hooks_of_patches, warn_if_out_of_reach
 from ..unpatched import with_unpatched
 from .logit_rows import LogitRows, Reduce
 from .row_hooks import GivenHook, hooks_by_row
