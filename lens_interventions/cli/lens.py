@@ -181,8 +181,7 @@ def _require_points(model: str | None, options: dict[str, Any], commitment: str 
     read = points.select_points(n_layers, options["points"])
     if commitment is not None and points.FINAL not in read:
         raise ValueError("--commitment is about the final guess: let --layers end with final")
-    if options["compare_with"] not in ("final", "input"):
-        points.select_points(n_layers, [options["compare_with"]])
+    points.select_points(n_layers, [options["compare_with"]])
 
 
 def _print_table(trajectory: "Trajectory", stat: str, shown: dict[str, Any]) -> None:

@@ -8,12 +8,11 @@ def parse_layers(text: str) -> slice | list[int | str]:
     """
     if ":" in text:
         return _parse_range(text, "--layers")
-    names = {"input": "0_pre", "final": "final_post"}
     points: list[int | str] = []
     for part in (part.strip() for part in text.split(",")):
         if not part:
             raise ValueError(f"--layers {text!r}: there is nothing between two commas")
-        points.append(int(part) if _is_whole(part) else names.get(part, part))
+        points.append(int(part) if _is_whole(part) else part)
     return points
 
 

@@ -195,8 +195,6 @@ def _reference_label(point: str | int, n_layers: int) -> str:
             "compare_with must be 'final', 'input', a label or an index of a point, got "
             f"{point!r:.60}"
         )
-    if isinstance(point, str):
-        point = {"final": FINAL, "input": INPUT}.get(point, point)
     return select_points(n_layers, [point])[0]
 
 

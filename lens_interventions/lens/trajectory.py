@@ -141,9 +141,9 @@ class Trajectory(TrajectoryFields):
 
         Points come in the order of the stream, which `groupby("point", sort=False)` keeps. The
         columns `token`, `next_token` and `top_token` hold text. The frame has only the first of
-        the top-k lists, and a pair of columns for each watched token. Where a text ends there is no
-        next token, so `next_rank` (`Int64`) and `agrees_next` (`boolean`) are missing there, and
-        means leave them out.
+        the top-k lists, which `top_to_dataframe` has whole, and a pair of columns for each watched
+        token. Where a text ends there is no next token, so `next_rank` (`Int64`) and
+        `agrees_next` (`boolean`) are missing there, and means leave them out.
         """
         import pandas
 
@@ -176,6 +176,31 @@ class Trajectory(TrajectoryFields):
         frame["next_rank"] = frame["next_rank"].astype("Int64").mask(ended)
         frame["agrees_next"] = frame["agrees_next"].astype("boolean").mask(ended)
         return frame
+
+    def top_to_dataframe(self) -> "pandas.DataFrame":
+        """One row per (point, prompt, position, rank): the likeliest tokens, padding left out.
+
+        `rank` counts from 0, and `id`, `token`, `logit` and `log_prob` are those of the token. Rows
+        come in the order of the stream; at each position the likeliest token comes first.
+        """
+        import pandas
+
+        kept = self.mask[..., None].expand(self.top_ids.shape)
+        point, batch, pos, rank = kept.nonzero(as_tuple=True)
+        cell = (point, batch, pos, rank)
+        ids = self.top_ids[cell]
+        return pandas.DataFrame(
+            {
+                "point": [self.points[i] for i in point.tolist()],
+                "batch": batch.numpy(),
+                "pos": self.positions[batch, pos].numpy(),
+                "rank": rank.numpy(),
+                "id": ids.numpy(),
+                "token": [self.vocab[i] for i in ids.tolist()],
+                "logit": self.top_logits[cell].numpy(),
+                "log_prob": self.top_log_probs[cell].numpy(),
+            }
+        )
 
     def _watched_names(self) -> list[str]:
         texts = [self.vocab[token] for token in self.watched]

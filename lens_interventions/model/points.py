@@ -18,6 +18,8 @@ FINAL = "final_post"
 
 PointSelection = slice | Sequence[int | str] | None
 
+_NAMES = {"input": INPUT, "final": FINAL}  # what readers call the first and the last point
+
 
 def point_labels(n_layers: int, *, incl_mid: bool = False) -> list[str]:
     """All residual points of a model, in the order in which the stream passes them."""
@@ -98,7 +100,8 @@ def select_points(
 
     - `n_layers`: how many blocks the model has.
     - `points`: labels or indices (l stands for `r[l]`; negative indices count from the end, so -1
-        is the last point), or a slice over the indices. All points by default.
+        is the last point), or a slice over the indices. `"input"` and `"final"` are the first and
+        the last point. All points by default.
     - `every`: keep every n-th of these points, and always the last.
     - `include_input`: keep `0_pre`.
     - `incl_mid`: add the points inside the kept blocks.
@@ -139,6 +142,7 @@ def _label(point: int | str, between: list[str], order: list[str]) -> str:
             f"{point!r:.60}"
         )
     if isinstance(point, str):
+        point = _NAMES.get(point, point)
         if point in order:
             return point
         after = re.fullmatch(r"(\d+)_post", point)
@@ -161,5 +165,5 @@ def _label(point: int | str, between: list[str], order: list[str]) -> str:
 
 def point_name(point: str) -> str:
     """The name of a residual point for readers: `0_pre` is `input`, `3_mid` is `3 mid`."""
-    names = {INPUT: "input", FINAL: "final"}
+    names = {label: name for name, label in _NAMES.items()}
     return names.get(point) or point.removesuffix("_pre").replace("_", " ")

@@ -11,8 +11,8 @@ from lens_interventions.cli.selections import parse_layers, parse_positions
         ("0:30:2", slice(0, 30, 2)),
         (":", slice(None, None)),
         ("-4:", slice(-4, None)),
-        ("0,5,final", [0, 5, "final_post"]),
-        ("input, 3_mid,-1", ["0_pre", "3_mid", -1]),
+        ("0,5,final", [0, 5, "final"]),
+        ("input, 3_mid,-1", ["input", "3_mid", -1]),
         ("7", [7]),
     ],
 )

@@ -96,6 +96,24 @@ def test_the_dataframe_has_a_row_for_every_cell(trajectory):
     assert row["watched_rank[ say]"] == trajectory.watched_rank[point, 0, 3, 0]
 
 
+def test_the_frame_of_likeliest_tokens_has_a_row_for_each(trajectory):
+    frame = trajectory.top_to_dataframe()
+    top_k = trajectory.top_ids.shape[-1]
+    assert top_k > 1
+    assert len(frame) == len(trajectory.points) * int(trajectory.mask.sum()) * top_k
+    cell = frame[(frame.point == "2_pre") & (frame.batch == 1) & (frame.pos == 3)]
+    point = trajectory.points.index("2_pre")
+    column = trajectory.positions[1].tolist().index(3)
+    ids = trajectory.top_ids[point, 1, column]
+    assert list(cell["rank"]) == list(range(top_k))
+    assert list(cell.id) == ids.tolist()
+    assert list(cell.token) == [trajectory.vocab[i] for i in ids.tolist()]
+    assert list(cell.logit) == trajectory.top_logits[point, 1, column].tolist()
+    assert list(cell.log_prob) == trajectory.top_log_probs[point, 1, column].tolist()
+    first = frame[frame["rank"] == 0]
+    assert list(first.token) == list(trajectory.to_dataframe().top_token)
+
+
 def test_means_over_the_frame_leave_out_what_does_not_exist(trajectory):
     frame = trajectory.to_dataframe()
     known = trajectory.next_tokens >= 0

@@ -34,6 +34,7 @@ def test_every_label_names_a_hook():
         ({"include_input": False, "every": 4}, ["1_pre", "5_pre", "final_post"]),
         ({"points": [0, -1, "3_mid", 3]}, ["0_pre", "3_pre", "3_mid", "final_post"]),
         ({"points": [0, -1, 2, 4, 2], "every": 2}, ["0_pre", "4_pre", "final_post"]),
+        ({"points": ["final", "input", 2]}, ["0_pre", "2_pre", "final_post"]),
         ({"points": slice(4, None)}, ["4_pre", "5_pre", "final_post"]),
         ({"points": [1, 6], "incl_mid": True}, ["1_pre", "1_mid", "final_post"]),
     ],

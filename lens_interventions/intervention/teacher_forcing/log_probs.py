@@ -6,6 +6,7 @@ right there; otherwise every position takes a step of its own, and a warning say
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -85,22 +86,16 @@ def teacher_forced_log_probs(
     if enable_grad:
         require_gradients("enable_grad=True")
     with torch.set_grad_enabled(enable_grad):
-        batch = token_batch(
+        batch, aligned, passes = _planned(
             bridge,
             text_or_tokens,
-            prepend_bos=prepend_bos,
+            patch,
             attention_mask=attention_mask,
-            any_length=True,
-        )
-        aligned = moved_right(bridge, batch)
-        passes = TextPasses.plan(
-            bridge,
-            listed(patch),
-            aligned,
-            max_length=max_length,
-            overlap=overlap,
+            prepend_bos=prepend_bos,
             prompt_length=prompt_length,
             text_seeds=text_seeds,
+            max_length=max_length,
+            overlap=overlap,
             fwd_hooks=fwd_hooks,
         )
         predicted = batch.mask[:, :-1] & batch.mask[:, 1:]
@@ -138,67 +133,52 @@ def teacher_forced_logits(
     Those at padding are NaN. For log-probabilities of the text itself `teacher_forced_log_probs`
     needs far less memory.
 
-    **Arguments:**
-
-    - `text_or_tokens`: a text, a list of texts, token ids or an id tensor.
-    - `patch`: one, or several to compare; None is the model without a patch. All share the blocks
-        below the lowest patched layer, and those with the same lowest layer and window go through
-        the blocks above in one batch.
-    - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded on
-        either side.
-    - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
-    - `prompt_length`: how many tokens of each text were given, for `positions="generated"`.
-    - `text_seeds`: an integer for each text, so that each text draws its own random tokens; without
-        them position i has the same draw in every text.
-    - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
-        are read in pieces of that length, each as a separate text, which begins with the BOS token
-        if the text does.
-    - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
-        it has seen more. Half of `max_length` by default.
-    - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
-        in the same way and independently of the others: an SAE, an ablated direction, a steering
-        vector. They come before the patch at the same point. From the patched block up they get
-        rows `[patch * batch, row, ...]`, which are not a text in order.
-    - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
-        blocks, depend on.
+    The arguments are those of `teacher_forced_log_probs` but `where`, and it raises and warns in
+    the same way.
 
     **Returns:** `[batch, pos, d_vocab]`, or `[patch, batch, pos, d_vocab]` for a sequence of
     patches.
-
-    Raises `ValueError` if another hook is on a patched block or one above it, if hooks of a patch
-    are on any, if there is any hook while there is padding on the left, if texts that are read in
-    pieces do not all begin with a BOS token or all without, one of `fwd_hooks` does not act by
-    position, `positions` would have to be counted across pieces, `prompt_length` exceeds a text,
-    logits are not a number, the input is neither text nor valid ids, a source returns an id outside
-    the vocabulary, or `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if
-    the model's logits are not read off one residual stream. Warns if no text has one of the
-    positions that a patch names.
     """
     if enable_grad:
         require_gradients("enable_grad=True")
     with torch.set_grad_enabled(enable_grad):
-        batch = token_batch(
+        batch, aligned, passes = _planned(
             bridge,
             text_or_tokens,
-            prepend_bos=prepend_bos,
+            patch,
             attention_mask=attention_mask,
-            any_length=True,
-        )
-        aligned = moved_right(bridge, batch)
-        passes = TextPasses.plan(
-            bridge,
-            listed(patch),
-            aligned,
-            max_length=max_length,
-            overlap=overlap,
+            prepend_bos=prepend_bos,
             prompt_length=prompt_length,
             text_seeds=text_seeds,
+            max_length=max_length,
+            overlap=overlap,
             fwd_hooks=fwd_hooks,
         )
         values = _pad_like(batch, passes.read(lambda logits, _next: logits, aligned.tokens))
         _require_numbers(values.detach().amax(-1).isnan() & batch.mask)
         values = values.masked_fill_(~batch.mask[..., None], torch.nan)
     return values if isinstance(patch, Sequence) else values[0]
+
+
+def _planned(
+    bridge: TransformerBridge,
+    text_or_tokens: TextOrTokens,
+    patch: Patches,
+    *,
+    attention_mask: Tensor | None,
+    prepend_bos: bool | None,
+    **options: Any,
+) -> tuple[TokenBatch, TokenBatch, TextPasses]:
+    """The texts as they were given, the same with their padding on the right, and the passes."""
+    batch = token_batch(
+        bridge,
+        text_or_tokens,
+        prepend_bos=prepend_bos,
+        attention_mask=attention_mask,
+        any_length=True,
+    )
+    aligned = moved_right(bridge, batch)
+    return batch, aligned, TextPasses.plan(bridge, listed(patch), aligned, **options)
 
 
 def _require_entries(where: Tensor, predicted: Bool[Tensor, "batch next"]) -> None:
