@@ -71,6 +71,7 @@ def teacher_forced(patch=None, **options):
             "stopping_criteria must be a list of StoppingCriteria objects, got <built-in function",
         ),
         (lambda: generate(logits_processor=len), TypeError, "must be a list of LogitsProcessor"),
+        (lambda: generate(logits_processor=[3]), TypeError, "LogitsProcessor objects; 3 is none"),
         (lambda: generate(seed=None), TypeError, "seed must be one integer, .* got None"),
         (lambda: generate(seed=1.5), TypeError, "seed must be one integer, .* got 1.5"),
         (

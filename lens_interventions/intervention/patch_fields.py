@@ -21,9 +21,10 @@ from .sources import SOURCES, BackPatch, SourceFunction
 class PatchFields:
     """The fields of a `NextTokenPatch`, whose docstring has the formulas that they enter.
 
-    Layers and positions are sorted, numpy's numbers become Python's, and modes and sources of the
-    library become their names. Raises `ValueError` if a field makes no sense on any model, and
-    `TypeError` if strength, gate or seed is not a Python or numpy number, but for example a tensor.
+    Layers and positions are sorted, arrays and tensors of them become tuples, numpy's numbers
+    become Python's, and modes and sources of the library become their names. Raises `ValueError`
+    if a field makes no sense on any model, and `TypeError` if strength, gate or seed is not a
+    Python or numpy number, but for example a tensor.
     """
 
     layer: int | Sequence[int]
@@ -41,6 +42,8 @@ class PatchFields:
     lens: Lens | JacobianLens | None = None
 
     def __post_init__(self) -> None:
+        for name in ("layer", "positions"):
+            object.__setattr__(self, name, python_numbers(getattr(self, name)))
         several = isinstance(self.layer, Sequence)
         layers = tuple(self.layer) if isinstance(self.layer, Sequence) else (self.layer,)
         if not layers or not all(map(_is_count, layers)):

@@ -1,5 +1,6 @@
 """A patch as JSON, bound to a model, and as hooks."""
 
+import numpy as np
 import pytest
 import torch
 from transformer_lens.tools.analysis import JacobianLens
@@ -53,6 +54,15 @@ def test_modes_and_sources_of_the_library_are_their_names(llama):
     assert given == named
     assert given.to_json() == named.to_json()
     assert not NextTokenPatch(layer=1, strength=0.5, mode=modes.add).reads_lens
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+@pytest.mark.usefixtures("as_users_run")
+def test_layers_and_positions_may_be_arrays(kind):
+    found = NextTokenPatch(layer=kind([2, 1]), strength=0.1, positions=kind([5, 3]))
+    assert found == NextTokenPatch(layer=(1, 2), strength=0.1, positions=(3, 5))
+    assert NextTokenPatch(layer=kind(2), strength=0.1).layers == (2,)
+    assert NextTokenPatch.from_json(found.to_json()) == found
 
 
 @pytest.mark.parametrize("field", ["mode", "source", "lens", "jacobian"])

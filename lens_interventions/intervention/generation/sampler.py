@@ -90,8 +90,20 @@ class Sampler:
             scores = self.contrast(scores, residuals)
         if not self.processors:
             return scores
+        return by_length(text, lambda ids, rows: self._processed(ids, scores[rows]))
+
+    def _processed(
+        self, ids: Int[Tensor, "row pos"], scores: Float[Tensor, "row d_vocab"]
+    ) -> Float[Tensor, "row d_vocab"]:
         process: Any = self.processors
-        return by_length(text, lambda ids, rows: process(ids, scores[rows]))
+        found = process(ids, scores)
+        if not isinstance(found, Tensor) or found.shape != scores.shape:
+            given = found.shape if isinstance(found, Tensor) else f"{found!r:.60}"
+            raise ValueError(
+                f"logits_processor must make scores of shape {tuple(scores.shape)} out of those "
+                f"that it gets; it made {given}"
+            )
+        return found
 
     def choose(
         self, text: KnownText, scores: Float[Tensor, "batch d_vocab"], ids: Int[Tensor, " batch"]
@@ -132,7 +144,7 @@ def make_sampler(
     several contrasts; `TypeError` for a temperature that is not a number, or anything but a list of
     processors; `NotImplementedError` for a processor that cannot be applied to each text alone.
     """
-    _require_list("logits_processor", processors, LogitsProcessor)
+    given = _listed("logits_processor", processors, LogitsProcessor)
     if not isinstance(temperature, SupportsFloat):
         raise TypeError(f"temperature must be a number, got {temperature!r:.60}")
     if temperature <= 0:
@@ -142,7 +154,6 @@ def make_sampler(
     if temperature != 1 and not do_sample:
         raise ValueError(f"temperature={temperature} changes nothing unless do_sample=True")
     warm = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
-    given = list(processors or [])
     if unfit := unfit_processors(given):
         raise NotImplementedError(
             f"{unfit[0]} needs all rows of a batch at once, or the model: leave it out"
@@ -200,20 +211,26 @@ def stop_criteria(
 
     Raises `TypeError` for anything but a list of criteria.
     """
-    _require_list("stopping_criteria", criteria, StoppingCriteria)
+    given = _listed("stopping_criteria", criteria, StoppingCriteria)
     config = getattr(bridge.original_model, "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
     if ids is None:
         ids = getattr(bridge.tokenizer, "eos_token_id", None)
     at_eos = [EosTokenCriteria(ids)] if stop_at_eos and ids is not None else []
-    return StoppingCriteriaList([*at_eos, *(criteria or [])])
+    return StoppingCriteriaList([*at_eos, *given])
 
 
-def _require_list(name: str, given: object, kind: type) -> None:
+def _listed(name: str, given: object, kind: type) -> list[Any]:
     if isinstance(given, kind):
         raise TypeError(f"{name} is one {type(given).__name__}: put it in a list")
     if not (given is None or isinstance(given, Iterable)):
         raise TypeError(f"{name} must be a list of {kind.__name__} objects, got {given!r:.60}")
+    listed = list(given or [])
+    if wrong := [each for each in listed if not callable(each)]:
+        raise TypeError(
+            f"{name} must be a list of {kind.__name__} objects; {wrong[0]!r:.60} is none"
+        )
+    return listed
 
 
 def has_ended(

@@ -218,6 +218,27 @@ def test_one_processor_is_to_be_put_in_a_list():
         )
 
 
+@pytest.mark.parametrize(
+    ("process", "made"),
+    [
+        (lambda _ids, scores: scores[:, :5], r"torch\.Size\(\[\d, 5\]\)"),
+        (lambda _ids, _scores: None, "None"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_a_processor_that_does_not_return_scores_is_named(process, made):
+    with pytest.raises(ValueError, match=f"scores of shape .* it made {made}"):
+        li.generate(shared_bridge("llama"), PROMPTS, logits_processor=[process], **OPTIONS)
+
+
+def test_processors_may_come_from_a_generator():
+    bridge = shared_bridge("llama")
+    warm = (TemperatureLogitsWarper(t) for t in (0.5,))
+    found = li.generate(bridge, PROMPTS, do_sample=True, logits_processor=warm, **OPTIONS)
+    expected = li.generate(bridge, PROMPTS, do_sample=True, temperature=0.5, **OPTIONS)
+    assert torch.equal(found.tokens, expected.tokens)
+
+
 @pytest.mark.parametrize("name", ["ln_final.hook_normalized", "unembed.hook_out"])
 @pytest.mark.parametrize(
     "options",
