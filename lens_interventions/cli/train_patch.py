@@ -160,7 +160,7 @@ def train_patch(
             seed=seed,
             strength=strength,
             adapt=cast(Adapt | None, adapt),
-            adapter_rank=adapter_rank or _ADAPTER_RANK,
+            adapter_rank=adapter_rank,
             options=options,
             checkpoint=partial,
             progress=shows_progress(),

@@ -13,13 +13,10 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.argument_types import require_whole_numbers
 from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen, require_gradients
 from ...model.hooks import has_user_hooks
-from ...model.other_weights import name_of_weights
-from ...model.partial_run import refuse_late_hooks
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ...model.vocabulary import python_numbers
@@ -28,6 +25,7 @@ from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
 from ..teacher_forcing.self_check import require_two_streams
+from .checks import check_base, check_reader, check_write
 from .corpus import Corpora, TrainingCorpus, split_corpus
 from .loop import WriteTraining
 from .options import TrainingOptions
@@ -35,6 +33,8 @@ from .parameters import initial_parameters
 from .reader_parameters import ReaderParameters
 from .residual_store import ResidualStore
 from .result import TrainedPatch
+
+ADAPTER_RANK = 8
 
 
 @exclusive
@@ -49,7 +49,7 @@ def train_patch(
     seed: int = 0,
     strength: float | None = None,
     adapt: Adapt | None = None,
-    adapter_rank: int = 8,
+    adapter_rank: int | None = None,
     base: LearnedWrite | None = None,
     options: TrainingOptions | None = None,
     held_out: Iterable[TextOrTokens] | None = None,
@@ -96,7 +96,7 @@ def train_patch(
         the reader is trained, and `rank` is ignored.
     - `adapt`: `"attention"` to train updates of the matrices that make queries, keys and values,
         `"attention+mlp"` for those of the MLP too; None for no reader.
-    - `adapter_rank`: the rank of each update.
+    - `adapter_rank`: the rank of each of these updates, 8 by default.
     - `base`: a write that was learned at the same layers, with the same embedding, scale and
         `first_position`.
     - `options`: options of the write, the optimizer and the evaluations.
@@ -130,12 +130,14 @@ def train_patch(
     store = ResidualStore() if store is None else store
     plain = NextTokenPatch(layer=python_numbers(layer), strength=1.0, embedding=options.embedding)
     layers = plain.layers
-    _check_reader(bridge, strength, adapt, adapter_rank, options)
+    if adapt is not None and adapter_rank is None:
+        adapter_rank = ADAPTER_RANK
+    check_reader(bridge, strength, adapt, adapter_rank, options)
     if strength is not None:
         rank = None  # a fixed write has no map whose rank could be wrong
-    _check(bridge, plain, rank, source, steps, save_every)
+    check_write(bridge, plain, rank, source, steps, save_every)
     if base is not None:
-        _check_base(bridge, base, layers, adapt, options)
+        check_base(bridge, base, layers, adapt, options)
     if (preserve is None) != (options.change_penalty == 0):
         raise ValueError(
             "a change_penalty needs texts to preserve, and these a penalty above 0; got "
@@ -164,7 +166,7 @@ def train_patch(
         except ValueError as error:
             raise ValueError(f"of the texts to preserve: {error}") from error
         reader = None
-        if adapt is not None:
+        if adapt is not None and adapter_rank is not None:
             reader = ReaderParameters(bridge, adapt, layers[0], rank=adapter_rank, seed=seed)
         write = LearnedWrite(
             layers=layers,
@@ -224,76 +226,3 @@ def _require_two_streams(bridge: TransformerBridge, layer: int, corpora: Corpora
         longest = TokenBatch.unpadded(max(pieces, key=len)[None])
         (resid,) = residuals(bridge, longest, [f"{layer}_pre"])
     require_two_streams(bridge, layer, resid, "and training needs that")
-
-
-def _check(
-    bridge: TransformerBridge,
-    patch: NextTokenPatch,
-    rank: int | None,
-    source: str,
-    steps: int,
-    save_every: int,
-) -> None:
-    require_whole_numbers(steps=steps, save_every=save_every, rank=1 if rank is None else rank)
-    if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
-    if rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
-        raise ValueError(
-            f"rank must be from 1 to the model's width {bridge.cfg.d_model}, or None for a full "
-            f"matrix; got {rank}"
-        )
-    if steps < 1 or save_every < 1:
-        raise ValueError(f"steps and save_every must be at least 1, got {steps}, {save_every}")
-    # Checks the layers, and that the model has the embedding.
-    patch.bind(bridge)
-    refuse_late_hooks(bridge, patch.layers[0])
-
-
-def _check_reader(
-    bridge: TransformerBridge,
-    strength: float | None,
-    adapt: str | None,
-    adapter_rank: int,
-    options: TrainingOptions,
-) -> None:
-    if adapt is None and strength is not None:
-        raise ValueError(
-            f"a write of strength {strength} leaves nothing to train: give adapt='attention' too"
-        )
-    if strength is not None and options.write_penalty:
-        raise ValueError(
-            f"a write of strength {strength} is fixed: a write_penalty of {options.write_penalty} "
-            "cannot make it shorter; leave out one of them"
-        )
-    if strength is not None and options.input_gate:
-        raise ValueError(
-            f"a write of strength {strength} is the embedding itself, which no gate scales: leave "
-            "out input_gate, or the strength"
-        )
-    if adapt is not None and name_of_weights(bridge) is not None:
-        raise ValueError("a reader is on the bridge: leave its `with` block to train another")
-    require_whole_numbers(adapter_rank=adapter_rank)
-    if not 1 <= adapter_rank <= int(bridge.cfg.d_model):
-        raise ValueError(
-            f"adapter_rank must be from 1 to the model's width {bridge.cfg.d_model}; got "
-            f"{adapter_rank}"
-        )
-
-
-def _check_base(
-    bridge: TransformerBridge,
-    base: LearnedWrite,
-    layers: tuple[int, ...],
-    adapt: str | None,
-    options: TrainingOptions,
-) -> None:
-    if adapt is not None or base.reader is not None:
-        raise ValueError("a base cannot be combined with a reader: leave out adapt, or the base")
-    base.require_fits(bridge, base.patch())
-    expected = (layers, options.embedding, options.scale, options.first_position)
-    found = (base.layers, base.embedding, base.scale, base.first_position)
-    if found != expected:
-        raise ValueError(
-            "the base must have the layers, embedding, scale and first_position of the training, "
-            f"{expected}; it has {found}"
-        )

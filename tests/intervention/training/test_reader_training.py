@@ -180,6 +180,7 @@ class TestRefusals:
                 "which no gate scales",
             ),
             ({"adapt": "mlp"}, "adapt must be 'attention' or 'attention\\+mlp'; got 'mlp'"),
+            ({"adapter_rank": 2}, "is the rank of what adapt= trains: give adapt="),
             ({"adapt": "attention", "adapter_rank": 0}, "adapter_rank must be from 1 to"),
         ],
     )

@@ -1,0 +1,94 @@
+"""What makes no sense in a training, said before it begins."""
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.argument_types import require_whole_numbers
+from ...model.other_weights import name_of_weights
+from ...model.partial_run import refuse_late_hooks
+from ..learned_write import LearnedWrite
+from ..patch import NextTokenPatch
+from ..sources import SOURCES
+from .options import TrainingOptions
+
+
+def check_write(
+    bridge: TransformerBridge,
+    patch: NextTokenPatch,
+    rank: int | None,
+    source: str,
+    steps: int,
+    save_every: int,
+) -> None:
+    """Raise `ValueError` or `TypeError` unless such a write can be trained on the model."""
+    require_whole_numbers(steps=steps, save_every=save_every, rank=1 if rank is None else rank)
+    if source not in SOURCES:
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
+    if rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
+        raise ValueError(
+            f"rank must be from 1 to the model's width {bridge.cfg.d_model}, or None for a full "
+            f"matrix; got {rank}"
+        )
+    if steps < 1 or save_every < 1:
+        raise ValueError(f"steps and save_every must be at least 1, got {steps}, {save_every}")
+    # Checks the layers, and that the model has the embedding.
+    patch.bind(bridge)
+    refuse_late_hooks(bridge, patch.layers[0])
+
+
+def check_reader(
+    bridge: TransformerBridge,
+    strength: float | None,
+    adapt: str | None,
+    adapter_rank: int | None,
+    options: TrainingOptions,
+) -> None:
+    """Raise `ValueError` or `TypeError` unless the options of a reader fit each other."""
+    if adapt is None and strength is not None:
+        raise ValueError(
+            f"a write of strength {strength} leaves nothing to train: give adapt='attention' too"
+        )
+    if strength is not None and options.write_penalty:
+        raise ValueError(
+            f"a write of strength {strength} is fixed: a write_penalty of {options.write_penalty} "
+            "cannot make it shorter; leave out one of them"
+        )
+    if strength is not None and options.input_gate:
+        raise ValueError(
+            f"a write of strength {strength} is the embedding itself, which no gate scales: leave "
+            "out input_gate, or the strength"
+        )
+    if adapt is not None and name_of_weights(bridge) is not None:
+        raise ValueError("a reader is on the bridge: leave its `with` block to train another")
+    if adapter_rank is None:
+        return
+    if adapt is None:
+        raise ValueError(
+            f"adapter_rank={adapter_rank} is the rank of what adapt= trains: give "
+            "adapt='attention' too"
+        )
+    require_whole_numbers(adapter_rank=adapter_rank)
+    if not 1 <= adapter_rank <= int(bridge.cfg.d_model):
+        raise ValueError(
+            f"adapter_rank must be from 1 to the model's width {bridge.cfg.d_model}; got "
+            f"{adapter_rank}"
+        )
+
+
+def check_base(
+    bridge: TransformerBridge,
+    base: LearnedWrite,
+    layers: tuple[int, ...],
+    adapt: str | None,
+    options: TrainingOptions,
+) -> None:
+    """Raise `ValueError` unless a training with these options can begin on top of the base."""
+    if adapt is not None or base.reader is not None:
+        raise ValueError("a base cannot be combined with a reader: leave out adapt, or the base")
+    base.require_fits(bridge, base.patch())
+    expected = (layers, options.embedding, options.scale, options.first_position)
+    found = (base.layers, base.embedding, base.scale, base.first_position)
+    if found != expected:
+        raise ValueError(
+            "the base must have the layers, embedding, scale and first_position of the training, "
+            f"{expected}; it has {found}"
+        )
