@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ..model.user_errors import USER_ERRORS
+
 Event = tuple[str, dict[str, Any]]
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -15,10 +17,6 @@ Emit = Callable[[str, dict[str, Any]], None]
 Work = Callable[[Emit], None]
 
 MOST_WAITING = 16
-
-# Errors of the library whose message tells the user what to do. RuntimeError includes
-# NotImplementedError.
-USER_ERRORS = (ValueError, TypeError, IndexError, RuntimeError, OSError)
 
 
 class CancelledWork(Exception):  # noqa: N818 - no error

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from ..model.user_errors import USER_ERRORS
 from .demo import demo
 from .experiment import experiment
 from .explorer import explorer
@@ -25,10 +26,6 @@ from .report import report
 from .score import score
 from .slopes import slopes
 from .train_patch import train_patch
-
-# Errors of the library whose message tells the user what to do. RuntimeError includes
-# NotImplementedError.
-USER_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
 
 # Wrong usage of any kind. Depending on its version, Typer contains click or needs it, and only this
 # subclass has a name in all versions.

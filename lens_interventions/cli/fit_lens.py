@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .checks import FIGURES, require_output
-from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progress
+from .options import Device, Dtype, Model, Revision, after_writing, kept_in, load, shows_progress
 from .writing import write_table_or_figure
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def fit_lens(
         texts = read_texts(file, whole=True)
     tests = [each.text for each in prose()] if test_file is None else read_texts(test_file)
     bridge = load(model, device, dtype, revision)
-    partial, progress = out.with_suffix(".partial"), shows_progress()
+    partial, progress = out.with_name(out.name + ".partial"), shows_progress()
     if texts is None:
         length = min(_SAMPLE_TOKENS, int(bridge.cfg.n_ctx))
         texts = list(sample_texts(bridge, samples or _SAMPLES, length=length, progress=progress))
@@ -100,11 +100,12 @@ def fit_lens(
         lens.save(out)
     partial.unlink(missing_ok=True)
     typer.echo(f"wrote {out}, fitted to {lens.settings['tokens']:,} tokens", err=True)
-    judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=progress)
-    _print(judged)
-    if quality is not None:
-        write_table_or_figure(quality, judged.to_dataframe, judged.plot)
-        typer.echo(f"wrote {quality}", err=True)
+    with after_writing(out):
+        judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=progress)
+        _print(judged)
+        if quality is not None:
+            write_table_or_figure(quality, judged.to_dataframe, judged.plot)
+            typer.echo(f"wrote {quality}", err=True)
 
 
 def _print(judged: "LensQuality") -> None:

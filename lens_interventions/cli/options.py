@@ -136,6 +136,16 @@ def kept_in(partial: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def after_writing(out: Path) -> Iterator[None]:
+    """If the user stops the command inside, say that `out` is written."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"{out} is written")
+        raise
+
+
 def shows_progress() -> bool:
     """Whether standard error is a terminal, which can show a progress bar."""
     return sys.stderr.isatty()

@@ -21,4 +21,4 @@ def report(
     require_output(out, [".html"])
     from ..pages.report import report as write_report
 
-    typer.echo(f"wrote {write_report(runs, out=out, title=title)}")
+    typer.echo(f"wrote {write_report(runs, out=out, title=title)}", err=True)

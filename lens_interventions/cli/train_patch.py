@@ -7,7 +7,7 @@ import typer
 
 from ..intervention.sources import source_names
 from .checks import FIGURES, finite, one_of, require_blocks, require_output, usage
-from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progress
+from .options import Device, Dtype, Model, Revision, after_writing, kept_in, load, shows_progress
 
 if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
@@ -110,10 +110,9 @@ def train_patch(
 
     If you stop it, the same command continues from OUT.partial, and ends with the same numbers.
     """
-    from .._files import require_writable
     from ..materials import read_texts
 
-    require_writable(out)
+    require_output(out, [".safetensors"])
     require_output(figure, (*FIGURES, ".json"))
     documents = read_texts(file, whole=True)
     require_blocks(model, layer)
@@ -166,13 +165,14 @@ def train_patch(
             progress=shows_progress(),
         )
     result.write.save(out)
+    partial.unlink()
+    typer.echo(f"wrote {out}", err=True)
+    _print(result)
     if figure is not None:
         from ..plots import save
 
-        save(result.plot(), figure)
-    partial.unlink()
-    _print(result)
-    typer.echo(f"wrote {out}", err=True)
+        with after_writing(out):
+            save(result.plot(), figure)
 
 
 def _print(result: "TrainedPatch") -> None:

@@ -116,7 +116,7 @@ class PatchedLM(TemplateLM):
         **_: Any,
     ) -> list[tuple[float, bool]]:
         continued, seeds = [], []
-        for _, context, continuation in requests:
+        for asked, context, continuation in requests:
             if not 0 < len(continuation) <= self.max_length:
                 raise ValueError(
                     f"a continuation of {len(continuation)} tokens cannot be scored: it must "
@@ -124,7 +124,9 @@ class PatchedLM(TemplateLM):
                 )
             context = list(context) or [self._prefix]
             continued.append((context, continuation))
-            seeds.append(_seed_of(context))
+            # Answers to one question share their random draws. Windows of a text come without a
+            # question, and texts must not share theirs.
+            seeds.append(_seed_of(context if asked is not None else [*context, *continuation]))
         # The last token is predicted and not read.
         rooms = [self.max_length + 1 - len(continuation) for _, continuation in continued]
         contexts = _cut([context for context, _ in continued], rooms)

@@ -178,7 +178,7 @@ def fit_input_probe(
     another fit or other texts, or could not record the hooks on the bridge, if a residual is not
     finite, or if the model's logits are not the final norm and the unembedding of its last
     residual; `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError`
-    if `texts` is one text.
+    if `texts` is one text; `OSError` if the checkpoint cannot be written.
     """
     table, n_points = input_embeddings(bridge), int(bridge.cfg.n_layers) + 1
 

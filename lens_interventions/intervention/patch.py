@@ -290,7 +290,7 @@ def bind_all(
     """Each patch on one model, None where there is none.
 
     Equivalent to `NextTokenPatch.bind` of each, but the token embedding, for which the model is
-    run, is measured once. Raises what that raises.
+    run, is measured once. Raises the errors of `bind`.
     """
     token_embedding = functools.cache(functools.partial(embedding, bridge))
     return [None if patch is None else patch._bind(bridge, token_embedding) for patch in patches]

@@ -65,7 +65,8 @@ def mean_interval(
 ) -> Interval:
     """Bootstrap interval of `sum(totals) / sum(counts)`; one cell of `mean_intervals`.
 
-    Raises what that raises.
+    Raises `ValueError` for values that are not finite, negative counts, shapes that differ or are
+    not `[seq]`, a `level` that is not between 0 and 1, or no resamples.
     """
     totals = np.asarray(totals)
     if totals.ndim != 1:

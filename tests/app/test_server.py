@@ -105,15 +105,23 @@ def test_the_page_escapes_what_it_names():
     assert "<script>alert(1)" not in shown
 
 
-def test_an_error_of_another_kind_does_not_end_the_server(client, subject, monkeypatch, capsys):
+@pytest.mark.parametrize("kind", [KeyError, IndexError])
+def test_an_error_of_another_kind_does_not_end_the_server(
+    client, subject, monkeypatch, capsys, kind
+):
+    error = kind("lost")
+
     def broken(*_):
-        raise KeyError("lost")
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(Subject, "tokens", broken)
         found = events(client, "read", text=TEXT)
     assert found == [
-        ("error", {"message": "KeyError: 'lost'. The terminal of the explorer tells more."})
+        (
+            "error",
+            {"message": f"{kind.__name__}: {error}. The terminal of the explorer tells more."},
+        )
     ]
     assert "Traceback" in capsys.readouterr().err
     assert answer(client, "read", text=TEXT)["view"]

@@ -68,6 +68,21 @@ def test_it_fits_to_a_file_and_reports_on_another(run, files, tmp_path, name):
     ]
 
 
+def test_stopped_while_the_lens_is_judged_it_says_that_it_is_written(
+    run, files, tmp_path, monkeypatch
+):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lens_interventions.fitting.lens_quality.lens_quality", stopped)
+    corpus, tests = files
+    out = tmp_path / "lens.safetensors"
+    status, _, err = run("--file", corpus, "--test-file", tests, "--out", out, "--window", 8)
+    assert status == 130
+    assert err.splitlines()[-1] == f"Stopped: {out} is written"
+    assert li.AffineLens.load(out).settings["tokens"] > 0
+
+
 def test_without_a_file_the_model_writes_the_corpus(run, files, tmp_path):
     out = tmp_path / "lens.safetensors"
     arguments = ("--samples", 12, "--test-file", files[1], "--out", out)

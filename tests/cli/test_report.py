@@ -6,7 +6,7 @@ from tests.support.made_up_runs import save_run
 def test_the_command_writes_the_page(command, tmp_path):
     save_run(tmp_path / "a", "copying")
     out = tmp_path / "r.html"
-    status, printed, err = command("report", tmp_path, "--out", out, "--title", "Q & A")
+    status, _, err = command("report", tmp_path, "--out", out, "--title", "Q & A")
     assert status == 0, err
-    assert f"wrote {out}" in printed
+    assert f"wrote {out}" in err
     assert "<title>Q &amp; A</title>" in out.read_text(encoding="utf-8")

@@ -102,19 +102,20 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
         (("--adapter-rank", 2), 2, "give --adapt too"),
         (("--adapt", "mlp"), 2, "adapt must be 'attention' or 'attention+mlp'; got 'mlp'"),
         (("--figure", "curve.doc"), 2, "cannot write 'curve.doc'"),
-        (("--out", "nowhere/patch"), 1, "nowhere is not a directory to write in"),
+        (("--out", "write.json"), 2, "cannot write 'write.json': use one of .safetensors"),
+        (("--out", "nowhere/patch.safetensors"), 1, "nowhere is not a directory to write in"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")
 def test_mistakes(run, corpus, tmp_path, monkeypatch, more, status, message):
     monkeypatch.setenv("COLUMNS", "200")
-    found, _, err = run(*arguments(corpus, tmp_path / "patch", *more))
+    found, _, err = run(*arguments(corpus, tmp_path / "patch.safetensors", *more))
     assert found == status
     assert message in err
 
 
 def test_the_rank_fits_a_narrow_model(run, corpus, tmp_path):
-    out = tmp_path / "patch"
+    out = tmp_path / "patch.safetensors"
     usual = ("--file", corpus, "--out", out, "--layer", 1, "--steps", 1, "--window", 16)
     status, _, err = run(*usual)
     assert status == 0, err
@@ -122,7 +123,7 @@ def test_the_rank_fits_a_narrow_model(run, corpus, tmp_path):
 
 
 def test_a_full_matrix_a_gate_and_two_layers(run, corpus, tmp_path):
-    out = tmp_path / "patch"
+    out = tmp_path / "patch.safetensors"
     more = ("--layer", 2, "--full", "--input-gate", "--source", "current", "--window", 16)
     status, printed, err = run(*arguments(corpus, out, *more, rank=()))
     assert status == 0, err
@@ -134,7 +135,7 @@ def test_a_full_matrix_a_gate_and_two_layers(run, corpus, tmp_path):
 
 
 def test_a_reader_of_a_fixed_write(run, corpus, tmp_path):
-    out = tmp_path / "patch"
+    out = tmp_path / "patch.safetensors"
     more = ("--strength", 0.3, "--adapt", "attention+mlp", "--adapter-rank", 2, "--window", 16)
     status, _, err = run(*arguments(corpus, out, *more, rank=()))
     assert status == 0, err

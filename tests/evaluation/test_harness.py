@@ -5,6 +5,7 @@ import math
 import sys
 
 import pytest
+import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -78,6 +79,21 @@ def test_order_and_batches_change_nothing(llama):
     alone = loglikelihood(li.as_harness_model(llama, patch, batch_size=1))
     together = loglikelihood(li.as_harness_model(llama, patch), PAIRS[::-1])[::-1]
     assert [log_prob for log_prob, _ in together] == pytest.approx([lp for lp, _ in alone])
+
+
+def test_answers_to_one_question_share_their_draws_and_other_texts_do_not(llama):
+    seeds = []
+
+    def noted(site):
+        seeds.append(site.text.seed.tolist())
+        return torch.zeros_like(site.resid)
+
+    model = li.as_harness_model(llama, li.NextTokenPatch(layer=1, strength=0.1, source=noted))
+    loglikelihood(model, [("the people say", " plasma"), ("the people say", " No.")])
+    assert len(set(seeds[-1])) == 1
+    texts = requests("loglikelihood_rolling", [("people say plasma",), ("the people say",)])
+    model.loglikelihood_rolling(texts, disable_tqdm=True)
+    assert len(set(seeds[-1])) == 2
 
 
 def test_order_and_batches_change_nothing_of_what_is_written(llama):

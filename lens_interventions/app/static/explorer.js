@@ -24,6 +24,7 @@ const panels = {
     async view(view) {
       showPromptOf(view);
       await showHeatMap("read", view, (point, position) => lookAt({ point, position }));
+      if (state.panel !== "read") return;
       say(`Read ${view.strip.length} tokens.`);
       // A position that is no longer among those read would be an error.
       lookAt(view.strip.some(({ position }) => position === state.position) ? {} : { position: null });
@@ -96,7 +97,8 @@ async function run() {
   const inTurn = (handler, name) => (data) => {
     if (mine === asked) viewed ||= name === "view";
     recipe = data.recipe ?? recipe;
-    shown = shown.then(() => handler(data, from));
+    // What was asked for meanwhile may have another panel, which must not be replaced.
+    shown = shown.then(() => (mine === asked ? handler(data, from) : undefined));
   };
   const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler, name)]);
   const whole = await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed },

@@ -1,6 +1,6 @@
 """Beginnings of documents, for experiments that do not divide their text into halves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,8 @@ from jaxtyping import Int
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...materials import Document
+from ...materials.corpora import read_documents
+from ...materials.shingles import groups
 from .sequences import beginning, token_list
 
 
@@ -31,8 +33,32 @@ def document_beginnings(
             body = token_list(bridge, of_source[index].text)[: tokens - 1]
             ids = [*beginning(bridge), *body]
             if len(ids) > 2:
-                found.append({"cluster": f"{source}: {of_source[index].title}", "tokens": ids})
+                found.append({"cluster": cluster_of(source, of_source[index]), "tokens": ids})
     return found
+
+
+def sharing_none(sources: Sequence[str], clusters: Collection[str]) -> list[tuple[str, Document]]:
+    """The documents of the sources that share no passage with those whose `cluster` is given.
+
+    They are not connected with one through other documents of the sources either.
+    """
+    documents = [
+        (source, document)
+        for source in dict.fromkeys(sources)
+        for document in read_documents(source)
+    ]
+    group_of = groups([document for _, document in documents])
+    taken = {
+        group
+        for group, (source, document) in zip(group_of, documents, strict=True)
+        if cluster_of(source, document) in clusters
+    }
+    return [found for group, found in zip(group_of, documents, strict=True) if group not in taken]
+
+
+def cluster_of(source: str, document: Document) -> str:
+    """The name of a document, under which its rows are summed."""
+    return f"{source}: {document.title}"
 
 
 def has_components(tokens: Sequence[int]) -> bool:

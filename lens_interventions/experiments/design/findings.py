@@ -57,5 +57,12 @@ def judged(asked: Sequence[Asked]) -> tuple[Finding, ...]:
     )
 
 
+def resampled(what: str, seeds: int) -> str:
+    """A sentence on what intervals know of, for trainings with so many seeds."""
+    if seeds > 1:
+        return f"{what} and seeds are resampled; few seeds say little of how others turn out."
+    return f"{what} are resampled; how another seed would have turned out is not known."
+
+
 def _visible(interval: Interval) -> float | None:
     return None if interval.method == MAX_T else visible_by_width(interval)

@@ -12,6 +12,7 @@ from ...materials import Template
 from ...materials.corpora import read_documents
 from ...materials.shingles import groups
 from .contrasts import Resampling
+from .documents import cluster_of
 from .sequences import REPORT, SELECTION, TokenSequence, beginning, continuation, token_list
 
 
@@ -166,7 +167,7 @@ def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list
             tokens = (*beginning(bridge), *body)
             if half in open_halves and len(tokens) > 2:
                 taken[half] += 1
-                cluster, tag = f"{source}: {documents[index].title}", source.replace(" ", "_")
+                cluster, tag = cluster_of(source, documents[index]), source.replace(" ", "_")
                 sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
     return sequences
 

@@ -21,7 +21,7 @@ from .input_files import InputFiles
 from .json_values import to_values
 from .model_source import Model, ModelSource, model_header
 from .results import Analysis, Result, Tables
-from .run_directory import FORMAT, RunDirectory, files_of_rows, held_directory
+from .run_directory import FORMAT, RunDirectory, RunDirectoryError, files_of_rows, held_directory
 from .stage_progress import StageProgress
 from .work_units import Unit, forget_model, measured
 
@@ -167,8 +167,16 @@ def _complete(
         shown.finished()
     # Rows that were just measured are read back too, so a resumed run sees the same as an unbroken
     # one.
-    kept = [(unit, directory.read_rows(unit)) for unit in units]
-    return [(unit, rows) for unit, rows in kept if rows is not None]
+    return [(unit, _rows_of(directory, unit)) for unit in units]
+
+
+def _rows_of(directory: RunDirectory, unit: Unit) -> pd.DataFrame:
+    rows = directory.read_rows(unit)
+    if rows is None:
+        raise RunDirectoryError(
+            f"the rows of {unit.key}, which were there just now, are gone or damaged: run it again"
+        )
+    return rows
 
 
 def _tables(rows: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, pd.DataFrame]:

@@ -27,6 +27,7 @@ from ..design.comparisons import (
 )
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import contrasts, with_holm
+from ..design.findings import resampled
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Analysis, Finding, Tables
@@ -284,17 +285,12 @@ def _method(
     seeds, clusters = len(settings.seeds), int((totals.counts > 0).sum())
     plain = by_seed[(by_seed["question"] == question.name) & (by_seed["minus"] == "none")]
     each = ", ".join(f"{estimate:.3g}" for estimate in plain["estimate"])
-    resampled = (
-        "seeds and clusters are both resampled"
-        if seeds > 1
-        else "clusters are resampled; how another seed would have turned out is not known"
-    )
     return (
         f"{capital(question.material)}; {int(totals.counts.sum())} "
         f"{question.items} in {counted(clusters, 'cluster')} of the part that "
         f"reports. The write, {rank} at layer {settings.layer}, was trained for {settings.steps} "
         f"steps on {settings.corpus} with {counted(seeds, 'seed')}, and so was every "
-        "control; "
-        f"{resampled}. {said_of(comparison, question.units)} True source minus no "
-        f"patch by seed: {each}."
+        "control. "
+        f"{resampled('Clusters', seeds)} {said_of(comparison, question.units)} True source minus "
+        f"no patch by seed: {each}."
     )

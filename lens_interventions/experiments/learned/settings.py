@@ -8,7 +8,7 @@ from ...intervention.training.options import TrainingOptions
 from ...model.points import require_blocks
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
-from ..design.setting_checks import require_at_least, require_comparable
+from ..design.setting_checks import require_at_least, require_comparable, require_different
 from ..engine.presets import Preset, require_preset
 
 _DRAWS: tuple[Draws, ...] = ("nothing", "a position", "a token")
@@ -111,6 +111,7 @@ class LearnedSettings:
         require_at_least(
             self, 1, "sampled_copies", "sampled_tokens", "read_sequences", "directions"
         )
+        require_different(self, "sweep_layers", "sweep_ranks", "sweep_controls")
         unknown = sorted(set(self.sweep_controls) - set(control_sources()))
         if unknown or not self.sweep_controls:
             raise ValueError(

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...materials.corpora import read_documents
-from ...materials.shingles import groups
+from ..design.documents import sharing_none
 from ..design.material import induction_sequences, template_sequences, text_sequences
 from ..design.sequences import TokenSequence, beginning, require_both_halves, token_list
 from .settings import LearnedSettings
@@ -36,17 +35,9 @@ def training_texts(
     They are not connected with one through other documents either, of the corpus or of a measured
     text.
     """
-    sources = dict.fromkeys([settings.corpus, *settings.material.texts])
-    documents = [(source, document) for source in sources for document in read_documents(source)]
-    group_of = groups([document for _, document in documents])
     clusters = {text.cluster for text in measured}
-    taken = {
-        group
-        for group, (source, document) in zip(group_of, documents, strict=True)
-        if f"{source}: {document.title}" in clusters
-    }
     return [
         [*beginning(bridge), *token_list(bridge, document.text)]
-        for group, (source, document) in zip(group_of, documents, strict=True)
-        if source == settings.corpus and group not in taken
+        for source, document in sharing_none([settings.corpus, *settings.material.texts], clusters)
+        if source == settings.corpus
     ]

@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import materials
 from ...materials import Document, Template
 from ...materials.corpora import read_documents
-from ..design.documents import document_beginnings
+from ..design.documents import cluster_of, document_beginnings
 from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
@@ -83,7 +83,7 @@ def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFr
             "same files and the same Python, and do not change them during the run"
         )
     rows = [
-        (f"{source}: {document.title}", token, count)
+        (cluster_of(source, document), token, count)
         for document in documents
         for token, count in sorted(Counter(token_list(bridge, document.text)).items())
     ]

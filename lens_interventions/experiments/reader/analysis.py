@@ -80,6 +80,6 @@ def _findings(
         f"{settings.rank} of the {changed} above it are trained for "
         f"{settings.steps} steps of {settings.options.batch_size} windows of "
         f"{settings.options.window} tokens, with {counted(seeds, 'seed')}. "
-        f"{{n}} {{clusters}}. No patch is a reader that was trained {alone}. {{said}} {{what}} and "
-        "seeds are resampled; few seeds say little of how others turn out.",
+        f"{{n}} {{clusters}}. No patch is a reader that was trained {alone}. {{said}} "
+        "{resampled}",
     )

@@ -13,7 +13,7 @@ from ...fitting.input_reading import MEASURES, input_reading
 from ...fitting.input_recovery import input_recovery
 from ...materials.corpora import read_documents
 from ...model.fingerprint import fingerprint
-from ..design.documents import document_beginnings, has_components
+from ..design.documents import cluster_of, document_beginnings, has_components, sharing_none
 from ..engine.json_values import digest
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -78,7 +78,11 @@ STAGES: dict[str, Stage] = {"probe": plan}
 
 
 def _fitted(bridge: TransformerBridge, settings: RecallSettings, read: set[str]) -> list[list[int]]:
-    """Beginnings of the documents that are not read, up to the limit of the settings."""
+    """Beginnings of documents that share no passage with those read, up to the settings' limit."""
+    apart = {
+        cluster_of(source, document)
+        for source, document in sharing_none([*settings.fitted_texts, *settings.texts], read)
+    }
     found = []
     for source in settings.fitted_texts:
         documents = read_documents(source)
@@ -90,7 +94,7 @@ def _fitted(bridge: TransformerBridge, settings: RecallSettings, read: set[str])
             tokens=settings.window,
             seed=settings.seed + 1,
         ):
-            if document["cluster"] not in read and left > 0:
+            if document["cluster"] in apart and left > 0:
                 found.append(document["tokens"])
                 left -= len(document["tokens"])
     return found

@@ -17,6 +17,7 @@ from ..design.comparisons import (
 )
 from ..design.conditions import LONGER, Arm
 from ..design.contrasts import Contrast, Resampling
+from ..design.findings import resampled
 from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
 from .arms import NONE, name_of
@@ -39,8 +40,7 @@ _JUDGED = {
 
 _METHOD = (
     "{network}; {seeds}; {n} documents. {compared}, of the network that grew up with the true "
-    "token minus each other. {said} Texts and seeds are resampled; few seeds say little of how "
-    "others turn out."
+    "token minus each other. {said} {resampled}"
 )
 
 
@@ -121,4 +121,5 @@ def _said(
         n=rows.loc[rows["scope"] == scope, "cluster"].nunique(),
         compared=_JUDGED[scope][1].format(scope=scope),
         said=said,
+        resampled=resampled("Texts", seeds),
     )

@@ -6,7 +6,7 @@ from functools import cached_property
 import pandas as pd
 
 from ...intervention.modes import MODES
-from ...intervention.sources import control_names, source_names
+from ...intervention.sources import SOURCES, control_names, source_names
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
 from ..engine.presets import Preset, require_preset
@@ -15,7 +15,7 @@ COPIES, NATURAL = "copies", "natural_text"
 """The names of the second copies of random tokens, and of all natural text, among the materials."""
 
 _MEASURABLE = (*control_names(), "final_guess")
-_READ_LENS = ("guess",)
+_READ_LENS = tuple(name for name, source in SOURCES.items() if source.reads_lens)
 
 
 @dataclass(frozen=True)

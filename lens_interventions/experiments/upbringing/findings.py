@@ -7,7 +7,7 @@ import pandas as pd
 from ...drawing.labels import counted
 from ...model.points import FINAL, point_name, select_points
 from ..design.contrasts import Contrast, seed_contrast
-from ..design.findings import Asked, judged
+from ..design.findings import Asked, judged, resampled
 from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
@@ -106,8 +106,7 @@ _MEASURED = {
 _METHOD = (
     "{measured} at {point}, {arm} minus {minus}: {of_arm:.3f} against {of_minus:.3f}. Networks of "
     "{blocks} blocks of width {width} after {steps} steps of {batch} texts of {context} tokens; "
-    "{seeds}, {n} held-out documents. Texts and seeds are resampled; few seeds say "
-    "little of how others turn out."
+    "{seeds}, {n} held-out documents. {resampled}"
 )
 
 
@@ -160,4 +159,5 @@ def _said(settings: UpbringingSettings, final: pd.DataFrame, question: Question)
         context=settings.context,
         seeds=counted(len(settings.seeds), "seed"),
         n=one["cluster"].nunique(),
+        resampled=resampled("Texts", len(settings.seeds)),
     )

@@ -70,7 +70,8 @@ def head_slopes(
     token to predict, if a hook is on a block, if the file holds something else, or inside
     `torch.inference_mode`; `TypeError` for one text where many are expected, or anything but one
     patch; `NotImplementedError` if the two streams do not fit the model, or its keys, values or
-    attention patterns have no hooks.
+    attention patterns have no hooks; `OSError` if the file cannot be written, or another process is
+    writing it.
     """
     require_gradients("head_slopes")
     length = piece_length(bridge, max_length)

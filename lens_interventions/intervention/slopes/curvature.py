@@ -52,7 +52,9 @@ def curvature(
 
     Raises `ValueError` if there are no patches or one has `positions="generated"`, if the step is
     not above 0, or for texts, scopes and models that `slope_map` or `teacher_forced_log_probs`
-    refuses; `TypeError` for one text where many are expected.
+    refuses; `TypeError` for one text where many are expected; `NotImplementedError` if the model's
+    logits are not read off one residual stream; `OSError` if the file cannot be written, or another
+    process is writing it.
     """
     length = piece_length(bridge, max_length)
     given = listed(patches)

@@ -118,7 +118,8 @@ def train_patch(
     training, the model is in training mode or has a reader on already, or the call is inside
     `torch.inference_mode`; `TypeError` if one text is given where several are expected, or `rank`,
     `adapter_rank`, `steps` or `save_every` is not a whole number; `NotImplementedError` if the two
-    streams do not fit the model, or its blocks have no matrices that can be adapted.
+    streams do not fit the model, or its blocks have no matrices that can be adapted; `OSError` if
+    the checkpoint cannot be written.
     """
     require_gradients("train_patch")
     options = TrainingOptions() if options is None else options

@@ -37,7 +37,8 @@ def report(
 
     **Returns:** `out`.
 
-    Raises `FileNotFoundError` if a directory does not exist; `ValueError` if no run is finished.
+    Raises `FileNotFoundError` if a directory does not exist; `ValueError` if no run is finished;
+    `OSError` if the page cannot be written.
     """
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,34 @@
 
 import pytest
 
-from lens_interventions.experiments.design.documents import has_components, middle
+from lens_interventions.experiments.design.documents import (
+    cluster_of,
+    has_components,
+    middle,
+    sharing_none,
+)
+from lens_interventions.materials.corpora import read_documents
+
+
+def test_documents_that_share_a_passage_with_another_are_left_out(tmp_path):
+    words = [f"word{number}" for number in range(80)]
+    texts = {
+        "a": words[:30],
+        "b": words[15:45],  # shares 15 words with a
+        "c": words[32:62],  # shares 13 with b, so is connected with a
+        "d": words[62:80],
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(" ".join(text))
+    sources = [str(tmp_path / f"{name}.txt") for name in texts]
+
+    def left(clusters):
+        return [document.text.split()[0] for _, document in sharing_none(sources, clusters)]
+
+    first, *_, last = (cluster_of(source, read_documents(source)[0]) for source in sources)
+    assert left({first}) == ["word62"]
+    assert left({last}) == ["word0", "word15", "word32"]
+    assert left(set()) == ["word0", "word15", "word32", "word62"]
 
 
 @pytest.mark.parametrize(

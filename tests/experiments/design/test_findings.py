@@ -3,7 +3,7 @@
 import numpy as np
 
 from lens_interventions.experiments.design.contrasts import Contrast, Resampling, mean_contrast
-from lens_interventions.experiments.design.findings import Asked, judged
+from lens_interventions.experiments.design.findings import Asked, judged, resampled
 from lens_interventions.measures.intervals import Interval
 
 
@@ -22,6 +22,13 @@ def test_holm_s_correction_enters_the_verdict() -> None:
     assert [first.verdict.outcome, second.verdict.outcome] == ["undecided", "undecided"]
     assert first.verdict.words.startswith("undecided: p = 0.052")
     assert first.method == "Measured. p = 0.052, corrected by Holm's method over 2 questions."
+
+
+def test_a_single_seed_is_said_to_know_nothing_of_others() -> None:
+    assert resampled("Texts", 3).startswith("Texts and seeds are resampled;")
+    assert resampled("Texts", 1) == (
+        "Texts are resampled; how another seed would have turned out is not known."
+    )
 
 
 def test_a_mean_is_compared_with_zero() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -308,6 +309,16 @@ class TestGoingOn:
     def test_a_directory_without_writes(self, tmp_path: Path) -> None:
         with pytest.raises(RunDirectoryError, match="is not a run directory"):
             trained_writes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [{"sweep_layers": (1, 1)}, {"sweep_ranks": (2, 2)}, {"sweep_controls": ("random",) * 2}],
+)
+def test_a_sweep_that_names_a_value_twice_is_refused(twice: dict[str, Any]) -> None:
+    (name,) = twice
+    with pytest.raises(ValueError, match=f"{name} must be different values"):
+        dataclasses.replace(SHORT, **twice)
 
 
 def test_a_model_that_hides_its_attention_is_read_without(

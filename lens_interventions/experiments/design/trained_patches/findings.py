@@ -6,6 +6,7 @@ import pandas as pd
 
 from ...engine.results import Finding
 from ..comparisons import Comparison, said_of, verdicts_on
+from ..findings import resampled
 from ..text_scopes import ALL, COPYABLE, OTHER, SECOND
 from .settings import TrainedPatchSettings
 
@@ -35,8 +36,8 @@ def findings_on_texts(
     - `losses`: rows of `measured_losses`.
     - `compared`: the comparison on each kind of text.
     - `question`: with `{text}` where the kind of text is named.
-    - `method`: with `{n}` and `{clusters}` for what was measured, `{what}` for what is resampled,
-        and `{said}` for the comparison.
+    - `method`: with `{n}` and `{clusters}` for what was measured, `{resampled}` for a sentence on
+        what intervals know of, and `{said}` for the comparison.
     """
     of_copies = (COPYABLE, SECOND)
     margins = [
@@ -51,7 +52,9 @@ def findings_on_texts(
             method.format(
                 n=losses.loc[losses["scope"] == scope, "cluster"].nunique(),
                 clusters="sequences" if scope == SECOND else _DOCUMENTS,
-                what="Sequences" if scope == SECOND else "Documents",
+                resampled=resampled(
+                    "Sequences" if scope == SECOND else "Documents", len(settings.seeds)
+                ),
                 said=said_of(comparison, "nats"),
             )
             + _said_penalties(settings),
