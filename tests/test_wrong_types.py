@@ -1,5 +1,7 @@
 """An argument of another type is named, with what was expected, where users run the library."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,13 @@ def teacher_forced(patch=None, **options):
         ),
         (lambda: generate(logits_processor=len), TypeError, "must be a list of LogitsProcessor"),
         (lambda: generate(logits_processor=[3]), TypeError, "LogitsProcessor objects; 3 is none"),
+        (lambda: generate(max_new_tokens=True), TypeError, "max_new_tokens must be a whole number"),
+        (lambda: generate(patch="patch"), TypeError, "patch must be .* got str 'patch'"),
+        (
+            lambda: generate(temperature=math.nan, do_sample=True),
+            ValueError,
+            "above 0, got nan",
+        ),
         (lambda: generate(seed=None), TypeError, "seed must be one integer, .* got None"),
         (lambda: generate(seed=1.5), TypeError, "seed must be one integer, .* got 1.5"),
         (

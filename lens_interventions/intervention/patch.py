@@ -218,7 +218,7 @@ def listed(
 
     Raises `TypeError` if something else is given.
     """
-    given = patch if isinstance(patch, Sequence) else [patch]
+    given = patch if isinstance(patch, Sequence) and not isinstance(patch, str) else [patch]
     if wrong := [each for each in given if not isinstance(each, NextTokenPatch | None)]:
         raise TypeError(
             f"patch must be a NextTokenPatch, None, or a list of these; got "

@@ -56,7 +56,8 @@ class PatchFields:
         object.__setattr__(self, "layer", layers if several else layers[0])
         for name in ("strength", "gate"):
             value = getattr(self, name)
-            if not (isinstance(value, Real) or (value is None and name == "gate")):
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not (is_number or (value is None and name == "gate")):
                 raise TypeError(
                     f"{name} must be a number, got {type(value).__name__} {value!r:.60}"
                 )

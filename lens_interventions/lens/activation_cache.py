@@ -31,10 +31,20 @@ def cached_batch(
             raise ValueError(
                 f"the cache does not hold the token ids ({TOKENS}): pass them as tokens="
             )
+        if held.is_floating_point():
+            raise ValueError(
+                f"the cache holds the token ids as {held.dtype}, which may have rounded them: pass "
+                "them as tokens="
+            )
         tokens = held
     batch = token_batch(bridge, tokens, attention_mask=attention_mask)
-    if held is not None:
+    if held is not None and not held.is_floating_point():
         held = torch.atleast_2d(held).to(batch.tokens)
+        if held.shape[1] < batch.tokens.shape[1]:
+            raise ValueError(
+                f"the cache holds {held.shape[1]} of {batch.tokens.shape[1]} positions: a cache "
+                "must hold them all, so make it without pos_slice"
+            )
         if held.shape != batch.tokens.shape or ((held != batch.tokens) & batch.mask).any():
             raise ValueError(
                 "the cache was made from other tokens than those given: leave out tokens=, as it "

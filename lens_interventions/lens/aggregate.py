@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from .._summary import summary
 from ..drawing.curves import Curve
+from ..drawing.labels import counted
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
 from ..model.points import point_name
@@ -174,9 +175,9 @@ def plot_aggregate(
             )
     counts = {name: int(each.counts.any(0).sum()) for name, each in named.items()}
     if len(set(counts.values())) == 1:
-        texts = f"{next(iter(counts.values()))} texts"
+        texts = counted(next(iter(counts.values())), "text")
     else:
-        texts = ", ".join(f"{n} texts ({name})" for name, n in counts.items())
+        texts = ", ".join(f"{counted(n, 'text')} ({name})" for name, n in counts.items())
     subtitle = f"{texts}; bands are {level:.0%} bootstrap intervals over texts."
     if "rank" in units:
         subtitle += " Ranks are geometric means of 1 + rank."

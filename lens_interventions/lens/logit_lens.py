@@ -82,7 +82,8 @@ def logit_lens(
     - `tokens`: the ids that a cache was made from, if it does not hold them itself
         (`embed.hook_in`). They cannot be checked then, so make sure that they are the right ones.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor (or `tokens`) that
-        is padded.
+        is padded. A result has its padding on the right, whatever side it was on; `positions=-1`
+        reads every text's last token.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `points`, `every`, `include_input`, `incl_mid`: which residual points to read; see
         `lens_interventions.select_points`.
@@ -130,6 +131,11 @@ def logit_lens(
     _check_options(divergences, top_k, chunk_size, int(bridge.cfg.d_vocab))
     needed = select_points(n_layers, list(dict.fromkeys([*labels, FINAL, INPUT, compare])))
     if isinstance(given, ActivationCache):
+        if prepend_bos is not None:
+            raise ValueError(
+                f"prepend_bos={prepend_bos} goes with a text; the tokens of a cache are given: "
+                "leave it out"
+            )
         batch = cached_batch(bridge, given, tokens, attention_mask)
         chunks = iter([(0, cached_residuals(bridge, given, batch, needed))])
     elif isinstance(given, Mapping) and "input_ids" not in given:

@@ -26,7 +26,9 @@ class Trajectory(TrajectoryFields):
     Statistics have the axes `[point, batch, pos]`, in the order of `points`, `tokens` and its
     columns. Ranks are zero-based and count strictly larger logits: rank 0 is the top guess.
     Log-probabilities, entropies and divergences are in nats. If a value does not exist (at padding,
-    or for the next token at a text's end), floats are NaN, and ranks and ids are -1.
+    or for the next token at a text's end), floats are NaN, and ranks and ids are -1. Padding is on
+    the right, whatever side of the tokens it was on: find a text's last token by `mask`, or read it
+    alone by `positions=-1`.
 
     Attributes:
         points: labels of the residual points, as in TransformerLens: `0_pre`, `final_post`.

@@ -65,6 +65,8 @@ class Verdict:
     def words(self) -> str:
         """The outcome with the size of the effect that it is about."""
         margin = f"{self.smallest_effect:g} {self.units}".strip()
+        if self.interval.n == 0:
+            return "undecided: nothing was measured"
         said = {
             "helps": "helps",
             "helps a little": f"helps a little (estimate below {margin})",

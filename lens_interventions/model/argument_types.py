@@ -9,6 +9,8 @@ def require_whole_numbers(**given: object) -> None:
     value: Any
     for name, value in given.items():
         try:
+            if isinstance(value, bool):
+                raise TypeError("a bool")
             operator.index(value)
         except TypeError as error:
             raise TypeError(f"{name} must be a whole number, got {value!r:.60}") from error

@@ -34,6 +34,8 @@ def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
                     f"{token!r} is not one token of this model but {len(pieces)}: {strings}{hint}"
                 )
             token = pieces[0]
+        if isinstance(token, bool):
+            raise TypeError(f"a token is a string or an id, got {token}")
         token = operator.index(token)
         if not 0 <= token < int(bridge.cfg.d_vocab):
             raise ValueError(f"token id {token} is not in [0, {int(bridge.cfg.d_vocab)})")

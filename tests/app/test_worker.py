@@ -118,3 +118,30 @@ def test_it_is_full_when_enough_waits_and_takes_more_later():
         return full, worker.full
 
     assert run(scenario) == (True, False)
+
+
+def test_the_newest_request_ends_the_one_before_it_after_an_older_has_ended():
+    begun, go = ([threading.Event() for _ in range(2)] for _ in range(2))
+
+    def waits(number):
+        def work(emit):
+            begun[number].set()
+            go[number].wait(30)
+            emit("view", {})
+
+        return work
+
+    async def scenario(worker):
+        first = asyncio.create_task(heard(worker, "tab/read", waits(0)))
+        await asyncio.to_thread(begun[0].wait, 30)
+        second = asyncio.create_task(heard(worker, "tab/read", waits(1)))
+        await asyncio.sleep(0)
+        go[0].set()
+        ended = await first
+        await asyncio.to_thread(begun[1].wait, 30)
+        third = asyncio.create_task(heard(worker, "tab/read", lambda emit: emit("view", {})))
+        await asyncio.sleep(0)
+        go[1].set()
+        return [ended, *await asyncio.gather(second, third)]
+
+    assert run(scenario) == [[("cancelled", {})], [("cancelled", {})], [("view", {})]]

@@ -70,3 +70,23 @@ def test_a_branch_goes_on_from_another_token(client, subject):
     patch = li.NextTokenPatch(scale="norm", first_position=1, **PATCH)
     out = li.generate(subject.bridge, [*given, *branch], patch, max_new_tokens=5)
     assert [token["id"] for token in written(found, "patched")] == out.tokens[0].tolist()
+
+
+def test_a_branch_that_patches_only_what_is_generated_keeps_to_its_prompt(client, subject):
+    """The tokens of the prefix are generated ones, and those of the text are not."""
+    options = {"panel": "write", "text": TEXT, "only_generated": True, **PATCH, "strength": 0.9}
+    given = subject.bridge.to_tokens(TEXT)[0].tolist()
+    patch = li.NextTokenPatch(
+        scale="norm", first_position=1, positions="generated", **PATCH | {"strength": 0.9}
+    )
+    prefix = [20, 21, 33]
+    out = li.generate(
+        subject.bridge, [*given, *prefix], patch, max_new_tokens=8, prompt_length=len(given)
+    )
+    other = li.generate(subject.bridge, [*given, *prefix], patch, max_new_tokens=8)
+    assert (out.log_probs - other.log_probs).abs().max() > 1e-3
+    found = events(client, "write", max_new_tokens=8, prefix=prefix, **options)
+    log_probs = [token["log_prob"] for token in written(found, "patched")]
+    assert log_probs == pytest.approx(out.log_probs[0].tolist())
+    view = answer(client, "alternatives", prefix=prefix, arm="patched", **options)["alternatives"]
+    assert view["likeliest"][0]["log_prob"] == pytest.approx(float(out.log_probs[0, 0]))

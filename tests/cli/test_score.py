@@ -93,6 +93,23 @@ def test_score_resamples_documents_where_there_are_several(run, tmp_path):
     assert "in 3 documents" in out
 
 
+def test_each_piece_draws_its_own_random_tokens(run, tmp_path):
+    bridge, file = shared_bridge("llama"), tmp_path / "text.txt"
+    text = "the people say that the time they mean is the other time? " * 12 + "No."
+    file.write_text(text)
+    options = ("--layer", 1, "--strength", 0.9, "--scale", "norm", "--source", "random")
+    status, out, err = run("score", "--file", file, *options, "--context", 8)
+    assert status == 0, err
+    ids = bridge.to_tokens(text, prepend_bos=False, truncate=False)[0].tolist()
+    pieces = [[0, *ids[i : i + 7]] for i in range(0, len(ids), 7)]
+    patch = dataclasses.replace(PATCH, strength=0.9, scale="norm", source="random")
+    losses = li.teacher_forced_log_probs(
+        bridge, pieces, patch, text_seeds=torch.arange(len(pieces))
+    )
+    row = rows_of(out)["layer 1, interpolate 0.9, source random, scale norm"]
+    assert row[0] == f"{-float(losses.double().nanmean()):.4f}"
+
+
 def test_a_short_context_is_a_piece_unless_the_user_says_otherwise(run, tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("the people say that they mean the time " * 9)

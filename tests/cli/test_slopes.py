@@ -50,6 +50,30 @@ def test_it_writes_what_slope_map_finds(run, corpus, tmp_path):
     assert not (tmp_path / "map.csv.partial").exists()
 
 
+def test_the_seed_and_the_window_are_those_of_the_map(run, corpus, tmp_path):
+    out = tmp_path / "map.csv"
+    more = ("--source", "random", "--seed", 3, "--window", 2, "--context", 12)
+    status, _, err = run("--file", corpus, "--out", out, *more)
+    assert status == 0, err
+
+    def estimates(seed, window):
+        found = li.slope_map(
+            shared_bridge("llama"),
+            DOCUMENTS,
+            sources=["random"],
+            seed=seed,
+            window=window,
+            max_length=12,
+            progress=False,
+        )
+        return list(found.to_dataframe()["estimate"])
+
+    table = list(pd.read_csv(out, keep_default_na=False)["estimate"])
+    assert table == pytest.approx(estimates(3, 2))
+    assert table != pytest.approx(estimates(0, 2))
+    assert table != pytest.approx(estimates(3, None))
+
+
 def test_a_figure(run, corpus, tmp_path):
     out = tmp_path / "map.html"
     status, printed, err = run("--file", corpus, "--out", out)

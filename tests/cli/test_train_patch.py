@@ -36,10 +36,17 @@ def arguments(corpus, out, *more, rank=("--rank", 4)):
     return ("--file", corpus, "--out", out, "--layer", 1, *rank, "--steps", 12, *more)
 
 
-def expected(**options):
+def expected(*, seed=0, **options):
     small = li.TrainingOptions(window=16, batch_size=2, **options)
     return li.train_patch(
-        shared_bridge("llama"), DOCUMENTS, layer=1, rank=4, steps=12, options=small, progress=False
+        shared_bridge("llama"),
+        DOCUMENTS,
+        layer=1,
+        rank=4,
+        steps=12,
+        seed=seed,
+        options=small,
+        progress=False,
     )
 
 
@@ -64,6 +71,16 @@ def test_it_writes_what_train_patch_learns(run, corpus, tmp_path):
         "patch.safetensors",
     ]
     write.patch().bind(shared_bridge("llama"))
+
+
+def test_the_seed_is_that_of_the_training(run, corpus, tmp_path):
+    out = tmp_path / "patch.safetensors"
+    small = ("--window", 16, "--batch-size", 2, "--seed", 3)
+    status, _, err = run(*arguments(corpus, out, *small))
+    assert status == 0, err
+    up = li.LearnedWrite.load(out).up
+    torch.testing.assert_close(up, expected(seed=3).write.up.float(), rtol=0, atol=0)
+    assert not torch.equal(up, expected().write.up.float())
 
 
 def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):

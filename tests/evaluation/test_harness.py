@@ -305,3 +305,19 @@ def test_without_the_harness_it_says_what_to_install(llama, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
     with pytest.raises(ImportError, match=r"pip install '\.\[eval\]'"):
         li.as_harness_model(llama, PATCH)
+
+
+def test_a_text_that_ends_a_continuation_may_be_its_first_tokens(llama, monkeypatch):
+    """It ends after them, and decodes no further."""
+    context, decoded = "the people say", []
+
+    def noted(*args, **options):
+        decoded.append(li.generate(*args, **options))
+        return decoded[-1]
+
+    monkeypatch.setattr("lens_interventions.evaluation.patched_lm.generate", noted)
+    first = li.generate(llama, context, PATCH, max_new_tokens=2)
+    bounds = {"until": [first.texts[0]], "max_gen_toks": 8}
+    model = li.as_harness_model(llama, PATCH)
+    model.generate_until(requests("generate_until", [(context, bounds)]), disable_tqdm=True)
+    assert decoded[0].tokens.tolist() == first.tokens.tolist()

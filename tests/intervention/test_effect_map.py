@@ -123,6 +123,8 @@ def test_what_a_map_says(llama):
     assert (last.layer, last.pos) == (2, len(strings) - 2)
     assert last.effect == float(found.effect[-1, -1])
     figure = json.loads(found.plot().to_json())
+    cell = figure["data"][0]["customdata"][1][2]
+    assert cell == [1, 2, visible(strings[2]), visible(strings[3])]
     # As many columns as positions, though tokens repeat.
     assert figure["layout"]["xaxis"]["ticktext"] == [markup(visible(t)) for t in strings[:-1]]
     assert figure["layout"]["xaxis2"]["ticktext"] == [visible(text) for text in strings[1:]]

@@ -81,6 +81,7 @@ def test_json_refuses_functions(field):
         ({"strength": torch.tensor(0.1)}, TypeError, "strength must be a number, got Tensor"),
         ({"strength": "0.1"}, TypeError, "strength must be a number, got str '0.1'"),
         ({"strength": None}, TypeError, "strength must be a number, got NoneType"),
+        ({"strength": True}, TypeError, "strength must be a number, got bool True"),
         ({"gate": [1.0]}, TypeError, "gate must be a number, got list"),
         ({"seed": 1.5}, TypeError, "seed must be an integer, got 1.5"),
         ({"window": 2.5}, ValueError, "window must be 1 position or more, got 2.5"),

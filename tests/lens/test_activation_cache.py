@@ -84,3 +84,40 @@ def test_a_cache_of_a_patched_run_is_read_as_patched_if_it_holds_resid_pre():
     ours = logit_lens(bridge, cache, tokens=TOKENS)
     torch.testing.assert_close(ours.kl_final, expected.kl_final, rtol=0, atol=1e-9)
     assert float((expected.kl_final - logit_lens(bridge, TOKENS).kl_final)[1].abs().max()) > 0.01
+
+
+def test_what_stands_at_padding_need_not_be_what_the_cache_was_made_from():
+    bridge = shared_bridge("llama")
+    mask = torch.ones_like(TOKENS)
+    mask[0, 8:] = 0
+    _, cache = bridge.run_with_cache(TOKENS)
+    otherwise = TOKENS.clone()
+    otherwise[0, 8:] = 1
+    ours = logit_lens(bridge, cache, tokens=otherwise, attention_mask=mask)
+    expected = logit_lens(bridge, TOKENS, attention_mask=mask)
+    assert torch.equal(ours.tokens, expected.tokens)
+    with pytest.raises(ValueError, match="made from other tokens"):
+        logit_lens(bridge, cache, tokens=otherwise)
+
+
+def test_a_cache_of_some_positions_is_refused_by_what_it_lacks():
+    bridge = shared_bridge("llama")
+    _, cache = bridge.run_with_cache(TOKENS, pos_slice=slice(1, 4))
+    with pytest.raises(ValueError, match=r"holds 3 of 12 positions: .* without pos_slice"):
+        logit_lens(bridge, cache, tokens=TOKENS)
+
+
+def test_rounded_ids_of_a_cache_in_half_precision_are_not_read():
+    bridge = shared_bridge("llama")
+    _, cache = bridge.run_with_cache(TOKENS)
+    expected = logit_lens(bridge, cache)
+    half = cache.to(torch.float16)
+    with pytest.raises(ValueError, match=r"ids as torch\.float16, .* pass them as tokens="):
+        logit_lens(bridge, half)
+    assert torch.equal(logit_lens(bridge, half, tokens=TOKENS).tokens, expected.tokens)
+
+
+def test_a_bos_cannot_be_put_before_a_cache():
+    _, cache = shared_bridge("llama").run_with_cache(TOKENS)
+    with pytest.raises(ValueError, match="prepend_bos=True goes with a text"):
+        logit_lens(shared_bridge("llama"), cache, prepend_bos=True)

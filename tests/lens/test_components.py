@@ -1,5 +1,7 @@
 """What components add to logits: their sum is the model's own, and each is what it alone writes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -169,3 +171,11 @@ def test_heads_of_an_ablated_layer_add_nothing(llama, part):
     heads = [i for i, name in enumerate(found.components) if name.startswith("L1H")]
     assert heads
     assert (found.logits[heads][..., part] == 0).all()
+
+
+def test_a_figure_keeps_components_that_add_and_take_away(llama):
+    found = li.component_logits(llama, TOKENS[:1, :2], token=7)
+    logits = torch.ones_like(found.logits)
+    logits[1, 0] = torch.tensor([5.0, -5.0])
+    figure = dataclasses.replace(found, logits=logits).plot(rows=1)
+    assert list(figure.layout.yaxis.ticktext) == [found.components[1]]

@@ -250,3 +250,9 @@ def test_holm_by_hand():
 def test_holm_refuses_a_nan():
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm(np.array([0.1, math.nan]))
+
+
+def test_a_difference_of_shares_is_never_larger_than_one():
+    yes, no = np.ones(2, dtype=bool), np.zeros(2, dtype=bool)
+    assert share_difference_interval(yes, no).high == 1
+    assert share_difference_interval(no, yes).low == -1

@@ -51,3 +51,12 @@ def test_where_a_parameter_lies_in_memory_does_not_count():
         if parameter.ndim == 2:
             parameter.data = parameter.data.T.contiguous().T
     assert fingerprint(bridge) == before
+
+
+def test_the_last_value_of_an_odd_number_of_them_counts():
+    bridge = tiny_bridge("llama", dtype=torch.float32)
+    layer = bridge.original_model.get_input_embeddings()
+    layer.weight = torch.nn.Parameter(torch.randn(16_385, 3), requires_grad=False)
+    before = fingerprint(bridge)
+    layer.weight.data[-1, -1] += 1
+    assert fingerprint(bridge) != before

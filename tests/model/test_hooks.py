@@ -65,9 +65,15 @@ def test_hooks_of_the_user_that_last_are_told_apart(put_on):
     with bridge.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", push_first)]):
         assert has_user_hooks(bridge)
         assert lasting_hooks(bridge) == ()
-    handle = bridge.original_model.register_forward_pre_hook(lambda *_: None)
-    assert lasting_hooks(bridge) == (handle.id,)
-    handle.remove()
+    model = bridge.original_model
+    for register in (
+        model.register_forward_pre_hook,
+        model.register_forward_hook,
+        model.register_full_backward_hook,
+    ):
+        handle = register(lambda *_: None)
+        assert lasting_hooks(bridge) == (handle.id,)
+        handle.remove()
 
 
 def test_a_capture_runs_no_further_than_it_has_to():

@@ -43,6 +43,11 @@ def other_attention(bridge):
     config._attn_implementation = "sdpa" if config._attn_implementation == "eager" else "eager"
 
 
+def other_device(bridge):
+    # What was found there, by products that round in another way.
+    bridge.cfg.device = "cuda:0"
+
+
 def other_forward(bridge):
     attention = bridge.original_model.model.layers[1].self_attn
 
@@ -71,6 +76,7 @@ def hook_of_torch(bridge):
         other_weights,
         other_precision,
         other_attention,
+        other_device,
         other_forward,
         other_config,
         hook_that_stays,

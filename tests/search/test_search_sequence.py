@@ -277,3 +277,13 @@ def test_the_plot_shows_the_best_so_far(llama):
 def test_wrong_input_is_answered(llama, as_users_run, arguments, said):
     with pytest.raises(ValueError, match=said):
         li.search_sequence(**{"bridge": llama, "prompt": [5, 6], "n_tokens": 3, **arguments})
+
+
+def test_a_text_may_fill_the_context(llama):
+    n_tokens = int(llama.cfg.n_ctx) - 2
+    found = li.search_sequence(
+        llama, [5, 6], n_tokens=n_tokens, method="swaps", budget=8 * n_tokens, progress=False
+    )
+    assert found.tokens.shape[-1] == n_tokens
+    with pytest.raises(ValueError, match=f"search for {n_tokens} at most"):
+        li.search_sequence(llama, [5, 6], n_tokens=n_tokens + 1)

@@ -66,7 +66,9 @@ def way_table(sequences: pd.DataFrame, settings: LikeliestSettings) -> pd.DataFr
         top = best.set_index("prompt")["log_likelihood"].loc[part["prompt"]].to_numpy()
         own = part["log_likelihood"].to_numpy(np.float64)
         interval = settings.resampling.interval(own / int(length))
-        loops = share_interval(int(part["looped"].sum()), len(part))
+        loops = share_interval(
+            int(part["looped"].sum()), len(part), level=settings.resampling.level
+        )
         found.append(
             {
                 "length": int(length),
@@ -148,7 +150,7 @@ def _findings(
         f"{settings.width} forward tokens for each token of the sequence; a backward pass counts "
         "two forward passes. Log-likelihood per token, mean over the lengths: "
     )
-    loops = share_interval(int(looped[LIKELIEST].sum()), n)
+    loops = share_interval(int(looped[LIKELIEST].sum()), n, level=settings.resampling.level)
     found_by = sequences[(sequences["way"] == LIKELIEST) & (sequences["length"] == longest)]
     by = ", ".join(f"{way} {count}" for way, count in found_by["by"].value_counts().items())
     of_longest = (

@@ -24,7 +24,7 @@ from ...model.replaced_forwards import replaced_forwards
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText, select_rows
-from ..patch import NextTokenPatch, bind_all, listed
+from ..patch import NextTokenPatch, bind_all, listed, warn_if_out_of_reach
 from .decoder import Decoder, decoder
 from .patch_batch import PatchedRows
 from .read_steps import read_steps, try_options
@@ -195,6 +195,10 @@ def generate(
         tokens[step.rows, step.step] = step.tokens
         log_probs[step.rows, step.step] = step.log_probs
         finished[step.rows] = ended
+    lengths = batch.lengths.cpu() + (tokens >= 0).sum(-1).reshape(len(patches), n_prompts)
+    for each, reached in zip(patches, lengths, strict=True):
+        if each is not None:
+            warn_if_out_of_reach(each, reached)
     assert text.prompt_length is not None
     return Generation(
         tokens=tokens,
@@ -264,10 +268,9 @@ def _check(
         raise TypeError(f"callback must be a function of a GenerationStep, got {callback!r:.60}")
     if not patches:
         raise ValueError("the list of patches is empty: pass None to generate without a patch")
-    if max_new_tokens < 1 or (chunk_size is not None and chunk_size < 1):
-        raise ValueError(
-            f"max_new_tokens and chunk_size must be at least 1, got {max_new_tokens}, {chunk_size}"
-        )
+    for name, value in (("max_new_tokens", max_new_tokens), ("chunk_size", chunk_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     longest, context = int(batch.lengths.max()), int(bridge.cfg.n_ctx)
     if longest + max_new_tokens > context:
         raise ValueError(

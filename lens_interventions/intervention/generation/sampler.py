@@ -147,7 +147,7 @@ def make_sampler(
     given = _listed("logits_processor", processors, LogitsProcessor)
     if not isinstance(temperature, SupportsFloat):
         raise TypeError(f"temperature must be a number, got {temperature!r:.60}")
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(
             f"temperature must be above 0, got {temperature}; greedy is do_sample=False"
         )
@@ -236,11 +236,37 @@ def _listed(name: str, given: object, kind: type) -> list[Any]:
 def has_ended(
     criteria: StoppingCriteriaList, text: KnownText, scores: Float[Tensor, "batch d_vocab"]
 ) -> Bool[Tensor, " batch"]:
-    """Which texts some criterion ends at their last token."""
+    """Which texts some criterion ends at their last token.
+
+    Raises `ValueError` for a criterion that returns neither one bool nor one for each text.
+    """
     if not criteria:
         return torch.zeros_like(text.first, dtype=torch.bool)
-    judge: Any = criteria
-    return by_length(text, lambda ids, rows: judge(ids, scores[rows]).to(ids.device))
+
+    def ended(ids: Int[Tensor, "row pos"], rows: Int[Tensor, " row"]) -> Bool[Tensor, " row"]:
+        found = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        for criterion in criteria:
+            found |= _judged(criterion, ids, scores[rows])
+        return found
+
+    return by_length(text, ended)
+
+
+def _judged(
+    criterion: Any, ids: Int[Tensor, "row pos"], scores: Float[Tensor, "row d_vocab"]
+) -> Bool[Tensor, "*row"]:
+    found = criterion(ids, scores)
+    verdicts = torch.as_tensor(found) if isinstance(found, bool) else found
+    is_tensor = isinstance(verdicts, Tensor)
+    if not is_tensor or verdicts.dtype != torch.bool or verdicts.shape not in ((), (len(ids),)):
+        given = f"{found!r:.60}"
+        if is_tensor:
+            given = f"{verdicts.dtype} of shape {tuple(verdicts.shape)}"
+        raise ValueError(
+            f"a stopping criterion must return a bool, or one for each of the {len(ids)} rows of "
+            f"input_ids, which are the texts of one length; got {given}"
+        )
+    return verdicts.to(ids.device)
 
 
 def by_length(

@@ -195,11 +195,11 @@ def _require_entries(where: Tensor, predicted: Bool[Tensor, "batch next"]) -> No
 
 def _require_numbers(missing: Bool[Tensor, "patch batch _"]) -> None:
     if missing.any():
-        patch, text, position = missing.nonzero()[0].tolist()
+        # What is written at a later position reaches an earlier one as 0 * nan.
+        patch, text = missing.nonzero()[0, :2].tolist()
         raise ValueError(
-            f"the model's logits are not a number, first under patch {patch} in text {text} at "
-            f"column {position}: look for a patch that writes such values, or a half-precision "
-            "overflow"
+            f"the model's logits are not a number, first under patch {patch} in text {text}: look "
+            "for a patch that writes such values, or a half-precision overflow"
         )
 
 

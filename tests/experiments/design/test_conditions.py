@@ -93,3 +93,10 @@ def test_a_run_with_hooks_that_last_needs_a_lens_of_its_own() -> None:
 def test_a_gate_on_the_output_needs_a_gate() -> None:
     with pytest.raises(ValueError, match="give a gate"):
         PatchSettings(gate_on="output")
+
+
+def test_the_seed_of_the_settings_is_that_of_the_patch() -> None:
+    settings = PatchSettings(seed=5)
+    (patch,) = settings.patches(shared_bridge("llama"), [Arm("random", 1, 0.1, "add", "plain")])
+    assert patch is not None
+    assert patch.seed == 5

@@ -194,6 +194,12 @@ def test_what_one_phrasing_of_three_does_is_not_certain_of_requests() -> None:
     assert shares.loc[ASKED, ["low", "high"]].tolist() == [0, 1]
 
 
+def test_sentences_that_all_end_alike_leave_room_for_others() -> None:
+    shares = analyse(SETTINGS, planted(1.0)).tables["ends"].set_index("request")
+    assert shares.loc[ASKED, "estimate"] == 1
+    assert 0.8 < shares.loc[ASKED, "low"] < 1
+
+
 def test_a_model_without_a_chat_template_is_refused() -> None:
     with pytest.raises(ValueError, match="has no chat template"):
         last_word(tiny_bridge("llama"), settings=SETTINGS)

@@ -231,6 +231,36 @@ def test_a_processor_that_does_not_return_scores_is_named(process, made):
         li.generate(shared_bridge("llama"), PROMPTS, logits_processor=[process], **OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "got None"),
+        (torch.zeros(2, dtype=torch.bool), r"got torch.bool of shape \(2,\)"),
+        (torch.zeros(1), r"got torch.float\d\d of shape \(1,\)"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_a_criterion_that_does_not_judge_each_text_is_named(found, said):
+    bridge, criterion = shared_bridge("llama"), lambda _ids, _scores: found
+    with pytest.raises(ValueError, match=f"one for each of the 1 rows of input_ids.*{said}"):
+        li.generate(bridge, PROMPTS, stopping_criteria=[criterion], **OPTIONS)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_criterion_may_judge_all_texts_at_once():
+    bridge = shared_bridge("llama")
+    found = li.generate(
+        bridge, PROMPTS, stopping_criteria=[lambda ids, _scores: ids.shape[1] > 7], **OPTIONS
+    )
+    assert (found.prompt_lengths + found.lengths).tolist() == [8, 7]
+
+
+def test_a_patch_beyond_the_last_token_is_told():
+    far = replace(PATCH, positions=[100])
+    with pytest.warns(UserWarning, match=r"at positions \[100\] changes nothing"):
+        li.generate(shared_bridge("llama"), PROMPTS, [None, far], **OPTIONS)
+
+
 def test_processors_may_come_from_a_generator():
     bridge = shared_bridge("llama")
     warm = (TemperatureLogitsWarper(t) for t in (0.5,))

@@ -157,6 +157,8 @@ def test_it_goes_on_where_it_was_stopped(llama, tmp_path):
     np.testing.assert_allclose(again.patched, whole.patched, rtol=1e-9)
     with pytest.raises(ValueError, match="another measurement, which differs in through"):
         li.rescue(llama, texts, patch, out=kept, max_length=64, **options | {"through": ["keys"]})
+    with pytest.raises(ValueError, match="another measurement, which differs in max_length"):
+        li.rescue(llama, texts, patch, out=kept, max_length=32, **options)
 
 
 def test_the_figure_shows_what_could_be_rescued(llama):

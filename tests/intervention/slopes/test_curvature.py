@@ -248,6 +248,8 @@ def test_the_table_has_the_lowest_point_of_the_parabola_per_token():
         scopes=("all",),
     )
     (row,) = found.to_dataframe().to_dict("records")
+    upside_down = dataclasses.replace(found, curvatures=-found.curvatures).to_dataframe()
+    assert upside_down[["best_strength", "gain"]].isna().all(axis=None)
     # Of all 8 predictions, along strengths that are 0.001 apart.
     strengths = np.linspace(-2, 2, 4001)
     changes = (-4.0 * strengths + 8.0 * strengths**2 / 2) / 8
@@ -264,3 +266,5 @@ def test_a_file_of_sums_serves_all_strengths(llama, tmp_path):
         options = {"scopes": ["all"], "progress": False}
         li.curvature(llama, texts, [patch], out=out, **options)
         li.head_slopes(llama, texts, patch, out=tmp_path / "heads", **options)
+    with pytest.raises(ValueError, match="another measurement, which differs in step"):
+        li.curvature(llama, texts, [patch], out=out, step=0.5, **options)

@@ -366,3 +366,15 @@ class TestGradients:
     def test_none_unless_asked(self, llama):
         assert not teacher_forced_logits(llama, random_tokens(1, 4), PATCH).requires_grad
         assert torch.is_grad_enabled()
+
+
+def test_patches_that_differ_in_their_seed_alone_draw_apart(llama):
+    tokens = random_tokens(2, 9)
+    patches = [
+        NextTokenPatch(layer=1, strength=0.7, source="random", scale="norm", seed=seed)
+        for seed in (0, 1)
+    ]
+    together = teacher_forced_log_probs(llama, tokens, patches)
+    alone = torch.stack([teacher_forced_log_probs(llama, tokens, patch) for patch in patches])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
+    assert (together[0] - together[1]).abs().max() > 1e-3

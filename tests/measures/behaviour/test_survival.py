@@ -46,3 +46,15 @@ def test_survival_of_texts_too_short_to_loop_or_none():
         behaviour.loop_free_survival([], [])
     with pytest.raises(ValueError, match="min_length that the loops were found with"):
         behaviour.loop_free_survival([Loop(10, 20, 1)], [20])
+
+
+def test_the_level_of_the_interval():
+    loops = [Loop(2, 20, 1), Loop(5, 20, 1), Loop(9, 20, 1), None, None]
+    narrow, wide = (
+        behaviour.loop_free_survival(loops, [20] * 5, min_length=10, level=level)
+        for level in (0.5, 0.95)
+    )
+    inside = slice(2, None)
+    assert (narrow.share == wide.share).all()
+    assert (narrow.low[inside] > wide.low[inside]).all()
+    assert (narrow.high[inside] < wide.high[inside]).all()
