@@ -249,7 +249,7 @@ class TestOtherHooks:
             return site.resid.masked_fill((site.position == 4)[..., None], torch.nan)
 
         bad = dataclasses.replace(PATCH, mode=undefined)
-        with pytest.raises(ValueError, match="not a number, first under patch 1 in text 0 at col"):
+        with pytest.raises(ValueError, match="not a number, first under patch 1 in text 0:"):
             score(llama, random_tokens(2, 8), [PATCH, bad])
         # Where no next token asks for it, nothing is missing.
         assert score(llama, random_tokens(2, 4), [PATCH, bad]).isfinite().all()
