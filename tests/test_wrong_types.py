@@ -73,7 +73,11 @@ def teacher_forced(patch=None, **options):
             "stopping_criteria must be a list of StoppingCriteria objects, got <built-in function",
         ),
         (lambda: generate(logits_processor=len), TypeError, "must be a list of LogitsProcessor"),
-        (lambda: generate(logits_processor=[3]), TypeError, "LogitsProcessor objects; 3 is none"),
+        (
+            lambda: generate(logits_processor=[3]),
+            TypeError,
+            "LogitsProcessor objects; 3 is not one",
+        ),
         (lambda: generate(max_new_tokens=True), TypeError, "max_new_tokens must be a whole number"),
         (lambda: generate(patch="patch"), TypeError, "patch must be .* got str 'patch'"),
         (

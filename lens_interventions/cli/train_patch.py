@@ -7,7 +7,7 @@ import typer
 
 from ..intervention.sources import source_names
 from .checks import FIGURES, finite, one_of, require_blocks, require_output, usage
-from .options import Device, Dtype, Model, Revision, after_writing, kept_in, load, shows_progress
+from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progress
 
 if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
@@ -165,14 +165,14 @@ def train_patch(
             progress=shows_progress(),
         )
     result.write.save(out)
-    partial.unlink()
     typer.echo(f"wrote {out}", err=True)
     _print(result)
     if figure is not None:
         from ..plots import save
 
-        with after_writing(out):
+        with kept_in(partial):
             save(result.plot(), figure)
+    partial.unlink()
 
 
 def _print(result: "TrainedPatch") -> None:

@@ -218,7 +218,7 @@ def listed(
 
     Raises `TypeError` if something else is given.
     """
-    given = patch if isinstance(patch, Sequence) and not isinstance(patch, str) else [patch]
+    given = patch if isinstance(patch, Sequence) and not isinstance(patch, str | bytes) else [patch]
     if wrong := [each for each in given if not isinstance(each, NextTokenPatch | None)]:
         raise TypeError(
             f"patch must be a NextTokenPatch, None, or a list of these; got "
@@ -264,8 +264,8 @@ def warn_if_out_of_reach(patch: NextTokenPatch, lengths: Int[Tensor, " batch"]) 
     named = () if isinstance(patch.positions, str) else patch.positions
     if named and min(named) >= known:
         warn_user(
-            f"the patch at positions {list(named)} changes nothing: {known} positions "
-            "have a next token, counted from 0",
+            f"the patch at positions {list(named)} changes nothing: here a patch can act at the "
+            f"first {known} positions, counted from 0",
         )
 
 

@@ -62,7 +62,7 @@ class PatchFields:
                     f"{name} must be a number, got {type(value).__name__} {value!r:.60}"
                 )
             object.__setattr__(self, name, python_numbers(value))
-        if not isinstance(self.seed, Integral):
+        if not isinstance(self.seed, Integral) or isinstance(self.seed, bool):
             raise TypeError(f"seed must be an integer, got {self.seed!r:.60}")
         object.__setattr__(self, "seed", int(self.seed))
         if not math.isfinite(self.strength):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from transformer_lens import ActivationCache
 
@@ -22,8 +22,8 @@ def cached_batch(
 ) -> TokenBatch:
     """The tokens that a cache was made from: the given ones, or else those that it holds.
 
-    Raises `ValueError` if there are neither, or if the cache holds other tokens than the given
-    ones.
+    Raises `ValueError` if there are neither, if the cache holds other tokens than the given ones or
+    only some of their positions, or if it alone has the ids and a conversion may have rounded them.
     """
     held = cache.cache_dict.get(TOKENS)
     if tokens is None:
@@ -38,19 +38,30 @@ def cached_batch(
             )
         tokens = held
     batch = token_batch(bridge, tokens, attention_mask=attention_mask)
-    if held is not None and not held.is_floating_point():
-        held = torch.atleast_2d(held).to(batch.tokens)
-        if held.shape[1] < batch.tokens.shape[1]:
+    if held is not None:
+        # A cache in half precision may have rounded its ids.
+        given = batch.tokens.to(held.dtype)
+        held = torch.atleast_2d(held).to(given.device)
+        if _is_part(held, given):
             raise ValueError(
-                f"the cache holds {held.shape[1]} of {batch.tokens.shape[1]} positions: a cache "
-                "must hold them all, so make it without pos_slice"
+                f"the cache holds {held.shape[1]} of {given.shape[1]} positions: a cache must hold "
+                "them all, so make it without pos_slice"
             )
-        if held.shape != batch.tokens.shape or ((held != batch.tokens) & batch.mask).any():
+        if held.shape != given.shape or ((held != given) & batch.mask).any():
             raise ValueError(
                 "the cache was made from other tokens than those given: leave out tokens=, as it "
                 "holds its own"
             )
     return batch
+
+
+def _is_part(held: Shaped[Tensor, "batch some"], given: Shaped[Tensor, "batch pos"]) -> bool:
+    """Whether what is held are some neighbouring columns of what is given, and not all."""
+    width = held.shape[1]
+    if len(held) != len(given) or not 0 < width < given.shape[1]:
+        return False
+    runs = given.unfold(1, width, 1)
+    return bool((runs == held[:, None]).all(-1).all(0).any())
 
 
 def cached_residuals(

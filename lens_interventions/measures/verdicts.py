@@ -64,9 +64,9 @@ class Verdict:
     @property
     def words(self) -> str:
         """The outcome with the size of the effect that it is about."""
-        margin = f"{self.smallest_effect:g} {self.units}".strip()
         if self.interval.n == 0:
             return "undecided: nothing was measured"
+        margin = f"{self.smallest_effect:g} {self.units}".strip()
         said = {
             "helps": "helps",
             "helps a little": f"helps a little (estimate below {margin})",

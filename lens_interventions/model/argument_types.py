@@ -8,9 +8,9 @@ def require_whole_numbers(**given: object) -> None:
     """Raise `TypeError` for an argument that is not an integer of Python, numpy or torch."""
     value: Any
     for name, value in given.items():
+        if isinstance(value, bool):
+            raise TypeError(f"{name} must be a whole number, got {value}")
         try:
-            if isinstance(value, bool):
-                raise TypeError("a bool")
             operator.index(value)
         except TypeError as error:
             raise TypeError(f"{name} must be a whole number, got {value!r:.60}") from error

@@ -136,7 +136,7 @@ def select_points(
 
 
 def _label(point: int | str, between: list[str], order: list[str]) -> str:
-    if not isinstance(point, str | SupportsIndex):
+    if not isinstance(point, str | SupportsIndex) or isinstance(point, bool):
         raise TypeError(
             f"a residual point is a label, such as {between[0]!r}, or a whole number; got "
             f"{point!r:.60}"

@@ -105,6 +105,8 @@ def test_a_cache_of_some_positions_is_refused_by_what_it_lacks():
     _, cache = bridge.run_with_cache(TOKENS, pos_slice=slice(1, 4))
     with pytest.raises(ValueError, match=r"holds 3 of 12 positions: .* without pos_slice"):
         logit_lens(bridge, cache, tokens=TOKENS)
+    with pytest.raises(ValueError, match="made from other tokens"):
+        logit_lens(bridge, cache, tokens=TOKENS.flip(1))
 
 
 def test_rounded_ids_of_a_cache_in_half_precision_are_not_read():
@@ -115,6 +117,8 @@ def test_rounded_ids_of_a_cache_in_half_precision_are_not_read():
     with pytest.raises(ValueError, match=r"ids as torch\.float16, .* pass them as tokens="):
         logit_lens(bridge, half)
     assert torch.equal(logit_lens(bridge, half, tokens=TOKENS).tokens, expected.tokens)
+    with pytest.raises(ValueError, match="made from other tokens"):
+        logit_lens(bridge, half, tokens=TOKENS.flip(1))
 
 
 def test_a_bos_cannot_be_put_before_a_cache():

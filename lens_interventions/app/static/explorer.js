@@ -22,9 +22,10 @@ const panels = {
   read: {
     tokens: showTokens,
     async view(view) {
+      const mine = asked;
       showPromptOf(view);
       await showHeatMap("read", view, (point, position) => lookAt({ point, position }));
-      if (state.panel !== "read") return;
+      if (mine !== asked) return;
       say(`Read ${view.strip.length} tokens.`);
       // A position that is no longer among those read would be an error.
       lookAt(view.strip.some(({ position }) => position === state.position) ? {} : { position: null });
@@ -96,9 +97,12 @@ async function run() {
   viewed = false;
   const inTurn = (handler, name) => (data) => {
     if (mine === asked) viewed ||= name === "view";
-    recipe = data.recipe ?? recipe;
     // What was asked for meanwhile may have another panel, which must not be replaced.
-    shown = shown.then(() => (mine === asked ? handler(data, from) : undefined));
+    shown = shown.then(() => {
+      if (mine !== asked) return undefined;
+      recipe = data.recipe ?? recipe;
+      return handler(data, from);
+    });
   };
   const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler, name)]);
   const whole = await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed },

@@ -174,7 +174,7 @@ def _rows_of(directory: RunDirectory, unit: Unit) -> pd.DataFrame:
     rows = directory.read_rows(unit)
     if rows is None:
         raise RunDirectoryError(
-            f"the rows of {unit.key}, which were there just now, are gone or damaged: run it again"
+            f"the rows of {unit.key}, which were there just now, are gone: run it again"
         )
     return rows
 

@@ -74,7 +74,7 @@ def decoder(
         return kind(bridge, rows, chunk_size=chunk_size, record=record)
     warn_user(
         f"decoding with a cache is not exact on {bridge.cfg.architecture} ({problem}): every "
-        "text, also one without a patch, is recomputed from its start for each new token, which is "
+        "text, even one without a patch, is recomputed from its start for each new token, which is "
         "slow",
     )
     return RecomputingDecoder(bridge, rows, record=record)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat, SupportsIndex
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -95,15 +96,18 @@ class Sampler:
     def _processed(
         self, ids: Int[Tensor, "row pos"], scores: Float[Tensor, "row d_vocab"]
     ) -> Float[Tensor, "row d_vocab"]:
-        process: Any = self.processors
-        found = process(ids, scores)
-        if not isinstance(found, Tensor) or found.shape != scores.shape:
-            given = found.shape if isinstance(found, Tensor) else f"{found!r:.60}"
-            raise ValueError(
-                f"logits_processor must make scores of shape {tuple(scores.shape)} out of those "
-                f"that it gets; it made {given}"
-            )
-        return found
+        expected = scores.shape
+        process: Any
+        for process in self.processors:
+            scores = process(ids, scores)
+            if not isinstance(scores, Tensor) or scores.shape != expected:
+                is_tensor = isinstance(scores, Tensor)
+                found = f"shape {tuple(scores.shape)}" if is_tensor else f"{scores!r:.60}"
+                raise ValueError(
+                    f"a logits processor must return scores of shape {tuple(expected)}; "
+                    f"{type(process).__name__} returned {found}"
+                )
+        return scores
 
     def choose(
         self, text: KnownText, scores: Float[Tensor, "batch d_vocab"], ids: Int[Tensor, " batch"]
@@ -226,9 +230,9 @@ def _listed(name: str, given: object, kind: type) -> list[Any]:
     if not (given is None or isinstance(given, Iterable)):
         raise TypeError(f"{name} must be a list of {kind.__name__} objects, got {given!r:.60}")
     listed = list(given or [])
-    if wrong := [each for each in listed if not callable(each)]:
+    if wrong := [each for each in listed if not callable(each) or isinstance(each, type)]:
         raise TypeError(
-            f"{name} must be a list of {kind.__name__} objects; {wrong[0]!r:.60} is none"
+            f"{name} must be a list of {kind.__name__} objects; {wrong[0]!r:.60} is not one"
         )
     return listed
 
@@ -245,8 +249,9 @@ def has_ended(
 
     def ended(ids: Int[Tensor, "row pos"], rows: Int[Tensor, " row"]) -> Bool[Tensor, " row"]:
         found = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        own = scores[rows]
         for criterion in criteria:
-            found |= _judged(criterion, ids, scores[rows])
+            found |= _judged(criterion, ids, own)
         return found
 
     return by_length(text, ended)
@@ -256,7 +261,7 @@ def _judged(
     criterion: Any, ids: Int[Tensor, "row pos"], scores: Float[Tensor, "row d_vocab"]
 ) -> Bool[Tensor, "*row"]:
     found = criterion(ids, scores)
-    verdicts = torch.as_tensor(found) if isinstance(found, bool) else found
+    verdicts = torch.as_tensor(found) if isinstance(found, bool | np.bool_) else found
     is_tensor = isinstance(verdicts, Tensor)
     if not is_tensor or verdicts.dtype != torch.bool or verdicts.shape not in ((), (len(ids),)):
         given = f"{found!r:.60}"

@@ -133,11 +133,41 @@ def teacher_forced_logits(
     Those at padding are NaN. For log-probabilities of the text itself `teacher_forced_log_probs`
     needs far less memory.
 
-    The arguments are those of `teacher_forced_log_probs` but `where`, and it raises and warns in
-    the same way.
+    **Arguments:**
+
+    - `text_or_tokens`: a text, a list of texts, token ids or an id tensor.
+    - `patch`: one, or several to compare; None is the model without a patch. All share the blocks
+        below the lowest patched layer, and those with the same lowest layer and window go through
+        the blocks above in one batch.
+    - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded on
+        either side.
+    - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
+    - `prompt_length`: how many tokens of each text were given, for `positions="generated"`.
+    - `text_seeds`: an integer for each text, so that each text draws its own random tokens; without
+        them position i has the same draw in every text.
+    - `max_length`: how many tokens the model reads at a time, its context by default. Longer texts
+        are read in pieces of that length, each as a separate text, which begins with the BOS token
+        if the text does.
+    - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
+        it has seen more. Half of `max_length` by default.
+    - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
+        in the same way and independently of the others: an SAE, an ablated direction, a steering
+        vector. They come before the patch at the same point. From the patched block up they get
+        rows `[patch * batch, row, ...]`, which are not a text in order.
+    - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
+        blocks, depend on.
 
     **Returns:** `[batch, pos, d_vocab]`, or `[patch, batch, pos, d_vocab]` for a sequence of
     patches.
+
+    Raises `ValueError` if another hook is on a patched block or one above it, if hooks of a patch
+    are on any, if there is any hook while there is padding on the left, if texts that are read in
+    pieces do not all begin with a BOS token or all without, one of `fwd_hooks` does not act by
+    position, `positions` would have to be counted across pieces, `prompt_length` exceeds a text,
+    logits are not a number, the input is neither text nor valid ids, a source returns an id outside
+    the vocabulary, or `enable_grad` is set inside `torch.inference_mode`; `NotImplementedError` if
+    the model's logits are not read off one residual stream. Warns if no text has one of the
+    positions that a patch names.
     """
     if enable_grad:
         require_gradients("enable_grad=True")

@@ -167,7 +167,8 @@ def train_patch(
         except ValueError as error:
             raise ValueError(f"of the texts to preserve: {error}") from error
         reader = None
-        if adapt is not None and adapter_rank is not None:
+        if adapt is not None:
+            assert adapter_rank is not None
             reader = ReaderParameters(bridge, adapt, layers[0], rank=adapter_rank, seed=seed)
         write = LearnedWrite(
             layers=layers,

@@ -1,5 +1,6 @@
 """Generation leaves the bridge as it was and names what it cannot do."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -221,14 +222,16 @@ def test_one_processor_is_to_be_put_in_a_list():
 @pytest.mark.parametrize(
     ("process", "made"),
     [
-        (lambda _ids, scores: scores[:, :5], r"torch\.Size\(\[\d, 5\]\)"),
+        (lambda _ids, scores: scores[:, :5], r"shape \(1, 5\)"),
         (lambda _ids, _scores: None, "None"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")
 def test_a_processor_that_does_not_return_scores_is_named(process, made):
-    with pytest.raises(ValueError, match=f"scores of shape .* it made {made}"):
-        li.generate(shared_bridge("llama"), PROMPTS, logits_processor=[process], **OPTIONS)
+    processors = [process, TemperatureLogitsWarper(0.5)]
+    message = rf"scores of shape \(1, 112\); function returned {made}"
+    with pytest.raises(ValueError, match=message):
+        li.generate(shared_bridge("llama"), PROMPTS, logits_processor=processors, **OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +259,16 @@ def test_a_criterion_may_judge_all_texts_at_once():
 
 
 def test_a_patch_beyond_the_last_token_is_told():
-    far = replace(PATCH, positions=[100])
-    with pytest.warns(UserWarning, match=r"at positions \[100\] changes nothing"):
-        li.generate(shared_bridge("llama"), PROMPTS, [None, far], **OPTIONS)
+    bridge, longest = shared_bridge("llama"), len(PROMPTS[0])
+    # The last of 5 new tokens is predicted at the place of the fourth, by those before it.
+    last = longest + OPTIONS["max_new_tokens"] - 3
+    plain = li.generate(bridge, PROMPTS, **OPTIONS)
+    for position, reached in ((last, True), (last + 1, False)):
+        patch = replace(PATCH, positions=[position], strength=1.0)
+        told = pytest.warns(UserWarning, match=rf"at positions \[{position}\] changes nothing")
+        with contextlib.nullcontext() if reached else told:
+            found = li.generate(bridge, PROMPTS, patch, **OPTIONS)
+        assert torch.equal(found.log_probs, plain.log_probs) is not reached
 
 
 def test_processors_may_come_from_a_generator():
