@@ -93,6 +93,7 @@ def test_the_gains_at_depth_are_the_committed_results():
             "scratch-eight-blocks",
             "scratch-depth-entry",
             "scratch-first-block",
+            "scratch-second-block",
             "scratch-last-block",
         )
     }
@@ -118,6 +119,7 @@ def test_the_loops_are_the_committed_results():
         "scratch-depth-longer",
         "scratch-four-blocks-longer",
         "scratch-first-block",
+        "scratch-second-block",
         "scratch-last-block",
     ):
         result = load_result(ROOT / "results" / name)
