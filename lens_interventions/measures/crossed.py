@@ -51,7 +51,7 @@ def crossed_mean_test(
     error = math.sqrt(variances.sum())
     half = error * _factor(variances, freedoms, 1 - level) if error else 0.0
     interval = Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)
-    return interval, _p_value(estimate, variances, freedoms, n)
+    return interval, _p_value(estimate, variances, freedoms, int((counts > 0).sum()))
 
 
 def crossed_mean_interval(
@@ -93,8 +93,8 @@ def crossed_p_value(
 
     It is one minus the level at which `crossed_mean_interval`, with the same generator, just
     reaches 0, and 1 if there is no interval. Where nothing varies, the interval has no width, and
-    the p-value is 2/2^n for the smaller number n of rows or columns, the smallest that a sign-flip
-    test of as many has. `rng` draws the `n_resamples` resamples.
+    the p-value is 2/2^n for n cells, the smallest that a sign-flip test of as many has. `rng` draws
+    the `n_resamples` resamples.
 
     Raises `ValueError` in the cases of `crossed_mean_interval`.
     """
@@ -127,7 +127,7 @@ def _p_value(
     estimate: float,
     variances: Float[np.ndarray, " axis"],
     freedoms: Float[np.ndarray, " axis"],
-    n: int,
+    n_cells: int,
 ) -> float:
     """The chance of missing at which the interval just reaches 0."""
     error = math.sqrt(variances.sum())
@@ -135,7 +135,7 @@ def _p_value(
         return 1.0
     if error <= _ROUNDING * abs(estimate):
         # Nothing varies, so there is no t. As many equal signs have this chance.
-        return min(2 * 0.5**n, 1.0)
+        return min(2 * 0.5**n_cells, 1.0)
     away = abs(estimate) / error
     # The weighted mean lies between the t of most and that of fewest degrees of freedom.
     ends = np.asarray(2 * stats.t.sf(away, freedoms))

@@ -243,7 +243,13 @@ class TestPlanted:
 
     def test_the_method_says_how(self, planted: tuple[Result, Path]) -> None:
         method = planted[0].verdicts[0].method
-        for part in ("rank 16 at layer 1", "20 steps", "3 seeds", "both resampled", "80% power"):
+        for part in (
+            "rank 16 at layer 1",
+            "20 steps",
+            "3 seeds",
+            "Clusters and seeds are resampled",
+            "80% power",
+        ):
             assert part in method
 
 

@@ -95,9 +95,7 @@ def planted() -> pd.DataFrame:
     for arm, seed, step in itertools.product(ARMS, SMALL.seeds, (0, 3, 6)):
         more = PLANTED.get(arm, 0.0) * (step / 6)
         for (measure, scope), point, row in itertools.product(kinds, points, range(12)):
-            # Documents of equal differences would be as much evidence as their seeds are.
-            here = more * (1 + 1e-3 * (-1) ** (row // 2))
-            total = 10 * (1.0 + 0.1 * row + 0.01 * seed + 0.1 * points.index(point) + here)
+            total = 10 * (1.0 + 0.1 * row + 0.01 * seed + 0.1 * points.index(point) + more)
             found.append((arm, seed, step, measure, scope, point, row, row // 2, total, 10))
         found.append((arm, seed, step, WEIGHTS, "", "", 0, 0, 4.0, 100))
     columns = ["arm", "seed", "step", "measure", "scope", "point", "row", "cluster"]
