@@ -1,5 +1,6 @@
 """Two trajectories on one scale, and their difference."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from lens_interventions import plots
+from lens_interventions.drawing.labels import markup
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.figures import TEXTS, deep_trajectory, numbers
 from tests.support.tiny import shared_bridge
@@ -33,6 +35,16 @@ def test_side_by_side_shows_both_and_their_difference(trajectory):
     ]  # fmt: skip
     places = {(t.xaxis, t.yaxis) for t in (first, second, difference)}
     assert len(places) == 3
+    # The hover of the difference has each one's guess beside its name.
+    one, two = (each.grid("kl_final").guesses for each in (trajectory, changed))
+    row, column = next((r, c) for r in range(len(one)) for c in range(4) if one[r][c] != two[r][c])
+    items = difference.customdata[row][column]
+    filled = re.sub(
+        r"%{customdata\[(\d)\]}", lambda m: str(items[int(m[1])]), difference.hovertemplate
+    )
+    for name, guesses in (("one", one), ("two", two)):
+        (guess,) = re.findall(rf"<b>{name}: .*? \(guess (.*?)\)</b>", filled)
+        assert guess == markup(guesses[row][column])
 
 
 def test_a_difference_of_ranks_is_a_factor(trajectory):
