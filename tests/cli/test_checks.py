@@ -54,7 +54,11 @@ def text(tmp_path: Path) -> Path:
         (("score", "--file", "TEXT", "--layer", 3, "--strength", 1), 2, "blocks 0 to 2"),
         (("score", "--file", "TEXT", *PATCH, "--context", 1), 2, "--context"),
         (("slopes", "--file", "TEXT", "--out", "x.html", "--scope", "some"), 2, "'some' is not"),
-        (("train-patch", "--file", "TEXT", "--out", "x", "--layer", 3), 2, "blocks 0 to 2"),
+        (
+            ("train-patch", "--file", "TEXT", "--out", "x.safetensors", "--layer", 3),
+            2,
+            "blocks 0 to 2",
+        ),
         (("generate", "a", *PATCH, "--temperature", -1), 2, "--temperature"),
         (("generate", "a", *PATCH, "--max-new-tokens", 0), 2, "--max-new-tokens"),
         (("demo", "--results", "nowhere"), 1, "there is no directory nowhere"),
