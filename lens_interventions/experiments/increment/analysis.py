@@ -103,7 +103,7 @@ def _findings(
         f"{settings.options.window} tokens (learning rate {rates[0]}), and frozen. "
         "On top of it a write of the next token, of "
         f"the same rank, was trained for {settings.steps} steps from zero, with "
-        f"{counted(seeds, 'seed')}, and so was every control; learning rate {rates[1]}, tried with "
+        f"{counted(seeds, 'seed')}, and so was every control; learning rate {rates[1]}, with "
         "the true token alone. "
         "{n} {clusters}. No patch is the frozen write alone, of a single training, which intervals "
         "take as given. {said} {resampled}",
