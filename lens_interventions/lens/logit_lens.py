@@ -80,7 +80,8 @@ def logit_lens(
         several, laid out by the tokenizer's chat template. The template begins the answer, unless
         the last message is the assistant's.
     - `tokens`: the ids that a cache was made from, if it does not hold them itself
-        (`embed.hook_in`). They cannot be checked then, so make sure that they are the right ones.
+        (`embed.hook_in`), or was converted to floats that round them. In the first case they cannot
+        be checked, so make sure that they are the right ones.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor (or `tokens`) that
         is padded. A result has its padding on the right, whatever side it was on; `positions=-1`
         reads every text's last token.

@@ -73,6 +73,12 @@ def test_it_writes_what_train_patch_learns(run, corpus, tmp_path):
     write.patch().bind(shared_bridge("llama"))
 
 
+def test_the_rank_that_help_tells_is_the_library_s():
+    module = importlib.import_module("lens_interventions.cli.train_patch")
+    library = importlib.import_module("lens_interventions.intervention.training.train_patch")
+    assert module._ADAPTER_RANK == library.ADAPTER_RANK
+
+
 def test_the_seed_is_that_of_the_training(run, corpus, tmp_path):
     out = tmp_path / "patch.safetensors"
     small = ("--window", 16, "--batch-size", 2, "--seed", 3)

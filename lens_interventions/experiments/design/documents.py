@@ -1,4 +1,4 @@
-"""Beginnings of documents, for experiments that do not divide their text into halves."""
+"""Beginnings of documents, and documents that share no passage with others."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -37,7 +37,9 @@ def document_beginnings(
     return found
 
 
-def sharing_none(sources: Sequence[str], clusters: Collection[str]) -> list[tuple[str, Document]]:
+def unrelated_documents(
+    sources: Sequence[str], clusters: Collection[str]
+) -> list[tuple[str, Document]]:
     """The documents of the sources that share no passage with those whose `cluster` is given.
 
     They are not connected with one through other documents of the sources either.

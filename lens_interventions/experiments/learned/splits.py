@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..design.documents import sharing_none
+from ..design.documents import unrelated_documents
 from ..design.material import induction_sequences, template_sequences, text_sequences
 from ..design.sequences import TokenSequence, beginning, require_both_halves, token_list
 from .settings import LearnedSettings
@@ -38,6 +38,8 @@ def training_texts(
     clusters = {text.cluster for text in measured}
     return [
         [*beginning(bridge), *token_list(bridge, document.text)]
-        for source, document in sharing_none([settings.corpus, *settings.material.texts], clusters)
+        for source, document in unrelated_documents(
+            [settings.corpus, *settings.material.texts], clusters
+        )
         if source == settings.corpus
     ]

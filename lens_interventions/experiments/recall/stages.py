@@ -13,7 +13,7 @@ from ...fitting.input_reading import MEASURES, input_reading
 from ...fitting.input_recovery import input_recovery
 from ...materials.corpora import read_documents
 from ...model.fingerprint import fingerprint
-from ..design.documents import cluster_of, document_beginnings, has_components, sharing_none
+from ..design.documents import cluster_of, document_beginnings, has_components, unrelated_documents
 from ..engine.json_values import digest
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -81,7 +81,7 @@ def _fitted(bridge: TransformerBridge, settings: RecallSettings, read: set[str])
     """Beginnings of documents that share no passage with those read, up to the settings' limit."""
     apart = {
         cluster_of(source, document)
-        for source, document in sharing_none([*settings.fitted_texts, *settings.texts], read)
+        for source, document in unrelated_documents([*settings.fitted_texts, *settings.texts], read)
     }
     found = []
     for source in settings.fitted_texts:

@@ -6,7 +6,7 @@ from lens_interventions.experiments.design.documents import (
     cluster_of,
     has_components,
     middle,
-    sharing_none,
+    unrelated_documents,
 )
 from lens_interventions.materials.corpora import read_documents
 
@@ -24,7 +24,7 @@ def test_documents_that_share_a_passage_with_another_are_left_out(tmp_path):
     sources = [str(tmp_path / f"{name}.txt") for name in texts]
 
     def left(clusters):
-        return [document.text.split()[0] for _, document in sharing_none(sources, clusters)]
+        return [document.text.split()[0] for _, document in unrelated_documents(sources, clusters)]
 
     first, *_, last = (cluster_of(source, read_documents(source)[0]) for source in sources)
     assert left({first}) == ["word62"]

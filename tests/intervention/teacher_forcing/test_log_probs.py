@@ -376,5 +376,6 @@ def test_patches_that_differ_in_their_seed_alone_draw_apart(llama):
     ]
     together = teacher_forced_log_probs(llama, tokens, patches)
     alone = torch.stack([teacher_forced_log_probs(llama, tokens, patch) for patch in patches])
+    # Sums of float64 in another order.
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
     assert (together[0] - together[1]).abs().max() > 1e-3
