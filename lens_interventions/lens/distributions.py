@@ -100,20 +100,21 @@ def normalizer_entropy_and_ranks(
     """`normalizer_and_entropy` and `ranks`, of as many rows at a time as `scratch` has.
 
     The passes over a few rows stay in a cache. They are all that is done for a few rows at a time,
-    since there a call costs about as much as a pass.
+    since there a call costs about as much as a pass; so the views are made before.
     """
     largest, own = logits.gather(-1, likeliest[:, None]), logits.gather(-1, ids)
     most, mean_logit = torch.empty_like(largest), torch.empty_like(largest[:, 0])
     counts = torch.empty_like(own.T)
-    for start in range(0, len(logits), len(scratch)):
-        rows = slice(start, start + len(scratch))
-        few, room = logits[rows], scratch[: len(logits) - start]
-        torch.softmax(few, dim=-1, out=room)
-        torch.gather(room, -1, likeliest[rows, None], out=most[rows])
-        torch.sum(torch.mul(room, few, out=room), dim=-1, out=mean_logit[rows])
-        for target in range(len(counts)):
-            larger = torch.gt(few, own[rows, target, None], out=room)
-            torch.sum(larger, dim=-1, out=counts[target, rows])
+    few = len(scratch)
+    of_rows = (each.split(few) for each in (logits, likeliest[:, None], most, mean_logit))
+    of_targets = [(own[:, [t]].split(few), counts[t].split(few)) for t in range(len(counts))]
+    for part, (values, best, most_there, mean_there) in enumerate(zip(*of_rows, strict=True)):
+        room = scratch[: len(values)]
+        torch.softmax(values, dim=-1, out=room)
+        torch.gather(room, -1, best, out=most_there)
+        torch.sum(torch.mul(room, values, out=room), dim=-1, out=mean_there)
+        for target, count in of_targets:
+            torch.sum(torch.gt(values, target[part], out=room), dim=-1, out=count[part])
     log_normalizer = (largest - most.log())[:, 0]
     # A probability of 0 times a logit of minus infinity.
     lost = mean_logit.isnan()

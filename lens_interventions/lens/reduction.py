@@ -24,7 +24,7 @@ from .statistics import Divergence, related
 _CPU_BUFFER_BYTES = 24 * 2**20
 # Logits that each thread on a CPU reduces at a time: with what is computed from them, they stay in
 # the second cache of its core.
-_THREAD_TILE_BYTES = 3 * 2**18
+_THREAD_TILE_BYTES = 3 * 2**17
 # On a GPU a chunk may take this share of the free memory, in about six buffers.
 _GPU_SHARE = 0.25
 _MAX_ROWS = 8192
