@@ -34,6 +34,8 @@ from .intervention.generation.result import GenerationStep as GenerationStep
 from .intervention.generation.sample_texts import sample_texts as sample_texts
 from .intervention.known_text import KnownText as KnownText
 from .intervention.learned_write import LearnedWrite as LearnedWrite
+from .intervention.losses.patch_loss import patch_loss as patch_loss
+from .intervention.losses.result import PatchLoss as PatchLoss
 from .intervention.mechanism.head_result import HeadSlopes as HeadSlopes
 from .intervention.mechanism.head_slopes import head_slopes as head_slopes
 from .intervention.mechanism.rescue import rescue as rescue

@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoConfig
 
 from lens_interventions.cli import patch_options, slopes
+from lens_interventions.intervention.losses.scopes import SCOPES
 from lens_interventions.intervention.modes import MODES
-from lens_interventions.intervention.slopes.scopes import SCOPES
 from lens_interventions.model.config import known_blocks
 from tests.support.tiny import tiny_model
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...intervention.slopes.scopes import Scope
+from ...intervention.losses.scopes import Scope
 from ...intervention.slopes.slope_map import slope_map
 from ...intervention.sources import SOURCES, control_names
 from ..design.conditions import PatchSettings

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ...intervention.slopes.scopes import SURPRISING
+from ...intervention.losses.scopes import SURPRISING
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.forms import FORMS, PLAIN
 from ..design.material import CopyingMaterial

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...intervention.slopes.scopes import SURPRISING
+from ...intervention.losses.scopes import SURPRISING
 
 PLAIN = "plain"
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...intervention.losses.loss_sums import loss_sums
+from ...intervention.losses.scopes import SCOPES
 from ...intervention.pieces import piece_batches, text_tokens
-from ...intervention.slopes.loss_sums import loss_sums
-from ...intervention.slopes.scopes import SCOPES
 from ...intervention.slopes.slope_map import slope_map
 from ..engine.work_units import unit_kind
 from .unit_texts import Sequences, longest, named, patch_of, tokens_of

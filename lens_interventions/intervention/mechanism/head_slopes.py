@@ -17,12 +17,12 @@ from ...model.precision import as_double
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
+from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..names import function_names
 from ..patch import NextTokenPatch, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
 from ..slopes.clean_run import clean_run
 from ..slopes.directions import directions
-from ..slopes.scopes import Scope, chosen_predictions, scopes_by_name
 from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
 from .head_gradients import head_gradients

@@ -16,10 +16,10 @@ from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
+from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..names import function_names
 from ..patch import NextTokenPatch, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
-from ..slopes.scopes import Scope, chosen_predictions, scopes_by_name
 from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
 from ..unpatched import surprisal_of, with_unpatched

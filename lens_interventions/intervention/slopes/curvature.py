@@ -12,12 +12,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
+from ..losses.loss_sums import loss_sums
+from ..losses.scopes import Scope, scopes_by_name
 from ..patch import NextTokenPatch, listed
 from ..pieces import piece_length, refuse_prompt_patches
 from ..text_sums import Reading, text_sums
 from .curvature_result import Curvature
-from .loss_sums import loss_sums
-from .scopes import Scope, scopes_by_name
 
 
 @exclusive

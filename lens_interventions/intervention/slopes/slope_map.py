@@ -21,6 +21,7 @@ from ...model.precision import as_double
 from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
+from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..modes import MODES, Mode
 from ..names import function_names
 from ..patch import NextTokenPatch, require_patch_fits
@@ -32,7 +33,6 @@ from .directions import directions
 from .final_guess import KnownGuesses, final_guess, reads_lens, source_of
 from .residual_gradients import residual_gradients
 from .result import SlopeMap
-from .scopes import Scope, chosen_predictions, scopes_by_name
 
 Embeddings = Sequence[Literal["W_E", "W_U", "lens"]]
 

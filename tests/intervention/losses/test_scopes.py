@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.intervention.slopes import scopes
+from lens_interventions.intervention.losses import scopes
 from tests.support.central_differences import central_difference
 from tests.support.exact import no_rounding
 from tests.support.tiny import random_tokens

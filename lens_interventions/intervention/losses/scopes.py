@@ -1,4 +1,4 @@
-"""The predictions over which a slope sums the loss.
+"""The predictions over which a loss or its slope is summed.
 
 A scope is a function of one text: its tokens `[pos]` and the nats that each next token costs
 without a patch, `[pos - 1]`. It returns `[pos - 1]`, True at the predictions that count; entry i is

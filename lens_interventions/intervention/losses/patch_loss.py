@@ -1,0 +1,89 @@
+"""What patches do to the loss of a corpus."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from ...model.exclusive import exclusive
+from ...model.tokens import TextOrTokens
+from ..known_text import KnownText
+from ..patch import NextTokenPatch, listed
+from ..pieces import piece_length, refuse_prompt_patches
+from ..text_sums import Reading, text_sums
+from .loss_sums import loss_sums
+from .result import PatchLoss
+from .scopes import Scope, scopes_by_name
+
+
+@exclusive
+def patch_loss(
+    bridge: TransformerBridge,
+    texts: Iterable[TextOrTokens],
+    patches: NextTokenPatch | Sequence[NextTokenPatch],
+    *,
+    scopes: Sequence[str | Scope] = ("all",),
+    max_length: int | None = None,
+    prepend_bos: bool | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> PatchLoss:
+    """The loss of texts with and without patches, each prediction as the patched model makes it.
+
+    The losses are those of `teacher_forced_log_probs`, summed over the predictions of each text, so
+    that intervals can resample texts. Random sources draw by the tokens of each text, so neither
+    the order of the texts nor other texts in a batch change a number.
+
+    **Arguments:**
+
+    - `texts`: any iterable, read once. Intervals resample these texts.
+    - `patches`: one or more patches. The loss without a patch is always measured too.
+    - `scopes`: which predictions the loss is summed over: `"all"`; `"copyable"`, those that
+        complete an earlier pair, and `"other"`; `"after_surprise"`, after a token of at least 6
+        nats; `"repeated_surprise"`, of a token that was as surprising where it first stood; or a
+        function of a text's tokens `[pos]` and their nats without a patch `[pos - 1]` that returns
+        a bool for each.
+    - `max_length`: how many tokens are read at a time, by default 512 or the model's context if
+        that is shorter. Longer texts are read in pieces, each as a separate text that begins with
+        the BOS if the whole does. If positions of a patch are numbers, each text must fit.
+    - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
+    - `progress`: show a progress bar over texts.
+
+    Raises `ValueError` if there are no patches or one has `positions="generated"`, for an unknown
+    scope, if no text has a token to predict that the scopes count, if the file holds other sums or
+    could not know a function or hook again, or for texts, hooks and patches that
+    `teacher_forced_log_probs` refuses; `TypeError` for one text where many are expected; `OSError`
+    if the file cannot be written, or another process is writing it.
+    """
+    length = piece_length(bridge, max_length)
+    compared = [patch for patch in listed(patches) if patch is not None]
+    if not compared or len(compared) < len(listed(patches)):
+        raise ValueError(
+            f"give one or more patches, and none that is None, as the loss without a patch is "
+            f"always measured; got {patches}"
+        )
+    refuse_prompt_patches(compared)
+    by_scope = scopes_by_name(scopes)
+
+    @torch.no_grad()
+    def measure(text: KnownText) -> Float[Tensor, "piece value"]:
+        found = loss_sums(bridge, text, compared, tuple(by_scope.values()))
+        values = [(each.counts[None].double(), each.clean[None], each.patched) for each in found]
+        return torch.cat([part for scope in values for part in scope]).T
+
+    settings = {"patches": compared, "scopes": scopes, "max_length": length}
+    width = 2 + len(compared)
+    reading = Reading(length, prepend_bos, progress, out, settings, compared)
+    sums = text_sums(bridge, texts, measure, len(by_scope) * width, reading)
+    sums = sums.reshape(-1, len(by_scope), width)
+    return PatchLoss(
+        losses=sums[..., 2:],
+        clean=sums[..., 1],
+        counts=sums[..., 0],
+        patches=tuple(compared),
+        scopes=tuple(by_scope),
+    )

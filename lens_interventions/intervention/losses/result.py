@@ -1,0 +1,86 @@
+"""Losses under patches, with each text's share."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from ..._summary import summary
+from ...measures.intervals import Interval, mean_interval
+from ..names import name_of
+from ..patch import NextTokenPatch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class PatchLoss:
+    """Nats of the predictions of each text, with and without patches.
+
+    Attributes:
+        losses: `[text, scope, patch]`, the sum of each text's nats under each patch.
+        clean: `[text, scope]`, their sum without a patch.
+        counts: `[text, scope]`, how many predictions the sums are over.
+        patches: the patches along the axis.
+        scopes: the names along the axis.
+    """
+
+    losses: Float[np.ndarray, "text scope patch"]
+    clean: Float[np.ndarray, "text scope"]
+    counts: Float[np.ndarray, "text scope"]
+    patches: tuple[NextTokenPatch, ...]
+    scopes: tuple[str, ...]
+
+    __repr__ = summary
+
+    def to_dataframe(
+        self, *, minus: int | None = None, level: float = 0.95, seed: int = 0
+    ) -> "pd.DataFrame":
+        """One row per patch and scope.
+
+        Columns: patch (its number), layer, strength, source, mode, embedding, scope; loss in nats
+        per predicted token, loss_low and loss_high, the ends of its interval at confidence `level`;
+        difference, difference_low and difference_high, the loss minus that without a patch, or
+        under the patch whose number is `minus`; and n, the number of texts. Intervals resample
+        texts, and a difference is paired.
+
+        Raises `ValueError` if there is no patch of the number `minus`.
+        """
+        import pandas as pd
+
+        if minus is not None and minus not in range(len(self.patches)):
+            raise ValueError(f"minus must be from 0 to {len(self.patches) - 1}, got {minus}")
+        reference = self.clean if minus is None else self.losses[:, :, minus]
+        rows = []
+        for number, patch in enumerate(self.patches):
+            for place, scope in enumerate(self.scopes):
+                totals = self.losses[:, place, number]
+                loss = self._interval(totals, place, level, seed)
+                difference = self._interval(totals - reference[:, place], place, level, seed)
+                rows.append(
+                    {
+                        "patch": number,
+                        "layer": patch.layer,
+                        "strength": patch.strength,
+                        "source": name_of(patch.source),
+                        "mode": name_of(patch.mode),
+                        "embedding": patch.embedding,
+                        "scope": scope,
+                        "loss": loss.estimate,
+                        "loss_low": loss.low,
+                        "loss_high": loss.high,
+                        "difference": difference.estimate,
+                        "difference_low": difference.low,
+                        "difference_high": difference.high,
+                        "n": difference.n,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def _interval(
+        self, totals: Float[np.ndarray, " text"], scope: int, level: float, seed: int
+    ) -> Interval:
+        rng = np.random.default_rng(seed)
+        return mean_interval(totals, self.counts[:, scope], rng=rng, level=level)

@@ -1,0 +1,133 @@
+"""The loss of texts under patches, held to a run for each prediction."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import lens_interventions as li
+from tests.support.exact import no_rounding
+from tests.support.reference_intervention import patched_logits
+from tests.support.tiny import random_tokens
+
+pytestmark = pytest.mark.usefixtures("exact")
+
+PATCH = li.NextTokenPatch(layer=1, strength=0.5, first_position=1)
+CONTROL = dataclasses.replace(PATCH, source="current", mode="add", scale="norm")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unrounded():
+    with no_rounding(), torch.no_grad():
+        yield
+
+
+def nats(logits, tokens):
+    return -logits[:-1].log_softmax(-1).gather(-1, tokens[1:, None])[:, 0]
+
+
+def completes_a_pair(tokens):
+    """Whether each next token followed the token before it earlier in the text."""
+    pairs = list(zip(tokens.tolist(), tokens[1:].tolist(), strict=False))
+    return torch.tensor([pair in pairs[:i] for i, pair in enumerate(pairs)])
+
+
+@pytest.mark.parametrize("bridge", ["gpt2", "gemma2"], indirect=True)
+def test_losses_are_those_of_a_run_for_each_prediction(bridge):
+    texts = [torch.cat([part := random_tokens(5), part]), random_tokens(7)]
+    found = li.patch_loss(
+        bridge, texts, [PATCH, CONTROL], scopes=["all", "copyable", "other"], progress=False
+    )
+    assert found.scopes == ("all", "copyable", "other")
+    for row, tokens in enumerate(texts):
+        copied = completes_a_pair(tokens)
+        each = [nats(bridge(tokens[None])[0], tokens)]
+        each += [nats(patched_logits(bridge, tokens, patch), tokens) for patch in found.patches]
+        for place, where in enumerate((torch.ones_like(copied), copied, ~copied)):
+            clean, *patched = (float(losses[where].sum()) for losses in each)
+            assert found.counts[row, place] == int(where.sum())
+            assert found.clean[row, place] == pytest.approx(clean)
+            assert found.losses[row, place].tolist() == pytest.approx(patched)
+
+
+def test_a_long_text_is_read_in_pieces_and_counts_once(llama):
+    text = random_tokens(10)
+    found = li.patch_loss(llama, [text], PATCH, max_length=4, progress=False)
+    pieces = [text[:4], text[4:8], text[8:]]
+    expected = sum(nats(patched_logits(llama, piece, PATCH), piece).sum() for piece in pieces)
+    assert found.losses.shape == (1, 1, 1)
+    assert found.losses.item() == pytest.approx(float(expected))
+    assert found.counts.item() == sum(len(piece) - 1 for piece in pieces)
+
+
+def test_random_draws_depend_on_the_text_alone(llama):
+    texts = [random_tokens(6) for _ in range(3)]
+    patch = dataclasses.replace(PATCH, source="random", scale="norm")
+    losses = li.patch_loss(llama, texts, patch, progress=False).losses
+    turned = li.patch_loss(llama, texts[::-1], patch, progress=False).losses
+    np.testing.assert_allclose(turned[::-1], losses, rtol=1e-12)
+    alone = li.patch_loss(llama, texts[1:2], patch, progress=False).losses
+    np.testing.assert_allclose(alone, losses[1:2], rtol=1e-12)
+    common = -li.teacher_forced_log_probs(llama, torch.stack(texts), patch).sum(-1)
+    assert not np.allclose(common, losses[:, 0, 0])
+
+
+def test_the_table_resamples_texts_and_pairs_differences(llama):
+    texts = [random_tokens(9) for _ in range(6)]
+    found = li.patch_loss(llama, texts, [PATCH, CONTROL], progress=False)
+
+    def expected(totals, seed=0):
+        return li.intervals.mean_interval(
+            totals, found.counts[:, 0], rng=np.random.default_rng(seed)
+        )
+
+    frame = found.to_dataframe()
+    assert frame[["patch", "source", "mode", "n"]].to_dict("list") == {
+        "patch": [0, 1],
+        "source": ["true", "current"],
+        "mode": ["interpolate", "add"],
+        "n": [6, 6],
+    }
+    for number, row in frame.iterrows():
+        loss = expected(found.losses[:, 0, number])
+        assert (row["loss"], row["loss_low"], row["loss_high"]) == (
+            *(loss.estimate, loss.low, loss.high),
+        )
+        change = expected(found.losses[:, 0, number] - found.clean[:, 0])
+        assert (row["difference"], row["difference_low"], row["difference_high"]) == (
+            *(change.estimate, change.low, change.high),
+        )
+    row = found.to_dataframe(minus=1, seed=3).iloc[0]
+    between = expected(found.losses[:, 0, 0] - found.losses[:, 0, 1], seed=3)
+    assert (row["difference"], row["difference_low"]) == (between.estimate, between.low)
+    with pytest.raises(ValueError, match="minus must be from 0 to 1, got 2"):
+        found.to_dataframe(minus=2)
+
+
+def test_a_file_of_sums_is_for_these_patches(llama, tmp_path):
+    texts, file = [random_tokens(9) for _ in range(2)], tmp_path / "sums.jsonl"
+    found = li.patch_loss(llama, texts, PATCH, out=file, progress=False)
+    again = li.patch_loss(llama, [*texts, random_tokens(5)], PATCH, out=file, progress=False)
+    assert again.losses[:2].tolist() == found.losses.tolist()
+    assert len(file.read_text().splitlines()) == 4  # what was measured, and three texts
+    with pytest.raises(ValueError, match="differs in patches"):
+        li.patch_loss(llama, texts, CONTROL, out=file, progress=False)
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("patches", [[], None, [PATCH, None]])
+def test_patches_are_given(llama, patches):
+    with pytest.raises(ValueError, match="give one or more patches"):
+        li.patch_loss(llama, [random_tokens(5)], patches, progress=False)
+
+
+def test_a_patch_that_needs_a_prompt_is_refused(llama):
+    patch = dataclasses.replace(PATCH, positions="generated")
+    with pytest.raises(ValueError, match="these texts have none"):
+        li.patch_loss(llama, [random_tokens(5)], patch, progress=False)
+
+
+def test_a_text_without_a_prediction_that_counts(llama):
+    with pytest.raises(ValueError, match="no text with a token to predict"):
+        li.patch_loss(llama, [torch.tensor([5])], PATCH, progress=False)
