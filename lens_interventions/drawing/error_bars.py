@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .colours import LINES
+from .theme import ThemeName, get_theme, template
+from .titles import heading
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -55,6 +57,32 @@ def contrast_points(
         showlegend=False,
         **options,
     )
+
+
+def draw_contrasts(
+    rows: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    hover: Sequence[str],
+    title: str,
+    x_title: str,
+    label_width: int,
+    theme: ThemeName = "light",
+) -> "go.Figure":
+    """A figure of `contrast_points` around a line at 0; `label_width` is in pixels."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(contrast_points(rows, labels=labels, hover=hover))
+    figure.add_vline(x=0, line={"width": 1, "dash": "dot", "color": get_theme(theme).text})
+    figure.update_layout(
+        template=template(theme),
+        title=heading(title),
+        height=130 + 26 * len(rows),
+        margin={"l": label_width, "r": 16, "t": 60, "b": 50},
+        xaxis={"title": {"text": x_title}},
+        yaxis={"autorange": "reversed", "type": "category"},
+    )
+    return figure
 
 
 def subtracted(row: Mapping[Any, Any]) -> str:

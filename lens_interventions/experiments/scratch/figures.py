@@ -4,10 +4,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...drawing.error_bars import contrast_points, interval_hover
+from ...drawing.error_bars import draw_contrasts, interval_hover
 from ...drawing.table_curves import Axes, curves
-from ...drawing.theme import template
-from ...drawing.titles import heading
 from ..design.text_scopes import ALL, COPYABLE, SECOND
 from ..engine.results import Figures, Tables
 from .arms import name_of
@@ -88,24 +86,17 @@ def _heads(rows: pd.DataFrame) -> "go.Figure":
 
 
 def _decoding(shares: pd.DataFrame) -> "go.Figure":
-    import plotly.graph_objects as go
-
     network = shares["network"].str.replace(", written to at block ", " / ")
     labels = shares["scope"] + ", " + network + ": " + shares["arm"] + " − " + shares["minus"]
     hover = [
         interval_hover(label, row)
         for label, row in zip(labels, shares.to_dict("records"), strict=True)
     ]
-    # None of them is a headline.
-    points = contrast_points(shares.assign(minus="none"), labels=labels.tolist(), hover=hover)
-    figure = go.Figure(points)
-    figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
-    figure.update_layout(
-        template=template("light"),
-        title=heading("Greedy continuations at the end of training, blocks / the one written to"),
-        height=130 + 26 * len(shares),
-        margin={"l": 420, "r": 16, "t": 60, "b": 50},
-        xaxis={"title": {"text": "difference of the shares"}},
-        yaxis={"autorange": "reversed", "type": "category"},
+    return draw_contrasts(
+        shares.assign(minus="none"),  # none of them is a headline
+        labels=labels.tolist(),
+        hover=hover,
+        title="Greedy continuations at the end of training, blocks / the one written to",
+        x_title="difference of the shares",
+        label_width=420,
     )
-    return figure

@@ -10,9 +10,15 @@ from ..._summary import summary
 from ...measures.intervals import Interval, mean_interval
 from ..names import name_of
 from ..patch import NextTokenPatch
+from ..patch_labels import patch_labels
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
+
+    from ...drawing.theme import ThemeName
+
+_LETTER = 7  # pixels of a label's letter
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +84,45 @@ class PatchLoss:
                     }
                 )
         return pd.DataFrame(rows)
+
+    def plot(self, *, minus: int | None = None, theme: "ThemeName" = "light") -> "go.Figure":
+        """The differences of `to_dataframe` with their intervals, one row per scope and patch.
+
+        Patches are named by what differs among them. `theme` is `"light"` or `"dark"`.
+
+        Raises `ValueError` if there is no patch of the number `minus`, or for an unknown theme.
+        """
+        from ...drawing.error_bars import draw_contrasts, interval_hover
+
+        frame = self.to_dataframe(minus=minus)
+        frame = frame[frame["patch"] != minus].sort_values("scope", key=self._places, kind="stable")
+        names = patch_labels(self.patches)
+        reference = "without a patch" if minus is None else f"under {names[minus]}"
+        labels = [
+            f"{scope.replace('_', ' ')}: {names[patch]}"
+            for scope, patch in zip(frame["scope"], frame["patch"], strict=True)
+        ]
+        rows = frame[["n"]].assign(
+            estimate=frame["difference"],
+            low=frame["difference_low"],
+            high=frame["difference_high"],
+            minus="none",
+        )
+        return draw_contrasts(
+            rows,
+            labels=labels,
+            hover=[
+                interval_hover(label, row)
+                for label, row in zip(labels, rows.to_dict("records"), strict=True)
+            ],
+            title=f"Loss minus that {reference}",
+            x_title="nats a token (below 0 is better)",
+            label_width=40 + _LETTER * max(map(len, labels)),
+            theme=theme,
+        )
+
+    def _places(self, scopes: "pd.Series") -> "pd.Series":
+        return scopes.map(self.scopes.index)
 
     def _interval(
         self, totals: Float[np.ndarray, " text"], scope: int, level: float, seed: int

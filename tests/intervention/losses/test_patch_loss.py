@@ -131,3 +131,20 @@ def test_a_patch_that_needs_a_prompt_is_refused(llama):
 def test_a_text_without_a_prediction_that_counts(llama):
     with pytest.raises(ValueError, match="no text with a token to predict"):
         li.patch_loss(llama, [torch.tensor([5])], PATCH, progress=False)
+
+
+def test_the_figure_names_patches_by_what_differs(llama):
+    texts = [random_tokens(9).repeat(2) for _ in range(4)]
+    patches = [PATCH, dataclasses.replace(PATCH, layer=2), CONTROL]
+    found = li.patch_loss(llama, texts, patches, scopes=["other", "copyable"], progress=False)
+    figure = found.plot(minus=0)
+    names = ["layer 2, interpolate, scale raw, true", "layer 1, add, scale norm, current"]
+    (points,) = figure.data
+    assert list(points.y) == [f"{scope}: {name}" for scope in found.scopes for name in names]
+    frame = found.to_dataframe(minus=0).set_index(["scope", "patch"])
+    rows = frame.loc[[(scope, patch) for scope in found.scopes for patch in (1, 2)]]
+    assert points.x == tuple(rows["difference"])
+    ends = rows["difference_high"] - rows["difference"]
+    assert points.error_x.array == pytest.approx(ends.tolist())
+    assert "layer 1, interpolate, scale raw, true" in figure.layout.title.text
+    assert "without a patch" in found.plot(theme="dark").layout.title.text

@@ -5,9 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ....drawing.error_bars import contrast_points, interval_hover
-from ....drawing.theme import template
-from ....drawing.titles import heading
+from ....drawing.error_bars import draw_contrasts, interval_hover
 from ....measures.verdicts import JOINT
 
 if TYPE_CHECKING:
@@ -19,28 +17,17 @@ def draw_gain(shown: pd.DataFrame, names: Mapping[str, str], title: str) -> "go.
 
     `shown` are rows of a table of contrasts; `names` say what some values of `minus` are.
     """
-    import plotly.graph_objects as go
-
     words = {JOINT: "the best of the others", **names}
     labels = shown["scope"] + ": true − " + shown["minus"].replace(words)
     marked = shown["minus"].where(shown["minus"] == JOINT, "none")
-    figure = go.Figure(
-        contrast_points(
-            shown.assign(minus=marked),
-            labels=labels.tolist(),
-            hover=[
-                interval_hover(label, row)
-                for label, row in zip(labels, shown.to_dict("records"), strict=True)
-            ],
-        )
+    return draw_contrasts(
+        shown.assign(minus=marked),
+        labels=labels.tolist(),
+        hover=[
+            interval_hover(label, row)
+            for label, row in zip(labels, shown.to_dict("records"), strict=True)
+        ],
+        title=title,
+        x_title="change of the loss, nats a token (below 0 is better)",
+        label_width=280,
     )
-    figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
-    figure.update_layout(
-        template=template("light"),
-        title=heading(title),
-        height=130 + 26 * len(shown),
-        margin={"l": 280, "r": 16, "t": 60, "b": 50},
-        xaxis={"title": {"text": "change of the loss, nats a token (below 0 is better)"}},
-        yaxis={"autorange": "reversed", "type": "category"},
-    )
-    return figure

@@ -1,0 +1,38 @@
+"""Patches in a few words, to tell them apart."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+from ..drawing.labels import shorten
+from .names import name_of
+from .patch import NextTokenPatch
+from .patch_fields import differing
+
+_FIELDS = tuple(field.name for field in fields(NextTokenPatch))
+# Characters of a source or mode that is no function and has no name.
+_LONGEST = 30
+# What names a patch that is alone.
+_MAIN = ("layer", "mode", "strength", "source")
+
+
+def patch_labels(patches: Sequence[NextTokenPatch]) -> list[str]:
+    """A label of each patch: the fields in which some of the patches differ.
+
+    Patches of which two are equal in all fields get their numbers too.
+    """
+    first, *others = patches
+    told = [name for name in _FIELDS if any(differing(first, each, [name]) for each in others)]
+    labels = [", ".join(_said(patch, name) for name in told or _MAIN) for patch in patches]
+    if len(set(labels)) < len(labels):
+        labels = [f"{number}: {label}" for number, label in enumerate(labels)]
+    return labels
+
+
+def _said(patch: NextTokenPatch, name: str) -> str:
+    value = getattr(patch, name)
+    if name in ("source", "mode"):
+        return shorten(name_of(value), _LONGEST)
+    words = name.replace("_", " ")
+    if name == "lens" and value is not None:
+        return f"{words} {type(value).__name__}"
+    return f"{words} {value:g}" if isinstance(value, float) else f"{words} {value}"
