@@ -2,6 +2,6 @@
 
 It imports `lens`, `model`, `drawing`, `materials`, `measures` and what is below them. A new source
 or mode is one function and its entry in `sources` or `modes`; ways to run a patch are packages of
-their own: `teacher_forcing`, `generation` and `training`. `slopes` and `mechanism` ask what a patch
-could do and why.
+their own: `teacher_forcing`, `generation` and `training`. `losses` says what a patch does to the
+loss, and `slopes` and `mechanism` ask what it could do and why.
 """
