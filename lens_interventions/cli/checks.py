@@ -8,9 +8,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 FIGURES = (".html", ".png", ".svg")
 
@@ -72,3 +75,10 @@ def require_blocks(model: str | None, layers: Sequence[int]) -> None:
     if n_layers is not None:
         with usage():
             points.require_blocks(layers, n_layers)
+
+
+def require_context(bridge: "TransformerBridge", context: int | None) -> None:
+    """Refuse pieces that are longer than what the model can read."""
+    limit = int(bridge.cfg.n_ctx)
+    if context is not None and context > limit:
+        raise typer.BadParameter(f"--context must be from 2 to the model's {limit}, got {context}")

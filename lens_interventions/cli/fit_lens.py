@@ -68,6 +68,8 @@ def fit_lens(
             "--test-file is the file that the lens is fitted to, which says nothing about other "
             "text: name another, or leave it out for the prose that comes with the library"
         )
+    if refine and dtype in ("bfloat16", "float16"):
+        raise typer.BadParameter(f"--refine needs --dtype float32 or float64, not {dtype}")
     require_output(out, [".safetensors"])
     require_output(quality, (".csv", *FIGURES))
 

@@ -13,9 +13,9 @@ def report(
         list[Path], typer.Argument(help="Directories of runs, or directories that contain runs.")
     ],
     out: Annotated[Path, typer.Option(help="The file to write, .html.")] = Path("report.html"),
-    title: Annotated[str, typer.Option(help="The title of the page.")] = (
-        "Does seeing the true next token help?"
-    ),
+    title: Annotated[
+        str | None, typer.Option(help="The title of the page, by default what the runs ask.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about finished experiments."""
     require_output(out, [".html"])

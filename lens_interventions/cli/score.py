@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .checks import require_context
 from .options import Device, Dtype, LensName, Model, Revision, load, shows_progress
 from .patch_options import (
     FIRST_POSITION,
@@ -23,12 +24,8 @@ from .patch_options import (
 )
 
 if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
     from ..intervention.losses.result import PatchLoss
     from ..measures.intervals import Interval
-
-_CONTEXT = 256  # tokens of a piece
 
 
 def score(
@@ -55,7 +52,7 @@ def score(
         typer.Option(
             min=2,
             help="Cut documents into pieces of this many tokens, and score each alone. By default "
-            "256, or the model's context if that is shorter.",
+            "512, or the model's context if that is shorter.",
         ),
     ] = None,
     seed: Annotated[
@@ -71,8 +68,10 @@ def score(
     The intervals resample documents, or pieces if there is one document, and never tokens.
     """
     from ..intervention.losses.patch_loss import patch_loss
+    from ..intervention.pieces import piece_length
     from ..materials import read_texts
     from ..model.text_pieces import token_pieces
+    from ..model.tokens import TextOrTokens
 
     documents = read_texts(file, whole=True)
     patch = patch_from(
@@ -91,28 +90,16 @@ def score(
         seed=seed,
     )
     bridge = load(model, device, dtype, revision)
-    context = _piece_length(bridge, context)
-    pieces = [piece for piece in token_pieces(bridge, documents, length=context) if len(piece) > 1]
-    if not pieces:
-        raise ValueError(f"{file} holds no text of two tokens, so there is nothing to predict")
-    several = len(documents) > 1
-    found = patch_loss(
-        bridge,
-        documents if several else pieces,
-        patch,
-        max_length=context,
-        progress=shows_progress(),
-    )
-    _print(found, "document" if several else "piece", seed)
-
-
-def _piece_length(bridge: "TransformerBridge", context: int | None) -> int:
-    limit = int(bridge.cfg.n_ctx)
-    if context is None:
-        return min(_CONTEXT, limit)
-    if context > limit:
-        raise typer.BadParameter(f"--context must be from 2 to the model's {limit}, got {context}")
-    return context
+    require_context(bridge, context)
+    length = piece_length(bridge, context)
+    texts, unit = list[TextOrTokens](documents), "document"
+    if len(documents) == 1:
+        pieces = token_pieces(bridge, documents, length=length)
+        texts, unit = [piece for piece in pieces if len(piece) > 1], "piece"
+        if not texts:
+            raise ValueError(f"{file} holds no text of two tokens, so there is nothing to predict")
+    found = patch_loss(bridge, texts, patch, max_length=length, progress=shows_progress())
+    _print(found, unit, seed)
 
 
 def _print(found: "PatchLoss", unit: str, seed: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..intervention.sources import source_names
-from .checks import FIGURES, one_of, require_output, usage
+from .checks import FIGURES, one_of, require_context, require_output, usage
 from .options import (
     Device,
     Dtype,
@@ -136,6 +136,7 @@ def slopes(
             ]
         )
     bridge = load(model, device, dtype, revision)
+    require_context(bridge, context)
     partial = out.with_name(out.name + ".partial")
     with kept_in(partial):
         found = slope_map(

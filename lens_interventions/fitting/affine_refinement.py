@@ -25,7 +25,7 @@ from ..model.gradients import require_gradients
 from ..model.points import select_points
 from ..model.precision import is_half
 from ..model.product import product, weighted_rows
-from ..model.readout import Readout, readout
+from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
 from ..model.text_pieces import token_pieces
 from ..model.tokens import TextOrTokens, TokenBatch
@@ -79,7 +79,8 @@ def refine_affine_lens(
 
     Raises `ValueError` if the texts are too short to hold out and train, if a number of
     steps, tokens or measurements is below 1, if the lens belongs to other weights, if the bridge is
-    in half precision, or inside `torch.inference_mode`.
+    in half precision, if a hook is on the final norm or the unembedding, or inside
+    `torch.inference_mode`.
     """
     require_gradients("refine_affine_lens")
     numbers = {"steps": steps, "batch": batch, "held_out": held_out, "patience": patience}
@@ -87,6 +88,7 @@ def refine_affine_lens(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     lens.require_fits(bridge)
+    refuse_readout_hooks(bridge)
     head = readout(bridge).for_rows(steps * batch)
     if is_half(head.weight.dtype):
         raise ValueError(f"refine in float32 or float64: the bridge is in {head.weight.dtype}")

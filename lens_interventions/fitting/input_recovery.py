@@ -119,8 +119,8 @@ def input_recovery(
     `skip_first` tokens; `TypeError` if `texts` is one text.
     """
     require_texts(bridge, texts)
-    if not maps or not set(maps) <= set(MAPS):
-        raise ValueError(f"maps must be one or more of {', '.join(MAPS)}; got {tuple(maps)}")
+    if not maps or not set(maps) <= set(MAPS) or len(set(maps)) < len(maps):
+        raise ValueError(f"maps must be some of {', '.join(MAPS)}, each once; got {tuple(maps)}")
     probe.require_fits(bridge)
     table = torch.nn.functional.normalize(input_embeddings(bridge), dim=-1)
     fast = is_faster(table)

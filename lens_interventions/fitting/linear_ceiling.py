@@ -169,7 +169,12 @@ def _fit_moments(
                     moments[layer].products += rows.T @ rows
                 moments[layer].wanted[part] += rows.T @ wanted
                 moments[layer].rows[part] += len(rows)
-    if n_texts < _CHOOSING or not all(min(m.rows) for m in moments.values()):
+    if n_texts >= _CHOOSING and not all(min(m.rows) for m in moments.values()):
+        raise ValueError(
+            f"the write acts on no position of {n_texts} texts, or of every {_CHOOSING}th of them, "
+            "on which the ridge is chosen: give longer texts"
+        )
+    if n_texts < _CHOOSING:
         raise ValueError(
             f"{n_texts} texts do not leave one in {_CHOOSING} to choose the ridge on: give more"
         )

@@ -1,6 +1,6 @@
 """Names of sources, modes, embeddings and scopes, which are given by name or as functions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def name_of(given: object) -> str:
@@ -11,10 +11,12 @@ def name_of(given: object) -> str:
 def function_names(kind: str, given: Sequence[object], known: Sequence[str]) -> tuple[str, ...]:
     """The names of sources, modes or scopes given by name or as functions.
 
-    Raises `ValueError` for an unknown name, a name given twice, an empty list, or a string.
+    Raises `ValueError` for an unknown name, a name given twice, an empty list, or what is no list.
     """
     if isinstance(given, str):
         raise ValueError(f"{kind} must be a list, such as [{given!r}]; got {given!r}")
+    if not isinstance(given, Iterable):
+        raise ValueError(f"{kind} must be a list, such as [{name_of(given)}]; got {given!r:.60}")
     names = []
     for each in given:
         if not (callable(each) or each in known):

@@ -15,14 +15,17 @@ _LONGEST = 30
 _MAIN = ("layer", "mode", "strength", "source")
 
 
-def patch_labels(patches: Sequence[NextTokenPatch]) -> list[str]:
+def patch_labels(patches: Sequence[NextTokenPatch | None]) -> list[str]:
     """A label of each patch: the fields in which some of the patches differ.
 
-    Patches of which two are equal in all fields get their numbers too.
+    None is the model without a patch. If two would have the same label, all get their numbers too.
     """
-    first, *others = patches
-    told = [name for name in _FIELDS if any(differing(first, each, [name]) for each in others)]
-    labels = [", ".join(_said(patch, name) for name in told or _MAIN) for patch in patches]
+    real = [patch for patch in patches if patch is not None]
+    told = [name for name in _FIELDS if any(differing(real[0], each, [name]) for each in real[1:])]
+    labels = [
+        "no patch" if patch is None else ", ".join(_said(patch, name) for name in told or _MAIN)
+        for patch in patches
+    ]
     if len(set(labels)) < len(labels):
         labels = [f"{number}: {label}" for number, label in enumerate(labels)]
     return labels

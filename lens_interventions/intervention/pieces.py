@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..model.argument_types import require_whole_numbers
 from ..model.text_pieces import bos_id, cut, token_rows
 from ..model.tokens import TextOrTokens, TokenBatch
 from .known_text import KnownText
@@ -21,8 +22,10 @@ _BATCH_TOKENS = 512
 def piece_length(bridge: TransformerBridge, max_length: int | None) -> int:
     """How many tokens are read at a time: by default 512, or the model's context if it is shorter.
 
-    Raises `ValueError` if the length leaves nothing to predict or does not fit the model.
+    Raises `ValueError` if the length leaves nothing to predict or does not fit the model, and
+    `TypeError` if it is not a whole number.
     """
+    require_whole_numbers(max_length=2 if max_length is None else max_length)
     context = int(bridge.cfg.n_ctx)
     length = min(512, context) if max_length is None else max_length
     if not 2 <= length <= context:
@@ -93,9 +96,13 @@ class PieceBatch:
 
 
 def piece_batches(
-    texts: Iterable[tuple[int, TextTokens]], max_length: int, *, whole: bool = False
+    texts: Iterable[tuple[int, TextTokens]],
+    max_length: int,
+    *,
+    whole: bool = False,
+    alone: bool = False,
 ) -> Iterator[PieceBatch]:
-    """All pieces of numbered texts, in order.
+    """All pieces of numbered texts, in order, each `alone` or in batches.
 
     A text without any prediction is finished with the batch after it, or with none if it is last.
 
@@ -120,7 +127,7 @@ def piece_batches(
             )
         for piece in text.pieces(max_length):
             longest = max(len(each) for each in (*held, piece))
-            if held and (len(held) + 1) * longest > _BATCH_TOKENS:
+            if held and (alone or (len(held) + 1) * longest > _BATCH_TOKENS):
                 yield flush()
             held.append(piece)
             owners.append(number)

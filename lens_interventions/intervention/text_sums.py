@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 from torch import Tensor
@@ -20,7 +21,7 @@ from ..model.hooks import has_user_hooks
 from ..model.text_pieces import bos_id
 from ..model.tokens import TextOrTokens
 from .known_text import KnownText
-from .patch import NextTokenPatch
+from .patch import NextTokenPatch, warn_if_out_of_reach
 from .pieces import TextTokens, piece_batches, text_tokens
 from .settings_key import settings_key
 
@@ -62,7 +63,7 @@ def text_sums(
     Raises `ValueError` if no text has a token to predict, if the file is damaged or holds other
     sums, or if it could not know the settings again, as with a lambda, or the hooks on the bridge;
     `TypeError` for one text where many are expected; `OSError` if the file cannot be written, or
-    another process is writing it.
+    another process is writing it. Warns if no text has one of the positions that a patch names.
     """
     if reading.out is not None and has_user_hooks(bridge):
         raise ValueError(
@@ -87,17 +88,21 @@ def _summed(
 ) -> Float[np.ndarray, "text value"]:
     keys: list[str] = []
     sums: list[np.ndarray] = []
+    lengths: list[int] = []
 
     def unread() -> Iterator[tuple[int, TextTokens]]:
         read = text_tokens(bridge, texts, reading.prepend_bos)
         for number, text in enumerate(tqdm(read, disable=not reading.progress, unit="text")):
             keys.append(text.key)
+            lengths.append(len(text.tokens))
             sums.append(kept.rows.get(text.key, np.zeros(n_values)))
             if text.key not in kept.rows:
                 yield number, text
 
     whole = any(not isinstance(patch.positions, str) for patch in reading.patches)
-    for batch in piece_batches(unread(), reading.max_length, whole=whole):
+    # A user's hook may look along positions, where it would see the padding of a batch.
+    alone = has_user_hooks(bridge)
+    for batch in piece_batches(unread(), reading.max_length, whole=whole, alone=alone):
         values = measure(batch.text).cpu().double().numpy()
         for owner, row in zip(batch.owners, values, strict=True):
             sums[owner] = sums[owner] + row
@@ -105,6 +110,8 @@ def _summed(
             kept.add(keys[number], sums[number])
     if not sums or not any(row.any() for row in sums):
         raise ValueError("there is no text with a token to predict that the scopes count")
+    for patch in reading.patches:
+        warn_if_out_of_reach(patch, torch.tensor(lengths))
     return np.stack(sums)
 
 

@@ -19,10 +19,10 @@ def chat_tokens(bridge: ReadableModel, messages: Sequence[Message]) -> list[int]
     """The ids of a conversation, in the template that the model was trained with.
 
     `messages` are as in `tokenizer.apply_chat_template`, `[{"role": "user", "content": "Hello"}]`.
-    The template begins the answer, unless the last message is the assistant's.
+    The template begins the answer, unless the last message is the assistant's, which it ends.
 
-    Raises `ValueError` if there is no message, the tokenizer has no template, or the template
-    refuses the messages.
+    Raises `ValueError` if there is no message, or several conversations, the tokenizer has no
+    template, or the template refuses the messages.
     """
     from jinja2 import TemplateError
 
@@ -33,7 +33,8 @@ def chat_tokens(bridge: ReadableModel, messages: Sequence[Message]) -> list[int]
             "chat template: choose a model whose tokenizer has one, give a text instead of "
             "messages, or set bridge.tokenizer.chat_template"
         )
-    if not messages or not all({"role", "content"} <= set(message) for message in messages):
+    whole = isinstance(messages, Sequence) and all(isinstance(each, Mapping) for each in messages)
+    if not messages or not whole or not all({"role", "content"} <= set(each) for each in messages):
         raise ValueError(
             "a conversation is a list of messages, such as "
             f'[{{"role": "user", "content": "Hello"}}]; got {messages!r:.80}'
@@ -78,6 +79,7 @@ def text_or_messages(
         return text
     if messages is None:
         raise ValueError("there is nothing to read: give a text or tokens, or messages=")
-    if messages and not isinstance(messages[0], Mapping):
+    several = isinstance(messages, Sequence) and messages and isinstance(messages[0], Sequence)
+    if several and not isinstance(messages[0], str):
         return [chat_tokens(bridge, chat) for chat in messages]  # type: ignore[arg-type]
     return chat_tokens(bridge, messages)  # type: ignore[arg-type]

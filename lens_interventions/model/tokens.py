@@ -145,6 +145,7 @@ def token_batch(
             f"expected a text, a non-empty list of texts, token ids or an id tensor; got "
             f"{type(text_or_tokens).__name__} {reprlib.repr(text_or_tokens):.80}"
             + (": make it a tensor by torch.as_tensor" if hasattr(text_or_tokens, "tolist") else "")
+            + (": pass its .text" if isinstance(getattr(text_or_tokens, "text", None), str) else "")
         )
     _each(
         [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)],

@@ -180,9 +180,11 @@ def _check_length(bridge: TransformerBridge, n_given: int, n_tokens: int, n_endi
         raise ValueError(f"n_tokens must be at least 1, got {n_tokens}")
     length, context = n_given + n_tokens + n_ending, int(bridge.cfg.n_ctx)
     if length > context:
+        room = context - n_given - n_ending
+        advice = f"search for {room} at most" if room > 0 else "shorten the prompt or the ending"
         raise ValueError(
             f"{length} tokens of prompt, sequence and ending do not fit the model's context of "
-            f"{context}: search for {context - n_given - n_ending} at most"
+            f"{context}: {advice}"
         )
 
 

@@ -130,3 +130,11 @@ def test_what_it_refuses_before_it_loads_a_model(run, tmp_path, monkeypatch, arg
     assert status != 0
     assert said in " ".join(err.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_refining_needs_a_precision_that_can_be_differentiated(run, files, tmp_path):
+    corpus, _ = files
+    out = tmp_path / "l.safetensors"
+    status, _, err = run("--file", corpus, "--out", out, "--refine", 5, "--dtype", "bfloat16")
+    assert status == 2, err
+    assert "--refine needs --dtype float32 or float64" in err

@@ -115,3 +115,11 @@ def test_a_lens_that_nothing_reads_is_refused(run, corpus, tmp_path, monkeypatch
     for more in (("--mode", "add", "--mode", "correct"), ("--gate", "0.5")):
         status, _, err = run(*given, "--source", "true", *more)
         assert status == 0, err
+
+
+def test_a_context_beyond_the_models_names_the_option(run, tmp_path):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("the people say that they mean the time")
+    status, _, err = run("--file", corpus, "--out", tmp_path / "map.csv", "--context", 500)
+    assert status == 2, err
+    assert "--context must be from 2 to the model's" in err

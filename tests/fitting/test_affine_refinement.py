@@ -142,3 +142,15 @@ def test_refinement_refuses_too_little_text():
     for name in ("steps", "batch", "evaluate_every"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             refine_affine_lens(bridge, lens, random_texts(20), progress=False, **{name: 0})
+
+
+@pytest.mark.parametrize("point", ["ln_final.hook_out", "unembed.hook_out"])
+def test_refinement_refuses_a_hook_that_it_would_pass_by(point):
+    bridge = shared_bridge("llama")
+    texts = random_texts(20)
+    lens = fit_affine_lens(bridge, texts, progress=False)
+    with (
+        bridge.hooks(fwd_hooks=[(point, lambda value, hook: 0 * value)]),
+        pytest.raises(ValueError, match=point),
+    ):
+        refine_affine_lens(bridge, lens, texts, held_out=64, steps=2, progress=False)

@@ -85,8 +85,10 @@ def test_recovery_of_one_text_or_of_no_token_is_refused():
         input_recovery(bridge, probe, "the quick brown fox", progress=False)
     with pytest.raises(ValueError, match=r"max_tokens must be at least 2 .* got 1 and 1"):
         input_recovery(bridge, probe, random_texts(2), max_tokens=1, progress=False)
-    with pytest.raises(ValueError, match=r"maps must be one or more of own, shared; got \(\)"):
+    with pytest.raises(ValueError, match=r"maps must be some of own, shared, each once; got \(\)"):
         input_recovery(bridge, probe, random_texts(2), maps=(), progress=False)
+    with pytest.raises(ValueError, match=r"each once; got \('own', 'own'\)"):
+        input_recovery(bridge, probe, random_texts(2), maps=("own", "own"), progress=False)
     with pytest.raises(ValueError, match="no map at '3_mid'; its points are"):
         probe(torch.zeros(1, 32, dtype=torch.float64), "3_mid")
 

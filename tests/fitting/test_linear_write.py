@@ -141,6 +141,7 @@ class TestThePlantedModel:
     [
         ({"layers": [3]}, "the model has blocks 0 to 2"),
         ({"texts": [random_tokens(5)] * 3}, "3 texts do not leave one in 4"),
+        ({"texts": [random_tokens(2)] * 8}, "no position of 8 texts, .*: give longer texts"),
         ({"held_out": [[4]]}, "no text with a token to predict"),
     ],
 )

@@ -33,6 +33,14 @@ def test_the_answer_is_begun_unless_the_last_message_is_it(chatty):
     assert li.chat_tokens(chatty, [USER, answer]) == ids(chatty, "u: people say\na: plasma\n")
 
 
+def test_several_conversations_or_a_message_alone_are_no_conversation(chatty, as_users_run):
+    for given in ([[USER], [USER]], USER):
+        with pytest.raises(ValueError, match="a conversation is a list of messages"):
+            li.chat_tokens(chatty, given)
+    with pytest.raises(ValueError, match="a conversation is a list of messages"):
+        li.generate(chatty, messages=USER, max_new_tokens=1)
+
+
 def test_messages_stand_in_the_place_of_a_text(chatty):
     tokens = li.chat_tokens(chatty, [USER])
     read = li.logit_lens(chatty, messages=[USER])

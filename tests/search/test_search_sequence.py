@@ -287,3 +287,5 @@ def test_a_text_may_fill_the_context(llama):
     assert found.tokens.shape[-1] == n_tokens
     with pytest.raises(ValueError, match=f"search for {n_tokens} at most"):
         li.search_sequence(llama, [5, 6], n_tokens=n_tokens + 1)
+    with pytest.raises(ValueError, match="shorten the prompt"):
+        li.search_sequence(llama, [5] * (n_tokens + 2), n_tokens=1)

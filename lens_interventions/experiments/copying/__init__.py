@@ -16,7 +16,7 @@ from .analysis import analyse
 from .settings import CopyingSettings as CopyingSettings
 from .stages import STAGES
 
-PLAN = Plan(
+PLAN: Plan[CopyingSettings] = Plan(
     "copying",
     lambda preset, size: CopyingSettings.preset(preset, size.n_layers),
     lambda _settings, _bridge: STAGES,

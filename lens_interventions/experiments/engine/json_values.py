@@ -19,6 +19,8 @@ def to_values(settings: Any) -> dict[str, Any]:
 
     Raises `TypeError` for a field that JSON cannot hold.
     """
+    if not is_dataclass(settings) or isinstance(settings, type):
+        raise TypeError(f"settings must be an instance of a dataclass, got {settings!r:.60}")
     return json.loads(canonical_json(asdict(settings)))
 
 

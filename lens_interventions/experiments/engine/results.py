@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..._files import atomic_file, sha256, write_text
+from ..._summary import summary
 from ...measures.intervals import Interval
 from ...measures.verdicts import Verdict
 from .run_directory import RunDirectoryError, read_header, verify_rows, write_json
@@ -73,6 +74,8 @@ class Result:
     verdicts: tuple[Finding, ...]
     _draw: Callable[[Tables], Figures] = field(repr=False, compare=False)
 
+    __repr__ = summary
+
     @property
     def experiment(self) -> str:
         """Name of the experiment."""
@@ -92,13 +95,22 @@ class Result:
         return self._draw(self.tables)
 
     def save(self, directory: Path) -> None:
-        """Write result.json, tables/NAME.parquet and figures/NAME.json."""
+        """Write result.json, tables/NAME.parquet and figures/NAME.json.
+
+        Raises `ValueError` if a finding names a figure that is not drawn.
+        """
         for folder in ("tables", "figures"):
             (directory / folder).mkdir(parents=True, exist_ok=True)
         for name, table in self.tables.items():
             with atomic_file(directory / "tables" / f"{name}.parquet") as temporary:
                 table.to_parquet(temporary, index=False, compression="zstd")
         figures = self.figures()
+        for finding in self.verdicts:
+            if finding.figure and finding.figure not in figures:
+                raise ValueError(
+                    f"the finding {finding.question!r} names the figure {finding.figure!r}, and "
+                    f"the analysis draws {', '.join(figures) or 'none'}"
+                )
         for name, figure in figures.items():
             write_text(directory / "figures" / f"{name}.json", figure.to_json())
         verdicts = [_without_nan(asdict(finding)) for finding in self.verdicts]

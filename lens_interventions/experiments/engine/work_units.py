@@ -28,7 +28,8 @@ def unit_kind(name: str) -> Callable[[Measurement], Measurement]:
 
     An unfinished run knows its units by this `name`, or by the function's own name if it has no
     other. So the function can move to another module, and a function with a kind can be renamed,
-    without making finished units invalid.
+    without making finished units invalid. Nor does an edit of its code: if it then measures
+    something else, give the kind another name, or the run another directory.
 
     Raises `ValueError` if another function has this name.
     """
@@ -75,7 +76,14 @@ class Unit:
         for part in (self.table, self.name):
             if not re.fullmatch(r"\w[\w.-]*", part, re.ASCII):
                 raise ValueError(f"{part!r} must consist of letters, digits, '_', '-' and '.'")
-        canonical_json(self.parameters)
+        for name, value in self.parameters.items():
+            try:
+                canonical_json(value)
+            except TypeError as error:
+                raise TypeError(
+                    f"the parameter {name!r} of {self.key} is no JSON value but a "
+                    f"{type(value).__name__}: give what it is made from, and make it in the unit"
+                ) from error
 
     @property
     def key(self) -> str:
@@ -152,7 +160,10 @@ def measure_unit(
             _require_weights(source, weights)
         try:
             kept = {"file": file} if unit.keeps_file else {}
-            return unit.measure(bridge, **unit.parameters, **kept)
+            rows = unit.measure(bridge, **unit.parameters, **kept)
+            if not isinstance(rows, pd.DataFrame):
+                raise TypeError(f"a unit returns rows, a DataFrame; got {type(rows).__name__}")
+            return rows
         except Exception as error:
             error.add_note(f"while measuring {unit.key}")
             raise

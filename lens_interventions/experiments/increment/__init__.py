@@ -16,7 +16,7 @@ from .analysis import analyse
 from .settings import IncrementSettings as IncrementSettings
 from .stages import STAGES
 
-PLAN = Plan(
+PLAN: Plan[IncrementSettings] = Plan(
     "increment",
     lambda preset, size: IncrementSettings.preset(preset, size.n_layers, size.d_model),
     lambda _settings, _bridge: STAGES,

@@ -15,7 +15,7 @@ from .analysis import analyse
 from .settings import LastWordSettings as LastWordSettings
 from .stages import STAGES
 
-PLAN = Plan(
+PLAN: Plan[LastWordSettings] = Plan(
     "last_word",
     lambda preset, _size: LastWordSettings.preset(preset),
     lambda _settings, _bridge: STAGES,

@@ -19,7 +19,7 @@ from .stages import stages_of
 from .writes import Training as Training
 from .writes import trained_writes as trained_writes
 
-PLAN = Plan(
+PLAN: Plan[LearnedSettings] = Plan(
     "learned",
     lambda preset, size: LearnedSettings.preset(preset, size.n_layers, size.d_model),
     stages_of,

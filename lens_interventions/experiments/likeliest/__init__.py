@@ -15,7 +15,7 @@ from .analysis import analyse
 from .settings import LikeliestSettings as LikeliestSettings
 from .stages import STAGES
 
-PLAN = Plan(
+PLAN: Plan[LikeliestSettings] = Plan(
     "likeliest",
     lambda preset, _size: LikeliestSettings.preset(preset),
     lambda _settings, _bridge: STAGES,

@@ -17,7 +17,7 @@ from .analysis import analyse
 from .settings import LoopsSettings as LoopsSettings
 from .stages import STAGES
 
-PLAN = Plan(
+PLAN: Plan[LoopsSettings] = Plan(
     "loops",
     lambda preset, size: LoopsSettings.preset(preset, size.n_layers),
     lambda _settings, _bridge: STAGES,

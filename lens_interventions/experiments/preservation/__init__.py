@@ -16,7 +16,7 @@ from .analysis import analyse
 from .settings import PreservationSettings as PreservationSettings
 from .stages import STAGES
 
-PLAN = Plan(
+PLAN: Plan[PreservationSettings] = Plan(
     "preservation",
     lambda preset, _size: PreservationSettings.preset(preset),
     lambda _settings, _bridge: STAGES,

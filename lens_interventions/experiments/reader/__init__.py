@@ -16,7 +16,7 @@ from .analysis import analyse
 from .settings import ReaderSettings as ReaderSettings
 from .stages import STAGES
 
-PLAN = Plan(
+PLAN: Plan[ReaderSettings] = Plan(
     "reader",
     lambda preset, size: ReaderSettings.preset(preset, size.n_layers),
     lambda _settings, _bridge: STAGES,

@@ -15,7 +15,7 @@ from .analysis import analyse
 from .settings import RecallSettings as RecallSettings
 from .stages import STAGES, forget_probe
 
-PLAN = Plan(
+PLAN: Plan[RecallSettings] = Plan(
     "recall",
     lambda preset, _size: RecallSettings.preset(preset),
     lambda _settings, _bridge: STAGES,

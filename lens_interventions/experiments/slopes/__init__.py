@@ -18,7 +18,7 @@ from .analysis import analyse
 from .settings import SlopesSettings as SlopesSettings
 from .stages import STAGES
 
-PLAN = Plan(
+PLAN: Plan[SlopesSettings] = Plan(
     "slopes",
     lambda preset, _size: SlopesSettings.preset(preset),
     lambda _settings, _bridge: STAGES,

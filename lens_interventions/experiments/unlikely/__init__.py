@@ -16,7 +16,7 @@ from .analysis import analyse
 from .settings import UnlikelySettings as UnlikelySettings
 from .stages import STAGES
 
-PLAN = Plan(
+PLAN: Plan[UnlikelySettings] = Plan(
     "unlikely",
     lambda preset, _size: UnlikelySettings.preset(preset),
     lambda _settings, _bridge: STAGES,

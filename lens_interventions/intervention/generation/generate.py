@@ -24,7 +24,13 @@ from ...model.replaced_forwards import replaced_forwards
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText, select_rows
-from ..patch import NextTokenPatch, bind_all, listed, warn_if_out_of_reach
+from ..patch import (
+    NextTokenPatch,
+    bind_all,
+    listed,
+    refuse_hooks_of_patches,
+    warn_if_out_of_reach,
+)
 from .decoder import Decoder, decoder
 from .patch_batch import PatchedRows
 from .read_steps import read_steps, try_options
@@ -45,6 +51,7 @@ _MANY_STEPS = 16
     max_length="max_new_tokens=, which does not count the prompt",
     num_return_sequences="prompts=[prompt] * n, with do_sample=True; each has a seed of its own",
     freq_penalty="logits_processor=, with a processor of transformers or your own",
+    stop_strings="stopping_criteria=[transformers.StopStringCriteria(bridge.tokenizer, [...])]",
     eos_token_id="stopping_criteria=[transformers.EosTokenCriteria(...)]",
 )
 @exclusive
@@ -266,6 +273,7 @@ def _check(
     chunk_size: int | None,
     callback: object,
 ) -> None:
+    refuse_hooks_of_patches(bridge)
     require_whole_numbers(max_new_tokens=max_new_tokens, chunk_size=chunk_size or 1)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a GenerationStep, got {callback!r:.60}")

@@ -12,6 +12,7 @@ from ...lens.selection import of_prompts
 from ...lens.trajectory import Trajectory
 from ...model.tokens import TokenBatch
 from ..patch import NextTokenPatch
+from ..patch_labels import patch_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,15 +118,22 @@ class Generation:
         )
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """One row for each new token: patch and its index, prompt, step, token id, log-prob."""
+        """One row for each new token.
+
+        Columns: row, of the tensors; patch_index, and patch, what tells it from the others; prompt,
+        its number, and seed, with which the row was sampled; step, token_id and log_prob.
+        """
         import pandas as pd
 
         row, step = (self.tokens >= 0).nonzero(as_tuple=True)
+        labels = patch_labels(self.patches)
         return pd.DataFrame(
             {
+                "row": row.numpy(),
                 "patch_index": self.patch_index[row].numpy(),
-                "patch": [str(self.patches[i]) for i in self.patch_index[row].tolist()],
+                "patch": [labels[i] for i in self.patch_index[row].tolist()],
                 "prompt": self.prompt_index[row].numpy(),
+                "seed": self.seeds[row].numpy(),
                 "step": step.numpy(),
                 "token_id": self.tokens[row, step].numpy(),
                 "log_prob": self.log_probs[row, step].numpy(),

@@ -8,10 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...lens.distributions import log_probs_of
 from ...model.precision import as_double
 from ..known_text import KnownText
-from ..patch import NextTokenPatch
-from ..teacher_forcing.log_probs import teacher_forced_log_probs
+from ..patch import NextTokenPatch, bind_all
+from ..teacher_forcing.passes import TextPasses
+from ..teacher_forcing.row_hooks import GivenHook, hooks_by_row
 from .scopes import Scope, chosen_predictions
 
 
@@ -30,26 +32,44 @@ class LossSums:
     patched: Float[Tensor, "patch text"]
 
 
+@torch.no_grad()
 def loss_sums(
     bridge: TransformerBridge,
     text: KnownText,
     patches: Sequence[NextTokenPatch],
     scopes: Sequence[Scope],
+    fwd_hooks: Sequence[GivenHook] = (),
 ) -> list[LossSums]:
-    """The sums of each scope, from one pass over the texts."""
-    log_probs = teacher_forced_log_probs(
-        bridge,
-        text.tokens,
-        [None, *patches],
-        attention_mask=text.column_positions() >= 0,
-        text_seeds=text.seed,
-    )
-    losses = -log_probs
-    nats = losses[0].nan_to_num()
-    padded = torch.cat([nats, torch.zeros_like(nats[:, :1])], dim=1)
+    """The sums of each scope, from one pass over the texts, which have no padding on the left.
+
+    `fwd_hooks` are as in `teacher_forced_log_probs`.
+
+    Raises `ValueError` if a loss is not finite, or a scope returns something else than it should.
+    """
+    bounds = tuple(bind_all(bridge, [None, *patches]))
+    tokens = text.tokens
+    hooks = tuple(hooks_by_row(bridge, fwd_hooks, tokens.shape[1]))
+    passes = TextPasses(bridge, bounds, (text,), skip=(0,), fwd_hooks=hooks)
+    predicts = torch.arange(tokens.shape[1], device=tokens.device) + 1 < text.length[:, None]
+    read = passes.read(log_probs_of, tokens.roll(-1, dims=1), predicts)
+    losses = -read.where(predicts.to(read.device), 0)
+    require_finite(losses)
     sums = []
-    for scope in scopes:
-        where = chosen_predictions(scope, text.tokens, padded, text.length)[:, :-1]
+    for where in chosen_predictions(scopes, tokens, losses[0], text.length):
         totals = as_double(losses.where(where, 0)).sum(-1)
         sums.append(LossSums(where.sum(-1).to(totals.device), totals[0], totals[1:]))
     return sums
+
+
+def require_finite(losses: Float[Tensor, "*row pos"]) -> None:
+    """Raise `ValueError` if a loss is infinite or not a number."""
+    if losses.isnan().any():
+        raise ValueError(
+            "a loss is not a number on one of the texts: look for a patch that writes such values, "
+            "or a half-precision overflow"
+        )
+    if losses.isinf().any():
+        raise ValueError(
+            "a loss is infinite, as the model gives a token of one of the texts no probability: "
+            "leave out texts with tokens that the model cannot say"
+        )

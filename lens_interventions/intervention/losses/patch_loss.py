@@ -13,6 +13,7 @@ from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..patch import NextTokenPatch, listed
 from ..pieces import piece_length, refuse_prompt_patches
+from ..teacher_forcing.row_hooks import GivenHook
 from ..text_sums import Reading, text_sums
 from .loss_sums import loss_sums
 from .result import PatchLoss
@@ -28,6 +29,7 @@ def patch_loss(
     scopes: Sequence[str | Scope] = ("all",),
     max_length: int | None = None,
     prepend_bos: bool | None = None,
+    fwd_hooks: Sequence[GivenHook] = (),
     out: str | Path | None = None,
     progress: bool = True,
 ) -> PatchLoss:
@@ -50,14 +52,21 @@ def patch_loss(
         that is shorter. Longer texts are read in pieces, each as a separate text that begins with
         the BOS if the whole does. If positions of a patch are numbers, each text must fit.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
+    - `fwd_hooks`: hooks of your own in the same runs, with and without a patch, `[(name, fn)]`,
+        that change every position in the same way and independently of the others: an SAE, an
+        ablated direction, a steering vector.
     - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
+        It knows patches, scopes and hooks again by what they hold and by their own code, and the
+        functions that they call by name alone: name another file if you edit one of these.
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if there are no patches or one has `positions="generated"`, for an unknown
     scope, if no text has a token to predict that the scopes count, if the file holds other sums or
     could not know a function or hook again, or for texts, hooks and patches that
-    `teacher_forced_log_probs` refuses; `TypeError` for one text where many are expected; `OSError`
-    if the file cannot be written, or another process is writing it.
+    `teacher_forced_log_probs` refuses, or a loss is infinite; `TypeError` for one text where many
+    are expected, a patch that is none, or a length that is not a whole number; `OSError` if the
+    file cannot be written, or another process is writing it. Warns if no text has one of the
+    positions that a patch names.
     """
     length = piece_length(bridge, max_length)
     compared = [patch for patch in listed(patches) if patch is not None]
@@ -71,11 +80,16 @@ def patch_loss(
 
     @torch.no_grad()
     def measure(text: KnownText) -> Float[Tensor, "piece value"]:
-        found = loss_sums(bridge, text, compared, tuple(by_scope.values()))
+        found = loss_sums(bridge, text, compared, tuple(by_scope.values()), fwd_hooks)
         values = [(each.counts[None].double(), each.clean[None], each.patched) for each in found]
         return torch.cat([part for scope in values for part in scope]).T
 
-    settings = {"patches": compared, "scopes": scopes, "max_length": length}
+    settings = {
+        "patches": compared,
+        "scopes": scopes,
+        "fwd_hooks": list(fwd_hooks),
+        "max_length": length,
+    }
     width = 2 + len(compared)
     reading = Reading(length, prepend_bos, progress, out, settings, compared)
     sums = text_sums(bridge, texts, measure, len(by_scope) * width, reading)

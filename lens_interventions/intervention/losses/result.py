@@ -8,7 +8,6 @@ from jaxtyping import Float
 
 from ..._summary import summary
 from ...measures.intervals import Interval, mean_interval
-from ..names import name_of
 from ..patch import NextTokenPatch
 from ..patch_labels import patch_labels
 
@@ -46,8 +45,8 @@ class PatchLoss:
     ) -> "pd.DataFrame":
         """One row per patch and scope.
 
-        Columns: patch (its number), layer, strength, source, mode, embedding, scope; loss in nats
-        per predicted token, loss_low and loss_high, the ends of its interval at confidence `level`;
+        Columns: patch (its number), label (what tells it from the others), scope; loss in nats per
+        predicted token, loss_low and loss_high, the ends of its interval at confidence `level`;
         difference, difference_low and difference_high, the loss minus that without a patch, or
         under the patch whose number is `minus`; and n, the number of texts. Intervals resample
         texts, and a difference is paired.
@@ -60,7 +59,7 @@ class PatchLoss:
             raise ValueError(f"minus must be from 0 to {len(self.patches) - 1}, got {minus}")
         reference = self.clean if minus is None else self.losses[:, :, minus]
         rows = []
-        for number, patch in enumerate(self.patches):
+        for number, label in enumerate(patch_labels(self.patches)):
             for place, scope in enumerate(self.scopes):
                 totals = self.losses[:, place, number]
                 loss = self._interval(totals, place, level, seed)
@@ -68,11 +67,7 @@ class PatchLoss:
                 rows.append(
                     {
                         "patch": number,
-                        "layer": patch.layer,
-                        "strength": patch.strength,
-                        "source": name_of(patch.source),
-                        "mode": name_of(patch.mode),
-                        "embedding": patch.embedding,
+                        "label": label,
                         "scope": scope,
                         "loss": loss.estimate,
                         "loss_low": loss.low,
@@ -90,18 +85,18 @@ class PatchLoss:
 
         Patches are named by what differs among them. `theme` is `"light"` or `"dark"`.
 
-        Raises `ValueError` if there is no patch of the number `minus`, or for an unknown theme.
+        Raises `ValueError` if there is no patch of the number `minus`, or no other one, or for an
+        unknown theme.
         """
         from ...drawing.error_bars import draw_contrasts, interval_hover
 
         frame = self.to_dataframe(minus=minus)
+        if minus is not None and len(self.patches) == 1:
+            raise ValueError("there is one patch, and no other to compare with it: leave out minus")
         frame = frame[frame["patch"] != minus].sort_values("scope", key=self._places, kind="stable")
         names = patch_labels(self.patches)
         reference = "without a patch" if minus is None else f"under {names[minus]}"
-        labels = [
-            f"{scope.replace('_', ' ')}: {names[patch]}"
-            for scope, patch in zip(frame["scope"], frame["patch"], strict=True)
-        ]
+        labels = (frame["scope"].str.replace("_", " ") + ": " + frame["label"]).tolist()
         rows = frame[["n"]].assign(
             estimate=frame["difference"],
             low=frame["difference_low"],

@@ -6,6 +6,7 @@ about `x[i+1]`.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -69,22 +70,28 @@ def scopes_by_name(scopes: Sequence[str | Scope]) -> dict[str, Scope]:
 
 
 def chosen_predictions(
-    scope: Scope,
+    scopes: Sequence[Scope],
     tokens: Int[Tensor, "batch pos"],
     nats: Float[Tensor, "batch pos"],
     lengths: Int[Tensor, " batch"],
-) -> Bool[Tensor, "batch pos"]:
-    """A scope of each text of a batch that is padded on the right, False where nothing follows.
+) -> Bool[Tensor, "scope batch pos"]:
+    """Scopes of each text of a batch that is padded on the right, False where nothing follows.
 
     Raises `ValueError` for a scope that returns another shape or type.
     """
-    chosen = torch.zeros_like(nats, dtype=torch.bool)
-    for row, length in enumerate(lengths.tolist()):
-        said = scope(tokens[row, :length], nats[row, : length - 1])
+    chosen = nats.new_zeros(len(scopes), *nats.shape, dtype=torch.bool)
+    for (place, scope), (row, length) in product(enumerate(scopes), enumerate(lengths.tolist())):
+        # Copies, as a user's function may write to what it gets.
+        said = scope(tokens[row, :length].clone(), nats[row, : length - 1].clone())
+        if not isinstance(said, Tensor):
+            raise ValueError(
+                f"the scope {name_of(scope)!r} returned {type(said).__name__}; expected a tensor "
+                "of bools"
+            )
         if said.shape != (length - 1,) or said.dtype != torch.bool:
             raise ValueError(
                 f"the scope {name_of(scope)!r} returned {said.dtype} of shape "
                 f"{tuple(said.shape)}; expected one bool for each prediction, ({length - 1},)"
             )
-        chosen[row, : length - 1] = said
+        chosen[place, row, : length - 1] = said
     return chosen

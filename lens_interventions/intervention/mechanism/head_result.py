@@ -92,13 +92,14 @@ class HeadSlopes:
         A number in a cell is the head's matching score if it is at least 0.1, which marks induction
         heads. The hover shows the interval. `source` and `scope` choose what is shown, by default
         the first of each; `minus` names a control whose slope is subtracted from that of the true
-        source. `theme` is `"light"` or `"dark"`.
+        source, which is then shown. `theme` is `"light"` or `"dark"`.
 
         Raises `ValueError` for a source, control or scope that was not measured.
         """
         from ...drawing.layer_heatmaps import LayerPanel, layer_heatmaps
 
-        source, scope = source or self.sources[0], scope or self.scopes[0]
+        source = source or ("true" if minus else self.sources[0])
+        scope = scope or self.scopes[0]
         frame = self.to_dataframe()
         frame = frame[
             (frame["source"] == source) & (frame["minus"] == minus) & (frame["scope"] == scope)

@@ -16,6 +16,7 @@ from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..known_text import KnownText
+from ..losses.loss_sums import require_finite
 from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..names import function_names
 from ..patch import NextTokenPatch, require_patch
@@ -157,11 +158,10 @@ class _Measuring:
         entering = dict(zip(lowest, streams, strict=True))
         read = readout(bridge).for_rows(tokens.numel())
         clean = surprisal_of(read, final, tokens.roll(-1, dims=1))
-        chosen = torch.stack(
-            [chosen_predictions(scope, tokens, clean, text.length) for scope in self.scopes]
-        )
+        chosen = chosen_predictions(self.scopes, tokens, clean, text.length)
         # Logits are expensive, and few predictions of a text may count.
         counts = chosen.any(0)
+        require_finite(clean.where(counts, 0))
 
         def nats(late: Tensor) -> Tensor:
             return torch.zeros_like(clean).masked_scatter(

@@ -13,6 +13,7 @@ from ...model.readout import LOGIT_ROWS, readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
 from ..known_text import KnownText
+from ..losses.loss_sums import require_finite
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,7 @@ def clean_run(bridge: TransformerBridge, text: KnownText) -> CleanRun:
         nats.append(lost.detach())
         guesses.append(logits.detach().argmax(-1))
     lost = torch.cat(nats).view_as(tokens)
-    if not lost[predicts].isfinite().all():
-        raise ValueError(
-            "the model's loss is not a number on one of the texts: look for a half-precision "
-            "overflow"
-        )
+    require_finite(lost[predicts])
     return CleanRun(
         text=text,
         streams=tuple(streams),

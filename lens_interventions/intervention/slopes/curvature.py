@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
+from ...model.precision import is_half
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..losses.loss_sums import loss_sums
@@ -51,10 +52,10 @@ def curvature(
     - `scopes`: which predictions the loss is summed over, as in `slope_map`.
 
     Raises `ValueError` if there are no patches or one has `positions="generated"`, if the step is
-    not above 0, or for texts, scopes and models that `slope_map` or `teacher_forced_log_probs`
-    refuses; `TypeError` for one text where many are expected; `NotImplementedError` if the model's
-    logits are not read off one residual stream; `OSError` if the file cannot be written, or another
-    process is writing it.
+    not above 0, if the bridge is in half precision, or for texts, scopes and models that
+    `slope_map` or `teacher_forced_log_probs` refuses; `TypeError` for one text where many are
+    expected; `NotImplementedError` if the model's logits are not read off one residual stream;
+    `OSError` if the file cannot be written, or another process is writing it.
     """
     length = piece_length(bridge, max_length)
     given = listed(patches)
@@ -62,6 +63,11 @@ def curvature(
     if not varied or len(varied) < len(given):
         raise ValueError(f"give one or more patches to vary, and none that is None; got {patches}")
     refuse_prompt_patches(varied)
+    if is_half(bridge.W_U.dtype):
+        raise ValueError(
+            f"find curvatures in float32 or float64: the bridge is in {bridge.W_U.dtype}, and "
+            "differences of its losses are mostly rounding"
+        )
     if not step > 0:
         raise ValueError(f"step must be above 0, got {step}")
     by_scope = scopes_by_name(scopes)

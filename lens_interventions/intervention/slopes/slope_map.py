@@ -198,9 +198,7 @@ class _Measuring:
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         clean = clean_run(self.bridge, text)
         text = replace(text, surprisal=clean.nats, residuals=dict(enumerate(clean.streams)))
-        chosen = [
-            chosen_predictions(scope, text.tokens, clean.nats, text.length) for scope in self.scopes
-        ]
+        chosen = list(chosen_predictions(self.scopes, text.tokens, clean.nats, text.length))
         losses, members = _disjoint(chosen)
         guess = KnownGuesses(clean.guesses)
         bounds = [

@@ -63,9 +63,10 @@ def hooks_by_row(
         else:
             # Two names may be one point, at which a filter's function acts once in TransformerLens.
             names = [*{id(points[name]): name for name in points if given(name)}.values()]
-        for name in map(_leaving, names):
-            if name not in points:
-                raise ValueError(f"the model has no hook called {name!r}: see bridge.hook_dict")
+        for asked in names:
+            if asked not in points:
+                raise ValueError(f"the model has no hook called {asked!r}: see bridge.hook_dict")
+            name = _leaving(asked)
             if not name.startswith("blocks.") or not name.endswith(_BY_ROW):
                 raise ValueError(
                     f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block, or on hook_resid_pre of "

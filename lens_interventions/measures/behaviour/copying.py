@@ -18,8 +18,8 @@ def copyable(
     for the current token can find the next one after it. The earlier pair may share the token
     `x[i]` ("a a a": the third is copyable). False at the last position.
 
-    `tokens` are `[batch, pos]` ids. `mask` is True at real tokens, contiguous in each row; a pair
-    that contains padding does not count.
+    `tokens` are `[batch, pos]` ids. `mask` is True at real tokens, contiguous in each row, by
+    default at ids of 0 or more; a pair that contains padding does not count.
     """
     return pair_distance(tokens, mask=mask) > 0
 
@@ -31,9 +31,9 @@ def pair_distance(
 
     `i - k` for the largest k < i with `x[k] == x[i]` and `x[k + 1] == x[i + 1]`; 0 at the last
     position. `tokens` are `[batch, pos]` ids. `mask` is True at real tokens, contiguous in each
-    row; a pair that contains padding does not count.
+    row, by default at ids of 0 or more; a pair that contains padding does not count.
     """
-    real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    real = tokens >= 0 if mask is None else mask
     # One number per pair, through dense ids so that the product cannot overflow.
     ids, dense = torch.unique(tokens, return_inverse=True)
     pairs = dense[:, :-1] * len(ids) + dense[:, 1:]
@@ -50,12 +50,13 @@ def induction_targets(
     """The prediction of an induction head: the token that followed the last earlier `x[i]`.
 
     `x[k + 1]` for the largest k < i with `x[k] == x[i]`; -1 if `x[i]` is new, and at padding.
-    `tokens` are `[batch, pos]` ids, and `mask` is True at real tokens. The last position has a
+    `tokens` are `[batch, pos]` ids, and `mask` is True at real tokens, by default at ids of 0 or
+    more. The last position has a
     target too. If the target equals `x[i + 1]`, the next token is `copyable`; the converse fails if
     the pair is older than the last occurrence of `x[i]`. (Olsson et al. 2022, "In-context Learning
     and Induction Heads".)
     """
-    real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    real = tokens >= 0 if mask is None else mask
     earlier = _previous_equal(tokens, real)
     followers = tokens.gather(1, (earlier + 1).clamp(min=0))
     return torch.where(earlier >= 0, followers, -1)

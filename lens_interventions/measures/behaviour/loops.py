@@ -64,7 +64,7 @@ def find_loops(
     One vectorised comparison per period: O(pos * periods) time, O(pos) memory.
 
     Raises `ValueError` unless `min_rounds >= 2` (any text is a loop of one round),
-    `min_length >= 1` and `max_period >= 1`, and for several texts.
+    `min_length >= 1` and `max_period >= 1`, for several texts, and for ids below 0.
     """
     if min_rounds < 2 or min_length < 1 or (max_period is not None and max_period < 1):
         raise ValueError(
@@ -77,6 +77,8 @@ def find_loops(
             f"expected the [pos] ids of one text, got shape {ids.shape}: pass one row, or use "
             "ending_loops"
         )
+    if (ids < 0).any():
+        raise ValueError("ids below 0 are padding, not tokens: leave them out, ids[ids >= 0]")
     longest = len(ids) // min_rounds
     runs = [
         Loop(start, end, period)

@@ -6,6 +6,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+from ... import experiments
 from ..._files import require_writable, write_text
 from ...drawing.labels import counted
 from ...experiments import Result
@@ -22,7 +23,7 @@ def report(
     runs: str | Path | Sequence[str | Path],
     *,
     out: str | Path = "report.html",
-    title: str = "Does seeing the true next token help?",
+    title: str | None = None,
 ) -> Path:
     """Write a page about finished runs: verdicts first, then every experiment.
 
@@ -33,7 +34,8 @@ def report(
 
     - `runs`: directories of runs, or directories that contain runs.
     - `out`: the file to write.
-    - `title`: the title of the page.
+    - `title`: the title of the page; by default it asks whether the true next token helps, or says
+        "Experiments" if none of the runs is of an experiment of this library.
 
     **Returns:** `out`.
 
@@ -49,9 +51,13 @@ def report(
         _ShownRun(f"run-{number}", titles[path], result)
         for number, (path, result) in enumerate(found.results.items())
     ]
+    ours = any(_is_of_library(result.experiment) for result in found.results.values())
+    if title is None:
+        title = "Does seeing the true next token help?" if ours else "Experiments"
     text = render(
         "report/page.html",
         title=title,
+        about_patches=ours,
         models=dict.fromkeys(run.model for run in shown),
         unreadable=found.unreadable.values(),
         runs=shown,
@@ -61,6 +67,11 @@ def report(
     )
     write_text(target, text)
     return target
+
+
+def _is_of_library(experiment: str) -> bool:
+    # Each experiment of the library has a class of settings that is named after it.
+    return hasattr(experiments, f"{experiment.title().replace('_', '')}Settings")
 
 
 class _ShownRun:

@@ -290,3 +290,20 @@ def test_progress_counts_what_was_finished_before(
     shown = capsys.readouterr().err
     assert "example, first" in shown
     assert "4 units, of which 4 are kept" in shown
+
+
+def test_a_finding_shows_a_figure_that_is_drawn(tmp_path: Path) -> None:
+    plan = example()
+
+    def analyse(settings: Settings, rows: object) -> Analysis:
+        found = plan.analyse(settings, rows)
+        (finding, *_) = found.verdicts
+        return replace(found, verdicts=(replace(finding, figure="nope"),))
+
+    with pytest.raises(ValueError, match="names the figure 'nope', and the analysis draws"):
+        run(replace(plan, analyse=analyse), small_bridge, out=tmp_path / "run")
+
+
+def test_settings_are_a_dataclass() -> None:
+    with pytest.raises(TypeError, match="settings must be an instance of a dataclass"):
+        run(replace(example(), settings={"starts": [1]}), small_bridge)

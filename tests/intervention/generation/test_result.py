@@ -10,6 +10,7 @@ from tests.support.tiny import shared_bridge
 
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9, 9, 31, 8], [33], [70, 70, 12, 99]]
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+LABEL = "layer 1, interpolate, strength 0.5, true"
 
 
 def test_several_patches_are_as_one_by_one():
@@ -97,8 +98,11 @@ def test_texts_and_frame():
     assert out.patch_index.tolist() == [0, 0, 1, 1]
     frame = out.to_dataframe()
     assert len(frame) == int(out.lengths.sum())
-    assert list(frame[frame.patch == str(PATCH)].prompt.unique()) == [0, 1]
-    assert (frame.patch == [str(out.patches[i]) for i in frame.patch_index]).all()
+    assert (frame.patch == [("no patch", LABEL)[i] for i in frame.patch_index]).all()
+    assert list(frame[frame.patch == LABEL].prompt.unique()) == [0, 1]
+    assert (frame.seed == frame.prompt).all()
+    for row, tokens in frame.groupby("row"):
+        assert tokens.token_id.tolist() == out.tokens[row, : out.lengths[row]].tolist()
     without = li.generate(bridge, prompts, max_new_tokens=1, prepend_bos=False)
     assert (without.prompt_lengths == out.prompt_lengths[:2] - 1).all()
 

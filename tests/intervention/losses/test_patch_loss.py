@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import lens_interventions as li
+from lens_interventions.intervention.losses.loss_sums import require_finite
 from tests.support.exact import no_rounding
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import random_tokens
@@ -73,6 +74,48 @@ def test_random_draws_depend_on_the_text_alone(llama):
     assert not np.allclose(common, losses[:, 0, 0])
 
 
+def test_hooks_that_go_by_position_are_in_every_run(llama, tmp_path):
+    texts = [random_tokens(n) for n in (9, 5)]
+    hooks = [("blocks.2.hook_attn_out", lambda value, hook: 0.5 * value)]
+    found = li.patch_loss(llama, texts, PATCH, fwd_hooks=hooks, progress=False)
+    for row, text in enumerate(texts):
+        clean, patched = -li.teacher_forced_log_probs(
+            llama, text, [None, PATCH], fwd_hooks=hooks
+        ).sum((1, 2))
+        assert found.clean[row, 0] == pytest.approx(float(clean))
+        assert found.losses[row, 0, 0] == pytest.approx(float(patched))
+    plain = li.patch_loss(llama, texts, PATCH, progress=False)
+    assert not np.allclose(plain.clean, found.clean)
+    with pytest.raises(ValueError, match="lambda"):
+        li.patch_loss(llama, texts, PATCH, fwd_hooks=hooks, out=tmp_path / "sums", progress=False)
+
+
+def test_a_hook_that_looks_along_positions_sees_each_text_alone(llama):
+    texts = [random_tokens(n) for n in (9, 5)]
+    hooks = [("blocks.0.hook_attn_out", lambda value, hook: value - value.mean(1, keepdim=True))]
+    with llama.hooks(fwd_hooks=hooks):
+        found = li.patch_loss(llama, texts, PATCH, progress=False)
+        alone = [li.patch_loss(llama, [text], PATCH, progress=False) for text in texts]
+    assert found.clean[:, 0].tolist() == pytest.approx([each.clean.item() for each in alone])
+    assert found.losses.ravel() == pytest.approx([each.losses.item() for each in alone])
+
+
+def test_numbered_positions_need_one_text_that_is_long_enough(llama):
+    patch = dataclasses.replace(PATCH, positions=[40])
+    texts = [*(random_tokens(5) for _ in range(110)), random_tokens(60)]
+    li.patch_loss(llama, texts, patch, progress=False)  # a warning would be an error
+    with pytest.warns(UserWarning, match="changes nothing") as said:
+        li.patch_loss(llama, texts[:-1], patch, progress=False)
+    assert len(said) == 1
+
+
+def test_losses_that_are_not_finite_are_told_apart():
+    with pytest.raises(ValueError, match="gives a token of one of the texts no probability"):
+        require_finite(torch.tensor([[1.0, torch.inf]]))
+    with pytest.raises(ValueError, match="not a number"):
+        require_finite(torch.tensor([[1.0, torch.nan]]))
+
+
 def test_the_table_resamples_texts_and_pairs_differences(llama):
     texts = [random_tokens(9) for _ in range(6)]
     found = li.patch_loss(llama, texts, [PATCH, CONTROL], progress=False)
@@ -83,10 +126,9 @@ def test_the_table_resamples_texts_and_pairs_differences(llama):
         )
 
     frame = found.to_dataframe()
-    assert frame[["patch", "source", "mode", "n"]].to_dict("list") == {
+    assert frame[["patch", "label", "n"]].to_dict("list") == {
         "patch": [0, 1],
-        "source": ["true", "current"],
-        "mode": ["interpolate", "add"],
+        "label": ["interpolate, scale raw, true", "add, scale norm, current"],
         "n": [6, 6],
     }
     for number, row in frame.iterrows():
@@ -103,6 +145,8 @@ def test_the_table_resamples_texts_and_pairs_differences(llama):
     assert (row["difference"], row["difference_low"]) == (between.estimate, between.low)
     with pytest.raises(ValueError, match="minus must be from 0 to 1, got 2"):
         found.to_dataframe(minus=2)
+    with pytest.raises(ValueError, match="no other to compare"):
+        dataclasses.replace(found, patches=(PATCH,), losses=found.losses[..., :1]).plot(minus=0)
 
 
 def test_a_file_of_sums_is_for_these_patches(llama, tmp_path):

@@ -52,3 +52,34 @@ def test_repeats_of_a_surprise():
         *(False, True, False),
         *(False, True, False),
     ]
+
+
+def test_a_scope_gets_copies(llama):
+    texts = [random_tokens(12).repeat(2) for _ in range(2)]
+
+    def writes(tokens, nats):
+        keep = nats > 3
+        nats.zero_()
+        tokens.zero_()
+        return keep
+
+    patch = li.NextTokenPatch(layer=1, strength=0.1)
+    named = ["after_surprise", "repeated_surprise", "copyable"]
+    expected = li.patch_loss(llama, texts, patch, scopes=named, progress=False)
+    found = li.patch_loss(llama, texts, patch, scopes=[writes, *named], progress=False)
+    assert found.counts[:, 1:].tolist() == expected.counts.tolist()
+    assert found.losses[:, 1:].tolist() == expected.losses.tolist()
+
+
+@pytest.mark.parametrize("said", [[True] * 5, np.ones(5, dtype=bool)])
+def test_a_scope_returns_a_tensor(llama, said):
+    patch = li.NextTokenPatch(layer=1, strength=0.1)
+    with pytest.raises(ValueError, match=r"returned (list|ndarray); expected a tensor of bools"):
+        li.patch_loss(llama, [random_tokens(6)], patch, scopes=[lambda *_: said], progress=False)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_scope_alone_is_no_list(llama):
+    patch = li.NextTokenPatch(layer=1, strength=0.1)
+    with pytest.raises(ValueError, match=r"scopes must be a list, such as \[copyable\]"):
+        li.patch_loss(llama, [random_tokens(6)], patch, scopes=scopes.copyable, progress=False)

@@ -1,5 +1,7 @@
 """Slopes by head against differences of losses, and on a model with one copying head."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +142,11 @@ def test_the_figure_has_heads_of_keys_and_values(llama):
     assert [[list(row) for row in trace.text] for trace in figure.data] == [shown] * 2
     with pytest.raises(ValueError, match="no slope of 'true' minus 'guess'"):
         found.plot(minus="guess")
+    turned = dataclasses.replace(
+        found, sources=found.sources[::-1], totals=found.totals[:, :, ::-1]
+    )
+    for one, other in zip(turned.plot(minus="random").data, figure.data, strict=True):
+        np.testing.assert_allclose(one.z, other.z)
 
 
 def test_what_it_refuses():

@@ -12,7 +12,7 @@ from lens_interventions.intervention.slopes.prediction import SlopePrediction
 from lens_interventions.measures.intervals import Interval
 from tests.support.exact import no_rounding
 from tests.support.planted_learned import ablated_bridge, key_value_texts
-from tests.support.tiny import random_tokens
+from tests.support.tiny import random_tokens, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -268,3 +268,10 @@ def test_a_file_of_sums_serves_all_strengths(llama, tmp_path):
         li.head_slopes(llama, texts, patch, out=tmp_path / "heads", **options)
     with pytest.raises(ValueError, match="another measurement, which differs in step"):
         li.curvature(llama, texts, [patch], out=out, step=0.5, **options)
+
+
+def test_half_precision_is_refused():
+    bridge = tiny_bridge("llama", dtype=torch.bfloat16)
+    patch = li.NextTokenPatch(layer=1, strength=0.1)
+    with pytest.raises(ValueError, match=r"in float32 or float64: the bridge is in torch.bfloat16"):
+        li.curvature(bridge, [random_tokens(6)], patch, progress=False)

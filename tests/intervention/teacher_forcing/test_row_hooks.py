@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import lens_interventions as li
 from lens_interventions.intervention.ablation import ablate_directions
 from lens_interventions.intervention.patch import NextTokenPatch
 from lens_interventions.intervention.teacher_forcing.log_probs import (
@@ -189,3 +190,10 @@ def test_hooks_left_on_above_the_patch_are_refused_with_the_way(llama):
         pytest.raises(ValueError, match="teacher forcing takes hooks that change each position"),
     ):
         teacher_forced_log_probs(llama, random_tokens(6), PATCH)
+
+
+def test_a_name_that_is_not_there_is_said_as_it_was_given(llama):
+    with pytest.raises(ValueError, match=r"no hook called 'blocks\.9\.hook_resid_pre'"):
+        li.teacher_forced_log_probs(
+            llama, "people", fwd_hooks=[("blocks.9.hook_resid_pre", lambda value, hook: value)]
+        )

@@ -51,3 +51,12 @@ def test_padding_changes_nothing(side, text, padding):
     assert targets[0, inside].tolist() == naive.induction_targets(text)
     assert not behaviour.copyable(tokens, mask=mask)[~mask].any()
     assert (targets[~mask] == -1).all()
+
+
+def test_padding_is_no_text():
+    text = torch.tensor([[5, 6, 5, 6]])
+    padded = torch.cat([text, torch.full((1, 6), -1)], dim=1)
+    for function in (behaviour.copyable, behaviour.pair_distance):
+        assert function(padded)[0, :4].tolist() == function(text)[0].tolist()
+        assert not function(padded)[0, 4:].any()
+    assert behaviour.induction_targets(padded)[0, 4:].tolist() == [-1] * 6

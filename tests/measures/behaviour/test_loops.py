@@ -100,3 +100,10 @@ def test_a_definition_under_which_everything_loops_is_refused(options):
 def test_one_text_at_a_time_is_searched(search):
     with pytest.raises(ValueError, match=r"got shape \(2, 20\): pass one row, or use ending_loops"):
         search(torch.zeros(2, 20, dtype=torch.long))
+
+
+def test_padding_is_no_loop():
+    padded = torch.tensor([5, 6, 7, *[-1] * 20])
+    for function in (behaviour.find_loops, behaviour.ending_loop):
+        with pytest.raises(ValueError, match="ids below 0 are padding"):
+            function(padded)

@@ -129,3 +129,13 @@ def test_a_finding_without_a_figure_is_shown(tmp_path: Path) -> None:
     source = page.read_text(encoding="utf-8")
     assert 'href="#run-0">Figure and method' in source
     assert source.count("data-figure=") == 1
+
+
+def test_methods_of_patches_are_only_told_of_the_librarys_experiments(
+    page: Path, tmp_path: Path
+) -> None:
+    save_run(tmp_path / "own", "mine", INTERVALS)
+    text = visible(report(tmp_path / "own", out=tmp_path / "own.html")).text
+    assert "Does seeing the true next token help?" not in text
+    assert "no patch and every control" not in text
+    assert "no patch and every control" in visible(page).text
