@@ -92,12 +92,14 @@ def score(
     bridge = load(model, device, dtype, revision)
     require_context(bridge, context)
     length = piece_length(bridge, context)
+    pieces = token_pieces(bridge, documents, length=length)
+    predicting = (piece for piece in pieces if len(piece) > 1)
+    first = next(predicting, None)
+    if first is None:
+        raise ValueError(f"{file} holds no text of two tokens, so there is nothing to predict")
     texts, unit = list[TextOrTokens](documents), "document"
     if len(documents) == 1:
-        pieces = token_pieces(bridge, documents, length=length)
-        texts, unit = [piece for piece in pieces if len(piece) > 1], "piece"
-        if not texts:
-            raise ValueError(f"{file} holds no text of two tokens, so there is nothing to predict")
+        texts, unit = [first, *predicting], "piece"
     found = patch_loss(bridge, texts, patch, max_length=length, progress=shows_progress())
     _print(found, unit, seed)
 

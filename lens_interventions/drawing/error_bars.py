@@ -66,10 +66,9 @@ def draw_contrasts(
     hover: Sequence[str],
     title: str,
     x_title: str,
-    label_width: int,
     theme: ThemeName = "light",
 ) -> "go.Figure":
-    """A figure of `contrast_points` around a line at 0; `label_width` is in pixels."""
+    """A figure of `contrast_points` around a line at 0."""
     import plotly.graph_objects as go
 
     figure = go.Figure(contrast_points(rows, labels=labels, hover=hover))
@@ -78,11 +77,16 @@ def draw_contrasts(
         template=template(theme),
         title=heading(title),
         height=130 + 26 * len(rows),
-        margin={"l": label_width, "r": 16, "t": 60, "b": 50},
+        margin={"l": _label_width(labels), "r": 16, "t": 60, "b": 50},
         xaxis={"title": {"text": x_title}},
         yaxis={"autorange": "reversed", "type": "category"},
     )
     return figure
+
+
+def _label_width(labels: Sequence[str]) -> int:
+    """Pixels that leave room for the labels, unless they are very long."""
+    return min(40 + 7 * max(map(len, labels), default=0), 480)
 
 
 def subtracted(row: Mapping[Any, Any]) -> str:

@@ -25,6 +25,7 @@ from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.gradients import require_gradients
+from ..model.hooks import has_user_hooks
 from ..model.partial_run import refuse_late_hooks
 from ..model.points import chosen_layers
 from ..model.precision import as_double
@@ -63,10 +64,11 @@ def linear_ceiling(
         CPU's memory.
     - `first_position`, `max_length`, `prepend_bos`, `progress`: as in `slope_map`.
 
-    Raises `ValueError` for fewer than four texts, layers or a `max_length` that do not fit the
-    model, a hook on a block, held-out texts without a token to predict, or inside
-    `torch.inference_mode`; `TypeError` for one text where many are expected, or layers that are no
-    list of whole numbers; `NotImplementedError` if the two streams do not fit the model.
+    Raises `ValueError` for fewer than four texts or too short ones, layers or a `max_length` that
+    do not fit the model, a hook on a block, held-out texts without a token to predict, a loss that
+    is not finite, or inside `torch.inference_mode`; `TypeError` for one text where many are
+    expected, or layers that are no list of whole numbers; `NotImplementedError` if the two streams
+    do not fit the model.
     """
     require_gradients("linear_ceiling")
     layers = tuple(sorted(chosen_layers(layers, int(bridge.cfg.n_layers))))
@@ -159,10 +161,12 @@ def _fit_moments(
         for layer in reader.layers
     }
     n_texts = 0
+    # As in the measurement of the held-out texts.
+    alone = has_user_hooks(reader.bridge)
     for number, text in enumerate(text_tokens(reader.bridge, texts, prepend_bos)):
         n_texts += 1
         part = int(number % _CHOOSING == _CHOOSING - 1)
-        for batch in piece_batches([(number, text)], length):
+        for batch in piece_batches([(number, text)], length, alone=alone):
             for layer, written, phi, pull in reader.rows(batch.text):
                 rows, wanted = phi[written].float().cpu(), -pull[written].float().cpu()
                 if part == 0:

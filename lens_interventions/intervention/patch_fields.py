@@ -137,13 +137,13 @@ class PatchFields:
 
 def differing(a: PatchFields, b: PatchFields, names: Collection[str]) -> list[str]:
     """Those of the named fields in which two patches differ."""
-    return [
-        name
-        for name in names
-        if (ours := getattr(a, name)) is not (theirs := getattr(b, name))
-        # Lenses hold tensors, which do not compare.
-        and (name == "lens" or ours != theirs)
-    ]
+    return [name for name in names if not _same(name, getattr(a, name), getattr(b, name))]
+
+
+def _same(name: str, ours: object, theirs: object) -> bool:
+    # Lenses, and modes and sources of a user, may hold tensors, which do not compare.
+    compares = name not in ("lens", "mode", "source") or isinstance(ours, (str, BackPatch))
+    return ours is theirs or (compares and ours == theirs)
 
 
 def _is_count(value: object) -> bool:

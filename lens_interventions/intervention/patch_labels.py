@@ -9,7 +9,7 @@ from .patch import NextTokenPatch
 from .patch_fields import differing
 
 _FIELDS = tuple(field.name for field in fields(NextTokenPatch))
-# Characters of a source or mode that is no function and has no name.
+# Characters of a value, such as a list of positions or a source that has no name.
 _LONGEST = 30
 # What names a patch that is alone.
 _MAIN = ("layer", "mode", "strength", "source")
@@ -35,7 +35,7 @@ def _said(patch: NextTokenPatch, name: str) -> str:
     value = getattr(patch, name)
     if name in ("source", "mode"):
         return shorten(name_of(value), _LONGEST)
-    words = name.replace("_", " ")
     if name == "lens" and value is not None:
-        return f"{words} {type(value).__name__}"
-    return f"{words} {value:g}" if isinstance(value, float) else f"{words} {value}"
+        value = type(value).__name__
+    said = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{name.replace('_', ' ')} {shorten(said, _LONGEST)}"

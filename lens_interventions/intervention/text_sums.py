@@ -108,10 +108,10 @@ def _summed(
             sums[owner] = sums[owner] + row
         for number in batch.finished:
             kept.add(keys[number], sums[number])
+    for patch in reading.patches if lengths else ():
+        warn_if_out_of_reach(patch, torch.tensor(lengths))
     if not sums or not any(row.any() for row in sums):
         raise ValueError("there is no text with a token to predict that the scopes count")
-    for patch in reading.patches:
-        warn_if_out_of_reach(patch, torch.tensor(lengths))
     return np.stack(sums)
 
 

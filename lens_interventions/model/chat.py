@@ -19,7 +19,7 @@ def chat_tokens(bridge: ReadableModel, messages: Sequence[Message]) -> list[int]
     """The ids of a conversation, in the template that the model was trained with.
 
     `messages` are as in `tokenizer.apply_chat_template`, `[{"role": "user", "content": "Hello"}]`.
-    The template begins the answer, unless the last message is the assistant's, which it ends.
+    The template begins the answer, or ends the last message if that is the assistant's.
 
     Raises `ValueError` if there is no message, or several conversations, the tokenizer has no
     template, or the template refuses the messages.

@@ -106,6 +106,8 @@ def test_each_piece_draws_its_own_random_tokens(run, tmp_path):
     found = li.patch_loss(bridge, pieces, patch, progress=False)
     row = rows_of(out)["layer 1, interpolate 0.9, source random, scale norm"]
     assert row[0] == f"{found.losses.sum() / found.counts.sum():.4f}"
+    common = -li.teacher_forced_log_probs(bridge, pieces, patch).double().nanmean()
+    assert row[0] != f"{common:.4f}"
 
 
 def test_a_short_context_is_a_piece_unless_the_user_says_otherwise(run, tmp_path):
@@ -137,3 +139,12 @@ def test_a_text_of_one_token_has_nothing_to_score(run, tmp_path, monkeypatch):
     assert status == 1, err
     assert out == ""
     assert "short.txt holds no text of two tokens" in err
+
+
+def test_several_texts_of_one_token_have_nothing_to_score(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_bridge("llama").cfg, "default_prepend_bos", False)
+    file = tmp_path / "short.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in "xy"))
+    status, _, err = run("score", "--file", file, "--layer", 1, "--strength", 0.5)
+    assert status == 1, err
+    assert "short.jsonl holds no text of two tokens" in err

@@ -10,6 +10,14 @@ from lens_interventions.intervention.patch_labels import patch_labels
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
 
 
+@dataclasses.dataclass
+class Steer:
+    vector: torch.Tensor
+
+    def __call__(self, site):
+        return self.vector - site.resid
+
+
 def halve(site):
     return -site.resid / 2
 
@@ -41,3 +49,11 @@ def test_equal_patches_and_long_names_are_numbered(llama):
     labels = patch_labels([trained, trained])
     assert [label[:3] for label in labels] == ["0: ", "1: "]
     assert max(map(len, labels)) < 80
+
+
+def test_modes_that_hold_tensors_and_long_lists_of_positions():
+    patches = [dataclasses.replace(PATCH, mode=Steer(torch.full((9,), v))) for v in (0.0, 1.0)]
+    patches.append(dataclasses.replace(PATCH, positions=range(300)))
+    labels = patch_labels(patches)
+    assert len(set(labels)) == 3
+    assert max(map(len, labels)) < 120

@@ -28,8 +28,8 @@ def unit_kind(name: str) -> Callable[[Measurement], Measurement]:
 
     An unfinished run knows its units by this `name`, or by the function's own name if it has no
     other. So the function can move to another module, and a function with a kind can be renamed,
-    without making finished units invalid. Nor does an edit of its code: if it then measures
-    something else, give the kind another name, or the run another directory.
+    without making finished units invalid. An edit of its code does not make them invalid either: if
+    it then measures something else, give the kind another name, or the run another directory.
 
     Raises `ValueError` if another function has this name.
     """
@@ -81,8 +81,8 @@ class Unit:
                 canonical_json(value)
             except TypeError as error:
                 raise TypeError(
-                    f"the parameter {name!r} of {self.key} is no JSON value but a "
-                    f"{type(value).__name__}: give what it is made from, and make it in the unit"
+                    f"the parameter {name!r} of {self.key} is no JSON value ({error}): give what "
+                    "it is made from, and make it in the unit"
                 ) from error
 
     @property

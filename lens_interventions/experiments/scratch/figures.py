@@ -98,5 +98,4 @@ def _decoding(shares: pd.DataFrame) -> "go.Figure":
         hover=hover,
         title="Greedy continuations at the end of training, blocks / the one written to",
         x_title="difference of the shares",
-        label_width=420,
     )

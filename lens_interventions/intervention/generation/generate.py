@@ -130,16 +130,16 @@ def generate(
 
     **Returns:** a `Generation`.
 
-    Raises `ValueError` if prompts leave no room in the model's context, the model is in training
-    mode, its logits are not numbers, a processor returns no scores or a criterion no bools, options
-    contradict each other, or a hook is on the final norm or the unembedding while a `trajectory`, a
-    layer contrast or a patch reads earlier residuals through them; `TypeError` if
-    `logits_processor` or `stopping_criteria` is not a list, or an argument is of another type; what
-    `logit_lens` raises for the options of a `trajectory`, before anything is decoded, except for
-    `positions` that no row reaches; `NotImplementedError` if the model has recurrent layers or is
-    not a causal decoder, or a processor needs the model or all rows of a batch at once;
-    `CacheError` if transformers does not fill the cache. Warns if no text reaches one of the
-    positions that a patch names.
+    Raises `ValueError` if prompts leave no room in the model's context, hooks of a patch are on the
+    model, it is in training mode, its logits are not numbers, a processor returns no scores or a
+    criterion no bools, options contradict each other, or a hook is on the final norm or the
+    unembedding while a `trajectory`, a layer contrast or a patch reads earlier residuals through
+    them; `TypeError` if `logits_processor` or `stopping_criteria` is not a list, or an argument is
+    of another type; what `logit_lens` raises for the options of a `trajectory`, before anything is
+    decoded, except for `positions` that no row reaches; `NotImplementedError` if the model has
+    recurrent layers or is not a causal decoder, or a processor needs the model or all rows of a
+    batch at once; `CacheError` if transformers does not fill the cache. Warns if no text reaches
+    one of the positions that a patch names.
     """
     batch = token_batch(
         bridge,

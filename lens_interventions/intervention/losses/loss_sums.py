@@ -44,7 +44,8 @@ def loss_sums(
 
     `fwd_hooks` are as in `teacher_forced_log_probs`.
 
-    Raises `ValueError` if a loss is not finite, or a scope returns something else than it should.
+    Raises `ValueError` if a loss that a scope counts is not finite, or a scope returns something
+    else than it should.
     """
     bounds = tuple(bind_all(bridge, [None, *patches]))
     tokens = text.tokens
@@ -53,9 +54,10 @@ def loss_sums(
     predicts = torch.arange(tokens.shape[1], device=tokens.device) + 1 < text.length[:, None]
     read = passes.read(log_probs_of, tokens.roll(-1, dims=1), predicts)
     losses = -read.where(predicts.to(read.device), 0)
-    require_finite(losses)
+    chosen = chosen_predictions(scopes, tokens, losses[0], text.length)
+    require_finite(losses.where(chosen.any(0), 0))
     sums = []
-    for where in chosen_predictions(scopes, tokens, losses[0], text.length):
+    for where in chosen:
         totals = as_double(losses.where(where, 0)).sum(-1)
         sums.append(LossSums(where.sum(-1).to(totals.device), totals[0], totals[1:]))
     return sums
@@ -65,11 +67,11 @@ def require_finite(losses: Float[Tensor, "*row pos"]) -> None:
     """Raise `ValueError` if a loss is infinite or not a number."""
     if losses.isnan().any():
         raise ValueError(
-            "a loss is not a number on one of the texts: look for a patch that writes such values, "
-            "or a half-precision overflow"
+            "a loss is not a number on one of the texts: look for a hook, weight or patch with "
+            "such values, or a half-precision overflow"
         )
     if losses.isinf().any():
         raise ValueError(
-            "a loss is infinite, as the model gives a token of one of the texts no probability: "
-            "leave out texts with tokens that the model cannot say"
+            "a loss is infinite on one of the texts, as a token in it has no probability: leave "
+            "out texts with tokens that the model, or the model under a patch, cannot say"
         )

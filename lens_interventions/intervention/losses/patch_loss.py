@@ -63,10 +63,10 @@ def patch_loss(
     Raises `ValueError` if there are no patches or one has `positions="generated"`, for an unknown
     scope, if no text has a token to predict that the scopes count, if the file holds other sums or
     could not know a function or hook again, or for texts, hooks and patches that
-    `teacher_forced_log_probs` refuses, or a loss is infinite; `TypeError` for one text where many
-    are expected, a patch that is none, or a length that is not a whole number; `OSError` if the
-    file cannot be written, or another process is writing it. Warns if no text has one of the
-    positions that a patch names.
+    `teacher_forced_log_probs` refuses, or a loss is infinite or not a number; `TypeError` for one
+    text where many are expected, what is no patch, or a length that is not a whole number;
+    `OSError` if the file cannot be written, or another process is writing it. Warns if no text has
+    one of the positions that a patch names.
     """
     length = piece_length(bridge, max_length)
     compared = [patch for patch in listed(patches) if patch is not None]
@@ -76,18 +76,18 @@ def patch_loss(
             f"always measured; got {patches}"
         )
     refuse_prompt_patches(compared)
-    by_scope = scopes_by_name(scopes)
+    by_scope, hooks = scopes_by_name(scopes), tuple(fwd_hooks)
 
     @torch.no_grad()
     def measure(text: KnownText) -> Float[Tensor, "piece value"]:
-        found = loss_sums(bridge, text, compared, tuple(by_scope.values()), fwd_hooks)
+        found = loss_sums(bridge, text, compared, tuple(by_scope.values()), hooks)
         values = [(each.counts[None].double(), each.clean[None], each.patched) for each in found]
         return torch.cat([part for scope in values for part in scope]).T
 
     settings = {
         "patches": compared,
         "scopes": scopes,
-        "fwd_hooks": list(fwd_hooks),
+        "fwd_hooks": hooks,
         "max_length": length,
     }
     width = 2 + len(compared)

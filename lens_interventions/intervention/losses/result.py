@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from ...drawing.theme import ThemeName
 
-_LETTER = 7  # pixels of a label's letter
-
 
 @dataclass(frozen=True, eq=False)
 class PatchLoss:
@@ -55,8 +53,10 @@ class PatchLoss:
         """
         import pandas as pd
 
-        if minus is not None and minus not in range(len(self.patches)):
-            raise ValueError(f"minus must be from 0 to {len(self.patches) - 1}, got {minus}")
+        if isinstance(minus, bool) or (minus is not None and minus not in range(len(self.patches))):
+            raise ValueError(
+                f"minus must be a patch's number, from 0 to {len(self.patches) - 1}; got {minus!r}"
+            )
         reference = self.clean if minus is None else self.losses[:, :, minus]
         rows = []
         for number, label in enumerate(patch_labels(self.patches)):
@@ -112,7 +112,6 @@ class PatchLoss:
             ],
             title=f"Loss minus that {reference}",
             x_title="nats a token (below 0 is better)",
-            label_width=40 + _LETTER * max(map(len, labels)),
             theme=theme,
         )
 

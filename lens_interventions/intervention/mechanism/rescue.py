@@ -88,11 +88,12 @@ def rescue(
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` for an unknown source, scope, layer or entry of `through`, a patch that is
-    refused, if no text has a token to predict, if a hook is on a block, or if the file holds
-    something else; `TypeError` for one text where many are expected, anything but one patch, or
-    layers that are no list of whole numbers; `NotImplementedError` if the model does not run copies
-    of a text side by side, or its keys and values cannot be set; `OSError` if the file cannot be
-    written, or another process is writing it.
+    refused, if no text has a token to predict, if a loss is not finite, if a hook is on a block, or
+    if the file holds something else; `TypeError` for one text where many are expected, anything but
+    one patch, or layers that are no list of whole numbers; `NotImplementedError` if the model does
+    not run copies of a text side by side, or its keys and values cannot be set; `OSError` if the
+    file cannot be written, or another process is writing it. Warns if no text has one of the
+    positions that the patch names.
     """
     length = piece_length(bridge, max_length)
     require_patch(patch)

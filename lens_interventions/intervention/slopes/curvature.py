@@ -52,10 +52,11 @@ def curvature(
     - `scopes`: which predictions the loss is summed over, as in `slope_map`.
 
     Raises `ValueError` if there are no patches or one has `positions="generated"`, if the step is
-    not above 0, if the bridge is in half precision, or for texts, scopes and models that
-    `slope_map` or `teacher_forced_log_probs` refuses; `TypeError` for one text where many are
-    expected; `NotImplementedError` if the model's logits are not read off one residual stream;
-    `OSError` if the file cannot be written, or another process is writing it.
+    not above 0, if the bridge is in half precision, if a loss is not finite, or for texts, scopes
+    and models that `slope_map` or `teacher_forced_log_probs` refuses; `TypeError` for one text
+    where many are expected; `NotImplementedError` if the model's logits are not read off one
+    residual stream; `OSError` if the file cannot be written, or another process is writing it.
+    Warns if no text has one of the positions that a patch names.
     """
     length = piece_length(bridge, max_length)
     given = listed(patches)

@@ -103,10 +103,11 @@ def slope_map(
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` for an unknown source, mode, scope or layer, if no text has a token to
-    predict, if a hook is on a block, if the file holds another map or could not know a function
-    again, or inside `torch.inference_mode`; `TypeError` for one text where many are expected, or
-    layers that are no list of whole numbers; `NotImplementedError` if the two streams do not fit
-    the model; `OSError` if the file cannot be written, or another process is writing it.
+    predict, if a loss is not finite, if a hook is on a block, if the file holds another map or
+    could not know a function again, or inside `torch.inference_mode`; `TypeError` for one text
+    where many are expected, or layers that are no list of whole numbers; `NotImplementedError` if
+    the two streams do not fit the model; `OSError` if the file cannot be written, or another
+    process is writing it.
     """
     require_gradients("slope_map")
     length = piece_length(bridge, max_length)

@@ -51,10 +51,9 @@ def induction_targets(
 
     `x[k + 1]` for the largest k < i with `x[k] == x[i]`; -1 if `x[i]` is new, and at padding.
     `tokens` are `[batch, pos]` ids, and `mask` is True at real tokens, by default at ids of 0 or
-    more. The last position has a
-    target too. If the target equals `x[i + 1]`, the next token is `copyable`; the converse fails if
-    the pair is older than the last occurrence of `x[i]`. (Olsson et al. 2022, "In-context Learning
-    and Induction Heads".)
+    more. The last position has a target too. If the target equals `x[i + 1]`, the next token is
+    `copyable`; the converse fails if the pair is older than the last occurrence of `x[i]`. (Olsson
+    et al. 2022, "In-context Learning and Induction Heads".)
     """
     real = tokens >= 0 if mask is None else mask
     earlier = _previous_equal(tokens, real)

@@ -110,8 +110,8 @@ def ending_loop(
     p that began less than `min_rounds * p` or `min_length` tokens before the end cannot be
     distinguished from ordinary text yet: long loops late in a sample are missed.
 
-    Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`, and for
-    several texts.
+    Raises `ValueError` unless `min_rounds >= 2`, `min_length >= 1` and `max_period >= 1`, for
+    several texts, and for ids below 0.
     """
     loops = find_loops(tokens, min_rounds=min_rounds, min_length=min_length, max_period=max_period)
     # Two loops that both reached the end would lie one within the other: at most one is left.

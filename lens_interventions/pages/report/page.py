@@ -6,15 +6,16 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from ... import experiments
 from ..._files import require_writable, write_text
 from ...drawing.labels import counted
 from ...experiments import Result
+from ...experiments.plans import PLANS
 from ..rendering import plain_figure, render
 from ..runs import find_runs, run_titles
 from ..verdict_card import verdict_card
 from .shown_tables import ShownSamples, ShownTable, flat, shown_tables
 
+_OF_LIBRARY = {*PLANS, "scratch", "upbringing"}
 # The part of the margin above a figure that its title took.
 _TITLE_SPACE = 34
 
@@ -51,7 +52,7 @@ def report(
         _ShownRun(f"run-{number}", titles[path], result)
         for number, (path, result) in enumerate(found.results.items())
     ]
-    ours = any(_is_of_library(result.experiment) for result in found.results.values())
+    ours = any(result.experiment in _OF_LIBRARY for result in found.results.values())
     if title is None:
         title = "Does seeing the true next token help?" if ours else "Experiments"
     text = render(
@@ -67,11 +68,6 @@ def report(
     )
     write_text(target, text)
     return target
-
-
-def _is_of_library(experiment: str) -> bool:
-    # Each experiment of the library has a class of settings that is named after it.
-    return hasattr(experiments, f"{experiment.title().replace('_', '')}Settings")
 
 
 class _ShownRun:

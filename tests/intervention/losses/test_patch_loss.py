@@ -109,8 +109,18 @@ def test_numbered_positions_need_one_text_that_is_long_enough(llama):
     assert len(said) == 1
 
 
+def test_a_loss_that_counts_is_finite(llama):
+    def lost(site):
+        return torch.full_like(site.resid, torch.nan)
+
+    with pytest.raises(ValueError, match="is not a number"):
+        li.patch_loss(
+            llama, [random_tokens(6)], dataclasses.replace(PATCH, mode=lost), progress=False
+        )
+
+
 def test_losses_that_are_not_finite_are_told_apart():
-    with pytest.raises(ValueError, match="gives a token of one of the texts no probability"):
+    with pytest.raises(ValueError, match="a token in it has no probability"):
         require_finite(torch.tensor([[1.0, torch.inf]]))
     with pytest.raises(ValueError, match="not a number"):
         require_finite(torch.tensor([[1.0, torch.nan]]))
@@ -143,8 +153,9 @@ def test_the_table_resamples_texts_and_pairs_differences(llama):
     row = found.to_dataframe(minus=1, seed=3).iloc[0]
     between = expected(found.losses[:, 0, 0] - found.losses[:, 0, 1], seed=3)
     assert (row["difference"], row["difference_low"]) == (between.estimate, between.low)
-    with pytest.raises(ValueError, match="minus must be from 0 to 1, got 2"):
-        found.to_dataframe(minus=2)
+    for minus in (2, True):
+        with pytest.raises(ValueError, match=f"number, from 0 to 1; got {minus}"):
+            found.to_dataframe(minus=minus)
     with pytest.raises(ValueError, match="no other to compare"):
         dataclasses.replace(found, patches=(PATCH,), losses=found.losses[..., :1]).plot(minus=0)
 

@@ -98,12 +98,6 @@ def test_side_by_side_needs_the_same_cells(trajectory, ended):
         )
     with pytest.raises(ValueError, match="different tokens"):
         plots.plot_side_by_side(trajectory[:-1], trajectory[1:], "kl_final")
-    tokens = torch.tensor([[5, 6, 5, 6, 5, 6]])
-    first, later = (
-        logit_lens(shared_bridge("llama"), tokens, positions=places) for places in ([0, 1], [2, 3])
-    )
-    with pytest.raises(ValueError, match=r"at positions \[0, 1\] and \[2, 3\]"):
-        plots.plot_side_by_side(first, later, "entropy")
 
 
 @pytest.mark.parametrize(

@@ -29,5 +29,4 @@ def draw_gain(shown: pd.DataFrame, names: Mapping[str, str], title: str) -> "go.
         ],
         title=title,
         x_title="change of the loss, nats a token (below 0 is better)",
-        label_width=280,
     )
