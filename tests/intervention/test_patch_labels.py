@@ -14,11 +14,11 @@ PATCH = li.NextTokenPatch(layer=1, strength=0.5)
 class Steer:
     vector: torch.Tensor
 
-    def __call__(self, site):
+    def __call__(self, site, *_):
         return self.vector - site.resid
 
 
-def halve(site):
+def halve(site, *_):
     return -site.resid / 2
 
 

@@ -110,7 +110,7 @@ def test_numbered_positions_need_one_text_that_is_long_enough(llama):
 
 
 def test_a_loss_that_counts_is_finite(llama):
-    def lost(site):
+    def lost(site, *_):
         return torch.full_like(site.resid, torch.nan)
 
     with pytest.raises(ValueError, match="is not a number"):
