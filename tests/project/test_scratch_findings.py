@@ -95,6 +95,7 @@ def test_the_gains_at_depth_are_the_committed_results():
             "scratch-first-block",
             "scratch-second-block",
             "scratch-last-block",
+            "scratch-last-of-six",
         )
     }
     tables = {f"results/{name}/README.md": rows for name, rows in runs.items()}
