@@ -1,7 +1,7 @@
 """Texts cut into pieces that a model can read, and the pieces in batches."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from ..model.argument_types import require_whole_numbers
 from ..model.text_pieces import bos_id, cut, token_rows
 from ..model.tokens import TextOrTokens, TokenBatch
 from .known_text import KnownText
-from .patch import NextTokenPatch
+from .patch import NextTokenPatch, listed
 
 # Tokens that go through a block at a time, padding included; one piece may have more.
 _BATCH_TOKENS = 512
@@ -37,6 +37,24 @@ def refuse_windows(patch: NextTokenPatch) -> None:
     """Raise `ValueError` for a patch that writes to the newest positions alone."""
     if patch.window is not None:
         raise ValueError(f"the patch has a window of {patch.window}; give one without")
+
+
+def require_patches(
+    patches: NextTokenPatch | Sequence[NextTokenPatch | None],
+) -> tuple[NextTokenPatch, ...]:
+    """One or more patches that act on texts without a prompt.
+
+    Raises `ValueError` if there is none, one is None, or one depends on where a prompt ends.
+    """
+    given = listed(patches)
+    real = tuple(patch for patch in given if patch is not None)
+    if not real or len(real) < len(given):
+        raise ValueError(
+            "give one or more patches, and none that is None: the model without a patch is "
+            f"measured too; got {patches}"
+        )
+    refuse_prompt_patches(real)
+    return real
 
 
 def refuse_prompt_patches(patches: Iterable[NextTokenPatch]) -> None:

@@ -77,8 +77,8 @@ def logit_lens(
         the `hook_resid_post` below is the stream before these hooks. `generate` passes the
         `RecordedStreams` of its steps.
     - `messages`: instead of a text, a conversation, `[{"role": "user", "content": "Hello"}]`, or
-        several, laid out by the tokenizer's chat template. The template begins the answer, unless
-        the last message is the assistant's.
+        several, laid out by the tokenizer's chat template. The template begins the answer, or
+        ends the last message if that is the assistant's.
     - `tokens`: the ids that a cache was made from, if it does not hold them itself
         (`embed.hook_in`), or was converted to floats that round them. In the first case they cannot
         be checked, so make sure that they are the right ones.

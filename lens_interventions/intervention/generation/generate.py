@@ -97,8 +97,8 @@ def generate(
 
     - `prompts`: a text, a list of texts of any lengths, token ids, or an id tensor.
     - `messages`: instead of prompts, a conversation, `[{"role": "user", "content": "Hello"}]`, or
-        several, laid out by the tokenizer's chat template. The template begins the answer, unless
-        the last message is the assistant's.
+        several, laid out by the tokenizer's chat template. The template begins the answer, or
+        ends the last message if that is the assistant's.
     - `patch`: one patch, or several to compare, which share the work on the prompts below the
         lowest patched layer; None is the model without a patch.
     - `max_new_tokens`: how many new tokens each prompt gets at most.

@@ -11,8 +11,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.exclusive import exclusive
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
-from ..patch import NextTokenPatch, listed
-from ..pieces import piece_length, refuse_prompt_patches
+from ..patch import NextTokenPatch
+from ..pieces import piece_length, require_patches
 from ..teacher_forcing.row_hooks import GivenHook
 from ..text_sums import Reading, text_sums
 from .loss_sums import loss_sums
@@ -61,21 +61,15 @@ def patch_loss(
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if there are no patches or one has `positions="generated"`, for an unknown
-    scope, if no text has a token to predict that the scopes count, if the file holds other sums or
-    could not know a function or hook again, or for texts, hooks and patches that
-    `teacher_forced_log_probs` refuses, or a loss is infinite or not a number; `TypeError` for one
-    text where many are expected, what is no patch, or a length that is not a whole number;
-    `OSError` if the file cannot be written, or another process is writing it. Warns if no text has
-    one of the positions that a patch names.
+    scope, if no text has a token to predict that the scopes count, if a loss is not finite, if the
+    file holds other sums or could not know a function or hook again, or for texts, hooks and
+    patches that `teacher_forced_log_probs` refuses; `TypeError` for one text where many are
+    expected, what is no patch, or a length that is not a whole number; `OSError` if the file cannot
+    be written, or another process is writing it. Warns if no text has one of the positions that a
+    patch names.
     """
     length = piece_length(bridge, max_length)
-    compared = [patch for patch in listed(patches) if patch is not None]
-    if not compared or len(compared) < len(listed(patches)):
-        raise ValueError(
-            f"give one or more patches, and none that is None, as the loss without a patch is "
-            f"always measured; got {patches}"
-        )
-    refuse_prompt_patches(compared)
+    compared = require_patches(patches)
     by_scope, hooks = scopes_by_name(scopes), tuple(fwd_hooks)
 
     @torch.no_grad()
@@ -98,6 +92,6 @@ def patch_loss(
         losses=sums[..., 2:],
         clean=sums[..., 1],
         counts=sums[..., 0],
-        patches=tuple(compared),
+        patches=compared,
         scopes=tuple(by_scope),
     )

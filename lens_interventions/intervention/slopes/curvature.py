@@ -15,8 +15,8 @@ from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..losses.loss_sums import loss_sums
 from ..losses.scopes import Scope, scopes_by_name
-from ..patch import NextTokenPatch, listed
-from ..pieces import piece_length, refuse_prompt_patches
+from ..patch import NextTokenPatch
+from ..pieces import piece_length, require_patches
 from ..text_sums import Reading, text_sums
 from .curvature_result import Curvature
 
@@ -59,11 +59,7 @@ def curvature(
     Warns if no text has one of the positions that a patch names.
     """
     length = piece_length(bridge, max_length)
-    given = listed(patches)
-    varied = [patch for patch in given if patch is not None]
-    if not varied or len(varied) < len(given):
-        raise ValueError(f"give one or more patches to vary, and none that is None; got {patches}")
-    refuse_prompt_patches(varied)
+    varied = require_patches(patches)
     if is_half(bridge.W_U.dtype):
         raise ValueError(
             f"find curvatures in float32 or float64: the bridge is in {bridge.W_U.dtype}, and "
@@ -74,7 +70,7 @@ def curvature(
     by_scope = scopes_by_name(scopes)
     measuring = _Measuring(
         bridge,
-        tuple(varied),
+        varied,
         step,
         tuple(by_scope.values()),
     )
@@ -94,7 +90,7 @@ def curvature(
         slopes=measured[:, :, 1],
         errors=measured[:, :, 2],
         counts=sums[..., 0],
-        patches=tuple(varied),
+        patches=varied,
         scopes=tuple(by_scope),
     )
 

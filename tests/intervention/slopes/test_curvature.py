@@ -203,7 +203,7 @@ def test_one_layer_is_a_list_of_one(llama):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patches": []}, "give one or more patches to vary"),
+        ({"patches": []}, "give one or more patches, and none that is None"),
         ({"patches": [li.NextTokenPatch(layer=1, strength=1.0), None]}, "none that is None"),
         (
             {"patches": li.NextTokenPatch(layer=1, strength=1.0, positions="generated")},
