@@ -49,6 +49,7 @@ RUNS = {
     "scratch-deeper-previous": Controls(
         ("previous",), ("scratch-depth-entry", "scratch-six-blocks", "scratch-eight-blocks")
     ),
+    "scratch-last-of-six-previous": Controls(("previous",), ("scratch-last-of-six",)),
     "scratch-depth-controls": Controls(("shuffled", "zero"), ("scratch-depth",)),
 }
 SCOPES = ("copyable", "all", "second copies")
