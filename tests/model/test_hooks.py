@@ -40,6 +40,16 @@ def test_permanent_hooks_stay_on():
     torch.testing.assert_close(without, bridge(TOKENS), rtol=0, atol=0)
 
 
+def test_permanent_hooks_of_gradients_stay_on_where_a_temporary_one_is_set_aside():
+    bridge, seen = tiny_bridge("llama"), []
+    name = "blocks.1.hook_resid_pre"
+    bridge.add_hook(name, lambda _, hook: seen.append("temporary"), dir="bwd")
+    bridge.add_hook(name, lambda _, hook: seen.append("permanent"), dir="bwd", is_permanent=True)
+    with torch.enable_grad(), without_hooks(bridge.hook_points()):
+        bridge(TOKENS).sum().backward()
+    assert seen == ["permanent"]
+
+
 @pytest.mark.parametrize("bridge", ["llama", "opt", "falcon", "gemma3_text"], indirect=True)
 def test_hooks_by_which_libraries_adapt_a_model_are_not_the_users(bridge):
     bridge.run_with_cache(TOKENS)

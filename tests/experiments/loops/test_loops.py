@@ -12,7 +12,7 @@ from pandas.testing import assert_frame_equal
 from lens_interventions.experiments import load_result, read_tables
 from lens_interventions.experiments.design.conditions import BACK_PATCH
 from lens_interventions.experiments.loops import loops
-from lens_interventions.experiments.loops.analysis import analyse
+from lens_interventions.experiments.loops.analysis import Choice, analyse
 from lens_interventions.experiments.loops.choice import loops_cell
 from lens_interventions.experiments.loops.stages import search
 from lens_interventions.experiments.loops.tables import survival_table
@@ -71,6 +71,19 @@ def test_a_run_from_start_to_end(finished: Path) -> None:
     figures = result.figures()
     assert {finding.figure for finding in result.verdicts} <= set(figures)
     assert len(figures["frontier"].data) == 2 * report["family"].nunique()
+
+
+def test_the_control_whose_samples_are_shown_is_the_best_one_on_the_selection_half(
+    finished: Path,
+) -> None:
+    rows = read_tables(finished)
+    first, *_, last = Choice.of(rows, SETTINGS).controls
+    samples = rows["samples"].copy()
+    samples["looped"] = True
+    of_half = {"selection": last, "report": first}
+    for half, arm in of_half.items():
+        samples.loc[(samples["half"] == half) & (samples["source"] == arm.source), "looped"] = False
+    assert Choice.of(dict(rows) | {"samples": samples}, SETTINGS).control == last
 
 
 def test_units_sample_no_more_texts_than_the_batch_allows() -> None:
