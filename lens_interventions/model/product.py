@@ -1,9 +1,9 @@
 """Products with one float32 matrix, by the faster of two ways.
 
 On a CPU, torch multiplies with MKL. On AMD's processors with AVX-512 this has about half of the
-speed of oneDNN, for one row as for many. On one with AVX2 alone, both multiply many rows alike, and
-MKL takes up to twice as long with a few, as in decoding. On Intel's, both multiply many rows alike,
-and with one or two oneDNN takes up to twice as long.
+speed of oneDNN with a few rows, and on one of two with many, too. On one with AVX2 alone, both
+multiply many rows alike, and MKL takes up to twice as long with a few, as in decoding. On Intel's,
+both multiply many rows alike, and with one or two oneDNN takes up to twice as long.
 
 The operator is a private one of torch, which `torch.compile` emits on a CPU. It is used only if it
 runs, and if a test finds it as exact as the plain product and clearly faster. It takes the matrix
