@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import MaxLengthCriteria
@@ -50,6 +51,26 @@ def teacher_forced(patch=None, **options):
             lambda: li.head_slopes(BRIDGE, ["the fox"], None, progress=False),
             TypeError,
             "patch must be one NextTokenPatch, got NoneType",
+        ),
+        (
+            lambda: li.effect_map(BRIDGE, TOKENS, lambda _: {"loss": 1.0}, patch=PATCH),
+            TypeError,
+            r"the metric returned \{'loss': 1.0\}; it should turn logits into one number",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, pd.Series(["the fox", "the dog"])),
+            TypeError,
+            r"(?s)got Series .*: pass list\(texts\)",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, pd.Series([4, 5])),
+            TypeError,
+            r"(?s)got Series .*: make it a tensor by torch\.as_tensor",
+        ),
+        (
+            lambda: li.lens_over(BRIDGE, ["the fox"], progress=False, foo=3),
+            TypeError,
+            "lens_over takes the options of logit_lens, which has none called foo",
         ),
         (
             lambda: effect_map(positions=[0.5]),

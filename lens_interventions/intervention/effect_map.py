@@ -236,7 +236,13 @@ def _value(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> float:
     value = metric(logits)
     if value is None:
         raise ValueError("the metric returned None: let it return a number")
-    value = torch.as_tensor(value)
+    try:
+        value = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"the metric returned {value!r:.60}; it should turn logits into one number, such as a "
+            "mean"
+        ) from error
     if value.numel() != 1:
         raise ValueError(
             f"the metric returned shape {tuple(value.shape)}; it should turn logits "

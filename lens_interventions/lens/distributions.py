@@ -86,6 +86,8 @@ def normalizer_and_entropy(
     """
     # On a CPU, torch's softmax takes half the time of exponentials and their sum.
     probabilities = torch.softmax(logits, dim=-1, out=scratch)
+    # In float32 its sum is not quite 1, and a constant in all logits would count that many times.
+    probabilities.div_(probabilities.sum(-1, keepdim=True))
     maximum, most = (each.gather(-1, likeliest[..., None]) for each in (logits, probabilities))
     log_normalizer = (maximum - most.log())[..., 0]
     return log_normalizer, log_normalizer - expectation(probabilities, logits)
@@ -103,24 +105,28 @@ def normalizer_entropy_and_ranks(
     since there a call costs about as much as a pass; so the views are made before.
     """
     largest, own = logits.gather(-1, likeliest[:, None]), logits.gather(-1, ids)
-    most, mean_logit = torch.empty_like(largest), torch.empty_like(largest[:, 0])
+    most = torch.empty_like(largest)
+    mean_logit, total = (torch.empty_like(largest[:, 0]) for _ in range(2))
     counts = torch.empty_like(own.T)
     few = len(scratch)
-    of_rows = (each.split(few) for each in (logits, likeliest[:, None], most, mean_logit))
+    of_rows = (each.split(few) for each in (logits, likeliest[:, None], most, mean_logit, total))
     of_targets = [(own[:, [t]].split(few), counts[t].split(few)) for t in range(len(counts))]
-    for part, (values, best, most_there, mean_there) in enumerate(zip(*of_rows, strict=True)):
+    for part, (values, best, *found) in enumerate(zip(*of_rows, strict=True)):
+        most_there, mean_there, total_there = found
         room = scratch[: len(values)]
         torch.softmax(values, dim=-1, out=room)
+        torch.sum(room, dim=-1, out=total_there)
         torch.gather(room, -1, best, out=most_there)
         torch.sum(torch.mul(room, values, out=room), dim=-1, out=mean_there)
         for target, count in of_targets:
             torch.sum(torch.gt(values, target[part], out=room), dim=-1, out=count[part])
-    log_normalizer = (largest - most.log())[:, 0]
+    log_normalizer = largest[:, 0] - (most[:, 0] / total).log()
     # A probability of 0 times a logit of minus infinity.
     lost = mean_logit.isnan()
     if lost.any():
         mean_logit[lost] = expectation(logits[lost].softmax(-1), logits[lost])
-    return log_normalizer, log_normalizer - mean_logit, counts.T.long()
+    # As in `normalizer_and_entropy`, the probabilities' sum is not quite 1.
+    return log_normalizer, log_normalizer - mean_logit / total, counts.T.long()
 
 
 def expectation(

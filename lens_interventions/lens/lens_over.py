@@ -1,5 +1,6 @@
 """The lens over many texts, read one after another."""
 
+import inspect
 from collections.abc import Iterable, Mapping, Sized
 from contextlib import suppress
 from typing import Any
@@ -45,9 +46,13 @@ def lens_over(
 
     Raises `ValueError` if there is no text, if none has the `positions`, if one cannot be read (the
     message names it by its number), or for an option that is excepted; `NotImplementedError` if the
-    model is recurrent or not a causal decoder; `TypeError` if `texts` is one text, or one is
-    neither text nor ids.
+    model is recurrent or not a causal decoder; `TypeError` if `texts` is one text, one is neither
+    text nor ids, or `logit_lens` has no such option.
     """
+    if unknown := sorted(options.keys() - inspect.signature(logit_lens).parameters):
+        raise TypeError(
+            f"lens_over takes the options of logit_lens, which has none called {', '.join(unknown)}"
+        )
     if "attention_mask" in options:
         raise ValueError(
             "lens_over reads each text alone: give the ids of each text without padding, and no "

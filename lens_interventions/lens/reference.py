@@ -63,7 +63,9 @@ class Reference:
     def kl_reverse(self, point: Distribution) -> Float[Tensor, " row"]:
         """KL(point ‖ reference), nats."""
         own = self.distribution
-        mean_logit = expectation(point.logits.softmax(-1), own.logits)
+        probabilities = point.logits.softmax(-1)
+        # In float32 their sum is not quite 1.
+        mean_logit = expectation(probabilities, own.logits) / probabilities.sum(-1)
         return (own.log_normalizer - mean_logit - point.entropy).clamp(min=0)
 
     def js(self, point: Distribution) -> Float[Tensor, " row"]:

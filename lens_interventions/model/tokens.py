@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeGuard, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -144,7 +144,7 @@ def token_batch(
         raise TypeError(
             f"expected a text, a non-empty list of texts, token ids or an id tensor; got "
             f"{type(text_or_tokens).__name__} {reprlib.repr(text_or_tokens):.80}"
-            + (": make it a tensor by torch.as_tensor" if hasattr(text_or_tokens, "tolist") else "")
+            + _made_readable(text_or_tokens)
             + (": pass its .text" if isinstance(getattr(text_or_tokens, "text", None), str) else "")
         )
     _each(
@@ -158,6 +158,14 @@ def token_batch(
         )
     device = bridge.cfg.device
     return TokenBatch(batch.tokens.to(device), batch.mask.to(device))
+
+
+def _made_readable(array: Any) -> str:
+    """How to give an array or a column of a table, which are no sequences."""
+    if not hasattr(array, "tolist"):
+        return ""
+    holds_texts = any(isinstance(each, str) for each in array.tolist())
+    return f": {'pass list(texts)' if holds_texts else 'make it a tensor by torch.as_tensor'}"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
 )
 from transformers.generation.configuration_utils import GenerationMode
@@ -50,8 +51,10 @@ def as_custom_generate(
     sampling honour the generation config, `logits_processor`, `stopping_criteria` and
     `num_return_sequences`. As in `li.generate`, processors and criteria see prompts without
     padding. transformers puts the temperature after the processors given to it, where
-    `li.generate(temperature=...)` puts it first. It does not pass on a `streamer`, which therefore
-    gets only the prompt.
+    `li.generate(temperature=...)` puts it first, and samples from the 50 likeliest tokens unless
+    `top_k` says otherwise. It does not pass on a `streamer`, which gets the prompt alone and is
+    never ended, or an `assistant_model`, or the tokenizer that `stop_strings` need: give
+    `stopping_criteria=[StopStringCriteria(tokenizer, strings)]` instead.
 
     **Arguments:**
 
@@ -86,16 +89,16 @@ def as_custom_generate(
         mask = prepared.pop("attention_mask", None)
         if mask is None:
             mask = torch.ones_like(input_ids)
+        processors = [_of_unpadded_rows(each, mask) for each in logits_processor]
         refused = [
             *_refused_options(generation_config, padded=not bool(mask.all())),
-            *unfit_processors(logits_processor),
+            *unfit_processors(processors),
             *_refused_inputs(prepared, mask),
         ]
         if refused:
             raise NotImplementedError(
                 f"a patch cannot be written under {', '.join(refused)}: leave it out"
             )
-        processors: list[LogitsProcessor] = list(logits_processor)
         written = generate(
             bridge,
             input_ids,
@@ -125,11 +128,29 @@ def _refused_options(config: GenerationConfig, *, padded: bool) -> Iterator[str]
     if config.return_dict_in_generate:
         yield from (f"{name}=True" for name in _RECORDS if getattr(config, name, None))
     if padded:
-        counted = (name for name in _COUNT_COLUMNS if getattr(config, name, None))
-        yield from (f"{name} with prompts of different lengths" for name in counted)
+        for name in _COUNT_COLUMNS:
+            if getattr(config, name, None):
+                # transformers makes the one of the other.
+                given = name != "min_length" or config.min_new_tokens is None
+                said = name if given else "min_new_tokens"
+                yield f"{said} with prompts of different lengths"
+
+
+def _of_unpadded_rows(processor: LogitsProcessor, mask: Int[Tensor, "batch pos"]) -> Any:
+    """A penalty of repetitions that leaves out each row's padding, for rows that have none."""
+    left_out = getattr(processor, "prompt_ignore_length", None)
+    if type(processor) is not RepetitionPenaltyLogitsProcessor or not isinstance(left_out, Tensor):
+        return processor
+    padding = (mask != 0).int().argmax(dim=1)
+    if not torch.equal(left_out.to(padding), padding):
+        return processor
+    return RepetitionPenaltyLogitsProcessor(processor.penalty)
 
 
 def _refused_inputs(prepared: dict[str, Any], mask: Int[Tensor, "batch pos"]) -> Iterator[str]:
+    if prepared.get("inputs_embeds") is not None:  # without ids, nothing else compares
+        yield "inputs_embeds"
+        return
     for name, value in prepared.items():
         if isinstance(value, Cache):
             if value.get_seq_length() > 0:

@@ -178,9 +178,12 @@ def make_sampler(
 
 def unfit_processors(processors: Iterable[LogitsProcessor]) -> list[str]:
     """The options of transformers whose processors cannot be applied to each text alone."""
-    return [
-        option for item in processors for kind, option in _UNFIT.items() if isinstance(item, kind)
-    ]
+    found = []
+    for item in processors:
+        found += [option for kind, option in _UNFIT.items() if isinstance(item, kind)]
+        if isinstance(getattr(item, "prompt_ignore_length", None), Tensor):
+            found.append("a prompt_ignore_length of each row")
+    return found
 
 
 def prompt_seeds(

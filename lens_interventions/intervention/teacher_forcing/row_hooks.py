@@ -128,6 +128,7 @@ def _require_by_row(
             raise ValueError(
                 f"the hook on {name} does not change every position in the same way, independently "
                 "of the others: its result depends on the place of a row, on other rows, on the "
-                "batch, or on chance. Here it would run on patched and clean copies of positions; "
-                "use it with patch.fwd_hooks in your own run instead"
+                "batch, or on chance. Here it would run on patched and clean copies of positions: "
+                "below the patch, put it on the bridge, and elsewhere use it with patch.fwd_hooks "
+                "in your own run"
             )

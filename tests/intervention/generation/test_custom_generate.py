@@ -7,6 +7,7 @@ from transformers import (
     LogitsProcessorList,
     MaxLengthCriteria,
     NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -84,6 +85,39 @@ def test_without_a_patch_the_options_mean_what_they_mean_to_transformers(llama):
         assert torch.equal(out, llama.original_model.generate(ids, **options))
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("rows", [[0, 1], [1]], ids=["a batch", "one prompt"])
+def test_a_penalty_of_repetitions_sees_no_padding(llama, rows, copies):
+    """transformers makes one that leaves each row's padding out, and here rows have none."""
+    options = {"max_new_tokens": 10, "num_return_sequences": copies, "do_sample": copies > 1}
+    out = under_transformers(
+        llama, PROMPTS[rows], attention_mask=MASK[rows], repetition_penalty=1.7, top_k=0, **options
+    )
+    each = [row for row in rows for _ in range(copies)]
+    expected = li.generate(
+        llama,
+        PROMPTS[each],
+        PATCH,
+        attention_mask=MASK[each],
+        max_new_tokens=10,
+        do_sample=copies > 1,
+        logits_processor=[RepetitionPenaltyLogitsProcessor(1.7)],
+    ).tokens
+    assert torch.equal(out[:, 6:], expected.masked_fill(expected < 0, 2))
+
+
+def test_one_that_leaves_out_other_places_of_each_row_is_refused(llama):
+    penalty = RepetitionPenaltyLogitsProcessor(1.7, prompt_ignore_length=torch.tensor([1, 2]))
+    said = "a prompt_ignore_length of each row"
+    with pytest.raises(NotImplementedError, match=f"{said}.*leave it out"):
+        under_transformers(
+            llama, PROMPTS, attention_mask=MASK, max_new_tokens=4, logits_processor=[penalty]
+        )
+    options = {"attention_mask": MASK, "max_new_tokens": 4}
+    with pytest.raises(NotImplementedError, match=f"{said} needs all rows of a batch at once"):
+        li.generate(llama, PROMPTS, PATCH, logits_processor=[penalty], **options)
+
+
 def test_the_result_may_be_a_dictionary(llama):
     out = under_transformers(llama, PROMPT, max_new_tokens=3, return_dict_in_generate=True)
     assert torch.equal(out.sequences, under_transformers(llama, PROMPT, max_new_tokens=3))
@@ -97,7 +131,11 @@ def test_the_result_may_be_a_dictionary(llama):
         ({"prefix_allowed_tokens_fn": lambda _row, _ids: [5, 6]}, "prefix_allowed_tokens_fn"),
         ({"guidance_scale": 2.0}, "guidance_scale"),
         ({"position_ids": torch.arange(6)[None] + 1}, "position_ids of your own"),
-        ({"attention_mask": MASK[1:], "min_new_tokens": 2}, "min_length with prompts of different"),
+        (
+            {"attention_mask": MASK[1:], "min_new_tokens": 2},
+            "min_new_tokens with prompts of differ",
+        ),
+        ({"attention_mask": MASK[1:], "min_length": 8}, "min_length with prompts of different"),
         ({"inputs_embeds": torch.ones(1, 6, 32, dtype=torch.float64)}, "inputs_embeds"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
@@ -105,6 +143,13 @@ def test_the_result_may_be_a_dictionary(llama):
 def test_what_cannot_be_honoured_is_refused(llama, options, said):
     with pytest.raises(NotImplementedError, match=f"cannot be written under {said}.*leave it out"):
         under_transformers(llama, PROMPT, max_new_tokens=4, **options)
+
+
+def test_embeddings_alone_are_refused(llama):
+    given = {"inputs_embeds": torch.ones(1, 6, 32, dtype=torch.float64)}
+    function = li.as_custom_generate(llama, PATCH)
+    with pytest.raises(NotImplementedError, match=r"under inputs_embeds: leave it out"):
+        llama.original_model.generate(custom_generate=function, max_new_tokens=4, **given)
 
 
 def test_a_filled_cache_is_refused(llama):
