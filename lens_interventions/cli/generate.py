@@ -35,7 +35,7 @@ from .patch_options import (
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from ..intervention.generation.result import Generation
+    from ..intervention.generation.result import Generation, GenerationStep
 
 
 def generate(
@@ -112,17 +112,31 @@ def generate(
 
     from ..intervention.generation.generate import generate as continue_prompts
 
+    patches = [None, patch] if compare else [patch]
+    written: list[list[int]] = [[] for _ in patches]
+
+    def keep(step: "GenerationStep") -> None:
+        for row, token in zip(step.rows.tolist(), step.tokens.tolist(), strict=True):
+            written[row].append(token)
+        bar.update()
+
     with tqdm(total=max_new_tokens, disable=not shows_progress(), unit="token") as bar:
-        out = continue_prompts(
-            bridge,
-            None if chat else prompt,
-            [None, patch] if compare else patch,
-            messages=as_message(prompt, chat),
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            callback=lambda _step: bar.update(),
-            **rules,
-        )
+        try:
+            out = continue_prompts(
+                bridge,
+                None if chat else prompt,
+                patches,
+                messages=as_message(prompt, chat),
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+                callback=keep,
+                **rules,
+            )
+        except KeyboardInterrupt as stop:
+            for each, ids in zip(patches, written, strict=True):
+                text = bridge.tokenizer.decode(ids, skip_special_tokens=True)
+                stop.add_note(f"{describe(each)} has written {text!r}")
+            raise
     _print(prompt, out, [_marked(bridge.tokenizer, row) for row in out.tokens])
 
 

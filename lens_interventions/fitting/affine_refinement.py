@@ -206,6 +206,8 @@ class _Training:
             target, logits = (buffer[: len(rows)] for buffer in self.buffers)
             with torch.no_grad():
                 torch.softmax(self.head(last[rows]), -1, out=target)
+                # In float32 its sum is not quite 1, as in `distributions.normalizer_and_entropy`.
+                target.div_(target.sum(-1, keepdim=True))
                 negentropy = torch.special.xlogy(target, target).sum(-1)
             for layer, stream in enumerate(streams[:-1]):
                 normalized = self.head.normalize(self._read(layer, stream[rows].to(last)))

@@ -51,6 +51,25 @@ def test_whoever_waits_sees_how_far_it_is(run, monkeypatch):
     assert "7/7" in run(*arguments)[2]
 
 
+def test_whoever_stops_it_sees_what_was_written(run, monkeypatch):
+    module = importlib.import_module("lens_interventions.cli.generate")
+    bridge, runs = tiny_bridge("llama"), []
+    arguments = ("generate", PROMPT, "--layer", 1, "--strength", 0.5, "--compare")
+    expected = li.generate(bridge, PROMPT, [None, PATCH], max_new_tokens=3).texts
+
+    def stop(_residual, hook):
+        runs.append(hook.name)
+        if len(runs) == 4:  # one for the prompt, and one for each token
+            raise KeyboardInterrupt
+
+    bridge.add_hook("ln_final.hook_in", stop)
+    monkeypatch.setattr(module, "load", lambda *_: bridge)
+    status, _, err = run(*arguments)
+    assert status == 130
+    assert f"no patch has written {expected[0]!r}" in err
+    assert f"layer 1, interpolate 0.5 has written {expected[1]!r}" in err
+
+
 def test_options_reach_the_patch_and_the_sampling(run):
     bridge = shared_bridge("llama")
     options = "--mode add --source random --scale norm --embedding W_U --window 3 --gate 1"
