@@ -95,7 +95,8 @@ class RidgeMoments:
 
         Coordinates are standardized, because a few coordinates of a llama-like model are thousands
         of times larger than the rest. With a ridge, a direction in which nothing varies gets no
-        weight.
+        weight. It is relative to the mean square, so a coordinate whose mean is a thousand times
+        its spread counts for little.
         """
         spread = self._xx[index].diagonal().sqrt()
         unit = torch.where(spread > 0, 1 / spread, 0)  # a coordinate that is always 0 stays out

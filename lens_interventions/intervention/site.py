@@ -5,6 +5,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -131,5 +132,9 @@ def length_factor(
 
     Vectors of zeros (untrained embeddings) stay zero.
     """
-    length = vectors.norm(dim=-1, keepdim=True)
-    return rows.norm(dim=-1, keepdim=True) / length.where(length > 0, 1)
+    # In float16 a square would overflow.
+    wide = at_least_float32(rows.dtype)
+    of_rows, length = (
+        torch.linalg.vector_norm(each, dim=-1, keepdim=True, dtype=wide) for each in (rows, vectors)
+    )
+    return (of_rows / length.where(length > 0, 1)).to(rows.dtype)

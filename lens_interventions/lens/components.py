@@ -204,11 +204,12 @@ def _frozen(
         return lambda part: part.to(read.weight), read.weight.new_zeros(final.shape[-1])
     gain, shift = read.affine()
     centred = read.removes_mean()
+    wide = at_least_float32(read.weight.dtype)
 
     def centre(part: Tensor) -> Tensor:
-        part = part.to(read.weight)
+        part = part.to(read.weight.device, wide)
         return part - part.mean(-1, keepdim=True) if centred else part
 
-    plain = replace(read, apply_affine=False).normalize(final)
+    plain = replace(read, apply_affine=False).normalize(final).to(wide)
     after, before = (each.norm(dim=-1, keepdim=True) for each in (plain, centre(final)))
     return lambda part: centre(part) * (after / before) * gain, shift

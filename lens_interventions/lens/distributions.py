@@ -90,7 +90,8 @@ def normalizer_and_entropy(
     probabilities.div_(probabilities.sum(-1, keepdim=True))
     maximum, most = (each.gather(-1, likeliest[..., None]) for each in (logits, probabilities))
     log_normalizer = (maximum - most.log())[..., 0]
-    return log_normalizer, log_normalizer - expectation(probabilities, logits)
+    entropy = log_normalizer - expectation(probabilities, logits)
+    return log_normalizer, entropy.clamp(min=0)
 
 
 def normalizer_entropy_and_ranks(
@@ -126,7 +127,8 @@ def normalizer_entropy_and_ranks(
     if lost.any():
         mean_logit[lost] = expectation(logits[lost].softmax(-1), logits[lost])
     # As in `normalizer_and_entropy`, the probabilities' sum is not quite 1.
-    return log_normalizer, log_normalizer - mean_logit / total, counts.T.long()
+    entropy = log_normalizer - mean_logit / total
+    return log_normalizer, entropy.clamp(min=0), counts.T.long()
 
 
 def expectation(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.precision import is_half
+from ..model.precision import is_half, rounds_factors
 from ..model.product import product_dtype, weighted_rows
 from ..model.readout import Readout
 from .distributions import normalizer_and_entropy, normalizer_entropy_and_ranks, ranks, top_k
@@ -65,8 +65,9 @@ class ChunkReducer:
         self.references = references
         precision = product_dtype(readout.weight)
         half = is_half(precision)
-        # Logits in half precision are rounded, so they are not linear in the residual.
-        self._linear = readout.scale is not None and not half
+        # Logits in half precision are rounded, so they are not linear in the residual. Nor are they
+        # if products round their factors.
+        self._linear = readout.scale is not None and not half and not rounds_factors()
         # The divergences that are dot products, and those that take a pass over the vocabulary.
         self._dots = [kind for kind in divergences if kind == "kl" and self._linear]
         self._passes = [kind for kind in divergences if kind not in self._dots]

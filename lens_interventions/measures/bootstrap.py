@@ -11,6 +11,8 @@ from scipy import stats
 
 # Elements of the largest temporary array for a block of cells or of draws.
 _BLOCK = 2_000_000
+# Relative to the size of what is summed.
+_ROUNDING = 1e-12
 
 
 def ratio_ends(
@@ -65,8 +67,12 @@ def _ends(
     distribution: Float[np.ndarray, "cell resample"],
     level: float,
 ) -> list[tuple[float, float, str]]:
-    # Without this, equal sequences would differ by the rounding of their sums.
-    alike = np.ptp(totals / counts, axis=-1) == 0
+    # Resamples are summed in another order than the estimate. BCa counts how many are below it, so
+    # those that equal it must do so to the last bit. Few sequences or values have many.
+    estimate = (totals.sum(-1) / counts.sum(-1))[:, None]
+    rounding = _ROUNDING * (np.abs(totals).sum(-1) / counts.sum(-1))[:, None]
+    np.copyto(distribution, estimate, where=np.abs(distribution - estimate) <= rounding)
+    alike = np.ptp(totals / counts, axis=-1) <= rounding[:, 0]
     distribution[alike] = totals[alike, :1] / counts[alike, :1]
     return bootstrap_ends(
         (totals, counts),

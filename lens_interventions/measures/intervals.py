@@ -230,10 +230,17 @@ def sign_flip_p_values(
             "a sign-flip test needs finite differences [cell, seq] of at least two sequences, got "
             f"shape {differences.shape}"
         )
+    # Sums that are 0 but for rounding are as far from 0 as the observed one, if that is 0, too.
+    rounding = 1e-12 * np.abs(differences).sum(-1)
+
+    def sums(signs: np.ndarray, axis: int) -> np.ndarray:  # noqa: ARG001 - scipy passes axis=-1
+        found = signs @ differences.T
+        return np.where(np.abs(found) <= rounding, 0, found)
+
     # scipy flips the signs of ones; one product turns them into the sums of all cells.
     result = stats.permutation_test(
         (np.ones(differences.shape[1]),),
-        lambda signs, axis: signs @ differences.T,  # noqa: ARG005 - scipy passes axis=-1
+        sums,
         permutation_type="samples",
         vectorized=True,
         n_resamples=n_resamples,

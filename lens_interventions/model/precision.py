@@ -9,6 +9,14 @@ def is_half(dtype: torch.dtype) -> bool:
     return dtype not in (torch.float32, torch.float64)
 
 
+def rounds_factors() -> bool:
+    """Whether the user lets products of float32 round their factors, as to TensorFloat-32."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # torch refuses to answer where its newer settings were used
+        return True
+
+
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The dtype to compute in: float32 for half precision, which loses too much in long sums."""
     return torch.promote_types(dtype, torch.float32)

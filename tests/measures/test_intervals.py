@@ -47,6 +47,24 @@ def test_equals_scipy_with_the_same_draws(n):
         assert interval.estimate == pytest.approx(totals[cell].sum() / counts[cell].sum())
 
 
+def test_an_interval_does_not_depend_on_the_unit():
+    """In tenths the sums of resamples that equal the estimate are rounded in other ways."""
+    values = np.array([3] * 4 + [1] * 8)
+    whole, tenths = (
+        mean_interval(scaled, rng=np.random.default_rng(0)) for scaled in (values, values * 0.1)
+    )
+    ends = [10 * tenths.low, 10 * tenths.high]
+    assert ends == pytest.approx([whole.low, whole.high], rel=1e-9)
+    assert tenths.method == whole.method
+
+
+def test_equal_ratios_have_an_interval_without_width():
+    counts = np.array([3, 7, 11, 13])
+    interval = mean_interval(0.1 * counts, counts, rng=np.random.default_rng(0))
+    assert interval.method == "percentile"
+    assert interval.high == interval.low == pytest.approx(0.1)
+
+
 def test_resamples_sequences_like_the_naive_version():
     totals, counts = (array[0] for array in ragged(np.random.default_rng(1), 1, 30))
     interval = mean_interval(totals, counts, rng=np.random.default_rng(1), n_resamples=4000)
@@ -195,6 +213,13 @@ def test_sign_flip_is_exact_for_few_sequences():
     found = sign_flip_p_values(differences, rng=np.random.default_rng(0))
     expected = [naive.sign_flip_p_value(row) for row in differences.tolist()]
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_sign_flip_of_differences_that_cancel_has_nothing_to_tell():
+    """Their sum is not quite 0 in tenths."""
+    cancelling = np.array([[1, 1, 1, -1, -1, -1, 0, 0]])
+    for unit in (1, 0.1):
+        assert sign_flip_p_values(unit * cancelling, rng=np.random.default_rng(0)) == 1
 
 
 def test_sign_flip_equals_scipy_with_the_same_flips():
