@@ -62,6 +62,25 @@ def test_biases_of_attention_count_in_half_precision(dtype):
 
 
 @torch.no_grad()
+def test_components_in_half_precision_are_read_in_float32():
+    bridge = shared_bridge("llama", torch.bfloat16)
+    found = li.component_logits(bridge, TOKENS, token=7)
+    _, cache = bridge.run_with_cache(TOKENS)
+    final = cache["blocks.2.hook_resid_post"]
+    gain, row = bridge.ln_final.weight.float(), bridge.W_U[:, 7].float()
+    # The norm's own scale is rounded to three digits, alike for all components of a position.
+    scale = found.logits[0] / (cache["hook_embed"].float() * gain * row).sum(-1)
+    torch.testing.assert_close(
+        scale, final.float().pow(2).mean(-1).rsqrt(), rtol=torch.finfo(torch.bfloat16).eps, atol=0
+    )
+    mlp = (cache["blocks.2.hook_mlp_out"].float() * gain * row).sum(-1)
+    # The scale is a quotient of sums in float32.
+    torch.testing.assert_close(
+        found.logits[found.components.index("2_mlp_out")], mlp * scale, rtol=0, atol=1e-5
+    )
+
+
+@torch.no_grad()
 def test_a_component_is_what_it_writes_through_the_norm_of_the_whole(llama):
     bridge = llama
     before = li.component_logits(bridge, TOKENS, token=7)
