@@ -4,7 +4,7 @@
 `scratch` lack, with the settings of these runs. Their other networks have been trained there, on
 the same text in the same order. `python docs/scratch_controls.py train OUT RUN ...` makes some of
 the runs. Without arguments the script compares all of them, from the losses of single windows in
-results.
+results. Then it prints the verdicts on the last of six blocks, whose seeds are in several runs.
 """
 
 import multiprocessing
@@ -26,7 +26,9 @@ from lens_interventions.experiments.engine.results import Tables
 from lens_interventions.experiments.engine.work_units import Unit
 from lens_interventions.experiments.scratch.analysis import best_heads, kept_rows, loss_curves
 from lens_interventions.experiments.scratch.contrasts import with_in_context
+from lens_interventions.experiments.scratch.decoding import DECODED
 from lens_interventions.experiments.scratch.evaluation import PREFIX_MATCHING, SAME_TOKEN
+from lens_interventions.experiments.scratch.findings import findings
 from lens_interventions.experiments.scratch.models import StartingModel
 from lens_interventions.experiments.scratch.stages import COST, TABLE, training_stage
 
@@ -53,6 +55,9 @@ RUNS = {
     "scratch-depth-controls": Controls(("shuffled", "zero"), ("scratch-depth",)),
 }
 SCOPES = ("copyable", "all", "second copies")
+
+LAST_OF_SIX = ("scratch-last-of-six", "scratch-last-of-six-previous", "scratch-last-of-six-more")
+"""The runs that have the networks of six blocks, written to at the last, of six seeds."""
 
 
 def settings_of(name: str) -> li.experiments.ScratchSettings:
@@ -122,6 +127,24 @@ def contrasts() -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def last_of_six_rows() -> pd.DataFrame:
+    """The losses of single windows at the end, of all seeds of `LAST_OF_SIX`."""
+    rows = pd.concat(
+        li.experiments.load_result(RESULTS / run).tables["rows"] for run in LAST_OF_SIX
+    )
+    return rows[~rows["scope"].isin(DECODED)]  # only some of the seeds have them
+
+
+def last_of_six() -> tuple[li.experiments.Finding, ...]:
+    """The verdicts on these losses, by the rule of the experiment."""
+    rows = last_of_six_rows()
+    stored = li.experiments.load_result(RESULTS / LAST_OF_SIX[-1])
+    settings = from_values(li.experiments.ScratchSettings, stored.settings)
+    settings = replace(settings, seeds=tuple(sorted(rows["seed"].unique().tolist())))
+    steps = {each.arm: settings.optimization(each).steps for each in settings.trainings}
+    return findings(settings, rows.assign(step=rows["arm"].map(steps)))
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
         chosen = sys.argv[3:] or list(RUNS)
@@ -130,3 +153,5 @@ if __name__ == "__main__":
         train(Path(sys.argv[2]), chosen)
     else:
         print(contrasts().to_string(index=False))
+        for finding in last_of_six():
+            print(f"{finding.question}\n{finding.verdict}\n{finding.method}")

@@ -6,6 +6,9 @@ import re
 import pytest
 
 from lens_interventions.experiments import load_result
+from lens_interventions.experiments.design.contrasts import Resampling, seed_contrast
+from lens_interventions.experiments.design.rows_of_sums import rows_where
+from lens_interventions.experiments.design.text_scopes import AS_TRAINED
 from lens_interventions.experiments.scratch.decoding import LOOPED
 from tests.support.pages import ROOT
 from tests.support.todays_rule import half_width_by_todays_rule
@@ -122,6 +125,7 @@ def test_the_loops_are_the_committed_results():
         "scratch-first-block",
         "scratch-second-block",
         "scratch-last-block",
+        "scratch-last-of-six-more",
     ):
         result = load_result(ROOT / "results" / name)
         rows, contrasts = (
@@ -155,9 +159,7 @@ def test_the_loops_are_the_committed_results():
 
 def test_the_comparisons_with_other_controls_are_the_committed_results():
     """A row for each network and control in the run's own page, and those that others quote."""
-    spec = importlib.util.spec_from_file_location("compared", ROOT / "docs/scratch_controls.py")
-    compared = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(compared)
+    compared = _scratch_controls()
     found = compared.contrasts().set_index(["run", "blocks", "scope", "arm", "minus"])
     for run, (controls, _) in compared.RUNS.items():
         page = (ROOT / f"results/{run}/README.md").read_text().replace("−", "-")
@@ -188,6 +190,38 @@ def test_the_comparisons_with_other_controls_are_the_committed_results():
         assert {behind, _gain(two)} <= {
             found[0] for found in PLAIN_GAIN.finditer((ROOT / page).read_text())
         }
+
+
+def test_the_six_seeds_of_six_blocks_are_the_committed_results():
+    """The verdicts over all of them, and the true token against each other arm."""
+    page, findings = (
+        (ROOT / name).read_text().replace("−", "-")
+        for name in ("results/scratch-last-of-six-more/README.md", "docs/findings/from-scratch.md")
+    )
+    controls = _scratch_controls()
+    copyable, everything = (_gain(each.verdict.interval) for each in controls.last_of_six())
+    assert copyable in findings
+    assert everything in findings
+    rows = controls.last_of_six_rows().query(f"condition == '{AS_TRAINED}'")
+    expected = []
+    for scope, judged in (("copyable", copyable), ("all", everything)):
+        arms = [rows_where(rows, arm=arm, scope=scope) for arm in ("true", *OTHERS)]
+        assert arms[0]["seed"].nunique() == 6
+        contrasts = [seed_contrast(arms[0], other, Resampling()) for other in arms[1:]]
+        against = [_gain(each.interval) for each in contrasts]
+        expected.append([*against, judged])
+    table = re.findall(r"^\| (?:copyable|all) tokens \| (.*) \|$", page, re.MULTILINE)
+    assert [cells.split(" | ") for cells in table] == expected
+
+
+OTHERS = ("none", "none-longer", "previous")
+
+
+def _scratch_controls():
+    spec = importlib.util.spec_from_file_location("compared", ROOT / "docs/scratch_controls.py")
+    compared = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compared)
+    return compared
 
 
 PLAIN_GAIN = re.compile(r"[\d.]+ \[[\d.]+, [\d.]+\]")
