@@ -5,7 +5,6 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -134,7 +133,5 @@ def length_factor(
     """
     # In float16 a square would overflow.
     wide = at_least_float32(rows.dtype)
-    of_rows, length = (
-        torch.linalg.vector_norm(each, dim=-1, keepdim=True, dtype=wide) for each in (rows, vectors)
-    )
+    of_rows, length = (each.to(wide).norm(dim=-1, keepdim=True) for each in (rows, vectors))
     return (of_rows / length.where(length > 0, 1)).to(rows.dtype)

@@ -229,7 +229,9 @@ class TestFunctions:
             for function in (in_place, plain)
         )
         assert torch.equal(found, beside)
-        assert torch.equal(found[1], li.teacher_forced_logits(llama, tokens, built_in))
+        # Products of another number of rows may add up in another order.
+        alone = li.teacher_forced_logits(llama, tokens, built_in)
+        torch.testing.assert_close(found[1], alone, rtol=0, atol=1e-12)
 
     @torch.no_grad()
     def test_a_source_and_a_mode_may_be_objects_that_cannot_be_hashed(self, llama, tokens):
