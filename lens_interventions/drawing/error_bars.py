@@ -75,7 +75,8 @@ def draw_contrasts(
     figure.add_vline(x=0, line={"width": 1, "dash": "dot", "color": get_theme(theme).text})
     figure.update_layout(
         template=template(theme),
-        title=heading(title),
+        # Long labels leave a title too little room beside them.
+        title={**heading(title), "xref": "container", "pad": {"t": 12, "l": 16}},
         height=130 + 26 * len(rows),
         margin={"l": _label_width(labels), "r": 16, "t": 60, "b": 50},
         xaxis={"title": {"text": x_title}},

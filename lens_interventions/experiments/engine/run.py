@@ -131,10 +131,9 @@ def run(
         except KeyboardInterrupt as stop:
             if out is not None:
                 kept = len(files_of_rows(path))
-                stop.add_note(
-                    f"{kept} of {max(len(planned), kept)} units kept in {path}; the same command "
-                    "continues"
-                )
+                # A run that is continued, and stopped before its stages, knows no number yet.
+                units = f"{kept} of {len(planned)}" if len(planned) >= max(kept, 1) else kept
+                stop.add_note(f"{units} units kept in {path}; the same command continues")
             raise
     return result
 

@@ -1,4 +1,4 @@
-"""The progress of a stage: a bar if there is a terminal, otherwise a line at each end."""
+"""The progress of a stage: a bar if there is a terminal, otherwise a line now and then."""
 
 import sys
 import threading
@@ -8,13 +8,15 @@ from types import TracebackType
 from tqdm.auto import tqdm
 
 _REFRESH = 1.0  # seconds; a clock that stands looks like a program that hangs
+_BETWEEN_LINES = 60.0  # seconds; a log that is read later should not consist of them
 
 
 class StageProgress:
     """A context that shows the units of a stage while they are measured.
 
     The bar moves within a unit that this process measures, and its clock always moves. The time
-    left follows from the average time of the units measured since the stage began.
+    left follows from the average time of the units measured since the stage began. Without a
+    terminal there is a line at each end, and one at the end of a unit, but at most one a minute.
     """
 
     def __init__(self, label: str | None) -> None:
@@ -22,7 +24,8 @@ class StageProgress:
         self._label = label
         self._bar: tqdm | None = None
         self._done = 0
-        self._begun = time.monotonic()
+        self._units = 0
+        self._begun = self._said = time.monotonic()
         self._ended = threading.Event()
 
     def __enter__(self) -> "StageProgress":
@@ -43,11 +46,11 @@ class StageProgress:
         if self._bar is not None:
             self._bar.close()
         elif self._label is not None and kind is None:
-            _say(f"{self._label}: done in {time.monotonic() - self._begun:.0f} s")
+            _say(f"{self._label}: done in {self._seconds:.0f} s")
 
     def begin(self, units: int, kept: int) -> None:
         """Announce `units` units, of which `kept` come from an earlier run."""
-        self._done = kept
+        self._done, self._units = kept, units
         if self._bar is not None:
             self._bar.reset(total=units)  # with its clock, so that the time left is of units alone
             self._bar.initial = self._bar.n = kept
@@ -65,6 +68,16 @@ class StageProgress:
         """Report that another unit is measured and written."""
         self._done += 1
         self.inside(0)
+        if self._bar is None and self._label is not None and self._done < self._units:
+            now = time.monotonic()
+            if now - self._said >= _BETWEEN_LINES:
+                self._said = now
+                measured = f"{self._done} of {self._units} units"
+                _say(f"{self._label}: {measured} after {self._seconds:.0f} s")
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._begun
 
     def _refresh(self) -> None:
         while not self._ended.wait(_REFRESH):

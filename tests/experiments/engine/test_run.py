@@ -281,6 +281,19 @@ def test_whoever_stops_the_analysis_is_told_what_is_kept(tmp_path: Path) -> None
     ]
 
 
+def test_who_stops_a_run_that_goes_on_before_its_first_stage_reads_what_is_kept(
+    tmp_path: Path,
+) -> None:
+    def stopped(*_: object) -> list[Unit]:
+        raise KeyboardInterrupt
+
+    run(example(), small_bridge, out=tmp_path)
+    kept = len(list(tmp_path.glob("rows/*/*.parquet")))
+    with pytest.raises(KeyboardInterrupt) as stop:
+        run(replace(example(), stages={"first": stopped}), small_bridge, out=tmp_path)
+    assert stop.value.__notes__ == [f"{kept} units kept in {tmp_path}; the same command continues"]
+
+
 def test_progress_counts_what_was_finished_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is seen of a stage: a bar that moves inside units, or a line at each end."""
+"""What is seen of a stage: a bar that moves inside units, or a line now and then."""
 
 import re
 import sys
@@ -35,6 +35,24 @@ def test_without_a_terminal_there_is_a_line_at_each_end_of_a_stage(
     assert begun == "example, first: 2 units, of which 0 are kept"
     assert re.fullmatch(r"example, first: done in \d+ s", ended)
     assert re.fullmatch(r"example, analysis: done in \d+ s", analysed)
+
+
+def test_without_a_terminal_a_long_stage_says_a_line_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with StageProgress("copying, controls") as shown:
+        shown.begin(9, kept=2)
+        for now[0] in (0.0, 20.0, 65.0, 70.0, 110.0, 130.0, 200.0):
+            shown.finished()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "copying, controls: 9 units, of which 2 are kept",
+        "copying, controls: 5 of 9 units after 65 s",
+        "copying, controls: 8 of 9 units after 130 s",
+        "copying, controls: done in 200 s",
+    ]
 
 
 def test_the_bar_moves_inside_a_unit(
