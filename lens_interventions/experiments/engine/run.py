@@ -132,8 +132,8 @@ def run(
             if out is not None:
                 kept = len(files_of_rows(path))
                 # A run that is continued, and stopped before its stages, knows no number yet.
-                units = f"{kept} of {len(planned)}" if len(planned) >= max(kept, 1) else kept
-                stop.add_note(f"{units} units kept in {path}; the same command continues")
+                known = f" of {len(planned)}" if len(planned) >= max(kept, 1) else ""
+                stop.add_note(f"{kept}{known} units kept in {path}; the same command continues")
             raise
     return result
 
