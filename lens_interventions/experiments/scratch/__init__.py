@@ -42,7 +42,8 @@ def scratch(
     copies of random tokens, and the change of the loss if the write is taken away or falsified. If
     `decoded` is set, they also go on freely at the end, by the likeliest token: how many texts end
     in a loop, how many 4-grams repeat an earlier one, and how many tokens of a copy are right.
-    Intervals resample documents and seeds.
+    Knockouts tell which heads read the write, and whether as keys, by which they find a place, or
+    as values, which they carry from there. Intervals resample documents and seeds.
 
     `trained_models(out)` returns the networks as bridges, with their patches.
 

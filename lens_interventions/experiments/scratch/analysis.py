@@ -14,8 +14,9 @@ from .decoding import DECODED
 from .evaluation import FALSIFIED, PREFIX_MATCHING, SAME_TOKEN
 from .figures import draw
 from .findings import findings
+from .knockout_tables import all_heads, single_heads
 from .settings import ScratchSettings
-from .stages import COST, TABLE
+from .stages import COST, KNOCKOUTS, TABLE
 
 SCOPES = (ALL, COPYABLE, OTHER, "repeats of surprises", SECOND, IN_CONTEXT)
 
@@ -40,6 +41,8 @@ def analyse(settings: ScratchSettings, rows: Tables) -> Analysis:
         .rename(columns={"step": "steps", "total": "operations_of_a_step"})
         .reset_index(drop=True),
         "rows": kept_rows(losses),
+        "knockouts": all_heads(settings, rows[KNOCKOUTS]),
+        "head_knockouts": single_heads(rows[KNOCKOUTS]),
     }
     return Analysis(tables, findings(settings, losses), draw)
 

@@ -1,5 +1,8 @@
 """Measurements of a network during and after its training."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -35,31 +38,68 @@ def measure(
     arms = {AS_TRAINED: training.arm}
     if final and training.arm not in UNWRITTEN:
         arms |= {TAKEN_AWAY: NONE, FALSIFIED: "shuffled"}
-    clusters = material.clusters[:n_windows].tolist()
     found = []
     for condition, arm in arms.items():
-        nats = _nats(network, arm, training.seed, material.windows[:n_windows])
-        for scope, counted in material.scopes.items():
-            sums = masked_sums(nats, counted[:n_windows])
-            found += sum_rows({"condition": condition, "scope": scope}, clusters, *sums)
-        repeated = _nats(network, arm, training.seed, material.copies)
-        sums = masked_sums(repeated, second_copy(material.copies))
-        own = range(len(material.copies))
-        found += sum_rows({"condition": condition, "scope": SECOND}, own, *sums)
+        found += loss_rows(
+            network, arm, training.seed, material, n_windows, {"condition": condition}
+        )
     if final and n_decoded:
         found += decoded_rows(network, training, material, n_decoded)
     return found + _heads(network, training, material)
 
 
-def _nats(
-    network: Network, arm: str, seed: int, tokens: Int[Tensor, "text pos"]
-) -> Float[Tensor, "text next"]:
+def loss_rows(
+    network: Network,
+    arm: str,
+    seed: int,
+    material: Material,
+    n_windows: int,
+    named: Mapping[str, Any],
+    gates: Float[Tensor, "block 2 head"] | None = None,
+) -> list[Record]:
+    """Sums of nats of the windows, by scope, and of random second copies, as `sum_rows`.
+
+    `named` are further columns of the rows. `gates` are those of `Network`.
+    """
+    clusters = material.clusters[:n_windows].tolist()
+    nats = _all_nats(network, arm, seed, material.windows[:n_windows], gates)
     found = []
-    for number in torch.arange(len(tokens)).split(BATCH):
-        some = tokens[number]
-        logits = network(some, written_tokens(arm, some, seed, number))[:, :-1]
-        found.append(nn.functional.cross_entropy(logits.mT, some[:, 1:], reduction="none"))
-    return torch.cat(found)
+    for scope, counted in material.scopes.items():
+        sums = masked_sums(nats, counted[:n_windows])
+        found += sum_rows({**named, "scope": scope}, clusters, *sums)
+    repeated = _all_nats(network, arm, seed, material.copies, gates)
+    sums = masked_sums(repeated, second_copy(material.copies))
+    return found + sum_rows({**named, "scope": SECOND}, range(len(material.copies)), *sums)
+
+
+def in_batches(texts: Int[Tensor, "text pos"]) -> Sequence[Int[Tensor, " some"]]:
+    """The numbers of the texts that a network reads at a time."""
+    return torch.arange(len(texts)).split(BATCH)
+
+
+def nats_of(
+    network: Network,
+    arm: str,
+    seed: int,
+    texts: Int[Tensor, "text pos"],
+    number: Int[Tensor, " some"],
+    gates: Float[Tensor, "block 2 head"] | None = None,
+) -> Float[Tensor, "some next"]:
+    """The nats of the tokens of some of the texts, whose numbers are the seeds of their draws."""
+    some = texts[number]
+    logits = network(some, written_tokens(arm, some, seed, number), gates=gates)[:, :-1]
+    return nn.functional.cross_entropy(logits.mT, some[:, 1:], reduction="none")
+
+
+def _all_nats(
+    network: Network,
+    arm: str,
+    seed: int,
+    texts: Int[Tensor, "text pos"],
+    gates: Float[Tensor, "block 2 head"] | None,
+) -> Float[Tensor, "text next"]:
+    batches = in_batches(texts)
+    return torch.cat([nats_of(network, arm, seed, texts, number, gates) for number in batches])
 
 
 PREFIX_MATCHING, SAME_TOKEN = "prefix matching", "same token"

@@ -19,12 +19,13 @@ _SHOWN = (COPYABLE, ALL, SECOND)
 
 
 def draw(tables: Tables) -> Figures:
-    """Gain against depth, losses during training, when heads learn to match, free decoding."""
+    """Gain against depth, losses during training, heads that match, knockouts, free decoding."""
     shares = tables["contrasts"][tables["contrasts"]["scope"].isin(DECODED)]
     return {
         "gain": _gain(tables["gains"]),
         "curves": _curves(tables["curves"]),
         "heads": _heads(tables["heads"]),
+        "knockouts": _knockouts(tables["knockouts"]),
         **({} if shares.empty else {"decoding": _decoding(shares)}),
     }
 
@@ -82,6 +83,23 @@ def _heads(rows: pd.DataFrame) -> "go.Figure":
         views,
         Axes("step", "best", "curve", "steps", "attention of the best head"),
         title="When a head learns to match: attention from second copies to the first",
+    )
+
+
+def _knockouts(rises: pd.DataFrame) -> "go.Figure":
+    here = rises[rises["scope"] == COPYABLE]
+    network = here["network"].str.replace(", written to at block ", " / ")
+    labels = network + ", " + here["arm"] + ": " + here["path"]
+    hover = [
+        interval_hover(label, row)
+        for label, row in zip(labels, here.to_dict("records"), strict=True)
+    ]
+    return draw_contrasts(
+        here.assign(minus="none"),  # none of them is a headline
+        labels=labels.tolist(),
+        hover=hover,
+        title="What no head may have from the write, blocks / the one written to",
+        x_title="rise of the loss on copyable tokens, nats a token",
     )
 
 

@@ -61,6 +61,7 @@ class Network(nn.Module):
         source: Int[Tensor, "batch pos"] | None,
         *,
         patterns: list[Tensor] | None = None,
+        gates: Float[Tensor, "block 2 head"] | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits that a sampler would compute at each position, with those before it patched.
 
@@ -70,6 +71,8 @@ class Network(nn.Module):
         - `source`: the tokens that are written, as `write` reads them; None for no patch.
         - `patterns`: a list to fill with the attention `[batch, head, query, key]` of each block,
             for the positions that predict.
+        - `gates`: how much of the write gets into the keys and the values of each head, from 0 for
+            nothing, as if they were made of the stream of the positions that predict, to 1 for all.
         """
         transformer = self.model.transformer
         position = torch.arange(tokens.shape[1], device=tokens.device)
@@ -79,7 +82,8 @@ class Network(nn.Module):
             if layer == self.entry and source is not None:
                 patched = clean + self.write(source)
             last = layer == self.shape.n_layers - 1
-            clean, patched = self._block(block, clean, patched, last, patterns)
+            gate = None if gates is None else gates[layer]
+            clean, patched = self._block(block, clean, patched, last, patterns, gate)
         return self.model.lm_head(transformer.ln_f(clean))
 
     def _block(
@@ -89,6 +93,7 @@ class Network(nn.Module):
         patched: Tensor | None,
         last: bool,
         patterns: list[Tensor] | None,
+        gate: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         width = self.shape.d_model
         if patched is None:
@@ -102,12 +107,14 @@ class Network(nn.Module):
             # Nothing above reads the patched stream, so its keys and values are enough.
             q, k, v = self._heads(block.attn.c_attn(block.ln_1(clean)))
             weight, bias = block.attn.c_attn.weight[:, width:], block.attn.c_attn.bias[width:]
-            k_patched, v_patched = self._heads(block.ln_1(patched) @ weight + bias)
+            written = self._heads(block.ln_1(patched) @ weight + bias)
+            k_patched, v_patched = _gated((k, v), written, gate)
             mixed = _across(q, k, v, k_patched, v_patched, patterns)
             return after_attention(block, clean, joined_heads(mixed)), None
         both = torch.cat([clean, patched])
         q, k, v = self._heads(block.attn.c_attn(block.ln_1(both)))
         (q, q_patched), (k, k_patched), (v, v_patched) = (rows.chunk(2) for rows in (q, k, v))
+        k_patched, v_patched = _gated((k, v), (k_patched, v_patched), gate)
         mixed = torch.cat(
             [
                 _across(q, k, v, k_patched, v_patched, patterns),
@@ -126,6 +133,16 @@ class Network(nn.Module):
 
 NO_TOKEN, NOTHING = -1, -2
 """What `Network.write` reads for a write without a token, and for no write."""
+
+
+def _gated(
+    clean: tuple[Tensor, ...], patched: tuple[Tensor, ...], gate: Float[Tensor, "2 head"] | None
+) -> tuple[Tensor, ...]:
+    """Keys and values between those of the clean stream and those of the patched one."""
+    if gate is None:
+        return patched
+    # Not one bit differs from the end that a gate of 0 or 1 names.
+    return tuple(map(torch.lerp, clean, patched, gate[..., None, None]))
 
 
 def _across(

@@ -1,4 +1,4 @@
-"""The stage: every training is one unit, which keeps its state in the run's directory."""
+"""The stages: trainings, which keep their state in the run's directory, then knockouts of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,20 +11,28 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..design.rows_of_sums import sum_rows
 from ..design.small_networks.corpus import corpus_of_parameter, corpus_parameter
 from ..design.small_networks.shape import Shape
-from ..design.small_networks.training import Optimization, Record, TrainingRun, stream_batches
+from ..design.small_networks.training import (
+    Optimization,
+    Record,
+    TrainingRun,
+    load_network,
+    stream_batches,
+)
 from ..engine.json_values import from_values
 from ..engine.results import Tables
 from ..engine.run import Stage
+from ..engine.run_directory import unit_file
 from ..engine.work_units import Unit, unit_kind
 from .arms import UNWRITTEN, ScratchTraining
 from .cost import step_flops
 from .evaluation import measure
+from .knockouts import knockout_rows
 from .material import Material, material_of
 from .network import Network
 from .settings import ScratchSettings
 from .training import scratch_run
 
-TABLE = "training"
+TABLE, KNOCKOUTS = "training", "knockouts"
 
 COST = "operations of a step"
 """The scope of the row that tells what a step costs."""
@@ -57,7 +65,31 @@ def training_stage(
     ]
 
 
-STAGES: dict[str, Stage] = {"training": training_stage}
+def knockout_stage(
+    _bridge: TransformerBridge, settings: ScratchSettings, _rows: Tables
+) -> Sequence[Unit]:
+    """The knockouts of all networks that were trained with a write."""
+    corpus = corpus_parameter(settings.corpus)
+    return [
+        Unit(
+            KNOCKOUTS,
+            training.name,
+            measure_knockouts,
+            {
+                "training": training.columns(),
+                "shape": asdict(settings.shape_of(training.blocks)),
+                "corpus": corpus,
+                "copies": settings.copies,
+                "surprising": settings.surprising,
+            },
+            keeps_file=True,  # none; but the file's place says where the networks are
+        )
+        for training in settings.trainings
+        if training.arm not in UNWRITTEN
+    ]
+
+
+STAGES: dict[str, Stage] = {"training": training_stage, "knockouts": knockout_stage}
 
 
 @unit_kind("training from scratch")
@@ -114,3 +146,32 @@ def _evaluation(
         return measure(run.network, training, material, n_windows, final=final, n_decoded=n_decoded)
 
     return evaluate
+
+
+@unit_kind("knockouts of a network from scratch")
+def measure_knockouts(
+    _bridge: TransformerBridge,
+    training: Mapping[str, Any],
+    shape: Mapping[str, Any],
+    corpus: Mapping[str, Any],
+    copies: int,
+    surprising: float,
+    file: Path,
+) -> pd.DataFrame:
+    """The rows of `knockout_rows` of the network that its training left in the run's directory.
+
+    Raises `FileNotFoundError` if it is not there any more.
+    """
+    settings, text = corpus_of_parameter(corpus)
+    made = ScratchTraining.from_columns(training)
+    network = Network(from_values(Shape, shape), made.entry, made.seed)
+    trained = unit_file(file.parents[2], TABLE, made.name)
+    if not trained.is_file():
+        raise FileNotFoundError(
+            f"the network {trained} is gone: remove the rows of its training, rows/{TABLE}/"
+            f"{made.name}.parquet, to train it again"
+        )
+    load_network(network, trained)
+    material = material_of(text, surprising=surprising, n_copies=copies, seed=settings.seed)
+    rows = pd.DataFrame(knockout_rows(network, made, material))
+    return rows.assign(**made.columns())

@@ -13,7 +13,7 @@ import lens_interventions as li
 from lens_interventions.experiments.design.small_networks import training as training_module
 from lens_interventions.experiments.design.small_networks.corpus import corpus_of
 from lens_interventions.experiments.design.text_scopes import SECOND
-from lens_interventions.experiments.scratch.analysis import analyse, best_heads
+from lens_interventions.experiments.scratch.analysis import analyse, best_heads, efficiency
 from lens_interventions.experiments.scratch.arms import ScratchTraining
 from lens_interventions.experiments.scratch.contrasts import difference, with_in_context
 from lens_interventions.experiments.scratch.decoding import LOOPED
@@ -31,13 +31,19 @@ def finished(tmp_path_factory):
     return li.experiments.scratch(settings=SMALL, out=out), out
 
 
+@pytest.fixture(scope="module")
+def knockouts(finished):
+    return li.experiments.read_tables(finished[1])["knockouts"]
+
+
 def test_a_run_gives_tables_verdicts_and_figures(finished):
     result, out = finished
     assert set(result.tables) == {
-        "contrasts", "gains", "curves", "heads", "efficiency", "cost", "rows"
+        "contrasts", "gains", "curves", "heads", "efficiency", "cost", "rows", "knockouts",
+        "head_knockouts",
     }  # fmt: skip
     assert len(result.verdicts) == 3
-    assert set(result.figures()) == {"gain", "curves", "heads", "decoding"}
+    assert set(result.figures()) == {"gain", "curves", "heads", "knockouts", "decoding"}
     curve = result.tables["curves"].query("arm == 'true' and scope == 'all'")
     assert curve["step"].tolist() == [0, 3, 6]
     # Networks that were not trained guess.
@@ -57,6 +63,36 @@ def test_a_reader_recomputes_a_difference_from_the_kept_rows(finished):
     )
     expected = loss["true"] - loss["current"]
     assert contrast["estimate"].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_reader_recomputes_a_knockout_from_its_rows(finished, knockouts):
+    """With the write in no values at all, and with it in no values of one head."""
+    result, _ = finished
+    rows = knockouts.query("arm == 'true' and scope == 'all' and measured == 'loss'")
+    sums = rows.groupby(["path", "head", "seed"])[["total", "count"]].sum()
+    loss = sums["total"] / sums["count"]
+    rise = loss["values"] - loss["as trained"].droplevel("head")
+    whole = result.tables["knockouts"].query(
+        "arm == 'true' and scope == 'all' and path == 'values'"
+    )
+    assert whole["estimate"].item() == pytest.approx(rise[-1].mean(), abs=1e-12)
+    single = result.tables["head_knockouts"].query(
+        "arm == 'true' and scope == 'all' and path == 'values' and head == 1"
+    )
+    assert single["block"].eq(0).all()
+    assert single.set_index("seed")["rise"].to_dict() == pytest.approx(rise[1].to_dict(), abs=1e-12)
+    # Hardly anything is read after six steps, so the rise is as good as linear.
+    assert single["first_order"].to_list() == pytest.approx(single["rise"].to_list(), rel=0.1)
+
+
+def test_a_network_that_is_gone_is_named(finished, tmp_path):
+    _, out = finished
+    shutil.copytree(out, tmp_path / "run")
+    gone = "blocks1-entry0-true-seed1"
+    (tmp_path / "run" / "files" / "training" / f"{gone}.safetensors").unlink()
+    (tmp_path / "run" / "rows" / "knockouts" / f"{gone}.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=f"remove .*rows/training/{gone}.parquet, to train"):
+        li.experiments.scratch(settings=SMALL, out=tmp_path / "run")
 
 
 def test_the_trained_networks_read_as_they_were_measured(finished):
@@ -135,8 +171,8 @@ def planted(gain: float) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("gain", "outcome"), [(0.2, "helps"), (-0.2, "hurts"), (0.001, "helps a little")]
 )
-def test_a_planted_gain_is_found(gain, outcome):
-    analysis = analyse(SMALL, {"training": planted(gain)})
+def test_a_planted_gain_is_found(gain, outcome, knockouts):
+    analysis = analyse(SMALL, {"training": planted(gain), "knockouts": knockouts})
     assert [finding.verdict.outcome for finding in analysis.verdicts] == [outcome, outcome]
     contrasts = analysis.tables["contrasts"].query("scope == 'all' and arm == 'true'")
     trained = contrasts.query("condition == 'as trained'")
@@ -146,7 +182,7 @@ def test_a_planted_gain_is_found(gain, outcome):
 
 
 @pytest.mark.parametrize(("fewer", "outcome"), [(0.5, "helps"), (-0.5, "hurts")])
-def test_planted_loops_are_a_question_of_their_own(fewer, outcome):
+def test_planted_loops_are_a_question_of_their_own(fewer, outcome, knockouts):
     columns = ["arm", "seed", "row"]
     places = itertools.product(SMALL.arms, SMALL.seeds, range(12))
     loops = pd.DataFrame(places, columns=columns).assign(
@@ -154,7 +190,8 @@ def test_planted_loops_are_a_question_of_their_own(fewer, outcome):
     )
     loops["cluster"] = loops["row"] // 2
     loops["total"] = 0.5 - fewer * (loops["arm"] == "true")
-    analysis = analyse(SMALL, {"training": pd.concat([planted(0.2), loops])})
+    rows = {"training": pd.concat([planted(0.2), loops]), "knockouts": knockouts}
+    analysis = analyse(SMALL, rows)
     found = analysis.verdicts[-1]
     assert [len(analysis.verdicts), found.verdict.outcome] == [3, outcome]
     assert "fewer greedy texts in a loop after 6 steps" in found.question
@@ -163,7 +200,7 @@ def test_planted_loops_are_a_question_of_their_own(fewer, outcome):
 
 
 def test_steps_to_the_loss_of_the_others_are_interpolated():
-    table = analyse(SMALL, {"training": planted(1.0)}).tables["efficiency"]
+    table = efficiency(SMALL, planted(1.0))
     # The true arm falls by 2 nats in 6 steps, the others by 1.
     steps = table.query("scope == 'all' and arm == 'true'")["steps"]
     np.testing.assert_allclose(steps, 3.0, atol=1e-6)

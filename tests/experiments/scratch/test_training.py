@@ -28,8 +28,11 @@ def rounds(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return part.gather(1, torch.arange(LENGTH) % period[:, None]), number
 
 
-def loss_of_copies(arm: str) -> float:
-    """Nats a token of the second half of new texts, after a short training of one block."""
+def losses_of_copies(arm: str) -> dict[str, float]:
+    """Nats a token of the second half of new texts, after a short training of one block.
+
+    As it was trained, and without the write in the keys and in the values of its only head.
+    """
     shape = Shape(n_layers=1, d_model=32, n_heads=1, context=LENGTH, d_vocab=D_VOCAB)
     options = Optimization(
         steps=200, learning_rate=1e-2, warm_up=20, weight_decay=0.0, evaluate_every=200
@@ -37,16 +40,32 @@ def loss_of_copies(arm: str) -> float:
     run = scratch_run(ScratchTraining(1, 0, arm, 0), shape, options, rounds)
     run.to_the_end(lambda _: [{}])
     tokens, seeds = rounds(10**6)
-    with torch.no_grad():
-        logits = run.network(tokens, written_tokens(arm, tokens, 0, seeds))
-    late = slice(LONGEST - 1, -1)
-    return float(torch.nn.functional.cross_entropy(logits[:, late].mT, tokens[:, LONGEST:]))
+    source, late = written_tokens(arm, tokens, 0, seeds), slice(LONGEST - 1, -1)
+
+    @torch.no_grad()
+    def loss(*closed: int) -> float:
+        gates = torch.ones(1, 2, 1)
+        gates[:, list(closed)] = 0.0
+        logits = run.network(tokens, source, gates=gates)
+        return float(torch.nn.functional.cross_entropy(logits[:, late].mT, tokens[:, LONGEST:]))
+
+    return {"as trained": loss(), "no keys": loss(0), "no values": loss(1)}
 
 
 def test_one_block_copies_with_the_true_token_and_not_with_the_current_one():
-    """A guess costs log(24) = 3.18 nats, one among the tokens of a round log(10) = 2.3 or so."""
-    assert loss_of_copies("true") < 1.5
-    assert loss_of_copies("current") > 2.2
+    """A guess costs log(24) = 3.18 nats, one among the tokens of a round log(10) = 2.3 or so.
+
+    The true token is what is copied, so it is read as a value; the previous one tells where to copy
+    from, so it is read as a key.
+    """
+    true, previous = losses_of_copies("true"), losses_of_copies("previous")
+    assert true["as trained"] < 1.5
+    assert true["no keys"] == pytest.approx(true["as trained"], abs=0.1)
+    assert true["no values"] > 2.2
+    assert previous["as trained"] < 1.5
+    assert previous["no values"] == pytest.approx(previous["as trained"], abs=0.2)
+    assert previous["no keys"] > 2.2
+    assert losses_of_copies("current")["as trained"] > 2.2
 
 
 SHAPE = Shape(n_layers=2, d_model=8, n_heads=2, context=12, d_vocab=20)
