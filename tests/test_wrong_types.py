@@ -41,6 +41,55 @@ def teacher_forced(patch=None, **options):
     ("call", "error", "message"),
     [
         (lambda: generate(max_new_tokens=2.5), TypeError, "max_new_tokens must be a whole number"),
+        (
+            lambda: li.train_patch(
+                BRIDGE, ["the fox"], layer=1, options={"window": 12}, progress=False
+            ),
+            TypeError,
+            r"options must be of the class TrainingOptions, got dict \{'window': 12\}",
+        ),
+        (
+            lambda: li.search_sequence(BRIDGE, TOKENS, n_tokens=2, options={"restarts": 1}),
+            TypeError,
+            "options must be of the class SearchOptions, got dict",
+        ),
+        (
+            lambda: li.refine_affine_lens(BRIDGE, lambda r, _: r, ["the fox"], progress=False),
+            TypeError,
+            "lens must be of the class AffineLens, got function",
+        ),
+        (
+            lambda: li.input_recovery(BRIDGE, "probe", ["the fox"], progress=False),
+            TypeError,
+            "probe must be of the class InputProbe, got str 'probe'",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS).commitment(top=1.5),
+            TypeError,
+            "top must be a whole number, got 1.5",
+        ),
+        (
+            lambda: li.lens_over(BRIDGE, ["the fox"], max_tokens=3.5, progress=False),
+            TypeError,
+            "max_tokens must be a whole number, got 3.5",
+        ),
+        (
+            lambda: li.slope_map(
+                BRIDGE, ["the fox"], sources=(name for name in ["true"]), progress=False
+            ),
+            ValueError,
+            "sources must be a list",
+        ),
+        (
+            lambda: li.slope_map(BRIDGE, ["the fox"], first_position="a", progress=False),
+            ValueError,
+            "first_position must be 0 or more, got 'a'",
+        ),
+        (
+            lambda: li.ablate_directions(1, torch.ones(1, 32), mean=[0.0] * 32),
+            TypeError,
+            r"mean must be a tensor, got list \[0.0",
+        ),
         (lambda: generate(patch=3), TypeError, "patch must be a NextTokenPatch, .* got int 3"),
         (
             lambda: li.rescue(BRIDGE, ["the fox"], [PATCH], progress=False),

@@ -111,9 +111,9 @@ def corpus_moments(
             "leave the checkpoint out"
         )
     window, skip_first, holdout = map(operator.index, (window, skip_first, holdout))
-    longest = min(window, int(bridge.cfg.n_ctx))
-    if skip_first >= longest:
-        raise ValueError(f"skip_first={skip_first} leaves nothing of windows of {longest} tokens")
+    window = min(window, int(bridge.cfg.n_ctx))
+    if skip_first >= window:
+        raise ValueError(f"skip_first={skip_first} leaves nothing of windows of {window} tokens")
     require_readable(bridge)
     d_model, device = int(bridge.cfg.d_model), bridge.W_U.device
     labels = select_points(int(bridge.cfg.n_layers))

@@ -23,6 +23,7 @@ from ..drawing.theme import ThemeName
 from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
 from ..measures.pairwise import pairwise_values
+from ..model.argument_types import require_instance
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.precision import as_double
@@ -197,6 +198,8 @@ def input_reading(
     fewer than two texts have two different tokens after `skip_first`; `TypeError` if `texts` is one
     text.
     """
+    require_instance("probe", probe, InputProbe)
+    require_instance("basis", basis, EmbeddingBasis)
     probe.require_fits(bridge)
     d_model = int(bridge.cfg.d_model)
     if basis.directions.shape[1] != d_model:

@@ -18,6 +18,7 @@ from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
 from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
+from ..model.argument_types import require_instance
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.precision import as_double
@@ -121,6 +122,7 @@ def input_recovery(
     require_texts(bridge, texts)
     if not maps or not set(maps) <= set(MAPS) or len(set(maps)) < len(maps):
         raise ValueError(f"maps must be some of {', '.join(MAPS)}, each once; got {tuple(maps)}")
+    require_instance("probe", probe, InputProbe)
     probe.require_fits(bridge)
     table = torch.nn.functional.normalize(input_embeddings(bridge), dim=-1)
     fast = is_faster(table)

@@ -28,15 +28,16 @@ def ablate_directions(
     - `mean`: `[d_model]`, the residual whose part along the directions replaces that of `r`; zero
         by default. With the mean residual, only deviations from it are taken out.
 
-    Raises `ValueError` if `directions` have fewer axes, and `TypeError` if they are not a tensor.
+    Raises `ValueError` if `directions` have fewer axes, and `TypeError` for what is not a tensor.
     The hooks raise `ValueError` if `directions` are as wide as another model, or are given by
     position and the run has another number of texts or positions.
     """
-    if not isinstance(directions, Tensor):
-        raise TypeError(
-            f"directions must be a tensor, got {type(directions).__name__} {directions!r:.60}: "
-            "make it one by torch.as_tensor"
-        )
+    for name, given in {"directions": directions, "mean": mean}.items():
+        if not isinstance(given, Tensor) and not (name == "mean" and given is None):
+            raise TypeError(
+                f"{name} must be a tensor, got {type(given).__name__} {given!r:.60}: make it one "
+                "by torch.as_tensor"
+            )
     if directions.ndim < 2:
         raise ValueError(
             f"directions must be [direction, d_model] or [batch, pos, direction, d_model], got "

@@ -73,7 +73,8 @@ def effect_map(
 
     Raises `ValueError` if texts have different lengths, the patch has a window or positions that
     depend on a prompt, a layer or position does not exist, the metric does not return one number or
-    is not finite without a patch, or a hook is on a block that runs again; `TypeError` for anything
+    is not finite without a patch, a hook is on a block that runs again, or the model is in training
+    mode; `TypeError` for anything
     but one patch, or layers or positions that are no list; `NotImplementedError` if the model is
     recurrent or not a causal decoder.
     """

@@ -1,6 +1,6 @@
 """Names of sources, modes, embeddings and scopes, which are given by name or as functions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 
 def name_of(given: object) -> str:
@@ -15,7 +15,7 @@ def function_names(kind: str, given: Sequence[object], known: Sequence[str]) -> 
     """
     if isinstance(given, str):
         raise ValueError(f"{kind} must be a list, such as [{given!r}]; got {given!r}")
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Collection):
         raise ValueError(f"{kind} must be a list, such as [{name_of(given)}]; got {given!r:.60}")
     names = []
     for each in given:

@@ -83,10 +83,10 @@ class NextTokenPatch(PatchFields):
     def bind(self, bridge: ReadableModel) -> BoundPatch:
         """The patch on one model, ready to be applied to its residuals.
 
-        Raises `ValueError` if the model does not have one of the layers, the lens or a learned
-        write belongs to other weights, the model's logits are not read off its last residual,
-        `scale` is `"deviation"` and the bridge has no tokenizer, or a hook is on the final norm or
-        the unembedding, through which the patch reads the lens or the model's output;
+        Raises `ValueError` if the model does not have one of the layers or is in training mode, the
+        lens or a learned write belongs to other weights, the model's logits are not read off its
+        last residual, `scale` is `"deviation"` and the bridge has no tokenizer, or a hook is on the
+        final norm or the unembedding, through which the patch reads the lens or the model's output;
         `NotImplementedError` if the model is recurrent or not a causal decoder, or if it transforms
         its embeddings before the first block and `embedding` is `"W_E"`.
         """

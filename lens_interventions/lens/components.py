@@ -64,10 +64,10 @@ def component_logits(
 
     Raises `ValueError` if `token` or `against` is more than one token, if the text does not fit the
     model, if a hook is on the final norm or the unembedding, or anywhere while there is padding on
-    the left, or if the model's logits are not the final norm and the unembedding of its last
-    residual; `NotImplementedError` if the outputs of the components do not add up to the final
-    residual stream, as when a hook writes to it, or those of the heads to the outputs of their
-    layers.
+    the left, if the model is in training mode, or if its logits are not the final norm and the
+    unembedding of its last residual; `NotImplementedError` if the outputs of the components do not
+    add up to the final residual stream, as when a hook writes to it, or those of the heads to the
+    outputs of their layers.
     """
     read = readout(bridge)
     refuse_readout_hooks(bridge)

@@ -259,8 +259,8 @@ class Trajectory(TrajectoryFields):
 
         **Arguments:**
 
-        - `statistic`: `"top1"`, the logit of the top guess, or any statistic with one value per
-            cell or per watched token.
+        - `statistic`: `"top1"`, the logit of the top guess, or any rank, log-probability, entropy
+            or divergence.
         - `batch`: which prompt.
         - `every`: keep every n-th layer with all its points, and always the last one; by default n
             is such that about 32 rows are kept.

@@ -4,6 +4,14 @@ import operator
 from typing import Any
 
 
+def require_instance(name: str, value: object, kind: type) -> None:
+    """Raise `TypeError` for an argument that is not of this class."""
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"{name} must be of the class {kind.__name__}, got {type(value).__name__} {value!r:.60}"
+        )
+
+
 def require_whole_numbers(**given: object) -> None:
     """Raise `TypeError` for an argument that is not an integer of Python, numpy or torch."""
     value: Any

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..lens.distributions import log_probs_of
+from ..model.argument_types import require_instance
 from ..model.exclusive import exclusive
 from ..model.gradients import frozen, require_gradients
 from ..model.points import FINAL
@@ -96,7 +97,9 @@ def search_sequence(
     embedding than multiply it; `TypeError` if `start`, `n_tokens` or `budget` is not of integers.
     """
     require_gradients("search_sequence")
-    options, n_tokens = options or SearchOptions(), operator.index(n_tokens)
+    options = SearchOptions() if options is None else options
+    require_instance("options", options, SearchOptions)
+    n_tokens = operator.index(n_tokens)
     methods = (*get_args(RelaxedMethod), SWAPS)
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}; got {method!r}")

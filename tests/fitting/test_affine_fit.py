@@ -40,6 +40,15 @@ def test_the_fit_does_not_depend_on_batching():
     torch.testing.assert_close(together.weight, alone.weight, rtol=0, atol=1e-9)
 
 
+def test_a_window_beyond_the_context_is_recorded_as_it_was_read():
+    bridge = shared_bridge("llama")
+    by_default, chosen = (
+        fit_affine_lens(bridge, random_texts(), progress=False, **options).settings["window"]
+        for options in ({}, {"window": 48})
+    )
+    assert (by_default, chosen) == (int(bridge.cfg.n_ctx), 48)
+
+
 def test_where_the_later_layers_are_linear_the_lens_is_exact():
     bridge = tiny_bridge("llama")
     with torch.no_grad():

@@ -86,12 +86,13 @@ def generate(
     it may multiply with copies of the weights, so a callback's edits of these may have no effect on
     the rest of the text.
 
-    Hooks on the bridge act. With a cache they get the prompts whole, padded on the left, and then
-    only the last columns. So a hook that goes by column finds a prompt's tokens further right if
-    there is a longer prompt in the batch. From the lowest patched block up, each step has one
-    column more than without a patch, whatever the patch of a row. So hooks there are tried on a few
-    random tokens first; if they do not treat all positions alike, every text is recomputed from its
-    start for each token, with a warning, and they get whole texts.
+    Hooks on the bridge act, before the patch at the same point. With a cache they get the prompts
+    whole, padded on the left, and then only the last columns. So a hook that goes by column finds a
+    prompt's tokens further right if there is a longer prompt in the batch. From the lowest patched
+    block up, each step has one column more than without a patch, whatever the patch of a row. So
+    hooks there are tried on a few random tokens first; if they do not treat all positions alike,
+    every text is recomputed from its start for each token, with a warning, and they get whole
+    texts.
 
     **Arguments:**
 

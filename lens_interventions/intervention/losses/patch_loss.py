@@ -54,7 +54,7 @@ def patch_loss(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `fwd_hooks`: hooks of your own in the same runs, with and without a patch, `[(name, fn)]`,
         that change every position in the same way and independently of the others: an SAE, an
-        ablated direction, a steering vector.
+        ablated direction, a steering vector. They come before the patch at the same point.
     - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
         It knows patches, scopes and hooks again by what they hold and by their own code, and the
         functions that they call by name alone: name another file if you edit one of these.
@@ -72,7 +72,6 @@ def patch_loss(
     compared = require_patches(patches)
     by_scope, hooks = scopes_by_name(scopes), tuple(fwd_hooks)
 
-    @torch.no_grad()
     def measure(text: KnownText) -> Float[Tensor, "piece value"]:
         found = loss_sums(bridge, text, compared, tuple(by_scope.values()), hooks)
         values = [(each.counts[None].double(), each.clean[None], each.patched) for each in found]

@@ -15,6 +15,7 @@ from ...model.points import FINAL, chosen_layers, require_blocks
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
+from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..losses.loss_sums import require_finite
 from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
@@ -114,7 +115,7 @@ def rescue(
     )
     measuring = _Measuring(
         bridge,
-        patches=patches,
+        bounds=tuple(tuple(each.bind(bridge) for each in row) for row in patches),
         through=tuple(through),
         scopes=tuple(by_scope.values()),
     )
@@ -146,7 +147,7 @@ class _Measuring:
     """Counts and nats of some texts, for each scope."""
 
     bridge: TransformerBridge
-    patches: tuple[tuple[NextTokenPatch, ...], ...]
+    bounds: tuple[tuple[BoundPatch, ...], ...]
     through: tuple[Through, ...]
     scopes: tuple[Scope, ...]
 
@@ -154,7 +155,7 @@ class _Measuring:
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         bridge, tokens = self.bridge, text.tokens
         batch = TokenBatch.unpadded(tokens)
-        lowest = sorted({row[0].layers[0] for row in self.patches})
+        lowest = sorted({row[0].patch.layers[0] for row in self.bounds})
         *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in lowest), FINAL])
         entering = dict(zip(lowest, streams, strict=True))
         read = readout(bridge).for_rows(tokens.numel())
@@ -184,24 +185,18 @@ class _Measuring:
     ) -> Iterator[Float[Tensor, "batch pos d_model"]]:
         """`r[L]` with continuations hidden: without a patch by layer, then under each patch."""
         bridge = self.bridge
-        text = with_unpatched(bridge, text, [patch for row in self.patches for patch in row])
+        text = with_unpatched(bridge, text, [bound.patch for row in self.bounds for bound in row])
         hidden = hidden_continuations(text.tokens)
-        for row in self.patches:
-            layer = row[0].layers[0]
+        for row in self.bounds:
+            layer = row[0].patch.layers[0]
             require_copies(bridge, entering[layer], text, layer=layer, through=self.through)
             yield late_predictions(
                 bridge, None, entering[layer], text, hidden, layer=layer, through="both"
             )
-        for row in self.patches:
-            layer = row[0].layers[0]
+        for row in self.bounds:
+            layer = row[0].patch.layers[0]
             for way in self.through:
-                for patch in row:
+                for bound in row:
                     yield late_predictions(
-                        bridge,
-                        patch.bind(bridge),
-                        entering[layer],
-                        text,
-                        hidden,
-                        layer=layer,
-                        through=way,
+                        bridge, bound, entering[layer], text, hidden, layer=layer, through=way
                     )

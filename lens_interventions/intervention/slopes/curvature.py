@@ -104,7 +104,6 @@ class _Measuring:
     step: float
     scopes: tuple[Scope, ...]
 
-    @torch.no_grad()
     def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
         h = self.step
         moved = [

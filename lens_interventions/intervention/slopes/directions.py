@@ -108,12 +108,32 @@ def derivative(mode: Mode, site: PatchSite, e: Rows, s: Scales) -> Rows:
     double = site.resid.dtype == torch.float64
     step = 2.0**-9 if double else 2.0**-5
 
+    own = _lens_read_once(site)
+
+    def moved(h: float) -> Tensor:
+        # A mode may write into all that it gets, and other patches get the same.
+        return mode(own.copy(), e.clone(), s.clone(), h)
+
     def difference(h: float) -> Tensor:
-        up, down = mode(site, e, s, h), mode(site, e, s, -h)
+        up, down = moved(h), moved(-h)
         require_shape("mode", mode, up, site.resid.shape)
         return (up - down) / (2 * h)
 
     return (4 * difference(step) - difference(2 * step)) / 3
+
+
+def _lens_read_once(site: PatchSite) -> PatchSite:
+    """The site with a lens that keeps its logits of the site's rows, for copies of them."""
+    kept: list[Tensor] = []
+
+    def lens(rows: Tensor) -> Tensor:
+        if not torch.equal(rows, site.resid):
+            return site.lens(rows)
+        if not kept:
+            kept.append(site.lens(site.resid))
+        return kept[0]
+
+    return replace(site, lens=lens)
 
 
 def _widened(site: PatchSite) -> PatchSite:

@@ -103,16 +103,14 @@ def slope_map(
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` for an unknown source, mode, scope or layer, if no text has a token to
-    predict, if a loss is not finite, if a hook is on a block, if the file holds another map or
-    could not know a function again, or inside `torch.inference_mode`; `TypeError` for one text
-    where many are expected, or layers that are no list of whole numbers; `NotImplementedError` if
-    the two streams do not fit the model; `OSError` if the file cannot be written, or another
-    process is writing it.
+    predict, if a loss is not finite, if a hook is on a block, if the model is in training mode, if
+    the file holds another map or could not know a function again, or inside `torch.inference_mode`;
+    `TypeError` for one text where many are expected, or layers that are no list of whole numbers;
+    `NotImplementedError` if the two streams do not fit the model; `OSError` if the file cannot be
+    written, or another process is writing it.
     """
     require_gradients("slope_map")
     length = piece_length(bridge, max_length)
-    if first_position < 0:
-        raise ValueError(f"first_position must be 0 or more, got {first_position}")
     names = {
         "sources": function_names("sources", sources, (*source_names(), "final_guess")),
         "modes": function_names("modes", modes, list(MODES)),

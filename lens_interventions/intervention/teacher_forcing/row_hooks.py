@@ -50,6 +50,10 @@ def hooks_by_row(
     the second axis; `TypeError` for anything but a list of pairs.
     """
     hooks = []
+    points = bridge.hook_dict
+    aliases: dict[int, list[str]] = {}
+    for name, point in points.items():
+        aliases.setdefault(id(point), []).append(name)
     for pair in fwd_hooks:
         if not (isinstance(pair, Sequence) and len(pair) == 2 and callable(pair[1])):
             raise TypeError(
@@ -57,7 +61,6 @@ def hooks_by_row(
                 f"{pair!r:.60} is not a pair"
             )
         given, fn = pair
-        points = bridge.hook_dict
         if isinstance(given, str):
             names = [given]
         else:
@@ -66,13 +69,14 @@ def hooks_by_row(
         for asked in names:
             if asked not in points:
                 raise ValueError(f"the model has no hook called {asked!r}: see bridge.hook_dict")
-            name = _leaving(asked)
-            if not name.startswith("blocks.") or not name.endswith(_BY_ROW):
+            same = (_leaving(name) for name in aliases[id(points[asked])])
+            fit = [name for name in same if name.startswith("blocks.") and name.endswith(_BY_ROW)]
+            if not fit:
                 raise ValueError(
                     f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block, or on hook_resid_pre of "
-                    f"any but the first, which have one row for each position; got {name}"
+                    f"any but the first, which have one row for each position; got {asked}"
                 )
-            hooks.append((name, _tried_first(name, fn, length)))
+            hooks.append((fit[0], _tried_first(fit[0], fn, length)))
     return hooks
 
 

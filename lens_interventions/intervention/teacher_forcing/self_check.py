@@ -4,8 +4,9 @@ Some architectures build part of their attention mask inside (GPT-Neo's local la
 place in the sequence, and are silently wrong on rows in another order.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -53,11 +54,13 @@ class TwoStreams:
 
     Attributes:
         right_up_to: the longest text on which they were found right; 0 if they are wrong.
+        wrong_from: the shortest length for which the text that was tried was wrong.
         raised: the error with which they ended; None if they ran. Without it, two package versions
             that do not fit each other would look like a model that cannot run them.
     """
 
     right_up_to: int
+    wrong_from: float = math.inf
     raised: str | None = None
 
 
@@ -85,13 +88,19 @@ def two_streams_hold(
             "look for a hook that writes such values, or a half-precision overflow"
         )
     question = _question(layer)
-    length = max(resid.shape[1], _SHORTEST_PLAIN)
+    n_ctx = int(bridge.cfg.n_ctx)
+    length = min(max(resid.shape[1], _SHORTEST_PLAIN), n_ctx)
     found = recall(bridge, question, lambda: _found_with_few_tokens(bridge, layer))
-    if 0 < found.right_up_to < length:
-        longer = min(2 ** (length - 1).bit_length(), int(bridge.cfg.n_ctx))
-        found = _tried_against_plain(bridge, layer, resid[:1], longer)
+    if 0 < found.right_up_to < length < found.wrong_from:
+        longer = min(2 ** (length - 1).bit_length(), n_ctx)
+        tried = _tried_against_plain(bridge, layer, resid[:1], longer)
+        if tried.right_up_to > 0:
+            found = replace(found, right_up_to=longer)
+        else:
+            # Of the lengths that this trial stands for; shorter texts may still be right.
+            found = replace(found, wrong_from=longer // 2 + 1, raised=tried.raised)
         record(bridge, question, found)
-    return found.right_up_to > 0
+    return found.right_up_to >= length
 
 
 def require_two_streams(

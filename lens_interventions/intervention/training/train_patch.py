@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.argument_types import require_instance
 from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen, require_gradients
@@ -116,13 +117,14 @@ def train_patch(
     them, there is too little text, a hook is on a block that is trained through (or, with a `store`
     or a `checkpoint`, on any), a held-out loss is not finite, the checkpoint belongs to another
     training, the model is in training mode or has a reader on already, or the call is inside
-    `torch.inference_mode`; `TypeError` if one text is given where several are expected, or `rank`,
-    `adapter_rank`, `steps` or `save_every` is not a whole number; `NotImplementedError` if the two
-    streams do not fit the model, or its blocks have no matrices that can be adapted; `OSError` if
-    the checkpoint cannot be written.
+    `torch.inference_mode`; `TypeError` if one text is given where several are expected, `options`
+    are none, or `rank`, `adapter_rank`, `steps` or `save_every` is not a whole number;
+    `NotImplementedError` if the two streams do not fit the model, or its blocks have no matrices
+    that can be adapted; `OSError` if the checkpoint cannot be written.
     """
     require_gradients("train_patch")
     options = TrainingOptions() if options is None else options
+    require_instance("options", options, TrainingOptions)
     if not (store is None and checkpoint is None) and has_user_hooks(bridge):
         raise ValueError(
             "there are hooks on the bridge, and their effect would go into the store or checkpoint "

@@ -45,6 +45,23 @@ def doubled(site, e, s, a):
     return site.resid + (a + 2 * a**2) * s * e.roll(1, dims=-1)
 
 
+def in_place(site, e, s, a):
+    """The same as `add`, written into all that it gets."""
+    return site.resid.add_(e.mul_(s.mul_(a)))
+
+
+def reading(site, e, s, a):
+    """A mode that reads the lens, and the rows that it then writes into."""
+    likely = site.log_probs.amax(-1, keepdim=True).exp()
+    site.resid.add_(a * s * e)
+    return site.resid + a * likely * site.resid
+
+
+def reading_plainly(site, e, s, a):
+    likely = site.log_probs.amax(-1, keepdim=True).exp()
+    return (site.resid + a * s * e) * (1 + a * likely)
+
+
 def assert_equal_to_differences(bridge, texts, found, cells, **patch):
     for layer, source, mode, embedding in cells:
         totals = found.totals[
@@ -291,3 +308,18 @@ def test_weights_that_ask_for_gradients_get_none():
         li.curvature(
             bridge, [random_tokens(8)], [li.NextTokenPatch(layer=1, strength=1.0)], progress=False
         )
+
+
+def test_a_mode_may_write_into_what_it_gets(llama):
+    """Neither its own slopes nor those of the patches beside it know of that."""
+    texts = [random_tokens(12)]
+    found = li.slope_map(
+        llama, texts, modes=["add", in_place, reading, reading_plainly], progress=False
+    )
+    usual, written, asked, asked_plainly = found.totals.swapaxes(0, 3)
+    assert np.abs(usual).max() > 0
+    # Central differences of what is linear, or of degree 2, differ by rounding alone.
+    np.testing.assert_allclose(written, usual, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(asked, asked_plainly, rtol=1e-9, atol=1e-12)
+    (alone,) = li.slope_map(llama, texts, modes=["add"], progress=False).totals.swapaxes(0, 3)
+    np.testing.assert_allclose(usual, alone, rtol=1e-12, atol=1e-12)

@@ -113,6 +113,31 @@ def test_a_filter_acts_once_where_two_names_are_one_point():
     close(found, teacher_forced_log_probs(bridge, tokens, PATCH, fwd_hooks=[(names[0], steer)]))
 
 
+@torch.no_grad()
+def test_a_point_can_be_called_by_any_of_its_names(llama):
+    """A bridge has names of its own for the points of `OWN`, beside those of TransformerLens."""
+    tokens = random_tokens(1, 8)
+    expected = teacher_forced_logits(llama, tokens, PATCH, fwd_hooks=OWN)
+    for spelling in (
+        {"hook_resid_post": "hook_out", "hook_mlp_out": "mlp.hook_out"},
+        {"hook_attn_out": "attn.hook_out"},
+    ):
+        renamed = []
+        for name, fn in OWN:
+            for usual, own in spelling.items():
+                assert llama.hook_dict[name] is llama.hook_dict[name.replace(usual, own)]
+                name = name.replace(usual, own)
+            renamed.append((name, fn))
+        assert renamed != OWN
+        found = teacher_forced_logits(llama, tokens, PATCH, fwd_hooks=renamed)
+        assert torch.equal(found, expected)
+    by_filter = [(lambda name: name == "blocks.1.mlp.hook_out", OWN[1][1])]
+    assert torch.equal(
+        teacher_forced_logits(llama, tokens, PATCH, fwd_hooks=by_filter),
+        teacher_forced_logits(llama, tokens, PATCH, fwd_hooks=OWN[1:2]),
+    )
+
+
 def test_what_enters_a_block_can_be_hooked_as_what_leaves_the_one_before(llama):
     tokens = random_tokens(6)
     direction = torch.linspace(-1, 1, 32, dtype=torch.float64)

@@ -38,6 +38,14 @@ def test_a_window_by_place_is_found_at_the_length_at_which_it_shows():
     with pytest.warns(UserWarning, match="GPTNeo.* does not run two copies of a text"):
         logits = teacher_forced_logits(bridge, long, patch)
     close(logits[0], patched_logits(bridge, long, patch), 1e-4)
+    # A text that is short goes in one pass as before: a warning would be an error here.
+    close(
+        teacher_forced_logits(bridge, short, patch)[0],
+        patched_logits(bridge, short, patch),
+        1e-4,
+    )
+    with pytest.warns(UserWarning, match="GPTNeo.* does not run two copies of a text"):
+        teacher_forced_logits(bridge, long, patch)
 
 
 @torch.no_grad()
