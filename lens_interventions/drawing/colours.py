@@ -34,6 +34,12 @@ PALETTES: dict[str, tuple[str, ...]] = {
 # background.
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
+EITHER_INK = "#7d838c"
+"""The one grey that is visible on light and on dark paper."""
+
+ZERO_LINE = {"width": 1, "dash": "dot", "color": EITHER_INK}
+"""The line at no effect, as plotly takes it; it stays visible if the theme is replaced."""
+
 DARK_INK, LIGHT_INK = "#000000", "#ffffff"
 
 

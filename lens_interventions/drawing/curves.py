@@ -1,6 +1,7 @@
 """Curves, with bands for intervals, in panels beside each other or in views that take turns."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,11 @@ _DASHES = ("solid", "7px,3px", "2px,2px", "9px,3px,2px,3px")
 _SYMBOLS = 8  # of plotly's: circle, square, diamond, cross, x and triangles
 _MOST_MARKED = 60  # points, beyond which markers hide the line
 _RANK_TICKS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
-_NOMINAL_WIDTH = 760  # pixels that titles are wrapped for; the figure itself fits its place
+_NOMINAL_WIDTH = 640  # pixels that titles are wrapped for; the figure itself fits its place
 _LEFT, _RIGHT = 70, 24
 _PANEL_HEIGHT = 320
-_ENTRY_WIDTH, _LETTER = 210, 7  # pixels: of a legend's entry at least, and of a letter in it
+# Pixels: of the text of a legend's entry at least, of a letter in it, and of the line before it.
+_ENTRY_WIDTH, _LETTER, _SAMPLE_LINE = 165, 6.3, 45
 _LEGEND_ROW = 29
 _MOST_LABELS = 11  # of names below a panel
 
@@ -119,9 +121,9 @@ def _legend(views: Iterable[Sequence[Curve]]) -> tuple[dict[str, Any], int]:
     """
     views = [curves for curves in views if curves]
     longest = max((len(curve.label) for curves in views for curve in curves), default=0)
-    entry = max(_ENTRY_WIDTH, 45 + _LETTER * longest)
+    entry = max(_ENTRY_WIDTH, round(_LETTER * longest))
     most = max((len({curve.label for curve in curves}) for curves in views), default=0)
-    rows = math.ceil(most / max(1, (_NOMINAL_WIDTH - _LEFT - _RIGHT) // entry))
+    rows = math.ceil(most / max(1, (_NOMINAL_WIDTH - _LEFT - _RIGHT) // (entry + _SAMPLE_LINE)))
     legend = {
         "orientation": "h",
         "x": 0,
@@ -161,10 +163,11 @@ def draw_views(
     figure = go.Figure(traces)
     every = [curve for curves in views.values() for curve in curves]
     legend, bottom = _legend(views.values())
-    top = (84 if len(views) > 1 else 48) + LINE * bool(subtitle)
+    below = textwrap.wrap(subtitle, (_NOMINAL_WIDTH - 76) // 6)
+    top = (84 if len(views) > 1 else 48) + LINE * len(below)
     figure.update_layout(
         template=template(theme),
-        title=heading(title, subtitle),
+        title=heading(title, "<br>".join(map(markup, below))),
         height=top + _PANEL_HEIGHT + bottom,
         margin={"l": 60, "r": 16, "t": top, "b": bottom},
         legend=legend,
@@ -175,6 +178,9 @@ def draw_views(
     if any(isinstance(place, str) for curve in every for place in curve.x):
         # Otherwise "1" would be read as a number, with ticks between numbers.
         figure.update_xaxes(type="category")
+        longest = max((curve.x for curve in every), key=len)
+        if len(longest) > _MOST_LABELS and all(set(curve.x) <= set(longest) for curve in every):
+            figure.update_xaxes(**_names_axis(longest))
     if len(views) > 1:
         add_menu(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v in views])
     return figure
@@ -215,7 +221,7 @@ def _traces(curve: Curve, x_name: str) -> "list[go.Scatter]":
             "dash": _DASHES[curve.dash % len(_DASHES)],
         },
         marker={"size": 5, "symbol": curve.colour % _SYMBOLS},
-        opacity=0.6 if curve.faint else None,
+        opacity=0.85 if curve.faint else None,
         name=markup(curve.label),
         legendgroup=curve.label,
         text=_hover(curve, x_name),

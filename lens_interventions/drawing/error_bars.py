@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .colours import LINES
-from .theme import ThemeName, get_theme, template
+from .colours import EITHER_INK, LINES, ZERO_LINE
+from .theme import ThemeName, template
 from .titles import heading
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def contrast_points(
     return go.Scatter(
         x=rows["estimate"].tolist(),
         y=list(labels),
-        error_x=error_bars(rows, color="#8a8f98"),
+        error_x=error_bars(rows, color=EITHER_INK),
         mode="markers",
         marker={
             "size": 9,
@@ -72,7 +72,7 @@ def draw_contrasts(
     import plotly.graph_objects as go
 
     figure = go.Figure(contrast_points(rows, labels=labels, hover=hover))
-    figure.add_vline(x=0, line={"width": 1, "dash": "dot", "color": get_theme(theme).text})
+    figure.add_vline(x=0, line=ZERO_LINE)
     figure.update_layout(
         template=template(theme),
         # Long labels leave a title too little room beside them.

@@ -124,7 +124,7 @@ def layer_heatmaps(
     n_columns = sum(len(panel.columns) for panel in panels)
     n_layers = max(len(panel.layers) for panel in panels)
     return figure.update_layout(
-        title=heading("<br>".join([markup(title), *([f"<sub>{beyond}</sub>"] * bool(beyond))])),
+        title=heading(markup(title), beyond),
         coloraxis={"cmin": -end, "cmax": end, "colorbar": {"title": unit, "thickness": 12}},
         template=template(theme),
         width=max(640, 220 + 52 * n_columns),

@@ -8,16 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from .cell_size import CellSize, short_labels
-from .colours import DARK_INK, LIGHT_INK, ColourScale, colorscale, prefers_dark_ink
+from .colours import DARK_INK, EITHER_INK, LIGHT_INK, ColourScale, colorscale, prefers_dark_ink
 from .labels import markup, shorten
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _OUTLINE = 0.44  # half the side of an outline, in cells
-
-# The one grey that is visible on light and on dark paper.
-_EITHER_INK = "#7d838c"
 
 
 @dataclass(frozen=True)
@@ -220,7 +217,7 @@ def _draw_outlines(
             xaxis=x,
             yaxis=y,
             mode="lines",
-            line={"color": ink or _EITHER_INK, "width": 1.6},
+            line={"color": ink or EITHER_INK, "width": 1.6},
             hoverinfo="skip",
             showlegend=False,
             name="outline",

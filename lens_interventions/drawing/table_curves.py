@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # More bands than this would hide each other.
 _BANDS = 4
+_SOME_BANDS = "Of many curves, two have bands; the hover has the intervals of all."
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ def curves(
     names = [name for rows in views.values() for name in rows[axes.group].unique()]
     order = {name: place for place, name in enumerate(dict.fromkeys(names))}
     drawn = {}
+    some_bands = False
     for view, rows in views.items():
         groups = list(rows.groupby(axes.group, sort=False))
+        some_bands |= len(groups) > _BANDS and _has_band(rows)
         drawn[view] = [
             _curve(name, part, axes, order[name], banded=len(groups) <= _BANDS or number < 2)
             for number, (name, part) in enumerate(groups)
@@ -64,14 +67,14 @@ def curves(
         drawn,
         x_title=axes.x_title,
         title=title,
-        subtitle=subtitle,
+        subtitle=" ".join([subtitle, *([_SOME_BANDS] * some_bands)]).strip(),
         y_layout=axes.y_layout,
         theme=theme,
     )
 
 
 def _curve(name: Any, rows: pd.DataFrame, axes: Axes, place: int, *, banded: bool) -> Curve:
-    has_band = {"low", "high"} <= set(rows) and bool(rows["low"].notna().any())
+    has_band = _has_band(rows)
     return Curve(
         label=str(name),
         unit=axes.y_title,
@@ -84,3 +87,7 @@ def _curve(name: Any, rows: pd.DataFrame, axes: Axes, place: int, *, banded: boo
         dash=place + place // 12,
         banded=banded,
     )
+
+
+def _has_band(rows: pd.DataFrame) -> bool:
+    return {"low", "high"} <= set(rows) and bool(rows["low"].notna().any())

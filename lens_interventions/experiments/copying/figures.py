@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...drawing.colours import LINES
+from ...drawing.colours import LINES, ZERO_LINE
 from ...drawing.effect_grid import effect_heatmaps
 from ...drawing.error_bars import contrast_hover, contrast_points, error_bars, subtracted
 from ...drawing.menu import add_menu
@@ -105,7 +105,7 @@ def _by_question(rows: pd.DataFrame, *, title: str, height: int) -> "go.Figure":
                 visible=place == 0,
             )
         )
-    figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
+    figure.add_vline(x=0, line=ZERO_LINE)
     figure.update_layout(
         template=template("light"),
         title=heading(title),
@@ -175,7 +175,7 @@ def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) 
                 hovertemplate="%{customdata}<extra></extra>",
             )
         )
-    figure.add_hline(y=0, line={"width": 1, "dash": "dot"})
+    figure.add_hline(y=0, line=ZERO_LINE)
     figure.update_layout(
         template=template("light"),
         title=heading(title),

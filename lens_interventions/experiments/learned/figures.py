@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ...drawing.colours import ZERO_LINE
 from ...drawing.error_bars import contrast_hover, contrast_points, subtracted
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
@@ -62,7 +63,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
             row=place // _COLUMNS + 1,
             col=place % _COLUMNS + 1,
         )
-    figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
+    figure.add_vline(x=0, line=ZERO_LINE)
     figure.update_annotations(font={"size": 12})
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_xaxes(nticks=5)
@@ -100,6 +101,8 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
 def _categories(rows: pd.DataFrame) -> "go.Figure":
     """The true source minus no patch, and minus all its references, by kind of token and word."""
     rows = rows[rows["minus"].isin(["none", JOINT])]
+    # In the order, and so the colours, of the other figures.
+    rows = rows.sort_values("minus", key=lambda minus: minus != "none", kind="stable")
     named = _as_losses(rows).assign(name=[_label(row) for row in rows.to_dict("records")])
     axes = Axes(x="category", y="estimate", group="name", x_title="", y_title=BELOW_IS_BETTER)
     views = {str(name): part for name, part in named.groupby("division", sort=False)}

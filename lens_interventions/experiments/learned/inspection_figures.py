@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ...drawing.colours import LINES, PALETTES, colorscale
+from ...drawing.colours import LINES, PALETTES, ZERO_LINE, colorscale
 from ...drawing.error_bars import error_bars
 from ...drawing.labels import markup
 from ...drawing.theme import template
@@ -33,7 +33,7 @@ def ablation_figure(table: pd.DataFrame) -> "go.Figure":
             hovertemplate="%{y}<br>%{x:.3g}<extra></extra>",
         )
     )
-    figure.add_vline(x=0, line={"width": 1, "dash": "dot"})
+    figure.add_vline(x=0, line=ZERO_LINE)
     figure.update_layout(
         **_layout("The write taken away where it holds what is due, change of loss on copies", 240),
         xaxis={"title": {"text": "loss minus that without a patch, nats (below 0 is better)"}},

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...drawing.colours import LINES
+from ...drawing.colours import EITHER_INK, LINES
 from ...drawing.effect_grid import effect_heatmaps
 from ...drawing.error_bars import error_bars
 from ...drawing.menu import add_menu
@@ -61,18 +61,25 @@ def _shares(conditions: pd.DataFrame) -> "go.Figure":
             x=rows["loop_share"].tolist(),
             y=[_wrapped(name) for name in rows["condition"]],
             mode="markers",
-            marker={"size": 9, "color": [_colour(name, conditions) for name in rows["family"]]},
-            error_x=_bars(rows, "loop_share", "loop_low", "loop_high"),
+            marker={"size": 9, "color": [_group_colour(name) for name in rows["family"]]},
+            error_x=_bars(rows, "loop_share", "loop_low", "loop_high", color=EITHER_INK),
             text=[_describe(row) for row in rows.to_dict("records")],
             hovertemplate="%{text}<extra></extra>",
         )
     )
     figure.update_layout(
         template=template("light"),
-        title=heading("Share of samples that end in a loop"),
-        height=120 + 34 * len(rows),
-        margin={"l": 8, "r": 16, "t": 48, "b": 48},
-        xaxis={"tickformat": ".0%", "range": [-0.02, 1.02]},
+        title=heading(
+            "Share of samples that end in a loop",
+            "Blue: no patch. Orange: the true next token. Grey: everything else.",
+        ),
+        height=141 + 34 * len(rows),
+        margin={"l": 8, "r": 16, "t": 69, "b": 48},
+        xaxis={
+            "title": {"text": "share of the samples"},
+            "tickformat": ".0%",
+            "range": [-0.02, 1.02],
+        },
         yaxis={"automargin": True, "tickfont": {"size": 11}},
     )
     return figure
@@ -161,9 +168,15 @@ def _noticing(table: pd.DataFrame) -> "go.Figure":
     shares = rows.assign(estimate=rows["top_share"]).drop(columns=["low", "high"])
     return curves(
         {"log(1 + rank) of the right token": rows, "share of tokens it ranks first": shares},
-        Axes("point", "estimate", "said", "residual point", "mean over tokens"),
+        Axes("point", "estimate", "said", "residual point", "mean: ln(1 + rank), or share"),
         title="Where repetition is noticed: the right continuation by layer and round",
     )
+
+
+def _group_colour(family: str) -> str:
+    if family.startswith("true next token"):
+        return LINES[1]
+    return LINES[0] if family == "no patch" else EITHER_INK
 
 
 def _colour(family: str, conditions: pd.DataFrame) -> str:
@@ -171,8 +184,10 @@ def _colour(family: str, conditions: pd.DataFrame) -> str:
     return LINES[families.index(family) % len(LINES)]
 
 
-def _bars(rows: pd.DataFrame, value: str, low: str, high: str, width: int = 4) -> dict:
-    return error_bars(rows, value, low, high, thickness=0.7, width=width)
+def _bars(
+    rows: pd.DataFrame, value: str, low: str, high: str, width: int = 4, **style: str
+) -> dict:
+    return error_bars(rows, value, low, high, thickness=0.7, width=width, **style)
 
 
 def _describe(row: dict) -> str:

@@ -62,7 +62,7 @@ def _by_quantile(table: pd.DataFrame, by: str) -> "go.Figure":
     }
     return curves(
         views,
-        Axes("point", "estimate", "tokens", "residual point", "mean"),
+        Axes("point", "estimate", "tokens", "residual point", "mean: ln(1 + rank), or nats"),
         title=f"The input token by layer, tokens sorted by {by}",
         subtitle=_DOCUMENTS,
     )

@@ -52,6 +52,7 @@ def _gain(gains: pd.DataFrame) -> "go.Figure":
             y_layout={"rangemode": "tozero"},
         ),
         title="Change of the loss by growing up with the true token (below 0: it helps)",
+        subtitle="On the windows of the curves, which are some of those of the verdicts.",
     )
 
 

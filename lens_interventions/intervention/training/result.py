@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..._summary import summary
+from ...drawing.colours import ZERO_LINE
 from ...drawing.curves import Curve, draw_curves
 from ...drawing.theme import ThemeName
 from ..adapted_reader import AdaptedReader
@@ -85,5 +86,5 @@ class TrainedPatch:
             subtitle="Loss with it minus loss of the model as it is: below 0 is better.",
             theme=theme,
         )
-        figure.add_hline(y=0, line={"dash": "dot", "width": 1})
+        figure.add_hline(y=0, line=ZERO_LINE)
         return figure

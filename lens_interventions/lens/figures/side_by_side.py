@@ -204,6 +204,7 @@ def _ticks(scale: Scale, limit: float) -> tuple[list[float], list[str]]:
 
 
 def _change(scale: Scale, names: tuple[str, str]) -> str:
+    names = (markup(names[0]), markup(names[1]))
     if scale.unit == RANK:
         return f"1 + rank, {names[1]} ÷ {names[0]}"
     return f"{scale.unit}, {names[1]} − {names[0]}"

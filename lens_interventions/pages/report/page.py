@@ -8,6 +8,7 @@ from typing import Any
 
 from ..._files import require_writable, write_text
 from ...drawing.labels import counted
+from ...drawing.titles import LINE
 from ...experiments import Result
 from ...experiments.plans import PLANS
 from ..rendering import plain_figure, render
@@ -113,10 +114,18 @@ class _ShownRun:
         return self.figure_id(name) if name in self.figures else self.anchor
 
 
-def _take_title(figure: dict[str, Any]) -> str:
-    """Remove a figure's title and the space for it, and return it without markup."""
+def _take_title(figure: dict[str, Any]) -> tuple[str, str]:
+    """Remove a figure's title and the space for it; return it and its subtitle, without markup."""
     layout = figure["layout"]
     title = layout.pop("title", None) or {}
+    subtitle = title.get("subtitle") or {}
     if "margin" in layout:
-        layout["margin"]["t"] = max(layout["margin"].get("t", 80) - _TITLE_SPACE, 12)
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", title.get("text", ""))).split())
+        space = _TITLE_SPACE
+        if text := subtitle.get("text"):
+            space += LINE * (1 + text.count("<br>"))
+        layout["margin"]["t"] = max(layout["margin"].get("t", 80) - space, 12)
+    return _unmarked(title), _unmarked(subtitle)
+
+
+def _unmarked(title: dict[str, Any]) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", title.get("text") or "")).split())
