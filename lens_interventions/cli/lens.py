@@ -21,7 +21,7 @@ from .options import (
     load_lens,
     shows_progress,
 )
-from .selections import parse_layers, parse_positions
+from .selections import is_whole, parse_layers, parse_positions
 from .writing import write_table_or_figure
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _lens_options(
         "points": parse_layers(layers) if layers else None,
         "positions": parse_positions(positions) if positions else None,
         "watch": watch,
-        "compare_with": int(compare_with) if compare_with.isdecimal() else compare_with,
+        "compare_with": int(compare_with) if is_whole(compare_with) else compare_with,
         "divergences": statistic.divergences,
     }
 

@@ -12,7 +12,7 @@ def parse_layers(text: str) -> slice | list[int | str]:
     for part in (part.strip() for part in text.split(",")):
         if not part:
             raise ValueError(f"--layers {text!r}: there is nothing between two commas")
-        points.append(int(part) if _is_whole(part) else part)
+        points.append(int(part) if is_whole(part) else part)
     return points
 
 
@@ -27,17 +27,18 @@ def parse_positions(text: str) -> slice | list[int]:
             raise ValueError(f"--positions {text!r}: positions go forwards, in steps of 1 or more")
         return found
     parts = [part.strip() for part in text.split(",")]
-    if not all(map(_is_whole, parts)):
+    if not all(map(is_whole, parts)):
         raise ValueError(f"--positions {text!r}: expected a range like -20: or a list like 0,5,-1")
     return [int(part) for part in parts]
 
 
 def _parse_range(text: str, option: str) -> slice:
     parts = [part.strip() for part in text.split(":")]
-    if len(parts) > 3 or not all(part == "" or _is_whole(part) for part in parts):
+    if len(parts) > 3 or not all(part == "" or is_whole(part) for part in parts):
         raise ValueError(f"{option} {text!r}: expected a range start:stop:step of whole numbers")
     return slice(*(int(part) if part else None for part in parts))
 
 
-def _is_whole(text: str) -> bool:
+def is_whole(text: str) -> bool:
+    """Whether it is a whole number, which may be negative."""
     return text.removeprefix("-").isdecimal()

@@ -113,6 +113,7 @@ def slopes(
 
     from ..intervention.patch import NextTokenPatch
     from ..intervention.slopes.slope_map import TOKEN_SOURCES, slope_map
+    from ..intervention.text_sums import lock_beside
 
     fitted = load_lens(lens)
     sources, modes = source or TOKEN_SOURCES, mode or ["add"]
@@ -158,6 +159,7 @@ def slopes(
         )
     write_table_or_figure(out, found.to_dataframe, found.plot)
     partial.unlink()
+    lock_beside(partial).unlink(missing_ok=True)
     _print(found)
     typer.echo(f"wrote {out}", err=True)
 

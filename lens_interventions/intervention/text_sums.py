@@ -115,6 +115,12 @@ def _summed(
     return np.stack(sums)
 
 
+def lock_beside(path: Path) -> Path:
+    """The file whose lock keeps others from `path`."""
+    # The name is cut, because a longer one may be too long for the disk.
+    return path.with_name(f".{path.name[-50:]}.lock")
+
+
 @contextmanager
 def _held(path: Path | None) -> Iterator[None]:
     """Keep other calls and processes from a file, by a lock beside it, which stays there."""
@@ -123,8 +129,7 @@ def _held(path: Path | None) -> Iterator[None]:
         return
     target = require_writable(path)
     try:
-        # The name is cut, because a longer one may be too long for the disk.
-        with FileLock(target.with_name(f".{target.name[-50:]}.lock"), timeout=0):
+        with FileLock(lock_beside(target), timeout=0):
             yield
     except Timeout as error:
         raise OSError(

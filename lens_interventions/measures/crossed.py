@@ -108,7 +108,7 @@ def _present(
     """Checked totals and counts of the rows and columns that count at all."""
     totals, counts = checked_sums(totals, counts)
     kept = np.ix_(*(_along(counts, axis) > 0 for axis in range(counts.ndim)))
-    return np.where(counts > 0, totals, 0)[kept], counts[kept]
+    return totals[kept], counts[kept]
 
 
 def _along(values: Float[np.ndarray, "row ..."], axis: int) -> Float[np.ndarray, " kept"]:

@@ -146,6 +146,7 @@ def checked_sums(
         raise ValueError(
             f"totals have shape {totals.shape}, counts {counts.shape}: give each total its count"
         )
+    totals = np.where(counts == 0, 0.0, totals)  # what is left out may be missing
     if not np.isfinite(totals).all() or not np.isfinite(counts).all() or (counts < 0).any():
         raise ValueError(
             "totals and counts must be finite and counts not negative: leave a cell out by a count "
@@ -186,6 +187,7 @@ def share_difference_interval(
     Raises `ValueError` if the numbers differ, if there are none, or if `level` is not between 0 and
     1.
     """
+    successes, reference = (np.asarray(each, dtype=bool) for each in (successes, reference))
     if successes.shape != reference.shape or len(successes) == 0:
         raise ValueError(
             f"expected equally many successes and reference values, at least one; got "

@@ -249,11 +249,16 @@ def _gain(interval: Interval, lower_is_better: bool) -> Interval:
     )
 
 
+def is_at_level(p_value: float, level: float) -> bool:
+    """Whether a p-value is at most 1 - `level`, in which 1 - 0.9 is 0.1 whatever its last bit."""
+    return p_value <= 1 - level + 1e-12
+
+
 def _direction(gain: Interval, p_value: float | None, smallest_effect: float) -> Outcome:
     """Rules 1 and 2: helps or hurts, or else undecided."""
     if not smallest_effect > 0:
         raise ValueError(f"smallest_effect must be positive, got {smallest_effect}")
-    if p_value is not None and not p_value <= 1 - gain.level:
+    if p_value is not None and not is_at_level(p_value, gain.level):
         return "undecided"
     if gain.low > 0:
         return "helps" if gain.estimate >= smallest_effect else "helps a little"

@@ -136,6 +136,7 @@ def test_a_file_in_another_encoding_is_refused(command, tmp_path):
     [
         (["--stat", "js_input"], "js_input"),
         (["--stat", "kl_compare_reverse", "--compare-with", "1"], "kl_compare_reverse"),
+        (["--stat", "kl_compare", "--compare-with", "-1"], "kl_compare"),
         (["--stat", "watched_rank", "--watch", " say", "--watch", " they"], "watched_rank[ they]"),
     ],
 )

@@ -281,3 +281,19 @@ def test_a_difference_of_shares_is_never_larger_than_one():
     yes, no = np.ones(2, dtype=bool), np.zeros(2, dtype=bool)
     assert share_difference_interval(yes, no).high == 1
     assert share_difference_interval(no, yes).low == -1
+
+
+def test_what_is_left_out_by_a_count_of_0_may_be_missing() -> None:
+    totals, counts = np.array([[math.nan, 1.0, 2.0, 4.0]]), np.array([[0, 1, 1, 1]])
+    (found,) = mean_intervals(totals, counts, rng=np.random.default_rng(0))
+    (without,) = mean_intervals(totals[:, 1:], counts[:, 1:], rng=np.random.default_rng(0))
+    assert found == without
+    with pytest.raises(ValueError, match="must be finite"):
+        mean_intervals(totals, np.ones_like(counts), rng=np.random.default_rng(0))
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_shares_are_compared_as_lists_too() -> None:
+    lists = [True, False, True, True], [False, False, True, False]
+    found = share_difference_interval(*lists)  # type: ignore[arg-type]
+    assert found == share_difference_interval(*map(np.array, lists))

@@ -248,3 +248,12 @@ def test_verdicts_read_as_sentences():
             intervals, options = intervals * 2, options | {"p_joint": 1.0, "p_unpatched": 1.0}
         with pytest.raises(ValueError, match="positive"):
             judge(*intervals, **options)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.9, 0.95, 0.99])
+def test_a_p_value_that_equals_one_minus_the_level_is_enough(level):
+    """1 - 0.9 is a little less than 0.1 in floating point."""
+    interval = Interval(0.06, 0.01, 0.11, level, "bootstrap", 5)
+    for p_value, outcome in ((round(1 - level, 2), "helps"), (1.001 - level, "undecided")):
+        found = verdict(interval, smallest_effect=MARGIN, lower_is_better=False, p_value=p_value)
+        assert found.outcome == outcome

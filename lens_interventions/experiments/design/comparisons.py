@@ -16,6 +16,7 @@ from ...measures.intervals import Interval, holm
 from ...measures.verdicts import (
     JOINT,
     Verdict,
+    is_at_level,
     joint_interval,
     joint_verdict,
     smallest_visible,
@@ -88,7 +89,7 @@ class Comparison:
     def _is_ahead(self, contrast: Contrast) -> bool:
         interval = contrast.interval
         is_better = interval.high < 0 if self.lower_is_better else interval.low > 0
-        return is_better and contrast.p_value <= 1 - interval.level
+        return is_better and is_at_level(contrast.p_value, interval.level)
 
 
 def compare(

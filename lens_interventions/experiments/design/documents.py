@@ -24,17 +24,37 @@ def document_beginnings(
     """The beginnings of documents drawn from each source, after a BOS.
 
     Each has a `cluster`, its source and title, and at most `tokens` `tokens`. Those with fewer than
-    two tokens after the BOS are left out.
+    two tokens after the BOS are left out, and those that an earlier source has, too.
+
+    Raises `ValueError` if none is left.
     """
     rng = np.random.default_rng([seed, 3])
     found = []
-    for source, of_source in texts.items():
+    for source, of_source in without_copies(texts).items():
         for index in rng.permutation(len(of_source))[:documents]:
             body = token_list(bridge, of_source[index].text)[: tokens - 1]
             ids = [*beginning(bridge), *body]
             if len(ids) > 2:
                 found.append({"cluster": cluster_of(source, of_source[index]), "tokens": ids})
+    if not found:
+        raise ValueError(
+            f"no document of {', '.join(texts)} has two tokens among its first {tokens}: give "
+            "longer texts, or read more of each"
+        )
     return found
+
+
+def without_copies(texts: Mapping[str, Sequence[Document]]) -> dict[str, list[Document]]:
+    """The documents of each source without those that an earlier source has, too.
+
+    A document that is read twice is no second sample.
+    """
+    seen: set[str] = set()
+    kept: dict[str, list[Document]] = {}
+    for source, documents in texts.items():
+        kept[source] = [document for document in documents if document.text not in seen]
+        seen.update(document.text for document in documents)
+    return kept
 
 
 def unrelated_documents(

@@ -12,7 +12,7 @@ from ...materials import Template
 from ...materials.corpora import read_documents
 from ...materials.shingles import groups
 from .contrasts import Resampling
-from .documents import cluster_of
+from .documents import cluster_of, without_copies
 from .sequences import REPORT, SELECTION, TokenSequence, beginning, continuation, token_list
 
 
@@ -149,7 +149,7 @@ def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list
     a half has enough of a text, the rest goes to the other half.
     """
     rng = np.random.default_rng([material.seed, 2])
-    texts = {source: read_documents(source) for source in material.texts}
+    texts = without_copies({source: read_documents(source) for source in material.texts})
     numbers = iter(groups([document for documents in texts.values() for document in documents]))
     half_of_group: dict[int, str] = {}
     sequences: list[TokenSequence] = []

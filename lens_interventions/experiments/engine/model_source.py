@@ -121,6 +121,6 @@ def _files(model: object) -> tuple[Version, ...]:
     """The versions of a local model's files."""
     if not isinstance(model, str | os.PathLike):
         return ()
-    path = Path(model)
+    path = Path(os.path.expanduser(model))  # noqa: PTH111, as Path's raises for unknown users
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return tuple(file_version(str(file)) for file in files if file.is_file())

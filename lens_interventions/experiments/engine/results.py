@@ -87,7 +87,12 @@ class Result:
         return self.header["settings"]
 
     def to_dataframe(self) -> pd.DataFrame:
-        """The main table."""
+        """The main table.
+
+        Raises `ValueError` if the analysis makes none.
+        """
+        if not self.tables:
+            raise ValueError(f"the analysis of {self.experiment} makes no tables")
         return next(iter(self.tables.values()))
 
     def figures(self) -> Figures:

@@ -27,8 +27,16 @@ _LAST = "Does asking for a last word help the sentence to end in it?"
 
 
 def analyse(settings: LastWordSettings, rows: Tables) -> Analysis:
-    """The analysis of a run."""
+    """The analysis of a run.
+
+    Raises `ValueError` if all sentences of a kind are too short to be divided into parts.
+    """
     along = rows["along"]
+    if short := {OWN, FIXED} - set(along["sentence"]):
+        raise ValueError(
+            f"no sentence of {' or '.join(sorted(short))} has {settings.parts} tokens before the "
+            "word: ask for fewer parts, or use a model that answers in sentences"
+        )
     tables = {
         "influence": influence_table(along, settings),
         "ends": ends_table(along, settings),

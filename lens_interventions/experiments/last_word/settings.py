@@ -35,7 +35,8 @@ class LastWordSettings:
 
     def __post_init__(self) -> None:
         require_at_least(self, 2, "requests", "parts")
-        require_at_least(self, 1, "new_tokens", "every", "traced", "trace_every")
+        require_at_least(self, 1, "every", "traced", "trace_every")
+        require_at_least(self, self.parts, "new_tokens")
 
     @classmethod
     def preset(cls, name: Preset) -> "LastWordSettings":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..design.contrasts import Resampling
+from ..design.setting_checks import require_at_least
 from ..engine.presets import Preset, require_preset
 
 
@@ -46,6 +47,7 @@ class PreservationSettings:
                 f"a token is also read in another document: batch={self.batch} and "
                 f"documents={self.documents} must be at least 2"
             )
+        require_at_least(self, 3, "document_tokens")
 
     @classmethod
     def preset(cls, name: Preset) -> "PreservationSettings":

@@ -63,8 +63,13 @@ def changes(rows: pd.DataFrame, settings: UnlikelySettings) -> pd.DataFrame:
     for label, among in [*((str(layer), [layer]) for layer in layers), (MEAN, layers)]:
         for name, minus in [*((name, NOTHING) for name in names), (TOKENS, RANDOM)]:
             each = [totals[layer, name] - totals[layer, minus] for layer in among]
+            # If none of the drawn directions is unlikely, nothing was taken out.
+            out = [removed[layer, one] > 0 for layer in among for one in {name, minus} - {NOTHING}]
+            measured = np.all(out, axis=0)
             change = mean_contrast(
-                np.mean(each, axis=0), settings.resampling, counts[among[0], name]
+                np.mean(each, axis=0)[measured],
+                settings.resampling,
+                counts[among[0], name][measured],
             )
             found.append(
                 {
@@ -133,9 +138,7 @@ def _asked_of_components(rows: pd.DataFrame, settings: UnlikelySettings) -> list
         MEASURES, questions, strict=True
     ):
         tokens, random, likely = (means[statistic, group] for group in (*GROUPS[:2], GROUPS[-1]))
-        numbers = method.format(
-            tokens=np.nanmean(tokens), random=np.nanmean(random), likely=np.nanmean(likely)
-        )
+        numbers = method.format(tokens=_mean(tokens), random=_mean(random), likely=_mean(likely))
         difference = tokens - random
         asked.append(
             Asked(
@@ -157,6 +160,12 @@ def _by_document(
     """The mean of a column for each document, by the keys, in the order of the rows."""
     means = rows.groupby([*keys, "document"], sort=False)[column].mean().unstack("document")
     return dict(zip(means.index, means.to_numpy(dtype=np.float64), strict=True))
+
+
+def _mean(values: Float[np.ndarray, " document"]) -> float:
+    """The mean of the documents of which something is known; nan without any."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _interval(values: Float[np.ndarray, " document"], settings: UnlikelySettings) -> Interval:

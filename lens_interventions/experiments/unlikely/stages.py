@@ -30,7 +30,14 @@ def components_stage(
 def ablation_stage(
     bridge: TransformerBridge, settings: UnlikelySettings, _rows: Tables
 ) -> Sequence[Unit]:
-    """Losses with directions taken out."""
+    """Losses with directions taken out.
+
+    Raises `ValueError` if more directions are to be taken out than the model has tokens.
+    """
+    if settings.ablated > int(bridge.cfg.d_vocab):
+        raise ValueError(
+            f"ablated={settings.ablated} is more than the {bridge.cfg.d_vocab} tokens of the model"
+        )
     layers = settings.layers(int(bridge.cfg.n_layers))
     more = {"layers": layers, "ablated": settings.ablated}
     return [
@@ -54,6 +61,11 @@ def _batches(
         seed=settings.seed,
     )
     documents = [document for document in documents if has_components(document["tokens"])]
+    if not documents:
+        raise ValueError(
+            "no document has two different tokens after its first: components are read off "
+            "deviations from a document's mean, so give longer texts"
+        )
     return [
         (
             f"{start:03d}",

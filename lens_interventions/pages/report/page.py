@@ -89,7 +89,8 @@ class _ShownRun:
         model = self._result.header["model"]
         layers = counted(model["n_layers"], "layer")
         # Networks that a run trains itself may have other depths than the one in its header.
-        if networks := self._result.header["settings"].get("networks"):
+        if self._result.experiment == "scratch":
+            networks = self._result.settings["networks"]
             depths = sorted({int(network[0]) for network in networks})
             layers = f"networks of {' and '.join(map(str, depths))} blocks"
         return (

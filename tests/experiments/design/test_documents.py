@@ -4,11 +4,16 @@ import pytest
 
 from lens_interventions.experiments.design.documents import (
     cluster_of,
+    document_beginnings,
     has_components,
     middle,
     unrelated_documents,
+    without_copies,
 )
+from lens_interventions.experiments.design.material import CopyingMaterial, text_sequences
+from lens_interventions.materials import Document
 from lens_interventions.materials.corpora import read_documents
+from tests.support.tiny import shared_bridge
 
 
 def test_documents_that_share_a_passage_with_another_are_left_out(tmp_path):
@@ -30,6 +35,26 @@ def test_documents_that_share_a_passage_with_another_are_left_out(tmp_path):
     assert left({first}) == ["word62"]
     assert left({last}) == ["word0", "word15", "word32"]
     assert left(set()) == ["word0", "word15", "word32", "word62"]
+
+
+def test_a_document_that_two_sources_have_is_read_once(tmp_path):
+    """Read twice, it would count as two samples that agree."""
+    shared = [f"{first} " + " ".join(f"word{i} of {first}" for i in range(12)) for first in "xyz"]
+    for name, own in (("a", []), ("b", ["another document of some length"])):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join([*shared, *own]))
+    sources = [str(tmp_path / f"{name}.txt") for name in "ab"]
+    kept = without_copies({source: read_documents(source) for source in sources})
+    assert [document.text for document in kept[sources[0]]] == shared
+    assert [document.text for document in kept[sources[1]]] == ["another document of some length"]
+    material = CopyingMaterial(texts=tuple(sources), documents=(3, 3), document_tokens=20)
+    read = text_sequences(shared_bridge("llama"), material)
+    assert len({sequence.tokens for sequence in read}) == len(read) == 4
+
+
+def test_documents_that_leave_nothing_are_refused(tmp_path):
+    texts = {"mine": (Document("1", "a", ""), Document("2", "b", ""))}
+    with pytest.raises(ValueError, match="no document of mine has two tokens among its first 2"):
+        document_beginnings(shared_bridge("llama"), texts, documents=2, tokens=2, seed=0)
 
 
 @pytest.mark.parametrize(

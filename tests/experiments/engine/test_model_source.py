@@ -75,3 +75,14 @@ def test_a_directory_that_was_saved_to_again_is_loaded_again(tmp_path) -> None:
         (tmp_path / "notes.txt").write_text(f"scale {scale}")
         # As in a run that has begun, here and in another process.
         assert source.bridge() is pickle.loads(pickle.dumps(source)).bridge()
+
+
+def test_a_directory_in_the_users_home_is_loaded_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for scale in (1.0, 2.0):
+        model = tiny_model("llama")
+        with torch.no_grad():
+            model.get_input_embeddings().weight.fill_(scale)
+        model.save_pretrained(tmp_path / "my model")
+        tiny_tokenizer().save_pretrained(tmp_path / "my model")
+        assert ModelSource("~/my model").bridge().W_E.max().item() == scale

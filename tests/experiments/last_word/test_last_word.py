@@ -222,7 +222,16 @@ def test_settings_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="parts must be at least 2"):
         replace(SETTINGS, parts=1)
     with pytest.raises(ValueError, match=r"parts must be at most \d+, the tokens of the shortest"):
-        last_word(chatty_bridge, settings=replace(SETTINGS, parts=200))
+        last_word(chatty_bridge, settings=replace(SETTINGS, parts=200, new_tokens=200))
     with pytest.raises(ValueError, match="61 were asked for"):
         last_word(chatty_bridge, settings=replace(SETTINGS, requests=61))
     assert LastWordSettings.preset("full").requests == 60
+
+
+def test_sentences_that_are_too_short_to_be_divided_are_named() -> None:
+    with pytest.raises(ValueError, match="new_tokens must be at least 7, got 6"):
+        replace(SETTINGS, parts=7)
+    rows = planted(1.0)
+    rows["along"] = rows["along"].query("sentence != @OWN")
+    with pytest.raises(ValueError, match="has 2 tokens before the word: ask for fewer parts"):
+        analyse(SETTINGS, rows)

@@ -173,3 +173,27 @@ def test_settings_that_leave_nothing_to_measure_are_refused() -> None:
         replace(SMALL, depths=(1.0,))
     with pytest.raises(ValueError, match="ablated at most directions"):
         replace(SMALL, ablated=41)
+
+
+def test_where_no_direction_is_unlikely_nothing_is_said_of_taking_some_out() -> None:
+    """No token of a small random model has so low a probability."""
+    found = unlikely(shared_bridge("llama"), settings=replace(SMALL, below=1e-12))
+    for finding in found.verdicts:
+        assert str(finding.verdict).startswith("undecided: nothing was measured"), finding
+    unlikely_ones = found.tables["ablation"].query("taken_out == @TOKENS")
+    assert unlikely_ones["removed"].eq(0).all()
+    assert unlikely_ones["n"].eq(0).all()
+
+
+def test_more_directions_than_tokens_cannot_be_taken_out() -> None:
+    with pytest.raises(ValueError, match="ablated=200 is more than the 112 tokens"):
+        unlikely(shared_bridge("llama"), settings=replace(SMALL, directions=500, ablated=200))
+
+
+def test_documents_without_two_different_tokens_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("aaaa\n\nbbbb")
+    with pytest.raises(ValueError, match="no document has two different tokens after its first"):
+        unlikely(
+            shared_bridge("llama"),
+            settings=replace(SMALL, texts=(str(tmp_path / "short.txt"),), documents=2),
+        )

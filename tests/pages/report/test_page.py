@@ -131,6 +131,15 @@ def test_a_finding_without_a_figure_is_shown(tmp_path: Path) -> None:
     assert source.count("data-figure=") == 1
 
 
+def test_an_experiment_of_ones_own_may_name_its_settings_as_it_likes(tmp_path: Path) -> None:
+    save_run(tmp_path / "own", "mine", settings={"networks": 3})
+    text = visible(report(tmp_path / "own", out=tmp_path / "own.html")).text
+    assert "3 layers of width 32" in text
+    save_run(tmp_path / "small", "scratch", settings={"networks": [[2, 1], [1, 0]]})
+    text = visible(report(tmp_path / "small", out=tmp_path / "small.html")).text
+    assert "networks of 1 and 2 blocks of width 32" in text
+
+
 def test_methods_of_patches_are_only_told_of_the_librarys_experiments(
     page: Path, tmp_path: Path
 ) -> None:
