@@ -25,7 +25,8 @@ def draw(tables: Tables) -> Figures:
         "gain": _gain(tables["gains"]),
         "curves": _curves(tables["curves"]),
         "heads": _heads(tables["heads"]),
-        "knockouts": _knockouts(tables["knockouts"]),
+        # Runs of before the knockouts have no such table.
+        **({"knockouts": _knockouts(tables["knockouts"])} if "knockouts" in tables else {}),
         **({} if shares.empty else {"decoding": _decoding(shares)}),
     }
 
