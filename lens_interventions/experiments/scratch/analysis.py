@@ -14,7 +14,7 @@ from .decoding import DECODED
 from .evaluation import FALSIFIED, PREFIX_MATCHING, SAME_TOKEN
 from .figures import draw
 from .findings import findings
-from .knockout_tables import all_heads, single_heads
+from .knockout_tables import all_heads, kept_knockouts, single_heads
 from .settings import ScratchSettings
 from .stages import COST, KNOCKOUTS, TABLE
 
@@ -43,6 +43,7 @@ def analyse(settings: ScratchSettings, rows: Tables) -> Analysis:
         "rows": kept_rows(losses),
         "knockouts": all_heads(settings, rows[KNOCKOUTS]),
         "head_knockouts": single_heads(rows[KNOCKOUTS]),
+        "knockout_rows": kept_knockouts(rows[KNOCKOUTS]),
     }
     return Analysis(tables, findings(settings, losses), draw)
 

@@ -61,3 +61,14 @@ def single_heads(rows: pd.DataFrame) -> pd.DataFrame:
     predicted = means[means["measured"] == FIRST_ORDER].rename(columns={"rise": "first_order"})
     both = rises.merge(predicted[[*heads, "first_order"]], on=heads, validate="one_to_one")
     return both[[*heads, "rise", "first_order"]]
+
+
+def kept_knockouts(rows: pd.DataFrame) -> pd.DataFrame:
+    """The sums of single texts, so that a reader recomputes what `all_heads` tells.
+
+    Columns: blocks, entry, arm, path, scope, seed, row, cluster, total, count.
+    """
+    columns = ["blocks", "entry", "arm", "path", "scope", "seed", "row", "cluster"]
+    kept = rows_where(rows, measured=LOSS, head=EVERY)
+    kept = kept[kept["scope"].isin(_SCOPES)]
+    return kept[[*columns, "total", "count"]].reset_index(drop=True)

@@ -40,7 +40,7 @@ def test_a_run_gives_tables_verdicts_and_figures(finished):
     result, out = finished
     assert set(result.tables) == {
         "contrasts", "gains", "curves", "heads", "efficiency", "cost", "rows", "knockouts",
-        "head_knockouts",
+        "head_knockouts", "knockout_rows",
     }  # fmt: skip
     assert len(result.verdicts) == 3
     assert set(result.figures()) == {"gain", "curves", "heads", "knockouts", "decoding"}
@@ -68,6 +68,9 @@ def test_a_reader_recomputes_a_difference_from_the_kept_rows(finished):
 def test_a_reader_recomputes_a_knockout_from_its_rows(finished, knockouts):
     """With the write in no values at all, and with it in no values of one head."""
     result, _ = finished
+    kept = result.tables["knockout_rows"].query("arm == 'true' and scope == 'all'")
+    by_seed = kept.groupby(["path", "seed"])[["total", "count"]].sum()
+    losses = (by_seed["total"] / by_seed["count"]).groupby("path").mean()
     rows = knockouts.query("arm == 'true' and scope == 'all' and measured == 'loss'")
     sums = rows.groupby(["path", "head", "seed"])[["total", "count"]].sum()
     loss = sums["total"] / sums["count"]
@@ -76,6 +79,8 @@ def test_a_reader_recomputes_a_knockout_from_its_rows(finished, knockouts):
         "arm == 'true' and scope == 'all' and path == 'values'"
     )
     assert whole["estimate"].item() == pytest.approx(rise[-1].mean(), abs=1e-12)
+    expected = losses["values"] - losses["as trained"]
+    assert whole["estimate"].item() == pytest.approx(expected, abs=1e-12)
     single = result.tables["head_knockouts"].query(
         "arm == 'true' and scope == 'all' and path == 'values' and head == 1"
     )
