@@ -6,7 +6,7 @@ import re
 import pytest
 
 from lens_interventions.experiments import load_result
-from lens_interventions.experiments.design.contrasts import Resampling, seed_contrast
+from lens_interventions.experiments.design.contrasts import Resampling, row_interval, seed_contrast
 from lens_interventions.experiments.design.rows_of_sums import rows_where
 from lens_interventions.experiments.design.text_scopes import AS_TRAINED
 from lens_interventions.experiments.scratch.decoding import LOOPED
@@ -212,6 +212,69 @@ def test_the_six_seeds_of_six_blocks_are_the_committed_results():
         expected.append([*against, judged])
     table = re.findall(r"^\| (?:copyable|all) tokens \| (.*) \|$", page, re.MULTILINE)
     assert [cells.split(" | ") for cells in table] == expected
+
+
+def test_the_last_of_six_blocks_after_twice_as_many_steps_is_the_committed_result():
+    """The true token against each other arm, and the verdicts, as gains."""
+    result = load_result(ROOT / "results/scratch-last-of-six-twice")
+    contrasts = result.tables["contrasts"].query("arm == 'true' and condition == 'as trained'")
+    readme, findings, questions, run = (
+        (ROOT / page).read_text().replace("−", "-")
+        for page in (
+            "README.md",
+            "docs/findings/from-scratch.md",
+            "docs/questions.md",
+            "results/scratch-last-of-six-twice/README.md",
+        )
+    )
+    expected = []
+    for scope, finding in zip(("copyable", "all"), result.verdicts[:2], strict=True):
+        against = [
+            _gain(row_interval(row))
+            for row in contrasts[contrasts["scope"] == scope].to_dict("records")
+        ]
+        judged = _gain(finding.verdict.interval)
+        assert finding.verdict.outcome == "undecided"
+        assert all(judged in page for page in (readme, findings, questions))
+        expected.append([*against, judged])
+    table = re.findall(r"^\| (?:copyable|all) tokens \| (.*) \|$", run, re.MULTILINE)
+    assert [cells.split(" | ") for cells in table] == expected
+
+
+def test_the_knockouts_are_the_committed_results():
+    """Of all heads: in each run's own page, and in the one that tells of both."""
+    findings, questions = (
+        (ROOT / page).read_text().replace("−", "-")
+        for page in ("docs/findings/from-scratch.md", "docs/questions.md")
+    )
+    told = []
+    for run in ("scratch-knockouts", "scratch-last-of-six-twice"):
+        rises = load_result(ROOT / "results" / run).tables["knockouts"]
+        rows = [
+            [
+                f"the {arm} token",
+                path,
+                *(
+                    _rise(rises.query("arm == @arm and path == @path and scope == @scope"))
+                    for scope in ("copyable", "other", "second copies")
+                ),
+            ]
+            for arm in ("true", "previous")
+            for path in ("keys", "values")
+        ]
+        page = (ROOT / "results" / run / "README.md").read_text().replace("−", "-")
+        table = re.findall(r"^\| (the (?:true|previous) token \| .*) \|$", page, re.MULTILINE)
+        assert [cells.split(" | ") for cells in table] == rows
+        assert all(row[2] in questions for row in rows[:2])
+        told += rows
+    table = re.findall(r"^\| \d blocks? \| (the .*) \|$", findings, re.MULTILINE)
+    assert [cells.split(" | ") for cells in table] == told
+
+
+def _rise(rows) -> str:
+    (row,) = rows.itertuples()
+    # A rise of less than half a hundredth is 0.00 or -0.00.
+    return f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]"
 
 
 OTHERS = ("none", "none-longer", "previous")
