@@ -250,7 +250,13 @@ def _gain(interval: Interval, lower_is_better: bool) -> Interval:
 
 
 def is_at_level(p_value: float, level: float) -> bool:
-    """Whether a p-value is at most 1 - `level`, in which 1 - 0.9 is 0.1 whatever its last bit."""
+    """Whether a p-value is at most 1 - `level`, in which 1 - 0.9 is 0.1 whatever its last bit.
+
+    **Arguments:**
+
+    - `p_value`: of a test, 0 to 1.
+    - `level`: of the interval beside it, such as 0.95.
+    """
     return p_value <= 1 - level + 1e-12
 
 

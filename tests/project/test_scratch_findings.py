@@ -255,7 +255,7 @@ def test_the_knockouts_are_the_committed_results():
                 f"the {arm} token",
                 path,
                 *(
-                    _rise(rises.query("arm == @arm and path == @path and scope == @scope"))
+                    _rise(rows_where(rises, arm=arm, path=path, scope=scope))
                     for scope in ("copyable", "other", "second copies")
                 ),
             ]
