@@ -91,7 +91,7 @@ def _heads(rows: pd.DataFrame) -> "go.Figure":
 def _knockouts(rises: pd.DataFrame) -> "go.Figure":
     here = rises[rises["scope"] == COPYABLE]
     network = here["network"].str.replace(", written to at block ", " / ")
-    labels = network + ", " + here["arm"] + ": " + here["path"]
+    labels = network + ", " + here["arm"] + ": no " + here["path"].str.replace("and", "or")
     hover = [
         interval_hover(label, row)
         for label, row in zip(labels, here.to_dict("records"), strict=True)
@@ -100,7 +100,7 @@ def _knockouts(rises: pd.DataFrame) -> "go.Figure":
         here.assign(minus="none"),  # none of them is a headline
         labels=labels.tolist(),
         hover=hover,
-        title="What no head may have from the write, blocks / the one written to",
+        title="What it costs to keep the write out of all keys, values or both",
         x_title="rise of the loss on copyable tokens, nats a token",
     )
 
