@@ -32,8 +32,9 @@ def ablate_directions(
     The hooks raise `ValueError` if `directions` are as wide as another model, or are given by
     position and the run has another number of texts or positions.
     """
-    for name, given in {"directions": directions, "mean": mean}.items():
-        if not isinstance(given, Tensor) and not (name == "mean" and given is None):
+    tensors = {"directions": directions} | ({} if mean is None else {"mean": mean})
+    for name, given in tensors.items():
+        if not isinstance(given, Tensor):
             raise TypeError(
                 f"{name} must be a tensor, got {type(given).__name__} {given!r:.60}: make it one "
                 "by torch.as_tensor"

@@ -61,10 +61,10 @@ def lens_over(
         )
     _refuse_what_is_not_kept(options)
     require_texts(bridge, texts)
-    require_whole_numbers(max_tokens=1 if max_tokens is None else max_tokens)
-    if max_tokens is not None and max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
     if max_tokens is not None:
+        require_whole_numbers(max_tokens=max_tokens)
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
         max_tokens = min(max_tokens, int(bridge.cfg.n_ctx))
     points: tuple[str, ...] = ()
     read: dict[int, tuple[np.ndarray, np.ndarray]] = {}

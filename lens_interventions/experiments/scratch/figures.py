@@ -36,7 +36,7 @@ def _gain(gains: pd.DataFrame) -> "go.Figure":
     for scope in _SHOWN:
         here = gains[gains["scope"] == scope]
         views[f"{scope} tokens".replace(f"{SECOND} tokens", SECOND)] = here.assign(
-            depth=here["network"].str.replace(", written to at block ", " / "),
+            depth=_places(here),
             length="after " + here["steps"].astype(str) + " steps",
         )
     # One network alone has no depth to be drawn over.
@@ -90,32 +90,39 @@ def _heads(rows: pd.DataFrame) -> "go.Figure":
 
 def _knockouts(rises: pd.DataFrame) -> "go.Figure":
     here = rises[rises["scope"] == COPYABLE]
-    network = here["network"].str.replace(", written to at block ", " / ")
-    labels = network + ", " + here["arm"] + ": no " + here["path"].str.replace("and", "or")
-    hover = [
-        interval_hover(label, row)
-        for label, row in zip(labels, here.to_dict("records"), strict=True)
-    ]
-    return draw_contrasts(
-        here.assign(minus="none"),  # none of them is a headline
-        labels=labels.tolist(),
-        hover=hover,
+    return _points(
+        here,
+        _places(here) + ", " + here["arm"] + ": no " + here["path"].str.replace("and", "or"),
         title="What it costs to keep the write out of all keys, values or both",
         x_title="rise of the loss on copyable tokens, nats a token",
     )
 
 
 def _decoding(shares: pd.DataFrame) -> "go.Figure":
-    network = shares["network"].str.replace(", written to at block ", " / ")
-    labels = shares["scope"] + ", " + network + ": " + shares["arm"] + " − " + shares["minus"]
-    hover = [
-        interval_hover(label, row)
-        for label, row in zip(labels, shares.to_dict("records"), strict=True)
-    ]
-    return draw_contrasts(
-        shares.assign(minus="none"),  # none of them is a headline
-        labels=labels.tolist(),
-        hover=hover,
+    compared = shares["arm"] + " − " + shares["minus"]
+    return _points(
+        shares,
+        shares["scope"] + ", " + _places(shares) + ": " + compared,
         title="Greedy continuations at the end of training, blocks / the one written to",
         x_title="difference of the shares",
+    )
+
+
+def _places(rows: pd.DataFrame) -> pd.Series:
+    """The networks, as blocks / the one that is written to."""
+    return rows["network"].str.replace(", written to at block ", " / ")
+
+
+def _points(rows: pd.DataFrame, labels: pd.Series, *, title: str, x_title: str) -> "go.Figure":
+    """Estimates with their intervals, none of which is a headline."""
+    hover = [
+        interval_hover(label, row)
+        for label, row in zip(labels, rows.to_dict("records"), strict=True)
+    ]
+    return draw_contrasts(
+        rows.assign(minus="none"),
+        labels=labels.tolist(),
+        hover=hover,
+        title=title,
+        x_title=x_title,
     )

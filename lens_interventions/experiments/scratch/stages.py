@@ -82,7 +82,7 @@ def knockout_stage(
                 "copies": settings.copies,
                 "surprising": settings.surprising,
             },
-            keeps_file=True,  # none; but the file's place says where the networks are
+            keeps_file=True,  # It is never written: its path tells where the networks are.
         )
         for training in settings.trainings
         if training.arm not in UNWRITTEN

@@ -121,3 +121,12 @@ def test_long_texts_are_compared_one_above_the_other():
     short = deep_trajectory(points=4, columns=5)
     domains = plots.plot_side_by_side(short, short, "kl_final").layout
     assert domains.xaxis.domain[1] < domains.xaxis3.domain[0]
+
+
+@pytest.mark.parametrize("statistic", ["next_rank", "entropy"])
+def test_names_are_text_and_not_markup(trajectory, statistic):
+    names = ("clean <i>", "patched & more")
+    figure = plots.plot_side_by_side(trajectory, trajectory, statistic, names=names)
+    title = figure.layout.coloraxis.colorbar.title.text
+    assert all(markup(name) in title for name in names)
+    assert markup(names[0]) != names[0]

@@ -9,6 +9,7 @@ import pytest
 from lens_interventions.pages.report import report
 from tests.support.browser import browse
 from tests.support.made_up_runs import INTERVALS, NOTHING, save_run
+from tests.support.pages import ROOT
 
 
 @pytest.fixture
@@ -129,6 +130,13 @@ def test_a_finding_without_a_figure_is_shown(tmp_path: Path) -> None:
     source = page.read_text(encoding="utf-8")
     assert 'href="#run-0">Figure and method' in source
     assert source.count("data-figure=") == 1
+
+
+def test_what_a_figure_says_below_its_title_is_said_on_the_page(tmp_path: Path) -> None:
+    """Otherwise nothing there would tell what a star in a cell means."""
+    text = visible(report(ROOT / "results/gemma-3-270m/loops", out=tmp_path / "r.html")).text
+    assert "* p < 0.05 after Holm's correction over the grid" in text
+    assert "late loops of long rounds are missed" in text
 
 
 def test_an_experiment_of_ones_own_may_name_its_settings_as_it_likes(tmp_path: Path) -> None:
