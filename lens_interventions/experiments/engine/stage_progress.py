@@ -1,4 +1,4 @@
-"""The progress of a stage: a bar if there is a terminal, otherwise a line now and then."""
+"""The progress of a stage: a bar if there is a terminal, otherwise a line a minute."""
 
 import sys
 import threading
@@ -16,7 +16,7 @@ class StageProgress:
 
     The bar moves within a unit that this process measures, and its clock always moves. The time
     left follows from the average time of the units measured since the stage began. Without a
-    terminal there is a line at each end, and one at the end of a unit, but at most one a minute.
+    terminal there is a line at each end, and one a minute in between, also within a long unit.
     """
 
     def __init__(self, label: str | None) -> None:
@@ -24,14 +24,16 @@ class StageProgress:
         self._label = label
         self._bar: tqdm | None = None
         self._done = 0
+        self._seen = 0.0
         self._units = 0
-        self._begun = self._said = time.monotonic()
+        self._begun = time.monotonic()
         self._ended = threading.Event()
 
     def __enter__(self) -> "StageProgress":
         """Show it, before the units are known."""
-        if self._label is not None and _bars_are_seen():
-            self._bar = tqdm(desc=self._label, unit="unit", smoothing=0)
+        if self._label is not None:
+            if _bars_are_seen():
+                self._bar = tqdm(desc=self._label, unit="unit", smoothing=0)
             threading.Thread(target=self._refresh, daemon=True).start()
         return self
 
@@ -50,39 +52,37 @@ class StageProgress:
 
     def begin(self, units: int, kept: int) -> None:
         """Announce `units` units, of which `kept` come from an earlier run."""
-        self._done, self._units = kept, units
+        self._done, self._seen, self._units = kept, kept, units
         if self._bar is not None:
             self._bar.reset(total=units)  # with its clock, so that the time left is of units alone
             self._bar.initial = self._bar.n = kept
             self._bar.refresh()
         elif self._label is not None:
-            _say(f"{self._label}: {units} units, of which {kept} are kept")
+            _say(f"{self._label}: {units} units, {kept} of them kept")
 
     def inside(self, share: float) -> None:
         """Report the share of a unit that is done."""
+        # A unit of several parts reports the share of each.
+        self._seen = max(self._seen, round(self._done + share, 2))
         if self._bar is not None:
-            # A unit of several parts reports the share of each.
-            self._bar.update(max(round(self._done + share - self._bar.n, 2), 0))
+            self._bar.update(self._seen - self._bar.n)
 
     def finished(self) -> None:
         """Report that another unit is measured and written."""
         self._done += 1
         self.inside(0)
-        if self._bar is None and self._label is not None and self._done < self._units:
-            now = time.monotonic()
-            if now - self._said >= _BETWEEN_LINES:
-                self._said = now
-                measured = f"{self._done} of {self._units} units"
-                _say(f"{self._label}: {measured} after {self._seconds:.0f} s")
 
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._begun
 
     def _refresh(self) -> None:
-        while not self._ended.wait(_REFRESH):
+        while not self._ended.wait(_BETWEEN_LINES if self._bar is None else _REFRESH):
             if self._bar is not None:
                 self._bar.refresh()
+            else:
+                so_far = f"{self._seen:g} of {self._units} units, " if self._units else ""
+                _say(f"{self._label}: {so_far}{self._seconds:.0f} s so far")
 
 
 def _bars_are_seen() -> bool:

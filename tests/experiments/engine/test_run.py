@@ -302,7 +302,7 @@ def test_progress_counts_what_was_finished_before(
     run(example(), small_bridge, out=tmp_path, progress=True)
     shown = capsys.readouterr().err
     assert "example, first" in shown
-    assert "4 units, of which 4 are kept" in shown
+    assert "4 units, 4 of them kept" in shown
 
 
 def test_a_finding_shows_a_figure_that_is_drawn(tmp_path: Path) -> None:
