@@ -87,7 +87,7 @@ def linear_ceiling(
         bridge,
         held_out,
         lambda text: reader.slopes(text, writes),
-        1 + 3 * len(layers),
+        (1 + 3 * len(layers),),
         Reading(length, prepend_bos, progress, None, {}),
     )
     return LinearCeiling(

@@ -26,7 +26,7 @@ from .pieces import TextTokens, piece_batches, text_tokens
 from .settings_key import settings_key
 
 # Values of each piece of a batch, all of which are sums over the piece's predictions.
-Measure = Callable[[KnownText], Float[Tensor, "piece value"]]
+Measure = Callable[[KnownText], Float[Tensor, "piece ..."]]
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ def text_sums(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],
     measure: Measure,
-    n_values: int,
+    shape: tuple[int, ...],
     reading: Reading,
-) -> Float[np.ndarray, "text value"]:
-    """The values of `measure`, summed over the pieces of each text, in float64.
+) -> Float[np.ndarray, "text ..."]:
+    """The values of `measure`, which have this shape, summed over a text's pieces, in float64.
 
     Raises `ValueError` if no text has a token to predict, if the file is damaged or holds other
     sums, or if it could not know the settings again, as with a lambda, or the hooks on the bridge;
@@ -74,18 +74,18 @@ def text_sums(
     # Every piece begins with the BOS token, if the text does.
     model = {"model": fingerprint(bridge), "BOS token": bos_id(bridge)}
     with _held(path):
-        kept = _Kept(path, {**model, **reading.settings}, n_values)
-        return _summed(bridge, texts, measure, n_values, reading, kept)
+        kept = _Kept(path, {**model, **reading.settings}, shape)
+        return _summed(bridge, texts, measure, shape, reading, kept)
 
 
 def _summed(
     bridge: TransformerBridge,
     texts: Iterable[TextOrTokens],
     measure: Measure,
-    n_values: int,
+    shape: tuple[int, ...],
     reading: Reading,
     kept: "_Kept",
-) -> Float[np.ndarray, "text value"]:
+) -> Float[np.ndarray, "text ..."]:
     keys: list[str] = []
     sums: list[np.ndarray] = []
     lengths: list[int] = []
@@ -95,7 +95,7 @@ def _summed(
         for number, text in enumerate(tqdm(read, disable=not reading.progress, unit="text")):
             keys.append(text.key)
             lengths.append(len(text.tokens))
-            sums.append(kept.rows.get(text.key, np.zeros(n_values)))
+            sums.append(kept.rows.get(text.key, np.zeros(shape)))
             if text.key not in kept.rows:
                 yield number, text
 
@@ -104,13 +104,13 @@ def _summed(
     alone = has_user_hooks(bridge)
     for batch in piece_batches(unread(), reading.max_length, whole=whole, alone=alone):
         values = measure(batch.text).cpu().double().numpy()
-        for owner, row in zip(batch.owners, values, strict=True):
-            sums[owner] = sums[owner] + row
+        for owner, of_piece in zip(batch.owners, values, strict=True):
+            sums[owner] = sums[owner] + of_piece
         for number in batch.finished:
             kept.add(keys[number], sums[number])
     for patch in reading.patches if lengths else ():
         warn_if_out_of_reach(patch, torch.tensor(lengths))
-    if not sums or not any(row.any() for row in sums):
+    if not any(of_text.any() for of_text in sums):
         raise ValueError("there is no text with a token to predict that the scopes count")
     return np.stack(sums)
 
@@ -140,7 +140,9 @@ def _held(path: Path | None) -> Iterator[None]:
 class _Kept:
     """A file of JSON lines: what was measured, then the sums of a text on each."""
 
-    def __init__(self, path: Path | None, settings: Mapping[str, Any], n_values: int) -> None:
+    def __init__(
+        self, path: Path | None, settings: Mapping[str, Any], shape: tuple[int, ...]
+    ) -> None:
         self.rows: dict[str, np.ndarray] = {}
         self._path = path
         if path is None:
@@ -168,16 +170,16 @@ class _Kept:
         for number, line in enumerate(whole, 2):
             try:
                 row = json.loads(line)
-                self.rows[row["text"]] = np.array(row["sums"], dtype=float).reshape(n_values)
+                self.rows[row["text"]] = np.array(row["sums"], dtype=float).reshape(shape)
             except (ValueError, TypeError, KeyError) as error:
                 raise _damaged(path, number) from error
         if lines[-1]:
             write_text(path, "\n".join([first, *whole, ""]))
 
-    def add(self, key: str, sums: Float[np.ndarray, " value"]) -> None:
+    def add(self, key: str, sums: Float[np.ndarray, "..."]) -> None:
         if self._path is not None:
             with self._path.open("a") as file:
-                file.write(json.dumps({"text": key, "sums": sums.tolist()}) + "\n")
+                file.write(json.dumps({"text": key, "sums": sums.ravel().tolist()}) + "\n")
 
 
 def _damaged(path: Path, line: int) -> ValueError:

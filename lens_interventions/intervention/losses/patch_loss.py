@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -72,10 +73,13 @@ def patch_loss(
     compared = require_patches(patches)
     by_scope, hooks = scopes_by_name(scopes), tuple(fwd_hooks)
 
-    def measure(text: KnownText) -> Float[Tensor, "piece value"]:
+    def measure(text: KnownText) -> Float[Tensor, "piece scope value"]:
         found = loss_sums(bridge, text, compared, tuple(by_scope.values()), hooks)
-        values = [(each.counts[None].double(), each.clean[None], each.patched) for each in found]
-        return torch.cat([part for scope in values for part in scope]).T
+        values = [
+            torch.cat([each.counts[None].double(), each.clean[None], each.patched])
+            for each in found
+        ]
+        return rearrange(values, "scope value piece -> piece scope value")
 
     settings = {
         "patches": compared,
@@ -83,10 +87,8 @@ def patch_loss(
         "fwd_hooks": hooks,
         "max_length": length,
     }
-    width = 2 + len(compared)
     reading = Reading(length, prepend_bos, progress, out, settings, compared)
-    sums = text_sums(bridge, texts, measure, len(by_scope) * width, reading)
-    sums = sums.reshape(-1, len(by_scope), width)
+    sums = text_sums(bridge, texts, measure, (len(by_scope), 2 + len(compared)), reading)
     return PatchLoss(
         losses=sums[..., 2:],
         clean=sums[..., 1],

@@ -1,10 +1,10 @@
 """Which heads would read a patch: slopes with respect to their keys and values."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -101,11 +101,11 @@ def head_slopes(
         bridge,
         texts,
         measuring,
-        len(scopes) * (1 + int(np.prod(shape))),
+        (len(by_scope), 1 + math.prod(shape)),
         Reading(length, prepend_bos, progress, out, settings, [patch]),
-    ).reshape(-1, len(scopes), 1 + int(np.prod(shape)))
+    )
     return HeadSlopes(
-        totals=sums[..., 1:].reshape(-1, len(scopes), *shape),
+        totals=sums[..., 1:].reshape(-1, len(by_scope), *shape),
         counts=sums[..., 0],
         **scores,
         sources=names,
@@ -124,9 +124,9 @@ class _Measuring:
     shape: tuple[int, int, int, int]
 
     @torch.no_grad()
-    def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
+    def __call__(self, text: KnownText) -> Float[Tensor, "piece scope value"]:
         clean = clean_run(self.bridge, text)
-        text = replace(text, surprisal=clean.nats, residuals=dict(enumerate(clean.streams)))
+        text = clean.text
         chosen = list(chosen_predictions(self.scopes, text.tokens, clean.nats, text.length))
         layers = self.bounds[0].patch.layers
         slopes = torch.zeros(len(text.tokens), len(chosen), *self.shape, dtype=torch.float64)
@@ -149,4 +149,4 @@ class _Measuring:
                         by_head = as_double(gradients[part] * change).sum((1, 3)).cpu()
                         slopes[:, scope, source, place, part] = by_head
         counts = torch.stack([where.sum(1) for where in chosen], dim=1).cpu().double()
-        return torch.cat([counts[..., None], slopes.flatten(2)], dim=2).flatten(1)
+        return torch.cat([counts[..., None], slopes.flatten(2)], dim=2)

@@ -126,15 +126,15 @@ def rescue(
         bridge,
         texts,
         measuring,
-        len(scopes) * n_values,
+        (len(by_scope), n_values),
         Reading(length, prepend_bos, progress, out, settings, [patch]),
-    ).reshape(-1, len(scopes), n_values)
+    )
     hidden_end = 2 + len(acting)
     return Rescue(
         counts=sums[..., 0],
         clean=sums[..., 1],
         hidden=sums[..., 2:hidden_end],
-        patched=sums[..., hidden_end:].reshape(-1, len(scopes), *shape),
+        patched=sums[..., hidden_end:].reshape(-1, len(by_scope), *shape),
         patches=patches,
         sources=names,
         through=ways,
@@ -152,7 +152,7 @@ class _Measuring:
     scopes: tuple[Scope, ...]
 
     @torch.no_grad()
-    def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
+    def __call__(self, text: KnownText) -> Float[Tensor, "piece scope value"]:
         bridge, tokens = self.bridge, text.tokens
         batch = TokenBatch.unpadded(tokens)
         lowest = sorted({row[0].patch.layers[0] for row in self.bounds})
@@ -178,7 +178,7 @@ class _Measuring:
         )
         chosen = chosen.cpu().double()
         sums = torch.einsum("sbt,rbt->bsr", chosen, lost)
-        return torch.cat([chosen.sum(-1).T[..., None], sums], dim=2).flatten(1)
+        return torch.cat([chosen.sum(-1).T[..., None], sums], dim=2)
 
     def _late(
         self, text: KnownText, entering: Mapping[int, Float[Tensor, "batch pos d_model"]]

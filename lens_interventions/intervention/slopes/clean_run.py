@@ -1,6 +1,6 @@
 """Texts run without a patch, and the gradient of their loss at the last residual."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +21,7 @@ class CleanRun:
     """A batch of texts, padded on the right, without a patch.
 
     Attributes:
-        text: the tokens.
+        text: the tokens, with what a patch may read of this run.
         streams: `[batch, pos, d_model]` for each residual point, `r[0]` to `r[L]`.
         predicts: `[batch, pos]`, whether the position has a next token to predict.
         nats: `[batch, pos]`, the loss of each prediction, 0 where there is none.
@@ -63,11 +63,12 @@ def clean_run(bridge: TransformerBridge, text: KnownText) -> CleanRun:
         guesses.append(logits.detach().argmax(-1))
     lost = torch.cat(nats).view_as(tokens)
     require_finite(lost[predicts])
+    lost = lost.where(predicts, 0)
     return CleanRun(
-        text=text,
+        text=replace(text, surprisal=lost, residuals=dict(enumerate(streams))),
         streams=tuple(streams),
         predicts=predicts,
-        nats=lost.where(predicts, 0),
+        nats=lost,
         gradient=torch.cat(gradients).view_as(final),
         guesses=torch.cat(guesses).view_as(tokens),
     )

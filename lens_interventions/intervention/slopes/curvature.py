@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -68,12 +69,7 @@ def curvature(
     if not step > 0:
         raise ValueError(f"step must be above 0, got {step}")
     by_scope = scopes_by_name(scopes)
-    measuring = _Measuring(
-        bridge,
-        varied,
-        step,
-        tuple(by_scope.values()),
-    )
+    measuring = _Measuring(bridge, varied, step, tuple(by_scope.values()))
     # Their strengths change nothing.
     asked = [replace(patch, strength=1.0) for patch in varied]
     settings = {"patches": asked, "step": step, "scopes": scopes, "max_length": length}
@@ -81,9 +77,9 @@ def curvature(
         bridge,
         texts,
         measuring,
-        len(scopes) * (1 + 3 * len(varied)),
+        (len(by_scope), 1 + 3 * len(varied)),
         Reading(length, prepend_bos, progress, out, settings, varied),
-    ).reshape(-1, len(scopes), 1 + 3 * len(varied))
+    )
     measured = sums[..., 1:].reshape(*sums.shape[:2], 3, len(varied))
     return Curvature(
         curvatures=measured[:, :, 0],
@@ -104,7 +100,7 @@ class _Measuring:
     step: float
     scopes: tuple[Scope, ...]
 
-    def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
+    def __call__(self, text: KnownText) -> Float[Tensor, "piece scope value"]:
         h = self.step
         moved = [
             replace(patch, strength=strength)
@@ -119,4 +115,4 @@ class _Measuring:
             slope = (8 * (up - down) - (up2 - down2)) / (12 * h)
             parts = torch.cat([(4 * small - large) / 3, slope, (small - large) / 3])
             values.append(torch.cat([sums.counts[None].double(), parts]))
-        return torch.cat(values).T
+        return rearrange(values, "scope value piece -> piece scope value")

@@ -145,7 +145,6 @@ def slope_map(
         scopes=tuple(by_scope.values()),
         layers=layers,
     )
-    n_scopes, n_cells = len(scopes), len(patches) * len(layers)
     settings = {
         "sources": sources,
         "modes": modes,
@@ -159,12 +158,12 @@ def slope_map(
         bridge,
         texts,
         measuring,
-        n_scopes * (2 + n_cells),
+        (len(by_scope), 2 + len(patches) * len(layers)),
         Reading(length, prepend_bos, progress, out, settings),
-    ).reshape(-1, n_scopes, 2 + n_cells)
+    )
     shape = (len(embeddings), len(modes), len(sources), len(layers))
     return SlopeMap(
-        totals=sums[..., 2:].reshape(-1, n_scopes, *shape),
+        totals=sums[..., 2:].reshape(-1, len(by_scope), *shape),
         counts=sums[..., 0],
         nats=sums[..., 1],
         **names,
@@ -194,9 +193,9 @@ class _Measuring:
     layers: tuple[int, ...]
 
     @torch.no_grad()
-    def __call__(self, text: KnownText) -> Float[Tensor, "piece value"]:
+    def __call__(self, text: KnownText) -> Float[Tensor, "piece scope value"]:
         clean = clean_run(self.bridge, text)
-        text = replace(text, surprisal=clean.nats, residuals=dict(enumerate(clean.streams)))
+        text = clean.text
         chosen = list(chosen_predictions(self.scopes, text.tokens, clean.nats, text.length))
         losses, members = _disjoint(chosen)
         guess = KnownGuesses(clean.guesses)
@@ -235,7 +234,7 @@ class _Measuring:
         counts = torch.stack([where.sum(1) for where in chosen], dim=1)
         nats = torch.stack([as_double(clean.nats * where).sum(1) for where in chosen], dim=1)
         counted = torch.stack([as_double(counts), nats], dim=2).cpu()
-        return torch.cat([counted, of_scopes.flatten(2)], dim=2).flatten(1)
+        return torch.cat([counted, of_scopes.flatten(2)], dim=2)
 
 
 def _disjoint(
