@@ -101,6 +101,15 @@ def exact() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def unrounded() -> Iterator[None]:
+    """For a module's `pytestmark`: no norm rounds to float32, see `tests/support/exact.py`."""
+    from tests.support.exact import no_rounding
+
+    with no_rounding():
+        yield
+
+
 @pytest.fixture
 def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processors differ in which product is faster; what is taken must be right on all of them."""

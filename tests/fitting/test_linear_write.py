@@ -7,17 +7,10 @@ import torch
 
 import lens_interventions as li
 from tests.support.clean import left_as_found
-from tests.support.exact import no_rounding
 from tests.support.planted_learned import ablated_bridge, key_value_texts
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 
-pytestmark = pytest.mark.usefixtures("exact")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unrounded():
-    with no_rounding():
-        yield
+pytestmark = pytest.mark.usefixtures("exact", "unrounded")
 
 
 @pytest.mark.parametrize("first_position", [0, 2])

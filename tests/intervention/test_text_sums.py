@@ -7,16 +7,9 @@ from filelock import FileLock
 
 import lens_interventions as li
 from lens_interventions.intervention import pieces
-from tests.support.exact import no_rounding
 from tests.support.tiny import random_tokens, tiny_bridge
 
-pytestmark = pytest.mark.usefixtures("exact")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unrounded():
-    with no_rounding():
-        yield
+pytestmark = pytest.mark.usefixtures("exact", "unrounded")
 
 
 def test_batches_and_order_change_no_number(llama, monkeypatch):

@@ -1,9 +1,5 @@
 """Lenses from elsewhere, against files written in their format and their own readouts."""
 
-import hashlib
-import json
-
-import numpy as np
 import pytest
 import torch
 from transformer_lens.tools.analysis import JacobianLens
@@ -12,30 +8,9 @@ from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.tuned_lens import load_tuned_lens
 from lens_interventions.model.readout import readout
 from tests.support.tiny import shared_bridge, tiny_bridge
+from tests.support.tuned_checkpoint import write_checkpoint
 
 TOKENS = [5, 17, 40, 22, 63, 9, 31]
-
-
-def write_checkpoint(folder, bridge, **config):
-    """A folder as tuned-lens 0.2 saves it: nn.Linear state dicts, one for each layer."""
-    folder.mkdir()
-    torch.manual_seed(0)
-    translators = torch.nn.ModuleList([torch.nn.Linear(32, 32) for _ in range(3)])
-    torch.save(translators.state_dict(), folder / "params.pt")
-    # The unembedding as transformers holds it, not as the bridge shows it.
-    weight = bridge.original_model.get_output_embeddings().weight.detach()
-    printed = np.array_str(weight.float().numpy(), precision=1)
-    config = {
-        "base_model_name_or_path": "tiny",
-        "base_model_revision": None,
-        "d_model": 32,
-        "num_hidden_layers": 3,
-        "bias": True,
-        "unembed_hash": hashlib.sha256(printed.encode()).hexdigest(),
-        "lens_type": "linear_tuned_lens",
-    } | config
-    (folder / "config.json").write_text(json.dumps(config))
-    return translators.double()
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama"])

@@ -4,7 +4,6 @@ Blocks run on a model with the layers of the embedded one, but random weights, 3
 1,000 tokens: what a page does is the same, and takes seconds.
 """
 
-import hashlib
 import inspect
 import json
 import re
@@ -12,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 
-import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
@@ -33,6 +31,7 @@ from tests.support.pages import (
     commands,
 )
 from tests.support.tiny import tiny_model
+from tests.support.tuned_checkpoint import write_checkpoint
 
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
@@ -103,7 +102,7 @@ def place(narrow_bridge, tmp_path, monkeypatch):
     documents = [document.text for document in li.materials.prose()[:6]]
     lines = (json.dumps({"text": text}) for text in documents)
     Path("texts.jsonl").write_text("\n".join(lines))
-    write_tuned_lens(Path("tuned-lens-checkpoint"), narrow_bridge)
+    write_checkpoint(Path("tuned-lens-checkpoint"), narrow_bridge)
     yield tmp_path
     model_source._loaded.cache_clear()
 
@@ -128,21 +127,6 @@ def small_copying(cls, name, n_layers):
         temperatures=(1.1,),
         resampling=replace(Resampling(), n_resamples=99),
     )
-
-
-def write_tuned_lens(folder, bridge):
-    """A checkpoint in the format of tuned-lens."""
-    folder.mkdir()
-    translators = torch.nn.ModuleList([torch.nn.Linear(WIDTH, WIDTH) for _ in range(N_LAYERS)])
-    torch.save(translators.state_dict(), folder / "params.pt")
-    weight = bridge.original_model.get_output_embeddings().weight.detach()
-    printed = np.array_str(weight.float().numpy(), precision=1)
-    config = {
-        "d_model": WIDTH,
-        "num_hidden_layers": N_LAYERS,
-        "unembed_hash": hashlib.sha256(printed.encode()).hexdigest(),
-    }
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page], "python")])

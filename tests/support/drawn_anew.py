@@ -14,6 +14,7 @@ def drawn_anew(network: Network, seed: int) -> Network:
     with torch.no_grad():
         for parameter in network.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            # Gains and biases vary around their neutral value, which is 0 for Gemma's gains.
             neutral = parameter if parameter.ndim == 1 else 0.0
             parameter.copy_(neutral + 0.3 * noise)
     return network

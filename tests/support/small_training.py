@@ -1,9 +1,7 @@
 """Trainings of patches on tiny models: texts, options of seconds, and how results are compared."""
 
 import dataclasses
-from contextlib import contextmanager
 
-import pytest
 import torch
 
 import lens_interventions as li
@@ -52,19 +50,3 @@ def bias_patch(size, leaf):
         mode=lambda site, e, s, a: site.resid + size * leaf,  # noqa: ARG005 - as modes are called
         first_position=1,
     )
-
-
-@contextmanager
-def stopped(owner, name, *, call):
-    """Expects that what is done inside is stopped by Ctrl-C in this call of a function, from 0."""
-    function, numbers = getattr(owner, name), iter(range(1000))
-
-    def stops(*args, **kwargs):
-        if next(numbers) == call:
-            raise KeyboardInterrupt
-        return function(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(owner, name, stops)
-        with pytest.raises(KeyboardInterrupt):
-            yield

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from tests.support.architectures import ARCHITECTURES, N_CTX
+from tests.support.drawn_anew import drawn_anew
 
 D_VOCAB = 112
 
@@ -76,8 +77,7 @@ def tiny_model(
     auto = AutoModelForSeq2SeqLM if hf_config.is_encoder_decoder else AutoModelForCausalLM
     model = auto.from_config(hf_config)
     model.config.architectures = [type(model).__name__]
-    _draw_parameters(model, seed)
-    return model.to(dtype).eval()
+    return drawn_anew(model, seed).to(dtype).eval()
 
 
 @functools.cache
@@ -89,16 +89,6 @@ def shared_bridge(arch: str, dtype: torch.dtype = torch.float64) -> TransformerB
 def random_tokens(*shape: int) -> torch.Tensor:
     """Ids of pieces of words, none of them special."""
     return torch.randint(4, D_VOCAB, shape)
-
-
-@torch.no_grad()
-def _draw_parameters(model: torch.nn.Module, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        # Gains and biases vary around their neutral value, which is 0 for Gemma's gains.
-        neutral = parameter if parameter.ndim == 1 else 0.0
-        parameter.copy_(neutral + 0.3 * noise)
 
 
 _CORPUS = """\

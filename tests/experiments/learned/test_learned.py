@@ -35,6 +35,7 @@ from tests.support.planted_learned import (
     run,
 )
 from tests.support.processes import PROCESSES
+from tests.support.stopped import assert_same_tables, counted, stopped
 
 pytestmark = pytest.mark.long
 
@@ -254,9 +255,7 @@ class TestPlanted:
 
 
 def assert_same(one: Result, other: Result) -> None:
-    assert list(one.tables) == list(other.tables)
-    for name, table in one.tables.items():
-        assert_frame_equal(table, other.tables[name], check_exact=True)
+    assert_same_tables(one, other)
     assert repr(one.verdicts) == repr(other.verdicts)
 
 
@@ -265,27 +264,19 @@ class TestGoingOn:
         self, short: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         out = tmp_path / "run"
-        step, made = write_training.WriteTraining._step, []
-
-        def stops(self: write_training.WriteTraining) -> None:
-            made.append(1)
-            if len(made) == 10:  # in the middle of the third training
-                raise KeyboardInterrupt
-            step(self)
-
-        monkeypatch.setattr(write_training.WriteTraining, "_step", stops)
-        with pytest.raises(KeyboardInterrupt):
+        with stopped(write_training.WriteTraining, "_step", call=9):  # within the third training
             run(SHORT, out=out)
         assert len(list((out / "rows" / "training").iterdir())) == 2
         kept = {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}
-        assert_same(run(SHORT, out=out), short)
+        with counted(write_training.WriteTraining, "_step") as steps:
+            assert_same(run(SHORT, out=out), short)
         assert (
             kept.items()
             <= {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}.items()
         )
         # The steps of two trainings were not made again, those of the third were.
         sweeps = 4 + 4 - 2  # of the ranks at the best layer two are among the layers
-        assert len(made) == 10 + 4 * 4 + 2 * sweeps
+        assert len(steps) == 4 * 4 + 2 * sweeps
         monkeypatch.setattr(write_training.WriteTraining, "_step", None)  # nothing is left to do
         assert_same(run(SHORT, out=out), short)
         loaded = load_result(out)

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from pandas.testing import assert_frame_equal
 
 import lens_interventions as li
 from lens_interventions.experiments.design.small_networks import training as training_module
@@ -23,6 +22,7 @@ from lens_interventions.experiments.scratch.evaluation import (
 )
 from lens_interventions.experiments.scratch.stages import COST
 from tests.support.small_scratch import SMALL
+from tests.support.stopped import assert_same_tables, counted, stopped
 
 
 @pytest.fixture(scope="module")
@@ -127,26 +127,15 @@ def test_networks_of_other_texts_are_not_read(finished, tmp_path):
         li.experiments.trained_models(tmp_path / "run")[ScratchTraining(1, 0, "true", 1)]
 
 
-def test_a_stopped_run_ends_in_the_same_numbers(finished, tmp_path, monkeypatch):
+def test_a_stopped_run_ends_in_the_same_numbers(finished, tmp_path):
     result, _ = finished
-    made = training_module.TrainingRun._make_step
-    left = [10]
-
-    def stops(run):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        made(run)
-
-    monkeypatch.setattr(training_module.TrainingRun, "_make_step", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped(training_module.TrainingRun, "_make_step", call=10):
         li.experiments.scratch(settings=SMALL, out=tmp_path / "run")
     assert len(list((tmp_path / "run" / "files" / "training").iterdir())) == 2
-    left[0] = 6 * 6 - 9  # The second training goes on from its third step.
-    resumed = li.experiments.scratch(settings=SMALL, out=tmp_path / "run")
-    assert left[0] == 0
-    for name, table in result.tables.items():
-        assert_frame_equal(table, resumed.tables[name], check_exact=True)
+    with counted(training_module.TrainingRun, "_make_step") as steps:
+        resumed = li.experiments.scratch(settings=SMALL, out=tmp_path / "run")
+    assert len(steps) == 6 * 6 - 9  # The second training goes on from its third step.
+    assert_same_tables(resumed, result)
 
 
 _LOSSES = ("all", "copyable", "other", "repeats of surprises", "early", "late", SECOND)

@@ -1,6 +1,5 @@
 """The slopes experiment from start to end, and on a model where the true source is what helps."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,18 +21,11 @@ from lens_interventions.experiments.slopes.ceiling import (
     ceiling_table,
     measure_ceiling,
 )
-from tests.support.exact import no_rounding
 from tests.support.planted import planted_bridge
 from tests.support.small_slopes import SMALL
 from tests.support.tiny import tiny_bridge
 
-pytestmark = pytest.mark.usefixtures("without_gradients")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unrounded() -> Iterator[None]:
-    with no_rounding():
-        yield
+pytestmark = pytest.mark.usefixtures("without_gradients", "unrounded")
 
 
 @pytest.fixture(scope="module")

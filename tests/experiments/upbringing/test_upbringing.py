@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from pandas.testing import assert_frame_equal
 
 import lens_interventions as li
 from lens_interventions.experiments.design.small_networks.training import TrainingRun
@@ -20,6 +19,7 @@ from lens_interventions.experiments.upbringing.evaluation import (
     WEIGHTS,
 )
 from tests.support.small_upbringing import SMALL
+from tests.support.stopped import assert_same_tables, counted, stopped
 
 
 @pytest.fixture(scope="module")
@@ -58,26 +58,15 @@ def test_the_size_of_the_weights_is_of_the_matrices_of_the_blocks(finished):
     assert set(counts) == {SMALL.blocks * (3 + 1 + 4 + 4) * SMALL.width**2}
 
 
-def test_a_stopped_run_ends_in_the_same_numbers(finished, tmp_path, monkeypatch):
+def test_a_stopped_run_ends_in_the_same_numbers(finished, tmp_path):
     result, _ = finished
-    made = TrainingRun._make_step
-    left = [10]
-
-    def stops(run):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        made(run)
-
-    monkeypatch.setattr(TrainingRun, "_make_step", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped(TrainingRun, "_make_step", call=10):
         li.experiments.upbringing(settings=SMALL, out=tmp_path / "run")
     assert len(list((tmp_path / "run" / "files" / "training").iterdir())) == 2
-    left[0] = 12 * 6 - 9  # The second training goes on from its third step.
-    resumed = li.experiments.upbringing(settings=SMALL, out=tmp_path / "run")
-    assert left[0] == 0
-    for name, table in result.tables.items():
-        assert_frame_equal(table, resumed.tables[name], check_exact=True)
+    with counted(TrainingRun, "_make_step") as steps:
+        resumed = li.experiments.upbringing(settings=SMALL, out=tmp_path / "run")
+    assert len(steps) == 12 * 6 - 9  # The second training goes on from its third step.
+    assert_same_tables(resumed, result)
 
 
 # What each arm has more than the plain one at the end, of every measure.

@@ -8,20 +8,13 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention.losses.loss_sums import require_finite
-from tests.support.exact import no_rounding
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import random_tokens
 
-pytestmark = pytest.mark.usefixtures("exact")
+pytestmark = pytest.mark.usefixtures("exact", "without_gradients", "unrounded")
 
 PATCH = li.NextTokenPatch(layer=1, strength=0.5, first_position=1)
 CONTROL = dataclasses.replace(PATCH, source="current", mode="add", scale="norm")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unrounded():
-    with no_rounding(), torch.no_grad():
-        yield
 
 
 def nats(logits, tokens):

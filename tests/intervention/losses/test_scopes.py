@@ -7,16 +7,9 @@ import torch
 import lens_interventions as li
 from lens_interventions.intervention.losses import scopes
 from tests.support.central_differences import central_difference
-from tests.support.exact import no_rounding
 from tests.support.tiny import random_tokens
 
-pytestmark = pytest.mark.usefixtures("exact")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unrounded():
-    with no_rounding():
-        yield
+pytestmark = pytest.mark.usefixtures("exact", "unrounded")
 
 
 def test_scopes_are_sums_over_their_predictions(llama):

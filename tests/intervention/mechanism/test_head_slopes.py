@@ -8,31 +8,13 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention.mechanism.head_scores import head_scores
+from tests.support.added_rows import adding
 from tests.support.clean import left_as_found
-from tests.support.exact import no_rounding
 from tests.support.planted import planted_bridge
 from tests.support.reference_head_slopes import nats_with_one_head_patched
 from tests.support.tiny import random_tokens, tiny_bridge
 
-pytestmark = pytest.mark.usefixtures("exact")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unrounded():
-    with no_rounding():
-        yield
-
-
-def adding(bridge, tokens, strength, ahead):
-    """Adds strength times a row of W_U, as long as the residual."""
-
-    def write(resid, t):
-        for i in range(t):
-            e = bridge.W_U[:, tokens[i + ahead]]
-            resid[0, i] += strength * resid[0, i].norm() * e / e.norm()
-        return resid
-
-    return write
+pytestmark = pytest.mark.usefixtures("exact", "unrounded")
 
 
 @pytest.mark.parametrize("bridge", ["gpt2", "gpt_neox", "llama", "gemma2", "qwen3"], indirect=True)
@@ -54,7 +36,7 @@ def test_slopes_are_the_derivatives_of_losses_where_one_head_reads_the_patch(bri
                     bridge,
                     tokens,
                     layer,
-                    adding(bridge, tokens, a, 1 - source),
+                    adding(bridge, a, lambda i, by=1 - source, tokens=tokens: tokens[i + by]),
                     "kv"[part],
                     head,
                 ).item()

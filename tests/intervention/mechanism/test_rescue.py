@@ -8,36 +8,18 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.drawing.theme import template
+from tests.support.added_rows import adding
 from tests.support.clean import left_as_found
-from tests.support.exact import no_rounding
 from tests.support.planted import planted_bridge
 from tests.support.reference_rescue import hidden_nats
 from tests.support.tiny import random_tokens, tiny_bridge
 
-pytestmark = pytest.mark.usefixtures("exact")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unrounded():
-    with no_rounding():
-        yield
+pytestmark = pytest.mark.usefixtures("exact", "unrounded")
 
 
 def repeated(n):
     part = random_tokens(n)
     return torch.cat([part, part.flip(0)[:2], part])
-
-
-def adding(bridge, tokens, strength, token_at):
-    """Adds strength times a row of W_U, as long as the residual."""
-
-    def write(resid, t):
-        for i in range(t):
-            e = bridge.W_U[:, token_at(i)]
-            resid[0, i] += strength * resid[0, i].norm() * e / e.norm()
-        return resid
-
-    return write
 
 
 @pytest.mark.parametrize("bridge", ["gpt2", "gpt_neox", "llama", "gemma2", "qwen3"], indirect=True)
@@ -55,8 +37,8 @@ def test_it_equals_runs_of_one_prefix_at_a_time(bridge, through):
         progress=False,
     )
     for number, tokens in enumerate(texts):
-        ahead = adding(bridge, tokens, 0.7, lambda i, tokens=tokens: tokens[i + 1])
-        here = adding(bridge, tokens, 0.7, lambda i, tokens=tokens: tokens[i])
+        ahead = adding(bridge, 0.7, lambda i, tokens=tokens: tokens[i + 1])
+        here = adding(bridge, 0.7, lambda i, tokens=tokens: tokens[i])
         expected = [hidden_nats(bridge, tokens, 1, w, through) for w in (ahead, here)]
         bare = hidden_nats(bridge, tokens, 1, None)
         np.testing.assert_allclose(

@@ -10,17 +10,10 @@ import torch
 import lens_interventions as li
 from lens_interventions.intervention.slopes.prediction import SlopePrediction
 from lens_interventions.measures.intervals import Interval
-from tests.support.exact import no_rounding
 from tests.support.planted_learned import ablated_bridge, key_value_texts
 from tests.support.tiny import random_tokens, tiny_bridge
 
-pytestmark = pytest.mark.usefixtures("exact")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unrounded():
-    with no_rounding():
-        yield
+pytestmark = pytest.mark.usefixtures("exact", "unrounded")
 
 
 @pytest.mark.parametrize("bridge", ["gpt2", "gemma2"], indirect=True)

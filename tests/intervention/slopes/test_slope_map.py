@@ -10,16 +10,9 @@ import lens_interventions as li
 from lens_interventions.intervention.sources import BackPatch
 from tests.support.central_differences import central_difference
 from tests.support.clean import left_as_found
-from tests.support.exact import no_rounding
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 
-pytestmark = pytest.mark.usefixtures("exact")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unrounded():
-    with no_rounding():
-        yield
+pytestmark = pytest.mark.usefixtures("exact", "unrounded")
 
 
 ARCHITECTURES = [

@@ -9,6 +9,7 @@ from lens_interventions.intervention.training import loop, loss
 from lens_interventions.model import product as product_module
 from tests.support.clean import left_as_found
 from tests.support.small_training import assert_same_bits, random_texts, train
+from tests.support.stopped import stopped
 from tests.support.tiny import shared_bridge
 
 pytestmark = pytest.mark.skipif(
@@ -51,19 +52,11 @@ def test_it_learns_what_plain_products_teach(monkeypatch, arch, adapt):
 
 @pytest.mark.parametrize("faster", [True, False])
 def test_it_goes_on_with_the_products_that_it_began_with(monkeypatch, tmp_path, faster):
-    bridge, step = shared_bridge("llama", torch.float32), loop.WriteTraining._step
+    bridge = shared_bridge("llama", torch.float32)
     decided(monkeypatch, faster)
     whole = train(bridge, steps=6)
-
-    def stops(self):
-        if self.state.step == 3:
-            raise KeyboardInterrupt
-        step(self)
-
-    monkeypatch.setattr(loop.WriteTraining, "_step", stops)
-    with pytest.raises(KeyboardInterrupt), left_as_found(bridge):
+    with left_as_found(bridge), stopped(loop.WriteTraining, "_step", call=3):
         train(bridge, steps=6, checkpoint=tmp_path / "training", save_every=1)
-    monkeypatch.setattr(loop.WriteTraining, "_step", step)
     decided(monkeypatch, not faster)
     finished = train(bridge, steps=6, checkpoint=tmp_path / "training", save_every=1)
     assert_same_bits(finished.write, whole.write)

@@ -16,7 +16,8 @@ from lens_interventions.model.other_weights import other_weights
 from lens_interventions.model.tokens import token_batch
 from tests.support.clean import left_as_found
 from tests.support.planted_copying import N_CTX, ablated_bridge, key_value_texts
-from tests.support.small_training import SMALL, assert_same_bits, random_texts, stopped, train
+from tests.support.small_training import SMALL, assert_same_bits, random_texts, train
+from tests.support.stopped import stopped
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")

@@ -13,6 +13,7 @@ from tests.support.small_training import (
     random_texts,
     train,
 )
+from tests.support.stopped import counted, stopped
 from tests.support.tiny import shared_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
@@ -27,20 +28,17 @@ def test_interrupted_training_ends_in_the_same_bits(monkeypatch, tmp_path, sourc
         "options": dataclasses.replace(SMALL, input_gate=True),
     }
     whole = train(bridge, **options)
-    step = loop.WriteTraining._step
-    for stop in (2, 5, 11):  # before the first checkpoint, and twice after
-
-        def stops(self, stop=stop):
-            if self.state.step == stop:
-                raise KeyboardInterrupt
-            step(self)
-
-        monkeypatch.setattr(loop.WriteTraining, "_step", stops)
-        with pytest.raises(KeyboardInterrupt), left_as_found(bridge):
+    # Stopped before the first checkpoint, and twice after: at steps 2, 5 and 11.
+    for begun, step in ((0, 2), (0, 5), (3, 11)):
+        with (
+            left_as_found(bridge),
+            stopped(loop.WriteTraining, "_step", call=step - begun),
+        ):
             train(bridge, checkpoint=path, save_every=3, **options)
-        assert path.exists() == (stop >= 3)
-    monkeypatch.setattr(loop.WriteTraining, "_step", step)
-    finished = train(bridge, checkpoint=path, save_every=3, **options)
+        assert path.exists() == (step >= 3)
+    with counted(loop.WriteTraining, "_step") as steps:
+        finished = train(bridge, checkpoint=path, save_every=3, **options)
+    assert len(steps) == 13 - 9
     assert_same_bits(finished.write, whole.write)
     assert finished.curve.equals(whole.curve)
     assert finished.held_out.equals(whole.held_out)
