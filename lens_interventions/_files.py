@@ -194,7 +194,12 @@ def _described(value: Any) -> str:
 
 
 def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor in another precision, or unchanged if its values do not fit that precision."""
+    """The tensor in another precision, or unchanged if its values do not fit that precision.
+
+    Raises `ValueError` for a dtype without a fraction.
+    """
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point one, such as torch.float16, got {dtype}")
     narrow = tensor.to(dtype)
     return narrow if bool(narrow.isfinite().all()) else tensor
 

@@ -63,6 +63,11 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def percent(share: float) -> str:
+    """A confidence as it was asked for: `95%`, `99.9%`."""
+    return f"{100 * share:g}%"
+
+
 def capital(text: str) -> str:
     """The text as a sentence begins."""
     return text[0].upper() + text[1:]

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .labels import markup
 from .theme import THEMES
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_menu(
                 "bgcolor": THEMES["light"].paper,
                 "font": {"color": THEMES["light"].text},
                 "buttons": [
-                    {"label": label, "method": "update", "args": [restyle, relayout]}
+                    {"label": markup(label), "method": "update", "args": [restyle, relayout]}
                     for label, restyle, relayout in entries
                 ],
             }

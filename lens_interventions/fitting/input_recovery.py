@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._summary import summary
 from ..drawing.curves import Curve
+from ..drawing.labels import percent
 from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
 from ..lens.figures.over_layers import draw_over_layers
@@ -233,7 +234,7 @@ def plot_recovery(
             )
     n_tokens = int(recovery.counts[-1].sum())
     subtitle = (
-        f"{n_tokens:,} tokens of {recovery.counts.shape[-1]} texts; bands are {level:.0%} "
+        f"{n_tokens:,} tokens of {recovery.counts.shape[-1]} texts; bands are {percent(level)} "
         "bootstrap intervals over texts."
     )
     if by_rarity:

@@ -102,6 +102,8 @@ class AffineLens:
         """Write one safetensors file, in half precision unless another `dtype` is given.
 
         Maps or biases with values beyond the range of `dtype` keep their own precision.
+
+        Raises `ValueError` for a `dtype` that is not a floating-point one.
         """
         rest = {"fingerprint": self.fingerprint, "settings": dict(self.settings)}
         tensors = {name: narrowed(getattr(self, name), dtype) for name in ("weight", "bias")}

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from .._summary import summary
 from ..drawing.curves import Curve
-from ..drawing.labels import counted
+from ..drawing.labels import counted, percent
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
 from ..model.points import point_name
@@ -178,7 +178,7 @@ def plot_aggregate(
         texts = counted(next(iter(counts.values())), "text")
     else:
         texts = ", ".join(f"{counted(n, 'text')} ({name})" for name, n in counts.items())
-    subtitle = f"{texts}; bands are {level:.0%} bootstrap intervals over texts."
+    subtitle = f"{texts}; bands are {percent(level)} bootstrap intervals over texts."
     if "rank" in units:
         subtitle += " Ranks are geometric means of 1 + rank."
     return draw_over_layers(

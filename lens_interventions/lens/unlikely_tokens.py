@@ -21,6 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._summary import summary
 from ..drawing.curves import Curve
+from ..drawing.labels import percent
 from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
 from ..model.argument_types import require_whole_numbers
@@ -119,7 +120,7 @@ class UnlikelyComponents:
             curves,
             title=title or "Residuals along the directions of unlikely tokens",
             subtitle=f"Unlikely: below {self.below:g} at the output. Means over {n_texts} texts; "
-            f"bands are {level:.0%} bootstrap intervals over them.",
+            f"bands are {percent(level)} bootstrap intervals over them.",
             theme=theme,
         )
 

@@ -83,7 +83,7 @@ def read_documents(source: str) -> Sequence[Document]:
     in "standard_library", documents that repeat longer ones are left out.
 
     Raises `FileNotFoundError` if a file does not exist; `ValueError` or `TypeError` for a data set
-    or a file without such text.
+    or a file without such text, or with half of a surrogate pair in it.
     """
     require_source(source)
     if source in _NAMED:
@@ -93,6 +93,8 @@ def read_documents(source: str) -> Sequence[Document]:
         texts = dataset_column(name, column, split=split, limit=DOCUMENTS)
     else:
         texts = read_texts(Path(source))
+    for number, text in enumerate(texts):
+        _require_unicode(text, f"text {number} of {source}")
     return without_repeats([Document(str(number), text, "") for number, text in enumerate(texts)])
 
 
@@ -109,6 +111,17 @@ def require_source(source: str) -> None:
             f"there is no text file {source}: give a file, {', '.join(_NAMED)} or "
             f"{_DATASET}NAME:COLUMN"
         )
+
+
+def _require_unicode(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"character {error.start} of {name} is half of a surrogate pair "
+            f"({text[error.start]!r}), which is no character: replace it by "
+            "text.encode(errors='replace').decode()"
+        ) from error
 
 
 def _dataset(source: str) -> tuple[str, str, str]:

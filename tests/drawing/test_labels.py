@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lens_interventions.drawing.labels import markup, shorten, signed, visible
+from lens_interventions.drawing.labels import markup, percent, shorten, signed, visible
 from tests.support.figures import heat, texts_by_cell
 
 
@@ -59,3 +59,8 @@ def test_tokens_cannot_act_as_markup(trajectory):
     ):
         assert "<b>" not in part
         assert "$" not in part
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.95, "95%"), (0.999, "99.9%"), (1 - 0.95, "5%")])
+def test_a_confidence_is_said_as_it_was_asked_for(share, said):
+    assert percent(share) == said

@@ -44,6 +44,9 @@ def test_values_beyond_half_precision_are_saved_as_they_are(tmp_path):
     loaded = AffineLens.load(tmp_path / "lens.safetensors")
     assert torch.equal(loaded.bias, lens.bias.float())
     assert torch.equal(loaded.weight, lens.weight.half().float())
+    with pytest.raises(ValueError, match=r"a floating-point one.*got torch\.int32"):
+        lens.save(tmp_path / "whole.safetensors", dtype=torch.int32)
+    assert not (tmp_path / "whole.safetensors").exists()
 
 
 def test_a_direction_carried_to_a_layer_is_read_as_the_token():

@@ -78,3 +78,10 @@ def test_code_begins_with_a_definition() -> None:
     assert all(document.text.startswith(("def ", "class ")) for document in documents)
     assert max(len(document.text) for document in documents) == 8192
     assert "dataclasses" in {document.title for document in documents}
+
+
+def test_a_text_that_is_not_unicode_is_named(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "fine"}\n{"text": "say \\ud83d plasma"}')
+    with pytest.raises(ValueError, match=r"character 4 of text 1 of .*texts\.jsonl is half of a"):
+        read_documents(str(file))

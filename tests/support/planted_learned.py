@@ -61,7 +61,7 @@ SHORT = dataclasses.replace(
     ),
     sweep_steps=2,
     sampled_prompts=4,
-    sampled_tokens=8,
+    sampled_tokens=16,
     sampled_copies=2,
     read_sequences=2,
 )

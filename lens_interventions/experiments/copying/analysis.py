@@ -23,6 +23,7 @@ from ..design.comparisons import (
 from ..design.conditions import NO_PATCH, Arm, control_arms, source_arms
 from ..design.contrasts import contrasts, with_holm
 from ..design.grid_cells import effect_over_grid
+from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Measure, tagged, totals_of
 from ..engine.results import Analysis, Finding, Tables
@@ -186,7 +187,7 @@ def _divisions(
 ) -> list[tuple[str, CopyingQuestion, dict[str, set[str]]]]:
     """Name, question, and the tags of each category."""
     by_name = {question.name: question for question in QUESTIONS}
-    texts = [source.replace(" ", "_") for source in settings.texts]
+    texts = [text_tag(source) for source in settings.texts]
     labels = bin_by(torch.zeros(1, 1), settings.surprisal_edges).labels
     bins = {label: {f"bin-{index}"} for index, label in enumerate(labels)}
     when = {

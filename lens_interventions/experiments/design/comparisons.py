@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from ...drawing.labels import percent
 from ...measures.intervals import Interval, holm
 from ...measures.verdicts import (
     JOINT,
@@ -213,7 +214,7 @@ def said_of(comparison: Comparison, units: str) -> str:
     if comparison.smallest_visible is not None:
         visible = f"{comparison.smallest_visible:.2g} {units}".strip()
         said += (
-            f" A single test at {1 - comparison.joint.level:.0%}, before any correction, had 80% "
-            f"power for a lead of {visible}, by {comparison.visible_by}."
+            f" A single test at {percent(1 - comparison.joint.level)}, before any correction, had "
+            f"80% power for a lead of {visible}, by {comparison.visible_by}."
         )
     return said

@@ -23,11 +23,21 @@ class Resampling:
         level: of the intervals.
         n_resamples: bootstrap resamples, and sign flips.
         seed: each call starts from it, so the same rows give the same numbers.
+
+    Raises `ValueError` for a level that is not between 0 and 1, fewer than two resamples, or a
+    negative seed.
     """
 
     level: float = 0.95
     n_resamples: int = 9999
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1 or self.n_resamples < 2 or self.seed < 0:
+            raise ValueError(
+                "level must be between 0 and 1, n_resamples at least 2 and seed at least 0; got "
+                f"{self.level}, {self.n_resamples} and {self.seed}"
+            )
 
     def rng(self) -> np.random.Generator:
         """A new generator."""

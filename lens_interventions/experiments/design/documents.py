@@ -26,8 +26,13 @@ def document_beginnings(
     Each has a `cluster`, its source and title, and at most `tokens` `tokens`. Those with fewer than
     two tokens after the BOS are left out, and those that an earlier source has, too.
 
-    Raises `ValueError` if none is left.
+    Raises `ValueError` if none is left, or if the model's context is shorter than `tokens`.
     """
+    context = int(bridge.cfg.n_ctx)
+    if tokens > context:
+        raise ValueError(
+            f"{tokens} tokens of a document do not fit the model's {context}: ask for fewer"
+        )
     rng = np.random.default_rng([seed, 3])
     found = []
     for source, of_source in without_copies(texts).items():

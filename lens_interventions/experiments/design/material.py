@@ -1,5 +1,6 @@
 """Material for copying: repeated random tokens, words that are due again, natural text."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from ...materials.shingles import groups
 from .contrasts import Resampling
 from .documents import cluster_of, without_copies
 from .sequences import REPORT, SELECTION, TokenSequence, beginning, continuation, token_list
+
+# The tags that `copy_rows` gives.
+_KINDS_OF_TOKENS = re.compile(r"copyable|other|bin-\d+|(surprise|repeat)(-.*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,12 @@ class CopyingMaterial:
         for name, size in sizes.items():
             if len(size) != 2 or min(size) < 1:
                 raise ValueError(f"{name} must be two numbers from 1 up, got {size}")
+        kinds = [text for text in self.texts if _KINDS_OF_TOKENS.fullmatch(text_tag(text))]
+        if kinds:
+            raise ValueError(
+                f"the text {kinds[0]!r} has the name of a kind of token, and they would be counted "
+                f"together: write ./{kinds[0]}, or rename the file"
+            )
         if self.surprising not in self.surprisal_edges:
             raise ValueError(
                 f"surprising must be one of the edges {self.surprisal_edges}, so that bins lie on "
@@ -167,9 +177,14 @@ def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list
             tokens = (*beginning(bridge), *body)
             if half in open_halves and len(tokens) > 2:
                 taken[half] += 1
-                cluster, tag = cluster_of(source, documents[index]), source.replace(" ", "_")
+                cluster, tag = cluster_of(source, documents[index]), text_tag(source)
                 sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
     return sequences
+
+
+def text_tag(source: str) -> str:
+    """The tag of a source of text: its name without white space, which separates tags."""
+    return "_".join(source.split())
 
 
 def _some_words(items: Sequence[Template], n: int) -> set[str]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
+import numpy as np
+
 T = TypeVar("T")
 
 Values = Mapping[str, Any]
@@ -47,7 +49,17 @@ def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
 
 def canonical_json(values: Any) -> str:
     """JSON that is the same for the same values, whatever the order of their keys."""
-    return json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return json.dumps(values, sort_keys=True, ensure_ascii=False, default=plain_number)
+
+
+def plain_number(value: Any) -> Any:
+    """The number in a numpy scalar, which JSON does not know.
+
+    Raises `TypeError` for anything else.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"JSON cannot hold a {type(value).__name__}")
 
 
 def digest(values: Any) -> str:

@@ -22,6 +22,7 @@ from .json_values import to_values
 from .model_source import Model, ModelSource, model_header
 from .results import Analysis, Result, Tables
 from .run_directory import FORMAT, RunDirectory, RunDirectoryError, files_of_rows, held_directory
+from .settings import require_usable
 from .stage_progress import StageProgress
 from .work_units import Unit, forget_model, measured
 
@@ -35,7 +36,7 @@ class Experiment:
     Attributes:
         name: its name, such as "copying".
         settings: a frozen dataclass of JSON values and tuples. The path of a file that units read
-            is an `input_files.file_field`.
+            is an `input_files.file_field`. Fields called `smallest_...` are margins of verdicts.
         stages: the stages by name, in order. Each is called with the bridge, the settings and the
             rows of the stages before it, and returns its units, so a later stage can depend on the
             measurements of an earlier one. The same arguments must give the same units.
@@ -82,11 +83,13 @@ def run(
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for two units with the same name or hooks on the bridge (permanent ones only with
-    `out`); `FileNotFoundError` for a file that units read and that is not there, and `RuntimeError`
+    `out`); `TypeError` or `ValueError` for settings that `settings.require_usable` refuses;
+    `FileNotFoundError` for a file that units read and that is not there, and `RuntimeError`
     if it is overwritten during the run. Errors of loading the model and of measuring are passed on;
     those of measuring have the unit's name as a note, and `KeyboardInterrupt` has a note that says
     what is kept in `out`.
     """
+    require_usable(experiment.settings)
     source = ModelSource(model)
     bridge = source.bridge()
     if out is not None and lasting_hooks(bridge):

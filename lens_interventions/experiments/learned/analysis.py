@@ -28,6 +28,7 @@ from ..design.comparisons import (
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import contrasts, with_holm
 from ..design.findings import resampled
+from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Analysis, Finding, Tables
@@ -218,7 +219,7 @@ def _categories(
     by_name = {question.name: question for question in asked}
     edges = settings.material.surprisal_edges
     bins = bin_by(torch.zeros(1, 1), edges).labels
-    texts = [(NAMES.get(text, text), text.replace(" ", "_")) for text in settings.material.texts]
+    texts = [(NAMES.get(text, text), text_tag(text)) for text in settings.material.texts]
     divisions: list[tuple[str, str, dict[str, set[str]]]] = [
         (
             "surprisal of the token before",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..design.material import text_tag
 from ..design.questions import Question
 from ..design.samples import LOOPED
 from ..design.totals import Measure, Totals, totals_of
@@ -51,7 +52,7 @@ class LearnedQuestion(Question):
 def questions(settings: LearnedSettings) -> list[LearnedQuestion]:
     """All questions, one verdict each."""
     material = settings.material
-    kinds = [(text, text.replace(" ", "_")) for text in material.texts]
+    kinds = [(text, text_tag(text)) for text in material.texts]
     return [
         *(
             LearnedQuestion(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from ... import materials
 from ...intervention.sources import SOURCES, Draws, source_names
 from ...intervention.training.options import TrainingOptions
+from ...measures.behaviour import MIN_LENGTH
 from ...model.points import require_blocks
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
@@ -108,9 +109,8 @@ class LearnedSettings:
                 f"sampled_prompts must be at most {written}, got {self.sampled_prompts}: further "
                 "ones would be beginnings of documents, and writes may be trained on those"
             )
-        require_at_least(
-            self, 1, "sampled_copies", "sampled_tokens", "read_sequences", "directions"
-        )
+        require_at_least(self, 1, "sampled_copies", "read_sequences", "directions")
+        require_at_least(self, MIN_LENGTH, "sampled_tokens")  # a loop is as long
         require_different(self, "sweep_layers", "sweep_ranks", "sweep_controls")
         unknown = sorted(set(self.sweep_controls) - set(control_sources()))
         if unknown or not self.sweep_controls:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ...measures.behaviour import MIN_LENGTH
 from ...search.relaxation import RELAXATIONS
 from ..design.contrasts import Resampling
 from ..design.setting_checks import require_at_least
@@ -16,8 +17,8 @@ class LikeliestSettings:
         prompts: number of open-ended prompts that are reported.
         choosing: number of other prompts, on which the variant of the ascent is chosen.
         variants: variants of the ascent, which are methods of `search_sequence`.
-        lengths: numbers of tokens of the sequences, the shortest first. The longest is 4 or more,
-            as it is asked how much of its 4-grams repeats.
+        lengths: numbers of tokens of the sequences, the shortest first. The longest is 16 or more,
+            as no loop is shorter.
         width: the number of beams of the widest beam search, and of samples. A sequence of n tokens
             may cost `width * n` forward tokens, in every way of searching.
         narrow: widths of beam searches that cost less than half of that.
@@ -47,10 +48,10 @@ class LikeliestSettings:
         require_at_least(self, 1, "choosing", "more")
         if not self.lengths or list(self.lengths) != sorted(set(self.lengths)):
             raise ValueError(f"lengths must be different and rising, got {self.lengths}")
-        if self.lengths[0] < 1 or self.lengths[-1] < 4:
+        if self.lengths[0] < 1 or self.lengths[-1] < MIN_LENGTH:
             raise ValueError(
-                "lengths must be at least 1, and the last at least 4, which has the first 4-gram; "
-                f"got {self.lengths}"
+                f"lengths must be at least 1, and the last at least {MIN_LENGTH}, which is that of "
+                f"the shortest loop; got {self.lengths}"
             )
         if not self.variants or set(self.variants) - set(RELAXATIONS):
             raise ValueError(

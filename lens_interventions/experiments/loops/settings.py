@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
+from ...measures.behaviour import MIN_LENGTH
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.contrasts import Resampling
 from ..design.rules import GREEDY, Rule
@@ -79,7 +80,8 @@ class LoopsSettings:
         if not (self.layers and self.strengths and self.modes):
             raise ValueError("give at least one layer, strength and mode")
         require_at_least(self, 2, "prompts", "passages", "documents", "rounds", "document_tokens")
-        require_at_least(self, 1, "search_prompts", "search_tokens", "new_tokens", "batch", "shown")
+        require_at_least(self, 1, "search_prompts", "batch", "shown")
+        require_at_least(self, MIN_LENGTH, "search_tokens", "new_tokens")  # a loop is as long
         require_different(self, "layers", "strengths", "modes")
         # Rows are distinguished by the names of their rules.
         rules = [*map(str, (GREEDY, *self.sampled(), *self.rules()))]

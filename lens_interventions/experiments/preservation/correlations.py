@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -112,7 +113,10 @@ def crossed_spearman(
         np.bincount(cell, weights, minlength=shape[0] * shape[1]).reshape(shape)
         for weights in (values, np.ones(len(values)))
     )
-    return crossed_contrast(totals, counts, resampling)
+    found = crossed_contrast(totals, counts, resampling)
+    # Student's t of few documents may leave the range of correlations.
+    low, high = np.clip([found.interval.low, found.interval.high], -1, 1).tolist()
+    return replace(found, interval=replace(found.interval, low=low, high=high))
 
 
 def token_correlation(

@@ -29,8 +29,8 @@ def draw(tables: Tables) -> Figures:
             title="Preservation of the input token against its rarity and its surprise",
             subtitle=_DOCUMENTS,
         ),
-        "rank_by_rarity": _by_quantile(tables["by_quantile"], "rarity"),
-        "rank_by_surprise": _by_quantile(tables["by_quantile"], "surprise"),
+        "rank_by_rarity": rank_by(tables["by_quantile"], "rarity"),
+        "rank_by_surprise": rank_by(tables["by_quantile"], "surprise"),
         "copying": curves(
             {"": tables["copying"]},
             Axes("point", "estimate", "templates", "residual point", "rank correlation"),
@@ -45,12 +45,15 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(point=rows["point"].map(point_name)) if "point" in rows else rows
 
 
-def _by_quantile(table: pd.DataFrame, by: str) -> "go.Figure":
+def rank_by(table: pd.DataFrame, by: str) -> "go.Figure":
+    """The rank of the input token by layer, in parts of the tokens sorted by one quantity."""
     rows = table[table["sorted_by"] == by]
     names = {
         row.quantile: f"{row.from_nats:.1f} to {row.to_nats:.1f} nats"
         for row in rows[rows["preservation"] == RAW].itertuples()
     }
+    if len(set(names.values())) < len(names):
+        names = {quantile: f"{quantile!s}: {name}" for quantile, name in names.items()}
     rows = rows.assign(tokens=rows["quantile"].map(names))
     ranks = rows[rows["preservation"] == RAW]
     # -log(1 + rank) becomes a rank again: a geometric mean.

@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import materials
 from ...materials import Document, Template
 from ...materials.corpora import read_documents
-from ..design.documents import cluster_of, document_beginnings
+from ..design.documents import cluster_of, document_beginnings, without_copies
 from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
@@ -42,8 +42,18 @@ def plan(
             "template has a word with the same tokens at its first place and where it is due "
             "again: give more words, or another model"
         )
+    copies = {
+        source: {document.title for document in texts[source]}
+        - {document.title for document in once}
+        for source, once in without_copies(texts).items()
+    }
     counts = [
-        Unit("counts", f"{number:02d}", count_tokens, {"source": source, "text": text_digest(text)})
+        Unit(
+            "counts",
+            f"{number:02d}",
+            count_tokens,
+            {"source": source, "text": text_digest(text), "copies": sorted(copies[source])},
+        )
         for number, (source, text) in enumerate(texts.items())
     ]
     tokens = [
@@ -71,8 +81,10 @@ STAGES: dict[str, Stage] = {"lens ranks": plan}
 
 
 @unit_kind("counts of tokens")
-def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFrame:
-    """Count the tokens of each whole document of a source.
+def count_tokens(
+    bridge: TransformerBridge, source: str, text: str, copies: Sequence[str]
+) -> pd.DataFrame:
+    """Count the tokens of each whole document of a source, without those with these titles.
 
     Raises `ValueError` if the source's text does not have the digest `text`.
     """
@@ -82,9 +94,11 @@ def count_tokens(bridge: TransformerBridge, source: str, text: str) -> pd.DataFr
             f"{source} differs from the text that the run was planned with: give every worker the "
             "same files and the same Python, and do not change them during the run"
         )
+    left_out = set(copies)
     rows = [
         (cluster_of(source, document), token, count)
         for document in documents
+        if document.title not in left_out
         for token, count in sorted(Counter(token_list(bridge, document.text)).items())
     ]
     found = pd.DataFrame(rows, columns=["document", "token", "count"])

@@ -91,7 +91,7 @@ def _fitted(bridge: TransformerBridge, settings: RecallSettings, read: set[str])
             bridge,
             {source: documents},
             documents=len(documents),
-            tokens=settings.window,
+            tokens=min(settings.window, int(bridge.cfg.n_ctx)),
             seed=settings.seed + 1,
         ):
             if document["cluster"] in apart and left > 0:
@@ -122,7 +122,10 @@ def measure_recovery(
     """
     probe = _probe(bridge, fitted, window)
     texts, names = [d["tokens"] for d in documents], [d["cluster"] for d in documents]
-    recovery = input_recovery(bridge, probe, texts, maps=("own",), progress=False)
+    longest = max(map(len, texts))
+    recovery = input_recovery(
+        bridge, probe, texts, maps=("own",), max_tokens=longest, progress=False
+    )
     totals = recovery.totals[_FIRST, _OWN]
     index = pd.MultiIndex.from_product(
         [probe.points, recovery.rarity, names], names=["point", "part", "document"]
@@ -148,7 +151,8 @@ def measure_reading(
     probe = _probe(bridge, fitted, window)
     texts, names = [d["tokens"] for d in documents], [d["cluster"] for d in documents]
     basis = embedding_basis(bridge, kind, seed=seed)
-    reading = input_reading(bridge, probe, texts, basis, progress=False)
+    longest = max(map(len, texts))
+    reading = input_reading(bridge, probe, texts, basis, max_tokens=longest, progress=False)
     half = len(basis.directions) // 2
     index = pd.MultiIndex.from_product(
         [MEASURES, probe.points, names], names=["measure", "point", "document"]

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ...drawing.colours import LINES
 from ...drawing.error_bars import error_bars
+from ...drawing.labels import markup
 from ...drawing.layer_heatmaps import LayerPanel, layer_heatmaps
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
@@ -116,7 +117,7 @@ def _predicted(patched: pd.DataFrame) -> "go.Figure":
                     "color": LINES[materials.index(material) % len(LINES)],
                     "symbol": _SYMBOLS[sources.index(source) % len(_SYMBOLS)],
                 },
-                name=f"{material}, {source}".replace("_", " "),
+                name=markup(f"{material}, {source}".replace("_", " ")),
                 customdata=[
                     f"layer {layer}, strength {strength:.3g}"
                     for layer, strength in zip(of["layer"], of["strength"], strict=True)

@@ -96,6 +96,7 @@ def measure_components(
         below=below,
         directions=directions,
         seed=seed,
+        max_tokens=max(len(document["tokens"]) for document in documents),
         progress=False,
     )
     names = pd.MultiIndex.from_product(

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...drawing.labels import visible
 from ...plots import plot_aggregate
-from .measured_model import PROSE_TEXTS, MeasuredModel, middle
+from .measured_model import PROSE_TEXTS, MeasuredModel, entering, middle
 from .ranks import count, typical_rank
 from .section import Condition, Figure, Section
 
@@ -23,7 +23,7 @@ def convergence(model: MeasuredModel) -> Section:
     half = len(typical) // 2
     agreement = model.prose.means("agrees_final")
     guess, share = _commonest_guess(model)
-    peak = int(kl.argmax()) + 1
+    peak = entering(model.prose.points[int(kl.argmax()) + 1])
     return Section(
         name="convergence",
         title="Guesses converge over the layers",
@@ -37,8 +37,8 @@ def convergence(model: MeasuredModel) -> Section:
                 "more, after the first block",
                 fallen >= _STEPS,
                 f"it falls at {falling.sum()} of {len(falling)} steps ({fallen:.0%}); the "
-                f"mean is {kl[0]:.1f} nats after the first block, at most {kl.max():.1f} (entering "
-                f"block {peak}), {kl[max(len(kl) - 2, 0)]:.1f} before the last",
+                f"mean is {kl[0]:.1f} nats after the first block, at most {kl.max():.1f} ({peak}), "
+                f"{kl[max(len(kl) - 2, 0)]:.1f} before the last",
             ),
             Condition(
                 f"halfway up, the final top guess is typically among the first {_RANK}",

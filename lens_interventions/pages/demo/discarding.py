@@ -1,7 +1,7 @@
 """Finding: the input is discarded at once."""
 
 from ...plots import plot_aggregate
-from .measured_model import MeasuredModel
+from .measured_model import MeasuredModel, entering
 from .ranks import count, typical_rank
 from .section import Condition, Figure, Section
 
@@ -13,7 +13,7 @@ def discarding(model: MeasuredModel) -> Section:
     to_final, to_input = model.prose.means("kl_final"), model.prose.means("kl_input")
     shares = model.prose.means("agrees_input")
     ranks = [typical_rank(mean) for mean in model.prose.means("log10_input_rank")]
-    looks = shares[1:].argmax() + 1
+    looks = entering(model.prose.points[shares[1:].argmax() + 1])
     one_way, other_way = (
         model.abstract.statistic(name)[:2].mean(dim=(1, 2)).tolist()
         for name in ("kl_final", "kl_final_reverse")
@@ -45,8 +45,7 @@ def discarding(model: MeasuredModel) -> Section:
                 f"no layer after the input guesses the input token at {_SHARE:.0%} of the "
                 "positions or more",
                 bool((shares[1:] < _SHARE).all()),
-                f"at most {shares[looks]:.1%} (entering block {looks}); at the input itself "
-                f"{shares[0]:.0%}",
+                f"at most {shares[1:].max():.1%} ({looks}); at the input itself {shares[0]:.0%}",
             ),
         ),
         text=(

@@ -35,12 +35,13 @@ def first_block(model: MeasuredModel) -> Section:
         for row, reference in enumerate(_REFERENCES)
     }
     before, alone, together = (mean.estimate for mean in means["final"])
-    share = (before - alone) / (before - together)
+    falls = before > together
+    of_that = f"it falls by {(before - alone) / (before - together):.0%} of that" if falls else ""
     _, still, away = (mean.estimate for mean in means["input"])
     return Section(
         name="first-block",
         title="The jump across the first block is due to context",
-        brief=f"KL(final ‖ layer) falls from {before:.1f} nats to {together:.1f}, and to "
+        brief=f"KL(final ‖ layer) goes from {before:.1f} nats to {together:.1f}, and to "
         f"{alone:.1f} where each token sees itself alone",
         claim="A comment: the embedding predicts from a single word, and the first block brings in "
         "hundreds of words of context. That is where the big jump comes from.",
@@ -48,8 +49,8 @@ def first_block(model: MeasuredModel) -> Section:
             Condition(
                 "if every position attends to itself alone in the first block, KL(final ‖ layer) "
                 "falls by less than half as much",
-                share < 0.5,
-                f"it falls by {share:.0%} of that",
+                falls and before - alone < 0.5 * (before - together),
+                of_that or "it does not fall across the first block with context either",
             ),
             Condition(
                 "the layer is then also nearer to the input, by KL(input ‖ layer)",

@@ -11,6 +11,7 @@ from ...lens.logit_lens import logit_lens
 from ...lens.protocol import Lens
 from ...lens.trajectory import Trajectory
 from ...materials import prose
+from ...model.points import point_name
 from .example_texts import ABSTRACT, ABSTRACT_END
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class MeasuredModel:
     def token_count(self, text: str) -> int:
         """How many tokens a text has, with a beginning-of-text token if the model expects one."""
         return int(self.bridge.to_tokens(text, truncate=False).shape[1])
+
+
+def entering(point: str) -> str:
+    """A residual point as it stands in a sentence: "entering block 3", "at the output"."""
+    name = point_name(point)
+    return "at the output" if name == "final" else f"entering block {name}"
 
 
 def middle(points: int) -> slice:

@@ -13,6 +13,7 @@ from lens_interventions.experiments.design.documents import (
 from lens_interventions.experiments.design.material import CopyingMaterial, text_sequences
 from lens_interventions.materials import Document
 from lens_interventions.materials.corpora import read_documents
+from tests.support.architectures import N_CTX
 from tests.support.tiny import shared_bridge
 
 
@@ -55,6 +56,13 @@ def test_documents_that_leave_nothing_are_refused(tmp_path):
     texts = {"mine": (Document("1", "a", ""), Document("2", "b", ""))}
     with pytest.raises(ValueError, match="no document of mine has two tokens among its first 2"):
         document_beginnings(shared_bridge("llama"), texts, documents=2, tokens=2, seed=0)
+
+
+def test_documents_that_do_not_fit_the_model_are_refused():
+    bridge = shared_bridge("llama")
+    texts = {"mine": (Document("1", "the time of fox", ""),)}
+    with pytest.raises(ValueError, match=rf"{N_CTX + 1} tokens of a document do not fit"):
+        document_beginnings(bridge, texts, documents=1, tokens=N_CTX + 1, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,10 @@ def test_documents_that_share_a_passage_are_on_one_half(tmp_path: Path) -> None:
         # All of them are connected, so the other text's copies are there too.
         assert len({half_of[f"{texts[0]}: {n}"] for n in range(5)}) == 1
         assert len(set(half_of.values())) == 2
+
+
+@pytest.mark.parametrize("name", ["other", "copyable", "bin-0", "repeat-none", "surprise-now"])
+def test_a_text_with_the_name_of_a_kind_of_token_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"they would be counted together: write \./{name}"):
+        replace(SETTINGS, texts=("prose", name))
+    assert replace(SETTINGS, texts=(f"./{name}", f"my {name}")).texts[0] == f"./{name}"

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from lens_interventions.experiments.design.small_networks.corpus import corpus_of
 from tests.support.small_scratch import SMALL
 
@@ -49,3 +51,16 @@ def test_windows_with_a_passage_of_the_training_text_are_left_out(tmp_path):
     assert "w" in kept
     assert shared in corpus.tokenizer.decode(corpus.training)
     assert shared not in kept
+
+
+def test_a_single_document_is_refused(tmp_path):
+    """It is held out, and nothing is left to train on."""
+    file = tmp_path / "book.txt"
+    file.write_text(" ".join(f"w{n}" for n in range(400)))
+    with pytest.raises(ValueError, match="0 documents to train on and 1 to hold out"):
+        corpus_of(replace(SMALL, texts=(str(file),)).corpus)
+
+
+def test_a_vocabulary_without_all_bytes_is_refused():
+    with pytest.raises(ValueError, match=r"vocabulary must be at least 257.*got 256"):
+        replace(SMALL, vocabulary=256)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lens_interventions.experiments import load_result, run
@@ -24,6 +25,10 @@ def test_settings_with_another_field_are_refused() -> None:
     values = to_values(Settings())
     with pytest.raises(ValueError, match=r"missing \['gate'\], unknown \['gait'\]"):
         from_values(Settings, {"gait" if k == "gate" else k: v for k, v in values.items()})
+
+
+def test_numbers_of_numpy_are_plain_numbers() -> None:
+    assert to_values(Settings(starts=(np.int64(7),))) == to_values(Settings(starts=(7,)))
 
 
 @pytest.mark.parametrize(

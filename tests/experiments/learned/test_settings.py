@@ -58,7 +58,7 @@ def test_what_a_model_has_not_is_refused_before_anything_is_trained(
         ({"sampled_prompts": 1}, "sampled_prompts must be at least 2, got 1"),
         ({"sampled_prompts": 73}, "sampled_prompts must be at most 72, got 73"),
         ({"sampled_copies": 0}, "sampled_copies must be at least 1"),
-        ({"sampled_tokens": 0}, "sampled_tokens must be at least 1"),
+        ({"sampled_tokens": 15}, "sampled_tokens must be at least 16"),
     ],
 )
 def test_going_on_needs_prompts_in_both_halves(change: dict, message: str) -> None:

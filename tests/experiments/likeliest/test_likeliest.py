@@ -168,7 +168,7 @@ def test_verdicts_on_planted_data(lead: float, looping: bool, outcomes: list[str
     [
         ({"prompts": 1}, "prompts must be at least 2"),
         ({"lengths": (8, 4)}, "rising"),
-        ({"lengths": (2, 3)}, "the last at least 4"),
+        ({"lengths": (8, 15)}, "the last at least 16"),
         ({"variants": ("annealing",)}, "some of exponentiated"),
         ({"narrow": (4,)}, "fewer than the 2 of"),
     ],

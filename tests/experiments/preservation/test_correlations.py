@@ -157,3 +157,10 @@ def test_two_rankings_that_are_the_same_are_certain_to_be() -> None:
     found = crossed_spearman(np.exp(values), values, documents, kinds, FEW).interval
     # Sums of 120 products in float64.
     assert_allclose([found.estimate, found.low, found.high], 1, atol=1e-12)
+
+
+def test_no_interval_leaves_the_range_of_correlations() -> None:
+    rng = np.random.default_rng(3)
+    rows, columns = np.repeat([0, 1], 6), np.tile(np.arange(6), 2)
+    found = crossed_spearman(rng.normal(size=12), rng.normal(size=12), rows, columns, FEW).interval
+    assert (found.low, found.high) == (-1, 1)

@@ -25,3 +25,16 @@ def test_discarding_is_judged_across_the_first_block(to_final, to_input, shares,
         }
     )
     assert tuple(condition.holds for condition in discarding(model).conditions) == holds
+
+
+def test_the_output_is_not_called_a_block():
+    model = made_up_model(
+        {
+            "kl_final": [90, 10, 0],
+            "kl_input": [0, 20, 15],
+            "agrees_input": [0.9, 0.01, 0.2],
+            "log10_input_rank": [0, 2, 3],
+        }
+    )
+    *_, looks = discarding(model).conditions
+    assert looks.measured == "at most 20.0% (at the output); at the input itself 90%"

@@ -42,3 +42,13 @@ def test_it_is_context_if_the_input_is_still_there_without(monkeypatch, alone, s
     falls, near = first_block(MeasuredModel(shared_bridge("llama"))).conditions
     assert (falls.holds, near.holds) == (holds, holds)
     assert share in falls.measured
+
+
+def test_a_block_that_does_not_lower_the_distance_is_no_jump(monkeypatch):
+    def made_up(_bridge, tokens):
+        return np.array([[5.0, 4.0, 5.0], [0.0, 1.0, 2.0]]) * (tokens.shape[1] - 1)
+
+    monkeypatch.setattr(module, "distances", made_up)
+    falls, _ = first_block(MeasuredModel(shared_bridge("llama"))).conditions
+    assert not falls.holds
+    assert falls.measured == "it does not fall across the first block with context either"

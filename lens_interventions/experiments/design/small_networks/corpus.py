@@ -96,6 +96,9 @@ class Corpus:
 
 _SMOOTHING = 10.0
 
+LEAST_VOCABULARY = 257
+"""The bytes, and the token that ends a document."""
+
 
 def corpus_of(settings: CorpusSettings) -> Corpus:
     """Read the documents, train the tokenizer, hold every tenth document out.
@@ -213,8 +216,8 @@ def _encoded(tokenizer: Tokenizer, document: Document) -> np.ndarray:
 
 
 def _any_in(some: np.ndarray, known: np.ndarray) -> bool:
-    place = np.minimum(np.searchsorted(known, some), len(known) - 1)
-    return bool((known[place] == some).any())
+    place = np.searchsorted(known, some)
+    return bool((known[place[place < len(known)]] == some[place < len(known)]).any())
 
 
 def _run_hashes(tokens: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..contrasts import Resampling
-from .corpus import CorpusSettings
+from .corpus import LEAST_VOCABULARY, CorpusSettings
 from .shape import Shape
 from .training import Optimization
 
@@ -57,6 +57,11 @@ class SmallNetworkSettings:
             raise ValueError(
                 "steps, batch, evaluate_every and warm_up must be at least 1, context at least 8, "
                 f"and there must be a seed; got {sizes}, {self.context} and {self.seeds}"
+            )
+        if self.vocabulary < LEAST_VOCABULARY:
+            raise ValueError(
+                f"vocabulary must be at least {LEAST_VOCABULARY}, the bytes and the end of a "
+                f"document; got {self.vocabulary}"
             )
         if not 1 <= self.windows[0] <= self.windows[1]:
             raise ValueError(

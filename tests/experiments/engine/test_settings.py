@@ -1,0 +1,52 @@
+"""Settings that are refused before anything is measured."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lens_interventions.experiments import run
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.engine.settings import require_usable
+from tests.support.small_run import example, small_bridge
+
+
+@dataclass(frozen=True)
+class Settings:
+    texts: tuple[str, ...] = ("prose",)
+    pairs: tuple[Resampling, ...] = (Resampling(), Resampling(seed=1))
+    smallest_share: float = 0.1
+    step: float = 0.5
+    resampling: Resampling = field(default_factory=Resampling)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error", "message"),
+    [
+        ("texts", "prose", TypeError, r"texts must be a tuple, got 'prose': write \('prose',\)"),
+        ("step", float("nan"), ValueError, "step must be finite, got nan"),
+        ("step", torch.tensor(1), TypeError, r"step is tensor\(1\): JSON cannot hold a Tensor"),
+        ("smallest_share", 0.0, ValueError, "smallest_share must be above 0, got 0"),
+    ],
+)
+def test_a_field_is_refused_by_its_name(
+    field: str, value: Any, error: type[Exception], message: str
+) -> None:
+    require_usable(Settings())
+    with pytest.raises(error, match=message):
+        require_usable(replace(Settings(), **{field: value}))
+
+
+def test_nothing_is_measured_or_written_with_settings_that_cannot_be_used(tmp_path: Path) -> None:
+    settings = Settings(smallest_share=-1.0)
+    with pytest.raises(ValueError, match="smallest_share must be above 0"):
+        run(replace(example(), settings=settings), small_bridge, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [{"level": 95}, {"n_resamples": 1}, {"seed": -1}])
+def test_resampling_is_checked_where_it_is_made(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="level must be between 0 and 1, n_resamples at least 2"):
+        Resampling(**options)
