@@ -8,6 +8,7 @@ from ..intervention.generation.generate import generate
 from ..intervention.generation.processors import sampling
 from ..intervention.generation.result import GenerationStep
 from ..measures.behaviour.loops import find_loops
+from ..model.vocabulary import token_ids
 from .chosen_patch import chosen_patch
 from .reading import TOP_K
 from .recipes import recipe
@@ -28,7 +29,7 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
         )
     prompt = subject.tokens(state)
     patch = chosen_patch(subject, state)
-    begun = [*prompt, *state.prefix]
+    begun = [*prompt, *token_ids(subject.bridge, state.prefix)]
     written: list[list[int]] = [[*state.prefix] for _ in ARMS]
     texts = [_Text(subject.bridge.tokenizer, prompt) for _ in ARMS]
     pieces = [texts[0].piece(token) for token in state.prefix]

@@ -49,16 +49,19 @@ def finite(value: float | None) -> float | None:
     return value
 
 
-def require_output(path: Path | None, suffixes: Sequence[str]) -> None:
+def require_output(path: Path | None, suffixes: Sequence[str], *read: Path | None) -> None:
     """Refuse a file whose name has none of `suffixes`, or that cannot be written.
 
-    Images need more than the library itself, which is checked here too.
+    So is one of the files that are `read`, since it would be lost. Images need more than the
+    library itself, which is checked here too.
     """
     if path is None:
         return
     suffix = path.suffix.lower()
     if suffix not in suffixes:
         raise typer.BadParameter(f"cannot write {path.name!r}: use one of {', '.join(suffixes)}")
+    if any(each is not None and each.resolve() == path.resolve() for each in read):
+        raise typer.BadParameter(f"{path.name} is the file that is read: name another to write")
     from .._files import require_writable
     from ..drawing.export import require_image_writer
 

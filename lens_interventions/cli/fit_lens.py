@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .checks import FIGURES, require_output
-from .options import Device, Dtype, Model, Revision, after_writing, kept_in, load, shows_progress
+from .options import (
+    Device,
+    Dtype,
+    Model,
+    Revision,
+    after_writing,
+    kept_in,
+    load,
+    partial_beside,
+    shows_progress,
+)
 from .writing import write_table_or_figure
 
 if TYPE_CHECKING:
@@ -71,7 +81,7 @@ def fit_lens(
     if refine and dtype in ("bfloat16", "float16"):
         raise typer.BadParameter(f"--refine needs --dtype float32 or float64, not {dtype}")
     require_output(out, [".safetensors"])
-    require_output(quality, (".csv", *FIGURES))
+    require_output(quality, (".csv", *FIGURES), file, test_file)
 
     from ..fitting.affine_fit import fit_affine_lens
     from ..fitting.affine_refinement import refine_affine_lens
@@ -84,7 +94,7 @@ def fit_lens(
         texts = read_texts(file, whole=True)
     tests = [each.text for each in prose()] if test_file is None else read_texts(test_file)
     bridge = load(model, device, dtype, revision)
-    partial, progress = out.with_name(out.name + ".partial"), shows_progress()
+    partial, progress = partial_beside(out), shows_progress()
     if texts is None:
         length = min(_SAMPLE_TOKENS, int(bridge.cfg.n_ctx))
         texts = list(sample_texts(bridge, samples or _SAMPLES, length=length, progress=progress))

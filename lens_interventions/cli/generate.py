@@ -70,11 +70,17 @@ def generate(
     ] = 0.0,
     top_p: Annotated[
         float,
-        typer.Option(help="Sample from the likeliest tokens that together have this probability."),
+        typer.Option(
+            callback=finite,
+            help="Sample from the likeliest tokens that together have this probability.",
+        ),
     ] = 1.0,
     repetition_penalty: Annotated[
         float,
-        typer.Option(help="Penalize tokens that have occurred by this factor; 1 is no penalty."),
+        typer.Option(
+            callback=finite,
+            help="Penalize tokens that have occurred by this factor; 1 is no penalty.",
+        ),
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="The seed of sampling and of random sources.")] = 0,
     model: Model = None,
@@ -83,6 +89,8 @@ def generate(
     revision: Revision = None,
 ) -> None:
     """Continue a prompt while each known next token is patched into a layer, and mark loops."""
+    if not prompt:
+        raise typer.BadParameter("the text is empty")
     with usage():
         from ..intervention.generation.processors import sampling
 

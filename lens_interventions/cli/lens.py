@@ -83,7 +83,7 @@ def lens(
     with usage(), nothing_collected():
         options = _lens_options(stat, layers, positions, watch or [], compare_with)
     read = _text(text, file)
-    require_output(out, (*FIGURES, *_NUMBERS))
+    require_output(out, (*FIGURES, *_NUMBERS), file)
     with usage(), nothing_collected():
         if commitment is not None:
             _check_commitment(commitment, out)

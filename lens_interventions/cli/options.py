@@ -46,6 +46,21 @@ Revision = Annotated[
         help="A branch, tag or commit of a model on the hub, such as the step1000 of a Pythia.",
     ),
 ]
+TextFile = Annotated[
+    Path,
+    typer.Option(
+        "--file",
+        help="A text, or a .jsonl file with a document in the field 'text' of each line.",
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Cut documents into pieces of this many tokens, each read alone. By default 512, or "
+        "the model's context if that is shorter.",
+    ),
+]
 LensName = Annotated[
     str | None,
     typer.Option(
@@ -123,6 +138,11 @@ def _jacobian_lens(path: Path) -> "JacobianLens":
 def as_message(text: str, chat: bool) -> list[dict[str, str]] | None:
     """With `--chat`, the text as a user's message; otherwise None."""
     return [{"role": "user", "content": text}] if chat else None
+
+
+def partial_beside(out: Path) -> Path:
+    """The file in which a command keeps what is done, until it can write `out`."""
+    return out.with_name(out.name + ".partial")
 
 
 @contextmanager

@@ -1,12 +1,21 @@
 """`lens-interventions score`: the loss of a text with and without a patch."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .checks import require_context
-from .options import Device, Dtype, LensName, Model, Revision, load, shows_progress
+from .options import (
+    Context,
+    Device,
+    Dtype,
+    LensName,
+    Model,
+    Revision,
+    TextFile,
+    load,
+    shows_progress,
+)
 from .patch_options import (
     FIRST_POSITION,
     Embedding,
@@ -29,13 +38,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    file: Annotated[
-        Path,
-        typer.Option(
-            "--file",
-            help="A text, or a .jsonl file with a document in the field 'text' of each line.",
-        ),
-    ],
+    file: TextFile,
     layer: Layer,
     strength: Strength,
     mode: Mode = "interpolate",
@@ -47,14 +50,7 @@ def score(
     gate: Gate = None,
     gate_on: GateOn = "lens",
     lens: LensName = None,
-    context: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Cut documents into pieces of this many tokens, and score each alone. By default "
-            "512, or the model's context if that is shorter.",
-        ),
-    ] = None,
+    context: Context = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of random sources and of the bootstrap.")
     ] = 0,

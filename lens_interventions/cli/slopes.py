@@ -8,14 +8,17 @@ import typer
 from ..intervention.sources import source_names
 from .checks import FIGURES, one_of, require_context, require_output, usage
 from .options import (
+    Context,
     Device,
     Dtype,
     LensName,
     Model,
     Revision,
+    TextFile,
     kept_in,
     load,
     load_lens,
+    partial_beside,
     shows_progress,
 )
 from .patch_options import (
@@ -39,13 +42,7 @@ _SCOPES = ("all", "copyable", "other", "after_surprise", "repeated_surprise")
 
 
 def slopes(
-    file: Annotated[
-        Path,
-        typer.Option(
-            "--file",
-            help="A text, or a .jsonl file with a document in the field 'text' of each line.",
-        ),
-    ],
+    file: TextFile,
     out: Annotated[
         Path,
         typer.Option(help="The figure (.html, .png, .svg) or table (.csv, .json) to write."),
@@ -84,15 +81,8 @@ def slopes(
     gate: Gate = None,
     gate_on: GateOn = "lens",
     lens: LensName = None,
-    context: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Cut documents into pieces of this many tokens, each read alone. By default 512, "
-            "or the model's context if that is shorter.",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random sources.")] = 0,
+    context: Context = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random sources.")] = 0,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -108,7 +98,7 @@ def slopes(
 
     if "lens" in (embedding or ()) and lens is None:
         raise typer.BadParameter("--embedding lens needs --lens, a file from fit-lens")
-    require_output(out, (*FIGURES, *_TABLES))
+    require_output(out, (*FIGURES, *_TABLES), file)
     documents = read_texts(file, whole=True)
 
     from ..intervention.patch import NextTokenPatch
@@ -138,28 +128,31 @@ def slopes(
         )
     bridge = load(model, device, dtype, revision)
     require_context(bridge, context)
-    partial = out.with_name(out.name + ".partial")
-    with kept_in(partial):
-        found = slope_map(
-            bridge,
-            documents,
-            sources=sources,
-            modes=modes,
-            embeddings=embeddings,
-            scopes=scope or ["all"],
-            scale=cast(Any, scale),
-            window=window,
-            gate=gate,
-            gate_on=cast(Any, gate_on),
-            lens=fitted,
-            seed=seed,
-            max_length=context,
-            out=partial,
-            progress=shows_progress(),
-        )
-    write_table_or_figure(out, found.to_dataframe, found.plot)
-    partial.unlink()
-    lock_beside(partial).unlink(missing_ok=True)
+    partial = partial_beside(out)
+    try:
+        with kept_in(partial):
+            found = slope_map(
+                bridge,
+                documents,
+                sources=sources,
+                modes=modes,
+                embeddings=embeddings,
+                scopes=scope or ["all"],
+                scale=cast(Any, scale),
+                window=window,
+                gate=gate,
+                gate_on=cast(Any, gate_on),
+                lens=fitted,
+                seed=seed,
+                max_length=context,
+                out=partial,
+                progress=shows_progress(),
+            )
+        write_table_or_figure(out, found.to_dataframe, found.plot)
+        partial.unlink()
+    finally:
+        if not partial.exists():
+            lock_beside(partial).unlink(missing_ok=True)
     _print(found)
     typer.echo(f"wrote {out}", err=True)
 

@@ -7,7 +7,17 @@ import typer
 
 from ..intervention.sources import source_names
 from .checks import FIGURES, finite, one_of, require_blocks, require_output, usage
-from .options import Device, Dtype, Model, Revision, kept_in, load, shows_progress
+from .options import (
+    Device,
+    Dtype,
+    Model,
+    Revision,
+    TextFile,
+    kept_in,
+    load,
+    partial_beside,
+    shows_progress,
+)
 
 if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
@@ -21,13 +31,7 @@ _CONTROLS = (
 
 
 def train_patch(
-    file: Annotated[
-        Path,
-        typer.Option(
-            "--file",
-            help="A text, or a .jsonl file with a document in the field 'text' of each line.",
-        ),
-    ],
+    file: TextFile,
     layer: Annotated[
         list[int],
         typer.Option(
@@ -113,7 +117,7 @@ def train_patch(
     from ..materials import read_texts
 
     require_output(out, [".safetensors"])
-    require_output(figure, (*FIGURES, ".json"))
+    require_output(figure, (*FIGURES, ".json"), file)
     documents = read_texts(file, whole=True)
     require_blocks(model, layer)
 
@@ -146,7 +150,7 @@ def train_patch(
             scale="raw" if strength is None else "norm",
         )
     bridge = load(model, device, dtype, revision)
-    partial = out.with_name(out.name + ".partial")
+    partial = partial_beside(out)
     has_rank = strength is None and not full and source not in source_names("no news")
     with kept_in(partial):
         result = train(

@@ -62,7 +62,8 @@ class PatchedLM(TemplateLM):
             )
         self._prefix = _first_named(self.tokenizer, "bos_token_id", "eos_token_id")
         wanted = bridge.cfg.default_prepend_bos if prepend_bos is None else prepend_bos
-        self._prepend_bos = bool(wanted) and self.tokenizer.bos_token_id is not None
+        self._bos = _prepended(bridge)
+        self._prepend_bos = bool(wanted)
 
     @property
     def eot_token_id(self) -> int:
@@ -106,7 +107,7 @@ class PatchedLM(TemplateLM):
             )
             ids = tokens[0].tolist()
         wanted = self._prepend_bos if add_special_tokens is None else add_special_tokens
-        bos = self.tokenizer.bos_token_id
+        bos = self._bos
         return [bos, *ids] if wanted and bos is not None and ids[:1] != [bos] else ids
 
     def _loglikelihood_tokens(
@@ -214,6 +215,18 @@ class PatchedLM(TemplateLM):
         starts = range(0, len(order), self.batch_size)
         for start in tqdm(starts, disable=disable_tqdm, unit="batch", desc=doing):
             yield order[start : start + self.batch_size]
+
+
+def _prepended(bridge: TransformerBridge) -> int | None:
+    """The token that TransformerLens puts before a text if asked to.
+
+    It puts none there if the tokenizer had no special token, although it then gives it one.
+    """
+    with_bos, without = (
+        bridge.to_tokens("a", prepend_bos=bos, move_to_device=False)[0].tolist()
+        for bos in (True, False)
+    )
+    return with_bos[0] if len(with_bos) > len(without) else None
 
 
 def _first_named(tokenizer: Any, *names: str) -> int:

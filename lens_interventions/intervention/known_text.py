@@ -64,7 +64,12 @@ class KnownText:
             of_each["prompt_length"] = prompt_length
         numbers: dict[str, Tensor] = {}
         for name, value in of_each.items():
-            number = torch.as_tensor(value, device=device)
+            try:
+                number = torch.as_tensor(value, device=device)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise TypeError(
+                    f"{name} must be whole numbers below 2**63, got {value!r:.60}"
+                ) from error
             if number.is_floating_point():
                 raise TypeError(f"{name} must be whole numbers, got {value!r:.60}")
             number = number.long()

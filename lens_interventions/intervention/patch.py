@@ -197,7 +197,10 @@ class NextTokenPatch(PatchFields):
         Raises `ValueError` if the text is not a JSON object, a field is unknown or missing, or a
         field makes no sense, and `TypeError` if what should be a number is something else.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError:
+            values = None
         if not isinstance(values, dict):
             raise ValueError(f"expected a JSON object with the fields of a patch, got {text!r:.60}")
         known = {field.name: field.default is MISSING for field in fields(cls)}

@@ -111,6 +111,7 @@ def _summed(
     for patch in reading.patches if lengths else ():
         warn_if_out_of_reach(patch, torch.tensor(lengths))
     if not any(of_text.any() for of_text in sums):
+        kept.remove()  # it would be in the way of a call with other scopes
         raise ValueError("there is no text with a token to predict that the scopes count")
     return np.stack(sums)
 
@@ -175,6 +176,10 @@ class _Kept:
                 raise _damaged(path, number) from error
         if lines[-1]:
             write_text(path, "\n".join([first, *whole, ""]))
+
+    def remove(self) -> None:
+        if self._path is not None:
+            self._path.unlink()
 
     def add(self, key: str, sums: Float[np.ndarray, "..."]) -> None:
         if self._path is not None:

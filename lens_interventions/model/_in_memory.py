@@ -30,6 +30,7 @@ def boot_in_memory(
     Raises `ValueError` as `load_model` does.
     """
     require_merged(hf_model)
+    _require_weights(hf_model)
     if any(isinstance(module, base.GeneralizedComponent) for module in hf_model.modules()):
         raise ValueError(
             "the model is in a bridge already, whose hooks would act in another one too: use that "
@@ -105,6 +106,22 @@ def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
         for module, of_module in buffers:
             module._buffers.update(of_module)
         raise
+
+
+def _require_weights(model: Any) -> None:
+    offloaded = next((n for n, weight in model.named_parameters() if weight.is_meta), None)
+    if offloaded is not None:
+        raise ValueError(
+            f"{offloaded} is on torch's meta device, without values: load the model without "
+            "offloading it"
+        )
+    for end in (model.get_input_embeddings(), model.get_output_embeddings()):
+        # In a quantized module it is a method.
+        if end is not None and not isinstance(end.weight, torch.Tensor):
+            raise ValueError(
+                f"the weights of {type(end).__name__} are quantized, and cannot be read: load the "
+                "model without that"
+            )
 
 
 def _require_one_dtype(model: Any) -> None:

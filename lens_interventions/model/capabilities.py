@@ -25,6 +25,7 @@ from .hooks import capture, lasting_hooks, without_hooks
 from .kinds import ReadableModel, architecture, inner_model, weight_dtype
 from .points import FINAL, INPUT, hook_name
 from .precision import at_least_float32, is_half
+from .product import product_dtype
 from .replaced_forwards import forwards_of_user
 
 Answer = TypeVar("Answer")
@@ -95,7 +96,8 @@ def _answers(bridge: ReadableModel, put_on: tuple[Any, ...] | None) -> dict[str,
     config = getattr(inner_model(bridge), "config", None)
     attention = getattr(config, "_attn_implementation", None)
     states = _found.setdefault(bridge, {})
-    state = ((*modes, weight_dtype(bridge), attention), put_on)
+    dtypes = (weight_dtype(bridge), product_dtype(bridge.W_E))
+    state = ((*modes, *dtypes, attention), put_on)
     if put_on and state not in states:
         # Hooks that are put on again count as others, so answers would pile up in a loop.
         for other in [known for known in states if known[-1]]:

@@ -22,6 +22,7 @@ from .capabilities import weights_processed
 from .fingerprint import fingerprint
 from .hooks import lasting_hooks
 from .kinds import weight_dtype
+from .product import product_dtype
 from .replaced_forwards import forwards_of_user
 from .user_cache import cache_directory
 
@@ -60,7 +61,7 @@ def _file(bridge: TransformerBridge, question: str) -> Path:
         question,
         fingerprint(bridge),
         str(weights_processed(bridge)),
-        f"{weight_dtype(bridge)} {bridge.cfg.device}",
+        f"{weight_dtype(bridge)} {product_dtype(bridge.W_E)} {bridge.cfg.device}",
         str(getattr(config, "_attn_implementation", None)),
         config.to_json_string(),
         *(importlib.metadata.version(name) for name in _VERSIONS),

@@ -140,9 +140,10 @@ def weighted_rows(
 def product_dtype(weight: Float[Tensor, "_ _"]) -> torch.dtype:
     """The dtype of products with a weight: its own, unless `torch.autocast` chooses another."""
     device = weight.device.type
-    # It leaves float64 alone.
-    if weight.dtype != torch.float64 and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
+    # It leaves float64 alone, and does not know the meta device.
+    if weight.dtype != torch.float64 and torch.amp.is_autocast_available(device):
+        on = torch.is_autocast_enabled(device)
+        return torch.get_autocast_dtype(device) if on else weight.dtype
     return weight.dtype
 
 

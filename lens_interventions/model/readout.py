@@ -217,8 +217,13 @@ def require_readable(bridge: ReadableModel) -> None:
     training mode.
     """
     # A HookedTransformer has no dropout, and is in training mode when it is loaded.
-    if isinstance(bridge, TransformerBridge) and bridge.original_model.training:
-        raise ValueError("the model is in training mode, where dropout is on: call bridge.eval()")
+    if isinstance(bridge, TransformerBridge):
+        training = [n for n, module in bridge.original_model.named_modules() if module.training]
+        if training:
+            raise ValueError(
+                f"{training[0] or 'the model'} is in training mode, where dropout is on: call "
+                "bridge.eval()"
+            )
     recall(
         bridge,
         "logits are ln_final and unembed of the last residual point",
@@ -230,7 +235,7 @@ def require_causal_stack(bridge: ReadableModel) -> None:
     """Refuse a model that is not one causal stack of blocks under an unembedding, without a run.
 
     Raises `NotImplementedError` if the model has an encoder, a recurrent state or attention to
-    later tokens, or is on several devices.
+    later tokens, or is on several devices or offloaded.
     """
     name = architecture(bridge)
     if getattr(bridge.cfg, "n_devices", 1) > 1:
@@ -252,6 +257,11 @@ def require_causal_stack(bridge: ReadableModel) -> None:
         raise NotImplementedError(
             f"{name} is an encoder-decoder or an encoder: it has no single stack of blocks "
             "that an unembedding reads"
+        )
+    if bridge.W_E.is_meta:
+        raise NotImplementedError(
+            f"{name} is offloaded, and its weights are on torch's meta device, without values: "
+            "load it without offloading"
         )
 
 

@@ -214,7 +214,8 @@ def _tokenize(bridge: ReadableModel, text: str, prepend_bos: bool | None) -> Ten
     tokens = bridge.to_tokens(text, prepend_bos=prepend_bos, truncate=False, move_to_device=False)
     if tokens.numel() == 0:
         what = f"the text {text!r} has no tokens" if text else "the text is empty"
-        raise ValueError(f"{what}: give at least one token to read, or prepend_bos=True")
+        instead = "" if prepend_bos else ", or prepend_bos=True"
+        raise ValueError(f"{what}: give at least one token to read{instead}")
     return tokens[0]
 
 

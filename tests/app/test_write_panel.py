@@ -5,7 +5,7 @@ import pytest
 import lens_interventions as li
 from lens_interventions.measures.behaviour import find_loops
 from tests.app.conftest import TEXT
-from tests.support.explorer import answer, events
+from tests.support.explorer import answer, events, refusal
 
 PATCH = {"layer": 1, "strength": 0.4, "mode": "add"}
 
@@ -90,3 +90,9 @@ def test_a_branch_that_patches_only_what_is_generated_keeps_to_its_prompt(client
     assert log_probs == pytest.approx(out.log_probs[0].tolist())
     view = answer(client, "alternatives", prefix=prefix, arm="patched", **options)["alternatives"]
     assert view["likeliest"][0]["log_prob"] == pytest.approx(float(out.log_probs[0, 0]))
+
+
+@pytest.mark.parametrize("token", [-1, 10**30])
+def test_a_prefix_of_ids_that_the_model_lacks_is_refused(client, token):
+    said = refusal(client, "write", panel="write", text=TEXT, prefix=[token], **PATCH)
+    assert said == f"token id {token} is not in [0, 112)"

@@ -136,6 +136,8 @@ def test_loops_are_marked(monkeypatch, run):
         ([*USUAL, "--top-p", "0.5"], "--top-p", 2),
         ([*USUAL, "--temperature", "1", "--top-p", "5"], "top_p", 2),
         ([*USUAL, "--temperature", "-1"], "--temperature", 2),
+        ([*USUAL, "--temperature", "1", "--top-p", "nan"], "not a finite number", 2),
+        (["generate", "", "--layer", "1", "--strength", "0.1"], "the text is empty", 2),
         ([*USUAL, "--max-new-tokens", "0"], "--max-new-tokens", 2),
     ],
 )

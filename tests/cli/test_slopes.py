@@ -74,6 +74,26 @@ def test_the_seed_and_the_window_are_those_of_the_map(run, corpus, tmp_path):
     assert table != pytest.approx(estimates(3, None))
 
 
+def test_a_mistake_in_the_scope_leaves_nothing_in_the_way(run, tmp_path):
+    corpus, out = tmp_path / "corpus.txt", tmp_path / "map.csv"
+    corpus.write_text("dog")
+    status, _, err = run("--file", corpus, "--out", out, "--scope", "copyable")
+    assert status == 1
+    assert "no text with a token to predict" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
+    assert run("--file", corpus, "--out", out)[0] == 0
+
+
+def test_the_text_is_not_written_over(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_text("the people say")
+    status, _, err = run("--file", corpus, "--out", corpus)
+    assert status == 2
+    assert "corpus.csv is the file that is read" in err
+    assert corpus.read_text() == "the people say"
+
+
 def test_a_figure(run, corpus, tmp_path):
     out = tmp_path / "map.html"
     status, printed, err = run("--file", corpus, "--out", out)

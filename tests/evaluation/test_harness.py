@@ -10,6 +10,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from tokenizers import processors
 
 import lens_interventions as li
 from lens_interventions.evaluation.decoding import Decoding
@@ -162,6 +163,18 @@ def test_a_text_is_read_after_one_bos_in_windows_of_their_own(llama):
 def test_a_text_that_begins_with_bos_gets_no_second_one(llama):
     model = li.as_harness_model(llama, PATCH)
     assert model.tok_encode("<s>the") == model.tok_encode("the") == [BOS, *ids("the")]
+
+
+def test_a_tokenizer_that_puts_nothing_before_a_text_puts_nothing_there():
+    bare = tiny_tokenizer()
+    bare.bos_token = bare.eos_token = bare.pad_token = None
+    bare.backend_tokenizer.post_processor = processors.ByteLevel()
+    bare.add_bos_token = False
+    bridge = li.load_model(hf_model=tiny_model("llama"), tokenizer=bare)
+    model = li.as_harness_model(bridge, PATCH)
+    assert model.tok_encode("the") == bridge.to_tokens("the")[0].tolist() == ids("the")
+    with pytest.raises(ValueError, match=r"the text is empty: give at least one token to read$"):
+        li.generate(bridge, "", PATCH, prepend_bos=True, max_new_tokens=1)
 
 
 def test_continuations_are_those_of_generate_up_to_a_text_that_ends_them(llama):

@@ -39,9 +39,17 @@ def test_a_prompt_longer_than_its_text_is_refused(given):
         KnownText.from_batch(TokenBatch(TOKENS, MASK), prompt_length=given)
 
 
-@pytest.mark.parametrize("given", [{"prompt_length": 2.7}, {"text_seeds": torch.tensor([0.5])}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"prompt_length": 2.7},
+        {"prompt_length": "a"},
+        {"text_seeds": torch.tensor([0.5])},
+        {"text_seeds": [2**64, 0]},
+    ],
+)
 @pytest.mark.usefixtures("as_users_run")
-def test_fractions_are_refused(given):
+def test_what_is_no_number_is_refused(given):
     with pytest.raises(TypeError, match=f"{next(iter(given))} must be whole numbers"):
         KnownText.from_batch(TokenBatch(TOKENS, MASK), **given)
 

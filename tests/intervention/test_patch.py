@@ -102,7 +102,7 @@ def test_numbers_of_the_wrong_type_are_refused(fields, error, message):
         ("{}", r"lacks \['layer', 'strength'\] and has \[\] besides"),
         ('{"layer": 1, "strength": 1, "foo": 2}', r"lacks \[\] and has \['foo'\] besides"),
         ('{"layer": -1, "strength": 1}', "block numbers from 0 up"),
-        ("not JSON", "Expecting value"),
+        ("not JSON", "expected a JSON object .*, got 'not JSON'"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")

@@ -131,11 +131,14 @@ def test_a_model_with_other_forwards_or_numbers_is_asked_anew():
         assert ask() == 1
     bridge.float()
     assert ask() == 4
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ask() == 5
+    assert ask() == 4
     bridge.double()
     config = bridge.original_model.config
     before = config._attn_implementation  # eager, or sdpa with TransformerLens 3.9
     config._attn_implementation = "sdpa" if before == "eager" else "eager"
-    assert ask() == 5
+    assert ask() == 6
     config._attn_implementation = before
     assert ask() == 1
 

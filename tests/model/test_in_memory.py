@@ -8,10 +8,11 @@ import threading
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from lens_interventions import load_model
+from lens_interventions import load_model, logit_lens
 from lens_interventions.model.kinds import weight_dtype
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
@@ -104,6 +105,24 @@ def test_quantized_weights_are_not_converted(how):
         model.is_quantized = True
     with pytest.raises(ValueError, match="weights are quantized"):
         load_model(hf_model=model, tokenizer=tiny_tokenizer(), dtype=torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+def test_weights_that_are_not_there_are_refused():
+    """Offloaded by accelerate, or in a module of torch's own quantization."""
+    offloaded = tiny_model("llama").float()
+    cpu_offload(offloaded, execution_device="cpu")
+    with pytest.raises(ValueError, match=r"model\.embed_tokens\.weight is on torch's meta device"):
+        load_model(hf_model=offloaded, tokenizer=tiny_tokenizer())
+    later = load_model(hf_model=tiny_model("llama").float(), tokenizer=tiny_tokenizer())
+    cpu_offload(later.original_model, execution_device="cpu")
+    with pytest.raises(NotImplementedError, match="is offloaded"):
+        logit_lens(later, [5, 6, 7])
+    quantized = torch.ao.quantization.quantize_dynamic(
+        tiny_model("llama").float(), {torch.nn.Linear}, dtype=torch.qint8
+    )
+    with pytest.raises(ValueError, match="weights of Linear are quantized"):
+        load_model(hf_model=quantized, tokenizer=tiny_tokenizer())
 
 
 def lora(arch, targets):

@@ -14,7 +14,7 @@ from ...model.capabilities import (
 )
 from ...model.hooks import hooked_modules, without_hooks
 from ...model.kept_answers import is_kept, keep_right
-from ...model.kinds import weight_dtype
+from ...model.product import product_dtype
 from ...model.readout import readout, require_causal_stack, require_readable
 from ...model.user_warnings import warn_user
 from ..known_text import KnownText, select_rows
@@ -150,7 +150,7 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
                 found, expected = torch.cat([found, found[:2]]), torch.cat([expected, clean])
             found, expected = found[:, possible], expected[:, possible]
             worst = max(worst, float((found - expected).abs().max() / expected.std()))
-    tolerance = _TOLERANCE.get(weight_dtype(bridge), _HALF_TOLERANCE)
+    tolerance = _TOLERANCE.get(product_dtype(bridge.W_E), _HALF_TOLERANCE)
     return "" if worst < tolerance else f"logits differ by {worst:.2g} standard deviations"
 
 

@@ -82,10 +82,6 @@ def head_slopes(
     by_scope = scopes_by_name(scopes)
     refuse_late_hooks(bridge, 0)
     key_value_points(bridge, patch.layers)
-    scores = {
-        name: of_heads[list(patch.layers)].cpu().double().numpy()
-        for name, of_heads in vars(head_scores(bridge)).items()
-    }
     n_heads = int(getattr(bridge.cfg, "n_key_value_heads", None) or bridge.cfg.n_heads)
     shape = (len(sources), len(patch.layers), len(PARTS), n_heads)
     # The strength changes nothing.
@@ -104,6 +100,11 @@ def head_slopes(
         (len(by_scope), 1 + math.prod(shape)),
         Reading(length, prepend_bos, progress, out, settings, [patch]),
     )
+    # Last, as some models that are refused above cannot run what this runs.
+    scores = {
+        name: of_heads[list(patch.layers)].cpu().double().numpy()
+        for name, of_heads in vars(head_scores(bridge)).items()
+    }
     return HeadSlopes(
         totals=sums[..., 1:].reshape(-1, len(by_scope), *shape),
         counts=sums[..., 0],

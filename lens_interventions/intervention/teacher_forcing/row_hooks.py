@@ -34,6 +34,8 @@ _TOLERANCE = {False: 1e-4, True: 2e-2}
 
 GivenHook = tuple[str | Callable[[str], bool], HookFunction]
 
+_PAIRS = "fwd_hooks must be a list of pairs of a name and a function, [(name, fn)]"
+
 
 def hooks_by_row(
     bridge: TransformerBridge, fwd_hooks: Sequence[GivenHook], length: int
@@ -49,6 +51,8 @@ def hooks_by_row(
     Raises `ValueError` for a name that the model does not have, or a point at which rows are not
     the second axis; `TypeError` for anything but a list of pairs.
     """
+    if not isinstance(fwd_hooks, Sequence):
+        raise TypeError(f"{_PAIRS}, got {fwd_hooks!r:.60}")
     hooks = []
     points = bridge.hook_dict
     aliases: dict[int, list[str]] = {}
@@ -56,10 +60,7 @@ def hooks_by_row(
         aliases.setdefault(id(point), []).append(name)
     for pair in fwd_hooks:
         if not (isinstance(pair, Sequence) and len(pair) == 2 and callable(pair[1])):
-            raise TypeError(
-                "fwd_hooks must be a list of pairs of a name and a function, [(name, fn)], but "
-                f"{pair!r:.60} is not a pair"
-            )
+            raise TypeError(f"{_PAIRS}, but {pair!r:.60} is not a pair")
         given, fn = pair
         if isinstance(given, str):
             names = [given]

@@ -1,6 +1,7 @@
 """The cached decoder: hooks act, edited weights count, and a cache that is not kept is named."""
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from unittest import mock
 
@@ -236,3 +237,13 @@ def test_a_window_that_spans_the_text_costs_what_no_window_costs(monkeypatch):
     assert rows_above(50) == rows_above(None)
     # Until a position leaves the window, and from there on all of it.
     assert rows_above(8) == [7, 2, 2, 10, 10]
+
+
+def test_under_autocast_decoding_is_judged_by_the_precision_of_its_products(recwarn):
+    """Eight blocks of this width round by a hundredth of a standard deviation."""
+    bridge = tiny_bridge("gpt2", dtype=torch.float32, n_embd=256, n_head=4, n_layer=8)
+    patch = li.NextTokenPatch(layer=4, strength=0.5, scale="norm", embedding="W_U")
+    for context in (torch.autocast("cpu", dtype=torch.bfloat16), nullcontext()):
+        with context:
+            li.generate(bridge, [[5, 6, 7]], patch, max_new_tokens=2)
+    assert not recwarn.list

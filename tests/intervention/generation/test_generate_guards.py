@@ -192,11 +192,12 @@ def test_trying_the_options_of_a_trajectory_shows_no_progress():
 
 
 @pytest.mark.parametrize("used_before", [False, True])
-def test_training_mode_is_refused(used_before):
+@pytest.mark.parametrize("part", ["", "transformer.h.1.mlp.dropout"])
+def test_training_mode_is_refused(used_before, part):
     bridge, text = tiny_bridge("gpt2"), torch.arange(4, 12)[None]
     if used_before:
         li.logit_lens(bridge, text)
-    bridge.train()
+    bridge.original_model.get_submodule(part).train()
     for run in (
         lambda: li.generate(bridge, PROMPTS, max_new_tokens=1),
         lambda: li.teacher_forced_log_probs(bridge, text, None),

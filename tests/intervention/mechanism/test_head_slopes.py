@@ -135,6 +135,9 @@ def test_what_it_refuses():
     patch = li.NextTokenPatch(layer=1, strength=1.0, window=2)
     with pytest.raises(ValueError, match="has a window of 2"):
         li.head_slopes(tiny_bridge("llama"), ["a"], patch, progress=False)
+    patch = li.NextTokenPatch(layer=1, strength=1.0, embedding="W_U")
+    with pytest.raises(NotImplementedError, match="does not run two copies of a text side by side"):
+        li.head_slopes(tiny_bridge("bloom"), [random_tokens(8)], patch, progress=False)
 
 
 @pytest.mark.parametrize("point", ["hook_k", "hook_v"])
