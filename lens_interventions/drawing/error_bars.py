@@ -63,14 +63,17 @@ def draw_contrasts(
     rows: pd.DataFrame,
     *,
     labels: Sequence[str],
-    hover: Sequence[str],
     title: str,
     x_title: str,
     theme: ThemeName = "light",
 ) -> "go.Figure":
-    """A figure of `contrast_points` around a line at 0."""
+    """A figure of `contrast_points` around a line at 0, which name themselves under the mouse."""
     import plotly.graph_objects as go
 
+    hover = [
+        interval_hover(label, row)
+        for label, row in zip(labels, rows.to_dict("records"), strict=True)
+    ]
     figure = go.Figure(contrast_points(rows, labels=labels, hover=hover))
     figure.add_vline(x=0, line=ZERO_LINE)
     figure.update_layout(

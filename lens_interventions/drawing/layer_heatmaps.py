@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-# What a figure says of a row of a table.
+# The text of a figure about a row of a table.
 Words = Callable[[dict[Any, Any]], str]
 
 _ABOVE, _BELOW = 90, 90  # pixels

@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..intervention.generation.generate import generate
 from ..intervention.patch import NextTokenPatch, require_patch_or_none
 from ..intervention.teacher_forcing.continuations import continuation_log_probs
-from ..model.argument_types import require_whole_numbers
+from ..model.argument_types import require_counts, require_whole_numbers
 from ..model.fingerprint import fingerprint
 from ..model.kinds import weight_dtype
 from ..model.user_warnings import warn_user
@@ -44,11 +44,8 @@ class PatchedLM(TemplateLM):
         super().__init__()
         context = int(bridge.cfg.n_ctx)
         max_length = context if max_length is None else max_length
-        require_whole_numbers(
-            batch_size=batch_size, max_length=max_length, max_gen_toks=max_gen_toks
-        )
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        require_counts(batch_size=batch_size)
+        require_whole_numbers(max_length=max_length, max_gen_toks=max_gen_toks)
         require_patch_or_none(patch)
         if patch is not None:
             patch.bind(bridge)  # checks that it fits the model

@@ -20,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..lens.affine import AffineLens
 from ..lens.distributions import expectation
 from ..lens.reduction import default_chunk_size
-from ..model.argument_types import require_instance, require_whole_numbers
+from ..model.argument_types import require_counts, require_instance
 from ..model.exclusive import exclusive
 from ..model.gradients import require_gradients
 from ..model.points import select_points
@@ -86,10 +86,7 @@ def refine_affine_lens(
     require_gradients("refine_affine_lens")
     numbers = {"steps": steps, "batch": batch, "held_out": held_out, "patience": patience}
     require_instance("lens", lens, AffineLens)
-    require_whole_numbers(**numbers, evaluate_every=evaluate_every)
-    for name, value in (numbers | {"evaluate_every": evaluate_every}).items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    require_counts(**numbers, evaluate_every=evaluate_every)
     lens.require_fits(bridge)
     refuse_readout_hooks(bridge)
     head = readout(bridge).for_rows(steps * batch)

@@ -276,7 +276,7 @@ def require_learnable(embedding: str, scale: str) -> None:
 
 
 def _where_something(found: Tensor, written: Rows) -> Rows:
-    """What is written, zero where a source `found` no token, which it says by -1."""
+    """What is written: zero where `found` is -1, because the source has no token there."""
     return written if found.is_floating_point() else written.where((found >= 0)[..., None], 0)
 
 

@@ -12,7 +12,7 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.affine import AffineLens
 from ..lens.protocol import Lens
-from ..model.vocabulary import python_numbers
+from ..model.argument_types import python_numbers
 from .modes import MODES, Mode
 from .sources import SOURCES, BackPatch, SourceFunction
 

@@ -1,4 +1,4 @@
-"""What a measurement was asked for, as JSON values by which a later process knows it again."""
+"""The settings of a measurement, as JSON values that a later process knows again."""
 
 import dataclasses
 import dis

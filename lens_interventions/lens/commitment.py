@@ -15,7 +15,7 @@ from torch import Tensor
 from .._summary import summary
 from ..drawing.labels import visible
 from ..drawing.theme import ThemeName
-from ..model.argument_types import require_whole_numbers
+from ..model.argument_types import require_counts
 from ..model.points import FINAL, point_name
 from .figures.commitment import draw_commitment
 
@@ -172,9 +172,7 @@ def find_commitment(
         raise ValueError(f"give top={top} or probability={probability}, not both")
     if probability is None:
         top = 1 if top is None else top
-        require_whole_numbers(top=top)
-        if top < 1:
-            raise ValueError(f"top must be at least 1, got {top}")
+        require_counts(top=top)
         holds = (final_rank >= 0) & (final_rank < top)
         criterion = "on top" if top == 1 else f"among the top {top}"
     else:

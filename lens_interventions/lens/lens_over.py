@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from ..model.argument_types import require_whole_numbers
+from ..model.argument_types import require_counts
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.tokens import TextOrTokens, TokenBatch, about_text, is_text, require_texts, token_batch
@@ -61,10 +61,8 @@ def lens_over(
         )
     _refuse_what_is_not_kept(options)
     require_texts(bridge, texts)
+    require_counts(max_tokens=max_tokens)
     if max_tokens is not None:
-        require_whole_numbers(max_tokens=max_tokens)
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
         max_tokens = min(max_tokens, int(bridge.cfg.n_ctx))
     points: tuple[str, ...] = ()
     read: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -24,7 +24,7 @@ from ..drawing.curves import Curve
 from ..drawing.labels import percent
 from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
-from ..model.argument_types import require_whole_numbers
+from ..model.argument_types import require_counts, require_whole_numbers
 from ..model.exclusive import exclusive
 from ..model.points import point_name, select_points
 from ..model.precision import as_double
@@ -168,13 +168,10 @@ def unlikely_components(
     require_texts(bridge, texts)
     if not isinstance(below, SupportsFloat):
         raise TypeError(f"below must be a number, got {below!r:.60}")
-    require_whole_numbers(
-        directions=directions, likely=likely, max_tokens=max_tokens, skip_first=skip_first
-    )
+    require_counts(directions=directions, likely=likely)
+    require_whole_numbers(max_tokens=max_tokens, skip_first=skip_first)
     if not 0 < below < 1:
         raise ValueError(f"below must be a probability between 0 and 1, got {below}")
-    if directions < 1 or likely < 1:
-        raise ValueError(f"directions and likely must be at least 1, got {directions} and {likely}")
     read = readout(bridge)
     refuse_readout_hooks(bridge)
     matching, points = Matching.of(read), select_points(int(bridge.cfg.n_layers))

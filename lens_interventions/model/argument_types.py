@@ -1,4 +1,4 @@
-"""Answers to arguments of another type than expected."""
+"""Arguments of another type than expected: what becomes of them, or the error."""
 
 import operator
 from typing import Any
@@ -22,3 +22,27 @@ def require_whole_numbers(**given: object) -> None:
             operator.index(value)
         except TypeError as error:
             raise TypeError(f"{name} must be a whole number, got {value!r:.60}") from error
+
+
+def require_counts(*, least: int = 1, **given: object) -> None:
+    """Check whole numbers that may not be below `least`; None stands for a default.
+
+    Raises `TypeError` for one that is not a whole number, and `ValueError` for one below `least`.
+    """
+    counts: dict[str, Any] = {name: n for name, n in given.items() if n is not None}
+    require_whole_numbers(**counts)
+    for name, count in counts.items():
+        if count < least:
+            raise ValueError(f"{name} must be at least {least}, got {count}")
+
+
+def python_numbers(value: Any) -> Any:
+    """The numbers of a tensor or array, in lists; all else as it is.
+
+    Both have an `__index__` whatever their shape, so they pass for one integer. One of several
+    dimensions, such as the `[1, 1]` that `to_tokens` makes of one token, becomes one list.
+    """
+    if not hasattr(value, "tolist"):
+        return value
+    several = getattr(value, "ndim", 1) > 1
+    return (value.reshape(-1) if several else value).tolist()

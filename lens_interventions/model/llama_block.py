@@ -126,7 +126,7 @@ def _rotated(
     cos: Float[Tensor, "_ row d_head"],
     sin: Float[Tensor, "_ row d_head"],
 ) -> Float[Tensor, "batch row head d_head"]:
-    """Heads turned by their rows' angles, of which both halves have the same."""
+    """Heads turned by their rows' angles; both halves have the same angles."""
     found, half = heads * cos[:, :, None], heads.shape[-1] // 2
     first, second = heads.chunk(2, -1)
     sin = sin[:, :, None, :half]

@@ -1,4 +1,4 @@
-"""Padding that nobody told of: a run of the tokenizer's pad token at an end of some rows."""
+"""Padding that no mask marks: a run of the tokenizer's pad token at an end of some rows."""
 
 from jaxtyping import Int
 from torch import Tensor

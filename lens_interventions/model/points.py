@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
-from .argument_types import require_whole_numbers
+from .argument_types import require_counts
 
 INPUT = "0_pre"
 FINAL = "final_post"
@@ -111,9 +111,7 @@ def select_points(
     Raises `ValueError` if a point is unknown or none is left, and `TypeError` if `points` is one
     point instead of a list, or a point or `every` is of another type.
     """
-    require_whole_numbers(every=every)
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
+    require_counts(every=every)
     between = point_labels(n_layers)
     order = point_labels(n_layers, incl_mid=True)
     if isinstance(points, str) or not isinstance(points, Iterable | slice | None):

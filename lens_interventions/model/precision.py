@@ -1,4 +1,4 @@
-"""How precise dtypes are, and which a device has."""
+"""The precision of dtypes, and the widest one of a device."""
 
 import torch
 from torch import Tensor

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
+from .argument_types import python_numbers
 from .kinds import ReadableModel
 from .tokens import require_tokenizer, require_unicode
 
@@ -41,18 +42,6 @@ def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
             raise ValueError(f"token id {token} is not in [0, {int(bridge.cfg.d_vocab)})")
         ids.append(token)
     return ids
-
-
-def python_numbers(value: Any) -> Any:
-    """The numbers of a tensor or array, in lists; all else as it is.
-
-    Both have an `__index__` whatever their shape, so they pass for one integer. One of several
-    dimensions, such as the `[1, 1]` that `to_tokens` makes of one token, becomes one list.
-    """
-    if not hasattr(value, "tolist"):
-        return value
-    several = getattr(value, "ndim", 1) > 1
-    return (value.reshape(-1) if several else value).tolist()
 
 
 def special_ids(bridge: ReadableModel) -> list[int]:

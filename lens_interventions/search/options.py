@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..model.argument_types import require_whole_numbers
+from ..model.argument_types import require_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,7 @@ class SearchOptions:
     candidates: int = 16
 
     def __post_init__(self) -> None:
-        require_whole_numbers(restarts=self.restarts, candidates=self.candidates)
-        for name in ("restarts", "candidates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require_counts(restarts=self.restarts, candidates=self.candidates)
         if not 0 <= self.relaxed_share <= 1:
             raise ValueError(f"relaxed_share must be from 0 to 1, got {self.relaxed_share}")
         if self.learning_rate is not None and not self.learning_rate > 0:

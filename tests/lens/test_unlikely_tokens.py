@@ -178,6 +178,6 @@ def test_every_row_of_a_tensor_is_a_text():
     alone = unlikely_components(bridge, texts, **options)
     together = unlikely_components(bridge, [torch.stack(texts)], **options)
     np.testing.assert_array_equal(together.values, alone.values)
-    for wrong in ({"directions": 0}, {"likely": 0}):
-        with pytest.raises(ValueError, match="directions and likely must be at least 1"):
-            unlikely_components(bridge, texts, **options | wrong)
+    for wrong in ("directions", "likely"):
+        with pytest.raises(ValueError, match=f"{wrong} must be at least 1, got 0"):
+            unlikely_components(bridge, texts, **options | {wrong: 0})

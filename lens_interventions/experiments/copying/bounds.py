@@ -27,7 +27,7 @@ def bounds(settings: CopyingSettings, rows: Tables) -> pd.DataFrame:
     found = []
     for question in QUESTIONS:
         totals = question.totals(rows, SELECTION)
-        arms = [arm for arm in totals.arms if arm.source == "true"]
+        arms = totals.true_arms
         sign = -1 if question.measure.lower_is_better else 1
         gains = sign * np.stack([totals.difference(arm, NO_PATCH) for arm in arms])
         n = int((totals.counts > 0).sum())

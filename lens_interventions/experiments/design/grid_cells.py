@@ -15,7 +15,7 @@ def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
 
     Columns: layer, strength, mode, form, estimate, low, high, n, p_value, p_holm.
     """
-    arms = [arm for arm in totals.arms if arm.source == "true"]
+    arms = totals.true_arms
     of_arms = contrasts(totals, [(arm, NO_PATCH) for arm in arms], resampling)
     rows = [
         {**asdict(arm.cell), **found.interval.columns(), "p_value": found.p_value}
@@ -26,20 +26,15 @@ def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
 
 def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:
     """The best cell of each layer for the true source; of these the best `n`, best first."""
-    arms = sorted(
-        (arm for arm in totals.arms if arm.source == "true"),
-        key=totals.mean,
-        reverse=not lower_is_better,
-    )
     best_of_layer: dict[int, Cell] = {}
-    for arm in arms:
+    for arm in sorted(totals.true_arms, key=totals.mean, reverse=not lower_is_better):
         best_of_layer.setdefault(arm.layer, arm.cell)
     return list(best_of_layer.values())[:n]
 
 
 def best_of_forms(totals: Totals, *, lower_is_better: bool) -> dict[str, Cell]:
     """The best cell of each form for the true source."""
-    arms = [arm for arm in totals.arms if arm.source == "true"]
+    arms = totals.true_arms
     best = min if lower_is_better else max
     return {
         form: best((arm for arm in arms if arm.form == form), key=totals.mean).cell

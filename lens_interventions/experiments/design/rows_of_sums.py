@@ -24,7 +24,7 @@ def sum_rows(
 def masked_sums(
     values: Float[Tensor, "text next"], counted: Bool[Tensor, "text next"]
 ) -> tuple[list[float], list[int]]:
-    """The sum of each text's values that are `counted`, and how many they are."""
+    """The sum of each text's values that are `counted`, and their number."""
     return values.double().where(counted, 0.0).sum(1).tolist(), counted.sum(1).tolist()
 
 

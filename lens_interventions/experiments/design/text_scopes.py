@@ -1,4 +1,4 @@
-"""Which predictions of held-out text are told apart, and with what they are made."""
+"""The scopes of held-out text, and the conditions under which it is read."""
 
 import torch
 from jaxtyping import Bool, Int

@@ -1,4 +1,4 @@
-"""Sums of a measure per arm and cluster, of which comparisons are made.
+"""Sums of a measure per arm and cluster, which comparisons are made from.
 
 Rows are sums: `total` over `count` tokens or items, for one arm, sequence, measure and category.
 `cluster` is what an interval resamples, a sequence, document or word; rows of one cluster are added
@@ -65,6 +65,11 @@ class Totals:
     def are_crossed(self) -> bool:
         """Whether something is crossed with the clusters."""
         return max(self.cell_counts.shape[1:]) > 1
+
+    @property
+    def true_arms(self) -> list[Arm]:
+        """The arms of the true source."""
+        return [arm for arm in self.arms if arm.source == "true"]
 
     @property
     def counts(self) -> Float[np.ndarray, " cluster"]:

@@ -22,7 +22,7 @@ def loops_cell(rows: Tables, settings: LoopsSettings) -> Cell:
     samples = sample_totals(rows["search"])
     looped, rep = (totals_of(samples, Measure(name), SELECTION) for name in (LOOPED, REP))
     losses = loss_totals(rows, SELECTION)
-    arms = affordable([a for a in looped.arms if a.source == "true"], losses, settings.loss_budget)
+    arms = affordable(looped.true_arms, losses, settings.loss_budget)
     return min(arms, key=lambda arm: (looped.mean(arm), rep.mean(arm), losses.mean(arm))).cell
 
 
@@ -32,7 +32,7 @@ def round_cell(rows: Tables, settings: LoopsSettings) -> Cell:
     The mean log-odds of another round decide.
     """
     odds, losses = log_odds_totals(rows, SELECTION), loss_totals(rows, SELECTION)
-    arms = affordable([a for a in odds.arms if a.source == "true"], losses, settings.loss_budget)
+    arms = affordable(odds.true_arms, losses, settings.loss_budget)
     return min(arms, key=odds.mean).cell
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...drawing.error_bars import draw_contrasts, interval_hover
+from ...drawing.error_bars import draw_contrasts
 from ...drawing.table_curves import Axes, curves
 from ..design.text_scopes import ALL, COPYABLE, SECOND
 from ..engine.results import Figures, Tables
@@ -115,14 +115,6 @@ def _places(rows: pd.DataFrame) -> pd.Series:
 
 def _points(rows: pd.DataFrame, labels: pd.Series, *, title: str, x_title: str) -> "go.Figure":
     """Estimates with their intervals, none of which is a headline."""
-    hover = [
-        interval_hover(label, row)
-        for label, row in zip(labels, rows.to_dict("records"), strict=True)
-    ]
     return draw_contrasts(
-        rows.assign(minus="none"),
-        labels=labels.tolist(),
-        hover=hover,
-        title=title,
-        x_title=x_title,
+        rows.assign(minus="none"), labels=labels.tolist(), title=title, x_title=x_title
     )

@@ -14,7 +14,7 @@ from .figures import draw
 from .findings import asked, words
 from .heads import asked_of_heads, head_table, kind_table
 from .kept_rows import kept_rows
-from .prediction import CELL, chosen_cells, predicted
+from .prediction import CELL, chosen_cells, predicted, promised
 from .rescue import asked_of_rescue, rescue_table
 from .settings import SlopesSettings
 
@@ -116,7 +116,7 @@ def measured_changes(
 
 def _at(cells: pd.DataFrame, cell: tuple[Any, ...], strength: float) -> float:
     slope, bend = (float(cells[name][cell]) for name in ("slope", "curvature"))
-    return slope * strength + bend * strength**2 / 2
+    return promised(slope, bend, strength)
 
 
 def bound(grid: pd.DataFrame, settings: SlopesSettings) -> Contrast:

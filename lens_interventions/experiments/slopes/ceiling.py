@@ -17,6 +17,7 @@ from ..design.findings import Asked
 from ..engine.work_units import unit_kind
 from .bounds import band_table, lowest, sided, sums_by
 from .findings import asked, said, words
+from .prediction import promised
 from .settings import SlopesSettings
 from .unit_texts import Sequences, longest, tokens_of
 
@@ -112,7 +113,7 @@ def ceiling_table(rows: pd.DataFrame, settings: SlopesSettings) -> pd.DataFrame:
         bend = (sums["curvature"] / sums["count"]).rename("curvature")
         table = table.join(bend, on=["layer", "write"])
         best = settings.best_strength(table["estimate"], table["curvature"])
-        change = table["estimate"] * best + table["curvature"] * best**2 / 2
+        change = promised(table["estimate"], table["curvature"], best)
         found.append(table.assign(strength=best.where(change.notna()), change=change))
     return pd.concat(found, ignore_index=True)
 

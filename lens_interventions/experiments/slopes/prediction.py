@@ -1,9 +1,13 @@
 """The predictions of the selection half: the best strength of each cell and its gain."""
 
+from typing import TypeVar
+
 import pandas as pd
 
 from ..design.sequences import SELECTION
 from .settings import SlopesSettings
+
+Numbers = TypeVar("Numbers", float, pd.Series)
 
 CELL = ["material", "layer", "source"]
 
@@ -29,9 +33,12 @@ def predicted(
         }
     ).reset_index()
     best = settings.best_strength(found["slope"], found["curvature"])
-    return found.assign(
-        strength=best, change=found["slope"] * best + found["curvature"] * best**2 / 2
-    )
+    return found.assign(strength=best, change=promised(found["slope"], found["curvature"], best))
+
+
+def promised(slope: Numbers, curvature: Numbers, strength: Numbers) -> Numbers:
+    """The change of the loss that slope and curvature promise at a strength."""
+    return slope * strength + curvature * strength**2 / 2
 
 
 def chosen_cells(

@@ -13,7 +13,7 @@ from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 from ..._progress import steps
 from ...lens.distributions import log_probs_of
 from ...model.argument_names import instead_of
-from ...model.argument_types import require_whole_numbers
+from ...model.argument_types import require_counts
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
 from ...model.fast_linears import Forwards, decoding_forwards
@@ -275,14 +275,11 @@ def _check(
     callback: object,
 ) -> None:
     refuse_hooks_of_patches(bridge)
-    require_whole_numbers(max_new_tokens=max_new_tokens, chunk_size=chunk_size or 1)
+    require_counts(max_new_tokens=max_new_tokens, chunk_size=chunk_size)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a GenerationStep, got {callback!r:.60}")
     if not patches:
         raise ValueError("the list of patches is empty: pass None to generate without a patch")
-    for name, value in (("max_new_tokens", max_new_tokens), ("chunk_size", chunk_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
     longest, context = int(batch.lengths.max()), int(bridge.cfg.n_ctx)
     if longest + max_new_tokens > context:
         raise ValueError(

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.argument_types import require_whole_numbers
+from ...model.argument_types import require_counts, require_whole_numbers
 from ...model.exclusive import exclusive
 from .decoder import require_decodable
 from .generate import generate
@@ -47,9 +47,8 @@ def sample_texts(
     the unembedding of its last residual; `TypeError` if a number is not a whole one;
     `NotImplementedError` if the model has recurrent layers or is not a causal decoder.
     """
-    require_whole_numbers(n_texts=n_texts, length=length, seed=seed)
-    if n_texts < 1:
-        raise ValueError(f"n_texts must be at least 1, got {n_texts}")
+    require_counts(n_texts=n_texts)
+    require_whole_numbers(length=length, seed=seed)
     context = int(bridge.cfg.n_ctx)
     if not 2 <= length <= context:
         raise ValueError(f"length must be from 2 to the model's context {context}, got {length}")

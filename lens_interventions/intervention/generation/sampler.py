@@ -31,8 +31,8 @@ from transformers import (
 
 from ..._counter_random import random_uniform
 from ...drawing.labels import counted
+from ...model.argument_types import python_numbers
 from ...model.precision import as_double, at_least_float32
-from ...model.vocabulary import python_numbers
 from ..known_text import KnownText
 from .layer_contrast import BoundContrast, LayerContrast
 

@@ -88,7 +88,7 @@ class PatchLoss:
         Raises `ValueError` if there is no patch of the number `minus`, or no other one, or for an
         unknown theme.
         """
-        from ...drawing.error_bars import draw_contrasts, interval_hover
+        from ...drawing.error_bars import draw_contrasts
 
         frame = self.to_dataframe(minus=minus)
         if minus is not None and len(self.patches) == 1:
@@ -106,10 +106,6 @@ class PatchLoss:
         return draw_contrasts(
             rows,
             labels=labels,
-            hover=[
-                interval_hover(label, row)
-                for label, row in zip(labels, rows.to_dict("records"), strict=True)
-            ],
             title=f"Loss minus that {reference}",
             x_title="nats a token (below 0 is better)",
             theme=theme,

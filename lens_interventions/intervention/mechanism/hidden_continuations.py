@@ -28,7 +28,7 @@ from ..teacher_forcing.self_check import require_two_streams
 
 Through = Literal["both", "keys", "values"]
 THROUGH: tuple[Through, ...] = ("both", "keys", "values")
-"""Through what of the patched positions a prediction reads a patch; the rest is as without it."""
+"""What a prediction reads of the patched positions; all else stays as without the patch."""
 
 # Tokens on which a model is tried.
 _TRIED = 8

@@ -1,8 +1,8 @@
-"""What makes no sense in a training, said before it begins."""
+"""Checks of the options of a training, before it begins."""
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.argument_types import require_whole_numbers
+from ...model.argument_types import require_counts, require_whole_numbers
 from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
 from ..learned_write import LearnedWrite
@@ -20,16 +20,14 @@ def check_write(
     save_every: int,
 ) -> None:
     """Raise `ValueError` or `TypeError` unless such a write can be trained on the model."""
-    require_whole_numbers(steps=steps, save_every=save_every, rank=1 if rank is None else rank)
+    require_counts(steps=steps, save_every=save_every, rank=rank)
     if source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
-    if rank is not None and not 1 <= rank <= int(bridge.cfg.d_model):
+    if rank is not None and rank > int(bridge.cfg.d_model):
         raise ValueError(
             f"rank must be from 1 to the model's width {bridge.cfg.d_model}, or None for a full "
             f"matrix; got {rank}"
         )
-    if steps < 1 or save_every < 1:
-        raise ValueError(f"steps and save_every must be at least 1, got {steps}, {save_every}")
     # Checks the layers, and that the model has the embedding.
     patch.bind(bridge)
     refuse_late_hooks(bridge, patch.layers[0])

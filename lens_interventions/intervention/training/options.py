@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ...model.argument_types import require_whole_numbers
+from ...model.argument_types import require_counts
 from ..learned_write import require_learnable
 
 
@@ -62,21 +62,14 @@ class TrainingOptions:
     change_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        counts = {
-            "batch_size": self.batch_size,
-            "evaluate_every": self.evaluate_every,
-            "held_out_windows": self.held_out_windows,
-            "patience": 1 if self.patience is None else self.patience,
-        }
-        require_whole_numbers(**counts, window=self.window, first_position=self.first_position)
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}")
-        if self.window < 2 or self.first_position < 0:
-            raise ValueError(
-                f"window must be at least 2 tokens and first_position at least 0, got "
-                f"{self.window} and {self.first_position}"
-            )
+        require_counts(
+            batch_size=self.batch_size,
+            evaluate_every=self.evaluate_every,
+            held_out_windows=self.held_out_windows,
+            patience=self.patience,
+        )
+        require_counts(least=2, window=self.window)
+        require_counts(least=0, first_position=self.first_position)
         if not (
             0 < self.learning_rate < math.inf
             and self.max_gradient_norm > 0

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.argument_types import require_instance
+from ...model.argument_types import python_numbers, require_instance
 from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen, require_gradients
 from ...model.hooks import has_user_hooks
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
-from ...model.vocabulary import python_numbers
 from ..adapted_reader import Adapt
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch

@@ -11,7 +11,7 @@ import lens_interventions as li
     [
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"patience": 0}, "patience must be at least 1"),
-        ({"window": 1}, "at least 2 tokens"),
+        ({"window": 1}, "window must be at least 2, got 1"),
         ({"learning_rate": 0.0}, "learning_rate must be finite and above 0, .* got 0.0"),
         ({"learning_rate": float("inf")}, "learning_rate must be finite and above 0, .* got inf"),
         ({"warmup": 1.0}, "share of the steps"),

@@ -172,9 +172,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"rank": 0}, "rank must be from 1 to the model's width 32"),
-            ({"rank": 33}, "rank must be"),
-            ({"steps": 0}, "steps and save_every must be at least 1"),
+            ({"rank": 0}, "rank must be at least 1"),
+            ({"rank": 33}, "rank must be from 1 to the model's width 32"),
+            ({"steps": 0}, "steps must be at least 1"),
             ({"layer": 3}, "blocks 0 to 2, the patch asks for 3"),
             ({"layer": (1, 1)}, "names a block twice"),
             ({"texts": [[5, 6, 7]]}, "1 piece of 12 tokens to train on and 0 to hold out"),

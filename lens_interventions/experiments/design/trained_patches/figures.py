@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ....drawing.error_bars import draw_contrasts, interval_hover
+from ....drawing.error_bars import draw_contrasts
 from ....measures.verdicts import JOINT
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ def draw_gain(shown: pd.DataFrame, names: Mapping[str, str], title: str) -> "go.
     return draw_contrasts(
         shown.assign(minus=marked),
         labels=labels.tolist(),
-        hover=[
-            interval_hover(label, row)
-            for label, row in zip(labels, shown.to_dict("records"), strict=True)
-        ],
         title=title,
         x_title="change of the loss, nats a token (below 0 is better)",
     )

@@ -11,6 +11,7 @@ from ...._counter_random import random_bits
 from ....materials.corpora import read_documents
 from ....materials.shingles import groups
 from ...engine.results import Tables
+from ..documents import cluster_of
 from ..material import CopyingMaterial, induction_sequences
 from ..sequences import REPORT, beginning, token_list
 from .own_texts import own_windows
@@ -38,7 +39,7 @@ def windows_by_part(
     ]
     group_of = groups([document for _, document in documents])
     part_of = random_bits(settings.seed, torch.tensor(group_of)).numpy() % len(_PARTS)
-    cluster_of = [f"{documents[i][0]}: {documents[i][1].title}" for i in group_of]
+    clusters = [cluster_of(*documents[first]) for first in group_of]
     wanted = {
         TRAINING: (settings.windows[0], None),
         CHOOSING: (settings.options.held_out_windows, None),
@@ -48,7 +49,7 @@ def windows_by_part(
     for part, (count, most) in wanted.items():
         of_part = [
             (document.text, cluster)
-            for (_, document), cluster, number in zip(documents, cluster_of, part_of, strict=True)
+            for (_, document), cluster, number in zip(documents, clusters, part_of, strict=True)
             if _PARTS[number] == part
         ]
         found[part] = _windows(bridge, settings, of_part, count, most)
