@@ -9,9 +9,8 @@ With m the smallest effect worth talking about, and all numbers turned so that m
    **helps a little**: the same with an estimate below m.
 2. **hurts**, **hurts a little**: the mirror image.
 3. **no effect** (as large as m): none of these, and the interval lies strictly between -m and m,
-   after a bootstrap interval was widened for its number of sequences (`outermost`).
-4. **undecided**: otherwise. The interval reaches from 0 to m or beyond, has no width, or there is
-   none.
+   after it was widened for a small number of sequences (`outermost`).
+4. **undecided**: otherwise. The interval reaches from 0 to m or beyond, or there is none.
 
 More data sharpen a verdict. "No effect" may become "a little", which is just as small, but an
 interval that shrinks around an effect never turns "helps" into "no effect". Rule 3 is the
@@ -258,17 +257,22 @@ def _gain(interval: Interval, lower_is_better: bool) -> Interval:
 def outermost(interval: Interval) -> tuple[float, float]:
     """The ends beyond which effects are ruled out.
 
-    They are those of `interval`, unless it is a bootstrap. A bootstrap of n sequences takes their
-    own spread for that of all, and a normal distribution for Student's t, so it is too narrow by
-    the factor `t / z * sqrt(n / (n - 1))` (Hesterberg 2015, "What Teachers Should Know About the
-    Bootstrap", on small samples). That is 1.05 for 40 sequences and 1.22 for 10. An interval
-    without a width rules nothing out: it says only that nothing varied.
+    They are those of `interval`, unless it is a bootstrap or has no width. A bootstrap of n
+    sequences takes their own spread for that of all, and a normal distribution for Student's t, so
+    it is too narrow by the factor `t / z * sqrt(n / (n - 1))` (Hesterberg 2015, "What Teachers
+    Should Know About the Bootstrap", on small samples). That is 1.05 for 40 sequences and 1.22 for
+    10. An interval without a width says only that none of n sequences was another. So at most a
+    share of `1 - miss^(1 / n)` of all are (Clopper and Pearson 1934), which is 0.1 for 36 of them;
+    it counts each as an effect of 1.
     """
-    if not interval.low < interval.high:
+    n, miss = interval.n, (1 - interval.level) / 2
+    if not interval.low <= interval.high:
         return -math.inf, math.inf
+    if interval.low == interval.high:
+        others = 1 - miss ** (1 / n)
+        return interval.low - others, interval.high + others
     if not any(name in interval.method for name in _BOOTSTRAPS):
         return interval.low, interval.high
-    n, miss = interval.n, (1 - interval.level) / 2
     factor = stats.t.isf(miss, n - 1) / stats.norm.isf(miss) * math.sqrt(n / (n - 1))
     low = interval.estimate - factor * (interval.estimate - interval.low)
     high = interval.estimate + factor * (interval.high - interval.estimate)

@@ -82,4 +82,8 @@ def test_a_tokenizer_that_spells_no_word_twice_alike_is_refused_at_once(
 ) -> None:
     monkeypatch.setattr(stages, "template_items", lambda *_: [])
     with pytest.raises(ValueError, match=r"template_words=1 .*: give more words"):
-        plan(spacing_bridge, PreservationSettings(template_words=1, documents=2), {})
+        plan(
+            spacing_bridge,
+            PreservationSettings(template_words=1, documents=2, document_tokens=64),
+            {},
+        )

@@ -85,7 +85,9 @@ class TestPlanted:
         monkeypatch.setitem(SOURCES, "true", swapped)
         result = run(dataclasses.replace(WITHOUT_SWEEPS, seeds=(0,)))
         assert "helps" not in [finding.verdict.outcome for finding in result.verdicts]
-        assert result.verdicts[0].verdict.outcome == "no effect"
+        # Twelve texts on which nothing differs are too few to rule an effect out.
+        assert result.verdicts[0].verdict.interval.estimate == 0
+        assert result.verdicts[0].verdict.outcome == "undecided"
         assert headline(result, "random copies")["p_value"] > 0.05
 
     def test_every_source_is_reported(self, planted: tuple[Result, Path]) -> None:

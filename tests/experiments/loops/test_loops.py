@@ -226,10 +226,10 @@ def with_loops(rows: dict[str, pd.DataFrame], looping: list[str]) -> dict[str, p
     [
         (["none", *CONTROLS], ["helps", "helps"]),
         (["true"], ["hurts", "hurts"]),
-        # The controls do better; that is no harm.
-        (["none", "true"], ["undecided", "no effect"]),
-        # Prompts that do not differ: rep-4 varies nowhere, a share might.
-        (["none", "true", *CONTROLS], ["undecided", "no effect"]),
+        # The controls do better; that is no harm. But six prompts that do not differ from no patch
+        # do not rule it out.
+        (["none", "true"], ["undecided", "undecided"]),
+        (["none", "true", *CONTROLS], ["undecided", "undecided"]),
     ],
 )
 def test_planted_effects_are_found_and_planted_nulls_are_not(

@@ -45,6 +45,6 @@ def test_parts_that_end_at_the_same_tenth_of_a_nat_are_curves_of_their_own() -> 
         kept={kind: np.stack([values, values]) for kind in (RAW, NET)},
     )
     figure = rank_by(by_quantile(tokens, replace(SMALL, quantiles=4)), RARITY)
-    lines = [trace for trace in figure.data if trace.mode and trace.visible is not False]
+    lines = [trace for trace in figure.data if trace.name and trace.visible is not False]
     assert len({trace.name for trace in lines}) == 4
     assert {len(trace.x) for trace in lines} == {2}

@@ -76,4 +76,4 @@ def test_a_text_that_changes_while_a_run_is_unfinished_is_noticed(
         preservation(long_bridge, settings=settings, out=tmp_path / "run")
     planned = text_digest(materials.prose())
     with pytest.raises(ValueError, match=r"mine\.txt differs from the text that"):
-        count_tokens(shared_bridge("llama"), str(text), planned)
+        count_tokens(shared_bridge("llama"), str(text), planned, ())
