@@ -6,7 +6,7 @@ from ...intervention.losses.scopes import SURPRISING
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.forms import FORMS, PLAIN
 from ..design.material import CopyingMaterial
-from ..design.setting_checks import require_different
+from ..design.setting_checks import require_at_least, require_different
 from ..engine.presets import Preset, require_preset
 
 
@@ -59,10 +59,10 @@ class CopyingSettings(CopyingMaterial):
                 f"forms must be some of {', '.join(name for name in FORMS if name != PLAIN)}; got "
                 f"{unknown}"
             )
-        if self.mapped < 1 or self.shortlist < 1 or 1.0 in self.temperatures:
+        require_at_least(self, 1, "mapped", "shortlist")
+        if 1.0 in self.temperatures:
             raise ValueError(
-                "mapped and shortlist must be at least 1, and temperatures must not include 1, "
-                f"which changes nothing; got {self.mapped}, {self.shortlist}, {self.temperatures}"
+                f"temperatures must not include 1, which changes nothing; got {self.temperatures}"
             )
         if not self.temperatures or min(self.temperatures) <= 0:
             raise ValueError(f"give one temperature or more, each above 0; got {self.temperatures}")

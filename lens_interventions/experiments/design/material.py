@@ -15,6 +15,7 @@ from ...materials.shingles import groups
 from .contrasts import Resampling
 from .documents import cluster_of, without_copies
 from .sequences import REPORT, SELECTION, TokenSequence, beginning, continuation, token_list
+from .setting_checks import require_at_least
 
 # The tags that `copy_rows` gives.
 _KINDS_OF_TOKENS = re.compile(r"copyable|other|bin-\d+|(surprise|repeat)(-.*)?")
@@ -88,11 +89,9 @@ class CopyingMaterial:
                 f"surprising must be one of the edges {self.surprisal_edges}, so that bins lie on "
                 f"one side of it; got {self.surprising}"
             )
-        if self.induction_length < 2 or self.document_tokens < 3 or self.recent < 1:
-            raise ValueError(
-                "induction_length must be at least 2, document_tokens 3, recent 1; got "
-                f"{self.induction_length}, {self.document_tokens}, {self.recent}"
-            )
+        require_at_least(self, 2, "induction_length")
+        require_at_least(self, 3, "document_tokens")
+        require_at_least(self, 1, "recent", "batch")
 
     @property
     def divisions(self) -> dict[str, Any]:

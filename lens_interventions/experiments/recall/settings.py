@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ...fitting.embedding_basis import BasisKind
 from ..design.contrasts import Resampling
+from ..design.setting_checks import require_different
 from ..engine.presets import Preset, require_preset
 
 
@@ -42,6 +43,7 @@ class RecallSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_different(self, "bases")
         sizes = (self.documents * len(self.texts), self.document_tokens, self.window)
         if min(sizes) < 4 or self.fitted_tokens < self.window or not self.bases:
             raise ValueError(

@@ -5,6 +5,7 @@ from typing import Literal
 
 from ...measures.behaviour import MIN_LENGTH
 from ..design.conditions import LONGER
+from ..design.setting_checks import require_different
 from ..design.small_networks.settings import SmallNetworkSettings
 from ..design.small_networks.training import Optimization
 from ..engine.presets import Preset, require_preset
@@ -66,6 +67,7 @@ class ScratchSettings(SmallNetworkSettings):
                 f"the second half of {self.context} tokens is too short to see a loop of "
                 f"{MIN_LENGTH}: give a longer context, or decoded=0"
             )
+        require_different(self, "networks")
         for blocks, entry in self.networks:
             if not 0 <= entry < blocks:
                 raise ValueError(

@@ -9,6 +9,7 @@ from ...intervention.modes import MODES
 from ...intervention.sources import SOURCES, control_names, source_names
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
+from ..design.setting_checks import require_at_least, require_different
 from ..engine.presets import Preset, require_preset
 
 COPIES, NATURAL = "copies", "natural_text"
@@ -128,15 +129,9 @@ class SlopesSettings:
                 raise ValueError(
                     f"{name} must be true and then controls that a patch can write; got {named}"
                 )
-        sizes = {
-            name: getattr(self, name)
-            for name in (
-                *("curved_every", "curved_texts", "cells", "mechanism_texts", "ceiling_every"),
-                "batch",
-            )
-        }
-        if min(sizes.values()) < 1:
-            raise ValueError(f"sizes must be at least 1, got {sizes}")
+        require_different(self, "modes", "curved_sources", "rescue_sources", "head_sources")
+        require_at_least(self, 1, "curved_every", "curved_texts", "cells", "mechanism_texts")
+        require_at_least(self, 1, "ceiling_every", "batch")
         strengths = (self.step, self.weak, self.strongest, *self.rescue_strengths)
         if min(strengths) <= 0 or self.weak > self.strongest or not self.rescue_strengths:
             raise ValueError(

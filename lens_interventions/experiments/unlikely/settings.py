@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..design.contrasts import Resampling
+from ..design.setting_checks import require_at_least
 from ..engine.presets import Preset, require_preset
 
 
@@ -50,11 +51,11 @@ class UnlikelySettings:
     def __post_init__(self) -> None:
         if not self.depths or not all(0 <= depth < 1 for depth in self.depths):
             raise ValueError(f"depths must be one or more from 0 to below 1, got {self.depths}")
-        sizes = (self.documents, self.directions, self.ablated, self.batch)
-        if min(sizes) < 1 or self.document_tokens < 4 or self.ablated > self.directions:
+        require_at_least(self, 1, "documents", "directions", "ablated", "batch")
+        require_at_least(self, 4, "document_tokens")
+        if self.ablated > self.directions:
             raise ValueError(
-                "documents, directions, ablated and batch must be at least 1, document_tokens 4, "
-                f"and ablated at most directions; got {sizes} and {self.document_tokens}"
+                f"ablated must be at most directions, got {self.ablated} and {self.directions}"
             )
 
     def layers(self, n_layers: int) -> list[int]:

@@ -43,7 +43,7 @@ def test_layers_that_the_model_does_not_have_are_refused(layer: int) -> None:
         ({"documents": (0, 3)}, "documents must be two numbers"),
         ({"surprising": 4.0}, r"surprising must be 6 .+; got 4\.0: leave it out"),
         ({"surprisal_edges": (1.0, 4.0)}, "surprising must be one of the edges"),
-        ({"recent": 0}, "recent 1; got"),
+        ({"recent": 0}, "recent must be at least 1, got 0"),
     ],
 )
 def test_settings_that_cannot_be_run_are_refused(change: dict, message: str) -> None:

@@ -52,6 +52,8 @@ def test_layers_that_the_model_does_not_have_are_refused(layer: int) -> None:
         ({"layer_contrasts": ("SLED", "SLED"), "contrast_penalties": (1.0,)}, "the same, SLED"),
         ({"layer_contrasts": ("none",)}, "unknown layer contrast 'none'"),
         ({"strengths": (0.3, 0.3)}, "strengths must be different values"),
+        ({"modes": ("add", "foo")}, "modes must be some of interpolate, add, correct"),
+        ({"new_tokens": 15}, "new_tokens must be at least 16, got 15"),
         ({"temperatures": (0.0,)}, "must be above 0, got 0.0 and 1.0"),
         ({"penalties": (0.0,)}, "must be above 0, got 1.0 and 0.0"),
         ({"min_p": (2.0,)}, "shares from 0 to 1, got 1.0 and 2.0"),

@@ -176,6 +176,8 @@ def test_no_document_is_fitted_to_and_read() -> None:
 
 
 def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="bases must be different values"):
+        replace(SMALL, bases=("pca", "pca"))
     with pytest.raises(ValueError, match="fitted_tokens at least window"):
         replace(SMALL, fitted_tokens=50)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)

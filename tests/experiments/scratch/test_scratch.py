@@ -259,7 +259,10 @@ def test_the_interval_widens_with_what_seeds_disagree_about():
         ({"arms": ("none", "true", "guess")}, "controls of"),
         ({"networks": ((2, 2),)}, "got \\(2, 2\\)"),
         ({"windows": (5, 4)}, "no fewer at the end"),
-        ({"steps": 0}, "at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"seeds": ()}, "there must be a seed"),
+        ({"seeds": (0, 0)}, "seeds must be different values"),
+        ({"networks": ((1, 0), (1, 0))}, "networks must be different values"),
         ({"heads": 3}, "heads must divide width"),
     ],
 )

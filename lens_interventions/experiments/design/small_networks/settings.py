@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..contrasts import Resampling
+from ..setting_checks import require_at_least, require_different
 from .corpus import LEAST_VOCABULARY, CorpusSettings
 from .shape import Shape
 from .training import Optimization
@@ -52,17 +53,12 @@ class SmallNetworkSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        sizes = (self.steps, self.batch, self.evaluate_every, self.warm_up)
-        if min(sizes) < 1 or self.context < 8 or not self.seeds:
-            raise ValueError(
-                "steps, batch, evaluate_every and warm_up must be at least 1, context at least 8, "
-                f"and there must be a seed; got {sizes}, {self.context} and {self.seeds}"
-            )
-        if self.vocabulary < LEAST_VOCABULARY:
-            raise ValueError(
-                f"vocabulary must be at least {LEAST_VOCABULARY}, the bytes and the end of a "
-                f"document; got {self.vocabulary}"
-            )
+        require_at_least(self, 1, "steps", "batch", "evaluate_every", "warm_up")
+        require_at_least(self, 8, "context")
+        if not self.seeds:
+            raise ValueError("there must be a seed: give seeds")
+        require_different(self, "seeds")
+        require_at_least(self, LEAST_VOCABULARY, "vocabulary")
         if not 1 <= self.windows[0] <= self.windows[1]:
             raise ValueError(
                 f"windows must be at least 1 at each point and no fewer at the end; got "
