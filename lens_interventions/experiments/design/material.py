@@ -109,10 +109,14 @@ def induction_sequences(
     """`[BOS] + A + A`, where A are distinct tokens drawn from all tokens that are not special.
 
     The tokenizer defines which tokens are special. Reserved tokens of a vocabulary, such as Gemma's
-    `<unused0>`, are drawn like any other.
+    `<unused0>`, are drawn like any other. Ids beyond the tokenizer's, which fill up a matrix, are
+    not drawn.
     """
-    special = set() if bridge.tokenizer is None else set(bridge.tokenizer.all_special_ids)
-    ordinary = np.array([i for i in range(int(bridge.cfg.d_vocab)) if i not in special])
+    special, known = set[int](), int(bridge.cfg.d_vocab)
+    if bridge.tokenizer is not None:
+        special = set(bridge.tokenizer.all_special_ids)
+        known = min(known, len(bridge.tokenizer))
+    ordinary = np.array([i for i in range(known) if i not in special])
     rng = np.random.default_rng([material.seed, 1])
     sequences = []
     selecting, reporting = material.induction_sequences

@@ -1,5 +1,6 @@
 """One request: its sentence, the readings of the word along it, and their source in the text."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -172,10 +173,14 @@ def _prompts(bridge: TransformerBridge, item: dict[str, str]) -> dict[str, list[
 
 
 def _before_word(bridge: TransformerBridge, ids: list[int], word: str) -> list[int]:
-    """The tokens of a sentence before the first occurrence of the word, or all without one."""
-    at = bridge.tokenizer.decode(ids).lower().find(word.lower())
-    if at < 0:
+    """The tokens of a sentence before the first occurrence of the word, or all without one.
+
+    Inside another word it is none: "at" does not stand in "state".
+    """
+    found = re.search(rf"\b{re.escape(word)}", bridge.tokenizer.decode(ids), re.IGNORECASE)
+    if found is None:
         return ids
+    at = found.start()
     n = max(n for n in range(len(ids)) if len(bridge.tokenizer.decode(ids[:n])) <= at)
     return ids[:n]
 

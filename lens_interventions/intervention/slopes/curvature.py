@@ -12,6 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
 from ...model.precision import is_half
+from ...model.product import product_dtype
 from ...model.tokens import TextOrTokens
 from ..known_text import KnownText
 from ..losses.loss_sums import loss_sums
@@ -53,18 +54,19 @@ def curvature(
     - `scopes`: which predictions the loss is summed over, as in `slope_map`.
 
     Raises `ValueError` if there are no patches or one has `positions="generated"`, if the step is
-    not above 0, if the bridge is in half precision, if a loss is not finite, or for texts, scopes
-    and models that `slope_map` or `teacher_forced_log_probs` refuses; `TypeError` for one text
-    where many are expected; `NotImplementedError` if the model's logits are not read off one
-    residual stream; `OSError` if the file cannot be written, or another process is writing it.
+    not above 0, in half precision, also that of `torch.autocast`, if a loss is not finite, or for
+    texts, scopes and models that `slope_map` or `teacher_forced_log_probs` refuses; `TypeError` for
+    one text where many are expected; `NotImplementedError` if the model's logits are not read off
+    one residual stream; `OSError` if the file cannot be written, or another process is writing it.
     Warns if no text has one of the positions that a patch names.
     """
     length = piece_length(bridge, max_length)
     varied = require_patches(patches)
-    if is_half(bridge.W_U.dtype):
+    dtype = product_dtype(bridge.W_U)
+    if is_half(dtype):
         raise ValueError(
-            f"find curvatures in float32 or float64: the bridge is in {bridge.W_U.dtype}, and "
-            "differences of its losses are mostly rounding"
+            f"find curvatures in float32 or float64: products are in {dtype}, and differences of "
+            "losses are mostly rounding"
         )
     if not step > 0:
         raise ValueError(f"step must be above 0, got {step}")

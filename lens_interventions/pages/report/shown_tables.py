@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 # How many rows of a table are shown; the file has the rest.
@@ -105,6 +106,6 @@ def _by_prompt(rows: pd.DataFrame) -> ShownSamples:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return "" if math.isnan(value) else f"{value:.3g}".replace("-", "−")
     return str(value)

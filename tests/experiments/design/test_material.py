@@ -13,7 +13,7 @@ from lens_interventions.experiments.design.material import (
     text_sequences,
 )
 from tests.support.small_copying import SETTINGS
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("few_templates")
 
@@ -103,3 +103,9 @@ def test_a_text_with_the_name_of_a_kind_of_token_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"they would be counted together: write \./{name}"):
         replace(SETTINGS, texts=("prose", name))
     assert replace(SETTINGS, texts=(f"./{name}", f"my {name}")).texts[0] == f"./{name}"
+
+
+def test_ids_that_only_fill_up_a_matrix_are_not_drawn() -> None:
+    bridge = tiny_bridge("llama", vocab_size=D_VOCAB + 400)
+    drawn = {i for s in induction_sequences(bridge, SETTINGS) for i in s.tokens}
+    assert max(drawn) < D_VOCAB

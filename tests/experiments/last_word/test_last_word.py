@@ -122,6 +122,7 @@ def test_a_sentence_is_cut_off_before_the_word(chatty) -> None:
     kept = _before_word(chatty, ids, "plasma")
     assert chatty.tokenizer.decode(kept).strip() == "they say"
     assert _before_word(chatty, ids, "garden") == ids
+    assert _before_word(chatty, ids, "lasma") == ids  # inside another word it is none
 
 
 def planted(*effects: float, at: str = "final_post") -> dict[str, pd.DataFrame]:

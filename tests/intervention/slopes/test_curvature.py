@@ -266,5 +266,8 @@ def test_a_file_of_sums_serves_all_strengths(llama, tmp_path):
 def test_half_precision_is_refused():
     bridge = tiny_bridge("llama", dtype=torch.bfloat16)
     patch = li.NextTokenPatch(layer=1, strength=0.1)
-    with pytest.raises(ValueError, match=r"in float32 or float64: the bridge is in torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"in float32 or float64: products are in torch.bfloat16"):
+        li.curvature(bridge, [random_tokens(6)], patch, progress=False)
+    bridge = tiny_bridge("llama", dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match="bfloat16"):
         li.curvature(bridge, [random_tokens(6)], patch, progress=False)
