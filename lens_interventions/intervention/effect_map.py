@@ -27,7 +27,7 @@ from ..model.tokens import TextOrTokens, token_batch
 from ..model.vocabulary import token_strings
 from .effect_map_result import EffectMap
 from .known_text import KnownText
-from .patch import NextTokenPatch, require_patch
+from .patch import NextTokenPatch, refuse_hooks_of_patches, require_patch
 from .teacher_forcing.self_check import two_streams_hold
 from .unpatched import with_unpatched
 
@@ -73,10 +73,10 @@ def effect_map(
 
     Raises `ValueError` if texts have different lengths, the patch has a window or positions that
     depend on a prompt, a layer or position does not exist, the metric does not return one number or
-    is not finite without a patch, a hook is on a block that runs again, or the model is in training
-    mode; `TypeError` for anything
-    but one patch, or layers or positions that are no list; `NotImplementedError` if the model is
-    recurrent or not a causal decoder.
+    is not finite without a patch, a hook is on a block that runs again, hooks of a patch are on the
+    bridge, or the model is in training mode; `TypeError` for anything but one patch, or layers or
+    positions that are no list; `NotImplementedError` if the model is recurrent or not a causal
+    decoder.
     """
     require_patch(patch)
     batch = token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos)
@@ -100,6 +100,7 @@ def effect_map(
         range(length - 1) if isinstance(positions, str) and positions == "all" else positions,
         length - 1,
     )
+    refuse_hooks_of_patches(bridge)
     refuse_late_hooks(bridge, layers[0])
     n_later = len(layers) * sum(length - 1 - position for position in positions)
     read = readout(bridge).for_rows(len(batch.tokens) * n_later)

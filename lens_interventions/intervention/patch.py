@@ -77,6 +77,9 @@ class NextTokenPatch(PatchFields):
         lens: the lens that the gate, `"correct"` and `"guess"` read: a fitted one,
             TransformerLens's `JacobianLens` or any `f(residual, layer) -> residual`; by default the
             logit lens.
+
+    Raises `ValueError` for an unknown name or a number that makes no sense, and `TypeError` for a
+    value of another type.
     """
 
     @exclusive

@@ -44,6 +44,7 @@ def lens_over(
         except those that ask for what is not kept (`top_k`, `watch`, `compare_with` and further
         `divergences`), and `attention_mask`, as a text has no padding. A text without any of the
         `positions`, because it is shorter, has counts of 0.
+    - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if there is no text, if none has the `positions`, if one cannot be read (the
     message names it by its number), or for an option that is excepted; `NotImplementedError` if the

@@ -203,6 +203,17 @@ def test_what_makes_no_sense_is_refused(llama, arguments, message):
         li.effect_map(llama, tokens, **{"metric": metric, "patch": PATCH} | arguments)
 
 
+def test_hooks_of_a_patch_are_refused_even_below_the_map(llama):
+    """They write each next token where it is predicted, and the metric reads every position."""
+    tokens = random_tokens(1, 8)
+    own = NextTokenPatch(layer=0, strength=0.5, scale="norm")
+    with (
+        llama.hooks(fwd_hooks=own.fwd_hooks(llama, tokens)),
+        pytest.raises(ValueError, match=r"hooks of a patch are on the bridge.*patch="),
+    ):
+        li.effect_map(llama, tokens, metric, patch=PATCH, layers=[2])
+
+
 def test_texts_of_different_length_are_refused(llama):
     with pytest.raises(ValueError, match="texts of one length"):
         li.effect_map(llama, ["the time", "the other time"], metric, patch=PATCH)

@@ -82,12 +82,15 @@ class DoLa(LayerContrast):
             the first or the last 20. If the embedding is the unembedding, "low" and "all" begin at
             2, because the input would be read as its own token.
         alpha: above 0 and at most 1.
+
+    Raises `ValueError` for an unknown word as `layers`, or if `alpha` is out of range.
     """
 
     layers: EarlyLayers = "low"
     alpha: float = 0.1
 
     def __post_init__(self) -> None:
+        _require_word(self.layers)
         if not 0 < self.alpha <= 1:
             raise ValueError(f"alpha must be above 0 and at most 1, got {self.alpha}")
 
@@ -116,8 +119,8 @@ class SLED(LayerContrast):
         rate: the size of the step, which the authors call evolution rate.
         scale: how many tokens are kept, which the authors call evolution scale.
 
-    Raises `ValueError` if `rate` is not finite or `scale` below 1, and `TypeError` if `scale` is
-    not a whole number.
+    Raises `ValueError` for an unknown word as `layers`, or if `rate` is not finite or `scale` below
+    1, and `TypeError` if `scale` is not a whole number.
     """
 
     layers: EarlyLayers = "all"
@@ -125,6 +128,7 @@ class SLED(LayerContrast):
     scale: int = 10
 
     def __post_init__(self) -> None:
+        _require_word(self.layers)
         require_whole_numbers(scale=self.scale)
         if self.scale < 1:
             raise ValueError(f"scale must be at least 1 token, got {self.scale}")
@@ -171,6 +175,7 @@ def early_layers(layers: EarlyLayers, n_layers: int, *, tied: bool) -> tuple[int
     Raises `ValueError` for an unknown word, an empty list and layers that do not exist, and
     `TypeError` for anything else but a list of whole numbers.
     """
+    _require_word(layers)
     if not isinstance(layers, str):
         return chosen_layers(layers, n_layers)
     first = min(2, n_layers - 1) if tied else 0
@@ -180,7 +185,10 @@ def early_layers(layers: EarlyLayers, n_layers: int, *, tied: bool) -> tuple[int
         "high": range(n_layers - _BUCKET if deep else n_layers // 2, n_layers, 2),
         "all": range(first, n_layers),
     }
-    if layers not in found:
-        raise ValueError(f"layers must be 'low', 'high', 'all' or a list of ints, got {layers!r}")
     # A shallow model with tied embeddings may have no lower half at all.
     return tuple(found[layers]) or (first,)
+
+
+def _require_word(layers: object) -> None:
+    if isinstance(layers, str) and layers not in ("low", "high", "all"):
+        raise ValueError(f"layers must be 'low', 'high', 'all' or a list of ints, got {layers!r}")

@@ -25,7 +25,12 @@ class ResidualStore:
     """
 
     def __init__(self, *, gib: float = 4.0) -> None:
-        """A store of at most `gib` GiB; residuals that do not fit are computed at every visit."""
+        """A store of at most `gib` GiB; residuals that do not fit are computed at every visit.
+
+        Raises `ValueError` if `gib` is not a number of at least 0.
+        """
+        if not gib >= 0:
+            raise ValueError(f"gib must be at least 0, got {gib}")
         self._room = gib * _GIB
         self._kept: dict[tuple[str, str, int, bool, bytes], tuple[Tensor, Tensor]] = {}
 

@@ -321,3 +321,14 @@ def test_processors_that_leave_nothing_to_choose_are_named(do_sample, left):
             logits_processor=[TemperatureLogitsWarper(2.0), Leaves()],
             **OPTIONS,
         )
+
+
+def test_hooks_of_a_patch_are_refused():
+    """They were made for other tokens than those that are written."""
+    bridge = shared_bridge("llama")
+    hooks = PATCH.fwd_hooks(bridge, torch.arange(4, 12)[None])
+    with (
+        bridge.hooks(fwd_hooks=hooks),
+        pytest.raises(ValueError, match=r"hooks of a patch are on the bridge.*patch="),
+    ):
+        li.generate(bridge, PROMPTS, max_new_tokens=1)

@@ -204,7 +204,6 @@ def test_tied_embeddings_are_one_matrix(arch):
         ([li.DoLa([3])], r"the model has blocks 0 to 2, but layers are \[3\]"),
         ([li.DoLa([0, -1])], r"layers are \[0, -1\]"),
         ([li.DoLa([])], r"layers are \[\]: give one or more"),
-        ([li.SLED("middle")], "'low', 'high', 'all' or a list of ints, got 'middle'"),
         ([li.DoLa(), li.SLED()], "DoLa.* and SLED.* each replace .* give one"),
     ],
 )
@@ -222,3 +221,9 @@ def test_settings_that_mean_nothing_are_refused():
     for rate in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"rate must be finite, got {rate}"):
             li.SLED(rate=rate)
+
+
+@pytest.mark.parametrize("rule", [li.DoLa, li.SLED])
+def test_an_unknown_word_is_refused_where_the_rule_is_made(rule):
+    with pytest.raises(ValueError, match="'low', 'high', 'all' or a list of ints, got 'middle'"):
+        rule("middle")
