@@ -117,7 +117,7 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
     [
         (("--source", "next"), 2, "'next' is not one of true, random"),
         (("--layer", 7), 1, "the model has blocks 0 to 2"),
-        (("--window", 1), 2, "at least 2 tokens"),
+        (("--window", 1), 2, "window must be at least 2, got 1"),
         (("--strength", 0.3), 2, "--strength 0.3 leaves nothing to train: give --adapt"),
         (("--strength", 0.3, "--adapt", "attention"), 2, "leave out --rank, --full"),
         (("--full",), 2, "leave out --rank 4 or --full"),

@@ -24,10 +24,10 @@ from tests.support.small_training import (
     assert_same_bits,
     bias_patch,
     random_texts,
-    stopped,
     tensors,
     train,
 )
+from tests.support.stopped import stopped
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
