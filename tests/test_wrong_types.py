@@ -260,6 +260,11 @@ def teacher_forced(patch=None, **options):
             TypeError,
             r"must be a list of pairs .*, but 'blocks.1.hook_mlp_out' is not a pair",
         ),
+        (
+            lambda: teacher_forced(fwd_hooks=None),
+            TypeError,
+            r"fwd_hooks must be a list of pairs .*, got None",
+        ),
         (lambda: li.SearchOptions(restarts=2.5), TypeError, "restarts must be a whole number"),
         (lambda: generate(callback=3), TypeError, "callback must be a function of a Generation"),
         (lambda: teacher_forced(3), TypeError, "patch must be a NextTokenPatch"),

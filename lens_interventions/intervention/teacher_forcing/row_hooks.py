@@ -6,7 +6,7 @@ by the contents of that row (an SAE, an ablated direction, a steering vector) ac
 would in a sampler's run. A trial on the first rows that a hook gets finds the others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Shaped
@@ -51,7 +51,7 @@ def hooks_by_row(
     Raises `ValueError` for a name that the model does not have, or a point at which rows are not
     the second axis; `TypeError` for anything but a list of pairs.
     """
-    if not isinstance(fwd_hooks, Sequence):
+    if not isinstance(fwd_hooks, Iterable):
         raise TypeError(f"{_PAIRS}, got {fwd_hooks!r:.60}")
     hooks = []
     points = bridge.hook_dict
