@@ -51,8 +51,8 @@ def run_loops() -> Result:
         layers=(1,),
         strengths=(0.5,),
         prompts=4,
-        new_tokens=8,
-        search_tokens=8,
+        new_tokens=16,
+        search_tokens=16,
         temperatures=(),
         penalties=(),
         top_p=(),
@@ -65,7 +65,7 @@ def run_loops() -> Result:
 
 def run_learned() -> Result:
     small = dataclasses.replace(
-        SHORT, sweep_layers=(), sweep_ranks=(), steps=1, sampled_tokens=4, read_sequences=1
+        SHORT, sweep_layers=(), sweep_ranks=(), steps=1, sampled_tokens=16, read_sequences=1
     )
     return learned(small)
 
