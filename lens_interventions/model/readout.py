@@ -218,10 +218,11 @@ def require_readable(bridge: ReadableModel) -> None:
     """
     # A HookedTransformer has no dropout, and is in training mode when it is loaded.
     if isinstance(bridge, TransformerBridge):
-        training = [n for n, module in bridge.original_model.named_modules() if module.training]
-        if training:
+        parts = bridge.original_model.named_modules()
+        training = next((name for name, part in parts if part.training), None)
+        if training is not None:
             raise ValueError(
-                f"{training[0] or 'the model'} is in training mode, where dropout is on: call "
+                f"{training or 'the model'} is in training mode, where dropout is on: call "
                 "bridge.eval()"
             )
     recall(

@@ -19,10 +19,8 @@ _NOTHING = object()
 def to_values(settings: Any) -> dict[str, Any]:
     """Turn a dataclass into JSON values: tuples become lists, dataclasses become objects.
 
-    Raises `TypeError` for a field that JSON cannot hold.
+    Raises `TypeError` for anything else, or a field that JSON cannot hold.
     """
-    if not is_dataclass(settings) or isinstance(settings, type):
-        raise TypeError(f"settings must be an instance of a dataclass, got {settings!r:.60}")
     return json.loads(canonical_json(asdict(settings)))
 
 

@@ -22,8 +22,8 @@ from .json_values import to_values
 from .model_source import Model, ModelSource, model_header
 from .results import Analysis, Result, Tables
 from .run_directory import FORMAT, RunDirectory, RunDirectoryError, files_of_rows, held_directory
-from .settings import require_usable
 from .stage_progress import StageProgress
+from .usable_settings import require_usable
 from .work_units import Unit, forget_model, measured
 
 Stage = Callable[[TransformerBridge, Any, Tables], Sequence[Unit]]
@@ -83,7 +83,7 @@ def run(
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for two units with the same name or hooks on the bridge (permanent ones only with
-    `out`); `TypeError` or `ValueError` for settings that `settings.require_usable` refuses;
+    `out`); `TypeError` or `ValueError` for settings that `usable_settings.require_usable` refuses;
     `FileNotFoundError` for a file that units read and that is not there, and `RuntimeError`
     if it is overwritten during the run. Errors of loading the model and of measuring are passed on;
     those of measuring have the unit's name as a note, and `KeyboardInterrupt` has a note that says

@@ -28,13 +28,14 @@ class StageProgress:
         self._units = 0
         self._begun = time.monotonic()
         self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, daemon=True)
 
     def __enter__(self) -> "StageProgress":
         """Show it, before the units are known."""
         if self._label is not None:
             if _bars_are_seen():
                 self._bar = tqdm(desc=self._label, unit="unit", smoothing=0)
-            threading.Thread(target=self._refresh, daemon=True).start()
+            self._thread.start()
         return self
 
     def __exit__(
@@ -45,6 +46,8 @@ class StageProgress:
     ) -> None:
         """Close it."""
         self._ended.set()
+        if self._label is not None:
+            self._thread.join()  # so that its last line is no later than the end's
         if self._bar is not None:
             self._bar.close()
         elif self._label is not None and kind is None:

@@ -217,7 +217,8 @@ def _encoded(tokenizer: Tokenizer, document: Document) -> np.ndarray:
 
 def _any_in(some: np.ndarray, known: np.ndarray) -> bool:
     place = np.searchsorted(known, some)
-    return bool((known[place[place < len(known)]] == some[place < len(known)]).any())
+    inside = place < len(known)
+    return bool((known[place[inside]] == some[inside]).any())
 
 
 def _run_hashes(tokens: np.ndarray) -> np.ndarray:

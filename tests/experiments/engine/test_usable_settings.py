@@ -9,7 +9,7 @@ import torch
 
 from lens_interventions.experiments import run
 from lens_interventions.experiments.design.contrasts import Resampling
-from lens_interventions.experiments.engine.settings import require_usable
+from lens_interventions.experiments.engine.usable_settings import require_usable
 from tests.support.small_run import example, small_bridge
 
 
