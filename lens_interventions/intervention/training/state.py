@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..._files import load_tensors, save_tensors
+from .optimizer_state import optimizer_tensors, restore_optimizer
 
 
 @dataclass
@@ -46,9 +47,7 @@ class TrainingState:
         """Write one safetensors file."""
         tensors = {f"leaf.{name}": leaf.detach() for name, leaf in self.leaves.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for name, leaf in self.leaves.items():
-            for key, value in self.optimizer.state[leaf].items():
-                tensors[f"adam.{name}.{key}"] = value
+        tensors |= optimizer_tensors(self.optimizer, self.leaves)
         kept = {
             "settings": settings,
             "step": self.step,
@@ -88,13 +87,7 @@ class TrainingState:
         with torch.no_grad():
             for name, leaf in self.leaves.items():
                 leaf.copy_(tensors[f"leaf.{name}"])
-                prefix = f"adam.{name}."
-                # AdamW keeps its count of steps on the CPU, the moments beside their leaf.
-                self.optimizer.state[leaf] = {
-                    key.removeprefix(prefix): value if value.ndim == 0 else value.to(leaf.device)
-                    for key, value in tensors.items()
-                    if key.startswith(prefix)
-                }
+        restore_optimizer(self.optimizer, self.leaves, tensors)
         self.best = {
             name: tensors[f"best.{name}"].to(leaf.device) for name, leaf in self.leaves.items()
         }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...._counter_random import random_integers
 from ...._files import load_tensors, require_writable, save_tensors
 from ...._progress import steps
+from ....intervention.training.optimizer_state import optimizer_tensors, restore_optimizer
 from ...engine.json_values import differences
 
 _KIND = "scratch"
@@ -132,11 +133,10 @@ class TrainingRun(Generic[N]):
             self.records += [{"step": self.step, **record} for record in evaluate(self)]
 
     def _save(self, file: Path, settings: Mapping[str, Any]) -> None:
-        tensors = {f"network.{n}": p.detach() for n, p in self.network.named_parameters()}
+        parameters = dict(self.network.named_parameters())
+        tensors = {f"network.{name}": value.detach() for name, value in parameters.items()}
         if self.step < self._options.steps:
-            for name, parameter in self.network.named_parameters():
-                for key, value in self._optimizer.state.get(parameter, {}).items():
-                    tensors[f"adam.{name}.{key}"] = value
+            tensors |= optimizer_tensors(self._optimizer, parameters)
         rest = {"settings": settings, "step": self.step, "records": self.records}
         save_tensors(file, tensors, kind=_KIND, rest=rest)
 
@@ -148,15 +148,7 @@ class TrainingRun(Generic[N]):
             raise ValueError(f"{file} is of another training: remove it ({other})")
         try:
             _copy_weights(self.network, tensors)
-            for name, parameter in self.network.named_parameters():
-                prefix = f"adam.{name}."
-                kept = {
-                    key.removeprefix(prefix): value
-                    for key, value in tensors.items()
-                    if key.startswith(prefix)
-                }
-                if kept:
-                    self._optimizer.state[parameter] = kept
+            restore_optimizer(self._optimizer, dict(self.network.named_parameters()), tensors)
             self.step, self.records = rest["step"], rest["records"]
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"{file} is damaged ({error}): remove it") from error
