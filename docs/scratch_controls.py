@@ -4,7 +4,8 @@
 `scratch` lack, with the settings of these runs. Their other networks have been trained there, on
 the same text in the same order. `python docs/scratch_controls.py train OUT RUN ...` makes some of
 the runs. Without arguments the script compares all of them, from the losses of single windows in
-results. Then it prints the verdicts on the last of six blocks, whose seeds are in several runs.
+results. Then it takes the writes away, and prints the verdicts on networks whose seeds are in
+several runs.
 """
 
 import multiprocessing
@@ -18,9 +19,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 import lens_interventions as li
-from lens_interventions.experiments.design.contrasts import seed_contrast
+from lens_interventions.experiments.design.contrasts import Resampling, seed_contrast
 from lens_interventions.experiments.design.rows_of_sums import rows_where
-from lens_interventions.experiments.design.text_scopes import AS_TRAINED
+from lens_interventions.experiments.design.text_scopes import AS_TRAINED, OTHER, TAKEN_AWAY
 from lens_interventions.experiments.engine.json_values import from_values
 from lens_interventions.experiments.engine.results import Tables
 from lens_interventions.experiments.engine.work_units import Unit
@@ -56,8 +57,23 @@ RUNS = {
 }
 SCOPES = ("copyable", "all", "second copies")
 
-LAST_OF_SIX = ("scratch-last-of-six", "scratch-last-of-six-previous", "scratch-last-of-six-more")
-"""The runs that have the networks of six blocks, written to at the last, of six seeds."""
+SIX_SEEDS = {
+    "the last of six blocks": (
+        "scratch-last-of-six",
+        "scratch-last-of-six-previous",
+        "scratch-last-of-six-more",
+    ),
+}
+"""The runs that together have six seeds of the networks that are written to there."""
+
+WITH_BOTH = {
+    "2 / 1, 5,000 steps": (2, ("scratch-depth", "scratch-depth-previous")),
+    "4 / 2, 5,000 steps": (4, ("scratch-depth", "scratch-depth-previous")),
+    "6 / 5, 5,000 steps, six seeds": (6, SIX_SEEDS["the last of six blocks"]),
+    "6 / 5, 10,000 steps, six seeds": (6, ("scratch-last-of-six-twice",)),
+    "2 / 1, 15,000 steps, six seeds": (2, ("scratch-loops",)),
+}
+"""Networks with the true token and with the previous one: the blocks, and the runs."""
 
 
 def settings_of(name: str) -> li.experiments.ScratchSettings:
@@ -127,18 +143,44 @@ def contrasts() -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def last_of_six_rows() -> pd.DataFrame:
-    """The losses of single windows at the end, of all seeds of `LAST_OF_SIX`."""
-    rows = pd.concat(
-        li.experiments.load_result(RESULTS / run).tables["rows"] for run in LAST_OF_SIX
-    )
+def taken_away() -> pd.DataFrame:
+    """What the writes do on tokens that cannot be copied: a row for each of `WITH_BOTH`.
+
+    The contrasts are the true minus the previous token as trained, each without its write minus as
+    trained, and the true minus the previous token, both without their writes.
+    """
+    found = []
+    for network, (blocks, runs) in WITH_BOTH.items():
+        here = rows_where(rows_of(runs), blocks=blocks, scope=OTHER)
+        (true, without_true), (previous, without_previous) = (
+            [rows_where(here, arm=arm, condition=each) for each in (AS_TRAINED, TAKEN_AWAY)]
+            for arm in ("true", "previous")
+        )
+        pairs = {
+            "true - previous": (true, previous),
+            "true, taken away": (without_true, true),
+            "previous, taken away": (without_previous, previous),
+            "both taken away": (without_true, without_previous),
+        }
+        found += [
+            {"network": network, "compared": name}
+            | seed_contrast(one, other, Resampling()).columns()
+            for name, (one, other) in pairs.items()
+        ]
+    return pd.DataFrame(found)
+
+
+def rows_of(runs: Sequence[str]) -> pd.DataFrame:
+    """The losses of single windows at the end, of all networks of some runs."""
+    rows = pd.concat(li.experiments.load_result(RESULTS / run).tables["rows"] for run in runs)
     return rows[~rows["scope"].isin(DECODED)]  # only some of the seeds have them
 
 
-def last_of_six() -> tuple[li.experiments.Finding, ...]:
-    """The verdicts on these losses, by the rule of the experiment."""
-    rows = last_of_six_rows()
-    stored = li.experiments.load_result(RESULTS / LAST_OF_SIX[-1])
+def over_six_seeds(place: str) -> tuple[li.experiments.Finding, ...]:
+    """The verdicts on these losses at a place of `SIX_SEEDS`, by the rule of the experiment."""
+    runs = SIX_SEEDS[place]
+    rows = rows_of(runs)
+    stored = li.experiments.load_result(RESULTS / runs[-1])
     settings = from_values(li.experiments.ScratchSettings, stored.settings)
     settings = replace(settings, seeds=tuple(sorted(rows["seed"].unique().tolist())))
     steps = {each.arm: settings.optimization(each).steps for each in settings.trainings}
@@ -153,5 +195,7 @@ if __name__ == "__main__":
         train(Path(sys.argv[2]), chosen)
     else:
         print(contrasts().to_string(index=False))
-        for finding in last_of_six():
-            print(f"{finding.question}\n{finding.verdict}\n{finding.method}")
+        print(taken_away().to_string(index=False))
+        for place in SIX_SEEDS:
+            for finding in over_six_seeds(place):
+                print(f"{finding.question}\n{finding.verdict}\n{finding.method}")

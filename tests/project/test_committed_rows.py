@@ -250,9 +250,16 @@ def test_the_verdicts_on_slopes_are_those_of_the_rows(model: str) -> None:
     assert sorted(told) == pytest.approx(sorted(expected), abs=1e-9)
 
 
-def test_the_lead_over_the_last_residual_may_be_chance_by_package() -> None:
+@pytest.mark.parametrize(
+    ("run", "pages"),
+    [
+        ("smollm2-135m-instruct/copying", ["docs/findings/pretrained.md"]),
+        ("copying-late", ["docs/findings/pretrained.md", "results/copying-late/README.md"]),
+    ],
+)
+def test_the_lead_over_the_last_residual_may_be_chance_by_package(run, pages) -> None:
     """Repeats of surprising tokens, where the packages of the docstrings are resampled."""
-    rows = pd.read_parquet(RESULTS / "smollm2-135m-instruct/copying/tables/rows.parquet")
+    rows = pd.read_parquet(RESULTS / run / "tables/rows.parquet")
     rows = rows[(rows["table"] == "repeats") & (rows["half"] == "report")]
     is_repeat = rows["category"].str.startswith("docstrings repeat ")
     rows = rows[is_repeat & (rows["form"] == "surprised output") & (rows["measure"] == "loss")]
@@ -265,6 +272,7 @@ def test_the_lead_over_the_last_residual_may_be_chance_by_package() -> None:
     estimate, low, high, p_value = judged_by(
         difference.to_numpy(), sums["true"]["count"].to_numpy()
     )
-    page = (RESULTS.parent / "docs/findings/pretrained.md").read_text().replace("−", "-")
-    said = f"chance ({estimate:.3f} [{low:.3f}, {high:+.3f}], p = {p_value:.2f})"
-    assert said in " ".join(page.split())
+    said = f"chance ({estimate:.3f} [{low:.3f}, {high:+.3f}], p = {p_value:.2f}"
+    for page in pages:
+        text = (RESULTS.parent / page).read_text().replace("−", "-")
+        assert said in " ".join(text.split())

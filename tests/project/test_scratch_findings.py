@@ -150,7 +150,8 @@ def test_the_loops_are_the_committed_results():
         (ROOT / page).read_text().replace("−", "-")
         for page in ("docs/findings/from-scratch.md", "README.md", "docs/questions.md")
     )
-    table = re.findall(r"^\| \d / \d, [^|]* steps[^|]* \| (.*) \|$", text, re.MULTILINE)
+    _, loops = text.split("## Loops")
+    table = re.findall(r"^\| \d / \d, [^|]* steps[^|]* \| (.*) \|$", loops, re.MULTILINE)
     assert [cells.split(" | ") for cells in table] == expected
     # Others have no plus sign, and the last one is the verdict's.
     told = expected[0][-1].replace("+", "")
@@ -193,6 +194,21 @@ def test_the_comparisons_with_other_controls_are_the_committed_results():
         }
 
 
+def test_the_losses_without_the_writes_are_the_committed_results():
+    """On tokens that cannot be copied: a row for each network with both writes."""
+    found = _scratch_controls().taken_away()
+    expected = {
+        network: [f"{each.estimate:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in rows]
+        for network, rows in (
+            (name, list(group.itertuples())) for name, group in found.groupby("network", sort=False)
+        )
+    }
+    text = (ROOT / "docs/findings/from-scratch.md").read_text().replace("−", "-")
+    _, after = text.split("**Is it what the write says?**")
+    table = re.findall(r"^\| (\d / \d, [^|]*) \| (.*) \|$", after.split("\n\n")[1], re.MULTILINE)
+    assert {network: cells.split(" | ") for network, cells in table} == expected
+
+
 def test_the_six_seeds_of_six_blocks_are_the_committed_results():
     """The verdicts over all of them, and the true token against each other arm."""
     page, findings = (
@@ -200,10 +216,11 @@ def test_the_six_seeds_of_six_blocks_are_the_committed_results():
         for name in ("results/scratch-last-of-six-more/README.md", "docs/findings/from-scratch.md")
     )
     controls = _scratch_controls()
-    copyable, everything = (_gain(each.verdict.interval) for each in controls.last_of_six())
+    place = "the last of six blocks"
+    copyable, everything = (_gain(each.verdict.interval) for each in controls.over_six_seeds(place))
     assert copyable in findings
     assert everything in findings
-    rows = controls.last_of_six_rows().query(f"condition == '{AS_TRAINED}'")
+    rows = controls.rows_of(controls.SIX_SEEDS[place]).query(f"condition == '{AS_TRAINED}'")
     expected = []
     for scope, judged in (("copyable", copyable), ("all", everything)):
         arms = [rows_where(rows, arm=arm, scope=scope) for arm in ("true", *OTHERS)]
@@ -293,14 +310,19 @@ PLAIN_GAIN = re.compile(r"[\d.]+ \[[\d.]+, [\d.]+\]")
 
 
 def _gains(run) -> list[list[str]]:
-    """For each network the gains on copyable tokens on the way, and both of its verdicts."""
+    """For each network the gains on copyable tokens on the way and at the end, and its verdicts."""
     result = load_result(ROOT / "results" / run)
-    on_the_way = result.tables["gains"].query("scope == 'copyable'").groupby("blocks")
+    gains, contrasts = (
+        result.tables[name].query("scope == 'copyable'") for name in ("gains", "contrasts")
+    )
+    at_the_end = rows_where(contrasts, arm="true", condition=AS_TRAINED, minus="none")
     judged = [_gain(found.verdict.interval) for found in result.verdicts]
-    return [
-        [*map(_gain, of_network.itertuples()), *judged[2 * number : 2 * number + 2]]
-        for number, (_, of_network) in enumerate(on_the_way)
-    ]
+    found = []
+    for number, (blocks, of_network) in enumerate(gains.groupby("blocks")):
+        *on_the_way, _ = map(_gain, of_network.itertuples())
+        (end,) = map(_gain, rows_where(at_the_end, blocks=blocks).itertuples())
+        found.append([*on_the_way, end, *judged[2 * number : 2 * number + 2]])
+    return found
 
 
 def _gain(of) -> str:
