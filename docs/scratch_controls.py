@@ -66,14 +66,15 @@ SIX_SEEDS = {
 }
 """The runs that together have six seeds of the networks that are written to there."""
 
-WITH_BOTH = {
+WRITTEN = {
     "2 / 1, 5,000 steps": (2, ("scratch-depth", "scratch-depth-previous")),
     "4 / 2, 5,000 steps": (4, ("scratch-depth", "scratch-depth-previous")),
     "6 / 5, 5,000 steps, six seeds": (6, SIX_SEEDS["the last of six blocks"]),
     "6 / 5, 10,000 steps, six seeds": (6, ("scratch-last-of-six-twice",)),
     "2 / 1, 15,000 steps, six seeds": (2, ("scratch-loops",)),
+    "4 / 2, 15,000 steps, four seeds": (4, ("scratch-four-blocks-longer",)),
 }
-"""Networks with the true token and with the previous one: the blocks, and the runs."""
+"""Networks with the true token and, but for the last, with the previous one: blocks and runs."""
 
 
 def settings_of(name: str) -> li.experiments.ScratchSettings:
@@ -144,28 +145,30 @@ def contrasts() -> pd.DataFrame:
 
 
 def taken_away() -> pd.DataFrame:
-    """What the writes do on tokens that cannot be copied: a row for each of `WITH_BOTH`.
+    """What the writes do on tokens that cannot be copied, in networks of `WRITTEN`.
 
     The contrasts are the true minus the previous token as trained, each without its write minus as
-    trained, and the true minus the previous token, both without their writes.
+    trained, and the true minus the previous token, both without their writes; only those that there
+    are.
     """
+    true, previous, without_true, without_previous = (
+        (arm, condition) for condition in (AS_TRAINED, TAKEN_AWAY) for arm in ("true", "previous")
+    )
+    pairs = {
+        "true - previous": (true, previous),
+        "true, taken away": (without_true, true),
+        "previous, taken away": (without_previous, previous),
+        "both taken away": (without_true, without_previous),
+    }
     found = []
-    for network, (blocks, runs) in WITH_BOTH.items():
+    for network, (blocks, runs) in WRITTEN.items():
         here = rows_where(rows_of(runs), blocks=blocks, scope=OTHER)
-        (true, without_true), (previous, without_previous) = (
-            [rows_where(here, arm=arm, condition=each) for each in (AS_TRAINED, TAKEN_AWAY)]
-            for arm in ("true", "previous")
-        )
-        pairs = {
-            "true - previous": (true, previous),
-            "true, taken away": (without_true, true),
-            "previous, taken away": (without_previous, previous),
-            "both taken away": (without_true, without_previous),
-        }
+        measured = dict(iter(here.groupby(["arm", "condition"])))
         found += [
             {"network": network, "compared": name}
-            | seed_contrast(one, other, Resampling()).columns()
+            | seed_contrast(measured[one], measured[other], Resampling()).columns()
             for name, (one, other) in pairs.items()
+            if {one, other} <= measured.keys()
         ]
     return pd.DataFrame(found)
 

@@ -26,14 +26,14 @@ from tests.support.todays_rule import half_width_by_todays_rule
         (
             "scratch-depth-longer",
             0,
-            ("README.md", "docs/findings/from-scratch.md", "docs/questions.md"),
+            ("docs/findings/from-scratch.md", "docs/questions.md"),
         ),
         (
             "scratch-depth-longer",
             1,
             ("docs/findings/from-scratch.md", "docs/questions.md"),
         ),
-        ("scratch-loops", 0, ("docs/findings/from-scratch.md",)),
+        ("scratch-loops", 0, ("README.md", "docs/findings/from-scratch.md")),
         (
             "scratch-loops",
             1,
@@ -197,11 +197,14 @@ def test_the_comparisons_with_other_controls_are_the_committed_results():
 def test_the_losses_without_the_writes_are_the_committed_results():
     """On tokens that cannot be copied: a row for each network with both writes."""
     found = _scratch_controls().taken_away()
+    compared = found["compared"].unique()
+    told = {
+        (each.network, each.compared): f"{each.estimate:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
+        for each in found.itertuples()
+    }
     expected = {
-        network: [f"{each.estimate:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in rows]
-        for network, rows in (
-            (name, list(group.itertuples())) for name, group in found.groupby("network", sort=False)
-        )
+        network: [told.get((network, each), "–") for each in compared]
+        for network in found["network"].unique()
     }
     text = (ROOT / "docs/findings/from-scratch.md").read_text().replace("−", "-")
     _, after = text.split("**Is it what the write says?**")
@@ -247,7 +250,7 @@ def test_the_last_of_six_blocks_after_twice_as_many_steps_is_the_committed_resul
     )
     expected = []
     outcomes = [finding.verdict.outcome for finding in result.verdicts]
-    assert outcomes == ["undecided", "helps", "undecided"]
+    assert outcomes == ["undecided"] * 3
     for scope, finding in zip(("copyable", "all"), result.verdicts[:2], strict=True):
         against = [
             _gain(row_interval(row))
