@@ -58,6 +58,7 @@ RUNS = {
 SCOPES = ("copyable", "all", "second copies")
 
 SIX_SEEDS = {
+    "the last of four blocks": ("scratch-last-block", "scratch-last-block-more"),
     "the last of six blocks": (
         "scratch-last-of-six",
         "scratch-last-of-six-previous",
@@ -69,6 +70,7 @@ SIX_SEEDS = {
 WRITTEN = {
     "2 / 1, 5,000 steps": (2, ("scratch-depth", "scratch-depth-previous")),
     "4 / 2, 5,000 steps": (4, ("scratch-depth", "scratch-depth-previous")),
+    "4 / 3, 5,000 steps, six seeds": (4, SIX_SEEDS["the last of four blocks"]),
     "6 / 5, 5,000 steps, six seeds": (6, SIX_SEEDS["the last of six blocks"]),
     "6 / 5, 10,000 steps, six seeds": (6, ("scratch-last-of-six-twice",)),
     "2 / 1, 15,000 steps, six seeds": (2, ("scratch-loops",)),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..drawing.cell_size import MOST_COLUMNS
 from ..drawing.export import figure_page
 from ..drawing.wrapped import LEFT, RIGHT
 from ..lens.alignment import align
@@ -129,16 +130,16 @@ def _two(state: State, trajectories: Mapping[str, Trajectory]) -> HeatMap:
 
 
 def _cell_width(state: State, columns: int, *, panels: int = 1) -> float | None:
-    """The cell width at which panels beside each other fill the page, if text fits then.
+    """The cell width at which panels beside each other fill the page, or the narrowest with text.
 
-    None if the figure should choose.
+    None if the figure should choose: the page's width is unknown, or the text is long.
     """
-    if state.width is None:
+    if state.width is None or columns > MOST_COLUMNS:
         return None
     # The last of three panels has its own colour bar.
     room = state.width - panels * LEFT - (1 if panels == 1 else 2) * RIGHT
     width = room / (panels * columns)
-    return min(width, _WIDEST) if width >= _NARROWEST else None
+    return min(max(width, _NARROWEST), _WIDEST)
 
 
 def _options(state: State, trajectory: Trajectory) -> dict[str, Any]:

@@ -12,7 +12,7 @@ _SHOWN = 0.98  # share of the cells that have colours of their own
 def clipped_scale(
     values: Float[np.ndarray, "row column"],
 ) -> tuple[DifferenceScale, tuple[list[float], list[str]], str]:
-    """A scale that stops at the size that 98% of the cells do not exceed, ticks, and a sentence.
+    """A scale that stops at a size that 98% of the cells do not exceed, ticks, and a sentence.
 
     The sentence says how many cells exceed it, and is empty if none does. Values that are not
     finite set no limit.
@@ -20,7 +20,7 @@ def clipped_scale(
     sizes = np.abs(values[np.isfinite(values)])
     limit = 1.0
     if sizes.size:
-        limit = float(np.quantile(sizes, _SHOWN, method="lower")) or float(sizes.max()) or 1.0
+        limit = float(np.quantile(sizes, _SHOWN, method="higher")) or float(sizes.max()) or 1.0
     beyond = int((np.abs(values) > limit).sum())
     steps = round_steps(-limit, limit)
     ticks = steps, [f"{step:+g}".replace("-", "−") if step else "0" for step in steps]

@@ -27,7 +27,7 @@ _NOMINAL_WIDTH = 640  # pixels that titles are wrapped for; the figure itself fi
 _LEFT, _RIGHT = 70, 24
 _PANEL_HEIGHT = 320
 # Pixels: of the text of a legend's entry at least, of a letter in it, and of the line before it.
-_ENTRY_WIDTH, _LETTER, _SAMPLE_LINE = 165, 6.3, 45
+_ENTRY_WIDTH, _LETTER, _SAMPLE_LINE = 165, 6.9, 45
 _LEGEND_ROW = 29
 _MOST_LABELS = 11  # of names below a panel
 

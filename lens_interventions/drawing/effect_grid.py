@@ -55,7 +55,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
                     customdata=_pivot(hover),
                     hovertemplate="%{customdata}<extra></extra>",
                     showscale=place == len(modes) - 1,
-                    colorbar={"thickness": 10, "len": 0.9},
+                    colorbar={"thickness": 10, "len": 0.9, "title": {"text": "red: more"}},
                     visible=measure == measures[0],
                     xgap=1,
                     ygap=1,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .colours import EITHER_INK, LINES, ZERO_LINE
+from .labels import estimate_text
 from .theme import ThemeName, template
 from .titles import heading
 
@@ -100,8 +101,7 @@ def subtracted(row: Mapping[Any, Any]) -> str:
 
 def interval_hover(name: str, row: Mapping[Any, Any]) -> str:
     """A name, and the estimate with its interval."""
-    interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-    return f"{name}<br>{interval}, n = {row['n']}"
+    return f"{name}<br>{estimate_text(row)}, n = {row['n']}"
 
 
 def contrast_hover(row: Mapping[Any, Any]) -> str:

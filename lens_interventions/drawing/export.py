@@ -23,10 +23,11 @@ _PAGE = """<!doctype html>
 <title>{{ title }}</title>
 </head>
 <body style="margin: 0; background: {{ background }}">
-<div style="overflow-x: auto">{{ figure }}</div>
+<div style="overflow-x: auto"><div style="min-width: {{ narrowest }}px">{{ figure }}</div></div>
 </body>
 </html>
 """
+_NARROWEST = 640  # pixels, which titles and legends of figures that adapt are made for
 _WIDTH = 1000  # pixels of an image, for figures that otherwise adapt to their place
 _SHARP_WIDTH = 4000  # up to which images have two pixels for each of the figure's
 
@@ -67,6 +68,7 @@ def figure_page(figure: "go.Figure") -> str:
     title = re.sub(r"<br>.*|<[^>]*>", "", figure.layout.title.text or "lens_interventions")
     return Template(_PAGE, autoescape=True, keep_trailing_newline=True).render(
         title=html.unescape(title),
+        narrowest=_NARROWEST,
         background=figure.layout.template.layout.paper_bgcolor or "white",
         figure=Markup(figure.to_html(full_html=False, include_plotlyjs=True, config=CONFIG)),
     )

@@ -7,6 +7,8 @@ import html
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 _MARKS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "\\r", "\u00a0": "⍽"}
 _MISSING = "–"
@@ -56,6 +58,13 @@ def number(value: float) -> str:
     if abs(value) < _ROUNDING_ERROR:
         return "0"
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
+def estimate_text(row: Mapping[Any, Any]) -> str:
+    """The estimate of a row, with its interval if it has one: a single text has none."""
+    known = math.isfinite(row["low"]) and math.isfinite(row["high"])
+    interval = f" [{row['low']:.3g}, {row['high']:.3g}]" if known else ""
+    return f"{row['estimate']:.3g}{interval}"
 
 
 def counted(n: int, noun: str) -> str:

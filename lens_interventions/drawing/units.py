@@ -8,7 +8,11 @@ from jaxtyping import Float
 
 RANK, SHARE = "rank", "share"
 
-_TITLES = {RANK: "rank (0 = top guess)", SHARE: "share of positions"}
+_TITLES = {
+    RANK: "rank (0 = top guess)",
+    SHARE: "share of positions",
+    "log-prob": "log-prob, nats",
+}
 
 
 def unit_title(unit: str) -> str:

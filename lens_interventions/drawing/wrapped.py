@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LEFT, RIGHT = 84, 104  # margins in pixels, for layers and tilted labels, and for the colour bar
 _BETWEEN = 26  # pixels between two stretches
 _MOST_STRETCHES = 8
+_SHORTEST_BAR = 110  # pixels that the ticks of a colour bar need
+_LETTER = 7  # pixels of a letter of the rows' title
 
 
 def stretches(columns: int) -> list[slice]:
@@ -69,7 +71,8 @@ def draw_wrapped(
     for number, part in enumerate(parts):
         bottom = area - down - number * step
         y_domain = max(bottom / area, 0.0), min((bottom + down) / area, 1.0)
-        bar = {"x": 1, "xpad": 12, "y": sum(y_domain) / 2, "len": down / area}
+        length = max(down, _SHORTEST_BAR) / area
+        bar = {"x": 1, "xpad": 12, "y": sum(y_domain) / 2, "len": length}
         draw(
             figure,
             panel.stretch(part),
@@ -79,7 +82,8 @@ def draw_wrapped(
             y_domain=y_domain,
             bar=bar if number == 0 else None,
         )
-    figure.update_yaxes(title={"text": axis})
+    if down >= _LETTER * len(axis):  # otherwise it would be cut
+        figure.update_yaxes(title={"text": axis})
     figure.update_layout(
         width=max(LEFT + across + RIGHT, 420),
         height=height,

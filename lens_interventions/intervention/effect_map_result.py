@@ -92,12 +92,13 @@ class EffectMap:
             ),
             hover_data=[[[layer, *column] for column in columns] for layer in self.layers],
         )
-        reading = (
+        sentences = [
             "A cell is one position at one layer, patched with the token that comes next: it "
-            f"stands above, the position's own token below. {beyond}"
-        )
-        if np.isnan(effect).any():
-            reading += " In a gap the metric is not a number."
+            "stands above, the position's own token below.",
+            beyond,
+            "In a gap the metric is not a number." if np.isnan(effect).any() else "",
+        ]
+        reading = " ".join(filter(None, sentences))
         return draw_wrapped(
             panel,
             title=f"Change of the metric, {self.baseline:.4g} without a patch".replace("-", "−"),

@@ -120,7 +120,7 @@ class ComponentLogits:
         return draw_wrapped(
             panel,
             title=f"What each component adds to a token's logit{less}",
-            reading=lambda _size: f"{_READING} {beyond}",
+            reading=lambda _size: f"{_READING} {beyond}".strip(),
             axis="",
             theme=theme,
         )

@@ -26,7 +26,7 @@ from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
 from ..model.argument_types import require_counts, require_whole_numbers
 from ..model.exclusive import exclusive
-from ..model.points import point_name, select_points
+from ..model.points import INPUT, point_name, select_points
 from ..model.precision import as_double
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
@@ -93,18 +93,21 @@ class UnlikelyComponents:
         title: str | None = None,
         theme: ThemeName = "light",
     ) -> "go.Figure":
-        """Both statistics over the points, a curve for each group.
+        """Both statistics over the points above the input, a curve for each group.
+
+        At the input sizes are so large that the curves above it would be flat.
 
         `level` and `seed` are confidence and resampling seed of the intervals over texts, `title`
         replaces the figure's own title, and `theme` is `"light"` or `"dark"`.
         """
         table = self.to_dataframe(level=level, seed=seed)
+        above = table[table["point"] != INPUT]
         units = {"size": "size (1: any direction)", "left at the output": "left at the output"}
         curves = [
             Curve(
                 label=group,
                 unit=units[statistic],
-                x=[point_name(point) for point in self.points],
+                x=[point_name(point) for point in rows["point"]],
                 values=rows["mean"].to_numpy(),
                 low=rows["low"].to_numpy(),
                 high=rows["high"].to_numpy(),
@@ -113,7 +116,7 @@ class UnlikelyComponents:
             )
             for statistic in MEASURES
             for group in GROUPS
-            for rows in [table[(table["statistic"] == statistic) & (table["group"] == group)]]
+            for rows in [above[(above["statistic"] == statistic) & (above["group"] == group)]]
         ]
         n_texts = self.values.shape[-1]
         return draw_over_layers(

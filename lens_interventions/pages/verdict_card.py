@@ -67,14 +67,24 @@ def verdict_card(finding: Finding) -> VerdictCard:
 
 def _number(verdict: Verdict) -> str:
     interval = verdict.interval
-    estimate = f"{signed(interval.estimate)} {verdict.units}".strip()
+    estimate, low, high = _alike(interval.estimate, interval.low, interval.high)
+    estimate = f"{estimate} {verdict.units}".strip()
     if interval.method == "none":
         return f"{estimate} (no interval, n = {interval.n})"
     against = f" against {verdict.against}" if verdict.against else ""
     return (
-        f"{estimate} [{signed(interval.low)}, {signed(interval.high)}]{against} "
+        f"{estimate} [{low}, {high}]{against} "
         f"({100 * interval.level:g}% {interval.method}, n = {interval.n})"
     )
+
+
+def _alike(*values: float) -> list[str]:
+    """Values with as many decimals as tell the lowest and the highest apart by two digits."""
+    width = max(values) - min(values)
+    if not math.isfinite(width) or width == 0:
+        return [signed(value) for value in values]
+    decimals = max(1 - math.floor(math.log10(width)), 0)
+    return [f"{value:+.{decimals}f}".replace("-", "−") for value in values]
 
 
 def _strip(verdict: Verdict) -> Strip | None:

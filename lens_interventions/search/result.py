@@ -65,7 +65,7 @@ class SequenceSearch:
         Raises `ValueError` if the theme is unknown.
         """
         named = isinstance(self.settings["objective"], str)
-        unit = f"log-likelihood of {self._part}, nats" if named else "objective"
+        unit = f"log-likelihood of the {self._part}, nats" if named else "objective"
         tried = [
             Curve(
                 label=f"restart {restart}",
@@ -86,13 +86,13 @@ class SequenceSearch:
             notes=self.history["phase"].tolist(),
         )
         return draw_curves(
-            [*tried, best],
+            [best, *tried],  # where a restart is the best, its thin line lies on the thick one
             x_title="model evaluations, forward tokens",
-            title="Search for the likeliest sequence" if named else "Search for a sequence",
+            title=f"Search for the likeliest {self._part}" if named else "Search for a sequence",
             subtitle=f"Method: {self.settings['method']}.",
             theme=theme,
         )
 
     @property
     def _part(self) -> str:
-        return "the ending" if self.settings["objective"] == "ending" else "the sequence"
+        return "ending" if self.settings["objective"] == "ending" else "sequence"

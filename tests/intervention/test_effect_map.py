@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -147,9 +148,9 @@ def test_one_large_effect_does_not_take_the_colours_of_the_others():
     texts = ("a",) * 50
     found = li.EffectMap(effect, 0.5, (0, 1), tuple(range(50)), texts, texts, PATCH)
     figure = found.plot()
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-99, 99)
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-100, 100)
     title = figure.layout.title.text.replace("<br>", " ")
-    assert "Colours stop at ±99; 2 cells lie beyond." in title
+    assert "Colours stop at ±100; 1 cell lies beyond." in title
     # Wrapped into two stretches, which share the colour bar.
     assert len([trace for trace in figure.data if trace.type == "heatmap"]) == 2
     assert figure.layout.coloraxis.showscale
@@ -170,7 +171,8 @@ def test_cells_where_the_metric_is_not_a_number_are_gaps(llama):
     assert 0 < gaps.sum() < gaps.numel()
     figure = found.plot()
     assert [[z is None for z in row] for row in figure.data[0].z] == gaps.tolist()
-    assert "In a gap the metric is not" in figure.layout.title.text.replace("<br>", " ")
+    title = re.sub("<[^>]*>", "", figure.layout.title.text.replace("<br>", " "))
+    assert "In a gap the metric is not" in title
     infinite = dataclasses.replace(found, effect=found.effect.where(~gaps, torch.inf)).plot()
     assert infinite.layout.coloraxis == figure.layout.coloraxis
     nothing = dataclasses.replace(found, effect=found.effect * torch.nan).plot()

@@ -212,14 +212,20 @@ def test_the_losses_without_the_writes_are_the_committed_results():
     assert {network: cells.split(" | ") for network, cells in table} == expected
 
 
-def test_the_six_seeds_of_six_blocks_are_the_committed_results():
+@pytest.mark.parametrize(
+    ("place", "run"),
+    [
+        ("the last of four blocks", "scratch-last-block-more"),
+        ("the last of six blocks", "scratch-last-of-six-more"),
+    ],
+)
+def test_six_seeds_in_several_runs_are_the_committed_results(place, run):
     """The verdicts over all of them, and the true token against each other arm."""
     page, findings = (
         (ROOT / name).read_text().replace("−", "-")
-        for name in ("results/scratch-last-of-six-more/README.md", "docs/findings/from-scratch.md")
+        for name in (f"results/{run}/README.md", "docs/findings/from-scratch.md")
     )
     controls = _scratch_controls()
-    place = "the last of six blocks"
     copyable, everything = (_gain(each.verdict.interval) for each in controls.over_six_seeds(place))
     assert copyable in findings
     assert everything in findings

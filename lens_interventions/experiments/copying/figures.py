@@ -12,6 +12,7 @@ from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ...measures.verdicts import JOINT
+from ..design.conditions import in_words
 from ..design.forms import PLAIN
 from ..engine.results import Figures, Tables
 
@@ -71,7 +72,7 @@ def draw(tables: Tables) -> Figures:
 def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     """The true source minus each reference and all together, and controls minus no patch."""
     first = contrasts.groupby("question", sort=False)["measure"].transform("first")
-    shown = contrasts[contrasts["measure"] == first]
+    shown = in_words(contrasts[contrasts["measure"] == first])
     labels = [f"{row['source']} − {subtracted(row)}" for row in shown.to_dict("records")]
     return _by_question(
         shown.assign(label=labels), title="Sources at the chosen cell, reporting part", height=560
@@ -152,6 +153,7 @@ def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) 
     """Points with intervals: the true source minus no patch, and minus all its references."""
     import plotly.graph_objects as go
 
+    rows = in_words(rows)
     figure = go.Figure()
     categories = list(rows["category"].unique())
     for place, minus in enumerate(("none", JOINT)):

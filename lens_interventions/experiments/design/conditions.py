@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...fitting.default_lens import default_affine_lens, default_lens_file
@@ -242,8 +243,24 @@ def arm_label(arm: Arm, *, with_cell: bool = False) -> str:
         return f"temperature {arm.strength:.3g} alone"
     if arm.source == LONGER:
         return "no patch, trained for longer"
-    words = SOURCES[arm.source].words if arm.source != BACK_PATCH else "own last residual"
+    words = source_words(arm.source)
     return f"{words} ({arm.cell})" if with_cell else words
+
+
+def source_words(source: str) -> str:
+    """What is written, or done instead, in words."""
+    others = {BACK_PATCH: "own last residual", TEMPERATURE: "temperature alone"}
+    return others.get(source) or SOURCES[source].words
+
+
+def in_words(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of contrasts with words for the controls that `source` and `minus` name.
+
+    The true source stays `true`, no patch `none`, and other names as they are.
+    """
+    controls = [name for name in (*SOURCES, BACK_PATCH, TEMPERATURE) if name != "true"]
+    known = {name: source_words(name) for name in controls}
+    return rows.assign(**{name: rows[name].replace(known) for name in ("source", "minus")})
 
 
 def condition_label(arm: Arm, rule: str) -> str:

@@ -10,6 +10,7 @@ from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ...measures.verdicts import JOINT
+from ..design.conditions import in_words
 from ..engine.results import Figures, Tables
 from .inspection_figures import ablation_figure, attention_figure, directions_figure
 
@@ -53,7 +54,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     )
     for place, part in enumerate(by_question):
         # Where more is better, the sign is turned, so that below 0 is better in every panel.
-        rows = _as_losses(part)
+        rows = in_words(_as_losses(part))
         figure.add_trace(
             contrast_points(
                 rows,

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..._summary import summary
+from ...drawing.labels import estimate_text
 from ...measures.interval_table import interval_table
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class HeadSlopes:
         what = f"{source} minus {minus}" if minus else source
         return layer_heatmaps(
             panels,
-            title=f"Slope of the loss by head: {what.replace('_', ' ')}. In cells: prefix matching",
+            title=f"Slope of the loss by head: {what.replace('_', ' ')}. Blue lowers it. In cells: "
+            "prefix matching",
             unit="nats per unit<br>of strength",
             theme=theme,
         )
@@ -147,7 +149,7 @@ def _matching(row: dict[str, Any]) -> str:
 
 def _hover(row: dict[str, Any]) -> str:
     return (
-        f"layer {row['layer']}, {row['head']}, {row['part']}<br>{row['estimate']:.3g} "
-        f"[{row['low']:.3g}, {row['high']:.3g}]<br>matching {row['matching']:.2f}, "
+        f"layer {row['layer']}, {row['head']}, {row['part']}<br>{estimate_text(row)}"
+        f"<br>matching {row['matching']:.2f}, "
         f"previous {row['previous']:.2f}, copying {row['copying']:+.1f}"
     )

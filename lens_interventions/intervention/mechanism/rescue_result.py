@@ -83,7 +83,7 @@ class Rescue:
                 y="estimate",
                 group="condition",
                 x_title="layer of the patch, and from which continuations are hidden",
-                y_title="change of the loss, nats per predicted token",
+                y_title="change of the loss, nats per predicted token (below 0: a rescue)",
             ),
             title="Does a patch make up for a hidden continuation?",
             theme=theme,

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..._summary import summary
+from ...drawing.labels import counted, estimate_text
 from ...measures.interval_table import interval_rows
 from ...measures.intervals import mean_interval
 from ..names import name_of
@@ -111,7 +112,7 @@ class SlopeMap:
         where = "" if shown["scope"] == "all" else f", {shown['scope'].replace('_', ' ')}"
         return layer_heatmaps(
             panels,
-            title=f"Slope of the loss: {what}{where}",
+            title=f"Slope of the loss: {what}{where}. Blue lowers it",
             unit="nats per unit<br>of strength",
             theme=theme,
         )
@@ -258,7 +259,4 @@ def _index_of(kind: str, value: Any, names: tuple) -> int:
 def _hover(row: dict[str, Any]) -> str:
     minus = f" minus {row['minus']}" if row["minus"] else ""
     name = (row["source"] + minus).replace("_", " ")
-    return (
-        f"layer {row['layer']}, {name}<br>{row['estimate']:.3g} "
-        f"[{row['low']:.3g}, {row['high']:.3g}]<br>{row['n']} texts"
-    )
+    return f"layer {row['layer']}, {name}<br>{estimate_text(row)}<br>{counted(row['n'], 'text')}"

@@ -49,7 +49,7 @@ def draw_commitment(
     columns = list(range(len(inputs)))
     never = [column for column in columns if first[column] < 0]
     width = max(420.0, LEFT + size.width * len(inputs) + _RIGHT)
-    reading = "Below the tokens, above the final guesses."
+    reading = "Below: the tokens. Above: the final guesses. A short bar: settled early."
     if never:
         reading += " A cross: not even at the output."
     lines = headline(f"Layer from which the final guess stays {criterion}", reading, width)

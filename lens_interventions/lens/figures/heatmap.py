@@ -38,7 +38,9 @@ def draw_heatmap(
     return draw_wrapped(
         grid_panel(grid),
         title=title or grid.title,
-        reading=functools.partial(_reading, marked=FINAL in grid.points),
+        reading=functools.partial(
+            _reading, marked=FINAL in grid.points, in_logits=grid.statistic.unit == "logit"
+        ),
         axis=AXIS,
         theme=theme,
         cell_width=cell_width,
@@ -65,10 +67,15 @@ def grid_panel(grid: Grid, *, colours: ColourScale | None = None, header: str = 
     )
 
 
-def _reading(size: CellSize, *, marked: bool) -> str:
+def _reading(size: CellSize, *, marked: bool, in_logits: bool) -> str:
     """How to read a figure whose cells have this size, with or without marks of right guesses."""
     tokens = "The input tokens are below, and those that followed are above"
     tokens += f", with {CORRECT} where the model was right." if marked else "."
+    # Layers differ in the length of the residual, so bright is not sure here.
+    colour = " Colours are logits: compare them within a row." if in_logits else ""
     if size.font is None:
-        return f"{tokens} {HIDDEN} A cell is outlined where that is also the final guess."
-    return f"{tokens} A cell shows the layer's top guess, outlined where it is also the final one."
+        return f"{tokens} {HIDDEN} A cell is outlined where that is also the final guess.{colour}"
+    return (
+        f"{tokens} A cell shows the layer's top guess, outlined where it is also the final "
+        f"one.{colour}"
+    )

@@ -54,10 +54,11 @@ def visible(page: Path) -> Visible:
 def test_every_outcome_is_said_with_its_number(page: Path) -> None:
     text = visible(page).text
     for said in (
-        "Is it <helps>? helps : −0.3 nats [−0.42, −0.18] (95% BCa, n = 36).",
-        "helps a little (estimate below 0.1 nats) : −0.05 nats [−0.08, −0.02] (95% BCa, n = 36).",
-        "hurts : +0.2 nats [+0.11, +0.31] (95% BCa, n = 36).",
-        "no effect larger than 0.1 nats : +0.01 nats [−0.03, +0.04] (95% percentile, n = 36).",
+        "Is it <helps>? helps : −0.30 nats [−0.42, −0.18] (95% BCa, n = 36).",
+        "helps a little (estimate below 0.1 nats) : −0.050 nats [−0.080, −0.020] "
+        "(95% BCa, n = 36).",
+        "hurts : +0.20 nats [+0.11, +0.31] (95% BCa, n = 36).",
+        "no effect larger than 0.1 nats : +0.010 nats [−0.030, +0.040] (95% percentile, n = 36).",
         "undecided: cannot tell no effect from one of 0.1 nats or more : "
         "−0.05 nats [−0.21, +0.12] (95% Bonett-Price, n = 36).",
         "+0.5 nats (no interval, n = 1).",
