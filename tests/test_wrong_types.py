@@ -64,6 +64,21 @@ def teacher_forced(patch=None, **options):
             "probe must be of the class InputProbe, got str 'probe'",
         ),
         (
+            lambda: li.logit_lens(BRIDGE, TOKENS)["2_pre"],
+            TypeError,
+            r"a trajectory is indexed by position, got '2_pre'.*points=",
+        ),
+        (
+            lambda: li.plots.plot_position([li.logit_lens(BRIDGE, TOKENS)], 0),
+            TypeError,
+            "plot_position takes one trajectory, got a list",
+        ),
+        (
+            lambda: li.effect_map(BRIDGE, TOKENS, None, patch=PATCH),
+            TypeError,
+            "metric is a function of logits that returns a number, got None",
+        ),
+        (
             lambda: li.logit_lens(BRIDGE, TOKENS).commitment(top=1.5),
             TypeError,
             "top must be a whole number, got 1.5",

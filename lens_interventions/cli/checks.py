@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-FIGURES = (".html", ".png", ".svg")
+FIGURES = (".html", ".png", ".svg", ".pdf")
 
 Value = TypeVar("Value", str, list[str], None)
 
@@ -66,7 +66,7 @@ def require_output(path: Path | None, suffixes: Sequence[str], *read: Path | Non
     from ..drawing.export import require_image_writer
 
     require_writable(path)
-    if suffix in (".png", ".svg"):
+    if suffix in (".png", ".svg", ".pdf"):
         require_image_writer(suffix)
 
 

@@ -55,7 +55,8 @@ def fit_lens(
     quality: Annotated[
         Path | None,
         typer.Option(
-            help="Write the comparison with the raw lens to this file: .csv, .html, .png or .svg."
+            help="Write the comparison with the raw lens to this file: .csv, .html, .png, .svg or "
+            ".pdf."
         ),
     ] = None,
     refine: Annotated[
@@ -67,7 +68,7 @@ def fit_lens(
     dtype: Dtype = "float32",
     revision: Revision = None,
 ) -> None:
-    """Fit an affine lens in closed form, and print how well it reads other text.
+    """Fit an affine lens in closed form, and print how well it reads another text.
 
     If you stop it, the same command continues the fit from there.
     """
@@ -114,13 +115,13 @@ def fit_lens(
     typer.echo(f"wrote {out}, fitted to {lens.settings['tokens']:,} tokens", err=True)
     with after_writing(out):
         judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=progress)
-        _print(judged)
+        _print(judged, "the library's prose" if test_file is None else test_file.name)
         if quality is not None:
             write_table_or_figure(quality, judged.to_dataframe, judged.plot)
             typer.echo(f"wrote {quality}", err=True)
 
 
-def _print(judged: "LensQuality") -> None:
+def _print(judged: "LensQuality", read: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -130,7 +131,7 @@ def _print(judged: "LensQuality") -> None:
         "next_log_prob": "log-prob of the next token",
     }
     summary = judged.summary()
-    table = Table(title="Means over the points, on text that the lens was not fitted to")
+    table = Table(title=f"Means over the points, on {read}")
     for heading in ("", *summary["kl_final"]):
         table.add_column(heading, justify="right" if heading else "left")
     for statistic, intervals in summary.items():

@@ -74,8 +74,8 @@ def lens(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write a figure (.html, .png, .svg) or the numbers (.csv, .json, .safetensors) "
-            "instead of printing a table."
+            help="Write a figure (.html, .png, .svg, .pdf) or the numbers (.csv, .json, "
+            ".safetensors) instead of printing a table."
         ),
     ] = None,
 ) -> None:

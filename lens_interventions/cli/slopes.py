@@ -45,7 +45,7 @@ def slopes(
     file: TextFile,
     out: Annotated[
         Path,
-        typer.Option(help="The figure (.html, .png, .svg) or table (.csv, .json) to write."),
+        typer.Option(help="The figure (.html, .png, .svg, .pdf) or table (.csv, .json) to write."),
     ],
     source: Annotated[
         list[str] | None,

@@ -101,7 +101,7 @@ def train_patch(
     ] = False,
     figure: Annotated[
         Path | None,
-        typer.Option(help="Write the loss curve to this file: .html, .png, .svg or .json."),
+        typer.Option(help="Write the loss curve to this file: .html, .png, .svg, .pdf or .json."),
     ] = None,
     model: Model = None,
     device: Device = None,

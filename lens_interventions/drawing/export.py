@@ -12,7 +12,7 @@ from .menu import without_menu
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-SUFFIXES = (".html", ".json", ".png", ".svg")
+SUFFIXES = (".html", ".json", ".png", ".svg", ".pdf")
 CONFIG = {"displaylogo": False, "responsive": True, "scrollZoom": False}
 
 _PAGE = """<!doctype html>
@@ -36,8 +36,8 @@ def save(figure: "go.Figure", path: str | Path) -> None:
     """Write a figure to the file `path`, in the format of its suffix.
 
     `.html` is one page that opens offline, with plotly.js inside (5 MB); wide figures scroll.
-    `.png` and `.svg` need kaleido (from the checkout, `pip install ".[figures]"`) and an installed
-    Chrome, Chromium or Edge. `.json` is plotly's own format.
+    `.png`, `.svg` and `.pdf` need kaleido (from the checkout, `pip install ".[figures]"`) and an
+    installed Chrome, Chromium or Edge. `.json` is plotly's own format.
 
     Raises `ValueError` for another suffix; `TypeError` for what is not a figure;
     `RuntimeError` if kaleido or a browser is missing; `OSError` if the file cannot be written.

@@ -235,6 +235,8 @@ def _logits(
 
 
 def _value(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> float:
+    if not callable(metric):
+        raise TypeError(f"metric is a function of logits that returns a number, got {metric!r:.60}")
     value = metric(logits)
     if value is None:
         raise ValueError("the metric returned None: let it return a number")

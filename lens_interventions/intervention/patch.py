@@ -125,7 +125,10 @@ class NextTokenPatch(PatchFields):
         prompt_length: int | Int[Tensor, " batch"] | None = None,
         text_seeds: Int[Tensor, " batch"] | None = None,
     ) -> list[Hook]:
-        """Hooks for `bridge.hooks`, `run_with_hooks` and `run_with_cache` on exactly these tokens.
+        """Hooks for `bridge.hooks` and `run_with_hooks` on exactly these tokens.
+
+        For a cache, run `bridge.run_with_cache(tokens)` inside `with bridge.hooks(fwd_hooks=...)`:
+        by itself it takes no hooks, and passes over the argument.
 
         Every position but a text's last is patched, so that **the logits at the last position** are
         what a sampler computes. At earlier positions they are not, because each was patched with

@@ -66,6 +66,11 @@ class Trajectory(TrajectoryFields):
 
     def __getitem__(self, positions: slice | SupportsIndex) -> "Trajectory":
         """The same trajectory at a range of its columns, or at one (which keeps its axis)."""
+        if isinstance(positions, str):
+            raise TypeError(
+                f"a trajectory is indexed by position, got {positions!r}: for some points, read it "
+                "with points=, or index its tensors with .points.index(...)"
+            )
         if not isinstance(positions, slice):
             positions = operator.index(positions)
             width = self.tokens.shape[1]
@@ -205,12 +210,11 @@ class Trajectory(TrajectoryFields):
         )
 
     def _watched_names(self) -> list[str]:
-        texts = [self.vocab[token] for token in self.watched]
-        # All pieces of a character read as the same replacement character.
-        return [
-            text if texts.count(text) == 1 else f"{text} {token}"
-            for text, token in zip(texts, self.watched, strict=True)
-        ]
+        # All pieces of a character read as the same replacement character. A token that is watched
+        # twice has one name.
+        texts = [self.vocab[token] for token in set(self.watched)]
+        names = ((self.vocab[token], token) for token in self.watched)
+        return [text if texts.count(text) == 1 else f"{text} {token}" for text, token in names]
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: the tensors, and the rest as JSON in its header.

@@ -28,7 +28,8 @@ def warn_of_padding(bridge: ReadableModel, tokens: Int[Tensor, "batch pos"]) -> 
             rows = padded.nonzero()[:, 0].tolist()
             warn_user(
                 f"{len(rows)} of {len(tokens)} rows, the first of them row {rows[0]}, {side} with "
-                f"the pad token, id {pad}, and it is read as part of the text: pass "
-                "attention_mask= with nonzero at real tokens, or texts, which are padded here",
+                f"the pad token, id {pad}, and it is read as part of the text: pass texts, a "
+                "list of rows without padding, or, where a function takes it, attention_mask= with "
+                "nonzero at real tokens",
             )
             return

@@ -9,7 +9,7 @@ that it shows, and gets a name here.
 - `plot_side_by_side`: two trajectories of the same tokens, and their difference
 - `plot_aggregate`: means over many texts, with bands
 - `plot_recovery`: how well a probe recovers the input token
-- `save`: write a figure as .html, .png, .svg or .json
+- `save`: write a figure as .html, .png, .svg, .pdf or .json
 """
 
 from ..drawing.export import save as save

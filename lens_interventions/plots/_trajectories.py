@@ -45,6 +45,11 @@ def plot_position(
     Raises `ValueError` if the trajectory does not have a statistic, `IndexError` if it does not
     have the position.
     """
+    if not isinstance(trajectory, Trajectory):
+        raise TypeError(
+            f"plot_position takes one trajectory, got a {type(trajectory).__name__}: two stand "
+            "beside each other in plot_side_by_side"
+        )
     grid = partial(trajectory.grid, batch=batch, every=1, include_input=include_input)
     labels = grid("top1")
     width = len(labels.inputs)

@@ -33,7 +33,9 @@ def test_saved_json_is_the_figure(trajectory, tmp_path):
     assert json.loads(path.read_text())["data"]
 
 
-@pytest.mark.parametrize(("suffix", "begins"), [("png", b"\x89PNG"), ("svg", b"<svg")])
+@pytest.mark.parametrize(
+    ("suffix", "begins"), [("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF")]
+)
 def test_images(trajectory, tmp_path, suffix, begins):
     path = tmp_path / f"figure.{suffix}"
     plots.save(plots.plot_position(trajectory, 0), path)

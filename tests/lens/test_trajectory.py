@@ -127,6 +127,14 @@ def test_means_over_the_frame_leave_out_what_does_not_exist(trajectory):
         assert frame[name].mean() == pytest.approx(float(expected))
 
 
+def test_a_token_that_is_watched_twice_has_one_column():
+    watching = logit_lens(shared_bridge("llama"), [4, 5, 6], watch=[7, 8, 7])
+    frame = watching.to_dataframe()
+    for i, token in enumerate(watching.watched):
+        expected = watching.watched_rank[..., i].flatten().numpy()
+        assert (frame[f"watched_rank[{watching.vocab[token]}]"] == expected).all()
+
+
 def test_any_index_takes_a_column(trajectory):
     for index in (np.int64(3), torch.tensor(3), trajectory.entropy[0, 0].argmax() * 0 + 3):
         assert torch.equal(trajectory[index].tokens, trajectory.tokens[:, 3:4])

@@ -48,8 +48,8 @@ def hooks_by_row(
     - `length`: the length of the texts, so that a hook that acts only from some position on is
         found.
 
-    Raises `ValueError` for a name that the model does not have, or a point at which rows are not
-    the second axis; `TypeError` for anything but a list of pairs.
+    Raises `ValueError` for a name that the model does not have, a filter that fits none, or a point
+    at which rows are not the second axis; `TypeError` for anything but a list of pairs.
     """
     if not isinstance(fwd_hooks, Iterable):
         raise TypeError(f"{_PAIRS}, got {fwd_hooks!r:.60}")
@@ -67,6 +67,10 @@ def hooks_by_row(
         else:
             # Two names may be one point, at which a filter's function acts once in TransformerLens.
             names = [*{id(points[name]): name for name in points if given(name)}.values()]
+            if not names:
+                raise ValueError(
+                    "a filter of fwd_hooks fits none of the model's hooks: see bridge.hook_dict"
+                )
         for asked in names:
             if asked not in points:
                 raise ValueError(f"the model has no hook called {asked!r}: see bridge.hook_dict")

@@ -202,6 +202,7 @@ def test_a_result_of_another_shape_is_refused(llama):
         ("blocks.2.attn.hook_pattern", "one row for each position; got blocks.2.attn.hook_pattern"),
         ("blocks.0.hook_resid_pre", "of any but the first"),
         ("ln_final.hook_normalized", "one row for each position; got ln_final"),
+        (lambda name: "hook_mlpout" in name, "a filter of fwd_hooks fits none"),
     ],
 )
 def test_points_without_a_row_for_each_position_are_refused(llama, name, message):
