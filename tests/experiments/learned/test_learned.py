@@ -60,6 +60,13 @@ def headline(result: Result, question: str) -> pd.Series:
 
 
 TRAINED = ("true", "current", "guess", "shuffled", "random", "zero")
+IN_WORDS = {
+    "current": "current token",
+    "guess": "the layer's guess",
+    "shuffled": "shuffled next token",
+    "random": "random token",
+    "zero": "no token",
+}
 QUESTIONS = ["keys", "after a surprise", "random copies", "rare words", "free copies", "loops"]
 
 
@@ -230,9 +237,10 @@ class TestPlanted:
         ]
         assert len(figures["materials"].data) == len(QUESTIONS)
         for trace in figures["materials"].data:
+            controls = [IN_WORDS[control] for control in TRAINED[1:]]
             assert list(trace.y) == [
-                *(f"true − {minus}" for minus in (JOINT, "no patch", *TRAINED[1:])),
-                *(f"{control} − no patch" for control in TRAINED[1:]),
+                *(f"true − {minus}" for minus in (JOINT, "no patch", *controls)),
+                *(f"{control} − no patch" for control in controls),
             ]
         # A log-probability that rises is drawn as a loss that falls.
         words = figures["materials"].data[QUESTIONS.index("rare words")]
