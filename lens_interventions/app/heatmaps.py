@@ -132,13 +132,15 @@ def _two(state: State, trajectories: Mapping[str, Trajectory]) -> HeatMap:
 def _cell_width(state: State, columns: int, *, panels: int = 1) -> float | None:
     """The cell width at which panels beside each other fill the page, or the narrowest with text.
 
-    None if the figure should choose: the page's width is unknown, or the text is long.
+    None if the figure should choose: the page's width is unknown, or the text is too long for it.
     """
-    if state.width is None or columns > MOST_COLUMNS:
+    if state.width is None:
         return None
     # The last of three panels has its own colour bar.
     room = state.width - panels * LEFT - (1 if panels == 1 else 2) * RIGHT
     width = room / (panels * columns)
+    if width < _NARROWEST and columns > MOST_COLUMNS:
+        return None
     return min(max(width, _NARROWEST), _WIDEST)
 
 

@@ -13,8 +13,7 @@ def optimizer_tensors(
 
     **Arguments:**
 
-    - `parameters`: those that it optimizes, by a name without a second meaning. One that had no
-      gradient yet has nothing to keep.
+    - `parameters`: those that it optimizes, by name. One that has had no gradient is left out.
     """
     return {
         f"adam.{name}.{key}": value
