@@ -17,7 +17,6 @@ from .options import (
     shows_progress,
 )
 from .patch_options import (
-    FIRST_POSITION,
     Embedding,
     FirstPosition,
     Gate,
@@ -28,8 +27,11 @@ from .patch_options import (
     Source,
     Strength,
     Window,
+    Write,
     describe,
     patch_from,
+    with_reader,
+    without,
 )
 
 if TYPE_CHECKING:
@@ -40,13 +42,14 @@ if TYPE_CHECKING:
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],
-    layer: Layer,
-    strength: Strength,
-    mode: Mode = "interpolate",
-    source: Source = "true",
-    scale: Scale = "raw",
-    embedding: Embedding = "W_E",
-    first_position: FirstPosition = FIRST_POSITION,
+    layer: Layer = None,
+    strength: Strength = None,
+    write: Write = None,
+    mode: Mode = None,
+    source: Source = None,
+    scale: Scale = None,
+    embedding: Embedding = None,
+    first_position: FirstPosition = None,
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
@@ -100,6 +103,7 @@ def generate(
         rules = sampling(temperature, numbers)
     patch = patch_from(
         model=model,
+        write=write,
         layer=layer,
         strength=strength,
         mode=mode,
@@ -121,6 +125,7 @@ def generate(
     from ..intervention.generation.generate import generate as continue_prompts
 
     patches = [None, patch] if compare else [patch]
+    names = [without(patch) if each is None else describe(each) for each in patches]
     written: list[list[int]] = [[] for _ in patches]
 
     def keep(step: "GenerationStep") -> None:
@@ -128,7 +133,8 @@ def generate(
             written[row].append(token)
         bar.update()
 
-    with tqdm(total=max_new_tokens, disable=not shows_progress(), unit="token") as bar:
+    progress = tqdm(total=max_new_tokens, disable=not shows_progress(), unit="token")
+    with with_reader(bridge, patch), progress as bar:
         try:
             out = continue_prompts(
                 bridge,
@@ -141,11 +147,11 @@ def generate(
                 **rules,
             )
         except KeyboardInterrupt as stop:
-            for each, ids in zip(patches, written, strict=True):
+            for name, ids in zip(names, written, strict=True):
                 text = bridge.tokenizer.decode(ids, skip_special_tokens=True)
-                stop.add_note(f"{describe(each)} has written {text!r}")
+                stop.add_note(f"{name} has written {text!r}")
             raise
-    _print(prompt, out, [_marked(bridge.tokenizer, row) for row in out.tokens])
+    _print(prompt, out, names, [_marked(bridge.tokenizer, row) for row in out.tokens])
 
 
 def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":
@@ -173,7 +179,9 @@ def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":
     return text, "; ".join(found) or "no loop"
 
 
-def _print(prompt: str, out: "Generation", marked: "list[tuple[Text, str]]") -> None:
+def _print(
+    prompt: str, out: "Generation", names: list[str], marked: "list[tuple[Text, str]]"
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -181,7 +189,7 @@ def _print(prompt: str, out: "Generation", marked: "list[tuple[Text, str]]") -> 
     table = Table(expand=True)
     cells, facts = [], []
     for row, (text, loops) in enumerate(marked):
-        table.add_column(describe(out.patches[int(out.patch_index[row])]), ratio=1)
+        table.add_column(names[int(out.patch_index[row])], ratio=1)
         cells.append(text)
         mean = float(out.log_probs[row].nanmean())
         facts.append(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..lens.affine import AffineLens
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+SCOPES = ("all", "copyable", "other", "after_surprise", "repeated_surprise")
 
 Model = Annotated[
     str | None,
@@ -59,6 +60,15 @@ Context = Annotated[
         min=2,
         help="Cut documents into pieces of this many tokens, each read alone. By default 512, or "
         "the model's context if that is shorter.",
+    ),
+]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope",
+        callback=one_of(SCOPES),
+        help="Predictions to sum over: all, copyable, other, after_surprise or repeated_surprise. "
+        "May be given several times.",
     ),
 ]
 LensName = Annotated[
@@ -154,6 +164,27 @@ def kept_in(partial: Path) -> Iterator[None]:
         if partial.exists():
             stop.add_note(f"what was done is kept in {partial}; the same command continues")
         raise
+
+
+@contextmanager
+def sums_beside(out: Path | None) -> Iterator[Path | None]:
+    """A file beside `out` for the sums of finished texts, which goes once `out` is written.
+
+    None if there is no `out`. If the user stops the command inside, it says where it will continue.
+    """
+    if out is None:
+        yield None
+        return
+    from ..intervention.text_sums import lock_beside
+
+    partial = partial_beside(out)
+    try:
+        with kept_in(partial):
+            yield partial
+        partial.unlink()
+    finally:
+        if not partial.exists():
+            lock_beside(partial).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The options that describe a patch, shared by the commands that apply one."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,61 +12,97 @@ from .checks import finite, one_of, require_blocks, usage
 from .options import load_lens
 
 if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from ..intervention.adapted_reader import AdaptedReader
     from ..intervention.patch import NextTokenPatch
 
 MODES = ("interpolate", "add", "correct")
 SCALES = ("raw", "norm", "deviation")
 EMBEDDINGS = ("W_E", "W_U", "lens")
 GATES = ("lens", "output")
-FIRST_POSITION = 1
+SCALE_HELP = (
+    "raw; norm: as long as the residual that it replaces; or deviation: as long as that residual's "
+    "distance from the layer's mean."
+)
+
+_BY_HAND: dict[str, Any] = {
+    "mode": "interpolate",
+    "source": "true",
+    "scale": "raw",
+    "embedding": "W_E",
+    "first_position": 1,
+}
+"""What a patch that no training made is without its options."""
 
 Layer = Annotated[
-    list[int],
-    typer.Option("--layer", help="The block whose input is patched. May be given several times."),
+    list[int] | None,
+    typer.Option(
+        "--layer",
+        help="The block whose input is patched. May be given several times. By default the layers "
+        "that --write was trained for.",
+    ),
 ]
 Strength = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--strength", callback=finite, help="0 changes nothing; 1 interpolates all the way."
+        "--strength",
+        callback=finite,
+        help="0 changes nothing; 1 interpolates all the way, and writes what --write learned. "
+        "With --write 1 by default.",
+    ),
+]
+Write = Annotated[
+    Path | None,
+    typer.Option(
+        "--write",
+        help="Write what train-patch has learned, from its .safetensors file. If a reader was "
+        "trained with it, the reader is on, also without the patch.",
     ),
 ]
 Mode = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--mode", callback=one_of(MODES), help="How to write: interpolate, add or correct."
+        "--mode",
+        callback=one_of(MODES),
+        show_default=str(_BY_HAND["mode"]),
+        help="How to write: interpolate, add or correct.",
     ),
 ]
 Source = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--source",
         callback=one_of(source_names()),
+        show_default=str(_BY_HAND["source"]),
         help=f"What to write: true (the next token), or a control: {', '.join(control_names())}.",
     ),
 ]
 Scale = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--scale",
         callback=one_of(SCALES),
-        help="raw; norm: as long as the residual that it replaces; or deviation: as long as that "
-        "residual's distance from the layer's mean.",
+        show_default=str(_BY_HAND["scale"]),
+        help=SCALE_HELP,
     ),
 ]
 Embedding = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--embedding",
         callback=one_of(EMBEDDINGS),
+        show_default=str(_BY_HAND["embedding"]),
         help="The vector of a token: W_E, W_U, or lens, which carries W_U to the layer through "
         "--lens.",
     ),
 ]
 FirstPosition = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--first-position",
         min=0,
+        show_default=str(_BY_HAND["first_position"]),
         help="Leave positions before this one as they are. Models park attention in the first "
         "token.",
     ),
@@ -93,41 +131,47 @@ GateOn = Annotated[
 def patch_from(
     *,
     model: str | None,
-    layer: list[int],
-    strength: float,
-    mode: str,
-    source: str,
-    scale: str,
-    embedding: str,
-    first_position: int,
-    window: int | None,
-    gate: float | None,
-    gate_on: str,
+    write: Path | None,
+    layer: list[int] | None,
+    strength: float | None,
     lens: str | None,
-    **rest: Any,
+    **fields: Any,
 ) -> "NextTokenPatch":
-    """The patch that the options describe; options that make no patch are wrong usage."""
-    require_blocks(model, layer)
+    """The patch that the options describe; options that make no patch are wrong usage.
+
+    `fields` are other fields of the patch; those that a learned write fixes are None if their
+    option was not given.
+    """
+    fixed = {name: fields.pop(name) for name in _BY_HAND}
+    if write is None and (not layer or strength is None):
+        raise typer.BadParameter("give --layer and --strength, or --write FILE from train-patch")
+    require_blocks(model, layer or [])
+    from ..intervention.learned_write import LearnedWrite
     from ..intervention.patch import NextTokenPatch
 
-    fitted = load_lens(lens)
+    if layer:
+        fields["layer"] = layer[0] if len(layer) == 1 else tuple(layer)
+    if strength is not None:
+        fields["strength"] = strength
+    fields["lens"] = load_lens(lens)
     with usage():
-        patch = NextTokenPatch(
-            layer=layer[0] if len(layer) == 1 else tuple(layer),
-            strength=strength,
-            mode=cast(Any, mode),
-            source=source,
-            scale=cast(Any, scale),
-            embedding=cast(Any, embedding),
-            first_position=first_position,
-            window=window,
-            gate=gate,
-            gate_on=cast(Any, gate_on),
-            lens=fitted,
-            **rest,
-        )
+        if write is None:
+            own = {name: _BY_HAND[name] if fixed[name] is None else fixed[name] for name in fixed}
+            patch = NextTokenPatch(**own, **fields)
+        elif given := [name for name, value in fixed.items() if value is not None]:
+            option = "--" + given[0].replace("_", "-")
+            raise ValueError(f"{write} was trained with a {option} of its own: leave out {option}")
+        else:
+            patch = LearnedWrite.load(write).patch(**fields)
         require_lens_is_read([patch])
     return patch
+
+
+@contextmanager
+def with_reader(bridge: "TransformerBridge", patch: "NextTokenPatch") -> Iterator[None]:
+    """With the reader on that was trained together with the patch's write, if there is one."""
+    with nullcontext() if (reader := _reader(patch)) is None else reader.on(bridge):
+        yield
 
 
 def require_lens_is_read(patches: Sequence["NextTokenPatch"]) -> None:
@@ -139,19 +183,22 @@ def require_lens_is_read(patches: Sequence["NextTokenPatch"]) -> None:
         )
 
 
-def describe(patch: "NextTokenPatch | None") -> str:
+def without(patch: "NextTokenPatch") -> str:
+    """What remains without the patch, in a few words."""
+    return "no patch" if _reader(patch) is None else "no patch, but its reader"
+
+
+def describe(patch: "NextTokenPatch") -> str:
     """A patch in a few words, without options at their defaults."""
-    if patch is None:
-        return "no patch"
-    words = [f"layer {', '.join(map(str, patch.layers))}", f"{patch.mode} {patch.strength:g}"]
-    defaults = {
-        "source": "true",
-        "scale": "raw",
-        "embedding": "W_E",
-        "positions": "all",
-        "first_position": FIRST_POSITION,
-        "gate_on": "lens",
-    }
+    words = [f"layer {', '.join(map(str, patch.layers))}"]
+    defaults = {"positions": "all", "gate_on": "lens"}
+    if isinstance(patch.mode, str):
+        words.append(f"{patch.mode} {patch.strength:g}")
+        defaults = {**_BY_HAND, **defaults}
+        del defaults["mode"]
+    else:
+        words.append("learned write" + (f" {patch.strength:g}" if patch.strength != 1 else ""))
+        defaults["source"] = "true"
     words += [
         f"{name} {getattr(patch, name)}"
         for name, usual in defaults.items()
@@ -164,3 +211,9 @@ def describe(patch: "NextTokenPatch | None") -> str:
         if getattr(patch, name) is not None
     ]
     return ", ".join(words)
+
+
+def _reader(patch: "NextTokenPatch") -> "AdaptedReader | None":
+    from ..intervention.learned_write import LearnedWrite
+
+    return patch.mode.reader if isinstance(patch.mode, LearnedWrite) else None

@@ -1,10 +1,11 @@
 """`lens-interventions score`: the loss of a text with and without a patch."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .checks import require_context
+from .checks import FIGURES, require_context, require_output
 from .options import (
     Context,
     Device,
@@ -12,12 +13,13 @@ from .options import (
     LensName,
     Model,
     Revision,
+    Scopes,
     TextFile,
     load,
     shows_progress,
+    sums_beside,
 )
 from .patch_options import (
-    FIRST_POSITION,
     Embedding,
     FirstPosition,
     Gate,
@@ -28,9 +30,13 @@ from .patch_options import (
     Source,
     Strength,
     Window,
+    Write,
     describe,
     patch_from,
+    with_reader,
+    without,
 )
+from .writing import write_table_or_figure
 
 if TYPE_CHECKING:
     from ..intervention.losses.result import PatchLoss
@@ -39,18 +45,27 @@ if TYPE_CHECKING:
 
 def score(
     file: TextFile,
-    layer: Layer,
-    strength: Strength,
-    mode: Mode = "interpolate",
-    source: Source = "true",
-    scale: Scale = "raw",
-    embedding: Embedding = "W_E",
-    first_position: FirstPosition = FIRST_POSITION,
+    layer: Layer = None,
+    strength: Strength = None,
+    write: Write = None,
+    mode: Mode = None,
+    source: Source = None,
+    scale: Scale = None,
+    embedding: Embedding = None,
+    first_position: FirstPosition = None,
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
     lens: LensName = None,
+    scope: Scopes = None,
     context: Context = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the losses and their differences to this file too: a table (.csv, .json) "
+            "or a figure (.html, .png, .svg, .pdf)."
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of random sources and of the bootstrap.")
     ] = 0,
@@ -62,6 +77,8 @@ def score(
     """Print the loss of a text with and without a patch, with 95% intervals.
 
     The intervals resample documents, or pieces if there is one document, and never tokens.
+
+    If you stop it while it writes to a file, the same command continues from OUT.partial.
     """
     from ..intervention.losses.patch_loss import patch_loss
     from ..intervention.pieces import piece_length
@@ -69,9 +86,11 @@ def score(
     from ..model.text_pieces import token_pieces
     from ..model.tokens import TextOrTokens
 
+    require_output(out, (*FIGURES, ".csv", ".json"), file)
     documents = read_texts(file, whole=True)
     patch = patch_from(
         model=model,
+        write=write,
         layer=layer,
         strength=strength,
         mode=mode,
@@ -96,7 +115,19 @@ def score(
     texts, unit = list[TextOrTokens](documents), "document"
     if len(documents) == 1:
         texts, unit = [first, *predicting], "piece"
-    found = patch_loss(bridge, texts, patch, max_length=length, progress=shows_progress())
+    with sums_beside(out) as partial:
+        with with_reader(bridge, patch):
+            found = patch_loss(
+                bridge,
+                texts,
+                patch,
+                scopes=scope or ["all"],
+                max_length=length,
+                out=partial,
+                progress=shows_progress(),
+            )
+        if out is not None:
+            write_table_or_figure(out, lambda: found.to_dataframe(seed=seed), found.plot)
     _print(found, unit, seed)
 
 
@@ -108,19 +139,25 @@ def _print(found: "PatchLoss", unit: str, seed: int) -> None:
     from ..drawing.labels import counted
     from ..measures.intervals import mean_interval
 
-    counts, without, patched = found.counts[:, 0], found.clean[:, 0], found.losses[:, 0, 0]
-    table = Table("", "nats a token", "95% interval", "perplexity")
-    for name, totals in (("no patch", without), (describe(found.patches[0]), patched)):
-        interval = mean_interval(totals, counts, rng=np.random.default_rng(seed))
-        table.add_row(name, *_cells(interval), f"{np.exp(interval.estimate):.4g}")
-    difference = mean_interval(patched - without, counts, rng=np.random.default_rng(seed))
-    table.add_row("difference", *_cells(difference), f"×{np.exp(difference.estimate):.4g}")
+    (patch,) = found.patches
     console = Console()
-    console.print(table)
-    n, tokens = difference.n, int(counts.sum())
-    said = f"{counted(tokens, 'token')} predicted in {counted(n, unit)}. "
-    said += f"The intervals resample the {unit}s." if n > 1 else f"An interval needs more {unit}s."
-    console.print(said, style="dim")
+    for place, scope in enumerate(found.scopes):
+        counts, clean = found.counts[:, place], found.clean[:, place]
+        patched = found.losses[:, place, 0]
+        table = Table("", "nats a token", "95% interval", "perplexity")
+        for name, totals in ((without(patch), clean), (describe(patch), patched)):
+            interval = mean_interval(totals, counts, rng=np.random.default_rng(seed))
+            table.add_row(name, *_cells(interval), f"{np.exp(interval.estimate):.4g}")
+        difference = mean_interval(patched - clean, counts, rng=np.random.default_rng(seed))
+        table.add_row("difference", *_cells(difference), f"×{np.exp(difference.estimate):.4g}")
+        console.print(table)
+        n, tokens = difference.n, int(counts.sum())
+        which = "" if scope == "all" else f" ({scope.replace('_', ' ')})"
+        said = f"{counted(tokens, 'token')}{which} predicted in {counted(n, unit)}. "
+        more = (
+            f"The intervals resample the {unit}s." if n > 1 else f"An interval needs more {unit}s."
+        )
+        console.print(said + more, style="dim")
 
 
 def _cells(interval: "Interval") -> tuple[str, str]:

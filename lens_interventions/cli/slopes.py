@@ -14,19 +14,20 @@ from .options import (
     LensName,
     Model,
     Revision,
+    Scopes,
     TextFile,
-    kept_in,
     load,
     load_lens,
-    partial_beside,
     shows_progress,
+    sums_beside,
 )
 from .patch_options import (
     EMBEDDINGS,
     MODES,
+    SCALE_HELP,
+    SCALES,
     Gate,
     GateOn,
-    Scale,
     Window,
     require_lens_is_read,
 )
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 _TABLES = (".csv", ".json")
 _FINAL_GUESS = "final_guess"
 _SOURCES = (*source_names(), _FINAL_GUESS)
-_SCOPES = ("all", "copyable", "other", "after_surprise", "repeated_surprise")
 
 
 def slopes(
@@ -68,15 +68,8 @@ def slopes(
             help="W_E, W_U or lens (with --lens). May be given several times.",
         ),
     ] = None,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=one_of(_SCOPES),
-            help="Predictions to sum over: all, copyable, other, after_surprise or "
-            "repeated_surprise. May be given several times.",
-        ),
-    ] = None,
-    scale: Scale = "norm",
+    scope: Scopes = None,
+    scale: Annotated[str, typer.Option(callback=one_of(SCALES), help=SCALE_HELP)] = "norm",
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
@@ -103,7 +96,6 @@ def slopes(
 
     from ..intervention.patch import NextTokenPatch
     from ..intervention.slopes.slope_map import TOKEN_SOURCES, slope_map
-    from ..intervention.text_sums import lock_beside
 
     fitted = load_lens(lens)
     sources, modes = source or TOKEN_SOURCES, mode or ["add"]
@@ -128,31 +120,25 @@ def slopes(
         )
     bridge = load(model, device, dtype, revision)
     require_context(bridge, context)
-    partial = partial_beside(out)
-    try:
-        with kept_in(partial):
-            found = slope_map(
-                bridge,
-                documents,
-                sources=sources,
-                modes=modes,
-                embeddings=embeddings,
-                scopes=scope or ["all"],
-                scale=cast(Any, scale),
-                window=window,
-                gate=gate,
-                gate_on=cast(Any, gate_on),
-                lens=fitted,
-                seed=seed,
-                max_length=context,
-                out=partial,
-                progress=shows_progress(),
-            )
+    with sums_beside(out) as partial:
+        found = slope_map(
+            bridge,
+            documents,
+            sources=sources,
+            modes=modes,
+            embeddings=embeddings,
+            scopes=scope or ["all"],
+            scale=cast(Any, scale),
+            window=window,
+            gate=gate,
+            gate_on=cast(Any, gate_on),
+            lens=fitted,
+            seed=seed,
+            max_length=context,
+            out=partial,
+            progress=shows_progress(),
+        )
         write_table_or_figure(out, found.to_dataframe, found.plot)
-        partial.unlink()
-    finally:
-        if not partial.exists():
-            lock_beside(partial).unlink(missing_ok=True)
     _print(found)
     typer.echo(f"wrote {out}", err=True)
 

@@ -38,7 +38,7 @@ class ComponentLogits:
             of `against`.
         tokens: `[batch, pos]`, the ids read.
         targets: `[batch, pos]`, the ids of the tokens whose logits are split.
-        against: id of the token whose logits were subtracted, or None.
+        against: `[batch]`, id of the token whose logits were subtracted, or None.
         mask: `[batch, pos]`, False at padding.
         vocab: text of every id.
     """
@@ -47,7 +47,7 @@ class ComponentLogits:
     logits: Float[Tensor, "component batch pos"]
     tokens: Int[Tensor, "batch pos"]
     targets: Int[Tensor, "batch pos"]
-    against: int | None
+    against: Int[Tensor, " batch"] | None
     mask: Bool[Tensor, "batch pos"]
     vocab: Mapping[int, str]
 
@@ -94,7 +94,9 @@ class ComponentLogits:
         typical = np.median(np.abs(values), axis=1)
         shown = np.sort(np.argsort(-typical, kind="stable")[:rows])
         values, names = values[shown], [self.components[i] for i in shown.tolist()]
-        less = "" if self.against is None else f", less that of {visible(self.vocab[self.against])}"
+        less = ""
+        if self.against is not None:
+            less = f", less that of {visible(self.vocab[int(self.against[batch])])}"
         scale, ticks, beyond = clipped_scale(values)
         inputs, outputs = (
             tuple(visible(self.vocab[i]) for i in ids[batch, here].tolist())

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -54,32 +54,34 @@ def component_logits(
     - `bridge`: any decoder that TransformerLens boots. Hooks on what its components write act.
     - `text_or_tokens`: a text, a list of texts of any lengths, or token ids. The outputs of all
         components are held in memory, `[component, batch, pos, d_model]`.
-    - `token`: one token, as text or id; by default the model's own top guess at each position.
-    - `against`: a token whose logits are subtracted, such as the wrong one of two answers.
+    - `token`: one token, as text or id, or one for each text; by default the model's own top guess
+        at each position.
+    - `against`: a token whose logits are subtracted, such as the wrong one of two answers, or one
+        for each text.
     - `heads`: split each attention layer into its heads.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `attention_mask`: `[batch, pos]`, nonzero at real tokens, for an id tensor that is padded.
 
     **Returns:** a `ComponentLogits`.
 
-    Raises `ValueError` if `token` or `against` is more than one token, if the text does not fit the
-    model, if a hook is on the final norm or the unembedding, or anywhere while there is padding on
-    the left, if the model is in training mode, or if its logits are not the final norm and the
-    unembedding of its last residual; `NotImplementedError` if the outputs of the components do not
-    add up to the final residual stream, as when a hook writes to it, or those of the heads to the
-    outputs of their layers.
+    Raises `ValueError` if `token` or `against` is neither one token nor one for each text, if the
+    text does not fit the model, if a hook is on the final norm or the unembedding, or anywhere
+    while there is padding on the left, if the model is in training mode, or if its logits are not
+    the final norm and the unembedding of its last residual; `NotImplementedError` if the outputs of
+    the components do not add up to the final residual stream, as when a hook writes to it, or those
+    of the heads to the outputs of their layers.
     """
     read = readout(bridge)
     refuse_readout_hooks(bridge)
-    named = {
-        name: _one_token(bridge, name, given)
-        for name, given in (("token", token), ("against", against))
-        if given is not None
-    }
     batch = moved_right(
         bridge,
         token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask),
     )
+    named = {
+        name: _one_for_each(bridge, name, given, len(batch.tokens)).to(batch.tokens.device)
+        for name, given in (("token", token), ("against", against))
+        if given is not None
+    }
     final_hook = hook_name(FINAL, int(bridge.cfg.n_layers))
     wanted = ("hook_embed", "hook_pos_embed", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
 
@@ -92,7 +94,7 @@ def component_logits(
     final = cache[final_hook]
     labels, parts = _parts(bridge, read, cache, final, heads)
     if "token" in named:
-        targets = torch.full_like(batch.tokens, named["token"])
+        targets = named["token"][:, None].expand_as(batch.tokens)
     else:
         guesses = [read(rows).argmax(-1) for rows in final.flatten(0, 1).split(LOGIT_ROWS)]
         targets = torch.cat(guesses).reshape(batch.tokens.shape)
@@ -100,32 +102,38 @@ def component_logits(
     wide = at_least_float32(read.weight.dtype)
     direction = read.weight[targets].to(wide)
     if "against" in named:
-        direction = direction - read.weight[named["against"]]
+        direction = direction - read.weight[named["against"]][:, None]
     linear, shift = _frozen(read, final)
     values = [(linear(part) * direction).sum(-1) for part in parts]
     constant = (shift * direction).sum(-1)
     if read.bias is not None:
         constant = constant + read.bias[targets]
-        constant = constant - (read.bias[named["against"]] if "against" in named else 0)
+        if "against" in named:
+            constant = constant - read.bias[named["against"]][:, None]
     found = torch.stack([*values, constant]) * (1.0 if read.scale is None else read.scale)
     tokens, targets, mask = batch.tokens.cpu(), targets.cpu(), batch.mask.cpu()
-    ids = {*tokens.unique().tolist(), *targets.unique().tolist(), *named.values()}
+    subtracted = named["against"].cpu() if "against" in named else None
+    ids = {*tokens.unique().tolist(), *targets.unique().tolist()}
+    ids |= set() if subtracted is None else set(subtracted.tolist())
     return ComponentLogits(
         components=(*labels, "bias"),
         logits=found.cpu().masked_fill(~mask, torch.nan),
         tokens=tokens.where(mask, -1),
         targets=targets.where(mask, -1),
-        against=named.get("against"),
+        against=subtracted,
         mask=mask,
         vocab=token_strings(bridge, ids),
     )
 
 
-def _one_token(bridge: TransformerBridge, name: str, given: NamedTokens) -> int:
+def _one_for_each(
+    bridge: TransformerBridge, name: str, given: NamedTokens, n_texts: int
+) -> Int[Tensor, " batch"]:
     ids = token_ids(bridge, given)
-    if len(ids) != 1:
-        raise ValueError(f"{name} must be one token, got {len(ids)}")
-    return ids[0]
+    if len(ids) not in (1, n_texts):
+        one = "one token" if n_texts == 1 else f"one token, or one for each of {n_texts} texts"
+        raise ValueError(f"{name} must be {one}; got {len(ids)} tokens")
+    return torch.tensor(ids).expand(n_texts)
 
 
 def _parts(

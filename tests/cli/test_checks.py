@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from lens_interventions.cli import patch_options, slopes
+from lens_interventions.cli import options, patch_options
 from lens_interventions.intervention.losses.scopes import SCOPES
 from lens_interventions.intervention.modes import MODES
 from lens_interventions.model.config import known_blocks
@@ -104,7 +104,7 @@ def test_of_the_default_model_nothing_is_known_until_it_is_converted() -> None:
 
 def test_options_name_what_the_registries_have() -> None:
     assert tuple(MODES) == patch_options.MODES
-    assert tuple(SCOPES) == importlib.import_module(slopes.__module__)._SCOPES
+    assert tuple(SCOPES) == options.SCOPES
 
 
 def test_without_a_command_the_commands_are_listed(command: Run) -> None:

@@ -81,8 +81,8 @@ def test_options_reach_the_patch_and_the_sampling(run):
     )
     assert status == 0, err
     assert (
-        "layer 0, 2, add 0.3, source random, scale norm, embedding W_U, positions generated, "
-        "first_position 0, gate_on output, window 3, gate 1" in out
+        "layer 0, 2, add 0.3, source random, scale norm, embedding W_U, first_position 0, "
+        "positions generated, gate_on output, window 3, gate 1" in out
     )
     from transformers import RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
@@ -112,6 +112,32 @@ def test_options_reach_the_patch_and_the_sampling(run):
     assert f"{-float(expected.log_probs.nanmean()):.2f} nats" in out
 
 
+def test_a_trained_write_is_named_and_applied(run, tmp_path):
+    bridge = shared_bridge("llama")
+    texts = ["the people say that the people say the time. " * 12]
+    options = li.TrainingOptions(window=12, batch_size=2, held_out_windows=2)
+    write = li.train_patch(
+        *(bridge, texts),
+        layer=1,
+        rank=4,
+        source="current",
+        steps=1,
+        options=options,
+        progress=False,
+    ).write
+    write.save(tmp_path / "write.safetensors")
+    status, out, err = run(
+        *("generate", PROMPT, "--write", tmp_path / "write.safetensors", "--compare"),
+        *("--window", 3, "--max-new-tokens", 9),
+    )
+    assert status == 0, err
+    assert "layer 1, learned write, source current, window 3" in out
+    patch = write.patch(window=3)
+    expected = li.generate(bridge, PROMPT, [None, patch], max_new_tokens=9)
+    for row in range(2):
+        assert f"{-float(expected.log_probs[row].nanmean()):.2f} nats" in out
+
+
 def test_loops_are_marked(monkeypatch, run):
     bridge = tiny_bridge("llama")
     ids = bridge.to_tokens("time they mean it, ", prepend_bos=False)[0]
@@ -139,6 +165,8 @@ def test_loops_are_marked(monkeypatch, run):
         ([*USUAL, "--temperature", "1", "--top-p", "nan"], "not a finite number", 2),
         (["generate", "", "--layer", "1", "--strength", "0.1"], "the text is empty", 2),
         ([*USUAL, "--max-new-tokens", "0"], "--max-new-tokens", 2),
+        (USUAL[:4], "give --layer and --strength, or --write FILE from train-patch", 2),
+        (["generate", "x", "--write", "no.safetensors"], "no.safetensors", 1),
     ],
 )
 def test_mistakes_are_named_in_a_line(run, arguments, message, status):

@@ -4,11 +4,14 @@ import dataclasses
 import importlib
 import json
 import math
+from contextlib import nullcontext
 
+import pandas as pd
 import pytest
 import torch
 
 import lens_interventions as li
+from lens_interventions.drawing.labels import counted
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import shared_bridge
 
@@ -148,3 +151,82 @@ def test_several_texts_of_one_token_have_nothing_to_score(run, tmp_path, monkeyp
     status, _, err = run("score", "--file", file, "--layer", 1, "--strength", 0.5)
     assert status == 1, err
     assert "short.jsonl holds no text of two tokens" in err
+
+
+def test_scopes_have_a_table_each_and_a_file_holds_them(run, tmp_path):
+    texts = ["the people say that the people say the time", "the time is the time they mean"]
+    file, out = tmp_path / "texts.jsonl", tmp_path / "losses.csv"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    scopes = ["copyable", "other"]
+    status, said, err = run(
+        *("score", "--file", file, "--layer", 1, "--strength", 0.5, "--out", out, "--seed", 3),
+        *(f"--scope={scope}" for scope in scopes),
+    )
+    assert status == 0, err
+    assert {path.name for path in tmp_path.iterdir()} == {file.name, out.name}
+    found = li.patch_loss(shared_bridge("llama"), texts, PATCH, scopes=scopes, progress=False)
+    pd.testing.assert_frame_equal(pd.read_csv(out), found.to_dataframe(seed=3), rtol=1e-12)
+    for scope, counts in zip(scopes, found.counts.T, strict=True):
+        assert f"{counted(int(counts.sum()), 'token')} ({scope}) predicted in" in said
+
+
+def test_stopped_while_it_writes_to_a_file_it_goes_on(run, tmp_path, monkeypatch):
+    file, out = tmp_path / "texts.jsonl", tmp_path / "losses.json"
+    file.write_text("\n".join(json.dumps({"text": PROMPT}) for _ in range(2)))
+    arguments = ("score", "--file", file, "--layer", 1, "--strength", 0.5, "--out", out)
+    writing = importlib.import_module("lens_interventions.cli.score")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(writing, "write_table_or_figure", stop)
+        status, _, err = run(*arguments)
+    assert (status, out.exists()) == (130, False)
+    assert "losses.json.partial; the same command continues" in err
+
+    def measure(*_):
+        raise AssertionError("what was measured is measured again")
+
+    with monkeypatch.context() as watching:
+        watching.setattr("lens_interventions.intervention.losses.patch_loss.loss_sums", measure)
+        assert run(*arguments)[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {file.name, out.name}
+    assert len(pd.read_json(out)) == 1
+
+
+@pytest.mark.parametrize("adapt", [None, "attention"])
+def test_a_trained_write_is_applied_with_its_reader(run, tmp_path, adapt):
+    bridge = shared_bridge("llama")
+    text = "the people say that the people say the time. " * 12
+    options = li.TrainingOptions(window=12, batch_size=2, held_out_windows=2, first_position=2)
+    write = li.train_patch(
+        *(bridge, [text]),
+        layer=1,
+        rank=4,
+        steps=2,
+        adapt=adapt,
+        options=options,
+        progress=False,
+    ).write
+    file, saved = tmp_path / "text.txt", tmp_path / "write.safetensors"
+    file.write_text(text)
+    write.save(saved)
+    arguments = ("score", "--file", file, "--write", saved, "--context", 12)
+    with nullcontext() if write.reader is None else write.reader.on(bridge):
+        half = write.patch(strength=0.5)
+        found = li.patch_loss(bridge, [text], [write.patch(), half], max_length=12, progress=False)
+    clean, full, less = found.clean[0, 0], *found.losses[0, 0]
+    without = "no patch" if adapt is None else "no patch, but its reader"
+    for more, name, nats in (
+        ((), "layer 1, learned write", full),
+        (("--strength", 0.5), "layer 1, learned write 0.5", less),
+    ):
+        status, said, err = run(*arguments, *more)
+        assert status == 0, err
+        table = rows_of(said)
+        assert table[without][0] == f"{clean / found.counts[0, 0]:.4f}"
+        assert table[name][0] == f"{nats / found.counts[0, 0]:.4f}"
+    status, _, err = run(*arguments, "--first-position", 1)
+    assert status == 2
+    assert "leave out --first-position" in " ".join(err.split())

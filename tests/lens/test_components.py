@@ -118,6 +118,21 @@ def test_by_default_it_is_the_top_guess_and_against_takes_a_difference(llama):
     assert "less" not in found.plot().layout.title.text
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+def test_each_text_has_its_own_token(arch):
+    bridge = shared_bridge(arch)
+    found = li.component_logits(bridge, TOKENS, token=[7, 8], against=[9, 10])
+    for row, (token, against) in enumerate([(7, 9), (8, 10)]):
+        alone = li.component_logits(bridge, TOKENS[row], token=token, against=against)
+        torch.testing.assert_close(found.logits[:, [row]], alone.logits, rtol=0, atol=1e-9)
+        assert found.targets[row].unique().tolist() == [token]
+    text = visible(bridge.tokenizer.decode([10]))
+    assert f"less that of {text}" in found.plot(batch=1).layout.title.text
+    with pytest.raises(ValueError, match="one token, or one for each of 2 texts; got 3 tokens"):
+        li.component_logits(bridge, TOKENS, token=[7, 8, 9])
+
+
 def test_table_and_figure_show_the_numbers_without_padding(llama):
     found = li.component_logits(llama, ["the people say", "the time"], token=" say")
     lengths = found.mask.sum(-1).tolist()
@@ -171,8 +186,8 @@ def test_heads_that_cannot_be_seen_are_refused(monkeypatch):
 
 def test_more_than_one_token_is_refused_and_the_bridge_stays_as_it_was():
     with left_as_found(shared_bridge("llama")) as bridge:
-        with pytest.raises(ValueError, match="token must be one token, got 2"):
-            li.component_logits(bridge, TOKENS, token=[5, 6])
+        with pytest.raises(ValueError, match="token must be one token; got 2 tokens"):
+            li.component_logits(bridge, TOKENS[0], token=[5, 6])
         li.component_logits(bridge, TOKENS, heads=True)
 
 

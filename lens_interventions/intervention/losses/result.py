@@ -45,9 +45,10 @@ class PatchLoss:
 
         Columns: patch (its number), label (what tells it from the others), scope; loss in nats per
         predicted token, loss_low and loss_high, the ends of its interval at confidence `level`;
-        difference, difference_low and difference_high, the loss minus that without a patch, or
-        under the patch whose number is `minus`; and n, the number of texts. Intervals resample
-        texts, and a difference is paired.
+        clean, the loss without a patch; difference, difference_low and difference_high, the loss
+        minus that without a patch, or under the patch whose number is `minus`; predictions, the
+        number of predicted tokens; and n, the number of texts. Intervals resample texts, and a
+        difference is paired.
 
         Raises `ValueError` if there is no patch of the number `minus`.
         """
@@ -72,9 +73,11 @@ class PatchLoss:
                         "loss": loss.estimate,
                         "loss_low": loss.low,
                         "loss_high": loss.high,
+                        "clean": self._interval(self.clean[:, place], place, level, seed).estimate,
                         "difference": difference.estimate,
                         "difference_low": difference.low,
                         "difference_high": difference.high,
+                        "predictions": int(self.counts[:, place].sum()),
                         "n": difference.n,
                     }
                 )

@@ -143,6 +143,8 @@ def test_the_table_resamples_texts_and_pairs_differences(llama):
         assert (row["difference"], row["difference_low"], row["difference_high"]) == (
             *(change.estimate, change.low, change.high),
         )
+        assert row["clean"] == found.clean[:, 0].sum() / found.counts[:, 0].sum()
+        assert row["predictions"] == found.counts[:, 0].sum()
     row = found.to_dataframe(minus=1, seed=3).iloc[0]
     between = expected(found.losses[:, 0, 0] - found.losses[:, 0, 1], seed=3)
     assert (row["difference"], row["difference_low"]) == (between.estimate, between.low)
