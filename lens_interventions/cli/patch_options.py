@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..intervention.names import name_of
 from ..intervention.sources import control_names, source_names
 from .checks import finite, one_of, require_blocks, usage
 from .options import load_lens
@@ -197,7 +198,7 @@ def describe(patch: "NextTokenPatch") -> str:
         defaults = {**_BY_HAND, **defaults}
         del defaults["mode"]
     else:
-        words.append("learned write" + (f" {patch.strength:g}" if patch.strength != 1 else ""))
+        words.append(name_of(patch.mode) + (f" {patch.strength:g}" if patch.strength != 1 else ""))
         defaults["source"] = "true"
     words += [
         f"{name} {getattr(patch, name)}"

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._summary import summary
+from ..drawing.table_curves import Axes, curves
+from ..drawing.theme import ThemeName
 from ..intervention.patch import NextTokenPatch
 from ..intervention.site import PatchSite
 from ..measures.interval_table import interval_rows
@@ -18,8 +20,11 @@ from ..model.own_weights import other_weights_found
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 WRITES = ("without", "with")
+FREE, INCREMENT = "free", "increment"
+"""What tables call the free write, and the write with the next token minus that without it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,9 @@ class LinearWrite:
     fingerprint: str
 
     reads_lens: ClassVar[bool] = False
+
+    # What labels and tables call a mode, as they do a function.
+    __name__ = "linear write"
 
     __repr__ = summary
 
@@ -115,12 +123,21 @@ class LinearCeiling:
         for name, totals in (
             ("without", without),
             ("with", with_news),
-            ("increment", with_news - without),
-            ("free", free),
+            (INCREMENT, with_news - without),
+            (FREE, free),
         ):
             places = [{"layer": layer, "write": name} for layer in self.layers]
             rows += interval_rows(places, totals.T, self.counts, level=level, seed=seed)
         return pd.DataFrame(rows)
+
+    def plot(self, *, theme: ThemeName = "light") -> "go.Figure":
+        """The fitted writes by layer, with 95% intervals; the free write is in a view of its own.
+
+        `theme` is `"light"` or `"dark"`.
+
+        Raises `ValueError` for an unknown theme.
+        """
+        return draw_ceilings({"held-out texts": self.to_dataframe()}, theme=theme)
 
     def patch(self, layer: int, *, strength: float, write: str = "with") -> NextTokenPatch:
         """A fitted write as a patch, which can be run or given to `li.curvature`.
@@ -134,6 +151,25 @@ class LinearCeiling:
             )
         mode = self.writes[WRITES.index(write)]
         return NextTokenPatch(layer=layer, strength=strength, mode=mode)
+
+
+def draw_ceilings(
+    tables: Mapping[str, "pd.DataFrame"], *, theme: ThemeName = "light"
+) -> "go.Figure":
+    """Slopes of the fitted writes by layer, with two views for each table; see `to_dataframe`.
+
+    Raises `ValueError` for an unknown theme.
+    """
+    views = {}
+    for name, rows in tables.items():
+        views[name] = rows[rows["write"] != FREE]
+        views[f"{name}: the free write, a ceiling"] = rows[rows["write"] == FREE]
+    return curves(
+        views,
+        Axes("layer", "estimate", "write", "layer", "nats per unit of strength"),
+        title="Slope of the best linear write on held-out texts, with and without the next token",
+        theme=theme,
+    )
 
 
 def features(following: Tensor, here: Tensor, resid: Tensor, unit: float) -> Tensor:

@@ -76,6 +76,9 @@ class LearnedWrite:
     reader: AdaptedReader | None = None
     base: "LearnedWrite | None" = None
 
+    # What labels and tables call a mode, as they do a function.
+    __name__ = "learned write"
+
     def __post_init__(self) -> None:
         require_learnable(self.embedding, self.scale)
 

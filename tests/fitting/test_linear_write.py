@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -119,6 +120,16 @@ class TestThePlantedModel:
         assert frame.loc[("with", 1), "high"] < 0
         # What the tokens up to a position say of the next is nothing.
         assert frame.loc[("without", 1), "estimate"] > 0.3 * frame.loc[("with", 1), "estimate"]
+
+    def test_the_figure_has_the_table_s_curves_and_the_free_write_apart(self, ceiling):
+        frame, figure = ceiling.to_dataframe(), ceiling.plot()
+        shown = {trace.name: list(trace.y) for trace in figure.data if trace.mode}
+        for write, rows in frame.groupby("write"):
+            np.testing.assert_allclose(shown[write], rows["estimate"], rtol=1e-3)
+        (menu,) = figure.layout.updatemenus
+        named = [button.label for button in menu.buttons]
+        assert named == ["held-out texts", "held-out texts: the free write, a ceiling"]
+        assert ceiling.patch(1, strength=0.1).mode.__name__ == "linear write"
 
     def test_run_as_a_patch_it_lowers_the_loss(self, ceiling):
         texts = torch.stack(key_value_texts(24, seed=1))

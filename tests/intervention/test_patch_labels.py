@@ -46,6 +46,8 @@ def test_equal_patches_and_long_names_are_numbered(llama):
         llama, texts, layer=1, rank=2, steps=1, options=options, progress=False
     ).write.patch()
     assert isinstance(trained.mode, li.LearnedWrite)
+    (alone,) = patch_labels([trained])
+    assert alone == "layer 1, learned write, strength 1, true"
     labels = patch_labels([trained, trained])
     assert [label[:3] for label in labels] == ["0: ", "1: "]
     assert max(map(len, labels)) < 80

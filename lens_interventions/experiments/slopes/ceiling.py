@@ -9,9 +9,8 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...drawing.labels import capital, signed
-from ...drawing.table_curves import Axes, curves
 from ...fitting.linear_ceiling import linear_ceiling
-from ...fitting.linear_write import WRITES, LinearCeiling
+from ...fitting.linear_write import FREE, INCREMENT, WRITES, LinearCeiling, draw_ceilings
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ..design.findings import Asked
 from ..engine.work_units import unit_kind
@@ -23,8 +22,6 @@ from .unit_texts import Sequences, longest, tokens_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-FREE, INCREMENT = "free", "increment"
 
 
 @unit_kind("linear ceiling")
@@ -175,14 +172,6 @@ def asked_of_ceiling(
 
 
 def draw_ceiling(table: pd.DataFrame) -> "go.Figure":
-    """Slopes of the fitted writes by layer; the free write has a view of its own."""
-    views = {}
-    for material, here in table.groupby("material", sort=False):
-        name = words(str(material))
-        views[name] = here[here["write"] != FREE]
-        views[f"{name}: the free write, a ceiling"] = here[here["write"] == FREE]
-    return curves(
-        views,
-        Axes("layer", "estimate", "write", "layer", "nats per unit of strength"),
-        title="Slope of the best linear write on held-out texts, with and without the next token",
-    )
+    """Slopes of the fitted writes by layer, for each material."""
+    materials = table.groupby("material", sort=False)
+    return draw_ceilings({words(str(material)): here for material, here in materials})

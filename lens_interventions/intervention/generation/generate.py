@@ -22,6 +22,7 @@ from ...model.points import point_labels
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.replaced_forwards import replaced_forwards
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
+from ...model.vocabulary import token_strings
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText, select_rows
 from ..patch import (
@@ -217,6 +218,7 @@ def generate(
         lengths=(tokens >= 0).sum(-1),
         finished=finished,
         texts=_texts(bridge, tokens),
+        vocab=token_strings(bridge, tokens[tokens >= 0].unique().tolist()),
         prompts=batch.tokens.masked_fill(~batch.mask, -1)[prompt_index].cpu(),
         prompt_lengths=text.prompt_length.cpu(),
         patches=patches,

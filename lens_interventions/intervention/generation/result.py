@@ -1,5 +1,6 @@
 """Results of generation: new tokens, their log-probabilities, and where the texts ended."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ class Generation:
         finished: `[batch]`, whether a stopping criterion or an end-of-text token ended the row, and
             not `max_new_tokens`.
         texts: each row's new tokens as text, without special tokens; None without a tokenizer.
+        vocab: text of every new id, or its number without a tokenizer.
         prompts: `[batch, prompt]`, each row's prompt, -1 to the right of it.
         prompt_lengths: `[batch]`, how many of a row's first tokens count as given.
         patches: the patches that were compared; None is the model without a patch.
@@ -70,6 +72,7 @@ class Generation:
     lengths: Int[Tensor, " batch"]
     finished: Bool[Tensor, " batch"]
     texts: tuple[str, ...] | None
+    vocab: Mapping[int, str]
     prompts: Int[Tensor, "batch prompt"]
     prompt_lengths: Int[Tensor, " batch"]
     patches: tuple[NextTokenPatch | None, ...]
@@ -121,12 +124,13 @@ class Generation:
         """One row for each new token.
 
         Columns: row, of the tensors; patch_index, and patch, what tells it from the others; prompt,
-        its number, and seed, with which the row was sampled; step, token_id and log_prob.
+        its number, and seed, with which the row was sampled; step, token_id, token, its text, and
+        log_prob.
         """
         import pandas as pd
 
         row, step = (self.tokens >= 0).nonzero(as_tuple=True)
-        labels = patch_labels(self.patches)
+        ids, labels = self.tokens[row, step], patch_labels(self.patches)
         return pd.DataFrame(
             {
                 "row": row.numpy(),
@@ -135,7 +139,8 @@ class Generation:
                 "prompt": self.prompt_index[row].numpy(),
                 "seed": self.seeds[row].numpy(),
                 "step": step.numpy(),
-                "token_id": self.tokens[row, step].numpy(),
+                "token_id": ids.numpy(),
+                "token": [self.vocab[token] for token in ids.tolist()],
                 "log_prob": self.log_probs[row, step].numpy(),
             }
         )

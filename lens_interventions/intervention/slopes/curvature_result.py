@@ -1,7 +1,7 @@
 """Second derivatives of the loss along patches, with each text's share."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +12,13 @@ from ...measures.intervals import Interval, mean_interval
 from ..names import name_of
 from ..patch import NextTokenPatch
 from ..patch_fields import differing
+from ..patch_labels import patch_labels
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
+
+    from ...drawing.theme import ThemeName
 
 # The fields of a patch that say where it acts in a text.
 _PLACES = {"positions", "first_position"}
@@ -89,6 +93,33 @@ class Curvature:
                     }
                 )
         return pd.DataFrame(rows)
+
+    def plot(self, *, theme: "ThemeName" = "light") -> "go.Figure":
+        """The curvatures of `to_dataframe` with 95% intervals, one row per scope and patch.
+
+        Patches are named by what differs among them. `theme` is `"light"` or `"dark"`.
+
+        Raises `ValueError` for an unknown theme.
+        """
+        from ...drawing.error_bars import draw_contrasts
+
+        frame = self.to_dataframe()
+        # A curvature is that of a patch at any strength.
+        names = patch_labels([replace(patch, strength=1.0) for patch in self.patches])
+        rows = frame[["n"]].assign(
+            estimate=frame["curvature"],
+            low=frame["curvature_low"],
+            high=frame["curvature_high"],
+            minus="none",
+        )
+        scopes = frame["scope"].str.replace("_", " ")
+        return draw_contrasts(
+            rows,
+            labels=(scopes + ": " + frame["patch"].map(names.__getitem__)).tolist(),
+            title="Second derivative of the loss in the strength of a patch, at strength 0",
+            x_title="nats a token per squared unit of strength",
+            theme=theme,
+        )
 
     def of(
         self, patch: NextTokenPatch, *, scope: str, level: float = 0.95, seed: int = 0

@@ -103,6 +103,7 @@ def test_texts_and_frame():
     assert (frame.seed == frame.prompt).all()
     for row, tokens in frame.groupby("row"):
         assert tokens.token_id.tolist() == out.tokens[row, : out.lengths[row]].tolist()
+        assert tokens.token.tolist() == [bridge.tokenizer.decode([i]) for i in tokens.token_id]
     without = li.generate(bridge, prompts, max_new_tokens=1, prepend_bos=False)
     assert (without.prompt_lengths == out.prompt_lengths[:2] - 1).all()
 

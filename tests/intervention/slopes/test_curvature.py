@@ -251,6 +251,21 @@ def test_the_table_has_the_lowest_point_of_the_parabola_per_token():
     assert row["error"] == pytest.approx(0.4 / 8)
 
 
+def test_the_figure_has_a_row_for_each_scope_and_patch(llama):
+    patches = [
+        li.NextTokenPatch(layer=1, strength=a, source=s) for a, s in ((1, "true"), (2, "current"))
+    ]
+    texts = [random_tokens(12) for _ in range(3)]
+    found = li.curvature(llama, texts, patches, scopes=["all", "other"], progress=False)
+    (points,) = found.plot().data
+    frame = found.to_dataframe()
+    assert list(points.y) == ["all: true", "other: true", "all: current", "other: current"]
+    np.testing.assert_allclose(points.x, frame["curvature"])
+    np.testing.assert_allclose(
+        np.array(points.x) + points.error_x.array, frame["curvature_high"], rtol=1e-12
+    )
+
+
 def test_a_file_of_sums_serves_all_strengths(llama, tmp_path):
     """They change no curvature and no slope by head."""
     texts, out = [random_tokens(9)], tmp_path / "sums"
