@@ -29,6 +29,7 @@ _PANEL_HEIGHT = 320
 # Pixels: of the text of a legend's entry at least, of a letter in it, and of the line before it.
 _ENTRY_WIDTH, _LETTER, _SAMPLE_LINE = 165, 6.9, 45
 _LEGEND_ROW = 29
+_AXIS = 60  # pixels of the labels and the title below a panel
 _MOST_LABELS = 11  # of names below a panel
 
 
@@ -104,6 +105,8 @@ def draw_curves(
     top = LINE * len(lines) + 30
     legend, bottom = _legend([curves])
     height = top + rows * _PANEL_HEIGHT + bottom
+    # Where the figure is wide, a short legend stays at the axis, and what it leaves is below it.
+    legend |= {"y": (bottom - _AXIS) / height, "yanchor": "top"}
     figure.update_layout(
         height=height,
         margin={"l": _LEFT, "r": _RIGHT, "t": top, "b": bottom},
@@ -132,7 +135,7 @@ def _legend(views: Iterable[Sequence[Curve]]) -> tuple[dict[str, Any], int]:
         "yanchor": "bottom",
         "entrywidth": entry,
     }
-    return legend, 60 + _LEGEND_ROW * rows
+    return legend, _AXIS + _LEGEND_ROW * rows
 
 
 def draw_views(
