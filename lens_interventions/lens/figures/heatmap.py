@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 CORRECT = "(*)"
-HIDDEN = "The cells are too narrow to write each layer's top guess in them."
 
 
 def draw_heatmap(
@@ -38,9 +37,7 @@ def draw_heatmap(
     return draw_wrapped(
         grid_panel(grid),
         title=title or grid.title,
-        reading=functools.partial(
-            _reading, marked=FINAL in grid.points, in_logits=grid.statistic.unit == "logit"
-        ),
+        reading=functools.partial(reading, grid),
         axis=AXIS,
         theme=theme,
         cell_width=cell_width,
@@ -67,14 +64,19 @@ def grid_panel(grid: Grid, *, colours: ColourScale | None = None, header: str = 
     )
 
 
-def _reading(size: CellSize, *, marked: bool, in_logits: bool) -> str:
-    """How to read a figure whose cells have this size, with or without marks of right guesses."""
+def reading(grid: Grid, size: CellSize) -> str:
+    """How to read the heat map of a grid whose cells have this size."""
     tokens = "The input tokens are below, and those that followed are above"
-    tokens += f", with {CORRECT} where the model was right." if marked else "."
+    tokens += f", with {CORRECT} where the model was right." if FINAL in grid.points else "."
     # Layers differ in the length of the residual, so bright is not sure here.
-    colour = " Colours are logits: compare them within a row." if in_logits else ""
+    colour = ""
+    if grid.statistic.unit == "logit":
+        colour = " Colours are logits: compare them within a row."
     if size.font is None:
-        return f"{tokens} {HIDDEN} A cell is outlined where that is also the final guess.{colour}"
+        return (
+            f"{tokens} The cells are too narrow to write each layer's top guess in them. A cell is "
+            f"outlined where that is also the final guess.{colour}"
+        )
     return (
         f"{tokens} A cell shows the layer's top guess, outlined where it is also the final "
         f"one.{colour}"

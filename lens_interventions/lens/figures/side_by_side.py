@@ -14,7 +14,7 @@ from ...drawing.titles import LINE, headline, title_block
 from ...drawing.units import RANK, place
 from ...drawing.wrapped import LEFT, RIGHT
 from .grid import Grid
-from .heatmap import HIDDEN, grid_panel
+from .heatmap import grid_panel, reading
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -139,14 +139,14 @@ def _require_same_cells(first: Grid, second: Grid) -> None:
 
 
 def _reading(grid: Grid, names: tuple[str, str], size: CellSize) -> str:
-    text = (
-        f"The panels {names[0]} and {names[1]} share a colour scale; the third is their difference."
-    )
+    text = f"The panels {names[0]} and {names[1]} share a colour scale. The third is their "
+    if size.font is None:
+        text += "difference."
+    else:
+        text += f"difference, and names the top guess of {names[1]} where it differs."
     if grid.statistic.target == "final":
         text += " Each is held against its own output, so they may differ in any layer below it."
-    if size.font is None:
-        return f"{text} {HIDDEN}"
-    return f"{text} Its cells name the top guess of {names[1]} where it differs from {names[0]}."
+    return f"{text} {reading(grid, size)}"
 
 
 def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
