@@ -178,7 +178,12 @@ def draw_views(
         xaxis={"title": {"text": x_title}},
         yaxis={**(_y_axis(every[0].unit) if every else {}), **(y_layout or {})},
     )
-    if any(isinstance(place, str) for curve in every for place in curve.x):
+    places = {place for curve in every for place in curve.x}
+    whole = [place for place in places if isinstance(place, int)]
+    if len(whole) == len(places) > 0 and max(whole) - min(whole) < _MOST_LABELS:
+        # Of so few layers plotly would name halves, too.
+        figure.update_xaxes(dtick=1)
+    if any(isinstance(place, str) for place in places):
         # Otherwise "1" would be read as a number, with ticks between numbers.
         figure.update_xaxes(type="category")
         longest = max((curve.x for curve in every), key=len)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from ..model.argument_types import require_counts
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
+from ..model.text_pieces import NO_TEXT
 from ..model.tokens import TextOrTokens, TokenBatch, about_text, is_text, require_texts, token_batch
 from .aggregate import LensAggregate
 from .cells import PositionError
@@ -77,7 +78,7 @@ def lens_over(
             trajectory = logit_lens(bridge, **given, top_k=1, **options)
             points, read[number] = trajectory.points, _sums(trajectory)
     if number < 0:
-        raise ValueError("there are no texts to read")
+        raise ValueError(NO_TEXT)
     if not read:
         raise ValueError(
             f"no text has the positions {options['positions']!r}: give longer texts, or other "

@@ -10,14 +10,16 @@ from torch import Tensor
 from .kinds import ReadableModel
 from .tokens import TextOrTokens, about_text, is_text, require_texts, token_batch
 
+NO_TEXT = "there is no text; an iterator, such as that of sample_texts, gives its texts only once"
+
 
 def token_rows(
     bridge: ReadableModel, texts: Iterable[TextOrTokens], *, prepend_bos: bool | None = None
 ) -> Iterator[Int[Tensor, " pos"]]:
     """The tokens of each text, or of each row of a tensor, without padding.
 
-    Raises `TypeError` if `texts` is one text, `ValueError` or `TypeError` with the number of a text
-    that cannot be read.
+    Raises `TypeError` if `texts` is one text, `ValueError` if there is none, and `ValueError` or
+    `TypeError` with the number of a text that cannot be read.
     """
     yield from chain.from_iterable(_rows_of_each(bridge, texts, prepend_bos))
 
@@ -49,8 +51,8 @@ def pieces_of_each(
 ) -> Iterator[list[Int[Tensor, " _"]]]:
     """The pieces of `token_pieces`, in one list for each text.
 
-    Raises `TypeError` if `texts` is one text, and `ValueError` if `length` is below 2. For a text
-    that cannot be read, the error names its number.
+    Raises `TypeError` if `texts` is one text, and `ValueError` if there is none or `length` is
+    below 2. For a text that cannot be read, the error names its number.
     """
     if length < 2:
         raise ValueError(f"a piece of text must have at least 2 tokens, got {length}")
@@ -107,9 +109,12 @@ def _rows_of_each(
     bridge: ReadableModel, texts: Iterable[TextOrTokens], prepend_bos: bool | None
 ) -> Iterator[list[Int[Tensor, " _"]]]:
     require_texts(bridge, texts)
+    number = -1
     for number, text in enumerate(texts):
         with about_text(number):
             # Among texts there may be some that are ids, such as those that the model wrote.
             bos = prepend_bos if is_text(text) else None
             batch = token_batch(bridge, text, prepend_bos=bos, any_length=True)
         yield [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)]
+    if number < 0:
+        raise ValueError(NO_TEXT)

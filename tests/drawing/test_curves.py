@@ -115,6 +115,14 @@ def test_views_take_turns():
     assert named.layout.updatemenus[0].buttons[0].label == "&lt;i&gt;a"
 
 
+@pytest.mark.parametrize(
+    ("places", "step"), [([1, 2, 3], 1), ([0.5, 1, 2], None), (range(0, 60, 20), None)]
+)
+def test_no_half_layers_are_named(places, step):
+    some = [curve(x=list(places))]
+    assert draw_views({"": some}, x_title="layer", title="T").layout.xaxis.dtick == step
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_menu_of_views_reads_in_every_theme(theme):
     views = {"first": [curve()], "second": [curve()]}

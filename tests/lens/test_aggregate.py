@@ -87,7 +87,7 @@ def test_bad_texts_are_named_by_number():
             lens_over(BRIDGE, ["fox", ""], prepend_bos=False, progress=False)
         with pytest.raises(TypeError, match=r"^text 1: "):
             lens_over(BRIDGE, iter(["fox", 5]), progress=False)
-        with pytest.raises(ValueError, match="no texts to read"):
+        with pytest.raises(ValueError, match="there is no text; an iterator"):
             lens_over(BRIDGE, [], progress=False)
         with pytest.raises(TypeError, match="got one text"):  # not a text for each character
             lens_over(BRIDGE, "fox", progress=False)

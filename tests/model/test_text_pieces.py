@@ -1,10 +1,17 @@
 """Long texts in pieces: nothing is lost, and every piece begins as the model's texts do."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lens_interventions.model.text_pieces import bos_id, cut, pieces_of_each, token_pieces
+from lens_interventions.model.text_pieces import (
+    bos_id,
+    cut,
+    pieces_of_each,
+    token_pieces,
+    token_rows,
+)
 from tests.support.tiny import shared_bridge
 
 BOS = 0
@@ -43,3 +50,10 @@ def test_the_bridge_says_what_its_texts_begin_with():
     # A user who leaves it out gets none.
     ((first, second, *_),) = pieces_of_each(bridge, [text], length=5, prepend_bos=False)
     assert torch.cat([first, second]).equal(whole[1:11])
+
+
+def test_an_iterator_that_was_read_is_no_text(llama):
+    texts = iter(["the people say"])
+    assert len(list(token_rows(llama, texts))) == 1
+    with pytest.raises(ValueError, match="an iterator, such as that of sample_texts, gives its"):
+        list(token_rows(llama, texts))

@@ -225,7 +225,7 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
                     y=of["estimate"],
                     mode="markers+text",
                     text=[
-                        f"{row.layer}.{row.head}" if row.Index in told else ""
+                        f"L{row.layer}H{row.head}" if row.Index in told else ""
                         for row in of.itertuples()
                     ],
                     textposition="middle right",

@@ -254,7 +254,7 @@ def test_the_bridge_comes_back_as_it_was(bridge):
         ({"max_length": 1}, "max_length must be from 2 to the model's 128"),
         ({"first_position": -1}, "first_position must be 0 or more"),
         ({"texts": [[4]]}, "no text with a token to predict"),
-        ({"texts": []}, "no text with a token to predict"),
+        ({"texts": []}, "there is no text"),
         (
             {"scopes": [lambda _tokens, nats: nats > 1, lambda _tokens, nats: nats]},
             "with different names",
