@@ -1,7 +1,7 @@
 """The heat map of a panel, with the trajectories that it shows, for the page and for saving."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..drawing.cell_size import MOST_COLUMNS
@@ -32,12 +32,14 @@ class HeatMap:
     Attributes:
         figure: one heat map, or two and their difference.
         trajectories: the trajectories in it, by name.
+        prompt: the reading of the prompt without a patch.
         points: labels of its rows, from the bottom up.
         left_out: the text of the tokens without a partner, for two prompts; None for one prompt.
     """
 
     figure: "go.Figure"
     trajectories: Mapping[str, Trajectory]
+    prompt: Trajectory
     points: tuple[str, ...]
     left_out: tuple[list[str], list[str]] | None = None
 
@@ -83,6 +85,7 @@ def _one(state: State, trajectory: Trajectory) -> HeatMap:
             state.statistic, cell_width=_cell_width(state, trajectory.tokens.shape[1]), **options
         ),
         {"": trajectory},
+        trajectory,
         trajectory.grid(state.statistic, **options).points,
     )
 
@@ -111,7 +114,7 @@ def _compared(subject: Subject, state: State, emit: Emit) -> HeatMap:
         raise ValueError("give a second prompt, or start the explorer with a second model")
     pair = align(first, second)
     shown = _two(state, dict(zip(names, (pair.first, pair.second), strict=True)))
-    return HeatMap(shown.figure, shown.trajectories, shown.points, pair.left_out)
+    return replace(shown, prompt=first, left_out=pair.left_out)
 
 
 def _two(state: State, trajectories: Mapping[str, Trajectory]) -> HeatMap:
@@ -126,7 +129,7 @@ def _two(state: State, trajectories: Mapping[str, Trajectory]) -> HeatMap:
         cell_width=_cell_width(state, columns, panels=3 if columns <= BESIDE else 1),
         **options,
     )
-    return HeatMap(figure, trajectories, first.grid(state.statistic, **options).points)
+    return HeatMap(figure, trajectories, first, first.grid(state.statistic, **options).points)
 
 
 def _cell_width(state: State, columns: int, *, panels: int = 1) -> float | None:

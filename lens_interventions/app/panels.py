@@ -22,7 +22,7 @@ from .worker import Emit
 def read_panel(subject: Subject, state: State, emit: Emit) -> None:
     """First the tokens; then the heat map, and where each prediction settles."""
     emit("tokens", {"texts": _texts(subject, subject.tokens(state))})
-    emit("view", _view(subject, state, heat_map(subject, state, emit), emit))
+    emit("view", _view(subject, state, heat_map(subject, state, emit)))
 
 
 def cell_panel(subject: Subject, state: State, emit: Emit) -> None:
@@ -73,7 +73,7 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
     guesses = {
         name: likeliest(trajectory, -1, -1)[:5] for name, trajectory in shown.trajectories.items()
     }
-    emit("view", _view(subject, state, shown, emit) | {"guesses": guesses})
+    emit("view", _view(subject, state, shown) | {"guesses": guesses})
     if len(tokens) < 2:
         return  # the last token predicts no known token
     log_probs = teacher_forced_log_probs(subject.bridge, [tokens], [None, patch])
@@ -93,16 +93,15 @@ def compare_panel(subject: Subject, state: State, emit: Emit) -> None:
     """Two prompts on one model, or one prompt on two, side by side where they are aligned."""
     emit("tokens", {"texts": _texts(subject, subject.tokens(state))})
     shown = heat_map(subject, state, emit)
-    emit("view", _view(subject, state, shown, emit) | {"left_out": shown.left_out})
+    emit("view", _view(subject, state, shown) | {"left_out": shown.left_out})
 
 
-def _view(subject: Subject, state: State, shown: HeatMap, emit: Emit) -> dict[str, Any]:
-    """The page's view of a heat map; the prompt's reading is kept, so it is not made again."""
-    trajectory = read(subject, state, subject.tokens(state), emit).trajectory
+def _view(subject: Subject, state: State, shown: HeatMap) -> dict[str, Any]:
+    """The page's view of a heat map."""
     return {
         "figure": figure_values(shown.figure),
         "points": list(shown.points),
-        "strip": strip(trajectory, commitment(trajectory, state.commitment)),
+        "strip": strip(shown.prompt, commitment(shown.prompt, state.commitment)),
         "watched": _watched(subject, state),
         "recipe": recipe(subject, state),
     }

@@ -124,6 +124,7 @@ def fit_lens(
 def _print(judged: "LensQuality", read: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     names = {
         "kl_final": "KL(final ‖ point), nats",
@@ -131,7 +132,7 @@ def _print(judged: "LensQuality", read: str) -> None:
         "next_log_prob": "log-prob of the next token",
     }
     summary = judged.summary()
-    table = Table(title=f"Means over the points, on {read}")
+    table = Table(title=Text(f"Means over the points, on {read}"))
     for heading in ("", *summary["kl_final"]):
         table.add_column(heading, justify="right" if heading else "left")
     for statistic, intervals in summary.items():

@@ -130,7 +130,7 @@ def corpus_moments(
         for piece in token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos)
         if len(piece) > skip_first
     )
-    bar = tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n)
+    bar = tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n + held_out.n)
     # The corpus has at least this many windows; nothing else is known of its size.
     with bar, fast_blocks(bridge, holdout * window):
         for piece in kept.remaining(windows):
@@ -147,9 +147,9 @@ def corpus_moments(
                 counts += torch.bincount(tokens, minlength=len(counts))
             add(moments, tokens, streams)
             moments.n += len(tokens)
-            bar.update(len(piece))
+            bar.update(len(tokens))
             kept.save(sums, counts=counts)
-    kept.require_windows(holdout, min(window, int(bridge.cfg.n_ctx)))
+    kept.require_windows(holdout, window)
     kept.save(sums, counts=counts, now=True)
     note = {
         "model": str(bridge.cfg.model_name),

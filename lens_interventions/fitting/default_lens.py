@@ -5,6 +5,7 @@ maps of that model alone would add 20 MB in half precision to every copy of the 
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     path = default_lens_file(bridge)
     for_weights_alone = not lasting_hooks(bridge)
     if for_weights_alone and path.is_file():
-        return AffineLens.load(path)
+        with suppress(ValueError):  # a damaged file, in place of which another one is fitted
+            return AffineLens.load(path)
     with without_hooks(bridge.hook_points()):
         lens = fit_affine_lens(
             bridge,

@@ -126,6 +126,11 @@ class KnownText:
         """Whether positions are in the text and the token after them is known."""
         return (position >= 0) & (position + 1 < self.length[:, None])
 
+    @property
+    def predicts(self) -> Bool[Tensor, "batch column"]:
+        """The columns that predict a token of their text."""
+        return self.has_next(self.column_positions())
+
     def column_positions(self) -> Int[Tensor, "batch column"]:
         """The position of every column, -1 at padding."""
         column = torch.arange(self.tokens.shape[1], device=self.tokens.device)

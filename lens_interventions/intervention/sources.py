@@ -5,7 +5,7 @@ nothing to write and the position stays as it is, or vectors `[batch, pos, d_mod
 depends on that row alone: on `x[0..i+1]`, `r[l][i]`, i and the seeds.
 
 To add a source, write its function and its entry in `SOURCES`. Patches, trainings, experiments,
-figures and the command line read the registry when they need it.
+figures and the command line read the registry.
 """
 
 # The command line lists the names in its help, and must not load torch for that.

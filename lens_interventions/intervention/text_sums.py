@@ -111,7 +111,8 @@ def _summed(
     for patch in reading.patches if lengths else ():
         warn_if_out_of_reach(patch, torch.tensor(lengths))
     if not any(of_text.any() for of_text in sums):
-        kept.remove()  # it would be in the way of a call with other scopes
+        if not kept.rows:
+            kept.remove()  # it would be in the way of a call with other scopes
         raise ValueError("there is no text with a token to predict that the scopes count")
     return np.stack(sums)
 
@@ -159,9 +160,9 @@ class _Kept:
             found = None
         if not lines:
             raise _damaged(path, 1)
-        if found != asked:
-            found = found if isinstance(found, dict) else {}
-            different = [key for key in asked if found.get(key) != asked[key]]
+        found = found if isinstance(found, dict) else {}
+        different = [key for key in asked if _said(found.get(key)) != _said(asked[key])]
+        if different:
             raise ValueError(
                 f"{path} holds sums of another measurement, which differs in "
                 f"{', '.join(different)}: name another file, or remove this one"
@@ -189,3 +190,8 @@ class _Kept:
 
 def _damaged(path: Path, line: int) -> ValueError:
     return ValueError(f"{path} is damaged in line {line}: remove it, or name another file")
+
+
+def _said(value: object) -> str:
+    # As JSON, nan is nan, and 1, 1.0 and True differ.
+    return json.dumps(value)

@@ -4,7 +4,7 @@
 and `crossed` over two crossed sets, and `verdicts` turns them into answers to questions.
 `pairwise` prepares values of texts that were compared with all others, `interval_table` makes
 tables of intervals, and `bootstrap` finds their ends. All are pure functions of numbers and token
-ids: nothing here knows a model, and nothing else of the library is imported. A new measure of a
+ids: nothing here knows a model, and no other room of the library is imported. A new measure of a
 text goes into `behaviour/`, a new interval or test into `intervals`, and the rules of a verdict are
 only in `verdicts`.
 """

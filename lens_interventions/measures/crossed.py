@@ -34,9 +34,13 @@ def crossed_mean_test(
     level: float = 0.95,
     n_resamples: int = 9999,
 ) -> tuple[Interval, float]:
-    """`crossed_mean_interval` and `crossed_p_value` of the same `totals` and `counts`.
+    """`crossed_mean_interval` of `totals` and `counts`, and a p-value of their quotient against 0.
 
-    `rng` draws the `n_resamples` resamples once for both; `level` is the interval's confidence.
+    The p-value is two-sided. It is one minus the level at which the interval, with the same
+    generator, just reaches 0, and 1 if there is no interval. Where nothing varies, the interval has
+    no width, and the p-value is 2/2^n for n cells, the smallest that a sign-flip test of as many
+    has. `rng` draws the `n_resamples` resamples once for both; `level` is the interval's
+    confidence.
 
     Raises `ValueError` in the cases of `crossed_mean_interval`.
     """
@@ -80,26 +84,6 @@ def crossed_mean_interval(
     """
     interval, _ = crossed_mean_test(totals, counts, rng=rng, level=level, n_resamples=n_resamples)
     return interval
-
-
-def crossed_p_value(
-    totals: Real[np.ndarray, "row ..."],
-    counts: Real[np.ndarray, "row ..."] | None = None,
-    *,
-    rng: np.random.Generator,
-    n_resamples: int = 9999,
-) -> float:
-    """Two-sided p-value of `sum(totals) / sum(counts)` against 0, with rows and columns as samples.
-
-    It is one minus the level at which `crossed_mean_interval`, with the same generator, just
-    reaches 0, and 1 if there is no interval. Where nothing varies, the interval has no width, and
-    the p-value is 2/2^n for n cells, the smallest that a sign-flip test of as many has. `rng` draws
-    the `n_resamples` resamples.
-
-    Raises `ValueError` in the cases of `crossed_mean_interval`.
-    """
-    _, p_value = crossed_mean_test(totals, counts, rng=rng, n_resamples=n_resamples)
-    return p_value
 
 
 def _present(

@@ -218,17 +218,17 @@ def joint_interval(
     return _gain(Interval(estimate, low, high, gains[0].level, method, n), lower_is_better)
 
 
-def smallest_visible(standard_error: float, *, level: float = 0.95, power: float = 0.8) -> float:
-    """The effect that a two-sided test at `1 - level` sees with probability `power`.
+def smallest_visible(standard_error: float, *, level: float = 0.95) -> float:
+    """The effect that a two-sided test at `1 - level` sees with a probability of 80%.
 
-    It uses the normal approximation; at the defaults it is 2.8 times the `standard_error` of the
-    estimate.
+    It uses the normal approximation; at the default level it is 2.8 times the `standard_error` of
+    the estimate.
 
-    Raises `ValueError` if `level` or `power` is not between 0 and 1.
+    Raises `ValueError` if `level` is not between 0 and 1.
     """
-    if not (0 < level < 1 and 0 < power < 1):
-        raise ValueError(f"level and power must be between 0 and 1, got {level} and {power}")
-    return float(stats.norm.isf((1 - level) / 2) + stats.norm.ppf(power)) * standard_error
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    return float(stats.norm.isf((1 - level) / 2) + stats.norm.ppf(0.8)) * standard_error
 
 
 def visible_by_width(interval: Interval) -> float | None:

@@ -44,6 +44,22 @@ def test_a_hook_that_acts_differently_is_read_again():
             assert close(heat_maps(view["figure"])[0], expected)
 
 
+@pytest.mark.parametrize(("panel", "readings"), [("read", 1), ("patch", 2), ("compare", 2)])
+def test_under_a_hook_a_text_is_read_once_for_a_view(panel, readings, monkeypatch):
+    """A hook that draws at random would show the tokens and the map of different readings."""
+    bridge, read = tiny_bridge("llama"), []
+    bridge.add_hook("blocks.0.hook_resid_pre", lambda resid, hook: resid)
+
+    def counted(*args, **options):
+        read.append(1)
+        return li.logit_lens(*args, **options)
+
+    monkeypatch.setattr("lens_interventions.app.reading.logit_lens", counted)
+    with client_of(Subject(bridge, Origin())) as client:
+        answer(client, panel, panel=panel, text=TEXT, other_text=f"{TEXT} {TEXT}", layer=1)
+    assert len(read) == readings
+
+
 def test_what_was_read_while_the_model_was_changed_is_not_kept():
     bridge = tiny_bridge("llama")
     subject = Subject(bridge, Origin())

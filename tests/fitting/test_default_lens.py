@@ -34,6 +34,17 @@ def test_the_default_lens_is_the_models_whatever_hooks_are_on(cache):
     assert torch.equal(made.weight, default_affine_lens(bridge, progress=False).weight)
 
 
+def test_a_damaged_lens_is_fitted_again(cache):
+    bridge = shared_bridge("llama")
+    made = default_affine_lens(bridge, progress=False)
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:1000]):
+        file.write_bytes(damaged)
+        assert torch.equal(default_affine_lens(bridge, progress=False).weight, made.weight)
+        assert file.read_bytes() == whole
+
+
 def test_a_short_context_makes_short_texts(cache, monkeypatch):
     monkeypatch.setattr(default_lens, "_LENGTH", 128)
     bridge = tiny_bridge("llama", max_position_embeddings=20)

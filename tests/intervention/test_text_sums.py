@@ -1,5 +1,7 @@
 """Sums of each text, whatever is run together, and after an interruption."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,17 @@ from filelock import FileLock
 import lens_interventions as li
 from lens_interventions.intervention import pieces
 from tests.support.tiny import random_tokens, tiny_bridge
+
+
+@dataclass(frozen=True)
+class Capped:
+    """A mode with a number, by which it does nothing."""
+
+    cap: float
+
+    def __call__(self, site, *_):
+        return site.resid
+
 
 pytestmark = pytest.mark.usefixtures("exact", "unrounded")
 
@@ -112,6 +125,28 @@ def test_a_damaged_file_is_named_with_its_line(llama, tmp_path, line):
     path.write_text(head)
     with pytest.raises(ValueError, match=r"sums is damaged in line 1: remove it"):
         li.slope_map(llama, [random_tokens(8)], out=path, **options)
+
+
+def test_a_call_without_predictions_leaves_the_sums_of_others(llama, tmp_path):
+    patch, path = li.NextTokenPatch(layer=1, strength=0.5), tmp_path / "sums"
+    texts = [random_tokens(8) for _ in range(3)]
+    for alone, kept in ((True, False), (False, True)):
+        if not alone:
+            li.patch_loss(llama, texts, patch, out=path, progress=False)
+        with pytest.raises(ValueError, match="no text with a token to predict"):
+            li.patch_loss(llama, [random_tokens(1)], patch, out=path, progress=False)
+        assert path.exists() is kept
+
+
+def test_a_number_that_is_none_is_known_again(llama, tmp_path):
+    patch = li.NextTokenPatch(layer=1, strength=0.5, mode=Capped(torch.nan))
+    options = {"out": tmp_path / "sums", "progress": False}
+    found = li.patch_loss(llama, [random_tokens(8)], patch, **options)
+    again = li.patch_loss(llama, [random_tokens(8)], patch, **options)
+    assert found.losses.shape == again.losses.shape
+    other = replace(patch, mode=Capped(1))
+    with pytest.raises(ValueError, match="differs in patches"):
+        li.patch_loss(llama, [random_tokens(8)], other, **options)
 
 
 def test_each_text_draws_random_tokens_of_its_own(llama):

@@ -112,7 +112,10 @@ def run(
     presets = {name: to_values(values) for name, values in experiment.presets.items()}
     with ExitStack() as stack:
         stack.callback(forget_model)
-        path = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
+        if out is None:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="run-")))
+        else:
+            path = Path(out)
         directory = stack.enter_context(held_directory(path, header, presets))
         rows: dict[str, list[pd.DataFrame]] = {}
         planned: list[Unit] = []
@@ -182,7 +185,11 @@ def _rows_of(directory: RunDirectory, unit: Unit) -> pd.DataFrame:
 
 
 def _tables(rows: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, pd.DataFrame]:
-    return {table: pd.concat(parts, ignore_index=True) for table, parts in rows.items()}
+    # A unit without rows has no types, and would take them from the columns of the others.
+    return {
+        table: pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        for table, parts in rows.items()
+    }
 
 
 def _require_distinct(units: Sequence[Unit]) -> None:

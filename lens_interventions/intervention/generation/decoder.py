@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
@@ -124,7 +125,7 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
     # In the middle; but above `split`, a user's hook on a block may forbid two parts.
     layer = split if hooks else min(int(bridge.cfg.n_layers) // 2, split)
     patch = NextTokenPatch(layer=layer, strength=0.5, scale="norm", embedding="W_U")
-    possible, worst = readout(bridge).possible(), 0.0
+    possible, errors = readout(bridge).possible(), list[Tensor]()
     set_aside = () if hooks else bridge.hook_points()
     with torch.no_grad(), without_hooks(set_aside):
         rows = PatchedRows.of_prompts([None, patch.bind(bridge)], 2)
@@ -149,7 +150,8 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
             if clean is not None:
                 found, expected = torch.cat([found, found[:2]]), torch.cat([expected, clean])
             found, expected = found[:, possible], expected[:, possible]
-            worst = max(worst, float((found - expected).abs().max() / expected.std()))
+            errors.append((found - expected).abs().max() / expected.std())
+    worst = float(torch.stack(errors).max())  # nan if one is
     tolerance = _TOLERANCE.get(product_dtype(bridge.W_E), _HALF_TOLERANCE)
     return "" if worst < tolerance else f"logits differ by {worst:.2g} standard deviations"
 

@@ -116,22 +116,24 @@ class Sampler:
 
         Raises `ValueError` if the processors left nothing to choose from, or a score that is NaN.
         """
+        # Without processors, a device need not wait for an answer here: `generate` asks whether the
+        # log-probabilities are numbers.
+        changed = self.contrast is not None or self.processors
         if not self.do_sample:
             likeliest = scores.argmax(-1)
-            # Without processors, a device need not wait for this answer: `generate` asks whether
-            # the log-probabilities are numbers.
-            changed = self.contrast is not None or self.processors
             if changed and not (scores.gather(-1, likeliest[:, None]) > -torch.inf).all():
                 raise ValueError(_NOTHING_LEFT)
             return likeliest
         cumulative = as_double(scores).softmax(-1).cumsum(-1)
         total = cumulative[:, -1:]
-        if not total.isfinite().all():
+        if changed and not total.isfinite().all():
             raise ValueError(_NOTHING_LEFT)
         uniform = random_uniform(_STREAM, self.seeds[ids].cpu(), text.length.cpu())
         # The draw is above 0, so the first token whose sum reaches it has a probability above 0.
         threshold = uniform.to(total.device)[:, None] * total
-        return torch.searchsorted(cumulative, threshold)[:, 0].to(scores.device)
+        chosen = torch.searchsorted(cumulative, threshold)[:, 0]
+        # Of scores that are no numbers, none is reached.
+        return chosen.clamp(max=scores.shape[-1] - 1).to(scores.device)
 
 
 def make_sampler(

@@ -51,7 +51,7 @@ def loss_sums(
     tokens = text.tokens
     hooks = tuple(hooks_by_row(bridge, fwd_hooks, tokens.shape[1]))
     passes = TextPasses(bridge, bounds, (text,), skip=(0,), fwd_hooks=hooks)
-    predicts = torch.arange(tokens.shape[1], device=tokens.device) + 1 < text.length[:, None]
+    predicts = text.predicts
     read = passes.read(log_probs_of, tokens.roll(-1, dims=1), predicts)
     losses = -read.where(predicts.to(read.device), 0)
     chosen = chosen_predictions(scopes, tokens, losses[0], text.length)

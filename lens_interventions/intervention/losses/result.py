@@ -1,5 +1,6 @@
 """Losses under patches, with each text's share."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..._summary import summary
-from ...measures.intervals import Interval, mean_interval
+from ...measures.intervals import mean_intervals
 from ..patch import NextTokenPatch
 from ..patch_labels import patch_labels
 
@@ -60,11 +61,20 @@ class PatchLoss:
             )
         reference = self.clean if minus is None else self.losses[:, :, minus]
         rows = []
-        for number, label in enumerate(patch_labels(self.patches)):
-            for place, scope in enumerate(self.scopes):
-                totals = self.losses[:, place, number]
-                loss = self._interval(totals, place, level, seed)
-                difference = self._interval(totals - reference[:, place], place, level, seed)
+        for place, scope in enumerate(self.scopes):
+            counts, totals = self.counts[:, place], self.losses[:, place].T
+            predicted = counts.sum()
+            losses, differences = (
+                mean_intervals(
+                    each,
+                    np.broadcast_to(counts, each.shape),
+                    rng=np.random.default_rng(seed),
+                    level=level,
+                )
+                for each in (totals, totals - reference[:, place])
+            )
+            for number, label in enumerate(patch_labels(self.patches)):
+                loss, difference = losses[number], differences[number]
                 rows.append(
                     {
                         "patch": number,
@@ -73,14 +83,15 @@ class PatchLoss:
                         "loss": loss.estimate,
                         "loss_low": loss.low,
                         "loss_high": loss.high,
-                        "clean": self._interval(self.clean[:, place], place, level, seed).estimate,
+                        "clean": self.clean[:, place].sum() / predicted if predicted else math.nan,
                         "difference": difference.estimate,
                         "difference_low": difference.low,
                         "difference_high": difference.high,
-                        "predictions": int(self.counts[:, place].sum()),
+                        "predictions": int(predicted),
                         "n": difference.n,
                     }
                 )
+        rows.sort(key=lambda row: row["patch"])  # stable, so scopes keep their order
         return pd.DataFrame(rows)
 
     def plot(self, *, minus: int | None = None, theme: "ThemeName" = "light") -> "go.Figure":
@@ -116,9 +127,3 @@ class PatchLoss:
 
     def _places(self, scopes: "pd.Series") -> "pd.Series":
         return scopes.map(self.scopes.index)
-
-    def _interval(
-        self, totals: Float[np.ndarray, " text"], scope: int, level: float, seed: int
-    ) -> Interval:
-        rng = np.random.default_rng(seed)
-        return mean_interval(totals, self.counts[:, scope], rng=rng, level=level)

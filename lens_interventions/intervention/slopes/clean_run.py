@@ -48,7 +48,7 @@ def clean_run(bridge: TransformerBridge, text: KnownText) -> CleanRun:
         batch = TokenBatch.unpadded(tokens)
         streams = residuals(bridge, batch, point_labels(int(bridge.cfg.n_layers)))
     read, final = readout(bridge), streams[-1]
-    predicts = torch.arange(tokens.shape[1], device=tokens.device) + 1 < text.length[:, None]
+    predicts = text.predicts
     following = tokens.roll(-1, dims=1)
     nats, gradients, guesses = [], [], []
     for rows, ids in zip(

@@ -1,5 +1,9 @@
 """Checks of the options of a training, before it begins."""
 
+from collections.abc import Sequence
+
+from jaxtyping import Int
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.argument_types import require_counts, require_whole_numbers
@@ -31,6 +35,17 @@ def check_write(
     # Checks the layers, and that the model has the embedding.
     patch.bind(bridge)
     refuse_late_hooks(bridge, patch.layers[0])
+
+
+def check_reach(pieces: Sequence[Int[Tensor, " _"]], options: TrainingOptions) -> None:
+    """Raise `ValueError` if the write reaches no position of the pieces of text."""
+    longest = max(map(len, pieces))
+    if options.first_position >= longest - 1:  # the last token has no next one
+        raise ValueError(
+            f"the write begins at position {options.first_position}, but pieces of at most "
+            f"{longest} tokens have nothing to write beyond position {longest - 2}: lower "
+            "first_position, or give a larger window or longer texts"
+        )
 
 
 def check_reader(

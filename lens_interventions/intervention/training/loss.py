@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -78,7 +78,7 @@ def next_token_nats(
 
     With `backward`, the gradient of that number times their sum goes into the graph of `late`.
     """
-    targets = text.tokens.roll(-1, dims=1)[_predicts(late, text)]
+    targets = text.tokens.roll(-1, dims=1)[text.predicts]
 
     def score(rows: slice, logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         return _nats_and_gradient(logits, targets[rows], out)
@@ -99,7 +99,7 @@ def changed_nats(
     Both are `r[L]`. With `backward`, the gradient of that number times the sum goes into the graph
     of `late`.
     """
-    expected = clean[_predicts(late, text)]
+    expected = clean[text.predicts]
 
     def score(rows: slice, logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         wanted = read(expected[rows]).to(logits.dtype).log_softmax(-1)
@@ -109,14 +109,6 @@ def changed_nats(
         return (share * (wanted - found)).where(share > 0, 0).sum(-1), out
 
     return _of_predicting_rows(read, late, text, score, backward)
-
-
-def _predicts(
-    late: Float[Tensor, "batch pos d_model"], text: KnownText
-) -> Bool[Tensor, "batch pos"]:
-    """The positions whose next token the text has."""
-    position = torch.arange(late.shape[1], device=late.device)
-    return text.has_next(position.expand(len(late), -1))
 
 
 def _of_predicting_rows(
@@ -131,7 +123,7 @@ def _of_predicting_rows(
     A chunk's logits and their gradient are dropped before the next chunk's are made; a graph
     through all of them would keep them.
     """
-    predicts = _predicts(late, text)
+    predicts = text.predicts
     owner = predicts.nonzero()[:, 0]
     rows = late[predicts]
     if not rows.requires_grad:  # there is no graph if no position was patched

@@ -25,7 +25,7 @@ from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
 from ..teacher_forcing.self_check import require_two_streams
-from .checks import check_base, check_reader, check_write
+from .checks import check_base, check_reach, check_reader, check_write
 from .corpus import Corpora, TrainingCorpus, split_corpus
 from .loop import WriteTraining
 from .options import TrainingOptions
@@ -163,6 +163,7 @@ def train_patch(
 
     with frozen(bridge):
         ours = corpora(texts, held_out)
+        check_reach(ours.training.pieces, options)
         try:
             preserved = None if preserve is None else corpora(preserve, None)
         except ValueError as error:

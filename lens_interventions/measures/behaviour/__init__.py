@@ -1,6 +1,6 @@
 """Measures of texts: repetition, loops, copying, repeated surprises, the surprisal of tokens.
 
-Everything here is a pure function of token ids or of numbers beside them, and imports nothing else
+Everything here is a pure function of token ids or of numbers beside them, and imports no other room
 of the library. A new measure is a new module.
 
 Sampled texts of unequal length are one tensor, padded on the right, with the number of real tokens

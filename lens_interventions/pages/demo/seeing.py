@@ -4,7 +4,7 @@ from ...experiments.design.sequences import continuation
 from ...intervention.generation.generate import generate
 from ...intervention.patch import NextTokenPatch
 from ...lens.logit_lens import logit_lens
-from ...measures.behaviour import ending_loop
+from ...measures.behaviour import ending_loops
 from ...model.points import FINAL
 from ...plots import plot_side_by_side
 from .example_texts import LOOPING, LOOPING_TOKENS, PLASMA, PLASMA_WORD
@@ -30,7 +30,7 @@ def seeing(model: MeasuredModel) -> Section:
     before, after = (float(read.next_log_prob[last, 0, -1].exp()) for read in (clean, patched))
     out = generate(bridge, LOOPING, [None, patch], max_new_tokens=LOOPING_TOKENS)
     texts = [LOOPING + text for text in out.texts or ()]
-    loops = [ending_loop(new[:length]) for new, length in zip(out.tokens, out.lengths, strict=True)]
+    loops = ending_loops(out.tokens, lengths=out.lengths)
     ends = [
         "no loop" if loop is None else f"a loop of {loop.period} tokens from token {loop.start} on"
         for loop in loops

@@ -122,6 +122,26 @@ def test_an_executor_gives_the_same(tmp_path: Path, expected: Result, pool: str)
         assert_same(run(example(), model, out=tmp_path, executor=executor), expected)
 
 
+def some_rows(_bridge: TransformerBridge, start: int) -> pd.DataFrame:
+    """None for the first start."""
+    return pd.DataFrame([{"start": start, "name": "a", "right": True}] * (start > 3))
+
+
+def test_a_unit_without_rows_changes_no_type(tmp_path: Path) -> None:
+    def stage(_bridge: TransformerBridge, settings: Settings, _rows: object) -> list[Unit]:
+        return [Unit("rows", f"unit-{n}", some_rows, {"start": n}) for n in settings.starts]
+
+    def analyse(_settings: Settings, rows: dict[str, pd.DataFrame]) -> Analysis:
+        return Analysis(rows, (), lambda _tables: {})
+
+    made = replace(example(), stages={"first": stage}, analyse=analyse)
+    found = run(made, small_bridge, out=tmp_path / "run").tables["rows"]
+    assert found["start"].tolist() == [4, 5, 6]
+    kept = load_result(tmp_path / "run").tables["rows"]
+    for table in (found, kept):
+        assert [table[name].dtype.kind for name in ("start", "right")] == ["i", "b"]
+
+
 def test_a_run_lets_go_of_its_model() -> None:
     bridge = small_bridge()
     known = weakref.ref(bridge)

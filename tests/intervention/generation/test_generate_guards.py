@@ -272,6 +272,15 @@ def test_a_patch_beyond_the_last_token_is_told():
         assert torch.equal(found.log_probs, plain.log_probs) is not reached
 
 
+def test_a_patch_that_begins_beyond_the_last_token_is_told():
+    bridge, texts = shared_bridge("llama"), [[5, 6, 7], [5, 6, 7, 8]]
+    for first, reached in ((2, True), (3, False)):
+        patch = replace(PATCH, first_position=first)
+        told = pytest.warns(UserWarning, match="from position 3 on changes nothing: .* first 3 pos")
+        with contextlib.nullcontext() if reached else told:
+            li.patch_loss(bridge, [torch.tensor(text) for text in texts], patch, progress=False)
+
+
 def test_processors_may_come_from_a_generator():
     bridge = shared_bridge("llama")
     warm = (TemperatureLogitsWarper(t) for t in (0.5,))
@@ -298,12 +307,13 @@ def test_a_hook_that_a_reading_of_earlier_layers_would_pass_by_is_refused(name, 
         li.generate(bridge, PROMPTS, **options, **OPTIONS)
 
 
-def test_values_that_are_not_numbers_are_named():
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_values_that_are_not_numbers_are_named(do_sample):
     bridge = shared_bridge("llama")
     patch = li.NextTokenPatch(layer=1, strength=1.0, source=lambda site: site.resid * torch.nan)
     message = "logits for new token 0 of row 0 are not a number: look for a hook or patch"
     with pytest.raises(ValueError, match=message):
-        li.generate(bridge, PROMPTS, patch, **OPTIONS)
+        li.generate(bridge, PROMPTS, patch, do_sample=do_sample, **OPTIONS)
 
 
 @pytest.mark.parametrize("do_sample", [False, True])

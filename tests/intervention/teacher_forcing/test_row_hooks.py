@@ -185,6 +185,28 @@ def test_what_does_not_act_by_position_is_refused(llama, fn):
         )
 
 
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 0.1), (torch.bfloat16, 0.5)])
+def test_a_long_first_row_hides_no_leak(dtype, share):
+    """Models park attention in a first token whose residual is a hundred times the others'."""
+    bridge, tokens = tiny_bridge("llama", dtype=dtype), random_tokens(9)
+    with torch.no_grad():
+        bridge.original_model.get_input_embeddings().weight[tokens[0], 0] = 25_000
+
+    def leak(tensor, hook):
+        before = torch.nn.functional.normalize(tensor[:, :-1], dim=-1).roll(1, -1)
+        sizes = tensor[:, 1:].norm(dim=-1, keepdim=True)
+        return torch.cat([tensor[:, :1], tensor[:, 1:] + share * sizes * before], 1)
+
+    def steered(tensor, hook):
+        return tensor + STEERING.to(tensor)
+
+    name = "blocks.1.hook_resid_post"
+    with pytest.raises(ValueError, match="does not change every position in the same way"):
+        teacher_forced_log_probs(bridge, tokens, PATCH, fwd_hooks=[(name, leak)])
+    teacher_forced_log_probs(bridge, tokens, PATCH, fwd_hooks=[(name, steered)])
+
+
 def test_a_result_of_another_shape_is_refused(llama):
     with pytest.raises(ValueError, match=r"returned shape \(2, 12, 5\) for \(2, 12, 32\)"):
         teacher_forced_log_probs(

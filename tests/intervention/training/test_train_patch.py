@@ -177,6 +177,10 @@ class TestRefusals:
             ({"steps": 0}, "steps must be at least 1"),
             ({"layer": 3}, "blocks 0 to 2, the patch asks for 3"),
             ({"layer": (1, 1)}, "names a block twice"),
+            (
+                {"options": dataclasses.replace(SMALL, first_position=11)},
+                "begins at position 11, but pieces of at most 12 tokens .* beyond position 10",
+            ),
             ({"texts": [[5, 6, 7]]}, "1 piece of 12 tokens to train on and 0 to hold out"),
             ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "1 piece .* and 0 to hold out"),
             (
