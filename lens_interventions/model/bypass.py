@@ -15,7 +15,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 from torch.utils.hooks import RemovableHandle
 from transformer_lens import hook_points
 from transformer_lens.hook_points import HookPoint
@@ -32,6 +37,14 @@ from .llama_block import LlamaBlock, has_parts, same_update
 # TransformerLens listens to its own components in these modules, for hooks elsewhere in the same
 # block; and transformers to its modules, for callers that ask for more than logits.
 _LISTENING = (component_setup.__name__, block.__name__, "transformers.utils.output_capturing")
+
+# The hooks of torch on all modules, which change while they are registered and taken off.
+_OF_ALL_MODULES = (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 # Where a module stands in the model, and the module to put there.
 _Place = tuple[dict[str, nn.Module | None], str, nn.Module]
@@ -121,7 +134,7 @@ class Unwrapping:
         # one, no module without a hook has got one.
         if self._state != (state := (RemovableHandle.next_id, autocast)):
             # A `LlamaBlock` leaves no precision to autocast, and no module to hooks on all modules.
-            short = {} if autocast or _has_any_global_hook() else self._short
+            short = {} if autocast or any(_OF_ALL_MODULES) else self._short
             self._quiet = tuple(_shortest(unit, short) for unit in self._units if unit.quiet)
             self._state = state
         return [unit for unit in self._quiet if not unit.replaced]
