@@ -143,6 +143,9 @@ def _print(found: "PatchLoss", unit: str, seed: int) -> None:
     console = Console()
     for place, scope in enumerate(found.scopes):
         counts, clean = found.counts[:, place], found.clean[:, place]
+        if not counts.any():
+            console.print(f"no prediction is {scope.replace('_', ' ')}", style="dim")
+            continue
         patched = found.losses[:, place, 0]
         table = Table("", "nats a token", "95% interval", "perplexity")
         for name, totals in ((without(patch), clean), (describe(patch), patched)):

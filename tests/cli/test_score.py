@@ -170,6 +170,18 @@ def test_scopes_have_a_table_each_and_a_file_holds_them(run, tmp_path):
         assert f"{counted(int(counts.sum()), 'token')} ({scope}) predicted in" in said
 
 
+def test_a_scope_without_predictions_is_said(run, tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("the people say")
+    status, said, err = run(
+        *("score", "--file", file, "--layer", 1, "--strength", 0.5, "--context", 12),
+        *("--scope", "all", "--scope", "repeated_surprise"),
+    )
+    assert status == 0, err
+    assert "no prediction is repeated surprise" in said
+    assert "nan" not in said
+
+
 def test_stopped_while_it_writes_to_a_file_it_goes_on(run, tmp_path, monkeypatch):
     file, out = tmp_path / "texts.jsonl", tmp_path / "losses.json"
     file.write_text("\n".join(json.dumps({"text": PROMPT}) for _ in range(2)))
