@@ -272,15 +272,10 @@ def warn_if_out_of_reach(patch: NextTokenPatch, lengths: Int[Tensor, " batch"]) 
     known = int(lengths.max()) - 1  # the last token has no next one
     named = () if isinstance(patch.positions, str) else patch.positions
     if named and min(named) >= known:
-        where = f"at positions {list(named)}"
-    elif patch.first_position >= known > 0:
-        where = f"from position {patch.first_position} on"
-    else:
-        return
-    warn_user(
-        f"the patch {where} changes nothing: here a patch can act at the first {known} positions, "
-        "counted from 0",
-    )
+        warn_user(
+            f"the patch at positions {list(named)} changes nothing: here a patch can act at the "
+            f"first {known} positions, counted from 0",
+        )
 
 
 def require_patch_fits(bridge: ReadableModel, patch: NextTokenPatch) -> None:

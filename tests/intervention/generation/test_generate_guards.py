@@ -272,15 +272,6 @@ def test_a_patch_beyond_the_last_token_is_told():
         assert torch.equal(found.log_probs, plain.log_probs) is not reached
 
 
-def test_a_patch_that_begins_beyond_the_last_token_is_told():
-    bridge, texts = shared_bridge("llama"), [[5, 6, 7], [5, 6, 7, 8]]
-    for first, reached in ((2, True), (3, False)):
-        patch = replace(PATCH, first_position=first)
-        told = pytest.warns(UserWarning, match="from position 3 on changes nothing: .* first 3 pos")
-        with contextlib.nullcontext() if reached else told:
-            li.patch_loss(bridge, [torch.tensor(text) for text in texts], patch, progress=False)
-
-
 def test_processors_may_come_from_a_generator():
     bridge = shared_bridge("llama")
     warm = (TemperatureLogitsWarper(t) for t in (0.5,))
