@@ -50,7 +50,7 @@ Strength = Annotated[
         "--strength",
         callback=finite,
         help="0 changes nothing; 1 interpolates all the way, and writes what --write learned. "
-        "With --write 1 by default.",
+        "The default with --write is 1.",
     ),
 ]
 Write = Annotated[
@@ -186,7 +186,7 @@ def require_lens_is_read(patches: Sequence["NextTokenPatch"]) -> None:
 
 def without(patch: "NextTokenPatch") -> str:
     """What remains without the patch, in a few words."""
-    return "no patch" if _reader(patch) is None else "no patch, but its reader"
+    return "no patch" if _reader(patch) is None else "the reader alone"
 
 
 def describe(patch: "NextTokenPatch") -> str:

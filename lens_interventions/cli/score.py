@@ -1,5 +1,6 @@
 """`lens-interventions score`: the loss of a text with and without a patch."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from .options import (
     Revision,
     Scopes,
     TextFile,
+    after_writing,
     load,
     shows_progress,
     sums_beside,
@@ -127,8 +129,13 @@ def score(
                 progress=shows_progress(),
             )
         if out is not None:
-            write_table_or_figure(out, lambda: found.to_dataframe(seed=seed), found.plot)
-    _print(found, unit, seed)
+            write_table_or_figure(
+                out, lambda: found.to_dataframe(seed=seed), lambda: found.plot(seed=seed)
+            )
+    with nullcontext() if out is None else after_writing(out):
+        _print(found, unit, seed)
+    if out is not None:
+        typer.echo(f"wrote {out}", err=True)
 
 
 def _print(found: "PatchLoss", unit: str, seed: int) -> None:

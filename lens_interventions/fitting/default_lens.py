@@ -5,7 +5,6 @@ maps of that model alone would add 20 MB in half precision to every copy of the 
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,7 +36,8 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     fit a lens to more of that material with `fit_affine_lens`.
 
     `progress` shows a bar. If it is a function, it is called with the share that is done, from 0 to
-    1, and an error that it raises ends the fit. A lens that is there already is loaded without.
+    1, and an error that it raises ends the fit. A lens that is there already is loaded without; if
+    its file is damaged, the lens is fitted again.
 
     Raises `OSError` if the cache cannot be written; `ValueError` if the tokenizer names no token to
     begin a text with, or if the model's logits are not the final norm and the unembedding of its
@@ -46,8 +46,11 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     path = default_lens_file(bridge)
     for_weights_alone = not lasting_hooks(bridge)
     if for_weights_alone and path.is_file():
-        with suppress(ValueError):  # a damaged file, in place of which another one is fitted
+        try:
             return AffineLens.load(path)
+        except ValueError as error:
+            if isinstance(error.__cause__, OSError):  # which says nothing of the file
+                raise
     with without_hooks(bridge.hook_points()):
         lens = fit_affine_lens(
             bridge,

@@ -1,6 +1,6 @@
 """Patches in a few words, to tell them apart."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 
 from ..drawing.labels import shorten
@@ -15,15 +15,22 @@ _LONGEST = 30
 _MAIN = ("layer", "mode", "strength", "source")
 
 
-def patch_labels(patches: Sequence[NextTokenPatch | None]) -> list[str]:
+def patch_labels(
+    patches: Sequence[NextTokenPatch | None], *, but: Collection[str] = ()
+) -> list[str]:
     """A label of each patch: the fields in which some of the patches differ.
 
-    None is the model without a patch. If two would have the same label, all get their numbers too.
+    None is the model without a patch. Fields in `but` are left out. If two would have the same
+    label, all get their numbers too.
     """
     real = [patch for patch in patches if patch is not None]
-    told = [name for name in _FIELDS if any(differing(real[0], each, [name]) for each in real[1:])]
+    fields_told = [name for name in _FIELDS if name not in but]
+    told = [
+        name for name in fields_told if any(differing(real[0], each, [name]) for each in real[1:])
+    ]
+    told = told or [name for name in _MAIN if name not in but]
     labels = [
-        "no patch" if patch is None else ", ".join(_said(patch, name) for name in told or _MAIN)
+        "no patch" if patch is None else ", ".join(_said(patch, name) for name in told)
         for patch in patches
     ]
     if len(set(labels)) < len(labels):

@@ -111,7 +111,7 @@ def _summed(
     for patch in reading.patches if lengths else ():
         warn_if_out_of_reach(patch, torch.tensor(lengths))
     if not any(of_text.any() for of_text in sums):
-        if not kept.rows:
+        if not any(of_text.any() for of_text in kept.rows.values()):
             kept.remove()  # it would be in the way of a call with other scopes
         raise ValueError("there is no text with a token to predict that the scopes count")
     return np.stack(sums)
@@ -150,8 +150,8 @@ class _Kept:
         if path is None:
             return
         asked = {name: settings_key(value) for name, value in settings.items()}
-        if not path.exists():
-            write_text(path, json.dumps(asked) + "\n")
+        self._head = json.dumps(asked)
+        if not path.exists():  # nothing is in the way of another call until there are sums
             return
         first, *lines = path.read_text(errors="replace").split("\n")
         try:
@@ -161,7 +161,7 @@ class _Kept:
         if not lines:
             raise _damaged(path, 1)
         found = found if isinstance(found, dict) else {}
-        different = [key for key in asked if _said(found.get(key)) != _said(asked[key])]
+        different = [key for key in asked if _differ(found.get(key), asked[key])]
         if different:
             raise ValueError(
                 f"{path} holds sums of another measurement, which differs in "
@@ -180,10 +180,12 @@ class _Kept:
 
     def remove(self) -> None:
         if self._path is not None:
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)
 
     def add(self, key: str, sums: Float[np.ndarray, "..."]) -> None:
         if self._path is not None:
+            if not self._path.exists():
+                write_text(self._path, self._head + "\n")
             with self._path.open("a") as file:
                 file.write(json.dumps({"text": key, "sums": sums.ravel().tolist()}) + "\n")
 
@@ -192,6 +194,6 @@ def _damaged(path: Path, line: int) -> ValueError:
     return ValueError(f"{path} is damaged in line {line}: remove it, or name another file")
 
 
-def _said(value: object) -> str:
-    # As JSON, nan is nan, and 1, 1.0 and True differ.
-    return json.dumps(value)
+def _differ(kept: object, asked: object) -> bool:
+    # As JSON, nan is nan.
+    return kept != asked and json.dumps(kept) != json.dumps(asked)

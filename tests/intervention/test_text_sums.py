@@ -133,9 +133,26 @@ def test_a_call_without_predictions_leaves_the_sums_of_others(llama, tmp_path):
     for alone, kept in ((True, False), (False, True)):
         if not alone:
             li.patch_loss(llama, texts, patch, out=path, progress=False)
-        with pytest.raises(ValueError, match="no text with a token to predict"):
-            li.patch_loss(llama, [random_tokens(1)], patch, out=path, progress=False)
-        assert path.exists() is kept
+        for nothing in ([random_tokens(1)], []):
+            with pytest.raises(ValueError, match="there is no text"):
+                li.patch_loss(llama, nothing, patch, out=path, progress=False)
+            assert path.exists() is kept
+
+
+def test_sums_of_nothing_are_not_in_the_way(llama, tmp_path):
+    patch = li.NextTokenPatch(layer=1, strength=0.5)
+    options = {"out": tmp_path / "sums", "progress": False, "max_length": 8}
+
+    def stops():
+        yield torch.arange(5, 15)
+        yield torch.arange(5, 15)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        li.patch_loss(llama, stops(), patch, scopes=["copyable"], **options)
+    with pytest.raises(ValueError, match="no text with a token to predict"):
+        li.patch_loss(llama, [torch.arange(5, 15)], patch, scopes=["copyable"], **options)
+    li.patch_loss(llama, [torch.arange(5, 15)], patch, **options)
 
 
 def test_a_number_that_is_none_is_known_again(llama, tmp_path):
@@ -144,7 +161,7 @@ def test_a_number_that_is_none_is_known_again(llama, tmp_path):
     found = li.patch_loss(llama, [random_tokens(8)], patch, **options)
     again = li.patch_loss(llama, [random_tokens(8)], patch, **options)
     assert found.losses.shape == again.losses.shape
-    other = replace(patch, mode=Capped(1))
+    other = replace(patch, mode=Capped(1.0))
     with pytest.raises(ValueError, match="differs in patches"):
         li.patch_loss(llama, [random_tokens(8)], other, **options)
 

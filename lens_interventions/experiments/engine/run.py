@@ -187,7 +187,7 @@ def _rows_of(directory: RunDirectory, unit: Unit) -> pd.DataFrame:
 def _tables(rows: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, pd.DataFrame]:
     # A unit without rows has no types, and would take them from the columns of the others.
     return {
-        table: pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        table: pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
         for table, parts in rows.items()
     }
 

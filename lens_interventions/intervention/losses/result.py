@@ -94,7 +94,9 @@ class PatchLoss:
         rows.sort(key=lambda row: row["patch"])  # stable, so scopes keep their order
         return pd.DataFrame(rows)
 
-    def plot(self, *, minus: int | None = None, theme: "ThemeName" = "light") -> "go.Figure":
+    def plot(
+        self, *, minus: int | None = None, seed: int = 0, theme: "ThemeName" = "light"
+    ) -> "go.Figure":
         """The differences of `to_dataframe` with their intervals, one row per scope and patch.
 
         Patches are named by what differs among them. `theme` is `"light"` or `"dark"`.
@@ -104,7 +106,7 @@ class PatchLoss:
         """
         from ...drawing.error_bars import draw_contrasts
 
-        frame = self.to_dataframe(minus=minus)
+        frame = self.to_dataframe(minus=minus, seed=seed)
         if minus is not None and len(self.patches) == 1:
             raise ValueError("there is one patch, and no other to compare with it: leave out minus")
         frame = frame[frame["patch"] != minus].sort_values("scope", key=self._places, kind="stable")

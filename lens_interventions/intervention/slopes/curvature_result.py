@@ -1,7 +1,7 @@
 """Second derivatives of the loss along patches, with each text's share."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,7 +105,7 @@ class Curvature:
 
         frame = self.to_dataframe()
         # A curvature is that of a patch at any strength.
-        names = patch_labels([replace(patch, strength=1.0) for patch in self.patches])
+        names = patch_labels(self.patches, but=["strength"])
         rows = frame[["n"]].assign(
             estimate=frame["curvature"],
             low=frame["curvature_low"],

@@ -261,6 +261,8 @@ def test_the_figure_has_a_row_for_each_scope_and_patch(llama):
     frame = found.to_dataframe()
     assert list(points.y) == ["all: true", "other: true", "all: current", "other: current"]
     np.testing.assert_allclose(points.x, frame["curvature"])
+    (alone,) = li.curvature(llama, texts, patches[1], progress=False).plot().data
+    assert list(alone.y) == ["all: layer 1, interpolate, current"]
     np.testing.assert_allclose(
         np.array(points.x) + points.error_x.array, frame["curvature_high"], rtol=1e-12
     )

@@ -207,6 +207,21 @@ def test_a_long_first_row_hides_no_leak(dtype, share):
     teacher_forced_log_probs(bridge, tokens, PATCH, fwd_hooks=[(name, steered)])
 
 
+@torch.no_grad()
+@pytest.mark.usefixtures("as_users_run")
+def test_neurons_may_be_switched_off_by_minus_infinity():
+    bridge, tokens = tiny_bridge("opt", dtype=torch.float32), random_tokens(9)
+    turned = torch.linalg.qr(torch.randn(64, 64))[0]
+
+    def off(tensor, hook):
+        return (tensor @ turned[: tensor.shape[-1], : tensor.shape[-1]]).index_fill(
+            -1, torch.arange(3), -torch.inf
+        )
+
+    hooks = [("blocks.1.mlp.hook_pre", off)]
+    assert teacher_forced_log_probs(bridge, tokens, PATCH, fwd_hooks=hooks).isfinite().all()
+
+
 def test_a_result_of_another_shape_is_refused(llama):
     with pytest.raises(ValueError, match=r"returned shape \(2, 12, 5\) for \(2, 12, 32\)"):
         teacher_forced_log_probs(
