@@ -219,7 +219,8 @@ def require_readable(bridge: ReadableModel) -> None:
     # A HookedTransformer has no dropout, and is in training mode when it is loaded.
     if isinstance(bridge, TransformerBridge):
         parts = bridge.original_model.named_modules()
-        training = next((name for name, part in parts if part.training), None)
+        # What stands at a hook, such as an autoencoder of sae-lens, has no dropout of the model's.
+        training = next((n for n, part in parts if part.training and ".hook_" not in f".{n}"), None)
         if training is not None:
             raise ValueError(
                 f"{training or 'the model'} is in training mode, where dropout is on: call "

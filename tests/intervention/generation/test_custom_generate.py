@@ -107,7 +107,10 @@ def test_a_penalty_of_repetitions_sees_no_padding(llama, rows, copies):
 
 
 def test_one_that_leaves_out_other_places_of_each_row_is_refused(llama):
-    penalty = RepetitionPenaltyLogitsProcessor(1.7, prompt_ignore_length=torch.tensor([1, 2]))
+    try:
+        penalty = RepetitionPenaltyLogitsProcessor(1.7, prompt_ignore_length=torch.tensor([1, 2]))
+    except ValueError:
+        pytest.skip("this transformers takes one prompt_ignore_length for all rows")
     said = "a prompt_ignore_length of each row"
     with pytest.raises(NotImplementedError, match=f"{said}.*leave it out"):
         under_transformers(
