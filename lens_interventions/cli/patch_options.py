@@ -27,14 +27,14 @@ SCALE_HELP = (
     "distance from the layer's mean."
 )
 
-_BY_HAND: dict[str, Any] = {
+_DEFAULTS: dict[str, Any] = {
     "mode": "interpolate",
     "source": "true",
     "scale": "raw",
     "embedding": "W_E",
     "first_position": 1,
 }
-"""What a patch that no training made is without its options."""
+"""The values of options that are not given; a learned write has its own."""
 
 Layer = Annotated[
     list[int] | None,
@@ -66,7 +66,7 @@ Mode = Annotated[
     typer.Option(
         "--mode",
         callback=one_of(MODES),
-        show_default=str(_BY_HAND["mode"]),
+        show_default=str(_DEFAULTS["mode"]),
         help="How to write: interpolate, add or correct.",
     ),
 ]
@@ -75,7 +75,7 @@ Source = Annotated[
     typer.Option(
         "--source",
         callback=one_of(source_names()),
-        show_default=str(_BY_HAND["source"]),
+        show_default=str(_DEFAULTS["source"]),
         help=f"What to write: true (the next token), or a control: {', '.join(control_names())}.",
     ),
 ]
@@ -84,7 +84,7 @@ Scale = Annotated[
     typer.Option(
         "--scale",
         callback=one_of(SCALES),
-        show_default=str(_BY_HAND["scale"]),
+        show_default=str(_DEFAULTS["scale"]),
         help=SCALE_HELP,
     ),
 ]
@@ -93,7 +93,7 @@ Embedding = Annotated[
     typer.Option(
         "--embedding",
         callback=one_of(EMBEDDINGS),
-        show_default=str(_BY_HAND["embedding"]),
+        show_default=str(_DEFAULTS["embedding"]),
         help="The vector of a token: W_E, W_U, or lens, which carries W_U to the layer through "
         "--lens.",
     ),
@@ -103,7 +103,7 @@ FirstPosition = Annotated[
     typer.Option(
         "--first-position",
         min=0,
-        show_default=str(_BY_HAND["first_position"]),
+        show_default=str(_DEFAULTS["first_position"]),
         help="Leave positions before this one as they are. Models park attention in the first "
         "token.",
     ),
@@ -143,7 +143,7 @@ def patch_from(
     `fields` are other fields of the patch; those that a learned write fixes are None if their
     option was not given.
     """
-    fixed = {name: fields.pop(name) for name in _BY_HAND}
+    fixed = {name: fields.pop(name) for name in _DEFAULTS}
     if write is None and (not layer or strength is None):
         raise typer.BadParameter("give --layer and --strength, or --write FILE from train-patch")
     require_blocks(model, layer or [])
@@ -157,7 +157,7 @@ def patch_from(
     fields["lens"] = load_lens(lens)
     with usage():
         if write is None:
-            own = {name: _BY_HAND[name] if fixed[name] is None else fixed[name] for name in fixed}
+            own = {name: _DEFAULTS[name] if fixed[name] is None else fixed[name] for name in fixed}
             patch = NextTokenPatch(**own, **fields)
         elif given := [name for name, value in fixed.items() if value is not None]:
             option = "--" + given[0].replace("_", "-")
@@ -192,14 +192,12 @@ def without(patch: "NextTokenPatch") -> str:
 def describe(patch: "NextTokenPatch") -> str:
     """A patch in a few words, without options at their defaults."""
     words = [f"layer {', '.join(map(str, patch.layers))}"]
-    defaults = {"positions": "all", "gate_on": "lens"}
-    if isinstance(patch.mode, str):
-        words.append(f"{patch.mode} {patch.strength:g}")
-        defaults = {**_BY_HAND, **defaults}
-        del defaults["mode"]
-    else:
-        words.append(name_of(patch.mode) + (f" {patch.strength:g}" if patch.strength != 1 else ""))
-        defaults["source"] = "true"
+    learned = not isinstance(patch.mode, str)
+    # A learned write has its own scale, embedding and first position.
+    told = ("source",) if learned else ("source", "scale", "embedding", "first_position")
+    defaults = {name: _DEFAULTS[name] for name in told} | {"positions": "all", "gate_on": "lens"}
+    strength = "" if learned and patch.strength == 1 else f" {patch.strength:g}"
+    words.append(name_of(patch.mode) + strength)
     words += [
         f"{name} {getattr(patch, name)}"
         for name, usual in defaults.items()

@@ -38,7 +38,7 @@ from .llama_block import LlamaBlock, has_parts, same_update
 # block; and transformers to its modules, for callers that ask for more than logits.
 _LISTENING = (component_setup.__name__, block.__name__, "transformers.utils.output_capturing")
 
-# The hooks of torch on all modules, which change while they are registered and taken off.
+# torch's own hooks on all modules. These mappings fill and empty while the library runs.
 _OF_ALL_MODULES = (
     _global_backward_hooks,
     _global_backward_pre_hooks,

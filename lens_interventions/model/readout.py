@@ -219,7 +219,7 @@ def require_readable(bridge: ReadableModel) -> None:
     # A HookedTransformer has no dropout, and is in training mode when it is loaded.
     if isinstance(bridge, TransformerBridge):
         parts = bridge.original_model.named_modules()
-        # What stands at a hook, such as an autoencoder of sae-lens, has no dropout of the model's.
+        # What stands at a hook, such as an autoencoder of sae-lens, is no part of the model.
         training = next((n for n, part in parts if part.training and ".hook_" not in f".{n}"), None)
         if training is not None:
             raise ValueError(
