@@ -176,13 +176,18 @@ def taken_away() -> pd.DataFrame:
 
 
 def rows_of(runs: Sequence[str]) -> pd.DataFrame:
-    """The losses of single windows at the end, of all networks of some runs."""
+    """The losses of single windows at the end, of all networks of some runs.
+
+    What was decoded freely is there if all of the seeds have it.
+    """
     rows = pd.concat(li.experiments.load_result(RESULTS / run).tables["rows"] for run in runs)
-    return rows[~rows["scope"].isin(DECODED)]  # only some of the seeds have them
+    decoded = rows["scope"].isin(DECODED)
+    in_all = rows.loc[decoded, "seed"].nunique() == rows["seed"].nunique()
+    return rows if in_all else rows[~decoded]
 
 
 def over_six_seeds(place: str) -> tuple[li.experiments.Finding, ...]:
-    """The verdicts on these losses at a place of `SIX_SEEDS`, by the rule of the experiment."""
+    """The verdicts on these rows at a place of `SIX_SEEDS`, by the rule of the experiment."""
     runs = SIX_SEEDS[place]
     rows = rows_of(runs)
     stored = li.experiments.load_result(RESULTS / runs[-1])
