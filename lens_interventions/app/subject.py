@@ -11,12 +11,14 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ..intervention.slopes.result import SlopeMap
 from ..lens.protocol import Lens
+from ..model.alterations import alteration
 from ..model.chat import chat_tokens
 from ..model.exclusive import exclusive_use
 from ..model.fingerprint import fingerprint
-from ..model.hooks import has_user_hooks, lasting_hooks
+from ..model.hooks import lasting_hooks
 from ..model.kinds import require_kind
 from ..model.readout import readout
+from ..model.replaced_forwards import forwards_of_user
 from ..model.tokens import token_batch
 from .state import State
 
@@ -105,7 +107,8 @@ class Subject:
 
             bridge = self.model(second=second)
             with exclusive_use(bridge):
-                fitted_to = lasting_hooks(bridge), fingerprint(bridge)
+                put_on = lasting_hooks(bridge), forwards_of_user(bridge)
+                fitted_to = *put_on, fingerprint(bridge)
             if self._lenses.get(second, (None,))[0] != fitted_to:
                 lens = default_affine_lens(bridge, progress=report or False)
                 self._lenses[second] = fitted_to, lens
@@ -144,8 +147,9 @@ class Subject:
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The result under this key, made by `make` the first time; the oldest results are dropped.
 
-        Every key includes the state of the weights. Nothing is kept while there are hooks of the
-        user, which may act differently each time, nor if the model was changed in the meantime.
+        Every key includes the state of the weights. Nothing is kept while the model is altered, as
+        by hooks of the user, which may act differently each time, nor if the model was changed in
+        the meantime.
         """
         models = [model for model in (self.bridge, self.other) if model is not None]
         condition = tuple(map(_condition, models))
@@ -174,9 +178,9 @@ def chat(messages: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _condition(bridge: TransformerBridge) -> Hashable:
-    """What readings of a bridge depend on besides the request: its weights; None under hooks."""
+    """What readings of a bridge depend on besides the request: its weights; None if altered."""
     with exclusive_use(bridge):  # another thread's run puts its own hooks on it
-        return None if has_user_hooks(bridge) else fingerprint(bridge)
+        return fingerprint(bridge) if alteration(bridge) is None else None
 
 
 def _bytes(values: Any) -> int:

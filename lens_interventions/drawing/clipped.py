@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .panel import DifferenceScale
-from .scales import round_steps
+from .scales import difference_ticks
 
 _SHOWN = 0.98  # share of the cells that have colours of their own
 
@@ -22,11 +22,9 @@ def clipped_scale(
     if sizes.size:
         limit = float(np.quantile(sizes, _SHOWN, method="higher")) or float(sizes.max()) or 1.0
     beyond = int((np.abs(values) > limit).sum())
-    steps = round_steps(-limit, limit)
-    ticks = steps, [f"{step:+g}".replace("-", "−") if step else "0" for step in steps]
     cells = "1 cell lies" if beyond == 1 else f"{beyond} cells lie"
     return (
         DifferenceScale(limit),
-        ticks,
+        difference_ticks(limit),
         f"Colours stop at ±{limit:.3g}; {cells} beyond." if beyond else "",
     )

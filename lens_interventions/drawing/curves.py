@@ -12,6 +12,7 @@ from jaxtyping import Float
 from .colours import LINES
 from .labels import markup, number
 from .menu import add_menu
+from .scales import thinned
 from .theme import ThemeName, template
 from .titles import LINE, heading, headline, title_block
 from .units import RANK, SHARE, place, unit_title
@@ -265,13 +266,10 @@ def _names_axis(x: Sequence[str] | Sequence[float]) -> dict[str, Any]:
     names = [place for place in x if isinstance(place, str)]
     if not names:
         return {}
-    step = max(1, round(len(names) / _MOST_LABELS))
-    last = len(names) - 1
-    shown = [i for i in range(0, last, step) if last - i >= step] + [last]
     return {
         "type": "category",
-        "tickvals": [names[i] for i in shown],
-        "range": [-0.3, last + 0.3],
+        "tickvals": [names[i] for i in thinned(len(names), _MOST_LABELS)],
+        "range": [-0.3, len(names) - 0.7],
         "tickangle": 0,
     }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .colours import EITHER_INK, LINES, ZERO_LINE
-from .labels import estimate_text
+from .labels import estimate_text, markup
 from .theme import ThemeName, template
 from .titles import heading
 
@@ -45,7 +45,7 @@ def contrast_points(
     headline = rows["minus"] != "none"
     return go.Scatter(
         x=rows["estimate"].tolist(),
-        y=list(labels),
+        y=[markup(label) for label in labels],
         error_x=error_bars(rows, color=EITHER_INK),
         mode="markers",
         marker={
@@ -80,7 +80,7 @@ def draw_contrasts(
     figure.update_layout(
         template=template(theme),
         # Long labels leave a title too little room beside them.
-        title={**heading(title), "xref": "container", "pad": {"t": 12, "l": 16}},
+        title={**heading(markup(title)), "xref": "container", "pad": {"t": 12, "l": 16}},
         height=130 + 26 * len(rows),
         margin={"l": _label_width(labels), "r": 16, "t": 60, "b": 50},
         xaxis={"title": {"text": x_title}},
@@ -101,7 +101,7 @@ def subtracted(row: Mapping[Any, Any]) -> str:
 
 def interval_hover(name: str, row: Mapping[Any, Any]) -> str:
     """A name, and the estimate with its interval."""
-    return f"{name}<br>{estimate_text(row)}, n = {row['n']}"
+    return f"{markup(name)}<br>{estimate_text(row)}, n = {row['n']}"
 
 
 def contrast_hover(row: Mapping[Any, Any]) -> str:

@@ -100,4 +100,16 @@ def round_steps(low: float, high: float) -> list[float]:
     magnitude = 10 ** math.floor(math.log10((high - low) / 4))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if (high - low) / (m * magnitude) <= 7)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [float(round(i * step, 10)) for i in range(first, last + 1)]
+    return [float(f"{i * step:.10g}") for i in range(first, last + 1)]
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """Indices of about `most` of `count` names at even steps, the last among them."""
+    step = max(1, round(count / most))
+    return [i for i in range(0, count - 1, step) if count - 1 - i >= step] + [count - 1]
+
+
+def difference_ticks(limit: float) -> tuple[list[float], list[str]]:
+    """Round numbers from `-limit` to `limit`, and their texts, each with its sign."""
+    places = round_steps(-limit, limit)
+    return places, [f"{place:+g}".replace("-", "−") if place else "0" for place in places]

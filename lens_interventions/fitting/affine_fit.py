@@ -57,10 +57,10 @@ def fit_affine_lens(
     - `progress`: show a progress bar over tokens.
 
     Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
-    another fit or other texts, or could not record the hooks on the bridge, if a residual is not
-    finite, or if the model's logits are not the final norm and the unembedding of its last
-    residual; `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError`
-    if `texts` is one text; `OSError` if the checkpoint cannot be written.
+    another fit or other texts, or could not record what changes the model besides its weights, if a
+    residual is not finite, or if the model's logits are not the final norm and the unembedding of
+    its last residual; `NotImplementedError` if the model is recurrent or not a causal decoder;
+    `TypeError` if `texts` is one text; `OSError` if the checkpoint cannot be written.
     """
 
     def add(

@@ -25,7 +25,7 @@ from ..model.exclusive import exclusive
 from ..model.gradients import require_gradients
 from ..model.points import select_points
 from ..model.precision import is_half
-from ..model.product import product, weighted_rows
+from ..model.product import product, product_dtype, weighted_rows
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
 from ..model.text_pieces import token_pieces
@@ -79,7 +79,7 @@ def refine_affine_lens(
     settings hold the best held-out KL so far, averaged over layers, at every measurement.
 
     Raises `ValueError` if the texts are too short to hold out and train, if a number of
-    steps, tokens or measurements is below 1, if the lens belongs to other weights, if the bridge is
+    steps, tokens or measurements is below 1, if the lens belongs to other weights, if products are
     in half precision, if a hook is on the final norm or the unembedding, or inside
     `torch.inference_mode`.
     """
@@ -90,8 +90,8 @@ def refine_affine_lens(
     lens.require_fits(bridge)
     refuse_readout_hooks(bridge)
     head = readout(bridge).for_rows(steps * batch)
-    if is_half(head.weight.dtype):
-        raise ValueError(f"refine in float32 or float64: the bridge is in {head.weight.dtype}")
+    if is_half(dtype := product_dtype(head.weight)):
+        raise ValueError(f"refine in float32 or float64: products are in {dtype}")
     windows = list(token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos))
     windows = [piece for piece in windows if len(piece) > 1]
     kept_out, train = _split(windows, held_out)
@@ -211,9 +211,11 @@ class _Training:
                 negentropy = torch.special.xlogy(target, target).sum(-1)
             for layer, stream in enumerate(streams[:-1]):
                 normalized = self.head.normalize(self._read(layer, stream[rows].to(last)))
-                kl, gradient = _kl_and_gradient(self.head, normalized.detach(), target, logits)
+                kl, gradient = _kl_and_gradient(
+                    self.head, normalized.detach(), target, logits, backward=backward
+                )
                 total[layer] += (kl + negentropy).sum()
-                if backward:
+                if gradient is not None:
                     # The user may have parameters of the final norm that require gradients.
                     leaves = [self.change, self.shift]
                     torch.autograd.backward(normalized, gradient / len(last), inputs=leaves)
@@ -225,11 +227,13 @@ def _kl_and_gradient(
     normalized: Float[Tensor, "row d_model"],
     target: Float[Tensor, "row d_vocab"],
     out: Float[Tensor, "row d_vocab"],
-) -> tuple[Float[Tensor, " row"], Float[Tensor, "row d_model"]]:
+    *,
+    backward: bool,
+) -> tuple[Float[Tensor, " row"], Float[Tensor, "row d_model"] | None]:
     """KL(target ‖ lens) plus the target's entropy, and its gradient with respect to `normalized`.
 
-    The gradient with respect to the logits is `lens - target`; it is computed by hand, in the
-    buffer `out` of the logits.
+    Without `backward` the gradient is None. That with respect to the logits is `lens - target`; it
+    is computed by hand, in the buffer `out` of the logits.
     """
     if head.scale == 1:
         logits, raw = head.logits(normalized, out=out), None
@@ -241,6 +245,8 @@ def _kl_and_gradient(
         logits = out.copy_(capped.detach())
     log_normalizer = logits.logsumexp(-1)
     kl = log_normalizer - expectation(target, logits)
+    if not backward:
+        return kl, None
     difference = logits.sub_(log_normalizer[:, None]).exp_().sub_(target)
     if raw is not None:
         (difference,) = torch.autograd.grad(capped, raw, difference)
@@ -261,7 +267,9 @@ def _split(
     total = 0
     for number, piece in enumerate(windows):
         total += len(piece)
-        if total >= held_out and number + 1 < len(windows):
+        # The first token of a window is no row, and the spread of rows takes two.
+        rows = total - (number + 1)
+        if total >= held_out and rows > 1 and number + 1 < len(windows):
             return windows[: number + 1], windows[number + 1 :]
     raise ValueError(
         f"{total} tokens of text leave none to train on after {held_out} to hold out: give more "

@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 
 from .._files import load_tensors, require_writable, save_tensors
 from ..drawing.labels import counted
+from ..model.alterations import alteration
 from ..model.exclusive import exclusive
 from ..model.fast_linears import fast_blocks
 from ..model.fingerprint import fingerprint
-from ..model.hooks import has_user_hooks
 from ..model.kinds import ReadableModel, weight_dtype
 from ..model.points import select_points
 from ..model.readout import require_readable
@@ -96,19 +96,20 @@ def corpus_moments(
     - `progress`: show a progress bar over tokens.
 
     Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
-    another fit or other texts or could not record the hooks on the bridge, or if the
-    residual stream is not finite; `ValueError` or `NotImplementedError` if the model's readout is
-    not its final norm and its unembedding.
+    another fit or other texts or could not record what else than its weights changes the model
+    (hooks, another forward of a module, `torch.autocast`), or if the residual stream is not finite;
+    `ValueError` or `NotImplementedError` if the model's readout is not its final norm and its
+    unembedding.
     """
     if holdout < 2 or skip_first < 0:
         raise ValueError(
             "holdout must be at least 2, since one window in that many is not fitted to, and "
             f"skip_first at least 0; got {holdout} and {skip_first}"
         )
-    if checkpoint is not None and has_user_hooks(bridge):
+    if checkpoint is not None and (altered := alteration(bridge)):
         raise ValueError(
-            "there are hooks on the bridge, which a checkpoint could not record: take them off, or "
-            "leave the checkpoint out"
+            f"{altered}, which a checkpoint could not record: fit without, or leave the checkpoint "
+            "out"
         )
     window, skip_first, holdout = map(operator.index, (window, skip_first, holdout))
     window = min(window, int(bridge.cfg.n_ctx))

@@ -15,9 +15,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..intervention.generation.sample_texts import sample_texts
 from ..lens.affine import AffineLens
 from ..lens.cells import Progress
+from ..model.alterations import alteration
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
-from ..model.hooks import lasting_hooks, without_hooks
+from ..model.hooks import without_hooks
 from ..model.text_pieces import bos_id
 from ..model.user_cache import CACHE_VARIABLE, cache_directory
 from .affine_fit import fit_affine_lens
@@ -31,9 +32,10 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     """An affine lens fitted to texts that the model writes itself (`sample_texts`).
 
     It is fitted on first use, without the temporary hooks that may be on the bridge, and kept in
-    the user's cache under the hash of the model's weights. Permanent hooks and hooks of torch count
-    as part of the model: under them, the lens is fitted anew at each call. For special material,
-    fit a lens to more of that material with `fit_affine_lens`.
+    the user's cache under the hash of the model's weights. Permanent hooks, hooks of torch, another
+    forward of a module and `torch.autocast` count as part of the model: under them, the lens is
+    fitted anew at each call. For special material, fit a lens to more of that material with
+    `fit_affine_lens`.
 
     `progress` shows a bar. If it is a function, it is called with the share that is done, from 0 to
     1, and an error that it raises ends the fit. A lens that is there already is loaded without; if
@@ -44,7 +46,7 @@ def default_affine_lens(bridge: TransformerBridge, *, progress: Progress = True)
     last residual; `NotImplementedError` if the model is recurrent or not a causal decoder.
     """
     path = default_lens_file(bridge)
-    for_weights_alone = not lasting_hooks(bridge)
+    for_weights_alone = alteration(bridge, temporary_hooks=False) is None
     if for_weights_alone and path.is_file():
         try:
             return AffineLens.load(path)

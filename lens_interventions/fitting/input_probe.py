@@ -123,7 +123,10 @@ class InputProbe:
         return pandas.DataFrame(rows)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, with maps in half precision if their values fit."""
+        """Write one safetensors file, with maps in half precision if their values fit.
+
+        Raises `OSError` if the file cannot be written.
+        """
         rest = {
             "points": self.points,
             "fingerprint": self.fingerprint,
@@ -175,10 +178,10 @@ def fit_input_probe(
     - `progress`: show a progress bar over tokens.
 
     Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
-    another fit or other texts, or could not record the hooks on the bridge, if a residual is not
-    finite, or if the model's logits are not the final norm and the unembedding of its last
-    residual; `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError`
-    if `texts` is one text; `OSError` if the checkpoint cannot be written.
+    another fit or other texts, or could not record what changes the model besides its weights, if a
+    residual is not finite, or if the model's logits are not the final norm and the unembedding of
+    its last residual; `NotImplementedError` if the model is recurrent or not a causal decoder;
+    `TypeError` if `texts` is one text; `OSError` if the checkpoint cannot be written.
     """
     table, n_points = input_embeddings(bridge), int(bridge.cfg.n_layers) + 1
 

@@ -154,8 +154,8 @@ def input_recovery(
                 for name in maps
             ]
         )
-        ranks = as_double(found)
-        measures = torch.stack([(ranks == 0).double(), (ranks < 10).double(), (1 + ranks).log10()])
+        rank = as_double(found)
+        measures = torch.stack([(rank == 0).double(), (rank < 10).double(), (1 + rank).log10()])
         inside = as_double(torch.nn.functional.one_hot(bins[tokens], len(RARITY_EDGES)))
         inside = torch.cat([inside, torch.ones_like(inside[:, :1])], dim=-1)
         totals.append((measures @ inside).cpu().numpy())

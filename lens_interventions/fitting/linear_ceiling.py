@@ -7,6 +7,7 @@ them. It is fitted with the next token among the features and without it. The re
 steeper the first is on texts that neither has seen.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..intervention.known_text import KnownText
-from ..intervention.pieces import piece_batches, piece_length, text_tokens
+from ..intervention.pieces import TextTokens, piece_batches, piece_length, text_tokens
 from ..intervention.slopes.clean_run import clean_run
 from ..intervention.slopes.residual_gradients import residual_gradients
 from ..intervention.text_sums import Reading, text_sums
@@ -77,7 +79,8 @@ def linear_ceiling(
     table = embedding(bridge)
     unit = float(table.weight.norm(dim=-1).median()) * table.scale
     reader = _Reader(bridge, table, unit, layers, first_position)
-    moments = _fit_moments(reader, texts, length, prepend_bos)
+    read = text_tokens(bridge, texts, prepend_bos)
+    moments = _fit_moments(reader, read, length, progress)
     # What is solved is let go, since the writes take almost as much memory.
     fitted = {layer: _solve_both(moments.pop(layer)) for layer in layers}
     matrices = ({layer: fitted[layer][news][0] for layer in layers} for news in (0, 1))
@@ -147,7 +150,7 @@ class _Reader:
 
 
 def _fit_moments(
-    reader: _Reader, texts: Iterable[TextOrTokens], length: int, prepend_bos: bool | None
+    reader: _Reader, texts: Iterable[TextTokens], length: int, progress: bool
 ) -> dict[int, _Moments]:
     """The moments by layer, of the texts to fit on and of those that choose the ridge."""
     d_model = int(reader.bridge.cfg.d_model)
@@ -160,19 +163,23 @@ def _fit_moments(
         )
         for layer in reader.layers
     }
-    n_texts = 0
+    numbers = itertools.count()
+    shown = tqdm(texts, disable=not progress, unit="text", desc="fitting")
+    numbered = ((number, text) for text, number in zip(shown, numbers, strict=False))
     # As in the measurement of the held-out texts.
     alone = has_user_hooks(reader.bridge)
-    for number, text in enumerate(text_tokens(reader.bridge, texts, prepend_bos)):
-        n_texts += 1
-        part = int(number % _CHOOSING == _CHOOSING - 1)
-        for batch in piece_batches([(number, text)], length, alone=alone):
-            for layer, written, phi, pull in reader.rows(batch.text):
-                rows, wanted = phi[written].float().cpu(), -pull[written].float().cpu()
+    for batch in piece_batches(numbered, length, alone=alone):
+        chooses = torch.tensor([number % _CHOOSING == _CHOOSING - 1 for number in batch.owners])
+        for layer, written, phi, pull in reader.rows(batch.text):
+            of = moments[layer]
+            for part, pieces in enumerate((~chooses, chooses)):
+                here = written & pieces.to(written.device)[:, None]
+                rows, wanted = phi[here].to(of.products), -pull[here].to(of.products)
                 if part == 0:
-                    moments[layer].products += rows.T @ rows
-                moments[layer].wanted[part] += rows.T @ wanted
-                moments[layer].rows[part] += len(rows)
+                    of.products.addmm_(rows.T, rows)
+                of.wanted[part].addmm_(rows.T, wanted)
+                of.rows[part] += len(rows)
+    n_texts = next(numbers)
     if n_texts >= _CHOOSING and not all(min(m.rows) for m in moments.values()):
         raise ValueError(
             f"the write acts on no position of {n_texts} texts, or of every {_CHOOSING}th of them, "

@@ -197,7 +197,10 @@ class LearnedWrite:
         return hashed.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, in float32, including reader and base if there are any."""
+        """Write one safetensors file, in float32, including reader and base if there are any.
+
+        Raises `OSError` if the file cannot be written.
+        """
         tensors, rest = self._parts()
         save_tensors(path, tensors, kind="write", rest=rest)
 

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import require_writable, write_text
+from ..model.alterations import alteration
 from ..model.fingerprint import fingerprint
 from ..model.hooks import has_user_hooks
 from ..model.text_pieces import bos_id
@@ -61,14 +62,15 @@ def text_sums(
     """The values of `measure`, which have this shape, summed over a text's pieces, in float64.
 
     Raises `ValueError` if no text has a token to predict, if the file is damaged or holds other
-    sums, or if it could not know the settings again, as with a lambda, or the hooks on the bridge;
+    sums, or if it could not know the settings again, as with a lambda, or the hooks on the bridge,
+    another forward of a module or `torch.autocast`;
     `TypeError` for one text where many are expected; `OSError` if the file cannot be written, or
     another process is writing it. Warns if no text has one of the positions that a patch names.
     """
-    if reading.out is not None and has_user_hooks(bridge):
+    if reading.out is not None and (altered := alteration(bridge)):
         raise ValueError(
-            f"there are hooks on the bridge, which {reading.out} could not record: take them off, "
-            "or leave out the file"
+            f"{altered}, which {reading.out} could not record: measure the model without, or leave "
+            "out the file"
         )
     path = None if reading.out is None else Path(reading.out)
     # Every piece begins with the BOS token, if the text does.

@@ -103,7 +103,8 @@ class AffineLens:
 
         Maps or biases with values beyond the range of `dtype` keep their own precision.
 
-        Raises `ValueError` for a `dtype` that is not a floating-point one.
+        Raises `ValueError` for a `dtype` that is not a floating-point one; `OSError` if the file
+        cannot be written.
         """
         rest = {"fingerprint": self.fingerprint, "settings": dict(self.settings)}
         tensors = {name: narrowed(getattr(self, name), dtype) for name in ("weight", "bias")}

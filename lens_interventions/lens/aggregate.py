@@ -44,12 +44,13 @@ class LensAggregate:
     __repr__ = summary
 
     def means(self, statistic: str) -> Float[np.ndarray, " point"]:
-        """Mean of a statistic over all positions of all texts, at every point.
+        """Mean of a statistic over all positions of all texts, at every point; nan without one.
 
         Raises `ValueError` if the statistic was not aggregated.
         """
         index = self._index(statistic)
-        return self.totals[index].sum(-1) / self.counts[index].sum()
+        count = self.counts[index].sum()
+        return self.totals[index].sum(-1) / (count if count else np.nan)
 
     def intervals(
         self, statistic: str, *, level: float = 0.95, seed: int = 0, n_resamples: int = 9999

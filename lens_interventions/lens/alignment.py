@@ -91,4 +91,5 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
 
 
 def _rest(trajectory: Trajectory, ids: list[int], kept: list[int]) -> list[str]:
-    return [visible(trajectory.vocab[token]) for i, token in enumerate(ids) if i not in set(kept)]
+    placed = set(kept)
+    return [visible(trajectory.vocab[token]) for i, token in enumerate(ids) if i not in placed]

@@ -1,11 +1,13 @@
 """Checkpoints of the tuned-lens library as affine lenses."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 
+from ..model.hub import hub_answers, hub_offline
 from ..model.user_warnings import warn_user
 from .affine import UNEMBEDDING, UNKNOWN, AffineLens
 
@@ -97,19 +99,23 @@ def _folder(path_or_name: str | Path, revision: str | None) -> Path:
             raise ValueError(f"{folder} is not a checkpoint of tuned-lens: no {missing[0]}")
         return folder
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
-        files = [
-            hf_hub_download(
-                _REPOSITORY,
-                f"{_FOLDER}/{path_or_name}/{name}",
-                repo_type="space",
-                revision=revision,
-                etag_timeout=5,
-            )
-            for name in (_CONFIG, _PARAMETERS)
-        ]
+        with nullcontext() if hub_answers() else hub_offline():
+            files = [
+                hf_hub_download(
+                    _REPOSITORY,
+                    f"{_FOLDER}/{path_or_name}/{name}",
+                    repo_type="space",
+                    revision=revision,
+                )
+                for name in (_CONFIG, _PARAMETERS)
+            ]
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"there is no folder {path_or_name!r}, and the hub cannot be reached: pass a folder "
@@ -119,4 +125,6 @@ def _folder(path_or_name: str | Path, revision: str | None) -> Path:
         raise FileNotFoundError(
             f"{path_or_name!r} is neither a folder nor a name in {_REPOSITORY} on the hub"
         ) from error
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{_REPOSITORY} on the hub has no revision {revision!r}") from error
     return Path(files[0]).parent

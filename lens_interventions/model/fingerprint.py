@@ -20,6 +20,9 @@ _STRETCHES, _EVERY = 64, 8191
 def fingerprint(bridge: ReadableModel, dtype: torch.dtype | None = None) -> str:
     """A hash that depends on every value of every parameter, made within milliseconds.
 
+    Large parameters enter as sums of their bits. So a few edits that leave every sum as it was,
+    such as two flipped signs in some places, can go unseen.
+
     While an adapted reader is on, it is the hash of the reader and the weights below it. With a
     `dtype`, it is the hash that the model would have after `.to(dtype)`.
     """

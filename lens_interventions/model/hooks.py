@@ -87,7 +87,7 @@ def hooked_modules(bridge: ReadableModel, part: str, *, lasting: bool = True) ->
 def last_logits_only(bridge: TransformerBridge) -> dict[str, int]:
     """Options of a forward that computes the logits of the last position alone.
 
-    None for a model that cannot, or if the user has a hook on the unembedding, which may be made
+    Empty for a model that cannot, or if the user has a hook on the unembedding, which may be made
     for all positions.
     """
     parameters = inspect.signature(type(bridge.original_model).forward).parameters

@@ -1,11 +1,13 @@
 """Scales that stop where they say."""
 
+import itertools
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
+from lens_interventions.drawing.scales import difference_ticks, thinned
 from tests.support.figures import heat
 
 
@@ -56,3 +58,23 @@ def test_the_inputs_row_does_not_stretch_an_open_scale(trajectory):
     logits[0] += 1000
     trace = heat(replace(trajectory, top_logits=logits).plot("top1", include_input=True))
     assert trace.zmax == pytest.approx(float(logits[1:, 0, :, 0].max()))
+
+
+@pytest.mark.parametrize("limit", [1e-13, 3e-7, 0.4, 1.0, 7.3, 2e6])
+def test_the_ticks_of_a_difference_are_different_numbers(limit):
+    places, texts = difference_ticks(limit)
+    assert len(set(places)) == len(set(texts)) == len(places) > 2
+    assert max(places) == -min(places) <= limit * (1 + 1e-9)
+    assert [float(text.replace("−", "-")) for text in texts] == pytest.approx(places, rel=1e-5)
+
+
+def test_names_are_thinned_to_about_so_many():
+    assert thinned(1, 5) == [0]
+    assert thinned(5, 5) == [0, 1, 2, 3, 4]
+    for count in range(1, 60):
+        kept = thinned(count, 5)
+        assert kept[-1] == count - 1
+        assert len(kept) <= 8
+        steps = {after - before for before, after in itertools.pairwise(kept)}
+        # All are as far apart as they can be, the last ones perhaps further.
+        assert len(steps) <= 2

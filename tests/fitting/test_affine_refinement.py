@@ -56,7 +56,9 @@ def test_the_gradient_of_refinement_is_that_of_autograd():
         leaf = normalized.clone().requires_grad_()
         expected = -(target * head.logits(leaf).log_softmax(-1)).sum(-1)
         expected.sum().backward()
-        kl, gradient = _kl_and_gradient(head, normalized, target, torch.empty_like(target))
+        kl, gradient = _kl_and_gradient(
+            head, normalized, target, torch.empty_like(target), backward=True
+        )
         torch.testing.assert_close(kl, expected.detach(), rtol=0, atol=1e-12)
         torch.testing.assert_close(gradient, leaf.grad, rtol=0, atol=1e-12)
 
@@ -142,6 +144,35 @@ def test_refinement_refuses_too_little_text():
     for name in ("steps", "batch", "evaluate_every"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             refine_affine_lens(bridge, lens, random_texts(20), progress=False, **{name: 0})
+
+
+def test_two_rows_at_least_are_held_out():
+    """Of one row there is no spread to scale the maps by."""
+    bridge, texts = shared_bridge("llama"), random_texts(20)
+    lens = fit_affine_lens(bridge, texts, progress=False)
+    given = [texts[0][:2], *texts[1:]]
+    refined = refine_affine_lens(
+        bridge,
+        lens,
+        given,
+        held_out=1,
+        steps=8,
+        learning_rate=2e-3,
+        evaluate_every=1,
+        patience=8,
+        progress=False,
+    )
+    assert (refined.weight != lens.weight).any()
+
+
+def test_refinement_refuses_products_in_half_precision():
+    bridge, texts = shared_bridge("llama", torch.float32), random_texts(20)
+    lens = fit_affine_lens(bridge, texts, progress=False)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match=r"float32 or float64: products are in torch\.bfloat16"),
+    ):
+        refine_affine_lens(bridge, lens, texts, held_out=64, steps=2, progress=False)
 
 
 @pytest.mark.parametrize("point", ["ln_final.hook_out", "unembed.hook_out"])

@@ -77,6 +77,7 @@ def rows_by_autograd(bridge, texts, layer):
 
 def test_the_ridge_is_the_best_on_every_fourth_text_and_the_fit_is_to_the_others(llama):
     texts = list(torch.randint(4, 112, (12, 14), generator=torch.Generator().manual_seed(0)))
+    texts = [text[: 14 - number % 3] for number, text in enumerate(texts)]
     found = li.linear_ceiling(llama, texts, texts[:1], layers=[1], progress=False)
     fitted = [text for number, text in enumerate(texts, 1) if number % 4]
     phi, wanted = rows_by_autograd(llama, fitted, 1)

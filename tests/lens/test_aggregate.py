@@ -222,3 +222,10 @@ def test_a_mask_of_padding_is_refused(max_tokens):
     mask = torch.tensor([[1, 1, 0]])
     with pytest.raises(ValueError, match="each text without padding, and no attention_mask"):
         lens_over(BRIDGE, [[5, 6, 0]], max_tokens=max_tokens, attention_mask=mask, progress=False)
+
+
+def test_a_mean_over_no_position_is_no_number():
+    """A text of one token has no next token."""
+    aggregate = lens_over(BRIDGE, [[7], [8]], progress=False)
+    assert np.isnan(aggregate.means("next_log_prob")).all()
+    assert np.isfinite(aggregate.means("kl_final")).all()

@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ... import __version__
 from ...materials import docstring_versions
-from ...model.hooks import lasting_hooks
+from ...model.alterations import alteration
 from .input_files import InputFiles
 from .json_values import to_values
 from .model_source import Model, ModelSource, model_header
@@ -82,20 +82,20 @@ def run(
     - `progress`: show a bar with the time left, stage by stage, or lines if there is no terminal.
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
-    `ValueError` for two units with the same name or hooks on the bridge (permanent ones only with
-    `out`); `TypeError` or `ValueError` for settings that `usable_settings.require_usable` refuses;
-    `FileNotFoundError` for a file that units read and that is not there, and `RuntimeError`
-    if it is overwritten during the run. Errors of loading the model and of measuring are passed on;
-    those of measuring have the unit's name as a note, and `KeyboardInterrupt` has a note that says
-    what is kept in `out`.
+    `ValueError` for two units with the same name, hooks on the bridge (permanent ones only with
+    `out`) or, with `out`, another forward of a module or `torch.autocast`; `TypeError` or
+    `ValueError` for settings that `usable_settings.require_usable` refuses; `FileNotFoundError` for
+    a file that units read and that is not there, and `RuntimeError` if it is overwritten during the
+    run. Errors of loading the model and of measuring are passed on; those of measuring have the
+    unit's name as a note, and `KeyboardInterrupt` has a note that says what is kept in `out`.
     """
     require_usable(experiment.settings)
     source = ModelSource(model)
     bridge = source.bridge()
-    if out is not None and lasting_hooks(bridge):
+    if out is not None and (altered := alteration(bridge)):
         raise ValueError(
-            "permanent hooks or hooks of torch are on the bridge, which the settings of a run "
-            "cannot record: take them off, or leave out the directory"
+            f"{altered}, which the settings of a run cannot record: run the model without, or "
+            "leave out the directory"
         )
     of_model = model_header(bridge)
     header = {

@@ -41,7 +41,7 @@ class Curvature:
         slopes: `[text, scope, patch]`, the first derivative of that sum, from the same patched
             runs.
         errors: `[text, scope, patch]`, an estimate of the signed error of `curvatures`: a third of
-            the difference between the curvature from half the step and that from the whole step.
+            the difference between the curvature from the step and that from twice the step.
         counts: `[text, scope]`, how many predictions the sums are over.
         patches: the patches along the axis; their strengths are ignored.
         scopes: the names along the axis.

@@ -26,8 +26,9 @@ def directions(
     """The derivative of each patched row at strength 0, one part of the columns at a time.
 
     It is zero where a patch does not change the row. Each part of the columns comes with a
-    direction for each patch. The patches must have the same seed and lens; their strengths are
-    ignored.
+    direction for each patch. Patches with the same embedding and source share their vectors, so
+    the rest must be the same for all: layers, positions, window, scale, gate, seed and lens. Their
+    strengths are ignored.
     """
     columns = torch.arange(resid.shape[1], device=resid.device)
     asks = any(reads_lens(bound.patch) for bound in bounds)

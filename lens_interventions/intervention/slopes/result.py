@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..._summary import summary
-from ...drawing.labels import counted, estimate_text
+from ...drawing.labels import counted, estimate_text, markup
 from ...measures.interval_table import interval_rows
 from ...measures.intervals import mean_interval
 from ..names import name_of
@@ -258,5 +258,5 @@ def _index_of(kind: str, value: Any, names: tuple) -> int:
 
 def _hover(row: dict[str, Any]) -> str:
     minus = f" minus {row['minus']}" if row["minus"] else ""
-    name = (row["source"] + minus).replace("_", " ")
+    name = markup((row["source"] + minus).replace("_", " "))
     return f"layer {row['layer']}, {name}<br>{estimate_text(row)}<br>{counted(row['n'], 'text')}"

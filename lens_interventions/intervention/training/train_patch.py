@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.alterations import alteration
 from ...model.argument_types import python_numbers, require_instance
 from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen, require_gradients
-from ...model.hooks import has_user_hooks
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
 from ..adapted_reader import Adapt
@@ -113,21 +113,22 @@ def train_patch(
     - `progress`: show a progress bar over steps.
 
     Raises `ValueError` if options make no sense, the base belongs to another model or does not fit
-    them, there is too little text, a hook is on a block that is trained through (or, with a `store`
-    or a `checkpoint`, on any), a held-out loss is not finite, the checkpoint belongs to another
-    training, the model is in training mode or has a reader on already, or the call is inside
-    `torch.inference_mode`; `TypeError` if one text is given where several are expected, `options`
-    are none, or `rank`, `adapter_rank`, `steps` or `save_every` is not a whole number;
-    `NotImplementedError` if the two streams do not fit the model, or its blocks have no matrices
-    that can be adapted; `OSError` if the checkpoint cannot be written.
+    them, there is too little text, a hook is on a block that is trained through (with a `store` or
+    a `checkpoint`, on any; nor may a module have another forward, or `torch.autocast` be on), a
+    held-out loss is not finite, the checkpoint belongs to another training, the model is in
+    training mode or has a reader on already, or the call is inside `torch.inference_mode`;
+    `TypeError` if one text is given where several are expected, `options` are none, or `rank`,
+    `adapter_rank`, `steps` or `save_every` is not a whole number; `NotImplementedError` if the two
+    streams do not fit the model, or its blocks have no matrices that can be adapted; `OSError` if
+    the checkpoint cannot be written.
     """
     require_gradients("train_patch")
     options = TrainingOptions() if options is None else options
     require_instance("options", options, TrainingOptions)
-    if not (store is None and checkpoint is None) and has_user_hooks(bridge):
+    if not (store is None and checkpoint is None) and (altered := alteration(bridge)):
         raise ValueError(
-            "there are hooks on the bridge, and their effect would go into the store or checkpoint "
-            "that other trainings read: take them off, or train without a store and a checkpoint"
+            f"{altered}, which would go into the store or checkpoint that other trainings read: "
+            "train the model as it is, or without a store and a checkpoint"
         )
     store = ResidualStore() if store is None else store
     plain = NextTokenPatch(layer=python_numbers(layer), strength=1.0, embedding=options.embedding)

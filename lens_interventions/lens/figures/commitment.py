@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ...drawing.cell_size import cell_size, label_extent, short_labels
 from ...drawing.colours import LINES
 from ...drawing.labels import markup, shorten
+from ...drawing.scales import thinned
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
 from ...drawing.wrapped import LEFT
@@ -88,9 +89,7 @@ def draw_commitment(
             showlegend=False,
         )
     )
-    step = max(1, round(len(rows) / _MOST_TICKS))
-    ticks = [i for i in range(0, len(rows) - 1, step) if len(rows) - 1 - i >= step]
-    ticks.append(len(rows) - 1)
+    ticks = thinned(len(rows), _MOST_TICKS)
     tokens = {
         "tickmode": "array",
         "tickvals": columns,

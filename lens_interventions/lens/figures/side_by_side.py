@@ -8,7 +8,7 @@ import numpy as np
 from ...drawing.cell_size import CellSize, cell_size, label_extent
 from ...drawing.labels import markup, rounded, shorten
 from ...drawing.panel import DifferenceScale, Panel, draw
-from ...drawing.scales import Scale, cut_off, round_steps
+from ...drawing.scales import Scale, cut_off, difference_ticks
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
 from ...drawing.units import RANK, place
@@ -196,8 +196,7 @@ def _limit(scale: Scale, places: np.ndarray) -> float:
 
 def _ticks(scale: Scale, limit: float) -> tuple[list[float], list[str]]:
     if scale.unit != RANK:
-        places = round_steps(-limit, limit)
-        return places, [f"{place:+g}".replace("-", "−") if place else "0" for place in places]
+        return difference_ticks(limit)
     decades = range(-int(limit), int(limit) + 1)
     texts = ["same" if n == 0 else f"{'×' if n > 0 else '÷'}{10 ** abs(n):,}" for n in decades]
     return [float(n) for n in decades], texts

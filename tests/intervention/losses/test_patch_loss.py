@@ -201,3 +201,13 @@ def test_the_figure_names_patches_by_what_differs(llama):
     assert points.error_x.array == pytest.approx(ends.tolist())
     assert "layer 1, interpolate, scale raw, true" in figure.layout.title.text
     assert "without a patch" in found.plot(theme="dark").layout.title.text
+
+
+def test_the_figure_shows_names_and_not_their_markup(llama):
+    """Plotly would read <lambda> as a tag."""
+    patches = [PATCH, dataclasses.replace(PATCH, source=lambda site: site.resid)]
+    found = li.patch_loss(llama, [random_tokens(9)], patches, progress=False)
+    figure = found.plot(minus=1)
+    shown = [figure.layout.title.text, *found.plot().data[0].y, *found.plot().data[0].customdata]
+    assert sum("&lt;lambda&gt;" in text for text in shown) == 3
+    assert not any("<lambda>" in text for text in shown)

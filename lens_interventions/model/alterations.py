@@ -1,0 +1,24 @@
+"""What changes a model's numbers besides its weights, and is in no fingerprint."""
+
+from .hooks import has_user_hooks, lasting_hooks
+from .kinds import ReadableModel
+from .product import product_dtype
+from .replaced_forwards import forwards_of_user
+
+
+def alteration(bridge: ReadableModel, *, temporary_hooks: bool = True) -> str | None:
+    """What makes a model compute something else than its weights say, in words; None for nothing.
+
+    Numbers of such a model must not be kept under the fingerprint of its weights.
+
+    **Arguments:**
+
+    - `temporary_hooks`: whether these count; False where they are off during the run.
+    """
+    if has_user_hooks(bridge) if temporary_hooks else lasting_hooks(bridge):
+        return "there are hooks on the bridge"
+    if forwards_of_user(bridge):
+        return "a module of the bridge has another forward than its class"
+    if product_dtype(bridge.W_E) != bridge.W_E.dtype:
+        return "torch.autocast is on"
+    return None
