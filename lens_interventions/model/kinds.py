@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 if TYPE_CHECKING:
@@ -54,6 +55,20 @@ def architecture(model: ReadableModel) -> str:
 def weight_dtype(model: ReadableModel) -> torch.dtype:
     """The dtype of the weights, which `cfg.dtype` is not for a model that was converted later."""
     return model.W_E.dtype
+
+
+def key_value_heads(model: ReadableModel) -> int:
+    """How many heads of a layer have keys and values; several queries may share one."""
+    return int(getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads)
+
+
+def recurrent_parts(bridge: TransformerBridge) -> tuple[str, ...]:
+    """The names of what carries a state from position to position in blocks, instead of attention.
+
+    Empty for a transformer.
+    """
+    parts = {part for label in bridge.layer_types() for part in label.split("+")}
+    return tuple(sorted(parts & (set(VARIANT_SUBMODULE_NAMES) - {"attn"})))
 
 
 def output_transform(model: ReadableModel) -> Callable[[Tensor], Tensor]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.generalized_components.block import VARIANT_SUBMODULE_NAMES
 
 from ...model.attention_masks import unknown_kinds
 from ...model.capabilities import (
@@ -15,6 +14,7 @@ from ...model.capabilities import (
 )
 from ...model.hooks import hooked_modules, without_hooks
 from ...model.kept_answers import is_kept, keep_right
+from ...model.kinds import recurrent_parts
 from ...model.product import product_dtype
 from ...model.readout import readout, require_causal_stack, require_readable
 from ...model.user_warnings import warn_user
@@ -165,11 +165,9 @@ def require_decodable(bridge: TransformerBridge) -> None:
     require_causal_stack(bridge)
     # Before the model runs: some versions of transformers fail on a hybrid without a cache. The
     # state of a recurrent layer cannot be taken back by one step.
-    parts = {part for label in bridge.layer_types() for part in label.split("+")}
-    recurrent = parts & (set(VARIANT_SUBMODULE_NAMES) - {"attn"})
-    if recurrent:
+    if recurrent := recurrent_parts(bridge):
         raise NotImplementedError(
-            f"{bridge.cfg.architecture} has recurrent layers ({', '.join(sorted(recurrent))}): "
+            f"{bridge.cfg.architecture} has recurrent layers ({', '.join(recurrent)}): "
             "next-token patches are defined only for models without them"
         )
     require_readable(bridge)

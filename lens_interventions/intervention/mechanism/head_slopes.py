@@ -12,6 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
 from ...model.gradients import require_gradients
+from ...model.kinds import key_value_heads
 from ...model.partial_run import refuse_late_hooks
 from ...model.precision import as_double
 from ...model.tokens import TextOrTokens
@@ -82,8 +83,7 @@ def head_slopes(
     by_scope = scopes_by_name(scopes)
     refuse_late_hooks(bridge, 0)
     key_value_points(bridge, patch.layers)
-    n_heads = int(getattr(bridge.cfg, "n_key_value_heads", None) or bridge.cfg.n_heads)
-    shape = (len(sources), len(patch.layers), len(PARTS), n_heads)
+    shape = (len(sources), len(patch.layers), len(PARTS), key_value_heads(bridge))
     # The strength changes nothing.
     patches = tuple(replace(patch, source=source, strength=1.0) for source in sources)
     measuring = _Measuring(
