@@ -49,7 +49,7 @@ def loss_sums(
     """
     bounds = tuple(bind_all(bridge, [None, *patches]))
     tokens = text.tokens
-    hooks = tuple(hooks_by_row(bridge, fwd_hooks, tokens.shape[1]))
+    hooks = tuple(hooks_by_row(bridge, fwd_hooks, tokens.shape[1], patches))
     passes = TextPasses(bridge, bounds, (text,), skip=(0,), fwd_hooks=hooks)
     predicts = text.predicts
     read = passes.read(log_probs_of, tokens.roll(-1, dims=1), predicts)

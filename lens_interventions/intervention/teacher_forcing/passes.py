@@ -95,7 +95,7 @@ class TextPasses:
             texts.append(KnownText(tokens, whole.first, known, whole.prompt_length, seed))
         bounds = bind_all(bridge, patches)
         skips = (0, *[skip] * (len(texts) - 1))
-        hooks = hooks_by_row(bridge, fwd_hooks, length)
+        hooks = hooks_by_row(bridge, fwd_hooks, length, patches)
         return cls(bridge, tuple(bounds), tuple(texts), skips, tuple(hooks))
 
     def read(

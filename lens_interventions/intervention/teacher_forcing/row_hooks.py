@@ -16,9 +16,11 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.hooks import Hook, HookFunction
 from ...model.precision import at_least_float32, is_half
+from ..patch import NextTokenPatch
 
 # Points that have one row for each position.
 _BY_ROW = (
+    "hook_resid_pre",
     "hook_resid_mid",
     "hook_resid_post",
     "hook_attn_out",
@@ -32,28 +34,41 @@ _BY_ROW = (
 # smaller than this matters no more than that.
 _TOLERANCE = {False: 1e-4, True: 2e-2}
 
+# Of the texts themselves, before any block.
+_FIRST = "blocks.0.hook_resid_pre"
+
 GivenHook = tuple[str | Callable[[str], bool], HookFunction]
 
 _PAIRS = "fwd_hooks must be a list of pairs of a name and a function, [(name, fn)]"
 
 
 def hooks_by_row(
-    bridge: TransformerBridge, fwd_hooks: Sequence[GivenHook], length: int
+    bridge: TransformerBridge,
+    fwd_hooks: Sequence[GivenHook],
+    length: int,
+    patches: Sequence[NextTokenPatch | None],
 ) -> list[Hook]:
     """The hooks, each of which raises `ValueError` at its first call if it does not act by row.
+
+    The text enters the run of two copies as the residual of a patch's lowest layer. A hook there
+    would act twice, so it is put on the `hook_resid_post` of the block before, which is the same
+    residual, after all others.
 
     **Arguments:**
 
     - `fwd_hooks`: pairs of a hook's name, or of a filter of names, and a function.
     - `length`: the length of the texts, so that a hook that acts only from some position on is
         found.
+    - `patches`: those under which the texts are run.
 
     Raises `ValueError` for a name that the model does not have, a filter that fits none, or a point
     at which rows are not the second axis; `TypeError` for anything but a list of pairs.
     """
     if not isinstance(fwd_hooks, Iterable):
         raise TypeError(f"{_PAIRS}, got {fwd_hooks!r:.60}")
-    hooks = []
+    hooks: list[Hook] = []
+    last: list[Hook] = []
+    entered = {f"blocks.{patch.layers[0]}.hook_resid_pre" for patch in patches if patch}
     points = bridge.hook_dict
     aliases: dict[int, list[str]] = {}
     for name, point in points.items():
@@ -74,38 +89,32 @@ def hooks_by_row(
         for asked in names:
             if asked not in points:
                 raise ValueError(f"the model has no hook called {asked!r}: see bridge.hook_dict")
-            same = (_leaving(name) for name in aliases[id(points[asked])])
-            fit = [name for name in same if name.startswith("blocks.") and name.endswith(_BY_ROW)]
+            same = [name for name in aliases[id(points[asked])] if name.startswith("blocks.")]
+            fit = [name for name in same if name.endswith(_BY_ROW) and name != _FIRST]
             if not fit:
                 raise ValueError(
-                    f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block, or on hook_resid_pre of "
-                    f"any but the first, which have one row for each position; got {asked}"
+                    f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block, but not on {_FIRST}, "
+                    f"which have one row for each position; got {asked}"
                 )
-            hooks.append((fit[0], _tried_first(fit[0], fn, length)))
-    return hooks
+            function = _tried_first(asked, fn, points[asked], length)
+            if fit[0] in entered:
+                block = int(fit[0].split(".")[1])
+                last.append((f"blocks.{block - 1}.hook_resid_post", function))
+            else:
+                hooks.append((fit[0], function))
+    return hooks + last
 
 
-def _leaving(name: str) -> str:
-    """`hook_resid_post` of the block before for a `hook_resid_pre`.
-
-    It is the same residual. The text enters the run of two copies as a block's incoming residual,
-    where a hook would act twice.
-    """
-    block, _, point = name.removeprefix("blocks.").partition(".")
-    if name.startswith("blocks.") and point == "hook_resid_pre" and int(block) > 0:
-        return f"blocks.{int(block) - 1}.hook_resid_post"
-    return name
-
-
-def _tried_first(name: str, fn: HookFunction, length: int) -> HookFunction:
+def _tried_first(name: str, fn: HookFunction, point: HookPoint, length: int) -> HookFunction:
+    """The function at its point, wherever it is put."""
     tried = False
 
     def change_rows(tensor: Tensor, hook: HookPoint) -> Tensor | None:
         nonlocal tried
         if not tried:
-            _require_by_row(name, fn, tensor.detach(), hook, length)
+            _require_by_row(name, fn, tensor.detach(), point, length)
             tried = True
-        return fn(tensor, hook=hook)
+        return fn(tensor, hook=point)
 
     return change_rows
 

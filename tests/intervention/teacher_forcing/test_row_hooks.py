@@ -237,7 +237,7 @@ def test_a_result_of_another_shape_is_refused(llama):
     [
         ("blocks.9.hook_resid_post", "has no hook called 'blocks.9.hook_resid_post'"),
         ("blocks.2.attn.hook_pattern", "one row for each position; got blocks.2.attn.hook_pattern"),
-        ("blocks.0.hook_resid_pre", "of any but the first"),
+        ("blocks.0.hook_resid_pre", "but not on blocks.0.hook_resid_pre"),
         ("ln_final.hook_normalized", "one row for each position; got ln_final"),
         (lambda name: "hook_mlpout" in name, "a filter of fwd_hooks fits none"),
     ],
@@ -245,6 +245,65 @@ def test_a_result_of_another_shape_is_refused(llama):
 def test_points_without_a_row_for_each_position_are_refused(llama, name, message):
     with pytest.raises(ValueError, match=message):
         teacher_forced_log_probs(llama, random_tokens(6), PATCH, fwd_hooks=[(name, steer)])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [1, 2, (1, 2)])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_hook_is_told_the_point_that_it_was_put_on(llama, layer, at):
+    """A steering vector for each layer is chosen by it, as is a filter's."""
+    vectors = torch.eye(3, 32, dtype=torch.float64) * torch.tensor([[5.0], [7.0], [9.0]])
+    seen = set()
+
+    def steer_layer(resid, hook):
+        seen.add((hook.name, hook.layer()))
+        return resid + vectors[hook.layer()]
+
+    def before_later_blocks(name):
+        return name.endswith("hook_resid_pre") and name != "blocks.0.hook_resid_pre"
+
+    tokens, patch = random_tokens(8), NextTokenPatch(layer=layer, strength=0.4)
+    for hooks in (
+        [(f"blocks.{at}.hook_resid_pre", steer_layer)],
+        [(before_later_blocks, steer_layer)],
+    ):
+        found = teacher_forced_logits(llama, tokens, [None, patch], fwd_hooks=hooks)[:, 0]
+        told, seen = seen, set()
+        with llama.hooks(fwd_hooks=hooks):
+            plain = llama(tokens)[0]
+            assert told == seen
+            close(found, torch.stack([plain, patched_logits(llama, tokens, patch)]))
+        seen = set()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [1, 2])
+@pytest.mark.parametrize("turned", [False, True])
+def test_hooks_act_in_the_order_of_their_points(llama, layer, turned):
+    def halve(resid, hook):
+        return resid * torch.linspace(0, 2, 32, dtype=torch.float64)
+
+    hooks = [("blocks.1.hook_resid_pre", steer), ("blocks.0.hook_resid_post", halve)]
+    hooks += [("blocks.2.hook_resid_pre", halve), ("blocks.1.hook_resid_post", steer)]
+    hooks = hooks[::-1] if turned else hooks
+    tokens, patch = random_tokens(8), NextTokenPatch(layer=layer, strength=0.4)
+    found = teacher_forced_logits(llama, tokens, [None, patch], fwd_hooks=hooks)[:, 0]
+    with llama.hooks(fwd_hooks=hooks):
+        close(found, torch.stack([llama(tokens)[0], patched_logits(llama, tokens, patch)]))
+
+
+@torch.no_grad()
+def test_hooks_on_the_bridge_act_before_those_that_are_given(llama):
+    def halve(resid, hook):
+        return resid * torch.linspace(0, 2, 32, dtype=torch.float64)
+
+    tokens, patch = random_tokens(8), NextTokenPatch(layer=2, strength=0.4)
+    for point in ("blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"):
+        given = [("blocks.1.hook_resid_pre", steer), ("blocks.2.hook_resid_pre", steer)]
+        with llama.hooks(fwd_hooks=[(point, halve)]):
+            found = teacher_forced_logits(llama, tokens, [None, patch], fwd_hooks=given)[:, 0]
+            with llama.hooks(fwd_hooks=given):
+                close(found, torch.stack([llama(tokens)[0], patched_logits(llama, tokens, patch)]))
 
 
 def test_hooks_left_on_above_the_patch_are_refused_with_the_way(llama):
