@@ -1,6 +1,7 @@
 """An argument of another type is named, with what was expected, where users run the library."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,46 @@ def teacher_forced(patch=None, **options):
             lambda: li.effect_map(BRIDGE, TOKENS, lambda _: {"loss": 1.0}, patch=PATCH),
             TypeError,
             r"the metric returned \{'loss': 1.0\}; it should turn logits into one number",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS, watch=[[5], [6]]),
+            TypeError,
+            r"a token is a string or an id, got \[5\]: give one list, of tokens for all texts",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS, watch=5.5),
+            TypeError,
+            "a token is a string or an id, got 5.5",
+        ),
+        (
+            lambda: li.lens_over(BRIDGE, [{"text": "the fox"}], progress=False),
+            TypeError,
+            r"text 0: expected a text.*got dict",
+        ),
+        (
+            lambda: li.patch_loss(BRIDGE, Path("texts.txt"), PATCH, progress=False),
+            TypeError,
+            r"expected an iterable of texts, got a PosixPath: give a list, .*path\.read_text",
+        ),
+        (
+            lambda: li.load_model(5),
+            TypeError,
+            "the name of a model is text, got a int",
+        ),
+        (
+            lambda: li.load_model(hf_model="gpt2"),
+            TypeError,
+            "hf_model must be of the class Module, got str 'gpt2'",
+        ),
+        (
+            lambda: li.load_model(hf_model=BRIDGE.original_model, tokenizer="gpt2"),
+            TypeError,
+            "tokenizer is a tokenizer and not its name, got 'gpt2'",
+        ),
+        (
+            lambda: generate(patch=[None, PATCH]).of_patch(2),
+            IndexError,
+            "the patches are numbered from 0 to 1; got 2",
         ),
         (
             lambda: li.logit_lens(BRIDGE, pd.Series(["the fox", "the dog"])),

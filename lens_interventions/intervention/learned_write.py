@@ -143,6 +143,7 @@ class LearnedWrite:
             "source": self.source,
             "embedding": self.embedding,
             "scale": self.scale,
+            "first_position": self.first_position,
         }
         return NextTokenPatch(**{**own, **fields, "mode": self})
 

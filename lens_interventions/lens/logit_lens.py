@@ -139,7 +139,11 @@ def logit_lens(
             )
         batch = cached_batch(bridge, given, tokens, attention_mask)
         chunks = iter([(0, cached_residuals(bridge, given, batch, needed))])
-    elif isinstance(given, Mapping) and "input_ids" not in given:
+    elif (
+        isinstance(given, Mapping)
+        and "input_ids" not in given
+        and all(isinstance(value, Tensor) for value in given.values())
+    ):
         raise TypeError(
             f"expected an ActivationCache, got a {type(given).__name__} of "
             f"{len(given)} activations: wrap it, ActivationCache(activations, bridge), or "

@@ -15,6 +15,7 @@ from . import attention_cache as attention_cache
 from ._gguf import gguf_model
 from ._in_memory import boot_in_memory, require_merged, unmerged
 from ._names import gguf_file, local_directory
+from .argument_types import require_instance
 from .embedded import NAME, embedded_model
 from .hub import hub_answers, hub_offline
 from .shared_settings import SharedSetting
@@ -79,12 +80,19 @@ def load_model(
     the default model cannot be fetched; `OSError` if the cache directory cannot be written or lacks
     space.
     """
-    if isinstance(name, nn.Module):
+    if name is not None and not isinstance(name, (str, os.PathLike)):
         raise TypeError(
             f"the name of a model is text, got a {type(name).__name__}: for a model in memory call "
             "load_model(hf_model=model, tokenizer=tokenizer)"
         )
     hf_model, asked = boot.get("hf_model"), dtype
+    if hf_model is not None:
+        require_instance("hf_model", hf_model, nn.Module)
+    if isinstance(boot.get("tokenizer"), (str, os.PathLike)):
+        raise TypeError(
+            f"tokenizer is a tokenizer and not its name, got {boot['tokenizer']!r}: call "
+            "transformers.AutoTokenizer.from_pretrained"
+        )
     if dtype is None:
         dtype = torch.float32 if hf_model is None else hf_model.dtype
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):

@@ -1,5 +1,6 @@
 """Texts and token ids as one padded batch."""
 
+import os
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -190,6 +191,11 @@ def require_texts(bridge: ReadableModel, texts: Iterable[TextOrTokens]) -> None:
         raise TypeError(
             f"expected an iterable of texts, got a {type(texts).__name__}, of which only the names "
             "would be read: pass its texts, such as those of one column, or its token ids"
+        )
+    if not isinstance(texts, Iterable):
+        raise TypeError(
+            f"expected an iterable of texts, got a {type(texts).__name__}: give a list"
+            f"{', such as [path.read_text()]' if isinstance(texts, os.PathLike) else ''}"
         )
     if isinstance(texts, Tensor) and texts.ndim == 2:
         warn_of_padding(bridge, texts)

@@ -18,6 +18,8 @@ def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
     outside the vocabulary, and `TypeError` for an id that is not an integer.
     """
     tokens = python_numbers(tokens)
+    if not isinstance(tokens, (str, SupportsIndex, Iterable)):
+        raise TypeError(f"a token is a string or an id, got {tokens!r}")
     named = [tokens] if isinstance(tokens, (str, SupportsIndex)) else list(tokens)
     ids = []
     for token in named:
@@ -35,8 +37,9 @@ def token_ids(bridge: ReadableModel, tokens: NamedTokens) -> list[int]:
                     f"{token!r} is not one token of this model but {len(pieces)}: {strings}{hint}"
                 )
             token = pieces[0]
-        if isinstance(token, bool):
-            raise TypeError(f"a token is a string or an id, got {token}")
+        if isinstance(token, bool) or not isinstance(token, SupportsIndex):
+            flat = ": give one list, of tokens for all texts" if isinstance(token, Sequence) else ""
+            raise TypeError(f"a token is a string or an id, got {token!r:.60}{flat}")
         token = operator.index(token)
         if not 0 <= token < int(bridge.cfg.d_vocab):
             raise ValueError(f"token id {token} is not in [0, {int(bridge.cfg.d_vocab)})")

@@ -1,8 +1,22 @@
 """The list of experiments is that of the command line."""
 
+import pytest
+
+import lens_interventions as li
 from lens_interventions.cli.experiment import _OWN_MODELS, Name
 from lens_interventions.experiments.plans import PLANS
+from tests.support import small_copying
+from tests.support.tiny import shared_bridge
 
 
 def test_every_experiment_with_a_model_of_the_users_has_a_plan() -> None:
     assert set(PLANS) == {name.value for name in Name} - {name.value for name in _OWN_MODELS}
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("name", sorted(set(PLANS) - {"copying"}))
+def test_settings_of_another_experiment_leave_no_directory(name, tmp_path) -> None:
+    run, out = getattr(li.experiments, name), tmp_path / "run"
+    with pytest.raises(TypeError, match=r"settings must be of the class .* got CopyingSettings"):
+        run(shared_bridge("llama"), settings=small_copying.SETTINGS, out=out)
+    assert not out.exists()

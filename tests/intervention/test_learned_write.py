@@ -177,13 +177,12 @@ class TestEveryWayOfRunning:
             return logits[0, -1, 3]
 
         found = li.effect_map(bridge, tokens, metric, patch=patch)
-        # The first position stays as it is, up to the rounding of another batch.
-        assert found.effect[0, 0] == pytest.approx(0, abs=1e-12)
-        for position in (1, 2, 3):
+        assert found.positions == (1, 2, 3)  # the first one stays as it is
+        for place, position in enumerate(found.positions):
             alone = dataclasses.replace(patch, positions=[position])
             logits = li.teacher_forced_logits(bridge, tokens, alone)
             expected = float(metric(logits)) - found.baseline
-            assert float(found.effect[0, position]) == pytest.approx(expected, abs=1e-9)
+            assert float(found.effect[0, place]) == pytest.approx(expected, abs=1e-9)
         with pytest.raises(ValueError, match=r"trained for layers \[1\], but the patch has \[0\]"):
             li.effect_map(bridge, tokens, metric, patch=patch, layers=[0])
 
@@ -377,3 +376,23 @@ class TestFile:
         lens.save(tmp_path / "lens")
         with pytest.raises(ValueError, match="but not a saved write"):
             LearnedWrite.load(tmp_path / "lens")
+
+
+def test_its_patch_spares_and_names_the_positions_that_it_spares(llama):
+    write = random_write(llama)
+    texts = [random_tokens(8), random_tokens(7)]
+    plain = li.NextTokenPatch(layer=1, strength=1.0, first_position=1)
+    labels = li.patch_loss(llama, texts, [write.patch(), plain], progress=False).to_dataframe()
+    assert not labels["label"].str.contains("first position").any()
+    all_positions = dataclasses.replace(write, first_position=0).patch()
+    both = li.patch_loss(llama, texts, [write.patch(), all_positions], progress=False)
+    assert both.to_dataframe()["label"].str.contains("first position [01]").all()
+
+
+def test_what_compares_sources_takes_its_own(llama):
+    write, texts = random_write(llama, source="previous"), [random_tokens(8).repeat(2)]
+    for measure in (li.head_slopes, li.rescue):
+        found = measure(llama, texts, write.patch(), scopes=["all"], progress=False)
+        assert found.sources == ("previous",)
+        with pytest.raises(ValueError, match="is for 'previous', but the patch has 'true'"):
+            measure(llama, texts, write.patch(), sources=["true"], progress=False)

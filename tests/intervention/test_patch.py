@@ -199,6 +199,28 @@ class TestHooks:
         with pytest.warns(UserWarning, match=message):
             li.teacher_forced_log_probs(llama, tokens, [None, patch])
 
+    @pytest.mark.parametrize(
+        ("fields", "where"),
+        [
+            ({"positions": []}, r"at positions \[\]"),
+            (
+                {"positions": [0, 1], "first_position": 2},
+                r"at positions \[0, 1\] and from position 2",
+            ),
+            ({"first_position": 500}, "from position 500 on"),
+        ],
+    )
+    def test_a_patch_that_acts_nowhere_is_warned_of(self, llama, tokens, fields, where):
+        patch = NextTokenPatch(layer=1, strength=0.5, **fields)
+        with pytest.warns(UserWarning, match=f"{where}.* changes nothing"):
+            found = li.teacher_forced_log_probs(llama, tokens, patch)
+        assert torch.equal(found, li.teacher_forced_log_probs(llama, tokens))
+
+    def test_a_text_of_one_token_may_be_all_that_is_spared(self, llama):
+        """Patches spare the first token as a habit, and a short prompt has no other."""
+        patch = NextTokenPatch(layer=1, strength=0.5, first_position=1)
+        li.teacher_forced_log_probs(llama, [[5, 6]], patch)
+
     def test_texts_of_different_length_are_to_be_padded_by_the_caller(self, llama):
         with pytest.raises(ValueError, match="its attention_mask"):
             NextTokenPatch(layer=1, strength=1.0).fwd_hooks(llama, ["the time", "the other time"])

@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.argument_types import require_instance
 from .model_source import Model, ModelSource
 from .results import Analysis, Result, Tables
 from .run import Experiment, Stage, run
@@ -60,6 +61,7 @@ class Plan(Generic[S]):
         size = ModelSize(int(bridge.cfg.n_layers), int(bridge.cfg.d_model))
         chosen = self.preset(preset, size) if settings is None else settings
         presets = {name: self.preset(name, size) for name in get_args(Preset)}
+        require_instance("settings", chosen, type(presets["quick"]))
         experiment = Experiment(
             self.name,
             chosen,

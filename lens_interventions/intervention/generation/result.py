@@ -105,7 +105,13 @@ class Generation:
         return TokenBatch.of_rows(rows)
 
     def of_patch(self, index: int) -> "Generation":
-        """The rows of one patch, in the order of the prompts."""
+        """The rows of one patch, in the order of the prompts.
+
+        Raises `IndexError` if there are not so many patches.
+        """
+        if not -len(self.patches) <= index < len(self.patches):
+            last = len(self.patches) - 1
+            raise IndexError(f"the patches are numbered from 0 to {last}; got {index}")
         chosen = range(len(self.patches))[index]
         rows = (self.patch_index == chosen).nonzero()[:, 0]
         trajectory = self.trajectory

@@ -24,8 +24,9 @@ from ..patch import NextTokenPatch, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
 from ..slopes.clean_run import clean_run
 from ..slopes.directions import directions
-from ..sources import SourceFunction, source_names
+from ..sources import source_names
 from ..text_sums import Reading, text_sums
+from .compared_sources import Source, compared_sources
 from .head_gradients import head_gradients
 from .head_result import PARTS, HeadSlopes
 from .head_scores import head_scores
@@ -38,7 +39,7 @@ def head_slopes(
     texts: Iterable[TextOrTokens],
     patch: NextTokenPatch,
     *,
-    sources: Sequence[str | SourceFunction] = ("true", "current", "shuffled", "random"),
+    sources: Sequence[Source] | None = None,
     scopes: Sequence[str | Scope] = ("copyable",),
     max_length: int | None = None,
     prepend_bos: bool | None = None,
@@ -61,7 +62,8 @@ def head_slopes(
     - `patch`: gives the layers, the mode and all other fields except the strength and the source.
         It must not have a window, nor `positions="generated"`. If its positions are numbers, each
         text must fit `max_length`.
-    - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`.
+    - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`. By default
+        they are true, current, shuffled and random, or the one of a learned write.
     - `scopes`, `max_length`, `prepend_bos`, `out`, `progress`: which predictions the loss is summed
         over, how many tokens are read at a time (by default 512, or the model's context if that is
         shorter), whether texts begin with a BOS token, a file for the sums of finished texts, and a
@@ -79,6 +81,7 @@ def head_slopes(
     require_patch(patch)
     refuse_windows(patch)
     refuse_prompt_patches([patch])
+    sources = compared_sources(patch, sources)
     names = function_names("sources", sources, source_names())
     by_scope = scopes_by_name(scopes)
     refuse_late_hooks(bridge, 0)

@@ -22,9 +22,10 @@ from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..names import function_names
 from ..patch import NextTokenPatch, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
-from ..sources import SourceFunction, source_names
+from ..sources import source_names
 from ..text_sums import Reading, text_sums
 from ..unpatched import surprisal_of, with_unpatched
+from .compared_sources import Source, compared_sources
 from .hidden_continuations import (
     THROUGH,
     Through,
@@ -41,7 +42,7 @@ def rescue(
     texts: Iterable[TextOrTokens],
     patch: NextTokenPatch,
     *,
-    sources: Sequence[str | SourceFunction] = ("true", "current", "shuffled", "random"),
+    sources: Sequence[Source] | None = None,
     layers: Sequence[int] | None = None,
     through: Sequence[Through] = THROUGH,
     scopes: Sequence[str | Scope] = ("copyable",),
@@ -75,7 +76,8 @@ def rescue(
     - `patch`: gives the layer, the strength, the mode and all other fields except the source. It
         must not have a window, nor `positions="generated"`. If its positions are numbers, each text
         must fit `max_length`.
-    - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`.
+    - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`. By default
+        they are true, current, shuffled and random, or the one of a learned write.
     - `layers`: layers to patch one at a time, instead of the patch's own. The continuations are
         hidden from the same layer up.
     - `through`: some of `"both"`, `"keys"` and `"values"`.
@@ -100,6 +102,7 @@ def rescue(
     require_patch(patch)
     refuse_windows(patch)
     refuse_prompt_patches([patch])
+    sources = compared_sources(patch, sources)
     names = function_names("sources", sources, source_names())
     ways = function_names("through", through, THROUGH)
     by_scope = scopes_by_name(scopes)
