@@ -101,6 +101,7 @@ def test_where_two_streams_are_wrong_steps_are_taken(architecture, tokens):
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:the patch at positions .* changes nothing")
 def test_no_strength_or_a_closed_gate_is_the_model(request, bridge, tokens):
     architecture = request.node.callspec.params["bridge"]
     closed = {"layer": 1, "strength": 1.0, "gate": 1e6}
